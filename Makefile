@@ -1,0 +1,57 @@
+# Every target sets up what it needs by itself. PYTHON=python3.13 chooses the interpreter of a new .venv.
+#
+# Warnings and asyncio's debug mode are pytest's business (pyproject.toml, tests/conftest.py), so that `pytest` by hand does the same as `make test`.
+
+PYTHON ?= python3
+PY := .venv/bin/python
+STAMP := .venv/.stamp
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint types suite bench test-slow test-zfs clean
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: $(STAMP) ## make .venv, with fullsend in it (editable) and all that the other targets need
+
+$(STAMP): pyproject.toml .ci/setup
+	PYTHON=$(PYTHON) .ci/setup
+	@touch $@
+
+demo: $(STAMP) ## show a backup, a cut wire and a restore on this machine, without ZFS
+	PATH="$(CURDIR)/.venv/bin:$$PATH" demo/run
+
+test: lint types suite ## lint, types, and the test suite with branch coverage
+
+lint: $(STAMP) ## ruff: rules and format
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+
+types: $(STAMP) ## mypy, strict
+	$(PY) -m mypy
+
+# Coverage is reported, and held against its bound, only where the tests themselves passed.
+suite: $(STAMP)
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -m "not slow"
+	$(PY) -m coverage combine --quiet
+	$(PY) -m coverage report
+
+# pytest exits 5 where it finds no test. That is right as long as none is marked slow, and said; later it is a failure.
+test-slow: $(STAMP) ## the tests that take long
+	@if grep -rqs --include='*.py' 'pytest\.mark\.slow' tests; then \
+		set -x; $(PY) -m pytest -m slow; \
+	else \
+		echo "test-slow: no test is marked slow, so none was run"; \
+	fi
+
+test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine of their own
+	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
+
+bench: $(STAMP) ## the benchmarks behind the numbers in the README
+	$(PY) bench/run.py
+
+clean: ## remove .venv and all that the tools left
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage .coverage.* htmlcov build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,64 @@
+"""Every bound that both sides keep, with its reason. All are checked before memory is taken.
+
+Sizes are bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+MIB: Final = 1 << 20
+
+#: The one protocol version there is. A daemon will speak the current and the previous one.
+PROTOCOL_VERSION: Final = 1
+
+#: A chunk closes after the first resumable record whose end lies this far from the chunk's start. 4 MiB: frames
+#: of that size compress as well as one long stream (measured: 2.50 against 2.49), and four or so fit in cache.
+CHUNK_MIN: Final = 4 * MIB
+#: ... else at exactly this size: CHUNK_MIN plus the largest record payload that OpenZFS writes (16 MiB), so that
+#: little but runs of records that are not resumable (FREE) is ever cut inside a record. (A record of 16 MiB is, if
+#: its 312-byte header begins within the last 311 bytes before CHUNK_MIN.)
+CHUNK_MAX: Final = 20 * MIB
+
+#: Raw offsets are below this everywhere, so that a signed 64-bit integer holds them: 8 EiB.
+OFFSET_END: Final = 1 << 63
+
+#: SPA_MAXBLOCKSIZE of OpenZFS (include/sys/spa.h): no record carries a longer payload.
+RECORD_PAYLOAD_MAX: Final = 16 * MIB
+#: The nvlist in a BEGIN record names every snapshot of a package. OpenZFS reads up to 64 MiB (libzfs_max_nvlist);
+#: we have to hold it whole in memory on both sides while its BEGIN arrives, and 16 MiB is some 100,000 snapshots.
+BEGIN_PAYLOAD_MAX: Final = 16 * MIB
+
+#: The zstd window of a chunk. One-shot decoding needs no window beyond the chunk; the bound is for readers that
+#: decode as they go, and keeps stock `zstd -d` far below its own 128 MiB limit.
+WINDOW_LOG_MAX: Final = 22
+
+#: ZSTD_COMPRESSBOUND(CHUNK_MAX) is CHUNK_MAX + CHUNK_MAX / 256: an incompressible chunk with its block headers.
+CHUNK_FRAME_MAX: Final = CHUNK_MAX + CHUNK_MAX // 256 + 64
+#: SHA-256, in bytes.
+DIGEST_SIZE: Final = 32
+
+#: A control message. The longest are a page of `entries` and the segments of a stream.
+CONTROL_MAX: Final = 1 * MIB
+#: The one frame that a peer may send before it is identified: a certificate in base64 is about 1 KiB.
+UNIDENTIFIED_MAX: Final = 16 << 10
+#: A heartbeat's reason is a word.
+HEARTBEAT_MAX: Final = 64
+
+#: Segments of one stream: each reconnect after a restart adds one. A stream interrupted more often than this
+#: starts over; 1,000 segments are about 130 KiB of JSON, well within CONTROL_MAX.
+SEGMENTS_MAX: Final = 1000
+#: Entries in one `entries` message: about 700 bytes each, at most 2 KiB, so a page stays within CONTROL_MAX.
+ENTRIES_PAGE: Final = 200
+
+#: MAXNAMELEN of OpenZFS is 256 with the NUL.
+NAME_MAX: Final = 255
+
+#: A side that has sent nothing for this long sends a heartbeat.
+HEARTBEAT_EVERY: Final = 10.0
+#: A side that is reading and has received nothing for this long takes the peer for dead: three heartbeats.
+SILENCE: Final = 30.0
+#: From accept to an identified peer, TLS handshake included; and the same patience on the sender's side.
+IDENTIFY_WITHIN: Final = 10.0
+#: After the last words: how long the other side may take to read them and close.
+LINGER: Final = 3.0

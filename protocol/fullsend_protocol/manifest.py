@@ -1,0 +1,134 @@
+"""What is written down of a stored stream: the manifest beside its file, and what `list` and a receipt say of it.
+
+GUIDs are decimal strings, as `zfs get guid` prints them: JSON numbers lose bits beyond 2^53 in many readers.
+Times are ISO 8601 in UTC, hashes are lower-case hex, sizes are bytes. docs/format.md specifies the manifest.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fullsend_protocol import limits
+
+_GUID_MAX: Final = (1 << 64) - 1
+
+
+def _guid(text: str) -> str:
+    if int(text) > _GUID_MAX:
+        msg = "a GUID has 64 bits"
+        raise ValueError(msg)
+    return text
+
+
+Guid = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,19})$"), AfterValidator(_guid)]
+Sha256Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Offset = Annotated[int, Field(ge=0, lt=limits.OFFSET_END)]
+Name = Annotated[str, Field(max_length=limits.NAME_MAX)]
+SenderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Flags = Annotated[str, Field(pattern=r"^L?e?c?w?p?(r[0-9a-f]{8})?$")]
+Kind = Literal["full", "incremental", "package"]
+StreamClass = Literal["plain", "raw", "redacted"]
+
+
+class Model(BaseModel):
+    """What all our models share: immutable, no coercion, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Segment(Model):
+    """A run of raw bytes hashed without interruption: [start, end) of the stream, and their SHA-256."""
+
+    start: Offset
+    end: Offset
+    sha256: Sha256Hex
+
+
+class Snapshot(Model):
+    """One snapshot that a stream brings, in stream order; `base_guid` is "0" for a full."""
+
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid
+
+
+class Manifest(Model):
+    """All that is needed to restore a stored stream and to choose it; a `.json` file beside the `.zst`.
+
+    Its rename into place is the commit: where it stands, the file is whole and durable. Every released version
+    is read forever, so keys that a later version added are ignored, not refused.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", populate_by_name=True)
+
+    format: Literal[1] = 1
+    sender: SenderName
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid | None  # None: a full
+    kind: Kind
+    stream_class: StreamClass = Field(alias="class")
+    flags: Flags
+    features: list[str]  # the stream's feature flags, as words: "can this host receive it?"
+    snapshots: list[Snapshot]
+    created: str  # when the snapshot was made, by the sender's clock
+    received: str  # when the stream was committed, by the receiver's clock
+    raw_bytes: Offset
+    stored_bytes: Offset  # size of the .zst file
+    sha256: Sha256Hex | None  # of the whole raw stream; None where several segments prove it
+    segments: list[Segment]
+    file_sha256: Sha256Hex  # of the .zst file
+    chunks: Offset
+    sender_program: str
+    receiver_program: str
+    zfs_version: str | None  # None: read from stdin
+    proven_by: Literal["both", "receiver"]  # "receiver": the manifest was rebuilt from the file by `verify`
+
+    def to_json(self) -> bytes:
+        """Return the manifest file's bytes: indented JSON with a newline at the end."""
+        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+
+
+class StreamEntry(Model):
+    """What `list` says of one stored stream: one JSON object a line with --json."""
+
+    sender: SenderName
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    kind: Kind
+    flags: Flags
+    base: str | None  # DATASET@SNAPSHOT of the base, where it is stored
+    base_guid: Guid | None
+    created: str
+    received: str
+    raw_bytes: Offset
+    stored_bytes: Offset
+    sha256: Sha256Hex | None
+    file: str  # relative to the store
+    verified: str | None  # when `verify` last found it whole; None: not since it was received
+    damaged: str | None  # what `verify` found, None: nothing
+    restorable: bool  # false where it, or a base, is missing or damaged
+
+
+class Receipt(Model):
+    """The receiver's word that a stream is whole, proven and durable."""
+
+    sender: SenderName
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid | None
+    kind: Kind
+    flags: Flags
+    raw_bytes: Offset
+    stored_bytes: Offset
+    sha256: Sha256Hex | None
+    file: str
+    file_sha256: Sha256Hex
+    received: str
+    restorable: bool  # false: a base is not stored, or damaged

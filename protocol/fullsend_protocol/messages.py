@@ -1,0 +1,297 @@
+"""What can be said, one model a message, and JSON to model and back.
+
+Each message has a `type` of its own; there is one discriminated union a direction. Bulk data is no message: a
+CHUNK frame carries it and bypasses pydantic. docs/protocol.md goes through them field by field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from fullsend_protocol import limits
+from fullsend_protocol.errors import ErrorCode, RemoteProtocolError
+from fullsend_protocol.manifest import (
+    Flags,
+    Guid,
+    Manifest,
+    Model,
+    Name,
+    Offset,
+    Receipt,
+    Segment,
+    SenderName,
+    Sha256Hex,
+    StreamEntry,
+)
+from fullsend_protocol.units import printable
+
+Text = Annotated[str, Field(max_length=4096)]
+Program = Annotated[str, Field(max_length=100)]
+Segments = Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
+
+
+def _known_code(code: object) -> object:
+    return code if not isinstance(code, str) or code in ErrorCode else ErrorCode.INTERNAL
+
+
+class Greeting(Model):
+    """Base of what is said before a version is agreed on. A later version may add keys, which this one passes over:
+    else two sides could not even tell each other that they have no version in common.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class Error(Greeting):
+    """Either side gives up; the connection is over. `message` is one line for a person. A code that a later version
+    may add is read as "internal".
+    """
+
+    type: Literal["error"] = "error"
+    code: Annotated[ErrorCode, BeforeValidator(_known_code), Field(strict=False)]
+    message: Text
+
+
+# --- opening ---------------------------------------------------------------------------------------------------
+
+
+class ReceiverHello(Greeting):
+    """The first frame of a connection. The sender says nothing before it (design section 6)."""
+
+    type: Literal["hello"] = "hello"
+    program: Program
+    versions: Annotated[list[int], Field(min_length=1, max_length=16)]
+    sender: SenderName | None  # who the receiver takes the peer for; None: no certificate was shown
+
+
+class SenderHello(Greeting):
+    """The sender picks one of the receiver's versions."""
+
+    type: Literal["hello"] = "hello"
+    program: Program
+    version: int
+
+
+class Join(Model):
+    """A host that is not enrolled shows its invitation and the certificate it wants enrolled (PEM)."""
+
+    type: Literal["join"] = "join"
+    secret: Annotated[str, Field(max_length=128)]
+    certificate: Annotated[str, Field(max_length=8192)]
+
+
+class Joined(Model):
+    """The certificate is enrolled under this name."""
+
+    type: Literal["joined"] = "joined"
+    sender: SenderName
+    store: str
+
+
+class Known(Model):
+    """`known?`: is this certificate's fingerprint (SHA-256 of its DER) enrolled?"""
+
+    type: Literal["known?"] = "known?"
+    fingerprint: Sha256Hex
+
+
+class KnownAnswer(Model):
+    """The answer to `known?`."""
+
+    type: Literal["known"] = "known"
+    status: Literal["enrolled", "revoked", "unknown"]
+
+
+# --- push ------------------------------------------------------------------------------------------------------
+
+
+class Push(Model):
+    """The sender offers a stream, as far as its first records tell what it is.
+
+    A package's GUIDs show at its end only: then `guid` and `flags` are None.
+    """
+
+    type: Literal["push"] = "push"
+    dataset: Name
+    snapshot: Name
+    guid: Guid | None
+    base_guid: Guid | None
+    flags: Flags | None
+    size_estimate: Offset | None  # raw bytes, where known
+    zfs_version: Annotated[str, Field(max_length=100)] | None
+
+
+class Accept(Model):
+    """Send from `offset` on. What is before it is durable and proven by `segments`, which cover it without gap."""
+
+    type: Literal["accept"] = "accept"
+    offset: Offset
+    segments: Segments
+
+
+class Stored(Model):
+    """This very stream is stored already; nothing needs to be sent."""
+
+    type: Literal["stored"] = "stored"
+    receipt: Receipt
+
+
+class Ack(Model):
+    """All raw bytes before `offset` are durable."""
+
+    type: Literal["ack"] = "ack"
+    offset: Offset
+
+
+class Finish(Model):
+    """The stream's end: its raw size and the segments that prove it, hashed by the sender before compression."""
+
+    type: Literal["finish"] = "finish"
+    raw_bytes: Offset
+    segments: Segments
+
+
+class Stop(Model):
+    """The source failed, or the user stopped: the stream is not whole and never will be on this connection."""
+
+    type: Literal["stop"] = "stop"
+    reason: Text
+
+
+class Stopped(Model):
+    """What arrived before `offset` is kept as a partial."""
+
+    type: Literal["stopped"] = "stopped"
+    offset: Offset
+
+
+class Committed(Model):
+    """The stream is whole, proven, durable and listed."""
+
+    type: Literal["committed"] = "committed"
+    receipt: Receipt
+
+
+# --- reading back ----------------------------------------------------------------------------------------------
+
+
+class List(Model):
+    """What is stored of this sender; of one dataset, if named."""
+
+    type: Literal["list"] = "list"
+    dataset: Name | None
+
+
+class Entries(Model):
+    """A page of the answer to `list`."""
+
+    type: Literal["entries"] = "entries"
+    entries: Annotated[list[StreamEntry], Field(max_length=limits.ENTRIES_PAGE)]
+
+
+class Fetch(Model):
+    """Give one stored stream back. `stream`: DATASET@SNAPSHOT, guid:N, or a file name."""
+
+    type: Literal["fetch"] = "fetch"
+    stream: Annotated[str, Field(max_length=4096)]
+
+
+class Sending(Model):
+    """The stream that follows as chunks; the whole answer ends with `done`."""
+
+    type: Literal["sending"] = "sending"
+    manifest: Manifest
+
+
+class Verify(Model):
+    """Read and check what is stored of this sender; of one dataset, if named."""
+
+    type: Literal["verify"] = "verify"
+    dataset: Name | None
+
+
+class Verdict(Model):
+    """What checking one stored stream found: one line for each thing wrong, none where it is whole."""
+
+    type: Literal["verdict"] = "verdict"
+    file: str
+    dataset: Name
+    snapshot: Name
+    raw_bytes: Offset
+    damage: Annotated[list[Text], Field(max_length=100)]
+
+
+class Check(Model):
+    """How is the receiver?"""
+
+    type: Literal["check"] = "check"
+
+
+class Health(Model):
+    """What the receiver says of itself to a sender: enough to see trouble coming, nothing of other senders."""
+
+    type: Literal["health"] = "health"
+    program: Program
+    free_bytes: Offset
+    problems: Annotated[list[Text], Field(max_length=100)]
+
+
+class Done(Model):
+    """The end of an answer of several frames."""
+
+    type: Literal["done"] = "done"
+
+
+ReceiverMessage = (
+    ReceiverHello
+    | Joined
+    | KnownAnswer
+    | Accept
+    | Stored
+    | Ack
+    | Stopped
+    | Committed
+    | Entries
+    | Sending
+    | Verdict
+    | Health
+    | Done
+    | Error
+)
+SenderMessage = SenderHello | Join | Known | Push | Finish | Stop | List | Fetch | Verify | Check | Error
+Message = ReceiverMessage | SenderMessage
+
+_T = TypeVar("_T")
+
+_FROM_RECEIVER: Final[TypeAdapter[ReceiverMessage]] = TypeAdapter(
+    Annotated[ReceiverMessage, Field(discriminator="type")]
+)
+_FROM_SENDER: Final[TypeAdapter[SenderMessage]] = TypeAdapter(Annotated[SenderMessage, Field(discriminator="type")])
+
+
+def encode(message: Message) -> bytes:
+    """Return a message's JSON, UTF-8, without white space."""
+    return message.model_dump_json(by_alias=True).encode()
+
+
+def decode_from_receiver(payload: bytes | bytearray) -> ReceiverMessage:
+    """Read a message that a receiver may send. Raises: RemoteProtocolError."""
+    return _decode(_FROM_RECEIVER, payload)
+
+
+def decode_from_sender(payload: bytes | bytearray) -> SenderMessage:
+    """Read a message that a sender may send. Raises: RemoteProtocolError."""
+    return _decode(_FROM_SENDER, payload)
+
+
+def _decode(adapter: TypeAdapter[_T], payload: bytes | bytearray) -> _T:
+    try:
+        return adapter.validate_json(payload)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        # The peer chose the names of its keys: they must not write on anybody's terminal.
+        msg = printable(f"message that cannot be read: {where + ': ' if where else ''}{first['msg']}")
+        raise RemoteProtocolError(msg[:500]) from None

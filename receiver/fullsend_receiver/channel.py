@@ -1,0 +1,113 @@
+"""One TLS connection to a sender as messages and chunks: the asyncio shell around protocol's Connection.
+
+Decides nothing about the protocol; it moves bytes, keeps the heartbeat, and ends the connection so that the last
+words arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+from fullsend_protocol import limits
+from fullsend_protocol.connection import NEED_DATA, Chunk, Connection, Event, Heartbeat, Role
+from fullsend_protocol.errors import Unreachable
+from fullsend_protocol.messages import Message
+
+#: One read: what a TLS layer hands over at a time; more only costs memory.
+_READ: Final = 256 << 10
+
+
+class Channel:
+    """The receiver's end. Reading happens only inside `receive`, so whoever does not call it holds the sender back.
+
+    `busy`: why we are not reading, for the heartbeats; "" when we are.
+    """
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, silence: float, heartbeat_every: float
+    ) -> None:
+        """`silence`: seconds without a byte, while reading, after which the peer is taken for dead."""
+        self.busy = ""
+        self._connection = Connection(Role.RECEIVER)
+        self._reader = reader
+        self._writer = writer
+        self._silence = silence
+        self._heartbeat_every = heartbeat_every
+        self._wrote = True
+
+    async def receive(self) -> Event:
+        """Return the next event but heartbeats. Raises: RemoteProtocolError, Unreachable (silence, reset)."""
+        while True:
+            event = self._connection.next_event()
+            if event is NEED_DATA:
+                self._connection.receive_data(await self._read())
+            elif not isinstance(event, Heartbeat):
+                return event
+
+    async def send(self, message: Message) -> None:
+        """Send a message; waits while the peer takes nothing. Raises: Unreachable."""
+        await self._write(self._connection.send(message))
+
+    def send_soon(self, message: Message) -> None:
+        """Send a message without waiting for the peer to take it; for small ones that do not add up."""
+        self._wrote = True
+        if not self._writer.is_closing():
+            self._writer.write(self._connection.send(message))
+
+    async def send_chunk(self, chunk: Chunk) -> None:
+        """Send a chunk; waits while the peer takes nothing. Raises: Unreachable."""
+        await self._write(*self._connection.send_chunk(chunk))
+
+    async def beat(self) -> None:
+        """Send heartbeats where nothing else was sent; runs until it is cancelled, or the connection is gone."""
+        while True:
+            await asyncio.sleep(self._heartbeat_every)
+            if not self._wrote and not self._writer.is_closing():
+                # Not drained: a peer that takes nothing must not stop the clock, and 40 bytes do not add up.
+                self._writer.write(self._connection.heartbeat(self.busy))
+            self._wrote = False
+
+    async def close(self) -> None:
+        """Let the peer read the last words, then close. After LINGER seconds the connection is cut."""
+        try:
+            async with asyncio.timeout(limits.LINGER):
+                with contextlib.suppress(ConnectionError, Unreachable, NotImplementedError, RuntimeError):
+                    await self._writer.drain()
+                    # Closing while unread bytes wait makes the kernel send RST, which may overtake what we said.
+                    # TLS has no half-close here, so read the peer out until it has read us and closes.
+                    while await self._reader.read(_READ):
+                        pass
+        except TimeoutError:
+            self._writer.transport.abort()
+        finally:
+            self._writer.close()
+            with contextlib.suppress(Exception):  # whatever ended it, it is over
+                async with asyncio.timeout(limits.LINGER):
+                    await self._writer.wait_closed()
+
+    def abort(self) -> None:
+        """Cut the connection at once."""
+        self._writer.transport.abort()
+
+    async def _read(self) -> bytes:
+        try:
+            async with asyncio.timeout(self._silence):
+                return await self._reader.read(_READ)
+        except TimeoutError:
+            msg = f"the sender has been silent for {self._silence:g} s"
+            raise Unreachable(msg) from None
+        except OSError as error:
+            msg = f"the connection to the sender broke: {error}"
+            raise Unreachable(msg) from None
+
+    async def _write(self, *buffers: bytes | memoryview) -> None:
+        self._wrote = True
+        try:
+            for buffer in buffers:
+                self._writer.write(buffer)
+            await self._writer.drain()
+        except OSError as error:
+            msg = f"the connection to the sender broke: {error}"
+            raise Unreachable(msg) from None

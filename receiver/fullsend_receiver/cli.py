@@ -1,0 +1,378 @@
+"""`fullsendd`: the command line of the storage host.
+
+Heavy imports (pydantic, uvloop) happen inside the commands, so that `--version` and `--help` are quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import fullsend_protocol
+from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.exits import Exit
+from fullsend_protocol.units import format_duration, format_size, parse_duration, printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fullsend_receiver.catalogue import Catalogue, Stored
+    from fullsend_receiver.config import ReceiverSettings
+    from fullsend_receiver.store import Store
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit with its code."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    try:
+        code = options.run(options)
+        sys.stdout.flush()
+    except FullsendError as error:
+        if options.debug:
+            raise
+        print(f"fullsendd: {printable(str(error))}", file=sys.stderr)
+        code = Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
+    except BrokenPipeError:
+        # Whoever read our stdout has gone; say nothing, and keep the interpreter from trying once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = Exit.FAILED
+    except OSError as error:
+        if options.debug:
+            raise
+        print(f"fullsendd: {error}", file=sys.stderr)
+        code = Exit.FAILED
+    except KeyboardInterrupt:
+        print("fullsendd: interrupted", file=sys.stderr)
+        code = Exit.INTERRUPTED
+    sys.exit(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fullsendd", description="Receives ZFS send streams, keeps them as ordinary .zst files, gives them back."
+    )
+    parser.add_argument("--version", action="version", version=f"fullsendd {fullsend_protocol.__version__}")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="default: /etc/fullsend/receiver.toml")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    parser.add_argument("--log-format", choices=["text", "json"], help="default: text")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    init = commands.add_parser("init", help="make a store, its key and certificate, and receiver.toml")
+    init.add_argument("--store", type=Path, default=Path("/var/lib/fullsend"), metavar="DIR")
+    init.add_argument("--listen", default=":7433", metavar="HOST:PORT", help="default: port 7433 on all addresses")
+    init.add_argument("--advertise", metavar="HOST:PORT", help="what invitations say; default: this host's name")
+    init.add_argument("--user", metavar="NAME", help="who shall own the store; default: whoever runs this")
+    init.add_argument("--adopt", action="store_true", help="take over an existing store")
+    init.set_defaults(run=_init)
+
+    serve = commands.add_parser("serve", help="run the daemon")
+    serve.set_defaults(run=_serve)
+
+    invite = commands.add_parser("invite", help="print a single-use invitation for a ZFS host")
+    invite.add_argument("sender", metavar="SENDER")
+    invite.add_argument("--expires", default="1h", metavar="DURATION", help="default: 1h")
+    invite.add_argument("--replace", action="store_true", help="give a known sender's name and backups to a new host")
+    invite.set_defaults(run=_invite)
+
+    senders = commands.add_parser("senders", help="who is enrolled")
+    senders.add_argument("--json", action="store_true")
+    senders.set_defaults(run=_senders)
+
+    revoke = commands.add_parser("revoke", help="let a sender in no more; its streams stay")
+    revoke.add_argument("sender", metavar="SENDER")
+    revoke.set_defaults(run=_revoke)
+
+    list_ = commands.add_parser("list", help="what is stored")
+    list_.add_argument("what", nargs="?", metavar="SENDER[/DATASET]")
+    list_.add_argument("--json", action="store_true", help="one JSON object a line")
+    list_.set_defaults(run=_list)
+
+    show = commands.add_parser("show", help="all that is known of one stream")
+    show.add_argument("stream", metavar="SENDER/STREAM")
+    show.add_argument("--json", action="store_true", help="the manifest and what follows from it")
+    show.set_defaults(run=_show)
+
+    cat = commands.add_parser("cat", help="one stream, decoded and checked, on stdout")
+    cat.add_argument("stream", metavar="SENDER/STREAM")
+    cat.set_defaults(run=_cat)
+
+    verify = commands.add_parser("verify", help="read and check what is stored, byte by byte")
+    verify.add_argument("what", nargs="?", metavar="SENDER[/DATASET]")
+    verify.add_argument("--json", action="store_true", help="one JSON object a line")
+    verify.set_defaults(run=_verify)
+
+    check = commands.add_parser("check", help="is the configuration right and the store fit?")
+    check.set_defaults(run=_check)
+    return parser
+
+
+# --- the commands -----------------------------------------------------------------------------------------------
+
+
+def _init(options: argparse.Namespace) -> int:
+    from fullsend_receiver import config, setup
+
+    plan = setup.Plan(
+        config=config.config_file(options.config),
+        store=options.store,
+        listen=options.listen,
+        advertise=options.advertise,
+        user=options.user,
+        adopt=options.adopt,
+    )
+    fingerprint = setup.init(plan)
+    print(f"store        {plan.store.absolute()}")
+    print(f"config       {plan.config}")
+    print(f"fingerprint  {fingerprint}")
+    print("next: `fullsendd serve`, and `fullsendd invite NAME` for each ZFS host", file=sys.stderr)
+    return Exit.OK
+
+
+def _serve(options: argparse.Namespace) -> int:
+    import asyncio
+
+    import uvloop
+
+    from fullsend_receiver import logs
+    from fullsend_receiver.daemon import Daemon
+
+    settings, store = _open(options)
+    logs.set_up(options.log_format or settings.log_format, verbose=options.verbose)
+    os.umask(0o027)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Daemon(settings, store).run())
+    return Exit.OK
+
+
+def _invite(options: argparse.Namespace) -> int:
+    from fullsend_protocol.invitation import Invitation
+    from fullsend_receiver import identity, senders, setup
+
+    settings, store = _open(options)
+    host, port = setup.advertised(settings.listen, settings.advertise)
+    secret = senders.invite(store, options.sender, parse_duration(options.expires), replace_existing=options.replace)
+    print(Invitation(options.sender, host, port, identity.fingerprint(store), secret).encode())
+    return Exit.OK
+
+
+def _senders(options: argparse.Namespace) -> int:
+    import json
+
+    from fullsend_protocol.units import format_time
+    from fullsend_receiver.senders import SenderTable
+
+    _settings, store = _open(options)
+    for sender in SenderTable(store):
+        revoked = None if sender.revoked is None else format_time(sender.revoked)
+        if options.json:
+            row = {
+                "sender": sender.name,
+                "fingerprint": sender.fingerprint,
+                "enrolled": format_time(sender.enrolled),
+                "revoked": revoked,
+            }
+            print(json.dumps(row))
+        else:
+            state = f"revoked {revoked}" if revoked else "enrolled"
+            print(f"{sender.name:20}  {sender.fingerprint}  {format_time(sender.enrolled)}  {state}")
+    return Exit.OK
+
+
+def _revoke(options: argparse.Namespace) -> int:
+    from fullsend_receiver import senders
+
+    _settings, store = _open(options)
+    senders.revoke(store, options.sender)
+    return Exit.OK
+
+
+def _list(options: argparse.Namespace) -> int:
+    from fullsend_protocol.listing import table
+
+    _settings, store = _open(options)
+    catalogue, chosen = _selected(store, options.what)
+    entries = (catalogue.entry(stored) for stored in chosen)
+    if options.json:
+        for entry in entries:
+            print(entry.model_dump_json(by_alias=True))
+    else:
+        for line in table(entries, with_sender=True):
+            print(line)
+    return _report_problems(catalogue)
+
+
+def _show(options: argparse.Namespace) -> int:
+    import json
+
+    _settings, store = _open(options)
+    catalogue, stored = _named(store, options.stream)
+    entry = catalogue.entry(stored).model_dump(mode="json", by_alias=True)
+    facts = stored.manifest.model_dump(mode="json", by_alias=True) | entry
+    if options.json:
+        print(json.dumps(facts))
+        return Exit.OK
+    for name, value in facts.items():
+        shown = json.dumps(value) if isinstance(value, list | dict) else printable(str(value))
+        if name.endswith("_bytes"):
+            shown += f" ({format_size(int(str(value)))})"
+        print(f"{name:18} {'-' if value is None else shown}")
+    return Exit.OK
+
+
+def _cat(options: argparse.Namespace) -> int:
+    from fullsend_receiver.durable import write_all
+    from fullsend_receiver.playback import DamagedChunk, checked_chunks
+
+    _settings, store = _open(options)
+    _catalogue, stored = _named(store, options.stream)
+    if sys.stdout.isatty():
+        msg = "a send stream is no text: pipe it into `zfs receive`, or into a file"
+        raise UsageError(msg)
+    length = 0
+    for chunk in checked_chunks(store.root / stored.file):
+        if isinstance(chunk, DamagedChunk):
+            msg = f"{stored.file}: {chunk}: what follows was not written"
+            raise DamagedChunk(msg)
+        write_all(sys.stdout.fileno(), chunk.raw)
+        length += len(chunk.raw)
+    if length != stored.manifest.raw_bytes:
+        msg = f"{stored.file}: holds {length} raw bytes; its manifest says {stored.manifest.raw_bytes}"
+        raise DamagedChunk(msg)
+    return Exit.OK
+
+
+def _verify(options: argparse.Namespace) -> int:
+    import json
+    import time
+    from dataclasses import asdict
+
+    from fullsend_receiver import scrub
+    from fullsend_receiver.catalogue import files_without_manifest, read_catalogue
+    from fullsend_receiver.store import StoreError
+
+    _settings, store = _open(options)
+    sender, _dataset = _split(options.what)
+    failed = 0
+    for file in files_without_manifest(store, sender):
+        try:
+            scrub.rebuild(store, file)
+            print(f"{file}: had no manifest; made anew from the file", file=sys.stderr)
+        except StoreError as error:
+            failed += 1
+            print(f"fullsendd: {error}", file=sys.stderr)
+    catalogue, chosen = _selected(store, options.what)
+    started, raw_bytes = time.monotonic(), 0
+    for stored in chosen:
+        result = scrub.scrub(store, stored)
+        catalogue.scrubbed.add(result)
+        raw_bytes += stored.manifest.raw_bytes
+        if options.json:
+            print(json.dumps(asdict(result)))
+        elif not result.damage:
+            print(f"ok       {stored.file}")
+        if result.damage:
+            failed += 1
+            if not options.json:
+                print(f"DAMAGED  {stored.file}")
+            for line in result.damage:
+                print(f"fullsendd: {stored.file}: {line}", file=sys.stderr)
+            for broken in catalogue.dependents(stored):
+                print(f"fullsendd: {stored.file}: breaks {broken.file}", file=sys.stderr)
+    seconds = time.monotonic() - started
+    print(
+        f"{len(chosen)} streams, {format_size(raw_bytes)} raw, in {format_duration(seconds)}: {failed} damaged",
+        file=sys.stderr,
+    )
+    fresh = read_catalogue(store, sender)
+    return Exit.FAILED if failed or fresh.problems else Exit.OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from fullsend_receiver import identity
+    from fullsend_receiver.catalogue import read_catalogue
+    from fullsend_receiver.senders import SenderTable
+    from fullsend_receiver.store import check_fitness
+
+    settings, store = _open(options)
+    check_fitness(store)
+    table = SenderTable(store)
+    identity.server_context(store, table.certificates)
+    print(f"ok       store {store.root}, {format_size(store.free_bytes())} free")
+    print(f"ok       certificate {identity.fingerprint(store)}")
+    print(f"ok       {len(table.certificates)} senders enrolled")
+    catalogue = read_catalogue(store)
+    print(f"ok       {len(catalogue.streams)} streams")
+    broken = [stored for stored in catalogue.streams if not catalogue.restorable(stored)]
+    for stored in broken:
+        print(f"problem  {stored.file}: not restorable: it, or a base, is missing or damaged")
+    if store.free_bytes() < settings.min_free:
+        print(f"problem  less than {format_size(settings.min_free)} free: pushes are refused")
+    problems = _report_problems(catalogue)
+    return Exit.FAILED if broken or problems or store.free_bytes() < settings.min_free else Exit.OK
+
+
+# --- what they share --------------------------------------------------------------------------------------------
+
+
+def _open(options: argparse.Namespace) -> tuple[ReceiverSettings, Store]:
+    """Read the configuration, open the store, and become its owner."""
+    from fullsend_receiver import config, identity
+    from fullsend_receiver.store import open_store
+
+    settings = config.load(config.config_file(options.config))
+    store = open_store(settings.store, settings.store_id)
+    identity.become_owner(store)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return settings, store
+
+
+def _split(what: str | None) -> tuple[str | None, str | None]:
+    """Split SENDER[/REST]."""
+    if what is None:
+        return None, None
+    sender, _, rest = what.partition("/")
+    return sender, rest or None
+
+
+def _selected(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
+    from fullsend_receiver.catalogue import read_catalogue
+
+    sender, dataset = _split(what)
+    catalogue = read_catalogue(store, sender)
+    chosen = catalogue.select(sender, dataset)
+    if what is not None and not chosen and not (store.root / (sender or "")).is_dir():
+        msg = f"no sender {sender!r} has streams here"
+        raise UsageError(msg)
+    return catalogue, chosen
+
+
+def _named(store: Store, what: str) -> tuple[Catalogue, Stored]:
+    """Find the stream that SENDER/STREAM names; a whole `file`, as `list` prints it, does too."""
+    from fullsend_receiver.catalogue import AmbiguousStream, read_catalogue
+    from fullsend_receiver.names import STREAM_SUFFIX
+
+    sender, stream = _split(what)
+    if sender is None or stream is None:
+        msg = f"{what}: name it as SENDER/DATASET@SNAPSHOT, SENDER/guid:N, or by its file as `list --json` prints it"
+        raise UsageError(msg)
+    catalogue = read_catalogue(store, sender)
+    with contextlib.suppress(FullsendError):
+        if what.endswith(STREAM_SUFFIX):
+            return catalogue, catalogue.find(sender, what)
+    try:
+        return catalogue, catalogue.find(sender, stream)
+    except AmbiguousStream as error:
+        raise UsageError(str(error)) from None
+
+
+def _report_problems(catalogue: Catalogue) -> int:
+    for problem in catalogue.problems:
+        print(f"fullsendd: {problem}", file=sys.stderr)
+    return Exit.FAILED if catalogue.problems else Exit.OK

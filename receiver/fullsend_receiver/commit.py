@@ -1,0 +1,104 @@
+"""From the last chunk to a stored stream: tables, manifest, and the renames that make it one."""
+
+from __future__ import annotations
+
+import time
+from pathlib import PurePosixPath
+from typing import Literal
+
+import fullsend_protocol
+from fullsend_protocol import facts
+from fullsend_protocol.facts import Facts
+from fullsend_protocol.manifest import Manifest, Segment, Snapshot
+from fullsend_protocol.messages import Finish
+from fullsend_protocol.units import format_time
+from fullsend_receiver import names
+from fullsend_receiver.ingest import Ingest
+from fullsend_receiver.names import MANIFEST_SUFFIX
+from fullsend_receiver.partial import discard
+from fullsend_receiver.store import Store
+
+
+def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
+    """Return where a stream belongs, relative to the store, and whether it is stored already."""
+    file = names.stream_file(sender, about)
+    return file, (store.root / file.with_name(file.name + MANIFEST_SUFFIX)).exists()
+
+
+def commit(
+    store: Store, sender: str, ingest: Ingest, finish: Finish, *, sender_program: str, zfs_version: str | None
+) -> PurePosixPath:
+    """Prove the arrived stream whole and put it in place. All its batches must be durable. Blocks.
+
+    Returns: its file, relative to the store; in place, durable and listed. Where the same stream is stored already,
+    that one stays and this one is thrown away. Raises: StreamError, ChunkError (not whole), StoreError, OSError.
+    """
+    about = ingest.conclude(finish)
+    file, stored = stored_file(store, sender, about)
+    if stored:
+        ingest.partial.close()
+        discard(store, ingest.partial.key)
+        return file
+    size, sha256 = ingest.partial.seal(ingest.chunks)
+    manifest = make_manifest(
+        sender,
+        about,
+        segments=ingest.segments(),
+        stored_bytes=size,
+        file_sha256=sha256,
+        chunks=ingest.chunks,
+        sender_program=sender_program,
+        zfs_version=zfs_version,
+        proven_by="both",
+    )
+    ingest.partial.commit(file, manifest)
+    return file
+
+
+def make_manifest(
+    sender: str,
+    about: Facts,
+    *,
+    segments: list[Segment],
+    stored_bytes: int,
+    file_sha256: str,
+    chunks: int,
+    sender_program: str,
+    zfs_version: str | None,
+    proven_by: Literal["both", "receiver"],
+) -> Manifest:
+    """Write down what is known of a whole stream, now."""
+    return Manifest.model_validate(
+        {
+            "sender": sender,
+            "dataset": about.dataset,
+            "snapshot": about.snapshot,
+            "guid": str(about.guid),
+            "base_guid": None if about.base_guid is None else str(about.base_guid),
+            "kind": about.kind,
+            "class": about.stream_class,
+            "flags": about.flags,
+            "features": list(about.features),
+            "snapshots": [
+                Snapshot(
+                    dataset=facts.split_name(begin.name)[0],
+                    snapshot=facts.split_name(begin.name)[1],
+                    guid=str(begin.guid),
+                    base_guid=str(begin.base_guid),
+                )
+                for begin in about.substreams
+            ],
+            "created": format_time(about.created),
+            "received": format_time(time.time()),
+            "raw_bytes": segments[-1].end,
+            "stored_bytes": stored_bytes,
+            "sha256": segments[0].sha256 if len(segments) == 1 else None,
+            "segments": segments,
+            "file_sha256": file_sha256,
+            "chunks": chunks,
+            "sender_program": sender_program,
+            "receiver_program": f"fullsendd {fullsend_protocol.__version__}",
+            "zfs_version": zfs_version,
+            "proven_by": proven_by,
+        }
+    )

@@ -1,0 +1,301 @@
+"""`fullsendd serve`: listen, let peers in, and end well.
+
+Shutdown is one sequence (`Daemon.run`): stop listening, tell those that wait, give running streams a bounded time,
+cut the rest. What had arrived by then stays as partials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import socket
+import ssl
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from fullsend_protocol import identity
+from fullsend_protocol.errors import ErrorCode
+from fullsend_receiver import systemd
+from fullsend_receiver.channel import Channel
+from fullsend_receiver.config import ReceiverSettings, parse_address
+from fullsend_receiver.identity import server_context
+from fullsend_receiver.limiter import Limiter
+from fullsend_receiver.partial import recover, remove_temporaries
+from fullsend_receiver.receiving import Workers
+from fullsend_receiver.senders import Refused, Sender, SenderTable
+from fullsend_receiver.session import House, Session
+from fullsend_receiver.store import Store, StoreError, check_fitness
+
+log = logging.getLogger("fullsendd")
+
+_BACKLOG: Final = 128
+#: Accept fails with these while the system is short of something; it passes (anchors: trio's listeners).
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_SHORTAGE_PAUSE: Final = 0.1
+#: How often the sender table is looked at between connections.
+_TABLE_EVERY: Final = 1.0
+#: The stream buffer of one connection: twice this is when reading from the socket stops.
+_READ_BUFFER: Final = 256 << 10
+#: What waits for the peer to take it; above, `drain` waits. One usual chunk is as much again.
+_WRITE_BUFFER: Final = 1 << 20
+
+
+class Daemon:
+    """The running daemon; implements the sessions' Gate."""
+
+    def __init__(self, settings: ReceiverSettings, store: Store) -> None:
+        """Nothing is touched before `run`."""
+        self._settings = settings
+        self._store = store
+        self._table = SenderTable(store)
+        self._context = server_context(store, self._table.certificates)
+        self._limiter = Limiter(settings.tries_per_minute)
+        self._tasks: dict[asyncio.Task[None], Session | None] = {}  # None: not yet through the handshake
+        self._unidentified: dict[asyncio.Task[None], None] = {}  # oldest first
+        self._stopping = asyncio.Event()
+        cpus = os.cpu_count() or 1
+        self._workers = Workers(
+            cpu=ThreadPoolExecutor(cpus, thread_name_prefix="cpu"),
+            # These wait for a disk: one for each stream that may be in fsync, within reason.
+            disk=ThreadPoolExecutor(32, thread_name_prefix="disk"),
+        )
+        self._house = House(store, self._workers, self, settings.min_free, set())
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT. Raises: StoreError (unfit, or served by another daemon), OSError."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        lock = _serve_lock(self._store)
+        try:
+            check_fitness(self._store)
+            remove_temporaries(self._store.state)
+            for line in recover(self._store):
+                log.info("%s", line)
+            sockets = systemd.listen_sockets() or await _listen(self._settings.listen)
+            helpers = [asyncio.create_task(self._accept(sock)) for sock in sockets]
+            helpers += [asyncio.create_task(self._watch_table()), asyncio.create_task(_feed_watchdog())]
+            where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
+            log.info("listening on %s, store %s", where, self._store.root)
+            systemd.notify("READY=1", f"STATUS=listening on {where}")
+            try:
+                await self._until_stopped(helpers)
+            finally:
+                systemd.notify("STOPPING=1", "STATUS=stopping")
+                for task in helpers:
+                    task.cancel()
+                await asyncio.wait(helpers)
+                for sock in sockets:
+                    sock.close()
+                await self._end_sessions()
+        finally:
+            self._workers.cpu.shutdown()
+            self._workers.disk.shutdown()
+            os.close(lock)
+
+    async def _until_stopped(self, helpers: list[asyncio.Task[None]]) -> None:
+        """Wait for the signal; a helper that fails ends the daemon, since nobody would notice otherwise."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            stopped.cancel()
+
+    async def _end_sessions(self) -> None:
+        """Tell those that wait to come back later, give the others `shutdown_grace` seconds, then cut."""
+        for task, session in self._tasks.items():
+            if session is not None:
+                session.farewell(ErrorCode.SHUTDOWN, "the receiver is shutting down; try again later")
+            if session is None or session.idle:
+                task.cancel()
+        if self._tasks:
+            log.info("waiting up to %g s for %d connections", self._settings.shutdown_grace, len(self._tasks))
+            await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    # --- letting peers in ----------------------------------------------------------------------------------
+
+    async def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                sock, address = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno not in _SHORTAGE:
+                    raise
+                log.warning("cannot accept connections for the moment: %s", error.strerror)
+                await asyncio.sleep(_SHORTAGE_PAUSE)
+                continue
+            if len(self._unidentified) >= self._settings.unidentified:
+                oldest = next(iter(self._unidentified))
+                self._unidentified.pop(oldest)
+                oldest.cancel()
+            task = asyncio.create_task(self._serve(sock, address[0]))
+            self._tasks[task] = None
+            self._unidentified[task] = None
+            task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        self._unidentified.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection ended by a bug in fullsendd", exc_info=error)
+
+    async def _serve(self, sock: socket.socket, address: str) -> None:
+        """Serve one connection, from the TLS handshake on."""
+        loop = asyncio.get_running_loop()
+        identify_by = loop.time() + self._settings.identify_within
+        self._reread_table()
+        reader = asyncio.StreamReader(limit=_READ_BUFFER)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            async with asyncio.timeout_at(identify_by):
+                transport, _ = await loop.connect_accepted_socket(
+                    lambda: protocol, sock, ssl=self._context, ssl_handshake_timeout=self._settings.identify_within
+                )
+        except (OSError, ssl.SSLError) as error:
+            # Also how a certificate that is not enrolled ends: the TLS layer refuses it.
+            log.info("%s: no TLS connection: %s", address, error)
+            sock.close()
+            return
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        transport.set_write_buffer_limits(_WRITE_BUFFER)
+        channel = Channel(
+            reader, writer, silence=self._settings.silence, heartbeat_every=self._settings.heartbeat_every
+        )
+        try:
+            peer = self._who(transport)
+        except Refused as refusal:
+            log.warning("%s: %s", address, refusal)
+            await Session(self._house, channel, address, None).refuse(refusal.code, str(refusal))
+            return
+        session = Session(self._house, channel, address, peer)
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks[task] = session
+        await session.run(identify_by)
+
+    def _who(self, transport: asyncio.Transport) -> Sender | None:
+        """Look the peer's certificate up; its chain means nothing. Raises: Refused."""
+        tls = transport.get_extra_info("ssl_object")
+        der = tls.getpeercert(binary_form=True)
+        return self._table.identify(identity.fingerprint(der)) if der else None
+
+    # --- Gate ----------------------------------------------------------------------------------------------
+
+    def identified(self, session: Session, sender: Sender) -> None:
+        """Count a connection as its sender's. Raises: Refused (LIMIT)."""
+        for task, other in self._tasks.items():
+            if other is session:
+                self._unidentified.pop(task, None)
+        counts = Counter(other.peer.name for other in self._tasks.values() if other is not None and other.peer)
+        if counts[sender.name] > self._settings.connections_per_sender:
+            msg = f"sender {sender.name} has {self._settings.connections_per_sender} connections open already"
+            raise Refused(ErrorCode.LIMIT, msg)
+        if counts.total() > self._settings.connections:
+            msg = f"{self._settings.connections} connections are open already"
+            raise Refused(ErrorCode.LIMIT, msg)
+
+    def may_try(self, address: str) -> bool:
+        """Whether this address may join, or ask `known?`, once more now."""
+        return self._limiter.may_try(address, time.monotonic())
+
+    def status(self, fingerprint: str) -> str:
+        """Answer `known?`."""
+        self._reread_table()
+        return self._table.status(fingerprint)
+
+    def table_changed(self) -> None:
+        """A join has changed the sender table."""
+        self._reread_table()
+
+    def _reread_table(self) -> None:
+        """Where the sender table has changed: judge new connections by it, and end those it no longer allows."""
+        if not self._table.changed():
+            return
+        self._table = SenderTable(self._store)
+        self._context = server_context(self._store, self._table.certificates)
+        for task, session in self._tasks.items():
+            if session is None or session.peer is None:
+                continue
+            if self._table.status(session.peer.fingerprint) != "enrolled":
+                log.warning("%s: revoked; its connection ends", session.peer.name)
+                session.farewell(ErrorCode.REVOKED, f"the certificate of sender {session.peer.name} has been revoked")
+                task.cancel()
+
+    async def _watch_table(self) -> None:
+        while True:
+            await asyncio.sleep(_TABLE_EVERY)
+            with contextlib.suppress(StoreError):  # being replaced by hand: the old one holds until it can be read
+                self._reread_table()
+
+
+async def _feed_watchdog() -> None:
+    """Tell systemd that the loop turns."""
+    interval = systemd.watchdog_interval()
+    while interval is not None:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+    await asyncio.Event().wait()
+
+
+async def _listen(address: str) -> list[socket.socket]:
+    """Open listening sockets for HOST:PORT; all addresses of both families for an empty host."""
+    host, port = parse_address(address)
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets = []
+    for family, _type, _protocol, _name, where in sorted(set(found), key=str):
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:  # a kernel without IPv6
+            continue
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        try:
+            sock.bind(where)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            if error.errno == errno.EADDRNOTAVAIL and not host:
+                continue
+            msg = f"cannot listen on {_describe(where)}: {error.strerror}"
+            raise StoreError(msg) from None
+        sockets.append(sock)
+    if not sockets:
+        msg = f"cannot listen on {address}: no such address here"
+        raise StoreError(msg)
+    return sockets
+
+
+def _describe(address: tuple[object, ...]) -> str:
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _serve_lock(store: Store) -> int:
+    """Make sure that one daemon at a time serves a store. Returns: a descriptor that holds the lock."""
+    descriptor = os.open(store.partial / ".serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        msg = f"{store.root}: another fullsendd serves this store"
+        raise StoreError(msg) from None
+    return descriptor

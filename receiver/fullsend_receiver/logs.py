@@ -1,0 +1,44 @@
+"""The daemon's log: lines on stderr, as text for a person or JSON for a machine."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from typing import Literal
+
+
+class _Json:
+    """One JSON object a line: time, level, message, and the traceback where there is one."""
+
+    def __init__(self) -> None:
+        self._traceback = logging.Formatter()
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self._traceback.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def set_up(log_format: Literal["text", "json"], *, verbose: bool) -> None:
+    """Send the log to stderr. The journal stamps lines itself; elsewhere text lines carry the time."""
+    handler = logging.StreamHandler(sys.stderr)
+    if log_format == "json":
+        handler.setFormatter(_Json())  # type: ignore[arg-type]
+    elif "JOURNAL_STREAM" in os.environ:
+        handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    else:
+        formatter = logging.Formatter("%(asctime)sZ %(levelname)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        handler.setFormatter(formatter)
+    log = logging.getLogger("fullsendd")
+    log.addHandler(handler)
+    log.propagate = False
+    log.setLevel(logging.DEBUG if verbose else logging.INFO)

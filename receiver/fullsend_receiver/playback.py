@@ -1,0 +1,93 @@
+"""Reading a stored stream back, chunk by chunk, each checked before it is given out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fullsend_protocol.chunks import Decompressor, SegmentHash
+from fullsend_protocol.connection import Chunk
+from fullsend_protocol.errors import ChunkError, ErrorCode, FullsendError
+from fullsend_receiver.seekable import FileDamaged, Place, places
+
+
+class DamagedChunk(FullsendError):  # noqa: N818 - reads as a noun
+    """A chunk of a stored file is not what was written; the line names it and its raw range."""
+
+    code = ErrorCode.DAMAGED
+
+
+@dataclass(frozen=True, slots=True)
+class RawChunk:
+    """A chunk, read and found right. `raw`: its bytes."""
+
+    place: Place
+    raw: bytes
+
+
+def stored_chunks(path: Path) -> Iterator[Chunk]:
+    """Yield a file's chunks as they travel, not decoded and not checked: the reader does that.
+
+    Raises: FileDamaged, OSError.
+    """
+    descriptor = _open(path)
+    try:
+        for place in places(descriptor):
+            frame = os.pread(descriptor, place.entry.stored_length, place.file_offset)
+            if len(frame) != place.entry.stored_length:
+                msg = f"the file ends inside {describe(place)}"
+                raise FileDamaged(msg)
+            yield Chunk(place.raw_offset, place.entry.raw_length, place.entry.sha256, frame)
+    finally:
+        os.close(descriptor)
+
+
+def checked_chunks(path: Path) -> Iterator[RawChunk | DamagedChunk]:
+    """Yield a file's chunks, decoded, with their running hash compared; a bad one as the error it is.
+
+    Frames are independent, so chunks behind a bad one decode; their running hash cannot be told right until the
+    next segment, and they pass on their zstd checksum. Raises: FileDamaged, OSError.
+    """
+    descriptor = _open(path)
+    decompressor = Decompressor()
+    segment: SegmentHash | None = SegmentHash(0)
+    try:
+        for place in places(descriptor):
+            if place.entry.starts_segment:
+                segment = SegmentHash(place.raw_offset)
+            frame = os.pread(descriptor, place.entry.stored_length, place.file_offset)
+            try:
+                raw = decompressor.decompress(frame, place.entry.raw_length)
+            except ChunkError as error:
+                segment = None
+                yield DamagedChunk(f"{describe(place)}: {error}")
+                continue
+            if segment is not None and segment.update(raw) != place.entry.sha256:
+                segment = None
+                yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the one that was proven")
+                continue
+            yield RawChunk(place, raw)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hex. Reads it whole."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def describe(place: Place) -> str:
+    """Name a chunk for a person: its number from 0, and its raw range."""
+    return f"chunk {place.number} (raw bytes {place.raw_offset} to {place.raw_offset + place.entry.raw_length})"
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        msg = "the file is missing"
+        raise FileDamaged(msg) from None

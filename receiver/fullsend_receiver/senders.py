@@ -1,0 +1,239 @@
+"""Who may speak to this receiver: the sender table and the invitations, in STORE/.state.
+
+A sender is the SHA-256 of its certificate (DER). Both files are small JSON, replaced as a whole under the store's
+lock; the daemon reads them anew whenever they have changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal, TypeVar
+
+from fullsend_protocol import identity
+from fullsend_protocol.errors import ErrorCode, FullsendError, UsageError
+from fullsend_protocol.invitation import is_sender_name
+from fullsend_receiver.durable import locked, replace_file
+from fullsend_receiver.identity import is_certificate
+from fullsend_receiver.store import Store, StoreError
+
+#: 128 bits: nobody guesses one within the life of an invitation, at any number of tries.
+_SECRET_BYTES: Final = 16
+
+
+class Refused(FullsendError):  # noqa: N818 - reads as a noun
+    """A peer is not let in; `code` says why."""
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        """`code`: UNKNOWN_SENDER, REVOKED or INVITATION."""
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """One enrolled certificate. Times are seconds since the epoch; `revoked` None: in force."""
+
+    name: str
+    fingerprint: str
+    certificate: str
+    enrolled: float
+    revoked: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Invited:
+    """One invitation. The secret itself is not kept. `used_by`: the fingerprint that joined with it."""
+
+    secret_sha256: str
+    sender: str
+    expires: float
+    replace: bool
+    used_by: str | None = None
+
+
+_Row = TypeVar("_Row", Sender, _Invited)
+
+
+class SenderTable:
+    """The table as it stood when it was read; `changed` tells whether to read it again."""
+
+    def __init__(self, store: Store) -> None:
+        """Read the table. Raises: StoreError where it is damaged."""
+        self._store = store
+        self._signature = _signature(_table_file(store))
+        self._senders = {sender.fingerprint: sender for sender in _read_senders(store)}
+
+    def changed(self) -> bool:
+        """Whether somebody has changed the table since."""
+        return _signature(_table_file(self._store)) != self._signature
+
+    @property
+    def certificates(self) -> list[str]:
+        """The certificates in force (PEM)."""
+        return [sender.certificate for sender in self._senders.values() if sender.revoked is None]
+
+    def identify(self, fingerprint: str) -> Sender:
+        """Return the sender in force. Raises: Refused (UNKNOWN_SENDER, REVOKED)."""
+        sender = self._senders.get(fingerprint)
+        if sender is None:
+            msg = "this certificate is not enrolled here: ask for an invitation (fullsendd invite NAME)"
+            raise Refused(ErrorCode.UNKNOWN_SENDER, msg)
+        if sender.revoked is not None:
+            msg = f"the certificate of sender {sender.name} has been revoked here"
+            raise Refused(ErrorCode.REVOKED, msg)
+        return sender
+
+    def status(self, fingerprint: str) -> Literal["enrolled", "revoked", "unknown"]:
+        """Answer `known?`."""
+        sender = self._senders.get(fingerprint)
+        if sender is None:
+            return "unknown"
+        return "enrolled" if sender.revoked is None else "revoked"
+
+    def __iter__(self) -> Iterator[Sender]:
+        """Go over all that were ever enrolled, in order."""
+        return iter(self._senders.values())
+
+
+def invite(store: Store, name: str, expires_in: float, *, replace_existing: bool) -> str:
+    """Make an invitation. Returns: its secret, which is kept nowhere.
+
+    Raises: UsageError where the name is none, or is taken and `replace_existing` is not set.
+    """
+    if not is_sender_name(name):
+        msg = f"{name!r} cannot name a sender: lower-case letters, digits and hyphens, 63 at most"
+        raise UsageError(msg)
+    with locked(store.lock):
+        taken = any(sender.name == name for sender in _read_senders(store))
+        if not replace_existing and (taken or (store.root / name).exists()):
+            what = "was enrolled before" if taken else "has streams here"
+            msg = f"sender {name} {what}: --replace gives its name and backups to a new host (the old one is revoked)"
+            raise UsageError(msg)
+        secret = secrets.token_urlsafe(_SECRET_BYTES)
+        now = time.time()
+        kept = [invited for invited in _read_invitations(store) if invited.expires > now and invited.sender != name]
+        kept.append(_Invited(_digest(secret), name, now + expires_in, replace_existing))
+        _write(_invitations_file(store), [_as_dict(invited) for invited in kept])
+    return secret
+
+
+def join(store: Store, secret: str, certificate: str) -> Sender:
+    """Enrol a certificate (PEM) for an invitation, which is then spent.
+
+    A host that did not hear the answer may join again with the same certificate. Raises: Refused (INVITATION).
+    """
+    if not is_certificate(certificate):
+        msg = "the certificate to enrol cannot be read"
+        raise Refused(ErrorCode.INVITATION, msg)
+    print_ = identity.fingerprint(ssl.PEM_cert_to_DER_cert(certificate))
+    with locked(store.lock):
+        invitations = _read_invitations(store)
+        wanted = _digest(secret)
+        found = [invited for invited in invitations if hmac.compare_digest(invited.secret_sha256, wanted)]
+        if not found:
+            msg = "this invitation is not known here: it was replaced by a newer one, or never made"
+            raise Refused(ErrorCode.INVITATION, msg)
+        invited = found[0]
+        senders = _read_senders(store)
+        if invited.used_by is not None:
+            again = [sender for sender in senders if sender.fingerprint == print_ and sender.revoked is None]
+            if invited.used_by == print_ and again:
+                return again[0]
+            msg = "this invitation has been used: make a new one (fullsendd invite --replace NAME)"
+            raise Refused(ErrorCode.INVITATION, msg)
+        now = time.time()
+        if invited.expires < now:
+            msg = "this invitation has expired: make a new one (fullsendd invite NAME)"
+            raise Refused(ErrorCode.INVITATION, msg)
+        if any(sender.fingerprint == print_ and sender.name != invited.sender for sender in senders):
+            msg = "this certificate is, or was, enrolled here under another name"
+            raise Refused(ErrorCode.INVITATION, msg)
+        joined = Sender(invited.sender, print_, certificate, now)
+        others = [
+            replace(sender, revoked=sender.revoked or now) if sender.name == invited.sender else sender
+            for sender in senders
+            if sender.fingerprint != print_
+        ]
+        # The table first: a crash in between leaves an enrolled host and an invitation that it alone can use again.
+        _write(_table_file(store), [_as_dict(sender) for sender in [*others, joined]])
+        spent = [replace(each, used_by=print_) if each is invited else each for each in invitations]
+        _write(_invitations_file(store), [_as_dict(each) for each in spent])
+    return joined
+
+
+def revoke(store: Store, name: str) -> None:
+    """Let a sender in no more. Its streams stay. Raises: UsageError where no such sender is in force."""
+    with locked(store.lock):
+        senders = _read_senders(store)
+        if not any(sender.name == name and sender.revoked is None for sender in senders):
+            msg = f"no sender {name!r} is enrolled here (see `fullsendd senders`)"
+            raise UsageError(msg)
+        now = time.time()
+        after = [replace(each, revoked=now) if each.name == name and not each.revoked else each for each in senders]
+        _write(_table_file(store), [_as_dict(sender) for sender in after])
+        invitations = [each for each in _read_invitations(store) if each.sender != name]
+        _write(_invitations_file(store), [_as_dict(each) for each in invitations])
+
+
+def _table_file(store: Store) -> Path:
+    return store.state / "senders.json"
+
+
+def _invitations_file(store: Store) -> Path:
+    return store.state / "invitations.json"
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _signature(path: Path) -> tuple[int, int, int]:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return (0, 0, 0)
+    return (status.st_ino, status.st_mtime_ns, status.st_size)
+
+
+def _as_dict(row: Sender | _Invited) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in row.__slots__}
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    replace_file(path, json.dumps({"format": 1, "rows": rows}, indent=1).encode() + b"\n")
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        rows: list[dict[str, Any]] = content["rows"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        msg = f"{path}: cannot be read: {error}"
+        raise StoreError(msg) from None
+    return rows
+
+
+def _read_senders(store: Store) -> list[Sender]:
+    return _rows(Sender, _table_file(store))
+
+
+def _read_invitations(store: Store) -> list[_Invited]:
+    return _rows(_Invited, _invitations_file(store))
+
+
+def _rows(kind: type[_Row], path: Path) -> list[_Row]:
+    try:
+        return [kind(**row) for row in _read(path)]
+    except TypeError as error:
+        msg = f"{path}: cannot be read: {error}"
+        raise StoreError(msg) from None

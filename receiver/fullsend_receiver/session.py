@@ -1,0 +1,392 @@
+"""One connection, from hello to the end: who is it, and what does it want.
+
+A peer with an enrolled certificate is that sender and sees, reads and adds to what is its own; a peer without one
+may join, or ask whether a certificate is known. Nothing else is ever said to anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Final, Protocol, TypeVar
+
+import fullsend_protocol
+from fullsend_protocol import limits, messages
+from fullsend_protocol.connection import Chunk, ConnectionEnded, Event
+from fullsend_protocol.errors import (
+    ErrorCode,
+    FullsendError,
+    PeerError,
+    ProtocolError,
+    RemoteProtocolError,
+    Unreachable,
+)
+from fullsend_protocol.manifest import Receipt
+from fullsend_protocol.units import format_size, printable
+from fullsend_receiver import senders
+from fullsend_receiver.catalogue import Catalogue, Stored, read_catalogue
+from fullsend_receiver.channel import Channel
+from fullsend_receiver.partial import partial_key
+from fullsend_receiver.playback import stored_chunks
+from fullsend_receiver.receiving import Receiving, Workers
+from fullsend_receiver.scrub import scrub
+from fullsend_receiver.senders import Refused, Sender
+from fullsend_receiver.store import Store, StoreError
+
+log = logging.getLogger("fullsendd")
+
+_T = TypeVar("_T")
+_ITEM_END: Final = object()
+#: errno values that mean "full", whether by disk or by quota.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Busy(FullsendError):  # noqa: N818 - reads as a noun
+    """The same stream is arriving on another connection."""
+
+    code = ErrorCode.BUSY
+
+
+class NoRoom(FullsendError):  # noqa: N818 - reads as a noun
+    """The store is full, or the stream would fill it."""
+
+    code = ErrorCode.SPACE
+
+
+class Gate(Protocol):
+    """What a session asks of the daemon about who may do what."""
+
+    def identified(self, session: Session, sender: Sender) -> None:
+        """The peer is this sender. Raises: Refused where it has too many connections."""
+
+    def may_try(self, address: str) -> bool:
+        """Whether this address may join, or ask `known?`, once more now."""
+
+    def status(self, fingerprint: str) -> str:
+        """Answer `known?`."""
+
+    def table_changed(self) -> None:
+        """A join has changed the sender table."""
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all sessions of a daemon share. `arriving`: the keys of the streams that are arriving now."""
+
+    store: Store
+    workers: Workers
+    gate: Gate
+    min_free: int
+    arriving: set[str]
+
+
+class Session:
+    """One peer. `idle` says whether it is between two requests."""
+
+    def __init__(self, house: House, channel: Channel, address: str, peer: Sender | None) -> None:
+        """`peer`: who its certificate says it is, None where it showed none."""
+        self.idle = True
+        self.peer = peer
+        self._house = house
+        self._channel = channel
+        self._address = address
+        self._program = ""
+        self._farewell: tuple[ErrorCode, str] | None = None
+        self._next_request: Event | None = None  # came while the last answer was still going out
+
+    async def run(self, identify_by: float) -> None:
+        """Serve the peer until it leaves. Foreseen errors are told to it, logged, and end here.
+
+        `identify_by`: when, on the loop's clock, it must have said who it is.
+        """
+        beating = asyncio.create_task(self._channel.beat())
+        try:
+            await self._serve(identify_by)
+        except asyncio.CancelledError:
+            if self._farewell is not None:
+                await self._tell(*self._farewell)
+            raise
+        except Unreachable as error:
+            log.info("%s: %s", self._name, error)
+        except PeerError as error:
+            log.info("%s: gave up: %s", self._name, error)
+        except (FullsendError, OSError) as error:
+            refusal = _explain(error)
+            log.warning("%s: %s", self._name, printable(str(refusal)))
+            await self._tell(refusal.code, str(refusal))
+        except Exception:
+            log.exception("%s: a bug in fullsendd", self._name)
+            await self._tell(ErrorCode.INTERNAL, "a bug in fullsendd; its log has more")
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+            await self._channel.close()
+
+    def farewell(self, code: ErrorCode, why: str) -> None:
+        """What to tell the peer when, next, the session's task is cancelled."""
+        self._farewell = (code, why)
+
+    async def refuse(self, code: ErrorCode, why: str) -> None:
+        """Turn the peer away at the door."""
+        await self._tell(code, why)
+        await self._channel.close()
+
+    @property
+    def _name(self) -> str:
+        return f"{self.peer.name} ({self._address})" if self.peer else self._address
+
+    async def _tell(self, code: ErrorCode, why: str) -> None:
+        with contextlib.suppress(Unreachable, ProtocolError):
+            await self._channel.send(messages.Error(code=code, message=why[:4000]))
+
+    async def _serve(self, identify_by: float) -> None:
+        async with asyncio.timeout_at(identify_by):
+            await self._greet()
+        if self.peer is None:
+            return
+        while True:
+            self.idle = True
+            request = self._next_request or await self._channel.receive()
+            self._next_request = None
+            self.idle = False
+            match request:
+                case ConnectionEnded():
+                    return
+                case messages.Push():
+                    await self._push(request)
+                case messages.List():
+                    await self._answer(self._list(request))
+                case messages.Fetch():
+                    await self._answer(self._fetch(request))
+                case messages.Verify():
+                    await self._answer(self._verify(request))
+                case messages.Check():
+                    await self._channel.send(await self._on_disk(self._health))
+                case messages.Error():
+                    raise PeerError(request.code, request.message)
+                case _:
+                    msg = f"{type(request).__name__} as a request"
+                    raise RemoteProtocolError(msg)
+
+    # --- who is it -----------------------------------------------------------------------------------------
+
+    async def _greet(self) -> None:
+        if self.peer is not None:
+            self._house.gate.identified(self, self.peer)
+        await self._channel.send(
+            messages.ReceiverHello(
+                program=f"fullsendd {fullsend_protocol.__version__}",
+                versions=[limits.PROTOCOL_VERSION],
+                sender=self.peer.name if self.peer else None,
+            )
+        )
+        answer = await self._channel.receive()
+        match answer:
+            case messages.SenderHello() if self.peer is None:
+                msg = "no certificate was shown: pair this host first (fullsend join)"
+                raise Refused(ErrorCode.UNKNOWN_SENDER, msg)
+            case messages.SenderHello(version=limits.PROTOCOL_VERSION):
+                self._program = answer.program
+                log.info("%s: connected, %s", self._name, printable(answer.program))
+            case messages.SenderHello():
+                msg = f"protocol version {answer.version} is not spoken here; {limits.PROTOCOL_VERSION} is"
+                raise Refused(ErrorCode.VERSION, msg)
+            case messages.Join():
+                self._check_tries()
+                joined = await self._on_disk(lambda: senders.join(self._house.store, answer.secret, answer.certificate))
+                self._house.gate.table_changed()
+                log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
+                await self._channel.send(messages.Joined(sender=joined.name, store=self._house.store.root.name))
+            case messages.Known():
+                self._check_tries()
+                status = self._house.gate.status(answer.fingerprint)
+                await self._channel.send(messages.KnownAnswer.model_validate({"status": status}))
+            case ConnectionEnded():
+                self.peer = None
+            case messages.Error():
+                raise PeerError(answer.code, answer.message)
+            case _:
+                msg = f"{type(answer).__name__} as a greeting"
+                raise RemoteProtocolError(msg)
+        if not isinstance(answer, messages.SenderHello):
+            self.peer = None
+
+    def _check_tries(self) -> None:
+        if not self._house.gate.may_try(self._address):
+            msg = "too many tries from this address: wait a minute"
+            raise Refused(ErrorCode.LIMIT, msg)
+
+    # --- push ----------------------------------------------------------------------------------------------
+
+    async def _push(self, push: messages.Push) -> None:
+        assert self.peer is not None  # noqa: S101 - for mypy; only an identified peer gets here
+        sender = self.peer.name
+        what = printable(f"{push.dataset}@{push.snapshot}")
+        receipt = await self._on_disk(lambda: self._already_stored(sender, push))
+        if receipt is not None:
+            await self._channel.send(messages.Stored(receipt=receipt))
+            return
+        key = partial_key(sender, push)
+        if key in self._house.arriving:
+            msg = f"{what}: is arriving on another connection"
+            raise Busy(msg)
+        await self._on_disk(lambda: self._check_room(push))
+        self._house.arriving.add(key)
+        try:
+            file = await Receiving(self._house.store, self._channel, self._house.workers, sender, push).run(
+                self._program
+            )
+        finally:
+            self._house.arriving.discard(key)
+        if file is None:
+            log.warning("%s: %s: the sender stopped; what arrived is kept", self._name, what)
+            return
+        log.info("%s: stored %s", self._name, file)
+        await self._channel.send(messages.Committed(receipt=await self._on_disk(lambda: self._receipt(sender, file))))
+
+    def _already_stored(self, sender: str, push: messages.Push) -> Receipt | None:
+        """Return the receipt of the stream that is offered, where it is stored and not known to be damaged."""
+        if push.guid is None:
+            return None
+        catalogue = read_catalogue(self._house.store, sender)
+        for stored in catalogue.select(sender, push.dataset):
+            manifest = stored.manifest
+            same = (manifest.snapshot, manifest.guid, manifest.base_guid, manifest.flags) == (
+                push.snapshot,
+                push.guid,
+                push.base_guid,
+                push.flags,
+            )
+            if same and manifest.kind != "package":
+                return catalogue.receipt(stored)
+        return None
+
+    def _check_room(self, push: messages.Push) -> None:
+        free = self._house.store.free_bytes()
+        # The estimate is of raw bytes, and compression only helps; but a stream that does not compress must fit.
+        wanted = self._house.min_free
+        if free < wanted:
+            msg = f"the store has {format_size(free)} free, and {format_size(wanted)} are to stay free"
+            raise NoRoom(msg)
+        if push.size_estimate is not None and push.size_estimate > free:
+            msg = f"the store has {format_size(free)} free, the stream is about {format_size(push.size_estimate)}"
+            raise NoRoom(msg)
+
+    def _receipt(self, sender: str, file: PurePosixPath) -> Receipt:
+        catalogue = read_catalogue(self._house.store, sender)
+        return catalogue.receipt(catalogue.find(sender, str(file)))
+
+    # --- reading back --------------------------------------------------------------------------------------
+
+    async def _answer(self, parts: AsyncIterator[messages.Message | Chunk]) -> None:
+        """Send an answer of several frames. The peer says nothing meanwhile: what it says, or its end, ends it."""
+        assert self.peer is not None  # noqa: S101 - for mypy; only an identified peer gets here
+        sending = asyncio.create_task(self._send_parts(parts))
+        watching = asyncio.ensure_future(self._channel.receive())
+        try:
+            await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                said = watching.result()
+                if isinstance(said, messages.Error):
+                    raise PeerError(said.code, said.message)
+                # Legal only after `done`: the peer has read all while we were still waiting to see it gone.
+                self._next_request = said
+            await sending
+        finally:
+            for task in (sending, watching):
+                task.cancel()
+            await asyncio.wait({sending, watching})
+
+    async def _send_parts(self, parts: AsyncIterator[messages.Message | Chunk]) -> None:
+        async for part in parts:
+            if isinstance(part, Chunk):
+                await self._channel.send_chunk(part)
+            else:
+                await self._channel.send(part)
+        await self._channel.send(messages.Done())
+
+    async def _list(self, request: messages.List) -> AsyncIterator[messages.Message]:
+        catalogue, mine = await self._mine(request.dataset)
+        for first in range(0, len(mine), limits.ENTRIES_PAGE):
+            page = mine[first : first + limits.ENTRIES_PAGE]
+            entries = await self._on_disk(lambda page=page: [catalogue.entry(each) for each in page])  # type: ignore[misc]
+            yield messages.Entries(entries=entries)
+
+    async def _fetch(self, request: messages.Fetch) -> AsyncIterator[messages.Message | Chunk]:
+        sender = self.peer.name if self.peer else ""
+        catalogue = await self._on_disk(lambda: read_catalogue(self._house.store, sender))
+        stored = catalogue.find(sender, request.stream)
+        log.info("%s: reads %s", self._name, stored.file)
+        yield messages.Sending(manifest=stored.manifest)
+        try:
+            async for chunk in self._steps(lambda: stored_chunks(self._house.store.root / stored.file)):
+                yield chunk
+        except FullsendError as error:
+            msg = f"{stored.file}: {error}"
+            raise Damaged(msg) from None
+
+    async def _verify(self, request: messages.Verify) -> AsyncIterator[messages.Message]:
+        catalogue, mine = await self._mine(request.dataset)
+        for stored in mine:
+            result = await self._on_disk(lambda stored=stored: scrub(self._house.store, stored))  # type: ignore[misc]
+            await self._on_disk(lambda result=result: catalogue.scrubbed.add(result))  # type: ignore[misc]
+            damage = [*result.damage]
+            if damage:
+                log.error("%s: damaged: %s", stored.file, damage[0])
+                damage += [f"breaks {each.file}" for each in catalogue.dependents(stored)]
+            yield messages.Verdict(
+                file=str(stored.file),
+                dataset=stored.manifest.dataset,
+                snapshot=stored.manifest.snapshot,
+                raw_bytes=stored.manifest.raw_bytes,
+                damage=[line[:4000] for line in damage[:100]],
+            )
+
+    async def _mine(self, dataset: str | None) -> tuple[Catalogue, list[Stored]]:
+        sender = self.peer.name if self.peer else ""
+        catalogue = await self._on_disk(lambda: read_catalogue(self._house.store, sender))
+        return catalogue, catalogue.select(sender, dataset)
+
+    def _health(self) -> messages.Health:
+        sender = self.peer.name if self.peer else ""
+        free = self._house.store.free_bytes()
+        problems = list(read_catalogue(self._house.store, sender).problems)
+        if free < self._house.min_free:
+            problems.append(f"only {format_size(free)} are free; pushes are refused")
+        return messages.Health(
+            program=f"fullsendd {fullsend_protocol.__version__}", free_bytes=free, problems=problems[:100]
+        )
+
+    async def _steps(self, make: Callable[[], Iterator[_T]]) -> AsyncIterator[_T]:
+        """Go over a blocking iterator in a worker thread, one step ahead of nobody."""
+        steps = make()
+        while True:
+            item: Any = await self._on_disk(lambda: next(steps, _ITEM_END))
+            if item is _ITEM_END:
+                return
+            yield item
+
+    async def _on_disk(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)
+
+
+class Damaged(FullsendError):  # noqa: N818 - reads as a noun
+    """A stored stream cannot be given back whole."""
+
+    code = ErrorCode.DAMAGED
+
+
+def _explain(error: FullsendError | OSError) -> FullsendError:
+    """Turn what the system said of the disk into an error with a code."""
+    if isinstance(error, TimeoutError):
+        return Refused(ErrorCode.LIMIT, "the peer took too long to say who it is")
+    if isinstance(error, OSError):
+        if error.errno in _FULL:
+            return NoRoom(f"the store is full ({error.strerror}); what had arrived is kept")
+        return StoreError(f"the store's disk failed: {error}")
+    return error

@@ -1,0 +1,50 @@
+"""Runs a command's coroutine on uvloop, and turns SIGINT and SIGTERM into its orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import uvloop
+
+from fullsend_sender.outcome import Interrupted
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any
+
+_T = TypeVar("_T")
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def run(main: Coroutine[Any, Any, _T]) -> _T:
+    """Run `main` to its end. Returns: what it returns.
+
+    Raises: what it raises; Interrupted where a signal came, after `main` was cancelled and has cleaned up.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_supervise(main))
+
+
+async def _supervise(main: Coroutine[Any, Any, _T]) -> _T:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(main)
+    came: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        came.append(number)
+        task.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if came:
+            raise Interrupted(f"interrupted by {came[0].name}") from None
+        raise
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)

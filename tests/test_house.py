@@ -1,0 +1,171 @@
+"""The house rules, read from the source: who may import whom, what `protocol` may touch, and where tests live."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parent.parent
+WINGS = ("protocol", "receiver", "sender")
+
+FORBIDDEN_WINGS = {
+    "protocol": {"fullsend_receiver", "fullsend_sender"},
+    "receiver": {"fullsend_sender"},
+    "sender": {"fullsend_receiver"},
+}
+
+#: What reaches a socket, a file, a process or an event loop. `secrets` stands in for os.urandom.
+OUTSIDE_WORLD = {
+    *("asyncio", "concurrent", "multiprocessing", "pty", "runpy", "signal", "subprocess", "uvloop"),
+    *("_socket", "_ssl", "ftplib", "http", "select", "selectors", "smtplib", "socket", "socketserver", "ssl"),
+    *("fcntl", "fileinput", "glob", "mmap", "os", "pathlib", "posix", "shelve", "shutil", "sqlite3", "tempfile"),
+    "importlib",  # would hide an import from this test
+}
+
+#: `io` is allowed for its buffers in memory; these of its names open files.
+IO_FILES = {"FileIO", "open", "open_code"}
+
+#: Builtins that open a file, or that hide an import from this test.
+OUTSIDE_CALLS = {"__import__", "open"}
+
+
+def package(wing: str) -> Path:
+    return ROOT / wing / f"fullsend_{wing}"
+
+
+def modules(wing: str) -> list[Path]:
+    return sorted(path for path in package(wing).rglob("*.py") if "__pycache__" not in path.parts)
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield line and full name of all that is imported: at the top, in functions, and for mypy alone."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Import():
+                for alias in node.names:
+                    yield node.lineno, alias.name
+            case ast.ImportFrom(level=0, module=str(module)):
+                for alias in node.names:
+                    yield node.lineno, f"{module}.{alias.name}"
+            case ast.Call(
+                func=ast.Attribute(attr="import_module") | ast.Name(id="import_module" | "__import__"),
+                args=[ast.Constant(value=str(name)), *_],
+            ):
+                yield node.lineno, name
+            case _:
+                pass
+
+
+def outside_calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield line and name of every mention of a builtin or an attribute of `io` that opens a file."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) if name in OUTSIDE_CALLS:
+                yield node.lineno, name
+            case ast.Attribute(value=ast.Name(id="io"), attr=name) if name in IO_FILES:
+                yield node.lineno, f"io.{name}"
+            case _:
+                pass
+
+
+def violations(wing: str, source: str) -> list[str]:
+    """Return what in this source a module of this wing must not do, as `line: what`."""
+    tree = ast.parse(source)
+    found = []
+    for line, name in imports(tree):
+        top, _, rest = name.partition(".")
+        if (
+            top in FORBIDDEN_WINGS[wing]
+            or (wing == "protocol" and top in OUTSIDE_WORLD)
+            or (wing == "protocol" and top in {"io", "_io"} and rest in IO_FILES | {"*"})
+        ):
+            found.append(f"{line}: imports {name}")
+    if wing == "protocol":
+        found += [f"{line}: uses {name}" for line, name in outside_calls(tree)]
+    return found
+
+
+def mirrored(wing: str) -> set[str]:
+    """Return where the tests of a wing's modules belong, relative to tests/."""
+    exempt = {"__init__.py", "__main__.py"}
+    relative = (path.relative_to(package(wing)) for path in modules(wing) if path.name not in exempt)
+    return {str(Path(wing) / path.with_name(f"test_{path.name}")) for path in relative}
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_wing_exists_and_is_typed(wing: str) -> None:
+    assert (package(wing) / "__init__.py").is_file()
+    assert (package(wing) / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_nobody_leaves_his_wing(wing: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{violation}"
+        for path in modules(wing)
+        for violation in violations(wing, path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_every_module_has_its_test_and_every_test_its_module(wing: str) -> None:
+    tests = {str(path.relative_to(ROOT / "tests")) for path in (ROOT / "tests" / wing).rglob("test_*.py")}
+    belong = mirrored(wing)
+    problems = [f"tests/{path} is missing" for path in sorted(belong - tests)]
+    problems += [f"tests/{path} tests no module" for path in sorted(tests - belong)]
+    assert not problems, "\n".join(problems)
+
+
+def test_tests_are_no_packages() -> None:
+    """A single __init__.py would shadow the others under importlib mode."""
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize(
+    ("wing", "source"),
+    [
+        ("sender", "import fullsend_receiver"),
+        ("sender", "from fullsend_receiver.store import Store"),
+        ("sender", "def f():\n    import fullsend_receiver.store as s"),
+        ("sender", "if TYPE_CHECKING:\n    from fullsend_receiver import store"),
+        ("sender", "importlib.import_module('fullsend_receiver.store')"),
+        ("receiver", "from fullsend_sender import plan"),
+        ("receiver", "__import__('fullsend_sender')"),
+        ("protocol", "from fullsend_sender import plan"),
+        ("protocol", "import fullsend_receiver.store"),
+        ("protocol", "import zlib, asyncio.streams"),
+        ("protocol", "from socket import socket"),
+        ("protocol", "import ssl as tls"),
+        ("protocol", "import subprocess"),
+        ("protocol", "import os.path"),
+        ("protocol", "from pathlib import Path"),
+        ("protocol", "from io import open as o"),
+        ("protocol", "import io\nio.FileIO(3)"),
+        ("protocol", "with open('x') as f: pass"),
+        ("protocol", "reader = open"),
+        ("protocol", "def f():\n    return __import__(name)"),
+    ],
+)
+def test_violation_is_seen(wing: str, source: str) -> None:
+    assert violations(wing, source)
+
+
+@pytest.mark.parametrize(
+    ("wing", "source"),
+    [
+        ("sender", "import asyncio, os\nfrom fullsend_protocol.frames import FrameHeader\nopen('x')"),
+        ("receiver", "from fullsend_protocol import limits\nfrom . import store\nfrom .store import Store"),
+        ("protocol", "import io, struct, zlib\nbuffer = io.BytesIO()\nimport zstandard"),
+        ("protocol", "from fullsend_protocol.errors import RemoteProtocolError\nstream.open()"),
+        ("protocol", "# open() is not called\nfullsend_sender_name = 'fullsend_sender'"),
+    ],
+)
+def test_what_is_allowed_is_let_through(wing: str, source: str) -> None:
+    assert not violations(wing, source)

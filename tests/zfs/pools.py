@@ -1,0 +1,143 @@
+"""File-backed pools, and data to put into them.
+
+from tests.zfs.pools import Pool, change, fill, tree
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import random
+import stat
+import subprocess
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pathlib
+
+
+def zfs(*arguments: str, stdin: bytes | None = None, check: bool = True) -> bytes:
+    """`zfs` with these arguments; its stdout. What it says of a failure is part of the error."""
+    return program("zfs", *arguments, stdin=stdin, check=check).stdout
+
+
+def program(*command: str, stdin: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+    """Any program, to its end."""
+    done = subprocess.run(command, input=stdin or b"", capture_output=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr.decode(errors='replace')}")
+    return done
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """A pool in a sparse file, mounted below `root` and nowhere else."""
+
+    name: str
+    root: pathlib.Path
+
+    def create(self, dataset: str, *options: str) -> str:
+        """A new dataset (`a/b` is POOL/a/b), parents and all; its full name."""
+        zfs("create", "-p", *options, self.full(dataset))
+        return self.full(dataset)
+
+    def full(self, dataset: str) -> str:
+        return f"{self.name}/{dataset}"
+
+    def path(self, dataset: str) -> pathlib.Path:
+        """Where a dataset, by its full name or by the part below the pool's, is mounted."""
+        return self.root / dataset.removeprefix(f"{self.name}/")
+
+    def snapshot(self, *names: str, recursive: bool = False) -> None:
+        """`ds@snap`, full names, all in one transaction."""
+        zfs("snapshot", *(["-r"] if recursive else []), *names)
+
+    def get(self, name: str, prop: str) -> str:
+        """A property's parseable value."""
+        return zfs("get", "-Hpo", "value", prop, name).decode().rstrip("\n")
+
+    def guid(self, name: str) -> int:
+        return int(self.get(name, "guid"))
+
+    def send(self, *arguments: str) -> bytes:
+        return zfs("send", *arguments)
+
+    def receive(self, stream: bytes, *arguments: str) -> None:
+        zfs("receive", *arguments, stdin=stream)
+
+    def names(self, kinds: str = "filesystem,volume,snapshot,bookmark") -> set[str]:
+        """Every name in the pool, of these kinds."""
+        return set(zfs("list", "-Hro", "name", "-t", kinds, self.name).decode().splitlines())
+
+
+def make(name: str, folder: pathlib.Path, size: int = 1 << 30) -> Pool:
+    """A new pool of this name, its file and its mount points in `folder`."""
+    image, root = folder / f"{name}.img", folder / name
+    with image.open("wb") as f:
+        f.truncate(size)
+    # cachefile=none: nothing on this machine imports it at the next boot, should the end never come
+    program(
+        *("zpool", "create", "-o", "cachefile=none", "-O", f"mountpoint={root}", "-O", "atime=off", "-O", "xattr=sa"),
+        *("-O", "acltype=posix", name, str(image)),
+    )
+    return Pool(name, root)
+
+
+def destroy(pool: Pool) -> None:
+    """Forget all about it."""
+    program("zpool", "destroy", "-f", pool.name)
+
+
+def fill(folder: pathlib.Path, seed: int = 0, size: int = 300_000) -> None:
+    """Some of everything a file system holds; the same for the same seed."""
+    r = random.Random(seed)
+    (folder / "small").mkdir(parents=True, exist_ok=True)
+    (folder / "prose").write_bytes(b"".join(b"%d %d\n" % (i, r.randrange(99)) for i in range(size // 8)))
+    (folder / "noise").write_bytes(r.randbytes(size // 3))
+    for i in range(20):
+        (folder / "small" / f"{i:02}").write_bytes(r.randbytes(r.randrange(2000)))
+    with (folder / "sparse").open("wb") as f:
+        f.seek(5 << 20)
+        f.write(b"island")
+        f.truncate(16 << 20)
+    os.link(folder / "prose", folder / "hardlink")
+    os.symlink("prose", folder / "symlink")
+    (folder / "n\u00e4me with space").write_bytes(b"unicode\n")
+    (folder / "empty").touch()
+    os.setxattr(folder / "prose", "user.short", b"in the bonus buffer")
+    os.setxattr(folder / "noise", "user.long", r.randbytes(3000))  # in a spill block
+
+
+def change(folder: pathlib.Path, seed: int = 1) -> None:
+    """The next day of what `fill` made; works again and again, with a seed of its own each time."""
+    r = random.Random(seed)
+    for path in sorted((folder / "small").iterdir())[::3]:
+        path.unlink()
+    with (folder / "prose").open("r+b") as f:
+        f.seek(r.randrange(100_000))
+        f.write(r.randbytes(9000))
+        f.seek(0, os.SEEK_END)
+        f.write(r.randbytes(20_000))
+    with (folder / "sparse").open("r+b") as f:
+        f.truncate(r.randrange(1 << 20, 16 << 20))
+    (folder / "noise").write_bytes(r.randbytes(50_000))
+    (folder / f"new-{seed}").write_bytes(r.randbytes(5000))
+
+
+def tree(folder: pathlib.Path) -> dict[str, tuple[object, ...]]:
+    """All that matters of everything below `folder`, for comparison: equal trees are equal file systems."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in sorted(folder.rglob("*")):
+        info = path.lstat()
+        content: object = None
+        if stat.S_ISLNK(info.st_mode):
+            content = os.readlink(path)
+        elif stat.S_ISREG(info.st_mode):
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+        names = sorted(os.listxattr(path, follow_symlinks=False))
+        xattrs = [(name, os.getxattr(path, name, follow_symlinks=False)) for name in names]
+        shape = (info.st_mode, info.st_uid, info.st_gid, info.st_nlink, info.st_mtime_ns)
+        # a folder's size is the file system's own business
+        found[str(path.relative_to(folder))] = (*shape, info.st_size * stat.S_ISREG(info.st_mode), content, xattrs)
+    return found
