@@ -19,8 +19,8 @@ $(STAMP): pyproject.toml .ci/setup
 	PYTHON=$(PYTHON) .ci/setup
 	@touch $@
 
-demo: $(STAMP) ## show a backup, a cut wire and a restore on this machine, without ZFS
-	PATH="$(CURDIR)/.venv/bin:$$PATH" demo/run
+demo: $(STAMP) ## the main job on this machine, without ZFS: pair, push, verify, restore, compare
+	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/end_to_end/demo
 
 test: lint types suite ## lint, types, and the test suite with branch coverage
 

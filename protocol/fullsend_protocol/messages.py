@@ -32,13 +32,18 @@ Program = Annotated[str, Field(max_length=100)]
 Segments = Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
 
 
+_CODES: Final = frozenset(code.value for code in ErrorCode)
+
+
 def _known_code(code: object) -> object:
-    return code if not isinstance(code, str) or code in ErrorCode else ErrorCode.INTERNAL
+    if not isinstance(code, str):
+        return code
+    return ErrorCode(code) if code in _CODES else ErrorCode.INTERNAL
 
 
 class Greeting(Model):
-    """Base of what is said before a version is agreed on. A later version may add keys, which this one passes over:
-    else two sides could not even tell each other that they have no version in common.
+    """Base of what is said before, or without, an agreement on a version. A later version may add keys, which this one
+    passes over: else two sides could not even tell each other that they have no version in common.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
@@ -50,7 +55,7 @@ class Error(Greeting):
     """
 
     type: Literal["error"] = "error"
-    code: Annotated[ErrorCode, BeforeValidator(_known_code), Field(strict=False)]
+    code: Annotated[ErrorCode, BeforeValidator(_known_code)]
     message: Text
 
 
@@ -74,7 +79,7 @@ class SenderHello(Greeting):
     version: int
 
 
-class Join(Model):
+class Join(Greeting):
     """A host that is not enrolled shows its invitation and the certificate it wants enrolled (PEM)."""
 
     type: Literal["join"] = "join"
@@ -82,7 +87,7 @@ class Join(Model):
     certificate: Annotated[str, Field(max_length=8192)]
 
 
-class Joined(Model):
+class Joined(Greeting):
     """The certificate is enrolled under this name."""
 
     type: Literal["joined"] = "joined"
@@ -90,14 +95,14 @@ class Joined(Model):
     store: str
 
 
-class Known(Model):
+class Known(Greeting):
     """`known?`: is this certificate's fingerprint (SHA-256 of its DER) enrolled?"""
 
     type: Literal["known?"] = "known?"
     fingerprint: Sha256Hex
 
 
-class KnownAnswer(Model):
+class KnownAnswer(Greeting):
     """The answer to `known?`."""
 
     type: Literal["known"] = "known"

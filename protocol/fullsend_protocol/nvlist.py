@@ -38,89 +38,102 @@ def decode(data: bytes | bytearray) -> NvList:
     """Read a packed nvlist; empty data is an empty nvlist. Raises: DamagedStream."""
     if not data:
         return {}
+    data = bytes(data)
     try:
         encoding, endian = data[0], data[1]
         if encoding == _XDR:
-            return _Xdr(data).nvlist(0)
+            return _Xdr(data).nvlist(len(data), 0)
         if encoding == _NATIVE and endian == _LITTLE_ENDIAN:
             return _Native(data).nvlist(0)
-    except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
+    except (struct.error, IndexError, ValueError) as error:
         msg = f"the nvlist of a BEGIN record cannot be read: {error}"
         raise DamagedStream(msg) from None
     msg = f"the nvlist of a BEGIN record has an unknown encoding {encoding}, {endian}"
     raise DamagedStream(msg)
 
 
+def _text(raw: bytes) -> str:
+    """Decode a name or a value. User properties may hold any bytes: they are no reason to refuse a backup."""
+    return raw.decode(errors="backslashreplace")
+
+
 class _Xdr:
     """XDR: i32 version, u32 flags; pairs of i32 encoded size (whole pair), i32 decoded size, string name, i32 type,
     i32 count, value; the end is two zero sizes. Big-endian, everything padded to 4.
+
+    What is inside a pair must end there: so each byte is read once, whatever the sizes claim.
     """
 
-    def __init__(self, data: bytes | bytearray) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 4  # past encoding, endian and two reserved bytes
 
-    def nvlist(self, depth: int) -> NvList:
+    def nvlist(self, end: int, depth: int) -> NvList:
+        """Read a list that ends at `end` or before."""
         if depth > _DEPTH_MAX:
             msg = "nested too deeply"
             raise ValueError(msg)
-        self._at += 8  # version, flags
+        self._take(8, end)  # version, flags
         found: NvList = {}
         while True:
             start = self._at
-            size, _decoded = struct.unpack_from(">ii", self._data, start)
-            self._at = start + 8
+            size, _decoded = self._ints(end)
             if size == 0:
                 return found
-            if size < 0 or start + size > len(self._data):
+            pair_end = start + size
+            if not self._at <= pair_end <= end:
                 msg = f"a pair of {size} bytes"
                 raise ValueError(msg)
-            name = self._string()
-            kind, count = struct.unpack_from(">ii", self._data, self._at)
-            self._at += 8
-            value = self._value(kind, count, depth)
+            name = self._string(pair_end)
+            kind, count = self._ints(pair_end)
+            value = self._value(kind, count, pair_end, depth)
             if value is not None:
                 found[name] = value
-            self._at = start + size
+            self._at = pair_end
 
-    def _value(self, kind: int, count: int, depth: int) -> Value | None:
+    def _value(self, kind: int, count: int, end: int, depth: int) -> Value | None:
         match kind:
             case _Type.BOOLEAN:
                 return True
             case _Type.BOOLEAN_VALUE:
-                return bool(struct.unpack_from(">i", self._data, self._at)[0])
+                return any(self._take(4, end))
             case _Type.UINT64:
-                return int(struct.unpack_from(">Q", self._data, self._at)[0])
+                return int.from_bytes(self._take(8, end))
             case _Type.STRING:
-                return self._string()
+                return self._string(end)
             case _Type.UINT64_ARRAY:
-                self._need(count * 8 + 4)
-                return struct.unpack_from(f">{count}Q", self._data, self._at + 4)  # the array's length stands in front
+                self._take(4, end)  # the array's length once more
+                return struct.unpack(f">{max(count, 0)}Q", self._take(count * 8, end))
             case _Type.NVLIST:
-                return self.nvlist(depth + 1)
+                return self.nvlist(end, depth + 1)
             case _:
                 return None
 
-    def _string(self) -> str:
-        (length,) = struct.unpack_from(">I", self._data, self._at)
-        self._need(length + 4)
-        text = bytes(self._data[self._at + 4 : self._at + 4 + length]).decode()
-        self._at += 4 + (length + 3) // 4 * 4
-        return text
+    def _ints(self, end: int) -> tuple[int, int]:
+        first, second = struct.unpack(">ii", self._take(8, end))
+        return first, second
 
-    def _need(self, length: int) -> None:
-        if length < 0 or self._at + length > len(self._data):
+    def _string(self, end: int) -> str:
+        length = int.from_bytes(self._take(4, end))
+        raw = self._take(length, end)
+        self._take(-length % 4, end)
+        return _text(raw)
+
+    def _take(self, length: int, end: int) -> bytes:
+        if not 0 <= length <= end - self._at:
             msg = f"a value of {length} bytes"
             raise ValueError(msg)
+        self._at += length
+        return self._data[self._at - length : self._at]
 
 
 class _Native:
     """Native, little-endian: i32 version, u32 flags; pairs of i32 size, i16 name length with NUL, i16 0, i32 count,
     i32 type, name padded to 8, value padded to 8; the end is a zero size. The pairs of an embedded nvlist follow
-    the pair that holds it.
+    the pair that holds it. As with _Xdr, what is inside a pair must end there.
     """
 
-    def __init__(self, data: bytes | bytearray) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 12  # past encoding, endian, two reserved bytes, version, flags
 
@@ -135,32 +148,36 @@ class _Native:
             if size == 0:
                 self._at = start + 4
                 return found
-            if size < 16 or start + size > len(self._data):  # noqa: PLR2004 - the fixed part of a pair
+            end = start + size
+            if size < 16 or end > len(self._data):  # noqa: PLR2004 - the fixed part of a pair
                 msg = f"a pair of {size} bytes"
                 raise ValueError(msg)
             name_size, _reserved, count, kind = struct.unpack_from("<hhii", self._data, start + 4)
             value_at = start + (16 + name_size + 7) // 8 * 8
-            name = bytes(self._data[start + 16 : start + 16 + name_size - 1]).decode()
-            self._at = start + size
-            value = self._value(kind, count, value_at, depth)
+            if name_size < 1 or value_at > end:
+                msg = f"a name of {name_size} bytes"
+                raise ValueError(msg)
+            name = _text(self._data[start + 16 : start + 16 + name_size - 1])
+            self._at = end
+            value = self._value(kind, count, self._data[value_at:end], depth)
             if value is not None:
                 found[name] = value
 
-    def _value(self, kind: int, count: int, at: int, depth: int) -> Value | None:
-        if not 0 <= count <= len(self._data):
-            msg = f"a pair of {count} values"
-            raise ValueError(msg)
+    def _value(self, kind: int, count: int, value: bytes, depth: int) -> Value | None:
         match kind:
             case _Type.BOOLEAN:
                 return True
             case _Type.BOOLEAN_VALUE:
-                return bool(struct.unpack_from("<i", self._data, at)[0])
+                return any(value[:4])
             case _Type.UINT64:
-                return int(struct.unpack_from("<Q", self._data, at)[0])
+                return int(struct.unpack_from("<Q", value)[0])
             case _Type.STRING:
-                return bytes(self._data[at : self._data.index(0, at)]).decode()
+                return _text(value[: value.index(0)])
             case _Type.UINT64_ARRAY:
-                return struct.unpack_from(f"<{count}Q", self._data, at)
+                if not 0 <= count <= len(value) // 8:
+                    msg = f"an array of {count} integers"
+                    raise ValueError(msg)
+                return struct.unpack_from(f"<{count}Q", value)
             case _Type.NVLIST:
                 return self.nvlist(depth + 1)
             case _Type.NVLIST_ARRAY:

@@ -99,7 +99,9 @@ def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object])
     try:
         text = read_text(path)
     except FileNotFoundError:
-        raise UsageError(f"{path} is missing: make it with `fullsend join INVITATION`, or name one with --config") from None
+        raise UsageError(
+            f"{path} is missing: make it with `fullsend join INVITATION`, or name one with --config"
+        ) from None
     settings = parse_settings(SenderSettings, text, path)
     variables = {
         name: environ[variable] for name in SenderSettings.model_fields if (variable := _variable(name)) in environ
@@ -129,9 +131,7 @@ def _option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def _overlay(
-    settings: SenderSettings, values: Mapping[str, object], spelling: Callable[[str], str]
-) -> SenderSettings:
+def _overlay(settings: SenderSettings, values: Mapping[str, object], spelling: Callable[[str], str]) -> SenderSettings:
     if not values:
         return settings
     try:
@@ -174,7 +174,9 @@ def with_receiver(text: str, name: str, receiver: ReceiverSettings, path: str) -
     except tomllib.TOMLDecodeError:
         right = False
     if not right:
-        raise UsageError(f"{path} cannot be extended without disturbing it; please add these lines: {' / '.join(table)}")
+        raise UsageError(
+            f"{path} cannot be extended without disturbing it; please add these lines: {' / '.join(table)}"
+        )
     return after
 
 

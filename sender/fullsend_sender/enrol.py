@@ -83,7 +83,7 @@ async def _enrol(endpoint: Endpoint, invitation: Invitation, identity: Identity,
         try:
             async with connect(endpoint, identity, timeouts=timeouts) as (_link, sender):
                 if sender == invitation.sender:
-                    _log.info("this host is enrolled at %s already", endpoint)
+                    _log.info("this host is enrolled at %s already", endpoint.place)
                     return sender
         except FullsendError:
             pass
@@ -104,9 +104,7 @@ def _table(invitation: Invitation, sender: str) -> ReceiverSettings:
 
 def _choose_name(settings: SenderSettings, invitation: Invitation, name: str | None) -> str:
     """Return what the receiver is called here: as asked, as before, or as its host."""
-    known = [
-        other for other, receiver in settings.receivers.items() if receiver.fingerprint == invitation.fingerprint
-    ]
+    known = [other for other, receiver in settings.receivers.items() if receiver.fingerprint == invitation.fingerprint]
     if name is None and known:
         return known[0]
     name = check_receiver_name(name) if name is not None else _name_of_host(invitation.host)
@@ -119,7 +117,7 @@ def _name_of_host(host: str) -> str:
     try:
         ipaddress.ip_address(host)
     except ValueError:
-        return re.sub(r"[^A-Za-z0-9_-]", "-", host.split(".")[0]) or "receiver"
+        return re.sub(r"[^A-Za-z0-9_-]", "-", host.split(".", maxsplit=1)[0]) or "receiver"
     return "receiver"
 
 

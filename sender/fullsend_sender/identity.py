@@ -6,7 +6,7 @@ A receiver knows a sender by the SHA-256 of its certificate (DER) and by nothing
 from __future__ import annotations
 
 import contextlib
-import datetime
+import datetime as dt
 import hashlib
 import os
 import shutil
@@ -34,7 +34,7 @@ subjectKeyIdentifier = none
 authorityKeyIdentifier = none
 """
 #: RFC 5280's way to say "no end": the pin and the receiver's table decide, not a date.
-_LAST_DAY: Final = datetime.date(9999, 12, 31)
+_LAST_DAY: Final = dt.date(9999, 12, 31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Identity:
             _read(path)
         try:
             # Without a password callback OpenSSL would ask the terminal for one.
-            context.load_cert_chain(self.certificate, self.key, password="")  # noqa: S106 - none is set
+            context.load_cert_chain(self.certificate, self.key, password="")
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.key} and {self.certificate} are no usable pair: {error}") from None
 
@@ -81,7 +81,7 @@ class Identity:
         if os.path.exists(self.key):
             if not os.path.exists(self.certificate):
                 raise UsageError(
-                    f"{self.key} is there and {self.certificate} is not: put it back, or move the key away to begin anew"
+                    f"{self.key} is there, {self.certificate} is not: put it back, or move the key away to begin anew"
                 )
             self.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
             return
@@ -112,7 +112,7 @@ def _make(workshop: str, key: str, certificate: str) -> None:
     with open(config, "w", encoding="ascii") as file:
         file.write(_OPENSSL_CONFIG)
     # -not_after would say it directly, but is younger than OpenSSL 3.0.
-    days = (_LAST_DAY - datetime.datetime.now(datetime.UTC).date()).days
+    days = (_LAST_DAY - dt.datetime.now(dt.UTC).date()).days
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-sha256"]
     command += ["-days", str(days), "-config", config, "-keyout", key, "-out", certificate]
     try:

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from fullsend_protocol import __version__, limits, messages
 from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, ConnectionEnded, Heartbeat, Role
 from fullsend_protocol.errors import ErrorCode, FullsendError, PeerError, RemoteProtocolError, Unreachable
-from fullsend_protocol.units import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -56,7 +55,9 @@ class Endpoint:
     port: int
     fingerprint: str
 
-    def __str__(self) -> str:
+    @property
+    def place(self) -> str:
+        """Name and address, for messages."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.name} ({host}:{self.port})"
 
@@ -157,7 +158,7 @@ class Link:
                 case Heartbeat(busy=busy):
                     self.peer_busy = busy
                 case messages.Error(code=code, message=message):
-                    raise PeerError(code, f"{self.endpoint.name}: {printable(message)}")
+                    raise PeerError(code, f"{self.endpoint.name}: {message}")
                 case ConnectionEnded():
                     raise self._lost(None)
                 case Chunk() | ChunkArriving():
@@ -186,7 +187,7 @@ class Link:
                 data = await self._reader.read(READ_SIZE)
         except TimeoutError:
             raise Unreachable(
-                f"{self.endpoint}: nothing was heard for {self._timeouts.silence:.0f} s, not even a heartbeat"
+                f"{self.endpoint.place}: nothing was heard for {self._timeouts.silence:.0f} s, not even a heartbeat"
             ) from None
         except OSError as error:
             raise self._lost(error) from error
@@ -197,7 +198,7 @@ class Link:
 
     def _lost(self, error: OSError | None) -> Unreachable:
         why = f": {_reason(error)}" if error is not None else ""
-        return Unreachable(f"{self.endpoint}: the connection was lost{why}")
+        return Unreachable(f"{self.endpoint.place}: the connection was lost{why}")
 
     # --- heartbeats ----------------------------------------------------------------------------------------
 
@@ -236,7 +237,7 @@ class Link:
         """End the connection: what was sent is flushed, politely if the connection is still good. Raises nothing."""
         if self._heart is not None:
             self._heart.cancel()
-            await asyncio.wait([self._heart])
+            await asyncio.gather(self._heart, return_exceptions=True)
         if self._broken:
             self._writer.transport.abort()
         self._writer.close()
@@ -269,7 +270,7 @@ async def connect(
             raise PeerError(ErrorCode.UNKNOWN_SENDER, _unknown(endpoint))
         if limits.PROTOCOL_VERSION not in hello.versions:
             message = (
-                f"{endpoint.name} ({printable(hello.program)}) speaks protocol versions {hello.versions},"
+                f"{endpoint.name} ({hello.program}) speaks protocol versions {hello.versions},"
                 f" {PROGRAM} speaks {limits.PROTOCOL_VERSION}: update the older one"
             )
             await link.send(messages.Error(code=ErrorCode.VERSION, message=message))
@@ -310,7 +311,7 @@ async def _open(
             try:
                 hello = await link.expect(messages.ReceiverHello)
             except Unreachable as error:
-                raise _EndedEarly(f"{endpoint}: the connection ended before the receiver's hello") from error
+                raise _EndedEarly(f"{endpoint.place}: the connection ended before the receiver's hello") from error
             return link, hello
     except BaseException as error:
         if link is not None:
@@ -318,9 +319,9 @@ async def _open(
             await link.close()
         match error:
             case TimeoutError():
-                raise Unreachable(f"{endpoint}: no answer within {timeouts.identify:.0f} s") from None
+                raise Unreachable(f"{endpoint.place}: no answer within {timeouts.identify:.0f} s") from None
             case OSError():
-                raise Unreachable(f"{endpoint}: cannot connect: {_reason(error)}") from error
+                raise Unreachable(f"{endpoint.place}: cannot connect: {_reason(error)}") from error
             case _:
                 raise
 
@@ -348,7 +349,7 @@ def _check_pin(endpoint: Endpoint, writer: asyncio.StreamWriter) -> None:
     found = hashlib.sha256(certificate).hexdigest()
     if found != endpoint.fingerprint:
         raise WrongReceiver(
-            f"{endpoint}: who answers there is not the receiver that was paired: its certificate is"
+            f"{endpoint.place}: who answers there is not the receiver that was paired: its certificate is"
             f" {found}, expected was {endpoint.fingerprint}; nothing was sent"
         )
 

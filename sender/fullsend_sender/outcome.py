@@ -1,13 +1,13 @@
 """What a run's end means to whoever started it: the exit code of every error, in one table.
 
-    0    all done
-    1    something failed: the stream is at fault or was cut, something is damaged, not found, or a bug
-    2    usage or configuration; a STREAM that fits several
-    3    refused: identity (ours is not enrolled, or the receiver is not the one that was paired), invitation,
-         protocol version, quota, space, and a store that is missing or cannot be written
-    4    the same stream is just being sent by somebody else
-    75   the receiver could not be reached, went away, stops, or has no room for another connection: run again
-    130  interrupted, by SIGINT or SIGTERM: either way it was the user, or the system on the user's behalf
+0    all done
+1    something failed: the stream is at fault or was cut, something is damaged, not found, or a bug
+2    usage or configuration; a STREAM that fits several
+3    refused: identity (ours is not enrolled, or the receiver is not the one that was paired), invitation,
+     protocol version, quota, space, and a store that is missing or cannot be written
+4    the same stream is just being sent by somebody else
+75   the receiver could not be reached, went away, stops, or has no room for another connection: run again
+130  interrupted, by SIGINT or SIGTERM: either way it was the user, or the system on the user's behalf
 """
 
 from __future__ import annotations

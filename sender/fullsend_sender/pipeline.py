@@ -1,11 +1,11 @@
-"""From a pipe to chunks that are ready to be sent: read, walk, cut, hash, compress in threads, in order.
+r"""From a pipe to chunks that are ready to be sent: read, walk, cut, hash, compress in threads, in order.
 
     reader thread                     pool of threads          event loop
     poll, read into a buffer
     walk (Walker), cut (Cutter)
     hash (SegmentHash)
     chunk closed ------------------>  compress
-              \\--- its place in line, with a future --------->  async for chunk in pipeline
+              \--- its place in line, with a future --------->  async for chunk in pipeline
 
 One thread reads and hashes: both go by order, and read(2), SHA-256 and zstd let the other threads run meanwhile. All
 is bounded by the bytes of raw stream in flight (`raw_in_flight`): beyond that the reader stops reading, the pipe
@@ -19,11 +19,12 @@ import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from fullsend_protocol import limits
 from fullsend_protocol.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
 from fullsend_protocol.connection import Chunk
+from fullsend_protocol.errors import IncompleteStream
 from fullsend_protocol.facts import Facts, check_package, conclude
 from fullsend_protocol.manifest import Segment
 from fullsend_protocol.records import Walker
@@ -88,7 +89,7 @@ class Pipeline:
                 ...
             verdict = pipeline.verdict
 
-    Where the stream is at fault, or reading fails, the good chunks before the fault come first and then the error.
+    Where the stream is at fault, or cannot be read, the good chunks before the fault come first and then the error.
     The chunk in which the stream ends is given out only if the stream is whole. Leaving the block, however it is left,
     ends the threads; the descriptor stays the caller's.
     """
@@ -108,7 +109,7 @@ class Pipeline:
         self._failure: Exception | None = None
         self._verdict: Verdict | None = None
 
-    async def __aenter__(self) -> Pipeline:
+    async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._reader.start()
         return self
@@ -130,17 +131,17 @@ class Pipeline:
     async def opened(self) -> Opened:
         """Wait for the first chunk, or for the end of a stream that is shorter.
 
-        Raises: StreamError (no send stream, a resumed one, cut within its first chunk, ...), OSError.
+        Raises: StreamError (no send stream, a resumed one, cut within its first chunk, ...).
         """
         while self._opened is None:
             await self._next()
         return self._opened
 
-    def __aiter__(self) -> Pipeline:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Chunk:
-        """Return the next chunk, in stream order. Raises: StreamError, OSError."""
+        """Return the next chunk, in stream order. Raises: StreamError."""
         while self._verdict is None:
             pending = await self._next()
             if pending is not None:
@@ -196,7 +197,12 @@ class Pipeline:
         while True:
             if filled == buffer.capacity:
                 self._buffers.grow(buffer)
-            count = self._source.readinto(buffer.view[filled : filled + PIPE_SIZE])
+            try:
+                count = self._source.readinto(buffer.view[filled : filled + PIPE_SIZE])
+            except OSError as error:
+                raise IncompleteStream(
+                    f"reading the stream failed after {walker.offset} bytes: {error.strerror}"
+                ) from None
             if not count:
                 break
             filled += count

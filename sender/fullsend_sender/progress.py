@@ -102,7 +102,7 @@ async def reporting(
         yield
     finally:
         task.cancel()
-        await asyncio.wait([task])
+        await asyncio.gather(task, return_exceptions=True)
         if live:
             stream.write(CLEAR)
             stream.flush()

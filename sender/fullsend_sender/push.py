@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
-from fullsend_protocol import limits, messages
-from fullsend_protocol.errors import FullsendError, RemoteProtocolError, StreamError, Unreachable
+from fullsend_protocol import messages
+from fullsend_protocol.errors import FullsendError, StreamError, Unreachable
 from fullsend_sender.link import PATIENCE, Endpoint, Link, Timeouts, connect
 from fullsend_sender.pipeline import Opened, Pipeline, Verdict
 from fullsend_sender.pipes import Source, Stopped
@@ -18,6 +18,7 @@ from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.throttle import Throttle
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import TextIO
 
     from fullsend_protocol.manifest import Receipt
@@ -78,7 +79,7 @@ async def push_stdin(fd: int, endpoint: Endpoint, identity: Identity, options: O
     Nothing is sent before the stream's first chunk has shown what it is, so that garbage never reaches the receiver.
 
     Raises: StreamError (the receiver was told, and keeps what arrived as a partial), Unreachable, PeerError,
-    WrongReceiver, ReceiptMismatch, RemoteProtocolError, UsageError, OSError (the descriptor cannot be read).
+    WrongReceiver, ReceiptMismatch, RemoteProtocolError, UsageError.
     """
     started = time.monotonic()
     throttle = Throttle(options.bwlimit) if options.bwlimit else None
@@ -135,8 +136,9 @@ async def _transfer(link: Link, pipeline: Pipeline, progress: Progress, timeouts
             verdict = await sending
         except Unreachable:
             # The wire broke under us while sending. If the receiver said why before, that is the better error.
-            async with asyncio.timeout(timeouts.linger):
-                await answer
+            with contextlib.suppress(TimeoutError, Unreachable):
+                async with asyncio.timeout(timeouts.linger):
+                    await answer
             raise
         except StreamError:
             # It has been told to stop, and makes what arrived durable; whatever it answers, this is our error.
@@ -147,7 +149,7 @@ async def _transfer(link: Link, pipeline: Pipeline, progress: Progress, timeouts
     finally:
         for task in (sending, answer):
             task.cancel()
-        await asyncio.wait([sending, answer])
+        await asyncio.gather(sending, answer, return_exceptions=True)
     if not isinstance(committed, messages.Committed):
         raise link.unexpected(committed)
     _check_receipt(committed.receipt, verdict)
@@ -198,7 +200,7 @@ def _check_stored(receipt: Receipt, opened: Opened) -> None:
     _compare(receipt, {"guid": str(facts.guid), "base_guid": base_guid, "flags": facts.flags})
 
 
-def _compare(receipt: Receipt, expected: dict[str, object]) -> None:
+def _compare(receipt: Receipt, expected: Mapping[str, object]) -> None:
     for name, value in expected.items():
         found = getattr(receipt, name)
         if found != value:

@@ -1,0 +1,113 @@
+"""`fullsend check`: would a push work now?
+
+Looks at configuration, key, connection and identity, and asks the receiver how it is. Every finding is one line.
+What cannot be looked at because of an earlier problem is left out.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+
+from fullsend_protocol import limits, messages
+from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.exits import Exit
+from fullsend_protocol.units import format_size, printable
+from fullsend_sender.config import SenderSettings, load
+from fullsend_sender.identity import Identity
+from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
+from fullsend_sender.outcome import exit_code
+from fullsend_sender.pipeline import default_threads, raw_in_flight
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+#: Interpreter and libraries, measured; what is known of the rest is computed.
+_INTERPRETER: Final = 45 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `outcome`: OK, or the exit code that stands for the problem."""
+
+    what: str
+    outcome: Exit
+    text: str
+
+    def line(self) -> str:
+        """Return the finding for a person."""
+        return printable(f"{'ok     ' if self.outcome is Exit.OK else 'problem'} {self.what}: {self.text}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the finding for a machine."""
+        return {"check": self.what, "ok": self.outcome is Exit.OK, "detail": self.text}
+
+
+async def check(
+    config: str,
+    environ: Mapping[str, str],
+    arguments: Mapping[str, object],
+    *,
+    timeouts: Timeouts = PATIENCE,
+) -> AsyncIterator[Finding]:
+    """Yield findings as they are made: first of this host, then of each receiver (or of the one chosen)."""
+    try:
+        settings = load(config, environ, arguments)
+        chosen = settings.receiver
+        endpoints = [settings.endpoint(name) for name in ([chosen] if chosen else settings.receivers or [None])]
+    except FullsendError as error:
+        yield _problem("configuration", error)
+        return
+    names = ", ".join(settings.receivers)
+    yield Finding("configuration", Exit.OK, f"{config}, receivers: {names}")
+    yield _memory(settings)
+    identity = Identity.beside(config)
+    try:
+        fingerprint = identity.fingerprint()
+        mode = stat.S_IMODE(os.stat(identity.key).st_mode)
+    except FullsendError as error:
+        yield _problem("identity", error)
+        return
+    except OSError as error:
+        yield Finding("identity", Exit.USAGE, f"{identity.key}: {error.strerror}")
+        return
+    if mode & 0o077:
+        yield Finding("identity", Exit.USAGE, f"{identity.key} is open to others (mode {mode:04o}): chmod 600 it")
+    else:
+        yield Finding("identity", Exit.OK, f"certificate {fingerprint}")
+    for endpoint in endpoints:
+        async for finding in _receiver(endpoint, identity, timeouts):
+            yield finding
+
+
+async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts) -> AsyncIterator[Finding]:
+    try:
+        async with connect(endpoint, identity, timeouts=timeouts) as (link, sender):
+            yield Finding(endpoint.name, Exit.OK, f"{endpoint.place} knows this host as {sender}")
+            await link.send(messages.Check())
+            health = await link.expect(messages.Health)
+    except FullsendError as error:
+        yield _problem(endpoint.name, error)
+        return
+    yield Finding(endpoint.name, Exit.OK, f"{health.program}, protocol {limits.PROTOCOL_VERSION}")
+    yield Finding(endpoint.name, Exit.OK, f"{format_size(health.free_bytes)} free")
+    for problem in health.problems:
+        yield Finding(endpoint.name, Exit.FAILED, problem)
+
+
+def _problem(what: str, error: FullsendError) -> Finding:
+    return Finding(what, exit_code(error), str(error))
+
+
+def _memory(settings: SenderSettings) -> Finding:
+    """Say what a push costs at this level: an explicit high one may cost far more than the default."""
+    threads = settings.threads or default_threads()
+    parameters = zstandard.ZstdCompressionParameters.from_level(settings.level, source_size=limits.CHUNK_MIN)
+    context = parameters.estimated_compression_context_size()
+    total = _INTERPRETER + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
+    text = f"level {settings.level}, {threads} threads: a push takes up to {format_size(total)} of memory"
+    return Finding("compression", Exit.OK, text)

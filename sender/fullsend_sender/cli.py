@@ -1,0 +1,294 @@
+"""`fullsend`: the command line, and what happens around every command.
+
+Nothing heavy is imported here: `fullsend --version` and a mistyped option answer within 0.15 s, so pydantic, ssl,
+asyncio and zstandard are imported inside the commands.
+
+stdout carries results only; stderr everything else. Exit codes: outcome.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from fullsend_protocol import __version__
+from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.exits import Exit
+from fullsend_protocol.units import parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fullsend_sender.config import SenderSettings
+    from fullsend_sender.identity import Identity
+    from fullsend_sender.link import Endpoint
+
+CONFIG: Final = "/etc/fullsend/sender.toml"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (without the program's name; None: that of the process). Returns: the exit code."""
+    try:
+        args = _parser().parse_args(argv)
+    except SystemExit as end:  # argparse has said what there is to say
+        return end.code if isinstance(end.code, int) else Exit.USAGE
+    from fullsend_sender.log import configure, log
+
+    style = args.log_format or os.environ.get("FULLSEND_LOG_FORMAT")
+    configure("json" if style == "json" else "text", verbose=args.verbose)
+    command: Callable[[argparse.Namespace], int] = args.run
+    try:
+        code = command(args)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough of it. Nothing to say, but no success either. Python flushes stdout once
+        # more at exit, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    except KeyboardInterrupt:  # outside of a running loop
+        return Exit.INTERRUPTED
+    except FullsendError as error:
+        from fullsend_sender.outcome import exit_code
+
+        log.error("%s", error, exc_info=args.debug)
+        return exit_code(error)
+    except Exception as error:  # noqa: BLE001 - a person gets one line, whatever happens
+        log.error("%s: %s (--debug shows more)", type(error).__name__, error, exc_info=args.debug)
+        return Exit.FAILED
+    return code
+
+
+# --- the parser -----------------------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong."""
+
+    def error(self, message: str) -> NoReturn:  # type: ignore[explicit-override]  # typing.override is younger than Python 3.11
+        self.exit(Exit.USAGE, f"fullsend: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="fullsend",
+        description="Stream ZFS snapshots to a host without ZFS: verified, encrypted, readable with zstd alone.",
+        parents=[_everywhere()],
+    )
+    parser.set_defaults(
+        config=os.environ.get("FULLSEND_CONFIG") or CONFIG, debug=False, verbose=False, log_format=None, receiver=None
+    )
+    parser.add_argument("--version", action="version", version=f"fullsend {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, parents=[_everywhere()])
+        sub.set_defaults(run=run)
+        return sub
+
+    def receiver(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument("--receiver", metavar="NAME", help="which one, where several are configured")
+
+    sub = command("join", _join, "pair with a receiver, by the line that `fullsendd invite` printed")
+    sub.add_argument("invitation", metavar="INVITATION")
+    sub.add_argument("--as", dest="name", metavar="NAME", help="what to call the receiver here; default: its host")
+
+    sub = command("push", _push, "send a stream, and return when the receiver has it proven and durable")
+    sub.add_argument("--stdin", action="store_true", required=True, help="read the output of `zfs send` from stdin")
+    sub.add_argument("--level", type=int, metavar="N", help="zstd level, -7 to 22; default 3")
+    sub.add_argument("--threads", type=int, metavar="N", help="threads that compress; default: one a CPU, 4 at most")
+    sub.add_argument("--bwlimit", metavar="RATE", help="bytes a second on the wire, such as 10M")
+    sub.add_argument(
+        "--size", type=_size, metavar="N", help="raw bytes to expect, for the progress line and the receiver"
+    )
+    sub.add_argument("--progress", choices=["auto", "always", "never"], help="the live line; auto: on a terminal")
+    sub.add_argument(
+        "--allow-orphan",
+        action="store_const",
+        const=True,
+        help="no failure where the base of an increment is not stored",
+    )
+    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    receiver(sub)
+
+    sub = command("list", _list, "show what is stored of this host")
+    sub.add_argument("dataset", nargs="?", metavar="DATASET")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    receiver(sub)
+
+    sub = command("cat", _cat, "write one stored stream to stdout, decoded and checked")
+    sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
+    receiver(sub)
+
+    sub = command("verify", _verify, "have the receiver read and check what it stores of this host")
+    sub.add_argument("dataset", nargs="?", metavar="DATASET")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    receiver(sub)
+
+    sub = command("check", _check, "see whether a push would work")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    receiver(sub)
+    return parser
+
+
+def _everywhere() -> _Parser:
+    """Return the options taken both before and after the command: `fullsend -v push` and `fullsend push -v`.
+
+    Made anew for each parser: set_defaults reaches into actions that are shared, and the subcommand's defaults would
+    overwrite what stood before it.
+    """
+    options = _Parser(add_help=False, argument_default=argparse.SUPPRESS)
+    options.add_argument("--config", metavar="FILE", help=f"default: $FULLSEND_CONFIG, else {CONFIG}")
+    options.add_argument("--debug", action="store_true", help="show a traceback with an error")
+    options.add_argument("-v", "--verbose", action="store_true", help="say more on stderr")
+    options.add_argument("--log-format", choices=["text", "json"], help="how stderr is written")
+    return options
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------
+
+
+def _setup(args: argparse.Namespace) -> tuple[SenderSettings, Endpoint, Identity]:
+    """Read the configuration; log as it says. Raises: UsageError."""
+    from fullsend_sender import config
+    from fullsend_sender.identity import Identity
+    from fullsend_sender.log import configure
+
+    settings = config.load(args.config, os.environ, vars(args))
+    configure(settings.log_format, verbose=args.verbose)
+    return settings, settings.endpoint(), Identity.beside(args.config)
+
+
+def _join(args: argparse.Namespace) -> int:
+    from fullsend_sender.enrol import join
+    from fullsend_sender.runtime import run
+
+    paired = run(join(args.config, args.invitation, args.name))
+    print(f"paired: receiver {paired.receiver!r} knows this host as {paired.sender!r} (written to {paired.config})")
+    return Exit.OK
+
+
+def _push(args: argparse.Namespace) -> int:
+    if sys.stdin.isatty():
+        raise UsageError("stdin is a terminal: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
+    settings, endpoint, identity = _setup(args)
+    import json
+
+    from fullsend_protocol.units import format_duration, format_size, printable
+    from fullsend_sender.log import log
+    from fullsend_sender.push import Options, push_stdin
+    from fullsend_sender.runtime import run
+
+    options = Options(settings.level, settings.threads, args.size, settings.bwlimit, settings.progress)
+    pushed = run(push_stdin(sys.stdin.fileno(), endpoint, identity, options, sys.stderr))
+    receipt = pushed.receipt
+    if args.json:
+        print(json.dumps(pushed.to_dict(), ensure_ascii=False))
+    name = f"{receipt.dataset}@{receipt.snapshot}"
+    summary = (
+        f"{name} ({receipt.kind}): {format_size(receipt.raw_bytes)} stored as {format_size(receipt.stored_bytes)}"
+        f" in {format_duration(pushed.seconds)}"
+    )
+    if not pushed.wire_bytes:
+        summary = f"{name} ({receipt.kind}) is stored already; nothing was sent"
+    if sys.stderr.isatty() and settings.progress != "never" and not args.json:
+        print(printable(summary), file=sys.stderr)
+    else:
+        log.info("%s", summary)
+    if not receipt.restorable and not settings.allow_orphan:
+        base = f"guid {receipt.base_guid}" if receipt.base_guid else "its base"
+        raise FullsendError(
+            f"{name} was kept, but cannot be restored: a stream that it builds on is not stored, or damaged ({base});"
+            " push that too, or say --allow-orphan"
+        )
+    return Exit.OK
+
+
+def _list(args: argparse.Namespace) -> int:
+    _settings, endpoint, identity = _setup(args)
+    from fullsend_sender.link import connect
+    from fullsend_sender.listing import entries, row, table
+    from fullsend_sender.runtime import run
+
+    async def show() -> None:
+        rows = []
+        async with connect(endpoint, identity) as (link, _name):
+            async for entry in entries(link, args.dataset):
+                if args.json:
+                    print(entry.model_dump_json(by_alias=True))
+                else:
+                    rows.append(row(entry))
+        if rows:
+            print("\n".join(table(rows)))
+
+    run(show())
+    return Exit.OK
+
+
+def _cat(args: argparse.Namespace) -> int:
+    if sys.stdout.isatty():
+        raise UsageError("stdout is a terminal: a send stream is binary; pipe it into `zfs receive` or a file")
+    _settings, endpoint, identity = _setup(args)
+    from fullsend_sender.cat import cat
+    from fullsend_sender.link import connect
+    from fullsend_sender.runtime import run
+
+    async def show() -> None:
+        async with connect(endpoint, identity) as (link, _name):
+            await cat(link, args.stream, sys.stdout.fileno())
+
+    run(show())
+    return Exit.OK
+
+
+def _verify(args: argparse.Namespace) -> int:
+    _settings, endpoint, identity = _setup(args)
+    from fullsend_protocol.units import format_size
+    from fullsend_sender.link import connect
+    from fullsend_sender.runtime import run
+    from fullsend_sender.verify import describe, verdicts
+
+    whole = damaged = size = 0
+
+    async def show() -> None:
+        nonlocal whole, damaged, size
+        async with connect(endpoint, identity) as (link, _name):
+            async for verdict in verdicts(link, args.dataset):
+                size += verdict.raw_bytes
+                whole += not verdict.damage
+                damaged += bool(verdict.damage)
+                if args.json:
+                    print(verdict.model_dump_json(exclude={"type"}), flush=True)
+                for line in () if args.json else describe(verdict):
+                    print(line, flush=True)
+
+    run(show())
+    if damaged:
+        raise FullsendError(f"{damaged} of {whole + damaged} streams are damaged")
+    if not args.json and (args.verbose or sys.stdout.isatty()):
+        print(f"{whole} streams are whole, {format_size(size)} raw")
+    return Exit.OK
+
+
+def _check(args: argparse.Namespace) -> int:
+    import json
+
+    from fullsend_sender.check import check
+    from fullsend_sender.runtime import run
+
+    async def show() -> int:
+        worst = Exit.OK
+        async for finding in check(args.config, os.environ, vars(args)):
+            print(json.dumps(finding.to_dict(), ensure_ascii=False) if args.json else finding.line(), flush=True)
+            worst = worst or finding.outcome
+        return worst
+
+    return run(show())
