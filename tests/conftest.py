@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 
 from hypothesis import HealthCheck, settings
-
 from tests import streams
 
 # A loaded machine must not turn a test red: pytest's own timeout ends a hang.

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import itertools
 import json
 import os
 import struct
@@ -24,12 +23,14 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 import zstandard
+from tests.data import load
 
 from fullsend_protocol.records import HEADER_SIZE, MAGIC, Feature, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+Sort = Literal["whole", "cut", "resumed", "damaged", "excluded"]
 NvValue = bool | int | str | tuple[int, ...] | dict[str, "NvValue"]
 
 SUBSTREAM: Final = 1
@@ -121,9 +122,7 @@ def spill(number: int, payload: bytes, *, logical_size: int | None = None) -> by
     """SPILL. With `logical_size` the payload is compressed (or raw)."""
     if logical_size is None:
         return record(RecordType.SPILL, {8: ("Q", number), 16: ("Q", len(payload))}, payload)
-    return record(
-        RecordType.SPILL, {8: ("Q", number), 16: ("Q", logical_size), 40: ("Q", len(payload))}, payload
-    )
+    return record(RecordType.SPILL, {8: ("Q", number), 16: ("Q", logical_size), 40: ("Q", len(payload))}, payload)
 
 
 def free(number: int, offset: int = 0, length: int = 1 << 62) -> bytes:
@@ -158,6 +157,47 @@ def every_record() -> list[bytes]:
     ]
 
 
+@dataclass(frozen=True)
+class Record:
+    """One record: `start` of its header, `end` of its payload; `key`: (object, offset) of a resumable one."""
+
+    kind: RecordType
+    start: int
+    end: int
+    key: tuple[int, int] | None
+
+
+def split(raw: bytes) -> list[Record]:
+    """Split a whole stream into its records: slow, plain, and written apart from fullsend's own walker."""
+
+    def u32(at: int) -> int:
+        return int.from_bytes(raw[at : at + 4], "little")
+
+    def u64(at: int) -> int:
+        return int.from_bytes(raw[at : at + 8], "little")
+
+    found = []
+    at = 0
+    while at < len(raw):
+        kind, length, key = RecordType(u32(at)), 0, None
+        match kind:
+            case RecordType.BEGIN:
+                length = u32(at + 4)
+            case RecordType.OBJECT:
+                length, key = u32(at + 36) or (u32(at + 28) + 7) // 8 * 8, (u64(at + 8), 0)
+            case RecordType.WRITE:
+                length, key = u64(at + 96) if raw[at + 50] else u64(at + 32), (u64(at + 8), u64(at + 24))
+            case RecordType.SPILL:
+                length = u64(at + 40) or u64(at + 16)
+            case RecordType.WRITE_EMBEDDED:
+                length, key = (u32(at + 52) + 7) // 8 * 8, (u64(at + 8), u64(at + 16))
+            case _:
+                pass
+        found.append(Record(kind, at, at + HEADER_SIZE + length, key))
+        at = found[-1].end
+    return found
+
+
 # --- streams ---------------------------------------------------------------------------------------------------
 
 
@@ -187,9 +227,7 @@ def package(*substreams: bytes, name: str = "tank/data@now", nvlist: Mapping[str
     return opening + CLOSING_END + b"".join(substreams) + CLOSING_END
 
 
-def file_system(
-    name: str, snaps: Mapping[str, int], *, origin: int | None = None
-) -> dict[str, NvValue]:
+def file_system(name: str, snaps: Mapping[str, int], *, origin: int | None = None) -> dict[str, NvValue]:
     """What a package's nvlist says of one dataset (libzfs_sendrecv.c, send_iterate_fs)."""
     said: dict[str, NvValue] = {"name": name, "parentfromsnap": 0, "props": {"compression": {"value": 15}}}
     if origin is not None:
@@ -289,15 +327,15 @@ def native_pair(name: str | bytes, kind: int, count: int, value: bytes) -> bytes
 # --- genuine streams -------------------------------------------------------------------------------------------
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-_OWN: Final = ROOT / "tests" / "data"
 _BESIDE: Final = ROOT.parent / "shared" / "corpus"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Genuine:
     """A stream that a real `zfs send` made. `begins` and `records` are as another program read them: MANIFEST.json.
 
-    `sort`: "whole"; "cut" ends early; "resumed" is the rest after a cut; "damaged" had an I/O error on the way.
+    `sort`: "whole"; "cut" ends early; "resumed" is the rest after a cut; "damaged" had an I/O error on the way;
+    "excluded" (`zfs send -R -X`) names datasets that it was made without, which on stdin looks like a loss.
     """
 
     name: str
@@ -306,8 +344,7 @@ class Genuine:
     path: Path
     size: int
     sha256: str
-    sort: Literal["whole", "cut", "resumed", "damaged"]
-    summed: bool  # whether its checksums have to be put back in
+    sort: Sort
     begins: tuple[dict[str, Any], ...]
     records: dict[str, int]
 
@@ -315,49 +352,14 @@ class Genuine:
         """Return the stream's bytes, proven to be those that were recorded."""
         return _read(self)
 
-    def __hash__(self) -> int:
-        return hash((self.name, self.sha256))
 
-
-@functools.lru_cache(maxsize=4)
+@functools.cache  # some 200 MB when all have been read
 def _read(stream: Genuine) -> bytes:
+    if stream.path.parent == load.HERE:
+        return load.stream(stream.name)
     raw = zstandard.ZstdDecompressor().decompressobj().decompress(stream.path.read_bytes())
-    if stream.summed:
-        raw = _with_checksums(raw)
     assert (len(raw), hashlib.sha256(raw).hexdigest()) == (stream.size, stream.sha256), stream.path
     return raw
-
-
-@functools.cache  # it takes a second, for one stream
-def _with_checksums(raw: bytes) -> bytes:
-    """Put the running Fletcher-4 back into a stream of FREE records, which is stored without it to save space.
-
-    a += word; b += a; c += b; d += c: each is the running sum of the one before it. Of the records with a payload only
-    OBJECT is known here.
-    """
-    summed = bytearray(raw)
-    state = (0, 0, 0, 0)
-    at = 0
-    while at < len(raw):
-        if summed[at] == RecordType.END:
-            struct.pack_into("<4Q", summed, at + 8, *state)
-        state = _fletcher4(state, summed[at : at + 280])
-        if summed[at] != RecordType.BEGIN:
-            struct.pack_into("<4Q", summed, at + 280, *state)
-        bonus = struct.unpack_from("<I", summed, at + 28)[0] if summed[at] == RecordType.OBJECT else 0
-        after = at + HEADER_SIZE + (bonus + 7) // 8 * 8
-        state = _fletcher4(state, summed[at + 280 : after])
-        at = after
-    return bytes(summed)
-
-
-def _fletcher4(state: tuple[int, ...], data: bytes | bytearray) -> tuple[int, ...]:
-    sums: Iterable[int] = memoryview(data).cast("I")
-    after = []
-    for start in state:
-        sums = list(itertools.accumulate(sums, initial=start))[1:]
-        after.append(sums[-1] & 0xFFFFFFFFFFFFFFFF)
-    return tuple(after)
 
 
 def corpus() -> Path | None:
@@ -375,7 +377,7 @@ def corpus() -> Path | None:
 @functools.cache
 def genuine() -> tuple[Genuine, ...]:
     """All genuine streams; those of the larger corpus have names that begin with `corpus/`."""
-    found = list(_load(_OWN, ""))
+    found = list(_load(load.HERE, ""))
     more = corpus()
     if more is not None:
         found += _load(more, "corpus/")
@@ -420,16 +422,17 @@ def _load(folder: Path, prefix: str) -> Iterable[Genuine]:
             size=entry["size"],
             sha256=entry["sha256"],
             sort=_sort(entry),
-            summed=entry.get("stored") == "without running checksums",
             begins=tuple(entry["begins"]),
             records={kind.removeprefix("DRR_"): count for kind, count in entry["records"].items()},
         )
 
 
-def _sort(entry: dict[str, Any]) -> Literal["whole", "cut", "resumed", "damaged"]:
+def _sort(entry: dict[str, Any]) -> Sort:
     if entry["name"].endswith("-part"):
         return "cut"
     if entry["name"].endswith("-rest"):
         return "resumed"
+    if " -X " in entry["command"]:
+        return "excluded"
     # A part of a stream that was cut by `head` has no exit code of its own.
     return "damaged" if entry.get("exit_code", 0) else "whole"

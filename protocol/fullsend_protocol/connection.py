@@ -258,7 +258,7 @@ class Connection:
             payload = messages.encode(message)
             if len(payload) > self._control_max:
                 msg = f"a {message.type!r} message of {len(payload)} bytes: at most {self._control_max} are allowed now"
-                raise LocalProtocolError(msg)  # noqa: TRY301 - one way out for all that may not be said
+                raise LocalProtocolError(msg)
             self._said(self.role, message)
             return FrameHeader(FrameType.CONTROL, len(payload)).encode() + payload
         except ProtocolError:
@@ -278,7 +278,7 @@ class Connection:
             head = header.encode()
             if len(chunk.sha256) != limits.DIGEST_SIZE:
                 msg = f"a chunk with a SHA-256 of {len(chunk.sha256)} bytes"
-                raise LocalProtocolError(msg)  # noqa: TRY301 - see `send`
+                raise LocalProtocolError(msg)
         except ProtocolError:
             self._fail()
             raise

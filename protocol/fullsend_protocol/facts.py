@@ -9,9 +9,8 @@ import hashlib
 import itertools
 import struct
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NoReturn
+from typing import Final, Literal
 
 from fullsend_protocol import nvlist
 from fullsend_protocol.errors import DamagedStream, IncompleteStream, UnsupportedStream
@@ -96,22 +95,26 @@ def conclude(begins: list[Begin]) -> Facts:
 
 
 def check_package(begins: list[Begin]) -> None:
-    """Hold a compound stream, walked to its end, against what it says it holds.
+    """Hold a compound stream, walked to its end, against its outer BEGIN: its name, and the nvlist where it has one.
 
-    Seen on OpenZFS 2.4 (docs/verification.md): a send that fails half-way still writes the closing END, so a
-    balanced package proves nothing. The nvlist of -R and -p names every snapshot of every dataset (`fss`). With
-    `fromsnap` it also names older ones, and such as -i leaves out on purpose. So, for each dataset it names:
+    `zfs send` closes a package as if nothing had happened also after an error, and on stdin nobody sees its exit
+    code; so this is what tells a whole package. In every package the substreams of a dataset follow on one another
+    without a gap, and those of the top dataset end with the snapshot that the package is named after. The nvlist (-R,
+    -p) names all snapshots of each dataset:
 
-    - its newest snapshot (`tosnap`) must have arrived, as its last substream;
-    - its substreams must follow on one another without a gap, from `fromsnap`, its origin, or nothing on;
-    - without `fromsnap`, all of its snapshots must have arrived.
+    - Without `fromsnap`, all of them must have arrived.
+    - With `fromsnap` (-R -i, -R -I, -p -I) it also names older ones and such as are left out on purpose. Then the
+      dataset's newest (`tosnap`) must have arrived, and its first substream must begin at `fromsnap`, or where the
+      dataset has no such snapshot, at its origin, if it is a clone, or at nothing.
 
-    A plain -I has no nvlist: there the last substream must be the snapshot that the package is named after.
+    A dataset that was excluded (`zfs send -R -X`) is named all the same, so it cannot be told from a lost one, and is
+    refused. One that was skipped (-s) is not named at all.
 
     Raises: IncompleteStream, naming the snapshot.
     """
     if not begins or not begins[0].compound:
         return
+    outer = begins[0]
     arrived: dict[str, list[Begin]] = defaultdict(list)
     for begin in begins[1:]:
         arrived[split_name(begin.name)[0]].append(begin)
@@ -120,40 +123,40 @@ def check_package(begins: list[Begin]) -> None:
             if after.base_guid != before.guid:
                 msg = f"the package has a gap: {after.name} does not follow on {before.name}"
                 raise IncompleteStream(msg)
-    top, tosnap = split_name(begins[0].name)
-    if not arrived[top] or arrived[top][-1].name != begins[0].name:
-        _refuse_missing(top, tosnap)
-    header = nvlist.decode(begins[0].payload)
-    file_systems = header.get("fss", {})
-    for file_system in file_systems.values() if isinstance(file_systems, dict) else ():
-        if isinstance(file_system, dict):
-            _check_file_system(header, file_system, arrived)
-
-
-def _check_file_system(header: nvlist.NvList, file_system: nvlist.NvList, arrived: Mapping[str, list[Begin]]) -> None:
-    """Hold the substreams of one dataset against its entry in `fss`."""
-    name, named = file_system.get("name"), file_system.get("snaps", {})
-    if not isinstance(name, str) or not isinstance(named, dict):
-        return
-    substreams = arrived.get(name, [])
-    guids = {begin.guid for begin in substreams}
-    fromsnap, tosnap = header.get("fromsnap"), header.get("tosnap")
-    for snapshot, guid in named.items():
-        if (fromsnap is None or snapshot == tosnap) and guid not in guids:
-            _refuse_missing(name, snapshot)
-    start = named.get(str(fromsnap)) or file_system.get("origin") or 0
-    # `-p` of a clone, and of an increment, names neither `fromsnap` nor all that it builds on.
-    if fromsnap is not None and substreams and substreams[0].base_guid not in {0, start}:
-        msg = f"the package has a gap: {substreams[0].name} does not follow on {name}@{fromsnap}"
+    top = arrived.get(split_name(outer.name)[0])
+    if not top or top[-1].name != outer.name:
+        msg = f"the package ends without {outer.name}, after which it is named: its `zfs send` failed"
         raise IncompleteStream(msg)
+    header = nvlist.decode(outer.payload)
+    for file_system in _lists(header, "fss"):
+        name = str(file_system.get("name"))
+        _check_dataset(name, arrived.get(name, []), file_system, header)
 
 
-def _refuse_missing(dataset: str, snapshot: str) -> NoReturn:
-    msg = (
-        f"the package names {dataset}@{snapshot}, which did not arrive: its send failed half-way, or left datasets"
-        " out (zfs send -X); exclude datasets by sending them one by one"
-    )
-    raise IncompleteStream(msg)
+def _check_dataset(name: str, substreams: list[Begin], file_system: nvlist.NvList, header: nvlist.NvList) -> None:
+    """Hold a dataset's substreams against what the nvlist says of it."""
+    tosnap, fromsnap = header.get("tosnap"), header.get("fromsnap")
+    named = file_system.get("snaps")
+    named = named if isinstance(named, dict) else {}
+    arrived = {begin.guid for begin in substreams}
+    for snapshot, guid in named.items():
+        if guid not in arrived and (fromsnap is None or snapshot == tosnap):
+            msg = (
+                f"the package names {name}@{snapshot}, which did not arrive: `zfs send` failed before it, or the"
+                " dataset was excluded (-X), which cannot be told apart; send such datasets one by one"
+            )
+            raise IncompleteStream(msg)
+    if fromsnap is not None and substreams:
+        first = substreams[0]
+        if first.base_guid != named.get(str(fromsnap), file_system.get("origin", 0)):
+            msg = f"the package has a gap: {first.name} is the first of its dataset, and does not follow on @{fromsnap}"
+            raise IncompleteStream(msg)
+
+
+def _lists(header: nvlist.NvList, key: str) -> list[nvlist.NvList]:
+    """Return the lists that are the values of the list under `key`."""
+    outer = header.get(key)
+    return [inner for inner in outer.values() if isinstance(inner, dict)] if isinstance(outer, dict) else []
 
 
 def feature_words(features: int) -> tuple[str, ...]:

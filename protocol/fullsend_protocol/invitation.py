@@ -9,7 +9,6 @@ that did not. The secret lets in once, whoever has it: the line is as good as a 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import zlib
@@ -22,6 +21,9 @@ _PREFIX: Final = "fullsend1-"
 _LINE: Final = re.compile(r"fullsend1-([A-Za-z0-9_-]{20,4096})-([0-9a-f]{8})")
 _SENDER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+#: A name or an address (IPv6 too, with its zone): nothing that could break out of a line of configuration.
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PORT_MAX: Final = 65535
 
 
@@ -32,13 +34,29 @@ def is_sender_name(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """Where the receiver is, who it is (SHA-256 of its certificate's DER, hex), and the secret that lets in once."""
+    """Where the receiver is, who it is (SHA-256 of its certificate's DER, hex), and the secret that lets in once.
+
+    Raises: UsageError where a field is none that could stand in a configuration.
+    """
 
     sender: str
     host: str
     port: int
     fingerprint: str
     secret: str
+
+    def __post_init__(self) -> None:
+        right = {
+            "sender": is_sender_name(self.sender),
+            "host": _HOST.fullmatch(self.host),
+            "port": type(self.port) is int and 0 < self.port <= _PORT_MAX,
+            "fingerprint": _FINGERPRINT.fullmatch(self.fingerprint),
+            "secret": _SECRET.fullmatch(self.secret),
+        }
+        for name, matched in right.items():
+            if not matched:
+                msg = f"no invitation can say this: {name} {getattr(self, name)!r}"
+                raise UsageError(msg)
 
     def encode(self) -> str:
         """Return the invitation as one word."""
@@ -54,17 +72,10 @@ class Invitation:
             msg = "this is no whole invitation: copy the one line that `fullsendd invite` printed, all of it"
             raise UsageError(msg)
         try:
-            fields = json.loads(base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4)))
-            sender, host, port, fingerprint, secret = fields
-            if not (
-                all(isinstance(text, str) for text in (sender, host, fingerprint, secret))
-                and is_sender_name(sender)
-                and isinstance(port, int)
-                and 0 < port <= _PORT_MAX
-                and _FINGERPRINT.fullmatch(fingerprint)
-            ):
-                raise ValueError(fields)  # noqa: TRY301 - one way out for everything unreadable
-        except (ValueError, TypeError, binascii.Error):
+            sender, host, port, fingerprint, secret = json.loads(
+                base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4))
+            )
+            return cls(sender, host, port, fingerprint, secret)
+        except (ValueError, TypeError, RecursionError, UsageError):
             msg = "this invitation cannot be read: it is from another version, or forged"
             raise UsageError(msg) from None
-        return cls(sender, host, port, fingerprint, secret)

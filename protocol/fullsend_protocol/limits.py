@@ -25,9 +25,12 @@ OFFSET_END: Final = 1 << 63
 
 #: SPA_MAXBLOCKSIZE of OpenZFS (include/sys/spa.h): no record carries a longer payload.
 RECORD_PAYLOAD_MAX: Final = 16 * MIB
-#: The nvlist in a BEGIN record names every snapshot of a package. OpenZFS reads up to 64 MiB (libzfs_max_nvlist);
-#: we have to hold it whole in memory on both sides while its BEGIN arrives, and 16 MiB is some 100,000 snapshots.
+#: The nvlists in BEGIN records, of one and of all that a stream has and we keep; a package's names every snapshot.
+#: OpenZFS reads up to 64 MiB (libzfs_max_nvlist); we have to hold it whole in memory on both sides, and 16 MiB is some
+#: 100,000 snapshots.
 BEGIN_PAYLOAD_MAX: Final = 16 * MIB
+#: Substreams of one package. What both sides remember of each, and the manifest that names it, take about 1 KiB.
+SUBSTREAMS_MAX: Final = 32768
 
 #: The zstd window of a chunk. One-shot decoding needs no window beyond the chunk; the bound is for readers that
 #: decode as they go, and keeps stock `zstd -d` far below its own 128 MiB limit.

@@ -30,9 +30,9 @@ Walking is on the hot path: a zvol of 8 KiB blocks is 120,000 records a gigabyte
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, IntEnum, auto
-from typing import Final
+from typing import Final, NoReturn
 
 from fullsend_protocol import limits, nvlist
 from fullsend_protocol.errors import (
@@ -87,7 +87,10 @@ class Feature(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """What one BEGIN record says. `name` is its toname (DATASET@SNAPSHOT), `features` the bits of `Feature`."""
+    """What one BEGIN record says. `name` is its toname (DATASET@SNAPSHOT), `features` the bits of `Feature`.
+
+    `payload`: its nvlist, packed; b"" also where it says nothing that we have a use for (such as a raw stream's keys).
+    """
 
     compound: bool
     name: str
@@ -111,10 +114,13 @@ class _Phase(Enum):
 
 
 _U64: Final = struct.Struct("<Q")
+_HOT: Final = struct.Struct("<I28xQ10xB")  # type, and what is at 32 and 50: in a WRITE its size and compression
+_BONUS: Final = struct.Struct("<I4xI")  # of an OBJECT, from 28 on
 _FIELDS: Final = struct.Struct("<II3Q")  # type, payloadlen, u64 at 8, 16 and 24
 _BEGIN: Final = struct.Struct("<QQQIIQQ256s")  # from 8 on
 _RESUMABLE: Final = frozenset({RecordType.OBJECT, RecordType.WRITE, RecordType.WRITE_EMBEDDED})
 _EMPTY_END: Final = bytes(HEADER_SIZE - 4)
+_OPENING_SIZE: Final = 16  # type, payloadlen, magic: what tells a send stream from garbage
 
 
 class Walker:
@@ -140,6 +146,8 @@ class Walker:
         self._begin: Begin | None = None  # whose payload is arriving in _payload
         self._payload = bytearray()
 
+        self._kept = 0  # payload bytes in `begins`
+
     @property
     def done(self) -> bool:
         """Whether the stream's last END record has come."""
@@ -156,16 +164,12 @@ class Walker:
         while position < stop:
             if self._owed:
                 position = self._pay(data, position, stop)
-                if self.at_resume_point and self.offset >= target:
-                    return position
             elif self._head or stop - position < HEADER_SIZE or self._phase is not _Phase.SUBSTREAM:
                 position = self._gather(data, position, stop)
-                if self.at_resume_point and self.offset >= target:
-                    return position
             else:
                 position = self._run(data, position, stop, target)
-                if self.at_resume_point and self.offset >= target:
-                    return position
+            if self.at_resume_point and self.offset >= target:
+                break
         return position
 
     def finish(self) -> None:
@@ -175,7 +179,7 @@ class Walker:
         if self.offset == 0:
             msg = "no data: not a single byte of a send stream arrived"
             raise NotASendStream(msg)
-        if not self.begins and self._begin is None:
+        if self.offset < _OPENING_SIZE:
             msg = f"not a ZFS send stream: only {self.offset} bytes"
             raise NotASendStream(msg)
         where = {
@@ -188,41 +192,45 @@ class Walker:
     # --- the hot loop --------------------------------------------------------------------------------------
 
     def _run(self, data: bytes | bytearray | memoryview, position: int, stop: int, target: int) -> int:
-        """Walk over records of a substream whose headers lie whole in `data`. Straight-line on purpose."""
-        unpack = _FIELDS.unpack_from
-        unpack_u64 = _U64.unpack_from
-        last_header = stop - HEADER_SIZE
+        """Walk over records of a substream whose headers lie whole in `data`. Straight-line on purpose: what every
+        record needs is unpacked at once, what few need is looked up when they need it.
+        """
+        unpack = _HOT.unpack_from
+        header_size, longest = HEADER_SIZE, limits.RECORD_PAYLOAD_MAX
+        last_header = stop - header_size
         base = self.offset - position  # raw offset of data[0]
+        target -= base
+        need_key = self.first_key is None
         resumable = False
         while position <= last_header:
-            kind, _payloadlen, u8, u16, u24 = unpack(data, position)
-            if kind == 3:  # WRITE
-                length = unpack_u64(data, position + (96 if data[position + 50] else 32))[0]
-                key = u24
-                resumable = True
-            elif kind == 4:  # FREE
-                position += HEADER_SIZE
+            kind, length, compression = unpack(data, position)
+            if kind == 3:  # noqa: PLR2004 - WRITE; an enum's name would be looked up for every record
+                if compression:
+                    (length,) = _U64.unpack_from(data, position + 96)
+            elif kind == 4:  # noqa: PLR2004 - FREE
+                position += header_size
                 resumable = False
                 continue
             elif kind == 1:  # OBJECT
-                raw_bonuslen = unpack_u64(data, position + 32)[0] >> 32
-                length = raw_bonuslen or (u24 >> 32) + 7 & ~7
-                key = 0
-                resumable = True
+                bonuslen, raw_bonuslen = _BONUS.unpack_from(data, position + 28)
+                length = raw_bonuslen or (bonuslen + 7) & ~7
             else:
                 self.offset = base + position
-                self.at_resume_point = False
-                return self._gather(data, position, position + HEADER_SIZE)
-            if length > limits.RECORD_PAYLOAD_MAX:
+                return self._gather(data, position, position + header_size)
+            if length > longest:
                 self._refuse_length(kind, length, base + position)
-            if self.first_key is None:
-                self.first_key = (u8, key)
-            position += HEADER_SIZE + length
+            if need_key:
+                need_key = False
+                (number,) = _U64.unpack_from(data, position + 8)
+                offset = 0 if kind == 1 else _U64.unpack_from(data, position + 24)[0]
+                self.first_key = (number, offset)
+            resumable = True
+            position += header_size + length
             if position >= stop:
                 self._owed = position - stop
                 position = stop
                 break
-            if base + position >= target:
+            if position >= target:
                 break
         self.offset = base + position
         self._resumable = resumable
@@ -263,7 +271,7 @@ class Walker:
 
     def _check_opening(self) -> None:
         """Tell garbage by its first 16 bytes, without waiting for more."""
-        if len(self._head) < 16:  # noqa: PLR2004 - type, payloadlen, magic
+        if len(self._head) < _OPENING_SIZE:
             return
         kind, magic = _U64.unpack_from(self._head)[0] & 0xFFFFFFFF, _U64.unpack_from(self._head, 8)[0]
         if kind == RecordType.BEGIN and magic == MAGIC:
@@ -318,53 +326,68 @@ class Walker:
         if self._resumable and self.first_key is None:
             self.first_key = (u8, key)
 
-    def _refuse_length(self, kind: int, length: int, at: int) -> None:
+    def _refuse_length(self, kind: int, length: int, at: int) -> NoReturn:
         msg = f"{RecordType(kind).name} record at {at} with a payload of {length} bytes: the stream is damaged"
         raise DamagedStream(msg)
 
     def _take_begin(self, head: bytes, payloadlen: int, at: int) -> None:
         magic, version, created, _type, _flags, guid, base_guid, name = _BEGIN.unpack_from(head, 8)
         compound = version & 3 == _COMPOUND
-        if self._phase not in {_Phase.START, _Phase.BETWEEN} or magic != MAGIC:
-            # What `zfs send -R` writes where a snapshot could not be read to its end: it goes on with the next one.
-            msg = f"BEGIN record at {at}, before the END of {self.begins[-1].name}: its send failed half-way"
+        if self._phase is _Phase.SUBSTREAM and self._compound and magic == MAGIC:
+            self._refuse_cut(at)
+        if self._phase not in {_Phase.START, _Phase.BETWEEN} or magic != MAGIC or version & 3 not in {1, _COMPOUND}:
+            msg = f"BEGIN record at {at}, where none may stand: the stream is damaged"
             raise DamagedStream(msg)
         if compound and self._phase is not _Phase.START:
             msg = f"compound BEGIN record at {at}, inside a package: the stream is damaged"
             raise DamagedStream(msg)
-        if payloadlen > limits.BEGIN_PAYLOAD_MAX:
+        if len(self.begins) > limits.SUBSTREAMS_MAX:
             msg = (
-                f"BEGIN record at {at} with an nvlist of {payloadlen} bytes (at most {limits.BEGIN_PAYLOAD_MAX} are"
-                " supported): send the datasets one by one instead of as one package"
+                f"a package of more than {limits.SUBSTREAMS_MAX} snapshots is not supported: send the datasets one by"
+                " one instead"
             )
             raise UnsupportedStream(msg)
+        if payloadlen > limits.BEGIN_PAYLOAD_MAX:
+            self._refuse_payload(payloadlen)
         try:
-            toname = name.split(b"\0", 1)[0].decode()
-        except UnicodeDecodeError:
-            msg = f"BEGIN record at {at} with a name that is not UTF-8"
+            toname = name[: name.index(0)].decode()
+        except ValueError:  # no NUL, or no UTF-8 (UnicodeDecodeError)
+            msg = f"BEGIN record at {at} with a name that is no UTF-8 of at most {limits.NAME_MAX} bytes"
             raise DamagedStream(msg) from None
         self._begin = Begin(compound, toname, guid, base_guid, created, version >> 2, b"")
-        self._payload.clear()
         self._owed = payloadlen
 
+    def _refuse_payload(self, size: int) -> NoReturn:
+        msg = (
+            f"nvlists of {size} bytes in its BEGIN records (at most {limits.BEGIN_PAYLOAD_MAX} are supported): send the"
+            " datasets one by one instead of as one package"
+        )
+        raise UnsupportedStream(msg)
+
+    def _refuse_cut(self, at: int) -> NoReturn:
+        """Inside a package, what must follow a substream's END follows without it: libzfs goes on after an error."""
+        msg = (
+            f"{self.begins[-1].name} is cut off at {at}: `zfs send` failed there, and its own message says why; the"
+            " package is not whole"
+        )
+        raise IncompleteStream(msg)
+
     def _take_end(self, head: bytes, at: int) -> None:
-        match self._phase:
-            case _Phase.HEADER:
-                self._phase = _Phase.BETWEEN
-            case _Phase.BETWEEN:
-                if head[4:] != _EMPTY_END:
-                    msg = f"END record at {at} where the closing one must stand: the stream is damaged"
-                    raise DamagedStream(msg)
-                self._phase = _Phase.DONE
-            case _Phase.SUBSTREAM:
-                guid = _U64.unpack_from(head, 40)[0]
-                if guid != self.begins[-1].guid:
-                    msg = f"END record at {at} of GUID {guid}, in a stream of {self.begins[-1].guid}: damaged"
-                    raise DamagedStream(msg)
-                self._phase = _Phase.BETWEEN if self._compound else _Phase.DONE
-            case _:
-                msg = f"END record at {at} without a BEGIN: the stream is damaged"
+        if self._phase is _Phase.HEADER:
+            self._phase = _Phase.BETWEEN
+        elif self._phase is _Phase.BETWEEN:
+            if head[4:] != _EMPTY_END:
+                msg = f"END record at {at} where the closing one must stand: the stream is damaged"
                 raise DamagedStream(msg)
+            self._phase = _Phase.DONE
+        else:  # in a substream: the first record of all is a BEGIN, and after the last none is taken
+            if self._compound and head[4:] == _EMPTY_END:
+                self._refuse_cut(at)
+            guid = _U64.unpack_from(head, 40)[0]
+            if guid != self.begins[-1].guid:
+                msg = f"END record at {at} of GUID {guid}, in a stream of {self.begins[-1].guid}: damaged"
+                raise DamagedStream(msg)
+            self._phase = _Phase.BETWEEN if self._compound else _Phase.DONE
 
     def _record_ended(self) -> None:
         self.at_resume_point = self._resumable
@@ -372,21 +395,17 @@ class Walker:
             return
         begin = self._begin
         self._begin = None
-        self.begins.append(
-            Begin(
-                begin.compound,
-                begin.name,
-                begin.guid,
-                begin.base_guid,
-                begin.created,
-                begin.features,
-                bytes(self._payload),
-            )
-        )
-        self._payload.clear()
+        if begin.compound or begin.has(Feature.REDACTED):
+            payload = bytes(self._payload)
+            self._kept += len(payload)
+            if self._kept > limits.BEGIN_PAYLOAD_MAX:
+                self._refuse_payload(self._kept)
+            nvlist.decode(payload)  # refuse now what could not be read at the end
+            begin = replace(begin, payload=payload)
+        self.begins.append(begin)
+        self._payload = bytearray()
         if begin.compound:
             self._compound = True
             self._phase = _Phase.HEADER
         else:
             self._phase = _Phase.SUBSTREAM
-        nvlist.decode(self.begins[-1].payload)  # refuse now what could not be read at the end

@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import difflib
+import math
 import tomllib
+from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.units import parse_duration, parse_size
 
 
 def _size(value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
-    return _parsed(parse_size, value)
+    return _quantity(parse_size, value)
 
 
 def _duration(value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
-    return _parsed(parse_duration, value)
+    return _quantity(parse_duration, value)
 
 
-def _parsed(parse: Any, value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+def _quantity(parse: Callable[[str], float], value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+    if isinstance(value, bool):
+        msg = "a number is wanted"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic makes one line of a ValueError, and lets a TypeError through
     try:
-        return parse(value) if isinstance(value, str) else value
+        quantity = parse(value) if isinstance(value, str) else value
     except UsageError as error:
         raise ValueError(str(error)) from None
+    if isinstance(quantity, float) and not math.isfinite(quantity):
+        msg = "a finite number is wanted"
+        raise ValueError(msg)
+    return quantity
 
 
 #: Bytes; in the file a number, or text such as "512M".
-Size = Annotated[int, BeforeValidator(_size)]
+Size = Annotated[int, Field(ge=0), BeforeValidator(_size)]
 #: Seconds; in the file a number, or text such as "15m".
-Duration = Annotated[float, BeforeValidator(_duration)]
+Duration = Annotated[float, Field(ge=0), BeforeValidator(_duration)]
 
 
 class Settings(BaseModel):
@@ -55,11 +64,14 @@ def parse_settings(model: type[_S], text: str, name: str) -> _S:
         msg = f"{name}: {error}"
         raise UsageError(msg) from None
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        errors = error.errors(include_url=False, include_context=False)
+        # A mistyped key is the cause where its right spelling is reported as missing beside it.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         path = [str(part) for part in first["loc"]]
         key = ".".join(path)
         if first["type"] != "extra_forbidden":
-            msg = f"{name}: {key}: {first['msg'].removeprefix('Value error, ')}"
+            where = f"{name}: {key}" if path else name
+            msg = f"{where}: {first['msg'].removeprefix('Value error, ')}"
             raise UsageError(msg) from None
         near = difflib.get_close_matches(path[-1], _keys(model, path[:-1]), n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""

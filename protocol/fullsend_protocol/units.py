@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Final
 
 from fullsend_protocol.errors import UsageError
 
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TIME_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])")
+#: Digits are bounded: whoever writes more of them has slipped on a key.
+_NUMBER: Final = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
+_SIZE: Final = re.compile(_NUMBER + r"\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
+_DURATION: Final = re.compile(_NUMBER + r"\s*([smhd])")
 _STEP: Final = 1024.0
 
 
@@ -27,7 +30,7 @@ def parse_size(text: str) -> int:
     if match is None:
         msg = f"{text!r} is no size: write a number with K, M, G or T, such as 512M"
         raise UsageError(msg)
-    return int(float(match[1]) * _SIZE_UNITS[match[2].upper()])
+    return int(Decimal(match[1]) * _SIZE_UNITS[match[2].upper()])
 
 
 def parse_duration(text: str) -> float:
@@ -44,13 +47,13 @@ def parse_duration(text: str) -> float:
 
 def format_size(size: float) -> str:
     """Write a size in bytes for a person: `999 B`, `41.7 GiB`."""
-    if size < _STEP:
+    if round(size) < _STEP:
         return f"{size:.0f} B"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
+    for unit in ("KiB", "MiB", "GiB"):
         size /= _STEP
-        if size < _STEP:
-            break
-    return f"{size:.1f} {unit}"
+        if round(size, 1) < _STEP:
+            return f"{size:.1f} {unit}"
+    return f"{size / _STEP:.1f} TiB"
 
 
 def format_duration(seconds: float) -> str:

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Final
-
-from pydantic import ValidationError
 
 from fullsend_protocol.errors import ErrorCode, FullsendError
 from fullsend_protocol.invitation import is_sender_name
 from fullsend_protocol.manifest import Manifest, Receipt, StreamEntry
-from fullsend_receiver.names import MANIFEST_SUFFIX, STREAM_SUFFIX
-from fullsend_receiver.scrublog import ScrubLog
+from fullsend_receiver.names import STREAM_SUFFIX
+from fullsend_receiver.scrublog import Scrubbed, ScrubLog
 from fullsend_receiver.store import Store
+from fullsend_receiver.summaries import Found, Summary, collector_off, find_streams, read_manifest
 
 #: Candidates named in the error for an ambiguous STREAM.
 _CANDIDATES_NAMED: Final = 5
@@ -40,10 +39,20 @@ class AmbiguousStream(FullsendError):  # noqa: N818 - reads as a noun
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One stored stream. `file`: its `.zst`, relative to the store."""
+    """One stored stream. `summary`: what its manifest said when the catalogue was read."""
 
-    file: PurePosixPath
-    manifest: Manifest
+    store: Store
+    summary: Summary
+
+    @property
+    def file(self) -> PurePosixPath:
+        """Its `.zst`, relative to the store."""
+        return PurePosixPath(self.summary.path)
+
+    @property
+    def manifest(self) -> Manifest:
+        """All that is known of it, read from the disk now. Raises: StoreError."""
+        return read_manifest(self.store, self.file)
 
 
 @dataclass(slots=True)
@@ -58,26 +67,26 @@ class Catalogue:
     streams: list[Stored]
     problems: list[str]
     scrubbed: ScrubLog
-    _by_guid: dict[tuple[str, str], list[Stored]] = field(init=False)
-    _by_base: dict[tuple[str, str], list[Stored]] = field(init=False)
-    _restorable: dict[PurePosixPath, bool] = field(init=False, default_factory=dict)
+    _by_guid: dict[str, list[Stored]] = field(init=False)
+    _by_base: dict[str, list[Stored]] = field(init=False)
+    _restorable: set[str] | None = field(init=False, default=None)  # files; None: nobody has asked yet
 
     def __post_init__(self) -> None:
         """Build the ways to find a stream."""
-        self.streams.sort(key=lambda each: (each.manifest.sender, each.manifest.dataset, each.manifest.created))
+        self.streams.sort(key=lambda each: (each.summary.sender, each.summary.dataset, each.summary.created))
         self._by_guid = defaultdict(list)
         self._by_base = defaultdict(list)
         for stored in self.streams:
-            self._by_guid[stored.manifest.sender, stored.manifest.guid].append(stored)
-            if stored.manifest.base_guid is not None:
-                self._by_base[stored.manifest.sender, stored.manifest.base_guid].append(stored)
+            self._by_guid[stored.summary.guid].append(stored)
+            if stored.summary.base_guid is not None:
+                self._by_base[stored.summary.base_guid].append(stored)
 
     def select(self, sender: str | None, dataset: str | None) -> list[Stored]:
         """Return the streams of a sender and dataset; None: of all."""
         return [
             stored
             for stored in self.streams
-            if sender in {None, stored.manifest.sender} and dataset in {None, stored.manifest.dataset}
+            if sender in {None, stored.summary.sender} and dataset in {None, stored.summary.dataset}
         ]
 
     def find(self, sender: str, what: str) -> Stored:
@@ -87,92 +96,62 @@ class Catalogue:
         """
         mine = self.select(sender, None)
         if what.endswith(STREAM_SUFFIX):
-            found = [each for each in mine if what in {str(each.file), each.file.name}]
+            found = [each for each in mine if what in {each.summary.path, each.file.name}]
             if found:
                 return _only(found, what)
         if what.startswith("guid:"):
-            found = [each for each in mine if each.manifest.guid == what.removeprefix("guid:")]
+            found = [each for each in mine if each.summary.guid == what.removeprefix("guid:")]
         else:
-            found = [each for each in mine if f"{each.manifest.dataset}@{each.manifest.snapshot}" == what]
+            found = [each for each in mine if f"{each.summary.dataset}@{each.summary.snapshot}" == what]
         return _only(found, what)
 
     def bases(self, stored: Stored) -> list[Stored]:
         """Return the stored streams that `stored` can follow on: same class, the base's GUID, and large blocks in
         the base's chain only if in its own (ZFS refuses to go back from -L).
         """
-        manifest = stored.manifest
-        if manifest.base_guid is None:
+        base_guid = stored.summary.base_guid
+        if base_guid is None:
             return []
-        return [
-            base
-            for base in self._by_guid[manifest.sender, manifest.base_guid]
-            if base.manifest.stream_class == manifest.stream_class
-            and ("L" in manifest.flags or "L" not in base.manifest.flags)
-        ]
+        return [base for base in self._by_guid.get(base_guid, ()) if _may_follow(stored, base)]
 
     def dependents(self, stored: Stored) -> list[Stored]:
-        """Return the streams that build on this one, directly or not."""
-        found: dict[PurePosixPath, Stored] = {}
+        """Return the streams that build on this one, directly or not; never itself."""
+        found = {stored.summary.path: stored}
         todo = [stored]
         while todo:
             here = todo.pop()
-            for each in self._by_base[here.manifest.sender, here.manifest.guid]:
-                if each.file not in found and here in self.bases(each):
-                    found[each.file] = each
+            for each in self._by_base.get(here.summary.guid, ()):
+                if each.summary.path not in found and _may_follow(each, here):
+                    found[each.summary.path] = each
                     todo.append(each)
-        return list(found.values())
+        return list(found.values())[1:]
 
     def restorable(self, stored: Stored) -> bool:
         """Whether this stream and, by some way, its bases back to a full are there and not known to be damaged."""
-        path: list[Stored] = []
-        known = self._restorable
-
-        # Depth first with an explicit stack: a chain may be thousands of streams long. A circle of GUIDs, which
-        # only a forged stream can make, is not restorable.
-        todo = [stored]
-        while todo:
-            here = todo[-1]
-            if here.file in known:
-                todo.pop()
-                continue
-            if not self._whole(here):
-                known[here.file] = False
-                continue
-            if here.manifest.base_guid is None:
-                known[here.file] = True
-                continue
-            bases = self.bases(here)
-            if any(known.get(base.file) for base in bases):
-                known[here.file] = True
-                continue
-            fresh = [base for base in bases if base.file not in known and base not in path]
-            if not fresh:
-                known[here.file] = False
-                continue
-            path.append(here)
-            todo.extend(fresh)
-        return known[stored.file]
+        if self._restorable is None:
+            self._restorable = self._find_restorable()
+        return stored.summary.path in self._restorable
 
     def entry(self, stored: Stored) -> StreamEntry:
         """Return what `list` says of a stream."""
-        manifest = stored.manifest
-        scrub = self.scrubbed.get(str(stored.file))
+        about = stored.summary
+        scrub = self._scrub(stored)
         bases = self.bases(stored)
         return StreamEntry(
-            sender=manifest.sender,
-            dataset=manifest.dataset,
-            snapshot=manifest.snapshot,
-            guid=manifest.guid,
-            kind=manifest.kind,
-            flags=manifest.flags,
-            base=f"{bases[0].manifest.dataset}@{bases[0].manifest.snapshot}" if bases else None,
-            base_guid=manifest.base_guid,
-            created=manifest.created,
-            received=manifest.received,
-            raw_bytes=manifest.raw_bytes,
-            stored_bytes=manifest.stored_bytes,
-            sha256=manifest.sha256 or (scrub.sha256 if scrub else None),
-            file=str(stored.file),
+            sender=about.sender,
+            dataset=about.dataset,
+            snapshot=about.snapshot,
+            guid=about.guid,
+            kind=about.kind,
+            flags=about.flags,
+            base=f"{bases[0].summary.dataset}@{bases[0].summary.snapshot}" if bases else None,
+            base_guid=about.base_guid,
+            created=about.created,
+            received=about.received,
+            raw_bytes=about.raw_bytes,
+            stored_bytes=about.stored_bytes,
+            sha256=about.sha256 or (scrub.sha256 if scrub else None),
+            file=about.path,
             verified=scrub.at if scrub and not scrub.damage else None,
             damaged=scrub.damage[0] if scrub and scrub.damage else None,
             restorable=self.restorable(stored),
@@ -183,67 +162,80 @@ class Catalogue:
         entry = self.entry(stored)
         return Receipt(
             **{name: getattr(entry, name) for name in Receipt.model_fields if name != "file_sha256"},
-            file_sha256=stored.manifest.file_sha256,
+            file_sha256=stored.summary.file_sha256,
         )
 
-    def _whole(self, stored: Stored) -> bool:
-        scrub = self.scrubbed.get(str(stored.file))
+    def whole(self, stored: Stored) -> bool:
+        """Whether the file of a stream is there, as long as it was, and not known to be damaged."""
+        scrub = self._scrub(stored)
         if scrub and scrub.damage:
             return False
         try:
-            return (self.store.root / stored.file).stat().st_size == stored.manifest.stored_bytes
+            return os.stat(f"{self.store.root}/{stored.summary.path}").st_size == stored.summary.stored_bytes
         except OSError:
             return False
 
+    def _scrub(self, stored: Stored) -> Scrubbed | None:
+        return self.scrubbed.get(stored.summary.path, stored.summary.received)
+
+    def _find_restorable(self) -> set[str]:
+        """Return the files of all streams that whole fulls carry, directly or not.
+
+        Forward from the fulls, so a circle of GUIDs, which only forged streams can make, carries nobody.
+        """
+        carried: set[str] = set()
+        todo = [stored for stored in self.streams if stored.summary.base_guid is None and self.whole(stored)]
+        while todo:
+            here = todo.pop()
+            carried.add(here.summary.path)
+            todo += [
+                each
+                for each in self._by_base.get(here.summary.guid, ())
+                if each.summary.path not in carried and _may_follow(each, here) and self.whole(each)
+            ]
+        return carried
+
 
 def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
-    """Read the manifests of one sender, or of all. Blocks on the disk."""
+    """Read what is stored of one sender, or of all. Blocks on the disk."""
     streams: list[Stored] = []
     problems: list[str] = []
-    senders = [sender] if sender is not None else sorted(_sender_folders(store))
-    for name in senders:
-        files = set(_files(store.root / name))
-        for path in sorted(files):
-            if path.endswith(STREAM_SUFFIX + MANIFEST_SUFFIX):
-                data = PurePosixPath(path.removesuffix(MANIFEST_SUFFIX)).relative_to(store.root)
-                try:
-                    streams.append(Stored(data, Manifest.model_validate_json(Path(path).read_bytes())))
-                except (OSError, ValidationError) as error:
-                    problems.append(f"{data}{MANIFEST_SUFFIX}: cannot be read: {str(error).splitlines()[0]}")
-            elif path.endswith(STREAM_SUFFIX) and path + MANIFEST_SUFFIX not in files:
-                data = PurePosixPath(path).relative_to(store.root)
-                problems.append(f"{data}: has no manifest; `fullsendd verify` makes one if the stream is whole")
-    return Catalogue(store, streams, problems, ScrubLog(store))
+    with collector_off():
+        for found in _find(store, sender):
+            streams += [Stored(store, summary) for summary in found.summaries]
+            problems += found.problems
+            problems += [
+                f"{path}: has no manifest; `fullsendd verify` makes one if it is whole" for path in found.orphans
+            ]
+        return Catalogue(store, streams, sorted(problems), ScrubLog(store))
 
 
 def files_without_manifest(store: Store, sender: str | None = None) -> list[PurePosixPath]:
     """Return the `.zst` files that no manifest speaks for, relative to the store."""
-    senders = [sender] if sender is not None else sorted(_sender_folders(store))
-    found = []
-    for name in senders:
-        files = set(_files(store.root / name))
-        found += [path for path in files if path.endswith(STREAM_SUFFIX) and path + MANIFEST_SUFFIX not in files]
-    return [PurePosixPath(path).relative_to(store.root) for path in sorted(found)]
+    return sorted(PurePosixPath(path) for found in _find(store, sender) for path in found.orphans)
 
 
-def _sender_folders(store: Store) -> Iterator[str]:
+def _find(store: Store, sender: str | None) -> Iterator[Found]:
+    names = [sender] if sender is not None else sorted(_sender_folders(store))
+    return (find_streams(store, name) for name in names)
+
+
+def _sender_folders(store: Store) -> Iterable[str]:
     with os.scandir(store.root) as entries:
-        yield from (entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir())
+        return [entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir()]
 
 
-def _files(folder: Path) -> Iterator[str]:
-    """Yield all stream files, manifests and hash files below a folder, as absolute paths."""
-    todo = [str(folder)]
-    while todo:
-        try:
-            with os.scandir(todo.pop()) as entries:
-                for entry in entries:
-                    if entry.name.startswith("@"):
-                        yield entry.path
-                    elif entry.is_dir(follow_symlinks=False):
-                        todo.append(entry.path)
-        except FileNotFoundError:
-            continue
+def _may_follow(stored: Stored, base: Stored) -> bool:
+    """Whether a stream can be received on a base that has the GUID it wants.
+
+    Not on another sender's: a backup must never rest on what its own host cannot read.
+    """
+    about, before = stored.summary, base.summary
+    return (
+        before.sender == about.sender
+        and before.stream_class == about.stream_class
+        and ("L" in about.flags or "L" not in before.flags)
+    )
 
 
 def _only(found: list[Stored], what: str) -> Stored:

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from typing import Final
 
 from fullsend_protocol import limits
-from fullsend_protocol.connection import NEED_DATA, Chunk, Connection, Event, Heartbeat, Role
-from fullsend_protocol.errors import Unreachable
-from fullsend_protocol.messages import Message
+from fullsend_protocol.connection import NEED_DATA, Chunk, Connection, Event, Heartbeat, Role, State
+from fullsend_protocol.errors import ProtocolError, Unreachable
+from fullsend_protocol.messages import Error, Message
 
 #: One read: what a TLS layer hands over at a time; more only costs memory.
 _READ: Final = 256 << 10
+#: One write of a chunk: TLS copies and encrypts at once whatever it is given, so a whole chunk would be held thrice.
+_WRITE: Final = 256 << 10
+#: What may wait for a sender that does not read, of messages that nobody waits for: some 500 acknowledgements.
+_BACKLOG: Final = 64 << 10
 
 
 class Channel:
@@ -51,41 +56,64 @@ class Channel:
         await self._write(self._connection.send(message))
 
     def send_soon(self, message: Message) -> None:
-        """Send a message without waiting for the peer to take it; for small ones that do not add up."""
+        """Send a small message without waiting for the peer to take it; does nothing where the connection is over.
+
+        Raises: Unreachable where the peer has left too many of them unread.
+        """
+        if self._connection.state in {State.CLOSED, State.FAILED} or self._writer.is_closing():
+            return
+        if self._writer.transport.get_write_buffer_size() > _BACKLOG:
+            msg = "the sender does not read what it is told"
+            raise Unreachable(msg)
         self._wrote = True
-        if not self._writer.is_closing():
-            self._writer.write(self._connection.send(message))
+        self._writer.write(self._connection.send(message))
 
     async def send_chunk(self, chunk: Chunk) -> None:
         """Send a chunk; waits while the peer takes nothing. Raises: Unreachable."""
-        await self._write(*self._connection.send_chunk(chunk))
+        head, frame = self._connection.send_chunk(chunk)
+        view = memoryview(frame)
+        pieces: deque[bytes | memoryview] = deque([head])
+        pieces.extend(view[start : start + _WRITE] for start in range(0, len(view), _WRITE))
+        try:
+            while pieces:
+                await self._write(pieces.popleft())
+        except asyncio.CancelledError:
+            # The last words come next; behind half a frame they would be taken for its rest.
+            for piece in pieces:
+                self._writer.write(piece)
+            raise
+
+    def last_words(self, error: Error) -> None:
+        """Say why this is the end, if that may still be said; `close` lets it arrive. Raises nothing."""
+        with contextlib.suppress(ProtocolError):
+            said = self._connection.send(error)
+            if not self._writer.is_closing():
+                self._writer.write(said)
 
     async def beat(self) -> None:
-        """Send heartbeats where nothing else was sent; runs until it is cancelled, or the connection is gone."""
+        """Send heartbeats where nothing else was sent; runs until it is cancelled."""
         while True:
             await asyncio.sleep(self._heartbeat_every)
-            if not self._wrote and not self._writer.is_closing():
-                # Not drained: a peer that takes nothing must not stop the clock, and 40 bytes do not add up.
+            # A peer that has not yet taken what was sent before needs no sign of life, and must not pile them up.
+            waiting = self._writer.transport.get_write_buffer_size() > 0
+            if not self._wrote and not waiting and not self._writer.is_closing():
                 self._writer.write(self._connection.heartbeat(self.busy))
             self._wrote = False
 
     async def close(self) -> None:
         """Let the peer read the last words, then close. After LINGER seconds the connection is cut."""
         try:
-            async with asyncio.timeout(limits.LINGER):
-                with contextlib.suppress(ConnectionError, Unreachable, NotImplementedError, RuntimeError):
+            with contextlib.suppress(OSError):  # whatever ended it, it is over
+                async with asyncio.timeout(limits.LINGER):
                     await self._writer.drain()
                     # Closing while unread bytes wait makes the kernel send RST, which may overtake what we said.
                     # TLS has no half-close here, so read the peer out until it has read us and closes.
                     while await self._reader.read(_READ):
                         pass
-        except TimeoutError:
-            self._writer.transport.abort()
-        finally:
-            self._writer.close()
-            with contextlib.suppress(Exception):  # whatever ended it, it is over
-                async with asyncio.timeout(limits.LINGER):
+                    self._writer.close()
                     await self._writer.wait_closed()
+        finally:
+            self._writer.transport.abort()
 
     def abort(self) -> None:
         """Cut the connection at once."""
@@ -102,11 +130,10 @@ class Channel:
             msg = f"the connection to the sender broke: {error}"
             raise Unreachable(msg) from None
 
-    async def _write(self, *buffers: bytes | memoryview) -> None:
+    async def _write(self, data: bytes | memoryview) -> None:
         self._wrote = True
         try:
-            for buffer in buffers:
-                self._writer.write(buffer)
+            self._writer.write(data)
             await self._writer.drain()
         except OSError as error:
             msg = f"the connection to the sender broke: {error}"

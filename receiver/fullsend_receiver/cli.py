@@ -142,8 +142,10 @@ def _serve(options: argparse.Namespace) -> int:
 
     from fullsend_receiver import logs
     from fullsend_receiver.daemon import Daemon
+    from fullsend_receiver.memory import return_freed_memory
 
     settings, store = _open(options)
+    return_freed_memory()
     logs.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -16,7 +16,9 @@ from fullsend_receiver import names
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.names import MANIFEST_SUFFIX
 from fullsend_receiver.partial import discard
-from fullsend_receiver.store import Store
+from fullsend_receiver.scrublog import ScrubLog
+from fullsend_receiver.store import Store, StoreError
+from fullsend_receiver.summaries import read_manifest
 
 
 def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
@@ -36,6 +38,7 @@ def commit(
     about = ingest.conclude(finish)
     file, stored = stored_file(store, sender, about)
     if stored:
+        _check_stored(store, file, about)
         ingest.partial.close()
         discard(store, ingest.partial.key)
         return file
@@ -51,8 +54,32 @@ def commit(
         zfs_version=zfs_version,
         proven_by="both",
     )
-    ingest.partial.commit(file, manifest)
+    if not ingest.partial.commit(file, manifest):  # another connection was quicker
+        _check_stored(store, file, about)
     return file
+
+
+def _check_stored(store: Store, file: PurePosixPath, about: Facts) -> None:
+    """See that what is stored under a stream's name stands for that stream. Raises: StoreError where it does not.
+
+    A package's name has the GUIDs of its top dataset alone: `-i` and `-I`, with `-R` or without, make packages of one
+    name that bring other snapshots. To call the second one stored would be to lose what only it has.
+    """
+    manifest = read_manifest(store, file)
+    if manifest.snapshots != _snapshots(about):
+        msg = (
+            f"{file}: is stored, but with other snapshots ({len(manifest.snapshots)}; this package brings"
+            f" {len(about.substreams)}): it was sent with other options; send the datasets one by one"
+        )
+        raise StoreError(msg)
+    scrubbed = ScrubLog(store).get(str(file), manifest.received)
+    try:
+        size = (store.root / file).stat().st_size
+    except FileNotFoundError:
+        size = -1
+    if size != manifest.stored_bytes or (scrubbed and scrubbed.damage):
+        msg = f"{file}: is stored, but damaged (see `fullsendd verify`): move its three files away, then push it again"
+        raise StoreError(msg)
 
 
 def make_manifest(
@@ -79,15 +106,7 @@ def make_manifest(
             "class": about.stream_class,
             "flags": about.flags,
             "features": list(about.features),
-            "snapshots": [
-                Snapshot(
-                    dataset=facts.split_name(begin.name)[0],
-                    snapshot=facts.split_name(begin.name)[1],
-                    guid=str(begin.guid),
-                    base_guid=str(begin.base_guid),
-                )
-                for begin in about.substreams
-            ],
+            "snapshots": _snapshots(about),
             "created": format_time(about.created),
             "received": format_time(time.time()),
             "raw_bytes": segments[-1].end,
@@ -102,3 +121,11 @@ def make_manifest(
             "proven_by": proven_by,
         }
     )
+
+
+def _snapshots(about: Facts) -> list[Snapshot]:
+    return [
+        Snapshot(dataset=dataset, snapshot=snapshot, guid=str(begin.guid), base_guid=str(begin.base_guid))
+        for begin in about.substreams
+        for dataset, snapshot in [facts.split_name(begin.name)]
+    ]

@@ -82,14 +82,23 @@ def load(path: Path) -> ReceiverSettings:
 
 
 def render(store: Path, store_id: str, listen: str, advertise: str | None) -> str:
-    """Return the text of a new receiver.toml."""
+    """Return the text of a new receiver.toml. Raises: UsageError where the path is no text."""
     lines = [
         "# fullsendd: made by `fullsendd init`. docs/operations.md lists all settings.",
-        # A JSON string without escapes beyond \\u is a TOML basic string.
-        f"store = {json.dumps(str(store))}",
-        f"store-id = {json.dumps(store_id)}  # of STORE/.fullsend: a disk that is not mounted is never filled beneath",
-        f"listen = {json.dumps(listen)}",
+        f"store = {_toml(str(store))}",
+        f"store-id = {_toml(store_id)}  # of STORE/.fullsend: a disk that is not mounted is never filled beneath",
+        f"listen = {_toml(listen)}",
     ]
     if advertise is not None:
-        lines.append(f"advertise = {json.dumps(advertise)}  # what invitations tell the ZFS hosts")
+        lines.append(f"advertise = {_toml(advertise)}  # what invitations tell the ZFS hosts")
     return "\n".join(lines) + "\n"
+
+
+def _toml(text: str) -> str:
+    """Return a TOML basic string: JSON's, but without surrogate pairs, and with DEL escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = f"{text!r}: not UTF-8, so it cannot stand in a configuration file"
+        raise UsageError(msg) from None
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

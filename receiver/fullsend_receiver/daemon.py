@@ -7,7 +7,6 @@ cut the rest. What had arrived by then stays as partials.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import fcntl
 import logging
@@ -18,7 +17,7 @@ import ssl
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from typing import Any, Final
 
 from fullsend_protocol import identity
 from fullsend_protocol.errors import ErrorCode
@@ -56,6 +55,8 @@ class Daemon:
         self._store = store
         self._table = SenderTable(store)
         self._context = server_context(store, self._table.certificates)
+        self._reading_table = asyncio.Lock()
+        self._table_fault = ""
         self._limiter = Limiter(settings.tries_per_minute)
         self._tasks: dict[asyncio.Task[None], Session | None] = {}  # None: not yet through the handshake
         self._unidentified: dict[asyncio.Task[None], None] = {}  # oldest first
@@ -65,21 +66,25 @@ class Daemon:
             cpu=ThreadPoolExecutor(cpus, thread_name_prefix="cpu"),
             # These wait for a disk: one for each stream that may be in fsync, within reason.
             disk=ThreadPoolExecutor(32, thread_name_prefix="disk"),
+            scrub=ThreadPoolExecutor(1, thread_name_prefix="scrub"),
         )
+        # Of its own: who is let in must not wait until one of 32 streams is through its fsync.
+        self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
         self._house = House(store, self._workers, self, settings.min_free, set())
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises: StoreError (unfit, or served by another daemon), OSError."""
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_exception)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         lock = _serve_lock(self._store)
         try:
             check_fitness(self._store)
-            remove_temporaries(self._store.state)
+            remove_temporaries(self._store)
             for line in recover(self._store):
                 log.info("%s", line)
-            sockets = systemd.listen_sockets() or await _listen(self._settings.listen)
+            sockets = _passed_sockets() or await _listen(self._settings.listen)
             helpers = [asyncio.create_task(self._accept(sock)) for sock in sockets]
             helpers += [asyncio.create_task(self._watch_table()), asyncio.create_task(_feed_watchdog())]
             where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
@@ -96,8 +101,8 @@ class Daemon:
                     sock.close()
                 await self._end_sessions()
         finally:
-            self._workers.cpu.shutdown()
-            self._workers.disk.shutdown()
+            for executor in (self._workers.cpu, self._workers.disk, self._workers.scrub, self._table_reader):
+                executor.shutdown()
             os.close(lock)
 
     async def _until_stopped(self, helpers: list[asyncio.Task[None]]) -> None:
@@ -155,30 +160,22 @@ class Daemon:
 
     async def _serve(self, sock: socket.socket, address: str) -> None:
         """Serve one connection, from the TLS handshake on."""
-        loop = asyncio.get_running_loop()
-        identify_by = loop.time() + self._settings.identify_within
-        self._reread_table()
-        reader = asyncio.StreamReader(limit=_READ_BUFFER)
-        protocol = asyncio.StreamReaderProtocol(reader)
+        identify_by = asyncio.get_running_loop().time() + self._settings.identify_within
         try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             async with asyncio.timeout_at(identify_by):
-                transport, _ = await loop.connect_accepted_socket(
-                    lambda: protocol, sock, ssl=self._context, ssl_handshake_timeout=self._settings.identify_within
-                )
-        except (OSError, ssl.SSLError) as error:
-            # Also how a certificate that is not enrolled ends: the TLS layer refuses it.
-            log.info("%s: no TLS connection: %s", address, error)
-            sock.close()
+                reader, writer = await self._shake_hands(sock)
+        except TimeoutError:
+            log.info("%s: no TLS connection within %g s", address, self._settings.identify_within)
             return
-        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        transport.set_write_buffer_limits(_WRITE_BUFFER)
+        except OSError as error:
+            # Also how a certificate that is not enrolled ends: the TLS layer refuses it.
+            log.info("%s: no TLS connection: %s", address, str(error) or type(error).__name__)
+            return
         channel = Channel(
             reader, writer, silence=self._settings.silence, heartbeat_every=self._settings.heartbeat_every
         )
         try:
-            peer = self._who(transport)
+            peer = self._who(writer)
         except Refused as refusal:
             log.warning("%s: %s", address, refusal)
             await Session(self._house, channel, address, None).refuse(refusal.code, str(refusal))
@@ -189,46 +186,89 @@ class Daemon:
             self._tasks[task] = session
         await session.run(identify_by)
 
-    def _who(self, transport: asyncio.Transport) -> Sender | None:
+    async def _shake_hands(self, sock: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Make a connection a TLS connection, by the sender table of this moment.
+
+        Raises: OSError (TLS errors are such); the socket is closed then, and after a cancellation.
+        """
+        loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=_READ_BUFFER)
+        protocol = asyncio.StreamReaderProtocol(reader)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            await self._reread_table()
+            transport, _ = await loop.connect_accepted_socket(
+                lambda: protocol, sock, ssl=self._context, ssl_handshake_timeout=self._settings.identify_within
+            )
+        except BaseException:
+            sock.close()
+            raise
+        transport.set_write_buffer_limits(_WRITE_BUFFER)
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+    def _who(self, writer: asyncio.StreamWriter) -> Sender | None:
         """Look the peer's certificate up; its chain means nothing. Raises: Refused."""
-        tls = transport.get_extra_info("ssl_object")
+        tls = writer.get_extra_info("ssl_object")
         der = tls.getpeercert(binary_form=True)
         return self._table.identify(identity.fingerprint(der)) if der else None
 
     # --- Gate ----------------------------------------------------------------------------------------------
 
-    def identified(self, session: Session, sender: Sender) -> None:
+    def admit(self, session: Session, sender: Sender) -> None:
         """Count a connection as its sender's. Raises: Refused (LIMIT)."""
-        for task, other in self._tasks.items():
-            if other is session:
-                self._unidentified.pop(task, None)
-        counts = Counter(other.peer.name for other in self._tasks.values() if other is not None and other.peer)
-        if counts[sender.name] > self._settings.connections_per_sender:
+        counts = Counter(each.peer.name for each in self._tasks.values() if each and each.admitted and each.peer)
+        if counts[sender.name] >= self._settings.connections_per_sender:
             msg = f"sender {sender.name} has {self._settings.connections_per_sender} connections open already"
             raise Refused(ErrorCode.LIMIT, msg)
-        if counts.total() > self._settings.connections:
+        if counts.total() >= self._settings.connections:
             msg = f"{self._settings.connections} connections are open already"
             raise Refused(ErrorCode.LIMIT, msg)
+        session.admitted = True
+        for task, each in self._tasks.items():
+            if each is session:
+                self._unidentified.pop(task, None)
 
     def may_try(self, address: str) -> bool:
         """Whether this address may join, or ask `known?`, once more now."""
         return self._limiter.may_try(address, time.monotonic())
 
+    def forgive(self, address: str) -> None:
+        """Its last try was a good one, and does not count."""
+        self._limiter.forgive(address)
+
     def status(self, fingerprint: str) -> str:
-        """Answer `known?`."""
-        self._reread_table()
+        """Answer `known?`, by the table as it was when the connection was opened, or later."""
         return self._table.status(fingerprint)
 
-    def table_changed(self) -> None:
+    async def table_changed(self) -> None:
         """A join has changed the sender table."""
-        self._reread_table()
+        await self._reread_table()
 
-    def _reread_table(self) -> None:
+    async def _reread_table(self) -> None:
         """Where the sender table has changed: judge new connections by it, and end those it no longer allows."""
+        async with self._reading_table:
+            try:
+                found = await asyncio.get_running_loop().run_in_executor(self._table_reader, self._read_table)
+            except (OSError, StoreError) as error:
+                # Edited by hand, perhaps: the last good one holds until it can be read again. Said once.
+                if str(error) != self._table_fault:
+                    log.error("the sender table is not taken, the last good one holds: %s", error)  # noqa: TRY400
+                self._table_fault = str(error)
+                return
+            self._table_fault = ""
+            if found is not None:
+                self._table, self._context = found
+                self._end_revoked()
+
+    def _read_table(self) -> tuple[SenderTable, ssl.SSLContext] | None:
+        """Return the table and its TLS context where the table has changed. Blocks on the disk."""
         if not self._table.changed():
-            return
-        self._table = SenderTable(self._store)
-        self._context = server_context(self._store, self._table.certificates)
+            return None
+        table = SenderTable(self._store)
+        return table, server_context(self._store, table.certificates)
+
+    def _end_revoked(self) -> None:
         for task, session in self._tasks.items():
             if session is None or session.peer is None:
                 continue
@@ -240,8 +280,7 @@ class Daemon:
     async def _watch_table(self) -> None:
         while True:
             await asyncio.sleep(_TABLE_EVERY)
-            with contextlib.suppress(StoreError):  # being replaced by hand: the old one holds until it can be read
-                self._reread_table()
+            await self._reread_table()
 
 
 async def _feed_watchdog() -> None:
@@ -251,6 +290,21 @@ async def _feed_watchdog() -> None:
         systemd.notify("WATCHDOG=1")
         await asyncio.sleep(interval)
     await asyncio.Event().wait()
+
+
+def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody has awaited is a bug, and belongs into the log as every other."""
+    log.error("a bug in fullsendd: %s", context["message"], exc_info=context.get("exception"))
+
+
+def _passed_sockets() -> list[socket.socket]:
+    """Return the listening sockets that systemd passed. Raises: StoreError where one is not TCP."""
+    sockets = systemd.listen_sockets()
+    for sock in sockets:
+        if sock.family not in {socket.AF_INET, socket.AF_INET6} or sock.type != socket.SOCK_STREAM:
+            msg = f"the service manager passed a socket that is not TCP: {sock.getsockname()!r}"
+            raise StoreError(msg)
+    return sockets
 
 
 async def _listen(address: str) -> list[socket.socket]:
@@ -291,7 +345,7 @@ def _describe(address: tuple[object, ...]) -> str:
 
 def _serve_lock(store: Store) -> int:
     """Make sure that one daemon at a time serves a store. Returns: a descriptor that holds the lock."""
-    descriptor = os.open(store.partial / ".serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(store.state / "serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -25,13 +25,22 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folders(folder: Path, root: Path, mode: int = 0o750) -> None:
-    """Make `folder` and what is missing between `root` and it, each durable. `root` must exist."""
+def sync_folders(folder: Path, root: Path) -> None:
+    """Make the names of `folder` and of all that is between it and `root` durable, whoever made them."""
+    while folder != root:
+        folder = folder.parent
+        sync_folder(folder)
+
+
+def make_folders(folder: Path, mode: int = 0o750) -> None:
+    """Make `folder` and what is missing above it, each durable.
+
+    What is there already may have been made a moment ago, and not be durable yet: see `sync_folders`.
+    """
     missing = []
-    here = folder
-    while here != root and not here.is_dir():
-        missing.append(here)
-        here = here.parent
+    while not folder.is_dir():
+        missing.append(folder)
+        folder = folder.parent
     for path in reversed(missing):
         path.mkdir(mode=mode, exist_ok=True)
         sync_folder(path.parent)
@@ -44,27 +53,36 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_file(path: Path, data: bytes, mode: int = _MODE) -> None:
+def write_file(path: Path, data: bytes, mode: int = _MODE, *, durable: bool = True) -> None:
     """Write a new file and make its bytes durable, its name not yet. What was there is replaced."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         write_all(descriptor, data)
-        os.fsync(descriptor)
+        if durable:
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def replace_file(path: Path, data: bytes, mode: int = _MODE) -> None:
-    """Replace a file as a whole: after a crash at any moment it is the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+def replace_file(
+    path: Path, data: bytes, mode: int = _MODE, *, beside: Path | None = None, durable: bool = True
+) -> None:
+    """Replace a file as a whole: after a crash at any moment it is the old one or the new one.
+
+    `beside`: the folder, on the same file system, where the new one is written first; None: where it belongs. A
+    crash may leave it there, for `remove_temporaries`. `durable` False: after a power cut the file may hold anything;
+    whoever reads it must notice.
+    """
+    temporary = (beside or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        write_file(temporary, data, mode)
+        write_file(temporary, data, mode, durable=durable)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ _OPENSSL_SECONDS: Final = 60
 
 def make_identity(store: Store) -> None:
     """Make the store's key and certificate. Raises: UsageError where `openssl` lacks or fails."""
-    with TemporaryDirectory(prefix="fullsendd-") as folder:
+    with TemporaryDirectory(dir=store.state) as folder:  # so that the key never lies anywhere else
         config, key, certificate = (Path(folder, name) for name in ("config", "key", "certificate"))
         config.write_text(identity.OPENSSL_CONFIG, encoding="ascii")
         command = identity.openssl_arguments(str(config), str(key), str(certificate))
@@ -30,6 +30,9 @@ def make_identity(store: Store) -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_OPENSSL_SECONDS)
         except FileNotFoundError:
             msg = "the program `openssl` is not installed: it is needed once, to make a key and certificate"
+            raise UsageError(msg) from None
+        except subprocess.TimeoutExpired:
+            msg = f"`openssl req` has not made a key within {_OPENSSL_SECONDS} seconds"
             raise UsageError(msg) from None
         if done.returncode:
             msg = f"`openssl req` failed: {done.stderr.strip().splitlines()[-1:]}"
@@ -56,7 +59,9 @@ def server_context(store: Store, certificates: list[str]) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_OPTIONAL
-    context.verify_flags |= _NO_CHECK_TIME
+    # PARTIAL_CHAIN: a certificate that is itself in the list is trusted, whatever others there are. Without it OpenSSL
+    # looks for an issuer by name first, and takes one sender's certificate for the forged issuer of another's.
+    context.verify_flags |= _NO_CHECK_TIME | ssl.VERIFY_X509_PARTIAL_CHAIN
     context.num_tickets = 0  # no resumption: every connection is judged by the table of its own moment
     try:
         context.load_cert_chain(store.certificate, store.key)
@@ -80,10 +85,13 @@ def is_certificate(pem: str) -> bool:
 
 
 def become_owner(store: Store) -> None:
-    """Where root runs us, become the store's owner, so that nothing in it ends up root's."""
+    """Where root runs us, become the store's owner, so that nothing in it ends up root's.
+
+    That is who owns its marker: `init` made that, while the folder itself may have been there before.
+    """
     if os.geteuid() != 0:
         return
-    owner = store.root.stat()
+    owner = store.marker.stat()
     if owner.st_uid == 0:
         return
     os.setgroups([])

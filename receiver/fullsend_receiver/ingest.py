@@ -11,13 +11,13 @@ import hmac
 from fullsend_protocol import facts
 from fullsend_protocol.chunks import Cutter, Decompressor, SegmentHash
 from fullsend_protocol.connection import Chunk
-from fullsend_protocol.errors import ChunkError, DamagedStream
+from fullsend_protocol.errors import ChunkError, DamagedStream, UnsupportedStream
 from fullsend_protocol.facts import Facts
 from fullsend_protocol.manifest import Segment
 from fullsend_protocol.messages import Finish
 from fullsend_protocol.records import Walker
 from fullsend_receiver.partial import Batch, Partial
-from fullsend_receiver.seekable import IndexEntry
+from fullsend_receiver.seekable import CHUNKS_MAX, IndexEntry
 
 
 class Ingest:
@@ -36,11 +36,13 @@ class Ingest:
         self._segment = SegmentHash(0)
         self._decompressor = Decompressor()
         self._pending: list[IndexEntry] = []
+        self._arrived = 0
+        self._known = False  # a substream's BEGIN has come, and was looked at
 
     @property
     def offset(self) -> int:
-        """Raw bytes that have arrived."""
-        return self.walker.offset
+        """Raw bytes that have arrived. The walker may be further: inside a chunk that was refused, or not written."""
+        return self._arrived
 
     def take(self, chunk: Chunk) -> None:
         """Check a chunk and write its frame. Holds the raw bytes (`chunk.raw_length`) in memory meanwhile.
@@ -50,6 +52,9 @@ class Ingest:
         if self.chunks and not self._cutter.closed:
             msg = f"chunk at raw offset {chunk.raw_offset}: the one before it ended where none may end"
             raise DamagedStream(msg)
+        if self.chunks == CHUNKS_MAX:
+            msg = f"a stream of more than {CHUNKS_MAX} chunks: a stored file holds no more"
+            raise UnsupportedStream(msg)
         raw = self._decompressor.decompress(chunk.frame, chunk.raw_length)
         digest = self._segment.update(raw)
         if not hmac.compare_digest(digest, chunk.sha256):
@@ -57,8 +62,8 @@ class Ingest:
             raise ChunkError(msg)
         self._cutter.next()
         self._cutter.walk_chunk(raw)
-        if not self.chunks:
-            facts.conclude(self.walker.begins)  # a resumed stream is refused here, not after a terabyte
+        if not self._known:
+            self._look()
         self.partial.write(chunk.frame)
         self._pending.append(
             IndexEntry(
@@ -71,7 +76,15 @@ class Ingest:
             )
         )
         self.chunks += 1
+        self._arrived += chunk.raw_length
         self.unsynced += len(chunk.frame)
+
+    def _look(self) -> None:
+        """Refuse at once, not after a terabyte, what will never be stored, such as a resumed stream."""
+        self._known = any(not begin.compound for begin in self.walker.begins)
+        # BEGIN records with nvlists of many MiB may fill the first chunks; a shorter one is the last.
+        if self._known or not self._cutter.closed:
+            facts.conclude(self.walker.begins)
 
     def batch(self) -> Batch:
         """Take the chunks that have been written since the last batch."""

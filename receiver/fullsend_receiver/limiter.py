@@ -28,3 +28,9 @@ class Limiter:
             return False
         tries.append(now)
         return True
+
+    def forgive(self, address: str) -> None:
+        """Take an address's last try back: it was a good one."""
+        tries = self._tries.get(address)
+        if tries:
+            tries.pop()

@@ -36,11 +36,13 @@ def stored_chunks(path: Path) -> Iterator[Chunk]:
     descriptor = _open(path)
     try:
         for place in places(descriptor):
-            frame = os.pread(descriptor, place.entry.stored_length, place.file_offset)
-            if len(frame) != place.entry.stored_length:
-                msg = f"the file ends inside {describe(place)}"
-                raise FileDamaged(msg)
+            try:
+                frame = _read(descriptor, place)
+            except ChunkError as error:
+                msg = f"{describe(place)}: {error}"
+                raise FileDamaged(msg) from None
             yield Chunk(place.raw_offset, place.entry.raw_length, place.entry.sha256, frame)
+            del frame  # here and below: not two chunks at a time
     finally:
         os.close(descriptor)
 
@@ -58,9 +60,8 @@ def checked_chunks(path: Path) -> Iterator[RawChunk | DamagedChunk]:
         for place in places(descriptor):
             if place.entry.starts_segment:
                 segment = SegmentHash(place.raw_offset)
-            frame = os.pread(descriptor, place.entry.stored_length, place.file_offset)
             try:
-                raw = decompressor.decompress(frame, place.entry.raw_length)
+                raw = decompressor.decompress(_read(descriptor, place), place.entry.raw_length)
             except ChunkError as error:
                 segment = None
                 yield DamagedChunk(f"{describe(place)}: {error}")
@@ -70,8 +71,24 @@ def checked_chunks(path: Path) -> Iterator[RawChunk | DamagedChunk]:
                 yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the one that was proven")
                 continue
             yield RawChunk(place, raw)
+            del raw
     finally:
         os.close(descriptor)
+
+
+def _read(descriptor: int, place: Place) -> bytes:
+    """Return a chunk's frame. Raises: ChunkError where the disk does not give it: a bad sector takes one chunk with it,
+    not those behind.
+    """
+    try:
+        frame = os.pread(descriptor, place.entry.stored_length, place.file_offset)
+    except OSError as error:
+        msg = f"cannot be read: {error.strerror}"
+        raise ChunkError(msg) from None
+    if len(frame) != place.entry.stored_length:
+        msg = "the file ends inside it"
+        raise ChunkError(msg)
+    return frame
 
 
 def file_sha256(path: Path) -> str:

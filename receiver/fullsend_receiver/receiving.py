@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final, TypeVar
 
-from fullsend_protocol import limits
+from fullsend_protocol import facts, limits
 from fullsend_protocol.connection import Chunk, ChunkArriving, Event
-from fullsend_protocol.errors import RemoteProtocolError
-from fullsend_protocol.messages import Accept, Ack, Finish, Push, Stop, Stopped
+from fullsend_protocol.errors import PeerError, RemoteProtocolError, StreamError
+from fullsend_protocol.facts import Facts
+from fullsend_protocol.messages import Accept, Ack, Error, Finish, Push, Stop, Stopped
+from fullsend_protocol.units import printable
 from fullsend_receiver.channel import Channel
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.partial import Partial, discard, partial_key
 from fullsend_receiver.store import Store
+
+log = logging.getLogger("fullsendd")
 
 #: Frame and raw bytes of all chunks held for one stream. The largest possible chunk (20 MiB raw, incompressible)
 #: fits once; of usual ones (4 MiB raw, 2 MiB frame) one is in work while the next arrives.
@@ -34,12 +39,19 @@ BATCH_SECONDS: Final = 1.0
 _T = TypeVar("_T")
 
 
+class OtherStream(StreamError):  # noqa: N818 - reads as a noun, like the stream errors
+    """The bytes are those of another stream than was offered."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Threads shared by all streams: `cpu` decodes, hashes and writes; `disk` waits for fsync."""
+    """Threads shared by all: `cpu` decodes, hashes and writes; `disk` waits for reads and fsync; `scrub` reads stored
+    streams through, one at a time, since each takes hours and a chunk's memory.
+    """
 
     cpu: Executor
     disk: Executor
+    scrub: Executor
 
 
 class Receiving:
@@ -52,52 +64,105 @@ class Receiving:
         self._workers = workers
         self._sender = sender
         self._push = push
+        self._key = partial_key(sender, push)
         self._work: asyncio.Future[None] | None = None  # the chunk in work
         self._held = 0  # bytes of that chunk
         self._between = asyncio.Lock()  # held while a chunk is in work, so that a batch ends between two
         self._dirty = asyncio.Event()  # something waits to become durable
         self._full = asyncio.Event()  # ... and does not wait for more
         self._ended = False  # no more chunks will come
+        self._looked = False  # the bytes have shown what they are
 
-    async def run(self, program: str) -> PurePosixPath | None:
+    async def run(self, program: str) -> PurePosixPath | Stop:
         """Accept the stream and take it to its end.
 
-        Returns: the stored file, None where the sender stopped. Raises: StreamError, ChunkError, ProtocolError,
+        Returns: the stored file, or why the sender stopped. Raises: StreamError, ChunkError, ProtocolError, PeerError,
         Unreachable, OSError, StoreError. Whatever ends it, cancellation too, what has arrived is made durable and
         stays as a partial.
         """
-        key = partial_key(self._sender, self._push)
-        partial = await self._on_disk(lambda: Partial(self._store, key, self._sender, self._push))
-        ingest = Ingest(partial)
+        ingest = Ingest(await self._begin())
+        keep = True
         try:
             await self._channel.send(Accept(offset=0, segments=[]))
-            acknowledging = asyncio.create_task(self._acknowledge(ingest))
-            try:
-                end = await self._take_all(ingest, acknowledging)
-            finally:
-                await _uncancelled(self._settle(acknowledging))
+            end = await self._take_durably(ingest)
             if isinstance(end, Stop):
                 await self._channel.send(Stopped(offset=ingest.offset))
-                return None
+                return end
             self._channel.busy = "committing"
             # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.
-            return await _uncancelled(
-                self._on_disk(
-                    lambda: commit(
-                        self._store,
-                        self._sender,
-                        ingest,
-                        end,
-                        sender_program=program,
-                        zfs_version=self._push.zfs_version,
-                    )
-                )
-            )
+            return await _uncancelled(self._on_disk(lambda: self._commit(ingest, end, program)))
+        except OtherStream:
+            keep = False  # under this name nobody will ever go on with it
+            raise
         finally:
             self._channel.busy = ""
-            partial.close()
-            if not ingest.chunks:
-                discard(self._store, key)
+            await _uncancelled(self._on_disk(lambda: self._put_away(ingest.partial, keep=keep and ingest.chunks > 0)))
+
+    async def _begin(self) -> Partial:
+        making = asyncio.ensure_future(self._on_disk(lambda: Partial(self._store, self._key, self._sender, self._push)))
+        try:
+            return await _uncancelled(making)
+        except asyncio.CancelledError:
+            if making.exception() is None:
+                partial = making.result()
+                await _uncancelled(self._on_disk(lambda: self._put_away(partial, keep=False)))
+            raise
+
+    def _commit(self, ingest: Ingest, finish: Finish, program: str) -> PurePosixPath:
+        self._check_offer(ingest.conclude(finish), whole=True)
+        return commit(
+            self._store,
+            self._sender,
+            ingest,
+            finish,
+            sender_program=program,
+            zfs_version=self._push.zfs_version,
+        )
+
+    def _put_away(self, partial: Partial, *, keep: bool) -> None:
+        partial.close()
+        if not keep:
+            discard(self._store, self._key)
+
+    def _check_offer(self, about: Facts, *, whole: bool) -> None:
+        """Hold what the bytes say against what the sender said of them.
+
+        The bytes decide where the stream is stored; but a sender that believes it has pushed another dataset would
+        never find it. What was offered as None is not known to the sender before the end. `whole`: this is the end;
+        before it the GUIDs and flags of a package may still change.
+        """
+        push = self._push
+        found, offered = f"{about.dataset}@{about.snapshot}", f"{push.dataset}@{push.snapshot}"
+        if found != offered:
+            msg = f"the stream holds {found}, and {offered} was offered"
+            raise OtherStream(msg)
+        if push.guid is None or not whole:
+            return
+        base_guid = None if about.base_guid is None else str(about.base_guid)
+        for name, has, said in (
+            ("GUID", str(about.guid), push.guid),
+            ("base GUID", base_guid, push.base_guid),
+            ("flags", about.flags, about.flags if push.flags is None else push.flags),
+        ):
+            if has != said:
+                msg = f"{found}: the stream has the {name} {has or 'none'}, and {said or 'none'} was offered"
+                raise OtherStream(msg)
+
+    async def _take_durably(self, ingest: Ingest) -> Finish | Stop:
+        """Take all chunks; whatever ends this, what has arrived is durable afterwards, and acknowledged."""
+        acknowledging = asyncio.create_task(self._acknowledge(ingest))
+        try:
+            end = await self._take_all(ingest, acknowledging)
+        except BaseException as error:
+            try:
+                await _uncancelled(self._settle(acknowledging))
+            except Exception as second:  # noqa: BLE001 - the first one is why this ends; the other must not hide it
+                if second is not error:
+                    what = printable(f"{self._push.dataset}@{self._push.snapshot}")
+                    log.warning("%s: its last chunks are lost: %s", what, printable(str(second)))
+            raise
+        await _uncancelled(self._settle(acknowledging))
+        return end
 
     async def _take_all(self, ingest: Ingest, acknowledging: asyncio.Task[None]) -> Finish | Stop:
         """Take chunks until the sender says that it is done."""
@@ -116,6 +181,8 @@ class Receiving:
                 case Finish() | Stop():
                     await self._work_done()
                     return event
+                case Error():
+                    raise PeerError(event.code, event.message)
                 case _:
                     msg = f"{type(event).__name__} amid a stream"
                     raise RemoteProtocolError(msg)
@@ -133,22 +200,29 @@ class Receiving:
                     task.result()
             return receiving.result()
         finally:
-            if not receiving.done():
-                receiving.cancel()
-                await asyncio.wait([receiving])
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
 
     async def _start_work(self, ingest: Ingest, chunk: Chunk, size: int) -> None:
         await self._between.acquire()
         self._held = size
-        self._work = asyncio.get_running_loop().run_in_executor(self._workers.cpu, ingest.take, chunk)
+        self._work = asyncio.get_running_loop().run_in_executor(self._workers.cpu, self._take, ingest, chunk)
 
-        def written(_work: asyncio.Future[None]) -> None:
+        def written(work: asyncio.Future[None]) -> None:
             self._between.release()
             self._dirty.set()
             if ingest.unsynced >= BATCH_BYTES:
                 self._full.set()
+            work.exception()  # whoever waits for the work raises it; where something else was first, nobody does
 
         self._work.add_done_callback(written)
+
+    def _take(self, ingest: Ingest, chunk: Chunk) -> None:
+        ingest.take(chunk)
+        begins = ingest.walker.begins
+        if not self._looked and not all(begin.compound for begin in begins):
+            self._looked = True
+            self._check_offer(facts.conclude(begins), whole=not begins[0].compound)
 
     async def _work_done(self) -> None:
         """Wait for the chunk in work; raises what was wrong with it."""
@@ -195,10 +269,17 @@ class Receiving:
 
 
 async def _uncancelled(work: Awaitable[_T]) -> _T:
-    """Await to the end also when we are cancelled meanwhile, then be cancelled."""
+    """Await to the end however often we are cancelled meanwhile, then be cancelled: what runs in a thread cannot be
+    abandoned, and what it uses must not be taken away beneath it.
+    """
     task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    cancelled = False
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled:
+        task.exception()  # that we were cancelled is what counts
+        raise asyncio.CancelledError
+    return task.result()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import time
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from fullsend_protocol import facts
@@ -15,14 +17,18 @@ from fullsend_protocol.records import Walker
 from fullsend_protocol.units import format_time
 from fullsend_receiver.catalogue import Stored
 from fullsend_receiver.commit import make_manifest
-from fullsend_receiver.durable import replace_file
+from fullsend_receiver.durable import locked, replace_file, sync_folders
 from fullsend_receiver.names import HASH_SUFFIX, MANIFEST_SUFFIX, stream_file
+from fullsend_receiver.partial import committing
 from fullsend_receiver.playback import DamagedChunk, checked_chunks, file_sha256
 from fullsend_receiver.scrublog import Scrubbed
+from fullsend_receiver.seekable import FileDamaged
 from fullsend_receiver.store import Store, StoreError
 
 #: Faults named of one file; a disk that is gone has as many as chunks.
 _FAULTS_MAX: Final = 20
+#: What a manifest says that the stream's own records show. Not `features`: a later version knows more of their names.
+_SHOWN: Final = ("dataset", "snapshot", "guid", "base_guid", "kind", "stream_class", "flags", "created", "snapshots")
 
 
 @dataclass(slots=True)
@@ -42,66 +48,101 @@ def scrub(store: Store, stored: Stored) -> Scrubbed:
 
     Returns: what was found; nothing is raised for damage.
     """
-    path = store.root / stored.file
-    manifest = stored.manifest
     faults: list[str] = []
     sha256 = None
     try:
+        manifest = stored.manifest
+        sha256 = _check(store, stored.file, manifest, faults)
+    except (FullsendError, OSError) as error:
+        faults.append(str(error))
+    return Scrubbed(
+        file=str(stored.file),
+        received=stored.summary.received,
+        at=format_time(time.time()),
+        damage=tuple(faults[:_FAULTS_MAX]),
+        sha256=None if faults else sha256,
+    )
+
+
+def _check(store: Store, file: PurePosixPath, manifest: Manifest, faults: list[str]) -> str | None:
+    """Add to `faults` what is wrong. Returns: the SHA-256 of the raw stream, where it could be read."""
+    path = store.root / file
+    with contextlib.suppress(FileNotFoundError):  # said below
         size = path.stat().st_size
         if size != manifest.stored_bytes:
             faults.append(f"the file has {size} bytes; its manifest says {manifest.stored_bytes}")
-        reading = _read(store, stored.file)
-        faults += reading.faults
-        if not faults:
-            sha256 = reading.sha256
-            faults += _compare(reading, manifest)
-        if not faults and file_sha256(path) != manifest.file_sha256:
-            faults.append("the file's SHA-256 is not the one in its manifest")
-        line = path.with_name(path.name + HASH_SUFFIX).read_text(encoding="ascii")
-        if line != f"{manifest.file_sha256}  {path.name}\n":
-            faults.append(f"{HASH_SUFFIX} file: does not say what the manifest says")
-    except (FullsendError, OSError, ValueError) as error:
-        faults.append(str(error))
-    return Scrubbed(str(stored.file), format_time(time.time()), tuple(faults[:_FAULTS_MAX]), None if faults else sha256)
+    reading = _read(store, file)
+    faults += reading.faults
+    if not faults:
+        faults += _compare(reading, manifest)
+    if not faults and file_sha256(path) != manifest.file_sha256:
+        faults.append("the file's SHA-256 is not the one in its manifest")
+    try:
+        line = path.with_name(path.name + HASH_SUFFIX).read_bytes()
+    except FileNotFoundError:
+        line = b""
+    if line != _hash_line(manifest.file_sha256, file):
+        faults.append(f"the {HASH_SUFFIX} file is missing, or does not say what the manifest says")
+    return reading.sha256
 
 
 def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     """Make manifest and `.sha256` anew for a `.zst` that has none, by walking it.
 
     Returns: the manifest, in place and durable. Raises: StoreError where the stream is not whole, or not where its
-    own records say it belongs; nothing is changed then.
+    own records say it belongs, or has its manifest by now; nothing is changed then.
     """
     sender = file.parts[0]
     path = store.root / file
     try:
         reading = _read(store, file)
-        reading.walker.finish()
+        if reading.faults:
+            raise FileDamaged(reading.faults[0])
         facts.check_package(reading.walker.begins)
         about = facts.conclude(reading.walker.begins)
+        _sync(path, store)
+        manifest = make_manifest(
+            sender,
+            about,
+            segments=reading.segments,
+            stored_bytes=path.stat().st_size,
+            file_sha256=file_sha256(path),
+            chunks=reading.chunks,
+            sender_program="unknown",
+            zfs_version=None,
+            proven_by="receiver",
+        )
     except (FullsendError, OSError) as error:
         msg = f"{file}: has no manifest, and none can be made: {error}"
         raise StoreError(msg) from None
-    if reading.faults:
-        msg = f"{file}: has no manifest, and none can be made: {reading.faults[0]}"
-        raise StoreError(msg)
     if stream_file(sender, about) != file:
         msg = f"{file}: has no manifest, and holds {about.dataset}@{about.snapshot}, which belongs elsewhere"
         raise StoreError(msg)
-    manifest = make_manifest(
-        sender,
-        about,
-        segments=reading.segments,
-        stored_bytes=path.stat().st_size,
-        file_sha256=file_sha256(path),
-        chunks=reading.chunks,
-        sender_program="unknown",
-        zfs_version=None,
-        proven_by="receiver",
-    )
-    line = f"{manifest.file_sha256}  {file.name}\n".encode()
-    replace_file(path.with_name(path.name + HASH_SUFFIX), line, 0o640)
-    replace_file(path.with_name(path.name + MANIFEST_SUFFIX), manifest.to_json(), 0o640)
+    # `.state` is where the next start looks for what a crash leaves behind; it takes the lock for that.
+    with locked(store.lock):
+        target = path.with_name(path.name + MANIFEST_SUFFIX)
+        if file in committing(store) or target.exists():
+            msg = f"{file}: has its manifest by now, or is just getting it"
+            raise StoreError(msg)
+        line = _hash_line(manifest.file_sha256, file)
+        replace_file(path.with_name(path.name + HASH_SUFFIX), line, 0o640, beside=store.state)
+        replace_file(target, manifest.to_json(), 0o640, beside=store.state)
     return manifest
+
+
+def _sync(path: Path, store: Store) -> None:
+    """Make a file durable that somebody else has put there: a manifest promises that it is."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folders(path, store.root)
+
+
+def _hash_line(sha256: str, file: PurePosixPath) -> bytes:
+    """Return what the `.sha256` file holds."""
+    return f"{sha256}  {file.name}\n".encode()
 
 
 def _read(store: Store, file: PurePosixPath) -> _Reading:
@@ -133,6 +174,8 @@ def _read(store: Store, file: PurePosixPath) -> _Reading:
             walker.finish()
         except StreamError as error:
             faults.append(str(error))
+    if not faults and (not segments or segments[0].start):
+        faults.append("its index does not say where the first segment starts")
     return _Reading(raw_bytes, chunks, whole.hexdigest(), segments, faults, walker)
 
 
@@ -149,6 +192,20 @@ def _compare(reading: _Reading, manifest: Manifest) -> list[str]:
     if manifest.sha256 is not None and manifest.sha256 != reading.sha256:
         faults.append("the raw stream's SHA-256 is not the one in its manifest")
     about = facts.conclude(reading.walker.begins)
-    if (about.dataset, about.snapshot, str(about.guid)) != (manifest.dataset, manifest.snapshot, manifest.guid):
-        faults.append(f"the file holds {about.dataset}@{about.snapshot}, which its manifest does not say")
+    shown = make_manifest(
+        manifest.sender,
+        about,
+        segments=reading.segments,
+        stored_bytes=manifest.stored_bytes,
+        file_sha256=manifest.file_sha256,
+        chunks=reading.chunks,
+        sender_program=manifest.sender_program,
+        zfs_version=manifest.zfs_version,
+        proven_by=manifest.proven_by,
+    )
+    for name in _SHOWN:
+        told, said = getattr(shown, name), getattr(manifest, name)
+        if told != said:
+            values = "" if isinstance(told, list) else f": {told!r}, not {said!r}"
+            faults.append(f"its records show other `{name.removeprefix('stream_')}` than its manifest{values}")
     return faults

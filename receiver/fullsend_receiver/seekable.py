@@ -40,6 +40,9 @@ _STARTS_SEGMENT: Final = 4
 #: Entries read or written at a time: 64 KiB.
 _PAGE: Final = 1024
 
+#: A skippable frame has a 32-bit size. Of chunks of CHUNK_MIN or more these are a stream of at least 256 TiB.
+CHUNKS_MAX: Final = ((1 << 32) - 1 - _INDEX_HEAD.size - _CRC.size) // _ENTRY.size
+
 
 class FileDamaged(FullsendError):  # noqa: N818 - reads as a noun, like the stream errors
     """A stored file's tables cannot be read."""
@@ -95,10 +98,9 @@ def tables(entries: Iterable[IndexEntry], count: int) -> Iterator[bytes]:
     """Yield, piece by piece, what follows the chunk frames: index, then seek table. `entries` are `count` entries;
     they are gone over once, and only their sizes are kept (8 bytes each).
     """
-    index_size = _INDEX_HEAD.size + count * _ENTRY.size + _CRC.size
-    head = _INDEX_HEAD.pack(_INDEX_NAME, _INDEX_VERSION, _ENTRY.size, count)
-    crc = zlib.crc32(head)
-    yield _SKIPPABLE.pack(_INDEX_MAGIC, index_size) + head
+    head = _index_head(count)
+    crc = zlib.crc32(head[_SKIPPABLE.size :])
+    yield head
     seek = bytearray()
     page = bytearray()
     for entry in entries:
@@ -110,24 +112,38 @@ def tables(entries: Iterable[IndexEntry], count: int) -> Iterator[bytes]:
             page.clear()
     crc = zlib.crc32(page, crc)
     yield bytes(page) + _CRC.pack(crc)
-    seek += _SEEK_ENTRY.pack(_SKIPPABLE.size + index_size, 0)
-    yield _SKIPPABLE.pack(_SEEK_MAGIC, len(seek) + _SEEK_FOOT.size)
+    if len(seek) != count * _SEEK_ENTRY.size:
+        msg = f"{len(seek) // _SEEK_ENTRY.size} index entries for {count} chunks"
+        raise ValueError(msg)
+    yield _seek_head(count)
     yield bytes(seek)
-    yield _SEEK_FOOT.pack(count + 1, 0, _SEEKABLE_MAGIC)
+    yield _seek_end(count)
 
 
 def tables_size(count: int) -> int:
     """Return the bytes that `tables` takes for `count` chunks."""
-    index = _SKIPPABLE.size + _INDEX_HEAD.size + count * _ENTRY.size + _CRC.size
-    return index + _SKIPPABLE.size + (count + 1) * _SEEK_ENTRY.size + _SEEK_FOOT.size
+    return _index_size(count) + _SKIPPABLE.size + (count + 1) * _SEEK_ENTRY.size + _SEEK_FOOT.size
 
 
 def places(descriptor: int) -> Iterator[Place]:
     """Yield the chunks of a stored file, from its index, a page at a time.
 
-    Raises: FileDamaged where the tables are missing, do not fit the file, or have a wrong CRC; the last of these
-    shows only after the last entry.
+    Both tables are held against each other, the CRC and the file's size before the first chunk is told of.
+    Raises: FileDamaged where they are missing, cut, or wrong in a single bit; OSError.
     """
+    count, index_at = _find_tables(descriptor)
+    _check_tables(descriptor, count, index_at)
+    raw_offset = file_offset = number = 0
+    for page in _pages(descriptor, count, index_at):
+        for entry in _entries(page):
+            yield Place(number, raw_offset, file_offset, entry)
+            number += 1
+            raw_offset += entry.raw_length
+            file_offset += entry.stored_length
+
+
+def _find_tables(descriptor: int) -> tuple[int, int]:
+    """Return the number of chunks, and where the index begins."""
     size = os.fstat(descriptor).st_size
     foot = os.pread(descriptor, _SEEK_FOOT.size, max(0, size - _SEEK_FOOT.size))
     if len(foot) < _SEEK_FOOT.size or _SEEK_FOOT.unpack(foot)[1:] != (0, _SEEKABLE_MAGIC):
@@ -135,37 +151,83 @@ def places(descriptor: int) -> Iterator[Place]:
         raise FileDamaged(msg)
     count = _SEEK_FOOT.unpack(foot)[0] - 1
     index_at = size - tables_size(count)
-    if count < 0 or index_at < 0:
+    if not 0 <= count <= CHUNKS_MAX or index_at < 0:
         msg = f"a seek table of {count} chunks in a file of {size} bytes"
         raise FileDamaged(msg)
-    expected = _SKIPPABLE.pack(_INDEX_MAGIC, _INDEX_HEAD.size + count * _ENTRY.size + _CRC.size)
-    head = _INDEX_HEAD.pack(_INDEX_NAME, _INDEX_VERSION, _ENTRY.size, count)
-    if os.pread(descriptor, len(expected) + len(head), index_at) != expected + head:
+    return count, index_at
+
+
+def _check_tables(descriptor: int, count: int, index_at: int) -> None:
+    head = _index_head(count)
+    if os.pread(descriptor, len(head), index_at) != head:
         msg = "no index where the seek table says it is"
         raise FileDamaged(msg)
-    crc = zlib.crc32(head)
-    at = index_at + len(expected) + len(head)
-    raw_offset = file_offset = 0
-    for first in range(0, count, _PAGE):
-        length = min(_PAGE, count - first) * _ENTRY.size
-        page = os.pread(descriptor, length, at)
-        if len(page) != length:
-            msg = "the index ends early"
-            raise FileDamaged(msg)
+    seek_at = index_at + _index_size(count)
+    if os.pread(descriptor, _SKIPPABLE.size, seek_at) != _seek_head(count):
+        msg = "no seek table behind the index"
+        raise FileDamaged(msg)
+    seek_at += _SKIPPABLE.size
+    crc = zlib.crc32(head[_SKIPPABLE.size :])
+    number = frames = 0
+    for page in _pages(descriptor, count, index_at):
         crc = zlib.crc32(page, crc)
-        at += length
-        for number in range(first, first + length // _ENTRY.size):
-            begin = (number - first) * _ENTRY.size
-            entry = IndexEntry.unpack(page[begin : begin + _ENTRY.size])
+        seek = bytearray()
+        for entry in _entries(page):
             if entry.raw_length > limits.CHUNK_MAX or entry.stored_length > limits.CHUNK_FRAME_MAX:
                 msg = f"the index says that chunk {number} has {entry.raw_length} raw bytes"
                 raise FileDamaged(msg)
-            yield Place(number, raw_offset, file_offset, entry)
-            raw_offset += entry.raw_length
-            file_offset += entry.stored_length
-    if os.pread(descriptor, _CRC.size, at) != _CRC.pack(crc):
+            seek += _SEEK_ENTRY.pack(entry.stored_length, entry.raw_length)
+            frames += entry.stored_length
+            number += 1
+        if os.pread(descriptor, len(seek), seek_at) != seek:
+            msg = f"index and seek table differ on the chunks before {number}"
+            raise FileDamaged(msg)
+        seek_at += len(seek)
+    if os.pread(descriptor, _CRC.size, index_at + _index_size(count) - _CRC.size) != _CRC.pack(crc):
         msg = "the index has a wrong CRC"
         raise FileDamaged(msg)
-    if file_offset != index_at:
-        msg = "the index does not cover the file"
+    if frames != index_at:
+        msg = f"the index speaks of {frames} bytes of chunks, and stands behind {index_at}"
         raise FileDamaged(msg)
+    end = _seek_end(count)
+    if os.pread(descriptor, len(end), seek_at) != end:
+        msg = "the seek table does not end as it must"
+        raise FileDamaged(msg)
+
+
+def _pages(descriptor: int, count: int, index_at: int) -> Iterator[bytes]:
+    """Yield the entries of the index, packed, a page at a time."""
+    at = index_at + _SKIPPABLE.size + _INDEX_HEAD.size
+    end = at + count * _ENTRY.size
+    while at < end:
+        page = os.pread(descriptor, min(_PAGE * _ENTRY.size, end - at), at)
+        if not page or len(page) % _ENTRY.size:
+            msg = "the index ends early"
+            raise FileDamaged(msg)
+        yield page
+        at += len(page)
+
+
+def _entries(page: bytes) -> Iterator[IndexEntry]:
+    for begin in range(0, len(page), _ENTRY.size):
+        yield IndexEntry.unpack(page[begin : begin + _ENTRY.size])
+
+
+def _index_size(count: int) -> int:
+    return _SKIPPABLE.size + _INDEX_HEAD.size + count * _ENTRY.size + _CRC.size
+
+
+def _index_head(count: int) -> bytes:
+    """Return what stands before the entries of the index."""
+    head = _INDEX_HEAD.pack(_INDEX_NAME, _INDEX_VERSION, _ENTRY.size, count)
+    return _SKIPPABLE.pack(_INDEX_MAGIC, _index_size(count) - _SKIPPABLE.size) + head
+
+
+def _seek_head(count: int) -> bytes:
+    """Return what stands before the entries of the seek table."""
+    return _SKIPPABLE.pack(_SEEK_MAGIC, (count + 1) * _SEEK_ENTRY.size + _SEEK_FOOT.size)
+
+
+def _seek_end(count: int) -> bytes:
+    """Return the seek table's last entry, which is the index, and its footer."""
+    return _SEEK_ENTRY.pack(_index_size(count), 0) + _SEEK_FOOT.pack(count + 1, 0, _SEEKABLE_MAGIC)

@@ -143,17 +143,18 @@ def join(store: Store, secret: str, certificate: str) -> Sender:
             raise Refused(ErrorCode.INVITATION, msg)
         invited = found[0]
         senders = _read_senders(store)
-        if invited.used_by is not None:
-            again = [sender for sender in senders if sender.fingerprint == print_ and sender.revoked is None]
-            if invited.used_by == print_ and again:
-                return again[0]
+        known = [sender for sender in senders if sender.fingerprint == print_]
+        now = time.time()
+        if invited.used_by == print_ and known and known[0].revoked is None:
+            return known[0]
+        # Bound to this certificate, which the table has never seen: we were killed between the two writes below.
+        if invited.used_by is not None and (invited.used_by != print_ or known):
             msg = "this invitation has been used: make a new one (fullsendd invite --replace NAME)"
             raise Refused(ErrorCode.INVITATION, msg)
-        now = time.time()
-        if invited.expires < now:
+        if invited.used_by is None and invited.expires < now:
             msg = "this invitation has expired: make a new one (fullsendd invite NAME)"
             raise Refused(ErrorCode.INVITATION, msg)
-        if any(sender.fingerprint == print_ and sender.name != invited.sender for sender in senders):
+        if any(sender.name != invited.sender for sender in known):
             msg = "this certificate is, or was, enrolled here under another name"
             raise Refused(ErrorCode.INVITATION, msg)
         joined = Sender(invited.sender, print_, certificate, now)
@@ -162,25 +163,32 @@ def join(store: Store, secret: str, certificate: str) -> Sender:
             for sender in senders
             if sender.fingerprint != print_
         ]
-        # The table first: a crash in between leaves an enrolled host and an invitation that it alone can use again.
-        _write(_table_file(store), [_as_dict(sender) for sender in [*others, joined]])
+        # The invitation first: whatever happens in between, nobody else's certificate can come in by it any more.
         spent = [replace(each, used_by=print_) if each is invited else each for each in invitations]
         _write(_invitations_file(store), [_as_dict(each) for each in spent])
+        _write(_table_file(store), [_as_dict(sender) for sender in [*others, joined]])
     return joined
 
 
 def revoke(store: Store, name: str) -> None:
-    """Let a sender in no more. Its streams stay. Raises: UsageError where no such sender is in force."""
+    """Let a sender in no more, nor whoever holds an invitation under its name. Its streams stay.
+
+    Raises: UsageError where there is nobody to revoke.
+    """
     with locked(store.lock):
-        senders = _read_senders(store)
-        if not any(sender.name == name and sender.revoked is None for sender in senders):
-            msg = f"no sender {name!r} is enrolled here (see `fullsendd senders`)"
+        senders, invitations = _read_senders(store), _read_invitations(store)
+        in_force = [sender for sender in senders if sender.name == name and sender.revoked is None]
+        invited = [each for each in invitations if each.sender == name]
+        if not in_force and all(each.used_by for each in invited):
+            msg = f"no sender {name!r} is enrolled or invited here (see `fullsendd senders`)"
             raise UsageError(msg)
-        now = time.time()
-        after = [replace(each, revoked=now) if each.name == name and not each.revoked else each for each in senders]
-        _write(_table_file(store), [_as_dict(sender) for sender in after])
-        invitations = [each for each in _read_invitations(store) if each.sender != name]
-        _write(_invitations_file(store), [_as_dict(each) for each in invitations])
+        # The table last: where this is cut short, the sender is still there to be revoked.
+        if invited:
+            _write(_invitations_file(store), [_as_dict(each) for each in invitations if each.sender != name])
+        if in_force:
+            now = time.time()
+            after = [replace(each, revoked=now) if each in in_force else each for each in senders]
+            _write(_table_file(store), [_as_dict(sender) for sender in after])
 
 
 def _table_file(store: Store) -> Path:

@@ -10,19 +10,21 @@ import asyncio
 import contextlib
 import errno
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+import traceback
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import fullsend_protocol
 from fullsend_protocol import limits, messages
 from fullsend_protocol.connection import Chunk, ConnectionEnded, Event
 from fullsend_protocol.errors import (
+    ConnectionLost,
     ErrorCode,
     FullsendError,
+    LocalProtocolError,
     PeerError,
-    ProtocolError,
     RemoteProtocolError,
     Unreachable,
 )
@@ -41,7 +43,6 @@ from fullsend_receiver.store import Store, StoreError
 log = logging.getLogger("fullsendd")
 
 _T = TypeVar("_T")
-_ITEM_END: Final = object()
 #: errno values that mean "full", whether by disk or by quota.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -61,16 +62,19 @@ class NoRoom(FullsendError):  # noqa: N818 - reads as a noun
 class Gate(Protocol):
     """What a session asks of the daemon about who may do what."""
 
-    def identified(self, session: Session, sender: Sender) -> None:
-        """The peer is this sender. Raises: Refused where it has too many connections."""
+    def admit(self, session: Session, sender: Sender) -> None:
+        """The peer is this sender; count it as such. Raises: Refused where it has too many connections."""
 
     def may_try(self, address: str) -> bool:
         """Whether this address may join, or ask `known?`, once more now."""
 
+    def forgive(self, address: str) -> None:
+        """Its last try was a good one, and does not count."""
+
     def status(self, fingerprint: str) -> str:
         """Answer `known?`."""
 
-    def table_changed(self) -> None:
+    async def table_changed(self) -> None:
         """A join has changed the sender table."""
 
 
@@ -86,11 +90,12 @@ class House:
 
 
 class Session:
-    """One peer. `idle` says whether it is between two requests."""
+    """One peer. `idle`: it is between two requests. `admitted`: it counts as one of its sender's connections."""
 
     def __init__(self, house: House, channel: Channel, address: str, peer: Sender | None) -> None:
         """`peer`: who its certificate says it is, None where it showed none."""
         self.idle = True
+        self.admitted = False
         self.peer = peer
         self._house = house
         self._channel = channel
@@ -107,50 +112,71 @@ class Session:
         beating = asyncio.create_task(self._channel.beat())
         try:
             await self._serve(identify_by)
-        except asyncio.CancelledError:
-            if self._farewell is not None:
-                await self._tell(*self._farewell)
+        except asyncio.CancelledError as error:
+            if self._farewell is None:
+                log.info("%s: dropped: too many connections have not said who they are", self._name)
+                self._channel.abort()
+            else:
+                self._tell(*self._farewell)
+            _let_go(error)
             raise
-        except Unreachable as error:
-            log.info("%s: %s", self._name, error)
-        except PeerError as error:
-            log.info("%s: gave up: %s", self._name, error)
-        except (FullsendError, OSError) as error:
-            refusal = _explain(error)
-            log.warning("%s: %s", self._name, printable(str(refusal)))
-            await self._tell(refusal.code, str(refusal))
-        except Exception:
-            log.exception("%s: a bug in fullsendd", self._name)
-            await self._tell(ErrorCode.INTERNAL, "a bug in fullsendd; its log has more")
+        except Exception as error:  # noqa: BLE001 - each sort is told apart there, and what is unforeseen is logged
+            self._give_up(error)
+            _let_go(error)
         finally:
             beating.cancel()
             await asyncio.wait([beating])
             await self._channel.close()
 
+    def _give_up(self, error: Exception) -> None:
+        """Log what ended the conversation, and tell the peer, where there is one to be told."""
+        match error:
+            case Unreachable():
+                log.info("%s: %s", self._name, error)
+                self._tell(ErrorCode.LIMIT, str(error))  # silent is not deaf
+            case ConnectionLost():
+                log.info("%s: %s", self._name, error)
+            case PeerError():
+                log.info("%s: gave up: %s", self._name, printable(str(error)))
+            case FullsendError() | OSError() if not isinstance(error, LocalProtocolError):
+                refusal = _explain(error)
+                log.warning("%s: %s", self._name, printable(str(refusal)))
+                self._tell(refusal.code, str(refusal))
+            case _:
+                log.error("%s: a bug in fullsendd", self._name, exc_info=error)
+                self._tell(ErrorCode.INTERNAL, "a bug in fullsendd; its log has more")
+
     def farewell(self, code: ErrorCode, why: str) -> None:
-        """What to tell the peer when, next, the session's task is cancelled."""
+        """What to tell the peer after its request, or when the session's task is cancelled, whichever comes first."""
         self._farewell = (code, why)
 
     async def refuse(self, code: ErrorCode, why: str) -> None:
         """Turn the peer away at the door."""
-        await self._tell(code, why)
+        self._tell(code, why)
         await self._channel.close()
 
     @property
     def _name(self) -> str:
         return f"{self.peer.name} ({self._address})" if self.peer else self._address
 
-    async def _tell(self, code: ErrorCode, why: str) -> None:
-        with contextlib.suppress(Unreachable, ProtocolError):
-            await self._channel.send(messages.Error(code=code, message=why[:4000]))
+    def _tell(self, code: ErrorCode, why: str) -> None:
+        self._channel.last_words(messages.Error(code=code, message=why[:4000]))
 
     async def _serve(self, identify_by: float) -> None:
-        async with asyncio.timeout_at(identify_by):
-            await self._greet()
+        try:
+            async with asyncio.timeout_at(identify_by) as deadline:
+                await self._greet()
+        except TimeoutError:
+            if not deadline.expired():  # a disk's
+                raise
+            raise Refused(ErrorCode.LIMIT, "the peer took too long to say who it is") from None
         if self.peer is None:
             return
         while True:
             self.idle = True
+            if self._farewell is not None:
+                self._tell(*self._farewell)
+                return
             request = self._next_request or await self._channel.receive()
             self._next_request = None
             self.idle = False
@@ -177,7 +203,7 @@ class Session:
 
     async def _greet(self) -> None:
         if self.peer is not None:
-            self._house.gate.identified(self, self.peer)
+            self._house.gate.admit(self, self.peer)
         await self._channel.send(
             messages.ReceiverHello(
                 program=f"fullsendd {fullsend_protocol.__version__}",
@@ -199,7 +225,8 @@ class Session:
             case messages.Join():
                 self._check_tries()
                 joined = await self._on_disk(lambda: senders.join(self._house.store, answer.secret, answer.certificate))
-                self._house.gate.table_changed()
+                self._house.gate.forgive(self._address)
+                await self._house.gate.table_changed()
                 log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
                 await self._channel.send(messages.Joined(sender=joined.name, store=self._house.store.root.name))
             case messages.Known():
@@ -235,22 +262,23 @@ class Session:
         if key in self._house.arriving:
             msg = f"{what}: is arriving on another connection"
             raise Busy(msg)
-        await self._on_disk(lambda: self._check_room(push))
         self._house.arriving.add(key)
         try:
-            file = await Receiving(self._house.store, self._channel, self._house.workers, sender, push).run(
-                self._program
-            )
+            await self._on_disk(lambda: self._check_room(push))
+            receiving = Receiving(self._house.store, self._channel, self._house.workers, sender, push)
+            end = await receiving.run(self._program)
         finally:
             self._house.arriving.discard(key)
-        if file is None:
-            log.warning("%s: %s: the sender stopped; what arrived is kept", self._name, what)
+        if isinstance(end, messages.Stop):
+            why = printable(end.reason)
+            log.warning("%s: %s: the sender stopped: %s; what arrived is kept", self._name, what, why)
             return
+        file = end
         log.info("%s: stored %s", self._name, file)
         await self._channel.send(messages.Committed(receipt=await self._on_disk(lambda: self._receipt(sender, file))))
 
     def _already_stored(self, sender: str, push: messages.Push) -> Receipt | None:
-        """Return the receipt of the stream that is offered, where it is stored and not known to be damaged."""
+        """Return the receipt of the stream that is offered, None where it is not stored. Raises: Damaged."""
         if push.guid is None:
             return None
         catalogue = read_catalogue(self._house.store, sender)
@@ -263,33 +291,30 @@ class Session:
                 push.flags,
             )
             if same and manifest.kind != "package":
-                return catalogue.receipt(stored)
+                return _sound_receipt(catalogue, stored)
         return None
 
     def _check_room(self, push: messages.Push) -> None:
-        free = self._house.store.free_bytes()
+        free, kept = self._house.store.free_bytes(), self._house.min_free
         # The estimate is of raw bytes, and compression only helps; but a stream that does not compress must fit.
-        wanted = self._house.min_free
+        wanted = kept + (push.size_estimate or 0)
         if free < wanted:
-            msg = f"the store has {format_size(free)} free, and {format_size(wanted)} are to stay free"
-            raise NoRoom(msg)
-        if push.size_estimate is not None and push.size_estimate > free:
-            msg = f"the store has {format_size(free)} free, the stream is about {format_size(push.size_estimate)}"
+            about = "" if push.size_estimate is None else f", and the stream is about {format_size(push.size_estimate)}"
+            msg = f"the store has {format_size(free)} free, {format_size(kept)} are to stay free{about}"
             raise NoRoom(msg)
 
     def _receipt(self, sender: str, file: PurePosixPath) -> Receipt:
         catalogue = read_catalogue(self._house.store, sender)
-        return catalogue.receipt(catalogue.find(sender, str(file)))
+        return _sound_receipt(catalogue, catalogue.find(sender, str(file)))
 
     # --- reading back --------------------------------------------------------------------------------------
 
-    async def _answer(self, parts: AsyncIterator[messages.Message | Chunk]) -> None:
+    async def _answer(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
         """Send an answer of several frames. The peer says nothing meanwhile: what it says, or its end, ends it."""
-        assert self.peer is not None  # noqa: S101 - for mypy; only an identified peer gets here
         sending = asyncio.create_task(self._send_parts(parts))
-        watching = asyncio.ensure_future(self._channel.receive())
+        watching = asyncio.create_task(self._channel.receive())
         try:
-            await asyncio.wait({sending, watching}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([sending, watching], return_when=asyncio.FIRST_COMPLETED)
             if watching.done():
                 said = watching.result()
                 if isinstance(said, messages.Error):
@@ -300,37 +325,48 @@ class Session:
         finally:
             for task in (sending, watching):
                 task.cancel()
-            await asyncio.wait({sending, watching})
+            await asyncio.gather(sending, watching, return_exceptions=True)
 
-    async def _send_parts(self, parts: AsyncIterator[messages.Message | Chunk]) -> None:
-        async for part in parts:
-            if isinstance(part, Chunk):
-                await self._channel.send_chunk(part)
-            else:
-                await self._channel.send(part)
+    async def _send_parts(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                if isinstance(part, Chunk):
+                    await self._channel.send_chunk(part)
+                else:
+                    await self._channel.send(part)
+                del part  # here and below: to hold a chunk while the next is read would be to hold two
         await self._channel.send(messages.Done())
 
-    async def _list(self, request: messages.List) -> AsyncIterator[messages.Message]:
+    async def _list(self, request: messages.List) -> AsyncGenerator[messages.Message, None]:
         catalogue, mine = await self._mine(request.dataset)
         for first in range(0, len(mine), limits.ENTRIES_PAGE):
             page = mine[first : first + limits.ENTRIES_PAGE]
             entries = await self._on_disk(lambda page=page: [catalogue.entry(each) for each in page])  # type: ignore[misc]
             yield messages.Entries(entries=entries)
 
-    async def _fetch(self, request: messages.Fetch) -> AsyncIterator[messages.Message | Chunk]:
+    async def _fetch(self, request: messages.Fetch) -> AsyncGenerator[messages.Message | Chunk, None]:
         sender = self.peer.name if self.peer else ""
         catalogue = await self._on_disk(lambda: read_catalogue(self._house.store, sender))
         stored = catalogue.find(sender, request.stream)
         log.info("%s: reads %s", self._name, stored.file)
         yield messages.Sending(manifest=stored.manifest)
+        sent = 0
         try:
-            async for chunk in self._steps(lambda: stored_chunks(self._house.store.root / stored.file)):
-                yield chunk
+            async with contextlib.aclosing(self._stored_chunks(stored)) as chunks:
+                async for chunk in chunks:
+                    sent = chunk.raw_offset + chunk.raw_length
+                    if sent > stored.manifest.raw_bytes:
+                        break
+                    yield chunk
+                    del chunk
         except FullsendError as error:
             msg = f"{stored.file}: {error}"
             raise Damaged(msg) from None
+        if sent != stored.manifest.raw_bytes:
+            msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {stored.manifest.raw_bytes}"
+            raise Damaged(msg)
 
-    async def _verify(self, request: messages.Verify) -> AsyncIterator[messages.Message]:
+    async def _verify(self, request: messages.Verify) -> AsyncGenerator[messages.Message, None]:
         catalogue, mine = await self._mine(request.dataset)
         for stored in mine:
             result = await self._on_disk(lambda stored=stored: scrub(self._house.store, stored))  # type: ignore[misc]
@@ -362,14 +398,12 @@ class Session:
             program=f"fullsendd {fullsend_protocol.__version__}", free_bytes=free, problems=problems[:100]
         )
 
-    async def _steps(self, make: Callable[[], Iterator[_T]]) -> AsyncIterator[_T]:
-        """Go over a blocking iterator in a worker thread, one step ahead of nobody."""
-        steps = make()
-        while True:
-            item: Any = await self._on_disk(lambda: next(steps, _ITEM_END))
-            if item is _ITEM_END:
-                return
-            yield item
+    async def _stored_chunks(self, stored: Stored) -> AsyncGenerator[Chunk, None]:
+        """Read a stored stream in worker threads, a chunk at a time and none ahead."""
+        chunks = stored_chunks(self._house.store.root / stored.file)
+        while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
+            yield chunk
+            del chunk
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)
@@ -381,10 +415,29 @@ class Damaged(FullsendError):  # noqa: N818 - reads as a noun
     code = ErrorCode.DAMAGED
 
 
+def _let_go(error: BaseException | None) -> None:
+    """Free what an error's frames hold: a refused chunk and its raw bytes. They and the error refer to each other, and
+    the cycle collector goes by the number of objects, not by their size: it would come a hundred errors later.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
+def _sound_receipt(catalogue: Catalogue, stored: Stored) -> Receipt:
+    """Return a stream's receipt. Raises: Damaged where the stream is known to be: no receipt may stand for it."""
+    damaged = catalogue.entry(stored).damaged
+    if damaged is not None:
+        msg = (
+            f"{stored.file}: is stored, and damaged ({damaged}): move it, its .json and its .sha256 out of the store,"
+            " and push again"
+        )
+        raise Damaged(msg)
+    return catalogue.receipt(stored)
+
+
 def _explain(error: FullsendError | OSError) -> FullsendError:
     """Turn what the system said of the disk into an error with a code."""
-    if isinstance(error, TimeoutError):
-        return Refused(ErrorCode.LIMIT, "the peer took too long to say who it is")
     if isinstance(error, OSError):
         if error.errno in _FULL:
             return NoRoom(f"the store is full ({error.strerror}); what had arrived is kept")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,18 +39,16 @@ def init(plan: Plan) -> str:
         msg = f"{plan.config}: is there already; it would be overwritten"
         raise UsageError(msg)
     root = plan.store.absolute()
+    config.render(root, "", plan.listen, plan.advertise)  # can it be written down?
+    folder = plan.config.absolute().parent
+    _make_config_folder(folder)
     if plan.adopt:
         store, store_id = Store(root), read_id(root)
+        identity.fingerprint(store)
     else:
-        store, store_id = make_store(root)
-        try:
-            identity.make_identity(store)
-        except BaseException:
-            _unmake(store)
-            raise
-        if owner is not None:
-            _give(store, owner)
-    make_folders(plan.config.absolute().parent, Path("/"), 0o755)
+        store, store_id = make_store(root, identity.make_identity)
+    if owner is not None:
+        _give(store, owner)
     text = config.render(root, store_id, plan.listen, plan.advertise)
     replace_file(plan.config, text.encode(), 0o644)
     return identity.fingerprint(store)
@@ -79,14 +76,21 @@ def _owner(user: str | None) -> pwd.struct_passwd | None:
     return owner
 
 
+def _make_config_folder(folder: Path) -> None:
+    """Before a store is made: it would be a pity to find out afterwards."""
+    try:
+        make_folders(folder, 0o755)
+    except OSError as error:
+        msg = f"{folder}: cannot be made: {error.strerror}"
+        raise UsageError(msg) from None
+    if not os.access(folder, os.W_OK):
+        msg = f"{folder}: cannot be written to by uid {os.geteuid()}; run this as root, or name a file with --config"
+        raise UsageError(msg)
+
+
 def _give(store: Store, owner: pwd.struct_passwd) -> None:
-    """Make a new store, all of it, its user's."""
-    for path in [store.root, *store.root.rglob("*")]:
-        os.chown(path, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
-
-
-def _unmake(store: Store) -> None:
-    """Take back a store that has just been made and holds nothing."""
-    shutil.rmtree(store.state, ignore_errors=True)
-    shutil.rmtree(store.partial, ignore_errors=True)
-    store.marker.unlink(missing_ok=True)
+    """Make a store, all of it, its user's. By descriptors: who owned an adopted one may still change paths in it."""
+    for _path, folders, files, descriptor in os.fwalk(store.root, follow_symlinks=False):
+        os.chown(descriptor, owner.pw_uid, owner.pw_gid)
+        for name in folders + files:
+            os.chown(name, owner.pw_uid, owner.pw_gid, dir_fd=descriptor, follow_symlinks=False)

@@ -8,19 +8,23 @@ STORE/SENDER/...    streams
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from fullsend_protocol.errors import ErrorCode, FullsendError, UsageError
-from fullsend_receiver.durable import replace_file, sync_folder
+from fullsend_receiver.durable import make_folders, replace_file, sync_folder
 
 _FORMAT: Final = 1
 _MARKER: Final = ".fullsend"
+#: What docs/format.md cuts names to.
+_NAME_MAX: Final = 255
 
 
 class StoreError(FullsendError):
@@ -70,29 +74,40 @@ class Store:
         return shutil.disk_usage(self.root).free
 
 
-def make_store(root: Path) -> tuple[Store, str]:
-    """Make a new store in an empty or missing folder; parents are made too.
+def make_store(root: Path, furnish: Callable[[Store], None]) -> tuple[Store, str]:
+    """Make a new store in an empty or missing folder; parents are made too. `furnish` puts in what is to be there
+    before it is a store.
 
-    Returns: the store, and the id in its marker. Raises: UsageError where something is there already.
+    Returns: the store, and the id in its marker. Raises: UsageError where something is there already, StoreError, and
+    whatever `furnish` does; nothing is left behind then, but the folder.
     """
     store = Store(root)
     if store.marker.exists():
         msg = f"{root}: is a store already; take it over with --adopt"
         raise UsageError(msg)
     try:
-        root.mkdir(mode=0o750, parents=True, exist_ok=True)
+        make_folders(root)
         if any(entry.name != "lost+found" for entry in root.iterdir()):
             msg = f"{root}: not empty and no store; choose an empty folder"
             raise UsageError(msg)
-        store.state.mkdir(mode=0o700)
-        store.partial.mkdir(mode=0o700)
-        store_id = secrets.token_hex(16)
-        # The marker comes last: a store with a marker is whole.
-        replace_file(store.marker, json.dumps({"format": _FORMAT, "id": store_id}).encode() + b"\n", 0o640)
-        sync_folder(root.parent)
+        store.state.mkdir(mode=0o700)  # of two at once, one gets further
     except OSError as error:
         msg = f"{root}: cannot make a store: {error}"
         raise StoreError(msg) from None
+    try:
+        store.partial.mkdir(mode=0o700)
+        furnish(store)
+        store_id = secrets.token_hex(16)
+        # The marker comes last: a store with a marker is whole.
+        replace_file(store.marker, json.dumps({"format": _FORMAT, "id": store_id}).encode() + b"\n", 0o640)
+    except BaseException as error:
+        shutil.rmtree(store.state, ignore_errors=True)
+        shutil.rmtree(store.partial, ignore_errors=True)
+        store.marker.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            msg = f"{root}: cannot make a store: {error}"
+            raise StoreError(msg) from None
+        raise
     return store, store_id
 
 
@@ -123,12 +138,12 @@ def open_store(root: Path, store_id: str) -> Store:
 
 
 def check_fitness(store: Store) -> None:
-    """Try what the promises rest on: rename, fsync of a folder, names that differ in case.
+    """Try what the promises rest on: rename, fsync of a folder, names of 255 bytes, and that differ in case.
 
     Raises: StoreError, saying what this file system does not do. Leaves nothing behind.
     """
-    probe = store.state / f"Probe-{secrets.token_hex(4)}"
-    renamed = probe.with_name(probe.name + ".renamed")
+    probe = store.state / f".Probe-{secrets.token_hex(4)}.tmp"  # a name that the next start removes
+    renamed = probe.with_name(probe.name.replace("Probe", "Renamed"))
     try:
         probe.write_bytes(b"probe")
         if probe.with_name(probe.name.swapcase()).exists():
@@ -136,6 +151,10 @@ def check_fitness(store: Store) -> None:
             raise StoreError(msg)
         probe.rename(renamed)
         sync_folder(store.state)
+        longest = os.pathconf(store.root, "PC_NAME_MAX")
+        if longest < _NAME_MAX:
+            msg = f"{store.root}: its file system has names of {longest} bytes, and {_NAME_MAX} are needed"
+            raise StoreError(msg)
         if not os.access(store.root, os.W_OK):
             msg = f"{store.root}: cannot be written to by uid {os.geteuid()}"
             raise StoreError(msg)
@@ -143,5 +162,7 @@ def check_fitness(store: Store) -> None:
         msg = f"{store.root}: not fit for a store: {error}"
         raise StoreError(msg) from None
     finally:
-        probe.unlink(missing_ok=True)
-        renamed.unlink(missing_ok=True)
+        # Not where a disk has gone: that must not hide what was found.
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+            renamed.unlink(missing_ok=True)

@@ -32,9 +32,10 @@ def watchdog_interval() -> float | None:
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
-        return int(os.environ["WATCHDOG_USEC"]) / 2e6
+        interval = int(os.environ["WATCHDOG_USEC"]) / 2e6
     except (KeyError, ValueError):
         return None
+    return interval if interval > 0 else None
 
 
 def listen_sockets() -> list[socket.socket]:

@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args = _parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what there is to say
         return end.code if isinstance(end.code, int) else Exit.USAGE
+    _occupy_standard_descriptors()
     from fullsend_sender.log import configure, log
 
     style = args.log_format or os.environ.get("FULLSEND_LOG_FORMAT")
@@ -41,13 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = args.run
     try:
         code = command(args)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: closed by whoever started us
+            sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read our output has enough of it. Nothing to say, but no success either. Python flushes stdout once
         # more at exit, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.FAILED
     except KeyboardInterrupt:  # outside of a running loop
+        log.error("interrupted by SIGINT")
         return Exit.INTERRUPTED
     except FullsendError as error:
         from fullsend_sender.outcome import exit_code
@@ -58,6 +61,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("%s: %s (--debug shows more)", type(error).__name__, error, exc_info=args.debug)
         return Exit.FAILED
     return code
+
+
+def _occupy_standard_descriptors() -> None:
+    """Open /dev/null where whoever started us closed 0, 1 or 2.
+
+    The next file or socket would get that number, and be written to as if it were stderr; uvloop aborts over it.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
 
 
 # --- the parser -----------------------------------------------------------------------------------------------------
@@ -177,8 +192,8 @@ def _join(args: argparse.Namespace) -> int:
 
 
 def _push(args: argparse.Namespace) -> int:
-    if sys.stdin.isatty():
-        raise UsageError("stdin is a terminal: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("stdin is no pipe: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
     settings, endpoint, identity = _setup(args)
     import json
 
@@ -234,8 +249,8 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _cat(args: argparse.Namespace) -> int:
-    if sys.stdout.isatty():
-        raise UsageError("stdout is a terminal: a send stream is binary; pipe it into `zfs receive` or a file")
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("stdout is no pipe: a send stream is binary; pipe it into `zfs receive` or a file")
     _settings, endpoint, identity = _setup(args)
     from fullsend_sender.cat import cat
     from fullsend_sender.link import connect

@@ -20,8 +20,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fullsend_protocol import __version__, limits, messages
-from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, ConnectionEnded, Heartbeat, Role
-from fullsend_protocol.errors import ErrorCode, FullsendError, PeerError, RemoteProtocolError, Unreachable
+from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, Heartbeat, Role
+from fullsend_protocol.errors import (
+    ErrorCode,
+    FullsendError,
+    PeerError,
+    ProtocolError,
+    RemoteProtocolError,
+    Unreachable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -36,6 +43,9 @@ READ_SIZE: Final = 256 << 10
 #: Bytes of a chunk handed to TLS at a time: it copies and encrypts what it is given at once, so a whole chunk would
 #: stand three times in memory.
 WRITE_SIZE: Final = 256 << 10
+
+#: Characters of a message's text, as fullsend_protocol.messages bounds them.
+TEXT_MAX: Final = 4096
 
 _M = TypeVar("_M", bound=messages.ReceiverMessage)
 
@@ -159,8 +169,6 @@ class Link:
                     self.peer_busy = busy
                 case messages.Error(code=code, message=message):
                     raise PeerError(code, f"{self.endpoint.name}: {message}")
-                case ConnectionEnded():
-                    raise self._lost(None)
                 case Chunk() | ChunkArriving():
                     return event
                 case _ if event is NEED_DATA:
@@ -233,6 +241,12 @@ class Link:
 
     # --- the end -------------------------------------------------------------------------------------------
 
+    async def complain(self, error: ProtocolError) -> None:
+        """Tell the receiver which rule was broken, for its log; as far as that is still possible. Raises nothing."""
+        with contextlib.suppress(FullsendError, TimeoutError):
+            async with asyncio.timeout(self._timeouts.linger):
+                await self.send(messages.Error(code=error.code, message=str(error)[:TEXT_MAX]))
+
     async def close(self) -> None:
         """End the connection: what was sent is flushed, politely if the connection is still good. Raises nothing."""
         if self._heart is not None:
@@ -278,6 +292,9 @@ async def connect(
         await link.send(messages.SenderHello(program=PROGRAM, version=limits.PROTOCOL_VERSION))
         link.start_heart()
         yield link, hello.sender
+    except ProtocolError as error:
+        await link.complain(error)
+        raise
     finally:
         await link.close()
 

@@ -28,13 +28,16 @@ class _Waiter:
     def __init__(self, fd: int, events: int) -> None:
         self._wake_read, self._wake_write = os.pipe()
         self._stopped = False
+        # poll(2) would wait forever for a pipe's wrong end.
+        wrong = os.O_WRONLY if events == select.POLLIN else os.O_RDONLY
+        self.wrong_end = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == wrong
         self._poll = select.poll()
         self._poll.register(fd, events)
         self._poll.register(self._wake_read, select.POLLIN)
 
     def wait(self) -> None:
         """Return when the descriptor is ready, or has failed: using it tells. Raises: Stopped."""
-        if not self._stopped:
+        if not self._stopped and not self.wrong_end:
             self._poll.poll()
         if self._stopped:
             raise Stopped
@@ -90,7 +93,7 @@ class Sink:
         self._own: int | None = None
         self._piece = PIPE_SIZE
         mode = os.fstat(fd).st_mode
-        if stat.S_ISFIFO(mode):
+        if stat.S_ISFIFO(mode) and not self._waiter.wrong_end:
             _enlarge(fd)
             # A ready pipe may have room for one page only, and a larger write would block beyond the reach of `stop`.
             # O_NONBLOCK on the descriptor itself would reach everybody who shares it; opened anew it is ours alone.

@@ -1,6 +1,6 @@
 """How a transfer is going: one live line on a terminal, a log line now and then off it, or nothing.
 
-`Progress` counts and computes; the time is passed in. `Reporter` has the clock and the terminal.
+`Progress` counts and computes; the time is passed in. `reporting` has the clock and the terminal.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Progress:
         return now - self._started
 
     def fields(self, now: float, wall: float) -> list[str]:
-        """Return what there is to say, in order of weight. `now` as ever; `wall`: seconds since the epoch."""
+        """Return what there is to say, in the order of the line. `now` as ever; `wall`: seconds since the epoch."""
         self._samples.append((now, self.raw))
         while len(self._samples) > 2 and self._samples[1][0] <= now - _WINDOW:  # noqa: PLR2004 - two make a rate
             self._samples.popleft()
@@ -60,18 +60,18 @@ class Progress:
         fields = [
             format_size(self.raw),
             format_duration(self.elapsed(now)),
-            f"[{format_size(current)}/s]",
-            f"[{format_size(average)}/s avg]",
+            f"[{_rate(current)}]",
+            f"[{_rate(average)} avg]",
         ]
         if self.wire:
-            fields.append(f"ratio {self.raw / self.wire:.2f}")
+            fields.append(f"{self.raw / self.wire:.2f}x")
         if self._size:
             # An estimate is one: `zfs send -nP` is off by a little, and --size by what the user typed.
             fields.append(f"{min(99, 100 * self.raw // self._size)}%")
             if average and self.raw < self._size:
                 left = (self._size - self.raw) / average
                 end = time.strftime("%H:%M:%S", time.localtime(wall + left))
-                fields += [f"ETA {format_duration(left)}", f"({end})"]
+                fields.append(f"ETA {format_duration(left)} ({end})")
         return fields
 
     def line(self, now: float, wall: float, columns: int) -> str:
@@ -104,8 +104,9 @@ async def reporting(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if live:
-            stream.write(CLEAR)
-            stream.flush()
+            with contextlib.suppress(OSError):  # a terminal that has gone is no failure of the transfer
+                stream.write(CLEAR)
+                stream.flush()
 
 
 async def _draw(progress: Progress, stream: TextIO) -> None:
@@ -120,6 +121,12 @@ async def _note(progress: Progress) -> None:
     while True:
         await asyncio.sleep(_LOG_EVERY)
         _log.info("%s", " ".join(progress.fields(time.monotonic(), time.time())))
+
+
+def _rate(rate: float) -> str:
+    """Return bytes a second in three digits, so that the whole line fits into 80 columns: `201 MiB/s`."""
+    number, unit = format_size(rate).split()
+    return f"{float(number):.0f} {unit}/s" if len(number) > len("99.9") else f"{number} {unit}/s"
 
 
 def _columns(stream: TextIO) -> int:

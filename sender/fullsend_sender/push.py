@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol import messages
 from fullsend_protocol.errors import FullsendError, StreamError, Unreachable
-from fullsend_sender.link import PATIENCE, Endpoint, Link, Timeouts, connect
+from fullsend_sender.link import PATIENCE, TEXT_MAX, Endpoint, Link, Timeouts, connect
 from fullsend_sender.pipeline import Opened, Pipeline, Verdict
 from fullsend_sender.pipes import Source, Stopped
 from fullsend_sender.progress import Progress, reporting
@@ -129,22 +129,22 @@ async def _transfer(link: Link, pipeline: Pipeline, progress: Progress, timeouts
     answer = asyncio.create_task(_take_acks(link), name="acknowledgements")
     try:
         await asyncio.wait([sending, answer], return_when=asyncio.FIRST_COMPLETED)
-        if not sending.done():
-            # The receiver's last word came first: a refusal, as nothing else is legal while chunks flow.
-            raise link.unexpected(await answer)
-        try:
-            verdict = await sending
-        except Unreachable:
-            # The wire broke under us while sending. If the receiver said why before, that is the better error.
-            with contextlib.suppress(TimeoutError, Unreachable):
-                async with asyncio.timeout(timeouts.linger):
-                    await answer
-            raise
-        except StreamError:
+        failure = sending.exception() if sending.done() else None
+        if isinstance(failure, StreamError):
             # It has been told to stop, and makes what arrived durable; whatever it answers, this is our error.
             with contextlib.suppress(FullsendError):
                 await answer
-            raise
+            raise failure
+        if failure is not None:
+            # The connection ended under us while we were sending. If the receiver said why, that is the better error.
+            with contextlib.suppress(TimeoutError, Unreachable):
+                async with asyncio.timeout(timeouts.linger):
+                    await answer
+            raise failure
+        if not sending.done():
+            # The receiver's last word came first: a refusal, as nothing else is legal while chunks flow.
+            raise link.unexpected(await answer)
+        verdict = sending.result()
         committed = await answer
     finally:
         for task in (sending, answer):
@@ -163,7 +163,7 @@ async def _send_all(link: Link, pipeline: Pipeline, progress: Progress) -> Verdi
             wire = await link.send_chunk(chunk)
             progress.add(chunk.raw_length, wire)
     except StreamError as error:
-        await link.send(messages.Stop(reason=str(error)[:4096]))
+        await link.send(messages.Stop(reason=str(error)[:TEXT_MAX]))
         raise
     verdict = pipeline.verdict
     await link.send(messages.Finish(raw_bytes=verdict.raw_bytes, segments=verdict.segments))

@@ -10,10 +10,11 @@ import hashlib
 import re
 from typing import Final
 
-from fullsend_protocol import manifest, messages
-from fullsend_protocol.connection import Chunk, Heartbeat, Role
 from tests import streams
 from tests.protocol.helpers import Pair, section
+
+from fullsend_protocol import manifest, messages
+from fullsend_protocol.connection import Chunk, Heartbeat, Role
 
 #: BEGIN and END, nothing between: 624 bytes.
 RAW: Final = streams.substream()

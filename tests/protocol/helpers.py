@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from tests.streams import ROOT
+
 from fullsend_protocol import manifest, messages
 from fullsend_protocol.connection import NEED_DATA, Chunk, Connection, Event, Role
 from fullsend_protocol.errors import ErrorCode
-from tests.streams import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,26 +10,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from fullsend_protocol import limits, manifest, messages
-from fullsend_protocol.connection import (
-    NEED_DATA,
-    TRANSITIONS,
-    Chunk,
-    ChunkArriving,
-    Connection,
-    ConnectionEnded,
-    Heartbeat,
-    Role,
-    State,
-)
-from fullsend_protocol.errors import (
-    ConnectionLost,
-    ErrorCode,
-    LocalProtocolError,
-    RemoteProtocolError,
-)
-from fullsend_protocol.frames import FrameHeader, FrameType
 from tests.protocol import exchange
 from tests.protocol.helpers import (
     ACCEPT,
@@ -54,6 +34,26 @@ from tests.protocol.helpers import (
     tables,
     try_decoder,
 )
+
+from fullsend_protocol import limits, manifest, messages
+from fullsend_protocol.connection import (
+    NEED_DATA,
+    TRANSITIONS,
+    Chunk,
+    ChunkArriving,
+    Connection,
+    ConnectionEnded,
+    Heartbeat,
+    Role,
+    State,
+)
+from fullsend_protocol.errors import (
+    ConnectionLost,
+    ErrorCode,
+    LocalProtocolError,
+    RemoteProtocolError,
+)
+from fullsend_protocol.frames import FrameHeader, FrameType
 
 SENDER, RECEIVER = Role.SENDER, Role.RECEIVER
 
@@ -209,11 +209,10 @@ def test_stranger_may_not_pass_for_a_sender_and_is_told_what_to_do() -> None:
 
 
 def test_document_has_the_state_table_as_it_is() -> None:
-    (table,) = tables(section("Who may say what when"))
-    said = {
-        (State[row["state"]], Role(row["who"]), row["says"].strip("`")): State[row["then"]] for row in table
-    }
+    table, states = tables(section("Who may say what when"))
+    said = {(State[row["state"]], Role(row["who"]), row["says"].strip("`")): State[row["then"]] for row in table}
     assert said == TRANSITIONS
+    assert [row["state"] for row in states] == [state.name for state in State]
 
 
 # --- a conversation --------------------------------------------------------------------------------------------
@@ -668,16 +667,14 @@ def test_any_input_in_any_state_is_an_event_or_a_wish_for_more_or_the_peers_faul
     state: State, role: Role, received: list[bytes]
 ) -> None:
     connection = pair_in(state).side(role)
-    failed = False
+    failed, said = False, ""
     for data in received:
         connection.receive_data(data)
         for _ in range(1000):
             try:
                 event = connection.next_event()
             except RemoteProtocolError as error:
-                assert connection.state is State.FAILED
-                assert str(error).isprintable()
-                failed = True
+                failed, said = True, str(error)
                 break
             assert not failed
             assert connection.state is not State.FAILED
@@ -685,6 +682,8 @@ def test_any_input_in_any_state_is_an_event_or_a_wish_for_more_or_the_peers_faul
                 break
         else:
             pytest.fail("a thousand events out of 5 inputs")
+        assert said.isprintable()
+        assert failed == (connection.state is State.FAILED)
 
 
 @given(st.data())

@@ -6,11 +6,11 @@ import zlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.protocol.helpers import section, tables, try_decoder
 
 from fullsend_protocol import limits
 from fullsend_protocol.errors import LocalProtocolError, RemoteProtocolError
 from fullsend_protocol.frames import HEADER_SIZE, FrameHeader, FrameReader, FrameType
-from tests.protocol.helpers import section, tables, try_decoder
 
 #: What stands on the wire; a change here is a change of the protocol.
 GOLDEN = [
@@ -24,7 +24,7 @@ GOLDEN = [
 ]
 
 
-def header_bytes(
+def header_bytes(  # noqa: PLR0917 - as they stand on the wire
     kind: int = 1, flags: int = 0, reserved: int = 0, payload: int = 0, offset: int = 0, raw: int = 0
 ) -> bytes:
     """A header with a right CRC, whatever it says."""
@@ -52,7 +52,9 @@ def test_header_is_these_bytes_and_these_bytes_are_the_header(header: FrameHeade
 
 
 def test_document_shows_the_golden_headers() -> None:
-    shown = [row["bytes"].strip("`") for table in tables(section("The frame header")) for row in table if "bytes" in row]
+    shown = [
+        row["bytes"].strip("`") for table in tables(section("The frame header")) for row in table if "bytes" in row
+    ]
     assert shown == [golden for _, golden in GOLDEN]
 
 
@@ -76,7 +78,9 @@ def test_frames_are_read_alike_whole_byte_by_byte_and_with_others_behind() -> No
     st.lists(
         st.one_of(
             st.builds(lambda payload: (FrameHeader(FrameType.CONTROL, len(payload)), payload), st.binary(max_size=200)),
-            st.builds(lambda payload: (FrameHeader(FrameType.HEARTBEAT, len(payload)), payload), st.binary(max_size=64)),
+            st.builds(
+                lambda payload: (FrameHeader(FrameType.HEARTBEAT, len(payload)), payload), st.binary(max_size=64)
+            ),
             st.builds(
                 lambda offset, raw, payload: (FrameHeader(FrameType.CHUNK, len(payload), offset, raw), payload),
                 st.integers(0, (1 << 63) - 1),
@@ -208,5 +212,5 @@ def test_reader_is_inside_a_frame_until_its_payload_has_been_taken() -> None:
     assert reader.inside_frame
     assert reader.header() is not None
     assert reader.inside_frame
-    assert reader.payload() == b""
+    assert reader.payload() == bytearray()
     assert not reader.inside_frame

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import struct
+from collections.abc import Callable, Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import streams
+from tests.streams import Genuine, NvValue, each, native, whole, xdr
 
 from fullsend_protocol import nvlist
 from fullsend_protocol.errors import DamagedStream
 from fullsend_protocol.records import Walker
-from tests import streams
-from tests.streams import Genuine, NvValue, each, native, whole, xdr
+
+Pack = Callable[[Mapping[str, NvValue]], bytes]
 
 LEAVES = st.one_of(
     st.just(value=True),  # a boolean pair is there, or it is not
@@ -51,37 +55,30 @@ def test_these_bytes_are_this_list(packed: bytes) -> None:
 
 @pytest.mark.parametrize("pack", [native, xdr])
 @given(said=NVLISTS)
-def test_list_comes_out_as_it_went_in(pack: object, said: dict[str, NvValue]) -> None:
-    assert callable(pack)
+def test_list_comes_out_as_it_went_in(pack: Pack, said: dict[str, NvValue]) -> None:
     assert nvlist.decode(pack(said)) == said
     assert nvlist.decode(bytearray(pack(said))) == said
 
 
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_list_or_damage(data: bytes) -> None:
-    try:
+    with contextlib.suppress(DamagedStream):
         nvlist.decode(data)
-    except DamagedStream as error:
-        assert str(error).isprintable()
 
 
 @pytest.mark.parametrize("pack", [native, xdr])
 @given(said=NVLISTS, data=st.data())
-def test_damaged_list_is_a_list_or_damage(pack: object, said: dict[str, NvValue], data: st.DataObject) -> None:
-    assert callable(pack)
+def test_damaged_list_is_a_list_or_damage(pack: Pack, said: dict[str, NvValue], data: st.DataObject) -> None:
     packed = bytearray(pack(said))
     for _ in range(data.draw(st.integers(1, 3))):
         packed[data.draw(st.integers(0, len(packed) - 1))] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(DamagedStream):
         nvlist.decode(packed)
-    except DamagedStream:
-        pass
 
 
 @pytest.mark.parametrize("pack", [native, xdr])
 @given(said=NVLISTS.filter(bool), data=st.data())
-def test_list_that_ends_early_is_damage(pack: object, said: dict[str, NvValue], data: st.DataObject) -> None:
-    assert callable(pack)
+def test_list_that_ends_early_is_damage(pack: Pack, said: dict[str, NvValue], data: st.DataObject) -> None:
     packed = pack(said)
     with pytest.raises(DamagedStream):
         nvlist.decode(packed[: data.draw(st.integers(1, len(packed) - 1))])
@@ -136,8 +133,7 @@ def test_text_that_is_not_utf8_does_not_make_a_backup_impossible() -> None:
 
 
 @pytest.mark.parametrize("pack", [native, xdr])
-def test_nesting_is_bounded(pack: object) -> None:
-    assert callable(pack)
+def test_nesting_is_bounded(pack: Pack) -> None:
     said: dict[str, NvValue] = {}
     for _ in range(16):
         said = {"x": said}

@@ -10,7 +10,8 @@ import tempfile
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.zfs import pools, programs
+from tests import programs
+from tests.zfs import pools
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,13 +59,8 @@ def other_pool(make_pool: Callable[[], pools.Pool]) -> pools.Pool:
 @pytest.fixture
 def receiver(tmp_path: pathlib.Path) -> Iterator[programs.Receiver]:
     """A daemon that serves a new store on loopback."""
-    daemon = programs.Receiver(tmp_path / "receiver")
-    daemon.init()
-    try:
-        daemon.start()
+    with programs.serving(tmp_path / "receiver") as daemon:
         yield daemon
-    finally:
-        daemon.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,139 @@
+"""What is sent: synthetic streams that are valid send streams, the same bytes on every machine.
+
+The payload is drawn once, as a pool of 64 MiB, and repeated: no window that zstd uses at level 3 (2 MiB), and none
+that a chunk allows (4 MiB), reaches from one round to the next, so nothing is gained by the repetition. A block is
+text, rows of a binary table, or random bytes (photos, films, what is encrypted), in such shares that zstd -3 makes the
+whole 2.5 times smaller, as fast as it does with programs and source code. All records are what a real `zfs send`
+writes, but for the running Fletcher-4, which is zero: nothing between `zfs send` and `zfs receive` sums it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MIB: Final = 1 << 20
+POOL: Final = 64 * MIB
+
+#: The usual record of a file system, and that of an old zvol or a database.
+LARGE_RECORD: Final = 128 << 10
+SMALL_RECORD: Final = 8 << 10
+
+_BLOCK: Final = 128 << 10
+_HEADER: Final = 312
+_MAGIC: Final = 0x2F5BACBAC
+_GUID: Final = 0x66756C6C73656E64
+_CREATED: Final = 1_795_417_089
+#: One object (file) of the stream has this much payload.
+_OBJECT: Final = 8 * MIB
+_BONUS: Final = bytes(168)
+#: What is written at a time.
+_BATCH: Final = 8 * MIB
+
+
+def mixed_pool() -> bytes:
+    """Draw a pool that zstd -3 makes about 2.5 times smaller."""
+    rng = random.Random("fullsend bench")
+    phrases = _phrases(rng)
+    weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(phrases))))
+    blocks = []
+    for number in range(POOL // _BLOCK):
+        match number * 7 % 20:  # 20 and the number of blocks share no odd factor, so the kinds alternate evenly
+            case 0 | 1 | 2:
+                block = rng.randbytes(_BLOCK)
+            case 3 | 4 | 5 | 6 | 7 | 8:
+                block = _table(rng)
+            case _:
+                block = _text(rng, phrases, weights)
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def random_pool() -> bytes:
+    """Draw a pool that does not compress."""
+    return random.Random("fullsend bench, random").randbytes(POOL)
+
+
+def write_stream(path: Path, pool: bytes, size: int, record: int, *, snapshot: str) -> None:
+    """Write a full send stream of about `size` bytes whose WRITE records carry `record` bytes of the pool each."""
+    with path.open("wb") as file:
+        batch = bytearray()
+        for piece in _records(pool, size, record, snapshot):
+            batch += piece
+            if len(batch) >= _BATCH:
+                file.write(batch)
+                batch.clear()
+        file.write(batch)
+
+
+def _records(pool: bytes, size: int, record: int, snapshot: str) -> Iterator[bytes]:
+    yield _begin(f"bench/data@{snapshot}")
+    written, at = 0, 0
+    for number in itertools.count(2):
+        if written >= size:
+            break
+        yield _record(1, {8: ("Q", number), 16: ("II", 19, 44), 24: ("II", record, len(_BONUS))}) + _BONUS
+        for offset in range(0, _OBJECT, record):
+            if written >= size:
+                break
+            head = _record(3, {8: ("Q", number), 16: ("Q", 19), 24: ("QQ", offset, record)})
+            yield head
+            yield pool[at : at + record]
+            at = (at + record) % len(pool)
+            written += _HEADER + record
+        # What follows a file's last block in a real stream.
+        yield _record(4, {8: ("Q", number), 16: ("QQ", _OBJECT, (1 << 64) - 1)})
+    yield _record(5, {40: ("Q", _GUID)})
+
+
+def _begin(name: str) -> bytes:
+    features = 1 << 2  # SA_SPILL, as in nearly every stream
+    return _record(
+        0, {8: ("QQQII", _MAGIC, 1 | features << 2, _CREATED, 2, 0), 40: ("QQ", _GUID, 0), 56: ("256s", name.encode())}
+    )
+
+
+def _record(kind: int, fields: dict[int, tuple[object, ...]]) -> bytes:
+    """Return a record header. `fields`: offset in it -> (struct format, values)."""
+    head = bytearray(_HEADER)
+    struct.pack_into("<I", head, 0, kind)
+    for at, (layout, *values) in fields.items():
+        struct.pack_into(f"<{layout}", head, at, *values)
+    return bytes(head)
+
+
+# --- payload ---------------------------------------------------------------------------------------------------
+
+
+def _phrases(rng: random.Random) -> list[str]:
+    """Return 30,000 phrases of one to twelve words, the frequent words short: language repeats more than its words."""
+    letters = "etaoinshrdlucmfwypvbgkjqxz"
+    by_letter = range(len(letters), 0, -1)
+    words = ["".join(rng.choices(letters, by_letter, k=2 + rng.randrange(3 + rank // 2500))) for rank in range(20_000)]
+    by_word = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(words))))
+    return [" ".join(rng.choices(words, cum_weights=by_word, k=1 + rng.randrange(12))) for _ in range(30_000)]
+
+
+def _text(rng: random.Random, phrases: list[str], weights: list[float]) -> bytes:
+    """Lines of phrases by Zipf's law."""
+    chosen = rng.choices(phrases, cum_weights=weights, k=_BLOCK // 16)
+    lines = (" ".join(chosen[start : start + 2]) for start in range(0, len(chosen), 2))
+    return "\n".join(lines).encode()[:_BLOCK].ljust(_BLOCK, b"\n")
+
+
+def _table(rng: random.Random) -> bytes:
+    """Rows as a database keeps them: a key that grows, a time, small numbers, a measured value, padding."""
+    row = struct.Struct("<IQHHd8x")
+    key, at = rng.randrange(1 << 24), rng.randrange(1 << 40)
+    rows = []
+    for _ in range(_BLOCK // row.size):
+        key += 1
+        at += rng.randrange(1 << 16)
+        rows.append(row.pack(key, at, rng.randrange(12), rng.randrange(300), rng.randrange(1 << 20) / 64))
+    return b"".join(rows)

@@ -1,0 +1,71 @@
+"""The programs of the peers: found, or installed by apt where we are root, or named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from bench.measure import BenchError
+
+#: Debian's package by program.
+_PACKAGES: Final = {
+    "mbuffer": "mbuffer",
+    "nc": "netcat-openbsd",
+    "sshd": "openssh-server",
+    "ssh": "openssh-client",
+    "openssl": "openssl",
+    "zstd": "zstd",
+    "cat": "coreutils",
+    "bash": "bash",
+}
+
+
+def need() -> None:
+    """See to it that all programs are there, and are those that we mean. Raises: BenchError, naming what lacks."""
+    lacking = sorted({package for program, package in _PACKAGES.items() if not find(program)})
+    if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
+        # An ssh server's package starts it, and at every boot from then on. A benchmark must not open a port for that;
+        # where nothing starts services (a container, CI), it is only a file.
+        if "openssh-server" in lacking and Path("/run/systemd/system").exists():
+            msg = (
+                "this machine lacks sshd. Its package would also start an ssh server, so please decide yourself:"
+                " apt-get install openssh-server (the benchmark runs its own, on a private port)"
+            )
+            raise BenchError(msg)
+        for argv in (
+            ["apt-get", "update", "-q"],
+            ["apt-get", "install", "-q", "-y", "--no-install-recommends", *lacking],
+        ):
+            environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+            subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment, check=True)
+        lacking = sorted({package for program, package in _PACKAGES.items() if not find(program)})
+    if lacking:
+        msg = f"this machine lacks: {' '.join(lacking)} (Debian's names); please install them"
+        raise BenchError(msg)
+    if "OpenBSD netcat" not in _says(["nc", "-h"]):
+        msg = "nc is not OpenBSD's netcat (Debian: netcat-openbsd), whose options are meant here"
+        raise BenchError(msg)
+
+
+def find(program: str) -> str:
+    """Return the path of a program, "" where there is none. sshd wants to be called by its whole path."""
+    path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return shutil.which(program, path=path) or ""
+
+
+def versions() -> dict[str, str]:
+    """Return what the programs say they are."""
+    return {
+        "zstd": _says(["zstd", "-V"]).partition(" v")[2].partition(",")[0],
+        "ssh": _says(["ssh", "-V"]).partition(",")[0],
+        "nc": _says(["nc", "-h"]).partition("\n")[0],
+        "mbuffer": _says(["mbuffer", "-V"]).partition("\n")[0].removeprefix("mbuffer version "),
+    }
+
+
+def _says(argv: list[str]) -> str:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    return (done.stdout + done.stderr).decode(errors="replace").strip()

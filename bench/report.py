@@ -1,0 +1,224 @@
+"""The tables: on stdout, and between two markers in docs/performance.md."""
+
+from __future__ import annotations
+
+import os
+import platform
+import ssl
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+from bench.data import MIB
+from bench.measure import STORAGE, ZFS_HOST, BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.measure import Run
+    from bench.stages import Stage, WalkerSpeed
+
+BEGIN: Final = "<!-- measured: begin (written by `make bench`, not by hand) -->"
+END: Final = "<!-- measured: end -->"
+
+_GIB: Final = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One thing that was done, in each repetition once. `raw`: bytes of raw stream."""
+
+    name: str
+    raw: int
+    runs: list[Run] = field(default_factory=list)
+
+    def seconds(self) -> float:
+        return statistics.median(run.seconds for run in self.runs)
+
+    def cpu(self, end: str) -> float:
+        return statistics.median((run.zfs_host if end == ZFS_HOST else run.storage).cpu for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A promise, and what was measured of it: one figure for each repetition."""
+
+    text: str
+    bound: float | None  # None: no promise, for comparison
+    figures: Sequence[float]
+    unit: str = ""
+    at_least: bool = True
+
+    @property
+    def figure(self) -> float:
+        """The median for a ratio, which noise moves both ways; the worst for a limit."""
+        return statistics.median(self.figures) if self.at_least else max(self.figures)
+
+    @property
+    def verdict(self) -> str:
+        if self.bound is None:
+            return ""
+        return "met" if (self.figure >= self.bound if self.at_least else self.figure <= self.bound) else "**not met**"
+
+
+@dataclass
+class Results:
+    """All that one run of the benchmark found."""
+
+    size: int
+    repetitions: int
+    place: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
+    budgets: list[Budget] = field(default_factory=list)
+    stages: list[Stage] = field(default_factory=list)
+    walkers: list[WalkerSpeed] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, key: str, name: str, raw: int, run: Run) -> None:
+        self.rows.setdefault(key, Row(name, raw)).runs.append(run)
+
+    def ratio(self, text: str, bound: float | None, peer: str, ours: str) -> None:
+        """Note how much faster `ours` is than `peer`, repetition by repetition."""
+        pairs = zip(self.rows[peer].runs, self.rows[ours].runs, strict=True)
+        self.budgets.append(Budget(text, bound, [theirs.seconds / our.seconds for theirs, our in pairs]))
+
+
+# --- text ------------------------------------------------------------------------------------------------------
+
+
+def render(results: Results) -> str:
+    """Return the tables as Markdown that reads well on a terminal too."""
+    parts = [_list(results.facts)]
+    if results.rows:
+        parts += ["### Transfers", _transfers(results)]
+    if results.budgets:
+        parts += ["### Budgets", _budgets(results.budgets)]
+    if results.stages:
+        parts += ["### CPU seconds by stage, for each GiB of a compressible stream", _stages(results)]
+    if results.walkers:
+        parts += ["### The walker by itself", _walkers(results.walkers)]
+    if results.notes:
+        parts += ["\n".join(f"- {note}" for note in results.notes)]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(path: Path, text: str) -> None:
+    """Put the text between the markers of a document. Raises: BenchError where it has none."""
+    document = path.read_text(encoding="utf-8")
+    head, begin, rest = document.partition(BEGIN)
+    _old, end, tail = rest.partition(END)
+    if not begin or not end:
+        msg = f"{path} has no place for the results: {BEGIN} ... {END}"
+        raise BenchError(msg)
+    path.write_text(f"{head}{begin}\n\n{text}\n{end}{tail}", encoding="utf-8")
+
+
+def machine(programs: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Say what was measured on; no names of hosts, users or folders."""
+    model = "unknown"
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+            break
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB
+    kernel = ".".join(platform.release().split("-")[0].split(".")[:3])
+    zstd = ".".join(map(str, zstandard.ZSTD_VERSION))
+    return [
+        ("machine", f"{len(os.sched_getaffinity(0))} cores of {model}, {memory:.0f} GiB, {platform.system()} {kernel}"),
+        ("fullsend with", f"Python {platform.python_version()}, {ssl.OPENSSL_VERSION}, zstd {zstd} (python-zstandard)"),
+        (
+            "peers",
+            ", ".join([f"zstd {programs['zstd']}", programs["ssh"], programs["nc"], f"mbuffer {programs['mbuffer']}"]),
+        ),
+    ]
+
+
+def load() -> str:
+    """Return the load averages now."""
+    return " ".join(f"{value:.2f}" for value in os.getloadavg())
+
+
+def _list(facts: Sequence[tuple[str, str]]) -> str:
+    return "\n".join(f"- {name}: {value}" for name, value in facts)
+
+
+def _transfers(results: Results) -> str:
+    titles = ["", "seconds", "min - max", "MB/s", "CPU s (1)", "CPU s (2)", "MiB (1)", "MiB (2)", "wire MB", "others"]
+    rows = []
+    for row in results.rows.values():
+        runs = row.runs
+        rows.append(
+            [
+                row.name,
+                f"{row.seconds():.2f}",
+                _spread([run.seconds for run in runs]),
+                f"{row.raw / row.seconds() / 1e6:.0f}",
+                f"{row.cpu(ZFS_HOST):.2f}",
+                f"{row.cpu(STORAGE):.2f}",
+                f"{max(run.zfs_host.peak for run in runs) / MIB:.0f}",
+                f"{max(run.storage.peak for run in runs) / MIB:.0f}",
+                f"{statistics.median(run.wire for run in runs) / 1e6:.0f}",
+                f"{max(run.others for run in runs):.2f}",
+            ]
+        )
+    legend = (
+        f"Medians. MB: a million bytes, of the raw stream or on the wire. (1) {ZFS_HOST}, (2) {STORAGE}. MiB: peak of"
+        " memory in any repetition. others: CPU seconds that went to neither end, in the worst repetition."
+    )
+    return f"{_table(titles, rows)}\n\n{legend}"
+
+
+def _budgets(budgets: Sequence[Budget]) -> str:
+    rows = []
+    for budget in budgets:
+        sign = ">=" if budget.at_least else "<="
+        digits = 2 if budget.figure < 10 else 0
+        rows.append(
+            [
+                budget.text,
+                "" if budget.bound is None else f"{sign} {budget.bound:.{digits}f}{budget.unit}",
+                f"{budget.figure:.{digits}f}{budget.unit}",
+                _spread(budget.figures, digits),
+                budget.verdict,
+            ]
+        )
+    return _table(["", "budget", "measured", "min - max", "verdict"], rows)
+
+
+def _stages(results: Results) -> str:
+    rows = []
+    for end in (ZFS_HOST, STORAGE):
+        stages = [stage for stage in results.stages if stage.end == end]
+        rows += [[f"{end}: {stage.name}", f"{stage.seconds:.2f}"] for stage in stages]
+        rows.append([f"{end}: sum of these", f"{sum(stage.seconds for stage in stages):.2f}"])
+        if "push" in results.rows:
+            row = results.rows["push"]
+            rows.append([f"{end}: a push as a whole", f"{row.cpu(end) * _GIB / row.raw:.2f}"])
+    return _table(["", "CPU s"], rows)
+
+
+def _walkers(walkers: Sequence[WalkerSpeed]) -> str:
+    rows = [
+        [f"{each.record >> 10} KiB", f"{each.records_per_second:,.0f}", f"{each.bytes_per_second / 1e6:,.0f}"]
+        for each in walkers
+    ]
+    return _table(["records of", "records/s", "MB/s"], rows)
+
+
+def _spread(figures: Sequence[float], digits: int = 2) -> str:
+    return f"{min(figures):.{digits}f} - {max(figures):.{digits}f}" if len(figures) > 1 else ""
+
+
+def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that is aligned as text too: the first column to the left, all others to the right."""
+    widths = [max(len(line[index]) for line in [titles, *rows]) for index in range(len(titles))]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return f"| {' | '.join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])} |"
+
+    rule = ["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]
+    return "\n".join([line(titles), f"|{'|'.join(rule)}|", *map(line, rows)])

@@ -1,0 +1,179 @@
+"""Both programs as users run them: the daemon and the command, each its own process, on loopback."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+#: Seconds for one run of a program; a hang ends here. The processor may be an emulated one, where imports alone take
+#: seconds.
+PATIENCE: Final = 300
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def run(module: str, *arguments: str, env: Mapping[str, str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """`python -m MODULE ARGUMENTS` to its end; the exit code is the caller's to judge."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        input=stdin,
+        capture_output=True,
+        check=False,
+        env={**os.environ, **env},
+        timeout=PATIENCE,
+    )
+
+
+def good(done: subprocess.CompletedProcess[bytes]) -> bytes:
+    """Its stdout, if it succeeded."""
+    assert done.returncode == 0, f"{done.args}: exit {done.returncode}\n{done.stderr.decode(errors='replace')}"
+    return bytes(done.stdout)
+
+
+def rows(output: bytes) -> list[dict[str, Any]]:
+    """What a command printed with --json: one object a line."""
+    return [json.loads(line) for line in output.splitlines()]
+
+
+@dataclass
+class Receiver:
+    """A store and its daemon."""
+
+    folder: Path
+    port: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "store"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"FULLSENDD_CONFIG": str(self.folder / "receiver.toml")}
+
+    @property
+    def log(self) -> Path:
+        """What the daemon said."""
+        return self.folder / "serve.log"
+
+    def fullsendd(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        return run("fullsend_receiver", *arguments, env=self.env)
+
+    def init(self, **settings: object) -> None:
+        """A new store. `settings` go into receiver.toml: numbers, or text."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        good(self.fullsendd("init", "--store", str(self.store), "--listen", f"127.0.0.1:{self.port}"))
+        with (self.folder / "receiver.toml").open("a", encoding="utf-8") as file:
+            file.writelines(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in settings.items())
+
+    def start(self, *command: str, **env: str) -> None:
+        """Serve, and return once the daemon says that it is ready. `command`: run it by another one."""
+        # Not in tmp_path: the name of a Unix socket is short.
+        notify = Path(tempfile.mkdtemp(prefix="fullsend-"), "notify")
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
+                ready.bind(str(notify))
+                ready.settimeout(1)
+                self.process = subprocess.Popen(
+                    command or [sys.executable, "-m", "fullsend_receiver", "serve"],
+                    stdout=log,
+                    stderr=log,
+                    env={**os.environ, **self.env, "NOTIFY_SOCKET": str(notify), **env},
+                )
+                for _second in range(PATIENCE):
+                    with contextlib.suppress(TimeoutError):
+                        if b"READY=1" in ready.recv(4096):
+                            return
+                    if self.process.poll() is not None:
+                        break
+                raise AssertionError(f"fullsendd serve: {self.log.read_text(errors='replace')}")
+        finally:
+            shutil.rmtree(notify.parent)
+
+    def stop(self, with_signal: int = signal.SIGTERM) -> int | None:
+        """End it; its exit code."""
+        if self.process is None:
+            return None
+        self.process.send_signal(with_signal)
+        try:
+            return self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    def invite(self, name: str, *arguments: str) -> str:
+        return good(self.fullsendd("invite", name, *arguments)).decode().strip()
+
+    def list(self, *arguments: str) -> list[dict[str, Any]]:
+        return rows(good(self.fullsendd("list", "--json", *arguments)))
+
+
+@dataclass(frozen=True)
+class Sender:
+    """A ZFS host's configuration, and the command that uses it."""
+
+    folder: Path
+    name: str = "zfshost"
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {"FULLSEND_CONFIG": str(self.folder / "sender.toml")}
+
+    def fullsend(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        return run("fullsend_sender", *arguments, env=self.env, stdin=stdin)
+
+    def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
+        """The same, still running: for tests that kill it."""
+        command = [sys.executable, "-m", "fullsend_sender", *arguments]
+        return subprocess.Popen(command, env={**os.environ, **self.env}, **options)
+
+    def join(self, receiver: Receiver) -> None:
+        """Get enrolled."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        good(self.fullsend("join", receiver.invite(self.name)))
+
+    def push(self, *arguments: str, stdin: bytes = b"") -> list[dict[str, Any]]:
+        """A push that must succeed; one object a stream."""
+        return rows(good(self.fullsend("push", "--json", *arguments, stdin=stdin)))
+
+    def list(self, *arguments: str) -> list[dict[str, Any]]:
+        return rows(good(self.fullsend("list", "--json", *arguments)))
+
+
+@contextlib.contextmanager
+def serving(folder: Path, **settings: object) -> Iterator[Receiver]:
+    """A daemon that serves a new store; it has ended afterwards, and did so well."""
+    receiver = Receiver(folder)
+    receiver.init(**settings)
+    try:
+        receiver.start()
+        yield receiver
+    except BaseException:
+        receiver.stop(signal.SIGKILL)
+        raise
+    code = receiver.stop()
+    assert code in {0, None}, receiver.log.read_text(encoding="utf-8")
+    log = receiver.log.read_text(encoding="utf-8")
+    assert "Traceback" not in log, log
+
+
+def stored_files(receiver: Receiver) -> list[Path]:
+    """All `.zst` files in the store."""
+    return sorted(receiver.store.rglob("@*.zfs.zst"))

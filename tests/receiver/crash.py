@@ -1,0 +1,211 @@
+"""kill -9 at every point: a process that runs the real code and kills itself at its n-th call that changes a disk.
+
+    crasher = Crasher()
+    for at in itertools.count(1):
+        outcome = crasher.run("push", folder, at=at)
+        if not outcome.killed: break
+
+This module is also the program: it waits for commands, forks for each, and counts and kills in the child alone; the
+code under test has no hook. `told` is what the scenario said before it died: what a receiver would have told its peer.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from tests import streams
+from tests.receiver import helpers
+
+from fullsend_receiver import senders
+from fullsend_receiver.commit import commit
+from fullsend_receiver.durable import replace_file
+from fullsend_receiver.ingest import Ingest
+from fullsend_receiver.partial import Partial, partial_key, recover
+from fullsend_receiver.scrub import rebuild
+from fullsend_receiver.store import Store, make_store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fullsend_protocol.connection import Chunk
+
+#: Calls that change what is on the disk, or make it durable.
+CALLS: Final = ("write", "fdatasync", "fsync", "ftruncate", "rename", "replace", "link", "unlink", "mkdir")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended. `call`: the name of the one it was killed at."""
+
+    killed: bool
+    told: tuple[str, ...]
+    call: str | None
+
+
+class Crasher:
+    """The program, kept running: to start Python for every point would take minutes."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.receiver.crash"],
+            cwd=streams.ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self, scenario: str, folder: Path, *arguments: str, at: int = 0, call: str | None = None, torn: bool = False
+    ) -> Outcome:
+        """Run a scenario in a folder; kill it just before its `at`-th call (0: never), or `torn` amid a write.
+
+        `call`: count only calls of this name.
+        """
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([scenario, str(folder), arguments, at, call, torn]), file=self._process.stdin, flush=True)
+        answer = json.loads(self._process.stdout.readline())
+        assert "error" not in answer, answer["error"]
+        return Outcome(answer["killed"], tuple(answer["told"]), answer["call"])
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
+
+
+# --- scenarios --------------------------------------------------------------------------------------------------
+
+#: Three chunks, each a batch of its own.
+RAW: Final = helpers.long_stream(2, tail=1)
+
+
+@functools.cache
+def chunks() -> tuple[Chunk, ...]:
+    return tuple(helpers.chunks_of(RAW))
+
+
+def push(folder: Path, tell: Callable[[str], None]) -> None:
+    """Take a stream and commit it, and tell what a receiver would tell its sender."""
+    store = Store(folder)
+    offer = helpers.push_of(RAW)
+    ingest = Ingest(Partial(store, partial_key(helpers.SENDER, offer), helpers.SENDER, offer))
+    for chunk in chunks():
+        ingest.take(chunk)
+        batch = ingest.batch()
+        ingest.partial.make_durable(batch)
+        tell(f"acknowledged {batch.offset}")
+    finish = helpers.finish_of(RAW)
+    file = commit(store, helpers.SENDER, ingest, finish, sender_program=helpers.PROGRAM, zfs_version=None)
+    tell(f"stored {file}")
+
+
+def start(folder: Path, tell: Callable[[str], None]) -> None:
+    """What the daemon does first."""
+    for line in recover(Store(folder)):
+        tell(line)
+
+
+def rebuild_manifest(folder: Path, file: str, tell: Callable[[str], None]) -> None:
+    rebuild(Store(folder), PurePosixPath(file))
+    tell("rebuilt")
+
+
+def join(folder: Path, secret: str, certificate: str, tell: Callable[[str], None]) -> None:
+    tell(senders.join(Store(folder), secret, certificate).fingerprint)
+
+
+def revoke(folder: Path, name: str, tell: Callable[[str], None]) -> None:
+    senders.revoke(Store(folder), name)
+    tell("revoked")
+
+
+def init(folder: Path, tell: Callable[[str], None]) -> None:
+    tell(make_store(folder, lambda store: replace_file(store.key, b"key"))[1])
+
+
+SCENARIOS: Final[dict[str, Callable[..., None]]] = {
+    scenario.__name__: scenario for scenario in (push, start, rebuild_manifest, join, revoke, init)
+}
+
+
+# --- the program ------------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    helpers.push_of(RAW)
+    chunks()  # before the forks, once
+    for line in sys.stdin:
+        scenario, folder, arguments, *when = json.loads(line)
+        work = functools.partial(SCENARIOS[scenario], Path(folder), *arguments)
+        print(json.dumps(_run(work, *when)), flush=True)
+
+
+def _run(work: Callable[[Callable[[str], None]], None], at: int, call: str | None, torn: bool) -> dict[str, Any]:
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _be_killed(work, at, {call} if call else set(CALLS), torn, writing)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        said = [json.loads(line) for line in pipe]
+    _pid, status = os.waitpid(child, 0)
+    answer: dict[str, Any] = {"told": [], "call": None}
+    for name, text in said:
+        if name == "told":
+            answer["told"].append(text)
+        else:
+            answer[name] = text
+    answer["killed"] = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    if not answer["killed"] and status:
+        answer.setdefault("error", f"wait status {status}")
+    return answer
+
+
+def _be_killed(
+    work: Callable[[Callable[[str], None]], None], at: int, counted_calls: set[str], torn: bool, writing: int
+) -> None:
+    """In the child: never returns."""
+    real_write = os.write
+    count = 0
+
+    def say(name: str, text: str) -> None:
+        real_write(writing, json.dumps([name, text]).encode() + b"\n")
+
+    def killing(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*positional: Any, **named: Any) -> Any:
+            nonlocal count
+            count += 1
+            if count == at:
+                say("call", name)
+                if torn and name == "write":
+                    descriptor, data = positional
+                    real_write(descriptor, bytes(data)[: len(data) // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*positional, **named)
+
+        return counted
+
+    try:
+        for name in counted_calls:
+            setattr(os, name, killing(name, getattr(os, name)))
+        work(functools.partial(say, "told"))
+    except BaseException:  # noqa: BLE001 - whatever it is, the test wants to see it
+        say("error", traceback.format_exc())
+        os._exit(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

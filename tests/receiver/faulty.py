@@ -1,0 +1,115 @@
+"""A daemon on a disk that is slow, or fails, when a test wants it to; the code under test has no hook.
+
+    disk = FaultyDisk(folder)
+    receiver.start(program=disk.program, env=disk.env)
+    with disk.blocked("fdatasync"): ...     # none returns before this is left
+    with disk.failing("fdatasync", ".data", errno.EIO): ...
+    disk.done("fdatasync", ".data")         # the sizes of the files, each time one was synced
+
+This module is also the program: it replaces functions of `os` and runs the command line.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_CALLS: Final = ("fdatasync", "fsync", "rename", "write")
+_FOLDER: Final = "FULLSEND_TEST_FAULTS"
+
+
+class FaultyDisk:
+    """What the test has to do with the disk."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self._trace = folder / "trace"
+        self._trace.touch()
+        for call in _CALLS:
+            (folder / f"gate-{call}").touch()
+
+    @property
+    def program(self) -> list[Path]:
+        return [Path(__file__)]
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {_FOLDER: str(self.folder)}
+
+    @contextlib.contextmanager
+    def blocked(self, call: str) -> Iterator[None]:
+        """No such call goes on before this is left."""
+        with (self.folder / f"gate-{call}").open() as gate:
+            fcntl.flock(gate, fcntl.LOCK_EX)
+            yield
+
+    @contextlib.contextmanager
+    def failing(self, call: str, suffix: str, number: int) -> Iterator[None]:
+        """Such calls on files whose name ends like this fail with this errno."""
+        fault = self.folder / f"fail-{call}"
+        fault.with_suffix(".new").write_text(f"{suffix} {number}", encoding="utf-8")
+        fault.with_suffix(".new").rename(fault)
+        try:
+            yield
+        finally:
+            fault.unlink()
+
+    def begun(self, call: str, suffix: str) -> int:
+        """How many such calls have been made, also those that wait now."""
+        return len(self._lines("begin", call, suffix))
+
+    def done(self, call: str, suffix: str) -> list[int]:
+        """For each such call that has come back: the size that the file had when it was made."""
+        return [int(line[3]) for line in self._lines("done", call, suffix)]
+
+    def _lines(self, what: str, call: str, suffix: str) -> list[list[str]]:
+        lines = [line.split() for line in self._trace.read_text(encoding="utf-8").splitlines()]
+        return [line for line in lines if line[:2] == [what, call] and line[2].endswith(suffix)]
+
+
+# --- the program ------------------------------------------------------------------------------------------------
+
+
+def _faulty(folder: Path, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+    trace = os.open(folder / "trace", os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    write = os.write  # the real one: this runs before it is replaced
+
+    def call(target: Any, *arguments: Any, **options: Any) -> Any:
+        path = Path(os.readlink(f"/proc/self/fd/{target}") if isinstance(target, int) else target)
+        if folder.parent not in path.parents:  # a pipe, a socket, the log
+            return real(target, *arguments, **options)
+        size = path.stat().st_size
+        write(trace, f"begin {name} {path.name} {size}\n".encode())
+        with (folder / f"gate-{name}").open() as gate:
+            fcntl.flock(gate, fcntl.LOCK_SH)
+        with contextlib.suppress(FileNotFoundError):
+            suffix, number = (folder / f"fail-{name}").read_text(encoding="utf-8").split()
+            if path.name.endswith(suffix):
+                raise OSError(int(number), os.strerror(int(number)))
+        result = real(target, *arguments, **options)
+        write(trace, f"done {name} {path.name} {size}\n".encode())
+        return result
+
+    return call
+
+
+def main() -> None:
+    folder = Path(os.environ[_FOLDER])
+    faulty = {name: _faulty(folder, name, getattr(os, name)) for name in _CALLS}
+    for name, call in faulty.items():
+        setattr(os, name, call)
+    from fullsend_receiver.cli import main as fullsendd  # noqa: PLC0415 - whatever it imports by name is replaced now
+
+    fullsendd(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

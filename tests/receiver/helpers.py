@@ -1,0 +1,194 @@
+"""What the tests of the receiver share: a store, and the way of a raw stream into it, without a wire.
+
+`chunks_of` is what a sender does to a stream; `take`, `ingest_stream` and `store_stream` are what the receiver does
+with its chunks, in the order in which `fullsend_receiver.receiving` does it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import shutil
+import subprocess
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+from tests import streams
+
+from fullsend_protocol import facts
+from fullsend_protocol.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
+from fullsend_protocol.connection import Chunk
+from fullsend_protocol.manifest import Manifest, Segment
+from fullsend_protocol.messages import Finish, Push
+from fullsend_protocol.records import Walker
+from fullsend_receiver import store as stores
+from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.commit import commit
+from fullsend_receiver.ingest import Ingest
+from fullsend_receiver.names import HASH_SUFFIX, MANIFEST_SUFFIX
+from fullsend_receiver.partial import Partial, partial_key
+from fullsend_receiver.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+SENDER: Final = "alpha"
+PROGRAM: Final = "fullsend 0.0"
+
+
+def make_store(tmp_path: Path, name: str = "store") -> Store:
+    """Make an empty store without an identity."""
+    store, _store_id = stores.make_store(tmp_path / name, lambda _store: None)
+    return store
+
+
+# --- what a sender does -----------------------------------------------------------------------------------------
+
+
+def cut(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield a whole stream's chunks, each with its raw offset."""
+    cutter = Cutter(Walker())
+    position = 0
+    while position < len(raw):
+        cutter.next()
+        end = position
+        while end < len(raw) and not (end > position and cutter.closed):
+            end = cutter.walk(raw, end, len(raw))
+        yield position, raw[position:end]
+        position = end
+
+
+def chunks_of(raw: bytes, level: int = LEVEL_DEFAULT) -> Iterator[Chunk]:
+    """Yield a whole stream's chunks as a sender puts them on the wire."""
+    compressor = Compressor(level)
+    segment = SegmentHash(0)
+    for offset, piece in cut(raw):
+        yield Chunk(offset, len(piece), segment.update(piece), compressor.compress(piece))
+
+
+def push_of(raw: bytes) -> Push:
+    """Return how a sender announces a stream."""
+    walker = Walker()
+    walker.walk(raw, 0, len(raw), 1 << 63)
+    about = facts.conclude(walker.begins)
+    package = about.kind == "package"
+    return Push(
+        dataset=about.dataset,
+        snapshot=about.snapshot,
+        guid=None if package else str(about.guid),
+        base_guid=None if package or about.base_guid is None else str(about.base_guid),
+        flags=None if package else about.flags,
+        size_estimate=None,
+        zfs_version=None,
+    )
+
+
+def finish_of(raw: bytes) -> Finish:
+    """Return a sender's last word on a stream."""
+    sha256 = hashlib.sha256(raw).hexdigest()
+    return Finish(raw_bytes=len(raw), segments=[Segment(start=0, end=len(raw), sha256=sha256)])
+
+
+# --- what the receiver does -------------------------------------------------------------------------------------
+
+
+def take(ingest: Ingest, chunks: Iterable[Chunk], *, per_batch: int = 1) -> None:
+    """Take chunks; make them durable whenever `per_batch` of them wait, and after the last one."""
+    for number, chunk in enumerate(chunks, 1):
+        ingest.take(chunk)
+        if number % per_batch == 0:
+            ingest.partial.make_durable(ingest.batch())
+    batch = ingest.batch()
+    if batch.entries:
+        ingest.partial.make_durable(batch)
+
+
+def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT, *, per_batch: int = 1) -> Ingest:
+    """Take a whole stream into a partial; all of it is durable. The caller closes the partial, or commits it."""
+    push = push_of(raw)
+    ingest = Ingest(Partial(store, partial_key(sender, push), sender, push))
+    try:
+        take(ingest, chunks_of(raw, level), per_batch=per_batch)
+    except BaseException:
+        ingest.partial.close()
+        raise
+    return ingest
+
+
+def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> PurePosixPath:
+    """Commit a stream of which all has been taken."""
+    try:
+        return commit(store, sender, ingest, finish_of(raw), sender_program=PROGRAM, zfs_version=None)
+    finally:
+        ingest.partial.close()
+
+
+def store_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT) -> PurePosixPath:
+    """Store a whole stream. Returns: its file, relative to the store."""
+    return commit_stream(store, sender, ingest_stream(store, sender, raw, level), raw)
+
+
+# --- what is on the disk afterwards -----------------------------------------------------------------------------
+
+
+def manifest_path(store: Store, file: PurePosixPath) -> Path:
+    return store.root / file.with_name(file.name + MANIFEST_SUFFIX)
+
+
+def hash_path(store: Store, file: PurePosixPath) -> Path:
+    return store.root / file.with_name(file.name + HASH_SUFFIX)
+
+
+def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
+    return Manifest.model_validate_json(manifest_path(store, file).read_bytes())
+
+
+def zstd_decode(path: Path) -> bytes:
+    """Decode a file with stock zstd."""
+    return subprocess.run([program("zstd"), "-dcq", path], check=True, capture_output=True).stdout
+
+
+def program(name: str) -> str:
+    """Return where a program is that the tests cannot do without."""
+    found = shutil.which(name)
+    assert found is not None, f"the tests need the program {name!r}: install it"
+    return found
+
+
+def everything(folder: Path) -> dict[str, bytes | None]:
+    """Return what is below a folder: path -> content, None for a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def check_listed(store: Store) -> list[str]:
+    """Check, by other means than the store's own, that all that is listed is whole. Returns: the files."""
+    catalogue = read_catalogue(store)
+    for stored in catalogue.streams:
+        data = (store.root / stored.file).read_bytes()
+        sha256 = hashlib.sha256(data).hexdigest()
+        assert hash_path(store, stored.file).read_text(encoding="ascii") == f"{sha256}  {stored.file.name}\n"
+        manifest = json.loads(manifest_path(store, stored.file).read_bytes())
+        assert (manifest["file_sha256"], manifest["stored_bytes"]) == (sha256, len(data))
+        raw = decode(data)
+        assert (manifest["sha256"], manifest["raw_bytes"]) == (hashlib.sha256(raw).hexdigest(), len(raw))
+    return [str(stored.file) for stored in catalogue.streams]
+
+
+def decode(data: bytes) -> bytes:
+    """Decode zstd frames, one after another, passing over skippable ones."""
+    return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True).read()
+
+
+# --- streams ----------------------------------------------------------------------------------------------------
+
+
+def long_stream(chunks: int, *, tail: int = 0, name: str = "tank/data@now", guid: int = streams.GUID) -> bytes:
+    """Make a whole stream of so many chunks of hardly more than CHUNK_MIN, all of which compress to almost nothing;
+    behind them, with `tail`, a chunk of so many small records.
+    """
+    block = random.Random(1).randbytes(256) * 4096  # 1 MiB
+    records = [streams.write(1, index << 20, block) for index in range(4 * chunks - (not tail))]
+    records += [streams.write(2, index << 9, block[:512]) for index in range(tail)]
+    return streams.substream(streams.object_(1), *records, name=name, guid=guid)

@@ -1,0 +1,565 @@
+"""Streams that arrive: taken whole, acknowledged when durable and not before, and what happens when the disk fails."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import random
+import resource
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tests import streams
+from tests.receiver.faulty import FaultyDisk
+from tests.receiver.helpers import cut, push_of, zstd_decode
+from tests.receiver.peer import HEARTBEAT, Chunk, Peer, chunks, control, cut_records, finish, offer
+from tests.receiver.running import MEMORY, MEMORY_PER_STREAM, MIB, Receiver, serving, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+WRITE_SIZE: Final = 128 << 10
+
+
+def pieces_of(count: int, name: str = "tank/data@now", *, seed: int = 0) -> list[bytes]:
+    """A whole stream of so many chunks that do not compress."""
+    noise = random.Random(seed).randbytes(WRITE_SIZE)
+    writes = [streams.write(1, at * WRITE_SIZE, noise) for at in range(32 * count - 1)]
+    pieces = cut_records([streams.begin(name), streams.object_(1), *writes, streams.end()])
+    assert len(pieces) == count
+    return pieces
+
+
+def large_pieces(count: int, name: str = "tank/data@now") -> list[bytes]:
+    """A whole stream of chunks that are nearly as large as a chunk may be, and do not compress."""
+    noise = random.Random(0).randbytes(16 * MIB)
+    writes = [*[streams.write(1, 0, noise[:WRITE_SIZE])] * 31, streams.write(1, 0, noise)] * count
+    pieces = cut_records([streams.begin(name), streams.object_(1), *writes, streams.end()])
+    assert len(pieces) == count + 1
+    assert len(pieces[0]) > 19 * MIB
+    return pieces
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    with serving(tmp_path_factory.mktemp("receiving"), "alpha", "beta", "gamma") as receiver:
+        yield receiver
+
+
+# --- what is taken ---------------------------------------------------------------------------------------------
+
+
+def offer_of(stream: streams.Genuine) -> dict[str, Any]:
+    return {"type": "push", **push_of(stream.read()).model_dump(mode="json")}
+
+
+@streams.each(streams.whole)
+def test_a_genuine_stream_is_taken_listed_and_given_back(stream: streams.Genuine, receiver: Receiver) -> None:
+    sender = "beta" if stream.name.startswith("corpus/") else "alpha"  # who holds some of the same
+    raw = stream.read()
+    with receiver.peer(sender) as peer:
+        receipt = peer.give(raw, offer_of(stream), [piece for _offset, piece in cut(raw)])
+        assert (receipt["sender"], receipt["sha256"], receipt["raw_bytes"]) == (sender, stream.sha256, len(raw))
+        dataset, _, snapshot = stream.begins[0]["toname"].partition("@")
+        assert (receipt["dataset"], receipt["snapshot"]) == (dataset, snapshot)
+        top = [begin for begin in stream.begins if begin["toname"] == stream.begins[0]["toname"]]
+        assert receipt["guid"] == str(top[-1]["toguid"])
+
+        peer.say("list", dataset=dataset)
+        (entry,) = [each for each in peer.hear("entries")["entries"] if each["file"] == receipt["file"]]
+        assert entry.items() >= {key: value for key, value in receipt.items() if key != "file_sha256"}.items()
+        peer.hear("done")
+
+        peer.say("fetch", stream=receipt["file"])
+        manifest, given = peer.fetched()
+        assert given == raw
+        assert manifest["sha256"] == stream.sha256
+
+        peer.write(control(offer_of(stream)))
+        if stream.begins[0]["compound"]:  # what it is shows at its end only
+            peer.hear("accept")
+        else:
+            assert peer.hear("stored")["receipt"] == receipt
+    path = receiver.store / receipt["file"]
+    assert hashlib.sha256(path.read_bytes()).hexdigest() == receipt["file_sha256"]
+    assert zstd_decode(path) == raw
+
+
+@streams.each(streams.broken)
+def test_a_stream_that_is_not_whole_is_refused_and_not_listed(stream: streams.Genuine, receiver: Receiver) -> None:
+    raw = stream.read()
+    with receiver.peer("gamma") as peer:
+        peer.push(offer_of(stream) if stream.sort != "resumed" else offer())
+        for chunk in chunks([piece for _offset, piece in cut(raw)]):
+            peer.write(chunk.encode())
+        peer.write(control(finish(raw)))
+        assert peer.refusal().startswith("stream: ")
+    with receiver.peer("gamma") as peer:
+        peer.say("list", dataset=None)
+        peer.hear("done")
+
+
+def test_a_package_that_is_stored_already_is_taken_and_thrown_away(receiver: Receiver) -> None:
+    raw = streams.package(streams.substream(name="tank/twice@now"), name="tank/twice@now")
+    with receiver.peer() as peer:
+        first = peer.give(raw, offer("tank/twice"))
+        before = {path: path.stat().st_ino for path in (receiver.store / "alpha/tank/twice").iterdir()}
+        assert peer.give(raw, offer("tank/twice")) == first
+    assert {path: path.stat().st_ino for path in (receiver.store / "alpha/tank/twice").iterdir()} == before
+    assert receiver.partials() == []
+
+
+# --- two at once, and one that stops ---------------------------------------------------------------------------
+
+
+def test_a_stream_arrives_once_at_a_time(receiver: Receiver) -> None:
+    pieces = pieces_of(2, "tank/once@now")
+    with receiver.peer() as first, receiver.peer() as second, receiver.peer("beta") as other:
+        first.push(offer("tank/once"))
+        second.write(control(offer("tank/once")))
+        assert second.refusal() == "busy: tank/once@now: is arriving on another connection"
+        other.give(b"".join(pieces), offer("tank/once"), pieces)  # another sender's is another stream
+        for chunk in chunks(pieces):
+            first.write(chunk.encode())
+        first.write(control(finish(b"".join(pieces))))
+        first.hear_after_acks("committed")
+
+
+def test_of_two_offers_at_the_same_moment_one_is_accepted(receiver: Receiver) -> None:
+    for _ in range(10):
+        with receiver.peer() as first, receiver.peer() as second:
+            peers = [first, second]
+            for peer in peers:
+                peer.write(control(offer("tank/race")))
+            heard = [peer.hear("accept", "error") for peer in peers]
+            assert sorted(each["type"] for each in heard) == ["accept", "error"]
+            (accepted,) = [peer for peer, each in zip(peers, heard, strict=True) if each["type"] == "accept"]
+            accepted.say("stop", reason="enough")
+            accepted.hear("stopped")
+
+
+def test_a_stream_that_is_stopped_is_kept_as_far_as_it_came(receiver: Receiver) -> None:
+    pieces = pieces_of(3, "tank/stopped@now")
+    raw = b"".join(pieces)
+    kept = receiver.partials()
+    with receiver.peer() as peer:
+        peer.push(offer("tank/stopped"))
+        for chunk in chunks(pieces[:2]):
+            peer.write(chunk.encode())
+        peer.say("stop", reason="zfs send\x1b[2J died")
+        assert peer.hear_after_acks("stopped")["offset"] == len(pieces[0]) + len(pieces[1])
+        (partial,) = set(receiver.partials()) - set(kept)
+        assert partial.stat().st_size == sum(len(chunk.frame) for chunk in chunks(pieces[:2]))
+        peer.say("list", dataset="tank/stopped")
+        peer.hear("done")
+        receiver.wait_log(
+            "alpha (127.0.0.1): tank/stopped@now: the sender stopped: zfs send\\x1b[2J died; what arrived"
+        )
+        # It can come again, on this connection too.
+        peer.give(raw, offer("tank/stopped"), pieces)
+        peer.say("fetch", stream="tank/stopped@now")
+        assert peer.fetched()[1] == raw
+    assert receiver.partials() == kept
+
+
+def test_a_stream_of_which_nothing_came_leaves_nothing(receiver: Receiver) -> None:
+    kept = receiver.partials()
+    with receiver.peer() as peer:
+        peer.push(offer("tank/nothing"))
+        assert len(receiver.partials()) == len(kept) + 1
+    wait_until(lambda: receiver.partials() == kept, "the partial is thrown away")
+
+
+# --- room ------------------------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_does_not_fit_is_refused_before_its_first_byte(receiver: Receiver) -> None:
+    with receiver.peer() as peer:
+        peer.write(control(offer(size_estimate=1 << 60)))
+        refusal = peer.refusal()
+    assert refusal.startswith("space: the store has ")
+    assert refusal.endswith(", and the stream is about 1048576.0 TiB")
+
+
+def test_what_is_to_stay_free_stays_free(tmp_path: Path) -> None:
+    with serving(tmp_path / "receiver", "alpha", min_free="1000000T") as receiver:
+        with receiver.peer() as peer:
+            peer.write(control(offer()))
+            assert ", 1000000.0 TiB are to stay free" in peer.refusal()
+        with receiver.peer() as peer:  # to read is to need no room
+            peer.say("check")
+            (problem,) = peer.hear("health")["problems"]
+            assert problem.endswith("are free; pushes are refused")
+
+
+# --- memory ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    with serving(tmp_path_factory.mktemp("measured"), "alpha", pure=True) as receiver:
+        yield receiver
+
+
+def test_memory_is_flat_over_long_streams(measured: Receiver) -> None:
+    peaks = []
+    for number in range(2):
+        pieces = pieces_of(75, f"tank/long-{number}@now")
+        measured.reset_peak()
+        with measured.peer() as peer:
+            peer.give(b"".join(pieces), offer(f"tank/long-{number}"), pieces)
+        peaks.append(measured.peak)
+    assert max(peaks) <= MEMORY + MEMORY_PER_STREAM
+    assert peaks[1] <= peaks[0] + 4 * MIB
+
+
+def test_memory_is_bounded_for_chunks_as_large_as_may_be_and_is_given_back(measured: Receiver) -> None:
+    pieces = large_pieces(5, "tank/large@now")
+    measured.reset_peak()
+    with measured.peer() as peer:
+        peer.give(b"".join(pieces), offer("tank/large"), pieces)
+        assert measured.peak <= MEMORY + MEMORY_PER_STREAM
+        measured.reset_peak()
+        assert measured.peak <= MEMORY
+        peer.say("fetch", stream="tank/large@now")
+        assert peer.fetched()[1] == b"".join(pieces)
+        peer.say("verify", dataset=None)
+        while peer.hear("verdict", "done")["type"] != "done":
+            pass
+    assert measured.peak <= MEMORY + MEMORY_PER_STREAM
+
+
+def test_memory_is_bounded_for_many_streams_at_once(measured: Receiver) -> None:
+    count = 6
+    sent = [chunks(large_pieces(1, f"tank/many-{number}@now")) for number in range(count)]
+    failed: list[BaseException] = []
+
+    def push(number: int) -> None:
+        try:
+            raw = b"".join(large_pieces(1, f"tank/many-{number}@now"))
+            with measured.peer() as peer:
+                peer.push(offer(f"tank/many-{number}"))
+                for chunk in sent[number]:
+                    peer.write(chunk.encode())
+                peer.write(control(finish(raw)))
+                peer.hear_after_acks("committed")
+        except BaseException as error:  # noqa: BLE001 - shown below
+            failed.append(error)
+
+    measured.reset_peak()
+    threads = [threading.Thread(target=push, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert measured.peak <= MEMORY + count * MEMORY_PER_STREAM
+
+
+# --- a disk that is slow ---------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def on_faulty_disk(tmp_path: Path, *, pure: bool = False, **settings: object) -> Iterator[tuple[Receiver, FaultyDisk]]:
+    """A daemon whose disk does as the test says."""
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init(heartbeat_every=0.1, **settings)
+    disk = FaultyDisk(tmp_path / "faults")
+    receiver.start(program=disk.program, env=disk.env, pure=pure)
+    try:
+        receiver.enrol("alpha")
+        yield receiver, disk
+        assert receiver.stop() == 0, receiver.log
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
+
+
+def hear_beats(peer: Peer, count: int, reason: bytes = b"") -> None:
+    """Hear heartbeats that say this, and nothing else; before the first of them others may come."""
+    while True:
+        kind, _offset, _length, payload = peer.read()
+        assert kind == HEARTBEAT
+        if payload == reason:
+            count -= 1
+        if count == 0:
+            return
+
+
+def take_acks(peer: Peer, sent: list[Chunk], disk: FaultyDisk) -> None:
+    """Hear acknowledgements of all these chunks; each time, those bytes must have been synced before, and the journal
+    after them.
+    """
+    ends = [chunk.raw_offset + chunk.raw_length for chunk in sent]
+    while not peer.acks or peer.acks[-1] < ends[-1]:
+        offset = peer.hear("ack")["offset"]
+        assert offset in ends
+        stored = sum(len(chunk.frame) for chunk in sent[: ends.index(offset) + 1])
+        assert max(disk.done("fdatasync", ".data"), default=0) >= stored
+        assert len(disk.done("fdatasync", ".journal")) > len(peer.acks)  # one is that of its first line
+
+
+def test_nothing_is_acknowledged_before_it_is_durable(tmp_path: Path) -> None:
+    sent = chunks(pieces_of(4))
+    with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as peer:
+        peer.push()
+        with disk.blocked("fdatasync"):
+            for chunk in sent[:2]:
+                peer.write(chunk.encode())
+            wait_until(lambda: disk.begun("fdatasync", ".data") == 1, "the batch is being synced")
+            for chunk in sent[2:]:
+                peer.write(chunk.encode())  # chunks go on arriving meanwhile
+            size = sum(len(chunk.frame) for chunk in sent)
+            wait_until(lambda: receiver.partials()[0].stat().st_size == size, "all chunks are written")
+            hear_beats(peer, 3)
+        take_acks(peer, sent, disk)
+        assert max(disk.done("fdatasync", ".data")) == size
+        peer.write(control(finish(b"".join(pieces_of(4)))))
+        peer.hear_after_acks("committed")
+
+
+def test_heartbeats_say_why_the_daemon_does_not_read(tmp_path: Path) -> None:
+    pieces = pieces_of(4)
+    sent = chunks(pieces)
+    with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as peer:
+        peer.push()
+        with disk.blocked("write"):
+            for chunk in sent[:3]:
+                peer.write(chunk.encode())
+            hear_beats(peer, 2, b"writing")
+        peer.write(sent[3].encode())
+        take_acks(peer, sent, disk)
+        with disk.blocked("rename"):
+            peer.write(control(finish(b"".join(pieces))))
+            hear_beats(peer, 2, b"committing")
+        peer.hear("committed")
+
+
+def test_a_slow_disk_holds_the_sender_back_not_the_memory(tmp_path: Path) -> None:
+    pieces = pieces_of(40)
+    with on_faulty_disk(tmp_path, pure=True) as (receiver, disk), receiver.peer() as peer:
+        receiver.reset_peak()
+        peer.push()
+        with disk.blocked("write"):
+            sending = threading.Thread(target=peer.write, args=(b"".join(chunk.encode() for chunk in chunks(pieces)),))
+            sending.start()
+            hear_beats(peer, 3, b"writing")
+            assert sending.is_alive()
+            assert receiver.peak <= MEMORY + MEMORY_PER_STREAM
+        peer.hear("ack")
+        sending.join()
+        peer.write(control(finish(b"".join(pieces))))
+        peer.hear_after_acks("committed")
+        assert receiver.peak <= MEMORY + MEMORY_PER_STREAM
+
+
+def test_who_is_let_in_does_not_wait_for_the_disk(tmp_path: Path) -> None:
+    """Neither new connections nor old ones: the loop itself never touches the disk."""
+    with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as pushing, receiver.peer() as waiting:
+        pushing.push()
+        with disk.blocked("fdatasync"), disk.blocked("write"):
+            pushing.write(chunks(pieces_of(2))[0].encode())
+            wait_until(lambda: disk.begun("write", ".data") == 1, "the disk is at work")
+            hear_beats(waiting, 2)
+            with receiver.peer() as another:
+                another.say("list", dataset=None)
+                another.hear("done")
+        pushing.say("stop", reason="enough")
+        pushing.hear_after_acks("stopped")
+
+
+# --- a disk that fails -----------------------------------------------------------------------------------------
+
+#: call, on files of which name, errno; and what the sender is told.
+FAULTS: Final = {
+    "the data cannot be synced": ("fdatasync", ".data", errno.EIO, "store: the store's disk failed: "),
+    "the data cannot be synced for want of space": ("fdatasync", ".data", errno.ENOSPC, "space: the store is full ("),
+    "the journal cannot be synced": ("fdatasync", ".journal", errno.EIO, "store: the store's disk failed: "),
+    "the journal cannot be written": ("write", ".journal", errno.ENOSPC, "space: the store is full ("),
+    "the data cannot be written": ("write", ".data", errno.EIO, "store: the store's disk failed: "),
+    "the disk is full": ("write", ".data", errno.ENOSPC, "space: the store is full ("),
+    "the quota is used up": ("write", ".data", errno.EDQUOT, "space: the store is full ("),
+}
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Receiver, FaultyDisk]]:
+    with on_faulty_disk(tmp_path_factory.mktemp("failing")) as both:
+        yield both
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("after_an_ack", [False, True], ids=["first batch", "later"])
+def test_a_failing_disk_ends_the_stream_by_name_and_nothing_is_acknowledged_after_it(
+    fault: str, after_an_ack: bool, failing: tuple[Receiver, FaultyDisk]
+) -> None:
+    call, suffix, number, expected = FAULTS[fault]
+    receiver, disk = failing
+    pieces = pieces_of(3, "tank/failing@now")
+    sent = chunks(pieces)
+    with receiver.peer() as peer:
+        peer.push(offer("tank/failing"))
+        if after_an_ack:
+            peer.write(sent.pop(0).encode())
+            peer.hear("ack")
+        with disk.failing(call, suffix, number):
+            for chunk in sent[:1]:
+                peer.write(chunk.encode())
+            heard = peer.refusal()
+        assert heard.startswith(expected)
+        assert peer.acks == ([len(pieces[0])] if after_an_ack else [])
+    with receiver.peer() as peer:
+        peer.say("list", dataset=None)
+        peer.hear("done")
+
+
+@pytest.mark.parametrize("call", ["rename", "fsync"])
+def test_a_commit_that_fails_is_no_commit(call: str, tmp_path: Path) -> None:
+    pieces = pieces_of(1)
+    raw = b"".join(pieces)
+    with on_faulty_disk(tmp_path) as (receiver, disk):
+        with receiver.peer() as peer:
+            peer.push()
+            peer.write(chunks(pieces)[0].encode())
+            peer.hear("ack")
+            with disk.failing(call, "", errno.EIO):
+                peer.write(control(finish(raw)))
+                assert peer.refusal().startswith("store: the store's disk failed: ")
+        assert receiver.listed() == []
+        with receiver.peer() as peer:
+            receipt = peer.give(raw, offer(), pieces)
+        assert [entry["file"] for entry in receiver.listed()] == [receipt["file"]]
+
+
+def test_after_a_failed_disk_the_next_push_succeeds(failing: tuple[Receiver, FaultyDisk]) -> None:
+    receiver, disk = failing
+    pieces = pieces_of(2, "tank/next@now")
+    with receiver.peer() as peer:
+        peer.push(offer("tank/next"))
+        with disk.failing("fdatasync", ".data", errno.EIO):
+            peer.write(chunks(pieces)[0].encode())
+            peer.refusal()
+    with receiver.peer() as peer:
+        peer.give(b"".join(pieces), offer("tank/next"), pieces)
+        peer.say("fetch", stream="tank/next@now")
+        assert peer.fetched()[1] == b"".join(pieces)
+        peer.say("verify", dataset="tank/next")
+        assert peer.hear("verdict")["damage"] == []
+
+
+def test_a_write_that_stops_half_way_is_none(tmp_path: Path) -> None:
+    """For real: the kernel takes a part of the second chunk, and no more."""
+    most = 6 * MIB
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init()
+    receiver.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
+    try:
+        receiver.enrol("alpha")
+        pieces = pieces_of(3)
+        with receiver.peer() as peer:
+            peer.push()
+            for chunk in chunks(pieces):
+                peer.write(chunk.encode())
+            assert peer.refusal().startswith("space: the store is full (File too large)")
+            assert peer.acks == [len(pieces[0])]
+        (partial,) = receiver.partials()
+        assert partial.stat().st_size == most
+        with receiver.peer() as peer:
+            peer.give(b"".join(pieces[:0]) + (small := b"".join(pieces_of(1))), offer())
+            peer.say("fetch", stream="tank/data@now")
+            assert peer.fetched()[1] == small
+        assert receiver.stop() == 0
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
+
+
+def test_a_sender_revoked_while_its_chunk_is_synced_is_ended_when_that_is_done(tmp_path: Path) -> None:
+    """Nothing is taken away beneath a thread at work, however often its task is cancelled."""
+    sent = chunks(pieces_of(2))
+    with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as peer:
+        peer.push()
+        with disk.blocked("fdatasync"):
+            peer.write(sent[0].encode())
+            wait_until(lambda: disk.begun("fdatasync", ".data") == 1, "the batch is being synced")
+            with disk.blocked("write"):
+                peer.write(sent[1].encode())
+                wait_until(lambda: disk.begun("write", ".data") == 2, "the next chunk is being written")
+                for _ in range(3):
+                    (receiver.store / ".state/senders.json").touch()
+                assert receiver.process is not None
+        peer.say("stop", reason="enough")
+        peer.hear_after_acks("stopped")
+
+
+# --- kill -9 ---------------------------------------------------------------------------------------------------
+
+
+def test_killed_at_any_moment_nothing_is_listed_that_is_not_whole_and_the_next_push_succeeds(tmp_path: Path) -> None:
+    pieces = pieces_of(4)
+    raw = b"".join(pieces)
+    wire = b"".join(chunk.encode() for chunk in chunks(pieces)) + control(finish(raw))
+    chance = random.Random(7)
+    moments = [0, *(chance.randrange(len(wire)) for _ in range(4)), len(wire) - 1, len(wire), len(wire), len(wire)]
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init()
+    receiver.start()
+    try:
+        receiver.enrol("alpha")
+        for moment in moments:
+            with receiver.peer() as peer:
+                peer.write(control(offer()))
+                if peer.hear("accept", "stored")["type"] == "accept":
+                    peer.write(wire[:moment])
+                receiver.stop(signal.SIGKILL)
+            receiver.start()
+            listed = receiver.listed()
+            with receiver.peer() as peer:
+                if listed:
+                    peer.say("fetch", stream="tank/data@now")
+                    assert peer.fetched()[1] == raw
+                    for path in (receiver.store / listed[0]["file"]).parent.iterdir():
+                        path.unlink()
+                peer.give(raw, offer(), pieces)
+                peer.say("verify", dataset=None)
+                assert peer.hear("verdict")["damage"] == []
+            for path in (receiver.store / receiver.listed()[0]["file"]).parent.iterdir():
+                path.unlink()
+            assert receiver.partials() == []
+        assert receiver.stop() == 0
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
+
+
+def test_what_was_acknowledged_outlives_kill_9(tmp_path: Path) -> None:
+    pieces = pieces_of(3)
+    sent = chunks(pieces)
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init()
+    receiver.start()
+    try:
+        receiver.enrol("alpha")
+        with receiver.peer() as peer:
+            peer.push()
+            for chunk in sent[:2]:
+                peer.write(chunk.encode())
+            while peer.acks[-1:] != [len(pieces[0]) + len(pieces[1])]:
+                peer.hear("ack")
+            peer.write(sent[2].encode()[:-1])
+            receiver.stop(signal.SIGKILL)
+        receiver.start()
+        (partial,) = receiver.partials()
+        assert zstd_decode(partial) == pieces[0] + pieces[1]
+        receiver.wait_log(f"kept, with {len(pieces[0]) + len(pieces[1])} raw bytes")
+        assert receiver.stop() == 0
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)

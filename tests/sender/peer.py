@@ -1,0 +1,253 @@
+"""A receiver that does what a test's script says, over real sockets and real TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import ssl
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fullsend_protocol import limits, messages
+from fullsend_protocol.chunks import Compressor, Cutter, Decompressor, SegmentHash
+from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, ConnectionEnded, Heartbeat, Role
+from fullsend_protocol.facts import conclude
+from fullsend_protocol.manifest import Manifest, Receipt, Segment, Snapshot, StreamEntry
+from fullsend_protocol.records import Walker
+from fullsend_sender.identity import Identity
+from fullsend_sender.link import Endpoint
+
+NAME: Final = "alpha"
+SHA: Final = "5c" * 32
+
+
+class Peer:
+    """The receiver's side of one connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.connection = Connection(Role.RECEIVER)
+        self.heartbeats: list[str] = []
+
+    @property
+    def certificate(self) -> str | None:
+        """The fingerprint of what the sender showed."""
+        der = self.writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        return hashlib.sha256(der).hexdigest() if der else None
+
+    async def say(self, *said: messages.ReceiverMessage | Chunk) -> None:
+        for what in said:
+            if isinstance(what, Chunk):
+                for part in self.connection.send_chunk(what):
+                    await self.say_raw(part)
+            else:
+                await self.say_raw(self.connection.send(what))
+
+    async def say_raw(self, data: bytes | memoryview) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def beat(self, busy: str = "") -> None:
+        await self.say_raw(self.connection.heartbeat(busy))
+
+    async def hear(self) -> Any:
+        """The next thing the sender says, heartbeats and announcements of chunks aside."""
+        while True:
+            event = self.connection.next_event()
+            if event is NEED_DATA:
+                self.connection.receive_data(await self.reader.read(1 << 20))
+            elif isinstance(event, Heartbeat):
+                self.heartbeats.append(event.busy)
+            elif not isinstance(event, ChunkArriving):
+                return event
+
+    async def hello(self, sender: str | None = NAME, versions: tuple[int, ...] = (limits.PROTOCOL_VERSION,)) -> None:
+        await self.say(messages.ReceiverHello(program="fullsendd test", versions=list(versions), sender=sender))
+
+    async def greet(self) -> None:
+        """Identify the sender and take its hello."""
+        await self.hello()
+        assert isinstance(await self.hear(), messages.SenderHello)
+
+    async def ended(self) -> None:
+        """Wait for the sender to hang up, with nothing under way."""
+        assert isinstance(await self.hear(), ConnectionEnded)
+
+    async def gone(self) -> None:
+        """Wait for the sender to hang up, however it does."""
+        with contextlib.suppress(OSError):
+            while await self.reader.read(1 << 20):
+                pass
+
+    async def take_stream(self, *, acknowledge: bool = True) -> tuple[bytes, messages.Finish]:
+        """Take chunks until `finish`, as the real receiver does. Returns: the raw bytes, and what concluded them."""
+        raw = bytearray()
+        decompressor = Decompressor()
+        segment = SegmentHash(0)
+        while True:
+            event = await self.hear()
+            if isinstance(event, messages.Finish):
+                return bytes(raw), event
+            assert isinstance(event, Chunk), event
+            part = decompressor.decompress(event.frame, event.raw_length)
+            assert segment.update(part) == event.sha256
+            raw += part
+            if acknowledge:
+                await self.say(messages.Ack(offset=len(raw)))
+
+
+Script = Callable[[Peer], Awaitable[None]]
+
+
+@dataclass
+class Receiving:
+    """Where scripted connections are taken. `peers`: those that came."""
+
+    endpoint: Endpoint
+    peers: list[Peer] = field(default_factory=list)
+
+
+@contextlib.asynccontextmanager
+async def receiving(
+    identity: Identity, *scripts: Script, enrolled: Identity | None = None, all_must_come: bool = True
+) -> AsyncGenerator[Receiving]:
+    """Take one connection for each script, in order; further ones are closed at once.
+
+    With `enrolled` TLS asks for a certificate, and lets in that one, and who shows none.
+
+    At the end the scripts must have run to their ends, and what one of them raised is raised.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    identity.load_into(context)
+    if enrolled is not None:
+        context.verify_mode = ssl.CERT_OPTIONAL
+        context.load_verify_locations(cadata=enrolled.pem())
+    left = list(scripts)
+    tasks: list[asyncio.Task[None]] = []
+
+    def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = Peer(reader, writer)
+        state.peers.append(peer)
+        tasks.append(asyncio.create_task(converse(peer, left.pop(0) if left else None)))
+
+    async def converse(peer: Peer, script: Script | None) -> None:
+        try:
+            if script is not None:
+                await script(peer)
+        finally:
+            peer.writer.close()
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(2):
+                    await peer.writer.wait_closed()
+            peer.writer.transport.abort()
+
+    server = await asyncio.start_server(on_connection, "127.0.0.1", 0, ssl=context, limit=1 << 20)
+    port = server.sockets[0].getsockname()[1]
+    state = Receiving(Endpoint("nas", "127.0.0.1", port, identity.fingerprint()))
+    try:
+        yield state
+        server.close()
+        for task in tasks:
+            await task
+        assert not left or not all_must_come, f"{len(left)} scripts had no connection"
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await server.wait_closed()
+
+
+# --- what a receiver says of a stream ------------------------------------------------------------------------------
+
+
+def manifest_of(raw: bytes, *cuts: int) -> Manifest:
+    """The manifest of a whole stream, in segments that end at the raw offsets `cuts` and at its end."""
+    walker = Walker()
+    walker.walk(raw, 0, len(raw), 1 << 63)
+    facts = conclude(walker.begins)
+    bounds = [0, *cuts, len(raw)]
+    segments = [
+        Segment(start=start, end=end, sha256=hashlib.sha256(raw[start:end]).hexdigest())
+        for start, end in itertools.pairwise(bounds)
+    ]
+    return Manifest.model_validate(
+        {
+            "sender": NAME,
+            "dataset": facts.dataset,
+            "snapshot": facts.snapshot,
+            "guid": str(facts.guid),
+            "base_guid": str(facts.base_guid) if facts.base_guid else None,
+            "kind": facts.kind,
+            "class": facts.stream_class,
+            "flags": facts.flags,
+            "features": list(facts.features),
+            "snapshots": [
+                Snapshot(dataset=facts.dataset, snapshot=facts.snapshot, guid=str(facts.guid), base_guid="0")
+            ],
+            "created": "2026-11-23T06:30:00Z",
+            "received": "2026-11-23T06:30:01Z",
+            "raw_bytes": len(raw),
+            "stored_bytes": 1000,
+            "sha256": hashlib.sha256(raw).hexdigest(),
+            "segments": segments,
+            "file_sha256": SHA,
+            "chunks": 1,
+            "sender_program": "fullsend test",
+            "receiver_program": "fullsendd test",
+            "zfs_version": None,
+            "proven_by": "both",
+        }
+    )
+
+
+def chunks_of(raw: bytes, *cuts: int) -> Iterator[Chunk]:
+    """The chunks of a whole stream, cut by the rule; a new segment begins at each of the raw offsets `cuts`."""
+    cutter = Cutter(Walker())
+    compressor = Compressor(1)
+    segment = SegmentHash(0)
+    position = 0
+    while position < len(raw):
+        end = cutter.walk(raw, position, len(raw))
+        if position in cuts:
+            segment = SegmentHash(position)
+        part = raw[position:end]
+        yield Chunk(position, len(part), segment.update(part), compressor.compress(part))
+        cutter.next()
+        position = end
+
+
+def receipt_of(raw: bytes, **changed: Any) -> Receipt:
+    """The receipt of a whole stream, with what a test changes."""
+    manifest = manifest_of(raw)
+    said = manifest.model_dump(include=set(Receipt.model_fields))
+    return Receipt.model_validate({**said, "file": "alpha/tank/@x.zfs.zst", "restorable": True, **changed})
+
+
+def entry(**changed: Any) -> StreamEntry:
+    """What `list` says of a stream, with what a test changes."""
+    said = {
+        "sender": NAME,
+        "dataset": "tank/data",
+        "snapshot": "now",
+        "guid": "1234",
+        "kind": "full",
+        "flags": "",
+        "base": None,
+        "base_guid": None,
+        "created": "2026-11-23T06:30:00Z",
+        "received": "2026-11-23T06:30:01Z",
+        "raw_bytes": 10 << 20,
+        "stored_bytes": 4 << 20,
+        "sha256": SHA,
+        "file": "alpha/tank/data/@now.zfs.zst",
+        "verified": None,
+        "damaged": None,
+        "restorable": True,
+    }
+    return StreamEntry.model_validate({**said, **changed})

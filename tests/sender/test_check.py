@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fullsend_protocol import messages
+from fullsend_protocol.exits import Exit
+from fullsend_sender.check import Finding, check
+from fullsend_sender.identity import Identity
+from fullsend_sender.link import Endpoint, Timeouts
+from tests.programs import free_port
+from tests.sender.peer import Peer, receiving
+
+Configure = Callable[..., str]
+
+
+@pytest.fixture
+def configure(tmp_path: Path, identity: Identity) -> Configure:
+    """Write a configuration with these receivers, and our key and certificate beside it."""
+
+    def write(*endpoints: Endpoint, more: str = "", keys: bool = True) -> str:
+        tables = [
+            f'[receivers.{e.name}]\naddress = "{e.host}:{e.port}"\nfingerprint = "{e.fingerprint}"\nsender = "alpha"\n'
+            for e in endpoints
+        ]
+        (tmp_path / "sender.toml").write_text(more + "".join(tables), encoding="utf-8")
+        if keys:
+            shutil.copy(identity.key, tmp_path)
+            shutil.copy(identity.certificate, tmp_path)
+        return str(tmp_path / "sender.toml")
+
+    return write
+
+
+async def findings(config: str, timeouts: Timeouts, **arguments: object) -> list[Finding]:
+    return [found async for found in check(config, {}, arguments, timeouts=timeouts)]
+
+
+def healthy(*problems: str) -> Callable[[Peer], object]:
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        assert isinstance(await peer.hear(), messages.Check)
+        await peer.say(messages.Health(program="fullsendd test", free_bytes=5 << 30, problems=list(problems)))
+        await peer.ended()
+
+    return script
+
+
+async def test_all_is_well(configure: Configure, receiver_identity: Identity, brief: Timeouts) -> None:
+    async with receiving(receiver_identity, healthy()) as receiver:  # type: ignore[arg-type]
+        config = configure(receiver.endpoint)
+        found = await findings(config, brief)
+    assert {finding.outcome for finding in found} == {Exit.OK}
+    lines = [finding.line() for finding in found]
+    assert lines[0] == f"ok      configuration: {config}, receivers: nas"
+    assert lines[1].startswith("ok      compression: level 3, ")
+    assert lines[-1] == "ok      nas: 5.0 GiB free"
+    assert found[-1].to_dict() == {"check": "nas", "ok": True, "detail": "5.0 GiB free"}
+
+
+async def test_problems_of_the_receiver(configure: Configure, receiver_identity: Identity, brief: Timeouts) -> None:
+    async with receiving(receiver_identity, healthy("disk is failing\n")) as receiver:  # type: ignore[arg-type]
+        found = await findings(configure(receiver.endpoint), brief)
+    assert (found[-1].outcome, found[-1].line()) == (Exit.FAILED, r"problem nas: disk is failing\n")
+
+
+async def test_every_receiver_is_looked_at_and_one_if_chosen(configure: Configure, brief: Timeouts) -> None:
+    away = [Endpoint(name, "127.0.0.1", free_port(), "00" * 32) for name in ("one", "two")]
+    config = configure(*away)
+    found = await findings(config, brief)
+    assert [(f.what, f.outcome) for f in found[-2:]] == [("one", Exit.UNREACHABLE), ("two", Exit.UNREACHABLE)]
+    found = await findings(config, brief, receiver="two")
+    assert [f.what for f in found if f.outcome] == ["two"]
+
+
+async def test_configuration_is_missing_or_empty(configure: Configure, tmp_path: Path, brief: Timeouts) -> None:
+    (found,) = await findings(str(tmp_path / "none.toml"), brief)
+    assert (found.what, found.outcome) == ("configuration", Exit.USAGE)
+    (found,) = await findings(configure(), brief)
+    assert "no receiver is configured" in found.text
+
+
+async def test_key_open_to_others(configure: Configure, brief: Timeouts) -> None:
+    config = configure(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32))
+    key = Identity.beside(config).key
+    os.chmod(key, 0o640)
+    found = await findings(config, brief)
+    assert [f.line() for f in found if f.what == "identity"] == [
+        f"problem identity: {key} is open to others (mode 0640): chmod 600 it"
+    ]
+
+
+async def test_key_or_certificate_is_missing(configure: Configure, brief: Timeouts) -> None:
+    config = configure(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32))
+    identity = Identity.beside(config)
+    os.unlink(identity.key)
+    assert (await findings(config, brief))[-1].text == f"{identity.key}: No such file or directory"
+    os.unlink(identity.certificate)
+    assert "cert.pem is missing" in (await findings(config, brief))[-1].text
+
+
+async def test_a_high_level_costs_more(configure: Configure, brief: Timeouts) -> None:
+    def memory(found: list[Finding]) -> float:
+        words = found[1].text.split()
+        assert words[-3] in {"MiB", "GiB"}
+        return float(words[-4]) * (1024 if words[-3] == "GiB" else 1)
+
+    endpoint = Endpoint("nas", "127.0.0.1", free_port(), "00" * 32)
+    usual = await findings(configure(endpoint, more="threads = 2\n"), brief)
+    high = await findings(configure(endpoint, more="threads = 2\nlevel = 22\n"), brief)
+    assert memory(usual) < 160 - 64 < memory(high)
