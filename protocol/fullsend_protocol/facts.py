@@ -140,7 +140,7 @@ def _check_dataset(name: str, substreams: list[Begin], file_system: nvlist.NvLis
     named = named if isinstance(named, dict) else {}
     arrived = {begin.guid for begin in substreams}
     for snapshot, guid in named.items():
-        if guid not in arrived and (fromsnap is None or snapshot == tosnap):
+        if not (isinstance(guid, int) and guid in arrived) and (fromsnap is None or snapshot == tosnap):
             msg = (
                 f"the package names {name}@{snapshot}, which did not arrive: `zfs send` failed before it, or the"
                 " dataset was excluded (-X), which cannot be told apart; send such datasets one by one"

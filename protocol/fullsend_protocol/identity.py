@@ -33,6 +33,7 @@ def openssl_arguments(config: str, key: str, certificate: str, today: date | Non
 
     `config`, `key`, `certificate`: paths; the first must hold OPENSSL_CONFIG, the others are written.
     """
+    # -not_after would say it directly, but is younger than OpenSSL 3.0.
     days = (_LAST_DAY - (today or datetime.now(UTC).date())).days
     return [
         *("openssl", "req", "-x509", "-new", "-nodes", "-sha256", "-batch", "-config", config),

@@ -51,6 +51,9 @@ HEARTBEAT_MAX: Final = 64
 #: Segments of one stream: each reconnect after a restart adds one. A stream interrupted more often than this
 #: starts over; 1,000 segments are about 130 KiB of JSON, well within CONTROL_MAX.
 SEGMENTS_MAX: Final = 1000
+#: Snapshots of a package that its manifest names in `sending`; one of more travels with none. At most 1.7 KiB each
+#: (names that JSON has to escape), so that with SEGMENTS_MAX segments the message stays within CONTROL_MAX.
+SNAPSHOTS_SENT: Final = 500
 #: Entries in one `entries` message: about 700 bytes each, at most 2 KiB, so a page stays within CONTROL_MAX.
 ENTRIES_PAGE: Final = 200
 

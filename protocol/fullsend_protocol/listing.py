@@ -3,50 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from fullsend_protocol.manifest import StreamEntry
 from fullsend_protocol.units import format_size, printable
+
+_HEADER: Final = ("STREAM", "KIND", "BASE", "FLAGS", "RECEIVED", "RAW", "STORED", "STATE")
+#: Columns of numbers stand to the right.
+_RIGHT: Final = frozenset({"RAW", "STORED"})
 
 
 def table(entries: Iterable[StreamEntry], *, with_sender: bool) -> Iterator[str]:
     """Yield the lines of an aligned table, a heading first; nothing at all for no entries.
 
-    `with_sender`: names begin with SENDER/, as `fullsendd` wants them.
+    `with_sender`: names begin with SENDER/, as `fullsendd` wants them. What comes from outside is made safe for a
+    terminal.
     """
-    rows = []
-    for entry in entries:
-        name = f"{entry.dataset}@{entry.snapshot}"
-        if with_sender:
-            name = f"{entry.sender}/{name}"
-        rows.append(
-            (
-                printable(name),
-                entry.kind + (f" {entry.flags}" if entry.flags else ""),
-                entry.created,
-                format_size(entry.raw_bytes),
-                format_size(entry.stored_bytes),
-                _state(entry),
-            )
-        )
+    rows = [_row(entry, with_sender=with_sender) for entry in entries]
     if not rows:
         return
-    rows.insert(0, ("STREAM", "KIND", "CREATED", "RAW", "STORED", "STATE"))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for name, kind, created, raw, stored, state in rows:
-        cells = [
-            name.ljust(widths[0]),
-            kind.ljust(widths[1]),
-            created.ljust(widths[2]),
-            raw.rjust(widths[3]),
-            stored.rjust(widths[4]),
-            state,
-        ]
-        yield "  ".join(cells).rstrip()
+    everything = [_HEADER, *rows]
+    widths = [max(len(cells[column]) for cells in everything) for column in range(len(_HEADER))]
+    for cells in everything:
+        aligned = (
+            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+            for cell, width, name in zip(cells, widths, _HEADER, strict=True)
+        )
+        yield "  ".join(aligned).rstrip()
+
+
+def _row(entry: StreamEntry, *, with_sender: bool) -> tuple[str, ...]:
+    sender = f"{entry.sender}/" if with_sender else ""
+    return (
+        printable(f"{sender}{entry.dataset}@{entry.snapshot}"),
+        entry.kind,
+        printable(_base(entry)),
+        entry.flags or "-",
+        entry.received,
+        format_size(entry.raw_bytes),
+        format_size(entry.stored_bytes),
+        printable(_state(entry)),
+    )
+
+
+def _base(entry: StreamEntry) -> str:
+    if entry.base_guid is None:
+        return "-"
+    if entry.base is None:
+        return f"guid:{entry.base_guid}"
+    dataset, at, snapshot = entry.base.partition("@")
+    return at + snapshot if dataset == entry.dataset else entry.base
 
 
 def _state(entry: StreamEntry) -> str:
     if entry.damaged is not None:
-        return f"DAMAGED: {printable(entry.damaged)}"
+        return f"DAMAGED: {entry.damaged}"
     if not entry.restorable:
         return "not restorable: a base is missing or damaged"
     return f"verified {entry.verified}" if entry.verified else "ok"

@@ -122,6 +122,7 @@ class Receipt(Model):
     dataset: Name
     snapshot: Name
     guid: Guid
+    base: str | None  # DATASET@SNAPSHOT of the base, where it is stored: a stream names its base by GUID alone
     base_guid: Guid | None
     kind: Kind
     flags: Flags

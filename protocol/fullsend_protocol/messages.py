@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fullsend_protocol import limits
 from fullsend_protocol.errors import ErrorCode, RemoteProtocolError
@@ -203,11 +203,20 @@ class Fetch(Model):
     stream: Annotated[str, Field(max_length=4096)]
 
 
+def _short_enough(manifest: Manifest) -> Manifest:
+    if len(manifest.snapshots) <= limits.SNAPSHOTS_SENT:
+        return manifest
+    return manifest.model_copy(update={"snapshots": []})
+
+
 class Sending(Model):
-    """The stream that follows as chunks; the whole answer ends with `done`."""
+    """The stream that follows as chunks; the whole answer ends with `done`.
+
+    The manifest of a large package leaves its `snapshots` at home: they would not fit into a message.
+    """
 
     type: Literal["sending"] = "sending"
-    manifest: Manifest
+    manifest: Annotated[Manifest, AfterValidator(_short_enough)]
 
 
 class Verify(Model):

@@ -82,9 +82,12 @@ class Ingest:
     def _look(self) -> None:
         """Refuse at once, not after a terabyte, what will never be stored, such as a resumed stream."""
         self._known = any(not begin.compound for begin in self.walker.begins)
-        # BEGIN records with nvlists of many MiB may fill the first chunks; a shorter one is the last.
-        if self._known or not self._cutter.closed:
-            facts.conclude(self.walker.begins)
+        if not self._known:
+            # BEGIN records with nvlists of many MiB may fill whole chunks; one that is shorter is the stream's last.
+            if self._cutter.closed:
+                return
+            self.walker.finish()
+        facts.conclude(self.walker.begins)
 
     def batch(self) -> Batch:
         """Take the chunks that have been written since the last batch."""

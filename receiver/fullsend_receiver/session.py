@@ -147,8 +147,10 @@ class Session:
                 self._tell(ErrorCode.INTERNAL, "a bug in fullsendd; its log has more")
 
     def farewell(self, code: ErrorCode, why: str) -> None:
-        """What to tell the peer after its request, or when the session's task is cancelled, whichever comes first."""
-        self._farewell = (code, why)
+        """What to tell the peer after its request, or when the session's task is cancelled, whichever comes first. The
+        first reason stays.
+        """
+        self._farewell = self._farewell or (code, why)
 
     async def refuse(self, code: ErrorCode, why: str) -> None:
         """Turn the peer away at the door."""

@@ -26,7 +26,7 @@ from fullsend_sender.pipeline import default_threads, raw_in_flight
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-#: Interpreter and libraries, measured; what is known of the rest is computed.
+#: Interpreter and libraries, roughly; what is known of the rest is computed.
 _INTERPRETER: Final = 45 * limits.MIB
 
 

@@ -214,7 +214,8 @@ def _push(args: argparse.Namespace) -> int:
     )
     if not pushed.wire_bytes:
         summary = f"{name} ({receipt.kind}) is stored already; nothing was sent"
-    if sys.stderr.isatty() and settings.progress != "never" and not args.json:
+    live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
+    if live and not args.json:
         print(printable(summary), file=sys.stderr)
     else:
         log.info("%s", summary)
@@ -229,20 +230,21 @@ def _push(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     _settings, endpoint, identity = _setup(args)
+    from fullsend_protocol.listing import table
     from fullsend_sender.link import connect
-    from fullsend_sender.listing import entries, row, table
+    from fullsend_sender.listing import entries
     from fullsend_sender.runtime import run
 
     async def show() -> None:
-        rows = []
+        listed = []
         async with connect(endpoint, identity) as (link, _name):
             async for entry in entries(link, args.dataset):
                 if args.json:
                     print(entry.model_dump_json(by_alias=True))
                 else:
-                    rows.append(row(entry))
-        if rows:
-            print("\n".join(table(rows)))
+                    listed.append(entry)
+        for line in table(listed, with_sender=False):
+            print(line)
 
     run(show())
     return Exit.OK

@@ -6,35 +6,16 @@ A receiver knows a sender by the SHA-256 of its certificate (DER) and by nothing
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
-import hashlib
 import os
 import shutil
 import ssl
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from typing import Final
 
+from fullsend_protocol import identity
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_sender import durable
-
-#: CA:FALSE, so that the certificate can sign no others, and nothing else: everything in it but the key is decoration.
-#: Passed with -config, so that the system's openssl.cnf has no say.
-_OPENSSL_CONFIG: Final = """\
-[req]
-distinguished_name = name
-x509_extensions = extensions
-prompt = no
-[name]
-CN = fullsend
-[extensions]
-basicConstraints = critical,CA:FALSE
-subjectKeyIdentifier = none
-authorityKeyIdentifier = none
-"""
-#: RFC 5280's way to say "no end": the pin and the receiver's table decide, not a date.
-_LAST_DAY: Final = dt.date(9999, 12, 31)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +51,7 @@ class Identity:
             der = ssl.PEM_cert_to_DER_cert(self.pem())
         except ValueError:
             raise UsageError(f"{self.certificate} is no certificate in PEM") from None
-        return hashlib.sha256(der).hexdigest()
+        return identity.fingerprint(der)
 
     def ensure(self) -> None:
         """Make key and certificate, unless they are there already; durable, the key readable by its owner alone.
@@ -110,11 +91,8 @@ def _make(workshop: str, key: str, certificate: str) -> None:
     """Have `openssl` (3.0 or newer) make the pair. Raises: FullsendError."""
     config = os.path.join(workshop, "openssl.cnf")
     with open(config, "w", encoding="ascii") as file:
-        file.write(_OPENSSL_CONFIG)
-    # -not_after would say it directly, but is younger than OpenSSL 3.0.
-    days = (_LAST_DAY - dt.datetime.now(dt.UTC).date()).days
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc", "-sha256"]
-    command += ["-days", str(days), "-config", config, "-keyout", key, "-out", certificate]
+        file.write(identity.OPENSSL_CONFIG)
+    command = identity.openssl_arguments(config, key, certificate)
     try:
         done = subprocess.run(
             command,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -29,6 +28,7 @@ from fullsend_protocol.errors import (
     RemoteProtocolError,
     Unreachable,
 )
+from fullsend_protocol.identity import fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -363,7 +363,7 @@ def _context(identity: Identity | None) -> ssl.SSLContext:
 def _check_pin(endpoint: Endpoint, writer: asyncio.StreamWriter) -> None:
     tls: ssl.SSLObject = writer.get_extra_info("ssl_object")
     certificate = tls.getpeercert(binary_form=True) or b""
-    found = hashlib.sha256(certificate).hexdigest()
+    found = fingerprint(certificate)
     if found != endpoint.fingerprint:
         raise WrongReceiver(
             f"{endpoint.place}: who answers there is not the receiver that was paired: its certificate is"

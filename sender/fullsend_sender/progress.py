@@ -36,6 +36,7 @@ class Progress:
         """`now`: seconds, of any monotonic clock; `size`: the raw bytes to come, where that is known."""
         self.raw = 0
         self.wire = 0
+        self.done = False  # the receipt has come
         self._size = size
         self._started = now
         self._samples: deque[tuple[float, int]] = deque([(now, 0)])
@@ -67,7 +68,7 @@ class Progress:
             fields.append(f"{self.raw / self.wire:.2f}x")
         if self._size:
             # An estimate is one: `zfs send -nP` is off by a little, and --size by what the user typed.
-            fields.append(f"{min(99, 100 * self.raw // self._size)}%")
+            fields.append(f"{min(100 if self.done else 99, 100 * self.raw // self._size)}%")
             if average and self.raw < self._size:
                 left = (self._size - self.raw) / average
                 end = time.strftime("%H:%M:%S", time.localtime(wall + left))
@@ -89,32 +90,39 @@ class Progress:
 async def reporting(
     progress: Progress, stream: TextIO, *, when: Literal["auto", "always", "never"]
 ) -> AsyncGenerator[None]:
-    """Show a transfer's progress on `stream` (stderr) until the block is left; then the line is cleared.
+    """Show a transfer's progress on `stream` (stderr) until the block is left.
 
-    `auto`: live on a terminal; elsewhere log lines, which show with -v.
+    `auto`: live on a terminal; elsewhere log lines, which show with -v. The live line stays as it was at the end; after
+    an error it is cleared.
     """
     live = when == "always" or (when == "auto" and stream.isatty())
     if when == "never":
         yield
         return
     task = asyncio.create_task(_draw(progress, stream) if live else _note(progress), name="progress")
+    last = ""
     try:
         yield
+        last = f"{_picture(progress, stream)}\n"
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if live:
             with contextlib.suppress(OSError):  # a terminal that has gone is no failure of the transfer
-                stream.write(CLEAR)
+                stream.write(last or CLEAR)
                 stream.flush()
 
 
 async def _draw(progress: Progress, stream: TextIO) -> None:
     while True:
-        columns = _columns(stream)
-        stream.write(CLEAR + progress.line(time.monotonic(), time.time(), columns))
+        stream.write(_picture(progress, stream))
         stream.flush()
         await asyncio.sleep(_REDRAW)
+
+
+def _picture(progress: Progress, stream: TextIO) -> str:
+    """Return the live line as of now, and what clears the one before it."""
+    return CLEAR + progress.line(time.monotonic(), time.time(), _columns(stream))
 
 
 async def _note(progress: Progress) -> None:

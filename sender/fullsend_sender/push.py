@@ -60,7 +60,7 @@ class Pushed:
             "guid": receipt.guid,
             "kind": receipt.kind,
             "flags": receipt.flags,
-            "base": None,  # a stream names its base by GUID alone
+            "base": receipt.base,
             "base_guid": receipt.base_guid,
             "raw_bytes": receipt.raw_bytes,
             "wire_bytes": self.wire_bytes,
@@ -96,6 +96,7 @@ async def push_stdin(fd: int, endpoint: Endpoint, identity: Identity, options: O
         match await link.receive():
             case messages.Accept(offset=0):
                 receipt = await _transfer(link, pipeline, progress, options.timeouts)
+                progress.done = True
                 return Pushed(receipt, progress.wire, time.monotonic() - started)
             case messages.Stored(receipt=receipt):
                 _check_stored(receipt, opened)

@@ -816,7 +816,7 @@ def test_there_are_so_many_connections_in_all_and_no_more(crowded: Receiver) -> 
 
 def can_connect(receiver: Receiver, name: str) -> bool:
     with Peer(receiver.port, receiver.senders[name]) as peer:
-        return peer.hear("hello", "error")["type"] == "hello"
+        return bool(peer.hear("hello", "error")["type"] == "hello")
 
 
 # --- tries -----------------------------------------------------------------------------------------------------

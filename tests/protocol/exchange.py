@@ -58,6 +58,7 @@ EXCHANGE: Final[list[tuple[Role, messages.Message | Chunk | Heartbeat]]] = [
                 dataset="tank/data",
                 snapshot="now",
                 guid=str(streams.GUID),
+                base=None,
                 base_guid=None,
                 kind="full",
                 flags="",

@@ -82,6 +82,7 @@ def receipt(raw_bytes: int = 624) -> manifest.Receipt:
         dataset="tank/data",
         snapshot="now",
         guid="1234605616436508552",
+        base=None,
         base_guid=None,
         kind="full",
         flags="",

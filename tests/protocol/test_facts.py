@@ -335,6 +335,8 @@ ODD: list[dict[str, Any]] = [
     {"tosnap": "end", "fss": {"0x1": {"name": 5, "snaps": 6}}},
     {"tosnap": 5, "fromsnap": 6, "fss": {"0x1": {"snaps": {"end": 3}}}},
     {"tosnap": "end", "fss": {"0x1": {"name": "t", "snaps": {"end": "x", "mid": {}}}}},
+    {"tosnap": "end", "fss": {"0x1": {"name": "t", "snaps": {"end": {}}}}},
+    {"tosnap": "end", "fss": {"0x1": {"name": "t", "snaps": {"end": (3,)}}}},
     {},
 ]
 

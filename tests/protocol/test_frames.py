@@ -74,6 +74,22 @@ def test_frames_are_read_alike_whole_byte_by_byte_and_with_others_behind() -> No
     assert try_decoder(read_all, encoded) == frames
 
 
+@pytest.mark.parametrize("more", range(1, HEADER_SIZE + 15))
+def test_part_of_another_frame_behind_a_frame_waits_for_its_rest(more: int) -> None:
+    frame = FrameHeader(FrameType.CONTROL, 15).encode() + b'{"type":"done"}'
+    reader = FrameReader()
+    reader.feed(frame + frame[:more])
+    assert reader.header() is not None
+    assert reader.payload() == bytearray(b'{"type":"done"}')
+    assert reader.inside_frame
+    assert (reader.header() is None) == (more < HEADER_SIZE)
+    assert reader.payload() is None
+    reader.feed(frame[more:])
+    assert reader.header() is not None
+    assert reader.payload() == bytearray(b'{"type":"done"}')
+    assert not reader.inside_frame
+
+
 @given(
     st.lists(
         st.one_of(

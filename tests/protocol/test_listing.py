@@ -5,26 +5,35 @@ from tests.protocol.helpers import an_entry
 from fullsend_protocol.listing import table
 
 ENTRY = an_entry()
-OTHER = ENTRY.model_copy(
-    update={
-        "dataset": "tank/größe\n\x1b[2J",
-        "kind": "incremental",
-        "flags": "Lec",
-        "raw_bytes": 44_774_301_696,
-        "verified": "2026-11-24T02:00:00Z",
-    }
-)
+
+
+LOST = "not restorable: a base is missing or damaged"
 
 
 def test_streams_stand_in_columns_under_a_heading() -> None:
-    assert list(table([ENTRY, OTHER], with_sender=False)) == [
-        r"STREAM                   KIND             CREATED                    RAW  STORED  STATE",
-        r"tank/data@now            full             2026-11-23T06:29:00Z     624 B   300 B  ok",
-        (
-            r"tank/größe\n\x1b[2J@now  incremental Lec  2026-11-23T06:29:00Z  41.7 GiB   300 B"
-            r"  verified 2026-11-24T02:00:00Z"
-        ),
+    follows = {"kind": "incremental", "base": "tank/data@now", "base_guid": "1234"}
+    entries = [
+        ENTRY,
+        ENTRY.model_copy(update={**follows, "snapshot": "next", "flags": "Le", "raw_bytes": 44_774_301_696}),
+        ENTRY.model_copy(update={**follows, "dataset": "tank/far", "restorable": False}),
+        ENTRY.model_copy(update={"kind": "package", "base_guid": "77", "damaged": "chunk 3", "restorable": False}),
     ]
+    now = ENTRY.received
+    assert list(table(entries, with_sender=False)) == [
+        "STREAM          KIND         BASE           FLAGS  RECEIVED                   RAW  STORED  STATE",
+        f"tank/data@now   full         -              -      {now}     624 B   300 B  ok",
+        f"tank/data@next  incremental  @now           Le     {now}  41.7 GiB   300 B  ok",
+        f"tank/far@now    incremental  tank/data@now  -      {now}     624 B   300 B  {LOST}",
+        f"tank/data@now   package      guid:77        -      {now}     624 B   300 B  DAMAGED: chunk 3",
+    ]
+
+
+def test_names_cannot_steer_the_terminal() -> None:
+    evil = ENTRY.model_copy(update={"dataset": "tank/größe\n\x1b[2J", "damaged": "\r\nok", "base_guid": "7"})
+    lines = list(table([evil, evil.model_copy(update={"base": "\x1b@\n"})], with_sender=True))
+    assert len(lines) == 3
+    assert all(line.isprintable() for line in lines)
+    assert r"alpha/tank/größe\n\x1b[2J@now" in lines[1]
 
 
 def test_state_says_what_matters_most() -> None:

@@ -259,6 +259,20 @@ def test_longest_messages_stay_within_the_limit() -> None:
     )
     page = messages.Entries(entries=[entry] * limits.ENTRIES_PAGE)
     assert len(messages.encode(page)) <= limits.CONTROL_MAX
+    odd = "\x01" * 126
+    snapshot = manifest.Snapshot(dataset=odd, snapshot=odd, guid=str(2**64 - 1), base_guid=str(2**64 - 1))
+    sending = messages.Sending(
+        manifest=a_manifest().model_copy(
+            update={
+                "dataset": odd,
+                "snapshot": odd,
+                "snapshots": [snapshot] * limits.SNAPSHOTS_SENT,
+                "segments": finish.segments,
+            }
+        )
+    )
+    assert len(sending.manifest.snapshots) == limits.SNAPSHOTS_SENT
+    assert len(messages.encode(sending)) <= limits.CONTROL_MAX
     join = messages.Join(secret="x" * 128, certificate="x" * 8192)
     assert len(messages.encode(join)) <= limits.UNIDENTIFIED_MAX
 
@@ -321,6 +335,16 @@ def test_document_describes_no_other_message() -> None:
     expected = {(model.model_fields["type"].default, who.value) for who, model in MODELS}
     assert {(name, who) for name, who in titles if who} == {pair for pair in expected if pair[0] != "error"}
     assert [name for name, who in titles if not who] == ["error"]
+
+
+def test_manifest_of_a_large_package_travels_without_its_list_of_snapshots() -> None:
+    """With it the message would be too long, and the package could never be given back. The stream names them."""
+    many = [manifest.Snapshot(dataset="tank/data", snapshot=f"s{n}", guid=str(n), base_guid="0") for n in range(20_000)]
+    large = a_manifest().model_copy(update={"snapshots": many})
+    sending = messages.Sending(manifest=large)
+    assert sending.manifest == large.model_copy(update={"snapshots": []})
+    assert len(large.snapshots) == 20_000  # on disk it keeps them
+    assert messages.decode_from_receiver(messages.encode(sending)) == sending
 
 
 def test_sending_carries_a_manifest_under_its_names_on_disk() -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import streams
+from tests.protocol.helpers import section, tables
 from tests.streams import CLOSING_END, Genuine, broken, each, genuine, small, substream, whole
 
 from fullsend_protocol import limits
@@ -484,6 +485,14 @@ def test_genuine_stream_with_any_bytes_changed_is_a_stream_or_a_stream_error(
         raw[record.start + data.draw(st.integers(0, HEADER_SIZE - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(StreamError):
         walk([bytes(raw)]).finish()
+
+
+def test_document_lists_the_record_types() -> None:
+    rows = tables(section("Chunks"))[1]
+    assert [(int(row["type"]), row["record"]) for row in rows] == [(int(kind), kind.name) for kind in RecordType]
+    resumable = {record.kind.name for record in streams.split(EVERY) if record.key}
+    assert {row["record"] for row in rows if row["resumable"] == "yes"} == resumable
+    assert 1 << Feature.RESUMING << 2 == 1 << 22
 
 
 def test_record_and_feature_numbers_are_those_of_openzfs() -> None:

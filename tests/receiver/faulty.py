@@ -55,7 +55,7 @@ class FaultyDisk:
     def failing(self, call: str, suffix: str, number: int) -> Iterator[None]:
         """Such calls on files whose name ends like this fail with this errno."""
         fault = self.folder / f"fail-{call}"
-        fault.with_suffix(".new").write_text(f"{suffix} {number}", encoding="utf-8")
+        fault.with_suffix(".new").write_text(f"{suffix}:{number}", encoding="utf-8")
         fault.with_suffix(".new").rename(fault)
         try:
             yield
@@ -91,7 +91,7 @@ def _faulty(folder: Path, name: str, real: Callable[..., Any]) -> Callable[..., 
         with (folder / f"gate-{name}").open() as gate:
             fcntl.flock(gate, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
-            suffix, number = (folder / f"fail-{name}").read_text(encoding="utf-8").split()
+            suffix, number = (folder / f"fail-{name}").read_text(encoding="utf-8").split(":")
             if path.name.endswith(suffix):
                 raise OSError(int(number), os.strerror(int(number)))
         result = real(target, *arguments, **options)
@@ -106,7 +106,7 @@ def main() -> None:
     faulty = {name: _faulty(folder, name, getattr(os, name)) for name in _CALLS}
     for name, call in faulty.items():
         setattr(os, name, call)
-    from fullsend_receiver.cli import main as fullsendd  # noqa: PLC0415 - whatever it imports by name is replaced now
+    from fullsend_receiver.cli import main as fullsendd
 
     fullsendd(sys.argv[1:])
 

@@ -16,7 +16,7 @@ import subprocess
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import zstandard
 
@@ -179,7 +179,7 @@ def offer(dataset: str = "tank/data", snapshot: str = "now", **claims: Any) -> d
     return {"type": "push", "dataset": dataset, "snapshot": snapshot, **unknown, **claims}
 
 
-class Ended(AssertionError):
+class EndedError(AssertionError):
     """The daemon has closed the connection, and a test expected more."""
 
 
@@ -210,7 +210,7 @@ class Peer:
 
     hello: dict[str, Any]
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -222,8 +222,20 @@ class Peer:
 
     # --- out
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self.sock.sendall(data)
+
+    def write_what_goes(self, data: memoryview) -> memoryview:
+        """Send until the daemon takes no more. Returns: what it has not taken."""
+        self.sock.settimeout(0)
+        try:
+            while data:
+                data = data[self.sock.send(data[: 16 << 10]) :]
+        except ssl.SSLWantWriteError:
+            pass
+        finally:
+            self.sock.settimeout(PATIENCE)
+        return data
 
     def say(self, type_: str, **fields: Any) -> None:
         self.write(control({"type": type_, **fields}))
@@ -318,9 +330,9 @@ class Peer:
             try:
                 more = self.sock.recv(count - len(data))
             except (ConnectionError, ssl.SSLError) as error:
-                raise Ended(str(error)) from error
+                raise EndedError(str(error)) from error
             if not more:
-                raise Ended(f"the connection ended after {len(data)} bytes of {count}")
+                raise EndedError(f"the connection ended after {len(data)} bytes of {count}")
             data += more
         return bytes(data)
 

@@ -3,8 +3,8 @@
     with Disk(store.root, at_each_step) as disk:
         ...the code under test...
 
-`at_each_step(disk)` is called before each call that changes the disk; there, `disk.leave(folder, ...)` writes what
-could be found after the lights come back on. The rules:
+`at_each_step(disk)` is called before each call that changes the disk, and by `disk.step()`. There,
+`disk.leave(folder, ...)` writes what could be found after the lights come back on. The rules:
 
 - a file's content is sure as of its last fsync or fdatasync; what was written since may be there, in part, or not;
 - a name is sure once its folder was synced after it was made, renamed or removed; until then each such change may have
@@ -152,7 +152,8 @@ class Disk:
     def _paths(self) -> dict[int, Path]:
         return {self._by_inode[os.lstat(path).st_ino]: path for path in self._root.rglob("*")}
 
-    def _step(self) -> None:
+    def step(self) -> None:
+        """Something is about to happen."""
         if self._watching:
             self._watching = False
             self.steps += 1
@@ -165,22 +166,22 @@ class Disk:
         place = self._place(path) if self._watching and flags & os.O_CREAT else None
         new = place is not None and not os.path.lexists(path)
         if new:
-            self._step()
+            self.step()
         descriptor: int = _REAL["open"](path, flags, *rest, **named)
         if new:
             self._changes.append(_Change(self._make(os.fstat(descriptor)), None, place))
         return descriptor
 
     def _write(self, descriptor: int, data: Any) -> Any:
-        self._step()
+        self.step()
         return _REAL["write"](descriptor, data)
 
     def _ftruncate(self, descriptor: int, length: int) -> None:
-        self._step()
+        self.step()
         _REAL["ftruncate"](descriptor, length)
 
     def _fsync(self, descriptor: int) -> None:
-        self._step()
+        self.step()
         _REAL["fsync"](descriptor)
         if not self._watching:
             return
@@ -212,7 +213,7 @@ class Disk:
         if old is None or new is None:
             _REAL["rename"](source, destination)
             return
-        self._step()
+        self.step()
         node = self._by_inode[os.lstat(source).st_ino]
         self._forget(destination)
         _REAL["rename"](source, destination)
@@ -230,7 +231,7 @@ class Disk:
         if place is None or not os.path.lexists(path):
             _REAL["unlink"](path, **named)
             return
-        self._step()
+        self.step()
         node = self._by_inode[os.lstat(path).st_ino]
         self._forget(path)
         _REAL["unlink"](path, **named)
@@ -246,6 +247,6 @@ class Disk:
         if place is None:
             _REAL["mkdir"](path, *rest, **named)
             return
-        self._step()
+        self.step()
         _REAL["mkdir"](path, *rest, **named)
         self._changes.append(_Change(self._make(os.lstat(path)), None, place))

@@ -61,7 +61,8 @@ class Receiver:
         """Run a command to its end."""
         return subprocess.run(
             [sys.executable, "-m", "fullsend_receiver", "--config", self.config, *arguments],
-            **{"capture_output": True, "text": True, "check": False, "timeout": _PATIENCE, **options},
+            **{"capture_output": True, "text": True, "timeout": _PATIENCE, **options},
+            check=False,
         )
 
     def init(self, **settings: object) -> None:
@@ -128,10 +129,13 @@ class Receiver:
             assert self.process.poll() is None, f"the daemon ended before {state}: {self.log}"
         raise AssertionError(f"the daemon never said {state}: {self.log}")
 
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """End the daemon. Returns: its exit code."""
+    def send_signal(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End the daemon. Returns: its exit code."""
+        self.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:

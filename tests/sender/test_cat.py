@@ -9,6 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from tests import streams
+from tests.sender.peer import Peer, Receiving, Script, chunks_of, manifest_of, receiving
+from tests.sender.test_pipeline import large
 
 from fullsend_protocol import messages
 from fullsend_protocol.chunks import Compressor
@@ -18,9 +21,6 @@ from fullsend_protocol.manifest import Manifest
 from fullsend_sender.cat import READ_AHEAD, Damaged, cat
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Timeouts, connect
-from tests import streams
-from tests.sender.peer import Peer, Receiving, Script, chunks_of, manifest_of, receiving
-from tests.sender.test_pipeline import large
 
 
 class Reading:

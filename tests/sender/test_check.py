@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.programs import free_port
+from tests.sender.peer import Peer, receiving
 
 from fullsend_protocol import messages
 from fullsend_protocol.exits import Exit
 from fullsend_sender.check import Finding, check
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint, Timeouts
-from tests.programs import free_port
-from tests.sender.peer import Peer, receiving
 
 Configure = Callable[..., str]
 

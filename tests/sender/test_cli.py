@@ -16,6 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import streams
+from tests.programs import free_port
+from tests.sender.peer import Peer, Receiving, Script, chunks_of, entry, manifest_of, receipt_of, receiving
+from tests.sender.test_pipeline import large
 
 from fullsend_protocol import __version__, messages
 from fullsend_protocol.connection import Chunk
@@ -24,10 +28,6 @@ from fullsend_protocol.invitation import Invitation
 from fullsend_sender import cli
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint
-from tests import streams
-from tests.programs import free_port
-from tests.sender.peer import Peer, Receiving, Script, chunks_of, entry, manifest_of, receipt_of, receiving
-from tests.sender.test_pipeline import large
 
 
 @dataclass

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from tests.sender.peer import Peer, Receiving, receiving
 
 from fullsend_protocol import messages
 from fullsend_protocol.errors import ErrorCode, PeerError, UsageError
@@ -14,7 +15,6 @@ from fullsend_sender import durable, enrol
 from fullsend_sender.enrol import join
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint, WrongReceiver
-from tests.sender.peer import Peer, Receiving, receiving
 
 
 def invitation(receiver: Receiving | Endpoint, sender: str = "alpha", host: str = "127.0.0.1") -> str:

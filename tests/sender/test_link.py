@@ -5,6 +5,10 @@ import contextlib
 import socket
 
 import pytest
+from tests import streams
+from tests.programs import free_port
+from tests.sender.conftest import make_identity
+from tests.sender.peer import Peer, chunks_of, manifest_of, receiving
 
 from fullsend_protocol import messages
 from fullsend_protocol.connection import Chunk, ChunkArriving, Heartbeat
@@ -13,10 +17,6 @@ from fullsend_protocol.manifest import Receipt
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint, Link, Timeouts, WrongReceiver, connect, connect_unidentified
 from fullsend_sender.throttle import Throttle
-from tests import streams
-from tests.programs import free_port
-from tests.sender.conftest import make_identity
-from tests.sender.peer import Peer, chunks_of, manifest_of, receiving
 
 DONE = messages.Done()
 LIST = messages.List(dataset=None)

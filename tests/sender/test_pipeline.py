@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from tests import streams
+from tests.sender.peer import chunks_of
 
 from fullsend_protocol import limits
 from fullsend_protocol.chunks import Decompressor
@@ -26,8 +28,6 @@ from fullsend_protocol.records import Feature
 from fullsend_sender import pipeline as module
 from fullsend_sender.buffers import FIRST, LARGEST
 from fullsend_sender.pipeline import Pipeline, default_threads, raw_in_flight
-from tests import streams
-from tests.sender.peer import chunks_of
 
 
 @asynccontextmanager

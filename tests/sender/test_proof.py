@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from tests import streams
+from tests.sender.peer import chunks_of, manifest_of
 
 from fullsend_protocol.chunks import Decompressor
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.errors import ChunkError, IncompleteStream
 from fullsend_sender.proof import Proof
-from tests import streams
-from tests.sender.peer import chunks_of, manifest_of
 
 
 def large() -> bytes:

@@ -7,6 +7,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tests import streams
+from tests.programs import free_port
+from tests.sender.peer import Peer, Receiving, manifest_of, receipt_of, receiving
+from tests.sender.test_pipeline import flowing, large, no_threads_left
 
 from fullsend_protocol import messages
 from fullsend_protocol.connection import Chunk
@@ -21,10 +25,6 @@ from fullsend_protocol.errors import (
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint, Timeouts
 from fullsend_sender.push import Options, Pushed, ReceiptMismatch, push_stdin
-from tests import streams
-from tests.programs import free_port
-from tests.sender.peer import Peer, Receiving, manifest_of, receipt_of, receiving
-from tests.sender.test_pipeline import flowing, large, no_threads_left
 
 OPTIONS = Options(level=1, threads=2, progress="never")
 

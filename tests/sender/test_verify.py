@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
+from tests.sender.peer import Peer, receiving
 
 from fullsend_protocol import messages
 from fullsend_protocol.errors import RemoteProtocolError
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import connect
 from fullsend_sender.verify import describe, verdicts
-from tests.sender.peer import Peer, receiving
 
 
 def verdict(*damage: str) -> messages.Verdict:
