@@ -138,3 +138,5 @@ class Channel:
         except OSError as error:
             msg = f"the connection to the sender broke: {error}"
             raise Unreachable(msg) from None
+        # `drain` lets others run only where something must wait; a peer that is quick, or gone, would keep the loop.
+        await asyncio.sleep(0)

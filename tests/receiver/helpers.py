@@ -12,7 +12,7 @@ import random
 import shutil
 import subprocess
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import zstandard
 from tests import streams
@@ -27,7 +27,7 @@ from fullsend_receiver import store as stores
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.names import HASH_SUFFIX, MANIFEST_SUFFIX
+from fullsend_receiver.names import HASH_SUFFIX, MANIFEST_SUFFIX, stream_file
 from fullsend_receiver.partial import Partial, partial_key
 from fullsend_receiver.store import Store
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 SENDER: Final = "alpha"
 PROGRAM: Final = "fullsend 0.0"
+#: What stands for a `.zst` where nobody looks into it.
+PLANTED: Final = b"no data"
 
 
 def make_store(tmp_path: Path, name: str = "store") -> Store:
@@ -128,6 +130,61 @@ def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> Pure
 def store_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT) -> PurePosixPath:
     """Store a whole stream. Returns: its file, relative to the store."""
     return commit_stream(store, sender, ingest_stream(store, sender, raw, level), raw)
+
+
+def plant(
+    store: Store, snapshot: str, guid: int, base_guid: int | None = None, *, sender: str = SENDER, **changes: Any
+) -> PurePosixPath:
+    """Put a stream into the store without having one: right names, a right manifest, no data.
+
+    `changes`: of the manifest, such as `dataset`, `flags`, `stream_class`, `kind`, `created`. Returns: its file.
+    """
+    kind = changes.pop("kind", "full" if base_guid is None else "incremental")
+    dataset = changes.pop("dataset", "tank/data")
+    fields: dict[str, Any] = {
+        "sender": sender,
+        "dataset": dataset,
+        "snapshot": snapshot,
+        "guid": str(guid),
+        "base_guid": None if base_guid is None else str(base_guid),
+        "kind": kind,
+        "stream_class": "plain",
+        "flags": "",
+        "features": [],
+        "snapshots": [],
+        "created": f"2026-11-23T06:30:{guid % 60:02}Z",
+        "received": "2026-11-24T00:00:00Z",
+        "raw_bytes": 1000,
+        "stored_bytes": len(PLANTED),
+        "sha256": "11" * 32,
+        "segments": [],
+        "file_sha256": hashlib.sha256(PLANTED).hexdigest(),
+        "chunks": 1,
+        "sender_program": PROGRAM,
+        "receiver_program": "fullsendd 0.0",
+        "zfs_version": None,
+        "proven_by": "both",
+    }
+    manifest = Manifest.model_validate(fields | changes)
+    about = facts.Facts(
+        dataset=dataset,
+        snapshot=snapshot,
+        guid=guid,
+        base_guid=base_guid,
+        kind=kind,
+        stream_class=manifest.stream_class,
+        flags=manifest.flags,
+        features=(),
+        created=0,
+        substreams=(),
+    )
+    file = stream_file(sender, about)
+    path = store.root / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(PLANTED)
+    hash_path(store, file).write_text(f"{manifest.file_sha256}  {file.name}\n", encoding="ascii")
+    manifest_path(store, file).write_bytes(manifest.to_json())
+    return file
 
 
 # --- what is on the disk afterwards -----------------------------------------------------------------------------

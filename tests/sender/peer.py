@@ -226,7 +226,8 @@ def receipt_of(raw: bytes, **changed: Any) -> Receipt:
     """The receipt of a whole stream, with what a test changes."""
     manifest = manifest_of(raw)
     said = manifest.model_dump(include=set(Receipt.model_fields))
-    return Receipt.model_validate({**said, "file": "alpha/tank/@x.zfs.zst", "restorable": True, **changed})
+    rest = {"base": None, "file": "alpha/tank/@x.zfs.zst", "restorable": True}
+    return Receipt.model_validate({**said, **rest, **changed})
 
 
 def entry(**changed: Any) -> StreamEntry:

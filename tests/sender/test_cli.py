@@ -242,7 +242,10 @@ async def test_push_with_a_live_line(fullsend: Fullsend, receiver_identity: Iden
     async with receiving(receiver_identity, taking(RAW)) as receiver:
         ended = await fullsend(receiver, "push", "--stdin", "--progress", "always", stdin=RAW)
     assert ended.err.startswith("\r\x1b[K0 B 0:00:00")
-    assert ended.err.endswith("\r\x1b[K")
+    live, last, summary = ended.err.rpartition("\x1b[K")[2].partition("\n")
+    assert live.startswith(f"{len(RAW)} B ")
+    assert last == "\n"
+    assert summary.startswith("tank/data@now (full): ")
 
 
 async def test_an_orphan_fails_unless_it_is_allowed(fullsend: Fullsend, receiver_identity: Identity) -> None:

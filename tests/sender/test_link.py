@@ -287,6 +287,7 @@ RECEIPT = {
     "dataset": "a",
     "snapshot": "b",
     "guid": "1",
+    "base": None,
     "base_guid": None,
     "kind": "full",
     "flags": "",

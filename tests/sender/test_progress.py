@@ -67,13 +67,31 @@ class Terminal(io.StringIO):
         return True
 
 
-async def test_live_line_is_drawn_and_cleared() -> None:
+async def test_live_line_is_drawn_and_stays_as_it_was_at_the_end() -> None:
     terminal = Terminal()
     progress = Progress(time.monotonic())
     async with reporting(progress, terminal, when="auto"):
         while "0 B" not in terminal.getvalue():
             await asyncio.sleep(0)
-    assert re.fullmatch(r"(\r\x1b\[K0 B 0:00:00 \[0 B/s\] \[0 B/s avg\])+\r\x1b\[K", terminal.getvalue())
+        progress.add(2048, 1024)
+    *_before, last = terminal.getvalue().split("\r\x1b[K")
+    assert re.fullmatch(r"2.0 KiB 0:00:00 \[.*B/s\] \[.*B/s avg\] 2.00x\n", last)
+
+
+async def test_live_line_is_cleared_after_an_error() -> None:
+    terminal = Terminal()
+    with pytest.raises(ZeroDivisionError):
+        async with reporting(Progress(time.monotonic()), terminal, when="auto"):
+            raise ZeroDivisionError
+    assert terminal.getvalue().endswith("\r\x1b[K")
+
+
+def test_it_is_all_there_only_when_the_receipt_has_come() -> None:
+    progress = Progress(0.0, size=100)
+    progress.add(100, 50)
+    assert "99%" in progress.line(1.0, 0.0, 200)
+    progress.done = True
+    assert "100%" in progress.line(1.0, 0.0, 200)
 
 
 @pytest.mark.parametrize("when", ["never", "auto"])
