@@ -59,7 +59,13 @@ def parse_settings(model: type[_S], text: str, name: str) -> _S:
     Raises: UsageError, one line: the file, the key, what is wrong, and the nearest right key for an unknown one.
     """
     try:
-        return model.model_validate(tomllib.loads(text))
+        keys = tomllib.loads(text)
+        for key in keys:
+            field = model.model_fields.get(key)
+            if field is not None and field.alias not in {None, key}:  # a name that code uses, not the file
+                msg = f"{name}: unknown key {key!r}; did you mean {field.alias!r}?"
+                raise UsageError(msg)
+        return model.model_validate(keys)
     except tomllib.TOMLDecodeError as error:
         msg = f"{name}: {error}"
         raise UsageError(msg) from None

@@ -243,7 +243,7 @@ def _only(found: list[Stored], what: str) -> Stored:
         msg = f"{what}: no such stream is stored (see `list`)"
         raise NoSuchStream(msg)
     if len(found) > 1:
-        names = " ".join(each.file.name for each in found[:_CANDIDATES_NAMED])
+        names = " ".join(each.summary.path for each in found[:_CANDIDATES_NAMED])
         msg = f"{what}: {len(found)} streams fit; name one by its file: {names}"
         raise AmbiguousStream(msg)
     return found[0]

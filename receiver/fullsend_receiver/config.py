@@ -17,7 +17,7 @@ from fullsend_protocol.settings import Duration, Settings, Size, parse_settings
 DEFAULT_FILE: Final = Path("/etc/fullsend/receiver.toml")
 DEFAULT_STORE: Final = Path("/var/lib/fullsend")
 DEFAULT_PORT: Final = 7433
-_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.%]+)\]|([^\s\[\]:]*)):([0-9]{1,5})")
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([^\s\[\]:]*)):([0-9]{1,5})")
 _PORT_MAX: Final = 65535
 
 

@@ -285,14 +285,14 @@ class Session:
             return None
         catalogue = read_catalogue(self._house.store, sender)
         for stored in catalogue.select(sender, push.dataset):
-            manifest = stored.manifest
-            same = (manifest.snapshot, manifest.guid, manifest.base_guid, manifest.flags) == (
+            about = stored.summary
+            same = (about.snapshot, about.guid, about.base_guid, about.flags) == (
                 push.snapshot,
                 push.guid,
                 push.base_guid,
                 push.flags,
             )
-            if same and manifest.kind != "package":
+            if same and about.kind != "package":
                 return _sound_receipt(catalogue, stored)
         return None
 
@@ -348,24 +348,24 @@ class Session:
 
     async def _fetch(self, request: messages.Fetch) -> AsyncGenerator[messages.Message | Chunk, None]:
         sender = self.peer.name if self.peer else ""
-        catalogue = await self._on_disk(lambda: read_catalogue(self._house.store, sender))
-        stored = catalogue.find(sender, request.stream)
+        stored = await self._on_disk(lambda: read_catalogue(self._house.store, sender).find(sender, request.stream))
+        manifest = await self._on_disk(lambda: stored.manifest)
         log.info("%s: reads %s", self._name, stored.file)
-        yield messages.Sending(manifest=stored.manifest)
+        yield messages.Sending(manifest=manifest)
         sent = 0
         try:
             async with contextlib.aclosing(self._stored_chunks(stored)) as chunks:
                 async for chunk in chunks:
                     sent = chunk.raw_offset + chunk.raw_length
-                    if sent > stored.manifest.raw_bytes:
+                    if sent > manifest.raw_bytes:
                         break
                     yield chunk
                     del chunk
         except FullsendError as error:
             msg = f"{stored.file}: {error}"
             raise Damaged(msg) from None
-        if sent != stored.manifest.raw_bytes:
-            msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {stored.manifest.raw_bytes}"
+        if sent != manifest.raw_bytes:
+            msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
             raise Damaged(msg)
 
     async def _verify(self, request: messages.Verify) -> AsyncGenerator[messages.Message, None]:
@@ -379,16 +379,20 @@ class Session:
                 damage += [f"breaks {each.file}" for each in catalogue.dependents(stored)]
             yield messages.Verdict(
                 file=str(stored.file),
-                dataset=stored.manifest.dataset,
-                snapshot=stored.manifest.snapshot,
-                raw_bytes=stored.manifest.raw_bytes,
+                dataset=stored.summary.dataset,
+                snapshot=stored.summary.snapshot,
+                raw_bytes=stored.summary.raw_bytes,
                 damage=[line[:4000] for line in damage[:100]],
             )
 
     async def _mine(self, dataset: str | None) -> tuple[Catalogue, list[Stored]]:
         sender = self.peer.name if self.peer else ""
-        catalogue = await self._on_disk(lambda: read_catalogue(self._house.store, sender))
-        return catalogue, catalogue.select(sender, dataset)
+
+        def read() -> tuple[Catalogue, list[Stored]]:
+            catalogue = read_catalogue(self._house.store, sender)
+            return catalogue, catalogue.select(sender, dataset)
+
+        return await self._on_disk(read)
 
     def _health(self) -> messages.Health:
         sender = self.peer.name if self.peer else ""
@@ -427,9 +431,9 @@ def _let_go(error: BaseException | None) -> None:
 
 
 def _sound_receipt(catalogue: Catalogue, stored: Stored) -> Receipt:
-    """Return a stream's receipt. Raises: Damaged where the stream is known to be: no receipt may stand for it."""
-    damaged = catalogue.entry(stored).damaged
-    if damaged is not None:
+    """Return a stream's receipt. Raises: Damaged where it is known to be, or gone: no receipt may stand for it."""
+    if not catalogue.whole(stored):
+        damaged = catalogue.entry(stored).damaged or "the file is missing, or not as long as it was"
         msg = (
             f"{stored.file}: is stored, and damaged ({damaged}): move it, its .json and its .sha256 out of the store,"
             " and push again"

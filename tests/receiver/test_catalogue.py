@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -370,15 +371,14 @@ def test_circle_that_a_full_leads_into_is_restorable(store: Store) -> None:
     assert restorable(store) == ["back", "full", "there"]
 
 
-def test_chain_of_thousands_is_no_deeper_than_one_of_ten(
-    store: Store, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_chain_longer_than_the_interpreters_stack_is_walked(store: Store) -> None:
+    length = sys.getrecursionlimit() + 100
     plant(store, "s1", 1)
-    for guid in range(2, 3000):
+    for guid in range(2, length + 1):
         plant(store, f"s{guid}", guid, guid - 1)
-    assert len(restorable(store)) == 2999
+    assert len(restorable(store)) == length
     catalogue = read_catalogue(store)
-    assert len(catalogue.dependents(named(catalogue, "s1"))) == 2998
+    assert len(catalogue.dependents(named(catalogue, "s1"))) == length - 1
 
 
 @given(
@@ -472,10 +472,13 @@ def test_stream_that_is_not_there_is_said_to_be_none(chosen: Catalogue, what: st
 @pytest.mark.parametrize(
     ("what", "candidates"),
     [
-        ("tank/data@one", ["@one.0000000000000001.full.zfs.zst", "@one.0000000000000001.full.L.zfs.zst"]),
-        ("guid:1", ["@one.0000000000000001.full.zfs.zst", "@one.0000000000000001.full.L.zfs.zst"]),
-        ("guid:7", ["@same.0000000000000007.full.zfs.zst"]),
-        ("@same.0000000000000007.full.zfs.zst", ["@same.0000000000000007.full.zfs.zst"]),
+        ("tank/data@one", ["/data/@one.0000000000000001.full.zfs.zst", "/data/@one.0000000000000001.full.L.zfs.zst"]),
+        ("guid:1", ["/data/@one.0000000000000001.full.zfs.zst", "/data/@one.0000000000000001.full.L.zfs.zst"]),
+        ("guid:7", ["/a/@same.0000000000000007.full.zfs.zst", "/b/@same.0000000000000007.full.zfs.zst"]),
+        (
+            "@same.0000000000000007.full.zfs.zst",
+            ["/a/@same.0000000000000007.full.zfs.zst", "/b/@same.0000000000000007.full.zfs.zst"],
+        ),
     ],
 )
 def test_stream_that_could_be_several_is_refused_with_its_candidates(
@@ -483,14 +486,9 @@ def test_stream_that_could_be_several_is_refused_with_its_candidates(
 ) -> None:
     with pytest.raises(AmbiguousStream, match=r"2 streams fit") as refusal:
         chosen.find(SENDER, what)
-    assert all(name in str(refusal.value) for name in candidates)
-
-
-def test_candidates_of_one_file_name_are_told_apart(chosen: Catalogue) -> None:
-    with pytest.raises(AmbiguousStream) as refusal:
-        chosen.find(SENDER, "@same.0000000000000007.full.zfs.zst")
-    assert "alpha/tank/a/@same" in str(refusal.value)
-    assert "alpha/tank/b/@same" in str(refusal.value)
+    for candidate in candidates:
+        assert f" alpha/tank{candidate}" in str(refusal.value)
+        assert chosen.find(SENDER, f"alpha/tank{candidate}").summary.path == f"alpha/tank{candidate}"
 
 
 def test_other_senders_streams_are_not_there(chosen: Catalogue) -> None:
