@@ -59,7 +59,7 @@ class Stored:
 class Catalogue:
     """The streams of one sender, or of all, at the moment of reading.
 
-    `streams`: in order of sender, dataset, creation. `problems`: what lies in the folders and is no whole stream, a
+    `streams`: in order of sender, dataset, creation, bases first. `problems`: what lies in the folders and is no whole stream, a
     line each: manifests that cannot be read, data without manifest.
     """
 
@@ -73,13 +73,33 @@ class Catalogue:
 
     def __post_init__(self) -> None:
         """Build the ways to find a stream."""
-        self.streams.sort(key=lambda each: (each.summary.sender, each.summary.dataset, each.summary.created))
         self._by_guid = defaultdict(list)
         self._by_base = defaultdict(list)
         for stored in self.streams:
             self._by_guid[stored.summary.guid].append(stored)
             if stored.summary.base_guid is not None:
                 self._by_base[stored.summary.base_guid].append(stored)
+        depths = self._depths()
+        self.streams.sort(
+            key=lambda each: (
+                each.summary.sender,
+                each.summary.dataset,
+                each.summary.created,  # to the second, which several snapshots may share
+                depths.get(each.summary.path, 0),
+            )
+        )
+
+    def _depths(self) -> dict[str, int]:
+        """Return how many streams stand before each one in its chain, by file; 0 is left out."""
+        depths: dict[str, int] = {}
+        todo = [(stored, 0) for stored in self.streams if not self.bases(stored)]
+        while todo:
+            here, depth = todo.pop()
+            for each in self._by_base.get(here.summary.guid, ()):
+                if each.summary.path not in depths and _may_follow(each, here):
+                    depths[each.summary.path] = depth + 1
+                    todo.append((each, depth + 1))
+        return depths
 
     def select(self, sender: str | None, dataset: str | None) -> list[Stored]:
         """Return the streams of a sender and dataset; None: of all."""

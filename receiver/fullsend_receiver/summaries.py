@@ -203,7 +203,6 @@ class _Search:
             for entry in entries:
                 if entry.name.startswith("@"):
                     files.add(entry.name)
-                    counts = counts and not entry.is_symlink()
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
         rows: list[list[Any]] = []

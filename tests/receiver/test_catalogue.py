@@ -78,6 +78,12 @@ def test_streams_come_by_sender_dataset_and_creation(store: Store) -> None:
     assert snapshots(read_catalogue(store).streams) == ["z1", "a1", "b1", "b2"]
 
 
+def test_streams_of_one_second_come_bases_first(store: Store) -> None:
+    for snapshot, guid, base in (("z", 9, None), ("y", 5, 9), ("x", 7, 5), ("w", 1, 7)):
+        plant(store, snapshot, guid, base, created="2026-01-01T00:00:00Z")
+    assert snapshots(read_catalogue(store).streams) == ["z", "y", "x", "w"]
+
+
 def test_catalogue_of_a_sender_has_its_streams_alone(store: Store) -> None:
     plant(store, "mine", 1)
     plant(store, "theirs", 1, sender="beta")
