@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fullsend_protocol.chunks import Decompressor, SegmentHash
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.errors import ChunkError, ErrorCode, FullsendError
 from fullsend_receiver.seekable import FileDamaged, Place, places
+
+#: What is read of a file at a time, to hash it as a whole.
+_BLOCK: Final = 1 << 20
 
 
 class DamagedChunk(FullsendError):  # noqa: N818 - reads as a noun
@@ -91,10 +95,14 @@ def _read(descriptor: int, place: Place) -> bytes:
     return frame
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex. Reads it whole."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_sha256(path: Path, between: Callable[[], None] = lambda: None) -> str:
+    """Return the SHA-256 of a file in hex. Reads it whole; `between` is called between two reads, and may raise."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            between()
+    return digest.hexdigest()
 
 
 def describe(place: Place) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -31,6 +32,10 @@ _FAULTS_MAX: Final = 20
 _SHOWN: Final = ("dataset", "snapshot", "guid", "base_guid", "kind", "stream_class", "flags", "created", "snapshots")
 
 
+def _go_on() -> None:
+    """Nobody interrupts."""
+
+
 @dataclass(slots=True)
 class _Reading:
     """What reading a file from end to end found."""
@@ -43,16 +48,17 @@ class _Reading:
     walker: Walker
 
 
-def scrub(store: Store, stored: Stored) -> Scrubbed:
+def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) -> Scrubbed:
     """Check one stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
 
-    Returns: what was found; nothing is raised for damage.
+    `between` is called between two reads: what it raises ends the check, which may take hours. Returns: what was
+    found; nothing is raised for damage.
     """
     faults: list[str] = []
     sha256 = None
     try:
         manifest = stored.manifest
-        sha256 = _check(store, stored.file, manifest, faults)
+        sha256 = _check(store, stored.file, manifest, faults, between)
     except (FullsendError, OSError) as error:
         faults.append(str(error))
     return Scrubbed(
@@ -64,18 +70,20 @@ def scrub(store: Store, stored: Stored) -> Scrubbed:
     )
 
 
-def _check(store: Store, file: PurePosixPath, manifest: Manifest, faults: list[str]) -> str | None:
+def _check(
+    store: Store, file: PurePosixPath, manifest: Manifest, faults: list[str], between: Callable[[], None]
+) -> str | None:
     """Add to `faults` what is wrong. Returns: the SHA-256 of the raw stream, where it could be read."""
     path = store.root / file
     with contextlib.suppress(FileNotFoundError):  # said below
         size = path.stat().st_size
         if size != manifest.stored_bytes:
             faults.append(f"the file has {size} bytes; its manifest says {manifest.stored_bytes}")
-    reading = _read(store, file)
+    reading = _read(store, file, between)
     faults += reading.faults
     if not faults:
         faults += _compare(reading, manifest)
-    if not faults and file_sha256(path) != manifest.file_sha256:
+    if not faults and file_sha256(path, between) != manifest.file_sha256:
         faults.append("the file's SHA-256 is not the one in its manifest")
     try:
         line = path.with_name(path.name + HASH_SUFFIX).read_bytes()
@@ -145,7 +153,7 @@ def _hash_line(sha256: str, file: PurePosixPath) -> bytes:
     return f"{sha256}  {file.name}\n".encode()
 
 
-def _read(store: Store, file: PurePosixPath) -> _Reading:
+def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _go_on) -> _Reading:
     """Read and check a file from end to end. Raises: FileDamaged, StreamError, OSError."""
     walker = Walker()
     whole = hashlib.sha256()
@@ -154,6 +162,7 @@ def _read(store: Store, file: PurePosixPath) -> _Reading:
     raw_bytes = chunks = 0
     for chunk in checked_chunks(store.root / file):
         chunks += 1
+        between()
         if isinstance(chunk, DamagedChunk):
             faults.append(str(chunk))
             if len(faults) >= _FAULTS_MAX:
@@ -169,6 +178,7 @@ def _read(store: Store, file: PurePosixPath) -> _Reading:
             segments[-1] = Segment(start=segments[-1].start, end=end, sha256=entry.sha256.hex())
         if not faults:
             walker.walk(chunk.raw, 0, len(chunk.raw), 1 << 63)
+        del chunk  # not two at a time
     if not faults:
         try:
             walker.finish()

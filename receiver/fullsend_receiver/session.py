@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from fullsend_receiver.partial import partial_key
 from fullsend_receiver.playback import stored_chunks
 from fullsend_receiver.receiving import Receiving, Workers
 from fullsend_receiver.scrub import scrub
+from fullsend_receiver.scrublog import Scrubbed
 from fullsend_receiver.senders import Refused, Sender
 from fullsend_receiver.store import Store, StoreError
 
@@ -371,7 +373,7 @@ class Session:
     async def _verify(self, request: messages.Verify) -> AsyncGenerator[messages.Message, None]:
         catalogue, mine = await self._mine(request.dataset)
         for stored in mine:
-            result = await self._on_disk(lambda stored=stored: scrub(self._house.store, stored))  # type: ignore[misc]
+            result = await self._scrub(stored)
             await self._on_disk(lambda result=result: catalogue.scrubbed.add(result))  # type: ignore[misc]
             damage = [*result.damage]
             if damage:
@@ -384,6 +386,21 @@ class Session:
                 raw_bytes=stored.summary.raw_bytes,
                 damage=[line[:4000] for line in damage[:100]],
             )
+
+    async def _scrub(self, stored: Stored) -> Scrubbed:
+        """Check one stream; where we are cancelled, the thread that does it ends soon."""
+        abandoned = threading.Event()
+
+        def between() -> None:
+            if abandoned.is_set():
+                raise asyncio.CancelledError
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._house.workers.scrub, scrub, self._house.store, stored, between
+            )
+        finally:
+            abandoned.set()
 
     async def _mine(self, dataset: str | None) -> tuple[Catalogue, list[Stored]]:
         sender = self.peer.name if self.peer else ""
