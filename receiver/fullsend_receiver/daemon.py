@@ -125,9 +125,10 @@ class Daemon:
         if self._tasks:
             log.info("waiting up to %g s for %d connections", self._settings.shutdown_grace, len(self._tasks))
             await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace)
-        for task in self._tasks:
-            task.cancel()
         if self._tasks:
+            log.info("cutting what is left: %d connections", len(self._tasks))
+            for task in self._tasks:
+                task.cancel()
             await asyncio.wait(self._tasks)
 
     # --- letting peers in ----------------------------------------------------------------------------------
@@ -300,9 +301,11 @@ def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) ->
 def _passed_sockets() -> list[socket.socket]:
     """Return the listening sockets that systemd passed. Raises: StoreError where one is not TCP."""
     sockets = systemd.listen_sockets()
-    for sock in sockets:
-        if sock.family not in {socket.AF_INET, socket.AF_INET6} or sock.type != socket.SOCK_STREAM:
-            msg = f"the service manager passed a socket that is not TCP: {sock.getsockname()!r}"
+    for wrong in sockets:
+        if wrong.family not in {socket.AF_INET, socket.AF_INET6} or wrong.type != socket.SOCK_STREAM:
+            msg = f"the service manager passed a socket that is not TCP: {wrong.getsockname()!r}"
+            for sock in sockets:
+                sock.close()
             raise StoreError(msg)
     return sockets
 
@@ -311,9 +314,13 @@ async def _listen(address: str) -> list[socket.socket]:
     """Open listening sockets for HOST:PORT; all addresses of both families for an empty host."""
     host, port = parse_address(address)
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        msg = f"cannot listen on {address}: {error.strerror}"
+        raise StoreError(msg) from None
     sockets = []
-    for family, _type, _protocol, _name, where in sorted(set(found), key=str):
+    for family, _type, _protocol, _name, where in sorted(set(found)):
         try:
             sock = socket.socket(family, socket.SOCK_STREAM)
         except OSError:  # a kernel without IPv6

@@ -89,8 +89,15 @@ class Receiver:
         self.spawn(program=program, pure=pure, **options)
         self.wait_ready()
 
-    def spawn(self, *, program: Sequence[str | Path] = (), pure: bool = False, **options: Any) -> None:
-        """Start the daemon, and wait for nothing."""
+    def spawn(
+        self,
+        *,
+        program: Sequence[str | Path] = (),
+        wrapper: Sequence[str] = (),
+        pure: bool = False,
+        **options: Any,
+    ) -> None:
+        """Start the daemon, and wait for nothing. `wrapper`: a command that runs the one behind it."""
         assert self.process is None
         env = dict(os.environ) | options.pop("env", {})
         if pure:
@@ -100,7 +107,7 @@ class Receiver:
         self._notify.bind("\0" + address)
         self._notify.settimeout(_STEP)
         # Warnings are errors: a socket or a file that nobody closed shows in the log.
-        command = [sys.executable, "-W", "error", *(program or ["-m", "fullsend_receiver"])]
+        command = [*wrapper, sys.executable, "-W", "error", *(program or ["-m", "fullsend_receiver"])]
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--config", self.config, "serve"],
@@ -132,6 +139,13 @@ class Receiver:
     def send_signal(self, number: int) -> None:
         assert self.process is not None
         self.process.send_signal(number)
+
+    def drain_notified(self) -> None:
+        """Forget what the daemon has told the service manager so far."""
+        assert self._notify is not None
+        with contextlib.suppress(TimeoutError):
+            while self._notify.recv(4096):
+                pass
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """End the daemon. Returns: its exit code."""

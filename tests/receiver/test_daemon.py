@@ -1,0 +1,375 @@
+"""The daemon's life: how it starts, what it tells the service manager, whom it lets in, and how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests import streams
+from tests.receiver.faulty import FaultyDisk
+from tests.receiver.helpers import zstd_decode
+from tests.receiver.peer import Chunk, Peer, chunks, compress, control, finish, offer
+from tests.receiver.running import Receiver, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+RAW: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"data" * 1024))
+SHUTDOWN: Final = "shutdown: the receiver is shutting down; try again later"
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> Iterator[Receiver]:
+    """A store and its configuration. Whatever a test starts has ended afterwards, with a log without bugs."""
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init()
+    yield receiver
+    if receiver.process is not None:
+        receiver.stop(signal.SIGKILL)
+    if receiver.log_file.exists():
+        receiver.check_log()
+
+
+# --- the start -------------------------------------------------------------------------------------------------
+
+
+def test_it_says_where_it_listens_when_it_does(receiver: Receiver) -> None:
+    receiver.start()
+    assert f"INFO: listening on 127.0.0.1:{receiver.port}, store {receiver.store}\n" in receiver.log
+    with Peer(receiver.port) as peer:
+        peer.hear("hello")
+    assert receiver.stop() == 0
+
+
+def test_the_log_is_json_where_asked_for(receiver: Receiver) -> None:
+    receiver.set(log_format="json")
+    receiver.start()
+    assert f'"message": "listening on 127.0.0.1:{receiver.port}, store {receiver.store}"' in receiver.log
+    assert receiver.stop() == 0
+    assert all(line.startswith('{"time": ') for line in receiver.log.splitlines())
+
+
+def test_all_addresses_of_both_families_are_listened_on(receiver: Receiver) -> None:
+    text = receiver.config.read_text(encoding="utf-8")
+    receiver.config.write_text(text.replace('"127.0.0.1:0"', '":0"'), encoding="utf-8")
+    receiver.start()
+    assert "listening on 0.0.0.0:" in receiver.log
+    if socket.has_ipv6 and Path("/proc/net/if_inet6").exists():
+        assert ", [::]:" in receiver.log
+    assert receiver.stop() == 0
+
+
+def test_an_address_that_is_taken_is_named(receiver: Receiver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        text = receiver.config.read_text(encoding="utf-8")
+        receiver.config.write_text(text.replace("127.0.0.1:0", address), encoding="utf-8")
+        done = receiver.fullsendd("serve")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"fullsendd: cannot listen on {address}: Address already in use"
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "192.0.2.1"])
+def test_an_address_that_is_none_of_ours_is_named(host: str, receiver: Receiver) -> None:
+    text = receiver.config.read_text(encoding="utf-8")
+    receiver.config.write_text(text.replace("127.0.0.1:0", f"{host}:7433"), encoding="utf-8")
+    done = receiver.fullsendd("serve")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"fullsendd: cannot listen on {host}:7433: ")
+
+
+def test_one_daemon_serves_a_store(receiver: Receiver) -> None:
+    receiver.start()
+    done = receiver.fullsendd("serve")
+    assert (done.returncode, done.stderr) == (1, f"fullsendd: {receiver.store}: another fullsendd serves this store\n")
+    with Peer(receiver.port) as peer:  # the first one does not mind
+        peer.hear("hello")
+    assert receiver.stop() == 0
+    receiver.start()  # the lock goes with its holder, however that ended
+    receiver.stop(signal.SIGKILL)
+    receiver.start()
+    assert receiver.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["marker", "identity"])
+def test_a_store_that_is_not_whole_is_not_served(what: str, receiver: Receiver) -> None:
+    (receiver.store / {"marker": ".fullsend", "identity": ".state/key.pem"}[what]).unlink()
+    done = receiver.fullsendd("serve")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fullsendd: {receiver.store}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_certificate_that_cannot_be_read_in_the_table_is_named_at_the_start(receiver: Receiver) -> None:
+    (receiver.store / ".state/senders.json").write_text("garbage", encoding="utf-8")
+    done = receiver.fullsendd("serve")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"fullsendd: {receiver.store}/.state/senders.json: cannot be read: ")
+
+
+# --- the service manager ---------------------------------------------------------------------------------------
+
+
+def test_the_manager_is_told_of_the_end(receiver: Receiver) -> None:
+    receiver.start()
+    receiver.send_signal(signal.SIGTERM)
+    receiver.wait_notified("STOPPING=1")
+    assert receiver.wait() == 0
+
+
+def test_the_watchdog_is_fed_while_the_loop_turns(receiver: Receiver) -> None:
+    receiver.start(env={"WATCHDOG_USEC": "200000"})
+    for _ in range(3):
+        receiver.wait_notified("WATCHDOG=1")
+    receiver.send_signal(signal.SIGSTOP)
+    receiver.drain_notified()
+    receiver.send_signal(signal.SIGCONT)
+    receiver.wait_notified("WATCHDOG=1")
+    assert receiver.stop() == 0
+
+
+def activated(receiver: Receiver, *sockets: socket.socket) -> None:
+    """Start the daemon as systemd does: with sockets from descriptor 3 on, and their number in the environment."""
+    descriptors = [sock.fileno() for sock in sockets]
+
+    def place() -> None:
+        moved = [os.dup(descriptor) for descriptor in descriptors]
+        for number, descriptor in enumerate(moved, 3):
+            os.dup2(descriptor, number, inheritable=True)
+        os.environ["LISTEN_PID"] = str(os.getpid())
+
+    # LISTEN_PID must be the daemon's own, which is known only in between: a shell that becomes it sets it.
+    env = {"LISTEN_FDS": str(len(sockets))}
+    receiver.spawn(
+        wrapper=["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"],
+        env=env,
+        preexec_fn=place,
+        pass_fds=tuple(range(3, 3 + len(sockets))),
+    )
+
+
+def test_sockets_that_systemd_passes_are_listened_on(receiver: Receiver) -> None:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(2)]
+        # Who connects before the daemon runs waits in the socket.
+        early = stack.enter_context(socket.create_connection(sockets[1].getsockname(), timeout=50))
+        activated(receiver, *sockets)
+        receiver.wait_ready()
+        for sock in sockets:
+            host, port = sock.getsockname()
+            assert f"{host}:{port}" in receiver.log
+            with Peer(port) as peer:
+                peer.hear("hello")
+        early.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        wait_until(lambda: "no TLS connection" in receiver.log, "an answer to the early one")
+        assert receiver.stop() == 0
+
+
+def test_a_socket_that_is_not_tcp_is_refused(receiver: Receiver) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        sock.bind("\0" + f"fullsend-test-{os.getpid()}")
+        sock.listen()
+        activated(receiver, sock)
+        assert receiver.wait() == 1
+    assert "fullsendd: the service manager passed a socket that is not TCP: " in receiver.log
+
+
+# --- letting in ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["garbage", '{"format": 1, "rows": [{"name": "alpha"}]}'])
+def test_a_table_that_cannot_be_read_leaves_the_last_good_one_in_force(damage: str, receiver: Receiver) -> None:
+    receiver.start()
+    receiver.enrol("alpha")
+    table = receiver.store / ".state/senders.json"
+    good = table.read_bytes()
+    table.write_text(damage, encoding="utf-8")
+    with receiver.peer() as peer:
+        receiver.wait_log("the sender table is not taken, the last good one holds: ")
+        peer.say("check")
+        peer.hear("health")
+    table.write_bytes(good)
+    receiver.peer().close()
+    receiver.enrol("beta")
+    receiver.peer("beta").close()
+    assert receiver.log.count("the sender table is not taken") == 1
+    assert receiver.stop() == 0
+
+
+def test_a_certificate_spoilt_in_the_table_locks_nobody_else_out(receiver: Receiver) -> None:
+    receiver.start()
+    receiver.enrol("alpha")
+    table = receiver.store / ".state/senders.json"
+    table.write_text(table.read_text(encoding="utf-8").replace("-----BEGIN", "-----SPOILT"), encoding="utf-8")
+    receiver.peer().close()
+    receiver.wait_log("the sender table is not taken, the last good one holds: ")
+    assert receiver.stop() == 0
+
+
+def test_running_short_of_descriptors_passes(receiver: Receiver) -> None:
+    receiver.start()
+    receiver.enrol("alpha")
+    limit = receiver.descriptors + 5
+    with receiver.peer() as peer:
+        subprocess.run(["prlimit", "--pid", str(receiver.pid), f"--nofile={limit}:"], check=True)
+        with contextlib.ExitStack() as stack:
+            for _ in range(20):
+                stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port), timeout=50))
+            receiver.wait_log("WARNING: cannot accept connections for the moment: Too many open files")
+            peer.say("list", dataset=None)
+            peer.hear("error", "done")
+    receiver.wait_log("no TLS connection", 15)
+    receiver.peer().close()
+    assert receiver.stop() == 0
+
+
+def refuses(receiver: Receiver) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", receiver.port)).close()
+    except ConnectionRefusedError:
+        return True
+    except ConnectionError:
+        pass
+    return False
+
+
+# --- the end ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_those_that_wait_are_told_and_the_daemon_is_gone(number: int, receiver: Receiver) -> None:
+    receiver.start()
+    receiver.enrol("alpha")
+    with (
+        receiver.peer() as idle,
+        Peer(receiver.port, receiver.senders["alpha"]) as greeted,
+        Peer(receiver.port) as stranger,
+        socket.create_connection(("127.0.0.1", receiver.port), timeout=50) as silent,
+    ):
+        greeted.hear("hello")
+        stranger.hear("hello")
+        receiver.send_signal(number)
+        for peer in (idle, greeted, stranger):
+            assert peer.refusal() == SHUTDOWN
+            peer.close()
+        assert silent.recv(1) == b""
+        assert receiver.wait() == 0
+    with pytest.raises(ConnectionRefusedError):
+        Peer(receiver.port)
+
+
+def test_a_stream_that_ends_within_the_grace_is_stored_and_no_new_one_is_taken(receiver: Receiver) -> None:
+    receiver.set(shutdown_grace="1h")
+    receiver.start()
+    receiver.enrol("alpha")
+    with receiver.peer() as peer:
+        peer.push()
+        receiver.send_signal(signal.SIGTERM)
+        wait_until(lambda: refuses(receiver), "nobody listens any more")
+        peer.write(chunks([RAW])[0].encode())
+        peer.write(control(finish(RAW)))
+        receipt = peer.hear_after_acks("committed")["receipt"]
+        # The hour is not waited for: with its last request the connection ends.
+        assert peer.refusal() == SHUTDOWN
+        peer.close()
+        assert receiver.wait() == 0
+    assert [entry["file"] for entry in receiver.listed()] == [receipt["file"]]
+
+
+def test_a_stream_that_takes_longer_is_cut_and_what_came_stays(receiver: Receiver) -> None:
+    receiver.set(shutdown_grace=0.2)
+    receiver.start()
+    receiver.enrol("alpha")
+    writes = [streams.write(1, at << 17, bytes([at]) * (1 << 17)) for at in range(40)]
+    whole = b"".join([streams.begin(), streams.object_(1), *writes, streams.end()])
+    first = whole[: 312 + 312 + 32 * (312 + (1 << 17))]
+    with receiver.peer() as peer:
+        peer.push()
+        (chunk,) = chunks([first])
+        peer.write(chunk.encode())
+        peer.write(Chunk(len(first), 100, chunk.sha256, chunk.frame).encode()[:100])  # and half of something
+        receiver.send_signal(signal.SIGTERM)
+        assert peer.refusal() == SHUTDOWN
+        assert peer.acks == [len(first)]
+        peer.close()
+        assert receiver.wait() == 0
+    (partial,) = receiver.partials()
+    assert zstd_decode(partial) == first
+    receiver.start()
+    receiver.wait_log(f"kept, with {len(first)} raw bytes")
+    assert receiver.stop() == 0
+
+
+def test_a_peer_that_does_not_go_holds_nothing_up(receiver: Receiver) -> None:
+    receiver.start()
+    receiver.enrol("alpha")
+    with receiver.peer() as stubborn:
+        receiver.send_signal(signal.SIGTERM)
+        assert receiver.wait() == 0
+        assert stubborn.hear("error")["code"] == "shutdown"
+
+
+def test_a_commit_under_way_is_completed(tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init(shutdown_grace=0.1)
+    disk = FaultyDisk(tmp_path / "faults")
+    receiver.start(program=disk.program, env=disk.env)
+    try:
+        receiver.enrol("alpha")
+        with receiver.peer() as peer:
+            peer.push()
+            peer.write(chunks([RAW])[0].encode())
+            with disk.blocked("rename"):
+                peer.write(control(finish(RAW)))
+                wait_until(lambda: disk.begun("rename", ".data") == 1, "the commit is under way")
+                receiver.send_signal(signal.SIGTERM)
+                receiver.wait_notified("STOPPING=1")
+                receiver.wait_log("cutting what is left")
+            assert peer.refusal() == SHUTDOWN
+            peer.close()
+            assert receiver.wait() == 0
+        (entry,) = receiver.listed()
+        assert receiver.partials() == []
+        # The sender asks again, and hears that it is stored.
+        receiver.start()
+        with receiver.peer() as peer:
+            peer.write(control(offer(guid=str(streams.GUID), flags="")))
+            assert peer.hear("stored")["receipt"]["file"] == entry["file"]
+        assert receiver.stop() == 0
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
+
+
+def test_a_verify_under_way_holds_nothing_up(receiver: Receiver) -> None:
+    """It may have hours to go; here it is a gigabyte of zeros."""
+    receiver.set(shutdown_grace=0.1)
+    receiver.start()
+    receiver.enrol("alpha")
+    piece = streams.write(1, 0, bytes(1 << 20)) * 4
+    pieces = [streams.begin() + streams.object_(1) + piece, *[piece] * 250, streams.end()]
+    frames = {each: compress(each) for each in set(pieces)}
+    running = hashlib.sha256()
+    at = 0
+    with receiver.peer() as peer:
+        peer.push()
+        for each in pieces:
+            running.update(each)
+            peer.write(Chunk(at, len(each), running.digest(), frames[each]).encode())
+            at += len(each)
+        segment = {"start": 0, "end": at, "sha256": running.hexdigest()}
+        peer.say("finish", raw_bytes=at, segments=[segment])
+        peer.hear_after_acks("committed")
+        peer.say("verify", dataset=None)
+        receiver.send_signal(signal.SIGTERM)
+        assert peer.refusal() == SHUTDOWN
+        peer.close()
+        assert receiver.wait() == 0
