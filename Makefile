@@ -5,6 +5,8 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.stamp
+# Two cores or twenty: the suite waits for programs more than it computes. A file's tests stay together, in order.
+PARALLEL := -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -34,14 +36,14 @@ types: $(STAMP) ## mypy, strict
 # Coverage is reported, and held against its bound, only where the tests themselves passed.
 suite: $(STAMP)
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -m "not slow"
+	$(PY) -m coverage run -m pytest -m "not slow" $(PARALLEL)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
 # pytest exits 5 where it finds no test. That is right as long as none is marked slow, and said; later it is a failure.
 test-slow: $(STAMP) ## the tests that take long
 	@if grep -rqs --include='*.py' 'pytest\.mark\.slow' tests; then \
-		set -x; $(PY) -m pytest -m slow; \
+		set -x; $(PY) -m pytest -m slow $(PARALLEL); \
 	else \
 		echo "test-slow: no test is marked slow, so none was run"; \
 	fi

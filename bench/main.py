@@ -6,6 +6,7 @@ import argparse
 import datetime as dt
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -27,7 +28,9 @@ _PARTS: Final = ("transfers", "many", "stages")
 def main() -> int:
     """Run the benchmark. Returns: the exit code; a budget that is not met is no failure, it is a result."""
     args = _arguments()
-    say = _say
+    signal.signal(
+        signal.SIGTERM, lambda number, _frame: sys.exit(128 + number)
+    )  # as an exception: daemons end, files go
     try:
         programs.need()
         with tempfile.TemporaryDirectory(prefix="fullsend-bench-", dir=_place(args.scratch, args.size)) as name:
@@ -39,7 +42,7 @@ def main() -> int:
     print(text, end="")
     if args.write is not None:
         report.write(args.write, text)
-        say(f"written to {args.write}")
+        _say(f"written to {args.write}")
     return 0
 
 

@@ -102,6 +102,9 @@ class Child:
             cpu = _reap(self._process)
             if self._producer is not None:
                 self.producer_cpu = _reap(self._producer)
+        except BaseException:
+            self.kill()
+            raise
         finally:
             killer.cancel()
             self.output = _content(self._out)

@@ -77,12 +77,16 @@ class Sender:
         """The command line that pushes a stream from stdin."""
         return [*self._program, "push", "--stdin", "--level", "3", "--json"]
 
-    def push(self, stream: Stream, daemon: Service, *, keep: bool = False) -> Run:
-        """Push a stream; `keep`: leave it stored. Raises: BenchError where that was not the whole stream."""
+    def push(self, stream: Stream, daemon: Service) -> Run:
+        """Push a stream, and have it forgotten. Raises: BenchError where that was not the whole stream."""
+        run = self.keep(stream, daemon)
+        self._receiver.forget(self.name)
+        return run
+
+    def keep(self, stream: Stream, daemon: Service, *, stored: bool = False) -> Run:
+        """Push a stream, and leave it stored. `stored`: it is that already, so that nothing is to be sent."""
         run, output = transfer(self.push_command(), daemon, source=stream.path)
-        check_pushed(output, stream)
-        if not keep:
-            self._receiver.forget(self.name)
+        check_pushed(output, stream, stored=stored)
         return run
 
     def cat(self, daemon: Service) -> Run:
@@ -98,9 +102,10 @@ class Sender:
         return entry
 
 
-def check_pushed(output: bytes, stream: Stream) -> None:
-    """Hold the JSON of a push against what was to be sent."""
+def check_pushed(output: bytes, stream: Stream, *, stored: bool = False) -> None:
+    """Hold the JSON of a push against what was to be sent. Raises: BenchError."""
     pushed = json.loads(output)
-    if (pushed["raw_bytes"], pushed["sha256"]) != (stream.size, stream.sha256) or not pushed["wire_bytes"]:
+    whole = (pushed["raw_bytes"], pushed["sha256"]) == (stream.size, stream.sha256)
+    if not whole or stored == bool(pushed["wire_bytes"]):
         msg = f"fullsend did not push the stream: {pushed}"
         raise BenchError(msg)

@@ -90,7 +90,9 @@ def transfers(results: Results, streams: Streams, folder: Path, say: Callable[[s
         peers = Peers(place, ssh, sshd)
         sender = Sender(folder / "alpha", receiver, "alpha")
         reader = Sender(folder / "beta", receiver, "beta")
-        reader.push(mixed, daemon, keep=True)
+        reader.keep(mixed, daemon)
+        idler = Sender(folder / "gamma", receiver, "gamma")
+        idler.keep(streams.tiny, daemon)
         stored = peers.keep(mixed)
         settled = daemon.resident()
         small, tiny = streams.small_records, streams.tiny
@@ -120,6 +122,9 @@ def transfers(results: Results, streams: Streams, folder: Path, say: Callable[[s
             Method("restore", "restore: fullsend cat", mixed, lambda: reader.cat(daemon)),
             Method("restore-nc", "restore: nc, zstd -d", mixed, lambda: peers.nc_restore(stored)),
             Method("tiny", "push of 1 MiB: fullsend", tiny, lambda: sender.push(tiny, daemon)),
+            Method(
+                "again", "push of what is stored already: fullsend", tiny, lambda: idler.keep(tiny, daemon, stored=True)
+            ),
         ]
         _interleave(results, methods, say)
         _memory(results, daemon, settled)
@@ -128,6 +133,8 @@ def transfers(results: Results, streams: Streams, folder: Path, say: Callable[[s
     results.ratio("push, times as fast as zstd, nc", 0.8, "nc", "push")
     results.ratio(f"incompressible, times as fast as {_SSH_PLAIN}", 1.2, "random-ssh", "random")
     results.ratio("restore, times as fast as nc, zstd -d", 1.0, "restore-nc", "restore")
+    again = [run.seconds for run in results.rows["again"].runs]
+    results.budgets.append(Budget("push of what is stored already", 0.5, again, " s", at_least=False))
     results.ratio("push of 8 KiB records, times as fast as of 128 KiB records", 0.75, "push", "small")
     results.ratio(f"push, times as fast as {_SSH_FAST}", None, "ssh-fast", "push")
     results.ratio(f"push, times as fast as {_NC_FAST}", None, "nc-sums-fast", "push")

@@ -59,8 +59,8 @@ class Stored:
 class Catalogue:
     """The streams of one sender, or of all, at the moment of reading.
 
-    `streams`: in order of sender, dataset, creation, bases first. `problems`: what lies in the folders and is no whole stream, a
-    line each: manifests that cannot be read, data without manifest.
+    `streams`: in order of sender, dataset, creation, bases first. `problems`: what lies in the folders and is no whole
+    stream, a line each: manifests that cannot be read, data without manifest.
     """
 
     store: Store

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import signal
 import sys
@@ -30,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    _set_up_stdout(as_json=getattr(options, "json", False))
     try:
         code = options.run(options)
         sys.stdout.flush()
@@ -38,9 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         print(f"fullsendd: {printable(str(error))}", file=sys.stderr)
         code = Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
-    except BrokenPipeError:
-        # Whoever read our stdout has gone; say nothing, and keep the interpreter from trying once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our stdout has gone: say nothing
         code = Exit.FAILED
     except OSError as error:
         if options.debug:
@@ -50,7 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         print("fullsendd: interrupted", file=sys.stderr)
         code = Exit.INTERRUPTED
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # At its end the interpreter would try once more, complain, and exit with a code of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _set_up_stdout(*, as_json: bool) -> None:
+    """Make names of all languages printable anywhere: JSON is UTF-8, for a terminal that is not there are escapes."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        if as_json:
+            sys.stdout.reconfigure(encoding="utf-8")
+        else:
+            sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -256,25 +270,30 @@ def _verify(options: argparse.Namespace) -> int:
     from dataclasses import asdict
 
     from fullsend_receiver import scrub
-    from fullsend_receiver.catalogue import files_without_manifest, read_catalogue
+    from fullsend_receiver.catalogue import files_without_manifest
     from fullsend_receiver.store import StoreError
 
     _settings, store = _open(options)
     sender, _dataset = _split(options.what)
-    failed = 0
+    failed = unrecorded = 0
     for file in files_without_manifest(store, sender):
         try:
             scrub.rebuild(store, file)
             print(f"{file}: had no manifest; made anew from the file", file=sys.stderr)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             failed += 1
-            print(f"fullsendd: {error}", file=sys.stderr)
+            print(f"fullsendd: {printable(str(error))}", file=sys.stderr)
     catalogue, chosen = _selected(store, options.what)
     started, raw_bytes = time.monotonic(), 0
     for stored in chosen:
         result = scrub.scrub(store, stored)
-        catalogue.scrubbed.add(result)
-        raw_bytes += stored.manifest.raw_bytes
+        try:
+            catalogue.scrubbed.add(result)
+        except OSError as error:  # a disk that is read-only, or full, wants checking most
+            unrecorded += 1
+            if unrecorded == 1:
+                print(f"fullsendd: what is found cannot be recorded: {error}", file=sys.stderr)
+        raw_bytes += stored.summary.raw_bytes
         if options.json:
             print(json.dumps(asdict(result)))
         elif not result.damage:
@@ -284,7 +303,7 @@ def _verify(options: argparse.Namespace) -> int:
             if not options.json:
                 print(f"DAMAGED  {stored.file}")
             for line in result.damage:
-                print(f"fullsendd: {stored.file}: {line}", file=sys.stderr)
+                print(f"fullsendd: {stored.file}: {printable(line)}", file=sys.stderr)
             for broken in catalogue.dependents(stored):
                 print(f"fullsendd: {stored.file}: breaks {broken.file}", file=sys.stderr)
     seconds = time.monotonic() - started
@@ -292,8 +311,11 @@ def _verify(options: argparse.Namespace) -> int:
         f"{len(chosen)} streams, {format_size(raw_bytes)} raw, in {format_duration(seconds)}: {failed} damaged",
         file=sys.stderr,
     )
-    fresh = read_catalogue(store, sender)
-    return Exit.FAILED if failed or fresh.problems else Exit.OK
+    # What has no manifest was named above, by what is wrong with it.
+    unread = [problem for problem in catalogue.problems if "has no manifest" not in problem]
+    for problem in unread:
+        print(f"fullsendd: {printable(problem)}", file=sys.stderr)
+    return Exit.FAILED if failed or unrecorded or unread else Exit.OK
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -336,10 +358,15 @@ def _open(options: argparse.Namespace) -> tuple[ReceiverSettings, Store]:
 
 
 def _split(what: str | None) -> tuple[str | None, str | None]:
-    """Split SENDER[/REST]."""
+    """Split SENDER[/REST]. Raises: UsageError where SENDER can be no sender's name, such as `..`."""
+    from fullsend_protocol.invitation import is_sender_name
+
     if what is None:
         return None, None
     sender, _, rest = what.partition("/")
+    if not is_sender_name(sender):
+        msg = f"{what}: {sender!r} can be no sender's name: name it as SENDER/DATASET, SENDER/DATASET@SNAPSHOT, ..."
+        raise UsageError(msg)
     return sender, rest or None
 
 
@@ -376,5 +403,5 @@ def _named(store: Store, what: str) -> tuple[Catalogue, Stored]:
 
 def _report_problems(catalogue: Catalogue) -> int:
     for problem in catalogue.problems:
-        print(f"fullsendd: {problem}", file=sys.stderr)
+        print(f"fullsendd: {printable(problem)}", file=sys.stderr)
     return Exit.FAILED if catalogue.problems else Exit.OK

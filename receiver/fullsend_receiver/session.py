@@ -374,7 +374,10 @@ class Session:
         catalogue, mine = await self._mine(request.dataset)
         for stored in mine:
             result = await self._scrub(stored)
-            await self._on_disk(lambda result=result: catalogue.scrubbed.add(result))  # type: ignore[misc]
+            try:
+                await self._on_disk(lambda result=result: catalogue.scrubbed.add(result))  # type: ignore[misc]
+            except OSError as error:  # a disk that is full wants checking most
+                log.warning("%s: what was found cannot be recorded: %s", stored.file, error)
             damage = [*result.damage]
             if damage:
                 log.error("%s: damaged: %s", stored.file, damage[0])

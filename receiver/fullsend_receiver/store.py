@@ -97,6 +97,7 @@ def make_store(root: Path, furnish: Callable[[Store], None]) -> tuple[Store, str
     try:
         store.partial.mkdir(mode=0o700)
         furnish(store)
+        sync_folder(root)
         store_id = secrets.token_hex(16)
         # The marker comes last: a store with a marker is whole.
         replace_file(store.marker, json.dumps({"format": _FORMAT, "id": store_id}).encode() + b"\n", 0o640)

@@ -129,7 +129,7 @@ def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        msg = f"{file}{MANIFEST_SUFFIX}: cannot be read: {_first_line(error)}"
+        msg = f"{file}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
         raise StoreError(msg) from None
     if manifest.sender != file.parts[0]:
         msg = f"{file}{MANIFEST_SUFFIX}: says that it is sender {manifest.sender}'s: it was moved"
@@ -160,7 +160,7 @@ class _Search:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self.found.problems.append(f"{path}: cannot be read: {_first_line(error)}")
+                self.found.problems.append(f"{path}: cannot be read: {_why(error)}")
                 continue
             self.folders.append(folder)
             prefix = f"{path}/"
@@ -232,7 +232,7 @@ class _Search:
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            msg = f"{path}/{name}{MANIFEST_SUFFIX}: cannot be read: {_first_line(error)}"
+            msg = f"{path}/{name}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
             raise StoreError(msg) from None
         row = known.get(name)
         if row and [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns] == row[:_NAME]:
@@ -292,5 +292,7 @@ def _file(store: Store, sender: str) -> Path:
     return store.state / f"summaries.{sender}"
 
 
-def _first_line(error: Exception) -> str:
+def _why(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
     return str(error).splitlines()[0]

@@ -219,7 +219,7 @@ def test_folder_that_cannot_be_read_is_a_problem_and_hides_no_other(store: Store
     finally:
         (store.root / SENDER / "tank" / "closed").chmod(0o700)
     assert snapshots(catalogue.streams) == ["one"]
-    assert catalogue.problems == ["alpha/tank/closed: cannot be read: [Errno 13] Permission denied"]
+    assert catalogue.problems == ["alpha/tank/closed: cannot be read: Permission denied"]
 
 
 # --- chains -----------------------------------------------------------------------------------------------------

@@ -198,7 +198,7 @@ def test_a_stream_is_shown_by_any_of_its_names(filled: tuple[Receiver, PurePosix
         ("alpha/tank/plain@nope", 1, "no such stream"),
         ("beta/tank/plain@s1", 1, "no such stream"),
         ("alpha", 2, "name it as SENDER/DATASET@SNAPSHOT"),
-        ("../alpha/tank/plain@s1", 1, "no such stream"),
+        ("../alpha/tank/plain@s1", 2, "can be no sender's name"),
     ],
 )
 @pytest.mark.parametrize("command", ["show", "cat"])
@@ -343,3 +343,116 @@ def test_run_as_root_a_command_becomes_the_stores_owner(receiver: Receiver) -> N
     )
     subprocess.run([sys.executable, "-c", code, "--config", receiver.config, "invite", "alpha"], check=True)
     assert (receiver.store / ".state" / "invitations.json").stat().st_uid == 65534
+
+
+# --- where things are not as they should be ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("list", ".."), ("verify", ".."), ("verify", "../.."), ("show", ".state"), ("cat", "/etc"), ("list", "Alpha")],
+)
+def test_no_command_looks_outside_of_the_senders_folders(receiver: Receiver, command: str, name: str) -> None:
+    done = receiver.fullsendd(command, f"{name}/x")
+    _fails(done, 2, "can be no sender's name")
+
+
+def test_verify_names_a_manifest_that_cannot_be_read(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath],
+) -> None:
+    receiver, full, incr = filled
+    manifest_path(Store(receiver.store), full).write_text("garbage", encoding="utf-8")
+    done = receiver.fullsendd("verify")
+    assert (done.returncode, done.stdout) == (1, f"ok       {incr}\n")
+    assert f"fullsendd: {full}.json: cannot be read: " in done.stderr
+
+
+def test_verify_names_a_file_that_cannot_be_taken_back_once(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath],
+) -> None:
+    receiver, full, _incr = filled
+    manifest_path(Store(receiver.store), full).unlink()
+    _damage(receiver, full, 1000)
+    done = receiver.fullsendd("verify")
+    assert done.returncode == 1
+    assert done.stderr.count(str(full)) == 1
+    assert f"fullsendd: {full}: has no manifest, and none can be made: chunk 0 (raw bytes 0 to " in done.stderr
+
+
+@pytest.mark.parametrize("command", [["list"], ["list", "--json"], ["show", "alpha/tank/plain@s1"], ["cat"], ["check"]])
+def test_output_that_goes_nowhere_is_no_success(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], command: list[str]
+) -> None:
+    receiver, full, _incr = filled
+    name = [str(full)] if command == ["cat"] else []
+    with open("/dev/full", "wb") as nowhere:
+        done = receiver.fullsendd(*command, *name, capture_output=False, stdout=nowhere, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (1, "fullsendd: [Errno 28] No space left on device\n")
+
+
+def test_a_name_of_any_language_is_printed_anywhere(receiver: Receiver) -> None:
+    raw = streams.substream(name="tank/Bücher 本@heute")
+    store_stream(Store(receiver.store), SENDER, raw)
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = receiver.fullsendd("list", env=ascii_only)
+    assert done.returncode == 0
+    assert "alpha/tank/B\\xfccher \\u672c@heute" in done.stdout
+    done = receiver.fullsendd("list", "--json", env=ascii_only, encoding="utf-8")
+    assert json.loads(done.stdout)["dataset"] == "tank/Bücher 本"
+
+
+def test_what_a_manifest_says_does_not_write_on_the_terminal(receiver: Receiver) -> None:
+    store = Store(receiver.store)
+    file = store_stream(store, SENDER, streams.substream(name="tank/\x1b[2J@now"))
+    for command in (["list"], ["show", str(file)], ["verify"], ["check"]):
+        done = receiver.fullsendd(*command)
+        assert done.returncode == 0, done.stderr
+        assert "\x1b" not in done.stdout + done.stderr
+    path = manifest_path(store, file)
+    path.write_bytes(path.read_bytes().replace(b"tank/\\u001b", b"tank/\\u001b\\u0007"))
+    done = receiver.fullsendd("verify")
+    assert done.returncode == 1
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_a_stream_is_not_written_to_a_terminal(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
+    receiver, full, _incr = filled
+    ours, theirs = os.openpty()
+    try:
+        done = receiver.fullsendd("cat", str(full), capture_output=False, stdout=theirs, stderr=subprocess.PIPE)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert done.returncode == 2
+    assert done.stderr == "fullsendd: a send stream is no text: pipe it into `zfs receive`, or into a file\n"
+
+
+def _read_only(receiver: Receiver, *command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where the store is mounted read-only. Skips the test where we may not mount."""
+    script = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+    unshared = ["unshare", "--mount", "--map-root-user", "sh", "-c"]
+    may = subprocess.run([*unshared, script, receiver.store, "true"], capture_output=True, check=False)
+    if may.returncode:
+        pytest.skip(f"cannot mount here: {may.stderr.decode()}")
+    fullsendd: list[str | Path] = [sys.executable, "-m", "fullsend_receiver", "--config", receiver.config]
+    return subprocess.run(
+        [*unshared, script, receiver.store, *fullsendd, *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_of_a_read_only_store_all_can_be_read(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
+    receiver, full, incr = filled
+    assert _read_only(receiver, "list").returncode == 0
+    assert _read_only(receiver, "show", str(full)).returncode == 0
+    assert _read_only(receiver, "senders").returncode == 0
+    done = _read_only(receiver, "verify")
+    assert (done.returncode, done.stdout.splitlines()) == (1, [f"ok       {full}", f"ok       {incr}"])
+    assert done.stderr.count("fullsendd: what is found cannot be recorded: ") == 1
+
+
+@pytest.mark.parametrize("command", [["serve"], ["check"], ["invite", "beta"]])
+def test_a_read_only_store_is_named(receiver: Receiver, command: list[str]) -> None:
+    _fails(_read_only(receiver, *command), 1, "Read-only file system")

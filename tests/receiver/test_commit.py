@@ -275,6 +275,19 @@ def test_package_that_brings_other_snapshots_is_not_taken_for_the_stored_one(sto
     assert store_stream(store, SENDER, streams.named("tree-R-i").read()) == file
 
 
+def test_package_that_was_stored_by_a_quicker_connection_is_compared_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find the name free, one is first."""
+    file = store_stream(store, SENDER, streams.named("tree-R-i").read())
+    there = in_place(store)
+    monkeypatch.setattr("fullsend_receiver.commit.stored_file", lambda *_arguments: (file, False))
+    assert store_stream(store, SENDER, streams.named("tree-R-i").read()) == file
+    with pytest.raises(StoreError, match="is stored, but with other snapshots"):
+        store_stream(store, SENDER, streams.named("tree-R-I").read())
+    assert in_place(store) == there
+
+
 def test_stored_stream_whose_manifest_cannot_be_read_is_not_taken_for_stored(store: Store) -> None:
     file = store_stream(store, SENDER, PLAIN)
     manifest_path(store, file).write_text("{", encoding="utf-8")

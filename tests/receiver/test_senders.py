@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.receiver.crash import Crasher
+from tests.receiver.helpers import make_store
 
 from fullsend_protocol import identity
 from fullsend_protocol.errors import ErrorCode, UsageError
@@ -239,6 +242,66 @@ def test_a_crash_between_the_two_writes_lets_nobody_else_in(
     assert "has been used" in _refused(store, secret, certificates[1])
     senders.join(store, secret, certificates[0])
     assert SenderTable(store).certificates == [certificates[0]]
+
+
+def test_kill_at_any_call_of_a_join_lets_this_host_in_later_and_nobody_else(
+    swift_path: Path, crasher: Crasher, certificates: list[str]
+) -> None:
+    for at in itertools.count(1):
+        store = make_store(swift_path, f"store{at}")
+        secret = _invite(store)
+        outcome = crasher.run("join", store.root, secret, certificates[0], at=at)
+        enrolled = SenderTable(store).certificates
+        assert enrolled in ([], [certificates[0]])
+        assert enrolled or not outcome.told
+        if not outcome.killed:
+            break
+        again = senders.join(store, secret, certificates[0])
+        assert SenderTable(store).identify(again.fingerprint) == again
+        _refused(store, secret, certificates[1])
+    assert outcome.told == (SenderTable(store).identify(outcome.told[0]).fingerprint,)
+    assert at > 6
+
+
+def test_kill_at_any_call_of_a_join_that_replaces_leaves_the_old_host_or_the_new_one(
+    swift_path: Path, crasher: Crasher, certificates: list[str]
+) -> None:
+    for at in itertools.count(1):
+        store = make_store(swift_path, f"store{at}")
+        senders.join(store, _invite(store), certificates[0])
+        secret = _invite(store, replace=True)
+        outcome = crasher.run("join", store.root, secret, certificates[1], at=at)
+        assert SenderTable(store).certificates in ([certificates[0]], [certificates[1]])
+        if not outcome.killed:
+            break
+        senders.join(store, secret, certificates[1])
+        assert SenderTable(store).certificates == [certificates[1]]
+        _refused(store, secret, certificates[2])
+
+
+def test_kill_at_any_call_of_a_revocation_leaves_it_done_or_to_be_done_again(
+    swift_path: Path, crasher: Crasher, certificates: list[str]
+) -> None:
+    """Never: revoked in the table, with an invitation that lets somebody back in."""
+    for at in itertools.count(1):
+        store = make_store(swift_path, f"store{at}")
+        senders.join(store, _invite(store), certificates[0])
+        secret = _invite(store, replace=True)
+        outcome = crasher.run("revoke", store.root, "alpha", at=at)
+        if SenderTable(store).certificates:
+            assert outcome.killed
+            senders.revoke(store, "alpha")
+        assert SenderTable(store).certificates == []
+        _refused(store, secret, certificates[1])
+        if not outcome.killed:
+            break
+
+
+def test_an_invitation_that_nobody_has_used_can_be_revoked(store: Store, certificates: list[str]) -> None:
+    secret = _invite(store)
+    senders.revoke(store, "alpha")
+    _refused(store, secret, certificates[0])
+    _invite(store)  # the name is free again
 
 
 def test_times_are_those_of_the_clock(store: Store, certificates: list[str]) -> None:

@@ -95,6 +95,50 @@ def test_the_store_is_given_to_its_user_all_of_it(plan: Plan) -> None:
     assert plan.config.stat().st_uid == 0
 
 
+def test_an_adopted_store_is_given_to_its_user_all_of_it_but_nothing_beyond(plan: Plan, tmp_path: Path) -> None:
+    """Links lead out of the store, and what they lead to is not its user's."""
+    setup.init(plan)
+    outside = tmp_path / "outside"
+    outside.write_text("not ours", encoding="ascii")
+    (plan.store / "alpha" / "tank").mkdir(parents=True)
+    (plan.store / "alpha" / "tank" / "link").symlink_to(outside)
+    (plan.store / "alpha" / "out").symlink_to(tmp_path)
+    user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
+    setup.init(replace(plan, config=tmp_path / "other.toml", adopt=True, user=user.pw_name))
+    assert {path.lstat().st_uid for path in [plan.store, *plan.store.rglob("*")]} == {user.pw_uid}
+    assert {path.stat().st_uid for path in (outside, tmp_path)} == {os.geteuid()}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_takes_no_configuration_is_found_before_a_store_is_made(plan: Plan) -> None:
+    plan.config.parent.mkdir(mode=0o500)
+    with pytest.raises(UsageError, match="cannot be written to"):
+        setup.init(plan)
+    assert not plan.store.exists()
+
+
+def test_a_configuration_that_has_no_folder_is_found_before_a_store_is_made(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be made"):
+        setup.init(replace(plan, config=tmp_path / "file" / "etc" / "receiver.toml"))
+    assert not plan.store.exists()
+
+
+def test_a_store_whose_path_is_no_text_is_refused_before_it_is_made(plan: Plan) -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        setup.init(replace(plan, store=plan.store / "\udcff"))
+    assert not plan.store.exists()
+
+
+def test_adopting_a_store_without_an_identity_is_refused(plan: Plan, tmp_path: Path) -> None:
+    setup.init(plan)
+    Store(plan.store).certificate.unlink()
+    other = tmp_path / "other.toml"
+    with pytest.raises(StoreError, match=r"certificate\.pem: cannot be read"):
+        setup.init(replace(plan, config=other, adopt=True))
+    assert not other.exists()
+
+
 def test_invitations_name_what_was_advertised_else_this_host() -> None:
     assert setup.advertised(":7433", "backup.example:1") == ("backup.example", 1)
     assert setup.advertised("10.0.0.1:7433", None) == ("10.0.0.1", 7433)

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import json
 import os
 from pathlib import Path
 
 import pytest
+from tests.receiver.crash import Crasher
+from tests.receiver.powercut import Disk
 
 from fullsend_protocol.errors import UsageError
 from fullsend_receiver import store as stores
+from fullsend_receiver.durable import replace_file
 from fullsend_receiver.store import Store, StoreError, check_fitness, make_store, open_store, read_id
 
 
@@ -63,6 +67,48 @@ def test_a_store_that_could_not_be_furnished_is_taken_back(tmp_path: Path, error
         make_store(tmp_path / "store", furnish)
     assert list((tmp_path / "store").iterdir()) == []
     make_store(tmp_path / "store", _nothing)
+
+
+def test_kill_at_any_call_of_an_init_leaves_a_whole_store_or_none(swift_path: Path, crasher: Crasher) -> None:
+    for at in itertools.count(1):
+        root = swift_path / f"store{at}"
+        outcome = crasher.run("init", root, at=at)
+        if (root / ".fullsend").exists():
+            store = open_store(root, read_id(root))
+            assert store.key.read_bytes() == b"key"
+            assert store.state.is_dir()
+            assert store.partial.is_dir()
+        else:
+            assert outcome.killed
+            with pytest.raises(StoreError, match="is its disk mounted"):
+                read_id(root)
+        if not outcome.killed:
+            break
+    assert outcome.told == (read_id(root),)
+    assert at > 8
+
+
+def test_power_cut_at_any_moment_of_an_init_leaves_a_whole_store_or_none(tmp_path: Path) -> None:
+    parent = tmp_path / "parent"
+    parent.mkdir()
+    left: list[Path] = []
+
+    def lights_out(disk: Disk) -> None:
+        for draw in range(6):
+            left.append(tmp_path / f"{disk.steps}.{draw}")
+            disk.leave(left[-1], seed=100 * disk.steps + draw if draw else None)
+
+    with Disk(parent, lights_out) as disk:
+        _store, store_id = make_store(parent / "store", lambda store: replace_file(store.key, b"key"))
+        disk.step()
+        disk.leave(tmp_path / "sure")
+    left.append(tmp_path / "sure")
+    for folder in left:
+        if (folder / "store" / ".fullsend").exists():
+            assert read_id(folder / "store") == store_id
+            assert Store(folder / "store").key.read_bytes() == b"key"
+            assert Store(folder / "store").partial.is_dir()
+    assert (tmp_path / "sure" / "store" / ".fullsend").exists()
 
 
 def test_a_disk_that_is_not_mounted_is_not_served(tmp_path: Path) -> None:

@@ -408,7 +408,7 @@ def test_folder_that_fails_is_a_problem_and_hides_no_other(store: Store, monkeyp
     monkeypatch.setattr(os, "scandir", scandir)
     found = find_streams(store, SENDER)
     assert [each.snapshot for each in found.summaries] == ["s1"]
-    assert found.problems == ["alpha/tank/bad: cannot be read: [Errno 5] Input/output error"]
+    assert found.problems == ["alpha/tank/bad: cannot be read: Input/output error"]
 
 
 # --- anything that may happen to a store ------------------------------------------------------------------------

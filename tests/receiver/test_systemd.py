@@ -55,6 +55,8 @@ def test_a_manager_that_has_gone_is_no_reason_to_stop(monkeypatch: pytest.Monkey
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 15.0),
         ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "-1"}, None),
     ],
 )
 def test_the_watchdog_is_fed_twice_as_often_as_it_must_be(
