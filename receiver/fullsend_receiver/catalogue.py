@@ -6,6 +6,7 @@ The manifests are the truth and there is no database. A chain is walked by base 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -79,15 +80,12 @@ class Catalogue:
             self._by_guid[stored.summary.guid].append(stored)
             if stored.summary.base_guid is not None:
                 self._by_base[stored.summary.base_guid].append(stored)
-        depths = self._depths()
-        self.streams.sort(
-            key=lambda each: (
-                each.summary.sender,
-                each.summary.dataset,
-                each.summary.created,  # to the second, which several snapshots may share
-                depths.get(each.summary.path, 0),
-            )
-        )
+        self.streams.sort(key=_place)
+        # Times are to the second, which several snapshots may share. Few stores have such, and the way along all chains
+        # is as long as all else here.
+        if any(_place(one) == _place(other) for one, other in itertools.pairwise(self.streams)):
+            depths = self._depths()
+            self.streams.sort(key=lambda each: (*_place(each), depths.get(each.summary.path, 0)))
 
     def _depths(self) -> dict[str, int]:
         """Return how many streams stand before each one in its chain, by file; 0 is left out."""
@@ -243,6 +241,10 @@ def _find(store: Store, sender: str | None) -> Iterator[Found]:
 def _sender_folders(store: Store) -> Iterable[str]:
     with os.scandir(store.root) as entries:
         return [entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir()]
+
+
+def _place(stored: Stored) -> tuple[str, str, str]:
+    return stored.summary.sender, stored.summary.dataset, stored.summary.created
 
 
 def _may_follow(stored: Stored, base: Stored) -> bool:

@@ -26,6 +26,7 @@ from fullsend_receiver.channel import Channel
 from fullsend_receiver.config import ReceiverSettings, parse_address
 from fullsend_receiver.identity import server_context
 from fullsend_receiver.limiter import Limiter
+from fullsend_receiver.memory import trim
 from fullsend_receiver.partial import recover, remove_temporaries
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.senders import Refused, Sender, SenderTable
@@ -38,8 +39,8 @@ _BACKLOG: Final = 128
 #: Accept fails with these while the system is short of something; it passes (anchors: trio's listeners).
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _SHORTAGE_PAUSE: Final = 0.1
-#: How often the sender table is looked at between connections.
-_TABLE_EVERY: Final = 1.0
+#: How often the sender table is looked at between connections, and memory given back after them.
+_HOUSE_EVERY: Final = 1.0
 #: The stream buffer of one connection: twice this is when reading from the socket stops.
 _READ_BUFFER: Final = 256 << 10
 #: What waits for the peer to take it; above, `drain` waits. One usual chunk is as much again.
@@ -60,6 +61,7 @@ class Daemon:
         self._limiter = Limiter(settings.tries_per_minute)
         self._tasks: dict[asyncio.Task[None], Session | None] = {}  # None: not yet through the handshake
         self._unidentified: dict[asyncio.Task[None], None] = {}  # oldest first
+        self._some_gone = False  # since memory was last given back
         self._stopping = asyncio.Event()
         cpus = os.cpu_count() or 1
         self._workers = Workers(
@@ -86,7 +88,7 @@ class Daemon:
                 log.info("%s", line)
             sockets = _passed_sockets() or await _listen(self._settings.listen)
             helpers = [asyncio.create_task(self._accept(sock)) for sock in sockets]
-            helpers += [asyncio.create_task(self._watch_table()), asyncio.create_task(_feed_watchdog())]
+            helpers += [asyncio.create_task(self._keep_house()), asyncio.create_task(_feed_watchdog())]
             where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
             log.info("listening on %s, store %s", where, self._store.root)
             systemd.notify("READY=1", f"STATUS=listening on {where}")
@@ -156,6 +158,7 @@ class Daemon:
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)
         self._unidentified.pop(task, None)
+        self._some_gone = True
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a connection ended by a bug in fullsendd", exc_info=error)
 
@@ -278,10 +281,14 @@ class Daemon:
                 session.farewell(ErrorCode.REVOKED, f"the certificate of sender {session.peer.name} has been revoked")
                 task.cancel()
 
-    async def _watch_table(self) -> None:
+    async def _keep_house(self) -> None:
+        """Notice changes of the sender table between connections, and give back the memory of those that have gone."""
         while True:
-            await asyncio.sleep(_TABLE_EVERY)
+            await asyncio.sleep(_HOUSE_EVERY)
             await self._reread_table()
+            if self._some_gone:
+                self._some_gone = False
+                await asyncio.get_running_loop().run_in_executor(self._table_reader, trim)
 
 
 async def _feed_watchdog() -> None:

@@ -192,6 +192,12 @@ class Receiver:
         (kib,) = re.findall(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
         return int(kib) << 10
 
+    @property
+    def held(self) -> int:
+        """The memory that the daemon holds now: bytes."""
+        self.reset_peak()
+        return self.peak
+
     def reset_peak(self) -> None:
         Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")  # proc(5)
 

@@ -15,8 +15,8 @@ import pytest
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
 from tests.receiver.helpers import zstd_decode
-from tests.receiver.peer import Chunk, Peer, chunks, compress, control, finish, offer
-from tests.receiver.running import Receiver, wait_until
+from tests.receiver.peer import CONTROL, Chunk, Peer, chunks, compress, control, finish, header, offer
+from tests.receiver.running import MIB, Receiver, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -210,6 +210,21 @@ def test_a_certificate_spoilt_in_the_table_locks_nobody_else_out(receiver: Recei
     table.write_text(table.read_text(encoding="utf-8").replace("-----BEGIN", "-----SPOILT"), encoding="utf-8")
     receiver.peer().close()
     receiver.wait_log("the sender table is not taken, the last good one holds: ")
+    assert receiver.stop() == 0
+
+
+def test_a_crowd_leaves_nothing_behind(receiver: Receiver) -> None:
+    receiver.set(connections_per_sender=200)
+    receiver.start(pure=True)
+    receiver.enrol("alpha")
+    held, descriptors = receiver.held, receiver.descriptors
+    for _ in range(2):
+        with contextlib.ExitStack() as stack:
+            for _ in range(150):
+                peer = stack.enter_context(receiver.peer())
+                peer.write(header(CONTROL, MIB) + bytes(MIB - 1))
+        wait_until(lambda: receiver.descriptors == descriptors, "all connections are closed")
+        wait_until(lambda: receiver.held <= held + 8 * MIB, "the memory is given back")
     assert receiver.stop() == 0
 
 

@@ -533,6 +533,20 @@ def test_nothing_is_taken_away_beneath_a_thread_at_work_however_often_its_task_i
         assert partial.read_bytes() == chunk.frame
 
 
+def test_a_stream_cut_before_it_was_accepted_leaves_nothing(tmp_path: Path) -> None:
+    with on_faulty_disk(tmp_path) as (receiver, disk):
+        descriptors = receiver.descriptors
+        with receiver.peer() as peer:
+            with disk.blocked("fdatasync"):
+                peer.write(control(offer()))
+                wait_until(lambda: disk.begun("fdatasync", ".journal") == 1, "the partial is being made")
+                assert receiver.fullsendd("revoke", "alpha").returncode == 0
+                receiver.wait_log("alpha: revoked; its connection ends")
+            assert peer.refusal() == "revoked: the certificate of sender alpha has been revoked"
+        wait_until(lambda: receiver.descriptors == descriptors, "all files are closed")
+        assert receiver.partials() == []
+
+
 # --- kill -9 ---------------------------------------------------------------------------------------------------
 
 
