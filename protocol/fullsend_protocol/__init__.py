@@ -6,6 +6,7 @@ go out; what is said becomes bytes. The rooms of this floor, from the ground up:
     errors, limits, units, exits   words and numbers everybody needs
     frames                         the header in front of everything on the wire
     manifest, messages             what is said, as pydantic models
+    memory                         what the C library keeps of chunks that are done with
     connection                     who may say what when: the state table, and bytes <-> events
     nvlist, records, facts         the reader of ZFS send streams, and what a stream says of itself
     chunks                         where a stream is cut, how a chunk is compressed, hashed and checked

@@ -154,12 +154,14 @@ def _serve(options: argparse.Namespace) -> int:
 
     import uvloop
 
+    from fullsend_protocol.limits import MIB
+    from fullsend_protocol.memory import keep_blocks
     from fullsend_receiver import logs
     from fullsend_receiver.daemon import Daemon
-    from fullsend_receiver.memory import return_freed_memory
 
     settings, store = _open(options)
-    return_freed_memory()
+    # Usual chunks, 4 MiB and a little, stay at hand; what a daemon keeps beyond its streams is given back by `trim`.
+    keep_blocks(8 * MIB, 64 * MIB)
     logs.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -21,12 +21,12 @@ from typing import Any, Final
 
 from fullsend_protocol import identity
 from fullsend_protocol.errors import ErrorCode
+from fullsend_protocol.memory import trim
 from fullsend_receiver import systemd
 from fullsend_receiver.channel import Channel
 from fullsend_receiver.config import ReceiverSettings, parse_address
 from fullsend_receiver.identity import server_context
 from fullsend_receiver.limiter import Limiter
-from fullsend_receiver.memory import trim
 from fullsend_receiver.partial import recover, remove_temporaries
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.senders import Refused, Sender, SenderTable

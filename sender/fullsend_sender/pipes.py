@@ -101,7 +101,7 @@ class Sink:
                 self._own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
             except OSError:
                 self._piece = select.PIPE_BUF
-        elif not stat.S_ISREG(mode):
+        elif not stat.S_ISREG(mode) and not os.path.samestat(os.fstat(fd), os.stat(os.devnull)):
             self._piece = select.PIPE_BUF
 
     def write(self, data: bytes | memoryview) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import uvloop
 
+from fullsend_protocol.limits import MIB
+from fullsend_protocol.memory import keep_blocks
 from fullsend_sender.outcome import Interrupted
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ def run(main: Coroutine[Any, Any, _T]) -> _T:
 
     Raises: what it raises; Interrupted where a signal came, after `main` was cancelled and has cleaned up.
     """
+    # All chunks, the largest too: the process is short-lived, and what it holds of them is bounded in bytes.
+    keep_blocks(32 * MIB, 128 * MIB)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_supervise(main))
 
