@@ -101,19 +101,20 @@ class Channel:
             self._wrote = False
 
     async def close(self) -> None:
-        """Let the peer read the last words, then close. After LINGER seconds the connection is cut."""
+        """Let the peer read the last words, then close. After LINGER seconds the connection is cut.
+
+        Whatever the peer still says is read and dropped until it goes, too: to close while unread bytes wait would make
+        the kernel send RST, which may overtake what we said. TLS does that by itself when it closes: it flushes, says
+        close_notify, and reads on up to the peer's.
+        """
+        self._writer.close()
+        # A task of its own: to be interrupted in `wait_closed` is to break it for good.
+        closing = asyncio.create_task(self._writer.wait_closed())
         try:
-            with contextlib.suppress(OSError):  # whatever ended it, it is over
-                async with asyncio.timeout(limits.LINGER):
-                    await self._writer.drain()
-                    # Closing while unread bytes wait makes the kernel send RST, which may overtake what we said.
-                    # TLS has no half-close here, so read the peer out until it has read us and closes.
-                    while await self._reader.read(_READ):
-                        pass
-                    self._writer.close()
-                    await self._writer.wait_closed()
+            await asyncio.wait([closing], timeout=limits.LINGER)
         finally:
             self._writer.transport.abort()
+            await asyncio.gather(closing, return_exceptions=True)  # whatever ended it, it is over
 
     def abort(self) -> None:
         """Cut the connection at once."""

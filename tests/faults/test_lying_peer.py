@@ -767,6 +767,14 @@ def test_of_too_many_unidentified_peers_the_oldest_is_dropped(crowded: Receiver)
             assert peer.hear("known")["status"] == "unknown"
 
 
+def test_of_those_that_are_dropped_nothing_stays(crowded: Receiver) -> None:
+    descriptors = crowded.descriptors
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):  # none of them goes by itself
+            stack.enter_context(stranger(crowded))
+            assert crowded.descriptors <= descriptors + 3 + 5  # what is just coming, and just going
+
+
 def test_a_flood_of_strangers_keeps_no_sender_out_and_takes_no_descriptors(crowded: Receiver) -> None:
     descriptors = crowded.descriptors
     with contextlib.ExitStack() as stack:

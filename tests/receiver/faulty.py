@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_CALLS: Final = ("fdatasync", "fsync", "rename", "write")
+_CALLS: Final = ("fdatasync", "fsync", "pread", "rename", "write")
 _FOLDER: Final = "FULLSEND_TEST_FAULTS"
 
 

@@ -364,27 +364,38 @@ def test_a_commit_under_way_is_completed(tmp_path: Path) -> None:
             receiver.stop(signal.SIGKILL)
 
 
-def test_a_verify_under_way_holds_nothing_up(receiver: Receiver) -> None:
+def test_a_verify_under_way_holds_nothing_up(tmp_path: Path) -> None:
     """It may have hours to go; here it is a gigabyte of zeros."""
-    receiver.set(shutdown_grace=0.1)
-    receiver.start()
-    receiver.enrol("alpha")
-    piece = streams.write(1, 0, bytes(1 << 20)) * 4
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init(shutdown_grace=0.1)
+    disk = FaultyDisk(tmp_path / "faults")
+    receiver.start(program=disk.program, env=disk.env)
+    piece = streams.write(1, 0, bytes(MIB)) * 4
     pieces = [streams.begin() + streams.object_(1) + piece, *[piece] * 250, streams.end()]
     frames = {each: compress(each) for each in set(pieces)}
     running = hashlib.sha256()
     at = 0
-    with receiver.peer() as peer:
-        peer.push()
-        for each in pieces:
-            running.update(each)
-            peer.write(Chunk(at, len(each), running.digest(), frames[each]).encode())
-            at += len(each)
-        segment = {"start": 0, "end": at, "sha256": running.hexdigest()}
-        peer.say("finish", raw_bytes=at, segments=[segment])
-        peer.hear_after_acks("committed")
-        peer.say("verify", dataset=None)
-        receiver.send_signal(signal.SIGTERM)
-        assert peer.refusal() == SHUTDOWN
-        peer.close()
-        assert receiver.wait() == 0
+    try:
+        receiver.enrol("alpha")
+        with receiver.peer() as peer:
+            peer.push()
+            for each in pieces:
+                running.update(each)
+                peer.write(Chunk(at, len(each), running.digest(), frames[each]).encode())
+                at += len(each)
+            segment = {"start": 0, "end": at, "sha256": running.hexdigest()}
+            peer.say("finish", raw_bytes=at, segments=[segment])
+            peer.hear_after_acks("committed")
+            with disk.blocked("pread"):
+                peer.say("verify", dataset=None)
+                wait_until(lambda: disk.begun("pread", ".zst") > 0, "the file is being read")
+                receiver.send_signal(signal.SIGTERM)
+                receiver.wait_log("cutting what is left: 1 connections")
+            assert peer.refusal() == SHUTDOWN
+            peer.close()
+            assert receiver.wait() == 0
+        assert disk.begun("pread", ".zst") < len(pieces)
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
