@@ -38,6 +38,15 @@ log = logging.getLogger("fullsendd")
 _BACKLOG: Final = 128
 #: Accept fails with these while the system is short of something; it passes (anchors: trio's listeners).
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+#: Linux reports with the next accept what has become of a connection that nobody has accepted yet (accept(2)).
+_PASSED_ON: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "ENETUNREACH"),
+        *("EOPNOTSUPP", "EPERM"),
+    )
+    if hasattr(errno, name)
+)
 _SHORTAGE_PAUSE: Final = 0.1
 #: How often the sender table is looked at between connections, and memory given back after them.
 _HOUSE_EVERY: Final = 1.0
@@ -141,6 +150,8 @@ class Daemon:
             try:
                 sock, address = await loop.sock_accept(listening)
             except OSError as error:
+                if error.errno in _PASSED_ON:
+                    continue
                 if error.errno not in _SHORTAGE:
                     raise
                 log.warning("cannot accept connections for the moment: %s", error.strerror)
