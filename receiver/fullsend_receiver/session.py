@@ -217,15 +217,10 @@ class Session:
         )
         answer = await self._channel.receive()
         match answer:
-            case messages.SenderHello() if self.peer is None:
-                msg = "no certificate was shown: pair this host first (fullsend join)"
-                raise Refused(ErrorCode.UNKNOWN_SENDER, msg)
-            case messages.SenderHello(version=limits.PROTOCOL_VERSION):
+            # Who may say which of these, and in which version, the connection's state table has decided.
+            case messages.SenderHello():
                 self._program = answer.program
                 log.info("%s: connected, %s", self._name, printable(answer.program))
-            case messages.SenderHello():
-                msg = f"protocol version {answer.version} is not spoken here; {limits.PROTOCOL_VERSION} is"
-                raise Refused(ErrorCode.VERSION, msg)
             case messages.Join():
                 self._check_tries()
                 joined = await self._on_disk(lambda: senders.join(self._house.store, answer.secret, answer.certificate))
@@ -237,15 +232,11 @@ class Session:
                 self._check_tries()
                 status = self._house.gate.status(answer.fingerprint)
                 await self._channel.send(messages.KnownAnswer.model_validate({"status": status}))
-            case ConnectionEnded():
-                self.peer = None
             case messages.Error():
                 raise PeerError(answer.code, answer.message)
             case _:
                 msg = f"{type(answer).__name__} as a greeting"
                 raise RemoteProtocolError(msg)
-        if not isinstance(answer, messages.SenderHello):
-            self.peer = None
 
     def _check_tries(self) -> None:
         if not self._house.gate.may_try(self._address):

@@ -66,7 +66,7 @@ SHORT: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"data"
 
 @pytest.fixture(scope="module")
 def serving_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    with serving(tmp_path_factory.mktemp("lying"), "alpha", "honest", pure=True) as receiver:
+    with serving(tmp_path_factory.mktemp("lying"), "alpha", "honest") as receiver:
         yield receiver
 
 
@@ -586,8 +586,8 @@ def test_the_largest_chunk_that_is_allowed_fits(receiver: Receiver) -> None:
 
 @pytest.fixture(scope="module")
 def impatient_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    settings = {"identify_within": 1, "silence": 1, "heartbeat_every": 0.25}
-    with serving(tmp_path_factory.mktemp("silent"), "alpha", "honest", pure=True, **settings) as receiver:
+    folder = tmp_path_factory.mktemp("silent")
+    with serving(folder, "alpha", "honest", identify_within=1, silence=1, heartbeat_every=0.25) as receiver:
         yield receiver
 
 
@@ -740,10 +740,15 @@ def test_a_peer_that_never_reads_is_held_back_and_ended(impatient: Receiver) -> 
 
 @pytest.fixture(scope="module")
 def crowded_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    limits: dict[str, object] = {"unidentified": 3, "connections_per_sender": 2, "connections": 3}
-    patience: dict[str, object] = {"identify_within": 50, "silence": 50}
-    folder = tmp_path_factory.mktemp("crowd")
-    with serving(folder, "alpha", "beta", "gamma", "honest", pure=True, **limits, **patience) as receiver:
+    with serving(
+        tmp_path_factory.mktemp("crowd"),
+        *("alpha", "beta", "gamma", "honest"),
+        unidentified=3,
+        connections_per_sender=2,
+        connections=3,
+        identify_within=50,
+        silence=50,
+    ) as receiver:
         yield receiver
 
 
@@ -862,7 +867,7 @@ def test_tries_are_limited_by_address_and_touch_no_sender(bad: str, tmp_path: Pa
 
 @pytest.fixture(scope="module")
 def guarded_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
-    with serving(tmp_path_factory.mktemp("guarded"), "alpha", "honest", pure=True) as receiver:
+    with serving(tmp_path_factory.mktemp("guarded"), "alpha", "honest") as receiver:
         yield receiver
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 _CALLS: Final = ("fdatasync", "fsync", "pread", "rename", "write")
 _FOLDER: Final = "FULLSEND_TEST_FAULTS"
+#: The errno values that the first connections end with, before they are accepted.
+_ACCEPT: Final = "FULLSEND_TEST_ACCEPT"
 
 
 class FaultyDisk:
@@ -53,7 +56,7 @@ class FaultyDisk:
 
     @contextlib.contextmanager
     def failing(self, call: str, suffix: str, number: int) -> Iterator[None]:
-        """Such calls on files whose name ends like this fail with this errno."""
+        """Such calls on files whose name ends like this fail with this errno; 0: with something no call raises."""
         fault = self.folder / f"fail-{call}"
         fault.with_suffix(".new").write_text(f"{suffix}:{number}", encoding="utf-8")
         fault.with_suffix(".new").rename(fault)
@@ -92,6 +95,8 @@ def _faulty(folder: Path, name: str, real: Callable[..., Any]) -> Callable[..., 
             fcntl.flock(gate, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
             suffix, number = (folder / f"fail-{name}").read_text(encoding="utf-8").split(":")
+            if path.name.endswith(suffix) and not int(number):
+                raise RuntimeError("a bug, for a test")
             if path.name.endswith(suffix):
                 raise OSError(int(number), os.strerror(int(number)))
         result = real(target, *arguments, **options)
@@ -101,8 +106,23 @@ def _faulty(folder: Path, name: str, real: Callable[..., Any]) -> Callable[..., 
     return call
 
 
+def _accept(failures: list[int]) -> Callable[[socket.socket], Any]:
+    real = socket.socket.accept
+
+    def accept(self: socket.socket) -> Any:
+        accepted = real(self)
+        if not failures:
+            return accepted
+        accepted[0].close()
+        number = failures.pop()
+        raise OSError(number, os.strerror(number))
+
+    return accept
+
+
 def main() -> None:
     folder = Path(os.environ[_FOLDER])
+    socket.socket.accept = _accept([int(number) for number in os.environ.get(_ACCEPT, "").split()])  # type: ignore[assignment, method-assign]
     faulty = {name: _faulty(folder, name, getattr(os, name)) for name in _CALLS}
     for name, call in faulty.items():
         setattr(os, name, call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import signal
@@ -253,6 +254,25 @@ def refuses(receiver: Receiver) -> bool:
     except ConnectionError:
         pass
     return False
+
+
+def test_a_connection_that_breaks_before_it_is_accepted_is_nobody_elses_business(tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init()
+    disk = FaultyDisk(tmp_path / "faults")
+    numbers = f"{errno.ECONNABORTED} {errno.EPROTO} {errno.ENETDOWN}"
+    receiver.start(program=disk.program, env={**disk.env, "FULLSEND_TEST_ACCEPT": numbers})
+    try:
+        for _ in range(3):
+            with pytest.raises(OSError), Peer(receiver.port):  # noqa: PT011 - a reset, or an end amid the handshake
+                pass
+        with Peer(receiver.port) as peer:
+            peer.hear("hello")
+        assert receiver.stop() == 0
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------
