@@ -11,7 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +55,14 @@ def good(done: subprocess.CompletedProcess[bytes]) -> bytes:
     """Its stdout, if it succeeded."""
     assert done.returncode == 0, f"{done.args}: exit {done.returncode}\n{done.stderr.decode(errors='replace')}"
     return bytes(done.stdout)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until another process has done something that can only be looked at. Fails after PATIENCE."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < until, "what was waited for has not come"
+        time.sleep(0.02)
 
 
 def rows(output: bytes) -> list[dict[str, Any]]:

@@ -64,13 +64,21 @@ def begin(
     header_type: int = SUBSTREAM,
     created: int = CREATED,
     payloadlen: int | None = None,
+    objset_type: int = 0,
 ) -> bytes:
     """BEGIN. `features`: the bits that are set; `payloadlen`: a false length for the payload."""
     versioninfo = header_type | sum(1 << bit for bit in features) << 2
     head = bytearray(
         record(
             RecordType.BEGIN,
-            {8: ("Q", MAGIC), 16: ("Q", versioninfo), 24: ("Q", created), 40: ("Q", guid), 48: ("Q", base_guid)},
+            {
+                8: ("Q", MAGIC),
+                16: ("Q", versioninfo),
+                24: ("Q", created),
+                32: ("I", objset_type),
+                40: ("Q", guid),
+                48: ("Q", base_guid),
+            },
             payloadlen=len(payload) if payloadlen is None else payloadlen,
         )
     )

@@ -51,6 +51,9 @@ class State(Enum):
     STREAMING = auto()  # chunks flow to the receiver, acknowledgements back
     FINISHING = auto()  # the sender has said all; the receiver commits
     STOPPING = auto()  # the sender gave up; the receiver makes the partial durable
+    ASKED_BASES = auto()
+    NOTING = auto()
+    ASKED_STATUS = auto()
     LISTING = auto()
     REQUESTED = auto()  # a fetch waits for its stream
     SENDING = auto()  # chunks flow to the sender
@@ -86,6 +89,14 @@ TRANSITIONS: Final[dict[tuple[State, Role, str], State]] = {
     (State.FINISHING, Role.RECEIVER, "committed"): State.IDLE,
     (State.STOPPING, Role.RECEIVER, "ack"): State.STOPPING,
     (State.STOPPING, Role.RECEIVER, "stopped"): State.IDLE,
+    (State.IDLE, Role.SENDER, "bases?"): State.ASKED_BASES,
+    (State.ASKED_BASES, Role.RECEIVER, "bases"): State.ASKED_BASES,
+    (State.ASKED_BASES, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "unchanged"): State.NOTING,
+    (State.NOTING, Role.RECEIVER, "noted"): State.IDLE,
+    (State.IDLE, Role.SENDER, "status?"): State.ASKED_STATUS,
+    (State.ASKED_STATUS, Role.RECEIVER, "status"): State.ASKED_STATUS,
+    (State.ASKED_STATUS, Role.RECEIVER, "done"): State.IDLE,
     (State.IDLE, Role.SENDER, "list"): State.LISTING,
     (State.LISTING, Role.RECEIVER, "entries"): State.LISTING,
     (State.LISTING, Role.RECEIVER, "done"): State.IDLE,

@@ -36,6 +36,7 @@ class ErrorCode(StrEnum):
     SHUTDOWN = "shutdown"  # the daemon stops: try again later
     BUSY = "busy"  # the same stream is arriving on another connection
     SPACE = "space"  # the store is full, or would be
+    BASE = "base"  # the base of an increment is not stored, or not restorable: send a full
     STREAM = "stream"  # the stream is at fault (incomplete, not what was announced, ...)
     CHUNK = "chunk"  # a chunk's hash or frame is wrong
     NOT_FOUND = "not-found"  # no such stream

@@ -28,13 +28,16 @@ _FEATURE_BITS: Final = 62  # versioninfo is 64 bits, two of which are the header
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a stream is. GUIDs as in BEGIN records; `base_guid` None: a full."""
+    """What a stream is. GUIDs as in BEGIN records; `base_guid` None: a full; of a package all but `substreams`, `flags`
+    and `features` is about its top dataset.
+    """
 
     dataset: str
     snapshot: str
     guid: int
     base_guid: int | None
     kind: Literal["full", "incremental", "package"]
+    dataset_type: Literal["filesystem", "volume"]
     stream_class: Literal["plain", "raw", "redacted"]
     flags: str
     features: tuple[str, ...]
@@ -86,6 +89,7 @@ def conclude(begins: list[Begin]) -> Facts:
         guid=last.guid,
         base_guid=base_guid,
         kind=kind,
+        dataset_type="volume" if last.volume else "filesystem",
         stream_class="redacted" if redacted else "raw" if features >> Feature.RAW & 1 else "plain",
         flags=flags,
         features=feature_words(features),

@@ -52,8 +52,17 @@ HEARTBEAT_MAX: Final = 64
 #: starts over; 1,000 segments are about 130 KiB of JSON, well within CONTROL_MAX.
 SEGMENTS_MAX: Final = 1000
 #: Snapshots of a package that its manifest names in `sending`; one of more travels with none. At most 1.7 KiB each
-#: (names that JSON has to escape), so that with SEGMENTS_MAX segments the message stays within CONTROL_MAX.
-SNAPSHOTS_SENT: Final = 500
+#: (names that JSON has to escape), so that with SEGMENTS_MAX segments and PROPERTIES_MAX the message stays within
+#: CONTROL_MAX.
+SNAPSHOTS_SENT: Final = 400
+#: Characters of a dataset's local properties, names and values together, and one more for each: people write notes into
+#: theirs. JSON may make six bytes of each of them.
+PROPERTIES_MAX: Final = 32 << 10
+#: Datasets in one `unchanged` message: two names, which `zfs` keeps to ASCII, and a GUID are at most 600 bytes. A
+#: message of a `status` answer adds three times: 700.
+DATASETS_PAGE: Final = 1200
+#: Streams in one `bases` message, at most 500 bytes each.
+BASES_PAGE: Final = 2000
 #: Entries in one `entries` message: about 700 bytes each, at most 2 KiB, so a page stays within CONTROL_MAX.
 ENTRIES_PAGE: Final = 200
 

@@ -30,6 +30,23 @@ SenderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Flags = Annotated[str, Field(pattern=r"^L?e?c?w?p?(r[0-9a-f]{8})?$")]
 Kind = Literal["full", "incremental", "package"]
 StreamClass = Literal["plain", "raw", "redacted"]
+DatasetType = Literal["filesystem", "volume"]
+
+
+def properties_size(properties: dict[str, str]) -> int:
+    """Return how much properties are of PROPERTIES_MAX: their characters, and one more for each."""
+    return sum(len(name) + len(value) + 1 for name, value in properties.items())
+
+
+def _short(properties: dict[str, str]) -> dict[str, str]:
+    if properties_size(properties) > limits.PROPERTIES_MAX:
+        msg = f"more than {limits.PROPERTIES_MAX} characters of properties"
+        raise ValueError(msg)
+    return properties
+
+
+#: Of a dataset, by name, as `zfs get -Hp` prints them.
+Properties = Annotated[dict[str, str], AfterValidator(_short)]
 
 
 class Model(BaseModel):
@@ -71,6 +88,7 @@ class Manifest(Model):
     guid: Guid
     base_guid: Guid | None  # None: a full
     kind: Kind
+    dataset_type: DatasetType  # of a package: its top dataset's
     stream_class: StreamClass = Field(alias="class")
     flags: Flags
     features: list[str]  # the stream's feature flags, as words: "can this host receive it?"
@@ -86,6 +104,7 @@ class Manifest(Model):
     sender_program: str
     receiver_program: str
     zfs_version: str | None  # None: read from stdin
+    properties: Properties | None  # what was set on the dataset itself when it was sent; None: not known
     proven_by: Literal["both", "receiver"]  # "receiver": the manifest was rebuilt from the file by `verify`
 
     def to_json(self) -> bytes:
@@ -101,6 +120,7 @@ class StreamEntry(Model):
     snapshot: Name
     guid: Guid
     kind: Kind
+    dataset_type: DatasetType
     flags: Flags
     base: str | None  # DATASET@SNAPSHOT of the base, where it is stored
     base_guid: Guid | None

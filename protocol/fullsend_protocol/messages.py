@@ -19,6 +19,7 @@ from fullsend_protocol.manifest import (
     Model,
     Name,
     Offset,
+    Properties,
     Receipt,
     Segment,
     SenderName,
@@ -115,7 +116,9 @@ class KnownAnswer(Greeting):
 class Push(Model):
     """The sender offers a stream, as far as its first records tell what it is.
 
-    A package's GUIDs show at its end only: then `guid` and `flags` are None.
+    A package's GUIDs show at its end only: then `guid` and `flags` are None. `keep_orphan`: keep an increment whose
+    base is not stored; else it is refused with the code "base", at the offer or at the end, and nothing of it is kept.
+    `properties`: what is set on the dataset itself, for the manifest.
     """
 
     type: Literal["push"] = "push"
@@ -126,6 +129,8 @@ class Push(Model):
     flags: Flags | None
     size_estimate: Offset | None  # raw bytes, where known
     zfs_version: Annotated[str, Field(max_length=100)] | None
+    properties: Properties | None
+    keep_orphan: bool
 
 
 class Accept(Model):
@@ -177,6 +182,87 @@ class Committed(Model):
 
     type: Literal["committed"] = "committed"
     receipt: Receipt
+
+
+# --- what to send ----------------------------------------------------------------------------------------------
+
+
+class BasesWanted(Model):
+    """`bases?`: which stored streams of this sender can an increment build on?"""
+
+    type: Literal["bases?"] = "bases?"
+
+
+class Base(Model):
+    """A stored stream that is restorable, undamaged and no package, and its chain: how many streams, when its full's
+    snapshot was made (sender's clock), raw bytes of the full and of all increments after it.
+    """
+
+    dataset: Name
+    guid: Guid
+    flags: Flags
+    streams: Annotated[int, Field(ge=1)]
+    since: str
+    full_bytes: Offset
+    increment_bytes: Offset
+
+
+class Bases(Model):
+    """A page of the answer to `bases?`; in no order."""
+
+    type: Literal["bases"] = "bases"
+    bases: Annotated[list[Base], Field(max_length=limits.BASES_PAGE)]
+
+
+class UnchangedDataset(Model):
+    """A dataset that is as it was at a snapshot that is stored."""
+
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+
+
+class Unchanged(Model):
+    """These datasets have nothing new: the receiver writes down that their last backup still holds."""
+
+    type: Literal["unchanged"] = "unchanged"
+    datasets: Annotated[list[UnchangedDataset], Field(max_length=limits.DATASETS_PAGE)]
+
+
+class Noted(Model):
+    """The answer to `unchanged`: written down."""
+
+    type: Literal["noted"] = "noted"
+
+
+class StatusWanted(Model):
+    """`status?`: how old are this sender's backups?"""
+
+    type: Literal["status?"] = "status?"
+
+
+class DatasetStatus(Model):
+    """One dataset's backups. `snapshot`, `guid`, `created`, `received`: of the newest restorable stream, None where
+    there is none; `unchanged`: when the dataset was last seen to be as it was then (receiver's clock); `broken`:
+    streams that are damaged or lack a base.
+    """
+
+    dataset: Name
+    snapshot: Name | None
+    guid: Guid | None
+    created: str | None
+    received: str | None
+    unchanged: str | None
+    streams: Offset
+    stored_bytes: Offset
+    broken: Offset
+
+
+class Status(Model):
+    """A page of the answer to `status?`; datasets in order of their names."""
+
+    type: Literal["status"] = "status"
+    datasets: Annotated[list[DatasetStatus], Field(max_length=limits.DATASETS_PAGE)]
 
 
 # --- reading back ----------------------------------------------------------------------------------------------
@@ -267,6 +353,9 @@ ReceiverMessage = (
     | Ack
     | Stopped
     | Committed
+    | Bases
+    | Noted
+    | Status
     | Entries
     | Sending
     | Verdict
@@ -274,7 +363,22 @@ ReceiverMessage = (
     | Done
     | Error
 )
-SenderMessage = SenderHello | Join | Known | Push | Finish | Stop | List | Fetch | Verify | Check | Error
+SenderMessage = (
+    SenderHello
+    | Join
+    | Known
+    | Push
+    | Finish
+    | Stop
+    | BasesWanted
+    | Unchanged
+    | StatusWanted
+    | List
+    | Fetch
+    | Verify
+    | Check
+    | Error
+)
 Message = ReceiverMessage | SenderMessage
 
 _T = TypeVar("_T")

@@ -46,6 +46,8 @@ from fullsend_protocol.errors import (
 HEADER_SIZE: Final = 312
 MAGIC: Final = 0x2F5BACBAC
 _COMPOUND: Final = 2
+#: DMU_OST_ZVOL of OpenZFS (include/sys/dmu.h).
+_ZVOL: Final = 3
 
 
 class RecordType(IntEnum):
@@ -87,7 +89,8 @@ class Feature(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """What one BEGIN record says. `name` is its toname (DATASET@SNAPSHOT), `features` the bits of `Feature`.
+    """What one BEGIN record says. `name` is its toname (DATASET@SNAPSHOT), `features` the bits of `Feature`, `volume`
+    whether its objset type is DMU_OST_ZVOL.
 
     `payload`: its nvlist, packed; b"" also where it says nothing that we have a use for (such as a raw stream's keys).
     """
@@ -98,6 +101,7 @@ class Begin:
     base_guid: int
     created: int
     features: int
+    volume: bool
     payload: bytes
 
     def has(self, feature: Feature) -> bool:
@@ -331,7 +335,7 @@ class Walker:
         raise DamagedStream(msg)
 
     def _take_begin(self, head: bytes, payloadlen: int, at: int) -> None:
-        magic, version, created, _type, _flags, guid, base_guid, name = _BEGIN.unpack_from(head, 8)
+        magic, version, created, objset_type, _flags, guid, base_guid, name = _BEGIN.unpack_from(head, 8)
         compound = version & 3 == _COMPOUND
         if self._phase is _Phase.SUBSTREAM and self._compound and magic == MAGIC:
             self._refuse_cut(at)
@@ -354,7 +358,7 @@ class Walker:
         except ValueError:  # no NUL, or no UTF-8 (UnicodeDecodeError)
             msg = f"BEGIN record at {at} with a name that is no UTF-8 of at most {limits.NAME_MAX} bytes"
             raise DamagedStream(msg) from None
-        self._begin = Begin(compound, toname, guid, base_guid, created, version >> 2, b"")
+        self._begin = Begin(compound, toname, guid, base_guid, created, version >> 2, objset_type == _ZVOL, b"")
         self._owed = payloadlen
 
     def _refuse_payload(self, size: int) -> NoReturn:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import defaultdict
+from bisect import insort
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -16,7 +17,7 @@ from typing import Final
 
 from fullsend_protocol.errors import ErrorCode, FullsendError
 from fullsend_protocol.invitation import is_sender_name
-from fullsend_protocol.manifest import Manifest, Receipt, StreamEntry
+from fullsend_protocol.manifest import Manifest, Receipt, StreamClass, StreamEntry
 from fullsend_receiver.names import STREAM_SUFFIX
 from fullsend_receiver.scrublog import Scrubbed, ScrubLog
 from fullsend_receiver.store import Store
@@ -30,6 +31,18 @@ class NoSuchStream(FullsendError):  # noqa: N818 - reads as a noun
     """Nothing stored fits what was asked for."""
 
     code = ErrorCode.NOT_FOUND
+
+
+class NoBase(FullsendError):  # noqa: N818 - reads as a noun
+    """An increment's base is not stored, or not restorable: it would be of no use."""
+
+    code = ErrorCode.BASE
+
+
+class Damaged(FullsendError):  # noqa: N818 - reads as a noun
+    """A stored stream cannot be given back whole."""
+
+    code = ErrorCode.DAMAGED
 
 
 class AmbiguousStream(FullsendError):  # noqa: N818 - reads as a noun
@@ -107,6 +120,11 @@ class Catalogue:
             if sender in {None, stored.summary.sender} and dataset in {None, stored.summary.dataset}
         ]
 
+    def at(self, file: PurePosixPath) -> Stored | None:
+        """Return the stream in this file."""
+        path = str(file)
+        return next((stored for stored in self.streams if stored.summary.path == path), None)
+
     def find(self, sender: str, what: str) -> Stored:
         """Return the one stream of a sender that `what` names: a file name, DATASET@SNAPSHOT, or guid:N.
 
@@ -130,7 +148,8 @@ class Catalogue:
         base_guid = stored.summary.base_guid
         if base_guid is None:
             return []
-        return [base for base in self._by_guid.get(base_guid, ()) if _may_follow(stored, base)]
+        fitting = [base for base in self._by_guid.get(base_guid, ()) if _may_follow(stored, base)]
+        return sorted(fitting, key=_is_package) if len(fitting) > 1 else fitting
 
     def dependents(self, stored: Stored) -> list[Stored]:
         """Return the streams that build on this one, directly or not; never itself."""
@@ -145,13 +164,107 @@ class Catalogue:
         return list(found.values())[1:]
 
     def restorable(self, stored: Stored) -> bool:
-        """Whether this stream and, by some way, its bases back to a full are there and not known to be damaged."""
+        """Whether this stream and, by some way, its bases back to a full are there and not known to be damaged.
+
+        Looks at all files when first asked: for one stream alone `chain` is quicker.
+        """
         if self._restorable is None:
-            self._restorable = self._find_restorable()
+            self._restorable = {here.summary.path for here, _base in self.ways()}
         return stored.summary.path in self._restorable
+
+    def ways(self) -> Iterator[tuple[Stored, Stored | None]]:
+        """Yield all restorable streams, each with the one to restore before it, None for a full: bases before what
+        builds on them, and of several bases the one with the shortest chain.
+
+        Forward from the fulls, breadth first, so a circle of GUIDs, which only forged streams can make, carries nobody.
+        """
+        seen: set[str] = set()
+        fulls = [stored for stored in self.streams if stored.summary.base_guid is None]
+        fulls.sort(key=_is_package)  # where there is a choice, no stream that brings other datasets, too
+        todo: deque[tuple[Stored, Stored | None]] = deque((stored, None) for stored in fulls)
+        while todo:
+            here, base = todo.popleft()
+            if here.summary.path in seen:
+                continue
+            seen.add(here.summary.path)
+            if self.whole(here):
+                yield here, base
+                todo += [
+                    (each, here)
+                    for each in self._by_base.get(here.summary.guid, ())
+                    if each.summary.path not in seen and _may_follow(each, here)
+                ]
+
+    def chain(self, stored: Stored) -> list[Stored]:
+        """Return the shortest chain of whole streams that ends with this one, its full first; empty: there is none.
+
+        Looks at the files of this stream and its bases only.
+        """
+        follows: dict[str, Stored | None] = {stored.summary.path: None}
+        todo = deque([stored])
+        while todo:
+            here: Stored | None = todo.popleft()
+            assert here is not None  # noqa: S101 - for mypy
+            if not self.whole(here):
+                continue
+            if here.summary.base_guid is None:
+                found = []
+                while here is not None:
+                    found.append(here)
+                    here = follows[here.summary.path]
+                return found
+            for base in self.bases(here):
+                if base.summary.path not in follows:
+                    follows[base.summary.path] = here
+                    todo.append(base)
+        return []
+
+    def obstacle(self, stored: Stored) -> str:
+        """Return why a stream without a chain has none: names the first file on its way that is missing or damaged."""
+        seen = set()
+        here = stored
+        while here.summary.path not in seen:
+            seen.add(here.summary.path)
+            if not self.whole(here):
+                return f"{here.file} is {self._damage(here)}"
+            bases = self.bases(here)
+            if not bases:
+                return f"guid:{here.summary.base_guid}, the base of {here.file}, is not stored"
+            here = bases[0]
+        return f"{here.file} is a base of itself"
+
+    def check_base(
+        self, sender: str, base_guid: str, *, stream_class: StreamClass | None = None, flags: str | None = None
+    ) -> None:
+        """See that an increment on this base could be restored; None: of which class, or flags, is not known yet.
+
+        Raises: NoBase.
+        """
+        stored = [each for each in self._by_guid.get(base_guid, ()) if each.summary.sender == sender]
+        if not stored:
+            msg = f"its base guid:{base_guid} is not stored: send a full"
+            raise NoBase(msg)
+        fitting = [each for each in stored if _fits(each, stream_class, flags)]
+        if not fitting:
+            msg = f"its base guid:{base_guid} is stored only as {stored[0].file}, which it cannot follow: send a full"
+            raise NoBase(msg)
+        if not any(self.chain(each) for each in fitting):
+            msg = f"its base guid:{base_guid} is stored, but not restorable: {self.obstacle(fitting[0])}: send a full"
+            raise NoBase(msg)
+
+    def add(self, stored: Stored) -> None:
+        """Take in a stream that has been stored since the catalogue was read."""
+        insort(self.streams, stored, key=_place)
+        self._by_guid[stored.summary.guid].append(stored)
+        if stored.summary.base_guid is not None:
+            self._by_base[stored.summary.base_guid].append(stored)
+        self._restorable = None
 
     def entry(self, stored: Stored) -> StreamEntry:
         """Return what `list` says of a stream."""
+        return self._entry(stored, restorable=self.restorable(stored))
+
+    def _entry(self, stored: Stored, *, restorable: bool) -> StreamEntry:
         about = stored.summary
         scrub = self._scrub(stored)
         bases = self.bases(stored)
@@ -161,6 +274,7 @@ class Catalogue:
             snapshot=about.snapshot,
             guid=about.guid,
             kind=about.kind,
+            dataset_type=about.dataset_type,
             flags=about.flags,
             base=f"{bases[0].summary.dataset}@{bases[0].summary.snapshot}" if bases else None,
             base_guid=about.base_guid,
@@ -172,12 +286,21 @@ class Catalogue:
             file=about.path,
             verified=scrub.at if scrub and not scrub.damage else None,
             damaged=scrub.damage[0] if scrub and scrub.damage else None,
-            restorable=self.restorable(stored),
+            restorable=restorable,
         )
 
     def receipt(self, stored: Stored) -> Receipt:
-        """Return the receipt of a stream."""
-        entry = self.entry(stored)
+        """Return the receipt of a stream.
+
+        Raises: Damaged where it is known to be, or gone: no receipt may stand for it.
+        """
+        if not self.whole(stored):
+            msg = (
+                f"{stored.file}: is stored, and {self._damage(stored)}: move it, its .json and its .sha256 out of the"
+                " store, and push again"
+            )
+            raise Damaged(msg)
+        entry = self._entry(stored, restorable=bool(self.chain(stored)))
         return Receipt(
             **{name: getattr(entry, name) for name in Receipt.model_fields if name != "file_sha256"},
             file_sha256=stored.summary.file_sha256,
@@ -196,22 +319,10 @@ class Catalogue:
     def _scrub(self, stored: Stored) -> Scrubbed | None:
         return self.scrubbed.get(stored.summary.path, stored.summary.received)
 
-    def _find_restorable(self) -> set[str]:
-        """Return the files of all streams that whole fulls carry, directly or not.
-
-        Forward from the fulls, so a circle of GUIDs, which only forged streams can make, carries nobody.
-        """
-        carried: set[str] = set()
-        todo = [stored for stored in self.streams if stored.summary.base_guid is None and self.whole(stored)]
-        while todo:
-            here = todo.pop()
-            carried.add(here.summary.path)
-            todo += [
-                each
-                for each in self._by_base.get(here.summary.guid, ())
-                if each.summary.path not in carried and _may_follow(each, here) and self.whole(each)
-            ]
-        return carried
+    def _damage(self, stored: Stored) -> str:
+        scrub = self._scrub(stored)
+        damage = scrub.damage[0] if scrub and scrub.damage else "the file is missing, or not as long as it was"
+        return f"damaged ({damage})"
 
 
 def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
@@ -252,12 +363,18 @@ def _may_follow(stored: Stored, base: Stored) -> bool:
 
     Not on another sender's: a backup must never rest on what its own host cannot read.
     """
-    about, before = stored.summary, base.summary
-    return (
-        before.sender == about.sender
-        and before.stream_class == about.stream_class
-        and ("L" in about.flags or "L" not in before.flags)
-    )
+    about = stored.summary
+    return base.summary.sender == about.sender and _fits(base, about.stream_class, about.flags)
+
+
+def _fits(base: Stored, stream_class: StreamClass | None, flags: str | None) -> bool:
+    """Whether a stream of this class and these flags can be received on a base; None: not known, any may do."""
+    before = base.summary
+    return stream_class in {None, before.stream_class} and (flags is None or "L" in flags or "L" not in before.flags)
+
+
+def _is_package(stored: Stored) -> bool:
+    return stored.summary.kind == "package"
 
 
 def _only(found: list[Stored], what: str) -> Stored:

@@ -110,7 +110,9 @@ def _parser() -> argparse.ArgumentParser:
 
     show = commands.add_parser("show", help="all that is known of one stream")
     show.add_argument("stream", metavar="SENDER/STREAM")
-    show.add_argument("--json", action="store_true", help="the manifest and what follows from it")
+    form = show.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the manifest and what follows from it")
+    form.add_argument("--commands", action="store_true", help="the shell lines that restore it without fullsend")
     show.set_defaults(run=_show)
 
     cat = commands.add_parser("cat", help="one stream, decoded and checked, on stdout")
@@ -231,6 +233,12 @@ def _show(options: argparse.Namespace) -> int:
 
     _settings, store = _open(options)
     catalogue, stored = _named(store, options.stream)
+    if options.commands:
+        from fullsend_receiver.commands import restore_commands
+
+        for line in restore_commands(catalogue, stored):
+            print(line)
+        return Exit.OK
     entry = catalogue.entry(stored).model_dump(mode="json", by_alias=True)
     facts = stored.manifest.model_dump(mode="json", by_alias=True) | entry
     if options.json:

@@ -9,16 +9,17 @@ from typing import Literal
 import fullsend_protocol
 from fullsend_protocol import facts
 from fullsend_protocol.facts import Facts
-from fullsend_protocol.manifest import Manifest, Segment, Snapshot
-from fullsend_protocol.messages import Finish
+from fullsend_protocol.manifest import Manifest, Receipt, Segment, Snapshot
+from fullsend_protocol.messages import Finish, Push
 from fullsend_protocol.units import format_time
 from fullsend_receiver import names
+from fullsend_receiver.catalogue import Catalogue, NoBase, Stored, read_catalogue
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.names import MANIFEST_SUFFIX
-from fullsend_receiver.partial import discard
+from fullsend_receiver.partial import Partial, discard
 from fullsend_receiver.scrublog import ScrubLog
 from fullsend_receiver.store import Store, StoreError
-from fullsend_receiver.summaries import read_manifest
+from fullsend_receiver.summaries import read_manifest, summary_of
 
 
 def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
@@ -27,21 +28,60 @@ def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath,
     return file, (store.root / file.with_name(file.name + MANIFEST_SUFFIX)).exists()
 
 
-def commit(
-    store: Store, sender: str, ingest: Ingest, finish: Finish, *, sender_program: str, zfs_version: str | None
-) -> PurePosixPath:
+def commit(store: Store, sender: str, ingest: Ingest, finish: Finish, push: Push, *, sender_program: str) -> Receipt:
     """Prove the arrived stream whole and put it in place. All its batches must be durable. Blocks.
 
-    Returns: its file, relative to the store; in place, durable and listed. Where the same stream is stored already,
-    that one stays and this one is thrown away. Raises: StreamError, ChunkError (not whole), StoreError, OSError.
+    Returns: its receipt; it is in place, durable and listed. Where the same stream is stored already, that one stays
+    and this one is thrown away. Raises: StreamError, ChunkError (not whole), NoBase (thrown away, too), StoreError,
+    Damaged, OSError.
     """
     about = ingest.conclude(finish)
     file, stored = stored_file(store, sender, about)
+    catalogue = read_catalogue(store, sender)  # once, since it may take a second; what is added to it here is known
     if stored:
         _check_stored(store, file, about)
         ingest.partial.close()
         discard(store, ingest.partial.key)
-        return file
+    else:
+        if wants_base(push):
+            _check_base(store, catalogue, sender, about, ingest.partial)
+        _put_in_place(store, sender, ingest, about, file, push=push, sender_program=sender_program)
+    found = catalogue.at(file)
+    if found is None:
+        found = Stored(store, summary_of(file, read_manifest(store, file)))
+        catalogue.add(found)
+    return catalogue.receipt(found)
+
+
+def wants_base(push: Push) -> bool:
+    """Whether a stream is to be refused where its base is not restorable. What a package builds on shows at its end."""
+    return not push.keep_orphan and push.guid is not None and push.base_guid is not None
+
+
+def _check_base(store: Store, catalogue: Catalogue, sender: str, about: Facts, partial: Partial) -> None:
+    """See that an increment's base is still there; else throw the increment away. Raises: NoBase.
+
+    Its journal has kept prune away from it; but a disk that failed, or a person, asks nobody.
+    """
+    try:
+        catalogue.check_base(sender, str(about.base_guid), stream_class=about.stream_class, flags=about.flags)
+    except NoBase as error:
+        partial.close()
+        discard(store, partial.key)
+        msg = f"{about.dataset}@{about.snapshot}: {error}"
+        raise NoBase(msg) from None
+
+
+def _put_in_place(
+    store: Store,
+    sender: str,
+    ingest: Ingest,
+    about: Facts,
+    file: PurePosixPath,
+    *,
+    push: Push,
+    sender_program: str,
+) -> None:
     size, sha256 = ingest.partial.seal(ingest.chunks)
     manifest = make_manifest(
         sender,
@@ -51,12 +91,12 @@ def commit(
         file_sha256=sha256,
         chunks=ingest.chunks,
         sender_program=sender_program,
-        zfs_version=zfs_version,
+        zfs_version=push.zfs_version,
+        properties=push.properties,
         proven_by="both",
     )
     if not ingest.partial.commit(file, manifest):  # another connection was quicker
         _check_stored(store, file, about)
-    return file
 
 
 def _check_stored(store: Store, file: PurePosixPath, about: Facts) -> None:
@@ -92,6 +132,7 @@ def make_manifest(
     chunks: int,
     sender_program: str,
     zfs_version: str | None,
+    properties: dict[str, str] | None,
     proven_by: Literal["both", "receiver"],
 ) -> Manifest:
     """Write down what is known of a whole stream, now."""
@@ -103,6 +144,7 @@ def make_manifest(
             "guid": str(about.guid),
             "base_guid": None if about.base_guid is None else str(about.base_guid),
             "kind": about.kind,
+            "dataset_type": about.dataset_type,
             "class": about.stream_class,
             "flags": about.flags,
             "features": list(about.features),
@@ -118,6 +160,7 @@ def make_manifest(
             "sender_program": sender_program,
             "receiver_program": f"fullsendd {fullsend_protocol.__version__}",
             "zfs_version": zfs_version,
+            "properties": properties,
             "proven_by": proven_by,
         }
     )

@@ -22,6 +22,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import logging
 import os
 import threading
 import zlib
@@ -37,8 +38,11 @@ from fullsend_receiver.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.seekable import IndexEntry, tables
 from fullsend_receiver.store import Store, StoreError
 
+log = logging.getLogger("fullsendd")
+
 _DATA: Final = ".data"
 _JOURNAL: Final = ".journal"
+_DAMAGED: Final = ".damaged"
 _KEY_DIGITS: Final = 32
 
 #: Held from "nobody has this name" to the rename that takes it. One daemon at a time commits into a store, so a lock
@@ -199,7 +203,8 @@ class Partial:
 
 
 def recover(store: Store) -> list[str]:
-    """After a start: complete commits, cut partials back to what was acknowledged, throw away what holds nothing.
+    """After a start: complete commits, cut partials back to what was acknowledged, throw away what holds nothing, set
+    aside what has lost what was acknowledged.
 
     Returns: a line for the log for each thing done. Raises: OSError, StoreError.
     """
@@ -214,8 +219,15 @@ def recover(store: Store) -> list[str]:
                 done.append(f"{journal.committing}: was stored twice; the first one stays")
         elif journal.durable is None:
             discard(store, key)
+        elif (found := _size(_path(store, key, _DATA))) < (stored := journal.durable["stored"]):
+            _set_aside(store, key)
+            log.error(
+                "partial %s: has %d bytes where %d were acknowledged: this disk has lost what it had synced; check it."
+                " The partial is set aside as %s, and its stream starts over",
+                *(key, found, stored, _path(store, key, _DATA + _DAMAGED)),
+            )
         else:
-            _cut_back(store, key, journal.durable["stored"], journal.whole)
+            _cut_back(store, key, stored, journal.whole)
             done.append(f"partial {key}: kept, with {journal.durable['offset']} raw bytes")
     for suffix in (_DATA, HASH_SUFFIX, MANIFEST_SUFFIX):
         for path in store.partial.glob(f"*{suffix}"):
@@ -292,14 +304,7 @@ def _journal_lines(journal: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _cut_back(store: Store, key: str, stored: int, whole: int) -> None:
     """Cut the data file to its acknowledged bytes, the journal to its whole lines, and off what a commit prepared."""
     for path, size in ((_path(store, key, _DATA), stored), (_path(store, key, _JOURNAL), whole)):
-        found = path.stat().st_size if path.exists() else 0
-        if found < size:
-            msg = (
-                f"{path}: has {found} bytes where {size} were acknowledged: this disk has lost what it had synced."
-                f" Check it; then remove {key}.journal, and that stream starts over"
-            )
-            raise StoreError(msg)
-        if found == size:
+        if path.stat().st_size == size:
             continue
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
@@ -309,6 +314,23 @@ def _cut_back(store: Store, key: str, stored: int, whole: int) -> None:
             os.close(descriptor)
     for suffix in (HASH_SUFFIX, MANIFEST_SUFFIX):
         _path(store, key, suffix).unlink(missing_ok=True)
+
+
+def _set_aside(store: Store, key: str) -> None:
+    """Put a partial that cannot be gone on with where nobody takes it for one, for a person to look at."""
+    # The journal last: until then another start finds the same, and does the rest.
+    for suffix in (_DATA, _JOURNAL):
+        with contextlib.suppress(FileNotFoundError):
+            path = _path(store, key, suffix)
+            path.replace(path.with_name(path.name + _DAMAGED))
+    sync_folder(store.partial)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _is_stored(target: Path) -> bool:

@@ -1,4 +1,5 @@
-"""Taking one pushed stream: chunks in order, acknowledgements as they become durable, then the commit.
+"""Taking one pushed stream: a journal, the answer to the offer, chunks in order, acknowledgements as they become
+durable, then the commit.
 
 Bounds (docs/operations.md adds them up): one chunk is in work while the next arrives, and the next is let in only
 when both fit into CHUNK_ROOM.
@@ -12,18 +13,19 @@ import logging
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any, Final, TypeVar
 
 from fullsend_protocol import facts, limits
 from fullsend_protocol.connection import Chunk, ChunkArriving, Event
 from fullsend_protocol.errors import PeerError, RemoteProtocolError, StreamError
 from fullsend_protocol.facts import Facts
-from fullsend_protocol.messages import Accept, Ack, Error, Finish, Push, Stop, Stopped
+from fullsend_protocol.manifest import Receipt
+from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Stop, Stopped, Stored
 from fullsend_protocol.units import printable
 from fullsend_receiver.channel import Channel
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
+from fullsend_receiver.offer import already_stored, judge
 from fullsend_receiver.partial import Partial, discard, partial_key
 from fullsend_receiver.store import Store
 
@@ -57,9 +59,12 @@ class Workers:
 class Receiving:
     """One stream that is being pushed over one channel."""
 
-    def __init__(self, store: Store, channel: Channel, workers: Workers, sender: str, push: Push) -> None:
+    def __init__(
+        self, store: Store, channel: Channel, workers: Workers, sender: str, push: Push, *, min_free: int
+    ) -> None:
         """Nothing is touched before `run`."""
         self._store = store
+        self._min_free = min_free
         self._channel = channel
         self._workers = workers
         self._sender = sender
@@ -73,16 +78,29 @@ class Receiving:
         self._ended = False  # no more chunks will come
         self._looked = False  # the bytes have shown what they are
 
-    async def run(self, program: str) -> PurePosixPath | Stop:
-        """Accept the stream and take it to its end.
+    async def run(self, program: str) -> Stored | Committed | Stop:
+        """Accept the stream, if it is to be taken, and take it to its end.
 
-        Returns: the stored file, or why the sender stopped. Raises: StreamError, ChunkError, ProtocolError, PeerError,
-        Unreachable, OSError, StoreError. Whatever ends it, cancellation too, what has arrived is made durable and
-        stays as a partial.
+        Returns: what to tell the sender, or why it stopped. Raises: Damaged, NoBase, NoRoom, StreamError, ChunkError,
+        ProtocolError, PeerError, Unreachable, OSError, StoreError. Whatever ends it, cancellation too, what has arrived
+        is made durable and stays as a partial; but nothing of what was refused for what it is.
         """
-        ingest = Ingest(await self._begin())
+        try:
+            ingest = Ingest(await self._begin())
+        except OSError:
+            # There is no room for as much as a journal, perhaps; what is stored already needs none.
+            known = await self._on_disk(lambda: already_stored(self._store, self._sender, self._push))
+            if known is None:
+                raise
+            return Stored(receipt=known)
         keep = True
         try:
+            # After the journal, which names the base: whoever deletes reads the journals first (docs/format.md).
+            known = await _uncancelled(
+                self._on_disk(lambda: judge(self._store, self._sender, self._push, self._min_free))
+            )
+            if known is not None:
+                return Stored(receipt=known)
             await self._channel.send(Accept(offset=0, segments=[]))
             end = await self._take_durably(ingest)
             if isinstance(end, Stop):
@@ -90,7 +108,7 @@ class Receiving:
                 return end
             self._channel.busy = "committing"
             # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.
-            return await _uncancelled(self._on_disk(lambda: self._commit(ingest, end, program)))
+            return Committed(receipt=await _uncancelled(self._on_disk(lambda: self._commit(ingest, end, program))))
         except OtherStream:
             keep = False  # under this name nobody will ever go on with it
             raise
@@ -108,16 +126,9 @@ class Receiving:
                 await _uncancelled(self._on_disk(lambda: self._put_away(partial, keep=False)))
             raise
 
-    def _commit(self, ingest: Ingest, finish: Finish, program: str) -> PurePosixPath:
+    def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Receipt:
         self._check_offer(ingest.conclude(finish), whole=True)
-        return commit(
-            self._store,
-            self._sender,
-            ingest,
-            finish,
-            sender_program=program,
-            zfs_version=self._push.zfs_version,
-        )
+        return commit(self._store, self._sender, ingest, finish, self._push, sender_program=program)
 
     def _put_away(self, partial: Partial, *, keep: bool) -> None:
         partial.close()

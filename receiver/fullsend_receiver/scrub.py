@@ -29,7 +29,10 @@ from fullsend_receiver.store import Store, StoreError
 #: Faults named of one file; a disk that is gone has as many as chunks.
 _FAULTS_MAX: Final = 20
 #: What a manifest says that the stream's own records show. Not `features`: a later version knows more of their names.
-_SHOWN: Final = ("dataset", "snapshot", "guid", "base_guid", "kind", "stream_class", "flags", "created", "snapshots")
+_SHOWN: Final = (
+    *("dataset", "snapshot", "guid", "base_guid", "kind", "dataset_type", "stream_class", "flags", "created"),
+    "snapshots",
+)
 
 
 def _go_on() -> None:
@@ -118,6 +121,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
             chunks=reading.chunks,
             sender_program="unknown",
             zfs_version=None,
+            properties=None,
             proven_by="receiver",
         )
     except (FullsendError, OSError) as error:
@@ -211,6 +215,7 @@ def _compare(reading: _Reading, manifest: Manifest) -> list[str]:
         chunks=reading.chunks,
         sender_program=manifest.sender_program,
         zfs_version=manifest.zfs_version,
+        properties=manifest.properties,
         proven_by=manifest.proven_by,
     )
     for name in _SHOWN:

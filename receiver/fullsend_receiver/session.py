@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import errno
 import logging
-import threading
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Final, Protocol, TypeVar
 
 import fullsend_protocol
@@ -29,16 +27,13 @@ from fullsend_protocol.errors import (
     RemoteProtocolError,
     Unreachable,
 )
-from fullsend_protocol.manifest import Receipt
-from fullsend_protocol.units import format_size, printable
+from fullsend_protocol.units import printable
 from fullsend_receiver import senders
-from fullsend_receiver.catalogue import Catalogue, Stored, read_catalogue
+from fullsend_receiver.answers import Answers
 from fullsend_receiver.channel import Channel
+from fullsend_receiver.offer import NoRoom
 from fullsend_receiver.partial import partial_key
-from fullsend_receiver.playback import stored_chunks
 from fullsend_receiver.receiving import Receiving, Workers
-from fullsend_receiver.scrub import scrub
-from fullsend_receiver.scrublog import Scrubbed
 from fullsend_receiver.senders import Refused, Sender
 from fullsend_receiver.store import Store, StoreError
 
@@ -53,12 +48,6 @@ class Busy(FullsendError):  # noqa: N818 - reads as a noun
     """The same stream is arriving on another connection."""
 
     code = ErrorCode.BUSY
-
-
-class NoRoom(FullsendError):  # noqa: N818 - reads as a noun
-    """The store is full, or the stream would fill it."""
-
-    code = ErrorCode.SPACE
 
 
 class Gate(Protocol):
@@ -163,6 +152,11 @@ class Session:
     def _name(self) -> str:
         return f"{self.peer.name} ({self._address})" if self.peer else self._address
 
+    @property
+    def _sender(self) -> str:
+        assert self.peer is not None  # noqa: S101 - for mypy; only an identified peer asks for anything
+        return self.peer.name
+
     def _tell(self, code: ErrorCode, why: str) -> None:
         self._channel.last_words(messages.Error(code=code, message=why[:4000]))
 
@@ -176,6 +170,7 @@ class Session:
             raise Refused(ErrorCode.LIMIT, "the peer took too long to say who it is") from None
         if self.peer is None:
             return
+        answers = Answers(self._house.store, self._house.workers, self.peer.name, peer=self._name)
         while True:
             self.idle = True
             if self._farewell is not None:
@@ -189,14 +184,20 @@ class Session:
                     return
                 case messages.Push():
                     await self._push(request)
+                case messages.BasesWanted():
+                    await self._answer(answers.bases())
+                case messages.Unchanged():
+                    await self._channel.send(await answers.note_unchanged(request.datasets))
+                case messages.StatusWanted():
+                    await self._answer(answers.status())
                 case messages.List():
-                    await self._answer(self._list(request))
+                    await self._answer(answers.entries(request.dataset))
                 case messages.Fetch():
-                    await self._answer(self._fetch(request))
+                    await self._answer(answers.fetch(request.stream))
                 case messages.Verify():
-                    await self._answer(self._verify(request))
+                    await self._answer(answers.verify(request.dataset))
                 case messages.Check():
-                    await self._channel.send(await self._on_disk(self._health))
+                    await self._channel.send(await answers.health(self._house.min_free))
                 case messages.Error():
                     raise PeerError(request.code, request.message)
                 case _:
@@ -246,21 +247,16 @@ class Session:
     # --- push ----------------------------------------------------------------------------------------------
 
     async def _push(self, push: messages.Push) -> None:
-        assert self.peer is not None  # noqa: S101 - for mypy; only an identified peer gets here
-        sender = self.peer.name
+        sender = self._sender
         what = printable(f"{push.dataset}@{push.snapshot}")
-        receipt = await self._on_disk(lambda: self._already_stored(sender, push))
-        if receipt is not None:
-            await self._channel.send(messages.Stored(receipt=receipt))
-            return
         key = partial_key(sender, push)
         if key in self._house.arriving:
             msg = f"{what}: is arriving on another connection"
             raise Busy(msg)
         self._house.arriving.add(key)
         try:
-            await self._on_disk(lambda: self._check_room(push))
-            receiving = Receiving(self._house.store, self._channel, self._house.workers, sender, push)
+            house = self._house
+            receiving = Receiving(house.store, self._channel, house.workers, sender, push, min_free=house.min_free)
             end = await receiving.run(self._program)
         finally:
             self._house.arriving.discard(key)
@@ -268,41 +264,11 @@ class Session:
             why = printable(end.reason)
             log.warning("%s: %s: the sender stopped: %s; what arrived is kept", self._name, what, why)
             return
-        file = end
-        log.info("%s: stored %s", self._name, file)
-        await self._channel.send(messages.Committed(receipt=await self._on_disk(lambda: self._receipt(sender, file))))
+        if isinstance(end, messages.Committed):
+            log.info("%s: stored %s", self._name, end.receipt.file)
+        await self._channel.send(end)
 
-    def _already_stored(self, sender: str, push: messages.Push) -> Receipt | None:
-        """Return the receipt of the stream that is offered, None where it is not stored. Raises: Damaged."""
-        if push.guid is None:
-            return None
-        catalogue = read_catalogue(self._house.store, sender)
-        for stored in catalogue.select(sender, push.dataset):
-            about = stored.summary
-            same = (about.snapshot, about.guid, about.base_guid, about.flags) == (
-                push.snapshot,
-                push.guid,
-                push.base_guid,
-                push.flags,
-            )
-            if same and about.kind != "package":
-                return _sound_receipt(catalogue, stored)
-        return None
-
-    def _check_room(self, push: messages.Push) -> None:
-        free, kept = self._house.store.free_bytes(), self._house.min_free
-        # The estimate is of raw bytes, and compression only helps; but a stream that does not compress must fit.
-        wanted = kept + (push.size_estimate or 0)
-        if free < wanted:
-            about = "" if push.size_estimate is None else f", and the stream is about {format_size(push.size_estimate)}"
-            msg = f"the store has {format_size(free)} free, {format_size(kept)} are to stay free{about}"
-            raise NoRoom(msg)
-
-    def _receipt(self, sender: str, file: PurePosixPath) -> Receipt:
-        catalogue = read_catalogue(self._house.store, sender)
-        return _sound_receipt(catalogue, catalogue.find(sender, str(file)))
-
-    # --- reading back --------------------------------------------------------------------------------------
+    # --- answers --------------------------------------------------------------------------------------
 
     async def _answer(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
         """Send an answer of several frames. The peer says nothing meanwhile: what it says, or its end, ends it."""
@@ -332,104 +298,8 @@ class Session:
                 del part  # here and below: to hold a chunk while the next is read would be to hold two
         await self._channel.send(messages.Done())
 
-    async def _list(self, request: messages.List) -> AsyncGenerator[messages.Message, None]:
-        catalogue, mine = await self._mine(request.dataset)
-        for first in range(0, len(mine), limits.ENTRIES_PAGE):
-            page = mine[first : first + limits.ENTRIES_PAGE]
-            entries = await self._on_disk(lambda page=page: [catalogue.entry(each) for each in page])  # type: ignore[misc]
-            yield messages.Entries(entries=entries)
-
-    async def _fetch(self, request: messages.Fetch) -> AsyncGenerator[messages.Message | Chunk, None]:
-        sender = self.peer.name if self.peer else ""
-        stored = await self._on_disk(lambda: read_catalogue(self._house.store, sender).find(sender, request.stream))
-        manifest = await self._on_disk(lambda: stored.manifest)
-        log.info("%s: reads %s", self._name, stored.file)
-        yield messages.Sending(manifest=manifest)
-        sent = 0
-        try:
-            async with contextlib.aclosing(self._stored_chunks(stored)) as chunks:
-                async for chunk in chunks:
-                    sent = chunk.raw_offset + chunk.raw_length
-                    if sent > manifest.raw_bytes:
-                        break
-                    yield chunk
-                    del chunk
-        except FullsendError as error:
-            msg = f"{stored.file}: {error}"
-            raise Damaged(msg) from None
-        if sent != manifest.raw_bytes:
-            msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
-            raise Damaged(msg)
-
-    async def _verify(self, request: messages.Verify) -> AsyncGenerator[messages.Message, None]:
-        catalogue, mine = await self._mine(request.dataset)
-        for stored in mine:
-            result = await self._scrub(stored)
-            try:
-                await self._on_disk(lambda result=result: catalogue.scrubbed.add(result))  # type: ignore[misc]
-            except OSError as error:  # a disk that is full wants checking most
-                log.warning("%s: what was found cannot be recorded: %s", stored.file, error)
-            damage = [*result.damage]
-            if damage:
-                log.error("%s: damaged: %s", stored.file, damage[0])
-                damage += [f"breaks {each.file}" for each in catalogue.dependents(stored)]
-            yield messages.Verdict(
-                file=str(stored.file),
-                dataset=stored.summary.dataset,
-                snapshot=stored.summary.snapshot,
-                raw_bytes=stored.summary.raw_bytes,
-                damage=[line[:4000] for line in damage[:100]],
-            )
-
-    async def _scrub(self, stored: Stored) -> Scrubbed:
-        """Check one stream; where we are cancelled, the thread that does it ends soon."""
-        abandoned = threading.Event()
-
-        def between() -> None:
-            if abandoned.is_set():
-                raise asyncio.CancelledError
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._house.workers.scrub, scrub, self._house.store, stored, between
-            )
-        finally:
-            abandoned.set()
-
-    async def _mine(self, dataset: str | None) -> tuple[Catalogue, list[Stored]]:
-        sender = self.peer.name if self.peer else ""
-
-        def read() -> tuple[Catalogue, list[Stored]]:
-            catalogue = read_catalogue(self._house.store, sender)
-            return catalogue, catalogue.select(sender, dataset)
-
-        return await self._on_disk(read)
-
-    def _health(self) -> messages.Health:
-        sender = self.peer.name if self.peer else ""
-        free = self._house.store.free_bytes()
-        problems = list(read_catalogue(self._house.store, sender).problems)
-        if free < self._house.min_free:
-            problems.append(f"only {format_size(free)} are free; pushes are refused")
-        return messages.Health(
-            program=f"fullsendd {fullsend_protocol.__version__}", free_bytes=free, problems=problems[:100]
-        )
-
-    async def _stored_chunks(self, stored: Stored) -> AsyncGenerator[Chunk, None]:
-        """Read a stored stream in worker threads, a chunk at a time and none ahead."""
-        chunks = stored_chunks(self._house.store.root / stored.file)
-        while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
-            yield chunk
-            del chunk
-
     async def _on_disk(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)
-
-
-class Damaged(FullsendError):  # noqa: N818 - reads as a noun
-    """A stored stream cannot be given back whole."""
-
-    code = ErrorCode.DAMAGED
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -439,18 +309,6 @@ def _let_go(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
-
-
-def _sound_receipt(catalogue: Catalogue, stored: Stored) -> Receipt:
-    """Return a stream's receipt. Raises: Damaged where it is known to be, or gone: no receipt may stand for it."""
-    if not catalogue.whole(stored):
-        damaged = catalogue.entry(stored).damaged or "the file is missing, or not as long as it was"
-        msg = (
-            f"{stored.file}: is stored, and damaged ({damaged}): move it, its .json and its .sha256 out of the store,"
-            " and push again"
-        )
-        raise Damaged(msg)
-    return catalogue.receipt(stored)
 
 
 def _explain(error: FullsendError | OSError) -> FullsendError:

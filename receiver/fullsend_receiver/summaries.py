@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from fullsend_protocol.manifest import Kind, Manifest, StreamClass
+from fullsend_protocol.manifest import DatasetType, Kind, Manifest, StreamClass
 from fullsend_receiver.durable import locked, replace_file
 from fullsend_receiver.names import MANIFEST_SUFFIX, STREAM_SUFFIX
 from fullsend_receiver.partial import committing
@@ -56,6 +56,7 @@ class Summary(NamedTuple):
     guid: str
     base_guid: str | None
     kind: Kind
+    dataset_type: DatasetType
     stream_class: StreamClass
     flags: str
     created: str
@@ -75,6 +76,11 @@ class Found:
     summaries: list[Summary] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+
+
+def summary_of(file: PurePosixPath, manifest: Manifest) -> Summary:
+    """Return the summary of a stored file's manifest."""
+    return Summary(str(file), manifest.sender, *(getattr(manifest, each) for each in _COPIED))
 
 
 #: The fields of a Summary that are copied, as attributes of a Manifest.

@@ -105,9 +105,9 @@ def _problem(what: str, error: FullsendError) -> Finding:
 
 def _memory(settings: SenderSettings) -> Finding:
     """Say what a push costs at this level: an explicit high one may cost far more than the default."""
-    threads = settings.threads or default_threads()
-    parameters = zstandard.ZstdCompressionParameters.from_level(settings.level, source_size=limits.CHUNK_MIN)
+    level, threads = settings.how(None).level, settings.threads or default_threads()
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=limits.CHUNK_MIN)
     context = parameters.estimated_compression_context_size()
     total = _INTERPRETER + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
-    text = f"level {settings.level}, {threads} threads: a push takes up to {format_size(total)} of memory"
+    text = f"level {level}, {threads} threads: a push takes up to {format_size(total)} of memory"
     return Finding("compression", Exit.OK, text)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from fullsend_sender.config import SenderSettings
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint
+    from fullsend_sender.push import Request
+    from fullsend_sender.transfer import Pushed
 
 CONFIG: Final = "/etc/fullsend/sender.toml"
 
@@ -109,22 +111,44 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("invitation", metavar="INVITATION")
     sub.add_argument("--as", dest="name", metavar="NAME", help="what to call the receiver here; default: its host")
 
-    sub = command("push", _push, "send a stream, and return when the receiver has it proven and durable")
-    sub.add_argument("--stdin", action="store_true", required=True, help="read the output of `zfs send` from stdin")
+    sub = command("push", _push, "send what is new, and return when the receiver has it proven and durable")
+    sub.add_argument(
+        "dataset",
+        nargs="*",
+        metavar="DATASET[@SNAPSHOT]",
+        help="a name, or a pattern such as 'tank/vm/*'; default: all that the configuration names",
+    )
+    sub.add_argument("--stdin", action="store_true", help="read the output of `zfs send` from stdin instead")
+    sub.add_argument("-r", dest="recursive", action="store_true", help="and all datasets below, each by itself")
+    sub.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="but not these, nor what is below them"
+    )
+    sub.add_argument("-R", dest="package", action="store_true", help="and all below, as one package; always a full one")
+    sub.add_argument("--full", action="store_true", help="fulls, whatever is stored")
+    sub.add_argument(
+        "-w", dest="raw", action="store_const", const=True, help="raw; encrypted datasets are always sent so"
+    )
+    sub.add_argument("--decrypt", action="store_const", const=True, help="send encrypted datasets plain")
+    sub.add_argument(
+        "-c", dest="compressed", action="store_const", const=True, help="blocks as they are compressed in the pool"
+    )
+    sub.add_argument("--keep", type=int, metavar="N", help="how many snapshots taken by us to keep; default 2")
+    sub.add_argument("--jobs", type=int, metavar="N", help="how many datasets to send at a time; default 1")
+    sub.add_argument("-n", dest="dry_run", action="store_true", help="print the commands and sizes, and change nothing")
     sub.add_argument("--level", type=int, metavar="N", help="zstd level, -7 to 22; default 3")
     sub.add_argument("--threads", type=int, metavar="N", help="threads that compress; default: one a CPU, 4 at most")
-    sub.add_argument("--bwlimit", metavar="RATE", help="bytes a second on the wire, such as 10M")
+    sub.add_argument("--bwlimit", metavar="RATE", help="bytes a second on the wire, such as 10M; for each job")
     sub.add_argument(
-        "--size", type=_size, metavar="N", help="raw bytes to expect, for the progress line and the receiver"
+        "--size", type=_size, metavar="N", help="with --stdin: raw bytes to expect, for progress and the receiver"
     )
     sub.add_argument("--progress", choices=["auto", "always", "never"], help="the live line; auto: on a terminal")
     sub.add_argument(
         "--allow-orphan",
         action="store_const",
         const=True,
-        help="no failure where the base of an increment is not stored",
+        help="with --stdin: no failure where the base of an increment is not stored",
     )
-    sub.add_argument("--json", action="store_true", help="one JSON object on stdout")
+    sub.add_argument("--json", action="store_true", help="one JSON object a stream on stdout")
     receiver(sub)
 
     sub = command("list", _list, "show what is stored of this host")
@@ -171,14 +195,21 @@ def _size(text: str) -> int:
 # --- the commands ---------------------------------------------------------------------------------------------------
 
 
-def _setup(args: argparse.Namespace) -> tuple[SenderSettings, Endpoint, Identity]:
+def _settings(args: argparse.Namespace) -> SenderSettings:
     """Read the configuration; log as it says. Raises: UsageError."""
     from fullsend_sender import config
-    from fullsend_sender.identity import Identity
     from fullsend_sender.log import configure
 
     settings = config.load(args.config, os.environ, vars(args))
     configure(settings.log_format, verbose=args.verbose)
+    return settings
+
+
+def _setup(args: argparse.Namespace) -> tuple[SenderSettings, Endpoint, Identity]:
+    """Read the configuration, and choose the receiver. Raises: UsageError."""
+    from fullsend_sender.identity import Identity
+
+    settings = _settings(args)
     return settings, settings.endpoint(), Identity.beside(args.config)
 
 
@@ -192,38 +223,112 @@ def _join(args: argparse.Namespace) -> int:
 
 
 def _push(args: argparse.Namespace) -> int:
+    if args.stdin:
+        return _push_stdin(args)
+    settings, requests = _requests(args)
+    from fullsend_sender.identity import Identity
+    from fullsend_sender.log import log
+    from fullsend_sender.outcome import exit_code, worst
+    from fullsend_sender.push import Job, Summary, push, rehearse
+    from fullsend_sender.runtime import run
+    from fullsend_sender.zfs import Zfs
+
+    identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
+
+    async def show() -> int:
+        codes = []
+        for name, request in requests:
+            job = Job(request, settings, settings.endpoint(name), identity, zfs)
+            try:
+                if args.dry_run:
+                    plan, lines = await rehearse(job)
+                    summary = Summary(unchanged=len(plan.unchanged), failures=plan.failures)
+                    for line in lines:
+                        print(line)
+                    for failed, error in plan.failures:
+                        log.error("%s: %s", failed, error)
+                else:
+                    summary = await push(job, _report(settings, as_json=args.json))
+            except FullsendError as error:
+                # Of two receivers one may be away: the other is served all the same.
+                log.error("%s", error, exc_info=args.debug)
+                codes.append(exit_code(error))
+                continue
+            log.info("%s", summary.line(job.endpoint.name))
+            codes += [exit_code(error) for _name, error in summary.failures]
+        return worst(codes)
+
+    return run(show())
+
+
+def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, Request]]]:
+    """Return what is to be pushed to which receivers: as the command line says, else as the configuration does."""
+    settings = _settings(args)
+    from fullsend_sender.push import Request, Target
+    from fullsend_sender.selection import Selection
+
+    targets: dict[str | None, list[Target]] = {}
+    for named in args.dataset:
+        dataset, at, snapshot = named.partition("@")
+        if not dataset or (at and not snapshot) or "@" in snapshot or "#" in named:
+            raise UsageError(f"{named!r} is no DATASET or DATASET@SNAPSHOT")
+        selection = Selection((dataset,), args.recursive, tuple(args.exclude))
+        targets.setdefault(None, []).append(Target(selection, snapshot or None))
+    if not args.dataset:
+        if args.recursive or args.package or args.exclude:
+            raise UsageError("-r, -R and --exclude want a DATASET; for all others the configuration says it")
+        for table in settings.push:
+            selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
+            receiver = table.receiver or settings.receiver
+            if args.receiver in {None, receiver}:
+                targets.setdefault(receiver, []).append(Target(selection, None, table))
+        if not targets:
+            raise UsageError(f"nothing to push: name a DATASET, or what to push in a table [[push]] of {args.config}")
+    if args.package and args.recursive:
+        raise UsageError("-R brings all below in one stream, -r each by itself: choose one")
+    return settings, [(name, Request(tuple(each), args.full, args.package)) for name, each in targets.items()]
+
+
+def _report(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], None]:
+    """Return what says of each stream that it is stored."""
+    import json
+
+    from fullsend_protocol.units import printable
+    from fullsend_sender.log import log
+
+    live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
+
+    def say(pushed: Pushed) -> None:
+        if as_json:
+            print(json.dumps(pushed.to_dict(), ensure_ascii=False), flush=True)
+        if live and not as_json:
+            print(printable(pushed.line()), file=sys.stderr)
+        else:
+            log.info("%s", pushed.line())
+
+    return say
+
+
+def _push_stdin(args: argparse.Namespace) -> int:
+    if args.dataset or args.recursive or args.package or args.full or args.dry_run:
+        raise UsageError("--stdin takes the stream as it comes: no DATASET, -r, -R, --full or -n beside it")
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("stdin is no pipe: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
     settings, endpoint, identity = _setup(args)
-    import json
-
-    from fullsend_protocol.units import format_duration, format_size, printable
-    from fullsend_sender.log import log
-    from fullsend_sender.push import Options, push_stdin
+    from fullsend_sender.push_stdin import push_stdin
     from fullsend_sender.runtime import run
+    from fullsend_sender.transfer import Options
 
-    options = Options(settings.level, settings.threads, args.size, settings.bwlimit, settings.progress)
-    pushed = run(push_stdin(sys.stdin.fileno(), endpoint, identity, options, sys.stderr))
+    options = Options(settings.how(None).level, settings.threads, settings.bwlimit)
+    fd, show = sys.stdin.fileno(), settings.progress
+    pushed = run(push_stdin(fd, endpoint, identity, options, sys.stderr, size=args.size, show=show))
+    _report(settings, as_json=args.json)(pushed)
     receipt = pushed.receipt
-    if args.json:
-        print(json.dumps(pushed.to_dict(), ensure_ascii=False))
-    name = f"{receipt.dataset}@{receipt.snapshot}"
-    summary = (
-        f"{name} ({receipt.kind}): {format_size(receipt.raw_bytes)} stored as {format_size(receipt.stored_bytes)}"
-        f" in {format_duration(pushed.seconds)}"
-    )
-    if not pushed.wire_bytes:
-        summary = f"{name} ({receipt.kind}) is stored already; nothing was sent"
-    live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
-    if live and not args.json:
-        print(printable(summary), file=sys.stderr)
-    else:
-        log.info("%s", summary)
     if not receipt.restorable and not settings.allow_orphan:
         base = f"guid {receipt.base_guid}" if receipt.base_guid else "its base"
         raise FullsendError(
-            f"{name} was kept, but cannot be restored: a stream that it builds on is not stored, or damaged ({base});"
-            " push that too, or say --allow-orphan"
+            f"{receipt.dataset}@{receipt.snapshot} was kept, but cannot be restored: a stream that it builds on is not"
+            f" stored, or damaged ({base}); push that too, or say --allow-orphan"
         )
     return Exit.OK
 

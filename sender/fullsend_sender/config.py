@@ -2,31 +2,46 @@
 
     level = 3                     # all of the first part is optional
 
-    [receivers.nas]
+    [receivers.nas]               # `fullsend join` writes this
     address = "nas.example:7433"
     fingerprint = "…64 hex digits…"
     sender = "alpha"              # our name there
 
-Precedence: command line > environment (FULLSEND_LEVEL and so on) > file > default.
+    [[push]]                      # what `fullsend push` without DATASET pushes
+    datasets = ["tank/home", "tank/vm/*"]
+    recursive = true
+    exclude = ["tank/home/*/cache"]
+
+    [datasets."tank/vm/**"]       # how these are sent, wherever they are named
+    compressed = true
+    full-after = { age = "90d" }
+
+Precedence: command line > environment (FULLSEND_LEVEL and so on) > [datasets.PATTERN] (of several that fit, the later)
+> [[push]] > the file's first part > default.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
 
-from fullsend_protocol.chunks import LEVEL_DEFAULT, LEVEL_MAX, LEVEL_MIN
+from fullsend_protocol.chunks import LEVEL_MAX, LEVEL_MIN
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.manifest import SenderName, Sha256Hex
-from fullsend_protocol.settings import Settings, Size, parse_settings
+from fullsend_protocol.settings import Duration, Settings, Size, parse_settings
 from fullsend_sender.link import Endpoint
+from fullsend_sender.plan import FullAfter, How
+from fullsend_sender.selection import fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+#: Each job takes the memory of a push (see `fullsend check`).
+JOBS_MAX: Final = 16
 #: More compressing threads than this gain nothing that one reading thread could feed.
 THREADS_MAX: Final = 64
 
@@ -55,6 +70,20 @@ def _address(text: str) -> str:
     return text
 
 
+def _pattern(text: str) -> str:
+    if not text or "@" in text or "#" in text or text.startswith("/") or text.endswith("/"):
+        raise ValueError(f"{text!r} is no name or pattern of datasets, such as tank/home or tank/vm/*")
+    return text
+
+
+def _words(command: object) -> object:
+    """Split a command as a shell would; a list stays as it is."""
+    return tuple(shlex.split(command)) if isinstance(command, str) else command
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
 class ReceiverSettings(Settings):
     """One receiver: a table [receivers.NAME]."""
 
@@ -63,17 +92,51 @@ class ReceiverSettings(Settings):
     sender: SenderName
 
 
-class SenderSettings(Settings):
+class FullAfterSettings(Settings):
+    """When a chain has grown too long (plan.FullAfter)."""
+
+    streams: Annotated[int, Field(ge=1)] | None = None
+    age: Duration | None = None
+    increments: Annotated[float, Field(gt=0)] | None = None
+
+
+class SendSettings(Settings):
+    """How datasets are sent; None: as the next wider place says."""
+
+    level: Annotated[int, Field(ge=LEVEL_MIN, le=LEVEL_MAX)] | None = None
+    raw: bool | None = None
+    decrypt: bool | None = None
+    compressed: bool | None = None
+    keep: Annotated[int, Field(ge=1)] | None = None
+    full_after: FullAfterSettings | None = None
+
+
+class PushSettings(SendSettings):
+    """A table [[push]]: what a push without DATASET pushes."""
+
+    datasets: Annotated[list[Pattern], Field(min_length=1)]
+    recursive: bool = False
+    exclude: list[Pattern] = Field(default_factory=list)
+    receiver: str | None = None
+
+
+class SenderSettings(SendSettings):
     """sender.toml."""
 
     receivers: dict[str, ReceiverSettings] = Field(default_factory=dict)
+    push: list[PushSettings] = Field(default_factory=list)
+    datasets: dict[Pattern, SendSettings] = Field(default_factory=dict)
     receiver: str | None = None  # which of them, where several are configured and --receiver is not given
-    level: Annotated[int, Field(ge=LEVEL_MIN, le=LEVEL_MAX)] = LEVEL_DEFAULT
+    jobs: Annotated[int, Field(ge=1, le=JOBS_MAX)] = 1  # datasets that are sent at a time
+    zfs_command: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_words)] = ("zfs",)
     threads: Annotated[int, Field(ge=1, le=THREADS_MAX)] | None = None  # None: see pipeline.default_threads
     bwlimit: Annotated[Size, Field(ge=1)] | None = None  # bytes a second
     allow_orphan: bool = False
     progress: Literal["auto", "always", "never"] = "auto"
     log_format: Literal["text", "json"] = "text"
+
+    #: What the environment and the command line say of how datasets are sent: it stands above [datasets.PATTERN].
+    _said: SendSettings = PrivateAttr(default_factory=SendSettings)
 
     def endpoint(self, name: str | None = None) -> Endpoint:
         """Return the receiver of this name; without one the only, or the configured one. Raises: UsageError."""
@@ -89,6 +152,19 @@ class SenderSettings(Settings):
         host, port = split_address(chosen.address)
         return Endpoint(name, host, port, chosen.fingerprint)
 
+    def how(self, dataset: str | None, table: PushSettings | None = None) -> How:
+        """Return how a dataset is to be sent; None: one that is not known yet. `table`: the one that named it."""
+        places: list[SendSettings] = [self]
+        places += [table] if table is not None else []
+        if dataset is not None:
+            places += [each for pattern, each in self.datasets.items() if fits(dataset, pattern)]
+        places.append(self._said)
+        said: dict[str, Any] = {}
+        for place in places:
+            said |= {name: value for name in SendSettings.model_fields if (value := getattr(place, name)) is not None}
+        limit = said.pop("full_after", None)
+        return How(**said, full_after=FullAfter(**dict(limit)) if limit is not None else FullAfter())
+
 
 def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object]) -> SenderSettings:
     """Read the configuration.
@@ -103,12 +179,14 @@ def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object])
             f"{path} is missing: make it with `fullsend join INVITATION`, or name one with --config"
         ) from None
     settings = parse_settings(SenderSettings, text, path)
-    variables = {
-        name: environ[variable] for name in SenderSettings.model_fields if (variable := _variable(name)) in environ
-    }
-    settings = _overlay(settings, {name: value for name, value in variables.items() if name != "receivers"}, _variable)
-    given = {name: value for name, value in arguments.items() if name in SenderSettings.model_fields}
-    return _overlay(settings, {name: value for name, value in given.items() if value is not None}, _option)
+    single = SenderSettings.model_fields.keys() - {"receivers", "push", "datasets", "full_after"}
+    variables = {name: environ[variable] for name in single if (variable := _variable(name)) in environ}
+    settings = _overlay(settings, variables, _variable)
+    given = {name: value for name in single if (value := arguments.get(name)) is not None}
+    settings = _overlay(settings, given, _option)
+    said = {name for name in (variables.keys() | given.keys()) if name in SendSettings.model_fields}
+    settings._said = SendSettings.model_validate({name: getattr(settings, name) for name in said})  # noqa: SLF001 - not for the file, so no field
+    return settings
 
 
 def read_text(path: str) -> str:

@@ -12,10 +12,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import TRANSIENT_CODES, ErrorCode, FullsendError, PeerError, Unreachable, UsageError
 from fullsend_protocol.exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 #: What the receiver says to Exit; what is not here is FAILED.
 _BY_CODE: Final = {
@@ -35,6 +38,12 @@ class Interrupted(FullsendError):  # noqa: N818 - no fault of anything
     """SIGINT or SIGTERM came. All has been cleaned up."""
 
 
+def worst(codes: Iterable[Exit]) -> Exit:
+    """Return the exit code of a run in which several things went wrong: theirs where they agree, else FAILED."""
+    found = set(codes)
+    return found.pop() if len(found) == 1 else Exit.FAILED if found else Exit.OK
+
+
 def exit_code(error: FullsendError) -> Exit:
     """Return the exit code that says what went wrong."""
     match error:
@@ -49,5 +58,7 @@ def exit_code(error: FullsendError) -> Exit:
         # Not from the peer's mouth, and yet about who somebody is: WrongReceiver.
         case FullsendError(code=ErrorCode.UNKNOWN_SENDER):
             return Exit.REFUSED
+        case FullsendError(code=ErrorCode.BUSY):
+            return Exit.RUNNING
         case _:
             return Exit.FAILED

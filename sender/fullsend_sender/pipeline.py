@@ -103,6 +103,8 @@ class Pipeline:
         self._local = threading.local()
         self._reader = threading.Thread(target=self._read, name="read")
         self._loop: asyncio.AbstractEventLoop | None = None
+        #: Whether the descriptor has been read to its end: then whoever wrote to it has closed it.
+        self.at_end = False
         # Unbounded as a queue: what stands in it is paid for in _buffers.
         self._queue: asyncio.Queue[Opened | _Pending | Verdict | Exception] = asyncio.Queue()
         self._opened: Opened | None = None
@@ -204,6 +206,7 @@ class Pipeline:
                     f"reading the stream failed after {walker.offset} bytes: {error.strerror}"
                 ) from None
             if not count:
+                self.at_end = True
                 break
             filled += count
             while walked < filled:

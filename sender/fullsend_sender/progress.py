@@ -32,12 +32,13 @@ CLEAR: Final = "\r\x1b[K"
 class Progress:
     """Counts the raw bytes of a transfer and what they are on the wire."""
 
-    def __init__(self, now: float, size: int | None = None) -> None:
-        """`now`: seconds, of any monotonic clock; `size`: the raw bytes to come, where that is known."""
+    def __init__(self, now: float, size: int | None = None, label: str = "") -> None:
+        """`now`: seconds, of any monotonic clock; `size`: the raw bytes to come, where known; `label`: of what."""
         self.raw = 0
         self.wire = 0
         self.done = False  # the receipt has come
         self._size = size
+        self._label = label
         self._started = now
         self._samples: deque[tuple[float, int]] = deque([(now, 0)])
 
@@ -45,6 +46,11 @@ class Progress:
         """Count a chunk."""
         self.raw += raw
         self.wire += wire
+
+    def expect(self, size: int | None) -> None:
+        """Count on so many raw bytes more; None: nobody knows how many."""
+        if size is not None:
+            self._size = (self._size or 0) + size
 
     def elapsed(self, now: float) -> float:
         """Return seconds since the start."""
@@ -59,6 +65,7 @@ class Progress:
         average = self.raw / self.elapsed(now) if self.elapsed(now) > 0 else 0.0
         current = (self.raw - before) / (now - then) if now > then else 0.0
         fields = [
+            *([self._label] if self._label else []),
             format_size(self.raw),
             format_duration(self.elapsed(now)),
             f"[{_rate(current)}]",

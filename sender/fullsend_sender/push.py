@@ -1,221 +1,498 @@
-"""`fullsend push --stdin`: takes a send stream from a pipe to a receiver, and believes nothing but its receipt."""
+"""`fullsend push`: from what is asked for to streams that are stored (design section 8).
+
+    list, lock -> ask what is stored -> plan -> snapshot, hold -> send, one dataset after another -> bookmark, tidy up
+
+The receiver is asked before anything is done to a pool. What one dataset fails at is noted, and the others go on.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import sys
 import time
-from dataclasses import dataclass
+from collections import deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from fullsend_protocol import messages
-from fullsend_protocol.errors import FullsendError, StreamError, Unreachable
-from fullsend_sender.link import PATIENCE, TEXT_MAX, Endpoint, Link, Timeouts, connect
-from fullsend_sender.pipeline import Opened, Pipeline, Verdict
-from fullsend_sender.pipes import Source, Stopped
+from fullsend_protocol import limits, messages
+from fullsend_protocol.errors import ErrorCode, FullsendError, PeerError, Unreachable, UsageError
+from fullsend_protocol.manifest import properties_size
+from fullsend_protocol.units import format_size
+from fullsend_sender import keep, ours, source
+from fullsend_sender.link import connect
+from fullsend_sender.lock import Running, locks
+from fullsend_sender.plan import CannotSend, How, Send, Stored, Unchanged, decide, decide_package
 from fullsend_sender.progress import Progress, reporting
-from fullsend_sender.throttle import Throttle
+from fullsend_sender.source import Dataset, Snapshot
+from fullsend_sender.transfer import About, Options, Pushed, transfer
+from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import TextIO
+    from collections.abc import Callable, Sequence
 
-    from fullsend_protocol.manifest import Receipt
+    from fullsend_sender.config import PushSettings, SenderSettings
     from fullsend_sender.identity import Identity
+    from fullsend_sender.link import Endpoint, Link
+    from fullsend_sender.selection import Selection
+    from fullsend_sender.zfs import Zfs
 
 _log: Final = logging.getLogger("fullsend.push")
 
-
-class ReceiptMismatch(FullsendError):  # noqa: N818 - reads as what it says
-    """The receiver's receipt is for something else than what we sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How to push. `size`: raw bytes to expect, where known; `bwlimit`: bytes a second on the wire."""
-
-    level: int
-    threads: int | None = None
-    size: int | None = None
-    bwlimit: int | None = None
-    progress: Literal["auto", "always", "never"] = "auto"
-    timeouts: Timeouts = PATIENCE
+#: Characters of a dataset's name on the progress line, which has 80.
+_LABEL: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Pushed:
-    """A stream that is stored. `wire_bytes`: what this run put on the wire as chunks; 0 where it was stored before."""
-
-    receipt: Receipt
-    wire_bytes: int
-    seconds: float
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the JSON object of one pushed stream (design section 4)."""
-        receipt = self.receipt
-        return {
-            "dataset": receipt.dataset,
-            "snapshot": receipt.snapshot,
-            "guid": receipt.guid,
-            "kind": receipt.kind,
-            "flags": receipt.flags,
-            "base": receipt.base,
-            "base_guid": receipt.base_guid,
-            "raw_bytes": receipt.raw_bytes,
-            "wire_bytes": self.wire_bytes,
-            "stored_bytes": receipt.stored_bytes,
-            "seconds": round(self.seconds, 3),
-            "sha256": receipt.sha256,
-            "resume": "none",
-            "resumed_at": 0,
-            "receipt": receipt.model_dump(mode="json", by_alias=True),
-        }
-
-
-async def push_stdin(fd: int, endpoint: Endpoint, identity: Identity, options: Options, stderr: TextIO) -> Pushed:
-    """Push the send stream that comes out of the descriptor `fd`, read from its first byte to its end.
-
-    Nothing is sent before the stream's first chunk has shown what it is, so that garbage never reaches the receiver.
-
-    Raises: StreamError (the receiver was told, and keeps what arrived as a partial), Unreachable, PeerError,
-    WrongReceiver, ReceiptMismatch, RemoteProtocolError, UsageError.
+class Target:
+    """What somebody asked for. `snapshot`: the one that is named (after the @), None: a new one; `table`: where in the
+    configuration it stands, None: on the command line.
     """
-    started = time.monotonic()
-    throttle = Throttle(options.bwlimit) if options.bwlimit else None
-    progress = Progress(started, options.size)
-    async with contextlib.AsyncExitStack() as stack:
-        # Outermost, so that the line is gone before anything else is said.
-        await stack.enter_async_context(reporting(progress, stderr, when=options.progress))
-        pipeline = await stack.enter_async_context(Pipeline(fd, level=options.level, threads=options.threads))
-        opened = await pipeline.opened()
-        link, _name = await stack.enter_async_context(
-            connect(endpoint, identity, timeouts=options.timeouts, throttle=throttle)
-        )
-        await link.send(_offer(opened, options.size))
+
+    selection: Selection
+    snapshot: str | None = None
+    table: PushSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to push. `full`: fulls, whatever is stored; `package`: with all below, as one stream (-R)."""
+
+    targets: tuple[Target, ...]
+    full: bool = False
+    package: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One stream of a plan. `tree`: the datasets it brings."""
+
+    send: Send
+    how: How
+    tree: tuple[Dataset, ...]
+
+    @property
+    def name(self) -> str:
+        return self.send.dataset.name
+
+    def names(self, snapshot: str) -> list[str]:
+        """Return the snapshots that it brings."""
+        return [f"{dataset.name}@{snapshot}" for dataset in self.tree]
+
+    @property
+    def held_base(self) -> list[str]:
+        """The base, where that is a snapshot, which can be held."""
+        send = self.send
+        return [f"{self.name}@{send.base.name}"] if send.base is not None and send.base_mark == "@" else []
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be done. `failures`: what cannot be, by name."""
+
+    items: list[Item] = field(default_factory=list)
+    unchanged: list[Unchanged] = field(default_factory=list)
+    failures: list[tuple[str, FullsendError]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What has been done. `failures`: by name, in the order in which they came."""
+
+    pushed: int = 0
+    stored: int = 0  # named snapshots, and others, that were there before
+    unchanged: int = 0
+    failures: list[tuple[str, FullsendError]] = field(default_factory=list)
+
+    def line(self, receiver: str) -> str:
+        """Say it to a person."""
+        counts = {"pushed": self.pushed, "stored before": self.stored, "unchanged": self.unchanged}
+        said = [f"{count} {what}" for what, count in counts.items() if count]
+        said += [f"{len(self.failures)} FAILED"] if self.failures else []
+        return f"{receiver}: {', '.join(said) or 'nothing to do'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request to one receiver, and all that it takes."""
+
+    request: Request
+    settings: SenderSettings
+    endpoint: Endpoint
+    identity: Identity
+    zfs: Zfs
+    locks_in: str | None = None
+
+    @property
+    def receiver(self) -> str:
+        """What the receiver is called in our names."""
+        return ours.receiver_id(self.endpoint.fingerprint)
+
+
+async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
+    """Push what is asked for. `done` is called with each stream that is stored.
+
+    Returns: what has been done, and what has failed. Raises: Unreachable, PeerError, WrongReceiver, UsageError,
+    ZfsError: then nothing was done at all.
+    """
+    with locks(job.receiver, job.locks_in) as locked:
+        chosen = await _choose(job)
+        # At once: whoever comes second must not have to wait to learn that.
+        chosen.keep_apart(locked.take)
+        summary = Summary(failures=chosen.failures)
+        if chosen.targets:
+            async with connect(job.endpoint, job.identity) as (link, _name):
+                plan = make_plan(job, chosen, await _ask_bases(link), time.time())
+                await _tell_unchanged(link, plan.unchanged)
+            summary.unchanged = len(plan.unchanged)
+            summary.failures += plan.failures
+        for name, error in summary.failures:
+            _log.error("%s: %s", name, error)
+        if chosen.targets and plan.items:
+            await _Run(job, plan, summary, done).run()
+    return summary
+
+
+async def rehearse(job: Job) -> tuple[Plan, list[str]]:
+    """Find out what `push` would do; nothing is changed. Returns: the plan, and the commands as one would type them."""
+    chosen = await _choose(job)
+    async with connect(job.endpoint, job.identity) as (link, _name):
+        plan = make_plan(job, chosen, await _ask_bases(link), time.time())
+    plan.failures = chosen.failures + plan.failures
+    lines = []
+    name = ours.snapshot_name(job.receiver, time.time())
+    tag = ours.hold_tag(job.receiver)
+    for item in plan.items:
+        send, zfs = item.send, job.zfs
+        snapshot = name if send.snapshot is None else send.snapshot.name
+        if send.snapshot is None:
+            lines.append(zfs.line("snapshot", *(["-r"] if job.request.package else []), f"{item.name}@{snapshot}"))
+        held = [*item.names(snapshot), *item.held_base]
+        lines.append(zfs.line("hold", tag, *held))
+        lines.append(f"{zfs.line('send', *send.arguments(snapshot))}  # {await _expected(job, item)}")
+        if not job.request.package:
+            guid = "GUID" if send.snapshot is None else f"{int(send.snapshot.guid):016x}"
+            mark = f"{item.name}#fullsend-{job.receiver}-{guid}"
+            lines.append(zfs.line("bookmark", f"{item.name}@{snapshot}", mark))
+        lines.append(zfs.line("release", tag, *held))
+    return plan, lines
+
+
+# --- what is asked for ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Chosen:
+    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there."""
+
+    datasets: dict[str, Dataset]
+    targets: dict[str, Target]
+    failures: list[tuple[str, FullsendError]]
+    package: bool
+
+    def tree(self, name: str) -> tuple[Dataset, ...]:
+        """Return the datasets that one stream brings."""
+        if not self.package:
+            return (self.datasets[name],)
+        below = f"{name}/"
+        return tuple(each for each in self.datasets.values() if each.name == name or each.name.startswith(below))
+
+    def keep_apart(self, take: Callable[[str], bool]) -> None:
+        """Take the lock of each dataset; who gets none is a failure."""
+        for name in list(self.targets):
+            if False in [take(dataset.guid) for dataset in self.tree(name)]:
+                del self.targets[name]
+                self.failures.append((name, Running("is being pushed by another fullsend just now")))
+
+
+async def _choose(job: Job) -> _Chosen:
+    """List all that may be meant, in one go, and choose."""
+    asked = job.request.targets
+    roots = list(dict.fromkeys(root for target in asked for root in target.selection.roots))
+    roots = [] if "" in roots else roots  # a pattern for every pool
+    deep = job.request.package or not roots or any(target.selection.deep for target in asked)
+    await job.zfs.sync(sorted({root.partition("/")[0] for root in roots}))
+    listing, complaint = await job.zfs.listing(roots, recursive=deep)
+    datasets = source.parse(listing)
+    targets: dict[str, Target] = {}
+    failures: list[tuple[str, FullsendError]] = []
+    for target in asked:
+        for name in target.selection.choose(datasets):
+            if targets.setdefault(name, target).snapshot != target.snapshot:
+                raise UsageError(f"{name} is named twice, with different snapshots: push one after another")
+        for pattern in target.selection.missing(list(datasets)):
+            said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
+            failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
+    return _Chosen(datasets, targets, failures, job.request.package)
+
+
+def make_plan(job: Job, chosen: _Chosen, stored: Stored, now: float) -> Plan:
+    """Say what is to be done. `now`: seconds since the epoch."""
+    plan = Plan()
+    for name, target in chosen.targets.items():
+        dataset, named = chosen.datasets[name], target.snapshot
+        if named is not None and name not in target.selection.patterns and not dataset.has(named):
+            continue  # -r DATASET@SNAPSHOT: of those below, the ones that have it
+        how, tree = job.settings.how(name, target.table), chosen.tree(name)
+        try:
+            if job.request.package:
+                plan.items.append(Item(decide_package(tree, how, snapshot=named), how, tree))
+                continue
+            decided = decide(dataset, how, stored, now, snapshot=named, full=job.request.full)
+        except FullsendError as error:
+            plan.failures.append((name, error))
+            continue
+        if isinstance(decided, Unchanged):
+            plan.unchanged.append(decided)
+        else:
+            plan.items.append(Item(decided, how, tree))
+    return plan
+
+
+# --- what the receiver is asked and told ------------------------------------------------------------------------------
+
+
+async def _ask_bases(link: Link) -> Stored:
+    """Ask what there is to build on. Raises: as Link.receive."""
+    await link.send(messages.BasesWanted())
+    bases: list[messages.Base] = []
+    while True:
         match await link.receive():
-            case messages.Accept(offset=0):
-                receipt = await _transfer(link, pipeline, progress, options.timeouts)
-                progress.done = True
-                return Pushed(receipt, progress.wire, time.monotonic() - started)
-            case messages.Stored(receipt=receipt):
-                _check_stored(receipt, opened)
+            case messages.Bases(bases=page):
+                bases += page
+            case messages.Done():
+                return Stored(bases)
             case other:
                 raise link.unexpected(other)
-    # The stream is stored, so nothing was sent. It is read to its end all the same: in `zfs send | fullsend` under
-    # `set -o pipefail` the producer would otherwise die of SIGPIPE, and fail a job in which nothing failed.
-    await _drain(fd)
-    return Pushed(receipt, 0, time.monotonic() - started)
 
 
-def _offer(opened: Opened, size: int | None) -> messages.Push:
-    """Return the offer of a stream, as far as its first chunk tells what it is."""
-    facts = opened.facts
-    return messages.Push(
-        dataset=facts.dataset,
-        snapshot=facts.snapshot,
-        # Of a compound stream the last substream decides, which comes at its end.
-        guid=None if opened.compound else str(facts.guid),
-        base_guid=None if opened.compound or facts.base_guid is None else str(facts.base_guid),
-        flags=None if opened.compound else facts.flags,
-        size_estimate=size,
-        zfs_version=None,
-    )
+async def _tell_unchanged(link: Link, unchanged: Sequence[Unchanged]) -> None:
+    """Have written down which datasets are as they were. Raises: as Link.receive."""
+    for start in range(0, len(unchanged), limits.DATASETS_PAGE):
+        page = [
+            messages.UnchangedDataset(dataset=each.dataset.name, snapshot=each.snapshot.name, guid=each.snapshot.guid)
+            for each in unchanged[start : start + limits.DATASETS_PAGE]
+        ]
+        await link.send(messages.Unchanged(datasets=page))
+        await link.expect(messages.Noted)
 
 
-async def _transfer(link: Link, pipeline: Pipeline, progress: Progress, timeouts: Timeouts) -> Receipt:
-    """Send all chunks and take the receipt. Raises: as push_stdin."""
-    # Two tasks, because acknowledgements and refusals come while chunks go; neither outlives this call.
-    sending = asyncio.create_task(_send_all(link, pipeline, progress), name="send")
-    answer = asyncio.create_task(_take_acks(link), name="acknowledgements")
-    try:
-        await asyncio.wait([sending, answer], return_when=asyncio.FIRST_COMPLETED)
-        failure = sending.exception() if sending.done() else None
-        if isinstance(failure, StreamError):
-            # It has been told to stop, and makes what arrived durable; whatever it answers, this is our error.
-            with contextlib.suppress(FullsendError):
-                await answer
-            raise failure
-        if failure is not None:
-            # The connection ended under us while we were sending. If the receiver said why, that is the better error.
-            with contextlib.suppress(TimeoutError, Unreachable):
-                async with asyncio.timeout(timeouts.linger):
-                    await answer
-            raise failure
-        if not sending.done():
-            # The receiver's last word came first: a refusal, as nothing else is legal while chunks flow.
-            raise link.unexpected(await answer)
-        verdict = sending.result()
-        committed = await answer
-    finally:
-        for task in (sending, answer):
-            task.cancel()
-        await asyncio.gather(sending, answer, return_exceptions=True)
-    if not isinstance(committed, messages.Committed):
-        raise link.unexpected(committed)
-    _check_receipt(committed.receipt, verdict)
-    return committed.receipt
+# --- doing it -------------------------------------------------------------------------------------------------------
 
 
-async def _send_all(link: Link, pipeline: Pipeline, progress: Progress) -> Verdict:
-    """Send the chunks and what concludes them: `finish`, or `stop` where the stream is at fault."""
-    try:
-        async for chunk in pipeline:
-            wire = await link.send_chunk(chunk)
-            progress.add(chunk.raw_length, wire)
-    except StreamError as error:
-        await link.send(messages.Stop(reason=str(error)[:TEXT_MAX]))
-        raise
-    verdict = pipeline.verdict
-    await link.send(messages.Finish(raw_bytes=verdict.raw_bytes, segments=verdict.segments))
-    return verdict
+class _Run:
+    """Carries out a plan."""
+
+    def __init__(self, job: Job, plan: Plan, summary: Summary, done: Callable[[Pushed], None]) -> None:
+        self._job = job
+        self._zfs = job.zfs
+        self._plan = plan
+        self._summary = summary
+        self._done = done
+        self._tag = ours.hold_tag(job.receiver)
+        self._version: str | None = None
+        self._away: Unreachable | None = None  # once the receiver is gone, nothing else is tried
+        # Several at a time share a line.
+        self._shared = Progress(time.monotonic()) if job.settings.jobs > 1 else None
+
+    async def run(self) -> None:
+        with contextlib.suppress(ZfsError):
+            self._version = await self._zfs.version()
+        ready = await self._prepare()
+        show: Literal["auto", "always", "never"] = self._job.settings.progress if self._shared else "never"
+        async with reporting(self._shared or Progress(0.0), sys.stderr, when=show):
+            workers = [asyncio.create_task(self._work(ready), name="job") for _ in range(self._job.settings.jobs)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+        if ready:
+            self._fail(f"{len(ready)} more", Unreachable("not tried, since the receiver is away"))
+
+    def _fail(self, name: str, error: FullsendError) -> None:
+        self._summary.failures.append((name, error))
+        _log.error("%s: %s", name, error)
+
+    # --- before the first byte -----------------------------------------------------------------------------
+
+    async def _prepare(self) -> deque[tuple[Item, Snapshot]]:
+        """Take the snapshots that are wanted, and hold them. Returns: what can be sent."""
+        new = [item for item in self._plan.items if item.send.snapshot is None]
+        name = await self._new_name(new)
+        taken: dict[str, Snapshot] = {}
+        for pool in dict.fromkeys(item.send.dataset.pool for item in new):
+            items = [item for item in new if item.send.dataset.pool == pool]
+            try:
+                taken |= await self._take_snapshots(items, name)
+            except ZfsError as error:
+                for item in items:
+                    self._fail(item.name, error)
+        ready: deque[tuple[Item, Snapshot]] = deque()
+        for item in self._plan.items:
+            snapshot = item.send.snapshot or taken.get(item.name)
+            if snapshot is not None:
+                ready.append((item, snapshot))
+        return ready
+
+    async def _new_name(self, items: list[Item]) -> str:
+        """Return the name for this run's snapshots; within a second that has one already, the next one's."""
+        present = {snapshot.name for item in items for dataset in item.tree for snapshot in dataset.snapshots}
+        while (name := ours.snapshot_name(self._job.receiver, time.time())) in present:  # noqa: ASYNC110 - of a clock
+            await asyncio.sleep(1 - time.time() % 1)
+        return name
+
+    async def _take_snapshots(self, items: list[Item], name: str) -> dict[str, Snapshot]:
+        """Take one snapshot of each, all of one pool, in one transaction. Returns: them, by dataset."""
+        names = [f"{item.name}@{name}" for item in items]
+        if self._job.request.package:
+            for each in names:
+                await self._zfs.snapshot_tree(each)
+        else:
+            await self._zfs.snapshot(names)
+        everything = [each for item in items for each in item.names(name)]
+        await self._zfs.hold(self._tag, everything)
+        found = source.parse_snapshots(await self._zfs.list_snapshots(everything))
+        for dataset in (dataset for item in items for dataset in item.tree):
+            dataset.snapshots.append(found[f"{dataset.name}@{name}"])
+        return {item.name: found[f"{item.name}@{name}"] for item in items}
+
+    # --- one stream after another ----------------------------------------------------------------------------
+
+    async def _work(self, ready: deque[tuple[Item, Snapshot]]) -> None:
+        while ready and self._away is None:
+            item, snapshot = ready.popleft()
+            stored = False
+            try:
+                await self._push_one(item, snapshot)
+                stored = True
+            except Unreachable as error:
+                self._away = error
+                self._fail(f"{item.name}@{snapshot.name}", error)
+            except FullsendError as error:
+                self._fail(f"{item.name}@{snapshot.name}", error)
+            await self._tidy(item, stored=stored)
+
+    async def _push_one(self, item: Item, snapshot: Snapshot) -> None:
+        send = item.send
+        if send.reason:
+            level = logging.INFO if send.routine else logging.WARNING
+            _log.log(level, "%s: a new full: %s", item.name, send.reason)
+        held = [*(item.names(snapshot.name) if send.snapshot is not None else []), *item.held_base]
+        if held:
+            await self._zfs.hold(self._tag, held)
+        try:
+            pushed = await self._transfer(send, item.how, snapshot)
+        except PeerError as error:
+            if error.code is not ErrorCode.BASE or send.base is None:
+                raise
+            _log.warning("%s: a full instead of an increment: %s", item.name, error)
+            pushed = await self._transfer(send.full(str(error)), item.how, snapshot)
+        if isinstance(pushed, Pushed):
+            self._summary.pushed += 1
+            self._done(pushed)
+        else:
+            self._summary.stored += 1
+        if not self._job.request.package:
+            await self._set_bookmark(send.dataset, snapshot)
+
+    async def _transfer(self, send: Send, how: How, snapshot: Snapshot) -> Pushed | object:
+        settings, package = self._job.settings, self._job.request.package
+        arguments = send.arguments(snapshot.name)
+        size = await self._zfs.estimate(*arguments)
+        properties = _short(await self._zfs.local_properties(send.dataset.name))
+        options = Options(how.level, settings.threads, settings.bwlimit)
+        async with contextlib.AsyncExitStack() as stack:
+            progress = self._shared
+            if progress is None:
+                label = f"{send.dataset.name}@{snapshot.name}"
+                label = label if len(label) <= _LABEL else f"…{label[1 - _LABEL :]}"
+                progress = Progress(time.monotonic(), size, label)
+                await stack.enter_async_context(reporting(progress, sys.stderr, when=settings.progress))
+            else:
+                progress.expect(size)
+            sending = await stack.enter_async_context(self._zfs.send(*arguments))
+            about = About(
+                size=size,
+                zfs_version=self._version,
+                properties=properties,
+                single=not package,
+                ended=sending.succeeded,
+            )
+            pushed = await transfer(
+                sending.fd, self._job.endpoint, self._job.identity, options, about=about, progress=progress
+            )
+            progress.done = self._shared is None
+            return pushed
+
+    async def _set_bookmark(self, dataset: Dataset, snapshot: Snapshot) -> None:
+        """Remember what is stored, so that the next increment survives the snapshot."""
+        name = ours.bookmark_name(self._job.receiver, snapshot.guid)
+        if any(mark.name == name for mark in dataset.bookmarks):
+            return
+        try:
+            await self._zfs.bookmark(f"{dataset.name}@{snapshot.name}", f"{dataset.name}#{name}")
+        except ZfsError as error:
+            # What was pushed is stored all the same, and the snapshot itself can be the next base.
+            _log.warning("%s", error)
+            return
+        dataset.bookmarks.append(snapshot._replace(name=name))
+        dataset.bookmarks.sort(key=lambda mark: mark.createtxg)
+
+    # --- afterwards ----------------------------------------------------------------------------------------
+
+    async def _tidy(self, item: Item, *, stored: bool) -> None:
+        """Release what need not be held any more, and destroy our own snapshots and bookmarks that had their time.
+
+        Where the stream is not stored, its snapshot and base stay held. None of this fails the push: the next run comes
+        by here again.
+        """
+        for dataset in item.tree:
+            old = keep.outdated_snapshots(dataset, self._job.receiver, item.how.keep)
+            try:
+                await self._release(dataset, dataset.snapshots if stored else old)
+                if old:
+                    await self._zfs.destroy_snapshots(dataset.name, [snapshot.name for snapshot in old])
+                for mark in keep.outdated_bookmarks(dataset, self._job.receiver):
+                    await self._zfs.destroy_bookmark(f"{dataset.name}#{mark.name}")
+            except ZfsError as error:
+                _log.info("%s: not tidied up: %s", dataset.name, error)
+
+    async def _release(self, dataset: Dataset, snapshots: Sequence[Snapshot]) -> None:
+        """Release this run's holds, and those that earlier runs for this receiver have left."""
+        prefix = ours.hold_prefix(self._job.receiver)
+        by_tag: dict[str, list[str]] = {}
+        names = [f"{dataset.name}@{snapshot.name}" for snapshot in snapshots]
+        for name, tag in await self._zfs.holds(names) if names else []:
+            if tag.startswith(prefix):
+                by_tag.setdefault(tag, []).append(name)
+        for tag, held in by_tag.items():
+            await self._zfs.release(tag, held)
 
 
-async def _take_acks(link: Link) -> object:
-    """Take acknowledgements. Returns: the first event that is none. Raises: as Link.receive."""
-    while True:
-        event = await link.receive()
-        if not isinstance(event, messages.Ack):
-            return event
+async def _expected(job: Job, item: Item) -> str:
+    """Return what a stream is, and about how large, for a person."""
+    send = item.send
+    kind = "package" if job.request.package else "full" if send.base is None else "incremental"
+    size: int | None
+    if send.snapshot is not None:
+        size = await job.zfs.estimate(*send.arguments(send.snapshot.name))
+    elif send.base is None:
+        size = sum(dataset.referenced for dataset in item.tree)
+    else:
+        size = await job.zfs.written_since(send.dataset.name, f"{send.base_mark}{send.base.name}")
+    why = f", since {send.reason}" if send.reason else ""
+    return f"{kind}{'' if size is None else f', about {format_size(size)}'}{why}"
 
 
-def _check_receipt(receipt: Receipt, verdict: Verdict) -> None:
-    """Hold the receipt against what we sent. Raises: ReceiptMismatch."""
-    facts = verdict.facts
-    expected = {
-        "dataset": facts.dataset,
-        "snapshot": facts.snapshot,
-        "guid": str(facts.guid),
-        "base_guid": None if facts.base_guid is None else str(facts.base_guid),
-        "kind": facts.kind,
-        "flags": facts.flags,
-        "raw_bytes": verdict.raw_bytes,
-        "sha256": verdict.segments[0].sha256,
-    }
-    _compare(receipt, expected)
-
-
-def _check_stored(receipt: Receipt, opened: Opened) -> None:
-    facts = opened.facts
-    base_guid = None if facts.base_guid is None else str(facts.base_guid)
-    _compare(receipt, {"guid": str(facts.guid), "base_guid": base_guid, "flags": facts.flags})
-
-
-def _compare(receipt: Receipt, expected: Mapping[str, object]) -> None:
-    for name, value in expected.items():
-        found = getattr(receipt, name)
-        if found != value:
-            raise ReceiptMismatch(f"the receiver's receipt says {name} {found!r}, ours is {value!r}: do not rely on it")
-
-
-async def _drain(fd: int) -> None:
-    """Read a pipe to its end, in a thread that ends when we are cancelled."""
-    source = Source(fd)
-    reading = asyncio.ensure_future(asyncio.to_thread(source.drain))
-    try:
-        await asyncio.shield(reading)
-    finally:
-        source.stop()
-        with contextlib.suppress(Stopped):
-            await reading
-        source.close()
+def _short(properties: dict[str, str]) -> dict[str, str]:
+    """Return as many properties as the manifest has room for, the short ones first."""
+    kept: dict[str, str] = {}
+    for name, value in sorted(properties.items(), key=lambda pair: len(pair[0]) + len(pair[1])):
+        if properties_size({**kept, name: value}) > limits.PROPERTIES_MAX:
+            _log.info("%s and longer properties are left out of the manifest", name)
+            break
+        kept[name] = value
+    return dict(sorted(kept.items()))

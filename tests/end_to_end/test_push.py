@@ -240,12 +240,13 @@ def test_json_has_the_keys_that_the_design_promises(sender: Sender) -> None:
     ]
     assert (row["resume"], row["resumed_at"], row["kind"]) == ("none", 0, "full")
     (entry,) = sender.list()
-    assert list(entry)[:17] == [
+    assert list(entry)[:18] == [
         "sender",
         "dataset",
         "snapshot",
         "guid",
         "kind",
+        "dataset_type",
         "flags",
         "base",
         "base_guid",

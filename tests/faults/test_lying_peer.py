@@ -45,6 +45,8 @@ CHUNK_FRAME_MAX: Final = CHUNK_MAX + CHUNK_MAX // 256 + 64
 CONTROL_MAX: Final = MIB
 UNIDENTIFIED_MAX: Final = 16 << 10
 HEARTBEAT_MAX: Final = 64
+PROPERTIES_MAX: Final = 32 << 10
+DATASETS_PAGE: Final = 1200
 
 WRITE_SIZE: Final = 128 << 10
 
@@ -139,6 +141,7 @@ def message(type_: str, **fields: Any) -> bytes:
 
 HELLO: Final = message("hello", program="raw peer", version=1)
 LIST: Final = message("list", dataset=None)
+UNCHANGED: Final = {"dataset": "tank/data", "snapshot": "now", "guid": "1"}
 
 #: name: when, what is said, and how it is refused.
 LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
@@ -240,6 +243,36 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     "a wrong type of value": (idle, message("list", dataset=7), "protocol: message that cannot be read: "),
     "a dataset of 256 characters": (idle, control(offer("d" * 256)), "protocol: message that cannot be read: "),
     "a GUID of 65 bits": (idle, control(offer(guid=str(1 << 64))), "protocol: message that cannot be read: "),
+    "properties of too many characters": (
+        idle,
+        control(offer(properties={"user:note": "x" * PROPERTIES_MAX})),
+        "protocol: message that cannot be read: push.properties: Value error, more than 32768 characters of properties",
+    ),
+    "properties that are no strings": (
+        idle,
+        control(offer(properties={"quota": 5})),
+        "protocol: message that cannot be read: push.properties.quota: ",
+    ),
+    "a push that says nothing of orphans": (
+        idle,
+        control({key: value for key, value in offer().items() if key != "keep_orphan"}),
+        "protocol: message that cannot be read: push.keep_orphan: Field required",
+    ),
+    "more unchanged datasets than in a page": (
+        idle,
+        message("unchanged", datasets=[UNCHANGED] * (DATASETS_PAGE + 1)),
+        "protocol: message that cannot be read: unchanged.datasets: List should have at most 1200 items",
+    ),
+    "an unchanged dataset without a GUID": (
+        idle,
+        message("unchanged", datasets=[{**UNCHANGED, "guid": None}]),
+        "protocol: message that cannot be read: unchanged.datasets.0.guid: ",
+    ),
+    "the receiver's answer to bases?": (
+        idle,
+        message("bases", bases=[]),
+        "protocol: message that cannot be read: ",
+    ),
     "a heartbeat that writes on a terminal": (
         idle,
         heartbeat(b"\x1b[2J"),
@@ -247,6 +280,13 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     ),
     # The order.
     "a list by a stranger": (stranger, LIST, "protocol: 'list' from the sender in state stranger"),
+    "bases? by a stranger": (stranger, message("bases?"), "protocol: 'bases?' from the sender in state stranger"),
+    "status? before the hello": (greeted, message("status?"), "protocol: 'status?' from the sender in state greeted"),
+    "unchanged amid a stream": (
+        streaming,
+        message("unchanged", datasets=[UNCHANGED]),
+        "protocol: 'unchanged' from the sender in state streaming",
+    ),
     "a push by a stranger": (stranger, control(offer()), "protocol: 'push' from the sender in state stranger"),
     "a hello by a stranger": (stranger, HELLO, "unknown-sender: no certificate was shown: pair this host first"),
     "a list before the hello": (greeted, LIST, "protocol: 'list' from the sender in state greeted"),

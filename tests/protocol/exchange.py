@@ -38,6 +38,8 @@ EXCHANGE: Final[list[tuple[Role, messages.Message | Chunk | Heartbeat]]] = [
             flags="",
             size_estimate=624,
             zfs_version=None,
+            properties=None,
+            keep_orphan=True,
         ),
     ),
     (Role.RECEIVER, messages.Accept(offset=0, segments=[])),

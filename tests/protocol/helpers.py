@@ -105,6 +105,7 @@ def a_manifest(raw_bytes: int = 624) -> manifest.Manifest:
             "guid": "1234605616436508552",
             "base_guid": None,
             "kind": "full",
+            "dataset_type": "filesystem",
             "class": "plain",
             "flags": "",
             "features": ["sa_spill"],
@@ -122,6 +123,7 @@ def a_manifest(raw_bytes: int = 624) -> manifest.Manifest:
             "sender_program": "fullsend 0.1.0",
             "receiver_program": "fullsendd 0.1.0",
             "zfs_version": None,
+            "properties": {"compression": "lz4"},
             "proven_by": "both",
         }
     )
@@ -134,6 +136,7 @@ def an_entry() -> manifest.StreamEntry:
         snapshot="now",
         guid="1234605616436508552",
         kind="full",
+        dataset_type="filesystem",
         flags="",
         base=None,
         base_guid=None,
@@ -162,11 +165,34 @@ PUSH: Final = messages.Push(
     flags="",
     size_estimate=None,
     zfs_version=None,
+    properties=None,
+    keep_orphan=True,
 )
 ACCEPT: Final = messages.Accept(offset=0, segments=[])
 CHUNK: Final = Chunk(raw_offset=0, raw_length=624, sha256=DIGEST, frame=b"(a zstd frame)")
 FINISH: Final = messages.Finish(raw_bytes=624, segments=segments(624))
 STOP: Final = messages.Stop(reason="zfs send exited with status 1")
+BASE: Final = messages.Base(
+    dataset="tank/data",
+    guid="1234605616436508552",
+    flags="",
+    streams=1,
+    since="2026-11-23T06:29:00Z",
+    full_bytes=624,
+    increment_bytes=0,
+)
+UNCHANGED: Final = messages.UnchangedDataset(dataset="tank/data", snapshot="now", guid="1234605616436508552")
+STATUS: Final = messages.DatasetStatus(
+    dataset="tank/data",
+    snapshot="now",
+    guid="1234605616436508552",
+    created="2026-11-23T06:29:00Z",
+    received="2026-11-23T06:30:00Z",
+    unchanged=None,
+    streams=1,
+    stored_bytes=300,
+    broken=0,
+)
 DONE: Final = messages.Done()
 ERROR: Final = messages.Error(code=ErrorCode.SHUTDOWN, message="the daemon stops")
 
@@ -180,6 +206,9 @@ SAYINGS: Final[dict[Role, dict[str, messages.Message | Chunk]]] = {
         "chunk": CHUNK,
         "finish": FINISH,
         "stop": STOP,
+        "bases?": messages.BasesWanted(),
+        "unchanged": messages.Unchanged(datasets=[UNCHANGED]),
+        "status?": messages.StatusWanted(),
         "list": messages.List(dataset=None),
         "fetch": messages.Fetch(stream="tank/data@now"),
         "verify": messages.Verify(dataset=None),
@@ -196,6 +225,9 @@ SAYINGS: Final[dict[Role, dict[str, messages.Message | Chunk]]] = {
         "ack": messages.Ack(offset=0),
         "stopped": messages.Stopped(offset=0),
         "committed": messages.Committed(receipt=receipt()),
+        "bases": messages.Bases(bases=[BASE]),
+        "noted": messages.Noted(),
+        "status": messages.Status(datasets=[STATUS]),
         "entries": messages.Entries(entries=[an_entry()]),
         "sending": messages.Sending(manifest=a_manifest()),
         "chunk": CHUNK,

@@ -137,7 +137,24 @@ def test_genuine_stream_is_what_its_command_says(stream: Genuine) -> None:
     assert ("p" in one.flags) == ("p" in letters or "R" in letters)
     assert ("r" in one.flags) == ("--redact" in words)
     assert set(one.flags) & set("Lec") <= set(letters) | set("ec" if "w" in letters else "")
+    assert one.dataset_type == ("volume" if one.dataset.split("/")[-1].startswith("vol") else "filesystem")
     check_package(begins(stream.read()))
+
+
+@pytest.mark.parametrize(("objset_type", "dataset_type"), [(2, "filesystem"), (3, "volume"), (0, "filesystem")])
+def test_type_of_the_objects_says_what_the_dataset_is(objset_type: int, dataset_type: str) -> None:
+    raw = streams.begin(objset_type=objset_type) + streams.end()
+    assert told(raw).dataset_type == dataset_type
+
+
+def test_package_is_of_its_top_datasets_type() -> None:
+    parts = [
+        streams.begin("t/volume@z", 1, objset_type=3) + streams.end(1),
+        streams.begin("t@z", 2, objset_type=2) + streams.end(2),
+        streams.begin("t/other@z", 3, objset_type=3) + streams.end(3),
+    ]
+    assert told(package(*parts, name="t@z")).dataset_type == "filesystem"
+    assert told(package(*parts[:1], parts[2], name="t/volume@z")).dataset_type == "volume"
 
 
 def test_genuine_package_takes_its_guids_from_its_top_dataset() -> None:

@@ -16,6 +16,7 @@ GOLDEN = f"""{{
  "guid": "1234605616436508552",
  "base_guid": null,
  "kind": "full",
+ "dataset_type": "filesystem",
  "class": "plain",
  "flags": "",
  "features": [
@@ -46,6 +47,9 @@ GOLDEN = f"""{{
  "sender_program": "fullsend 0.1.0",
  "receiver_program": "fullsendd 0.1.0",
  "zfs_version": null,
+ "properties": {{
+  "compression": "lz4"
+ }},
  "proven_by": "both"
 }}
 """
@@ -84,6 +88,9 @@ def test_manifest_that_lacks_a_key_is_refused_by_name(key: str) -> None:
         ("base_guid", "0x1"),
         ("kind", "half"),
         ("class", "secret"),
+        ("dataset_type", "snapshot"),
+        ("properties", {"quota": 5}),
+        ("properties", {"note": "x" * (32 << 10)}),
         ("flags", "wL"),
         ("raw_bytes", -1),
         ("raw_bytes", "624"),

@@ -10,8 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.protocol.helpers import (
+    BASE,
+    PUSH,
     SAYINGS,
     SHA,
+    STATUS,
+    UNCHANGED,
     a_manifest,
     an_entry,
     document,
@@ -37,6 +41,16 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "accept": '{"type":"accept","offset":0,"segments":[]}',
         "ack": '{"type":"ack","offset":0}',
         "stopped": '{"type":"stopped","offset":0}',
+        "bases": (
+            '{"type":"bases","bases":[{"dataset":"tank/data","guid":"1234605616436508552","flags":"","streams":1,'
+            '"since":"2026-11-23T06:29:00Z","full_bytes":624,"increment_bytes":0}]}'
+        ),
+        "noted": '{"type":"noted"}',
+        "status": (
+            '{"type":"status","datasets":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552",'
+            '"created":"2026-11-23T06:29:00Z","received":"2026-11-23T06:30:00Z","unchanged":null,"streams":1,'
+            '"stored_bytes":300,"broken":0}]}'
+        ),
         "verdict": (
             '{"type":"verdict","file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst","dataset":"tank/data",'
             '"snapshot":"now","raw_bytes":624,"damage":[]}'
@@ -51,10 +65,15 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "known?": f'{{"type":"known?","fingerprint":"{SHA}"}}',
         "push": (
             '{"type":"push","dataset":"tank/data","snapshot":"now","guid":"1234605616436508552","base_guid":null,'
-            '"flags":"","size_estimate":null,"zfs_version":null}'
+            '"flags":"","size_estimate":null,"zfs_version":null,"properties":null,"keep_orphan":true}'
         ),
         "finish": f'{{"type":"finish","raw_bytes":624,"segments":[{{"start":0,"end":624,"sha256":"{SHA}"}}]}}',
         "stop": '{"type":"stop","reason":"zfs send exited with status 1"}',
+        "bases?": '{"type":"bases?"}',
+        "unchanged": (
+            '{"type":"unchanged","datasets":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552"}]}'
+        ),
+        "status?": '{"type":"status?"}',
         "list": '{"type":"list","dataset":null}',
         "fetch": '{"type":"fetch","stream":"tank/data@now"}',
         "verify": '{"type":"verify","dataset":null}',
@@ -236,6 +255,21 @@ def test_flags_of_another_form_are_refused(flags: str) -> None:
         messages.decode_from_sender(json.dumps(said).encode())
 
 
+def worst_properties() -> dict[str, str]:
+    """As many bytes of JSON as can be made of properties: each of their characters is escaped to six."""
+    short = {chr(code): "" for code in range(1, 32)}
+    rest = limits.PROPERTIES_MAX - 2 * len(short) - 2
+    return {**short, "\x01\x01": "\x01" * (rest - 1)}
+
+
+def test_properties_count_by_their_characters_and_one_more_for_each() -> None:
+    """So that no number of short ones makes a longer message than a few long ones."""
+    many = {chr(code): "" for code in range(256, 256 + limits.PROPERTIES_MAX // 2)}
+    assert messages.Push.model_validate(PUSH.model_dump() | {"properties": many}).properties == many
+    with pytest.raises(ValidationError, match="more than 32768 characters of properties"):
+        messages.Push.model_validate(PUSH.model_dump() | {"properties": many | {"x": ""}})
+
+
 def test_longest_messages_stay_within_the_limit() -> None:
     """What limits.py promises of CONTROL_MAX."""
     finish = messages.Finish(
@@ -260,6 +294,7 @@ def test_longest_messages_stay_within_the_limit() -> None:
     page = messages.Entries(entries=[entry] * limits.ENTRIES_PAGE)
     assert len(messages.encode(page)) <= limits.CONTROL_MAX
     odd = "\x01" * 126
+    properties = worst_properties()
     snapshot = manifest.Snapshot(dataset=odd, snapshot=odd, guid=str(2**64 - 1), base_guid=str(2**64 - 1))
     sending = messages.Sending(
         manifest=a_manifest().model_copy(
@@ -268,11 +303,41 @@ def test_longest_messages_stay_within_the_limit() -> None:
                 "snapshot": odd,
                 "snapshots": [snapshot] * limits.SNAPSHOTS_SENT,
                 "segments": finish.segments,
+                "properties": properties,
             }
         )
     )
     assert len(sending.manifest.snapshots) == limits.SNAPSHOTS_SENT
     assert len(messages.encode(sending)) <= limits.CONTROL_MAX
+    push = PUSH.model_copy(update={"dataset": odd, "snapshot": odd, "properties": properties})
+    assert len(messages.encode(push)) <= limits.CONTROL_MAX // 4
+    most, when = limits.OFFSET_END - 1, f"@{2**64 - 1}"
+    guid, long = str(2**64 - 1), "d" * limits.NAME_MAX  # `zfs` keeps its names to ASCII
+    base = messages.Base(
+        dataset=long,
+        guid=guid,
+        flags="Lecwpr01234567",
+        streams=most,
+        since=when,
+        full_bytes=most,
+        increment_bytes=most,
+    )
+    assert len(messages.encode(messages.Bases(bases=[base] * limits.BASES_PAGE))) <= limits.CONTROL_MAX
+    unchanged = messages.UnchangedDataset(dataset=long, snapshot=long, guid=guid)
+    said = messages.Unchanged(datasets=[unchanged] * limits.DATASETS_PAGE)
+    assert len(messages.encode(said)) <= limits.CONTROL_MAX
+    status = messages.DatasetStatus(
+        dataset=long[:127],  # together 255
+        snapshot=long[:127],
+        guid=guid,
+        created=when,
+        received=when,
+        unchanged=when,
+        streams=most,
+        stored_bytes=most,
+        broken=most,
+    )
+    assert len(messages.encode(messages.Status(datasets=[status] * limits.DATASETS_PAGE))) <= limits.CONTROL_MAX
     join = messages.Join(secret="x" * 128, certificate="x" * 8192)
     assert len(messages.encode(join)) <= limits.UNIDENTIFIED_MAX
 
@@ -289,6 +354,12 @@ def test_longest_messages_stay_within_the_limit() -> None:
         lambda: messages.ReceiverHello(program="x" * 101, versions=[1], sender=None),
         lambda: messages.ReceiverHello(program="x", versions=[1], sender="Alpha"),
         lambda: messages.List(dataset="x" * 256),
+        lambda: messages.Bases(bases=[BASE] * (limits.BASES_PAGE + 1)),
+        lambda: messages.Unchanged(datasets=[UNCHANGED] * (limits.DATASETS_PAGE + 1)),
+        lambda: messages.Status(datasets=[STATUS] * (limits.DATASETS_PAGE + 1)),
+        lambda: messages.Push.model_validate(
+            PUSH.model_dump() | {"properties": {"a": "x" * (limits.PROPERTIES_MAX - 1)}}
+        ),
     ],
 )
 def test_message_beyond_a_limit_cannot_be_made(build: Any) -> None:
@@ -309,7 +380,14 @@ MODELS = [
     for who, union in ((Role.RECEIVER, messages.ReceiverMessage), (Role.SENDER, messages.SenderMessage))
     for model in union.__args__
 ]
-PARTS = [manifest.Segment, manifest.Receipt, manifest.StreamEntry]
+PARTS: dict[type[manifest.Model], str] = {
+    manifest.Segment: "A segment",
+    manifest.Receipt: "A receipt",
+    manifest.StreamEntry: "An entry",
+    messages.Base: "A base",
+    messages.UnchangedDataset: "An unchanged dataset",
+    messages.DatasetStatus: "A dataset's status",
+}
 
 
 def keys(model: type[manifest.Model]) -> list[str]:
@@ -326,8 +404,7 @@ def test_document_describes_every_message_key_by_key(who: Role, model: type[mani
 
 @pytest.mark.parametrize("model", PARTS)
 def test_document_describes_every_part_of_messages_key_by_key(model: type[manifest.Model]) -> None:
-    title = {"Segment": "A segment", "Receipt": "A receipt", "StreamEntry": "An entry"}[model.__name__]
-    assert [row["key"].strip("`") for table in tables(section(title)) for row in table] == keys(model)
+    assert [row["key"].strip("`") for table in tables(section(PARTS[model])) for row in table] == keys(model)
 
 
 def test_document_describes_no_other_message() -> None:

@@ -105,7 +105,7 @@ def test_stream_with_every_record_type_is_walked_to_its_end() -> None:
     walker.finish()
     assert walker.done
     assert walker.offset == len(EVERY)
-    assert walker.begins == [Begin(False, "tank/data@now", streams.GUID, 0, streams.CREATED, 0, b"")]
+    assert walker.begins == [Begin(False, "tank/data@now", streams.GUID, 0, streams.CREATED, 0, False, b"")]
 
 
 def test_begin_records_say_who_the_stream_is() -> None:

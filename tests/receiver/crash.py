@@ -107,7 +107,7 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
         ingest.partial.make_durable(batch)
         tell(f"acknowledged {batch.offset}")
     finish = helpers.finish_of(RAW)
-    file = commit(store, helpers.SENDER, ingest, finish, sender_program=helpers.PROGRAM, zfs_version=None)
+    file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).file
     tell(f"stored {file}")
 
 

@@ -84,6 +84,8 @@ def push_of(raw: bytes) -> Push:
         flags=None if package else about.flags,
         size_estimate=None,
         zfs_version=None,
+        properties=None,
+        keep_orphan=True,
     )
 
 
@@ -122,7 +124,7 @@ def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFA
 def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> PurePosixPath:
     """Commit a stream of which all has been taken."""
     try:
-        return commit(store, sender, ingest, finish_of(raw), sender_program=PROGRAM, zfs_version=None)
+        return PurePosixPath(commit(store, sender, ingest, finish_of(raw), push_of(raw), sender_program=PROGRAM).file)
     finally:
         ingest.partial.close()
 
@@ -148,6 +150,7 @@ def plant(
         "guid": str(guid),
         "base_guid": None if base_guid is None else str(base_guid),
         "kind": kind,
+        "dataset_type": "filesystem",
         "stream_class": "plain",
         "flags": "",
         "features": [],
@@ -163,6 +166,7 @@ def plant(
         "sender_program": PROGRAM,
         "receiver_program": "fullsendd 0.0",
         "zfs_version": None,
+        "properties": None,
         "proven_by": "both",
     }
     manifest = Manifest.model_validate(fields | changes)
@@ -172,6 +176,7 @@ def plant(
         guid=guid,
         base_guid=base_guid,
         kind=kind,
+        dataset_type=manifest.dataset_type,
         stream_class=manifest.stream_class,
         flags=manifest.flags,
         features=(),

@@ -176,7 +176,8 @@ def finish(raw: bytes) -> dict[str, Any]:
 def offer(dataset: str = "tank/data", snapshot: str = "now", **claims: Any) -> dict[str, Any]:
     """A push that claims nothing but a name, unless told otherwise."""
     unknown = {"guid": None, "base_guid": None, "flags": None, "size_estimate": None, "zfs_version": None}
-    return {"type": "push", "dataset": dataset, "snapshot": snapshot, **unknown, **claims}
+    wishes = {"properties": None, "keep_orphan": True}
+    return {"type": "push", "dataset": dataset, "snapshot": snapshot, **unknown, **wishes, **claims}
 
 
 class EndedError(AssertionError):

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import sys
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -24,6 +26,8 @@ from fullsend_protocol.manifest import Receipt
 from fullsend_receiver.catalogue import (
     AmbiguousStream,
     Catalogue,
+    Damaged,
+    NoBase,
     NoSuchStream,
     Stored,
     files_without_manifest,
@@ -35,6 +39,7 @@ from fullsend_receiver.store import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fullsend_protocol.manifest import StreamClass
     from fullsend_receiver.store import Store
 
 
@@ -420,6 +425,120 @@ def test_stream_is_restorable_exactly_where_some_way_leads_back_to_a_full(
             break
         good = more
     assert restorable(store) == sorted(good)
+    catalogue = read_catalogue(store)
+    ways = {here.summary.path: base for here, base in catalogue.ways()}
+    for stored in catalogue.streams:
+        chain = catalogue.chain(stored)
+        assert bool(chain) == (stored.summary.snapshot in good) == (stored.summary.path in ways)
+        if not chain:
+            assert catalogue.obstacle(stored)
+            continue
+        # The shortest chain is that of the way, whichever of several as short ones either takes.
+        assert chain[-1] is stored
+        assert chain[0].summary.base_guid is None
+        assert all(base in catalogue.bases(each) for base, each in itertools.pairwise(chain))
+        length, here = 1, ways[stored.summary.path]
+        while here is not None:
+            length, here = length + 1, ways[here.summary.path]
+        assert len(chain) == length
+
+
+# --- chains -----------------------------------------------------------------------------------------------------
+
+
+def test_chain_is_the_shortest_of_whole_streams(store: Store) -> None:
+    plant(store, "s1", 1)
+    plant(store, "s2", 2, 1)
+    plant(store, "s3", 3, 2)
+    shortcut = plant(store, "s3", 3, 1, flags="c")
+    plant(store, "s4", 4, 3)
+    catalogue = read_catalogue(store)
+    last = named(catalogue, "s4")
+    assert [(each.summary.snapshot, each.summary.flags) for each in catalogue.chain(last)] == [
+        ("s1", ""),
+        ("s3", "c"),
+        ("s4", ""),
+    ]
+    found_damaged(store, shortcut)
+    assert snapshots(read_catalogue(store).chain(last)) == ["s1", "s2", "s3", "s4"]
+
+
+def test_chain_begins_with_a_package_only_where_it_must(store: Store) -> None:
+    package = plant(store, "s1", 1, kind="package")
+    full = plant(store, "s1", 1, flags="c")
+    plant(store, "s2", 2, 1)
+    catalogue = read_catalogue(store)
+    assert catalogue.chain(named(catalogue, "s2"))[0].file == full
+    assert next(base for here, base in catalogue.ways() if here.summary.snapshot == "s2").file == full  # type: ignore[union-attr]
+    (store.root / full).unlink()
+    assert catalogue.chain(named(catalogue, "s2"))[0].file == package
+
+
+def test_what_stands_in_the_way_is_named(store: Store) -> None:
+    first = plant(store, "s1", 1)
+    second = plant(store, "s2", 2, 1)
+    third = plant(store, "s3", 3, 2)
+    catalogue = read_catalogue(store)
+    (store.root / first).write_bytes(b"")
+    assert catalogue.chain(named(catalogue, "s3")) == []
+    assert catalogue.obstacle(named(catalogue, "s3")) == (
+        f"{first} is damaged (the file is missing, or not as long as it was)"
+    )
+    found_damaged(store, third)
+    catalogue = read_catalogue(store)
+    assert catalogue.obstacle(named(catalogue, "s3")) == f"{third} is damaged (chunk 0: rotten)"
+    for path in (store.root / first).parent.glob("@s1*"):
+        path.unlink()
+    catalogue = read_catalogue(store)
+    assert catalogue.obstacle(named(catalogue, "s2")) == f"guid:1, the base of {second}, is not stored"
+
+
+@pytest.mark.parametrize(
+    ("base_guid", "stream_class", "flags", "why"),
+    [
+        ("2", "plain", "", None),
+        ("2", "plain", "Lec", None),
+        ("2", None, None, None),
+        ("3", "plain", "L", None),
+        ("3", None, None, None),
+        ("3", "plain", "", "guid:3 is stored only as {large}, which it cannot follow: send a full"),
+        ("2", "raw", "w", "guid:2 is stored only as {second}, which it cannot follow: send a full"),
+        ("7", "plain", "", "guid:7 is not stored: send a full"),
+        ("9", "plain", "", "guid:9 is stored, but not restorable: guid:8, the base of {orphan}, is not stored: send a"),
+        ("5", "plain", "", "guid:5 is not stored: send a full"),
+    ],
+)
+def test_base_that_an_increment_may_have(
+    store: Store, base_guid: str, stream_class: StreamClass | None, flags: str | None, why: str | None
+) -> None:
+    plant(store, "s1", 1)
+    files = {
+        "second": plant(store, "s2", 2, 1),
+        "large": plant(store, "s3", 3, 2, flags="L"),
+        "orphan": plant(store, "s9", 9, 8),
+    }
+    plant(store, "theirs", 5, sender="beta")
+    catalogue = read_catalogue(store)
+    if why is None:
+        catalogue.check_base(SENDER, base_guid, stream_class=stream_class, flags=flags)
+    else:
+        with pytest.raises(NoBase, match=re.escape(why.format(**files))):
+            catalogue.check_base(SENDER, base_guid, stream_class=stream_class, flags=flags)
+
+
+def test_stream_that_was_stored_meanwhile_is_taken_in(store: Store) -> None:
+    plant(store, "s1", 1)
+    plant(store, "s3", 3, 2)
+    catalogue = read_catalogue(store)
+    assert not catalogue.restorable(named(catalogue, "s3"))
+    file = plant(store, "s2", 2, 1)
+    assert catalogue.at(file) is None
+    catalogue.add(named(read_catalogue(store), "s2"))
+    assert snapshots(catalogue.streams) == ["s1", "s2", "s3"]
+    added = catalogue.at(file)
+    assert added is not None
+    assert catalogue.receipt(added).restorable
+    assert catalogue.restorable(named(catalogue, "s3"))
 
 
 # --- STREAM -----------------------------------------------------------------------------------------------------
@@ -545,7 +664,8 @@ def test_entry_says_what_was_found_damaged(store: Store) -> None:
     catalogue = read_catalogue(store)
     entry = catalogue.entry(catalogue.streams[0])
     assert (entry.verified, entry.damaged, entry.restorable) == (None, "chunk 0: rotten", False)
-    assert not catalogue.receipt(catalogue.streams[0]).restorable
+    with pytest.raises(Damaged, match=r"s1.*full\.zfs\.zst: is stored, and damaged \(chunk 0: rotten\): move it, its"):
+        catalogue.receipt(catalogue.streams[0])
 
 
 def test_what_was_found_of_an_earlier_stream_of_that_name_is_not_said_of_this_one(store: Store) -> None:

@@ -97,7 +97,16 @@ async def stream(channel: Channel, peer: Peer) -> None:
     """To where a stream arrives."""
     await greet(channel, peer)
     peer.say(
-        "push", dataset="d", snapshot="s", guid=None, base_guid=None, flags=None, size_estimate=None, zfs_version=None
+        "push",
+        dataset="d",
+        snapshot="s",
+        guid=None,
+        base_guid=None,
+        flags=None,
+        size_estimate=None,
+        zfs_version=None,
+        properties=None,
+        keep_orphan=True,
     )
     assert isinstance(await channel.receive(), Push)
     await channel.send(Accept(offset=0, segments=[]))

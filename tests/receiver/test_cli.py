@@ -219,6 +219,17 @@ def test_an_ambiguous_name_is_refused_with_its_candidates(receiver: Receiver) ->
 # --- cat --------------------------------------------------------------------------------------------------------
 
 
+def test_show_prints_the_lines_that_restore_without_us(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
+    receiver, full, incr = filled
+    lines = receiver.fullsendd("show", f"alpha/{incr.name}", "--commands").stdout.splitlines()
+    assert [line for line in lines if line.startswith("zstd")] == [
+        f'zstd -dc {file} | zfs receive -u -o canmount=noauto "$TARGET"' for file in (full, incr)
+    ]
+    assert receiver.fullsendd("show", f"alpha/{incr.name}", "--commands", "--json").returncode == 2
+    (receiver.store / full).unlink()
+    _fails(receiver.fullsendd("show", f"alpha/{incr.name}", "--commands"), 1, f"cannot be restored: {full} is damaged")
+
+
 def test_cat_gives_the_stream_back(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
     receiver, full, _incr = filled
     done = subprocess.run(

@@ -6,6 +6,7 @@ import re
 import stat
 import time
 from datetime import UTC, datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.receiver.helpers import (
     hash_path,
     ingest_stream,
     manifest_path,
+    push_of,
     read_manifest,
     store_stream,
 )
@@ -41,9 +43,21 @@ if TYPE_CHECKING:
 PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 OTHER = streams.substream(streams.object_(1), streams.write(1, 0, b"y" * 512))  # the same identity, other bytes
 KEYS = [
-    *("format", "sender", "dataset", "snapshot", "guid", "base_guid", "kind", "class", "flags", "features"),
+    *(
+        "format",
+        "sender",
+        "dataset",
+        "snapshot",
+        "guid",
+        "base_guid",
+        "kind",
+        "dataset_type",
+        "class",
+        "flags",
+        "features",
+    ),
     *("snapshots", "created", "received", "raw_bytes", "stored_bytes", "sha256", "segments", "file_sha256", "chunks"),
-    *("sender_program", "receiver_program", "zfs_version", "proven_by"),
+    *("sender_program", "receiver_program", "zfs_version", "properties", "proven_by"),
 ]
 
 
@@ -109,8 +123,11 @@ def test_manifest_says_what_the_stream_is(store: Store, stream: Genuine) -> None
 def test_manifest_has_when_it_was_received_and_by_which_zfs_it_was_made(store: Store) -> None:
     before = int(time.time())
     ingest = ingest_stream(store, SENDER, PLAIN)
-    file = commit(store, SENDER, ingest, finish_of(PLAIN), sender_program="fullsend 9", zfs_version="zfs-2.4.4")
-    manifest = read_manifest(store, file)
+    properties = {"compression": "zstd", "user:note": "größe\n"}
+    push = push_of(PLAIN).model_copy(update={"zfs_version": "zfs-2.4.4", "properties": properties})
+    receipt = commit(store, SENDER, ingest, finish_of(PLAIN), push, sender_program="fullsend 9")
+    manifest = read_manifest(store, PurePosixPath(receipt.file))
+    assert manifest.properties == properties
     received = datetime.strptime(manifest.received, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     assert before <= received <= time.time()
     assert (manifest.sender_program, manifest.zfs_version) == ("fullsend 9", "zfs-2.4.4")

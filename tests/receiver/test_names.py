@@ -43,6 +43,7 @@ def some_facts(**changes: Any) -> Facts:
         "guid": streams.GUID,
         "base_guid": None,
         "kind": "full",
+        "dataset_type": "filesystem",
         "stream_class": "plain",
         "flags": "",
         "features": (),

@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -328,7 +329,7 @@ def test_power_cut_at_any_moment_of_a_push_keeps_what_was_acknowledged_and_lists
             ingest.partial.make_durable(batch)
             told = batch.offset
         finish = finish_of(SHORT)
-        assert commit(store, SENDER, ingest, finish, sender_program=PROGRAM, zfs_version=None) == FILE
+        assert commit(store, SENDER, ingest, finish, push, sender_program=PROGRAM).file == str(FILE)
         stored = True
         disk.step()
 
@@ -433,16 +434,32 @@ def test_data_beyond_the_last_acknowledged_batch_are_cut_off(store: Store) -> No
 
 
 @pytest.mark.parametrize("missing", [1, 100, None], ids=["a byte", "more", "the file"])
-def test_data_that_lack_what_was_acknowledged_are_reported_and_left_alone(store: Store, missing: int | None) -> None:
+def test_data_that_lack_what_was_acknowledged_are_set_aside(
+    store: Store, missing: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The disk has lost what it had synced: nothing of it is acknowledged again, and the daemon starts all the same."""
     begun(store)
+    journal = (store.partial / f"{KEY}.journal").read_bytes()
     if missing is None:
         data_of(store).unlink()
+        left = {}
     else:
         os.truncate(data_of(store), data_of(store).stat().st_size - missing)
-    there = everything(store.root)
-    with pytest.raises(StoreError, match=rf"{KEY}\.data: has \d+ bytes where \d+ were acknowledged"):
-        recover(store)
-    assert everything(store.root) == there
+        left = {f"{KEY}.data.damaged": data_of(store).read_bytes()}
+    assert recover(store) == []
+    assert re.search(rf"partial {KEY}: has \d+ bytes where \d+ were acknowledged: this disk has lost", caplog.text)
+    assert everything(store.partial) == {f"{KEY}.journal.damaged": journal, **left}
+    assert recover(store) == []
+    assert everything(store.partial) == {f"{KEY}.journal.damaged": journal, **left}
+    assert store_stream(store, SENDER, RAW) == FILE
+
+
+def test_setting_aside_may_be_cut_short(store: Store) -> None:
+    begun(store)
+    os.truncate(data_of(store), 1)
+    data_of(store).rename(store.partial / f"{KEY}.data.damaged")  # as far as it got
+    assert recover(store) == []
+    assert set(everything(store.partial)) == {f"{KEY}.journal.damaged", f"{KEY}.data.damaged"}
 
 
 def test_partial_without_an_acknowledged_batch_is_thrown_away(store: Store) -> None:
@@ -545,7 +562,7 @@ def push_until_it_fails(store: Store) -> tuple[int, OSError | None]:
             batch = ingest.batch()
             partial.make_durable(batch)
             told = batch.offset
-        commit(store, SENDER, ingest, finish_of(RAW), sender_program=PROGRAM, zfs_version=None)
+        commit(store, SENDER, ingest, finish_of(RAW), push, sender_program=PROGRAM)
     except OSError as error:
         return told, error
     finally:

@@ -23,9 +23,10 @@ def _asyncio_with_debug() -> asyncio.AbstractEventLoop:
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run every async test on uvloop, which the command uses, and on asyncio's own loop, which is stricter.
 
-    In the tests of the command itself only the far side runs on the test's loop: one will do.
+    In the tests of the command itself only the far side runs on the test's loop: one will do; and for those that run
+    dozens of processes it has to.
     """
-    if item.path.name == "test_cli.py":
+    if item.path.name in {"test_cli.py", "test_push.py", "test_restore.py"}:
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": _asyncio_with_debug, "uvloop": uvloop.new_event_loop}
 

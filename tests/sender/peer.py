@@ -14,6 +14,7 @@ from typing import Any, Final
 from fullsend_protocol import limits, messages
 from fullsend_protocol.chunks import Compressor, Cutter, Decompressor, SegmentHash
 from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, ConnectionEnded, Heartbeat, Role
+from fullsend_protocol.errors import ConnectionLost, ErrorCode
 from fullsend_protocol.facts import conclude
 from fullsend_protocol.manifest import Manifest, Receipt, Segment, Snapshot, StreamEntry
 from fullsend_protocol.records import Walker
@@ -22,6 +23,10 @@ from fullsend_sender.link import Endpoint
 
 NAME: Final = "alpha"
 SHA: Final = "5c" * 32
+
+
+class Stopped(Exception):  # noqa: N818 - reads as what it says
+    """The sender gave up a stream."""
 
 
 class Peer:
@@ -92,6 +97,8 @@ class Peer:
             event = await self.hear()
             if isinstance(event, messages.Finish):
                 return bytes(raw), event
+            if isinstance(event, messages.Stop):
+                raise Stopped(event.reason)
             assert isinstance(event, Chunk), event
             part = decompressor.decompress(event.frame, event.raw_length)
             assert segment.update(part) == event.sha256
@@ -113,9 +120,13 @@ class Receiving:
 
 @contextlib.asynccontextmanager
 async def receiving(
-    identity: Identity, *scripts: Script, enrolled: Identity | None = None, all_must_come: bool = True
+    identity: Identity,
+    *scripts: Script,
+    enrolled: Identity | None = None,
+    all_must_come: bool = True,
+    always: Script | None = None,
 ) -> AsyncGenerator[Receiving]:
-    """Take one connection for each script, in order; further ones are closed at once.
+    """Take one connection for each script, in order; further ones are for `always`, or closed at once.
 
     With `enrolled` TLS asks for a certificate, and lets in that one, and who shows none.
 
@@ -133,7 +144,7 @@ async def receiving(
     def on_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer(reader, writer)
         state.peers.append(peer)
-        tasks.append(asyncio.create_task(converse(peer, left.pop(0) if left else None)))
+        tasks.append(asyncio.create_task(converse(peer, left.pop(0) if left else always)))
 
     async def converse(peer: Peer, script: Script | None) -> None:
         try:
@@ -184,6 +195,7 @@ def manifest_of(raw: bytes, *cuts: int) -> Manifest:
             "guid": str(facts.guid),
             "base_guid": str(facts.base_guid) if facts.base_guid else None,
             "kind": facts.kind,
+            "dataset_type": facts.dataset_type,
             "class": facts.stream_class,
             "flags": facts.flags,
             "features": list(facts.features),
@@ -201,6 +213,7 @@ def manifest_of(raw: bytes, *cuts: int) -> Manifest:
             "sender_program": "fullsend test",
             "receiver_program": "fullsendd test",
             "zfs_version": None,
+            "properties": None,
             "proven_by": "both",
         }
     )
@@ -238,6 +251,7 @@ def entry(**changed: Any) -> StreamEntry:
         "snapshot": "now",
         "guid": "1234",
         "kind": "full",
+        "dataset_type": "filesystem",
         "flags": "",
         "base": None,
         "base_guid": None,
@@ -252,3 +266,78 @@ def entry(**changed: Any) -> StreamEntry:
         "restorable": True,
     }
     return StreamEntry.model_validate({**said, **changed})
+
+
+class Keeper:
+    """A receiver that keeps what it is sent, as far as a push asks: for as many connections as come.
+
+    `streams`: what is stored; `unchanged`: what it was told; `refuse`: how the next offers are answered, in order: with
+    an error of that code, or None for none.
+    """
+
+    def __init__(self) -> None:
+        self.streams: list[tuple[Manifest, bytes]] = []
+        self.offers: list[messages.Push] = []
+        self.unchanged: list[messages.UnchangedDataset] = []
+        self.refuse: list[ErrorCode | None] = []
+        self.connections = 0
+
+    async def __call__(self, peer: Peer) -> None:
+        self.connections += 1
+        with contextlib.suppress(ConnectionLost):  # a sender that is killed
+            await self._serve(peer)
+
+    async def _serve(self, peer: Peer) -> None:
+        await peer.greet()
+        while True:
+            match await peer.hear():
+                case messages.BasesWanted():
+                    await peer.say(messages.Bases(bases=self.bases()), messages.Done())
+                case messages.Unchanged(datasets=datasets):
+                    self.unchanged += datasets
+                    await peer.say(messages.Noted())
+                case messages.Push() as offer:
+                    if not await self._take(peer, offer):
+                        return
+                case ConnectionEnded():
+                    return
+                case messages.Error() | messages.Stop():
+                    await peer.gone()
+                    return
+                case other:
+                    raise AssertionError(other)
+
+    def bases(self) -> list[messages.Base]:
+        """What can be a base: all but packages; that they are chains is believed."""
+        return [
+            messages.Base(
+                dataset=about.dataset,
+                guid=about.guid,
+                flags=about.flags,
+                streams=1 + sum(other.dataset == about.dataset for other, _raw in self.streams[:place]),
+                since=self.streams[0][0].created,
+                full_bytes=about.raw_bytes,
+                increment_bytes=0,
+            )
+            for place, (about, _raw) in enumerate(self.streams)
+            if about.kind != "package"
+        ]
+
+    async def _take(self, peer: Peer, offer: messages.Push) -> bool:
+        """Take one stream. Returns: whether the conversation goes on."""
+        self.offers.append(offer)
+        code = self.refuse.pop(0) if self.refuse else None
+        if code is not None:
+            await peer.say(messages.Error(code=code, message="refused by the test"))
+            await peer.gone()
+            return False
+        await peer.say(messages.Accept(offset=0, segments=[]))
+        try:
+            raw, _finish = await peer.take_stream()
+        except Stopped:
+            await peer.say(messages.Stopped(offset=0))
+            return True
+        manifest = manifest_of(raw)
+        self.streams.append((manifest, raw))
+        await peer.say(messages.Committed(receipt=receipt_of(raw)))
+        return True

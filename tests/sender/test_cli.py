@@ -144,7 +144,7 @@ def test_version_imports_nothing_heavy() -> None:
     [
         ([], "the following arguments are required: COMMAND (see fullsend --help)"),
         (["frob"], "invalid choice: 'frob'"),
-        (["push"], "the following arguments are required: --stdin (see fullsend push --help)"),
+        (["push", "--stdin", "tank/a"], "--stdin takes the stream as it comes"),
         (["push", "--stdin", "--level", "high"], "argument --level: invalid int value: 'high'"),
         (["push", "--stdin", "--size", "big"], "argument --size: 'big' is no size"),
         (["list", "--config", "/nowhere/sender.toml"], "/nowhere/sender.toml is missing: make it with `fullsend join"),

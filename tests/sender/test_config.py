@@ -50,7 +50,12 @@ def test_what_is_no_address(address: str) -> None:
 
 def test_defaults(tmp_path: Path) -> None:
     settings = load(write(tmp_path, TABLE), {}, {})
-    assert (settings.level, settings.threads, settings.bwlimit, settings.log_format) == (3, None, None, "text")
+    assert (settings.how(None).level, settings.threads, settings.bwlimit, settings.log_format) == (
+        3,
+        None,
+        None,
+        "text",
+    )
     endpoint = settings.endpoint()
     assert (endpoint.name, endpoint.host, endpoint.port, endpoint.fingerprint) == ("nas", "nas.example", 7433, PIN)
     assert endpoint.place == "nas (nas.example:7433)"

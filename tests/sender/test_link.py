@@ -262,7 +262,15 @@ async def test_chunks_both_ways(identity: Identity, receiver_identity: Identity)
         await peer.ended()
 
     push = messages.Push(
-        dataset="a", snapshot="b", guid=None, base_guid=None, flags=None, size_estimate=None, zfs_version=None
+        dataset="a",
+        snapshot="b",
+        guid=None,
+        base_guid=None,
+        flags=None,
+        size_estimate=None,
+        zfs_version=None,
+        properties=None,
+        keep_orphan=False,
     )
     async with receiving(receiver_identity, script) as receiver, connect(receiver.endpoint, identity) as (link, _name):
         await link.send(push)
@@ -459,7 +467,15 @@ async def test_bandwidth_limit(identity: Identity, receiver_identity: Identity) 
         connect(receiver.endpoint, identity, throttle=Noting(100)) as (link, _name),
     ):
         push = messages.Push(
-            dataset="a", snapshot="b", guid=None, base_guid=None, flags=None, size_estimate=None, zfs_version=None
+            dataset="a",
+            snapshot="b",
+            guid=None,
+            base_guid=None,
+            flags=None,
+            size_estimate=None,
+            zfs_version=None,
+            properties=None,
+            keep_orphan=False,
         )
         await link.send(push)
         await link.expect(messages.Accept)
@@ -489,7 +505,15 @@ async def test_cancelled_send_ends_the_connection(identity: Identity, receiver_i
     async with receiving(receiver_identity, script) as receiver:
         async with connect(receiver.endpoint, identity) as (link, _name):
             push = messages.Push(
-                dataset="a", snapshot="b", guid=None, base_guid=None, flags=None, size_estimate=None, zfs_version=None
+                dataset="a",
+                snapshot="b",
+                guid=None,
+                base_guid=None,
+                flags=None,
+                size_estimate=None,
+                zfs_version=None,
+                properties=None,
+                keep_orphan=False,
             )
             await link.send(push)
             await link.expect(messages.Accept)

@@ -46,6 +46,7 @@ def test_every_code_of_the_receiver() -> None:
         ErrorCode.SHUTDOWN: Exit.UNREACHABLE,
         ErrorCode.BUSY: Exit.RUNNING,
         ErrorCode.SPACE: Exit.REFUSED,
+        ErrorCode.BASE: Exit.FAILED,
         ErrorCode.STREAM: Exit.FAILED,
         ErrorCode.CHUNK: Exit.FAILED,
         ErrorCode.NOT_FOUND: Exit.FAILED,

@@ -1,378 +1,303 @@
+"""A whole push, with a `zfs` that is made up and a receiver that keeps what it gets."""
+
 from __future__ import annotations
 
 import asyncio
-import io
-import os
-from collections.abc import Awaitable, Callable
+import contextlib
+import sys
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import streams
-from tests.programs import free_port
-from tests.sender.peer import Peer, Receiving, manifest_of, receipt_of, receiving
-from tests.sender.test_pipeline import flowing, large, no_threads_left
+from tests.fakezfs import FakeZfs
+from tests.sender.peer import Keeper, receiving
 
-from fullsend_protocol import messages
-from fullsend_protocol.connection import Chunk
-from fullsend_protocol.errors import (
-    ErrorCode,
-    IncompleteStream,
-    NotASendStream,
-    PeerError,
-    RemoteProtocolError,
-    Unreachable,
-)
+from fullsend_protocol.errors import ErrorCode, FullsendError, Unreachable, UsageError
+from fullsend_sender import ours
+from fullsend_sender.config import SenderSettings
 from fullsend_sender.identity import Identity
-from fullsend_sender.link import Endpoint, Timeouts
-from fullsend_sender.push import Options, Pushed, ReceiptMismatch, push_stdin
+from fullsend_sender.link import Endpoint
+from fullsend_sender.lock import Running
+from fullsend_sender.plan import CannotSend
+from fullsend_sender.push import Job, Request, Summary, Target, push, rehearse
+from fullsend_sender.selection import Selection
+from fullsend_sender.transfer import Pushed
+from fullsend_sender.zfs import Zfs, ZfsError
 
-OPTIONS = Options(level=1, threads=2, progress="never")
 
-Push = Callable[..., Awaitable[Pushed]]
+@dataclass
+class Host:
+    """A ZFS host that is paired with a receiver."""
+
+    fake: FakeZfs
+    keeper: Keeper
+    endpoint: Endpoint
+    identity: Identity
+    pushed: list[Pushed] = field(default_factory=list)
+
+    @property
+    def receiver(self) -> str:
+        return ours.receiver_id(self.endpoint.fingerprint)
+
+    def job(self, *names: str, **options: Any) -> Job:
+        recursive, exclude = options.pop("recursive", False), tuple(options.pop("exclude", ()))
+        settings = SenderSettings(progress="never", **options.pop("settings", {}))
+        targets = []
+        for name in names:
+            dataset, _, snapshot = name.partition("@")
+            targets.append(Target(Selection((dataset,), recursive, exclude), snapshot or None))
+        request = Request(tuple(targets), **options)
+        return Job(request, settings, self.endpoint, self.identity, Zfs((self.fake.program,)), str(self.fake.folder))
+
+    async def push(self, *names: str, **options: Any) -> Summary:
+        self.pushed.clear()
+        self.fake.forget_commands()
+        return await push(self.job(*names, **options), self.pushed.append)
+
+    def kinds(self) -> list[tuple[str, str]]:
+        return [(each.receipt.dataset, each.receipt.kind) for each in self.pushed]
+
+    def ran(self, what: str) -> list[str]:
+        return [line for line in self.fake.commands if line.startswith(what)]
 
 
 @pytest.fixture
-def push(identity: Identity) -> Push:
-    """Push bytes to a scripted receiver; afterwards no thread and no task of it is left."""
-
-    async def run(
-        receiver: Receiving | Endpoint, *parts: bytes, options: Options = OPTIONS, hold: bool = False
-    ) -> Pushed:
-        endpoint = receiver.endpoint if isinstance(receiver, Receiving) else receiver
-        try:
-            async with flowing(*parts, hold=hold) as fd:
-                return await push_stdin(fd, endpoint, identity, options, io.StringIO())
-        finally:
-            assert no_threads_left()
-            left = {task.get_name() for task in asyncio.all_tasks()}
-            assert not left & {"send", "acknowledgements", "heartbeat", "progress"}
-
-    return run
+async def host(tmp_path: Path, identity: Identity, receiver_identity: Identity) -> AsyncGenerator[Host]:
+    keeper = Keeper()
+    async with receiving(receiver_identity, always=keeper) as state:
+        yield Host(FakeZfs.make(tmp_path / "zfs"), keeper, state.endpoint, identity)
 
 
-class Taking:
-    """A receiver that takes one stream and commits it. `receipt`: what a test changes in the receipt."""
-
-    def __init__(self, **receipt: Any) -> None:
-        self.offer: messages.Push | None = None
-        self.raw = b""
-        self.finish: messages.Finish | None = None
-        self.receipt = receipt
-
-    async def __call__(self, peer: Peer) -> None:
-        await peer.greet()
-        self.offer = await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        self.raw, self.finish = await peer.take_stream()
-        await peer.say(messages.Committed(receipt=receipt_of(self.raw, **self.receipt)))
-        await peer.gone()
-
-
-# --- a stream that arrives -------------------------------------------------------------------------------------
+async def test_full_increments_and_what_stays(host: Host) -> None:
+    host.fake.create("tank/a")
+    assert await host.push("tank/a") == Summary(pushed=1)
+    assert host.kinds() == [("tank/a", "full")]
+    for _night in range(4):
+        host.fake.change("tank/a")
+        assert await host.push("tank/a") == Summary(pushed=1)
+        assert host.kinds() == [("tank/a", "incremental")]
+    assert len(host.fake.names("snapshots", "tank/a")) == 2
+    assert len(host.fake.names("bookmarks", "tank/a")) == 2
+    assert host.fake.holds("tank/a") == []
+    offer = host.keeper.offers[-1]
+    assert offer.properties == {"compression": "zstd", "user:note": "kept"}
+    assert (offer.zfs_version, offer.size_estimate, offer.keep_orphan) == ("zfs-2.4.4-fake", 300_000, False)
+    assert (offer.guid, offer.base_guid) == tuple(about.guid for about, _raw in reversed(host.keeper.streams[-2:]))
 
 
-@streams.each(streams.whole)
-async def test_genuine_streams(stream: streams.Genuine, push: Push, receiver_identity: Identity) -> None:
-    raw = stream.read()
-    taking = Taking()
-    async with receiving(receiver_identity, taking) as receiver:
-        pushed = await push(receiver, raw)
-    assert taking.raw == raw
-    manifest = manifest_of(raw)
-    assert taking.finish == messages.Finish(raw_bytes=len(raw), segments=manifest.segments)
-    said = pushed.to_dict()
-    assert list(said) == [
-        *("dataset", "snapshot", "guid", "kind", "flags", "base", "base_guid"),
-        *("raw_bytes", "wire_bytes", "stored_bytes", "seconds", "sha256", "resume", "resumed_at", "receipt"),
-    ]
-    assert said["guid"] == manifest.guid
-    assert said["sha256"] == stream.sha256
-    assert said["resume"] == "none"
-    assert pushed.wire_bytes > 0
+async def test_nothing_new_runs_next_to_nothing(host: Host) -> None:
+    for name in ("tank", "tank/a", "tank/b"):
+        host.fake.create(name)
+    await host.push("tank", recursive=True)
+    connections = host.keeper.connections
+    assert await host.push("tank", recursive=True) == Summary(unchanged=3)
+    assert [line.split()[0] for line in host.fake.commands] == ["zpool", "list"]
+    assert host.keeper.connections == connections + 1
+    assert [each.dataset for each in host.keeper.unchanged] == ["tank", "tank/a", "tank/b"]
 
 
-async def test_offer_of_an_increment(push: Push, receiver_identity: Identity) -> None:
-    taking = Taking()
-    raw = streams.substream(name="tank/a b@2", guid=(1 << 64) - 1, base_guid=7, features=[19])
-    async with receiving(receiver_identity, taking) as receiver:
-        await push(receiver, raw, options=Options(level=1, size=123, progress="never"))
-    assert taking.offer == messages.Push(
-        dataset="tank/a b",
-        snapshot="2",
-        guid="18446744073709551615",
-        base_guid="7",
-        flags="L",
-        size_estimate=123,
-        zfs_version=None,
-    )
+async def test_a_tree_has_one_snapshot_and_one_fault(host: Host) -> None:
+    for name in ("tank", "tank/a", "tank/bad", "tank/c", "other/d"):
+        host.fake.create(name)
+    host.fake.fail("tank/bad@", "cut")
+    summary = await host.push("tank", "other/d", recursive=True, settings={"jobs": 2})
+    assert sorted(host.kinds()) == [(name, "full") for name in ("other/d", "tank", "tank/a", "tank/c")]
+    ((name, error),) = summary.failures
+    assert name.startswith("tank/bad@fullsend-")
+    assert isinstance(error, ZfsError)
+    assert "cannot send: I/O error" in str(error)
+    assert len(host.ran("snapshot")) == 2  # one a pool
+    assert len({each.receipt.snapshot for each in host.pushed}) == 1
+    # Its snapshot is still held; the next run sends it, and lets go of both.
+    assert len(host.fake.holds("tank/bad")) == 1
+    host.fake.mend()
+    assert (await host.push("tank", recursive=True)).pushed == 1
+    assert host.fake.holds("tank/bad") == []
 
 
-async def test_offer_of_a_package_leaves_open_what_its_end_decides(push: Push, receiver_identity: Identity) -> None:
-    taking = Taking()
-    raw = streams.package(streams.substream(name="tank/a@2", guid=2, base_guid=1), name="tank/a@2")
-    async with receiving(receiver_identity, taking) as receiver:
-        await push(receiver, raw)
-    assert taking.offer is not None
-    assert (taking.offer.guid, taking.offer.base_guid, taking.offer.flags) == (None, None, None)
+async def test_a_failure_every_night_leaves_no_pile(host: Host) -> None:
+    host.fake.create("tank/a")
+    await host.push("tank/a")
+    base = host.fake.names("snapshots", "tank/a")
+    host.fake.fail("tank/a@", "cut")
+    for _night in range(4):
+        host.fake.change("tank/a")
+        assert len((await host.push("tank/a")).failures) == 1
+    assert len(host.fake.names("snapshots", "tank/a")) == 3
+    assert host.fake.names("snapshots", "tank/a")[:1] == base
+    host.fake.mend()
+    await host.push("tank/a")
+    assert host.kinds() == [("tank/a", "incremental")]
+    assert len(host.fake.names("snapshots", "tank/a")) == 2
 
 
-async def test_progress_and_bandwidth_limit(push: Push, receiver_identity: Identity) -> None:
-    options = Options(level=1, bwlimit=1 << 30, progress="always")
-    async with receiving(receiver_identity, Taking()) as receiver:
-        await push(receiver, large(6 << 20), options=options)
+async def test_foreign_snapshots_are_left_alone(host: Host) -> None:
+    host.fake.create("tank/a")
+    theirs = ["mine", "fullsend-00000000-20260101T000000Z", f"fullsend-{host.receiver}-20260101T000000Z-not"]
+    for name in theirs:
+        host.fake.snapshot(f"tank/a@{name}")
+    for _night in range(4):
+        host.fake.change("tank/a")
+        await host.push("tank/a")
+    assert host.fake.names("snapshots", "tank/a")[:3] == theirs
 
 
-# --- nothing reaches the receiver ------------------------------------------------------------------------------
+async def test_named_snapshots(host: Host) -> None:
+    host.fake.create("tank/a")
+    host.fake.create("tank/a/b")
+    host.fake.snapshot("tank/a@mon")
+    assert await host.push("tank/a@mon", recursive=True) == Summary(pushed=1)
+    assert host.ran("snapshot") == []
+    assert await host.push("tank/a@mon") == Summary(unchanged=1)
+    host.fake.snapshot("tank/a@tue")
+    await host.push("tank/a@tue")
+    assert host.kinds() == [("tank/a", "incremental")]
+    summary = await host.push("tank/a@wed", "tank/none")
+    assert [name for name, _error in summary.failures] == ["tank/none", "tank/a"]
+    assert all(isinstance(error, CannotSend) for _name, error in summary.failures)
+    with pytest.raises(UsageError, match="tank/a is named twice"):
+        await host.push("tank/a@mon", "tank/a")
 
 
-@pytest.mark.parametrize("raw", [b"", b"garbage", bytes(5_000_000), streams.substream()[:-1]], ids=len)
-async def test_no_connection_for_what_is_no_stream(push: Push, receiver_identity: Identity, raw: bytes) -> None:
-    async with receiving(receiver_identity) as receiver:
-        with pytest.raises((NotASendStream, IncompleteStream)):
-            await push(receiver, raw)
-    assert not receiver.peers
+async def test_a_package(host: Host) -> None:
+    for name in ("tank", "tank/a"):
+        host.fake.create(name)
+    for _night in range(3):
+        assert (await host.push("tank", package=True)).pushed == 1
+    assert host.kinds() == [("tank", "full")]  # of one substream, as this `zfs` makes them
+    assert (host.keeper.offers[-1].guid, host.keeper.offers[-1].properties is None) == (None, False)
+    assert host.ran("bookmark") == []
+    assert [len(host.fake.names("snapshots", name)) for name in ("tank", "tank/a")] == [2, 2]
+    assert host.fake.holds("tank/a") == []
 
 
-async def test_receiver_is_away(push: Push) -> None:
+async def test_the_base_is_gone_at_the_receiver(host: Host) -> None:
+    host.fake.create("tank/a")
+    await host.push("tank/a")
+    host.fake.change("tank/a")
+    host.keeper.refuse = [ErrorCode.BASE]
+    assert (await host.push("tank/a")).pushed == 1
+    assert host.kinds() == [("tank/a", "full")]
+
+
+@pytest.mark.parametrize("code", [ErrorCode.SPACE, ErrorCode.LIMIT, ErrorCode.BUSY])
+async def test_a_refusal_is_one_datasets(host: Host, code: ErrorCode) -> None:
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    host.keeper.refuse = [code]
+    summary = await host.push("tank/a", "tank/b")
+    assert host.kinds() == [("tank/b", "full")]
+    assert [getattr(error, "code", None) for _name, error in summary.failures] == [code]
+
+
+async def test_a_receiver_that_is_away_costs_no_snapshot(tmp_path: Path, identity: Identity) -> None:
+    fake = FakeZfs.make(tmp_path / "zfs")
+    fake.create("tank/a")
+    host = Host(fake, Keeper(), Endpoint("nas", "127.0.0.1", 1, "ab" * 32), identity)
     with pytest.raises(Unreachable):
-        await push(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32), streams.substream())
+        await host.push("tank/a")
+    assert fake.names("snapshots", "tank/a") == []
 
 
-# --- stored already --------------------------------------------------------------------------------------------
+async def test_a_receiver_that_goes_away(host: Host, tmp_path: Path, receiver_identity: Identity) -> None:
+    for name in ("tank/a", "tank/b", "tank/c"):
+        host.fake.create(name)
+
+    async def gone(peer: Any) -> None:
+        pass
+
+    async with receiving(receiver_identity, host.keeper, gone, gone) as state:
+        host.endpoint = state.endpoint
+        summary = await host.push("tank/a", "tank/b", "tank/c")
+    assert [isinstance(error, Unreachable) for _name, error in summary.failures] == [True, True]
+    assert summary.failures[1][0] == "2 more"
 
 
-async def test_stored_already_sends_nothing_and_reads_to_the_end(push: Push, receiver_identity: Identity) -> None:
-    raw = large(100 << 20)  # more than is ever in flight: the producer would feel it if nobody read on
-
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Stored(receipt=receipt_of(raw)))
-        await peer.ended()
-
-    async with receiving(receiver_identity, script) as receiver:
-        read, write = os.pipe()
-        written = 0
-
-        def produce() -> None:
-            nonlocal written
-            while written < len(raw):
-                written += os.write(write, raw[written : written + (1 << 20)])
-            os.close(write)
-
-        producing = asyncio.create_task(asyncio.to_thread(produce))
-        try:
-            identity = Identity.beside(os.path.join(os.path.dirname(receiver_identity.key), "x"))
-            pushed = await push_stdin(read, receiver.endpoint, identity, OPTIONS, io.StringIO())
-            await producing
-        finally:
-            os.close(read)
-    assert written == len(raw)
-    assert pushed.wire_bytes == 0
-    assert pushed.receipt.raw_bytes == len(raw)
+async def test_another_run(host: Host) -> None:
+    host.fake.create("tank/a")
+    connections = host.keeper.connections
+    code = (
+        "import sys; from fullsend_sender.lock import locks\n"
+        f"with locks({host.receiver!r}, {str(host.fake.folder)!r}) as locked:\n"
+        f"    print(locked.take({host.fake.edit(lambda state: state['datasets']['tank/a']['guid'])!r}), flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", code, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"True\n"
+    summary = await host.push("tank/a")
+    await process.communicate(b"")
+    assert [type(error) for _name, error in summary.failures] == [Running]
+    assert host.keeper.connections == connections
 
 
-async def test_cancelled_while_draining(push: Push, receiver_identity: Identity) -> None:
-    raw = streams.substream(*[streams.write(1, 0, bytes(1 << 20))] * 5)
-
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Stored(receipt=receipt_of(raw)))
-        await peer.ended()
-        said.set()
-
-    said = asyncio.Event()
-    async with receiving(receiver_identity, script) as receiver:
-        task = asyncio.ensure_future(push(receiver, raw[:-312], hold=True))
-        await said.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+async def test_cancelled_amid_a_stream(host: Host) -> None:
+    host.fake.create("tank/a")
+    task = asyncio.create_task(host.push("tank/a", settings={"bwlimit": 1000}))
+    async with asyncio.timeout(30):
+        while not host.keeper.offers:
+            await asyncio.sleep(0.01)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert len(host.fake.holds("tank/a")) == 1
+    assert (await host.push("tank/a")).failures == []
+    assert host.fake.holds("tank/a") == []
 
 
-async def test_a_receipt_for_another_stream_is_not_believed(push: Push, receiver_identity: Identity) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Stored(receipt=receipt_of(streams.substream(guid=99))))
-        await peer.gone()
-
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(ReceiptMismatch, match="guid '99', ours is"):
-            await push(receiver, streams.substream())
+async def test_a_bookmark_that_cannot_be(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    host.fake.create("tank/a")
+    host.fake.fail("bookmark tank", "permission denied")
+    assert await host.push("tank/a") == Summary(pushed=1)
+    assert "permission denied" in caplog.text
+    host.fake.change("tank/a")
+    await host.push("tank/a")
+    assert host.kinds() == [("tank/a", "incremental")]  # from the snapshot
 
 
-# --- the source fails ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("command", ["snapshot tank", "hold", "send -nP", "get"])
+async def test_commands_that_fail(host: Host, command: str) -> None:
+    host.fake.create("tank/a")
+    host.fake.fail(command, "out of luck")
+    summary = await host.push("tank/a")
+    ((_name, error),) = summary.failures
+    assert "out of luck" in str(error)
+    assert host.keeper.streams == []
 
 
-async def test_a_source_that_fails_is_told_and_is_the_error(push: Push, receiver_identity: Identity) -> None:
-    raw = large(20 << 20)[:-1]
-    told = []
-
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        while isinstance(event := await peer.hear(), Chunk):
-            pass
-        told.append(event)
-        await peer.say(messages.Stopped(offset=0))
-        await peer.ended()
-
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(IncompleteStream, match="it was cut, or its producer died") as caught:
-            await push(receiver, raw)
-    assert told == [messages.Stop(reason=str(caught.value))]
+async def test_nothing_to_list(host: Host) -> None:
+    host.fake.fail("list", "no pools")
+    with pytest.raises(FullsendError, match="no pools"):
+        await host.push("tank/a")
 
 
-async def test_a_receiver_that_goes_after_the_stop_changes_nothing(push: Push, receiver_identity: Identity) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        while isinstance(await peer.hear(), Chunk):
-            pass
-
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(IncompleteStream):
-            await push(receiver, large(20 << 20)[:-1])
-
-
-# --- the receiver refuses, goes away, or lies ------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("code", [ErrorCode.BUSY, ErrorCode.SPACE])
-async def test_refused_at_the_offer(push: Push, receiver_identity: Identity, code: ErrorCode) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Error(code=code, message="no"))
-        await peer.gone()
-
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(PeerError, match="nas: no") as caught:
-            await push(receiver, streams.substream())
-    assert caught.value.code is code
+async def test_rehearsal(host: Host) -> None:
+    host.fake.create("tank/a")
+    host.fake.create("tank/b")
+    host.fake.snapshot("tank/b@mon")
+    plan, lines = await rehearse(host.job("tank/a", "tank/b@mon"))
+    assert len(plan.items) == 2
+    said = [line.removeprefix(f"{host.fake.program} ") for line in lines]
+    assert [line.split()[0] for line in said] == [
+        *("snapshot", "hold", "send", "bookmark", "release"),
+        *("hold", "send", "bookmark", "release"),
+    ]
+    assert said[2].endswith("# full, about 976.6 KiB")
+    assert said[6].endswith("# full, about 293.0 KiB")
+    assert host.fake.names("snapshots", "tank/a") == []
+    _plan, lines = await rehearse(host.job("tank", "tank/a", package=True))
+    assert any(" snapshot -r " in line for line in lines)
+    await host.push("tank/a")
+    host.fake.change("tank/a")
+    plan, lines = await rehearse(host.job("tank/a"))
+    assert any("# incremental, about 4.0 KiB" in line for line in lines)
 
 
-async def test_refused_on_the_way_while_we_are_stuck_sending(push: Push, receiver_identity: Identity) -> None:
-    """The refusal is heard although the receiver reads no more."""
-
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        assert isinstance(await peer.hear(), Chunk)
-        await peer.say(messages.Error(code=ErrorCode.SPACE, message="the store is full"))
-        await peer.gone()
-
-    raw = b"".join([streams.begin(), *[streams.write(1, 0, os.urandom(1 << 20)) for _ in range(60)], streams.end()])
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(PeerError, match="the store is full"):
-            await push(receiver, raw)
-
-
-async def test_cut_on_the_way(push: Push, receiver_identity: Identity) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        assert isinstance(await peer.hear(), Chunk)
-        peer.writer.transport.abort()
-
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(Unreachable, match="the connection was lost"):
-            await push(receiver, large(60 << 20))
-
-
-async def test_silence_on_the_way(push: Push, receiver_identity: Identity) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        await peer.gone()
-
-    options = Options(level=1, progress="never", timeouts=Timeouts(silence=0.1))
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(Unreachable, match="nothing was heard"):
-            await push(receiver, large(6 << 20)[:-312], options=options, hold=True)
-
-
-async def test_closed_before_the_receipt(push: Push, receiver_identity: Identity) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        await peer.take_stream()
-
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(Unreachable):
-            await push(receiver, streams.substream())
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        {"raw_bytes": 1},
-        {"sha256": "00" * 32},
-        {"sha256": None},
-        {"guid": "1"},
-        {"base_guid": "1"},
-        {"dataset": "tank/other"},
-        {"snapshot": "other"},
-        {"flags": "L"},
-        {"kind": "package"},
-    ],
-    ids=lambda lie: next(iter(lie)),
-)
-async def test_a_receipt_that_says_something_else(push: Push, receiver_identity: Identity, lie: dict[str, Any]) -> None:
-    async with receiving(receiver_identity, Taking(**lie)) as receiver:
-        with pytest.raises(ReceiptMismatch, match=f"the receiver's receipt says {next(iter(lie))}"):
-            await push(receiver, streams.substream())
-
-
-async def test_an_offset_that_we_cannot_serve(push: Push, receiver_identity: Identity) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        segment = manifest_of(streams.substream()).segments[0]
-        await peer.say(messages.Accept(offset=segment.end, segments=[segment]))
-        await peer.gone()
-
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(RemoteProtocolError, match="nas: unexpected 'accept'"):
-            await push(receiver, streams.substream())
-
-
-async def test_stopped_without_being_asked(push: Push, receiver_identity: Identity) -> None:
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        peer.connection.state = type(peer.connection.state).STOPPING
-        await peer.say(messages.Stopped(offset=0))
-        await peer.gone()
-
-    async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(RemoteProtocolError, match="'stopped' from the receiver in state streaming"):
-            await push(receiver, large(6 << 20)[:-312], hold=True)
-
-
-async def test_cancelled_on_the_way(push: Push, receiver_identity: Identity) -> None:
-    under_way = asyncio.Event()
-
-    async def script(peer: Peer) -> None:
-        await peer.greet()
-        await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
-        assert isinstance(await peer.hear(), Chunk)
-        under_way.set()
-        await peer.gone()
-
-    async with receiving(receiver_identity, script) as receiver:
-        task = asyncio.ensure_future(push(receiver, large(20 << 20)[:-312], hold=True))
-        await under_way.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+def test_summary() -> None:
+    summary = Summary(pushed=1, stored=2, unchanged=3, failures=[("a", FullsendError("x"))])
+    assert summary.line("nas") == "nas: 1 pushed, 2 stored before, 3 unchanged, 1 FAILED"
+    assert Summary().line("nas") == "nas: nothing to do"

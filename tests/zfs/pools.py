@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pathlib
+    from collections.abc import Iterator
 
 
 def zfs(*arguments: str, stdin: bytes | None = None, check: bool = True) -> bytes:
@@ -107,6 +108,13 @@ def fill(folder: pathlib.Path, seed: int = 0, size: int = 300_000) -> None:
     (folder / "empty").touch()
     os.setxattr(folder / "prose", "user.short", b"in the bonus buffer")
     os.setxattr(folder / "noise", "user.long", r.randbytes(3000))  # in a spill block
+
+
+def noise(size: int, seed: int = 0) -> Iterator[bytes]:
+    """Bytes that do not compress."""
+    r = random.Random(seed)
+    for _ in range(0, size, 1 << 20):
+        yield r.randbytes(1 << 20)
 
 
 def change(folder: pathlib.Path, seed: int = 1) -> None:

@@ -1,0 +1,236 @@
+"""What a sender is told of what is stored of its own: pages of it, one stream whole, what checking it finds.
+
+Each answer of several frames is a generator of all that is to be sent before `done`. The disk is read in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Final, TypeVar
+
+import fullsend_protocol
+from fullsend_protocol import limits, messages
+from fullsend_protocol.connection import Chunk
+from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.messages import Base, Bases, DatasetStatus, Entries, Health, Message, Sending, Status, Verdict
+from fullsend_protocol.units import format_size
+from fullsend_receiver import unchanged
+from fullsend_receiver.catalogue import Catalogue, Damaged, Stored, read_catalogue
+from fullsend_receiver.playback import stored_chunks
+from fullsend_receiver.receiving import Workers
+from fullsend_receiver.scrub import scrub
+from fullsend_receiver.scrublog import Scrubbed
+from fullsend_receiver.store import Store
+
+log = logging.getLogger("fullsendd")
+
+_T = TypeVar("_T")
+_Item = TypeVar("_Item")
+#: Of a verdict or of health: lines, and characters in one of them.
+_LINES: Final = 100
+_LINE: Final = 4000
+
+
+class Answers:
+    """The answers for one sender, each from what is on the disk when it is asked."""
+
+    def __init__(self, store: Store, workers: Workers, sender: str, *, peer: str) -> None:
+        """`peer`: what the log calls it."""
+        self._store = store
+        self._workers = workers
+        self._sender = sender
+        self._peer = peer
+
+    async def bases(self) -> AsyncGenerator[Message, None]:
+        """Answer `bases?`."""
+        found = await self._on_disk(lambda: list(find_bases(self._read())))
+        async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
+            yield page
+
+    async def status(self) -> AsyncGenerator[Message, None]:
+        """Answer `status?`."""
+        found = await self._on_disk(
+            lambda: list(find_status(self._read(), unchanged.last_seen(self._store, self._sender)))
+        )
+        async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(datasets=[*part])):
+            yield page
+
+    async def entries(self, dataset: str | None) -> AsyncGenerator[Message, None]:
+        """Answer `list`. `dataset` None: all."""
+        catalogue, mine = await self._mine(dataset)
+
+        def page_of(part: Sequence[Stored]) -> Entries:
+            return Entries(entries=[catalogue.entry(each) for each in part])
+
+        async for page in self._pages(mine, limits.ENTRIES_PAGE, page_of):
+            yield page
+
+    async def fetch(self, stream: str) -> AsyncGenerator[Message | Chunk, None]:
+        """Answer `fetch`. Raises: NoSuchStream, AmbiguousStream, Damaged, StoreError, OSError."""
+        stored = await self._on_disk(lambda: self._read().find(self._sender, stream))
+        manifest = await self._on_disk(lambda: stored.manifest)
+        log.info("%s: reads %s", self._peer, stored.file)
+        yield Sending(manifest=manifest)
+        sent = 0
+        try:
+            async with contextlib.aclosing(self._stored_chunks(stored)) as chunks:
+                async for chunk in chunks:
+                    sent = chunk.raw_offset + chunk.raw_length
+                    if sent > manifest.raw_bytes:
+                        break
+                    yield chunk
+                    del chunk  # here and below: to hold a chunk while the next is read would be to hold two
+        except FullsendError as error:
+            msg = f"{stored.file}: {error}"
+            raise Damaged(msg) from None
+        if sent != manifest.raw_bytes:
+            msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
+            raise Damaged(msg)
+
+    async def verify(self, dataset: str | None) -> AsyncGenerator[Message, None]:
+        """Answer `verify`. `dataset` None: all."""
+        catalogue, mine = await self._mine(dataset)
+        for stored in mine:
+            result = await self._scrub(stored)
+            try:
+                await self._on_disk(lambda result=result: catalogue.scrubbed.add(result))  # type: ignore[misc]
+            except OSError as error:  # a disk that is full wants checking most
+                log.warning("%s: what was found cannot be recorded: %s", stored.file, error)
+            damage = [*result.damage]
+            if damage:
+                log.error("%s: damaged: %s", stored.file, damage[0])
+                damage += [f"breaks {each.file}" for each in catalogue.dependents(stored)]
+            yield Verdict(
+                file=str(stored.file),
+                dataset=stored.summary.dataset,
+                snapshot=stored.summary.snapshot,
+                raw_bytes=stored.summary.raw_bytes,
+                damage=[line[:_LINE] for line in damage[:_LINES]],
+            )
+
+    async def health(self, min_free: int) -> Health:
+        """Answer `check`."""
+
+        def look() -> Health:
+            free = self._store.free_bytes()
+            problems = list(self._read().problems)
+            if free < min_free:
+                problems.append(f"only {format_size(free)} are free; pushes are refused")
+            return Health(
+                program=f"fullsendd {fullsend_protocol.__version__}",
+                free_bytes=free,
+                problems=[line[:_LINE] for line in problems[:_LINES]],
+            )
+
+        return await self._on_disk(look)
+
+    async def note_unchanged(self, datasets: Sequence[messages.UnchangedDataset]) -> messages.Noted:
+        """Answer `unchanged`."""
+        await self._on_disk(lambda: unchanged.note(self._store, self._sender, datasets))
+        return messages.Noted()
+
+    # --- what they share -----------------------------------------------------------------------------------
+
+    async def _pages(
+        self, items: Sequence[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
+    ) -> AsyncGenerator[Message, None]:
+        """Yield pages of at most so many items, made in a thread."""
+        for first in range(0, len(items), most):
+            part = items[first : first + most]
+            for page in await self._on_disk(lambda part=part: list(fitting(part, page_of))):  # type: ignore[misc]
+                yield page
+
+    async def _scrub(self, stored: Stored) -> Scrubbed:
+        """Check one stream; where we are cancelled, the thread that does it ends soon."""
+        abandoned = threading.Event()
+
+        def between() -> None:
+            if abandoned.is_set():
+                raise asyncio.CancelledError
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._workers.scrub, scrub, self._store, stored, between
+            )
+        finally:
+            abandoned.set()
+
+    async def _mine(self, dataset: str | None) -> tuple[Catalogue, list[Stored]]:
+        def read() -> tuple[Catalogue, list[Stored]]:
+            catalogue = self._read()
+            return catalogue, catalogue.select(self._sender, dataset)
+
+        return await self._on_disk(read)
+
+    def _read(self) -> Catalogue:
+        return read_catalogue(self._store, self._sender)
+
+    async def _stored_chunks(self, stored: Stored) -> AsyncGenerator[Chunk, None]:
+        """Read a stored stream in worker threads, a chunk at a time and none ahead."""
+        chunks = stored_chunks(self._store.root / stored.file)
+        while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
+            yield chunk
+            del chunk
+
+    async def _on_disk(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
+
+
+def find_bases(catalogue: Catalogue) -> Iterator[Base]:
+    """Yield what an increment can build on: all restorable streams but packages, each with its chain."""
+    chains: dict[str, tuple[int, str, int, int]] = {}  # file -> streams, since, full_bytes, increment_bytes
+    for stored, base in catalogue.ways():
+        about = stored.summary
+        if base is None:
+            chain = (1, about.created, about.raw_bytes, 0)
+        else:
+            streams, since, full_bytes, increment_bytes = chains[base.summary.path]
+            chain = (streams + 1, since, full_bytes, increment_bytes + about.raw_bytes)
+        chains[about.path] = chain
+        if about.kind != "package":
+            yield Base(
+                dataset=about.dataset,
+                guid=about.guid,
+                flags=about.flags,
+                streams=chain[0],
+                since=chain[1],
+                full_bytes=chain[2],
+                increment_bytes=chain[3],
+            )
+
+
+def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) -> Iterator[DatasetStatus]:
+    """Yield how each dataset of one sender is backed up. `unchanged_at`: as `unchanged.last_seen` says."""
+    for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
+        streams = list(group)
+        restorable = [stored for stored in streams if catalogue.restorable(stored)]
+        newest = restorable[-1].summary if restorable else None
+        yield DatasetStatus(
+            dataset=dataset,
+            snapshot=newest.snapshot if newest else None,
+            guid=newest.guid if newest else None,
+            created=newest.created if newest else None,
+            received=newest.received if newest else None,
+            unchanged=unchanged_at.get((dataset, newest.guid)) if newest else None,
+            streams=len(streams),
+            stored_bytes=sum(stored.summary.stored_bytes for stored in streams),
+            broken=len(streams) - len(restorable),
+        )
+
+
+def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message]) -> Iterator[Message]:
+    """Yield one page, or several where it would be too long for a message: a stream from elsewhere may have names that
+    no `zfs` would make, and JSON has to escape.
+    """
+    page = page_of(items)
+    if len(items) == 1 or len(messages.encode(page)) <= limits.CONTROL_MAX:
+        yield page
+        return
+    half = len(items) // 2
+    yield from fitting(items[:half], page_of)
+    yield from fitting(items[half:], page_of)

@@ -1,0 +1,239 @@
+"""What to send of one dataset: nothing, an increment, or a full. No I/O: facts in, a decision out (design section 8).
+
+Bases are matched by GUID alone: a renamed dataset keeps its chain, and one that was destroyed and made again begins a
+new one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final, Literal
+
+from fullsend_protocol.chunks import LEVEL_DEFAULT
+from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.units import format_duration
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from fullsend_protocol.messages import Base
+    from fullsend_sender.source import Dataset, Snapshot
+
+StreamClass = Literal["plain", "raw", "redacted"]
+
+#: Own snapshots that are kept of a dataset for each receiver.
+KEEP_DEFAULT: Final = 2
+
+
+class CannotSend(FullsendError):  # noqa: N818 - reads as what it says
+    """A dataset, or a snapshot, that cannot be sent as it is wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class FullAfter:
+    """When a chain has grown too long, and a new full begins another; None: never for this reason. `age`: seconds since
+    the full's snapshot; `increments`: summed raw bytes of the increments, as a multiple of the full's.
+    """
+
+    streams: int | None = None
+    age: float | None = None
+    increments: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How a dataset is sent. `raw`: -w also where it is not encrypted; `decrypt`: an encrypted one plain; `compressed`:
+    -c; `keep`: how many own snapshots stay; `level`: of zstd.
+    """
+
+    raw: bool = False
+    decrypt: bool = False
+    compressed: bool = False
+    full_after: FullAfter = field(default_factory=FullAfter)
+    keep: int = KEEP_DEFAULT
+    level: int = LEVEL_DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """There is nothing new since `snapshot`, which is stored."""
+
+    dataset: Dataset
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A stream to be sent.
+
+    `snapshot`: None: a new one, still to be taken; `base`: None: a full; `base_mark`: @ where the base is a snapshot, #
+    where a bookmark; `options`: for `zfs send`, without base and snapshot; `reason`: why a full is sent though
+    something is stored, "" where that needs no word; `routine`: ... and it is as the user has planned.
+    """
+
+    dataset: Dataset
+    snapshot: Snapshot | None
+    base: Snapshot | None
+    base_mark: Literal["@", "#"]
+    options: tuple[str, ...]
+    reason: str = ""
+    routine: bool = False
+
+    def arguments(self, snapshot: str) -> tuple[str, ...]:
+        """Return what `zfs send` is called with to send the snapshot of this name."""
+        name = f"{self.dataset.name}@{snapshot}"
+        base = () if self.base is None else ("-i", f"{self.dataset.name}{self.base_mark}{self.base.name}")
+        return (*self.options, *base, name)
+
+    def full(self, reason: str) -> Send:
+        """Return the same without a base."""
+        return Send(self.dataset, self.snapshot, None, "@", self.options, reason)
+
+
+class Stored:
+    """What the receiver has that can be a base, by GUID."""
+
+    def __init__(self, bases: Iterable[Base]) -> None:
+        self._by_guid: dict[str, list[Base]] = defaultdict(list)
+        self._datasets: set[str] = set()
+        for base in bases:
+            self._by_guid[base.guid].append(base)
+            self._datasets.add(base.dataset)
+
+    def knows(self, dataset: str) -> bool:
+        """Whether anything is stored under this dataset's name."""
+        return dataset in self._datasets
+
+    def get(self, guid: str, stream_class: StreamClass) -> Base | None:
+        """Return the stream of this snapshot and class that has the shortest chain."""
+        fitting = [base for base in self._by_guid.get(guid, ()) if _class_of(base.flags) == stream_class]
+        return min(fitting, key=lambda base: base.streams, default=None)
+
+    def classes(self, guid: str) -> list[StreamClass]:
+        """Return the classes in which this snapshot is stored."""
+        return sorted({_class_of(base.flags) for base in self._by_guid.get(guid, ())})
+
+
+def decide(
+    dataset: Dataset, how: How, stored: Stored, now: float, *, snapshot: str | None = None, full: bool = False
+) -> Unchanged | Send:
+    """Say what is to be sent of a dataset.
+
+    `now`: seconds since the epoch; `snapshot`: the one that is named (after the @), None: as the dataset is now;
+    `full`: a full, whatever is stored. Raises: CannotSend.
+    """
+    stream_class, options = _how(dataset, how)
+    target = None if snapshot is None else _named(dataset, snapshot)
+    if full:
+        return Send(dataset, target, None, "@", options)
+    for same in _equal(dataset) if target is None else [target]:
+        if stored.get(same.guid, stream_class):
+            return Unchanged(dataset, same)
+    found = _newest_base(dataset, stored, stream_class, target)
+    if found is None:
+        return Send(dataset, target, None, "@", options, _why_full(dataset, stored, stream_class))
+    point, mark, base = found
+    grown = _too_long(base, how.full_after, now)
+    if grown:
+        return Send(dataset, target, None, "@", options, grown, routine=True)
+    return Send(dataset, target, point, mark, options)
+
+
+def decide_package(tree: Sequence[Dataset], how: How, *, snapshot: str | None = None) -> Send:
+    """Return the replication package of a dataset and all below it (`tree`, itself first); always a full one.
+
+    Raises: CannotSend.
+    """
+    encrypted = next((dataset.name for dataset in tree if dataset.encrypted), None)
+    if encrypted is not None and how.decrypt:
+        raise CannotSend(
+            f"{encrypted}: is encrypted, and a package (-R) brings properties, which ZFS does not send decrypted: send"
+            " the datasets one by one (-r), or raw"
+        )
+    raw = how.raw or encrypted is not None
+    options = ("-R", "-L", "-e", *(("-c",) if how.compressed else ()), *(("-w",) if raw else ()))
+    return Send(tree[0], None if snapshot is None else _named(tree[0], snapshot), None, "@", options)
+
+
+def _how(dataset: Dataset, how: How) -> tuple[StreamClass, tuple[str, ...]]:
+    """Return the class of the stream and the options that `zfs send` needs for it."""
+    # -L shows in a stream only once the dataset has large blocks; a chain may not go back, so it is always asked for.
+    options = ("-L", "-e", *(("-c",) if how.compressed else ()))
+    if not dataset.encrypted:
+        return "plain", (*options, "-p", *(("-w",) if how.raw else ()))
+    if not how.decrypt:
+        return "raw", (*options, "-p", "-w")
+    if not dataset.key_loaded:
+        raise CannotSend(
+            f"{dataset.name}: to be sent decrypted, but its key is not loaded: load it (zfs load-key), or send it raw"
+        )
+    return "plain", options  # ZFS refuses -p here
+
+
+def _equal(dataset: Dataset) -> Iterator[Snapshot]:
+    """Yield the snapshots that hold just what the dataset holds now, the newest first.
+
+    Not the newest alone: those that were taken for another receiver meanwhile are no change.
+    """
+    written = dataset.written
+    for snapshot in reversed(dataset.snapshots):
+        if written:
+            return
+        yield snapshot
+        written = snapshot.written
+
+
+def _named(dataset: Dataset, name: str) -> Snapshot:
+    for snapshot in dataset.snapshots:
+        if snapshot.name == name:
+            return snapshot
+    raise CannotSend(f"{dataset.name}@{name}: there is no such snapshot")
+
+
+def _newest_base(
+    dataset: Dataset, stored: Stored, stream_class: StreamClass, target: Snapshot | None
+) -> tuple[Snapshot, Literal["@", "#"], Base] | None:
+    """Return the newest snapshot or bookmark older than `target` that is stored; of the two a snapshot is preferred."""
+    points: list[tuple[Snapshot, Literal["@", "#"]]] = [(each, "#") for each in dataset.bookmarks]
+    points += [(each, "@") for each in dataset.snapshots]
+    points.sort(key=lambda point: (point[0].createtxg, point[1] == "@"))
+    for point, mark in reversed(points):
+        if target is None or point.createtxg < target.createtxg:
+            base = stored.get(point.guid, stream_class)
+            if base is not None:
+                return point, mark, base
+    return None
+
+
+def _why_full(dataset: Dataset, stored: Stored, stream_class: StreamClass) -> str:
+    other = {
+        one
+        for point in (*dataset.snapshots, *dataset.bookmarks)
+        for one in stored.classes(point.guid)
+        if one != stream_class
+    }
+    if other:
+        return f"what is stored of it is {' and '.join(sorted(other))}, and it is sent {stream_class} now"
+    if stored.knows(dataset.name):
+        return "no snapshot or bookmark here is a base that is stored: it was rolled back, or destroyed and made again"
+    return ""
+
+
+def _too_long(base: Base, limit: FullAfter, now: float) -> str:
+    """Return why a chain that ends with `base` is not to be made longer; "" where it may be."""
+    if limit.streams is not None and base.streams >= limit.streams:
+        return f"its chain has {base.streams} streams, and full-after says {limit.streams}"
+    age = now - datetime.strptime(base.since, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    if limit.age is not None and age >= limit.age:
+        return f"its full is {format_duration(age)} old, and full-after says {format_duration(limit.age)}"
+    if limit.increments is not None and base.increment_bytes >= limit.increments * base.full_bytes:
+        ratio = base.increment_bytes / max(base.full_bytes, 1)
+        return f"its increments are {ratio:.1f} times its full, and full-after says {limit.increments:g}"
+    return ""
+
+
+def _class_of(flags: str) -> StreamClass:
+    """Return the class of a stream with these flags (design section 2)."""
+    return "redacted" if "r" in flags else "raw" if "w" in flags else "plain"

@@ -1,0 +1,87 @@
+"""Which datasets are meant: names and patterns, with what is below them and what is excluded.
+
+In a pattern `*` stands for any part of one component and `**` for anything; `?` for one character. A pattern that
+excludes a dataset excludes all below it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_WILD: Final = re.compile(r"\*\*|\*|\?")
+_MEANING: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What somebody asked for. `patterns`: names or patterns of datasets; `recursive`: and all below them."""
+
+    patterns: tuple[str, ...]
+    recursive: bool = False
+    exclude: tuple[str, ...] = ()
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """What to list in order to find all that may be meant; "": every pool."""
+        return tuple(dict.fromkeys(_literal(pattern) for pattern in self.patterns))
+
+    @property
+    def deep(self) -> bool:
+        """Whether what is below the roots has to be listed too."""
+        return self.recursive or any(map(is_pattern, self.patterns))
+
+    def choose(self, names: Iterable[str]) -> list[str]:
+        """Return the names that are meant, in their order."""
+        excluded = [_compile(pattern) for pattern in self.exclude]
+        wanted = [_compile(pattern) for pattern in self.patterns]
+        return [
+            name
+            for name in names
+            if any(pattern.fullmatch(each) for pattern in wanted for each in self._reach(name))
+            and not any(pattern.fullmatch(each) for pattern in excluded for each in _lineage(name))
+        ]
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Return the patterns that no name fits."""
+        return [pattern for pattern in self.patterns if not any(map(_compile(pattern).fullmatch, names))]
+
+    def _reach(self, name: str) -> list[str]:
+        return _lineage(name) if self.recursive else [name]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name stands for several: `*` and `?` are in no dataset's name."""
+    return bool(_WILD.search(name))
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a dataset's name fits a pattern."""
+    return bool(_compile(pattern).fullmatch(name))
+
+
+def _lineage(name: str) -> list[str]:
+    """Return a dataset's name and those of all above it."""
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
+
+
+def _literal(pattern: str) -> str:
+    """Return the components before the first one with a wildcard."""
+    if not is_pattern(pattern):
+        return pattern
+    parts = pattern.split("/")
+    first = next(number for number, part in enumerate(parts) if is_pattern(part))
+    return "/".join(parts[:first])
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    pieces, place = [], 0
+    for wild in _WILD.finditer(pattern):
+        pieces += [re.escape(pattern[place : wild.start()]), _MEANING[wild[0]]]
+        place = wild.end()
+    return re.compile("".join([*pieces, re.escape(pattern[place:])]), re.DOTALL)

@@ -1,0 +1,360 @@
+"""The program `zfs`: every command that fullsend runs, one process each, and what it says of itself.
+
+Nothing here decides anything. A command's exit status decides whether it worked; what it wrote to stderr goes into our
+error. `command` comes from the configuration (`zfs-command`), such as `sudo -n zfs`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shlex
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.units import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from types import TracebackType
+
+#: Bytes of stderr that are kept; a recursive send may complain about each of a thousand datasets.
+_STDERR_KEPT: Final = 16 << 10
+#: Characters of it that go into an error.
+_STDERR_SHOWN: Final = 1000
+#: Bytes of names in one command. Linux takes 2 MiB of arguments and environment (execve(2)).
+_NAMES_MAX: Final = 1 << 20
+#: Seconds that a process has after SIGTERM. `zfs send` may be in the kernel, waiting for a slow pool.
+_KILL_AFTER: Final = 10.0
+
+#: What `listing` asks of everything there is, in the order of the columns.
+COLUMNS: Final = (
+    *("name", "type", "guid", "createtxg", "creation", "written", "referenced", "userrefs", "encryption", "keystatus"),
+)
+
+
+class ZfsError(FullsendError):
+    """`zfs` failed. The message has its own words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zfs:
+    """The program, by the words that start it."""
+
+    command: tuple[str, ...] = ("zfs",)
+
+    def line(self, *arguments: str) -> str:
+        """Return a command as one would type it."""
+        return shlex.join([*self.command, *arguments])
+
+    async def run(self, *arguments: str) -> str:
+        """Run one command to its end. Returns: its stdout. Raises: ZfsError, UsageError (there is no such program)."""
+        async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
+            output = await process.output()
+            await process.succeeded()
+            return output
+
+    async def sync(self, pools: Sequence[str]) -> None:
+        """Have pools write out what they still hold back, so that `written` and what follows from it are true now; no
+        names: all pools. Where this host does not let us, all is as it was up to some seconds ago.
+        """
+        folder, name = os.path.split(self.command[-1])
+        zpool = Zfs((os.path.join(folder, name.replace("zfs", "zpool")),))  # needs no privilege, so no sudo
+        with contextlib.suppress(FullsendError):
+            await zpool.run("sync", *pools)
+
+    # --- what there is ---------------------------------------------------------------------------------------
+
+    async def listing(self, names: Sequence[str], *, recursive: bool) -> tuple[str, str]:
+        """List datasets, their snapshots and bookmarks, in one run; `recursive`: and all below them.
+
+        Returns: lines of COLUMNS, parseable, separated by tabs (see source.parse); and what `zfs` says of names that it
+        does not know, which keeps it from listing nothing else. Raises: ZfsError where it lists nothing at all.
+        """
+        depth = ("-r",) if recursive else ("-d", "1")
+        kinds = "filesystem,volume,snapshot,bookmark"
+        arguments = ("list", "-Hp", *depth, "-t", kinds, "-o", ",".join(COLUMNS), *names)
+        async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
+            output = await process.output()
+            try:
+                await process.succeeded()
+            except ZfsError:
+                if not output:
+                    raise
+            return output, process.complaint
+
+    async def list_snapshots(self, names: Sequence[str]) -> str:
+        """List just these snapshots. Returns: lines of COLUMNS (see source.parse_snapshots). Raises: ZfsError."""
+        columns = ",".join(COLUMNS)
+        return "".join([await self.run("list", "-Hp", "-t", "snapshot", "-o", columns, *b) for b in _batches(names)])
+
+    async def written_since(self, dataset: str, point: str) -> int | None:
+        """Return the bytes written since a snapshot (@NAME) or bookmark (#NAME); None where `zfs` does not know."""
+        try:
+            value = await self.run("get", "-Hp", "-o", "value", f"written{point}", dataset)
+        except ZfsError:
+            return None
+        return int(value) if value.strip().isdecimal() else None
+
+    async def local_properties(self, dataset: str) -> dict[str, str]:
+        """Return what is set on the dataset itself. Raises: ZfsError."""
+        output = await self.run("get", "-Hp", "-s", "local", "-o", "property,value", "all", dataset)
+        pairs = (line.partition("\t") for line in output.splitlines())
+        return {name: value for name, tab, value in pairs if tab}
+
+    async def version(self) -> str:
+        """Return the version of the userland, such as `zfs-2.4.4-1`. Raises: ZfsError."""
+        return (await self.run("version")).partition("\n")[0].strip()
+
+    # --- what keeps a snapshot -------------------------------------------------------------------------------
+
+    async def snapshot(self, names: Sequence[str]) -> None:
+        """Take snapshots, all of one pool, in one transaction where their names fit into one command."""
+        for batch in _batches(names):
+            await self.run("snapshot", *batch)
+
+    async def snapshot_tree(self, name: str) -> None:
+        """Take one snapshot of a dataset and of all below it, in one transaction."""
+        await self.run("snapshot", "-r", name)
+
+    async def hold(self, tag: str, snapshots: Sequence[str]) -> None:
+        """Keep snapshots from being destroyed. One tag can't be held twice."""
+        for batch in _batches(snapshots):
+            await self.run("hold", tag, *batch)
+
+    async def holds(self, snapshots: Sequence[str]) -> list[tuple[str, str]]:
+        """Return (snapshot, tag) of all that hold them."""
+        found = []
+        for batch in _batches(snapshots):
+            lines = (await self.run("holds", "-H", *batch)).splitlines()
+            found += [(fields[0], fields[1]) for line in lines if len(fields := line.split("\t")) > 1]
+        return found
+
+    async def release(self, tag: str, snapshots: Sequence[str]) -> None:
+        for batch in _batches(snapshots):
+            await self.run("release", tag, *batch)
+
+    async def bookmark(self, snapshot: str, bookmark: str) -> None:
+        await self.run("bookmark", snapshot, bookmark)
+
+    async def destroy_snapshots(self, dataset: str, names: Sequence[str]) -> None:
+        """Destroy snapshots (the part after the @) of one dataset; none of them where one cannot be."""
+        await self.run("destroy", f"{dataset}@{','.join(names)}")
+
+    async def destroy_bookmark(self, bookmark: str) -> None:
+        await self.run("destroy", bookmark)
+
+    # --- streams ---------------------------------------------------------------------------------------------
+
+    async def estimate(self, *arguments: str) -> int | None:
+        """Return about how many raw bytes `zfs send ARGUMENTS` makes; None where `zfs` does not say."""
+        lines = (await self.run("send", "-nP", *arguments)).splitlines()
+        sizes = [line.split("\t")[1] for line in lines if line.startswith("size\t")]
+        return int(sizes[-1]) if sizes and sizes[-1].isdecimal() else None
+
+    def send(self, *arguments: str) -> Send:
+        """Return `zfs send ARGUMENTS`, not started yet."""
+        return Send(self, arguments)
+
+    def receive(self, *arguments: str) -> Receive:
+        """Return `zfs receive ARGUMENTS`, not started yet."""
+        return Receive(self, arguments)
+
+
+class _Process:
+    """One process. Leaving the block, however it is left, ends it, and waits for its end."""
+
+    def __init__(
+        self, zfs: Zfs, arguments: Sequence[str], *, stdin: int = asyncio.subprocess.DEVNULL, stdout: int
+    ) -> None:
+        self._command = [*zfs.command, *arguments]
+        self._stdin, self._stdout = stdin, stdout
+        self._process: asyncio.subprocess.Process | None = None
+        self._errors = bytearray()
+        self._listening: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=self._stdin,
+                stdout=self._stdout,
+                stderr=asyncio.subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+        except FileNotFoundError:
+            raise UsageError(
+                f"there is no program {self._command[0]!r} here: install it, or set `zfs-command` in sender.toml"
+            ) from None
+        except OSError as error:
+            raise UsageError(f"{self._command[0]!r} cannot be run: {error.strerror}") from None
+        self._listening = asyncio.create_task(self._listen(self._process), name="stderr")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.end()
+
+    @property
+    def complaint(self) -> str:
+        """What it wrote to stderr, as one line."""
+        lines = self._errors.decode(errors="replace").split("\n")
+        return printable("; ".join(line.strip() for line in lines if line.strip()))[:_STDERR_SHOWN]
+
+    async def output(self) -> str:
+        """Return all of its stdout."""
+        assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
+        assert self._process.stdout is not None  # noqa: S101 - for mypy: whoever calls this has asked for it
+        return (await self._process.stdout.read()).decode(errors="surrogateescape")
+
+    async def succeeded(self) -> None:
+        """Wait for its end. Raises: ZfsError unless its exit status is 0."""
+        assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
+        code = await self._process.wait()
+        if self._listening is not None:
+            await self._listening
+        if code:
+            how = f"exit {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+            what = shlex.join(self._command)
+            what = what if len(what) < _STDERR_SHOWN else f"{what[:_STDERR_SHOWN]}..."
+            raise ZfsError(f"`{what}` failed ({how}): {self.complaint or 'it did not say why'}")
+
+    async def end(self) -> None:
+        """End it, unless it has ended."""
+        process, listening = self._process, self._listening
+        if process is None:
+            return
+        try:
+            if process.returncode is None:
+                await _terminate(process)
+        finally:
+            if listening is not None:
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+
+    async def _listen(self, process: asyncio.subprocess.Process) -> None:
+        assert process.stderr is not None  # noqa: S101 - for mypy: it was asked for
+        while text := await process.stderr.read(_STDERR_KEPT):
+            self._errors += text[: _STDERR_KEPT - len(self._errors)]
+
+
+async def _terminate(process: asyncio.subprocess.Process) -> None:
+    """Ask a process to end, then make it; wait for that even if we are cancelled meanwhile."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):  # sudo's child is root's: its pipe is closed instead
+        process.terminate()
+    waiting = asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait_for(asyncio.shield(waiting), _KILL_AFTER)
+    except (TimeoutError, asyncio.CancelledError) as error:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            process.kill()
+        # Not forever: a process that the kernel holds in a hung pool cannot be killed, and must not hang us too.
+        await asyncio.wait([waiting], timeout=_KILL_AFTER)
+        if isinstance(error, asyncio.CancelledError):
+            raise
+
+
+class Send:
+    """A running `zfs send`.
+
+        async with zfs.send("-L", "tank/home@now") as send:
+            ... read send.fd to its end ...
+            await send.succeeded()
+
+    Leaving the block closes our end of the pipe first and then ends the process: the other way round `zfs send` may
+    never end (openzfs issue 12500).
+    """
+
+    def __init__(self, zfs: Zfs, arguments: Sequence[str]) -> None:
+        self._zfs = zfs
+        self._arguments = ("send", *arguments)
+        self._process: _Process | None = None
+        self.fd = -1
+
+    async def __aenter__(self) -> Self:
+        self.fd, theirs = os.pipe()
+        self._process = _Process(self._zfs, self._arguments, stdout=theirs)
+        try:
+            await self._process.__aenter__()
+        except BaseException:
+            os.close(self.fd)
+            raise
+        finally:
+            os.close(theirs)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self.fd)
+        assert self._process is not None  # noqa: S101 - for mypy: the block was entered
+        await self._process.end()
+
+    async def succeeded(self) -> None:
+        """Wait for its end. Raises: ZfsError unless its exit status is 0."""
+        assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
+        await self._process.succeeded()
+
+
+class Receive:
+    """A running `zfs receive`.
+
+        async with zfs.receive("-u", "tank/restored") as receive:
+            ... write the stream to receive.fd ...
+            await receive.succeeded()
+
+    Leaving the block without `succeeded` closes the pipe in the middle of the stream and ends the process: nothing of
+    that stream is then received.
+    """
+
+    def __init__(self, zfs: Zfs, arguments: Sequence[str]) -> None:
+        self._zfs = zfs
+        self._arguments = ("receive", *arguments)
+        self._process: _Process | None = None
+        self.fd = -1
+
+    async def __aenter__(self) -> Self:
+        theirs, self.fd = os.pipe()
+        self._process = _Process(self._zfs, self._arguments, stdin=theirs, stdout=asyncio.subprocess.DEVNULL)
+        try:
+            await self._process.__aenter__()
+        except BaseException:
+            self._close()
+            raise
+        finally:
+            os.close(theirs)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None  # noqa: S101 - for mypy: the block was entered
+        self._close()
+        await self._process.end()
+
+    async def succeeded(self) -> None:
+        """End the stream, and wait until it is received. Raises: ZfsError unless its exit status is 0."""
+        assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
+        self._close()
+        await self._process.succeeded()
+
+    def _close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def _batches(names: Sequence[str]) -> Iterable[Sequence[str]]:
+    """Split names so that each part fits into one command; as a rule that is one."""
+    start = size = 0
+    for number, name in enumerate(names):
+        size += len(name.encode()) + 9  # its NUL and its pointer
+        if size > _NAMES_MAX:
+            yield names[start:number]
+            start, size = number, len(name.encode()) + 9
+    if start < len(names):
+        yield names[start:]

@@ -1,0 +1,324 @@
+"""A `zfs` that needs no ZFS: datasets in a JSON file, streams made up. For tests of what drives `zfs`, and for bench/.
+
+What it does it does as OpenZFS 2.4 does (tests/zfs holds the same code against the real one). In use:
+
+    fake = FakeZfs.make(folder)         # folder/zfs is the program
+    fake.create("tank/home")
+    fake.change("tank/home")
+    ... run what runs `fake.program` ...
+    fake.commands                       # what was run, a line each
+
+`fail` makes commands that contain a text fail, or makes `send` die half-way.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+#: Raw bytes of the made-up content of one dataset.
+SIZE = 300_000
+
+
+@dataclass(frozen=True)
+class FakeZfs:
+    """The state's folder."""
+
+    folder: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> FakeZfs:
+        folder.mkdir(parents=True, exist_ok=True)
+        fake = cls(folder)
+        (folder / "state.json").write_text(json.dumps({"txg": 10, "datasets": {}, "fail": {}}))
+        (folder / "commands").touch()
+        root = Path(__file__).resolve().parent.parent
+        path = os.pathsep.join([str(root), *(str(root / wing) for wing in ("protocol", "sender", "receiver"))])
+        for name in ("zfs", "zpool"):
+            program = folder / name
+            program.write_text(
+                f"#!/bin/sh\nPYTHONPATH={shlex.quote(path)} exec {shlex.quote(sys.executable)}"
+                f' {shlex.quote(__file__)} {shlex.quote(str(folder))} {name} "$@"\n'
+            )
+            program.chmod(0o755)
+        return fake
+
+    @property
+    def program(self) -> str:
+        return str(self.folder / "zfs")
+
+    @property
+    def commands(self) -> list[str]:
+        """What was run, without the program's name."""
+        return (self.folder / "commands").read_text().splitlines()
+
+    def forget_commands(self) -> None:
+        (self.folder / "commands").write_text("")
+
+    def edit(self, change: Callable[[dict[str, Any]], Any]) -> Any:
+        with (self.folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            state = json.loads((self.folder / "state.json").read_text())
+            try:
+                return change(state)
+            finally:
+                (self.folder / "state.json.new").write_text(json.dumps(state))
+                (self.folder / "state.json.new").rename(self.folder / "state.json")
+
+    def create(self, name: str, *, kind: str = "filesystem", encrypted: bool = False, key_loaded: bool = True) -> None:
+        def change(state: dict[str, Any]) -> None:
+            state["txg"] += 1
+            state["datasets"][name] = {
+                "type": kind,
+                "guid": str(7_000_000_000_000_000_000 + state["txg"]),
+                "txg": state["txg"],
+                "written": 4096,
+                "encrypted": encrypted,
+                "key_loaded": key_loaded,
+                "snapshots": [],
+                "bookmarks": [],
+                "properties": {"compression": "zstd", "user:note": "kept"},
+            }
+
+        self.edit(change)
+
+    def change(self, name: str) -> None:
+        """Write something to a dataset."""
+        self.edit(lambda state: state["datasets"][name].update(written=8192))
+
+    def snapshot(self, name: str) -> None:
+        dataset, _, short = name.partition("@")
+        self.edit(lambda state: _snapshot(state, dataset, short))
+
+    def rollback(self, name: str) -> None:
+        """As `zfs rollback -r`: what is newer goes, bookmarks too."""
+        dataset, _, short = name.partition("@")
+
+        def change(state: dict[str, Any]) -> None:
+            found = state["datasets"][dataset]
+            txg = next(each["txg"] for each in found["snapshots"] if each["name"] == short)
+            for kind in ("snapshots", "bookmarks"):
+                found[kind] = [each for each in found[kind] if each["txg"] <= txg]
+            found["written"] = 0
+
+        self.edit(change)
+
+    def rename(self, old: str, new: str) -> None:
+        self.edit(lambda state: state["datasets"].update({new: state["datasets"].pop(old)}))
+
+    def destroy(self, name: str) -> None:
+        self.edit(lambda state: state["datasets"].pop(name))
+
+    def fail(self, text: str, how: str = "it is broken") -> None:
+        """Make each command that contains `text` fail, saying `how`; how="cut": a send ends half-way."""
+        self.edit(lambda state: state["fail"].update({text: how}))
+
+    def mend(self) -> None:
+        self.edit(lambda state: state["fail"].clear())
+
+    def names(self, kind: str, dataset: str) -> list[str]:
+        """Names of the snapshots or bookmarks of a dataset."""
+        return [each["name"] for each in self.edit(lambda state: state["datasets"][dataset][kind])]
+
+    def holds(self, dataset: str) -> list[str]:
+        return [
+            tag for each in self.edit(lambda state: state["datasets"][dataset]["snapshots"]) for tag in each["holds"]
+        ]
+
+
+def _snapshot(state: dict[str, Any], dataset: str, name: str) -> None:
+    found = state["datasets"].get(dataset)
+    if found is None:
+        _die(f"cannot open '{dataset}': dataset does not exist")
+    if any(each["name"] == name for each in found["snapshots"]):
+        _die(f"cannot create snapshot '{dataset}@{name}': dataset already exists")
+    state["txg"] += 1
+    guid = str(9_000_000_000_000_000_000 + state["txg"])
+    made = {
+        "written": found["written"],
+        "name": name,
+        "guid": guid,
+        "txg": state["txg"],
+        "creation": 1_790_000_000 + state["txg"],
+        "holds": [],
+    }
+    found["snapshots"].append(made)
+    found["written"] = 0
+
+
+# --- the program ------------------------------------------------------------------------------------------------------
+
+
+def _die(text: str) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(1)
+
+
+def _find(state: dict[str, Any], name: str) -> dict[str, Any]:
+    dataset, mark, short = name.partition("@" if "@" in name else "#")
+    found = state["datasets"].get(dataset)
+    points = found["snapshots" if mark == "@" else "bookmarks"] if found else []
+    for each in points:
+        if each["name"] == short:
+            return dict(each)
+    _die(f"cannot open '{name}': dataset does not exist")
+
+
+def _row(name: str, kind: str, about: dict[str, Any], dataset: dict[str, Any]) -> str:
+    encryption = "aes-256-gcm" if dataset["encrypted"] else "off"
+    key = ("available" if dataset["key_loaded"] else "unavailable") if dataset["encrypted"] else "-"
+    real = kind in {"filesystem", "volume"}
+    return "\t".join(
+        [
+            *(name, kind, about["guid"], str(about["txg"]), str(about.get("creation", 1_790_000_000))),
+            *(str(dataset["written"] if real else about.get("written", "-")), "1000000" if kind != "bookmark" else "-"),
+            *(str(len(about["holds"])) if kind == "snapshot" else "-", encryption, key),
+        ]
+    )
+
+
+def _list(state: dict[str, Any], arguments: list[str]) -> None:
+    names = [each for each in arguments if "/" in each or each in state["datasets"] or "@" in each]
+    if "snapshot" in arguments:
+        for name in names:
+            print(_row(name, "snapshot", _find(state, name), state["datasets"][name.partition("@")[0]]))
+        return
+    missing = [each for each in names if each not in state["datasets"]]
+    deep = "-r" in arguments
+    for name, dataset in sorted(state["datasets"].items()):
+        if names and not any(name == each or (deep and name.startswith(f"{each}/")) for each in names):
+            continue
+        print(_row(name, dataset["type"], dataset, dataset))
+        for kind, points, mark in (("snapshot", "snapshots", "@"), ("bookmark", "bookmarks", "#")):
+            for each in dataset[points]:
+                print(_row(f"{name}{mark}{each['name']}", kind, each, dataset))
+    if missing:
+        _die("\n".join(f"cannot open '{each}': dataset does not exist" for each in missing))
+
+
+def _send(state: dict[str, Any], arguments: list[str]) -> None:
+    name = arguments[-1]
+    dataset = state["datasets"].get(name.partition("@")[0])
+    snapshot = _find(state, name)
+    base = _find(state, arguments[arguments.index("-i") + 1]) if "-i" in arguments else None
+    if "-nP" in arguments:
+        print(f"full\t{name}\t{SIZE}\nsize\t{SIZE}")
+        return
+    from tests import streams
+
+    raw_send = "-w" in arguments and dataset is not None and dataset["encrypted"]
+    features = [22, 24] if raw_send else []
+    seed = int(snapshot["guid"]) % 251
+    body = [streams.write(number, 0, bytes([seed]) * 100_000) for number in range(SIZE // 100_000)]
+    stream = streams.substream(
+        *body,
+        name=name,
+        guid=int(snapshot["guid"]),
+        base_guid=int(base["guid"]) if base else 0,
+        features=features,
+    )
+    if "-p" in arguments or "-R" in arguments:
+        header: dict[str, streams.NvValue] = {"fss": {"one": {"name": name.partition("@")[0], "snaps": {}}}}
+        stream = streams.package(stream, name=name, nvlist=header)
+    how = next((how for text, how in state["fail"].items() if text in shlex.join(arguments)), None)
+    cut = len(stream) // 2 if how == "cut" else len(stream)
+    sys.stdout.buffer.write(stream[:cut])
+    sys.stdout.buffer.flush()
+    if how == "cut":
+        _die("warning: cannot send: I/O error")
+
+
+def _holding(state: dict[str, Any], name: str) -> dict[str, Any]:
+    dataset, _, short = name.partition("@")
+    for each in state["datasets"].get(dataset, {"snapshots": []})["snapshots"]:
+        if each["name"] == short:
+            found: dict[str, Any] = each
+            return found
+    _die(f"cannot open '{name}': dataset does not exist")
+
+
+def _destroy(state: dict[str, Any], name: str) -> None:
+    if "#" in name:
+        dataset, _, short = name.partition("#")
+        marks = state["datasets"][dataset]["bookmarks"]
+        marks[:] = [each for each in marks if each["name"] != short]
+        return
+    dataset, _, shorts = name.partition("@")
+    for short in shorts.split(","):
+        if _holding(state, f"{dataset}@{short}")["holds"]:
+            _die(f"cannot destroy snapshot {dataset}@{short}: it's being held. Run 'zfs holds -r' to see holders.")
+    snapshots = state["datasets"][dataset]["snapshots"]
+    snapshots[:] = [each for each in snapshots if each["name"] not in shorts.split(",")]
+
+
+def _run(state: dict[str, Any], arguments: list[str]) -> None:
+    what, rest = arguments[0], arguments[1:]
+    for text, how in state["fail"].items():
+        if text in shlex.join(arguments) and how != "cut":
+            _die(how)
+    match what:
+        case "version":
+            print("zfs-2.4.4-fake\nzfs-kmod-2.4.4-fake")
+        case "list":
+            _list(state, rest)
+        case "send":
+            _send(state, rest)
+        case "get":
+            if any(each.startswith("written") for each in rest):
+                print(4096)
+            else:
+                for name, value in state["datasets"][rest[-1]]["properties"].items():
+                    print(f"{name}\t{value}")
+        case "snapshot":
+            names = [each for each in rest if each != "-r"]
+            if "-r" in rest:
+                dataset, _, short = names[0].partition("@")
+                below = [each for each in state["datasets"] if each == dataset or each.startswith(f"{dataset}/")]
+                names = [f"{each}@{short}" for each in below]
+            for name in names:
+                _snapshot(state, *name.split("@"))
+        case "hold":
+            for name in rest[1:]:
+                held = _holding(state, name)["holds"]
+                if rest[0] in held:
+                    _die(f"cannot hold snapshot '{name}': tag already exists on this dataset")
+                held.append(rest[0])
+        case "holds":
+            for name in rest[1:]:
+                for tag in _holding(state, name)["holds"]:
+                    print(f"{name}\t{tag}\tTue Nov 24 02:00 2026")
+        case "release":
+            for name in rest[1:]:
+                _holding(state, name)["holds"].remove(rest[0])
+        case "bookmark":
+            snapshot = _find(state, rest[0])
+            dataset, _, short = rest[1].partition("#")
+            state["datasets"][dataset]["bookmarks"].append({**snapshot, "name": short})
+        case "destroy":
+            _destroy(state, rest[0])
+        case _:
+            _die(f"unrecognized command '{what}'")
+
+
+def main(folder: Path, program: str, arguments: list[str]) -> None:
+    fake = FakeZfs(folder)
+    with (folder / "commands").open("a") as commands:
+        prefix = "" if program == "zfs" else f"{program} "
+        commands.write(prefix + shlex.join(arguments) + "\n")
+    if program == "zpool":
+        return
+    if arguments[0] == "send":  # without the lock: it may wait for its reader
+        _run(json.loads((folder / "state.json").read_text()), arguments)
+    else:
+        fake.edit(lambda state: _run(state, arguments))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

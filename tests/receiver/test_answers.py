@@ -1,0 +1,246 @@
+"""What a sender is told of its own streams: by planted stores, and over the wire."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tests import streams
+from tests.receiver.helpers import SENDER, plant, push_of
+from tests.receiver.peer import Peer, control
+from tests.receiver.running import Receiver, serving
+
+from fullsend_protocol import limits, messages
+from fullsend_protocol.messages import Base, DatasetStatus
+from fullsend_receiver.answers import find_bases, find_status, fitting
+from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+FULL: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"full" * 1024))
+
+
+# --- bases ------------------------------------------------------------------------------------------------------
+
+
+def bases(store: Store) -> dict[str, Base]:
+    """By GUID and flags, which are the snapshot's name here."""
+    return {f"{base.guid}{base.flags}": base for base in find_bases(read_catalogue(store, SENDER))}
+
+
+def test_base_comes_with_its_chain(store: Store) -> None:
+    plant(store, "s1", 1, raw_bytes=1000, created="2026-01-01T00:00:00Z")
+    plant(store, "s2", 2, 1, raw_bytes=20, created="2026-01-02T00:00:00Z", flags="L")
+    plant(store, "s3", 3, 2, raw_bytes=3, created="2026-01-03T00:00:00Z", flags="L", dataset="tank/renamed")
+    found = bases(store)
+    assert found["1"] == Base(
+        dataset="tank/data",
+        guid="1",
+        flags="",
+        streams=1,
+        since="2026-01-01T00:00:00Z",
+        full_bytes=1000,
+        increment_bytes=0,
+    )
+    assert found["3L"] == Base(
+        dataset="tank/renamed",
+        guid="3",
+        flags="L",
+        streams=3,
+        since="2026-01-01T00:00:00Z",
+        full_bytes=1000,
+        increment_bytes=23,
+    )
+    assert len(found) == 3
+
+
+def test_base_is_told_with_its_shortest_chain(store: Store) -> None:
+    plant(store, "s1", 1)
+    plant(store, "s2", 2, 1)
+    plant(store, "s3", 3, 2, raw_bytes=7)
+    plant(store, "s3", 3, 1, flags="c", raw_bytes=9)
+    plant(store, "s4", 4, 3, raw_bytes=1)
+    assert (bases(store)["4"].streams, bases(store)["4"].increment_bytes) == (3, 10)
+
+
+def test_only_what_can_be_restored_is_a_base_and_no_package(store: Store) -> None:
+    plant(store, "s1", 1, kind="package", raw_bytes=5000)
+    plant(store, "s2", 2, 1)
+    plant(store, "s4", 4, 3)
+    damaged = plant(store, "s5", 5)
+    plant(store, "s6", 6, 5)
+    (store.root / damaged).write_bytes(b"")
+    plant(store, "theirs", 7, sender="beta")
+    found = bases(store)
+    assert set(found) == {"2"}
+    assert (found["2"].streams, found["2"].full_bytes) == (2, 5000)
+
+
+# --- status -----------------------------------------------------------------------------------------------------
+
+
+def status(store: Store, seen: dict[tuple[str, str], str] | None = None) -> list[DatasetStatus]:
+    return list(find_status(read_catalogue(store, SENDER), seen or {}))
+
+
+def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:
+    plant(store, "s1", 1, created="2026-01-01T00:00:00Z", received="2026-02-01T00:00:00Z", stored_bytes=7)
+    plant(store, "s2", 2, 1, created="2026-01-02T00:00:00Z", received="2026-02-02T00:00:00Z", stored_bytes=7)
+    plant(store, "s9", 9, 8, created="2026-01-09T00:00:00Z", received="2026-02-09T00:00:00Z", stored_bytes=7)
+    for path in (store.root / SENDER).rglob("*.zst"):
+        path.write_bytes(b"7 bytes")
+    assert status(store) == [
+        DatasetStatus(
+            dataset="tank/data",
+            snapshot="s2",
+            guid="2",
+            created="2026-01-02T00:00:00Z",
+            received="2026-02-02T00:00:00Z",
+            unchanged=None,
+            streams=3,
+            stored_bytes=21,
+            broken=1,
+        )
+    ]
+
+
+def test_of_two_snapshots_of_one_second_the_one_that_builds_on_the_other_is_newer(store: Store) -> None:
+    for snapshot, guid, base in (("z", 9, None), ("m", 5, 9), ("a", 1, 5)):
+        plant(store, snapshot, guid, base, created="2026-01-01T00:00:00Z")
+    assert [one.snapshot for one in status(store)] == ["a"]
+
+
+def test_unchanged_counts_only_for_the_newest_restorable_stream(store: Store) -> None:
+    plant(store, "s1", 1)
+    plant(store, "s2", 2, 1)
+    when = "2026-03-01T00:00:00Z"
+    assert status(store, {("tank/data", "2"): when})[0].unchanged == when
+    assert status(store, {("tank/data", "1"): when})[0].unchanged is None
+    assert status(store, {("tank/other", "2"): when})[0].unchanged is None
+
+
+def test_dataset_of_packages_alone_is_backed_up(store: Store) -> None:
+    plant(store, "s1", 1, kind="package")
+    (one,) = status(store)
+    assert (one.snapshot, one.broken) == ("s1", 0)
+
+
+def test_dataset_without_a_restorable_stream_has_no_backup(store: Store) -> None:
+    plant(store, "s2", 2, 1, dataset="tank/b")
+    plant(store, "s1", 7, dataset="tank/a")
+    plant(store, "theirs", 8, sender="beta", dataset="tank/c")
+    first, second = status(store, {("tank/b", "2"): "2026-03-01T00:00:00Z"})
+    assert (first.dataset, second.dataset) == ("tank/a", "tank/b")
+    assert (second.snapshot, second.guid, second.created, second.received, second.unchanged) == (None,) * 5
+    assert (second.streams, second.broken) == (1, 1)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------
+
+
+def test_page_that_would_be_too_long_comes_in_parts() -> None:
+    """Names as no `zfs` makes them, six bytes of JSON for each of their characters."""
+    one = messages.UnchangedDataset(dataset="\x01" * 255, snapshot="\x02" * 255, guid="1")
+
+    def page(part: Sequence[messages.UnchangedDataset]) -> messages.Message:
+        return messages.Unchanged(datasets=[*part])
+
+    items = [one.model_copy(update={"guid": str(number)}) for number in range(limits.DATASETS_PAGE)]
+    pages = list(fitting(items, page))
+    assert len(pages) == 4
+    assert all(len(messages.encode(each)) <= limits.CONTROL_MAX for each in pages)
+    assert [each for part in pages if isinstance(part, messages.Unchanged) for each in part.datasets] == items
+    assert list(fitting(items[:600:2], page)) == [page(items[:600:2])]
+
+
+# --- over the wire ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def serving_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    with serving(tmp_path_factory.mktemp("answers"), SENDER, "beta") as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def receiver(serving_all: Receiver) -> Receiver:
+    """The daemon, with nothing stored."""
+    for name in (SENDER, "beta"):
+        shutil.rmtree(serving_all.store / name, ignore_errors=True)
+        (serving_all.store / f".state/unchanged.{name}.json").unlink(missing_ok=True)
+    return serving_all
+
+
+def asked(peer: Peer, what: str, answer: str, key: str) -> list[dict[str, Any]]:
+    peer.say(what)
+    found = []
+    while (said := peer.hear(answer, "done"))["type"] == answer:
+        found += said[key]
+    return found
+
+
+def test_empty_store_answers_with_done_alone(receiver: Receiver) -> None:
+    with receiver.peer() as peer:
+        assert asked(peer, "bases?", "bases", "bases") == []
+        assert asked(peer, "status?", "status", "datasets") == []
+        peer.say("unchanged", datasets=[])
+        assert peer.hear("noted") == {"type": "noted"}
+
+
+def test_what_is_pushed_is_a_base_and_in_status_and_may_be_unchanged(receiver: Receiver) -> None:
+    with receiver.peer() as peer, receiver.peer("beta") as other:
+        receipt = peer.give(FULL, {"type": "push", **push_of(FULL).model_dump()})
+        (base,) = asked(peer, "bases?", "bases", "bases")
+        assert base == {
+            "dataset": "tank/data",
+            "guid": str(streams.GUID),
+            "flags": "",
+            "streams": 1,
+            "since": base["since"],
+            "full_bytes": len(FULL),
+            "increment_bytes": 0,
+        }
+        (before,) = asked(peer, "status?", "status", "datasets")
+        assert before["unchanged"] is None
+        assert (before["received"], before["created"]) == (receipt["received"], base["since"])
+        assert before["stored_bytes"] == receipt["stored_bytes"]
+        said = {"dataset": "tank/data", "snapshot": "now", "guid": str(streams.GUID)}
+        for speaker in (other, peer):
+            speaker.say("unchanged", datasets=[said, {**said, "dataset": "tank/nope"}])
+            speaker.hear("noted")
+            (after,) = asked(peer, "status?", "status", "datasets")
+            assert (after["unchanged"] is None) == (speaker is other)
+        assert after == {**before, "unchanged": after["unchanged"]}
+        assert after["unchanged"] >= receipt["received"]
+        assert asked(other, "bases?", "bases", "bases") == []
+        assert asked(other, "status?", "status", "datasets") == []
+
+
+def test_long_answers_come_in_pages(receiver: Receiver) -> None:
+    store = Store(receiver.store)
+    count = limits.BASES_PAGE + 1
+    for guid in range(1, count + 1):
+        plant(store, "s", guid, dataset=f"tank/d{guid}")
+    with receiver.peer() as peer:
+        peer.say("bases?")
+        pages = [len(peer.hear("bases")["bases"]) for _ in range(2)]
+        peer.hear("done")
+        assert pages == [limits.BASES_PAGE, 1]
+        assert len({base["guid"] for base in asked(peer, "bases?", "bases", "bases")}) == count
+        names = [one["dataset"] for one in asked(peer, "status?", "status", "datasets")]
+        assert names == sorted(names)
+        assert len(names) == count
+
+
+def test_requests_follow_on_one_another_over_one_connection(receiver: Receiver) -> None:
+    with receiver.peer() as peer:
+        for _ in range(3):
+            peer.write(control({"type": "bases?"}))
+            peer.hear("done")
+            peer.write(control({"type": "status?"}))
+            peer.hear("done")
+        peer.say("check")
+        peer.hear("health")

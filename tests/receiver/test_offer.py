@@ -1,0 +1,227 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+from tests import streams
+from tests.receiver.faulty import FaultyDisk
+from tests.receiver.helpers import SENDER, plant, push_of, store_stream
+from tests.receiver.peer import chunks, control, finish
+from tests.receiver.running import Receiver, serving, wait_until
+
+from fullsend_protocol.messages import Push
+from fullsend_receiver.catalogue import Damaged, NoBase
+from fullsend_receiver.durable import locked
+from fullsend_receiver.offer import NoRoom, already_stored, judge
+from fullsend_receiver.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+GUID = streams.GUID
+FULL = streams.substream(streams.object_(1), streams.write(1, 0, b"full" * 1024))
+INCREMENT = streams.substream(
+    streams.object_(1), streams.write(1, 0, b"more" * 1024), name="tank/data@later", guid=GUID + 1, base_guid=GUID
+)
+
+
+def increment(flags: str | None = "", **changes: object) -> Push:
+    offered = push_of(INCREMENT).model_copy(update={"keep_orphan": False, "flags": flags, **changes})
+    return Push.model_validate(offered.model_dump())
+
+
+# --- the judgement ----------------------------------------------------------------------------------------------
+
+
+def test_stream_that_is_not_stored_is_taken(store: Store) -> None:
+    assert judge(store, SENDER, push_of(FULL), 0) is None
+    assert already_stored(store, SENDER, push_of(FULL)) is None
+
+
+def test_stream_that_is_stored_has_its_receipt(store: Store) -> None:
+    file = store_stream(store, SENDER, FULL)
+    receipt = judge(store, SENDER, push_of(FULL), 1 << 62)  # to be told so needs no room
+    assert receipt is not None
+    assert receipt.file == str(file)
+    assert already_stored(store, SENDER, push_of(FULL)) == receipt
+    assert judge(store, "beta", push_of(FULL), 0) is None
+    for other in ({"guid": "5"}, {"flags": "L"}, {"snapshot": "then"}, {"dataset": "tank"}, {"base_guid": "7"}):
+        assert judge(store, SENDER, push_of(FULL).model_copy(update=other), 0) is None
+    (store.root / file).unlink()
+    with pytest.raises(Damaged, match="is stored, and damaged"):
+        judge(store, SENDER, push_of(FULL), 0)
+
+
+def test_package_is_taken_whatever_is_stored(store: Store) -> None:
+    store_stream(store, SENDER, FULL)
+    unknown = {"guid": None, "base_guid": None, "flags": None, "keep_orphan": False}
+    package = push_of(FULL).model_copy(update=unknown)
+    assert judge(store, SENDER, package, 0) is None
+    assert already_stored(store, SENDER, package) is None
+
+
+def test_orphan_is_taken_only_where_that_is_wanted(store: Store) -> None:
+    with pytest.raises(NoBase) as caught:
+        judge(store, SENDER, increment(), 0)
+    assert str(caught.value) == f"tank/data@later: its base guid:{GUID} is not stored: send a full"
+    assert judge(store, SENDER, increment(keep_orphan=True), 0) is None
+    plant(store, "now", GUID, sender="beta")
+    with pytest.raises(NoBase):
+        judge(store, SENDER, increment(), 0)
+    plant(store, "now", GUID)
+    assert judge(store, SENDER, increment(), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("base", "stream_class", "flags", "good"),
+    [
+        ("", "plain", "Lecp", True),
+        ("L", "plain", "L", True),
+        ("L", "plain", "", False),
+        ("w", "raw", "w", True),
+        ("w", "raw", "", False),
+        ("", "plain", "w", False),
+        ("r01234567", "redacted", "r89abcdef", True),
+        ("wr01234567", "redacted", "wr89abcdef", True),
+        ("wr01234567", "redacted", "w", False),
+        ("L", "plain", None, True),
+        ("w", "raw", None, True),
+    ],
+)
+def test_base_must_be_one_that_the_offered_flags_can_follow(
+    store: Store, base: str, stream_class: str, flags: str | None, good: bool
+) -> None:
+    plant(store, "now", GUID, flags=base, stream_class=stream_class)
+    with contextlib.nullcontext() if good else pytest.raises(NoBase, match="which it cannot follow"):
+        assert judge(store, SENDER, increment(flags), 0) is None
+
+
+@pytest.mark.parametrize("harm", ["data", "base"])
+def test_base_must_be_restorable(store: Store, harm: str) -> None:
+    first = plant(store, "first", 7)
+    file = plant(store, "now", GUID, 7)
+    assert judge(store, SENDER, increment(), 0) is None
+    (store.root / (file if harm == "data" else first)).unlink()
+    with pytest.raises(
+        NoBase, match=rf"guid:{GUID} is stored, but not restorable: .* is damaged \(the file is missing"
+    ):
+        judge(store, SENDER, increment(), 0)
+
+
+def test_stream_that_would_fill_the_store_is_refused(store: Store) -> None:
+    with pytest.raises(NoRoom, match=r"the store has .* free, 4194304\.0 TiB are to stay free$"):
+        judge(store, SENDER, push_of(FULL), 1 << 62)
+    with pytest.raises(NoRoom, match=r"and the stream is about 1048576\.0 TiB"):
+        judge(store, SENDER, push_of(FULL).model_copy(update={"size_estimate": 1 << 60}), 0)
+
+
+# --- over the wire ----------------------------------------------------------------------------------------------
+
+
+def said(push: Push) -> dict[str, Any]:
+    return {"type": "push", **push.model_dump()}
+
+
+def partials(receiver: Receiver) -> list[str]:
+    return sorted(path.name for path in (receiver.store / ".partial").iterdir())
+
+
+def test_increment_without_base_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path / "receiver", SENDER) as receiver:
+        with receiver.peer() as peer:
+            peer.write(control(said(increment())))
+            assert peer.refusal() == f"base: tank/data@later: its base guid:{GUID} is not stored: send a full"
+        assert partials(receiver) == []
+        with receiver.peer() as peer:
+            peer.give(FULL, said(push_of(FULL)))
+            receipt = peer.give(INCREMENT, said(increment()))
+            assert receipt["restorable"]
+            assert receipt["base"] == "tank/data@now"
+            peer.write(control(said(increment())))
+            assert peer.hear("stored")["receipt"] == receipt
+        assert partials(receiver) == []
+
+
+def test_base_that_is_lost_meanwhile_is_noticed_at_the_end(tmp_path: Path) -> None:
+    with serving(tmp_path / "receiver", SENDER) as receiver, receiver.peer() as peer:
+        peer.give(FULL, said(push_of(FULL)))
+        (base,) = receiver.store.glob("alpha/tank/data/@now*.zst")
+        peer.push(said(increment()))
+        for chunk in chunks([INCREMENT]):
+            peer.write(chunk.encode())
+        base.unlink()
+        peer.write(control(finish(INCREMENT)))
+        assert peer.refusal() == (
+            f"base: tank/data@later: its base guid:{GUID} is stored, but not restorable:"
+            f" {base.relative_to(receiver.store)} is damaged (the file is missing, or not as long as it was): send a"
+            " full"
+        )
+        assert partials(receiver) == []
+        assert not list(receiver.store.glob("alpha/tank/data/@later*"))
+
+
+@contextlib.contextmanager
+def on_faulty_disk(folder: Path) -> Iterator[tuple[Receiver, FaultyDisk]]:
+    receiver = Receiver(folder / "receiver")
+    receiver.init()
+    disk = FaultyDisk(folder / "faults")
+    receiver.start(program=disk.program, env=disk.env)
+    try:
+        receiver.enrol(SENDER)
+        yield receiver, disk
+        assert receiver.stop() == 0
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
+
+
+def test_base_is_looked_for_when_the_journal_stands_that_leases_it(tmp_path: Path) -> None:
+    """Who deletes reads the journals first: what it did before is seen here, what it does later sees the journal."""
+    with on_faulty_disk(tmp_path) as (receiver, disk):
+        with receiver.peer() as peer:
+            file = peer.give(FULL, said(push_of(FULL)))["file"]
+            peer.push(said(increment()))
+            (journal,) = (receiver.store / ".partial").glob("*.journal")
+            crc, _, body = journal.read_bytes().rstrip(b"\n").partition(b" ")
+            assert int(crc, 16) == zlib.crc32(body)
+            lease = json.loads(body)["open"]
+            assert (lease["sender"], lease["push"]["base_guid"]) == (SENDER, str(GUID))
+            peer.say("stop", reason="enough")
+            peer.hear("stopped")
+        begun = disk.begun("fdatasync", ".journal")
+        with receiver.peer() as peer:
+            with disk.blocked("fdatasync"):
+                peer.write(control(said(increment())))
+                wait_until(lambda: disk.begun("fdatasync", ".journal") > begun, "the journal is being written")
+                for path in (receiver.store / file).parent.glob("@now*"):
+                    path.unlink()
+            assert peer.refusal().startswith("base: ")
+        assert partials(receiver) == []
+
+
+def test_prune_that_has_not_seen_the_journal_is_waited_for(tmp_path: Path) -> None:
+    with serving(tmp_path / "receiver", SENDER) as receiver, receiver.peer() as peer:
+        file = peer.give(FULL, said(push_of(FULL)))["file"]
+        with locked(Store(receiver.store).lock):  # as a prune holds it that has read all journals
+            peer.write(control(said(increment())))
+            wait_until(lambda: bool(list((receiver.store / ".partial").glob("*.journal"))), "the journal stands")
+            for path in (receiver.store / file).parent.glob("@now*"):
+                path.unlink()
+        assert peer.refusal().startswith("base: ")
+
+
+def test_what_is_stored_is_said_to_be_where_not_even_a_journal_fits(tmp_path: Path) -> None:
+    with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as peer:
+        receipt = peer.give(FULL, said(push_of(FULL)))
+        with disk.failing("fdatasync", ".journal", 28):
+            peer.write(control(said(push_of(FULL))))
+            assert peer.hear("stored")["receipt"] == receipt
+            peer.write(control(said(push_of(INCREMENT))))
+            assert peer.refusal().startswith("space: the store is full")

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from fullsend_sender import ours
+
+FINGERPRINT = "0a1b2c3d" + "5e" * 28
+NAS = ours.receiver_id(FINGERPRINT)
+
+
+def test_snapshots() -> None:
+    name = ours.snapshot_name(NAS, 1_790_000_000.9)
+    assert name == "fullsend-0a1b2c3d-20260921T141320Z"
+    assert ours.snapshot_receiver(name) == NAS
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("monday", "fullsend", "fullsend-0a1b2c3d", "fullsend-0a1b2c3d-20260921T141320Z-mine"),
+        *("Xfullsend-0a1b2c3d-20260921T141320Z", "fullsend-0A1B2C3D-20260921T141320Z", ""),
+        *("fullsend-0a1b2c3d-20260921T141320", "fullsend-0a1b2c3d-2026-09-21", "fullsend-0a1b2c3d-20260921T141320Z\n"),
+    ],
+)
+def test_whose_names_are_not_ours(name: str) -> None:
+    assert ours.snapshot_receiver(name) is None
+    assert ours.bookmark_receiver(name, "1") is None
+
+
+def test_bookmarks() -> None:
+    name = ours.bookmark_name(NAS, str((1 << 64) - 1))
+    assert name == "fullsend-0a1b2c3d-ffffffffffffffff"
+    assert ours.bookmark_receiver(name, str((1 << 64) - 1)) == NAS
+    assert ours.bookmark_receiver(name, "7") is None  # of our form, and yet of another snapshot: not made by us
+    assert ours.bookmark_name(NAS, "7").endswith("-0000000000000007")
+
+
+def test_holds() -> None:
+    tags = {ours.hold_tag(NAS) for _ in range(100)}
+    assert len(tags) == 100
+    assert all(re.fullmatch(r"fullsend:0a1b2c3d:[0-9a-f]{16}", tag) for tag in tags)
+    assert all(tag.startswith(ours.hold_prefix(NAS)) for tag in tags)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fullsend_protocol.messages import Base
+from fullsend_sender.plan import CannotSend, FullAfter, How, Send, Stored, Unchanged, decide, decide_package
+from fullsend_sender.source import Dataset, Snapshot
+
+NOW = 1_790_000_000.0
+PLAIN = How()
+
+
+def point(name: str, guid: int, txg: int) -> Snapshot:
+    return Snapshot(name, str(guid), txg, 1_789_000_000 + txg, 0, 4096)
+
+
+MONDAY, TUESDAY, WEDNESDAY = point("mon", 101, 1), point("tue", 102, 2), point("wed", 103, 3)
+TUESDAY_MARK = TUESDAY._replace(name="tue-mark")
+
+
+def dataset(**changed: Any) -> Dataset:
+    found = Dataset("tank/a", "filesystem", "7", 4096, 9999, False, False, [MONDAY, TUESDAY, WEDNESDAY], [TUESDAY_MARK])
+    return replace(found, **changed)
+
+
+def base(guid: int, flags: str = "Lep", **changed: Any) -> Base:
+    said = {
+        "dataset": "tank/a",
+        "streams": 1,
+        "since": "2026-09-01T00:00:00Z",
+        "full_bytes": 1000,
+        "increment_bytes": 0,
+    }
+    return Base.model_validate({**said, "guid": str(guid), "flags": flags, **changed})
+
+
+def sent(decided: object) -> Send:
+    assert isinstance(decided, Send)
+    return decided
+
+
+def test_the_first_push_is_a_full_without_a_word() -> None:
+    send = sent(decide(dataset(), PLAIN, Stored([]), NOW))
+    assert (send.snapshot, send.base, send.reason) == (None, None, "")
+    assert send.arguments("new") == ("-L", "-e", "-p", "tank/a@new")
+
+
+def test_the_newest_stored_one_is_the_base() -> None:
+    send = sent(decide(dataset(), PLAIN, Stored([base(101), base(102)]), NOW))
+    assert send.arguments("new") == ("-L", "-e", "-p", "-i", "tank/a@tue", "tank/a@new")
+    bookmark_only = dataset(snapshots=[MONDAY, WEDNESDAY])
+    send = sent(decide(bookmark_only, PLAIN, Stored([base(101), base(102)]), NOW))
+    assert send.arguments("new")[-2:] == ("tank/a#tue-mark", "tank/a@new")
+
+
+def test_a_base_is_known_by_its_guid_alone() -> None:
+    send = sent(decide(dataset(name="tank/renamed"), PLAIN, Stored([base(102)]), NOW))
+    assert send.base == TUESDAY
+    again = dataset(snapshots=[point("tue", 902, 2)], bookmarks=[])
+    send = sent(decide(again, PLAIN, Stored([base(102)]), NOW))
+    assert send.base is None
+    assert "destroyed and made again" in send.reason
+    assert not send.routine
+
+
+def test_nothing_new() -> None:
+    same = decide(dataset(written=0), PLAIN, Stored([base(103)]), NOW)
+    assert isinstance(same, Unchanged)
+    assert same.snapshot == WEDNESDAY
+    assert isinstance(decide(dataset(written=0), PLAIN, Stored([base(102)]), NOW), Send)  # not stored yet
+    empty = dataset(written=0, snapshots=[MONDAY, TUESDAY, WEDNESDAY._replace(written=0)])
+    same = decide(empty, PLAIN, Stored([base(102)]), NOW)  # the newest is another receiver's, and brings nothing
+    assert isinstance(same, Unchanged)
+    assert same.snapshot == TUESDAY
+    assert isinstance(decide(dataset(), PLAIN, Stored([base(103)]), NOW), Send)
+    assert isinstance(decide(dataset(written=0), PLAIN, Stored([base(103)]), NOW, full=True), Send)
+
+
+def test_a_snapshot_that_is_named() -> None:
+    stored = Stored([base(101), base(103)])
+    send = sent(decide(dataset(written=0), PLAIN, stored, NOW, snapshot="tue"))
+    assert send.snapshot == TUESDAY
+    assert send.base == MONDAY  # never one that is younger
+    assert isinstance(decide(dataset(), PLAIN, stored, NOW, snapshot="mon"), Unchanged)
+    with pytest.raises(CannotSend, match="tank/a@thu: there is no such snapshot"):
+        decide(dataset(), PLAIN, stored, NOW, snapshot="thu")
+
+
+@pytest.mark.parametrize(
+    ("about", "how", "options"),
+    [
+        ({}, PLAIN, "-L -e -p"),
+        ({}, How(compressed=True), "-L -e -c -p"),
+        ({}, How(raw=True), "-L -e -p -w"),
+        ({}, How(decrypt=True), "-L -e -p"),
+        ({"encrypted": True}, PLAIN, "-L -e -p -w"),
+        ({"encrypted": True, "key_loaded": True}, How(decrypt=True, compressed=True), "-L -e -c"),
+    ],
+)
+def test_options(about: dict[str, Any], how: How, options: str) -> None:
+    assert sent(decide(dataset(**about), how, Stored([]), NOW)).options == tuple(options.split())
+
+
+def test_decrypted_without_key() -> None:
+    with pytest.raises(CannotSend, match="its key is not loaded"):
+        decide(dataset(encrypted=True), How(decrypt=True), Stored([]), NOW)
+
+
+def test_a_chain_is_of_one_class() -> None:
+    stored = Stored([base(102, "Lewp"), base(101, "ep")])
+    assert sent(decide(dataset(encrypted=True), PLAIN, stored, NOW)).base == TUESDAY
+    assert sent(decide(dataset(), PLAIN, stored, NOW)).base == MONDAY
+    send = sent(decide(dataset(), PLAIN, Stored([base(102, "Lewp")]), NOW))
+    assert send.reason == "what is stored of it is raw, and it is sent plain now"
+    redacted = Stored([base(102, "Lepr01234567")])
+    assert "redacted" in sent(decide(dataset(), PLAIN, redacted, NOW)).reason
+
+
+@pytest.mark.parametrize(
+    ("limit", "about", "why"),
+    [
+        (FullAfter(streams=30), {"streams": 30}, "its chain has 30 streams"),
+        (FullAfter(age=86400.0), {"since": "2026-09-20T14:13:20Z"}, "1d 00:00:00 old"),
+        (FullAfter(increments=1.5), {"increment_bytes": 1500}, "1.5 times its full"),
+        (FullAfter(streams=30), {"streams": 29}, ""),
+        (FullAfter(age=86400.0), {"since": "2026-09-20T14:13:21Z"}, ""),
+        (FullAfter(increments=1.5), {"increment_bytes": 1499}, ""),
+    ],
+)
+def test_when_a_chain_has_grown_too_long(limit: FullAfter, about: dict[str, Any], why: str) -> None:
+    send = sent(decide(dataset(), How(full_after=limit), Stored([base(102, **about)]), NOW))
+    assert (send.base is None) is bool(why)
+    assert send.routine is bool(why)
+    assert why in send.reason
+
+
+def test_of_two_chains_the_shorter() -> None:
+    stored = Stored([base(102, streams=9), base(102, streams=2)])
+    found = stored.get("102", "plain")
+    assert found is not None
+    assert found.streams == 2
+
+
+def test_packages() -> None:
+    tree = [dataset(), dataset(name="tank/a/b")]
+    assert decide_package(tree, PLAIN).arguments("x") == ("-R", "-L", "-e", "tank/a@x")
+    assert decide_package(tree, PLAIN, snapshot="mon").snapshot == MONDAY
+    vault = dataset(name="tank/a/vault", encrypted=True)
+    assert decide_package([*tree, vault], How(compressed=True)).options == ("-R", "-L", "-e", "-c", "-w")
+    with pytest.raises(CannotSend, match="tank/a/vault: is encrypted, and a package"):
+        decide_package([*tree, vault], How(decrypt=True))
+
+
+def test_a_full_instead() -> None:
+    send = sent(decide(dataset(), PLAIN, Stored([base(102)]), NOW)).full("the base is gone")
+    assert (send.base, send.arguments("x")) == (None, ("-L", "-e", "-p", "tank/a@x"))
+    assert send.reason == "the base is gone"

@@ -1,0 +1,127 @@
+"""The program `zfs` as it is called; tests/zfs has the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from tests.fakezfs import FakeZfs
+
+from fullsend_protocol.errors import UsageError
+from fullsend_sender import source, zfs
+from fullsend_sender.zfs import Zfs, ZfsError
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeZfs:
+    made = FakeZfs.make(tmp_path / "zfs")
+    made.create("tank/a b")
+    return made
+
+
+def shell(script: str) -> Zfs:
+    """A `zfs` that is this script, whatever it is asked."""
+    return Zfs(("sh", "-c", script))
+
+
+def test_lines_can_be_typed() -> None:
+    assert Zfs(("sudo", "-n", "zfs")).line("send", "a b@1") == "sudo -n zfs send 'a b@1'"
+
+
+async def test_what_there_is(fake: FakeZfs) -> None:
+    program = Zfs((fake.program,))
+    await program.snapshot(["tank/a b@1"])
+    listing, complaint = await program.listing(["tank/a b", "tank/none"], recursive=True)
+    assert list(source.parse(listing)) == ["tank/a b"]
+    assert complaint == "cannot open 'tank/none': dataset does not exist"
+    with pytest.raises(ZfsError, match="tank/none"):
+        await program.listing(["tank/none"], recursive=False)
+    assert list(source.parse_snapshots(await program.list_snapshots(["tank/a b@1"]))) == ["tank/a b@1"]
+    assert await program.local_properties("tank/a b") == {"compression": "zstd", "user:note": "kept"}
+    assert await program.version() == "zfs-2.4.4-fake"
+    assert await program.estimate("tank/a b@1") == 300_000
+    assert await program.written_since("tank/a b", "@1") == 4096
+
+
+async def test_holds_and_marks(fake: FakeZfs) -> None:
+    program = Zfs((fake.program,))
+    await program.snapshot(["tank/a b@1", "tank/a b@2"])
+    await program.hold("tag", ["tank/a b@1"])
+    assert await program.holds(["tank/a b@1", "tank/a b@2"]) == [("tank/a b@1", "tag")]
+    await program.bookmark("tank/a b@1", "tank/a b#one")
+    with pytest.raises(ZfsError, match="it's being held"):
+        await program.destroy_snapshots("tank/a b", ["1", "2"])
+    await program.release("tag", ["tank/a b@1"])
+    await program.destroy_snapshots("tank/a b", ["1", "2"])
+    assert fake.names("snapshots", "tank/a b") == []
+    await program.destroy_bookmark("tank/a b#one")
+    assert fake.names("bookmarks", "tank/a b") == []
+
+
+@pytest.mark.parametrize("pools", [[], ["tank"]])
+async def test_sync(fake: FakeZfs, pools: list[str]) -> None:
+    await Zfs(("sudo", "-n", fake.program)).sync(pools)
+    assert fake.commands[-1].split() == ["zpool", "sync", *pools]
+    await Zfs(("/nowhere/zfs",)).sync(pools)  # where it does not work, it does not matter
+
+
+async def test_no_such_program(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="there is no program '/nowhere/zfs' here"):
+        await Zfs(("/nowhere/zfs",)).version()
+    (tmp_path / "zfs").touch(0o644)
+    with pytest.raises(UsageError, match="cannot be run"):
+        await Zfs((str(tmp_path / "zfs"),)).version()
+    for program in (Zfs(("/nowhere/zfs",)).send("x"), Zfs(("/nowhere/zfs",)).receive("x")):
+        with pytest.raises(UsageError):
+            await program.__aenter__()
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("echo one >&2; echo two >&2; exit 3", r"failed \(exit 3\): one; two$"),
+        ("exit 1", "it did not say why"),
+        ("kill -9 $$", r"failed \(killed by SIGKILL\)"),
+        ("printf '\\033[31mred' >&2; exit 1", r"\\x1b\[31mred"),
+        ("head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 1", "xxx$"),
+    ],
+)
+async def test_how_it_fails(script: str, message: str) -> None:
+    with pytest.raises(ZfsError, match=message):
+        await shell(script).version()
+
+
+async def test_a_send_that_nobody_reads_is_ended() -> None:
+    async with asyncio.timeout(30):
+        async with shell("exec cat /dev/zero").send("x") as send:
+            assert os.read(send.fd, 3) == bytes(3)
+
+
+async def test_one_that_will_not_end_is_made_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zfs, "_KILL_AFTER", 0.2)
+    async with asyncio.timeout(30):
+        async with shell("trap '' TERM; echo ready; while :; do read -r x </dev/zero; done").send("x") as send:
+            assert os.read(send.fd, 5) == b"ready"
+
+
+async def test_receive(tmp_path: Path) -> None:
+    async with shell(f"cat >{tmp_path}/got").receive("x") as receive:
+        os.write(receive.fd, b"stream")
+        await receive.succeeded()
+    assert (tmp_path / "got").read_bytes() == b"stream"
+    with pytest.raises(ZfsError, match="no room"):
+        async with shell("cat >/dev/null; echo no room >&2; exit 1").receive("x") as receive:
+            await receive.succeeded()
+    async with asyncio.timeout(30):
+        async with shell("exec sleep 1000").receive("x"):
+            pass
+
+
+def test_many_names_are_split() -> None:
+    names = [f"tank/{number:0200}@now" for number in range(10_000)]
+    parts = list(zfs._batches(names))
+    assert len(parts) == 3
+    assert [name for part in parts for name in part] == names
+    assert list(zfs._batches([])) == []
