@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types suite bench test-slow test-zfs clean
+.PHONY: help setup demo test lint types suite bench test-slow test-zfs deb test-deb clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -50,6 +50,12 @@ test-slow: $(STAMP) ## the tests that take long
 
 test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine of their own
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
+
+deb: ## build a package for this machine's Debian or Ubuntu: build/fullsend_VERSION_ARCH.deb
+	systemd/package/build
+
+test-deb: ## build the package; install, use, remove and purge it in a clean Debian root (needs root)
+	tests/packaging/run
 
 bench: $(STAMP) ## the benchmarks behind the numbers in the README
 	$(PY) bench/run.py

@@ -3,6 +3,9 @@ from __future__ import annotations
 import os
 import pwd
 import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,3 +146,173 @@ def test_invitations_name_what_was_advertised_else_this_host() -> None:
     assert setup.advertised(":7433", "backup.example:1") == ("backup.example", 1)
     assert setup.advertised("10.0.0.1:7433", None) == ("10.0.0.1", 7433)
     assert setup.advertised(":7433", None) == (socket.getfqdn(), 7433)
+
+
+# --- a user other than root -----------------------------------------------------------------------------------------
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a store away")
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that everybody may enter; pytest's own are for one user."""
+    with tempfile.TemporaryDirectory(prefix="fullsend-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def tight_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def can_read(user: str, path: Path) -> bool:
+    found = pwd.getpwnam(user)
+    done = subprocess.run(
+        ["cat", str(path)], user=found.pw_uid, group=found.pw_gid, extra_groups=[], capture_output=True, check=False
+    )
+    return done.returncode == 0
+
+
+@needs_root
+def test_another_user_can_reach_configuration_and_store_whatever_the_umask_is(
+    plan: Plan, open_folder: Path, tight_umask: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    config_file, store = open_folder / "etc" / "deep" / "receiver.toml", open_folder / "srv" / "deep" / "store"
+    setup.init(replace(plan, config=config_file, store=store, user="nobody"))
+    assert can_read("nobody", config_file)
+    assert can_read("nobody", store / ".fullsend")
+    assert store.stat().st_mode & 0o007 == 0
+    assert caplog.messages == []
+
+
+def test_without_another_user_the_umask_holds(plan: Plan, tight_umask: None) -> None:
+    setup.init(plan)
+    assert plan.config.parent.stat().st_mode & 0o777 == 0o700
+    assert plan.config.stat().st_mode & 0o777 == 0o600
+
+
+@needs_root
+def test_a_folder_that_keeps_the_user_out_is_named(
+    plan: Plan, open_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (open_folder / "private").mkdir(mode=0o700)
+    store = open_folder / "private" / "store"
+    setup.init(replace(plan, config=open_folder / "receiver.toml", store=store, user="nobody"))
+    [message] = caplog.messages
+    assert f"{open_folder}/private: closed to user nobody" in message
+
+
+# --- the drop-in for systemd ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def systemd_plan(plan: Plan, tmp_path: Path) -> Plan:
+    return replace(plan, units=tmp_path / "units")
+
+
+def settings_of(drop_in: Path | None) -> list[str]:
+    assert drop_in is not None
+    return [line for line in drop_in.read_text(encoding="utf-8").splitlines() if "=" in line and line[0] != "#"]
+
+
+def test_a_store_elsewhere_is_opened_by_a_drop_in(systemd_plan: Plan, tight_umask: None) -> None:
+    setup.init(systemd_plan)
+    drop_in = setup.drop_in(systemd_plan)
+    assert systemd_plan.units is not None
+    assert drop_in == systemd_plan.units / "fullsendd.service.d" / "store.conf"
+    assert drop_in.stat().st_mode & 0o777 == 0o644
+    assert settings_of(drop_in)[:2] == [
+        f'RequiresMountsFor="{systemd_plan.store}"',
+        f'ReadWritePaths="-{systemd_plan.store}"',
+    ]
+
+
+def test_no_drop_in_is_made_where_it_was_not_asked_for(plan: Plan) -> None:
+    """Nor does a test, or a second daemon with a file of its own, change the system's."""
+    setup.init(plan)
+    assert setup.drop_in(plan) is None
+
+
+@needs_root
+def test_where_root_sets_up_the_service_the_drop_in_goes_to_systemd(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = replace(plan, config=config.DEFAULT_FILE)
+    monkeypatch.setattr(setup, "_UNITS", tmp_path)
+    assert setup.drop_in(service) == tmp_path / "fullsendd.service.d" / "store.conf"
+    monkeypatch.setattr(setup, "_UNITS", tmp_path / "missing")
+    assert setup.drop_in(service) is None
+
+
+def test_the_default_store_needs_no_drop_in(systemd_plan: Plan) -> None:
+    default = replace(systemd_plan, store=config.DEFAULT_STORE)
+    assert setup.drop_in(default) is None
+    assert setup.drop_in(replace(default, store=config.DEFAULT_STORE / "beneath")) is None
+    assert setup.drop_in(replace(default, user="fullsend")) is None
+    assert setup.drop_in(replace(default, user="backup")) is not None
+
+
+@pytest.mark.parametrize(
+    ("path", "word"),
+    [
+        ("/srv/my store", '"/srv/my store"'),
+        ("/srv/100%", '"/srv/100%%"'),
+        ('/srv/"a"\\b', '"/srv/\\"a\\"\\\\b"'),
+        ("/srv/ü", '"/srv/ü"'),
+    ],
+)
+def test_paths_are_quoted_as_systemd_reads_them(path: str, word: str) -> None:
+    text = setup._render_drop_in(Path(path), None).splitlines()
+    assert f"RequiresMountsFor={word}" in text
+    assert f'ReadWritePaths="-{word[1:]}' in text
+
+
+@pytest.mark.parametrize(
+    ("path", "setting"),
+    [
+        ("/home/me/store", "ProtectHome=read-only"),
+        ("/root/store", "ProtectHome=read-only"),
+        ("/tmp/x", "PrivateTmp=no"),
+    ],
+)
+def test_a_store_in_a_folder_that_the_unit_hides_is_shown(path: str, setting: str) -> None:
+    assert setting in setup._render_drop_in(Path(path), None).splitlines()
+    assert setting not in setup._render_drop_in(Path("/srv/store"), None)
+
+
+def test_a_store_behind_a_link_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "home").symlink_to("/home")
+    assert "ProtectHome=read-only" in setup._render_drop_in(tmp_path / "home" / "store", None)
+
+
+def test_the_service_runs_as_the_user_that_got_the_store() -> None:
+    nobody = pwd.getpwnam("nobody")
+    text = setup._render_drop_in(Path("/srv/store"), nobody).splitlines()
+    assert "User=nobody" in text
+    assert f"Group={nobody.pw_gid}" in text
+
+
+@pytest.mark.parametrize("name", ["units", "line\nbreak"])
+def test_a_drop_in_that_cannot_be_written_is_no_failure_and_is_said(
+    systemd_plan: Plan, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert systemd_plan.units is not None
+    if name == "units":
+        systemd_plan.units.write_text("no folder", encoding="ascii")
+    store = systemd_plan.store.with_name(name.replace("units", "store"))
+    asked = replace(systemd_plan, store=store)
+    assert setup.init(asked) == identity.fingerprint(Store(store))
+    assert config.load(asked.config).store == store
+    assert "cannot be written" in caplog.messages[-1]
+    assert "ReadWritePaths=" in caplog.messages[-1]
+    assert "\n" not in caplog.messages[-1]
+
+
+@needs_root
+def test_a_store_that_stays_root_s_is_said(systemd_plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
+    setup.init(systemd_plan)
+    assert f"chown -R fullsend: {systemd_plan.store}" in caplog.text
