@@ -14,10 +14,12 @@ What it does it does as OpenZFS 2.4 does (tests/zfs holds the same code against 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import shlex
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +39,9 @@ class FakeZfs:
     def make(cls, folder: Path) -> FakeZfs:
         folder.mkdir(parents=True, exist_ok=True)
         fake = cls(folder)
-        (folder / "state.json").write_text(json.dumps({"txg": 10, "datasets": {}, "fail": {}}))
+        (folder / "state.json").write_text(
+            json.dumps({"txg": 10, "host": zlib.crc32(bytes(folder)), "datasets": {}, "fail": {}})
+        )
         (folder / "commands").touch()
         root = Path(__file__).resolve().parent.parent
         path = os.pathsep.join([str(root), *(str(root / wing) for wing in ("protocol", "sender", "receiver"))])
@@ -73,21 +77,13 @@ class FakeZfs:
                 (self.folder / "state.json.new").rename(self.folder / "state.json")
 
     def create(self, name: str, *, kind: str = "filesystem", encrypted: bool = False, key_loaded: bool = True) -> None:
-        def change(state: dict[str, Any]) -> None:
-            state["txg"] += 1
-            state["datasets"][name] = {
-                "type": kind,
-                "guid": str(7_000_000_000_000_000_000 + state["txg"]),
-                "txg": state["txg"],
-                "written": 4096,
-                "encrypted": encrypted,
-                "key_loaded": key_loaded,
-                "snapshots": [],
-                "bookmarks": [],
-                "properties": {"compression": "zstd", "user:note": "kept"},
-            }
+        about = {"type": kind, "encrypted": encrypted, "key_loaded": key_loaded, "written": 4096}
+        properties = {"compression": "zstd", "user:note": "kept"}
+        self.edit(lambda state: _create(state, name, properties=properties, **about))
 
-        self.edit(change)
+    def properties(self, name: str) -> dict[str, str]:
+        found: dict[str, str] = self.edit(lambda state: state["datasets"][name]["properties"])
+        return found
 
     def change(self, name: str) -> None:
         """Write something to a dataset."""
@@ -133,6 +129,29 @@ class FakeZfs:
         ]
 
 
+def _guid(state: dict[str, Any], first: int) -> str:
+    """A number that no other fake host has."""
+    return str(first * 10**18 + state["host"] * 10**6 + state["txg"])
+
+
+def _create(state: dict[str, Any], name: str, **about: Any) -> dict[str, Any]:
+    state["txg"] += 1
+    state["datasets"][name] = {
+        "type": "filesystem",
+        "guid": _guid(state, 7),
+        "txg": state["txg"],
+        "written": 0,
+        "encrypted": False,
+        "key_loaded": True,
+        "snapshots": [],
+        "bookmarks": [],
+        "properties": {},
+        **about,
+    }
+    found: dict[str, Any] = state["datasets"][name]
+    return found
+
+
 def _snapshot(state: dict[str, Any], dataset: str, name: str) -> None:
     found = state["datasets"].get(dataset)
     if found is None:
@@ -140,11 +159,10 @@ def _snapshot(state: dict[str, Any], dataset: str, name: str) -> None:
     if any(each["name"] == name for each in found["snapshots"]):
         _die(f"cannot create snapshot '{dataset}@{name}': dataset already exists")
     state["txg"] += 1
-    guid = str(9_000_000_000_000_000_000 + state["txg"])
     made = {
         "written": found["written"],
         "name": name,
-        "guid": guid,
+        "guid": _guid(state, 9),
         "txg": state["txg"],
         "creation": 1_790_000_000 + state["txg"],
         "holds": [],
@@ -191,9 +209,12 @@ def _list(state: dict[str, Any], arguments: list[str]) -> None:
             print(_row(name, "snapshot", _find(state, name), state["datasets"][name.partition("@")[0]]))
         return
     missing = [each for each in names if each not in state["datasets"]]
-    deep = "-r" in arguments
+    deep = "-r" in arguments or "-Hr" in arguments
     for name, dataset in sorted(state["datasets"].items()):
         if names and not any(name == each or (deep and name.startswith(f"{each}/")) for each in names):
+            continue
+        if "name" in arguments:  # -o name
+            print(name)
             continue
         print(_row(name, dataset["type"], dataset, dataset))
         for kind, points, mark in (("snapshot", "snapshots", "@"), ("bookmark", "bookmarks", "#")):
@@ -223,10 +244,16 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
         guid=int(snapshot["guid"]),
         base_guid=int(base["guid"]) if base else 0,
         features=features,
+        created=snapshot["creation"],
+        objset_type=3 if dataset is not None and dataset["type"] == "volume" else 2,
     )
     if "-p" in arguments or "-R" in arguments:
-        header: dict[str, streams.NvValue] = {"fss": {"one": {"name": name.partition("@")[0], "snaps": {}}}}
-        stream = streams.package(stream, name=name, nvlist=header)
+        top, _, short = name.partition("@")
+        below = [each for each in state["datasets"] if "-R" in arguments and each.startswith(f"{top}/")]
+        guids = {each: int(_find(state, f"{each}@{short}")["guid"]) for each in (top, *below)}
+        told = [streams.file_system(each, {short: guid}) for each, guid in guids.items()]
+        others = [streams.substream(name=f"{each}@{short}", guid=guids[each]) for each in below]
+        stream = streams.package(stream, *others, name=name, nvlist=streams.tree(short, *told))
     how = next((how for text, how in state["fail"].items() if text in shlex.join(arguments)), None)
     cut = len(stream) // 2 if how == "cut" else len(stream)
     sys.stdout.buffer.write(stream[:cut])
@@ -258,7 +285,43 @@ def _destroy(state: dict[str, Any], name: str) -> None:
     snapshots[:] = [each for each in snapshots if each["name"] not in shorts.split(",")]
 
 
-def _run(state: dict[str, Any], arguments: list[str]) -> None:
+def _set(arguments: list[str]) -> dict[str, str]:
+    """What -o sets."""
+    pairs = [value for option, value in itertools.pairwise(arguments) if option == "-o"]
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
+    from fullsend_protocol.facts import conclude
+    from fullsend_protocol.records import Walker
+
+    target, found = arguments[-1], state["datasets"].get(arguments[-1])
+    walker = Walker()
+    try:
+        walker.walk(raw, 0, len(raw), 1 << 63)
+        walker.finish()
+    except Exception:  # noqa: BLE001 - what it is does not matter here
+        _die("cannot receive: incomplete stream")
+    facts = conclude(walker.begins)
+    if facts.base_guid is None:
+        if found is not None:
+            _die(f"cannot receive new filesystem stream: destination '{target}' exists")
+        if target.rpartition("/")[0] not in state["datasets"]:
+            _die(f"cannot open '{target}': dataset does not exist")
+        found = _create(state, target)
+    elif found is None:
+        _die(f"cannot receive incremental stream: destination '{target}' does not exist")
+    elif found["snapshots"][-1]["guid"] != str(facts.base_guid):
+        _die(f"cannot receive incremental stream: most recent snapshot of {target} does not match incremental source")
+    elif found["written"] and "-F" not in arguments:
+        _die(f"cannot receive incremental stream: destination {target} has been modified since most recent snapshot")
+    found["written"] = 0
+    found["properties"].update(_set(arguments))
+    _snapshot(state, target, facts.snapshot)
+    found["snapshots"][-1]["guid"] = str(facts.guid)
+
+
+def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
     what, rest = arguments[0], arguments[1:]
     for text, how in state["fail"].items():
         if text in shlex.join(arguments) and how != "cut":
@@ -303,6 +366,13 @@ def _run(state: dict[str, Any], arguments: list[str]) -> None:
             state["datasets"][dataset]["bookmarks"].append({**snapshot, "name": short})
         case "destroy":
             _destroy(state, rest[0])
+        case "create":
+            _create(state, rest[-1], properties=_set(rest))
+        case "set":
+            for name in rest[1:]:
+                state["datasets"][name]["properties"].update([rest[0].split("=")])
+        case "receive":
+            _receive(state, rest, raw)
         case _:
             _die(f"unrecognized command '{what}'")
 
@@ -316,6 +386,9 @@ def main(folder: Path, program: str, arguments: list[str]) -> None:
         return
     if arguments[0] == "send":  # without the lock: it may wait for its reader
         _run(json.loads((folder / "state.json").read_text()), arguments)
+    elif arguments[0] == "receive":
+        raw = sys.stdin.buffer.read()
+        fake.edit(lambda state: _run(state, arguments, raw))
     else:
         fake.edit(lambda state: _run(state, arguments))
 

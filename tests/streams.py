@@ -214,11 +214,10 @@ def substream(
     name: str | bytes = "tank/data@now",
     guid: int = GUID,
     base_guid: int = 0,
-    features: Iterable[int] = (),
-    payload: bytes = b"",
+    **about: Any,
 ) -> bytes:
-    """BEGIN, the records given, END: a plain stream, or one substream of a package."""
-    opening = begin(name, guid, base_guid, features=features, payload=payload)
+    """BEGIN (which is told the rest), the records given, END: a plain stream, or one substream of a package."""
+    opening = begin(name, guid, base_guid, **about)
     return opening + b"".join(records) + end(guid)
 
 

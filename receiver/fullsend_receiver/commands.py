@@ -30,6 +30,9 @@ def restore_commands(catalogue: Catalogue, stored: Stored) -> list[str]:
     lines += [f'zstd -dc {shlex.quote(str(each.file))} | zfs receive -u{_options(each)} "$TARGET"' for each in chain]
     if any(each.summary.kind == "package" for each in chain):
         lines.append("# a replication package: what was below its top dataset is received below the target")
+        if any(map(_options, chain)):
+            # `-o` reaches the top alone; the others would mount at the next boot.
+            lines.append("zfs list -Hr -o name -t filesystem \"$TARGET\" | xargs -d '\\n' zfs set canmount=noauto")
     if any(each.summary.stream_class == "raw" for each in chain):
         lines.append('# raw, still encrypted: afterwards load its key with: zfs load-key -r "$TARGET"')
     if any(map(_options, chain)):

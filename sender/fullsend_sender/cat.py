@@ -23,6 +23,7 @@ from fullsend_sender.proof import Proof
 if TYPE_CHECKING:
     from fullsend_protocol.manifest import Manifest
     from fullsend_sender.link import Link
+    from fullsend_sender.progress import Progress
 
 #: Frames and raw bytes on their way. Room for one of the largest chunks, or for four to eight usual ones.
 READ_AHEAD: Final = 2 * limits.CHUNK_MAX
@@ -34,8 +35,8 @@ class Damaged(FullsendError):  # noqa: N818 - reads as what it says
     """What came back is not what was stored. The good bytes before it have been written."""
 
 
-async def cat(link: Link, stream: str, fd: int) -> Manifest:
-    """Write the stored stream that `stream` names to the descriptor `fd`.
+async def cat(link: Link, stream: str, fd: int, progress: Progress) -> Manifest:
+    """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`.
 
     Returns: its manifest; every byte has been written and held against it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
     DAMAGED, ...), Damaged, BrokenPipeError (nobody reads `fd` any more), OSError, Unreachable, RemoteProtocolError.
@@ -43,7 +44,7 @@ async def cat(link: Link, stream: str, fd: int) -> Manifest:
     await link.send(messages.Fetch(stream=stream))
     manifest = (await link.expect(messages.Sending)).manifest
     try:
-        way_back = _WayBack(link, Proof(manifest), Sink(fd))
+        way_back = _WayBack(link, Proof(manifest), Sink(fd), progress)
         await way_back.run()
     except (ChunkError, StreamError) as error:
         raise Damaged(f"{manifest.dataset}@{manifest.snapshot}: what the receiver sent is damaged: {error}") from error
@@ -75,8 +76,9 @@ class _Room:
 class _WayBack:
     """One stream on its way from the link to the sink."""
 
-    def __init__(self, link: Link, proof: Proof, sink: Sink) -> None:
+    def __init__(self, link: Link, proof: Proof, sink: Sink, progress: Progress) -> None:
         self._link = link
+        self._progress = progress
         self._proof = proof
         self._sink = sink
         self._room = _Room(READ_AHEAD)
@@ -130,6 +132,7 @@ class _WayBack:
             chunk, future, cost = item
             raw = await asyncio.wrap_future(future)
             await loop.run_in_executor(self._writer, self._prove_and_write, chunk, raw)
+            self._progress.add(len(raw), len(chunk.frame))
             self._room.give(cost)
         self._proof.finish()
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from fullsend_protocol import __version__
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_protocol.exits import Exit
-from fullsend_protocol.units import parse_size
+from fullsend_protocol.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from fullsend_sender.transfer import Pushed
 
 CONFIG: Final = "/etc/fullsend/sender.toml"
+
+#: What `status` exits with where it cannot tell: of Nagios' four.
+_UNKNOWN: Final = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_code(error)
     except Exception as error:  # noqa: BLE001 - a person gets one line, whatever happens
         log.error("%s: %s (--debug shows more)", type(error).__name__, error, exc_info=args.debug)
-        return Exit.FAILED
+        return args.troubled or Exit.FAILED
     return code
 
 
@@ -84,7 +87,7 @@ class _Parser(argparse.ArgumentParser):
     """Says in one line what is wrong."""
 
     def error(self, message: str) -> NoReturn:  # type: ignore[explicit-override]  # typing.override is younger than Python 3.11
-        self.exit(Exit.USAGE, f"fullsend: {message} (see {self.prog} --help)\n")
+        self.exit(self.get_default("troubled") or Exit.USAGE, f"fullsend: {message} (see {self.prog} --help)\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,7 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         parents=[_everywhere()],
     )
     parser.set_defaults(
-        config=os.environ.get("FULLSEND_CONFIG") or CONFIG, debug=False, verbose=False, log_format=None, receiver=None
+        config=os.environ.get("FULLSEND_CONFIG") or CONFIG,
+        debug=False,
+        verbose=False,
+        log_format=None,
+        receiver=None,
+        troubled=None,
     )
     parser.add_argument("--version", action="version", version=f"fullsend {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -156,6 +164,43 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     receiver(sub)
 
+    sub = command("status", _status, "tell how old the backups are, for a person or for Nagios (exit 0, 1, 2 or 3)")
+    sub.set_defaults(troubled=_UNKNOWN)
+    sub.add_argument(
+        "dataset",
+        nargs="*",
+        metavar="DATASET",
+        help="a name or a pattern; default: all that is stored and still here, and all that the configuration names",
+    )
+    sub.add_argument("--max-age", type=_duration, metavar="AGE", help="critical is what is older, such as 26h")
+    sub.add_argument("--json", action="store_true", help="one JSON object a dataset on stdout")
+    receiver(sub)
+
+    sub = command(
+        "restore", _restore, "bring a dataset back, with all that its backup builds on, through `zfs receive`"
+    )
+    sub.add_argument(
+        "what",
+        metavar="DATASET[@SNAPSHOT]",
+        help="its newest snapshot, or that one; also guid:N, or a file name as `list` shows it",
+    )
+    sub.add_argument("--into", metavar="TARGET", help="the dataset to make, or to go on with; default: the same name")
+    sub.add_argument("-r", dest="recursive", action="store_true", help="and all that is stored below it")
+    sub.add_argument(
+        "--exclude", action="append", default=[], metavar="PATTERN", help="but not these, nor what is below them"
+    )
+    sub.add_argument(
+        "-F",
+        dest="rollback",
+        action="store_true",
+        help="give up what was written to TARGET since its newest snapshot, where that is in the way",
+    )
+    sub.add_argument("--mountable", action="store_true", help="leave `canmount` as it was backed up; default: noauto")
+    sub.add_argument("-n", dest="dry_run", action="store_true", help="print the commands and sizes, and change nothing")
+    sub.add_argument("--progress", choices=["auto", "always", "never"], help="the live line; auto: on a terminal")
+    sub.add_argument("--json", action="store_true", help="one JSON object a dataset on stdout")
+    receiver(sub)
+
     sub = command("cat", _cat, "write one stored stream to stdout, decoded and checked")
     sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
     receiver(sub)
@@ -188,6 +233,13 @@ def _everywhere() -> _Parser:
 def _size(text: str) -> int:
     try:
         return parse_size(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _duration(text: str) -> float:
+    try:
+        return parse_duration(text)
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -355,17 +407,73 @@ def _list(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def _status(args: argparse.Namespace) -> int:
+    import json
+
+    from fullsend_protocol.units import printable
+    from fullsend_sender.runtime import run
+    from fullsend_sender.status import headline, status, worst
+    from fullsend_sender.zfs import Zfs
+
+    try:
+        settings, endpoint, identity = _setup(args)
+        zfs = Zfs(settings.zfs_command)
+        judged = run(status(settings, endpoint, identity, zfs, args.dataset, max_age=args.max_age))
+    except FullsendError as error:
+        print(printable(f"UNKNOWN: {error}"))  # a monitoring system reads stdout alone
+        return _UNKNOWN
+    if args.json:
+        lines = [json.dumps(each.to_dict(), ensure_ascii=False) for each in judged]
+    else:
+        lines = [headline(judged), *(each.line() for each in judged)]
+    for line in lines:
+        print(line)
+    return worst(judged)
+
+
+def _restore(args: argparse.Namespace) -> int:
+    settings, endpoint, identity = _setup(args)
+    import json
+
+    from fullsend_sender.log import log
+    from fullsend_sender.outcome import exit_code, worst
+    from fullsend_sender.restore import Job, Restored, Wanted, rehearse, restore
+    from fullsend_sender.runtime import run
+    from fullsend_sender.zfs import Zfs
+
+    wanted = Wanted(args.what, args.into, args.recursive, tuple(args.exclude), args.rollback, args.mountable)
+    job = Job(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress)
+
+    def say(restored: Restored) -> None:
+        said = [json.dumps(restored.to_dict(), ensure_ascii=False)] if args.json else restored.lines()
+        for line in said:
+            print(line, flush=True)
+
+    async def show() -> int:
+        if args.dry_run:
+            plan, lines = await rehearse(job)
+            for line in lines:
+                print(line)
+            for name, error in plan.failures:
+                log.error("%s: %s", name, error)
+            return worst(exit_code(error) for _name, error in plan.failures)
+        return worst(exit_code(error) for _name, error in await restore(job, say))
+
+    return run(show())
+
+
 def _cat(args: argparse.Namespace) -> int:
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("stdout is no pipe: a send stream is binary; pipe it into `zfs receive` or a file")
     _settings, endpoint, identity = _setup(args)
     from fullsend_sender.cat import cat
     from fullsend_sender.link import connect
+    from fullsend_sender.progress import Progress
     from fullsend_sender.runtime import run
 
     async def show() -> None:
         async with connect(endpoint, identity) as (link, _name):
-            await cat(link, args.stream, sys.stdout.fileno())
+            await cat(link, args.stream, sys.stdout.fileno(), Progress(0.0))
 
     run(show())
     return Exit.OK

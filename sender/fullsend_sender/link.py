@@ -184,6 +184,14 @@ class Link:
             raise self.unexpected(message)
         return message
 
+    async def pages(self, question: messages.SenderMessage, kind: type[_M]) -> AsyncIterator[_M]:
+        """Ask, and yield the messages of this kind that answer it, up to `done`. Raises: as `receive`."""
+        await self.send(question)
+        while not isinstance(message := await self.receive(), messages.Done):
+            if not isinstance(message, kind):
+                raise self.unexpected(message)
+            yield message
+
     def unexpected(self, event: object) -> RemoteProtocolError:
         """Return the error for an event that is legal at this point of the wire, and yet makes no sense to us."""
         what = getattr(event, "type", type(event).__name__.lower())

@@ -15,13 +15,6 @@ if TYPE_CHECKING:
 
 async def entries(link: Link, dataset: str | None) -> AsyncIterator[StreamEntry]:
     """Yield what is stored, of one dataset if it is named. Raises: as Link.receive."""
-    await link.send(messages.List(dataset=dataset))
-    while True:
-        match await link.receive():
-            case messages.Entries(entries=page):
-                for entry in page:
-                    yield entry
-            case messages.Done():
-                return
-            case other:
-                raise link.unexpected(other)
+    async for page in link.pages(messages.List(dataset=dataset), messages.Entries):
+        for entry in page.entries:
+            yield entry

@@ -108,12 +108,12 @@ class Stored:
 
     def get(self, guid: str, stream_class: StreamClass) -> Base | None:
         """Return the stream of this snapshot and class that has the shortest chain."""
-        fitting = [base for base in self._by_guid.get(guid, ()) if _class_of(base.flags) == stream_class]
+        fitting = [base for base in self._by_guid.get(guid, ()) if class_of(base.flags) == stream_class]
         return min(fitting, key=lambda base: base.streams, default=None)
 
     def classes(self, guid: str) -> list[StreamClass]:
         """Return the classes in which this snapshot is stored."""
-        return sorted({_class_of(base.flags) for base in self._by_guid.get(guid, ())})
+        return sorted({class_of(base.flags) for base in self._by_guid.get(guid, ())})
 
 
 def decide(
@@ -234,6 +234,6 @@ def _too_long(base: Base, limit: FullAfter, now: float) -> str:
     return ""
 
 
-def _class_of(flags: str) -> StreamClass:
+def class_of(flags: str) -> StreamClass:
     """Return the class of a stream with these flags (design section 2)."""
     return "redacted" if "r" in flags else "raw" if "w" in flags else "plain"

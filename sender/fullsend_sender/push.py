@@ -255,16 +255,8 @@ def make_plan(job: Job, chosen: _Chosen, stored: Stored, now: float) -> Plan:
 
 async def _ask_bases(link: Link) -> Stored:
     """Ask what there is to build on. Raises: as Link.receive."""
-    await link.send(messages.BasesWanted())
-    bases: list[messages.Base] = []
-    while True:
-        match await link.receive():
-            case messages.Bases(bases=page):
-                bases += page
-            case messages.Done():
-                return Stored(bases)
-            case other:
-                raise link.unexpected(other)
+    pages = link.pages(messages.BasesWanted(), messages.Bases)
+    return Stored([base async for page in pages for base in page.bases])
 
 
 async def _tell_unchanged(link: Link, unchanged: Sequence[Unchanged]) -> None:

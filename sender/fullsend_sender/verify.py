@@ -18,15 +18,8 @@ async def verdicts(link: Link, dataset: str | None) -> AsyncIterator[messages.Ve
 
     Raises: as Link.receive.
     """
-    await link.send(messages.Verify(dataset=dataset))
-    while True:
-        match await link.receive():
-            case messages.Verdict() as verdict:
-                yield verdict
-            case messages.Done():
-                return
-            case other:
-                raise link.unexpected(other)
+    async for verdict in link.pages(messages.Verify(dataset=dataset), messages.Verdict):
+        yield verdict
 
 
 def describe(verdict: messages.Verdict) -> Iterator[str]:

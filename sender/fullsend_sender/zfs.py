@@ -30,6 +30,9 @@ _NAMES_MAX: Final = 1 << 20
 #: Seconds that a process has after SIGTERM. `zfs send` may be in the kernel, waiting for a slow pool.
 _KILL_AFTER: Final = 10.0
 
+#: What `zfs list` says of a name that it does not know (libzfs_util.c, EZFS_NOENT).
+_UNKNOWN: Final = "dataset does not exist"
+
 #: What `listing` asks of everything there is, in the order of the columns.
 COLUMNS: Final = (
     *("name", "type", "guid", "createtxg", "creation", "written", "referenced", "userrefs", "encryption", "keystatus"),
@@ -72,7 +75,8 @@ class Zfs:
         """List datasets, their snapshots and bookmarks, in one run; `recursive`: and all below them.
 
         Returns: lines of COLUMNS, parseable, separated by tabs (see source.parse); and what `zfs` says of names that it
-        does not know, which keeps it from listing nothing else. Raises: ZfsError where it lists nothing at all.
+        does not know, which does not keep it from listing others. Raises: ZfsError where nothing is listed for another
+        reason.
         """
         depth = ("-r",) if recursive else ("-d", "1")
         kinds = "filesystem,volume,snapshot,bookmark"
@@ -82,7 +86,7 @@ class Zfs:
             try:
                 await process.succeeded()
             except ZfsError:
-                if not output:
+                if not output and _UNKNOWN not in process.complaint:
                     raise
             return output, process.complaint
 
@@ -146,6 +150,16 @@ class Zfs:
 
     async def destroy_bookmark(self, bookmark: str) -> None:
         await self.run("destroy", bookmark)
+
+    async def keep_unmounted(self, dataset: str) -> None:
+        """Set canmount=noauto on a filesystem and all below it."""
+        listing = await self.run("list", "-Hr", "-o", "name", "-t", "filesystem", dataset)
+        for batch in _batches(listing.splitlines()):
+            await self.run("set", "canmount=noauto", *batch)
+
+    async def create_unmounted(self, dataset: str) -> None:
+        """Create a filesystem that never mounts: a place for others below it."""
+        await self.run("create", "-o", "canmount=off", dataset)
 
     # --- streams ---------------------------------------------------------------------------------------------
 

@@ -91,7 +91,9 @@ def test_what_is_to_be_known_of_raw_streams_and_packages_is_said(store: Store) -
     plant(store, "s1", 1, kind="package", stream_class="raw", flags="w")
     plant(store, "s2", 2, 1, stream_class="raw", flags="w")
     plant(store, "s3", 3)
-    notes = "\n".join(line for line in commands(store, "s2") if line.startswith("#"))
+    lines = commands(store, "s2")
+    assert "zfs list -Hr -o name -t filesystem \"$TARGET\" | xargs -d '\\n' zfs set canmount=noauto" in lines
+    notes = "\n".join(line for line in lines if line.startswith("#"))
     assert 'zfs load-key -r "$TARGET"' in notes
     assert "a replication package" in notes
     notes = "\n".join(line for line in commands(store, "s3") if line.startswith("#"))

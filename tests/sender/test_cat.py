@@ -21,6 +21,7 @@ from fullsend_protocol.manifest import Manifest
 from fullsend_sender.cat import READ_AHEAD, Damaged, cat
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Timeouts, connect
+from fullsend_sender.progress import Progress
 
 
 class Reading:
@@ -66,7 +67,7 @@ def sending(raw: bytes, *cuts: int) -> Script:
 
 async def bring(receiver: Receiving, identity: Identity, fd: int, timeouts: Timeouts = Timeouts()) -> Manifest:  # noqa: B008
     async with connect(receiver.endpoint, identity, timeouts=timeouts) as (link, _name):
-        return await cat(link, "tank/data@now", fd)
+        return await cat(link, "tank/data@now", fd, Progress(0.0))
 
 
 def no_threads_left() -> bool:

@@ -166,7 +166,7 @@ async def test_a_package(host: Host) -> None:
         host.fake.create(name)
     for _night in range(3):
         assert (await host.push("tank", package=True)).pushed == 1
-    assert host.kinds() == [("tank", "full")]  # of one substream, as this `zfs` makes them
+    assert host.kinds() == [("tank", "package")]
     assert (host.keeper.offers[-1].guid, host.keeper.offers[-1].properties is None) == (None, False)
     assert host.ran("bookmark") == []
     assert [len(host.fake.names("snapshots", name)) for name in ("tank", "tank/a")] == [2, 2]

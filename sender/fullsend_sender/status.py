@@ -1,0 +1,148 @@
+"""`fullsend status`: how old the backups are, as a monitoring plugin says it.
+
+Judged is what is stored and still there at home, and what the configuration wants pushed. A dataset that has been
+destroyed or renamed here gets no newer, and must not ring the alarm for ever.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol import messages
+from fullsend_protocol.errors import UsageError
+from fullsend_protocol.units import format_duration, format_size, printable
+from fullsend_sender.link import connect
+from fullsend_sender.selection import Selection
+from fullsend_sender.zfs import ZfsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from fullsend_sender.config import SenderSettings
+    from fullsend_sender.identity import Identity
+    from fullsend_sender.link import Endpoint
+    from fullsend_sender.zfs import Zfs
+
+#: Names in the first line, which is all that many a monitoring system shows.
+_NAMED: Final = 3
+
+
+class State(IntEnum):
+    """As the plugins of Nagios exit (nagios-plugins.org, guidelines)."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One dataset's backups. `about`: None: nothing is stored of it; `age`: seconds since the dataset was as it is
+    stored, None: nothing restorable is; `why`: what is wrong.
+    """
+
+    dataset: str
+    state: State
+    about: messages.DatasetStatus | None
+    age: float | None
+    why: str = ""
+
+    def line(self) -> str:
+        """Say it to a person."""
+        age = "never" if self.age is None else f"{format_duration(self.age)} ago"
+        what = (
+            f"{self.about.streams} streams, {format_size(self.about.stored_bytes)}" if self.about else "nothing stored"
+        )
+        return printable(f"{self.state.name:<8}  {self.dataset}: {age}, {what}{f': {self.why}' if self.why else ''}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON object of one dataset."""
+        about = self.about.model_dump() if self.about else {}
+        age = None if self.age is None else round(self.age)
+        return {**about, "dataset": self.dataset, "age": age, "state": self.state.name, "why": self.why}
+
+
+async def status(
+    settings: SenderSettings,
+    endpoint: Endpoint,
+    identity: Identity,
+    zfs: Zfs,
+    patterns: Sequence[str],
+    *,
+    max_age: float | None,
+) -> list[Judged]:
+    """Ask the receiver, and judge. `patterns`: which datasets, none: all; `max_age`: in seconds, None: any age will do.
+
+    Returns: a judgement of each, in the order of their names. Raises: Unreachable, PeerError, UsageError, ZfsError.
+    """
+    async with connect(endpoint, identity) as (link, _name):
+        pages = link.pages(messages.StatusWanted(), messages.Status)
+        stored = {about.dataset: about async for page in pages for about in page.datasets}
+    here = await _datasets(zfs)
+    wanted: set[str] = set()
+    for table in settings.push:
+        if (table.receiver or settings.receiver) in {None, endpoint.name}:
+            wanted.update(Selection(tuple(table.datasets), table.recursive, tuple(table.exclude)).choose(here or ()))
+    names = {name for name in stored if here is None or name in here} | wanted
+    if patterns:
+        selection = Selection(tuple(patterns))
+        names = set(selection.choose([*stored, *wanted]))
+        missing = selection.missing(sorted(names))
+        if missing:
+            raise UsageError(
+                f"{', '.join(missing)}: nothing of that name is stored here or wanted by the configuration"
+            )
+    now = time.time()
+    return [judge(name, stored.get(name), max_age, now) for name in sorted(names)]
+
+
+async def _datasets(zfs: Zfs) -> set[str] | None:
+    """Return what there is; None where that can't be told, so that all that is stored is judged."""
+    try:
+        return set((await zfs.run("list", "-H", "-o", "name", "-t", "filesystem,volume")).splitlines())
+    except (ZfsError, UsageError):
+        return None
+
+
+def judge(dataset: str, about: messages.DatasetStatus | None, max_age: float | None, now: float) -> Judged:
+    """Judge one dataset. `now`: seconds since the epoch, by this host's clock."""
+    if about is None:
+        return Judged(dataset, State.CRITICAL, None, None, "it has never been pushed")
+    if about.created is None:
+        return Judged(dataset, State.CRITICAL, about, None, "nothing of it can be restored")
+    last = max(filter(None, (about.created, about.unchanged)))
+    age = max(0.0, now - datetime.strptime(last, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
+    if max_age is not None and age > max_age:
+        return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")
+    if about.broken:
+        why = f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {dataset}`)"
+        return Judged(dataset, State.WARNING, about, age, why)
+    return Judged(dataset, State.OK, about, age)
+
+
+def worst(judged: Iterable[Judged]) -> State:
+    """Return the state of all together; nothing at all is unknown."""
+    return max((each.state for each in judged), default=State.UNKNOWN)
+
+
+def headline(judged: Sequence[Judged]) -> str:
+    """Return the one line that a monitoring system shows: the state, and the worst of it by name."""
+    state = worst(judged)
+    if not judged:
+        return f"{state.name}: nothing is stored"
+    bad = [each for each in judged if each.state is not State.OK]
+    if not bad:
+        oldest = max(judged, key=lambda each: each.age or 0.0)
+        return printable(
+            f"{state.name}: {len(judged)} datasets, the oldest backup is of {format_duration(oldest.age or 0.0)} ago"
+            f" ({oldest.dataset})"
+        )
+    bad.sort(key=lambda each: -each.state)
+    named = "; ".join(f"{each.dataset}: {each.why}" for each in bad[:_NAMED])
+    more = f"; {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    return printable(f"{state.name}: {len(bad)} of {len(judged)} datasets: {named}{more}")

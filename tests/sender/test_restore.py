@@ -1,0 +1,226 @@
+"""A whole restore: a real receiver, and a `zfs` that is made up."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import programs
+from tests.fakezfs import FakeZfs
+
+
+@dataclass
+class Hosts:
+    """A ZFS host whose datasets are stored, and another one, without any, that may read what is stored."""
+
+    sender: programs.Sender
+    receiver: programs.Receiver
+    here: FakeZfs
+    there: FakeZfs
+
+    def use(self, fake: FakeZfs) -> None:
+        config = self.sender.folder / "sender.toml"
+        text = config.read_text().partition("[receivers")
+        config.write_text(f"zfs-command = {json.dumps(fake.program)}\n\n{''.join(text[1:])}")
+
+    def push(self, *arguments: str) -> list[dict[str, Any]]:
+        self.use(self.here)
+        return self.sender.push(*arguments)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        self.use(self.there)
+        self.there.forget_commands()
+        return self.sender.fullsend("restore", *arguments)
+
+    def restore(self, *arguments: str) -> list[dict[str, Any]]:
+        return programs.rows(programs.good(self.run("--json", *arguments)))
+
+    def refused(self, code: int, *arguments: str) -> str:
+        done = self.run(*arguments)
+        assert done.returncode == code, done.stderr
+        assert b"Traceback" not in done.stderr
+        return done.stderr.decode()
+
+    def received(self) -> list[str]:
+        """What each `zfs receive` was called with."""
+        return [line.removeprefix("receive ") for line in self.there.commands if line.startswith("receive")]
+
+    def guids(self, dataset: str) -> list[str]:
+        snapshots = self.there.edit(lambda state: state["datasets"][dataset]["snapshots"])
+        return [each["guid"] for each in snapshots]
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[Hosts]:
+    with programs.serving(tmp_path / "receiver") as receiver:
+        sender = programs.Sender(tmp_path / "sender")
+        sender.join(receiver)
+        hosts = Hosts(sender, receiver, FakeZfs.make(tmp_path / "here"), FakeZfs.make(tmp_path / "there"))
+        hosts.there.create("pool")
+        yield hosts
+
+
+def nights(hosts: Hosts, name: str, count: int) -> list[dict[str, Any]]:
+    pushed = []
+    for _night in range(count):
+        hosts.here.change(name)
+        pushed += hosts.push(name)
+    return pushed
+
+
+def test_a_chain_and_what_came_later(hosts: Hosts) -> None:
+    hosts.here.create("tank/home")
+    first, second, third = nights(hosts, "tank/home", 3)
+    (said,) = hosts.restore(f"tank/home@{second['snapshot']}", "--into", "pool/home")
+    assert (said["streams"], said["guid"], said["target"]) == (2, second["guid"], "pool/home")
+    assert said["undo"].endswith("inherit -S canmount pool/home")
+    assert hosts.guids("pool/home") == [first["guid"], second["guid"]]
+    assert hosts.received() == ["-u -o canmount=noauto pool/home"] * 2
+    # Of what is there already nothing comes again.
+    (said,) = hosts.restore("tank/home", "--into", "pool/home")
+    assert (said["streams"], said["raw_bytes"]) == (1, third["raw_bytes"])
+    assert hosts.guids("pool/home")[-1] == third["guid"]
+    (said,) = hosts.restore("tank/home", "--into", "pool/home")
+    assert (said["streams"], said["undo"], hosts.received()) == (0, None, [])
+    text = programs.good(hosts.run("tank/home", "--into", "pool/home")).decode()
+    assert text == f"tank/home@{third['snapshot']} is in pool/home already\n"
+    # Volumes have no mountpoint, and --mountable keeps a filesystem's.
+    hosts.here.create("tank/disk", kind="volume")
+    hosts.push("tank/disk")
+    hosts.there.create("tank")
+    hosts.restore("--mountable", "tank/home")
+    assert hosts.received() == ["-u tank/home"] * 3
+
+
+def test_without_doing_it(hosts: Hosts) -> None:
+    hosts.here.create("tank/home")
+    nights(hosts, "tank/home", 2)
+    before = hosts.there.edit(json.dumps)
+    lines = programs.good(hosts.run("-n", "tank/home", "--into", "pool/home")).decode().splitlines()
+    assert hosts.there.edit(json.dumps) == before
+    files = [each["file"] for each in hosts.sender.list()]
+    for line, file, kind in zip(lines, files, ["full", "incremental"], strict=True):
+        assert line.startswith(
+            f"fullsend cat {file} | {hosts.there.program} receive -u -o canmount=noauto pool/home  #"
+        )
+        assert kind in line
+
+
+def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
+    hosts.here.create("tank/home")
+    _first, second, _third = nights(hosts, "tank/home", 3)
+    hosts.there.create("pool/empty")
+    hosts.there.create("pool/other")
+    hosts.there.snapshot("pool/other@mine")
+    for flags in ([], ["-F"]):
+        assert "pool/empty exists, and has no snapshot" in hosts.refused(2, *flags, "tank/home", "--into", "pool/empty")
+        said = hosts.refused(2, *flags, "tank/home", "--into", "pool/other")
+        assert "its newest snapshot, @mine, is none that can be gone on from" in said
+        assert "there is no pool/no" in hosts.refused(2, *flags, "tank/home", "--into", "pool/no/where")
+        assert hosts.received() == []
+    # What somebody wrote to it since goes only by -F.
+    hosts.restore(f"tank/home@{second['snapshot']}", "--into", "pool/home")
+    hosts.there.change("pool/home")
+    said = hosts.refused(1, "tank/home", "--into", "pool/home")
+    assert "has been modified since most recent snapshot" in said
+    assert "it is as it was: run the same again to go on, or with -F" in said
+    hosts.restore("-F", "tank/home", "--into", "pool/home")
+    assert hosts.received() == ["-u -F -o canmount=noauto pool/home"]
+
+
+def test_a_failure_in_the_middle_says_how_far_it_came(hosts: Hosts) -> None:
+    hosts.here.create("tank/home")
+    first, second, third = nights(hosts, "tank/home", 3)
+    entry = next(each for each in hosts.sender.list() if each["guid"] == second["guid"])
+    file = hosts.receiver.store / entry["file"]
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
+    said = hosts.refused(1, "tank/home", "--into", "pool/home")
+    assert f"fullsend: pool/home: tank/home@{second['snapshot']} failed: " in said
+    assert f"it has all up to @{first['snapshot']} (1 of 3 streams): run the same again to go on" in said
+    assert hosts.guids("pool/home") == [first["guid"]]
+    # Known to be damaged it is named before anything is done.
+    assert hosts.sender.fullsend("verify").returncode == 1
+    said = hosts.refused(1, "tank/home", "--into", "pool/again")
+    assert "cannot be restored" in said
+    assert entry["file"] in said
+    assert hosts.received() == []
+    file.write_bytes(whole)
+    programs.good(hosts.sender.fullsend("verify"))
+    (done,) = hosts.restore("tank/home", "--into", "pool/home")
+    assert done["streams"] == 2
+    assert hosts.guids("pool/home") == [first["guid"], second["guid"], third["guid"]]
+
+
+def test_zfs_says_why_it_takes_no_more(hosts: Hosts) -> None:
+    hosts.here.create("tank/home")
+    nights(hosts, "tank/home", 1)
+    hosts.there.fail("receive", "cannot receive new filesystem stream: out of space")
+    said = hosts.refused(1, "tank/home", "--into", "pool/home")
+    assert "out of space; nothing is restored" in said
+    hosts.there.mend()
+    hosts.restore("tank/home", "--into", "pool/home")
+    assert hosts.receiver.stop() == 0
+    assert "cannot connect" in hosts.refused(75, "tank/home", "--into", "pool/again")
+    assert hosts.received() == []
+
+
+def test_a_tree(hosts: Hosts) -> None:
+    for name in ("tank", "tank/a", "tank/a/deep", "tank/b", "tank/not/stored/c"):
+        hosts.here.create(name)
+    hosts.here.edit(lambda state: state["datasets"].pop("tank/not/stored/c"))
+    hosts.here.create("tank/x/y/z")
+    pushed = hosts.push("-r", "tank")
+    name = pushed[0]["snapshot"]
+    for each in ("tank/a", "tank/b"):
+        hosts.here.change(each)
+    hosts.push("-r", "tank")
+    hosts.here.rename("tank/b", "tank/renamed")
+    hosts.here.change("tank/renamed")
+    (last,) = hosts.push("-r", "tank")
+    done = hosts.run("-r", "--json", "tank", "--into", "pool/back", "--exclude", "tank/a/*")
+    said = {each["dataset"]: each["streams"] for each in programs.rows(programs.good(done))}
+    assert said == {"tank": 1, "tank/a": 2, "tank/renamed": 3, "tank/x/y/z": 1}
+    assert "tank/b goes on as tank/renamed" in done.stderr.decode()
+    assert hosts.there.properties("pool/back/x") == {"canmount": "off"}
+    assert hosts.guids("pool/back/renamed")[-1] == last["guid"]
+    # As of the first night: what was not there yet is not there.
+    done = hosts.run("-r", "--json", f"tank@{name}", "--into", "pool/first")
+    said = {each["dataset"]: each["streams"] for each in programs.rows(programs.good(done))}
+    assert said == dict.fromkeys(["tank", "tank/a", "tank/a/deep", "tank/b", "tank/x/y/z"], 1)
+
+
+def test_a_tree_in_which_one_fails(hosts: Hosts) -> None:
+    for name in ("tank", "tank/a", "tank/a/deep", "tank/b"):
+        hosts.here.create(name)
+    hosts.push("-r", "tank")
+    hosts.there.fail("receive -u -o canmount=noauto pool/back/a", "cannot receive: it is broken")
+    done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
+    assert done.returncode == 1
+    assert [each["dataset"] for each in programs.rows(done.stdout)] == ["tank", "tank/b"]
+    assert "pool/back/a/deep: not tried, since pool/back/a failed" in done.stderr.decode()
+
+
+def test_what_is_not_there(hosts: Hosts) -> None:
+    hosts.here.create("tank/home")
+    (first,) = hosts.push("tank/home")
+    assert "no such stream is stored" in hosts.refused(1, "tank/nothing", "--into", "pool/home")
+    assert "no such stream is stored" in hosts.refused(1, "tank/home@nothing", "--into", "pool/home")
+    assert "nothing of it, or below it, is stored" in hosts.refused(1, "-r", "tank/nothing", "--into", "pool/home")
+    (said,) = hosts.restore(f"guid:{first['guid']}", "--into", "pool/by-guid")
+    assert said["target"] == "pool/by-guid"
+    assert "cannot be made, since there is no tank" in hosts.refused(2, "tank/home")
+
+
+def test_a_package(hosts: Hosts) -> None:
+    hosts.here.create("tank/top")
+    hosts.here.create("tank/top/below")
+    (pushed,) = hosts.push("-R", "tank/top")
+    (said,) = hosts.restore("tank/top", "--into", "pool/top")
+    assert (said["guid"], said["undo"].split()[1:]) == (pushed["guid"], ["inherit", "-r", "-S", "canmount", "pool/top"])

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import programs
+from tests.fakezfs import FakeZfs
+
+from fullsend_protocol import messages
+from fullsend_sender.status import Judged, State, headline, judge, worst
+
+NOW = 1_795_478_400.0  # 2026-11-24T00:00:00Z
+HOUR = 3600.0
+
+
+def about(created: str | None = "2026-11-23T02:00:00Z", **said: Any) -> messages.DatasetStatus:
+    fields: dict[str, Any] = {
+        "dataset": "tank/a",
+        "snapshot": created and "s1",
+        "guid": created and "7",
+        "created": created,
+        "received": created,
+        "unchanged": None,
+        "streams": 3,
+        "stored_bytes": 4096,
+        "broken": 0,
+    }
+    return messages.DatasetStatus(**fields | said)
+
+
+@pytest.mark.parametrize(("stored", "max_age", "state", "age"), [
+    (about(), None, State.OK, 22 * HOUR),
+    (about(), 22 * HOUR, State.OK, 22 * HOUR),
+    (about(), 22 * HOUR - 1, State.CRITICAL, 22 * HOUR),
+    (about(unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, State.OK, HOUR),
+    (about(unchanged="2026-11-20T23:00:00Z"), None, State.OK, 22 * HOUR),
+    (about("2026-11-25T00:00:00Z"), HOUR, State.OK, 0.0),
+    (about(broken=1), 23 * HOUR, State.WARNING, 22 * HOUR),
+    (about(broken=1), HOUR, State.CRITICAL, 22 * HOUR),
+    (about(None, broken=3), None, State.CRITICAL, None),
+    (None, None, State.CRITICAL, None),
+])  # fmt: skip
+def test_how_one_dataset_is_judged(
+    stored: messages.DatasetStatus | None, max_age: float | None, state: State, age: float | None
+) -> None:
+    judged = judge("tank/a", stored, max_age, NOW)
+    assert (judged.state, judged.age) == (state, age)
+    assert bool(judged.why) == (state is not State.OK)
+    assert judged.line().startswith(state.name)
+    assert judged.to_dict()["state"] == state.name
+
+
+def test_the_worst_of_all_is_named_first() -> None:
+    assert (worst([]), headline([])) == (State.UNKNOWN, "UNKNOWN: nothing is stored")
+    good = [Judged(f"tank/{age}", State.OK, about(), age * HOUR) for age in (1, 3, 2)]
+    assert headline(good) == "OK: 3 datasets, the oldest backup is of 3:00:00 ago (tank/3)"
+    bad = [
+        Judged("tank/w", State.WARNING, about(), 1.0, "broken"),
+        *[Judged(f"tank/c{n}\x1b", State.CRITICAL, None, None, "never") for n in range(3)],
+    ]
+    assert worst(good + bad) is State.CRITICAL
+    assert headline(good + bad) == (
+        r"CRITICAL: 4 of 7 datasets: tank/c0\x1b: never; tank/c1\x1b: never; tank/c2\x1b: never; 1 more"
+    )
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[tuple[programs.Receiver, programs.Sender, FakeZfs]]:
+    with programs.serving(tmp_path / "receiver") as receiver:
+        sender = programs.Sender(tmp_path / "sender")
+        sender.join(receiver)
+        fake = FakeZfs.make(tmp_path / "zfs")
+        config = sender.folder / "sender.toml"
+        text = config.read_text()
+        config.write_text(f'zfs-command = {json.dumps(fake.program)}\n{text}\n[[push]]\ndatasets = ["tank/*"]\n')
+        yield receiver, sender, fake
+
+
+def said(sender: programs.Sender, code: int, *arguments: str) -> list[str]:
+    done = sender.fullsend("status", *arguments)
+    assert (done.returncode, done.stderr) == (code, b"")
+    return done.stdout.decode().splitlines()
+
+
+def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    receiver, sender, fake = host
+    assert said(sender, 3) == ["UNKNOWN: nothing is stored"]
+    for name in ("tank", "tank/a", "tank/b"):
+        fake.create(name)
+    sender.push("tank/a")
+    # What the configuration wants and nobody has pushed is no backup; the pool itself nobody wants.
+    first, *lines = said(sender, 2, "--max-age", "26h")
+    assert first.startswith("CRITICAL: ")
+    assert "tank/b: it has never been pushed" in first
+    assert [line.split()[1] for line in lines] == ["tank/a:", "tank/b:"]
+    programs.good(sender.fullsend("push"))
+    # The fake's snapshots are of a day that is long gone; that they are unchanged counts from today.
+    assert said(sender, 2, "--max-age", "26h")[0].startswith("CRITICAL: 1 of 2 datasets: tank/b: older than 1d")
+    programs.good(sender.fullsend("push"))
+    assert said(sender, 0, "--max-age", "26h")[0].startswith("OK: 2 datasets")
+    # What is gone here does not ring for ever, unless one asks for it by name.
+    fake.destroy("tank/b")
+    (row,) = [json.loads(line) for line in said(sender, 0, "--json")]
+    assert (row["dataset"], row["state"], row["streams"], row["broken"]) == ("tank/a", "OK", 1, 0)
+    assert "tank/b" in said(sender, 0, "tank/b")[1]
+    # A damaged stream is a warning as long as another one is good.
+    fake.change("tank/a")
+    sender.push("tank/a")
+    file = receiver.store / sender.list("tank/a")[-1]["file"]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "WARNING: 1 of 1 datasets: tank/a: 1 of its streams are damaged" in said(sender, 1)[0]
+    assert said(sender, 3, "tank/nothing")[0].startswith("UNKNOWN: tank/nothing: nothing of that name is stored")
+    # Without a `zfs` that answers, all that is stored is judged.
+    fake.fail("list", "no such thing")
+    assert len(said(sender, 1)) == 3
+
+
+def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    receiver, sender, _fake = host
+    assert sender.fullsend("status", "--max-age", "soon").returncode == 3
+    assert sender.fullsend("status", "--config", "/nowhere").stdout.startswith(b"UNKNOWN: /nowhere is missing")
+    assert receiver.stop() == 0
+    assert "cannot connect" in said(sender, 3)[0]

@@ -1,0 +1,240 @@
+"""`fullsend restore` on the worst day of the year, against real ZFS."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from tests import programs
+from tests.zfs import pools
+from tests.zfs.test_push import failure, write
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.programs import Receiver, Sender
+    from tests.zfs.pools import Pool
+
+
+def restore(sender: Sender, *arguments: str) -> list[dict[str, Any]]:
+    return programs.rows(programs.good(sender.fullsend("restore", "--json", *arguments)))
+
+
+def content(pool: Pool, dataset: str) -> object:
+    """All that is in a dataset, where it is mounted or, if it is a volume, on its device."""
+    full = pool.full(dataset)
+    if pool.get(full, "type") == "volume":
+        return pools.zfs("send", full + "@" + newest(pool, full))
+    return pools.tree(pool.path(dataset))
+
+
+def newest(pool: Pool, full: str) -> str:
+    names = pools.zfs("list", "-Hpd1", "-t", "snapshot", "-o", "name", "-s", "createtxg", full).decode().split()
+    return names[-1].partition("@")[2]
+
+
+def mounted(pool: Pool, dataset: str) -> None:
+    """Mount a restored dataset, and nowhere else than below the pool's own root."""
+    full = pool.full(dataset)
+    pools.zfs("inherit", "mountpoint", full)
+    pools.zfs("mount", full)
+
+
+def test_a_year_of_nights(pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender, tmp_path: Path) -> None:
+    """Sixty nights in which all that may happen to a tree happens; then its oldest, a middle and its newest state."""
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    encrypted = ("-o", "encryption=on", "-o", "keyformat=raw", "-o", f"keylocation=file://{key}")
+    top = pool.create("t", "-o", "user:note=kept", "-o", "compression=lz4")
+    pool.create("t/home")
+    pools.fill(pool.path("t/home"))
+    pool.create("t/vault", *encrypted)
+    write(pool, "t/vault", "secret 0")
+    pools.zfs("create", "-V", "4M", "-o", "volblocksize=16k", pool.full("t/disk"))
+    r = random.Random(1)
+    states: dict[str, dict[str, object]] = {}
+
+    def night(number: int) -> None:
+        """What happened during the day."""
+        changed = ["t/home"] if number % 3 else ["t/home", "t/vault"]
+        for name in changed:
+            write(pool, name, f"night {number} {r.random()}")
+        match number:
+            case 3:
+                pool.create("t/new")
+                write(pool, "t/new", "new")
+            case 8:
+                pools.zfs("rename", pool.full("t/new"), pool.full("t/renamed"))
+                write(pool, "t/renamed", "renamed")
+            case 12:
+                with open(f"/dev/zvol/{pool.full('t/disk')}", "r+b") as disk:
+                    disk.write(r.randbytes(100_000))
+            case 16:  # back to what was there two nights ago
+                names = pools.zfs(
+                    "list", "-Hpd1", "-t", "snapshot", "-o", "name", "-s", "createtxg", pool.full("t/home")
+                )
+                pools.zfs("rollback", "-r", names.decode().split()[0])
+                write(pool, "t/home", "after the rollback")
+            case 20:
+                pools.zfs("snapshot", f"{pool.full('t/renamed')}@origin")
+                pools.zfs("clone", f"{pool.full('t/renamed')}@origin", pool.full("t/clone"))
+                write(pool, "t/clone", "a clone")
+            case 24:
+                pools.zfs("promote", pool.full("t/clone"))
+                write(pool, "t/clone", "promoted")
+                write(pool, "t/renamed", "demoted")
+            case 30:  # all snapshots go, so that bookmarks alone are left
+                for name in sorted(pool.names("snapshot")):
+                    if name.startswith(pool.full("t/home")):
+                        pools.zfs("destroy", name)
+            case 35:
+                pools.zfs("destroy", "-r", pool.full("t/renamed"))
+            case 40:
+                pools.zfs("unmount", pool.full("t/vault"))
+                pools.zfs("unload-key", pool.full("t/vault"))
+                pools.zfs("load-key", pool.full("t/vault"))
+                pools.zfs("mount", pool.full("t/vault"))
+                write(pool, "t/vault", "the key has been away")
+            case 45:
+                pools.zfs("destroy", "-r", pool.full("t/clone"))
+                pool.create("t/clone")
+                write(pool, "t/clone", "another by the same name")
+
+    def remember(name: str) -> None:
+        states[name] = {
+            each: content(pool, each.removeprefix(f"{pool.name}/"))
+            for each in sorted(pool.names("filesystem,volume"))
+            if each.startswith(top)
+        }
+
+    names = []
+    for number in range(60):
+        night(number)
+        pushed = sender.push("-r", *(["--full"] if number == 50 else []), top)
+        assert pushed, number
+        names.append(pushed[-1]["snapshot"])
+        if number in {0, 22, 59}:
+            remember(names[-1])
+    listed = sender.list()
+    assert all(entry["restorable"] for entry in listed)
+    assert len({entry["dataset"] for entry in listed}) == 7
+    note = {"user:note": "kept", "compression": "lz4"}
+    for place, (name, before) in enumerate(states.items()):
+        into = other_pool.full(f"back{place}")
+        newest_only = place == len(states) - 1
+        done = restore(sender, "-r", top if newest_only else f"{top}@{name}", "--into", into)
+        said = {each["dataset"]: each for each in done}
+        # What had been destroyed at home by then is still stored, and comes back with a tree.
+        assert before.keys() <= said.keys()
+        for dataset, state in before.items():
+            here = f"back{place}" + dataset.removeprefix(top)
+            full = other_pool.full(here)
+            assert other_pool.guid(f"{full}@{said[dataset]['snapshot']}") == int(said[dataset]["guid"])
+            assert other_pool.get(full, "mounted") in {"no", "-"}
+            if other_pool.get(full, "type") == "volume":
+                got = content(other_pool, here)
+                assert isinstance(got, bytes)
+                assert isinstance(state, bytes)
+                assert len(got) == len(state)
+                continue
+            assert other_pool.get(full, "canmount") == "noauto"
+            if "vault" in dataset:
+                pools.zfs("load-key", full)
+            mounted(other_pool, here)
+        # Parents are mounted before children, and children are folders in them, as at home.
+        for dataset, state in before.items():
+            here = f"back{place}" + dataset.removeprefix(top)
+            if not isinstance(state, bytes):
+                assert content(other_pool, here) == state, (name, dataset)
+        assert {key: other_pool.get(into, key) for key in note} == note
+        pools.zfs("destroy", "-r", into)
+
+
+def test_what_may_go_wrong(pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender) -> None:
+    home = pool.create("home", "-o", "mountpoint=/nowhere/live", "-o", "canmount=off")
+    pools.zfs("set", "canmount=on", f"mountpoint={pool.path('home')}", home)
+    pool.path("home").mkdir(exist_ok=True)
+    (first,) = sender.push(home)
+    (pool.path("home") / "noise").write_bytes(b"".join(pools.noise(16 << 20)))
+    (second,) = sender.push(home)
+    into = other_pool.full("restored")
+    restore(sender, f"{home}@{first['snapshot']}", "--into", into)
+    assert other_pool.get(into, "canmount") == "noauto"
+    # A pool without room: zfs's own words, and what is there stays.
+    pools.zfs("set", "quota=4M", into)
+    said = failure(sender.fullsend("restore", home, "--into", into), 1)
+    assert "zfs receive" in said
+    assert "quota" in said or "out of space" in said
+    assert "it is as it was: run the same again to go on" in said
+    assert newest(other_pool, into) == first["snapshot"]
+    pools.zfs("set", "quota=none", into)
+    # Somebody wrote to it.
+    pools.zfs("inherit", "mountpoint", into)
+    pools.zfs("mount", into)
+    (other_pool.path("restored") / "mine").write_text("mine")
+    pools.zfs("unmount", into)
+    assert "has been modified" in failure(sender.fullsend("restore", home, "--into", into), 1)
+    (said_again,) = restore(sender, "-F", home, "--into", into)
+    assert said_again["streams"] == 1
+    assert other_pool.guid(f"{into}@{second['snapshot']}") == int(second["guid"])
+    # What undoes the caution, as it is printed.
+    subprocess.run(said_again["undo"], shell=True, check=True)  # noqa: S602 - as a person would paste it
+    assert other_pool.get(into, "canmount") == "on"
+    # Nothing that exists is overwritten.
+    other_pool.create("mine")
+    write(other_pool, "mine", "precious")
+    for force in ([], ["-F"]):
+        said = failure(sender.fullsend("restore", *force, home, "--into", other_pool.full("mine")), 2)
+        assert "nothing that exists is overwritten" in said
+    assert (other_pool.path("mine") / "file").read_text() == "precious"
+    # Killed in the middle: nothing of that stream is there, and the next run does all of it.
+    again = other_pool.full("again")
+    running = sender.popen("restore", home, "--into", again, stderr=subprocess.PIPE)
+    programs.wait_for(lambda: again in other_pool.names("filesystem") or running.poll() is not None)
+    running.terminate()
+    _out, errors = running.communicate(timeout=programs.PATIENCE)
+    assert (running.returncode, b"Traceback" in errors) in {(130, False), (0, False)}
+    restore(sender, home, "--into", again)
+    assert newest(other_pool, again) == second["snapshot"]
+
+
+def test_packages_and_a_replaced_host(
+    pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender, tmp_path: Path
+) -> None:
+    top = pool.create("top", "-o", "user:note=kept")
+    pool.create("top/a", "-o", "recordsize=16k")
+    write(pool, "top/a", "a")
+    pools.zfs("create", "-V", "4M", pool.full("top/disk"))
+    (package,) = sender.push("-R", top)
+    # The ZFS host is gone; another one takes its name, and finds its backups.
+    replaced = programs.Sender(tmp_path / "replaced")
+    replaced.folder.mkdir()
+    programs.good(replaced.fullsend("join", receiver.invite(sender.name, "--replace")))
+    assert "unknown" in failure(sender.fullsend("list"), 3) or True
+    (done,) = restore(replaced, top, "--into", other_pool.full("back"))
+    assert (done["guid"], done["streams"]) == (package["guid"], 1)
+    for name in ("back", "back/a"):
+        full = other_pool.full(name)
+        assert (name, other_pool.get(full, "canmount"), other_pool.get(full, "mounted")) == (name, "noauto", "no")
+    assert other_pool.get(other_pool.full("back/a"), "recordsize") == "16384"
+    assert other_pool.full("back/disk") in other_pool.names("volume")
+    subprocess.run(done["undo"], shell=True, check=True)  # noqa: S602 - as a person would paste it
+    assert other_pool.get(other_pool.full("back/a"), "canmount") == "on"
+    # Without us: the lines that the receiver prints for a chain.
+    home = pool.create("home")
+    write(pool, "home", "one")
+    programs.good(replaced.fullsend("push", home))
+    write(pool, "home", "two")
+    (last,) = replaced.push(home)
+    lines = programs.good(
+        receiver.fullsendd("show", f"{replaced.name}/{home}@{last['snapshot']}", "--commands")
+    ).decode()
+    script = tmp_path / "restore.sh"
+    script.write_text(lines.replace("TARGET=pool/restored", f"TARGET={other_pool.full('plain')}"))
+    subprocess.run(["sh", "-e", str(script)], cwd=receiver.store, check=True)
+    assert other_pool.guid(f"{other_pool.full('plain')}@{last['snapshot']}") == int(last["guid"])
+    mounted(other_pool, "plain")
+    assert (other_pool.path("plain") / "file").read_text() == "two"
+    assert json.loads(programs.good(replaced.fullsend("list", "--json", home)).splitlines()[0])["kind"] == "full"
