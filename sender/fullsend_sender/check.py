@@ -1,7 +1,7 @@
 """`fullsend check`: would a push work now?
 
-Looks at configuration, key, connection and identity, and asks the receiver how it is. Every finding is one line.
-What cannot be looked at because of an earlier problem is left out.
+Looks at configuration, `zfs`, the datasets that the configuration names, key, connection and identity, and asks the
+receiver how it is. Every finding is one line. What cannot be looked at because of an earlier problem is left out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from fullsend_sender.identity import Identity
 from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
 from fullsend_sender.outcome import exit_code
 from fullsend_sender.pipeline import default_threads, raw_in_flight
+from fullsend_sender.selection import Selection, fits
+from fullsend_sender.zfs import Zfs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -65,6 +67,8 @@ async def check(
     names = ", ".join(settings.receivers)
     yield Finding("configuration", Exit.OK, f"{config}, receivers: {names}")
     yield _memory(settings)
+    async for finding in _pools(settings):
+        yield finding
     identity = Identity.beside(config)
     try:
         fingerprint = identity.fingerprint()
@@ -82,6 +86,37 @@ async def check(
     for endpoint in endpoints:
         async for finding in _receiver(endpoint, identity, timeouts):
             yield finding
+
+
+async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
+    """See whether `zfs` works here, and whether there is what [[push]] and [datasets.PATTERN] name."""
+    zfs = Zfs(settings.zfs_command)
+    try:
+        version, names = await zfs.version(), await zfs.names()
+    except FullsendError as error:
+        if settings.push:
+            yield _problem("zfs", error)
+        else:
+            yield Finding("zfs", Exit.OK, f"not here, so only streams from stdin can be pushed ({error})")
+        return
+    yield Finding(
+        "zfs", Exit.OK, f"{version}, {len(names)} datasets in {len({n.partition('/')[0] for n in names})} pools"
+    )
+    for table in settings.push:
+        selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
+        for pattern in selection.missing(names):
+            yield Finding("push", Exit.FAILED, f"{pattern}: there is no such dataset")
+        try:
+            receiver = settings.endpoint(table.receiver).name
+        except FullsendError as error:
+            yield _problem("push", error)
+            continue
+        yield Finding(
+            "push", Exit.OK, f"{', '.join(table.datasets)}: {len(selection.choose(names))} datasets, to {receiver}"
+        )
+    for pattern in settings.datasets:
+        if not any(fits(name, pattern) for name in names):
+            yield Finding("datasets", Exit.FAILED, f"{pattern}: no dataset fits it, so its settings have no effect")
 
 
 async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts) -> AsyncIterator[Finding]:

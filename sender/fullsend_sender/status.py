@@ -104,7 +104,7 @@ async def status(
 async def _datasets(zfs: Zfs) -> set[str] | None:
     """Return what there is; None where that can't be told, so that all that is stored is judged."""
     try:
-        return set((await zfs.run("list", "-H", "-o", "name", "-t", "filesystem,volume")).splitlines())
+        return set(await zfs.names())
     except (ZfsError, UsageError):
         return None
 

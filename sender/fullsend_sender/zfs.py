@@ -90,6 +90,10 @@ class Zfs:
                     raise
             return output, process.complaint
 
+    async def names(self) -> list[str]:
+        """Return the names of all datasets, parents first. Raises: ZfsError, UsageError."""
+        return (await self.run("list", "-H", "-o", "name", "-t", "filesystem,volume")).splitlines()
+
     async def list_snapshots(self, names: Sequence[str]) -> str:
         """List just these snapshots. Returns: lines of COLUMNS (see source.parse_snapshots). Raises: ZfsError."""
         columns = ",".join(COLUMNS)

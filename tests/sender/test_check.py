@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.fakezfs import FakeZfs
 from tests.programs import free_port
 from tests.sender.peer import Peer, receiving
 
@@ -113,3 +114,26 @@ async def test_a_high_level_costs_more(configure: Configure, brief: Timeouts) ->
     usual = await findings(configure(endpoint, more="threads = 2\n"), brief)
     high = await findings(configure(endpoint, more="threads = 2\nlevel = 22\n"), brief)
     assert memory(usual) < 160 - 64 < memory(high)
+
+
+async def test_pools_and_what_the_configuration_names(configure: Configure, brief: Timeouts, tmp_path: Path) -> None:
+    fake = FakeZfs.make(tmp_path / "zfs")
+    for name in ("tank", "tank/a", "tank/vm", "tank/vm/one"):
+        fake.create(name)
+    away = Endpoint("one", "127.0.0.1", free_port(), "00" * 32)
+    top = f'zfs-command = "{fake.program}"\n[[push]]\ndatasets = ["tank/a", "tank/vm/*", "tank/gone"]\n'
+    more = '[[push]]\ndatasets = ["tank"]\nrecursive = true\nreceiver = "two"\n[datasets."tank/vm/*"]\nraw = true\n'
+    found = await findings(configure(away, more=f'{top}{more}[datasets."tank/vmm"]\nraw = true\n'), brief)
+    assert [finding.line() for finding in found if finding.what in {"zfs", "push", "datasets"}] == [
+        "ok      zfs: zfs-2.4.4-fake, 4 datasets in 1 pools",
+        "problem push: tank/gone: there is no such dataset",
+        "ok      push: tank/a, tank/vm/*, tank/gone: 2 datasets, to one",
+        "problem push: no receiver 'two' is configured: there are one",
+        "problem datasets: tank/vmm: no dataset fits it, so its settings have no effect",
+    ]
+    # A host without ZFS can still push from stdin; one that is to push datasets cannot.
+    nowhere = 'zfs-command = "/nowhere/zfs"\n'
+    found = await findings(configure(away, more=nowhere), brief)
+    assert [finding.outcome for finding in found if finding.what == "zfs"] == [Exit.OK]
+    found = await findings(configure(away, more=f'{nowhere}[[push]]\ndatasets = ["tank"]\n'), brief)
+    assert [finding.outcome for finding in found if finding.what == "zfs"] == [Exit.USAGE]
