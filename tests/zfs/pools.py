@@ -8,13 +8,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import pathlib
 import random
 import stat
 import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import pathlib
     from collections.abc import Iterator
 
 
@@ -108,6 +108,14 @@ def fill(folder: pathlib.Path, seed: int = 0, size: int = 300_000) -> None:
     (folder / "empty").touch()
     os.setxattr(folder / "prose", "user.short", b"in the bonus buffer")
     os.setxattr(folder / "noise", "user.long", r.randbytes(3000))  # in a spill block
+
+
+def device(volume: str) -> pathlib.Path:
+    """The block device of a volume, also where no udev makes links to it."""
+    for path in sorted(pathlib.Path("/dev").glob("zd*")):
+        if program("/lib/udev/zvol_id", str(path), check=False).stdout.decode().strip() == volume:
+            return path
+    raise AssertionError(f"{volume} has no device")
 
 
 def noise(size: int, seed: int = 0) -> Iterator[bytes]:
