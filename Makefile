@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types suite bench test-slow test-zfs deb test-deb clean
+.PHONY: help setup demo test lint types suite bench test-slow test-zfs deb test-deb man clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -56,6 +56,9 @@ deb: ## build a package for this machine's Debian or Ubuntu: build/fullsend_VERS
 
 test-deb: ## build the package; install, use, remove and purge it in a clean Debian root (needs root)
 	tests/packaging/run
+
+man: $(STAMP) ## write man pages and completions anew, out of the programs' own options
+	$(PY) docs/generate.py
 
 bench: $(STAMP) ## the benchmarks behind the numbers in the README
 	$(PY) bench/run.py

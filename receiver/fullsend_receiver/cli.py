@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(arguments)
     _set_up_stdout(as_json=getattr(options, "json", False))
     try:
@@ -67,7 +67,8 @@ def _set_up_stdout(*, as_json: bool) -> None:
             sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; man pages and completion are made of it, too (docs/generate.py)."""
     parser = argparse.ArgumentParser(
         prog="fullsendd", description="Receives ZFS send streams, keeps them as ordinary .zst files, gives them back."
     )

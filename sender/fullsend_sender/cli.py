@@ -36,7 +36,7 @@ _UNKNOWN: Final = 3
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name; None: that of the process). Returns: the exit code."""
     try:
-        args = _parser().parse_args(argv)
+        args = make_parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what there is to say
         return end.code if isinstance(end.code, int) else Exit.USAGE
     _occupy_standard_descriptors()
@@ -90,7 +90,28 @@ class _Parser(argparse.ArgumentParser):
         self.exit(self.get_default("troubled") or Exit.USAGE, f"fullsend: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+_PUSHES: Final = """\
+  fullsend push                               all that the configuration names; the line for cron
+  fullsend push -r tank --exclude 'tank/tmp'  a tree, each dataset by itself
+  fullsend push tank/home@monday              one snapshot that is there
+  fullsend push -n -r tank                    the commands and sizes; nothing is done
+  fullsend push -R tank                       a tree as one package, always a full one
+  zfs send -R tank@monday | fullsend push --stdin"""
+
+_STATUS: Final = """\
+  fullsend status                             all that is stored and still here, a line each
+  fullsend status --max-age 26h               exit 2 where a backup is older than that
+  fullsend status 'tank/vm/*'                 some of them"""
+
+_RESTORES: Final = """\
+  fullsend restore tank/home --into tank/back              its newest snapshot, and all that it takes
+  fullsend restore tank/home@monday --into tank/back       that snapshot
+  fullsend restore -r tank@monday --into new/tank          a tree, as of that snapshot's time
+  fullsend restore -n tank/home --into tank/back           the commands and sizes; nothing is done"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; man pages and completion are made of it, too (docs/generate.py)."""
     parser = _Parser(
         prog="fullsend",
         description="Stream ZFS snapshots to a host without ZFS: verified, encrypted, readable with zstd alone.",
@@ -107,8 +128,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fullsend {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, parents=[_everywhere()])
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, examples: str = ""
+    ) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=examples and f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            parents=[_everywhere()],
+        )
         sub.set_defaults(run=run)
         return sub
 
@@ -119,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("invitation", metavar="INVITATION")
     sub.add_argument("--as", dest="name", metavar="NAME", help="what to call the receiver here; default: its host")
 
-    sub = command("push", _push, "send what is new, and return when the receiver has it proven and durable")
+    sub = command("push", _push, "send what is new, and return when the receiver has it proven and durable", _PUSHES)
     sub.add_argument(
         "dataset",
         nargs="*",
@@ -164,7 +194,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     receiver(sub)
 
-    sub = command("status", _status, "tell how old the backups are, for a person or for Nagios (exit 0, 1, 2 or 3)")
+    sub = command(
+        "status", _status, "tell how old the backups are, for a person or for Nagios (exit 0, 1, 2 or 3)", _STATUS
+    )
     sub.set_defaults(troubled=_UNKNOWN)
     sub.add_argument(
         "dataset",
@@ -177,7 +209,7 @@ def _parser() -> argparse.ArgumentParser:
     receiver(sub)
 
     sub = command(
-        "restore", _restore, "bring a dataset back, with all that its backup builds on, through `zfs receive`"
+        "restore", _restore, "bring a dataset back, by all streams that it takes, through `zfs receive`", _RESTORES
     )
     sub.add_argument(
         "what",

@@ -248,36 +248,22 @@ def test_without_a_configuration_neither_is_started_and_neither_fails() -> None:
         hidden.rename(folder)
 
 
-def test_a_push_can_be_made_under_the_sender_s_restrictions(serving: None, pool: pools.Pool) -> None:
-    source = pool.create("home")
-    pools.fill(pool.path(source))
-    script = pathlib.Path("/usr/local/bin/push-by-hand")
-    # In the place of `fullsend push`: what that does by itself, step by step.
+def test_the_sender_has_what_it_needs_and_no_more(serving: None, pool: pools.Pool) -> None:
+    script = pathlib.Path("/usr/local/bin/look-around")
     script.write_text(
-        f"""#!/bin/sh
+        """#!/bin/sh
 set -eux
 fullsend check
-zfs list -t all {pool.name}
-zfs snapshot {source}@monday
-zfs hold fullsend:test {source}@monday
-zfs send -nP -Le {source}@monday
-zfs send -Le {source}@monday | fullsend push --stdin
-zfs bookmark {source}@monday {source}#monday
-zfs release fullsend:test {source}@monday
-zfs destroy {source}@monday
 touch /run/fullsend/lock
 if touch /etc/fullsend/probe || head -c 1 /dev/mem; then exit 1; fi
 """,
         encoding="utf-8",
     )
     script.chmod(0o755)
-    drop_in("fullsend-push.service", "test", "[Service]\nExecStart=\nExecStart=push-by-hand\n")
+    drop_in("fullsend-push.service", "test", "[Service]\nExecStart=\nExecStart=look-around\n")
     try:
         run("systemctl", "start", "fullsend-push.service")
         assert shown("fullsend-push.service", "Result") == "success"
-        assert f"{source}#monday" in pool.names()
-        [listed] = rows(out("fullsend", "list", source, "--json"))
-        assert listed["snapshot"] == "monday"
         assert pathlib.Path("/run/fullsend/lock").exists()  # for the next run
     finally:
         (UNITS / "fullsend-push.service.d" / "test.conf").unlink()
@@ -303,7 +289,6 @@ def test_the_nightly_push_pushes_what_is_configured(serving: None, pool: pools.P
         assert night() == ["full"]
         assert night() == ["full"]  # nothing had changed
         pools.change(pool.path(source))
-        pools.program("zpool", "sync", pool.name)  # or `written` says 0 for some seconds
         assert night() == ["full", "incremental"]
     finally:
         configuration.write_text(before, encoding="utf-8")
