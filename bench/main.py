@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench import programs, report, scenarios
+from bench import nightly, programs, report, scenarios
 from bench.data import MIB
 from bench.measure import BenchError
 
@@ -22,7 +22,7 @@ from fullsend_protocol.units import format_size, parse_size
 _SHM: Final = Path("/dev/shm")
 #: Room for the streams, the files of both sides, and what is left until it is removed; in sizes of a stream.
 _ROOM: Final = 6
-_PARTS: Final = ("transfers", "many", "stages")
+_PARTS: Final = ("transfers", "many", "nightly", "stages")
 
 
 def main() -> int:
@@ -58,6 +58,8 @@ def _run(args: argparse.Namespace, folder: Path) -> report.Results:
         scenarios.transfers(results, streams, folder, _say)
     if "many" in args.only:
         scenarios.many_senders(results, streams.short, folder, _say)
+    if "nightly" in args.only:
+        nightly.nothing_new(results, folder, _say)
     if "stages" in args.only:
         scenarios.inside(results, streams, folder)
     results.facts = [
