@@ -113,7 +113,9 @@ class FakeZfs:
         self.edit(lambda state: state["datasets"].pop(name))
 
     def fail(self, text: str, how: str = "it is broken") -> None:
-        """Make each command that contains `text` fail, saying `how`; how="cut": a send ends half-way."""
+        """Make each command that contains `text` fail, saying `how`; how="cut": a send ends half-way;
+        how="warning: ...": it says so, and works.
+        """
         self.edit(lambda state: state["fail"].update({text: how}))
 
     def mend(self) -> None:
@@ -324,7 +326,9 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
 def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
     what, rest = arguments[0], arguments[1:]
     for text, how in state["fail"].items():
-        if text in shlex.join(arguments) and how != "cut":
+        if text in shlex.join(arguments) and how.startswith("warning: "):
+            print(how, file=sys.stderr)
+        elif text in shlex.join(arguments) and how != "cut":
             _die(how)
     match what:
         case "version":

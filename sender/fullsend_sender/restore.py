@@ -222,6 +222,8 @@ async def make_plan(job: Job) -> Plan:
         chosen = [library.find(wanted.what)]
         top = chosen[0].dataset
     into = wanted.into or top
+    if "@" in into or "#" in into:
+        raise UsageError(f"{into} is no name of a dataset to restore into")
     there = source.parse((await job.zfs.listing([into], recursive=wanted.recursive))[0])
     await _check_parent(job, into, there)
     for entry in chosen:
@@ -257,16 +259,35 @@ def _item(library: Library, entry: StreamEntry, target: str, existing: Dataset |
                 f" {entry.dataset}` shows what can be"
             )
         return Item(entry, target, chain)
+    whole = library.chain(entry)
+    if entry.kind == "package" or any(each.kind == "package" for each in whole or ()):
+        # Of a package that was interrupted, the top may have its snapshot, and what is below it may be missing.
+        raise UsageError(
+            f"{target} exists, and a package is only restored as a whole: choose another --into, or destroy it first"
+        )
     if any(each.guid == entry.guid for each in existing.snapshots):
         return Item(entry, target, [], existing=True)
     newest = existing.snapshots[-1] if existing.snapshots else None
     chain = library.chain(entry, newest.guid) if newest else None
-    if newest is None or chain is None:
-        what = f"its newest snapshot, @{newest.name}, is none that can be gone on from" if newest else "has no snapshot"
+    if chain is None:
         raise UsageError(
-            f"{target} exists, and {what}: choose another name with --into (nothing that exists is overwritten)"
+            f"{target} exists, and {_stranger(library, entry, existing)} choose another name with --into (nothing that"
+            " exists is overwritten)"
         )
     return Item(entry, target, chain, existing=True)
+
+
+def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
+    """Say why a dataset cannot be gone on with, and what else may be done than to choose another."""
+    if not existing.snapshots:
+        return "has no snapshot:"
+    newest = existing.snapshots[-1]
+    for each in reversed(existing.snapshots):
+        if library.chain(entry, each.guid) is not None:
+            return (
+                f"has other snapshots, up to @{newest.name}, after @{each.name}: destroy those if nobody needs them, or"
+            )
+    return f"its newest snapshot, @{newest.name}, is none that can be gone on from:"
 
 
 def _places(into: str, targets: list[str], there: set[str]) -> list[str]:
@@ -306,6 +327,8 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress)
             async with connect(job.endpoint, job.identity) as (link, _name):
                 await cat(link, entry.file, receiving.fd, progress)
         await receiving.succeeded()
+        if receiving.complaint:  # such as a property that could not be set, which is no failure to ZFS
+            _log.warning("%s: zfs receive: %s", item.target, receiving.complaint)
     if entry.kind == "package" and job.unmountable(entry):
         # `-o` reaches a package's top alone, and the others would mount at the next boot (tried).
         await job.zfs.keep_unmounted(item.target)
@@ -315,6 +338,11 @@ def _how_far(item: Item, count: int, why: str) -> str:
     """Say what failed, what is restored so far, and how to go on."""
     entry = item.chain[count]
     hint = ", or with -F to give up what was written there" if _MODIFIED in why and item.existing and not count else ""
+    if entry.kind == "package":
+        return (
+            f"{entry.dataset}@{entry.snapshot} failed: {why}; a part of it may be there: destroy {item.target}, and run"
+            " the same again"
+        )
     so_far = (
         f"it has all up to @{item.chain[count - 1].snapshot} ({count} of {len(item.chain)} streams)"
         if count

@@ -360,6 +360,11 @@ class Receive:
         self._close()
         await self._process.succeeded()
 
+    @property
+    def complaint(self) -> str:
+        """What it wrote to stderr, as one line; after `succeeded`: all of it."""
+        return self._process.complaint if self._process is not None else ""
+
     def _close(self) -> None:
         if self.fd >= 0:
             os.close(self.fd)

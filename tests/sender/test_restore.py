@@ -123,6 +123,7 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
         assert "its newest snapshot, @mine, is none that can be gone on from" in said
         assert "there is no pool/no" in hosts.refused(2, *flags, "tank/home", "--into", "pool/no/where")
         assert hosts.received() == []
+    assert "is no name of a dataset" in hosts.refused(2, "tank/home", "--into", "pool/home@now")
     # What somebody wrote to it since goes only by -F.
     hosts.restore(f"tank/home@{second['snapshot']}", "--into", "pool/home")
     hosts.there.change("pool/home")
@@ -131,6 +132,12 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
     assert "it is as it was: run the same again to go on, or with -F" in said
     hosts.restore("-F", "tank/home", "--into", "pool/home")
     assert hosts.received() == ["-u -F -o canmount=noauto pool/home"]
+    # Snapshots that others have taken meanwhile stay, even with -F.
+    hosts.restore(f"tank/home@{second['snapshot']}", "--into", "pool/again")
+    hosts.there.snapshot("pool/again@hourly-1")
+    hosts.there.snapshot("pool/again@hourly-2")
+    said = hosts.refused(2, "-F", "tank/home", "--into", "pool/again")
+    assert f"has other snapshots, up to @hourly-2, after @{second['snapshot']}: destroy those if nobody needs" in said
 
 
 def test_a_failure_in_the_middle_says_how_far_it_came(hosts: Hosts) -> None:
@@ -165,7 +172,10 @@ def test_zfs_says_why_it_takes_no_more(hosts: Hosts) -> None:
     said = hosts.refused(1, "tank/home", "--into", "pool/home")
     assert "out of space; nothing is restored" in said
     hosts.there.mend()
-    hosts.restore("tank/home", "--into", "pool/home")
+    hosts.there.fail("receive", "warning: cannot receive compression property on pool/home: permission denied")
+    done = hosts.run("tank/home", "--into", "pool/home")
+    assert programs.good(done)
+    assert "pool/home: zfs receive: warning: cannot receive compression property" in done.stderr.decode()
     assert hosts.receiver.stop() == 0
     assert "cannot connect" in hosts.refused(75, "tank/home", "--into", "pool/again")
     assert hosts.received() == []
@@ -224,3 +234,8 @@ def test_a_package(hosts: Hosts) -> None:
     (pushed,) = hosts.push("-R", "tank/top")
     (said,) = hosts.restore("tank/top", "--into", "pool/top")
     assert (said["guid"], said["undo"].split()[1:]) == (pushed["guid"], ["inherit", "-r", "-S", "canmount", "pool/top"])
+    # It may have been interrupted there, below its top: nobody shall hear that it is there.
+    assert "a package is only restored as a whole" in hosts.refused(2, "tank/top", "--into", "pool/top")
+    hosts.there.fail("receive", "cannot receive: it is broken")
+    text = hosts.refused(1, "tank/top", "--into", "pool/again")
+    assert "a part of it may be there: destroy pool/again" in text

@@ -276,3 +276,35 @@ def test_two_receivers_and_two_runs_at_once(pool: Pool, receiver: Receiver, send
             assert running.wait(programs.PATIENCE) == 130
         assert kinds(sender.push("--receiver", first, home)) == [(home, "incremental")]
         assert holds(pool) == []
+
+
+def test_the_receiver_s_disk_is_full(pool: Pool, sender: Sender, tmp_path: Any) -> None:
+    home = pool.create("home")
+    (pool.path("home") / "noise").write_bytes(b"".join(pools.noise(32 << 20)))
+    folder = tmp_path / "small"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=80m", "small", str(folder)], check=True)
+    filler = folder / "filler"
+    try:
+        with programs.serving(folder, **{"min-free": "1M"}) as receiver:
+            programs.good(sender.fullsend("join", "--as", "small", receiver.invite("zfshost")))
+            push = ("push", "--json", "--receiver", "small")
+            # It says so before the first byte, by what `zfs send -nP` says.
+            filler.write_bytes(bytes(60 << 20))
+            assert "free" in failure(sender.fullsend(*push, home), 3)
+            filler.unlink()
+            # It fills up meanwhile.
+            running = sender.popen(*push, "--bwlimit", "1M", home, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            programs.wait_for(lambda: any((receiver.store / ".partial").glob("*.data")))
+            subprocess.run(["dd", "if=/dev/zero", f"of={filler}", "bs=64k"], check=False, stderr=subprocess.DEVNULL)
+            out, errors = running.communicate(timeout=programs.PATIENCE)
+            said = errors.decode()
+            assert (running.returncode, out) == (3, b""), said
+            assert "space" in said or "full" in said
+            assert receiver.list() == []
+            filler.unlink()
+            (pushed,) = programs.rows(programs.good(sender.fullsend(*push, home)))
+            assert pushed["kind"] == "full"
+            assert holds(pool) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
