@@ -373,6 +373,14 @@ def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str 
     return settings, [(name, Request(tuple(each), args.full, args.package)) for name, each in targets.items()]
 
 
+def _clear(settings: SenderSettings) -> str:
+    """Return what makes room for a line where the live line of the progress may stand; "" where there is none."""
+    from fullsend_sender.progress import CLEAR
+
+    live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
+    return CLEAR if live else ""
+
+
 def _report(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], None]:
     """Return what says of each stream that it is stored."""
     import json
@@ -380,13 +388,13 @@ def _report(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], No
     from fullsend_protocol.units import printable
     from fullsend_sender.log import log
 
-    live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
+    clear = _clear(settings)
 
     def say(pushed: Pushed) -> None:
         if as_json:
             print(json.dumps(pushed.to_dict(), ensure_ascii=False), flush=True)
-        if live and not as_json:
-            print(printable(pushed.line()), file=sys.stderr)
+        if clear and not as_json:
+            print(clear + printable(pushed.line()), file=sys.stderr)
         else:
             log.info("%s", pushed.line())
 
@@ -467,6 +475,7 @@ def _restore(args: argparse.Namespace) -> int:
     settings, endpoint, identity = _setup(args)
     import json
 
+    from fullsend_protocol.units import printable
     from fullsend_sender.log import log
     from fullsend_sender.outcome import exit_code, worst
     from fullsend_sender.restore import Job, Restored, Wanted, rehearse, restore
@@ -476,10 +485,15 @@ def _restore(args: argparse.Namespace) -> int:
     wanted = Wanted(args.what, args.into, args.recursive, tuple(args.exclude), args.rollback, args.mountable)
     job = Job(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress)
 
+    cautious: list[Restored] = []
+    clear = _clear(settings)
+
     def say(restored: Restored) -> None:
-        said = [json.dumps(restored.to_dict(), ensure_ascii=False)] if args.json else restored.lines()
-        for line in said:
-            print(line, flush=True)
+        if restored.undo:
+            cautious.append(restored)
+        print(clear, end="", file=sys.stderr, flush=True)
+        said = json.dumps(restored.to_dict(), ensure_ascii=False) if args.json else printable(restored.line())
+        print(said, flush=True)
 
     async def show() -> int:
         if args.dry_run:
@@ -489,7 +503,12 @@ def _restore(args: argparse.Namespace) -> int:
             for name, error in plan.failures:
                 log.error("%s: %s", name, error)
             return worst(exit_code(error) for _name, error in plan.failures)
-        return worst(exit_code(error) for _name, error in await restore(job, say))
+        failures = await restore(job, say)
+        if cautious and not args.json:
+            package = any(each.wanted.kind == "package" for each in cautious)
+            undo = job.undo_all([each.target for each in cautious], package=package)
+            print(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
+        return worst(exit_code(error) for _name, error in failures)
 
     return run(show())
 

@@ -28,7 +28,7 @@ from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.selection import Selection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Literal
 
     from fullsend_protocol.manifest import StreamEntry
@@ -100,17 +100,14 @@ class Restored:
     seconds: float
     undo: str | None
 
-    def lines(self) -> list[str]:
+    def line(self) -> str:
         """Say it to a person."""
         name = f"{self.wanted.dataset}@{self.wanted.snapshot}"
         if not self.streams:
-            return [f"{name} is in {self.target} already"]
+            return f"{name} is in {self.target} already"
         many = "1 stream" if self.streams == 1 else f"{self.streams} streams"
         size = f"{many}, {format_size(self.raw_bytes)}, in {format_duration(self.seconds)}"
-        lines = [f"{name} is restored into {self.target}: {size}"]
-        if self.undo:
-            lines.append(f"it does not mount by itself (canmount=noauto); to undo that: {self.undo}")
-        return lines
+        return f"{name} is restored into {self.target}: {size}"
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object of one restored dataset."""
@@ -149,9 +146,11 @@ class Job:
         """Return the command that gives a restored dataset its own `canmount` back; None: none is needed."""
         if not item.chain or not self.unmountable(item.wanted):
             return None
-        return self.zfs.line(
-            "inherit", *(["-r"] if item.wanted.kind == "package" else []), "-S", "canmount", item.target
-        )
+        return self.undo_all([item.target], package=item.wanted.kind == "package")
+
+    def undo_all(self, targets: Sequence[str], *, package: bool) -> str:
+        """Return the same for several. `package`: what is below them came along."""
+        return self.zfs.line("inherit", *(["-r"] if package else []), "-S", "canmount", *targets)
 
     def unmountable(self, entry: StreamEntry) -> bool:
         """A filesystem's mountpoint may have come along, and be where something lives. A volume has none."""

@@ -56,7 +56,7 @@ class Judged:
         """Say it to a person."""
         age = "never" if self.age is None else f"{format_duration(self.age)} ago"
         what = (
-            f"{self.about.streams} streams, {format_size(self.about.stored_bytes)}" if self.about else "nothing stored"
+            f"{self.about.streams} stored, {format_size(self.about.stored_bytes)}" if self.about else "nothing stored"
         )
         return printable(f"{self.state.name:<8}  {self.dataset}: {age}, {what}{f': {self.why}' if self.why else ''}")
 
