@@ -394,7 +394,8 @@ def _report(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], No
         if as_json:
             print(json.dumps(pushed.to_dict(), ensure_ascii=False), flush=True)
         if clear and not as_json:
-            print(clear + printable(pushed.line()), file=sys.stderr)
+            # One push has a line of its own, which has ended; several share one that goes on.
+            print((clear if settings.jobs > 1 else "") + printable(pushed.line()), file=sys.stderr)
         else:
             log.info("%s", pushed.line())
 

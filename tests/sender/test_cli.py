@@ -419,7 +419,7 @@ async def test_check(fullsend: Fullsend, receiver_identity: Identity) -> None:
     assert b"ok      nas: 1.0 GiB free\n" in ended.out
     ended = await fullsend(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32), "check", "--json")
     assert ended.code == 75
-    assert [json.loads(line)["ok"] for line in ended.out.splitlines()] == [True, True, True, False]
+    assert [json.loads(line)["ok"] for line in ended.out.splitlines()] == [True, True, True, True, False]
 
 
 # --- what runs in this process, so that a debugger and coverage can follow -----------------------------------------
