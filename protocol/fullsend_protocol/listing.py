@@ -1,8 +1,9 @@
-"""Stored streams as a table for a terminal; both programs' `list` print it."""
+"""Stored streams for a terminal: the table of `list`, and all of one of them, which `show` prints, of both programs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from fullsend_protocol.manifest import StreamEntry
@@ -30,6 +31,15 @@ def table(entries: Iterable[StreamEntry], *, with_sender: bool) -> Iterator[str]
             for cell, width, name in zip(cells, widths, _HEADER, strict=True)
         )
         yield "  ".join(aligned).rstrip()
+
+
+def details(facts: Mapping[str, object]) -> Iterator[str]:
+    """Yield a line for each of the things that are known of a stream, by its name in the JSON object."""
+    for name, value in facts.items():
+        shown = json.dumps(value) if isinstance(value, list | dict) else printable(str(value))
+        if name.endswith("_bytes"):
+            shown += f" ({format_size(int(str(value)))})"
+        yield f"{name:18} {'-' if value is None else shown}"
 
 
 def _row(entry: StreamEntry, *, with_sender: bool) -> tuple[str, ...]:

@@ -232,6 +232,8 @@ def _list(options: argparse.Namespace) -> int:
 def _show(options: argparse.Namespace) -> int:
     import json
 
+    from fullsend_protocol.listing import details
+
     _settings, store = _open(options)
     catalogue, stored = _named(store, options.stream)
     if options.commands:
@@ -245,11 +247,8 @@ def _show(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(facts))
         return Exit.OK
-    for name, value in facts.items():
-        shown = json.dumps(value) if isinstance(value, list | dict) else printable(str(value))
-        if name.endswith("_bytes"):
-            shown += f" ({format_size(int(str(value)))})"
-        print(f"{name:18} {'-' if value is None else shown}")
+    for line in details(facts):
+        print(line)
     return Exit.OK
 
 

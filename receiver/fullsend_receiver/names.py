@@ -17,7 +17,6 @@ from fullsend_protocol.facts import Facts
 
 STREAM_SUFFIX: Final = ".zfs.zst"
 MANIFEST_SUFFIX: Final = ".json"
-HASH_SUFFIX: Final = ".sha256"
 
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
 #: With "~", 16 hex digits, and the longest of everything else (`.GUID.package.from.GUID.Lecwpr########.zfs.zst.sha256`)

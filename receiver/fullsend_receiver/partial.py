@@ -31,10 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NoReturn
 
+from fullsend_protocol.byhand import HASH_SUFFIX
 from fullsend_protocol.manifest import Manifest
 from fullsend_protocol.messages import Push
 from fullsend_receiver.durable import locked, make_folders, sync_folder, sync_folders, write_all, write_file
-from fullsend_receiver.names import HASH_SUFFIX, MANIFEST_SUFFIX
+from fullsend_receiver.names import MANIFEST_SUFFIX
 from fullsend_receiver.seekable import IndexEntry, tables
 from fullsend_receiver.store import Store, StoreError
 

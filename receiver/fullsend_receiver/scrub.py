@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from fullsend_protocol import facts
+from fullsend_protocol.byhand import HASH_SUFFIX
 from fullsend_protocol.errors import FullsendError, StreamError
 from fullsend_protocol.manifest import Manifest, Segment
 from fullsend_protocol.records import Walker
@@ -19,7 +20,7 @@ from fullsend_protocol.units import format_time
 from fullsend_receiver.catalogue import Stored
 from fullsend_receiver.commit import make_manifest
 from fullsend_receiver.durable import locked, replace_file, sync_folders
-from fullsend_receiver.names import HASH_SUFFIX, MANIFEST_SUFFIX, stream_file
+from fullsend_receiver.names import MANIFEST_SUFFIX, stream_file
 from fullsend_receiver.partial import committing
 from fullsend_receiver.playback import DamagedChunk, checked_chunks, file_sha256
 from fullsend_receiver.scrublog import Scrubbed

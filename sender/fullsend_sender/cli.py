@@ -237,6 +237,15 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
     receiver(sub)
 
+    sub = command("show", _show, "show all that `list` knows of one stream, or how it is restored without fullsend")
+    sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as one JSON object")
+    form.add_argument(
+        "--commands", action="store_true", help="the shell lines that restore its chain, for the store's folder"
+    )
+    receiver(sub)
+
     sub = command("verify", _verify, "have the receiver read and check what it stores of this host")
     sub.add_argument("dataset", nargs="?", metavar="DATASET")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -512,6 +521,36 @@ def _restore(args: argparse.Namespace) -> int:
         return worst(exit_code(error) for _name, error in failures)
 
     return run(show())
+
+
+def _show(args: argparse.Namespace) -> int:
+    import json
+
+    from fullsend_protocol.byhand import restore_lines
+    from fullsend_protocol.listing import details
+    from fullsend_sender.chain import Library, NotRestorable
+    from fullsend_sender.link import connect
+    from fullsend_sender.listing import entries
+    from fullsend_sender.runtime import run
+
+    _settings, endpoint, identity = _setup(args)
+
+    async def ask() -> Library:
+        async with connect(endpoint, identity) as (link, _name):
+            return Library([entry async for entry in entries(link, None)])
+
+    library = run(ask())
+    entry = library.find(args.stream)
+    facts = entry.model_dump(mode="json", by_alias=True)
+    lines = [json.dumps(facts, ensure_ascii=False)] if args.json else list(details(facts))
+    if args.commands:
+        chain = library.chain(entry)
+        if chain is None:
+            raise NotRestorable(f"{args.stream}: cannot be restored: {library.obstacle(entry)}")
+        lines = restore_lines(chain)
+    for line in lines:
+        print(line)
+    return Exit.OK
 
 
 def _cat(args: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ import zstandard
 from tests import streams
 
 from fullsend_protocol import facts
+from fullsend_protocol.byhand import HASH_SUFFIX
 from fullsend_protocol.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.manifest import Manifest, Segment
@@ -27,7 +28,7 @@ from fullsend_receiver import store as stores
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.names import HASH_SUFFIX, MANIFEST_SUFFIX, stream_file
+from fullsend_receiver.names import MANIFEST_SUFFIX, stream_file
 from fullsend_receiver.partial import Partial, partial_key
 from fullsend_receiver.store import Store
 

@@ -12,10 +12,10 @@ from tests import streams
 from tests.streams import each, whole
 
 from fullsend_protocol import facts
+from fullsend_protocol.byhand import HASH_SUFFIX
 from fullsend_protocol.facts import Facts
 from fullsend_protocol.records import Walker
 from fullsend_receiver.names import (
-    HASH_SUFFIX,
     MANIFEST_SUFFIX,
     STREAM_SUFFIX,
     dataset_folder,

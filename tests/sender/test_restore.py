@@ -239,3 +239,20 @@ def test_a_package(hosts: Hosts) -> None:
     hosts.there.fail("receive", "cannot receive: it is broken")
     text = hosts.refused(1, "tank/top", "--into", "pool/again")
     assert "a part of it may be there: destroy pool/again" in text
+
+
+def test_show_and_the_lines_without_us(hosts: Hosts) -> None:
+    hosts.here.create("tank/home")
+    _first, second = nights(hosts, "tank/home", 2)
+    name = f"tank/home@{second['snapshot']}"
+    shown = json.loads(programs.good(hosts.sender.fullsend("show", "--json", name)))
+    assert (shown["guid"], shown["kind"]) == (second["guid"], "incremental")
+    text = programs.good(hosts.sender.fullsend("show", name)).decode()
+    assert f"snapshot           {second['snapshot']}\n" in text
+    ours = programs.good(hosts.sender.fullsend("show", "--commands", name)).decode()
+    assert ours == programs.good(hosts.receiver.fullsendd("show", "--commands", f"zfshost/{name}")).decode()
+    assert ours.count("zfs receive") == 2
+    full = next(each for each in hosts.sender.list() if each["kind"] == "full")
+    (hosts.receiver.store / full["file"]).unlink()
+    done = hosts.sender.fullsend("show", "--commands", name)
+    assert (done.returncode, b"cannot be restored" in done.stderr) == (1, True)

@@ -1,0 +1,45 @@
+"""The plain shell lines that restore a chain without us: `sha256sum`, `zstd` and `zfs receive`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from typing import Final
+
+from fullsend_protocol.manifest import StreamEntry
+from fullsend_protocol.units import printable
+
+#: What the file is called that has a stream's SHA-256, after the stream's own name (docs/format.md).
+HASH_SUFFIX: Final = ".sha256"
+
+
+def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
+    """Return the lines that restore a chain, for the store's folder. `chain`: what to restore, the full first."""
+    last = chain[-1]
+    name = printable(f"{last.dataset}@{last.snapshot}")
+    lines = [
+        f"# {name}, a chain of {len(chain)}: in the store's folder; stop at the first line that fails (sh -e does)",
+        "TARGET=pool/restored",
+    ]
+    for each in chain:
+        # It names the file without its folder.
+        folder, _, file = each.file.rpartition("/")
+        lines.append(f"(cd {shlex.quote(folder)} && sha256sum -c {shlex.quote(file + HASH_SUFFIX)})")
+    lines += [f'zstd -dc {shlex.quote(each.file)} | zfs receive -u{_options(each)} "$TARGET"' for each in chain]
+    if any(each.kind == "package" for each in chain):
+        lines.append("# a replication package: what was below its top dataset is received below the target")
+        if any(map(_options, chain)):
+            # `-o` reaches the top alone; the others would mount at the next boot.
+            lines.append("zfs list -Hr -o name -t filesystem \"$TARGET\" | xargs -d '\\n' zfs set canmount=noauto")
+    if any("w" in each.flags for each in chain):
+        lines.append('# raw, still encrypted: afterwards load its key with: zfs load-key -r "$TARGET"')
+    if any(map(_options, chain)):
+        lines.append(
+            '# to mount it, where its mountpoint is free: zfs set canmount=on "$TARGET" && zfs mount "$TARGET"'
+        )
+    return lines
+
+
+def _options(entry: StreamEntry) -> str:
+    """A volume has no mountpoint; a filesystem's may have come along, and be where something else is mounted."""
+    return " -o canmount=noauto" if entry.dataset_type == "filesystem" else ""
