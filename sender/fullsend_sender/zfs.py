@@ -30,6 +30,9 @@ _NAMES_MAX: Final = 1 << 20
 #: Seconds that a process has after SIGTERM. `zfs send` may be in the kernel, waiting for a slow pool.
 _KILL_AFTER: Final = 10.0
 
+#: Where systems keep `zfs`. cron's PATH, and that of a user who is not root, may be without them.
+_SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
 #: What `zfs list` says of a name that it does not know (libzfs_util.c, EZFS_NOENT).
 _UNKNOWN: Final = "dataset does not exist"
 
@@ -201,7 +204,7 @@ class _Process:
                 stdin=self._stdin,
                 stdout=self._stdout,
                 stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "LC_ALL": "C"},
+                env={**os.environ, "LC_ALL": "C", "PATH": _search_path()},
             )
         except FileNotFoundError:
             raise UsageError(
@@ -369,6 +372,11 @@ class Receive:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _search_path() -> str:
+    """Return where programs are looked for: as the environment says, and then where `zfs` is."""
+    return os.pathsep.join((os.environ.get("PATH") or os.defpath, *_SYSTEM_FOLDERS))
 
 
 def _batches(names: Sequence[str]) -> Iterable[Sequence[str]]:

@@ -70,6 +70,21 @@ async def test_sync(fake: FakeZfs, pools: list[str]) -> None:
     await Zfs(("/nowhere/zfs",)).sync(pools)  # where it does not work, it does not matter
 
 
+@pytest.mark.parametrize("path", ["/usr/bin:/bin", None])
+async def test_it_is_found_by_cron_too(
+    monkeypatch: pytest.MonkeyPatch, fake: FakeZfs, tmp_path: Path, path: str | None
+) -> None:
+    if path is None:
+        monkeypatch.delenv("PATH")
+    else:
+        monkeypatch.setenv("PATH", path)
+    sbin = tmp_path / "sbin"
+    sbin.mkdir()
+    (sbin / "zfs-of-the-test").symlink_to(fake.program)
+    monkeypatch.setattr(zfs, "_SYSTEM_FOLDERS", (str(sbin),))
+    assert await Zfs(("zfs-of-the-test",)).version() == "zfs-2.4.4-fake"
+
+
 async def test_no_such_program(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no program '/nowhere/zfs' here"):
         await Zfs(("/nowhere/zfs",)).version()
