@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shlex
 import signal
 from dataclasses import dataclass
@@ -33,8 +34,11 @@ _KILL_AFTER: Final = 10.0
 #: Where systems keep `zfs`. cron's PATH, and that of a user who is not root, may be without them.
 _SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
-#: What `zfs list` says of a name that it does not know (libzfs_util.c, EZFS_NOENT).
-_UNKNOWN: Final = "dataset does not exist"
+#: What `zfs list` says of a name that it does not know, or that can be none (libzfs_util.c, EZFS_NOENT;
+#: libzfs_dataset.c, zfs_validate_name).
+_UNKNOWN: Final = re.compile("dataset does not exist| in name|name is too long|name is reserved")
+#: How its lines about failures begin; others may be `sudo`'s, or advice.
+_FAILURES: Final = ("cannot ", "internal error")
 
 #: What `listing` asks of everything there is, in the order of the columns.
 COLUMNS: Final = (
@@ -78,19 +82,14 @@ class Zfs:
         """List datasets, their snapshots and bookmarks, in one run; `recursive`: and all below them.
 
         Returns: lines of COLUMNS, parseable, separated by tabs (see source.parse); and what `zfs` says of names that it
-        does not know, which does not keep it from listing others. Raises: ZfsError where nothing is listed for another
-        reason.
+        does not know, which does not keep it from listing others. Raises: ZfsError where it failed for another reason:
+        then there may be more than it has listed.
         """
         depth = ("-r",) if recursive else ("-d", "1")
         kinds = "filesystem,volume,snapshot,bookmark"
         arguments = ("list", "-Hp", *depth, "-t", kinds, "-o", ",".join(COLUMNS), *names)
         async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
-            output = await process.output()
-            try:
-                await process.succeeded()
-            except ZfsError:
-                if not output and _UNKNOWN not in process.complaint:
-                    raise
+            output = await process.output_but_for_unknown_names()
             return output, process.complaint
 
     async def names(self) -> list[str]:
@@ -223,14 +222,33 @@ class _Process:
     @property
     def complaint(self) -> str:
         """What it wrote to stderr, as one line."""
+        return printable("; ".join(self._complaints))[:_STDERR_SHOWN]
+
+    @property
+    def _complaints(self) -> list[str]:
         lines = self._errors.decode(errors="replace").split("\n")
-        return printable("; ".join(line.strip() for line in lines if line.strip()))[:_STDERR_SHOWN]
+        return [line.strip() for line in lines if line.strip()]
 
     async def output(self) -> str:
         """Return all of its stdout."""
         assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
         assert self._process.stdout is not None  # noqa: S101 - for mypy: whoever calls this has asked for it
         return (await self._process.stdout.read()).decode(errors="surrogateescape")
+
+    async def output_but_for_unknown_names(self) -> str:
+        """Return all of its stdout, also where some names did not exist, of which it says so and goes on.
+
+        Raises: ZfsError where it failed for any other reason: then what is on stdout may be a part.
+        """
+        output = await self.output()
+        try:
+            await self.succeeded()
+        except ZfsError:
+            assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
+            failures = [line for line in self._complaints if line.startswith(_FAILURES)]
+            if (self._process.returncode or 0) < 0 or not failures or not all(map(_UNKNOWN.search, failures)):
+                raise
+        return output
 
     async def succeeded(self) -> None:
         """Wait for its end. Raises: ZfsError unless its exit status is 0."""

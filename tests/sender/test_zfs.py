@@ -48,6 +48,29 @@ async def test_what_there_is(fake: FakeZfs) -> None:
     assert await program.written_since("tank/a b", "@1") == 4096
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        "echo 'cannot iterate filesystems: I/O error' >&2; exit 1",
+        "echo \"cannot open 'tank/none': dataset does not exist\" >&2; echo 'internal error: no memory' >&2; exit 1",
+        "exit 1",
+        "kill -9 $$",
+    ],
+)
+async def test_a_part_of_a_listing_is_none(end: str) -> None:
+    with pytest.raises(ZfsError):
+        await shell(f"echo tank; {end}").listing(["tank"], recursive=True)
+
+
+async def test_names_that_can_be_none() -> None:
+    said = "cannot open 'tank//x': empty component or misplaced '@' or '#' delimiter in name"
+    program = shell(f'echo "sudo: unable to resolve host" >&2; echo "{said}" >&2; echo tank; exit 1')
+    assert await program.listing(["tank", "tank//x"], recursive=True) == (
+        "tank\n",
+        f"sudo: unable to resolve host; {said}",
+    )
+
+
 async def test_holds_and_marks(fake: FakeZfs) -> None:
     program = Zfs((fake.program,))
     await program.snapshot(["tank/a b@1", "tank/a b@2"])
