@@ -81,6 +81,9 @@ class FakeZfs:
         properties = {"compression": "zstd", "user:note": "kept"}
         self.edit(lambda state: _create(state, name, properties=properties, **about))
 
+    def clone(self, snapshot: str, name: str) -> None:
+        self.edit(lambda state: _create(state, name, origin=snapshot))
+
     def properties(self, name: str) -> dict[str, str]:
         found: dict[str, str] = self.edit(lambda state: state["datasets"][name]["properties"])
         return found
@@ -273,6 +276,11 @@ def _holding(state: dict[str, Any], name: str) -> dict[str, Any]:
     _die(f"cannot open '{name}': dataset does not exist")
 
 
+def _exists(state: dict[str, Any], name: str) -> bool:
+    dataset, _, short = name.partition("@")
+    return any(each["name"] == short for each in state["datasets"].get(dataset, {"snapshots": []})["snapshots"])
+
+
 def _destroy(state: dict[str, Any], name: str) -> None:
     if "#" in name:
         dataset, _, short = name.partition("#")
@@ -281,6 +289,8 @@ def _destroy(state: dict[str, Any], name: str) -> None:
         return
     dataset, _, shorts = name.partition("@")
     for short in shorts.split(","):
+        if any(each.get("origin") == f"{dataset}@{short}" for each in state["datasets"].values()):
+            _die(f"cannot destroy '{dataset}@{short}': snapshot has dependent clones")
         if _holding(state, f"{dataset}@{short}")["holds"]:
             _die(f"cannot destroy snapshot {dataset}@{short}: it's being held. Run 'zfs holds -r' to see holders.")
     snapshots = state["datasets"][dataset]["snapshots"]
@@ -358,9 +368,12 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
                     _die(f"cannot hold snapshot '{name}': tag already exists on this dataset")
                 held.append(rest[0])
         case "holds":
+            missing = [name for name in rest[1:] if not _exists(state, name)]
             for name in rest[1:]:
-                for tag in _holding(state, name)["holds"]:
+                for tag in () if name in missing else _holding(state, name)["holds"]:
                     print(f"{name}\t{tag}\tTue Nov 24 02:00 2026")
+            if missing:
+                _die("\n".join(f"cannot open '{name}': dataset does not exist" for name in missing))
         case "release":
             for name in rest[1:]:
                 _holding(state, name)["holds"].remove(rest[0])

@@ -30,7 +30,7 @@ from fullsend_sender.transfer import About, Options, Pushed, transfer
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from fullsend_sender.config import PushSettings, SenderSettings
     from fullsend_sender.identity import Identity
@@ -443,14 +443,26 @@ class _Run:
         """
         for dataset in item.tree:
             old = keep.outdated_snapshots(dataset, self._job.receiver, item.how.keep)
-            try:
+            with _not_now(dataset.name):
                 await self._release(dataset, dataset.snapshots if stored else old)
-                if old:
-                    await self._zfs.destroy_snapshots(dataset.name, [snapshot.name for snapshot in old])
-                for mark in keep.outdated_bookmarks(dataset, self._job.receiver):
+            with _not_now(dataset.name):
+                await self._destroy(dataset.name, [snapshot.name for snapshot in old])
+            for mark in keep.outdated_bookmarks(dataset, self._job.receiver):
+                with _not_now(dataset.name):
                     await self._zfs.destroy_bookmark(f"{dataset.name}#{mark.name}")
-            except ZfsError as error:
-                _log.info("%s: not tidied up: %s", dataset.name, error)
+
+    async def _destroy(self, dataset: str, names: Sequence[str]) -> None:
+        """Destroy snapshots, as far as they can be: one of which there is a clone must not keep the others."""
+        if not names:
+            return
+        try:
+            await self._zfs.destroy_snapshots(dataset, names)
+        except ZfsError:
+            if len(names) == 1:
+                raise
+            for name in names:
+                with _not_now(dataset):
+                    await self._zfs.destroy_snapshots(dataset, [name])
 
     async def _release(self, dataset: Dataset, snapshots: Sequence[Snapshot]) -> None:
         """Release this run's holds, and those that earlier runs for this receiver have left."""
@@ -462,6 +474,15 @@ class _Run:
                 by_tag.setdefault(tag, []).append(name)
         for tag, held in by_tag.items():
             await self._zfs.release(tag, held)
+
+
+@contextlib.contextmanager
+def _not_now(dataset: str) -> Iterator[None]:
+    """What fails in here fails no push: the next run comes by again."""
+    try:
+        yield
+    except ZfsError as error:
+        _log.info("%s: not tidied up: %s", dataset, error)
 
 
 async def _expected(job: Job, item: Item) -> str:

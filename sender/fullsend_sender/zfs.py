@@ -136,10 +136,11 @@ class Zfs:
             await self.run("hold", tag, *batch)
 
     async def holds(self, snapshots: Sequence[str]) -> list[tuple[str, str]]:
-        """Return (snapshot, tag) of all that hold them."""
+        """Return (snapshot, tag) of all that hold them, as far as they still exist."""
         found = []
         for batch in _batches(snapshots):
-            lines = (await self.run("holds", "-H", *batch)).splitlines()
+            async with _Process(self, ("holds", "-H", *batch), stdout=asyncio.subprocess.PIPE) as process:
+                lines = (await process.output_but_for_unknown_names()).splitlines()
             found += [(fields[0], fields[1]) for line in lines if len(fields := line.split("\t")) > 1]
         return found
 

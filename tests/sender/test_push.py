@@ -144,6 +144,33 @@ async def test_foreign_snapshots_are_left_alone(host: Host) -> None:
     assert host.fake.names("snapshots", "tank/a")[:3] == theirs
 
 
+async def test_a_clone_keeps_one_snapshot_and_no_other(host: Host) -> None:
+    host.fake.create("tank/a")
+    await host.push("tank/a")
+    (cloned,) = host.fake.names("snapshots", "tank/a")
+    host.fake.clone(f"tank/a@{cloned}", "tank/looked-at")
+    for _night in range(5):
+        host.fake.change("tank/a")
+        assert (await host.push("tank/a")).failures == []
+    names = host.fake.names("snapshots", "tank/a")
+    assert (names[0], len(names)) == (cloned, 3)
+    assert len(host.fake.names("bookmarks", "tank/a")) == 2
+
+
+async def test_what_others_destroy_while_we_push(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    bases = host.keeper.bases
+
+    def after_the_listing() -> Any:
+        host.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"].pop(0))
+        return bases()
+
+    host.fake.create("tank/a")
+    host.fake.snapshot("tank/a@hourly")
+    monkeypatch.setattr(host.keeper, "bases", after_the_listing)
+    assert (await host.push("tank/a")).pushed == 1
+    assert host.fake.holds("tank/a") == []
+
+
 async def test_named_snapshots(host: Host) -> None:
     host.fake.create("tank/a")
     host.fake.create("tank/a/b")

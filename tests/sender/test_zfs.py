@@ -71,6 +71,13 @@ async def test_names_that_can_be_none() -> None:
     )
 
 
+async def test_holds_of_what_is_gone(fake: FakeZfs) -> None:
+    program = Zfs((fake.program,))
+    await program.snapshot(["tank/a b@1"])
+    await program.hold("tag", ["tank/a b@1"])
+    assert await program.holds(["tank/a b@gone", "tank/a b@1"]) == [("tank/a b@1", "tag")]
+
+
 async def test_holds_and_marks(fake: FakeZfs) -> None:
     program = Zfs((fake.program,))
     await program.snapshot(["tank/a b@1", "tank/a b@2"])
