@@ -157,6 +157,18 @@ def _create(state: dict[str, Any], name: str, **about: Any) -> dict[str, Any]:
     return found
 
 
+def _snapshot_all(state: dict[str, Any], names: list[str]) -> None:
+    """All or none."""
+    for name in names:
+        dataset = state["datasets"].get(name.partition("@")[0])
+        if dataset is not None and dataset.get("full"):
+            _die(f"cannot create snapshot '{name}': out of space\nno snapshots were created")
+        if dataset is None:
+            _die(f"cannot open '{name.partition('@')[0]}': dataset does not exist\nusage:\n\tsnapshot [-r] ...")
+    for name in names:
+        _snapshot(state, *name.split("@"))
+
+
 def _snapshot(state: dict[str, Any], dataset: str, name: str) -> None:
     found = state["datasets"].get(dataset)
     if found is None:
@@ -210,8 +222,11 @@ def _row(name: str, kind: str, about: dict[str, Any], dataset: dict[str, Any]) -
 def _list(state: dict[str, Any], arguments: list[str]) -> None:
     names = [each for each in arguments if "/" in each or each in state["datasets"] or "@" in each]
     if "snapshot" in arguments:
-        for name in names:
+        missing = [name for name in names if not _exists(state, name)]
+        for name in (each for each in names if each not in missing):
             print(_row(name, "snapshot", _find(state, name), state["datasets"][name.partition("@")[0]]))
+        if missing:
+            _die("\n".join(f"cannot open '{name}': dataset does not exist" for name in missing))
         return
     missing = [each for each in names if each not in state["datasets"]]
     deep = "-r" in arguments or "-Hr" in arguments
@@ -359,14 +374,18 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
                 dataset, _, short = names[0].partition("@")
                 below = [each for each in state["datasets"] if each == dataset or each.startswith(f"{dataset}/")]
                 names = [f"{each}@{short}" for each in below]
-            for name in names:
-                _snapshot(state, *name.split("@"))
+            _snapshot_all(state, names)
         case "hold":
+            errors = []
             for name in rest[1:]:
-                held = _holding(state, name)["holds"]
-                if rest[0] in held:
-                    _die(f"cannot hold snapshot '{name}': tag already exists on this dataset")
-                held.append(rest[0])
+                held = _holding(state, name)["holds"] if _exists(state, name) else None
+                if held is None or rest[0] in held:
+                    why = "dataset does not exist" if held is None else "tag already exists on this dataset"
+                    errors.append(f"cannot hold snapshot '{name}': {why}")
+                else:
+                    held.append(rest[0])
+            if errors:
+                _die("\n".join(errors))
         case "holds":
             missing = [name for name in rest[1:] if not _exists(state, name)]
             for name in rest[1:]:

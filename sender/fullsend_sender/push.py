@@ -316,12 +316,8 @@ class _Run:
         name = await self._new_name(new)
         taken: dict[str, Snapshot] = {}
         for pool in dict.fromkeys(item.send.dataset.pool for item in new):
-            items = [item for item in new if item.send.dataset.pool == pool]
-            try:
-                taken |= await self._take_snapshots(items, name)
-            except ZfsError as error:
-                for item in items:
-                    self._fail(item.name, error)
+            items = await self._take_snapshots([item for item in new if item.send.dataset.pool == pool], name)
+            taken |= await self._hold_new(items, name)
         ready: deque[tuple[Item, Snapshot]] = deque()
         for item in self._plan.items:
             snapshot = item.send.snapshot or taken.get(item.name)
@@ -336,20 +332,50 @@ class _Run:
             await asyncio.sleep(1 - time.time() % 1)
         return name
 
-    async def _take_snapshots(self, items: list[Item], name: str) -> dict[str, Snapshot]:
-        """Take one snapshot of each, all of one pool, in one transaction. Returns: them, by dataset."""
+    async def _take_snapshots(self, items: list[Item], name: str) -> list[Item]:
+        """Take one snapshot of each, all of one pool, in one transaction. Returns: those that have it; who cannot have
+        one is a failure, and in nobody's way.
+        """
+        failed: dict[str, ZfsError] = {}
         names = [f"{item.name}@{name}" for item in items]
         if self._job.request.package:
             for each in names:
-                await self._zfs.snapshot_tree(each)
+                try:
+                    await self._zfs.snapshot_tree(each)
+                except ZfsError as error:
+                    failed[each] = error
         else:
-            await self._zfs.snapshot(names)
-        everything = [each for item in items for each in item.names(name)]
-        await self._zfs.hold(self._tag, everything)
-        found = source.parse_snapshots(await self._zfs.list_snapshots(everything))
+            failed = await self._zfs.snapshot(names)
+        for each, why in failed.items():
+            self._fail(each.partition("@")[0], why)
+        return [item for item in items if f"{item.name}@{name}" not in failed]
+
+    async def _hold_new(self, items: list[Item], name: str) -> dict[str, Snapshot]:
+        """Hold the new snapshots of these, and their bases. Returns: those that can be sent, by dataset."""
+        wanted = {item.name: [*item.names(name), *item.held_base] for item in items}
+        everything = [each for names in wanted.values() for each in names]
+        failed: dict[str, ZfsError] = {}
+        try:
+            await self._zfs.hold(self._tag, everything)
+        except ZfsError as error:
+            failed = dict.fromkeys(error.about(everything), error)
+        try:
+            listing = await self._zfs.list_snapshots([each for item in items for each in item.names(name)])
+        except ZfsError as error:
+            listing, failed = "", dict.fromkeys(everything, error)
+        found = source.parse_snapshots(listing)
         for dataset in (dataset for item in items for dataset in item.tree):
-            dataset.snapshots.append(found[f"{dataset.name}@{name}"])
-        return {item.name: found[f"{item.name}@{name}"] for item in items}
+            if (snapshot := found.get(f"{dataset.name}@{name}")) is not None:
+                dataset.snapshots.append(snapshot)
+        held: dict[str, Snapshot] = {}
+        for item in items:
+            why = next((failed[each] for each in wanted[item.name] if each in failed), None)
+            if why is None and f"{item.name}@{name}" in found:
+                held[item.name] = found[f"{item.name}@{name}"]
+                continue
+            self._fail(item.name, why or CannotSend("its new snapshot has been destroyed by somebody"))
+            await self._tidy(item, stored=False)
+        return held
 
     # --- one stream after another ----------------------------------------------------------------------------
 
@@ -372,9 +398,8 @@ class _Run:
         if send.reason:
             level = logging.INFO if send.routine else logging.WARNING
             _log.log(level, "%s: a new full: %s", item.name, send.reason)
-        held = [*(item.names(snapshot.name) if send.snapshot is not None else []), *item.held_base]
-        if held:
-            await self._zfs.hold(self._tag, held)
+        if send.snapshot is not None:  # else it is held since it was taken
+            await self._zfs.hold(self._tag, [*item.names(snapshot.name), *item.held_base])
         try:
             pushed = await self._transfer(send, item.how, snapshot)
         except PeerError as error:

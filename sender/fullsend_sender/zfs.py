@@ -49,6 +49,16 @@ COLUMNS: Final = (
 class ZfsError(FullsendError):
     """`zfs` failed. The message has its own words."""
 
+    def __init__(self, message: str, complaint: str = "") -> None:
+        """`complaint`: those words alone."""
+        super().__init__(message)
+        self._complaint = complaint
+
+    def about(self, names: Sequence[str]) -> list[str]:
+        """Return those of these datasets or snapshots that it names as the reason; all, where it names none of them."""
+        named = [name for name in names if any(f"'{each}'" in self._complaint for each in (name, _dataset_of(name)))]
+        return named or list(names)
+
 
 @dataclass(frozen=True, slots=True)
 class Zfs:
@@ -66,6 +76,11 @@ class Zfs:
             output = await process.output()
             await process.succeeded()
             return output
+
+    async def _existing(self, *arguments: str) -> str:
+        """Run one command, as `run`, that may name what no longer exists."""
+        async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
+            return await process.output_but_for_unknown_names()
 
     async def sync(self, pools: Sequence[str]) -> None:
         """Have pools write out what they still hold back, so that `written` and what follows from it are true now; no
@@ -97,9 +112,13 @@ class Zfs:
         return (await self.run("list", "-H", "-o", "name", "-t", "filesystem,volume")).splitlines()
 
     async def list_snapshots(self, names: Sequence[str]) -> str:
-        """List just these snapshots. Returns: lines of COLUMNS (see source.parse_snapshots). Raises: ZfsError."""
+        """List just these snapshots, as far as they exist. Returns: lines of COLUMNS (see source.parse_snapshots).
+
+        Raises: ZfsError.
+        """
         columns = ",".join(COLUMNS)
-        return "".join([await self.run("list", "-Hp", "-t", "snapshot", "-o", columns, *b) for b in _batches(names)])
+        parts = [await self._existing("list", "-Hp", "-t", "snapshot", "-o", columns, *b) for b in _batches(names)]
+        return "".join(parts)
 
     async def written_since(self, dataset: str, point: str) -> int | None:
         """Return the bytes written since a snapshot (@NAME) or bookmark (#NAME); None where `zfs` does not know."""
@@ -121,17 +140,31 @@ class Zfs:
 
     # --- what keeps a snapshot -------------------------------------------------------------------------------
 
-    async def snapshot(self, names: Sequence[str]) -> None:
-        """Take snapshots, all of one pool, in one transaction where their names fit into one command."""
+    async def snapshot(self, names: Sequence[str]) -> dict[str, ZfsError]:
+        """Take snapshots, all of one pool, in one transaction where their names fit into one command.
+
+        `zfs` takes all or none. Where it names those that are in the way, the others are taken without them.
+
+        Returns: why, by name, those are missing that could not be taken.
+        """
+        failed: dict[str, ZfsError] = {}
         for batch in _batches(names):
-            await self.run("snapshot", *batch)
+            left = list(batch)
+            while left:
+                try:
+                    await self.run("snapshot", *left)
+                    break
+                except ZfsError as error:
+                    failed |= dict.fromkeys(error.about(left), error)
+                    left = [name for name in left if name not in failed]
+        return failed
 
     async def snapshot_tree(self, name: str) -> None:
         """Take one snapshot of a dataset and of all below it, in one transaction."""
         await self.run("snapshot", "-r", name)
 
     async def hold(self, tag: str, snapshots: Sequence[str]) -> None:
-        """Keep snapshots from being destroyed. One tag can't be held twice."""
+        """Keep snapshots from being destroyed; where one cannot be held, the others are. One tag does it once."""
         for batch in _batches(snapshots):
             await self.run("hold", tag, *batch)
 
@@ -139,8 +172,7 @@ class Zfs:
         """Return (snapshot, tag) of all that hold them, as far as they still exist."""
         found = []
         for batch in _batches(snapshots):
-            async with _Process(self, ("holds", "-H", *batch), stdout=asyncio.subprocess.PIPE) as process:
-                lines = (await process.output_but_for_unknown_names()).splitlines()
+            lines = (await self._existing("holds", "-H", *batch)).splitlines()
             found += [(fields[0], fields[1]) for line in lines if len(fields := line.split("\t")) > 1]
         return found
 
@@ -261,7 +293,7 @@ class _Process:
             how = f"exit {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
             what = shlex.join(self._command)
             what = what if len(what) < _STDERR_SHOWN else f"{what[:_STDERR_SHOWN]}..."
-            raise ZfsError(f"`{what}` failed ({how}): {self.complaint or 'it did not say why'}")
+            raise ZfsError(f"`{what}` failed ({how}): {self.complaint or 'it did not say why'}", self.complaint)
 
     async def end(self) -> None:
         """End it, unless it has ended."""
@@ -391,6 +423,10 @@ class Receive:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def _dataset_of(name: str) -> str:
+    return name.partition("@")[0]
 
 
 def _search_path() -> str:

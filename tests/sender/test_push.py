@@ -117,6 +117,50 @@ async def test_a_tree_has_one_snapshot_and_one_fault(host: Host) -> None:
     assert host.fake.holds("tank/bad") == []
 
 
+async def test_who_can_have_no_snapshot_is_in_nobodys_way(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tank", "tank/a", "tank/gone", "tank/thick", "tank/z"):
+        host.fake.create(name)
+    host.fake.edit(lambda state: state["datasets"]["tank/thick"].update(full=True))
+    bases = host.keeper.bases
+
+    def after_the_listing() -> Any:
+        host.fake.destroy("tank/gone")
+        return bases()
+
+    monkeypatch.setattr(host.keeper, "bases", after_the_listing)
+    summary = await host.push("tank", recursive=True)
+    said = {name: str(error) for name, error in summary.failures}
+    assert sorted(said) == ["tank/gone", "tank/thick"]
+    assert "does not exist" in said["tank/gone"]
+    assert "out of space" in said["tank/thick"]
+    # The others have one snapshot, of one moment.
+    assert [each.receipt.dataset for each in host.pushed] == ["tank", "tank/a", "tank/z"]
+    assert len({each.receipt.snapshot for each in host.pushed}) == 1
+    assert host.ran("snapshot")[-1].count("@") == 3
+
+
+async def test_a_base_that_goes_before_it_is_held_is_one_datasets(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    await host.push("tank/a", "tank/b")
+    for name in ("tank/a", "tank/b"):
+        host.fake.change(name)
+    bases = host.keeper.bases
+
+    def after_the_listing() -> Any:
+        host.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"].clear())
+        return bases()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.keeper, "bases", after_the_listing)
+        ((name, error),) = (await host.push("tank/a", "tank/b")).failures
+    assert (name, "dataset does not exist" in str(error)) == ("tank/a", True)
+    assert host.kinds() == [("tank/b", "incremental")]
+    await host.push("tank/a")
+    assert host.kinds() == [("tank/a", "incremental")]  # from the bookmark
+    assert host.fake.holds("tank/a") == []
+
+
 async def test_a_failure_every_night_leaves_no_pile(host: Host) -> None:
     host.fake.create("tank/a")
     await host.push("tank/a")
