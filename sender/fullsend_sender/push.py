@@ -303,6 +303,8 @@ class _Run:
                 await asyncio.gather(*workers, return_exceptions=True)
         if ready:
             self._fail(f"{len(ready)} more", Unreachable("not tried, since the receiver is away"))
+        for item, _snapshot in ready:
+            await self._tidy(item, stored=False)
 
     def _fail(self, name: str, error: FullsendError) -> None:
         self._summary.failures.append((name, error))
@@ -466,8 +468,11 @@ class _Run:
         Where the stream is not stored, its snapshot and base stay held. None of this fails the push: the next run comes
         by here again.
         """
+        base = item.send.base
         for dataset in item.tree:
             old = keep.outdated_snapshots(dataset, self._job.receiver, item.how.keep)
+            if base is not None and not stored:  # where no bookmark says that it is the last common one
+                old = [snapshot for snapshot in old if snapshot.guid != base.guid]
             with _not_now(dataset.name):
                 await self._release(dataset, dataset.snapshots if stored else old)
             with _not_now(dataset.name):

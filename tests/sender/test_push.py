@@ -286,6 +286,34 @@ async def test_a_receiver_that_goes_away(host: Host, tmp_path: Path, receiver_id
     assert summary.failures[1][0] == "2 more"
 
 
+async def test_what_is_never_tried_leaves_no_pile(host: Host, receiver_identity: Identity) -> None:
+    async def gone(peer: Any) -> None:
+        pass
+
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    for _night in range(4):
+        async with receiving(receiver_identity, host.keeper, gone, gone) as state:
+            host.endpoint = state.endpoint
+            assert len((await host.push("tank/a", "tank/b")).failures) == 2
+    assert [len(host.fake.names("snapshots", name)) for name in ("tank/a", "tank/b")] == [2, 2]
+
+
+async def test_without_bookmarks_the_base_stays(host: Host) -> None:
+    host.fake.create("tank/a")
+    host.fake.fail("bookmark tank", "bookmark feature not enabled")
+    await host.push("tank/a")
+    base = host.fake.names("snapshots", "tank/a")
+    host.fake.fail("tank/a@", "cut")
+    for _night in range(3):
+        host.fake.change("tank/a")
+        await host.push("tank/a")
+    assert host.fake.names("snapshots", "tank/a")[:1] == base
+    host.fake.mend()
+    await host.push("tank/a")
+    assert host.kinds() == [("tank/a", "incremental")]
+
+
 async def test_another_run(host: Host) -> None:
     host.fake.create("tank/a")
     connections = host.keeper.connections
