@@ -58,10 +58,11 @@ class How:
 
 @dataclass(frozen=True, slots=True)
 class Unchanged:
-    """There is nothing new since `snapshot`, which is stored."""
+    """`snapshot` is stored. `still`: and there is nothing new since; else it was named."""
 
     dataset: Dataset
     snapshot: Snapshot
+    still: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +129,10 @@ def decide(
     target = None if snapshot is None else _named(dataset, snapshot)
     if full:
         return Send(dataset, target, None, "@", options)
-    for same in _equal(dataset) if target is None else [target]:
+    equal = list(_equal(dataset))
+    for same in equal if target is None else [target]:
         if stored.get(same.guid, stream_class):
-            return Unchanged(dataset, same)
+            return Unchanged(dataset, same, still=same in equal)
     found = _newest_base(dataset, stored, stream_class, target)
     if found is None:
         return Send(dataset, target, None, "@", options, _why_full(dataset, stored, stream_class))

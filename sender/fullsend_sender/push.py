@@ -89,7 +89,7 @@ class Item:
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be done. `failures`: what cannot be, by name."""
+    """What is to be done. `unchanged`: where nothing is; `failures`: what cannot be, by name."""
 
     items: list[Item] = field(default_factory=list)
     unchanged: list[Unchanged] = field(default_factory=list)
@@ -144,8 +144,9 @@ async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
         if chosen.targets:
             async with connect(job.endpoint, job.identity) as (link, _name):
                 plan = make_plan(job, chosen, await _ask_bases(link), time.time())
-                await _tell_unchanged(link, plan.unchanged)
-            summary.unchanged = len(plan.unchanged)
+                await _tell_unchanged(link, [each for each in plan.unchanged if each.still])
+            summary.unchanged = sum(each.still for each in plan.unchanged)
+            summary.stored = len(plan.unchanged) - summary.unchanged
             summary.failures += plan.failures
         for name, error in summary.failures:
             _log.error("%s: %s", name, error)

@@ -85,6 +85,11 @@ def test_a_snapshot_that_is_named() -> None:
     assert send.snapshot == TUESDAY
     assert send.base == MONDAY  # never one that is younger
     assert isinstance(decide(dataset(), PLAIN, stored, NOW, snapshot="mon"), Unchanged)
+    # That it is stored does not say that nothing has been written since.
+    for name, written, still in (("mon", 0, False), ("wed", 4096, False), ("wed", 0, True)):
+        same = decide(dataset(written=written), PLAIN, stored, NOW, snapshot=name)
+        assert isinstance(same, Unchanged)
+        assert same.still is still
     with pytest.raises(CannotSend, match="tank/a@thu: there is no such snapshot"):
         decide(dataset(), PLAIN, stored, NOW, snapshot="thu")
 

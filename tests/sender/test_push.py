@@ -222,6 +222,10 @@ async def test_named_snapshots(host: Host) -> None:
     assert await host.push("tank/a@mon", recursive=True) == Summary(pushed=1)
     assert host.ran("snapshot") == []
     assert await host.push("tank/a@mon") == Summary(unchanged=1)
+    assert [each.dataset for each in host.keeper.unchanged] == ["tank/a"]
+    host.fake.change("tank/a")
+    assert await host.push("tank/a@mon") == Summary(stored=1)
+    assert len(host.keeper.unchanged) == 1  # or `status` would take it for a backup of today
     host.fake.snapshot("tank/a@tue")
     await host.push("tank/a@tue")
     assert host.kinds() == [("tank/a", "incremental")]
