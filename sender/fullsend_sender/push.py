@@ -150,8 +150,10 @@ async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
             summary.failures += plan.failures
         for name, error in summary.failures:
             _log.error("%s: %s", name, error)
-        if chosen.targets and plan.items:
-            await _Run(job, plan, summary, done).run()
+        if chosen.targets:
+            await _release_left(job, [each.dataset for each in plan.unchanged if each.still])
+            if plan.items:
+                await _Run(job, plan, summary, done).run()
     return summary
 
 
@@ -475,7 +477,8 @@ class _Run:
             if base is not None and not stored:  # where no bookmark says that it is the last common one
                 old = [snapshot for snapshot in old if snapshot.guid != base.guid]
             with _not_now(dataset.name):
-                await self._release(dataset, dataset.snapshots if stored else old)
+                points = dataset.snapshots if stored else old
+                await _release(self._job, [f"{dataset.name}@{point.name}" for point in points])
             with _not_now(dataset.name):
                 await self._destroy(dataset.name, [snapshot.name for snapshot in old])
             for mark in keep.outdated_bookmarks(dataset, self._job.receiver):
@@ -495,16 +498,25 @@ class _Run:
                 with _not_now(dataset):
                     await self._zfs.destroy_snapshots(dataset, [name])
 
-    async def _release(self, dataset: Dataset, snapshots: Sequence[Snapshot]) -> None:
-        """Release this run's holds, and those that earlier runs for this receiver have left."""
-        prefix = ours.hold_prefix(self._job.receiver)
-        by_tag: dict[str, list[str]] = {}
-        names = [f"{dataset.name}@{snapshot.name}" for snapshot in snapshots]
-        for name, tag in await self._zfs.holds(names) if names else []:
-            if tag.startswith(prefix):
-                by_tag.setdefault(tag, []).append(name)
-        for tag, held in by_tag.items():
-            await self._zfs.release(tag, held)
+
+async def _release_left(job: Job, unchanged: Sequence[Dataset]) -> None:
+    """Release what a run that was killed after its receipt has left of holds; of a dataset that changes, the next push
+    does it.
+    """
+    held = [f"{dataset.name}@{each.name}" for dataset in unchanged for each in dataset.snapshots if each.userrefs]
+    with _not_now("what is unchanged"):
+        await _release(job, held)
+
+
+async def _release(job: Job, snapshots: Sequence[str]) -> None:
+    """Release this run's holds, and those that earlier runs for this receiver have left. Raises: ZfsError."""
+    prefix = ours.hold_prefix(job.receiver)
+    by_tag: dict[str, list[str]] = {}
+    for name, tag in await job.zfs.holds(snapshots):
+        if tag.startswith(prefix):
+            by_tag.setdefault(tag, []).append(name)
+    for tag, held in by_tag.items():
+        await job.zfs.release(tag, held)
 
 
 @contextlib.contextmanager

@@ -352,6 +352,17 @@ async def test_cancelled_amid_a_stream(host: Host) -> None:
     assert host.fake.holds("tank/a") == []
 
 
+async def test_a_run_that_was_killed_after_its_receipt(host: Host) -> None:
+    host.fake.create("tank/a")
+    await host.push("tank/a")
+    (name,) = host.fake.names("snapshots", "tank/a")
+    theirs = ["zrepl_step", f"fullsend:00000000:{'5c' * 8}"]
+    tags = [f"fullsend:{host.receiver}:{'5c' * 8}", *theirs]
+    host.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"][0]["holds"].extend(tags))
+    assert await host.push("tank/a@" + name) == Summary(unchanged=1)
+    assert host.fake.holds("tank/a") == theirs
+
+
 async def test_a_bookmark_that_cannot_be(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     host.fake.create("tank/a")
     host.fake.fail("bookmark tank", "permission denied")
