@@ -269,7 +269,11 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
     )
     if "-p" in arguments or "-R" in arguments:
         top, _, short = name.partition("@")
-        below = [each for each in state["datasets"] if "-R" in arguments and each.startswith(f"{top}/")]
+        below = [
+            each
+            for each, about in state["datasets"].items()
+            if "-R" in arguments and each.startswith(f"{top}/") and about["txg"] < snapshot["txg"]
+        ]
         guids = {each: int(_find(state, f"{each}@{short}")["guid"]) for each in (top, *below)}
         told = [streams.file_system(each, {short: guid}) for each, guid in guids.items()]
         others = [streams.substream(name=f"{each}@{short}", guid=guids[each]) for each in below]

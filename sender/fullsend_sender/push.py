@@ -77,8 +77,11 @@ class Item:
         return self.send.dataset.name
 
     def names(self, snapshot: str) -> list[str]:
-        """Return the snapshots that it brings."""
-        return [f"{dataset.name}@{snapshot}" for dataset in self.tree]
+        """Return the snapshots that it brings. What is younger than one that is named has none: `zfs send -R` passes it
+        over.
+        """
+        new = self.send.snapshot is None
+        return [f"{dataset.name}@{snapshot}" for dataset in self.tree if new or dataset.has(snapshot)]
 
     @property
     def held_base(self) -> list[str]:

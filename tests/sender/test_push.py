@@ -248,6 +248,21 @@ async def test_a_package(host: Host) -> None:
     assert host.fake.holds("tank/a") == []
 
 
+async def test_a_package_of_a_named_snapshot(host: Host) -> None:
+    host.fake.create("tank")
+    host.fake.create("tank/a")
+    for name in ("tank", "tank/a"):
+        host.fake.snapshot(f"{name}@mon")
+    host.fake.create("tank/younger")
+    assert await host.push("tank@mon", package=True) == Summary(pushed=1)
+    assert [each.dataset for each in host.keeper.streams[0][0].snapshots] == ["tank"]
+    assert host.fake.holds("tank") + host.fake.holds("tank/a") == []
+    host.fake.create("tank/late")
+    host.fake.snapshot("tank@tue")
+    ((_name, error),) = (await host.push("tank@tue", package=True)).failures
+    assert "does not exist" in str(error)
+
+
 async def test_the_base_is_gone_at_the_receiver(host: Host) -> None:
     host.fake.create("tank/a")
     await host.push("tank/a")
