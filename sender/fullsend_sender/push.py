@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol import limits, messages
@@ -30,7 +30,7 @@ from fullsend_sender.transfer import About, Options, Pushed, transfer
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from fullsend_sender.config import PushSettings, SenderSettings
     from fullsend_sender.identity import Identity
@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from fullsend_sender.zfs import Zfs
 
 _log: Final = logging.getLogger("fullsend.push")
+
+#: The GUID of a snapshot that has not been taken.
+_NOT_KNOWN: Final = "0"
 
 #: Characters of a dataset's name on the progress line, which has 80.
 _LABEL: Final = 24
@@ -166,23 +169,50 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     async with connect(job.endpoint, job.identity) as (link, _name):
         plan = make_plan(job, chosen, await _ask_bases(link), time.time())
     plan.failures = chosen.failures + plan.failures
-    lines = []
-    name = ours.snapshot_name(job.receiver, time.time())
-    tag = ours.hold_tag(job.receiver)
+    return plan, [line async for line in _lines(job, plan, ours.snapshot_name(job.receiver, time.time()))]
+
+
+async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
+    """Yield what would be run, in its order. `name`: of new snapshots (after the @)."""
+    zfs, tag, package = job.zfs, ours.hold_tag(job.receiver), job.request.package
+    new = [item for item in plan.items if item.send.snapshot is None]
+    for pool in dict.fromkeys(item.send.dataset.pool for item in new):
+        items = [item for item in new if item.send.dataset.pool == pool]
+        names = [f"{item.name}@{name}" for item in items]
+        for line in [("-r", each) for each in names] if package else [names]:
+            yield zfs.line("snapshot", *line)
+        yield zfs.line("hold", tag, *(each for item in items for each in (*item.names(name), *item.held_base)))
     for item in plan.items:
-        send, zfs = item.send, job.zfs
-        snapshot = name if send.snapshot is None else send.snapshot.name
-        if send.snapshot is None:
-            lines.append(zfs.line("snapshot", *(["-r"] if job.request.package else []), f"{item.name}@{snapshot}"))
-        held = [*item.names(snapshot), *item.held_base]
-        lines.append(zfs.line("hold", tag, *held))
-        lines.append(f"{zfs.line('send', *send.arguments(snapshot))}  # {await _expected(job, item)}")
-        if not job.request.package:
-            guid = "GUID" if send.snapshot is None else f"{int(send.snapshot.guid):016x}"
-            mark = f"{item.name}#fullsend-{job.receiver}-{guid}"
-            lines.append(zfs.line("bookmark", f"{item.name}@{snapshot}", mark))
-        lines.append(zfs.line("release", tag, *held))
-    return plan, lines
+        snapshot = item.send.snapshot or Snapshot(name, _NOT_KNOWN, sys.maxsize, 0, 0, 0)
+        held = [*item.held_base, *item.names(snapshot.name)]
+        if item.send.snapshot is not None:
+            yield zfs.line("hold", tag, *held)
+        yield f"{zfs.line('send', *item.send.arguments(snapshot.name))}  # {await _expected(job, item)}"
+        mark = snapshot._replace(name=ours.bookmark_name(job.receiver, snapshot.guid))
+        if not package and all(each.name != mark.name for each in item.send.dataset.bookmarks):
+            said = f"fullsend-{job.receiver}-GUID" if snapshot.guid == _NOT_KNOWN else mark.name
+            yield zfs.line("bookmark", f"{item.name}@{snapshot.name}", f"{item.name}#{said}")
+        for dataset in item.tree:
+            of_it = [each for each in held if each.partition("@")[0] == dataset.name]
+            if of_it:
+                yield zfs.line("release", tag, *of_it)
+            later = _later(dataset, snapshot, None if package else mark)
+            old = keep.outdated_snapshots(later, job.receiver, item.how.keep)
+            if old:
+                yield zfs.line("destroy", f"{dataset.name}@{','.join(each.name for each in old)}")
+            for each in keep.outdated_bookmarks(later, job.receiver):
+                yield zfs.line("destroy", f"{dataset.name}#{each.name}")
+
+
+def _later(dataset: Dataset, snapshot: Snapshot, mark: Snapshot | None) -> Dataset:
+    """Return a dataset as it will be once this snapshot is stored. `mark`: its bookmark, None: it gets none."""
+    snapshots, bookmarks = list(dataset.snapshots), list(dataset.bookmarks)
+    if snapshot.guid == _NOT_KNOWN:
+        snapshots.append(snapshot)
+    if mark is not None and all(each.name != mark.name for each in bookmarks):
+        bookmarks.append(mark)
+        bookmarks.sort(key=lambda each: each.createtxg)
+    return replace(dataset, snapshots=snapshots, bookmarks=bookmarks)
 
 
 # --- what is asked for ----------------------------------------------------------------------------------------------
