@@ -22,13 +22,13 @@ from typing import Any, Final
 PATIENCE: Final = 300
 
 
-def environment(**changes: str) -> dict[str, str]:
-    """What a program is started with: ours and the changes, but not measured by coverage.
+def environment(*, measured: bool = False, **changes: str) -> dict[str, str]:
+    """What a program is started with: ours and the changes; `measured`: by coverage, too.
 
     Measuring makes a program that runs for half a second take twice as long, and there are hundreds of runs here; what
-    they run through is measured in tests/protocol, tests/sender and tests/receiver.
+    most of them run through is measured in tests/protocol, tests/sender and tests/receiver.
     """
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+    ours = {name: value for name, value in os.environ.items() if measured or not name.startswith("COV")}
     return ours | changes
 
 
@@ -39,14 +39,16 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def run(module: str, *arguments: str, env: Mapping[str, str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(
+    module: str, *arguments: str, env: Mapping[str, str], stdin: bytes = b"", measured: bool = False
+) -> subprocess.CompletedProcess[bytes]:
     """`python -m MODULE ARGUMENTS` to its end; the exit code is the caller's to judge."""
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         input=stdin,
         capture_output=True,
         check=False,
-        env=environment(**env),
+        env=environment(measured=measured, **env),
         timeout=PATIENCE,
     )
 
@@ -146,17 +148,18 @@ class Receiver:
 
 @dataclass(frozen=True)
 class Sender:
-    """A ZFS host's configuration, and the command that uses it."""
+    """A ZFS host's configuration, and the command that uses it; `measured`: by coverage."""
 
     folder: Path
     name: str = "zfshost"
+    measured: bool = False
 
     @property
     def env(self) -> dict[str, str]:
         return {"FULLSEND_CONFIG": str(self.folder / "sender.toml")}
 
     def fullsend(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return run("fullsend_sender", *arguments, env=self.env, stdin=stdin)
+        return run("fullsend_sender", *arguments, env=self.env, stdin=stdin, measured=self.measured)
 
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """The same, still running: for tests that kill it."""

@@ -58,7 +58,7 @@ class Hosts:
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
     with programs.serving(tmp_path / "receiver") as receiver:
-        sender = programs.Sender(tmp_path / "sender")
+        sender = programs.Sender(tmp_path / "sender", measured=True)  # the only tests that go through all of it
         sender.join(receiver)
         hosts = Hosts(sender, receiver, FakeZfs.make(tmp_path / "here"), FakeZfs.make(tmp_path / "there"))
         hosts.there.create("pool")
