@@ -22,7 +22,7 @@ from typing import Any, Final
 PATIENCE: Final = 300
 
 
-def environment(*, measured: bool = False, **changes: str) -> dict[str, str]:
+def environment(measured: bool = False, /, **changes: str) -> dict[str, str]:
     """What a program is started with: ours and the changes; `measured`: by coverage, too.
 
     Measuring makes a program that runs for half a second take twice as long, and there are hundreds of runs here; what
@@ -48,7 +48,7 @@ def run(
         input=stdin,
         capture_output=True,
         check=False,
-        env=environment(measured=measured, **env),
+        env=environment(measured, **env),
         timeout=PATIENCE,
     )
 
