@@ -233,7 +233,9 @@ async def make_plan(job: Job) -> Plan:
             if not wanted.recursive:
                 raise
             plan.failures.append((target, error))
-    plan.places = _places(into, [item.target for item in plan.items], set(there))
+    # What cannot be restored is no place for what is below it, either: it would be in the way of the next try.
+    taken = {*there, *(name for name, _error in plan.failures)}
+    plan.places = _places(into, [item.target for item in plan.items], taken)
     return plan
 
 
@@ -289,14 +291,14 @@ def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
     return f"its newest snapshot, @{newest.name}, is none that can be gone on from:"
 
 
-def _places(into: str, targets: list[str], there: set[str]) -> list[str]:
-    """Return the datasets between `into` and the targets that are neither there nor restored; parents first."""
+def _places(into: str, targets: list[str], taken: set[str]) -> list[str]:
+    """Return the datasets between `into` and the targets that are neither taken nor restored; parents first."""
     missing: dict[str, None] = {}
     for target in targets:
         parts = target.split("/")
         for count in range(into.count("/") + 1, len(parts)):
             above = "/".join(parts[:count])
-            if above not in there and above not in targets:
+            if above not in taken and above not in targets:
                 missing[above] = None
     return list(missing)
 

@@ -217,6 +217,24 @@ def test_a_tree_in_which_one_fails(hosts: Hosts) -> None:
     assert "pool/back/a/deep: not tried, since pool/back/a failed" in done.stderr.decode()
 
 
+def test_a_tree_in_which_one_cannot_be_restored(hosts: Hosts) -> None:
+    for name in ("tank", "tank/a", "tank/a/deep", "tank/b"):
+        hosts.here.create(name)
+    hosts.push("-r", "tank")
+    (entry,) = (each for each in hosts.sender.list() if each["dataset"] == "tank/a")
+    file = hosts.receiver.store / entry["file"]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
+    assert done.returncode == 1
+    assert [each["dataset"] for each in programs.rows(done.stdout)] == ["tank", "tank/b"]
+    # Nothing stands where it belongs, so that the next try can put it there.
+    file.write_bytes(whole)
+    done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
+    said = {each["dataset"]: each["streams"] for each in programs.rows(programs.good(done))}
+    assert said == {"tank": 0, "tank/a": 1, "tank/a/deep": 1, "tank/b": 0}
+
+
 def test_what_is_not_there(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     (first,) = hosts.push("tank/home")
