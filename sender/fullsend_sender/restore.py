@@ -26,6 +26,7 @@ from fullsend_sender.link import connect
 from fullsend_sender.listing import entries
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.selection import Selection
+from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -324,10 +325,15 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress)
     """Bring one stream into `zfs receive`. Raises: ZfsError, Damaged, Unreachable, PeerError."""
     async with job.zfs.receive(*job.options(item, entry), item.target) as receiving:
         # A connection for each: none stands idle while `zfs receive` does what it has left to do.
+        whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more
             async with connect(job.endpoint, job.identity) as (link, _name):
                 await cat(link, entry.file, receiving.fd, progress)
+            whole = True
         await receiving.succeeded()
+        found = source.parse_snapshots(await job.zfs.list_snapshots([f"{item.target}@{entry.snapshot}"]))
+        if not whole or entry.guid not in {each.guid for each in found.values()}:
+            raise ZfsError("`zfs receive` exited with 0, but has not received it")
         if receiving.complaint:  # such as a property that could not be set, which is no failure to ZFS
             _log.warning("%s: zfs receive: %s", item.target, receiving.complaint)
     if entry.kind == "package" and job.unmountable(entry):

@@ -235,6 +235,22 @@ def test_a_tree_in_which_one_cannot_be_restored(hosts: Hosts) -> None:
     assert said == {"tank": 0, "tank/a": 1, "tank/a/deep": 1, "tank/b": 0}
 
 
+@pytest.mark.parametrize("reads", [99, 100_000_000])
+def test_what_is_not_received_is_not_restored(hosts: Hosts, tmp_path: Path, reads: int) -> None:
+    hosts.here.create("tank/home")
+    nights(hosts, "tank/home", 1)
+    program = tmp_path / "some-zfs"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = receive ] || exec {hosts.there.program} "$@"\nhead -c {reads} >/dev/null\n'
+    )
+    program.chmod(0o755)
+    hosts.use(hosts.there)
+    config = hosts.sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace(hosts.there.program, str(program)))
+    done = hosts.sender.fullsend("restore", "tank/home", "--into", "pool/home")
+    assert (done.returncode, b"exited with 0, but has not received it" in done.stderr) == (1, True)
+
+
 def test_what_is_not_there(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     (first,) = hosts.push("tank/home")
