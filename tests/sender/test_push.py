@@ -248,6 +248,14 @@ async def test_a_pattern_that_no_snapshot_fits_is_no_success(host: Host) -> None
     ]
 
 
+async def test_properties_that_are_no_text(host: Host) -> None:
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    host.fake.edit(lambda state: state["datasets"]["tank/a"]["properties"].update({"user:note": "caf\udce9"}))
+    assert await host.push("tank/a", "tank/b") == Summary(pushed=2)
+    assert host.keeper.offers[0].properties == {"compression": "zstd", "user:note": "caf\ufffd"}
+
+
 async def test_a_package(host: Host) -> None:
     for name in ("tank", "tank/a"):
         host.fake.create(name)
