@@ -16,7 +16,7 @@ from fullsend_protocol import messages
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.units import format_duration, format_size, printable
 from fullsend_sender.link import connect
-from fullsend_sender.selection import Selection
+from fullsend_sender.selection import Selection, is_pattern
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ async def status(
     wanted: set[str] = set()
     for table in settings.push:
         if (table.receiver or settings.receiver) in {None, endpoint.name}:
-            wanted.update(Selection(tuple(table.datasets), table.recursive, tuple(table.exclude)).choose(here or ()))
+            # What is named, also where it is not here: its pool may not have been imported, and nothing is pushed.
+            named = [name for name in table.datasets if not is_pattern(name)]
+            selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
+            wanted.update(selection.choose([*(here or ()), *named]))
     names = {name for name in stored if here is None or name in here} | wanted
     if patterns:
         selection = Selection(tuple(patterns))

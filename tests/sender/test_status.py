@@ -118,6 +118,22 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     assert len(said(sender, 1)) == 3
 
 
+def test_what_is_configured_and_not_here(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["tank/a", "other"]\nrecursive = true'))
+    for name in ("tank/a", "other", "other/b"):
+        fake.create(name)
+    sender.push()
+    # A pool that was not imported at boot: nothing of it is pushed, and all that is left is well.
+    for name in ("other", "other/b"):
+        fake.destroy(name)
+    sender.push("tank/a")
+    first, *lines = said(sender, 2, "--max-age", "26h")
+    assert first.startswith("CRITICAL: 1 of 2 datasets: other: older than")
+    assert [line.split()[1] for line in lines] == ["other:", "tank/a:"]
+
+
 def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
     receiver, sender, _fake = host
     assert sender.fullsend("status", "--max-age", "soon").returncode == 3
