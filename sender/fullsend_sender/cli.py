@@ -470,7 +470,9 @@ def _status(args: argparse.Namespace) -> int:
         zfs = Zfs(settings.zfs_command)
         judged = run(status(settings, endpoint, identity, zfs, args.dataset, max_age=args.max_age))
     except FullsendError as error:
-        print(printable(f"UNKNOWN: {error}"))  # a monitoring system reads stdout alone
+        # A monitoring system reads stdout alone.
+        said = json.dumps({"state": "UNKNOWN", "why": str(error)}, ensure_ascii=False)
+        print(said if args.json else printable(f"UNKNOWN: {error}"))
         return _UNKNOWN
     if args.json:
         lines = [json.dumps(each.to_dict(), ensure_ascii=False) for each in judged]

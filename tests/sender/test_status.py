@@ -140,3 +140,5 @@ def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.
     assert sender.fullsend("status", "--config", "/nowhere").stdout.startswith(b"UNKNOWN: /nowhere is missing")
     assert receiver.stop() == 0
     assert "cannot connect" in said(sender, 3)[0]
+    (row,) = [json.loads(line) for line in said(sender, 3, "--json")]
+    assert (row["state"], "cannot connect" in row["why"]) == ("UNKNOWN", True)
