@@ -109,6 +109,14 @@ def test_without_doing_it(hosts: Hosts) -> None:
             f"fullsend cat {file} | {hosts.there.program} receive -u -o canmount=noauto pool/home  #"
         )
         assert kind in line
+    said = programs.rows(programs.good(hosts.run("-n", "--json", "tank/home", "--into", "pool/home")))
+    assert [f"{each['command']}  # {each['about']}" for each in said] == lines
+    hosts.use(hosts.here)
+    hosts.here.change("tank/home")
+    said = programs.rows(programs.good(hosts.sender.fullsend("push", "-n", "--json", "tank/home")))
+    verbs = " ".join(each["command"].split()[1] for each in said)
+    assert verbs == "snapshot hold send bookmark release destroy destroy"
+    assert [each["about"] for each in said if each["about"]] == ["incremental, about 4.0 KiB"]
 
 
 def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
