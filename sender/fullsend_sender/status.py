@@ -118,7 +118,9 @@ def judge(dataset: str, about: messages.DatasetStatus | None, max_age: float | N
         return Judged(dataset, State.CRITICAL, None, None, "it has never been pushed")
     if about.created is None:
         return Judged(dataset, State.CRITICAL, about, None, "nothing of it can be restored")
-    last = max(filter(None, (about.created, about.unchanged)))
+    # It was not taken after it came: so a clock that was ahead for one night does not hide all nights up to then.
+    taken = min(filter(None, (about.created, about.received)))
+    last = max(filter(None, (taken, about.unchanged)))
     age = max(0.0, now - datetime.strptime(last, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
     if max_age is not None and age > max_age:
         return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")

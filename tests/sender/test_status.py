@@ -38,6 +38,7 @@ def about(created: str | None = "2026-11-23T02:00:00Z", **said: Any) -> messages
     (about(unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, State.OK, HOUR),
     (about(unchanged="2026-11-20T23:00:00Z"), None, State.OK, 22 * HOUR),
     (about("2026-11-25T00:00:00Z"), HOUR, State.OK, 0.0),
+    (about("2036-11-25T00:00:00Z", received="2026-11-23T02:00:00Z"), HOUR, State.CRITICAL, 22 * HOUR),
     (about(broken=1), 23 * HOUR, State.WARNING, 22 * HOUR),
     (about(broken=1), HOUR, State.CRITICAL, 22 * HOUR),
     (about(None, broken=3), None, State.CRITICAL, None),
