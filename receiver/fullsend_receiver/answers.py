@@ -209,7 +209,7 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
     for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
         streams = list(group)
         restorable = [stored for stored in streams if catalogue.restorable(stored)]
-        newest = restorable[-1].summary if restorable else None
+        newest = max(reversed(restorable), key=_age).summary if restorable else None
         yield DatasetStatus(
             dataset=dataset,
             snapshot=newest.snapshot if newest else None,
@@ -221,6 +221,11 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
             stored_bytes=sum(stored.summary.stored_bytes for stored in streams),
             broken=len(streams) - len(restorable),
         )
+
+
+def _age(stored: Stored) -> str:
+    """Return when a snapshot was taken; where its host's clock was ahead, when it came."""
+    return min(stored.summary.created, stored.summary.received)
 
 
 def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message]) -> Iterator[Message]:

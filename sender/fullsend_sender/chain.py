@@ -70,7 +70,9 @@ class Library:
     def _newest(self, dataset: str) -> StreamEntry:
         """Return a dataset's newest stream. Not the newest that is whole: nobody shall take an old state for it."""
         mine = self._by_dataset.get(dataset, [])
-        return self._only([each for each in mine if each.guid == mine[-1].guid], dataset)
+        # The clock may have been ahead when one was taken, but not after it came. Of several of one second: the last.
+        newest = max(reversed(mine), key=lambda each: min(each.created, each.received), default=None)
+        return self._only([each for each in mine if newest is not None and each.guid == newest.guid], dataset)
 
     def tree(
         self, top: str, snapshot: str | None, fits: Callable[[str], bool]

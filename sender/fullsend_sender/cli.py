@@ -336,8 +336,7 @@ def _push(args: argparse.Namespace) -> int:
                 if args.dry_run:
                     plan, lines = await rehearse(job)
                     summary = Summary(unchanged=len(plan.unchanged), failures=plan.failures)
-                    for line in lines:
-                        print(line)
+                    _print_commands(lines, as_json=args.json)
                     for failed, error in plan.failures:
                         log.error("%s: %s", failed, error)
                 else:
@@ -380,6 +379,15 @@ def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str 
     if args.package and args.recursive:
         raise UsageError("-R brings all below in one stream, -r each by itself: choose one")
     return settings, [(name, Request(tuple(each), args.full, args.package)) for name, each in targets.items()]
+
+
+def _print_commands(lines: Sequence[str], *, as_json: bool) -> None:
+    """Print what `-n` says."""
+    import json
+
+    for line in lines:
+        command, _, about = line.partition("  # ")
+        print(json.dumps({"command": command, "about": about or None}, ensure_ascii=False) if as_json else line)
 
 
 def _clear(settings: SenderSettings) -> str:
@@ -470,7 +478,9 @@ def _status(args: argparse.Namespace) -> int:
         zfs = Zfs(settings.zfs_command)
         judged = run(status(settings, endpoint, identity, zfs, args.dataset, max_age=args.max_age))
     except FullsendError as error:
-        print(printable(f"UNKNOWN: {error}"))  # a monitoring system reads stdout alone
+        # A monitoring system reads stdout alone.
+        said = json.dumps({"state": "UNKNOWN", "why": str(error)}, ensure_ascii=False)
+        print(said if args.json else printable(f"UNKNOWN: {error}"))
         return _UNKNOWN
     if args.json:
         lines = [json.dumps(each.to_dict(), ensure_ascii=False) for each in judged]
@@ -508,8 +518,7 @@ def _restore(args: argparse.Namespace) -> int:
     async def show() -> int:
         if args.dry_run:
             plan, lines = await rehearse(job)
-            for line in lines:
-                print(line)
+            _print_commands(lines, as_json=args.json)
             for name, error in plan.failures:
                 log.error("%s: %s", name, error)
             return worst(exit_code(error) for _name, error in plan.failures)

@@ -266,10 +266,12 @@ async def _choose(job: Job) -> _Chosen:
 def make_plan(job: Job, chosen: _Chosen, stored: Stored, now: float) -> Plan:
     """Say what is to be done. `now`: seconds since the epoch."""
     plan = Plan()
+    lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot
         if named is not None and name not in target.selection.patterns and not dataset.has(named):
             continue  # -r DATASET@SNAPSHOT: of those below, the ones that have it
+        lacking.pop(id(target), None)
         how, tree = job.settings.how(name, target.table), chosen.tree(name)
         try:
             if job.request.package:
@@ -283,6 +285,9 @@ def make_plan(job: Job, chosen: _Chosen, stored: Stored, now: float) -> Plan:
             plan.unchanged.append(decided)
         else:
             plan.items.append(Item(decided, how, tree))
+    for target in lacking.values():
+        name = ", ".join(f"{pattern}@{target.snapshot}" for pattern in target.selection.patterns)
+        plan.failures.append((name, CannotSend("no dataset that is meant has this snapshot")))
     return plan
 
 

@@ -26,6 +26,7 @@ from fullsend_sender.link import connect
 from fullsend_sender.listing import entries
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.selection import Selection
+from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -233,7 +234,9 @@ async def make_plan(job: Job) -> Plan:
             if not wanted.recursive:
                 raise
             plan.failures.append((target, error))
-    plan.places = _places(into, [item.target for item in plan.items], set(there))
+    # What cannot be restored is no place for what is below it, either: it would be in the way of the next try.
+    taken = {*there, *(name for name, _error in plan.failures)}
+    plan.places = _places(into, [item.target for item in plan.items], taken)
     return plan
 
 
@@ -289,14 +292,14 @@ def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
     return f"its newest snapshot, @{newest.name}, is none that can be gone on from:"
 
 
-def _places(into: str, targets: list[str], there: set[str]) -> list[str]:
-    """Return the datasets between `into` and the targets that are neither there nor restored; parents first."""
+def _places(into: str, targets: list[str], taken: set[str]) -> list[str]:
+    """Return the datasets between `into` and the targets that are neither taken nor restored; parents first."""
     missing: dict[str, None] = {}
     for target in targets:
         parts = target.split("/")
         for count in range(into.count("/") + 1, len(parts)):
             above = "/".join(parts[:count])
-            if above not in there and above not in targets:
+            if above not in taken and above not in targets:
                 missing[above] = None
     return list(missing)
 
@@ -322,10 +325,15 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress)
     """Bring one stream into `zfs receive`. Raises: ZfsError, Damaged, Unreachable, PeerError."""
     async with job.zfs.receive(*job.options(item, entry), item.target) as receiving:
         # A connection for each: none stands idle while `zfs receive` does what it has left to do.
+        whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more
             async with connect(job.endpoint, job.identity) as (link, _name):
                 await cat(link, entry.file, receiving.fd, progress)
+            whole = True
         await receiving.succeeded()
+        found = source.parse_snapshots(await job.zfs.list_snapshots([f"{item.target}@{entry.snapshot}"]))
+        if not whole or entry.guid not in {each.guid for each in found.values()}:
+            raise ZfsError("`zfs receive` exited with 0, but has not received it")
         if receiving.complaint:  # such as a property that could not be set, which is no failure to ZFS
             _log.warning("%s: zfs receive: %s", item.target, receiving.complaint)
     if entry.kind == "package" and job.unmountable(entry):

@@ -16,7 +16,7 @@ from fullsend_protocol import messages
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.units import format_duration, format_size, printable
 from fullsend_sender.link import connect
-from fullsend_sender.selection import Selection
+from fullsend_sender.selection import Selection, is_pattern
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
@@ -87,7 +87,10 @@ async def status(
     wanted: set[str] = set()
     for table in settings.push:
         if (table.receiver or settings.receiver) in {None, endpoint.name}:
-            wanted.update(Selection(tuple(table.datasets), table.recursive, tuple(table.exclude)).choose(here or ()))
+            # What is named, also where it is not here: its pool may not have been imported, and nothing is pushed.
+            named = [name for name in table.datasets if not is_pattern(name)]
+            selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
+            wanted.update(selection.choose([*(here or ()), *named]))
     names = {name for name in stored if here is None or name in here} | wanted
     if patterns:
         selection = Selection(tuple(patterns))
@@ -115,7 +118,9 @@ def judge(dataset: str, about: messages.DatasetStatus | None, max_age: float | N
         return Judged(dataset, State.CRITICAL, None, None, "it has never been pushed")
     if about.created is None:
         return Judged(dataset, State.CRITICAL, about, None, "nothing of it can be restored")
-    last = max(filter(None, (about.created, about.unchanged)))
+    # It was not taken after it came: so a clock that was ahead for one night does not hide all nights up to then.
+    taken = min(filter(None, (about.created, about.received)))
+    last = max(filter(None, (taken, about.unchanged)))
     age = max(0.0, now - datetime.strptime(last, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
     if max_age is not None and age > max_age:
         return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")

@@ -129,8 +129,9 @@ class Zfs:
         return int(value) if value.strip().isdecimal() else None
 
     async def local_properties(self, dataset: str) -> dict[str, str]:
-        """Return what is set on the dataset itself. Raises: ZfsError."""
+        """Return what is set on the dataset itself; of bytes that are no UTF-8, what can be shown. Raises: ZfsError."""
         output = await self.run("get", "-Hp", "-s", "local", "-o", "property,value", "all", dataset)
+        output = output.encode(errors="surrogateescape").decode(errors="replace")
         pairs = (line.partition("\t") for line in output.splitlines())
         return {name: value for name, tab, value in pairs if tab}
 

@@ -113,6 +113,12 @@ def test_of_two_snapshots_of_one_second_the_one_that_builds_on_the_other_is_newe
     assert [one.snapshot for one in status(store)] == ["a"]
 
 
+def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever(store: Store) -> None:
+    plant(store, "s1", 1, created="2036-01-01T00:00:00Z", received="2026-01-01T00:00:00Z")
+    plant(store, "s2", 2, 1, created="2026-01-02T00:00:00Z", received="2026-01-02T00:00:01Z")
+    assert [one.snapshot for one in status(store)] == ["s2"]
+
+
 def test_unchanged_counts_only_for_the_newest_restorable_stream(store: Store) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, 1)

@@ -50,6 +50,12 @@ def test_a_chain_goes_by_guid_alone() -> None:
     assert library.chain(last, "9") is None
 
 
+def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever() -> None:
+    ahead = entry("a@a", 1, created="2036-01-01T00:00:00Z", received="2026-11-01T00:00:00Z")
+    library = Library([entry("a@b", 2, 1, created="2026-11-02T00:00:00Z"), ahead])
+    assert library.find("a").snapshot == "b"
+
+
 def test_the_shortest_of_several_and_packages_last() -> None:
     second = entry("a@b", 2, 1)
     library = Library([entry("a@a", 1), second, entry("a@b", 2, file="x.zfs.zst"), entry("a@c", 3, 2)])

@@ -237,6 +237,25 @@ async def test_named_snapshots(host: Host) -> None:
         await host.push("tank/a@mon", "tank/a")
 
 
+async def test_a_pattern_that_no_snapshot_fits_is_no_success(host: Host) -> None:
+    host.fake.create("tank/a")
+    host.fake.create("tank/b")
+    host.fake.snapshot("tank/b@mon")
+    assert await host.push("tank/*@mon") == Summary(pushed=1)
+    summary = await host.push("tank/*@tue")
+    assert [(name, str(error)) for name, error in summary.failures] == [
+        ("tank/*@tue", "no dataset that is meant has this snapshot")
+    ]
+
+
+async def test_properties_that_are_no_text(host: Host) -> None:
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    host.fake.edit(lambda state: state["datasets"]["tank/a"]["properties"].update({"user:note": "caf\udce9"}))
+    assert await host.push("tank/a", "tank/b") == Summary(pushed=2)
+    assert host.keeper.offers[0].properties == {"compression": "zstd", "user:note": "caf\ufffd"}
+
+
 async def test_a_package(host: Host) -> None:
     for name in ("tank", "tank/a"):
         host.fake.create(name)

@@ -109,6 +109,14 @@ def test_without_doing_it(hosts: Hosts) -> None:
             f"fullsend cat {file} | {hosts.there.program} receive -u -o canmount=noauto pool/home  #"
         )
         assert kind in line
+    said = programs.rows(programs.good(hosts.run("-n", "--json", "tank/home", "--into", "pool/home")))
+    assert [f"{each['command']}  # {each['about']}" for each in said] == lines
+    hosts.use(hosts.here)
+    hosts.here.change("tank/home")
+    said = programs.rows(programs.good(hosts.sender.fullsend("push", "-n", "--json", "tank/home")))
+    verbs = " ".join(each["command"].split()[1] for each in said)
+    assert verbs == "snapshot hold send bookmark release destroy destroy"
+    assert [each["about"] for each in said if each["about"]] == ["incremental, about 4.0 KiB"]
 
 
 def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
@@ -215,6 +223,40 @@ def test_a_tree_in_which_one_fails(hosts: Hosts) -> None:
     assert done.returncode == 1
     assert [each["dataset"] for each in programs.rows(done.stdout)] == ["tank", "tank/b"]
     assert "pool/back/a/deep: not tried, since pool/back/a failed" in done.stderr.decode()
+
+
+def test_a_tree_in_which_one_cannot_be_restored(hosts: Hosts) -> None:
+    for name in ("tank", "tank/a", "tank/a/deep", "tank/b"):
+        hosts.here.create(name)
+    hosts.push("-r", "tank")
+    (entry,) = (each for each in hosts.sender.list() if each["dataset"] == "tank/a")
+    file = hosts.receiver.store / entry["file"]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-1])
+    done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
+    assert done.returncode == 1
+    assert [each["dataset"] for each in programs.rows(done.stdout)] == ["tank", "tank/b"]
+    # Nothing stands where it belongs, so that the next try can put it there.
+    file.write_bytes(whole)
+    done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
+    said = {each["dataset"]: each["streams"] for each in programs.rows(programs.good(done))}
+    assert said == {"tank": 0, "tank/a": 1, "tank/a/deep": 1, "tank/b": 0}
+
+
+@pytest.mark.parametrize("reads", [99, 100_000_000])
+def test_what_is_not_received_is_not_restored(hosts: Hosts, tmp_path: Path, reads: int) -> None:
+    hosts.here.create("tank/home")
+    nights(hosts, "tank/home", 1)
+    program = tmp_path / "some-zfs"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = receive ] || exec {hosts.there.program} "$@"\nhead -c {reads} >/dev/null\n'
+    )
+    program.chmod(0o755)
+    hosts.use(hosts.there)
+    config = hosts.sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace(hosts.there.program, str(program)))
+    done = hosts.sender.fullsend("restore", "tank/home", "--into", "pool/home")
+    assert (done.returncode, b"exited with 0, but has not received it" in done.stderr) == (1, True)
 
 
 def test_what_is_not_there(hosts: Hosts) -> None:

@@ -38,6 +38,7 @@ def about(created: str | None = "2026-11-23T02:00:00Z", **said: Any) -> messages
     (about(unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, State.OK, HOUR),
     (about(unchanged="2026-11-20T23:00:00Z"), None, State.OK, 22 * HOUR),
     (about("2026-11-25T00:00:00Z"), HOUR, State.OK, 0.0),
+    (about("2036-11-25T00:00:00Z", received="2026-11-23T02:00:00Z"), HOUR, State.CRITICAL, 22 * HOUR),
     (about(broken=1), 23 * HOUR, State.WARNING, 22 * HOUR),
     (about(broken=1), HOUR, State.CRITICAL, 22 * HOUR),
     (about(None, broken=3), None, State.CRITICAL, None),
@@ -118,9 +119,27 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     assert len(said(sender, 1)) == 3
 
 
+def test_what_is_configured_and_not_here(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["tank/a", "other"]\nrecursive = true'))
+    for name in ("tank/a", "other", "other/b"):
+        fake.create(name)
+    sender.push()
+    # A pool that was not imported at boot: nothing of it is pushed, and all that is left is well.
+    for name in ("other", "other/b"):
+        fake.destroy(name)
+    sender.push("tank/a")
+    first, *lines = said(sender, 2, "--max-age", "26h")
+    assert first.startswith("CRITICAL: 1 of 2 datasets: other: older than")
+    assert [line.split()[1] for line in lines] == ["other:", "tank/a:"]
+
+
 def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
     receiver, sender, _fake = host
     assert sender.fullsend("status", "--max-age", "soon").returncode == 3
     assert sender.fullsend("status", "--config", "/nowhere").stdout.startswith(b"UNKNOWN: /nowhere is missing")
     assert receiver.stop() == 0
     assert "cannot connect" in said(sender, 3)[0]
+    (row,) = [json.loads(line) for line in said(sender, 3, "--json")]
+    assert (row["state"], "cannot connect" in row["why"]) == ("UNKNOWN", True)
