@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.measure import Run
+    from bench.splice import SplicerSpeed
     from bench.stages import Stage, WalkerSpeed
 
 BEGIN: Final = "<!-- measured: begin (written by `make bench`, not by hand) -->"
@@ -75,6 +76,7 @@ class Results:
     budgets: list[Budget] = field(default_factory=list)
     stages: list[Stage] = field(default_factory=list)
     walkers: list[WalkerSpeed] = field(default_factory=list)
+    splicers: list[SplicerSpeed] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def add(self, key: str, name: str, raw: int, run: Run) -> None:
@@ -100,6 +102,8 @@ def render(results: Results) -> str:
         parts += ["### CPU seconds by stage, for each GiB of a compressible stream", _stages(results)]
     if results.walkers:
         parts += ["### The walker by itself", _walkers(results.walkers)]
+    if results.splicers:
+        parts += ["### The splicer by itself (a stream that was cut goes on)", _splicers(results.splicers)]
     if results.notes:
         parts += ["\n".join(f"- {note}" for note in results.notes)]
     return "\n\n".join(parts) + "\n"
@@ -206,6 +210,20 @@ def _walkers(walkers: Sequence[WalkerSpeed]) -> str:
         for each in walkers
     ]
     return _table(["records of", "records/s", "MB/s"], rows)
+
+
+def _splicers(splicers: Sequence[SplicerSpeed]) -> str:
+    rows = [
+        [
+            f"{each.record >> 10} KiB",
+            f"{each.records_per_second:,.0f}",
+            f"{1e6 / each.records_per_second:.1f}",
+            f"{each.bytes_per_second / 1e6:,.0f}",
+            f"{each.walker:.0f}",
+        ]
+        for each in splicers
+    ]
+    return _table(["records of", "records/s", "us a record", "MB/s", "times the walker"], rows)
 
 
 def _spread(figures: Sequence[float], digits: int = 2) -> str:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from bench import data, stages
+from bench import data, splice, stages
 from bench.data import LARGE_RECORD, MIB, SMALL_RECORD
 from bench.measure import STORAGE, Measurement, Run, Service
 from bench.ours import FULLSEND, Receiver, Sender, check_pushed
@@ -232,6 +232,10 @@ def inside(results: Results, streams: Streams, folder: Path) -> None:
     results.walkers = [
         stages.walker_speed(streams.mixed.path, LARGE_RECORD),
         stages.walker_speed(streams.small_records.path, SMALL_RECORD),
+    ]
+    results.splicers = [
+        splice.splicer_speed(streams.mixed.path, LARGE_RECORD),
+        splice.splicer_speed(streams.small_records.path, SMALL_RECORD),
     ]
 
 

@@ -10,6 +10,7 @@ go out; what is said becomes bytes. The rooms of this floor, from the ground up:
     connection                     who may say what when: the state table, and bytes <-> events
     nvlist, records, facts         the reader of ZFS send streams, and what a stream says of itself
     chunks                         where a stream is cut, how a chunk is compressed, hashed and checked
+    fletcher, resume_token, splice how a stream that was cut goes on, byte for byte, at either end
     invitation, settings           the line that pairs two hosts; configuration text to model
 """
 

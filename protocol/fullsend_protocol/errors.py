@@ -8,6 +8,7 @@
     |   +-- IncompleteStream       it ends before its END records, or a package lacks snapshots
     |   +-- TrailingBytes          something follows its end
     |   +-- DamagedStream          a record that cannot be
+    |   +-- NotTheSameStream       it does not go on where another one was cut
     +-- ChunkError                 a chunk does not decode to what was promised
     +-- ProtocolError
     |   +-- LocalProtocolError     we were about to say something illegal: a bug of ours
@@ -84,6 +85,10 @@ class TrailingBytes(StreamError):  # noqa: N818 - see NotASendStream
 
 class DamagedStream(StreamError):  # noqa: N818 - see NotASendStream
     """A record that no `zfs send` writes."""
+
+
+class NotTheSameStream(StreamError):  # noqa: N818 - see NotASendStream
+    """What was to go on where a stream was cut does not belong to that stream: nothing of it may be used."""
 
 
 class ChunkError(FullsendError):

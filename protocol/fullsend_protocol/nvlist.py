@@ -1,17 +1,20 @@
-"""Packed nvlists as BEGIN records carry them, decoded as far as we need them.
+"""Packed nvlists as BEGIN records and resume tokens carry them, decoded and encoded as far as we need them.
 
-OpenZFS packs the nvlist of a compound stream in XDR (libzfs_sendrecv.c, fnvlist_pack with NV_ENCODE_XDR) and that
-of a substream natively (kernel). Layouts: module/nvpair/nvpair.c. Values of types that we have no use for are
-passed over. The bytes come from outside: every length is held against what is there, and depth is bounded.
+OpenZFS packs the nvlist of a compound stream in XDR (libzfs_sendrecv.c, fnvlist_pack with NV_ENCODE_XDR) and those of
+a substream and of a resume token natively (kernel). Layouts: module/nvpair/nvpair.c. Values of types that we have no
+use for are passed over. The bytes come from outside: every length is held against what is there, and depth is bounded.
+What we encode is native, little-endian and flat, byte for byte as the kernel would pack it.
 """
 
 from __future__ import annotations
 
+import itertools
 import struct
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
-from fullsend_protocol.errors import DamagedStream
+from fullsend_protocol.errors import DamagedStream, UnsupportedStream
 
 #: bool: a boolean pair (present); int: any integer type; the rest as they read. Others are left out.
 Value = bool | int | str | tuple[int, ...] | dict[str, "Value"]
@@ -22,6 +25,11 @@ _DEPTH_MAX: Final = 16
 _NATIVE: Final = 0
 _XDR: Final = 1
 _LITTLE_ENDIAN: Final = 1
+#: Where the pairs of a native list begin: behind encoding, endian, two reserved bytes, i32 version, u32 flags.
+_PAIRS_AT: Final = 12
+#: NV_UNIQUE_NAME, which all lists have that we meet.
+_UNIQUE_NAMES: Final = 1
+_NATIVE_END: Final = bytes(4)  # a pair of size zero
 
 
 class _Type(IntEnum):
@@ -34,8 +42,8 @@ class _Type(IntEnum):
     BOOLEAN_VALUE = 21
 
 
-def decode(data: bytes | bytearray) -> NvList:
-    """Read a packed nvlist; empty data is an empty nvlist. Raises: DamagedStream."""
+def decode(data: bytes | bytearray, what: str = "the nvlist of a BEGIN record") -> NvList:
+    """Read a packed nvlist; empty data is an empty nvlist. `what` it is, for the error. Raises: DamagedStream."""
     if not data:
         return {}
     data = bytes(data)
@@ -46,10 +54,50 @@ def decode(data: bytes | bytearray) -> NvList:
         if encoding == _NATIVE and endian == _LITTLE_ENDIAN:
             return _Native(data).nvlist(0)
     except (struct.error, IndexError, ValueError) as error:
-        msg = f"the nvlist of a BEGIN record cannot be read: {error}"
+        msg = f"{what} cannot be read: {error}"
         raise DamagedStream(msg) from None
-    msg = f"the nvlist of a BEGIN record has an unknown encoding {encoding}, {endian}"
+    msg = f"{what} has an unknown encoding {encoding}, {endian}"
     raise DamagedStream(msg)
+
+
+def encode(pairs: Mapping[str, bool | int | str]) -> bytes:
+    """Pack a list as the kernel does: True as a boolean pair, integers as uint64, in the order given.
+
+    Raises: ValueError for what that cannot hold (False, a NUL in a text, an integer beyond 64 bits).
+    """
+    head = struct.pack("<BBxxiI", _NATIVE, _LITTLE_ENDIAN, 0, _UNIQUE_NAMES)
+    return b"".join([head, *itertools.starmap(_packed, pairs.items()), _NATIVE_END])
+
+
+def put_first(pairs: Mapping[str, bool | int | str], packed: bytes) -> bytes:
+    """Return a packed list with these pairs in front of its own, which stay as they are; empty data is an empty list.
+
+    Raises: UnsupportedStream where it is not native and little-endian, ValueError as `encode`.
+    """
+    ours = encode(pairs)
+    if not packed:
+        return ours
+    if len(packed) < _PAIRS_AT + len(_NATIVE_END) or packed[:_PAIRS_AT] != ours[:_PAIRS_AT]:
+        msg = f"the nvlist of a BEGIN record is packed in a way that is not known ({packed[:_PAIRS_AT].hex()})"
+        raise UnsupportedStream(msg)
+    return ours[: -len(_NATIVE_END)] + packed[_PAIRS_AT:]
+
+
+def _packed(name: str, value: bool | int | str) -> bytes:  # noqa: FBT001 - a value among others
+    """Pack a pair natively."""
+    match value:
+        case True:
+            kind, count, body = _Type.BOOLEAN, 0, b""
+        case int() if value is not False and value >> 64 == 0:
+            kind, count, body = _Type.UINT64, 1, value.to_bytes(8, "little")
+        case str() if "\0" not in value:
+            kind, count, body = _Type.STRING, 1, value.encode() + b"\0"
+        case _:
+            msg = f"a value that is not packed: {value!r}"
+            raise ValueError(msg)
+    text = name.encode() + b"\0"
+    inside = text + bytes(-(16 + len(text)) % 8) + body + bytes(-len(body) % 8)
+    return struct.pack("<ihhii", 16 + len(inside), len(text), 0, count, kind) + inside
 
 
 def _text(raw: bytes) -> str:
@@ -135,7 +183,7 @@ class _Native:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 12  # past encoding, endian, two reserved bytes, version, flags
+        self._at = _PAIRS_AT
 
     def nvlist(self, depth: int) -> NvList:
         if depth > _DEPTH_MAX:

@@ -31,8 +31,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, replace
-from enum import Enum, IntEnum, auto
-from typing import Final, NoReturn
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from fullsend_protocol import limits, nvlist
 from fullsend_protocol.errors import (
@@ -42,6 +42,9 @@ from fullsend_protocol.errors import (
     TrailingBytes,
     UnsupportedStream,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 HEADER_SIZE: Final = 312
 MAGIC: Final = 0x2F5BACBAC
@@ -109,22 +112,87 @@ class Begin:
         return bool(self.features >> feature & 1)
 
 
-class _Phase(Enum):
-    START = auto()  # nothing has come yet
-    HEADER = auto()  # the compound BEGIN has come; its END must follow
-    BETWEEN = auto()  # in a compound stream: a substream, or the closing END
-    SUBSTREAM = auto()
-    DONE = auto()
+class Phase(StrEnum):
+    """Where in a stream a walker stands."""
+
+    START = "start"  # nothing has come yet
+    HEADER = "header"  # the compound BEGIN has come; its END must follow
+    BETWEEN = "between"  # in a compound stream: a substream, or the closing END
+    SUBSTREAM = "substream"
+    DONE = "done"
 
 
+@dataclass(frozen=True, slots=True)
+class WalkerState:
+    """What a walker knows between two bytes of a stream, besides its `begins`: enough to go on elsewhere.
+
+    `owed`: payload bytes of the current record that are still to come; `head`: of a header that is not whole yet;
+    `begin`, `payload`: a BEGIN whose payload is arriving, and what has come of it; `resumable`: whether the record that
+    came last is a resumable one; `record_start`: the raw offset of that one's header.
+    """
+
+    offset: int
+    phase: Phase
+    owed: int = 0
+    head: bytes = b""
+    begin: Begin | None = None
+    payload: bytes = b""
+    resumable: bool = False
+    record_start: int = 0
+
+
+_U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
 _HOT: Final = struct.Struct("<I28xQ10xB")  # type, and what is at 32 and 50: in a WRITE its size and compression
 _BONUS: Final = struct.Struct("<I4xI")  # of an OBJECT, from 28 on
-_FIELDS: Final = struct.Struct("<II3Q")  # type, payloadlen, u64 at 8, 16 and 24
+_KIND: Final = struct.Struct("<II")  # type, payloadlen
+_FIELDS: Final = struct.Struct("<II3Q")  # the same, and u64 at 8, 16 and 24
 _BEGIN: Final = struct.Struct("<QQQIIQQ256s")  # from 8 on
 _RESUMABLE: Final = frozenset({RecordType.OBJECT, RecordType.WRITE, RecordType.WRITE_EMBEDDED})
 _EMPTY_END: Final = bytes(HEADER_SIZE - 4)
 _OPENING_SIZE: Final = 16  # type, payloadlen, magic: what tells a send stream from garbage
+
+
+def payload_length(head: bytes | bytearray | memoryview) -> int | None:
+    """Return the bytes of payload behind this header: what it says, held against nothing; None for an unknown type."""
+    kind, payloadlen = _KIND.unpack_from(head)
+    match kind:
+        case RecordType.BEGIN:
+            return int(payloadlen)
+        case RecordType.OBJECT:
+            bonuslen, raw_bonuslen = _BONUS.unpack_from(head, 28)
+            return int(raw_bonuslen or (bonuslen + 7) & ~7)
+        case RecordType.WRITE:
+            return int(_U64.unpack_from(head, 96 if head[50] else 32)[0])
+        case RecordType.SPILL:
+            return int(_U64.unpack_from(head, 40)[0] or _U64.unpack_from(head, 16)[0])
+        case RecordType.WRITE_EMBEDDED:
+            return int(_U32.unpack_from(head, 52)[0] + 7) & ~7
+        case (
+            RecordType.END
+            | RecordType.FREEOBJECTS
+            | RecordType.FREE
+            | RecordType.WRITE_BYREF
+            | RecordType.OBJECT_RANGE
+            | RecordType.REDACT
+        ):
+            return 0
+        case _:
+            return None
+
+
+def resume_key(head: bytes | bytearray | memoryview) -> tuple[int, int] | None:
+    """Return (object, offset) of a resumable record by its header, of an OBJECT (its number, 0); None of others."""
+    kind, _payloadlen, number, u16, u24 = _FIELDS.unpack_from(head)
+    match kind:
+        case RecordType.OBJECT:
+            return number, 0
+        case RecordType.WRITE:
+            return number, u24
+        case RecordType.WRITE_EMBEDDED:
+            return number, u16
+        case _:
+            return None
 
 
 class Walker:
@@ -132,8 +200,9 @@ class Walker:
 
     `offset`: raw bytes walked so far. `begins`: what the BEGIN records said, in order. `done`: the last END has
     come. `at_resume_point`: the bytes walked so far end exactly at the end of a resumable record (OBJECT, WRITE,
-    WRITE_EMBEDDED). `first_key`: (object, offset) of the first resumable record seen since it was last set to
-    None. After any StreamError the walker is of no more use.
+    WRITE_EMBEDDED). `record_start`: the raw offset at which that record began; of no meaning elsewhere. `first_key`:
+    (object, offset) of the first resumable record seen since it was last set to None. After any StreamError the walker
+    is of no more use.
     """
 
     def __init__(self) -> None:
@@ -141,8 +210,9 @@ class Walker:
         self.offset = 0
         self.begins: list[Begin] = []
         self.at_resume_point = False
+        self.record_start = 0
         self.first_key: tuple[int, int] | None = None
-        self._phase = _Phase.START
+        self._phase = Phase.START
         self._compound = False
         self._owed = 0  # payload bytes of the current record that are still to come
         self._resumable = False  # whether the current record is a resumable one
@@ -152,10 +222,42 @@ class Walker:
 
         self._kept = 0  # payload bytes in `begins`
 
+    @classmethod
+    def resume(cls, state: WalkerState, begins: Iterable[Begin]) -> Walker:
+        """Return a walker that goes on where another one stood. `begins`: all BEGIN records up to there."""
+        walker = cls()
+        walker.offset = state.offset
+        walker.begins = list(begins)
+        walker.record_start = state.record_start
+        walker._phase = state.phase
+        walker._compound = bool(walker.begins) and walker.begins[0].compound
+        walker._owed = state.owed
+        walker._resumable = state.resumable
+        walker._head = bytearray(state.head)
+        walker._begin = state.begin
+        walker._payload = bytearray(state.payload)
+        walker._kept = sum(len(begin.payload) for begin in walker.begins)
+        walker.at_resume_point = state.resumable and not state.owed and not state.head
+        return walker
+
+    @property
+    def state(self) -> WalkerState:
+        """What it takes to go on from here, besides `begins`."""
+        return WalkerState(
+            offset=self.offset,
+            phase=self._phase,
+            owed=self._owed,
+            head=bytes(self._head),
+            begin=self._begin,
+            payload=bytes(self._payload),
+            resumable=self._resumable,
+            record_start=self.record_start,
+        )
+
     @property
     def done(self) -> bool:
         """Whether the stream's last END record has come."""
-        return self._phase is _Phase.DONE
+        return self._phase is Phase.DONE
 
     def walk(self, data: bytes | bytearray | memoryview, start: int, stop: int, target: int) -> int:
         """Walk over data[start:stop], the stream's next bytes.
@@ -168,7 +270,7 @@ class Walker:
         while position < stop:
             if self._owed:
                 position = self._pay(data, position, stop)
-            elif self._head or stop - position < HEADER_SIZE or self._phase is not _Phase.SUBSTREAM:
+            elif self._head or stop - position < HEADER_SIZE or self._phase is not Phase.SUBSTREAM:
                 position = self._gather(data, position, stop)
             else:
                 position = self._run(data, position, stop, target)
@@ -187,8 +289,8 @@ class Walker:
             msg = f"not a ZFS send stream: only {self.offset} bytes"
             raise NotASendStream(msg)
         where = {
-            _Phase.BETWEEN: "before the closing END record of the package",
-            _Phase.SUBSTREAM: "before its END record",
+            Phase.BETWEEN: "before the closing END record of the package",
+            Phase.SUBSTREAM: "before its END record",
         }.get(self._phase, "inside its first records")
         msg = f"the stream ends {where}, after {self.offset} bytes: it was cut, or its producer died"
         raise IncompleteStream(msg)
@@ -206,6 +308,7 @@ class Walker:
         target -= base
         need_key = self.first_key is None
         resumable = False
+        begun = position
         while position <= last_header:
             kind, length, compression = unpack(data, position)
             if kind == 3:  # noqa: PLR2004 - WRITE; an enum's name would be looked up for every record
@@ -229,6 +332,7 @@ class Walker:
                 offset = 0 if kind == 1 else _U64.unpack_from(data, position + 24)[0]
                 self.first_key = (number, offset)
             resumable = True
+            begun = position
             position += header_size + length
             if position >= stop:
                 self._owed = position - stop
@@ -237,6 +341,7 @@ class Walker:
             if position >= target:
                 break
         self.offset = base + position
+        self.record_start = base + begun
         self._resumable = resumable
         self.at_resume_point = resumable and not self._owed
         return position
@@ -257,13 +362,13 @@ class Walker:
     def _gather(self, data: bytes | bytearray | memoryview, position: int, stop: int) -> int:
         """Collect a header that the data hold in part, or that wants a closer look; take it when it is whole."""
         count = min(HEADER_SIZE - len(self._head), stop - position)
-        if self._phase is _Phase.DONE:
+        if self._phase is Phase.DONE:
             msg = f"bytes follow the stream's end at {self.offset}: one send stream at a time"
             raise TrailingBytes(msg)
         self._head += data[position : position + count]
         self.offset += count
         self.at_resume_point = False
-        if self._phase is _Phase.START:
+        if self._phase is Phase.START:
             self._check_opening()
         if len(self._head) == HEADER_SIZE:
             head = bytes(self._head)
@@ -288,8 +393,8 @@ class Walker:
 
     def _take(self, head: bytes) -> None:
         """Take one whole header; sets what its record owes."""
-        kind, payloadlen, u8, u16, u24 = _FIELDS.unpack_from(head)
-        at = self.offset - HEADER_SIZE
+        kind, payloadlen = _KIND.unpack_from(head)
+        at = self.record_start = self.offset - HEADER_SIZE
         self._resumable = kind in _RESUMABLE
         if kind == RecordType.BEGIN:
             self._take_begin(head, payloadlen, at)
@@ -297,38 +402,18 @@ class Walker:
         if kind == RecordType.END:
             self._take_end(head, at)
             return
-        if self._phase is not _Phase.SUBSTREAM:
+        if self._phase is not Phase.SUBSTREAM:
             msg = f"record type {kind} at {at}, where a BEGIN or END must stand: the stream is damaged"
             raise DamagedStream(msg)
-        key = u16
-        match kind:
-            case RecordType.OBJECT:
-                bonuslen, raw_bonuslen = u24 >> 32, _U64.unpack_from(head, 32)[0] >> 32
-                self._owed = raw_bonuslen or (bonuslen + 7) & ~7
-                key = 0
-            case RecordType.WRITE:
-                self._owed = _U64.unpack_from(head, 96 if head[50] else 32)[0]
-                key = u24
-            case RecordType.SPILL:
-                self._owed = _U64.unpack_from(head, 40)[0] or u16
-            case RecordType.WRITE_EMBEDDED:
-                psize = _U64.unpack_from(head, 48)[0] >> 32
-                self._owed = (psize + 7) & ~7
-            case (
-                RecordType.FREEOBJECTS
-                | RecordType.FREE
-                | RecordType.WRITE_BYREF
-                | RecordType.OBJECT_RANGE
-                | RecordType.REDACT
-            ):
-                pass
-            case _:
-                msg = f"unknown record type {kind} at {at}: the stream is damaged, or newer than this fullsend"
-                raise DamagedStream(msg)
-        if self._owed > limits.RECORD_PAYLOAD_MAX:
-            self._refuse_length(kind, self._owed, at)
+        length = payload_length(head)
+        if length is None:
+            msg = f"unknown record type {kind} at {at}: the stream is damaged, or newer than this fullsend"
+            raise DamagedStream(msg)
+        self._owed = length
+        if length > limits.RECORD_PAYLOAD_MAX:
+            self._refuse_length(kind, length, at)
         if self._resumable and self.first_key is None:
-            self.first_key = (u8, key)
+            self.first_key = resume_key(head)
 
     def _refuse_length(self, kind: int, length: int, at: int) -> NoReturn:
         msg = f"{RecordType(kind).name} record at {at} with a payload of {length} bytes: the stream is damaged"
@@ -337,12 +422,12 @@ class Walker:
     def _take_begin(self, head: bytes, payloadlen: int, at: int) -> None:
         magic, version, created, objset_type, _flags, guid, base_guid, name = _BEGIN.unpack_from(head, 8)
         compound = version & 3 == _COMPOUND
-        if self._phase is _Phase.SUBSTREAM and self._compound and magic == MAGIC:
+        if self._phase is Phase.SUBSTREAM and self._compound and magic == MAGIC:
             self._refuse_cut(at)
-        if self._phase not in {_Phase.START, _Phase.BETWEEN} or magic != MAGIC or version & 3 not in {1, _COMPOUND}:
+        if self._phase not in {Phase.START, Phase.BETWEEN} or magic != MAGIC or version & 3 not in {1, _COMPOUND}:
             msg = f"BEGIN record at {at}, where none may stand: the stream is damaged"
             raise DamagedStream(msg)
-        if compound and self._phase is not _Phase.START:
+        if compound and self._phase is not Phase.START:
             msg = f"compound BEGIN record at {at}, inside a package: the stream is damaged"
             raise DamagedStream(msg)
         if len(self.begins) > limits.SUBSTREAMS_MAX:
@@ -377,13 +462,13 @@ class Walker:
         raise IncompleteStream(msg)
 
     def _take_end(self, head: bytes, at: int) -> None:
-        if self._phase is _Phase.HEADER:
-            self._phase = _Phase.BETWEEN
-        elif self._phase is _Phase.BETWEEN:
+        if self._phase is Phase.HEADER:
+            self._phase = Phase.BETWEEN
+        elif self._phase is Phase.BETWEEN:
             if head[4:] != _EMPTY_END:
                 msg = f"END record at {at} where the closing one must stand: the stream is damaged"
                 raise DamagedStream(msg)
-            self._phase = _Phase.DONE
+            self._phase = Phase.DONE
         else:  # in a substream: the first record of all is a BEGIN, and after the last none is taken
             if self._compound and head[4:] == _EMPTY_END:
                 self._refuse_cut(at)
@@ -391,7 +476,7 @@ class Walker:
             if guid != self.begins[-1].guid:
                 msg = f"END record at {at} of GUID {guid}, in a stream of {self.begins[-1].guid}: damaged"
                 raise DamagedStream(msg)
-            self._phase = _Phase.BETWEEN if self._compound else _Phase.DONE
+            self._phase = Phase.BETWEEN if self._compound else Phase.DONE
 
     def _record_ended(self) -> None:
         self.at_resume_point = self._resumable
@@ -410,6 +495,6 @@ class Walker:
         self._payload = bytearray()
         if begin.compound:
             self._compound = True
-            self._phase = _Phase.HEADER
+            self._phase = Phase.HEADER
         else:
-            self._phase = _Phase.SUBSTREAM
+            self._phase = Phase.SUBSTREAM

@@ -11,7 +11,7 @@ from tests import streams
 from tests.streams import Genuine, NvValue, each, native, whole, xdr
 
 from fullsend_protocol import nvlist
-from fullsend_protocol.errors import DamagedStream
+from fullsend_protocol.errors import DamagedStream, UnsupportedStream
 from fullsend_protocol.records import Walker
 
 Pack = Callable[[Mapping[str, NvValue]], bytes]
@@ -140,6 +140,56 @@ def test_nesting_is_bounded(pack: Pack) -> None:
     assert nvlist.decode(pack(said)) == said
     with pytest.raises(DamagedStream, match="nested too deeply"):
         nvlist.decode(pack({"x": said}))
+
+
+# --- what we pack ------------------------------------------------------------------------------------------------
+
+PAIRS = st.dictionaries(
+    NAMES,
+    st.just(value=True)
+    | st.integers(0, (1 << 64) - 1)
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20),
+    max_size=6,
+)
+
+#: What a genuine resumed stream has in its BEGIN: it goes on at object 11, offset 0.
+RESUME = bytes.fromhex(
+    "00010000 00000000 01000000"
+    "28000000 0e00 0000 01000000 08000000 726573756d655f6f626a656374 000000 0b00000000000000"
+    "28000000 0e00 0000 01000000 08000000 726573756d655f6f6666736574 000000 0000000000000000"
+    "00000000"
+)
+
+
+def test_list_is_packed_into_these_bytes() -> None:
+    assert nvlist.encode({"resume_object": 11, "resume_offset": 0}) == RESUME
+    assert nvlist.encode({}) == RESUME[:12] + bytes(4)
+
+
+@given(PAIRS)
+def test_packed_list_is_what_another_program_packs(said: dict[str, bool | int | str]) -> None:
+    assert nvlist.encode(said) == native(said)
+    assert nvlist.decode(nvlist.encode(said)) == said
+
+
+@given(PAIRS, NVLISTS)
+def test_pairs_are_put_in_front(said: dict[str, bool | int | str], inner: dict[str, NvValue]) -> None:
+    packed = native(inner)
+    assert nvlist.put_first(said, packed) == nvlist.encode(said)[:-4] + packed[12:]
+    assert nvlist.decode(nvlist.put_first(said, packed)) == {**said, **inner}
+    assert nvlist.put_first(said, b"") == nvlist.encode(said)
+
+
+@pytest.mark.parametrize("value", [False, -1, 1 << 64, "a\0b", 1.0, None])
+def test_what_cannot_be_packed_is_a_mistake_of_ours(value: bool | int | str) -> None:
+    with pytest.raises(ValueError, match="a value that is not packed"):
+        nvlist.encode({"x": value})
+
+
+@pytest.mark.parametrize("packed", [REDACT_SNAPS_XDR, b"\0\0" + REDACT_SNAPS[2:], REDACT_SNAPS[:15], b"\0"])
+def test_nothing_is_put_in_front_of_a_list_that_is_packed_otherwise(packed: bytes) -> None:
+    with pytest.raises(UnsupportedStream, match="packed in a way that is not known"):
+        nvlist.put_first({"x": 1}, packed)
 
 
 # --- bytes that would cost far more than they weigh ---------------------------------------------------------------
