@@ -8,7 +8,8 @@ What it does it does as OpenZFS 2.4 does (tests/zfs holds the same code against 
     ... run what runs `fake.program` ...
     fake.commands                       # what was run, a line each
 
-`fail` makes commands that contain a text fail, or makes `send` die half-way.
+`fail` makes commands that contain a text fail, or makes `send` die half-way, or stand still there. Its streams have
+the right running checksums, so that `send -t` can give the rest of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import fcntl
 import itertools
 import json
 import os
+import random
+import select
 import shlex
 import sys
 import zlib
@@ -27,6 +30,7 @@ from typing import Any, NoReturn
 
 #: Raw bytes of the made-up content of one dataset.
 SIZE = 300_000
+_BLOCK = 100_000
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,17 @@ class FakeZfs:
                 (self.folder / "state.json.new").write_text(json.dumps(state))
                 (self.folder / "state.json.new").rename(self.folder / "state.json")
 
-    def create(self, name: str, *, kind: str = "filesystem", encrypted: bool = False, key_loaded: bool = True) -> None:
-        about = {"type": kind, "encrypted": encrypted, "key_loaded": key_loaded, "written": 4096}
+    def create(
+        self,
+        name: str,
+        *,
+        kind: str = "filesystem",
+        encrypted: bool = False,
+        key_loaded: bool = True,
+        size: int = SIZE,
+    ) -> None:
+        """`size`: raw bytes of the content of each of its streams."""
+        about = {"type": kind, "encrypted": encrypted, "key_loaded": key_loaded, "written": 4096, "size": size}
         properties = {"compression": "zstd", "user:note": "kept"}
         self.edit(lambda state: _create(state, name, properties=properties, **about))
 
@@ -116,8 +129,8 @@ class FakeZfs:
         self.edit(lambda state: state["datasets"].pop(name))
 
     def fail(self, text: str, how: str = "it is broken") -> None:
-        """Make each command that contains `text` fail, saying `how`; how="cut": a send ends half-way;
-        how="warning: ...": it says so, and works.
+        """Make each command that contains `text` fail, saying `how`; how="cut": a send ends half-way; how="stall": it
+        gives no more from there on, and does not end; how="warning: ...": it says so, and works.
         """
         self.edit(lambda state: state["fail"].update({text: how}))
 
@@ -151,6 +164,7 @@ def _create(state: dict[str, Any], name: str, **about: Any) -> dict[str, Any]:
         "snapshots": [],
         "bookmarks": [],
         "properties": {},
+        "size": SIZE,
         **about,
     }
     found: dict[str, Any] = state["datasets"][name]
@@ -245,28 +259,20 @@ def _list(state: dict[str, Any], arguments: list[str]) -> None:
 
 
 def _send(state: dict[str, Any], arguments: list[str]) -> None:
+    if "-t" in arguments:
+        _give(state, arguments, _resumed(state, arguments[-1]))
+        return
     name = arguments[-1]
-    dataset = state["datasets"].get(name.partition("@")[0])
+    dataset = state["datasets"].get(name.partition("@")[0], {"size": SIZE})
     snapshot = _find(state, name)
     base = _find(state, arguments[arguments.index("-i") + 1]) if "-i" in arguments else None
     if "-nP" in arguments:
-        print(f"full\t{name}\t{SIZE}\nsize\t{SIZE}")
+        print(f"full\t{name}\t{dataset['size']}\nsize\t{dataset['size']}")
         return
     from tests import streams
 
-    raw_send = "-w" in arguments and dataset is not None and dataset["encrypted"]
-    features = [22, 24] if raw_send else []
-    seed = int(snapshot["guid"]) % 251
-    body = [streams.write(number, 0, bytes([seed]) * 100_000) for number in range(SIZE // 100_000)]
-    stream = streams.substream(
-        *body,
-        name=name,
-        guid=int(snapshot["guid"]),
-        base_guid=int(base["guid"]) if base else 0,
-        features=features,
-        created=snapshot["creation"],
-        objset_type=3 if dataset is not None and dataset["type"] == "volume" else 2,
-    )
+    features = [22, 24] if "-w" in arguments and dataset["encrypted"] else [22] if "-c" in arguments else []
+    stream = _stream(dataset, name, snapshot, base["guid"] if base else "0", features)
     if "-p" in arguments or "-R" in arguments:
         top, _, short = name.partition("@")
         below = [
@@ -278,12 +284,76 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
         told = [streams.file_system(each, {short: guid}) for each, guid in guids.items()]
         others = [streams.substream(name=f"{each}@{short}", guid=guids[each]) for each in below]
         stream = streams.package(stream, *others, name=name, nvlist=streams.tree(short, *told))
-    how = next((how for text, how in state["fail"].items() if text in shlex.join(arguments)), None)
-    cut = len(stream) // 2 if how == "cut" else len(stream)
+    _give(state, arguments, stream)
+
+
+def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_guid: str, features: list[int]) -> bytes:
+    """One stream by itself, the same each time; `drift` is what makes it another one."""
+    from tests import resumed, streams
+
+    seed = int(snapshot["guid"]) + dataset.get("drift", 0)
+    blocks = [random.Random(seed + number).randbytes(_BLOCK // 4) * 4 for number in range(4)]
+    begin = streams.begin(
+        name,
+        int(snapshot["guid"]),
+        int(base_guid),
+        features=features,
+        created=snapshot["creation"],
+        objset_type=3 if dataset.get("type") == "volume" else 2,
+    )
+    writes = (streams.write(2, number * _BLOCK, blocks[number % 4]) for number in range(dataset["size"] // _BLOCK))
+    raw = [streams.object_range()] if 24 in features else []
+    return resumed.summed(begin, [*raw, streams.object_(2), *writes, streams.end(int(snapshot["guid"]))])
+
+
+def _resumed(state: dict[str, Any], text: str) -> bytes:
+    """What is left of a stream behind the record that a token names. The snapshot is looked for by its GUID."""
+    from tests import resumed
+
+    from fullsend_protocol.resume_token import ResumeToken
+
+    token = ResumeToken.decode(text)
+    for dataset, about in state["datasets"].items():
+        points = {each["guid"] for kind in ("snapshots", "bookmarks") for each in about[kind]}
+        for snapshot in about["snapshots"]:
+            if snapshot["guid"] != str(token.guid):
+                continue
+            if token.base_guid is not None and str(token.base_guid) not in points:
+                _die(f"cannot resume send: incremental source {token.base_guid:#x} no longer exists")
+            if about["encrypted"] and not token.features >> 24 & 1 and not about["key_loaded"]:
+                _die(f"cannot resume send: '{token.name}' key is not loaded")
+            features = [bit for bit in range(32) if token.features >> bit & 1]
+            name = f"{dataset}@{snapshot['name']}"
+            (of,) = resumed.sent(_stream(about, name, snapshot, str(token.base_guid or 0), features))
+            places = [index for index in of.points() if of.records[index].key == (token.object, token.offset)]
+            if places:
+                begin = resumed.resuming_begin(of, (token.object, token.offset))
+                indices = [*resumed.opening(of, places[-1]), *range(places[-1], len(of.records))]
+                return resumed.summed(begin, [of.bytes_of(of.records[index]) for index in indices])
+            _die("cannot resume send: there is nothing at this place")
+    _die(f"cannot resume send: '{token.name}' used in the initial send no longer exists")
+
+
+def _give(state: dict[str, Any], arguments: list[str], stream: bytes) -> None:
+    command = shlex.join(["send", *arguments])
+    how = next((how for text, how in state["fail"].items() if text in command), None)
+    cut = len(stream) // 2 if how in {"cut", "stall"} else len(stream)
     sys.stdout.buffer.write(stream[:cut])
     sys.stdout.buffer.flush()
+    if how == "stall":
+        while True:  # until it is killed, or its reader is gone
+            select.select([], [], [], 0.2)
+            if not _is_read(sys.stdout.fileno()):
+                return
     if how == "cut":
         _die("warning: cannot send: I/O error")
+
+
+def _is_read(fd: int) -> bool:
+    """Whether somebody has the other end of a pipe."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return not poll.poll(0)
 
 
 def _holding(state: dict[str, Any], name: str) -> dict[str, Any]:
@@ -357,7 +427,7 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
     for text, how in state["fail"].items():
         if text in shlex.join(arguments) and how.startswith("warning: "):
             print(how, file=sys.stderr)
-        elif text in shlex.join(arguments) and how != "cut":
+        elif text in shlex.join(arguments) and how not in {"cut", "stall"}:
             _die(how)
     match what:
         case "version":

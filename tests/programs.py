@@ -164,7 +164,7 @@ class Sender:
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
         """The same, still running: for tests that kill it."""
         command = [sys.executable, "-m", "fullsend_sender", *arguments]
-        return subprocess.Popen(command, env=environment(**self.env), **options)
+        return subprocess.Popen(command, env=environment(self.measured, **self.env), **options)
 
     def join(self, receiver: Receiver) -> None:
         """Get enrolled."""

@@ -17,7 +17,6 @@ import json
 import os
 import struct
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -413,8 +412,14 @@ def named(name: str) -> Genuine:
 
 
 def each(streams: Callable[[], list[Genuine]]) -> pytest.MarkDecorator:
-    """Mark a test to run with each of these as its `stream`: `@each(whole)`."""
-    return pytest.mark.parametrize("stream", streams(), ids=attrgetter("name"))
+    """Mark a test to run with each of these as its `stream`: `@each(whole)`; as a slow one with the larger corpus."""
+    return pytest.mark.parametrize(
+        "stream",
+        [
+            pytest.param(stream, id=stream.name, marks=[pytest.mark.slow] if stream.name.startswith("corpus/") else [])
+            for stream in streams()
+        ],
+    )
 
 
 def _load(folder: Path, prefix: str) -> Iterable[Genuine]:

@@ -83,6 +83,12 @@ class SegmentHash:
         self.end += len(raw)
         return self.digest()
 
+    def copy(self) -> SegmentHash:
+        """Return another one that goes on from here by itself."""
+        other = SegmentHash(self.start)
+        other.end, other._hash = self.end, self._hash.copy()
+        return other
+
     def digest(self) -> bytes:
         """Return the 32-byte SHA-256 of the segment so far."""
         return self._hash.copy().digest()

@@ -52,11 +52,13 @@ class State(Enum):
     FINISHING = auto()  # the sender has said all; the receiver commits
     STOPPING = auto()  # the sender gave up; the receiver makes the partial durable
     ASKED_BASES = auto()
+    ASKED_PARTIALS = auto()
     NOTING = auto()
     ASKED_STATUS = auto()
     LISTING = auto()
     REQUESTED = auto()  # a fetch waits for its stream
     SENDING = auto()  # chunks flow to the sender
+    LOCATING = auto()
     VERIFYING = auto()
     CHECKING = auto()
     CLOSED = auto()  # nothing may be said any more
@@ -92,6 +94,9 @@ TRANSITIONS: Final[dict[tuple[State, Role, str], State]] = {
     (State.IDLE, Role.SENDER, "bases?"): State.ASKED_BASES,
     (State.ASKED_BASES, Role.RECEIVER, "bases"): State.ASKED_BASES,
     (State.ASKED_BASES, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "partials?"): State.ASKED_PARTIALS,
+    (State.ASKED_PARTIALS, Role.RECEIVER, "partials"): State.ASKED_PARTIALS,
+    (State.ASKED_PARTIALS, Role.RECEIVER, "done"): State.IDLE,
     (State.IDLE, Role.SENDER, "unchanged"): State.NOTING,
     (State.NOTING, Role.RECEIVER, "noted"): State.IDLE,
     (State.IDLE, Role.SENDER, "status?"): State.ASKED_STATUS,
@@ -104,6 +109,8 @@ TRANSITIONS: Final[dict[tuple[State, Role, str], State]] = {
     (State.REQUESTED, Role.RECEIVER, "sending"): State.SENDING,
     (State.SENDING, Role.RECEIVER, _CHUNK): State.SENDING,
     (State.SENDING, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "locate"): State.LOCATING,
+    (State.LOCATING, Role.RECEIVER, "located"): State.IDLE,
     (State.IDLE, Role.SENDER, "verify"): State.VERIFYING,
     (State.VERIFYING, Role.RECEIVER, "verdict"): State.VERIFYING,
     (State.VERIFYING, Role.RECEIVER, "done"): State.IDLE,
@@ -120,13 +127,15 @@ _QUIET: Final = frozenset({State.IDLE, State.CLOSED, State.FAILED})
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A chunk as it travels. `sha256`: running SHA-256 of its segment, this chunk included (32 bytes); `frame`: one
-    zstd frame of `raw_length` raw bytes that begin at `raw_offset` of the stream.
+    zstd frame of `raw_length` raw bytes that begin at `raw_offset` of the stream; `starts_segment`: that hash began
+    anew with this chunk.
     """
 
     raw_offset: int
     raw_length: int
     sha256: bytes | memoryview
     frame: bytes | memoryview
+    starts_segment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +187,7 @@ class Connection:
         self._next_offset = 0  # where the next chunk must begin
         self._durable = 0  # what has been acknowledged
         self._end = limits.OFFSET_END  # where the last chunk must end
+        self._in_segment = False  # the next chunk may go on with the running hash of the one before it
 
     # --- bytes to events -----------------------------------------------------------------------------------
 
@@ -254,8 +264,10 @@ class Connection:
     def _take_chunk(self, header: FrameHeader, payload: bytearray) -> Chunk:
         self.state = self._advance(self.role.peer, _CHUNK)
         self._next_offset += header.raw_length
+        self._in_segment = True
         view = memoryview(payload).toreadonly()
-        return Chunk(header.raw_offset, header.raw_length, view[: limits.DIGEST_SIZE], view[limits.DIGEST_SIZE :])
+        sha256, frame = view[: limits.DIGEST_SIZE], view[limits.DIGEST_SIZE :]
+        return Chunk(header.raw_offset, header.raw_length, sha256, frame, header.starts_segment)
 
     # --- events to bytes -----------------------------------------------------------------------------------
 
@@ -284,7 +296,7 @@ class Connection:
         try:
             state = self._advance(self.role, _CHUNK)
             length = limits.DIGEST_SIZE + len(chunk.frame)
-            header = FrameHeader(FrameType.CHUNK, length, chunk.raw_offset, chunk.raw_length)
+            header = FrameHeader(FrameType.CHUNK, length, chunk.raw_offset, chunk.raw_length, chunk.starts_segment)
             self._check_place(self.role, header)
             head = header.encode()
             if len(chunk.sha256) != limits.DIGEST_SIZE:
@@ -295,6 +307,7 @@ class Connection:
             raise
         self.state = state
         self._next_offset += chunk.raw_length
+        self._in_segment = True
         return head + bytes(chunk.sha256), chunk.frame
 
     def heartbeat(self, busy: str = "") -> bytes:
@@ -327,7 +340,9 @@ class Connection:
             case messages.Accept(offset=offset):
                 self._check_segments(speaker, message.segments, offset)
                 self._next_offset = self._durable = offset
-                self._end = limits.OFFSET_END
+                self._end, self._in_segment = limits.OFFSET_END, False
+                if message.record is not None and not offset:
+                    self._blame(speaker, f"{message.type!r} with a record before raw offset 0")
             case messages.Ack(offset=offset) | messages.Stopped(offset=offset) if offset > self._next_offset:
                 self._blame(speaker, f"{message.type!r} of {offset} raw bytes: {self._next_offset} have been sent")
             case messages.Ack(offset=offset):
@@ -338,8 +353,12 @@ class Connection:
                 if raw_bytes != self._next_offset:
                     self._blame(speaker, f"'finish' at {raw_bytes} raw bytes: {self._next_offset} have been sent")
                 self._check_segments(speaker, message.segments, raw_bytes)
+            case messages.Fetch(offset=offset):
+                self._next_offset = offset
             case messages.Sending(manifest=manifest):
-                self._next_offset, self._end = 0, manifest.raw_bytes
+                if self._next_offset > manifest.raw_bytes:
+                    self._blame(speaker, f"'sending' from raw offset {self._next_offset} of {manifest.raw_bytes}")
+                self._end, self._in_segment = manifest.raw_bytes, True
             case messages.Done() if self.state is State.SENDING and self._next_offset != self._end:
                 self._blame(speaker, f"'done' after {self._next_offset} raw bytes of {self._end}")
         self._enter(after, speaker)
@@ -382,6 +401,8 @@ class Connection:
         """Hold a chunk's place in the stream against what has been said of it."""
         if header.raw_offset != self._next_offset:
             self._blame(speaker, f"a chunk at raw offset {header.raw_offset}: {self._next_offset} was expected")
+        if not (header.starts_segment or self._in_segment):
+            self._blame(speaker, f"a chunk at raw offset {header.raw_offset}, the first of a push, starts no segment")
         if header.raw_offset + header.raw_length > self._end:
             self._blame(speaker, f"a chunk to raw offset {header.raw_offset + header.raw_length} of {self._end}")
 

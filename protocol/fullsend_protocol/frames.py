@@ -2,7 +2,7 @@
 
     offset  size  field            all numbers big-endian (network order)
          0     1  type             FrameType
-         1     1  flags            zero in version 1
+         1     1  flags            CHUNK: 1 where it starts a segment; else zero
          2     2  reserved         zero
          4     4  payload length   bytes that follow the header
          8     8  raw offset       CHUNK: where its raw bytes begin in the stream; else zero
@@ -27,6 +27,7 @@ from fullsend_protocol.errors import LocalProtocolError, RemoteProtocolError
 _HEADER: Final = struct.Struct(">BBHIQI")
 _CRC: Final = struct.Struct(">I")
 HEADER_SIZE: Final = _HEADER.size + _CRC.size
+_STARTS_SEGMENT: Final = 1
 
 
 class FrameType(IntEnum):
@@ -39,19 +40,24 @@ class FrameType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """A header, decoded. `payload_length`: bytes on the wire; `raw_offset`, `raw_length`: bytes of the raw stream."""
+    """A header, decoded. `payload_length`: bytes on the wire; `raw_offset`, `raw_length`: bytes of the raw stream;
+    `starts_segment`: the running hash of a CHUNK begins with it.
+    """
 
     type: FrameType
     payload_length: int
     raw_offset: int = 0
     raw_length: int = 0
+    starts_segment: bool = False
 
     def encode(self) -> bytes:
         """Return the HEADER_SIZE bytes of this header. Raises: LocalProtocolError where the peer must refuse it."""
         fault = self._fault()
         if fault is not None:
             raise LocalProtocolError(fault)
-        head = _HEADER.pack(self.type, 0, 0, self.payload_length, self.raw_offset, self.raw_length)
+        head = _HEADER.pack(
+            self.type, _STARTS_SEGMENT * self.starts_segment, 0, self.payload_length, self.raw_offset, self.raw_length
+        )
         return head + _CRC.pack(zlib.crc32(head))
 
     @classmethod
@@ -70,10 +76,10 @@ class FrameHeader:
         except ValueError:
             msg = f"unknown frame type {kind}"
             raise RemoteProtocolError(msg) from None
-        if flags or reserved:
-            msg = f"frame flags {flags:#04x} and reserved {reserved:#06x}: version 1 knows none"
+        if flags & ~_STARTS_SEGMENT or reserved:
+            msg = f"frame flags {flags:#04x} and reserved {reserved:#06x}: unknown to version 1"
             raise RemoteProtocolError(msg)
-        header = cls(frame_type, payload_length, raw_offset, raw_length)
+        header = cls(frame_type, payload_length, raw_offset, raw_length, bool(flags))
         fault = header._fault()
         if fault is not None:
             raise RemoteProtocolError(fault)
@@ -89,8 +95,8 @@ class FrameHeader:
                 return f"a chunk at raw offset {self.raw_offset}: no stream is that long"
         else:
             least, most = 0, limits.CONTROL_MAX if self.type is FrameType.CONTROL else limits.HEARTBEAT_MAX
-            if self.raw_offset or self.raw_length:
-                return f"a {self.type.name} frame has no raw offset and no raw length"
+            if self.raw_offset or self.raw_length or self.starts_segment:
+                return f"a {self.type.name} frame has no raw offset, no raw length, and starts no segment"
         if not least <= self.payload_length <= most:
             return f"a {self.type.name} frame of {self.payload_length} bytes: {least} to {most} are allowed"
         return None

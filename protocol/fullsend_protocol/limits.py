@@ -48,19 +48,24 @@ UNIDENTIFIED_MAX: Final = 16 << 10
 #: A heartbeat's reason is a word.
 HEARTBEAT_MAX: Final = 64
 
-#: Segments of one stream: each reconnect after a restart adds one. A stream interrupted more often than this
-#: starts over; 1,000 segments are about 130 KiB of JSON, well within CONTROL_MAX.
+#: Segments of one stream: each interruption adds some, and one that was interrupted too often starts over. 1,000
+#: segments are about 130 KiB of JSON, well within CONTROL_MAX.
 SEGMENTS_MAX: Final = 1000
+#: ... of which each time that it is gone on with may add so many: what was sent and has to be hashed again, and what
+#: is read from then on.
+SEGMENTS_RESUMED: Final = 2
 #: Snapshots of a package that its manifest names in `sending`; one of more travels with none. At most 1.7 KiB each
-#: (names that JSON has to escape), so that with SEGMENTS_MAX segments and PROPERTIES_MAX the message stays within
-#: CONTROL_MAX.
-SNAPSHOTS_SENT: Final = 400
+#: (names that JSON has to escape), so that with SEGMENTS_MAX segments, as many resumptions and PROPERTIES_MAX the
+#: message stays within CONTROL_MAX.
+SNAPSHOTS_SENT: Final = 340
 #: Characters of a dataset's local properties, names and values together, and one more for each: people write notes into
 #: theirs. JSON may make six bytes of each of them.
 PROPERTIES_MAX: Final = 32 << 10
 #: Datasets in one `unchanged` message: two names, which `zfs` keeps to ASCII, and a GUID are at most 600 bytes. A
 #: message of a `status` answer adds three times: 700.
 DATASETS_PAGE: Final = 1200
+#: Streams in one `partials` message: two names, at most 3 KiB where JSON has to escape them, and some numbers.
+PARTIALS_PAGE: Final = 200
 #: Streams in one `bases` message, at most 500 bytes each.
 BASES_PAGE: Final = 2000
 #: Entries in one `entries` message: about 700 bytes each, at most 2 KiB, so a page stays within CONTROL_MAX.

@@ -6,10 +6,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from fullsend_protocol.manifest import StreamEntry
+from fullsend_protocol.manifest import PartialEntry, StreamEntry
 from fullsend_protocol.units import format_size, printable
 
 _HEADER: Final = ("STREAM", "KIND", "BASE", "FLAGS", "RECEIVED", "RAW", "STORED", "STATE")
+_PARTIAL_HEADER: Final = ("STREAM", "KIND", "STARTED", "LAST", "RAW", "STORED", "STATE")
 #: Columns of numbers stand to the right.
 _RIGHT: Final = frozenset({"RAW", "STORED"})
 
@@ -20,15 +21,23 @@ def table(entries: Iterable[StreamEntry], *, with_sender: bool) -> Iterator[str]
     `with_sender`: names begin with SENDER/, as `fullsendd` wants them. What comes from outside is made safe for a
     terminal.
     """
-    rows = [_row(entry, with_sender=with_sender) for entry in entries]
+    return _aligned(_HEADER, [_row(entry, with_sender=with_sender) for entry in entries])
+
+
+def partials_table(entries: Iterable[PartialEntry], *, with_sender: bool) -> Iterator[str]:
+    """Yield the same of what has arrived in part."""
+    return _aligned(_PARTIAL_HEADER, [_partial_row(entry, with_sender=with_sender) for entry in entries])
+
+
+def _aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
     if not rows:
         return
-    everything = [_HEADER, *rows]
-    widths = [max(len(cells[column]) for cells in everything) for column in range(len(_HEADER))]
+    everything = [header, *rows]
+    widths = [max(len(cells[column]) for cells in everything) for column in range(len(header))]
     for cells in everything:
         aligned = (
             cell.rjust(width) if name in _RIGHT else cell.ljust(width)
-            for cell, width, name in zip(cells, widths, _HEADER, strict=True)
+            for cell, width, name in zip(cells, widths, header, strict=True)
         )
         yield "  ".join(aligned).rstrip()
 
@@ -53,6 +62,19 @@ def _row(entry: StreamEntry, *, with_sender: bool) -> tuple[str, ...]:
         format_size(entry.raw_bytes),
         format_size(entry.stored_bytes),
         printable(_state(entry)),
+    )
+
+
+def _partial_row(entry: PartialEntry, *, with_sender: bool) -> tuple[str, ...]:
+    sender = f"{entry.sender}/" if with_sender else ""
+    return (
+        printable(f"{sender}{entry.dataset}@{entry.snapshot}"),
+        "package" if entry.guid is None else "full" if entry.base_guid is None else "incremental",
+        entry.started,
+        entry.last,
+        format_size(entry.raw_bytes),
+        format_size(entry.stored_bytes),
+        "arriving" if entry.arriving else "waits for its sender",
     )
 
 

@@ -31,6 +31,7 @@ Flags = Annotated[str, Field(pattern=r"^L?e?c?w?p?(r[0-9a-f]{8})?$")]
 Kind = Literal["full", "incremental", "package"]
 StreamClass = Literal["plain", "raw", "redacted"]
 DatasetType = Literal["filesystem", "volume"]
+Resume = Literal["none", "reconnect", "replay", "token"]
 
 
 def properties_size(properties: dict[str, str]) -> int:
@@ -61,6 +62,14 @@ class Segment(Model):
     start: Offset
     end: Offset
     sha256: Sha256Hex
+
+
+class Resumption(Model):
+    """Once that a stream was gone on with: how, from which raw offset, and when, by the receiver's clock."""
+
+    how: Resume
+    offset: Offset
+    at: str
 
 
 class Snapshot(Model):
@@ -99,6 +108,7 @@ class Manifest(Model):
     stored_bytes: Offset  # size of the .zst file
     sha256: Sha256Hex | None  # of the whole raw stream; None where several segments prove it
     segments: list[Segment]
+    resumptions: list[Resumption]  # how the stream came to have several segments
     file_sha256: Sha256Hex  # of the .zst file
     chunks: Offset
     sender_program: str
@@ -135,6 +145,27 @@ class StreamEntry(Model):
     restorable: bool  # false where it, or a base, is missing or damaged
 
 
+class PartialEntry(Model):
+    """What `list --partial` says of a stream that has arrived in part: as its sender offered it, and how far it came.
+
+    `raw_bytes`, `stored_bytes`: what is durable; `resume_offset`: raw bytes before the last resume point, from which a
+    token goes on, None where there is none; `arriving`: on a connection that is open.
+    """
+
+    sender: SenderName
+    dataset: Name
+    snapshot: Name
+    guid: Guid | None
+    base_guid: Guid | None
+    flags: Flags | None
+    raw_bytes: Offset
+    stored_bytes: Offset
+    resume_offset: Offset | None
+    started: str
+    last: str  # when bytes last became durable
+    arriving: bool
+
+
 class Receipt(Model):
     """The receiver's word that a stream is whole, proven and durable."""
 
@@ -153,3 +184,4 @@ class Receipt(Model):
     file_sha256: Sha256Hex
     received: str
     restorable: bool  # false: a base is not stored, or damaged
+    segments: Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]

@@ -19,8 +19,10 @@ from fullsend_protocol.manifest import (
     Model,
     Name,
     Offset,
+    PartialEntry,
     Properties,
     Receipt,
+    Resume,
     Segment,
     SenderName,
     Sha256Hex,
@@ -31,6 +33,7 @@ from fullsend_protocol.units import printable
 Text = Annotated[str, Field(max_length=4096)]
 Program = Annotated[str, Field(max_length=100)]
 Segments = Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
+Claim = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
 
 _CODES: Final = frozenset(code.value for code in ErrorCode)
@@ -113,12 +116,28 @@ class KnownAnswer(Greeting):
 # --- push ------------------------------------------------------------------------------------------------------
 
 
+class Whole(Model):
+    """What a stream has turned out to be, once its sender has come to its end."""
+
+    guid: Guid
+    base_guid: Guid | None
+    flags: Flags
+    raw_bytes: Offset
+
+
 class Push(Model):
     """The sender offers a stream, as far as its first records tell what it is.
 
     A package's GUIDs show at its end only: then `guid` and `flags` are None. `keep_orphan`: keep an increment whose
     base is not stored; else it is refused with the code "base", at the offer or at the end, and nothing of it is kept.
     `properties`: what is set on the dataset itself, for the manifest.
+
+    `claim`: whoever shows the same takes the stream over from a connection on which it still seems to be arriving.
+    `resume`: how to go on, if a part of the stream has arrived before: not at all ("none": that part is thrown away);
+    where its durable bytes end, with what was not acknowledged ("reconnect") or with all of the stream sent anew
+    ("replay"); or behind the last record from which `zfs send -t` goes on ("token": what is durable behind that is
+    thrown away). `whole`: said when a connection was lost after all of the stream had been sent: it may be stored by
+    now.
     """
 
     type: Literal["push"] = "push"
@@ -131,14 +150,31 @@ class Push(Model):
     zfs_version: Annotated[str, Field(max_length=100)] | None
     properties: Properties | None
     keep_orphan: bool
+    claim: Claim
+    resume: Resume
+    whole: Whole | None
+
+
+class Record(Model):
+    """A resumable record, as far as it is needed to go on behind it: the 312 bytes of its header, in base64, and the
+    SHA-256 of its payload. `features`: those of the BEGIN of its stream.
+    """
+
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{416}$")]
+    payload_sha256: Sha256Hex
+    features: Offset
 
 
 class Accept(Model):
-    """Send from `offset` on. What is before it is durable and proven by `segments`, which cover it without gap."""
+    """Send from `offset` on. What is before it is durable and proven by `segments`, which cover it without gap.
+
+    `record`: the one that ends at `offset`, where the sender asked for a resume point and there is one.
+    """
 
     type: Literal["accept"] = "accept"
     offset: Offset
     segments: Segments
+    record: Record | None
 
 
 class Stored(Model):
@@ -164,14 +200,18 @@ class Finish(Model):
 
 
 class Stop(Model):
-    """The source failed, or the user stopped: the stream is not whole and never will be on this connection."""
+    """The source failed, or the user stopped: the stream is not whole and never will be on this connection.
+
+    `keep`: whether what has arrived can be gone on with; False: it is thrown away.
+    """
 
     type: Literal["stop"] = "stop"
     reason: Text
+    keep: bool
 
 
 class Stopped(Model):
-    """What arrived before `offset` is kept as a partial."""
+    """What arrived before `offset` is kept as a partial; 0: nothing."""
 
     type: Literal["stopped"] = "stopped"
     offset: Offset
@@ -212,6 +252,19 @@ class Bases(Model):
 
     type: Literal["bases"] = "bases"
     bases: Annotated[list[Base], Field(max_length=limits.BASES_PAGE)]
+
+
+class PartialsWanted(Model):
+    """`partials?`: which streams of this sender have arrived in part?"""
+
+    type: Literal["partials?"] = "partials?"
+
+
+class Partials(Model):
+    """A page of the answer to `partials?`; in no order."""
+
+    type: Literal["partials"] = "partials"
+    partials: Annotated[list[PartialEntry], Field(max_length=limits.PARTIALS_PAGE)]
 
 
 class UnchangedDataset(Model):
@@ -283,10 +336,13 @@ class Entries(Model):
 
 
 class Fetch(Model):
-    """Give one stored stream back. `stream`: DATASET@SNAPSHOT, guid:N, or a file name."""
+    """Give one stored stream back. `stream`: DATASET@SNAPSHOT, guid:N, or a file name; `offset`: the raw offset at
+    which to begin: where a chunk does.
+    """
 
     type: Literal["fetch"] = "fetch"
-    stream: Annotated[str, Field(max_length=4096)]
+    stream: Text
+    offset: Offset
 
 
 def _short_enough(manifest: Manifest) -> Manifest:
@@ -303,6 +359,26 @@ class Sending(Model):
 
     type: Literal["sending"] = "sending"
     manifest: Annotated[Manifest, AfterValidator(_short_enough)]
+
+
+class Locate(Model):
+    """In which chunk of a stored stream does a record begin? `stream`: as in `fetch`; `object` and `offset`: the
+    record's key, as in a resume token.
+    """
+
+    type: Literal["locate"] = "locate"
+    stream: Text
+    object: Offset
+    offset: Offset
+
+
+class Located(Model):
+    """The raw offset of the last chunk before whose end no resumable record of a greater key has begun: the record
+    begins in it, or is not in the stream.
+    """
+
+    type: Literal["located"] = "located"
+    raw_offset: Offset
 
 
 class Verify(Model):
@@ -354,10 +430,12 @@ ReceiverMessage = (
     | Stopped
     | Committed
     | Bases
+    | Partials
     | Noted
     | Status
     | Entries
     | Sending
+    | Located
     | Verdict
     | Health
     | Done
@@ -371,10 +449,12 @@ SenderMessage = (
     | Finish
     | Stop
     | BasesWanted
+    | PartialsWanted
     | Unchanged
     | StatusWanted
     | List
     | Fetch
+    | Locate
     | Verify
     | Check
     | Error

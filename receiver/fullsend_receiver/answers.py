@@ -17,14 +17,29 @@ import fullsend_protocol
 from fullsend_protocol import limits, messages
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.errors import FullsendError
-from fullsend_protocol.messages import Base, Bases, DatasetStatus, Entries, Health, Message, Sending, Status, Verdict
+from fullsend_protocol.messages import (
+    Base,
+    Bases,
+    DatasetStatus,
+    Entries,
+    Health,
+    Locate,
+    Located,
+    Message,
+    Partials,
+    Sending,
+    Status,
+    Verdict,
+)
 from fullsend_protocol.units import format_size
 from fullsend_receiver import unchanged
 from fullsend_receiver.catalogue import Catalogue, Damaged, Stored, read_catalogue
-from fullsend_receiver.playback import stored_chunks
+from fullsend_receiver.leftovers import find_partials
+from fullsend_receiver.playback import locate, stored_chunks
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.scrub import scrub
 from fullsend_receiver.scrublog import Scrubbed
+from fullsend_receiver.seekable import FileDamaged
 from fullsend_receiver.store import Store
 
 log = logging.getLogger("fullsendd")
@@ -70,15 +85,32 @@ class Answers:
         async for page in self._pages(mine, limits.ENTRIES_PAGE, page_of):
             yield page
 
-    async def fetch(self, stream: str) -> AsyncGenerator[Message | Chunk, None]:
+    async def partials(self) -> AsyncGenerator[Message, None]:
+        """Answer `partials?`."""
+        found = await self._on_disk(lambda: list(find_partials(self._store, self._sender)))
+        async for page in self._pages(found, limits.PARTIALS_PAGE, lambda part: Partials(partials=[*part])):
+            yield page
+
+    async def locate(self, wanted: Locate) -> Located:
+        """Answer `locate`. Raises: as `fetch`."""
+        stored = await self._on_disk(lambda: self._read().find(self._sender, wanted.stream))
+        path = self._store.root / stored.file
+        try:
+            return Located(raw_offset=await self._on_disk(lambda: locate(path, (wanted.object, wanted.offset))))
+        except FileDamaged as error:
+            raise Damaged(f"{stored.file}: {error}") from None
+
+    async def fetch(self, stream: str, offset: int) -> AsyncGenerator[Message | Chunk, None]:
         """Answer `fetch`. Raises: NoSuchStream, AmbiguousStream, Damaged, StoreError, OSError."""
         stored = await self._on_disk(lambda: self._read().find(self._sender, stream))
         manifest = await self._on_disk(lambda: stored.manifest)
-        log.info("%s: reads %s", self._peer, stored.file)
+        if offset > manifest.raw_bytes:
+            raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
+        log.info("%s: reads %s%s", self._peer, stored.file, f" from {offset}" if offset else "")
         yield Sending(manifest=manifest)
-        sent = 0
+        sent = offset
         try:
-            async with contextlib.aclosing(self._stored_chunks(stored)) as chunks:
+            async with contextlib.aclosing(self._stored_chunks(stored, offset)) as chunks:
                 async for chunk in chunks:
                     sent = chunk.raw_offset + chunk.raw_length
                     if sent > manifest.raw_bytes:
@@ -170,9 +202,9 @@ class Answers:
     def _read(self) -> Catalogue:
         return read_catalogue(self._store, self._sender)
 
-    async def _stored_chunks(self, stored: Stored) -> AsyncGenerator[Chunk, None]:
+    async def _stored_chunks(self, stored: Stored, offset: int) -> AsyncGenerator[Chunk, None]:
         """Read a stored stream in worker threads, a chunk at a time and none ahead."""
-        chunks = stored_chunks(self._store.root / stored.file)
+        chunks = stored_chunks(self._store.root / stored.file, offset)
         while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
             yield chunk
             del chunk

@@ -302,8 +302,9 @@ class Catalogue:
             raise Damaged(msg)
         entry = self._entry(stored, restorable=bool(self.chain(stored)))
         return Receipt(
-            **{name: getattr(entry, name) for name in Receipt.model_fields if name != "file_sha256"},
+            **{name: getattr(entry, name) for name in Receipt.model_fields if name in StreamEntry.model_fields},
             file_sha256=stored.summary.file_sha256,
+            segments=stored.manifest.segments,
         )
 
     def whole(self, stored: Stored) -> bool:

@@ -106,6 +106,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     list_ = commands.add_parser("list", help="what is stored")
     list_.add_argument("what", nargs="?", metavar="SENDER[/DATASET]")
+    list_.add_argument("--partial", action="store_true", help="what has arrived in part, and can be gone on with")
     list_.add_argument("--json", action="store_true", help="one JSON object a line")
     list_.set_defaults(run=_list)
 
@@ -215,9 +216,19 @@ def _revoke(options: argparse.Namespace) -> int:
 
 
 def _list(options: argparse.Namespace) -> int:
-    from fullsend_protocol.listing import table
+    from fullsend_protocol.listing import partials_table, table
 
     _settings, store = _open(options)
+    if options.partial:
+        from fullsend_receiver.leftovers import find_partials
+
+        sender, _, dataset = (options.what or "").partition("/")
+        found = [each for each in find_partials(store, sender or None) if dataset in {"", each.dataset}]
+        for line in partials_table(found, with_sender=True) if not options.json else ():
+            print(line)
+        for partial in found if options.json else ():
+            print(partial.model_dump_json())
+        return Exit.OK
     catalogue, chosen = _selected(store, options.what)
     entries = (catalogue.entry(stored) for stored in chosen)
     if options.json:

@@ -9,7 +9,7 @@ from typing import Literal
 import fullsend_protocol
 from fullsend_protocol import facts
 from fullsend_protocol.facts import Facts
-from fullsend_protocol.manifest import Manifest, Receipt, Segment, Snapshot
+from fullsend_protocol.manifest import Manifest, Receipt, Resumption, Segment, Snapshot
 from fullsend_protocol.messages import Finish, Push
 from fullsend_protocol.units import format_time
 from fullsend_receiver import names
@@ -87,6 +87,7 @@ def _put_in_place(
         sender,
         about,
         segments=ingest.segments(),
+        resumptions=ingest.resumptions,
         stored_bytes=size,
         file_sha256=sha256,
         chunks=ingest.chunks,
@@ -127,6 +128,7 @@ def make_manifest(
     about: Facts,
     *,
     segments: list[Segment],
+    resumptions: list[Resumption],
     stored_bytes: int,
     file_sha256: str,
     chunks: int,
@@ -155,6 +157,7 @@ def make_manifest(
             "stored_bytes": stored_bytes,
             "sha256": segments[0].sha256 if len(segments) == 1 else None,
             "segments": segments,
+            "resumptions": resumptions,
             "file_sha256": file_sha256,
             "chunks": chunks,
             "sender_program": sender_program,

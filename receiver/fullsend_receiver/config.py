@@ -52,6 +52,8 @@ class ReceiverSettings(Settings):
     listen: Address = f":{DEFAULT_PORT}"
     advertise: Address | None = None  # what invitations say; None: this host's name
     min_free: Size = 1 << 30  # a push that would leave less is refused before its first byte
+    partial_keep: Duration = 14 * 86400.0  # a partial on which nothing arrives for so long is thrown away
+    partial_max: Size | None = None  # of all partials together: beyond it the oldest are thrown away
     connections: int = Field(default=512, ge=1)  # in all
     connections_per_sender: int = Field(default=64, ge=1)
     unidentified: int = Field(default=256, ge=1)  # at the cap the oldest is dropped

@@ -26,6 +26,7 @@ from fullsend_receiver import systemd
 from fullsend_receiver.channel import Channel
 from fullsend_receiver.config import ReceiverSettings, parse_address
 from fullsend_receiver.identity import server_context
+from fullsend_receiver.leftovers import throw_away_old
 from fullsend_receiver.limiter import Limiter
 from fullsend_receiver.partial import recover, remove_temporaries
 from fullsend_receiver.receiving import Workers
@@ -48,6 +49,8 @@ _PASSED_ON: Final = frozenset(
     if hasattr(errno, name)
 )
 _SHORTAGE_PAUSE: Final = 0.1
+#: Seconds between two looks for partials that nobody goes on with.
+_SWEEP_EVERY: Final = 600.0
 #: How often the sender table is looked at between connections, and memory given back after them.
 _HOUSE_EVERY: Final = 1.0
 #: The stream buffer of one connection: twice this is when reading from the socket stops.
@@ -81,7 +84,7 @@ class Daemon:
         )
         # Of its own: who is let in must not wait until one of 32 streams is through its fsync.
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
-        self._house = House(store, self._workers, self, settings.min_free, set())
+        self._house = House(store, self._workers, self, settings.min_free)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises: StoreError (unfit, or served by another daemon), OSError."""
@@ -97,7 +100,11 @@ class Daemon:
                 log.info("%s", line)
             sockets = _passed_sockets() or await _listen(self._settings.listen)
             helpers = [asyncio.create_task(self._accept(sock)) for sock in sockets]
-            helpers += [asyncio.create_task(self._keep_house()), asyncio.create_task(_feed_watchdog())]
+            helpers += [
+                asyncio.create_task(self._keep_house()),
+                asyncio.create_task(self._sweep()),
+                asyncio.create_task(_feed_watchdog()),
+            ]
             where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
             log.info("listening on %s, store %s", where, self._store.root)
             systemd.notify("READY=1", f"STATUS=listening on {where}")
@@ -300,6 +307,22 @@ class Daemon:
             if self._some_gone:
                 self._some_gone = False
                 await asyncio.get_running_loop().run_in_executor(self._table_reader, trim)
+
+    async def _sweep(self) -> None:
+        """Throw away now and then the partials that nobody goes on with."""
+        settings, house = self._settings, self._house
+        while True:
+            try:
+                async with house.sweeping:
+                    await asyncio.get_running_loop().run_in_executor(
+                        self._workers.disk,
+                        lambda: throw_away_old(
+                            self._store, house.arriving, keep=settings.partial_keep, most=settings.partial_max
+                        ),
+                    )
+            except OSError as error:  # a disk that fails is said to those who push; the daemon stays for the others
+                log.warning("old partials cannot be looked for: %s", error)
+            await asyncio.sleep(_SWEEP_EVERY)
 
 
 async def _feed_watchdog() -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 
-from fullsend_protocol import facts
+from fullsend_protocol import facts, limits
 from fullsend_protocol.chunks import Cutter, Decompressor, SegmentHash
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.errors import ChunkError, DamagedStream, UnsupportedStream
@@ -16,7 +16,8 @@ from fullsend_protocol.facts import Facts
 from fullsend_protocol.manifest import Segment
 from fullsend_protocol.messages import Finish
 from fullsend_protocol.records import Walker
-from fullsend_receiver.partial import Batch, Partial
+from fullsend_receiver.journal import Batch, Standing, Written
+from fullsend_receiver.partial import Partial
 from fullsend_receiver.seekable import CHUNKS_MAX, IndexEntry
 
 
@@ -26,58 +27,74 @@ class Ingest:
     `unsynced`: bytes of frames written since the last batch was taken.
     """
 
-    def __init__(self, partial: Partial) -> None:
-        """Begin at raw offset 0 of a new partial."""
+    def __init__(self, partial: Partial, standing: Standing | None = None) -> None:
+        """Begin at raw offset 0 of a new partial, or go on where one `standing` there is."""
         self.partial = partial
-        self.walker = Walker()
-        self.chunks = 0
+        self.walker = Walker() if standing is None else Walker.resume(standing.walker, standing.begins)
+        self.chunks = standing.chunks if standing else 0
         self.unsynced = 0
+        self.resumptions = list(standing.resumptions) if standing else []
         self._cutter = Cutter(self.walker)
-        self._segment = SegmentHash(0)
+        self._may_follow = True  # the chunk before ended where another may begin
+        self._segments = list(standing.segments) if standing else []  # but for the one that is being hashed
+        self._segment: SegmentHash | None = None
         self._decompressor = Decompressor()
-        self._pending: list[IndexEntry] = []
-        self._arrived = 0
+        self._pending: list[Written] = []
+        self._begins = len(self.walker.begins)  # how many of them are in batches
+        # As of the last chunk that was written: the walker itself may be further, inside a chunk that was refused.
+        self._state, self._begun = self.walker.state, self._begins
         self._known = False  # a substream's BEGIN has come, and was looked at
 
     @property
     def offset(self) -> int:
-        """Raw bytes that have arrived. The walker may be further: inside a chunk that was refused, or not written."""
-        return self._arrived
+        """Raw bytes that have arrived."""
+        return self._state.offset
 
     def take(self, chunk: Chunk) -> None:
         """Check a chunk and write its frame. Holds the raw bytes (`chunk.raw_length`) in memory meanwhile.
 
         Raises: ChunkError (frame or hash), StreamError (records), OSError (disk). The stream is of no more use then.
         """
-        if self.chunks and not self._cutter.closed:
+        if not self._may_follow:
             msg = f"chunk at raw offset {chunk.raw_offset}: the one before it ended where none may end"
             raise DamagedStream(msg)
         if self.chunks == CHUNKS_MAX:
             msg = f"a stream of more than {CHUNKS_MAX} chunks: a stored file holds no more"
             raise UnsupportedStream(msg)
+        segment = self._segment
+        if chunk.starts_segment or segment is None:  # the connection has seen to it that the first one starts one
+            segment = self._begin_segment(chunk.raw_offset)
         raw = self._decompressor.decompress(chunk.frame, chunk.raw_length)
-        digest = self._segment.update(raw)
+        digest = segment.update(raw)
         if not hmac.compare_digest(digest, chunk.sha256):
             msg = f"chunk at raw offset {chunk.raw_offset}: its SHA-256 differs from the sender's"
             raise ChunkError(msg)
         self._cutter.next()
         self._cutter.walk_chunk(raw)
+        self._may_follow = self._cutter.closed
         if not self._known:
             self._look()
         self.partial.write(chunk.frame)
-        self._pending.append(
-            IndexEntry(
-                raw_length=chunk.raw_length,
-                stored_length=len(chunk.frame),
-                ends_at_resume_point=self.walker.at_resume_point,
-                first_key=self.walker.first_key,
-                starts_segment=chunk.raw_offset == self._segment.start,
-                sha256=digest,
-            )
+        entry = IndexEntry(
+            raw_length=chunk.raw_length,
+            stored_length=len(chunk.frame),
+            ends_at_resume_point=self.walker.at_resume_point,
+            first_key=self.walker.first_key,
+            starts_segment=chunk.raw_offset == segment.start,
+            sha256=digest,
         )
+        self._pending.append(Written(entry, self.walker.record_start))
         self.chunks += 1
-        self._arrived += chunk.raw_length
+        self._state, self._begun = self.walker.state, len(self.walker.begins)
         self.unsynced += len(chunk.frame)
+
+    def _begin_segment(self, start: int) -> SegmentHash:
+        self._segments = self.segments()
+        if len(self._segments) == limits.SEGMENTS_MAX:
+            msg = f"a stream of more than {limits.SEGMENTS_MAX} segments: it was interrupted too often, start it over"
+            raise UnsupportedStream(msg)
+        self._segment = SegmentHash(start)
+        return self._segment
 
     def _look(self) -> None:
         """Refuse at once, not after a terabyte, what will never be stored, such as a resumed stream."""
@@ -91,7 +108,14 @@ class Ingest:
 
     def batch(self) -> Batch:
         """Take the chunks that have been written since the last batch."""
-        batch = Batch(self.offset, self.partial.size, tuple(self._pending))
+        batch = Batch(
+            offset=self.offset,
+            stored=self.partial.size,
+            chunks=tuple(self._pending),
+            walker=self._state,
+            begins=tuple(self.walker.begins[self._begins : self._begun]),
+        )
+        self._begins = self._begun
         self._pending.clear()
         self.unsynced = 0
         return batch
@@ -99,7 +123,9 @@ class Ingest:
     def segments(self) -> list[Segment]:
         """Return what proves the bytes that have arrived."""
         segment = self._segment
-        return [Segment(start=segment.start, end=segment.end, sha256=segment.digest().hex())]
+        if segment is None or segment.end == segment.start:
+            return [*self._segments]
+        return [*self._segments, Segment(start=segment.start, end=segment.end, sha256=segment.digest().hex())]
 
     def conclude(self, finish: Finish) -> Facts:
         """Hold the whole stream against what the sender says of it.

@@ -18,8 +18,8 @@ class NoRoom(FullsendError):  # noqa: N818 - reads as a noun
     code = ErrorCode.SPACE
 
 
-def judge(store: Store, sender: str, push: Push, min_free: int) -> Receipt | None:
-    """Return the receipt of the stream that is offered, None where it is to be taken. Blocks.
+def judge(store: Store, sender: str, push: Push, *, arrived: int, min_free: int) -> Receipt | None:
+    """Return the receipt of the stream that is offered, None where it is to be taken. Blocks. `arrived`: raw bytes.
 
     To be called when its journal stands: from then on prune leaves its base alone, so what is found here stays.
     Raises: Damaged (stored, and damaged), NoBase, NoRoom.
@@ -38,7 +38,22 @@ def judge(store: Store, sender: str, push: Push, min_free: int) -> Receipt | Non
             except NoBase as error:
                 msg = f"{push.dataset}@{push.snapshot}: {error}"
                 raise NoBase(msg) from None
-    _check_room(store, push, min_free)
+    _check_room(store, push, arrived, min_free)
+    return None
+
+
+def committed_before(store: Store, sender: str, push: Push) -> Receipt | None:
+    """Return the receipt of a stream whose sender has sent all of it and does not know what became of it; None where it
+    is not stored. Blocks. Raises: Damaged.
+    """
+    if push.whole is None:
+        return None
+    wanted = (push.snapshot, push.whole.guid, push.whole.base_guid, push.whole.flags, push.whole.raw_bytes)
+    catalogue = read_catalogue(store, sender)
+    for stored in catalogue.select(sender, push.dataset):
+        about = stored.summary
+        if (about.snapshot, about.guid, about.base_guid, about.flags, about.raw_bytes) == wanted:
+            return catalogue.receipt(stored)
     return None
 
 
@@ -63,10 +78,10 @@ def _class(flags: str | None) -> StreamClass | None:
     return "redacted" if "r" in flags else "raw" if "w" in flags else "plain"
 
 
-def _check_room(store: Store, push: Push, min_free: int) -> None:
+def _check_room(store: Store, push: Push, arrived: int, min_free: int) -> None:
     free = store.free_bytes()
     # The estimate is of raw bytes, and compression only helps; but a stream that does not compress must fit.
-    wanted = min_free + (push.size_estimate or 0)
+    wanted = min_free + max(0, (push.size_estimate or 0) - arrived)
     if free < wanted:
         about = "" if push.size_estimate is None else f", and the stream is about {format_size(push.size_estimate)}"
         msg = f"the store has {format_size(free)} free, {format_size(min_free)} are to stay free{about}"

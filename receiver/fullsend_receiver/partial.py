@@ -10,31 +10,39 @@ offset that can have been acknowledged; whatever follows in the data file is cut
 
 A file without its journal means nothing and is removed at the next start: throwing a partial away is to remove its
 journal, for good, and then the rest. So a journal never speaks of files that are gone on purpose.
-
-A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. The first that is not whole ends the
-journal. (Design section 5 has the index beside the journal; here it is in the journal: one file less to sync in a
-batch.)
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import threading
-import zlib
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
+from fullsend_protocol import limits
 from fullsend_protocol.byhand import HASH_SUFFIX
-from fullsend_protocol.manifest import Manifest
+from fullsend_protocol.manifest import Manifest, Resumption
 from fullsend_protocol.messages import Push
-from fullsend_receiver.durable import locked, make_folders, sync_folder, sync_folders, write_all, write_file
+from fullsend_protocol.units import format_time
+from fullsend_receiver import journal
+from fullsend_receiver.durable import (
+    locked,
+    make_folders,
+    replace_file,
+    sync_folder,
+    sync_folders,
+    write_all,
+    write_file,
+)
+from fullsend_receiver.journal import Batch, Opened, Standing
 from fullsend_receiver.names import MANIFEST_SUFFIX
 from fullsend_receiver.seekable import IndexEntry, tables
 from fullsend_receiver.store import Store, StoreError
@@ -45,21 +53,12 @@ _DATA: Final = ".data"
 _JOURNAL: Final = ".journal"
 _DAMAGED: Final = ".damaged"
 _KEY_DIGITS: Final = 32
+#: What is read of a data file at a time, to hash it.
+_BLOCK: Final = 1 << 20
 
 #: Held from "nobody has this name" to the rename that takes it. One daemon at a time commits into a store, so a lock
 #: of its threads will do; it is held for no sync.
 _CLAIMING: Final = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Chunks that are written and wait to become durable. `offset`: raw bytes, and `stored`: bytes of the data
-    file, through the last of them.
-    """
-
-    offset: int
-    stored: int
-    entries: tuple[IndexEntry, ...]
 
 
 def partial_key(sender: str, push: Push) -> str:
@@ -69,39 +68,26 @@ def partial_key(sender: str, push: Push) -> str:
 
 
 class Partial:
-    """A partial that is being written. All methods block on the disk; call them off the event loop.
+    """A partial that is being written. Made by `begin_partial` and `reopen_partial`. All methods block on the disk:
+    call them off the event loop.
 
     `write` may run while `make_durable` runs in another thread; nothing else may run beside anything.
     """
 
-    def __init__(self, store: Store, key: str, sender: str, push: Push) -> None:
-        """Begin a new partial. One of the same key is thrown away; its commit, had that begun, is completed.
-
-        Raises: OSError, StoreError.
+    def __init__(self, store: Store, key: str, data: int, log: int, *, size: int = 0) -> None:
+        """`data`, `log`: descriptors of data file and journal, which are ours from now on; `size`: bytes of the data
+        file, all durable.
         """
         self.key = key
-        self.size = 0
+        self.size = size
         self._store = store
+        self._data = data
+        self._journal = log
         self._file_hash = hashlib.sha256()
-        self._durable = 0  # bytes of the data file that the journal speaks of
+        self._hashed = 0  # bytes of the data file that this hash has seen
+        self._durable = size  # bytes of the data file that the journal speaks of
         self._torn = False  # a write has failed: what the file ends with is unknown
         self._failed = False  # a sync, or the journal, has failed
-        committing = _read_journal(_path(store, key, _JOURNAL)).committing
-        if committing is not None:
-            _complete(store, key, committing)
-        else:
-            discard(store, key)
-        self._data = os.open(_path(store, key, _DATA), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-        self._journal = -1
-        try:
-            self._journal = os.open(
-                _path(store, key, _JOURNAL), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600
-            )
-            self._note({"open": {"sender": sender, "push": push.model_dump(mode="json")}})
-            sync_folder(store.partial)
-        except BaseException:
-            self.close()
-            raise
 
     def close(self) -> None:
         """Close the files; what is durable stays."""
@@ -120,7 +106,9 @@ class Partial:
         except BaseException:
             self._torn = True
             raise
-        self._file_hash.update(frame)
+        if self._hashed == self.size:
+            self._file_hash.update(frame)
+            self._hashed += len(frame)
         self.size += len(frame)
 
     def make_durable(self, batch: Batch) -> None:
@@ -130,19 +118,32 @@ class Partial:
         after a failed fsync that the pages were dirty. So whatever is tried later raises StoreError.
         """
         self._sync()
-        chunks = [
-            [
-                entry.raw_length,
-                entry.stored_length,
-                entry.ends_at_resume_point,
-                entry.first_key,
-                entry.starts_segment,
-                entry.sha256.hex(),
-            ]
-            for entry in batch.entries
-        ]
-        self._note({"durable": {"offset": batch.offset, "stored": batch.stored, "chunks": chunks}})
+        self._note(journal.durable_line(batch))
         self._durable = batch.stored
+
+    def note_resumed(self, resumption: Resumption) -> None:
+        """Write down that the stream goes on; durable with the next batch at the latest. Raises: OSError."""
+        self._note(journal.resumed_line(resumption))
+
+    def catch_up(self, most: int) -> bool:
+        """Hash at most so many bytes of what an earlier run has written.
+
+        The hash of the whole file goes into its `.sha256`, and dies with the process that computed it. Returns: whether
+        all is hashed. Raises: OSError, StoreError.
+        """
+        end = min(self.size, self._hashed + most)
+        while self._hashed < end:
+            block = os.pread(self._data, min(_BLOCK, end - self._hashed), self._hashed)
+            if not block:
+                msg = f"partial {self.key}: its data file ends at {self._hashed}, and {self.size} bytes were written"
+                raise StoreError(msg)
+            self._file_hash.update(block)
+            self._hashed += len(block)
+        return self._hashed == self.size
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return bytes of the data file; fewer where it ends. Raises: OSError."""
+        return os.pread(self._data, size, start)
 
     def seal(self, chunks: int) -> tuple[int, str]:
         """Write index and seek table behind the frames, and sync. All batches must be durable.
@@ -152,6 +153,8 @@ class Partial:
         if self._durable != self.size:
             msg = f"partial {self.key}: {self.size} bytes are written, of which only {self._durable} are durable"
             raise StoreError(msg)
+        while not self.catch_up(_BLOCK):
+            pass
         for piece in tables(journal_entries(self._store, self.key), chunks):
             self.write(piece)
         self._sync()
@@ -175,7 +178,7 @@ class Partial:
         write_file(_path(self._store, self.key, HASH_SUFFIX), sha256, 0o640)
         write_file(_path(self._store, self.key, MANIFEST_SUFFIX), manifest.to_json(), 0o640)
         sync_folder(self._store.partial)
-        self._note({"commit": {"file": str(file)}})
+        self._note(journal.commit_line(file))
         self.close()
         return _put_in_place(self._store, self.key, file)
 
@@ -187,20 +190,90 @@ class Partial:
             self._failed = True
             raise
 
-    def _note(self, line: dict[str, Any]) -> None:
+    def _note(self, line: bytes) -> None:
         self._refuse_failed()
-        body = json.dumps(line, separators=(",", ":")).encode()
+        before = os.fstat(self._journal).st_size
         try:
-            write_all(self._journal, b"%08x %b\n" % (zlib.crc32(body), body))
+            write_all(self._journal, line)
             os.fdatasync(self._journal)
         except BaseException:
             self._failed = True
+            # Whoever goes on would find a line that may never reach the disk, and take it for durable.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._journal, before)
             raise
 
     def _refuse_failed(self) -> None:
         if self._failed:
             msg = f"partial {self.key}: syncing failed before, nothing later counts as durable"
             raise StoreError(msg)
+
+
+def begin_partial(store: Store, key: str, sender: str, push: Push) -> Partial:
+    """Begin a new partial. One of the same key is thrown away; its commit, had that begun, is completed.
+
+    Raises: OSError, StoreError.
+    """
+    committing = journal.read(_path(store, key, _JOURNAL)).committing
+    if committing is not None:
+        _complete(store, key, committing)
+    else:
+        discard(store, key)
+    partial = _open(store, key, os.O_CREAT | os.O_EXCL)
+    try:
+        partial._note(journal.open_line(Opened(sender, push, format_time(time.time()))))  # noqa: SLF001 - it is ours
+        sync_folder(store.partial)
+    except BaseException:
+        partial.close()
+        raise
+    return partial
+
+
+def reopen_partial(store: Store, key: str, *, at_resume_point: bool) -> tuple[Partial, Standing] | None:
+    """Open a partial to go on with it: where its durable bytes end, or `at_resume_point` behind the last chunk of them
+    that ends with a resumable record. What is behind that place is thrown away.
+
+    Returns: it, and where it stands; None where there is nothing to go on with: nothing is changed then. Raises:
+    OSError, StoreError.
+    """
+    path = _path(store, key, _JOURNAL)
+    try:
+        found = journal.read(path)
+        place = journal.standing(path, at_resume_point=at_resume_point) if found.committing is None else None
+    except FileNotFoundError:
+        return None
+    if place is None or not place.may_go_on or _size(_path(store, key, _DATA)) < found.stored:
+        return None
+    if len(place.segments) > limits.SEGMENTS_MAX - limits.SEGMENTS_RESUMED:
+        return None  # interrupted too often: the manifest has no room for more
+    if place.offset != found.offset:
+        _cut_journal(store, path, place)
+        found = journal.read(path)
+    # Also what a write left behind that failed, or was never acknowledged.
+    _cut_back(store, key, place.stored, found.whole)
+    return _open(store, key, 0, size=place.stored), place
+
+
+def _open(store: Store, key: str, flags: int, *, size: int = 0) -> Partial:
+    data = os.open(_path(store, key, _DATA), os.O_RDWR | os.O_CLOEXEC | flags, 0o640)
+    try:
+        if size:
+            os.lseek(data, size, os.SEEK_SET)
+        log = os.open(_path(store, key, _JOURNAL), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+        # So that another process can tell (is_arriving). One daemon at a time has a partial open, and only once, so
+        # that this waits for nobody but whoever looks just now.
+        fcntl.flock(log, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(data)
+        raise
+    return Partial(store, key, data, log, size=size)
+
+
+def _cut_journal(store: Store, path: Path, place: Standing) -> None:
+    """Make the journal end at a place within it: it is replaced, since at no moment it may say less than that."""
+    with path.open("rb") as file:
+        head = file.read(place.line)
+    replace_file(path, head + journal.durable_line(place.part), beside=store.partial)
 
 
 def recover(store: Store) -> list[str]:
@@ -210,44 +283,62 @@ def recover(store: Store) -> list[str]:
     Returns: a line for the log for each thing done. Raises: OSError, StoreError.
     """
     done = []
-    for path in sorted(store.partial.glob(f"*{_JOURNAL}")):
-        key = path.name.removesuffix(_JOURNAL)
-        journal = _read_journal(path)
-        if journal.committing is not None:
-            if _complete(store, key, journal.committing):
-                done.append(f"{journal.committing}: its commit was interrupted and is complete now")
+    for key, path in journals(store):
+        said = journal.read(path)
+        if said.committing is not None:
+            if _complete(store, key, said.committing):
+                done.append(f"{said.committing}: its commit was interrupted and is complete now")
             else:
-                done.append(f"{journal.committing}: was stored twice; the first one stays")
-        elif journal.durable is None:
+                done.append(f"{said.committing}: was stored twice; the first one stays")
+        elif said.offset is None:
             discard(store, key)
-        elif (found := _size(_path(store, key, _DATA))) < (stored := journal.durable["stored"]):
+        elif (found := _size(_path(store, key, _DATA))) < said.stored:
             _set_aside(store, key)
             log.error(
                 "partial %s: has %d bytes where %d were acknowledged: this disk has lost what it had synced; check it."
                 " The partial is set aside as %s, and its stream starts over",
-                *(key, found, stored, _path(store, key, _DATA + _DAMAGED)),
+                *(key, found, said.stored, _path(store, key, _DATA + _DAMAGED)),
             )
         else:
-            _cut_back(store, key, stored, journal.whole)
-            done.append(f"partial {key}: kept, with {journal.durable['offset']} raw bytes")
+            _cut_back(store, key, said.stored, said.whole)
+            done.append(f"partial {key}: kept, with {said.offset} raw bytes")
     for suffix in (_DATA, HASH_SUFFIX, MANIFEST_SUFFIX):
         for path in store.partial.glob(f"*{suffix}"):
             if not path.with_suffix(_JOURNAL).exists():
                 path.unlink()
+    for path in store.partial.glob(".*.tmp"):  # of a journal that was being replaced
+        path.unlink()
     return done
 
 
 def committing(store: Store) -> set[PurePosixPath]:
     """Return the files whose commit has begun and is not complete."""
-    journals = (_read_journal(path) for path in store.partial.glob(f"*{_JOURNAL}"))
-    return {journal.committing for journal in journals if journal.committing is not None}
+    said = (journal.read(path) for _key, path in journals(store))
+    return {each.committing for each in said if each.committing is not None}
+
+
+def journals(store: Store) -> list[tuple[str, Path]]:
+    """Return the keys of all partials, each with its journal."""
+    return sorted((path.name.removesuffix(_JOURNAL), path) for path in store.partial.glob(f"*{_JOURNAL}"))
+
+
+def is_arriving(path: Path) -> bool:
+    """Whether somebody has the partial of this journal open. Raises: FileNotFoundError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def discard(store: Store, key: str) -> None:
     """Throw a partial away. The journal goes first, for good: the rest means nothing without it."""
-    journal, *rest = (_path(store, key, suffix) for suffix in (_JOURNAL, HASH_SUFFIX, MANIFEST_SUFFIX, _DATA))
+    first, *rest = (_path(store, key, suffix) for suffix in (_JOURNAL, HASH_SUFFIX, MANIFEST_SUFFIX, _DATA))
     with contextlib.suppress(FileNotFoundError):
-        journal.unlink()
+        first.unlink()
         sync_folder(store.partial)
     for path in rest:
         path.unlink(missing_ok=True)
@@ -255,51 +346,11 @@ def discard(store: Store, key: str) -> None:
 
 def journal_entries(store: Store, key: str) -> Iterator[IndexEntry]:
     """Yield the index entries of all durable chunks, in order."""
-    for _end, line in _journal_lines(_path(store, key, _JOURNAL)):
-        for raw_length, stored_length, resumable, first_key, segment, sha256 in line.get("durable", {}).get(
-            "chunks", ()
-        ):
-            object_key = None if first_key is None else (int(first_key[0]), int(first_key[1]))
-            yield IndexEntry(raw_length, stored_length, resumable, object_key, segment, bytes.fromhex(sha256))
-
-
-@dataclass(frozen=True, slots=True)
-class _Journal:
-    """What a journal says. `durable`: its last such line; `committing`: the file that is being put in place;
-    `whole`: the offset at which its whole lines end.
-    """
-
-    durable: dict[str, Any] | None
-    committing: PurePosixPath | None
-    whole: int
-
-
-def _read_journal(path: Path) -> _Journal:
-    """Read a journal; one that is missing says nothing."""
-    durable = file = None
-    whole = 0
-    with contextlib.suppress(FileNotFoundError):
-        for end, line in _journal_lines(path):
-            durable = line.get("durable", durable)
-            file = line.get("commit", {}).get("file", file)
-            whole = end
-    return _Journal(durable, None if file is None else PurePosixPath(file), whole)
+    return journal.entries(_path(store, key, _JOURNAL))
 
 
 def _path(store: Store, key: str, suffix: str) -> Path:
     return store.partial / (key + suffix)
-
-
-def _journal_lines(journal: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the whole lines of a journal, each with the offset in the file at which it ends."""
-    end = 0
-    with journal.open("rb") as file:
-        for line in file:
-            crc, _, body = line.rstrip(b"\n").partition(b" ")
-            if not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(body):
-                return
-            end += len(line)
-            yield end, json.loads(body)
 
 
 def _cut_back(store: Store, key: str, stored: int, whole: int) -> None:

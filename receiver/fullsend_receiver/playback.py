@@ -32,21 +32,49 @@ class RawChunk:
     raw: bytes
 
 
-def stored_chunks(path: Path) -> Iterator[Chunk]:
-    """Yield a file's chunks as they travel, not decoded and not checked: the reader does that.
-
-    Raises: FileDamaged, OSError.
+def stored_chunks(path: Path, offset: int = 0) -> Iterator[Chunk]:
+    """Yield a file's chunks from raw offset `offset` on, where one must begin, as they travel: not decoded and not
+    checked, which is the reader's part. Raises: FileDamaged, OSError.
     """
     descriptor = _open(path)
+    end = 0
     try:
         for place in places(descriptor):
+            end = place.raw_offset + place.entry.raw_length
+            if end <= offset:
+                continue
+            if place.raw_offset < offset:
+                raise FileDamaged(f"no chunk begins at raw offset {offset}")
             try:
                 frame = _read(descriptor, place)
             except ChunkError as error:
                 msg = f"{describe(place)}: {error}"
                 raise FileDamaged(msg) from None
-            yield Chunk(place.raw_offset, place.entry.raw_length, place.entry.sha256, frame)
+            entry = place.entry
+            yield Chunk(place.raw_offset, entry.raw_length, entry.sha256, frame, entry.starts_segment)
             del frame  # here and below: not two chunks at a time
+        if end < offset:
+            raise FileDamaged(f"no chunk begins at raw offset {offset}")
+    finally:
+        os.close(descriptor)
+
+
+def locate(path: Path, key: tuple[int, int]) -> int:
+    """Return the raw offset of a chunk from which on the resumable records of this key (object, offset) are found, if
+    there are any: of the last chunk that begins with a smaller key, else of the first.
+
+    Records come in the order of their keys. Not the chunk that begins with the key itself: OBJECT and WRITE at offset 0
+    share one, and the former may end the chunk before. Raises: FileDamaged, OSError.
+    """
+    descriptor = _open(path)
+    try:
+        found = 0
+        for place in places(descriptor):
+            first = place.entry.first_key
+            if first is not None and first >= key:
+                break
+            found = place.raw_offset if first is not None else found
+        return found
     finally:
         os.close(descriptor)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -17,16 +18,18 @@ from typing import Any, Final, TypeVar
 
 from fullsend_protocol import facts, limits
 from fullsend_protocol.connection import Chunk, ChunkArriving, Event
-from fullsend_protocol.errors import PeerError, RemoteProtocolError, StreamError
+from fullsend_protocol.errors import ChunkError, PeerError, RemoteProtocolError, StreamError
 from fullsend_protocol.facts import Facts
-from fullsend_protocol.manifest import Receipt
-from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Stop, Stopped, Stored
-from fullsend_protocol.units import printable
+from fullsend_protocol.manifest import Receipt, Resumption
+from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stopped, Stored
+from fullsend_protocol.units import format_time, printable
 from fullsend_receiver.channel import Channel
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.offer import already_stored, judge
-from fullsend_receiver.partial import Partial, discard, partial_key
+from fullsend_receiver.journal import Standing
+from fullsend_receiver.offer import already_stored, committed_before, judge
+from fullsend_receiver.partial import Partial, begin_partial, discard, partial_key, reopen_partial
+from fullsend_receiver.resumption import read_record
 from fullsend_receiver.store import Store
 
 log = logging.getLogger("fullsendd")
@@ -37,6 +40,8 @@ CHUNK_ROOM: Final = 2 * limits.CHUNK_MAX + 2 * limits.MIB
 #: Durability comes in batches: this much, or this long after the first byte that waits, whichever is first.
 BATCH_BYTES: Final = 32 * limits.MIB
 BATCH_SECONDS: Final = 1.0
+#: Bytes of a file that are hashed between two moments at which a shutdown may come.
+_HASH_STEP: Final = 64 * limits.MIB
 
 _T = TypeVar("_T")
 
@@ -77,6 +82,7 @@ class Receiving:
         self._full = asyncio.Event()  # ... and does not wait for more
         self._ended = False  # no more chunks will come
         self._looked = False  # the bytes have shown what they are
+        self._record: Record | None = None  # behind which a token goes on
 
     async def run(self, program: str) -> Stored | Committed | Stop:
         """Accept the stream, if it is to be taken, and take it to its end.
@@ -85,27 +91,37 @@ class Receiving:
         ProtocolError, PeerError, Unreachable, OSError, StoreError. Whatever ends it, cancellation too, what has arrived
         is made durable and stays as a partial; but nothing of what was refused for what it is.
         """
+        # Before the journal, since there it would be thrown away: after a lost receipt.
+        known = await self._on_disk(lambda: committed_before(self._store, self._sender, self._push))
+        if known is not None:
+            return Stored(receipt=known)
         try:
-            ingest = Ingest(await self._begin())
+            partial, standing = await self._begin()
         except OSError:
             # There is no room for as much as a journal, perhaps; what is stored already needs none.
             known = await self._on_disk(lambda: already_stored(self._store, self._sender, self._push))
             if known is None:
                 raise
             return Stored(receipt=known)
+        ingest = Ingest(partial, standing)
         keep = True
         try:
             # After the journal, which names the base: whoever deletes reads the journals first (docs/format.md).
             known = await _uncancelled(
-                self._on_disk(lambda: judge(self._store, self._sender, self._push, self._min_free))
+                self._on_disk(
+                    lambda: judge(self._store, self._sender, self._push, arrived=ingest.offset, min_free=self._min_free)
+                )
             )
             if known is not None:
+                keep = False
                 return Stored(receipt=known)
-            await self._channel.send(Accept(offset=0, segments=[]))
+            await self._accept(ingest, standing)
             end = await self._take_durably(ingest)
             if isinstance(end, Stop):
-                await self._channel.send(Stopped(offset=ingest.offset))
+                keep = end.keep
+                await self._channel.send(Stopped(offset=ingest.offset if keep else 0))
                 return end
+            await self._hash_file(partial)
             self._channel.busy = "committing"
             # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.
             return Committed(receipt=await _uncancelled(self._on_disk(lambda: self._commit(ingest, end, program))))
@@ -114,17 +130,62 @@ class Receiving:
             raise
         finally:
             self._channel.busy = ""
-            await _uncancelled(self._on_disk(lambda: self._put_away(ingest.partial, keep=keep and ingest.chunks > 0)))
+            await _uncancelled(self._on_disk(lambda: self._put_away(partial, keep=keep and ingest.chunks > 0)))
 
-    async def _begin(self) -> Partial:
-        making = asyncio.ensure_future(self._on_disk(lambda: Partial(self._store, self._key, self._sender, self._push)))
+    async def _begin(self) -> tuple[Partial, Standing | None]:
+        making = asyncio.ensure_future(self._on_disk(self._open))
         try:
             return await _uncancelled(making)
         except asyncio.CancelledError:
             if making.exception() is None:
-                partial = making.result()
-                await _uncancelled(self._on_disk(lambda: self._put_away(partial, keep=False)))
+                partial, standing = making.result()
+                await _uncancelled(self._on_disk(lambda: self._put_away(partial, keep=standing is not None)))
             raise
+
+    def _open(self) -> tuple[Partial, Standing | None]:
+        """Open the partial, where there is one that the sender wants gone on with; else begin one."""
+        how = self._push.resume
+        found = None
+        if how == "token":
+            found = reopen_partial(self._store, self._key, at_resume_point=True)
+            if found is not None and not self._read_record(*found):
+                found = None  # what its disk has lost is begun anew
+            elif found is None:
+                found = reopen_partial(self._store, self._key, at_resume_point=False)
+        elif how != "none":
+            found = reopen_partial(self._store, self._key, at_resume_point=False)
+        return found or (begin_partial(self._store, self._key, self._sender, self._push), None)
+
+    def _read_record(self, partial: Partial, standing: Standing) -> bool:
+        """Read the record behind which a token goes on. Returns: whether the disk still has it; else it is closed."""
+        try:
+            self._record = read_record(partial, standing)
+        except ChunkError as error:
+            partial.close()
+            what = printable(f"{self._push.dataset}@{self._push.snapshot}")
+            log.error(  # noqa: TRY400 - where it was found says nothing
+                "%s: starts over: its last chunk is not what was written: %s; check this disk", what, error
+            )
+            return False
+        except BaseException:
+            partial.close()
+            raise
+        return True
+
+    async def _accept(self, ingest: Ingest, standing: Standing | None) -> None:
+        """Say where the stream goes on."""
+        if standing is not None:
+            resumption = Resumption(how=self._push.resume, offset=standing.offset, at=format_time(time.time()))
+            await self._on_disk(lambda: ingest.partial.note_resumed(resumption))
+            ingest.resumptions.append(resumption)
+        segments = ingest.segments()
+        await self._channel.send(Accept(offset=ingest.offset, segments=segments, record=self._record))
+
+    async def _hash_file(self, partial: Partial) -> None:
+        """Hash what an earlier run has written; that may take as long as reading it, and can be interrupted."""
+        self._channel.busy = "hashing"
+        while not await _uncancelled(self._on_disk(lambda: partial.catch_up(_HASH_STEP))):
+            pass
 
     def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Receipt:
         self._check_offer(ingest.conclude(finish), whole=True)
@@ -260,7 +321,7 @@ class Receiving:
             self._full.clear()
             async with self._between:
                 batch = ingest.batch()
-            if batch.entries:
+            if batch.chunks:
                 await self._on_disk(lambda batch=batch: ingest.partial.make_durable(batch))  # type: ignore[misc]
                 self._channel.send_soon(Ack(offset=batch.offset))
             if ended:

@@ -117,6 +117,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
             sender,
             about,
             segments=reading.segments,
+            resumptions=[],  # only its segments tell that there were any
             stored_bytes=path.stat().st_size,
             file_sha256=file_sha256(path),
             chunks=reading.chunks,
@@ -211,6 +212,7 @@ def _compare(reading: _Reading, manifest: Manifest) -> list[str]:
         manifest.sender,
         about,
         segments=reading.segments,
+        resumptions=manifest.resumptions,
         stored_bytes=manifest.stored_bytes,
         file_sha256=manifest.file_sha256,
         chunks=reading.chunks,

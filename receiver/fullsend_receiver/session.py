@@ -12,7 +12,7 @@ import errno
 import logging
 import traceback
 from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeVar
 
 import fullsend_protocol
@@ -70,14 +70,29 @@ class Gate(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Arriving:
+    """A stream that is arriving now. `claim`: who shows it takes the stream over; `task`: serves the session that has
+    it; `gone`: set when that one has let go of it.
+    """
+
+    claim: str
+    session: Session
+    task: asyncio.Task[object]
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
 class House:
-    """What all sessions of a daemon share. `arriving`: the keys of the streams that are arriving now."""
+    """What all sessions of a daemon share. `arriving`: the streams that are arriving now, by key; `sweeping`: held
+    while partials are thrown away, and by whoever puts a stream into `arriving`.
+    """
 
     store: Store
     workers: Workers
     gate: Gate
     min_free: int
-    arriving: set[str]
+    arriving: dict[str, Arriving] = field(default_factory=dict)
+    sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Session:
@@ -186,6 +201,8 @@ class Session:
                     await self._push(request)
                 case messages.BasesWanted():
                     await self._answer(answers.bases())
+                case messages.PartialsWanted():
+                    await self._answer(answers.partials())
                 case messages.Unchanged():
                     await self._channel.send(await answers.note_unchanged(request.datasets))
                 case messages.StatusWanted():
@@ -193,7 +210,9 @@ class Session:
                 case messages.List():
                     await self._answer(answers.entries(request.dataset))
                 case messages.Fetch():
-                    await self._answer(answers.fetch(request.stream))
+                    await self._answer(answers.fetch(request.stream, request.offset))
+                case messages.Locate():
+                    await self._channel.send(await answers.locate(request))
                 case messages.Verify():
                     await self._answer(answers.verify(request.dataset))
                 case messages.Check():
@@ -250,23 +269,38 @@ class Session:
         sender = self._sender
         what = printable(f"{push.dataset}@{push.snapshot}")
         key = partial_key(sender, push)
-        if key in self._house.arriving:
-            msg = f"{what}: is arriving on another connection"
-            raise Busy(msg)
-        self._house.arriving.add(key)
+        house = self._house
+        holder = await self._claim(key, push.claim, what)
         try:
-            house = self._house
             receiving = Receiving(house.store, self._channel, house.workers, sender, push, min_free=house.min_free)
             end = await receiving.run(self._program)
         finally:
-            self._house.arriving.discard(key)
+            del house.arriving[key]
+            holder.gone.set()
         if isinstance(end, messages.Stop):
-            why = printable(end.reason)
-            log.warning("%s: %s: the sender stopped: %s; what arrived is kept", self._name, what, why)
+            why, kept = printable(end.reason), "kept" if end.keep else "thrown away"
+            log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
             return
         if isinstance(end, messages.Committed):
             log.info("%s: stored %s", self._name, end.receipt.file)
         await self._channel.send(end)
+
+    async def _claim(self, key: str, claim: str, what: str) -> Arriving:
+        """Have a stream for this connection alone. Raises: Busy."""
+        arriving = self._house.arriving
+        while True:
+            async with self._house.sweeping:
+                holder = arriving.get(key)
+                if holder is None:
+                    holder = arriving[key] = Arriving(claim, self, own_task())
+                    return holder
+            if holder.claim != claim:
+                msg = f"{what}: is arriving on another connection"
+                raise Busy(msg)
+            log.info("%s: %s: is taken over from another connection", self._name, what)
+            holder.session.farewell(ErrorCode.BUSY, f"{what}: is arriving on another connection now")
+            holder.task.cancel()
+            await holder.gone.wait()
 
     # --- answers --------------------------------------------------------------------------------------
 
@@ -300,6 +334,13 @@ class Session:
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)
+
+
+def own_task() -> asyncio.Task[object]:
+    """Return the task that runs us."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - for mypy; a coroutine runs in one
+    return task
 
 
 def _let_go(error: BaseException | None) -> None:

@@ -11,18 +11,25 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol import limits, messages
 from fullsend_protocol.chunks import Decompressor
 from fullsend_protocol.connection import Chunk, ChunkArriving
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError
+from fullsend_sender.link import PATIENCE, Timeouts, connect
+from fullsend_sender.patience import RETRY_FOR, Patience, passes
 from fullsend_sender.pipes import Sink, Stopped
 from fullsend_sender.proof import Proof
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
     from fullsend_protocol.manifest import Manifest
-    from fullsend_sender.link import Link
+    from fullsend_sender.identity import Identity
+    from fullsend_sender.link import Endpoint, Link
     from fullsend_sender.progress import Progress
 
 #: Frames and raw bytes on their way. Room for one of the largest chunks, or for four to eight usual ones.
@@ -35,20 +42,32 @@ class Damaged(FullsendError):  # noqa: N818 - reads as what it says
     """What came back is not what was stored. The good bytes before it have been written."""
 
 
-async def cat(link: Link, stream: str, fd: int, progress: Progress) -> Manifest:
-    """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`.
+async def cat(
+    endpoint: Endpoint,
+    identity: Identity,
+    stream: str,
+    fd: int,
+    progress: Progress,
+    *,
+    retry_for: float = RETRY_FOR,
+    reached: bool = False,
+    timeouts: Timeouts = PATIENCE,
+) -> Manifest:
+    """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A connection that
+    is lost is made again, and the stream goes on behind its last chunk.
+
+    `retry_for`: seconds that the receiver may stay away; `reached`: it was there a moment ago, so it is waited for also
+    where it is not there now.
 
     Returns: its manifest; every byte has been written and held against it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
     DAMAGED, ...), Damaged, BrokenPipeError (nobody reads `fd` any more), OSError, Unreachable, RemoteProtocolError.
     """
-    await link.send(messages.Fetch(stream=stream))
-    manifest = (await link.expect(messages.Sending)).manifest
+    dial = partial(connect, endpoint, identity, timeouts=timeouts)
+    way_back = _WayBack(dial, stream, sink=Sink(fd), progress=progress, patience=Patience(retry_for), reached=reached)
     try:
-        way_back = _WayBack(link, Proof(manifest), Sink(fd), progress)
-        await way_back.run()
+        return await way_back.run()
     except (ChunkError, StreamError) as error:
-        raise Damaged(f"{manifest.dataset}@{manifest.snapshot}: what the receiver sent is damaged: {error}") from error
-    return manifest
+        raise Damaged(f"{way_back.name}: what the receiver sent is damaged: {error}") from error
 
 
 class _Room:
@@ -74,12 +93,26 @@ class _Room:
 
 
 class _WayBack:
-    """One stream on its way from the link to the sink."""
+    """One stream on its way from the receiver to the sink, over as many connections as it takes."""
 
-    def __init__(self, link: Link, proof: Proof, sink: Sink, progress: Progress) -> None:
-        self._link = link
+    def __init__(
+        self,
+        dial: Callable[[], AbstractAsyncContextManager[tuple[Link, str]]],
+        stream: str,
+        *,
+        sink: Sink,
+        progress: Progress,
+        patience: Patience,
+        reached: bool,
+    ) -> None:
+        self._dial = dial
+        self._stream = stream
         self._progress = progress
-        self._proof = proof
+        self._patience = patience
+        self._reached = reached
+        self._manifest: Manifest | None = None
+        self._proof: Proof | None = None
+        self._offset = 0  # where the next chunk begins
         self._sink = sink
         self._room = _Room(READ_AHEAD)
         # Unbounded as a queue: what stands in it is paid for in _room. None: the end.
@@ -88,8 +121,13 @@ class _WayBack:
         self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
-    async def run(self) -> None:
-        tasks = [asyncio.create_task(self._receive(), name="receive"), asyncio.create_task(self._write(), name="write")]
+    @property
+    def name(self) -> str:
+        """What is read, for a person."""
+        return f"{self._manifest.dataset}@{self._manifest.snapshot}" if self._manifest else self._stream
+
+    async def run(self) -> Manifest:
+        tasks = [asyncio.create_task(self._fetch(), name="receive"), asyncio.create_task(self._write(), name="write")]
         try:
             done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -100,31 +138,64 @@ class _WayBack:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._join)
+        assert self._manifest is not None  # noqa: S101 - for mypy: without one the fetch has failed
+        return self._manifest
+
+    async def _fetch(self) -> None:
+        """Receive all chunks. Raises: as `cat`."""
+        while True:
+            try:
+                async with self._dial() as (link, _name):
+                    await link.send(messages.Fetch(stream=self._stream, offset=self._offset))
+                    self._begin((await link.expect(messages.Sending)).manifest)
+                    await self._receive(link)
+                    return
+            except FullsendError as error:
+                if self._manifest is None and not self._reached:
+                    raise
+                self._progress.waiting = passes(error)
+                await self._patience.wait(error)
+
+    def _begin(self, manifest: Manifest) -> None:
+        """See that what follows is the stream that was begun. Raises: ChunkError."""
+        if self._manifest is None:
+            self._manifest, self._proof = manifest, Proof(manifest)
+        elif manifest.file_sha256 != self._manifest.file_sha256:
+            raise ChunkError("it goes on with another stream")
+        self._progress.waiting = False
 
     def _join(self) -> None:
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self._writer.shutdown(wait=True, cancel_futures=True)
         self._sink.close()
 
-    async def _receive(self) -> None:
-        cost = 0
-        while True:
-            match await self._link.receive():
-                case ChunkArriving(payload_length=payload_length, raw_length=raw_length):
-                    cost = payload_length + raw_length
-                    if self._room.has(cost):
-                        await self._room.take(cost)
-                    else:
-                        with self._link.not_reading("output"):
+    async def _receive(self, link: Link) -> None:
+        """Receive the chunks that come over one connection. Raises: as Link.receive."""
+        taken = 0  # room for a chunk that has been announced
+        try:
+            while True:
+                match await link.receive():
+                    case ChunkArriving(payload_length=payload_length, raw_length=raw_length):
+                        cost = payload_length + raw_length
+                        if self._room.has(cost):
                             await self._room.take(cost)
-                case Chunk() as chunk:
-                    future = self._decoders.submit(self._decode, chunk)
-                    self._queue.put_nowait((chunk, future, cost))
-                case messages.Done():
-                    self._queue.put_nowait(None)
-                    return
-                case other:
-                    raise self._link.unexpected(other)
+                        else:
+                            with link.not_reading("output"):
+                                await self._room.take(cost)
+                        taken = cost
+                    case Chunk() as chunk:
+                        future = self._decoders.submit(self._decode, chunk)
+                        self._queue.put_nowait((chunk, future, taken))
+                        taken = 0
+                        self._offset += chunk.raw_length
+                        self._patience.recovered()
+                    case messages.Done():
+                        self._queue.put_nowait(None)
+                        return
+                    case other:
+                        raise link.unexpected(other)
+        finally:
+            self._room.give(taken)
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
@@ -134,6 +205,7 @@ class _WayBack:
             await loop.run_in_executor(self._writer, self._prove_and_write, chunk, raw)
             self._progress.add(len(raw), len(chunk.frame))
             self._room.give(cost)
+        assert self._proof is not None  # noqa: S101 - for mypy: there was an end, so there was a beginning
         self._proof.finish()
 
     def _decode(self, chunk: Chunk) -> bytes:
@@ -143,6 +215,7 @@ class _WayBack:
         return decompressor.decompress(chunk.frame, chunk.raw_length)
 
     def _prove_and_write(self, chunk: Chunk, raw: bytes) -> None:
+        assert self._proof is not None  # noqa: S101 - for mypy: there was a beginning
         self._proof.take(raw, chunk.sha256)
         try:
             self._sink.write(raw)

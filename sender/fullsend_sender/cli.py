@@ -145,6 +145,11 @@ def make_parser() -> argparse.ArgumentParser:
     def receiver(sub: argparse.ArgumentParser) -> None:
         sub.add_argument("--receiver", metavar="NAME", help="which one, where several are configured")
 
+    def retry_for(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--retry-for", metavar="TIME", help="how long to wait for a receiver that went away meanwhile; default 1h"
+        )
+
     sub = command("join", _join, "pair with a receiver, by the line that `fullsendd invite` printed")
     sub.add_argument("invitation", metavar="INVITATION")
     sub.add_argument("--as", dest="name", metavar="NAME", help="what to call the receiver here; default: its host")
@@ -176,6 +181,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--level", type=int, metavar="N", help="zstd level, -7 to 22; default 3")
     sub.add_argument("--threads", type=int, metavar="N", help="threads that compress; default: one a CPU, 4 at most")
     sub.add_argument("--bwlimit", metavar="RATE", help="bytes a second on the wire, such as 10M; for each job")
+    retry_for(sub)
     sub.add_argument(
         "--size", type=_size, metavar="N", help="with --stdin: raw bytes to expect, for progress and the receiver"
     )
@@ -191,6 +197,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = command("list", _list, "show what is stored of this host")
     sub.add_argument("dataset", nargs="?", metavar="DATASET")
+    sub.add_argument("--partial", action="store_true", help="what has arrived in part, and the next push goes on with")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     receiver(sub)
 
@@ -230,11 +237,13 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--mountable", action="store_true", help="leave `canmount` as it was backed up; default: noauto")
     sub.add_argument("-n", dest="dry_run", action="store_true", help="print the commands and sizes, and change nothing")
     sub.add_argument("--progress", choices=["auto", "always", "never"], help="the live line; auto: on a terminal")
+    retry_for(sub)
     sub.add_argument("--json", action="store_true", help="one JSON object a dataset on stdout")
     receiver(sub)
 
     sub = command("cat", _cat, "write one stored stream to stdout, decoded and checked")
     sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
+    retry_for(sub)
     receiver(sub)
 
     sub = command("show", _show, "show all that `list` knows of one stream, or how it is restored without fullsend")
@@ -429,7 +438,7 @@ def _push_stdin(args: argparse.Namespace) -> int:
     from fullsend_sender.runtime import run
     from fullsend_sender.transfer import Options
 
-    options = Options(settings.how(None).level, settings.threads, settings.bwlimit)
+    options = Options(settings.how(None).level, settings.threads, settings.bwlimit, settings.retry_for)
     fd, show = sys.stdin.fileno(), settings.progress
     pushed = run(push_stdin(fd, endpoint, identity, options, sys.stderr, size=args.size, show=show))
     _report(settings, as_json=args.json)(pushed)
@@ -445,10 +454,17 @@ def _push_stdin(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     _settings, endpoint, identity = _setup(args)
-    from fullsend_protocol.listing import table
+    from fullsend_protocol.listing import partials_table, table
     from fullsend_sender.link import connect
-    from fullsend_sender.listing import entries
+    from fullsend_sender.listing import entries, partials
     from fullsend_sender.runtime import run
+
+    async def show_partials() -> None:
+        async with connect(endpoint, identity) as (link, _name):
+            found = [each for each in await partials(link) if args.dataset in {None, each.dataset}]
+        lines = [each.model_dump_json() for each in found]
+        for line in lines if args.json else partials_table(found, with_sender=False):
+            print(line)
 
     async def show() -> None:
         listed = []
@@ -461,7 +477,7 @@ def _list(args: argparse.Namespace) -> int:
         for line in table(listed, with_sender=False):
             print(line)
 
-    run(show())
+    run(show_partials() if args.partial else show())
     return Exit.OK
 
 
@@ -503,7 +519,7 @@ def _restore(args: argparse.Namespace) -> int:
     from fullsend_sender.zfs import Zfs
 
     wanted = Wanted(args.what, args.into, args.recursive, tuple(args.exclude), args.rollback, args.mountable)
-    job = Job(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress)
+    job = Job(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress, settings.retry_for)
 
     cautious: list[Restored] = []
     clear = _clear(settings)
@@ -565,17 +581,13 @@ def _show(args: argparse.Namespace) -> int:
 def _cat(args: argparse.Namespace) -> int:
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("stdout is no pipe: a send stream is binary; pipe it into `zfs receive` or a file")
-    _settings, endpoint, identity = _setup(args)
+    settings, endpoint, identity = _setup(args)
     from fullsend_sender.cat import cat
-    from fullsend_sender.link import connect
     from fullsend_sender.progress import Progress
     from fullsend_sender.runtime import run
 
-    async def show() -> None:
-        async with connect(endpoint, identity) as (link, _name):
-            await cat(link, args.stream, sys.stdout.fileno(), Progress(0.0))
-
-    run(show())
+    where = endpoint, identity, args.stream, sys.stdout.fileno()
+    run(cat(*where, Progress(0.0), retry_for=settings.retry_for))
     return Exit.OK
 
 

@@ -34,6 +34,7 @@ from fullsend_protocol.errors import UsageError
 from fullsend_protocol.manifest import SenderName, Sha256Hex
 from fullsend_protocol.settings import Duration, Settings, Size, parse_settings
 from fullsend_sender.link import Endpoint
+from fullsend_sender.patience import RETRY_FOR
 from fullsend_sender.plan import FullAfter, How
 from fullsend_sender.selection import fits
 
@@ -131,6 +132,7 @@ class SenderSettings(SendSettings):
     zfs_command: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_words)] = ("zfs",)
     threads: Annotated[int, Field(ge=1, le=THREADS_MAX)] | None = None  # None: see pipeline.default_threads
     bwlimit: Annotated[Size, Field(ge=1)] | None = None  # bytes a second
+    retry_for: Duration = RETRY_FOR  # how long a receiver may stay away in the middle of a run
     allow_orphan: bool = False
     progress: Literal["auto", "always", "never"] = "auto"
     log_format: Literal["text", "json"] = "text"

@@ -9,7 +9,7 @@ from fullsend_protocol import messages
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fullsend_protocol.manifest import StreamEntry
+    from fullsend_protocol.manifest import PartialEntry, StreamEntry
     from fullsend_sender.link import Link
 
 
@@ -18,3 +18,9 @@ async def entries(link: Link, dataset: str | None) -> AsyncIterator[StreamEntry]
     async for page in link.pages(messages.List(dataset=dataset), messages.Entries):
         for entry in page.entries:
             yield entry
+
+
+async def partials(link: Link) -> list[PartialEntry]:
+    """Return what has arrived in part. Raises: as Link.receive."""
+    pages = link.pages(messages.PartialsWanted(), messages.Partials)
+    return [each async for page in pages for each in page.partials]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import ErrorCode, FullsendError, UsageError
@@ -50,7 +49,7 @@ def locks(receiver: str, folder: str | None = None) -> Iterator[Locks]:
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         if os.stat(folder).st_uid != os.geteuid():  # in /tmp anybody can be there first
-            raise UsageError(f"{folder}: belongs to somebody else: remove it, or set XDG_RUNTIME_DIR")
+            raise UsageError(f"{folder}: belongs to somebody else: have it removed")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise UsageError(f"{path}: cannot be opened: {error.strerror}") from None
@@ -61,8 +60,10 @@ def locks(receiver: str, folder: str | None = None) -> Iterator[Locks]:
 
 
 def default_folder() -> str:
-    """Return the folder for what lives no longer than the system runs: /run/fullsend for root, else the user's own."""
-    if os.geteuid() == 0:
-        return "/run/fullsend"
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return os.path.join(runtime or tempfile.gettempdir(), "fullsend" if runtime else f"fullsend-{os.geteuid()}")
+    """Return the folder for what lives no longer than the system runs: root's, or the user's own.
+
+    The same for all of a user's processes: XDG_RUNTIME_DIR and TMPDIR are set in a session and not under cron, and the
+    two would not keep each other out.
+    """
+    # Whoever makes it first in /tmp: `locks` takes none that is somebody else's.
+    return "/run/fullsend" if os.geteuid() == 0 else f"/tmp/fullsend-{os.geteuid()}"  # noqa: S108 - see above

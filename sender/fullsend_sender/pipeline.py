@@ -5,7 +5,10 @@ r"""From a pipe to chunks that are ready to be sent: read, walk, cut, hash, comp
     walk (Walker), cut (Cutter)
     hash (SegmentHash)
     chunk closed ------------------>  compress
-              \--- its place in line, with a future --------->  async for chunk in pipeline
+              \--- its place in line, with a future --------->  async for ready in pipeline
+
+After the first chunk the reader waits to be told what has arrived before (`go_on`). Of a stream that is replayed it
+hashes that much, compares, and passes none of it on.
 
 One thread reads and hashes: both go by order, and read(2), SHA-256 and zstd let the other threads run meanwhile. All
 is bounded by the bytes of raw stream in flight (`raw_in_flight`): beyond that the reader stops reading, the pipe
@@ -17,21 +20,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from fullsend_protocol import limits
 from fullsend_protocol.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
 from fullsend_protocol.connection import Chunk
-from fullsend_protocol.errors import IncompleteStream
+from fullsend_protocol.errors import IncompleteStream, StreamError
 from fullsend_protocol.facts import Facts, check_package, conclude
 from fullsend_protocol.manifest import Segment
 from fullsend_protocol.records import Walker
 from fullsend_sender.buffers import FIRST, Buffer, Buffers
-from fullsend_sender.pipes import PIPE_SIZE, Source, Stopped
+from fullsend_sender.pipes import PIPE_SIZE, Stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
 #: Bytes of raw stream in flight. Six buffers: one being read, one being sent, four in the threads. It holds the
@@ -52,6 +57,10 @@ def raw_in_flight(threads: int) -> int:
     return max(RAW_IN_FLIGHT, (threads + 2) * FIRST)
 
 
+class OtherBytes(StreamError):  # noqa: N818 - reads as what it says
+    """A stream that is replayed does not have the bytes that arrived before: it cannot be gone on with."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What the stream says of itself once its first chunk is closed. `compound`: the end may say otherwise."""
@@ -61,55 +70,98 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """A chunk to be sent. `before`: its segment's hash as it was before it, for whoever has to hash it anew."""
+
+    chunk: Chunk
+    before: SegmentHash
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A chunk that had arrived before, and has the bytes that it had then. `raw_length`: bytes."""
+
+    raw_length: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the stream turned out to be, walked to its end and found whole."""
+    """What the whole stream was. `raw_bytes`: its size."""
 
     facts: Facts
     raw_bytes: int
-    segments: list[Segment]
 
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A chunk in its place in line, while a thread may still be compressing it."""
+    """A chunk whose frame is being made. `cost`: bytes to give back to the buffers afterwards."""
 
-    raw_offset: int
-    raw_length: int
+    start: int
+    size: int
     sha256: bytes
+    before: SegmentHash
     frame: Future[bytes]
-    cost: int  # of its buffer
+    cost: int
+
+
+class RawSource(Protocol):
+    """Where the raw bytes come from; as pipes.Source."""
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all has been read."""
+
+    def readinto(self, view: memoryview) -> int:
+        """Read at least one byte. Returns: bytes read, 0 at the end. Raises: OSError, Stopped, StreamError."""
+
+    def stop(self) -> None:
+        """Make this and every later read raise Stopped. From any thread."""
+
+    def close(self) -> None:
+        """Let go of what reading took."""
 
 
 class Pipeline:
-    """Reads one send stream from a descriptor, from its first byte.
+    """The chunks of the stream that comes out of `source`, read from its first byte to its end.
 
-        async with Pipeline(fd) as pipeline:
+        async with Pipeline(Source(fd)) as pipeline:
             opened = await pipeline.opened()
-            async for chunk in pipeline:
-                ...
-            verdict = pipeline.verdict
+            pipeline.go_on([])
+            async for ready in pipeline: ...
+            pipeline.verdict
 
-    Where the stream is at fault, or cannot be read, the good chunks before the fault come first and then the error.
-    The chunk in which the stream ends is given out only if the stream is whole. Leaving the block, however it is left,
-    ends the threads; the descriptor stays the caller's.
+    Leaving the block, however it is left, ends the threads and closes the source; a descriptor stays the caller's. To
+    be cancelled while waiting for a chunk loses none.
     """
 
-    def __init__(self, fd: int, *, level: int = LEVEL_DEFAULT, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        source: RawSource,
+        *,
+        level: int = LEVEL_DEFAULT,
+        threads: int | None = None,
+        walker: Callable[[], Walker] = Walker,
+    ) -> None:
+        """`walker`: makes one that stands where the source begins; called in the reader's thread."""
         threads = threads or default_threads()
         self._level = level
-        self._source = Source(fd)
+        self._source = source
+        self._make_walker = walker
         self._buffers = Buffers(raw_in_flight(threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compress")
         self._local = threading.local()
         self._reader = threading.Thread(target=self._read, name="read")
         self._loop: asyncio.AbstractEventLoop | None = None
-        #: Whether the descriptor has been read to its end: then whoever wrote to it has closed it.
-        self.at_end = False
         # Unbounded as a queue: what stands in it is paid for in _buffers.
-        self._queue: asyncio.Queue[Opened | _Pending | Verdict | Exception] = asyncio.Queue()
+        self._queue: asyncio.Queue[Opened | Skipped | _Pending | Verdict | Exception] = asyncio.Queue()
         self._opened: Opened | None = None
+        self._taken: _Pending | None = None  # from the queue, its frame still being made
         self._failure: Exception | None = None
         self._verdict: Verdict | None = None
+        self._told = threading.Event()  # `_known` is set, or the block has been left
+        self._stopped = False
+        self._known: deque[Segment] = deque()  # what arrived before and is still to be compared
+        self._new_segment = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -119,6 +171,8 @@ class Pipeline:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stopped = True
+        self._told.set()
         self._source.stop()
         self._buffers.stop()
         await asyncio.to_thread(self._join)
@@ -130,6 +184,11 @@ class Pipeline:
 
     # --- on the loop ---------------------------------------------------------------------------------------
 
+    @property
+    def at_end(self) -> bool:
+        """Whether the source has been read to its end: then whoever wrote to it has closed it."""
+        return self._source.at_end
+
     async def opened(self) -> Opened:
         """Wait for the first chunk, or for the end of a stream that is shorter.
 
@@ -139,17 +198,37 @@ class Pipeline:
             await self._next()
         return self._opened
 
+    def go_on(self, known: Sequence[Segment]) -> None:
+        """Read on behind the first chunk. `known`: segments that arrived before, from the stream's first byte on."""
+        self._known.extend(known)
+        self._told.set()
+
+    def start_segment(self) -> None:
+        """Have the reader begin a new segment with the chunk that it begins next: the one before has lost its hash."""
+        self._new_segment = True
+
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Chunk:
-        """Return the next chunk, in stream order. Raises: StreamError."""
+    async def __anext__(self) -> Ready | Skipped:
+        """Return the next chunk, in stream order. Raises: StreamError (OtherBytes among them)."""
         while self._verdict is None:
-            pending = await self._next()
-            if pending is not None:
-                frame = await asyncio.wrap_future(pending.frame)
-                self._buffers.release(pending.cost)
-                return Chunk(pending.raw_offset, pending.raw_length, pending.sha256, frame)
+            if self._taken is None:
+                match await self._next():
+                    case Skipped() as skipped:
+                        return skipped
+                    case _Pending() as pending:
+                        self._taken = pending
+                    case None:
+                        continue
+            pending = self._taken
+            # Not `await` the future itself: to be cancelled here would cancel the compressing too.
+            await asyncio.wait([asyncio.wrap_future(pending.frame)])
+            frame = pending.frame.result()
+            self._taken = None
+            self._buffers.release(pending.cost)
+            starts = pending.before.end == pending.before.start
+            return Ready(Chunk(pending.start, pending.size, pending.sha256, frame, starts), pending.before)
         raise StopAsyncIteration
 
     @property
@@ -159,13 +238,13 @@ class Pipeline:
             raise RuntimeError("the stream has not been read to its end")
         return self._verdict
 
-    async def _next(self) -> _Pending | None:
+    async def _next(self) -> _Pending | Skipped | None:
         """Take one item from the queue. Returns: None where it was no chunk. Raises: what the reader failed with."""
         if self._failure is not None:
             raise self._failure
         item = await self._queue.get()
         match item:
-            case _Pending():
+            case _Pending() | Skipped():
                 return item
             case Opened():
                 self._opened = item
@@ -178,7 +257,7 @@ class Pipeline:
 
     # --- in the reader thread ------------------------------------------------------------------------------
 
-    def _post(self, item: Opened | _Pending | Verdict | Exception) -> None:
+    def _post(self, item: Opened | Skipped | _Pending | Verdict | Exception) -> None:
         assert self._loop is not None  # noqa: S101 - for mypy; the thread starts after it is set
         self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
@@ -191,9 +270,10 @@ class Pipeline:
             self._post(error)
 
     def _run(self) -> Verdict:
-        walker = Walker()
+        walker = self._make_walker()
         cutter = Cutter(walker)
-        segment = SegmentHash(0)
+        segment = SegmentHash(walker.offset)
+        before = segment.copy()  # as it was at the start of the chunk
         buffer = self._buffers.take()
         filled = walked = 0  # bytes of `buffer`
         while True:
@@ -206,16 +286,16 @@ class Pipeline:
                     f"reading the stream failed after {walker.offset} bytes: {error.strerror}"
                 ) from None
             if not count:
-                self.at_end = True
                 break
             filled += count
             while walked < filled:
                 # Hashed step by step, while what was read is still in the processor's cache.
-                before, walked = walked, cutter.walk(buffer.data, walked, filled)
-                digest = segment.update(buffer.view[before:walked])
+                start, walked = walked, cutter.walk(buffer.data, walked, filled)
+                segment.update(buffer.view[start:walked])
                 if cutter.closed:
                     rest = bytes(buffer.view[walked:filled])
-                    self._close_chunk(walker, cutter, buffer, digest)
+                    segment = self._close_chunk(cutter, buffer, before, segment)
+                    before = segment.copy()
                     buffer = self._buffers.take()
                     buffer.view[: len(rest)] = rest
                     filled, walked = len(rest), 0
@@ -223,17 +303,42 @@ class Pipeline:
         facts = conclude(walker.begins)
         check_package(walker.begins)
         if cutter.size:
-            self._close_chunk(walker, cutter, buffer, segment.digest())
-        sha256 = segment.digest().hex()
-        return Verdict(facts, walker.offset, [Segment(start=0, end=walker.offset, sha256=sha256)])
+            self._close_chunk(cutter, buffer, before, segment)
+        if self._known:
+            raise OtherBytes(f"the stream has {walker.offset} bytes, and {self._known[-1].end} had arrived before")
+        return Verdict(facts, walker.offset)
 
-    def _close_chunk(self, walker: Walker, cutter: Cutter, buffer: Buffer, digest: bytes) -> None:
-        if cutter.start == 0:
-            self._post(Opened(conclude(walker.begins), walker.begins[0].compound))
+    def _close_chunk(self, cutter: Cutter, buffer: Buffer, before: SegmentHash, segment: SegmentHash) -> SegmentHash:
+        """Pass a chunk on, or leave it out. Returns: the hash of the segment that the next one belongs to."""
         start, size = cutter.start, cutter.size
-        frame = self._pool.submit(self._compress, buffer, size)
-        self._post(_Pending(start, size, digest, frame, buffer.capacity))
+        if start == 0:
+            begins = cutter.walker.begins
+            self._post(Opened(conclude(begins), begins[0].compound))
+            self._told.wait()
+            if self._stopped:
+                raise Stopped
         cutter.next()
+        if self._known:
+            self._buffers.recycle(buffer)
+            self._buffers.release(buffer.capacity)
+            self._post(Skipped(size))
+            return self._compare(segment)
+        frame = self._pool.submit(self._compress, buffer, size)
+        self._post(_Pending(start, size, segment.digest(), before, frame, buffer.capacity))
+        if self._new_segment:
+            self._new_segment = False
+            return SegmentHash(segment.end)
+        return segment
+
+    def _compare(self, segment: SegmentHash) -> SegmentHash:
+        """Hold what was read of a stream that is replayed against what arrived before. Raises: OtherBytes."""
+        known = self._known[0]
+        if segment.end < known.end:
+            return segment
+        if segment.end > known.end or segment.digest().hex() != known.sha256:
+            raise OtherBytes(f"the bytes {known.start} to {known.end} are not those that arrived before")
+        self._known.popleft()
+        return SegmentHash(segment.end)
 
     # --- in the pool ---------------------------------------------------------------------------------------
 

@@ -53,9 +53,10 @@ class _Waiter:
 
 
 class Source:
-    """The end that is read. The descriptor stays the caller's."""
+    """The end that is read. The descriptor stays the caller's. `at_end`: it has been read to its end."""
 
     def __init__(self, fd: int) -> None:
+        self.at_end = False
         self._fd = fd
         self._waiter = _Waiter(fd, select.POLLIN)
         _enlarge(fd)
@@ -65,7 +66,9 @@ class Source:
         while True:
             self._waiter.wait()
             with contextlib.suppress(BlockingIOError):  # a descriptor that somebody else made non-blocking
-                return os.readv(self._fd, [view])
+                count = os.readv(self._fd, [view])
+                self.at_end = not count
+                return count
 
     def drain(self) -> int:
         """Read to the end and forget. Returns: bytes read. Raises: OSError, Stopped."""

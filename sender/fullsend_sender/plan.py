@@ -18,6 +18,7 @@ from fullsend_protocol.units import format_duration
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from fullsend_protocol.manifest import PartialEntry
     from fullsend_protocol.messages import Base
     from fullsend_sender.source import Dataset, Snapshot
 
@@ -141,6 +142,40 @@ def decide(
     if grown:
         return Send(dataset, target, None, "@", options, grown, routine=True)
     return Send(dataset, target, point, mark, options)
+
+
+def find_begun(
+    dataset: Dataset, how: How, partials: Iterable[PartialEntry], *, snapshot: str | None = None
+) -> tuple[Send, PartialEntry] | None:
+    """Return the stream of a dataset that has arrived in part and can be finished, of several the newest; None: none is
+    there. `snapshot`: the one that is named; else any may be. Raises: CannotSend.
+    """
+    stream_class, options = _how(dataset, how)
+    points: dict[str, tuple[Snapshot, Literal["@", "#"]]] = {each.guid: (each, "#") for each in dataset.bookmarks}
+    points |= {each.guid: (each, "@") for each in dataset.snapshots}
+    found: list[tuple[int, Send, PartialEntry]] = []
+    for partial in partials:
+        if partial.dataset != dataset.name or partial.guid is None or class_of(partial.flags or "") != stream_class:
+            continue
+        target, mark = points.get(partial.guid, (None, "#"))
+        base = points.get(partial.base_guid) if partial.base_guid is not None else None
+        # Its name is in the stream, so a snapshot that was renamed makes another one.
+        if target is None or mark == "#" or target.name != partial.snapshot or snapshot not in {None, target.name}:
+            continue
+        if partial.base_guid is not None and base is None:
+            continue
+        send = Send(dataset, target, base[0] if base else None, base[1] if base else "@", options)
+        found.append((target.createtxg, send, partial))
+    return max(found, key=lambda each: each[0])[1:] if found else None
+
+
+def find_begun_package(tree: Sequence[Dataset], how: How, partials: Iterable[PartialEntry]) -> Send | None:
+    """Return the package of our own making that has arrived in part and can be sent anew. Raises: CannotSend."""
+    names = [each.snapshot for each in partials if each.dataset == tree[0].name and each.guid is None]
+    for snapshot in reversed(tree[0].snapshots):
+        if snapshot.name in names and all(dataset.has(snapshot.name) for dataset in tree):
+            return decide_package(tree, how, snapshot=snapshot.name)
+    return None
 
 
 def decide_package(tree: Sequence[Dataset], how: How, *, snapshot: str | None = None) -> Send:

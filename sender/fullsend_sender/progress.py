@@ -37,6 +37,7 @@ class Progress:
         self.raw = 0
         self.wire = 0
         self.done = False  # the receipt has come
+        self.waiting = False  # for a receiver that is away
         self._size = size
         self._label = label
         self._started = now
@@ -68,7 +69,7 @@ class Progress:
             *([self._label] if self._label else []),
             format_size(self.raw),
             format_duration(self.elapsed(now)),
-            f"[{_rate(current)}]",
+            "[receiver away]" if self.waiting else f"[{_rate(current)}]",
             f"[{_rate(average)} avg]",
         ]
         if self.wire:

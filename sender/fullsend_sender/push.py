@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 import sys
 import time
@@ -17,21 +18,36 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol import limits, messages
-from fullsend_protocol.errors import ErrorCode, FullsendError, PeerError, Unreachable, UsageError
+from fullsend_protocol.errors import ErrorCode, FullsendError, NotTheSameStream, PeerError, Unreachable, UsageError
 from fullsend_protocol.manifest import properties_size
 from fullsend_protocol.units import format_size
 from fullsend_sender import keep, ours, source
 from fullsend_sender.link import connect
+from fullsend_sender.listing import partials
 from fullsend_sender.lock import Running, locks
-from fullsend_sender.plan import CannotSend, How, Send, Stored, Unchanged, decide, decide_package
+from fullsend_sender.pipeline import OtherBytes
+from fullsend_sender.plan import (
+    CannotSend,
+    How,
+    Send,
+    Stored,
+    Unchanged,
+    decide,
+    decide_package,
+    find_begun,
+    find_begun_package,
+)
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.source import Dataset, Snapshot
+from fullsend_sender.token import go_on_by_token
 from fullsend_sender.transfer import About, Options, Pushed, transfer
+from fullsend_sender.window import CannotGoOn
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
+    from fullsend_protocol.manifest import PartialEntry, Resume
     from fullsend_sender.config import PushSettings, SenderSettings
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint, Link
@@ -69,11 +85,14 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One stream of a plan. `tree`: the datasets it brings."""
+    """One stream of a plan. `tree`: the datasets it brings; `begun`: what the receiver has of it, where some of it has
+    arrived before.
+    """
 
     send: Send
     how: How
     tree: tuple[Dataset, ...]
+    begun: PartialEntry | None = None
 
     @property
     def name(self) -> str:
@@ -135,6 +154,10 @@ class Job:
         """What the receiver is called in our names."""
         return ours.receiver_id(self.endpoint.fingerprint)
 
+    def claim(self, dataset: Dataset) -> str:
+        """Return what takes a stream of this dataset over from a run that has died: we have the dataset's lock."""
+        return hashlib.sha256(f"{self.endpoint.fingerprint} {dataset.guid}".encode()).hexdigest()[:16]
+
 
 async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
     """Push what is asked for. `done` is called with each stream that is stored.
@@ -147,20 +170,76 @@ async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
         # At once: whoever comes second must not have to wait to learn that.
         chosen.keep_apart(locked.take)
         summary = Summary(failures=chosen.failures)
-        if chosen.targets:
-            async with connect(job.endpoint, job.identity) as (link, _name):
-                plan = make_plan(job, chosen, await _ask_bases(link), time.time())
-                await _tell_unchanged(link, [each for each in plan.unchanged if each.still])
-            summary.unchanged = sum(each.still for each in plan.unchanged)
-            summary.stored = len(plan.unchanged) - summary.unchanged
-            summary.failures += plan.failures
-        for name, error in summary.failures:
+        for name, error in chosen.failures:
             _log.error("%s: %s", name, error)
+        plan = Plan()
         if chosen.targets:
-            await _release_left(job, [each.dataset for each in plan.unchanged if each.still])
-            if plan.items:
-                await _Run(job, plan, summary, done).run()
+            begun, plan = await _look(job, chosen, finish=True)
+            if begun:
+                # Before anything new is begun, and before it is decided what is new.
+                if not await _finish(job, chosen, Plan(items=begun), summary, done):
+                    return summary
+                _, plan = await _look(job, chosen, finish=False)
+            summary.unchanged += sum(each.still for each in plan.unchanged)
+            summary.stored += sum(not each.still for each in plan.unchanged)
+            for name, error in plan.failures:
+                _log.error("%s: %s", name, error)
+            summary.failures += plan.failures
+        await _release_left(job, [each.dataset for each in plan.unchanged if each.still])
+        if plan.items:
+            await _Run(job, plan, summary, done).run()
     return summary
+
+
+async def _look(job: Job, chosen: _Chosen, *, finish: bool) -> tuple[list[Item], Plan]:
+    """Ask the receiver what there is, and say what is to be done.
+
+    Returns: with `finish`, what earlier runs have begun and this one can finish, if there is any, and no plan then;
+    else what is to be sent; the receiver has noted what is unchanged. Raises: Unreachable, PeerError, WrongReceiver.
+    """
+    async with connect(job.endpoint, job.identity) as (link, _name):
+        if finish:
+            begun = _unfinished(job, chosen, await partials(link))
+            if begun:
+                return begun, Plan()
+        plan = make_plan(job, chosen, await _ask_bases(link), time.time())
+        await _tell_unchanged(link, [each for each in plan.unchanged if each.still])
+        return [], plan
+
+
+async def _finish(job: Job, chosen: _Chosen, plan: Plan, summary: Summary, done: Callable[[Pushed], None]) -> bool:
+    """Finish what earlier runs have begun. What cannot be finished is no failure: what is to be sent instead is decided
+    afterwards. A target that named the very snapshot is done with then.
+
+    Returns: whether to go on; False where the receiver is away.
+    """
+    tried = Summary()
+    await _Run(job, plan, tried, done).run()
+    summary.pushed += tried.pushed
+    summary.stored += tried.stored
+    if any(isinstance(error, Unreachable) for _name, error in tried.failures):
+        summary.failures += tried.failures
+        return False
+    failed = {name for name, _error in tried.failures}
+    for item in plan.items:
+        named = chosen.targets[item.name].snapshot
+        if named is not None and f"{item.name}@{named}" not in failed:
+            del chosen.targets[item.name]
+    return True
+
+
+def _unfinished(job: Job, chosen: _Chosen, arrived: Sequence[PartialEntry]) -> list[Item]:
+    """Return the streams of what is wanted that have arrived in part and can be gone on with."""
+    items = []
+    for name, target in chosen.targets.items() if arrived and not job.request.full else ():
+        how, tree = job.settings.how(name, target.table), chosen.tree(name)
+        with contextlib.suppress(CannotSend):  # whoever decides what is new says it
+            if job.request.package:
+                package = find_begun_package(tree, how, arrived) if target.snapshot is None else None
+                items += [Item(package, how, tree)] if package else []
+            elif (found := find_begun(tree[0], how, arrived, snapshot=target.snapshot)) is not None:
+                items.append(Item(found[0], how, tree, found[1]))
+    return items
 
 
 async def rehearse(job: Job) -> tuple[Plan, list[str]]:
@@ -444,12 +523,12 @@ class _Run:
         if send.snapshot is not None:  # else it is held since it was taken
             await self._zfs.hold(self._tag, [*item.names(snapshot.name), *item.held_base])
         try:
-            pushed = await self._transfer(send, item.how, snapshot)
+            pushed = await self._transfer(item, send, snapshot)
         except PeerError as error:
             if error.code is not ErrorCode.BASE or send.base is None:
                 raise
             _log.warning("%s: a full instead of an increment: %s", item.name, error)
-            pushed = await self._transfer(send.full(str(error)), item.how, snapshot)
+            pushed = await self._transfer(item, send.full(str(error)), snapshot)
         if isinstance(pushed, Pushed):
             self._summary.pushed += 1
             self._done(pushed)
@@ -458,12 +537,41 @@ class _Run:
         if not self._job.request.package:
             await self._set_bookmark(send.dataset, snapshot)
 
-    async def _transfer(self, send: Send, how: How, snapshot: Snapshot) -> Pushed | object:
+    async def _transfer(self, item: Item, send: Send, snapshot: Snapshot) -> Pushed | object:
+        """Send a stream: the rest of it, where it has arrived in part and a token can make the rest; else all of it, of
+        which what has arrived is compared and not sent again; where it is not the same, it starts over.
+        """
+        name = f"{send.dataset.name}@{snapshot.name}"
+        if item.begun is not None and item.begun.resume_offset is not None and send is item.send:
+            try:
+                return await self._transfer_once(send, item.how, snapshot, "token", item.begun)
+            except (NotTheSameStream, ZfsError) as error:
+                _log.info("%s: is sent anew and compared, since a token cannot serve: %s", name, error)
+            except (OtherBytes, CannotGoOn) as error:
+                _log.warning("%s: starts over: %s", name, error)
+        try:
+            return await self._transfer_once(send, item.how, snapshot, "replay")
+        except (OtherBytes, CannotGoOn) as error:
+            _log.warning("%s: starts over: %s", name, error)
+            return await self._transfer_once(send, item.how, snapshot, "none")
+
+    async def _transfer_once(
+        self, send: Send, how: How, snapshot: Snapshot, resume: Resume, begun: PartialEntry | None = None
+    ) -> Pushed | object:
         settings, package = self._job.settings, self._job.request.package
         arguments = send.arguments(snapshot.name)
         size = await self._zfs.estimate(*arguments)
         properties = _short(await self._zfs.local_properties(send.dataset.name))
-        options = Options(how.level, settings.threads, settings.bwlimit)
+        options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
+        about = About(
+            size=size,
+            zfs_version=self._version,
+            properties=properties,
+            single=not package,
+            claim=self._job.claim(send.dataset),
+            resume=resume,
+            reached=True,
+        )
         async with contextlib.AsyncExitStack() as stack:
             progress = self._shared
             if progress is None:
@@ -473,17 +581,13 @@ class _Run:
                 await stack.enter_async_context(reporting(progress, sys.stderr, when=settings.progress))
             else:
                 progress.expect(size)
-            sending = await stack.enter_async_context(self._zfs.send(*arguments))
-            about = About(
-                size=size,
-                zfs_version=self._version,
-                properties=properties,
-                single=not package,
-                ended=sending.succeeded,
-            )
-            pushed = await transfer(
-                sending.fd, self._job.endpoint, self._job.identity, options, about=about, progress=progress
-            )
+            where = self._job.endpoint, self._job.identity, options
+            if begun is not None:
+                pushed = await go_on_by_token(self._zfs, begun, *where, about=about, progress=progress)
+            else:
+                sending = await stack.enter_async_context(self._zfs.send(*arguments))
+                about = replace(about, ended=sending.succeeded)
+                pushed = await transfer(sending.fd, *where, about=about, progress=progress)
             progress.done = self._shared is None
             return pushed
 
@@ -519,9 +623,12 @@ class _Run:
                 await _release(self._job, [f"{dataset.name}@{point.name}" for point in points])
             with _not_now(dataset.name):
                 await self._destroy(dataset.name, [snapshot.name for snapshot in old])
+            # Whether or not they could be destroyed: nothing is to build on them any more.
+            dataset.snapshots = [snapshot for snapshot in dataset.snapshots if snapshot not in old]
             for mark in keep.outdated_bookmarks(dataset, self._job.receiver):
                 with _not_now(dataset.name):
                     await self._zfs.destroy_bookmark(f"{dataset.name}#{mark.name}")
+                dataset.bookmarks.remove(mark)
 
     async def _destroy(self, dataset: str, names: Sequence[str]) -> None:
         """Destroy snapshots, as far as they can be: one of which there is a clone must not keep the others."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import time
 from typing import TYPE_CHECKING, Literal
 
+from fullsend_protocol.errors import FullsendError
+from fullsend_sender.pipeline import OtherBytes
 from fullsend_sender.pipes import Source, Stopped
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.transfer import About, Options, Pushed, transfer
+from fullsend_sender.window import CannotGoOn
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -31,14 +35,17 @@ async def push_stdin(
     """Push the send stream that comes out of the descriptor `fd`, read from its first byte to its end.
 
     `size`: raw bytes to expect, where known; `show`: the progress, on `stderr`. An increment whose base is not stored
-    is kept all the same. Raises: as transfer.
+    is kept all the same. What has arrived in an earlier run is compared, and not sent again. Raises: as transfer.
     """
     started = time.monotonic()
     progress = Progress(started, size)
+    about = About(size=size, keep_orphan=True, claim=secrets.token_hex(8), resume="replay")
     async with reporting(progress, stderr, when=show):
-        pushed = await transfer(
-            fd, endpoint, identity, options, about=About(size=size, keep_orphan=True), progress=progress
-        )
+        try:
+            pushed = await transfer(fd, endpoint, identity, options, about=about, progress=progress)
+        except (OtherBytes, CannotGoOn) as error:
+            # What has been read of a pipe cannot be read again.
+            raise FullsendError(f"{error}: run it again, and it starts over") from error
         if isinstance(pushed, Pushed):
             progress.done = True
             return pushed

@@ -24,6 +24,7 @@ from fullsend_sender.cat import cat
 from fullsend_sender.chain import Library, NotRestorable
 from fullsend_sender.link import connect
 from fullsend_sender.listing import entries
+from fullsend_sender.patience import RETRY_FOR
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.selection import Selection
 from fullsend_sender.zfs import ZfsError
@@ -133,6 +134,7 @@ class Job:
     identity: Identity
     zfs: Zfs
     show: Literal["auto", "always", "never"] = "auto"
+    retry_for: float = RETRY_FOR
 
     def options(self, item: Item, entry: StreamEntry) -> list[str]:
         """Return what `zfs receive` gets for a stream, without the target."""
@@ -327,8 +329,8 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress)
         # A connection for each: none stands idle while `zfs receive` does what it has left to do.
         whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more
-            async with connect(job.endpoint, job.identity) as (link, _name):
-                await cat(link, entry.file, receiving.fd, progress)
+            where = job.endpoint, job.identity
+            await cat(*where, entry.file, receiving.fd, progress, retry_for=job.retry_for, reached=True)
             whole = True
         await receiving.succeeded()
         found = source.parse_snapshots(await job.zfs.list_snapshots([f"{item.target}@{entry.snapshot}"]))

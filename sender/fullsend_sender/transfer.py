@@ -1,27 +1,43 @@
-"""One send stream from a pipe to a receiver; nothing is believed but its receipt."""
+"""One send stream to a receiver, whatever becomes of the wire meanwhile; nothing is believed but its receipt.
+
+    producer -> Pipeline -> Window -> Link
+                  |  hashes, compresses
+                            |  keeps what is not acknowledged, and sends it again over the next connection
+
+The three ways to go on (design section 7): a connection that was lost is made again, and the stream goes on where the
+receiver's durable bytes end (reconnect); what an earlier run has sent is compared while the stream is sent anew
+(replay); or `zfs send -t` makes only the rest (token).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol import messages
 from fullsend_protocol.errors import FullsendError, StreamError, Unreachable
 from fullsend_protocol.units import format_duration, format_size
 from fullsend_sender.link import PATIENCE, TEXT_MAX, Endpoint, Link, Timeouts, connect
-from fullsend_sender.pipeline import Opened, Pipeline, Verdict
+from fullsend_sender.patience import RETRY_FOR, Patience, passes
+from fullsend_sender.pipeline import OtherBytes, Pipeline, Ready, Skipped
+from fullsend_sender.pipes import Source
 from fullsend_sender.throttle import Throttle
+from fullsend_sender.window import CannotGoOn, Window
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
-    from fullsend_protocol.manifest import Receipt
+    from fullsend_protocol.facts import Facts
+    from fullsend_protocol.manifest import Receipt, Resume
     from fullsend_sender.identity import Identity
     from fullsend_sender.progress import Progress
+
+_log: Final = logging.getLogger("fullsend.transfer")
 
 
 class ReceiptMismatch(FullsendError):  # noqa: N818 - reads as what it says
@@ -30,11 +46,12 @@ class ReceiptMismatch(FullsendError):  # noqa: N818 - reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to push. `bwlimit`: bytes a second on the wire."""
+    """How to push. `bwlimit`: bytes a second on the wire; `retry_for`: seconds that the receiver may stay away."""
 
     level: int
     threads: int | None = None
     bwlimit: int | None = None
+    retry_for: float = RETRY_FOR
     timeouts: Timeouts = PATIENCE
 
 
@@ -48,7 +65,9 @@ class About:
 
     `size`: raw bytes to expect; `properties`: the dataset's own; `single`: it brings one snapshot, also where it is
     compound (-p), so its first BEGIN records tell all; `keep_orphan`: it is wanted even where its base is not stored;
-    `ended`: waits for the stream's producer to end, and raises ZfsError where it failed.
+    `claim`: who may take the stream over, 16 hex digits; `resume`: how to go on with what has arrived of it before;
+    `reached`: the receiver was there a moment ago, so where it is not there now, it is waited for; `ended`: waits for
+    the stream's producer to end, and raises ZfsError where it failed.
     """
 
     size: int | None = None
@@ -56,25 +75,33 @@ class About:
     properties: dict[str, str] | None = None
     single: bool = False
     keep_orphan: bool = False
+    claim: str = "0" * 16
+    resume: Resume = "none"
+    reached: bool = False
     ended: Callable[[], Awaitable[None]] = _no_last_word
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A stream that is stored. `wire_bytes`: what this run put on the wire as chunks; 0 where it was stored before."""
+    """A stream that is stored. `wire_bytes`: what this run put on the wire as chunks, 0 where it was stored before;
+    `resumed_at`: the raw offset at which this run went on.
+    """
 
     receipt: Receipt
     wire_bytes: int
     seconds: float
+    resume: Resume = "none"
+    resumed_at: int = 0
 
     def line(self) -> str:
         """Say it to a person."""
         receipt = self.receipt
         name = f"{receipt.dataset}@{receipt.snapshot} ({receipt.kind})"
-        if not self.wire_bytes:
+        if not self.wire_bytes and self.resume == "none":
             return f"{name} is stored already; nothing was sent"
         sizes = f"{format_size(receipt.raw_bytes)} stored as {format_size(receipt.stored_bytes)}"
-        return f"{name}: {sizes} in {format_duration(self.seconds)}"
+        went_on = "" if self.resume == "none" else f", gone on at {format_size(self.resumed_at)} ({self.resume})"
+        return f"{name}: {sizes} in {format_duration(self.seconds)}{went_on}"
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object of one pushed stream (design section 4)."""
@@ -92,10 +119,21 @@ class Pushed:
             "stored_bytes": receipt.stored_bytes,
             "seconds": round(self.seconds, 3),
             "sha256": receipt.sha256,
-            "resume": "none",
-            "resumed_at": 0,
+            "resume": self.resume,
+            "resumed_at": self.resumed_at,
             "receipt": receipt.model_dump(mode="json", by_alias=True),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a stream is, as far as it is known before its end; None: a package, whose end tells."""
+
+    dataset: str
+    snapshot: str
+    guid: str | None
+    base_guid: str | None
+    flags: str | None
 
 
 async def transfer(
@@ -108,28 +146,236 @@ async def transfer(
     Returns: what was pushed; a receipt alone where the stream is stored already: then nothing was sent, and `fd` has
     not been read to its end.
 
-    Raises: StreamError, ZfsError (the receiver was told, and keeps what arrived as a partial), Unreachable, PeerError,
-    WrongReceiver, ReceiptMismatch, RemoteProtocolError, UsageError.
+    Raises: StreamError, ZfsError (the receiver was told, and keeps what arrived as a partial), OtherBytes (replayed,
+    and not the same: the receiver has thrown away what had arrived), CannotGoOn, Unreachable, PeerError, WrongReceiver,
+    ReceiptMismatch, RemoteProtocolError, UsageError.
     """
-    started = time.monotonic()
-    throttle = Throttle(options.bwlimit) if options.bwlimit else None
-    async with contextlib.AsyncExitStack() as stack:
-        pipeline = await stack.enter_async_context(Pipeline(fd, level=options.level, threads=options.threads))
+    async with Pipeline(Source(fd), level=options.level, threads=options.threads) as pipeline:
         async with _producer_first(pipeline, about):
             opened = await pipeline.opened()
-        link, _name = await stack.enter_async_context(
-            connect(endpoint, identity, timeouts=options.timeouts, throttle=throttle)
+        facts = opened.facts
+        # Of a compound stream the last substream decides, which comes at its end.
+        known = about.single or not opened.compound
+        offer = Offer(
+            dataset=facts.dataset,
+            snapshot=facts.snapshot,
+            guid=str(facts.guid) if known else None,
+            base_guid=str(facts.base_guid) if known and facts.base_guid is not None else None,
+            flags=facts.flags if known else None,
         )
-        await link.send(_offer(opened, about))
+
+        async def same(accept: messages.Accept) -> Pipeline:
+            pipeline.go_on(accept.segments)
+            return pipeline
+
+        pushed = await Transfer(endpoint, identity, options, about, offer, begin=same, progress=progress).run()
+        if not isinstance(pushed, Pushed):
+            _check_stored(pushed, facts)
+        return pushed
+
+
+class Transfer:
+    """One stream on its way, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        identity: Identity,
+        options: Options,
+        about: About,
+        offer: Offer,
+        *,
+        begin: Callable[[messages.Accept], Awaitable[Pipeline]],
+        progress: Progress,
+    ) -> None:
+        """`begin`: called with the receiver's first `accept`, returns what makes the chunks behind it."""
+        self._endpoint = endpoint
+        self._identity = identity
+        self._options = options
+        self._about = about
+        self._offer = offer
+        self._begin = begin
+        self._progress = progress
+        self._throttle = Throttle(options.bwlimit) if options.bwlimit else None
+        self._patience = Patience(options.retry_for)
+        self._window = Window()
+        self._pipeline: Pipeline | None = None
+        self._finished = False  # all has been sent at least once, and its producer has ended well
+        self._started = time.monotonic()
+        self._wire = 0
+        self._resume: Resume = "none"
+        self._resumed_at = 0
+
+    async def run(self) -> Pushed | Receipt:
+        """Send the stream, and take its receipt. Returns, raises: as `transfer`."""
+        while True:
+            try:
+                async with connect(
+                    self._endpoint, self._identity, timeouts=self._options.timeouts, throttle=self._throttle
+                ) as (link, _name):
+                    return await self._converse(link)
+            except FullsendError as error:
+                await self._lost(error)
+
+    async def _lost(self, error: FullsendError) -> None:
+        """Wait before the next connection. Raises: `error`, where there is to be none."""
+        if self._pipeline is None and not self._about.reached:
+            raise error
+        if not self._patience.lost and passes(error):
+            _log.info("%s; trying again for up to %s", error, format_duration(self._options.retry_for))
+        self._progress.waiting = True
+        await self._patience.wait(error)
+
+    async def _converse(self, link: Link) -> Pushed | Receipt:
+        """Offer the stream over a new connection, and send what is left of it."""
+        await link.send(self._push())
         match await link.receive():
-            case messages.Accept(offset=0):
-                receipt, wire = await _send_and_prove(link, pipeline, about, progress, options.timeouts)
-                return Pushed(receipt, wire, time.monotonic() - started)
+            case messages.Accept() as accept:
+                try:
+                    await self._accepted(accept)
+                except (StreamError, ZfsError) as error:  # it cannot be gone on with in this way
+                    await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=True))
+                    raise
+                receipt = await self._send_and_prove(link)
             case messages.Stored(receipt=receipt):
-                _check_stored(receipt, opened)
-                return receipt
+                if not self._finished:
+                    return receipt
+                self._check_receipt(receipt)
             case other:
                 raise link.unexpected(other)
+        seconds = time.monotonic() - self._started
+        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at)
+
+    def _push(self) -> messages.Push:
+        offer, about = self._offer, self._about
+        whole = None
+        if self._finished and self._pipeline is not None:
+            verdict = self._pipeline.verdict
+            facts = verdict.facts
+            whole = messages.Whole(
+                guid=str(facts.guid), base_guid=_text(facts.base_guid), flags=facts.flags, raw_bytes=verdict.raw_bytes
+            )
+        return messages.Push(
+            dataset=offer.dataset,
+            snapshot=offer.snapshot,
+            guid=offer.guid,
+            base_guid=offer.base_guid,
+            flags=offer.flags,
+            size_estimate=about.size,
+            zfs_version=about.zfs_version,
+            properties=about.properties,
+            keep_orphan=about.keep_orphan,
+            claim=about.claim,
+            resume=about.resume if self._pipeline is None else "reconnect",
+            whole=whole,
+        )
+
+    async def _accepted(self, accept: messages.Accept) -> None:
+        """Go on where the receiver wants it. Raises: CannotGoOn, and as `begin`."""
+        self._progress.waiting = False
+        if self._pipeline is None:
+            if accept.offset and self._about.resume == "none":
+                raise CannotGoOn(f"the receiver goes on at {accept.offset}, though it was told to start over")
+            self._window.start(accept.segments)
+            how: Resume = self._about.resume
+            self._pipeline = await self._begin(accept)
+        else:
+            self._window.go_on(accept.offset, accept.segments)
+            self._pipeline.start_segment()
+            how = "reconnect"
+        if accept.offset or how == "reconnect":
+            _log.info("%s@%s: goes on at %d (%s)", self._offer.dataset, self._offer.snapshot, accept.offset, how)
+            if self._resume in {"none", "reconnect"}:
+                self._resume, self._resumed_at = how, accept.offset
+
+    async def _send_and_prove(self, link: Link) -> Receipt:
+        """Send all chunks that are left, and take the receipt. Raises: as `transfer`."""
+        # Two tasks, because acknowledgements and refusals come while chunks go; neither outlives this call.
+        sending = asyncio.create_task(self._send_all(link), name="send")
+        answer = asyncio.create_task(self._take_acks(link), name="acknowledgements")
+        try:
+            await asyncio.wait([sending, answer], return_when=asyncio.FIRST_COMPLETED)
+            failure = sending.exception() if sending.done() else None
+            if isinstance(failure, StreamError | ZfsError):
+                # It has been told to stop, and makes what arrived durable; whatever it answers, this is our error.
+                with contextlib.suppress(FullsendError):
+                    await answer
+                raise failure
+            if failure is not None:
+                # The connection ended while we were sending. If the receiver said why, that is the better error.
+                with contextlib.suppress(TimeoutError, Unreachable):
+                    async with asyncio.timeout(self._options.timeouts.linger):
+                        await answer
+                raise failure
+            if not sending.done():
+                # The receiver's last word came first: a refusal, as nothing else is legal while chunks flow.
+                raise link.unexpected(await answer)
+            committed = await answer
+        finally:
+            for task in (sending, answer):
+                task.cancel()
+            await asyncio.gather(sending, answer, return_exceptions=True)
+        if not isinstance(committed, messages.Committed):
+            raise link.unexpected(committed)
+        self._check_receipt(committed.receipt)
+        return committed.receipt
+
+    async def _send_all(self, link: Link) -> None:
+        """Send what is left, then `finish`; or `stop` where the stream is at fault, or its producer."""
+        pipeline = self._pipeline
+        assert pipeline is not None  # noqa: S101 - for mypy: `_accepted` has made one
+        try:
+            for ready in self._window.unacknowledged:
+                await self._send(link, ready)
+            async with _producer_first(pipeline, self._about):
+                async for item in pipeline:
+                    if isinstance(item, Skipped):
+                        self._progress.add(item.raw_length, 0)
+                        continue
+                    self._progress.add(item.chunk.raw_length, 0)
+                    await self._window.keep(item)
+                    await self._send(link, item)
+            # Before `finish`: a stream may look whole to us, and its `zfs send` know better.
+            await self._about.ended()
+        except (StreamError, ZfsError) as error:
+            keep = not isinstance(error, OtherBytes)
+            await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=keep))
+            raise
+        self._finished = True
+        await link.send(messages.Finish(raw_bytes=pipeline.verdict.raw_bytes, segments=self._window.segments))
+
+    async def _send(self, link: Link, ready: Ready) -> None:
+        wire = await link.send_chunk(await self._window.to_send(ready))
+        self._wire += wire
+        self._progress.add(0, wire)
+
+    async def _take_acks(self, link: Link) -> object:
+        """Take acknowledgements. Returns: the first event that is none. Raises: as Link.receive."""
+        while True:
+            event = await link.receive()
+            if not isinstance(event, messages.Ack):
+                return event
+            self._window.acknowledge(event.offset)
+            self._patience.recovered()
+
+    def _check_receipt(self, receipt: Receipt) -> None:
+        """Hold the receipt against what we sent. Raises: ReceiptMismatch."""
+        assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
+        verdict, segments = self._pipeline.verdict, self._window.segments
+        facts = verdict.facts
+        expected = {
+            "dataset": facts.dataset,
+            "snapshot": facts.snapshot,
+            "guid": str(facts.guid),
+            "base_guid": _text(facts.base_guid),
+            "kind": facts.kind,
+            "flags": facts.flags,
+            "raw_bytes": verdict.raw_bytes,
+            "segments": segments,
+        }
+        if len(segments) == 1:
+            expected["sha256"] = segments[0].sha256
+        _compare(receipt, expected)
 
 
 @contextlib.asynccontextmanager
@@ -143,110 +389,9 @@ async def _producer_first(pipeline: Pipeline, about: About) -> AsyncGenerator[No
         raise
 
 
-def _offer(opened: Opened, about: About) -> messages.Push:
-    """Return the offer of a stream, as far as its first chunk tells what it is."""
-    facts = opened.facts
-    # Of a compound stream the last substream decides, which comes at its end.
-    known = about.single or not opened.compound
-    return messages.Push(
-        dataset=facts.dataset,
-        snapshot=facts.snapshot,
-        guid=str(facts.guid) if known else None,
-        base_guid=str(facts.base_guid) if known and facts.base_guid is not None else None,
-        flags=facts.flags if known else None,
-        size_estimate=about.size,
-        zfs_version=about.zfs_version,
-        properties=about.properties,
-        keep_orphan=about.keep_orphan,
-    )
-
-
-async def _send_and_prove(
-    link: Link, pipeline: Pipeline, about: About, progress: Progress, timeouts: Timeouts
-) -> tuple[Receipt, int]:
-    """Send all chunks and take the receipt. Returns: it, and bytes put on the wire. Raises: as transfer."""
-    # Two tasks, because acknowledgements and refusals come while chunks go; neither outlives this call.
-    sending = asyncio.create_task(_send_all(link, pipeline, about, progress), name="send")
-    answer = asyncio.create_task(_take_acks(link), name="acknowledgements")
-    try:
-        await asyncio.wait([sending, answer], return_when=asyncio.FIRST_COMPLETED)
-        failure = sending.exception() if sending.done() else None
-        if isinstance(failure, StreamError | ZfsError):
-            # It has been told to stop, and makes what arrived durable; whatever it answers, this is our error.
-            with contextlib.suppress(FullsendError):
-                await answer
-            raise failure
-        if failure is not None:
-            # The connection ended under us while we were sending. If the receiver said why, that is the better error.
-            with contextlib.suppress(TimeoutError, Unreachable):
-                async with asyncio.timeout(timeouts.linger):
-                    await answer
-            raise failure
-        if not sending.done():
-            # The receiver's last word came first: a refusal, as nothing else is legal while chunks flow.
-            raise link.unexpected(await answer)
-        verdict, wire = sending.result()
-        committed = await answer
-    finally:
-        for task in (sending, answer):
-            task.cancel()
-        await asyncio.gather(sending, answer, return_exceptions=True)
-    if not isinstance(committed, messages.Committed):
-        raise link.unexpected(committed)
-    _check_receipt(committed.receipt, verdict)
-    return committed.receipt, wire
-
-
-async def _send_all(link: Link, pipeline: Pipeline, about: About, progress: Progress) -> tuple[Verdict, int]:
-    """Send the chunks and what concludes them: `finish`, or `stop` where the stream is at fault, or its producer.
-
-    Returns: what the stream was, and bytes put on the wire.
-    """
-    total = 0
-    try:
-        async with _producer_first(pipeline, about):
-            async for chunk in pipeline:
-                wire = await link.send_chunk(chunk)
-                progress.add(chunk.raw_length, wire)
-                total += wire
-        # Before `finish`: a stream may look whole to us, and its `zfs send` know better.
-        await about.ended()
-    except (StreamError, ZfsError) as error:
-        await link.send(messages.Stop(reason=str(error)[:TEXT_MAX]))
-        raise
-    verdict = pipeline.verdict
-    await link.send(messages.Finish(raw_bytes=verdict.raw_bytes, segments=verdict.segments))
-    return verdict, total
-
-
-async def _take_acks(link: Link) -> object:
-    """Take acknowledgements. Returns: the first event that is none. Raises: as Link.receive."""
-    while True:
-        event = await link.receive()
-        if not isinstance(event, messages.Ack):
-            return event
-
-
-def _check_receipt(receipt: Receipt, verdict: Verdict) -> None:
-    """Hold the receipt against what we sent. Raises: ReceiptMismatch."""
-    facts = verdict.facts
-    expected = {
-        "dataset": facts.dataset,
-        "snapshot": facts.snapshot,
-        "guid": str(facts.guid),
-        "base_guid": None if facts.base_guid is None else str(facts.base_guid),
-        "kind": facts.kind,
-        "flags": facts.flags,
-        "raw_bytes": verdict.raw_bytes,
-        "sha256": verdict.segments[0].sha256,
-    }
-    _compare(receipt, expected)
-
-
-def _check_stored(receipt: Receipt, opened: Opened) -> None:
-    facts = opened.facts
-    base_guid = None if facts.base_guid is None else str(facts.base_guid)
-    _compare(receipt, {"guid": str(facts.guid), "base_guid": base_guid, "flags": facts.flags})
+def _check_stored(receipt: Receipt, facts: Facts) -> None:
+    """Hold the receipt of a stream that was stored before against what was offered. Raises: ReceiptMismatch."""
+    _compare(receipt, {"guid": str(facts.guid), "base_guid": _text(facts.base_guid), "flags": facts.flags})
 
 
 def _compare(receipt: Receipt, expected: Mapping[str, object]) -> None:
@@ -254,3 +399,7 @@ def _compare(receipt: Receipt, expected: Mapping[str, object]) -> None:
         found = getattr(receipt, name)
         if found != value:
             raise ReceiptMismatch(f"the receiver's receipt says {name} {found!r}, ours is {value!r}: do not rely on it")
+
+
+def _text(guid: int | None) -> str | None:
+    return None if guid is None else str(guid)

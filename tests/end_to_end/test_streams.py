@@ -60,15 +60,7 @@ def _check(receiver: Receiver, sender: Sender, stream: Genuine) -> dict[str, Any
 TWIN = "tree-R-I"
 
 
-def _cases() -> list[Any]:
-    """All streams; those of the larger corpus in `make test-slow`, since each takes three processes."""
-    return [
-        pytest.param(stream, id=stream.name, marks=[pytest.mark.slow] if stream.name.startswith("corpus/") else [])
-        for stream in streams.whole()
-    ]
-
-
-@pytest.mark.parametrize("stream", _cases())
+@streams.each(streams.whole)
 def test_goes_there_and_comes_back_byte_for_byte(host: tuple[Receiver, Sender], stream: Genuine) -> None:
     receiver, sender = host
     if stream.name == TWIN:

@@ -215,13 +215,18 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     "an unknown frame type": (idle, header(9, 0), "protocol: unknown frame type 9"),
     "flags": (
         idle,
-        header(CONTROL, 0, flags=1),
-        "protocol: frame flags 0x01 and reserved 0x0000: version 1 knows none",
+        header(CONTROL, 0, flags=2),
+        "protocol: frame flags 0x02 and reserved 0x0000: unknown to version 1",
+    ),
+    "a message that starts a segment": (
+        idle,
+        header(CONTROL, 2, flags=1) + b"{}",
+        "protocol: a CONTROL frame has no raw offset, no raw length, and starts no segment",
     ),
     "a message with a raw offset": (
         idle,
         header(CONTROL, 2, 1, 0) + b"{}",
-        "protocol: a CONTROL frame has no raw offset and no raw length",
+        "protocol: a CONTROL frame has no raw offset, no raw length, and starts no segment",
     ),
     "no JSON": (idle, control(b"\xff\0garbage"), "protocol: message that cannot be read: "),
     "half of a JSON object": (idle, control(b'{"type":"list"'), "protocol: message that cannot be read: "),
@@ -252,6 +257,27 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
         idle,
         control(offer(properties={"quota": 5})),
         "protocol: message that cannot be read: push.properties.quota: ",
+    ),
+    "a claim that is none": (idle, control(offer(claim="mine")), "protocol: message that cannot be read: push.claim: "),
+    "an unknown way to go on": (
+        idle,
+        control(offer(resume="magic")),
+        "protocol: message that cannot be read: push.resume: ",
+    ),
+    "partials? by a stranger": (
+        stranger,
+        message("partials?"),
+        "protocol: 'partials?' from the sender in state stranger",
+    ),
+    "locate amid a stream": (
+        streaming,
+        message("locate", stream="tank/data@now", object=1, offset=0),
+        "protocol: 'locate' from the sender in state streaming",
+    ),
+    "a first chunk that starts no segment": (
+        streaming,
+        Chunk(0, FIRST.raw_length, FIRST.sha256, FIRST.frame).encode(),
+        "protocol: a chunk at raw offset 0, the first of a push, starts no segment",
     ),
     "a push that says nothing of orphans": (
         idle,
@@ -303,7 +329,11 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     "hello twice": (idle, HELLO, "protocol: 'hello' from the sender in state idle"),
     "a chunk before a push": (idle, ONLY.encode(), "protocol: 'chunk' from the sender in state idle"),
     "finish before a push": (idle, control(finish(SHORT)), "protocol: 'finish' from the sender in state idle"),
-    "stop before a push": (idle, message("stop", reason="x"), "protocol: 'stop' from the sender in state idle"),
+    "stop before a push": (
+        idle,
+        message("stop", reason="x", keep=True),
+        "protocol: 'stop' from the sender in state idle",
+    ),
     "two pushes": (
         streaming,
         control(offer("tank/other")),
@@ -328,7 +358,7 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     ),
     "a chunk with another SHA-256": (
         streaming,
-        Chunk(0, FIRST.raw_length, bytes(32), FIRST.frame).encode(),
+        Chunk(0, FIRST.raw_length, bytes(32), FIRST.frame, starts_segment=True).encode(),
         "chunk: chunk at raw offset 0: its SHA-256 differs from the sender's",
     ),
     "a second chunk with the SHA-256 of itself alone": (
@@ -338,42 +368,50 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     ),
     "a chunk that is no zstd frame": (
         streaming,
-        Chunk(0, FIRST.raw_length, FIRST.sha256, b"garbage" * 100).encode(),
+        Chunk(0, FIRST.raw_length, FIRST.sha256, b"garbage" * 100, starts_segment=True).encode(),
         "chunk: no zstd frame",
     ),
     "a chunk with a flipped bit": (
         streaming,
-        Chunk(0, ONLY.raw_length, ONLY.sha256, spoilt(ONLY.frame, len(ONLY.frame) // 2)).encode(),
+        Chunk(0, ONLY.raw_length, ONLY.sha256, spoilt(ONLY.frame, len(ONLY.frame) // 2), starts_segment=True).encode(),
         "chunk: a zstd frame that does not decode",
     ),
     "a chunk with a spoilt checksum": (
         streaming,
-        Chunk(0, ONLY.raw_length, ONLY.sha256, spoilt(ONLY.frame, len(ONLY.frame) - 1)).encode(),
+        Chunk(0, ONLY.raw_length, ONLY.sha256, spoilt(ONLY.frame, len(ONLY.frame) - 1), starts_segment=True).encode(),
         "chunk: a zstd frame that does not decode",
     ),
     "a chunk without checksum": (
         streaming,
-        Chunk(0, ONLY.raw_length, ONLY.sha256, compress(SHORT, write_checksum=False)).encode(),
+        Chunk(0, ONLY.raw_length, ONLY.sha256, compress(SHORT, write_checksum=False), starts_segment=True).encode(),
         "chunk: a zstd frame without checksum",
     ),
     "a chunk without content size": (
         streaming,
-        Chunk(0, ONLY.raw_length, ONLY.sha256, compress(SHORT, write_content_size=False)).encode(),
+        Chunk(0, ONLY.raw_length, ONLY.sha256, compress(SHORT, write_content_size=False), starts_segment=True).encode(),
         "chunk: a zstd frame of",
     ),
     "a chunk with bytes behind its frame": (
         streaming,
-        Chunk(0, ONLY.raw_length, ONLY.sha256, ONLY.frame + b"\0").encode(),
+        Chunk(0, ONLY.raw_length, ONLY.sha256, ONLY.frame + b"\0", starts_segment=True).encode(),
         "chunk: a zstd frame that does not decode",
     ),
     "a chunk of two frames": (
         streaming,
-        Chunk(0, ONLY.raw_length, ONLY.sha256, compress(SHORT[:100]) + compress(SHORT[100:])).encode(),
+        Chunk(
+            0, ONLY.raw_length, ONLY.sha256, compress(SHORT[:100]) + compress(SHORT[100:]), starts_segment=True
+        ).encode(),
         "chunk: a zstd frame of 100 raw bytes",
     ),
     "a chunk and a skippable frame": (
         streaming,
-        Chunk(0, ONLY.raw_length, ONLY.sha256, ONLY.frame + struct.pack("<II", 0x184D2A50, 4) + b"dark").encode(),
+        Chunk(
+            0,
+            ONLY.raw_length,
+            ONLY.sha256,
+            ONLY.frame + struct.pack("<II", 0x184D2A50, 4) + b"dark",
+            starts_segment=True,
+        ).encode(),
         "chunk: a zstd frame that does not decode",
     ),
     "a chunk cut too early": (
@@ -515,6 +553,187 @@ def test_a_stream_that_lies_is_refused_by_name(lie: str, receiver: Receiver) -> 
     wait_until(lambda: line in receiver.log.removeprefix(before), f"{line} in {receiver.log.removeprefix(before)}")
 
 
+# --- who goes on, and lies ------------------------------------------------------------------------------------
+
+OFFERED: Final = offer(guid=str(streams.GUID), flags="")
+BORDER: Final = len(PIECES[0])
+REST: Final = chunks([PIECES[1]])[0]
+
+
+def begun(receiver: Receiver) -> None:
+    """The first of two chunks is there."""
+    with receiver.peer() as peer:
+        peer.push(OFFERED)
+        peer.write(FIRST.encode())
+        peer.say("stop", reason="enough", keep=True)
+        assert peer.hear_after_acks("stopped")["offset"] == BORDER
+
+
+def going_on(receiver: Receiver, how: str = "reconnect", **changes: Any) -> Peer:
+    peer = receiver.peer()
+    peer.write(control({**OFFERED, "resume": how, **changes}))
+    accepted = peer.hear("accept")
+    assert accepted["offset"] == BORDER
+    assert accepted["segments"] == [{"start": 0, "end": BORDER, "sha256": FIRST.sha256.hex()}]
+    return peer
+
+
+def segment(start: int, end: int, raw: bytes) -> dict[str, Any]:
+    return {"start": start, "end": end, "sha256": hashlib.sha256(raw).hexdigest()}
+
+
+def at_border(piece: bytes, *, starts_segment: bool = True) -> bytes:
+    sha256 = hashlib.sha256(piece).digest()
+    return Chunk(BORDER, len(piece), sha256, compress(piece), starts_segment=starts_segment).encode()
+
+
+GOOD: Final = [segment(0, BORDER, PIECES[0]), segment(BORDER, len(WHOLE), PIECES[1])]
+DIFFERS: Final = "chunk: the whole stream's SHA-256 differs from the sender's"
+
+#: name: what is said after `accept`, and how it is refused.
+GOING_ON: Final[dict[str, tuple[list[bytes], str]]] = {
+    "a first chunk that starts no segment": (
+        [SECOND.encode()],
+        f"protocol: a chunk at raw offset {BORDER}, the first of a push, starts no segment",
+    ),
+    "a chunk at the stream's start": ([FIRST.encode()], f"protocol: a chunk at raw offset 0: {BORDER} was expected"),
+    "a chunk behind a gap": (
+        [header(CHUNK, 100, BORDER + 1, 100, flags=1)],
+        f"protocol: a chunk at raw offset {BORDER + 1}: {BORDER} was expected",
+    ),
+    "the hash of the segment before": (
+        [Chunk(BORDER, SECOND.raw_length, SECOND.sha256, SECOND.frame, starts_segment=True).encode()],
+        f"chunk: chunk at raw offset {BORDER}: its SHA-256 differs from the sender's",
+    ),
+    "the stream from its start": (
+        [at_border(SHORT)],
+        f"stream: BEGIN record at {BORDER}, where none may stand: the stream is damaged",
+    ),
+    "another stream's end": (
+        [at_border(streams.end(1))],
+        f"stream: END record at {BORDER} of GUID 1, in a stream of {streams.GUID}: damaged",
+    ),
+    "garbage in a new segment": ([at_border(b"\x63" * 400)], f"stream: unknown record type {0x63636363} at {BORDER}"),
+    "finish without the rest": (
+        [control({"type": "finish", "raw_bytes": BORDER, "segments": GOOD[:1]})],
+        "stream: the stream ends before its END record",
+    ),
+    "finish with one segment": ([at_border(PIECES[1]), control(finish(WHOLE))], DIFFERS),
+    "finish with another first segment": (
+        [
+            at_border(PIECES[1]),
+            message("finish", raw_bytes=len(WHOLE), segments=[segment(0, BORDER, b"other"), GOOD[1]]),
+        ],
+        DIFFERS,
+    ),
+    "finish with another last segment": (
+        [
+            at_border(PIECES[1]),
+            message("finish", raw_bytes=len(WHOLE), segments=[GOOD[0], segment(BORDER, len(WHOLE), b"other")]),
+        ],
+        DIFFERS,
+    ),
+    "finish with another border": (
+        [
+            at_border(PIECES[1]),
+            message(
+                "finish",
+                raw_bytes=len(WHOLE),
+                segments=[segment(0, 312, WHOLE[:312]), segment(312, len(WHOLE), WHOLE[312:])],
+            ),
+        ],
+        DIFFERS,
+    ),
+    "finish with a gap": (
+        [
+            at_border(PIECES[1]),
+            message("finish", raw_bytes=len(WHOLE), segments=[GOOD[0], {**GOOD[1], "start": BORDER + 1}]),
+        ],
+        f"protocol: a segment from {BORDER + 1} to {len(WHOLE)}, where {BORDER} was reached",
+    ),
+}
+
+
+@pytest.mark.parametrize("lie", GOING_ON)
+def test_who_goes_on_and_lies_is_refused_by_name_and_nothing_false_is_listed(lie: str, receiver: Receiver) -> None:
+    said, expected = GOING_ON[lie]
+    begun(receiver)
+    with going_on(receiver) as peer:
+        for each in said:
+            peer.write(each)
+        assert peer.refusal().startswith(expected)
+    assert receiver.listed() == []
+    # What was good before it is as good as ever, or the stream starts over; in the end it is what it is.
+    with receiver.peer() as peer:
+        peer.write(control({**OFFERED, "resume": "token"}))
+        if peer.hear("accept")["offset"]:
+            peer.write(at_border(PIECES[1]))
+            peer.say("finish", raw_bytes=len(WHOLE), segments=GOOD)
+        else:
+            for chunk in (FIRST, SECOND):
+                peer.write(chunk.encode())
+            peer.write(control(finish(WHOLE)))
+        file = peer.hear_after_acks("committed")["receipt"]["file"]
+        peer.say("verify", dataset=None)
+        assert peer.hear("verdict")["damage"] == []
+        peer.hear("done")
+    for path in (receiver.store / file).parent.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize("how", ["reconnect", "replay", "token"])
+def test_what_was_never_pushed_cannot_be_gone_on_with(how: str, receiver: Receiver) -> None:
+    with receiver.peer() as peer:
+        peer.write(control(offer("tank/never", resume=how)))
+        assert peer.hear("accept") == {"type": "accept", "offset": 0, "segments": [], "record": None}
+        peer.write(SECOND.encode())
+        assert peer.refusal() == f"protocol: a chunk at raw offset {BORDER}: 0 was expected"
+
+
+def test_nobody_goes_on_with_what_is_anothers(receiver: Receiver) -> None:
+    begun(receiver)
+    whole = {"guid": str(streams.GUID), "base_guid": None, "flags": "", "raw_bytes": len(WHOLE)}
+    with receiver.peer("honest") as other:
+        other.write(control({**OFFERED, "resume": "token", "whole": whole}))
+        assert other.hear("accept")["offset"] == 0
+    with going_on(receiver, "replay", claim="f" * 16) as peer:
+        peer.say("stop", reason="mine", keep=False)
+        assert peer.hear("stopped")["offset"] == 0
+
+
+def test_whole_is_no_word_for_what_is_not_stored(receiver: Receiver) -> None:
+    """Nor for another stream that is."""
+    said = offer(guid="5", flags="", whole={"guid": str(streams.GUID), "base_guid": None, "flags": "", "raw_bytes": 5})
+    with receiver.peer() as peer:
+        file = peer.give(SHORT)["file"]
+        peer.write(control(said))
+        assert peer.hear("accept")["offset"] == 0
+        peer.write(ONLY.encode())
+        assert peer.refusal() == f"stream: tank/data@now: the stream has the GUID {streams.GUID}, and 5 was offered"
+    assert [entry["file"] for entry in receiver.listed()] == [file]
+    for path in (receiver.store / file).parent.iterdir():
+        path.unlink()
+
+
+def test_connections_that_fight_for_a_stream_end_by_name_and_it_is_stored_once(receiver: Receiver) -> None:
+    begun(receiver)
+    peer = going_on(receiver)
+    rest = at_border(PIECES[1])
+    for number in range(10):
+        peer.write(rest[: number * (len(rest) - 1) // 9])
+        other = going_on(receiver)
+        assert peer.refusal() == "busy: tank/data@now: is arriving on another connection now"
+        peer.close()
+        peer = other
+    with peer:
+        peer.write(rest)
+        peer.say("finish", raw_bytes=len(WHOLE), segments=GOOD)
+        file = peer.hear_after_acks("committed")["receipt"]["file"]
+    assert [entry["file"] for entry in receiver.listed()] == [file]
+    for path in (receiver.store / file).parent.iterdir():
+        path.unlink()
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
@@ -597,7 +816,7 @@ def test_a_frame_decodes_to_what_was_announced_or_to_nothing(
     frame: bytes, raw_length: int, expected: str, receiver: Receiver
 ) -> None:
     with streaming(receiver) as peer:
-        peer.write(Chunk(0, raw_length, hashlib.sha256(SHORT).digest(), frame).encode())
+        peer.write(Chunk(0, raw_length, hashlib.sha256(SHORT).digest(), frame, starts_segment=True).encode())
         assert peer.refusal().startswith(expected)
 
 
@@ -606,7 +825,7 @@ def test_refused_chunks_do_not_add_up(receiver: Receiver) -> None:
     frame = compress(bytes(CHUNK_MAX))
     for _ in range(12):
         with streaming(receiver) as peer:
-            peer.write(Chunk(0, CHUNK_MAX, bytes(32), frame).encode())
+            peer.write(Chunk(0, CHUNK_MAX, bytes(32), frame, starts_segment=True).encode())
             assert peer.refusal().startswith("chunk: chunk at raw offset 0: its SHA-256 differs")
 
 
@@ -614,10 +833,10 @@ def test_the_largest_chunk_that_is_allowed_fits(receiver: Receiver) -> None:
     """Twice 20 MiB that do not compress, one arriving while the other is in work: only one of them is let in."""
     noise = hashlib.shake_256(b"noise").digest(CHUNK_MAX)
     with streaming(receiver) as peer:
-        peer.write(Chunk(0, CHUNK_MAX, bytes(32), compress(noise)).encode()[: -1 << 10])
+        peer.write(Chunk(0, CHUNK_MAX, bytes(32), compress(noise), starts_segment=True).encode()[: -1 << 10])
         peer.close()
     with streaming(receiver) as peer:
-        peer.write(Chunk(0, CHUNK_MAX, bytes(32), compress(noise)).encode())
+        peer.write(Chunk(0, CHUNK_MAX, bytes(32), compress(noise), starts_segment=True).encode())
         assert peer.refusal().startswith("chunk: chunk at raw offset 0: its SHA-256 differs")
 
 
@@ -770,7 +989,7 @@ def test_a_peer_that_never_reads_is_held_back_and_ended(impatient: Receiver) -> 
     wait_until(lambda: impatient.held <= MEMORY - 8 * MIB, "the memory of the push is given back")
     before = impatient.log
     with impatient.peer() as peer:
-        peer.say("fetch", stream="tank/noise@now")
+        peer.say("fetch", offset=0, stream="tank/noise@now")
         impatient.wait_log("the sender has been silent", impatient.log.count("the sender has been silent") + 1)
         assert impatient.peak <= MEMORY
     assert "reads alpha/tank/noise/@now" in impatient.log.removeprefix(before)

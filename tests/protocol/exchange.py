@@ -40,10 +40,13 @@ EXCHANGE: Final[list[tuple[Role, messages.Message | Chunk | Heartbeat]]] = [
             zfs_version=None,
             properties=None,
             keep_orphan=True,
+            claim="00c1a1300c1a1300",
+            resume="none",
+            whole=None,
         ),
     ),
-    (Role.RECEIVER, messages.Accept(offset=0, segments=[])),
-    (Role.SENDER, Chunk(raw_offset=0, raw_length=len(RAW), sha256=SHA256.digest(), frame=FRAME)),
+    (Role.RECEIVER, messages.Accept(offset=0, segments=[], record=None)),
+    (Role.SENDER, Chunk(raw_offset=0, raw_length=len(RAW), sha256=SHA256.digest(), frame=FRAME, starts_segment=True)),
     (
         Role.SENDER,
         messages.Finish(
@@ -71,6 +74,7 @@ EXCHANGE: Final[list[tuple[Role, messages.Message | Chunk | Heartbeat]]] = [
                 file_sha256="5c" * 32,
                 received="2026-11-23T06:30:00Z",
                 restorable=True,
+                segments=[manifest.Segment(start=0, end=len(RAW), sha256=SHA256.hexdigest())],
             )
         ),
     ),

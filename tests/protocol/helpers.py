@@ -93,6 +93,7 @@ def receipt(raw_bytes: int = 624) -> manifest.Receipt:
         file_sha256=SHA,
         received="2026-11-23T06:30:00Z",
         restorable=True,
+        segments=segments(raw_bytes),
     )
 
 
@@ -118,6 +119,7 @@ def a_manifest(raw_bytes: int = 624) -> manifest.Manifest:
             "stored_bytes": 300,
             "sha256": SHA,
             "segments": segments(raw_bytes),
+            "resumptions": [],
             "file_sha256": SHA,
             "chunks": 1,
             "sender_program": "fullsend 0.1.0",
@@ -152,6 +154,23 @@ def an_entry() -> manifest.StreamEntry:
     )
 
 
+def a_partial() -> manifest.PartialEntry:
+    return manifest.PartialEntry(
+        sender="alpha",
+        dataset="tank/data",
+        snapshot="now",
+        guid="1234605616436508552",
+        base_guid=None,
+        flags="",
+        raw_bytes=624,
+        stored_bytes=300,
+        resume_offset=None,
+        started="2026-11-23T06:29:00Z",
+        last="2026-11-23T06:30:00Z",
+        arriving=False,
+    )
+
+
 HELLO: Final = messages.ReceiverHello(program="fullsendd 0.1.0", versions=[1], sender="alpha")
 HELLO_STRANGER: Final = messages.ReceiverHello(program="fullsendd 0.1.0", versions=[1], sender=None)
 SENDER_HELLO: Final = messages.SenderHello(program="fullsend 0.1.0", version=1)
@@ -167,11 +186,14 @@ PUSH: Final = messages.Push(
     zfs_version=None,
     properties=None,
     keep_orphan=True,
+    claim="00c1a1300c1a1300",
+    resume="none",
+    whole=None,
 )
-ACCEPT: Final = messages.Accept(offset=0, segments=[])
-CHUNK: Final = Chunk(raw_offset=0, raw_length=624, sha256=DIGEST, frame=b"(a zstd frame)")
+ACCEPT: Final = messages.Accept(offset=0, segments=[], record=None)
+CHUNK: Final = Chunk(raw_offset=0, raw_length=624, sha256=DIGEST, frame=b"(a zstd frame)", starts_segment=True)
 FINISH: Final = messages.Finish(raw_bytes=624, segments=segments(624))
-STOP: Final = messages.Stop(reason="zfs send exited with status 1")
+STOP: Final = messages.Stop(reason="zfs send exited with status 1", keep=True)
 BASE: Final = messages.Base(
     dataset="tank/data",
     guid="1234605616436508552",
@@ -207,10 +229,12 @@ SAYINGS: Final[dict[Role, dict[str, messages.Message | Chunk]]] = {
         "finish": FINISH,
         "stop": STOP,
         "bases?": messages.BasesWanted(),
+        "partials?": messages.PartialsWanted(),
         "unchanged": messages.Unchanged(datasets=[UNCHANGED]),
         "status?": messages.StatusWanted(),
         "list": messages.List(dataset=None),
-        "fetch": messages.Fetch(stream="tank/data@now"),
+        "fetch": messages.Fetch(stream="tank/data@now", offset=0),
+        "locate": messages.Locate(stream="tank/data@now", object=1, offset=0),
         "verify": messages.Verify(dataset=None),
         "check": messages.Check(),
         "error": ERROR,
@@ -226,11 +250,13 @@ SAYINGS: Final[dict[Role, dict[str, messages.Message | Chunk]]] = {
         "stopped": messages.Stopped(offset=0),
         "committed": messages.Committed(receipt=receipt()),
         "bases": messages.Bases(bases=[BASE]),
+        "partials": messages.Partials(partials=[a_partial()]),
         "noted": messages.Noted(),
         "status": messages.Status(datasets=[STATUS]),
         "entries": messages.Entries(entries=[an_entry()]),
         "sending": messages.Sending(manifest=a_manifest()),
         "chunk": CHUNK,
+        "located": messages.Located(raw_offset=0),
         "verdict": messages.Verdict(
             file="alpha/tank/data/@now.1122334455667788.full.zfs.zst",
             dataset="tank/data",

@@ -100,7 +100,8 @@ def encoded(what: messages.Message | Chunk) -> bytes:
     """A frame, whether or not it is legal."""
     if not isinstance(what, Chunk):
         return frame(what)
-    header = FrameHeader(FrameType.CHUNK, limits.DIGEST_SIZE + len(what.frame), what.raw_offset, what.raw_length)
+    length = limits.DIGEST_SIZE + len(what.frame)
+    header = FrameHeader(FrameType.CHUNK, length, what.raw_offset, what.raw_length, what.starts_segment)
     return header.encode() + what.sha256 + what.frame
 
 
@@ -296,7 +297,7 @@ def test_second_push_begins_anew() -> None:
 
 def test_accepted_rest_begins_where_the_receiver_says() -> None:
     pair = pair_in(State.OFFERED)
-    pair.say(RECEIVER, messages.Accept(offset=1000, segments=segments(1000)))
+    pair.say(RECEIVER, messages.Accept(offset=1000, segments=segments(1000), record=None))
     pair.say(SENDER, replace(CHUNK, raw_offset=1000))
     pair.say(RECEIVER, messages.Ack(offset=1000))
     pair.say(SENDER, messages.Finish(raw_bytes=1624, segments=segments(1624)))
@@ -330,11 +331,27 @@ def gap(*ends: int) -> list[manifest.Segment]:
 
 BROKEN_PROMISES: list[tuple[State, Role, list[messages.Message | Chunk], str]] = [
     (State.GREETED, SENDER, [messages.SenderHello(program="x", version=2)], "version 2 is not spoken here; 1 is"),
-    (State.OFFERED, RECEIVER, [messages.Accept(offset=5, segments=[])], "cover 0 raw bytes of 5"),
-    (State.OFFERED, RECEIVER, [messages.Accept(offset=0, segments=segments(5))], "cover 5 raw bytes of 0"),
-    (State.OFFERED, RECEIVER, [messages.Accept(offset=9, segments=gap(4, 9))], "segment from 5 to 9, where 4"),
+    (State.OFFERED, RECEIVER, [messages.Accept(offset=5, segments=[], record=None)], "cover 0 raw bytes of 5"),
+    (State.OFFERED, RECEIVER, [messages.Accept(offset=0, segments=segments(5), record=None)], "cover 5 raw bytes of 0"),
+    (
+        State.OFFERED,
+        RECEIVER,
+        [messages.Accept(offset=9, segments=gap(4, 9), record=None)],
+        "segment from 5 to 9, where 4",
+    ),
     (State.STREAMING, SENDER, [replace(CHUNK, raw_offset=1)], "offset 1: 0 was expected"),
     (State.STREAMING, SENDER, [CHUNK, CHUNK], "offset 0: 624 was expected"),
+    (State.STREAMING, SENDER, [replace(CHUNK, starts_segment=False)], "the first of a push, starts no segment"),
+    (
+        State.OFFERED,
+        RECEIVER,
+        [
+            messages.Accept(
+                offset=0, segments=[], record=messages.Record(header="A" * 416, payload_sha256="5c" * 32, features=0)
+            )
+        ],
+        "a record before raw offset 0",
+    ),
     (State.STREAMING, SENDER, [FINISH], "'finish' at 624 raw bytes: 0 have been sent"),
     (State.STREAMING, SENDER, [CHUNK, messages.Finish(raw_bytes=623, segments=segments(623))], "624 have been sent"),
     (State.STREAMING, SENDER, [CHUNK, messages.Finish(raw_bytes=624, segments=[])], "cover 0 raw bytes of 624"),
@@ -483,7 +500,7 @@ def test_receiver_speaks_no_heartbeat_and_no_chunk_before_its_hello() -> None:
 @pytest.mark.parametrize("state", TALKING)
 @pytest.mark.parametrize("role", Role)
 def test_chunk_where_none_may_come_is_refused_by_its_header_alone(state: State, role: Role) -> None:
-    header = FrameHeader(FrameType.CHUNK, 20_000_000, 0, 624).encode()
+    header = FrameHeader(FrameType.CHUNK, 20_000_000, 0, 624, starts_segment=True).encode()
     connection = pair_in(state).side(role)
     if (state, role.peer, "chunk") in TRANSITIONS:
         connection.receive_data(header)
@@ -729,3 +746,38 @@ def test_whatever_we_try_to_say_is_said_by_the_table_or_is_our_fault(
         except LocalProtocolError:
             failed = True
         assert (connection.state is State.FAILED) == failed
+
+
+# --- going on --------------------------------------------------------------------------------------------------
+
+
+def test_push_goes_on_where_accept_says_with_a_segment_of_its_own() -> None:
+    pair = pair_in(State.OFFERED)
+    record = messages.Record(header="A" * 416, payload_sha256="5c" * 32, features=0)
+    pair.say(RECEIVER, messages.Accept(offset=1000, segments=segments(1000), record=record))
+    pair.say(SENDER, replace(CHUNK, raw_offset=1000), replace(CHUNK, raw_offset=1624, starts_segment=False))
+    pair.say(RECEIVER, messages.Ack(offset=1624))
+
+
+def test_after_another_accept_the_first_chunk_starts_a_segment_again() -> None:
+    pair = pair_in(State.STREAMING)
+    pair.say(SENDER, CHUNK, messages.Stop(reason="tired", keep=True))
+    pair.say(RECEIVER, messages.Stopped(offset=624))
+    pair.say(SENDER, PUSH)
+    pair.say(RECEIVER, messages.Accept(offset=624, segments=segments(624), record=None))
+    with pytest.raises(LocalProtocolError, match="starts no segment"):
+        pair.sender.send_chunk(replace(CHUNK, raw_offset=624, starts_segment=False))
+
+
+def test_fetch_begins_where_it_says() -> None:
+    pair = pair_in(State.IDLE)
+    pair.say(SENDER, messages.Fetch(stream="tank/data@now", offset=600))
+    pair.say(RECEIVER, messages.Sending(manifest=a_manifest()))
+    pair.say(RECEIVER, replace(CHUNK, raw_offset=600, raw_length=24, starts_segment=False), DONE)
+
+
+def test_fetch_from_beyond_the_end_is_refused() -> None:
+    pair = pair_in(State.IDLE)
+    pair.say(SENDER, messages.Fetch(stream="tank/data@now", offset=625))
+    with pytest.raises(LocalProtocolError, match="from raw offset 625 of 624"):
+        pair.receiver.send(messages.Sending(manifest=a_manifest()))

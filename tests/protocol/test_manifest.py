@@ -42,6 +42,7 @@ GOLDEN = f"""{{
    "sha256": "{SHA}"
   }}
  ],
+ "resumptions": [],
  "file_sha256": "{SHA}",
  "chunks": 1,
  "sender_program": "fullsend 0.1.0",

@@ -38,13 +38,19 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "hello, stranger": '{"type":"hello","program":"fullsendd 0.1.0","versions":[1],"sender":null}',
         "joined": '{"type":"joined","sender":"alpha","store":"/var/lib/fullsend"}',
         "known": '{"type":"known","status":"unknown"}',
-        "accept": '{"type":"accept","offset":0,"segments":[]}',
+        "accept": '{"type":"accept","offset":0,"segments":[],"record":null}',
         "ack": '{"type":"ack","offset":0}',
         "stopped": '{"type":"stopped","offset":0}',
         "bases": (
             '{"type":"bases","bases":[{"dataset":"tank/data","guid":"1234605616436508552","flags":"","streams":1,'
             '"since":"2026-11-23T06:29:00Z","full_bytes":624,"increment_bytes":0}]}'
         ),
+        "partials": (
+            '{"type":"partials","partials":[{"sender":"alpha","dataset":"tank/data","snapshot":"now",'
+            '"guid":"1234605616436508552","base_guid":null,"flags":"","raw_bytes":624,"stored_bytes":300,'
+            '"resume_offset":null,"started":"2026-11-23T06:29:00Z","last":"2026-11-23T06:30:00Z","arriving":false}]}'
+        ),
+        "located": '{"type":"located","raw_offset":0}',
         "noted": '{"type":"noted"}',
         "status": (
             '{"type":"status","datasets":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552",'
@@ -65,17 +71,20 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "known?": f'{{"type":"known?","fingerprint":"{SHA}"}}',
         "push": (
             '{"type":"push","dataset":"tank/data","snapshot":"now","guid":"1234605616436508552","base_guid":null,'
-            '"flags":"","size_estimate":null,"zfs_version":null,"properties":null,"keep_orphan":true}'
+            '"flags":"","size_estimate":null,"zfs_version":null,"properties":null,"keep_orphan":true,'
+            '"claim":"00c1a1300c1a1300","resume":"none","whole":null}'
         ),
         "finish": f'{{"type":"finish","raw_bytes":624,"segments":[{{"start":0,"end":624,"sha256":"{SHA}"}}]}}',
-        "stop": '{"type":"stop","reason":"zfs send exited with status 1"}',
+        "stop": '{"type":"stop","reason":"zfs send exited with status 1","keep":true}',
         "bases?": '{"type":"bases?"}',
+        "partials?": '{"type":"partials?"}',
+        "locate": '{"type":"locate","stream":"tank/data@now","object":1,"offset":0}',
         "unchanged": (
             '{"type":"unchanged","datasets":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552"}]}'
         ),
         "status?": '{"type":"status?"}',
         "list": '{"type":"list","dataset":null}',
-        "fetch": '{"type":"fetch","stream":"tank/data@now"}',
+        "fetch": '{"type":"fetch","stream":"tank/data@now","offset":0}',
         "verify": '{"type":"verify","dataset":null}',
         "check": '{"type":"check"}',
         "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',
@@ -383,6 +392,9 @@ MODELS = [
 PARTS: dict[type[manifest.Model], str] = {
     manifest.Segment: "A segment",
     manifest.Receipt: "A receipt",
+    manifest.PartialEntry: "A partial",
+    messages.Whole: "A whole",
+    messages.Record: "A record",
     manifest.StreamEntry: "An entry",
     messages.Base: "A base",
     messages.UnchangedDataset: "An unchanged dataset",

@@ -5,7 +5,7 @@ import itertools
 import struct
 import tracemalloc
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,7 +23,7 @@ from fullsend_protocol.errors import (
     TrailingBytes,
     UnsupportedStream,
 )
-from fullsend_protocol.records import HEADER_SIZE, Begin, Feature, RecordType, Walker
+from fullsend_protocol.records import HEADER_SIZE, Begin, Feature, Phase, RecordType, Walker, WalkerState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -502,3 +502,90 @@ def test_record_and_feature_numbers_are_those_of_openzfs() -> None:
     assert (Feature.REDACTED, Feature.COMPRESSED, Feature.RAW) == (21, 22, 24)
     shown = {kind for stream in genuine() for kind in stream.records}
     assert shown >= {kind.name for kind in RecordType} - {"WRITE_BYREF"}  # of dedup sends, which OpenZFS has dropped
+
+
+# --- going on elsewhere -----------------------------------------------------------------------------------------
+
+
+def meant(walker: Walker) -> WalkerState:
+    """A walker's state, but for what means nothing: where a record began that is not resumable, or not the current."""
+    state = walker.state
+    return state if state.resumable and not state.head else replace(state, record_start=0)
+
+
+def check_resumed(raw: bytes, cuts: Iterable[int]) -> None:
+    """Split a stream at each of these places: a walker that goes on there must be as one that was never interrupted."""
+    before = Walker()
+    ends = [record.end for record in streams.split(raw)]
+    for at in cuts:
+        before.walk(raw, before.offset, at, NEVER)
+        state = before.state
+        assert state.offset == at
+        after = Walker.resume(state, before.begins)
+        assert after.state == state
+        assert walked(after) == replace(walked(before), first_key=None)
+        if before.at_resume_point:
+            assert after.record_start == before.record_start
+        # To the end of this record, of the next, and to the end of all.
+        other = Walker.resume(state, before.begins)
+        other.first_key, whole = before.first_key, Walker.resume(state, before.begins)
+        whole.first_key = before.first_key
+        for stop in [end for end in ends if end > at][:2]:
+            straight = Walker()
+            straight.walk(raw, 0, at, NEVER)
+            straight.walk(raw, at, stop, NEVER)
+            other.walk(raw, other.offset, stop, NEVER)
+            assert walked(other) == walked(straight)
+            assert meant(other) == meant(straight)
+        assert whole.walk(raw, at, len(raw), NEVER) == len(raw)
+        assert walked(whole) == walked(walk([raw]))
+        whole.finish()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("raw", [EVERY, PACKAGE], ids=["plain", "package"])
+def test_walker_goes_on_elsewhere_at_every_byte(raw: bytes) -> None:
+    check_resumed(raw, range(len(raw) + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", ["incr-2"])
+def test_walker_goes_on_elsewhere_at_every_byte_of_a_genuine_stream(name: str) -> None:
+    raw = streams.named(name).read()
+    check_resumed(raw, range(len(raw) + 1))
+
+
+@each(small)
+def test_walker_goes_on_elsewhere_around_every_header_of_a_genuine_stream(stream: Genuine) -> None:
+    raw = stream.read()
+    records = streams.split(raw)
+    near = {at for record in records[:: max(1, len(records) // 40)] for at in (record.start + 1, record.start + 311)}
+    near |= {at for record in records[:: max(1, len(records) // 40)] for at in (record.start, record.end)}
+    check_resumed(raw, sorted(at for at in near if at <= len(raw)))
+
+
+def test_walker_that_goes_on_refuses_what_it_would_have_refused() -> None:
+    """It knows the GUID that its END must have, and that a package may not end amid a substream."""
+    at = len(EVERY) - HEADER_SIZE
+    before = walk([EVERY[:at]])
+    with pytest.raises(StreamError, match="END record at"):
+        Walker.resume(before.state, before.begins).walk(streams.end(1), 0, HEADER_SIZE, NEVER)
+    package = PACKAGE.index(streams.end(5))
+    before = walk([PACKAGE[:package]])
+    with pytest.raises(IncompleteStream, match="is cut off"):
+        Walker.resume(before.state, before.begins).walk(CLOSING_END, 0, HEADER_SIZE, NEVER)
+    with pytest.raises(TrailingBytes):
+        Walker.resume(WalkerState(9, Phase.DONE), walk([EVERY]).begins).walk(b"x", 0, 1, NEVER)
+
+
+def test_walker_that_goes_on_counts_the_nvlists_that_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    redacted = [streams.redacted([number], name=f"tank/data@{number}", guid=number) for number in (1, 2)]
+    raw = streams.package(*redacted)
+    kept = len(streams.native({"redact_snaps": (1,)}))
+    monkeypatch.setattr(limits, "BEGIN_PAYLOAD_MAX", 2 * kept - 1)
+    at = raw.index(redacted[1])
+    before = walk([raw[:at]])
+    with pytest.raises(UnsupportedStream, match="in its BEGIN records"):
+        Walker.resume(before.state, before.begins).walk(raw, at, len(raw), NEVER)

@@ -25,11 +25,13 @@ from typing import TYPE_CHECKING, Any, Final
 from tests import streams
 from tests.receiver import helpers
 
+from fullsend_protocol.manifest import Resume, Resumption
+from fullsend_protocol.messages import Finish
 from fullsend_receiver import senders
 from fullsend_receiver.commit import commit
 from fullsend_receiver.durable import replace_file
 from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.partial import Partial, partial_key, recover
+from fullsend_receiver.partial import begin_partial, partial_key, recover, reopen_partial
 from fullsend_receiver.scrub import rebuild
 from fullsend_receiver.store import Store, make_store
 
@@ -96,17 +98,43 @@ def chunks() -> tuple[Chunk, ...]:
     return tuple(helpers.chunks_of(RAW))
 
 
+@functools.cache
+def chunks_from(offset: int) -> tuple[Chunk, ...]:
+    return tuple(helpers.chunks_from(RAW, offset))
+
+
 def push(folder: Path, tell: Callable[[str], None]) -> None:
     """Take a stream and commit it, and tell what a receiver would tell its sender."""
     store = Store(folder)
     offer = helpers.push_of(RAW)
-    ingest = Ingest(Partial(store, partial_key(helpers.SENDER, offer), helpers.SENDER, offer))
+    ingest = Ingest(begin_partial(store, partial_key(helpers.SENDER, offer), helpers.SENDER, offer))
     for chunk in chunks():
         ingest.take(chunk)
         batch = ingest.batch()
         ingest.partial.make_durable(batch)
         tell(f"acknowledged {batch.offset}")
     finish = helpers.finish_of(RAW)
+    file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).file
+    tell(f"stored {file}")
+
+
+def go_on(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
+    """Go on with a stream that is there in part, to its end."""
+    store = Store(folder)
+    offer = helpers.push_of(RAW)
+    found = reopen_partial(store, partial_key(helpers.SENDER, offer), at_resume_point=how == "token")
+    assert found is not None
+    partial, standing = found
+    ingest = Ingest(partial, standing)
+    partial.note_resumed(resumption := Resumption(how=how, offset=standing.offset, at="2026-11-23T06:30:00Z"))
+    ingest.resumptions.append(resumption)
+    tell(f"acknowledged {standing.offset}")
+    for chunk in chunks_from(standing.offset):
+        ingest.take(chunk)
+        batch = ingest.batch()
+        partial.make_durable(batch)
+        tell(f"acknowledged {batch.offset}")
+    finish = Finish(raw_bytes=len(RAW), segments=ingest.segments())
     file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).file
     tell(f"stored {file}")
 
@@ -136,7 +164,7 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
-    scenario.__name__: scenario for scenario in (push, start, rebuild_manifest, join, revoke, init)
+    scenario.__name__: scenario for scenario in (push, go_on, start, rebuild_manifest, join, revoke, init)
 }
 
 
@@ -146,6 +174,8 @@ SCENARIOS: Final[dict[str, Callable[..., None]]] = {
 def main() -> None:
     helpers.push_of(RAW)
     chunks()  # before the forks, once
+    for chunk in chunks():
+        chunks_from(chunk.raw_offset)
     for line in sys.stdin:
         scenario, folder, arguments, *when = json.loads(line)
         work = functools.partial(SCENARIOS[scenario], Path(folder), *arguments)

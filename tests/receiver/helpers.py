@@ -7,6 +7,7 @@ with its chunks, in the order in which `fullsend_receiver.receiving` does it.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import random
 import shutil
@@ -29,7 +30,7 @@ from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.names import MANIFEST_SUFFIX, stream_file
-from fullsend_receiver.partial import Partial, partial_key
+from fullsend_receiver.partial import begin_partial, partial_key, reopen_partial
 from fullsend_receiver.store import Store
 
 if TYPE_CHECKING:
@@ -68,7 +69,16 @@ def chunks_of(raw: bytes, level: int = LEVEL_DEFAULT) -> Iterator[Chunk]:
     compressor = Compressor(level)
     segment = SegmentHash(0)
     for offset, piece in cut(raw):
-        yield Chunk(offset, len(piece), segment.update(piece), compressor.compress(piece))
+        yield Chunk(offset, len(piece), segment.update(piece), compressor.compress(piece), starts_segment=not offset)
+
+
+def chunks_from(raw: bytes, offset: int, level: int = LEVEL_DEFAULT) -> Iterator[Chunk]:
+    """Yield the chunks from a border on, as a sender that goes on there puts them on the wire: in a new segment."""
+    compressor = Compressor(level)
+    segment = SegmentHash(offset)
+    for at, piece in cut(raw):
+        if at >= offset:
+            yield Chunk(at, len(piece), segment.update(piece), compressor.compress(piece), starts_segment=at == offset)
 
 
 def push_of(raw: bytes) -> Push:
@@ -87,13 +97,23 @@ def push_of(raw: bytes) -> Push:
         zfs_version=None,
         properties=None,
         keep_orphan=True,
+        claim="00c1a1300c1a1300",
+        resume="none",
+        whole=None,
     )
 
 
-def finish_of(raw: bytes) -> Finish:
-    """Return a sender's last word on a stream."""
-    sha256 = hashlib.sha256(raw).hexdigest()
-    return Finish(raw_bytes=len(raw), segments=[Segment(start=0, end=len(raw), sha256=sha256)])
+def segments_of(raw: bytes, *borders: int) -> list[Segment]:
+    """Return what proves a stream that was gone on with at these offsets."""
+    return [
+        Segment(start=start, end=end, sha256=hashlib.sha256(raw[start:end]).hexdigest())
+        for start, end in itertools.pairwise([0, *borders, len(raw)])
+    ]
+
+
+def finish_of(raw: bytes, *borders: int) -> Finish:
+    """Return a sender's last word on a stream. `borders`: where it was gone on with."""
+    return Finish(raw_bytes=len(raw), segments=segments_of(raw, *borders))
 
 
 # --- what the receiver does -------------------------------------------------------------------------------------
@@ -106,14 +126,14 @@ def take(ingest: Ingest, chunks: Iterable[Chunk], *, per_batch: int = 1) -> None
         if number % per_batch == 0:
             ingest.partial.make_durable(ingest.batch())
     batch = ingest.batch()
-    if batch.entries:
+    if batch.chunks:
         ingest.partial.make_durable(batch)
 
 
 def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT, *, per_batch: int = 1) -> Ingest:
     """Take a whole stream into a partial; all of it is durable. The caller closes the partial, or commits it."""
     push = push_of(raw)
-    ingest = Ingest(Partial(store, partial_key(sender, push), sender, push))
+    ingest = Ingest(begin_partial(store, partial_key(sender, push), sender, push))
     try:
         take(ingest, chunks_of(raw, level), per_batch=per_batch)
     except BaseException:
@@ -122,10 +142,19 @@ def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFA
     return ingest
 
 
+def go_on(store: Store, sender: str, raw: bytes, *, at_resume_point: bool = False) -> Ingest:
+    """Open the partial of a stream to go on with it."""
+    found = reopen_partial(store, partial_key(sender, push_of(raw)), at_resume_point=at_resume_point)
+    assert found is not None
+    return Ingest(*found)
+
+
 def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> PurePosixPath:
     """Commit a stream of which all has been taken."""
+    finish = Finish(raw_bytes=len(raw), segments=ingest.segments())
+    assert finish == finish_of(raw, *(segment.start for segment in finish.segments[1:]))
     try:
-        return PurePosixPath(commit(store, sender, ingest, finish_of(raw), push_of(raw), sender_program=PROGRAM).file)
+        return PurePosixPath(commit(store, sender, ingest, finish, push_of(raw), sender_program=PROGRAM).file)
     finally:
         ingest.partial.close()
 
@@ -162,6 +191,7 @@ def plant(
         "stored_bytes": len(PLANTED),
         "sha256": "11" * 32,
         "segments": [],
+        "resumptions": [],
         "file_sha256": hashlib.sha256(PLANTED).hexdigest(),
         "chunks": 1,
         "sender_program": PROGRAM,
@@ -235,7 +265,10 @@ def check_listed(store: Store) -> list[str]:
         manifest = json.loads(manifest_path(store, stored.file).read_bytes())
         assert (manifest["file_sha256"], manifest["stored_bytes"]) == (sha256, len(data))
         raw = decode(data)
-        assert (manifest["sha256"], manifest["raw_bytes"]) == (hashlib.sha256(raw).hexdigest(), len(raw))
+        borders = [segment["start"] for segment in manifest["segments"][1:]]
+        assert manifest["segments"] == [segment.model_dump() for segment in segments_of(raw, *borders)]
+        whole = None if borders else hashlib.sha256(raw).hexdigest()
+        assert (manifest["sha256"], manifest["raw_bytes"]) == (whole, len(raw))
     return [str(stored.file) for stored in catalogue.streams]
 
 

@@ -130,10 +130,11 @@ class Chunk:
     raw_length: int
     sha256: bytes
     frame: bytes
+    starts_segment: bool = False
 
     def encode(self) -> bytes:
         payload = self.sha256 + self.frame
-        return header(CHUNK, len(payload), self.raw_offset, self.raw_length) + payload
+        return header(CHUNK, len(payload), self.raw_offset, self.raw_length, flags=self.starts_segment) + payload
 
 
 def compress(raw: bytes, level: int = 1, **parameters: Any) -> bytes:
@@ -162,7 +163,7 @@ def chunks(pieces: Sequence[bytes], level: int = 1) -> list[Chunk]:
     at = 0
     for piece in pieces:
         running.update(piece)
-        found.append(Chunk(at, len(piece), running.digest(), compress(piece, level)))
+        found.append(Chunk(at, len(piece), running.digest(), compress(piece, level), starts_segment=not at))
         at += len(piece)
     return found
 
@@ -176,7 +177,7 @@ def finish(raw: bytes) -> dict[str, Any]:
 def offer(dataset: str = "tank/data", snapshot: str = "now", **claims: Any) -> dict[str, Any]:
     """A push that claims nothing but a name, unless told otherwise."""
     unknown = {"guid": None, "base_guid": None, "flags": None, "size_estimate": None, "zfs_version": None}
-    wishes = {"properties": None, "keep_orphan": True}
+    wishes = {"properties": None, "keep_orphan": True, "claim": "00c1a1300c1a1300", "resume": "none", "whole": None}
     return {"type": "push", "dataset": dataset, "snapshot": snapshot, **unknown, **wishes, **claims}
 
 
@@ -244,7 +245,7 @@ class Peer:
     def push(self, said: dict[str, Any] | None = None) -> None:
         """Offer a stream, and have it accepted."""
         self.write(control(offer() if said is None else said))
-        assert self.hear("accept") == {"type": "accept", "offset": 0, "segments": []}
+        assert self.hear("accept") == {"type": "accept", "offset": 0, "segments": [], "record": None}
 
     def give(self, raw: bytes, said: dict[str, Any] | None = None, pieces: Sequence[bytes] = ()) -> dict[str, Any]:
         """Push a stream that must be taken. Returns: the receipt."""
@@ -262,7 +263,7 @@ class Peer:
         """The next frame: type, raw offset, raw length, payload."""
         head = self._exactly(HEADER_SIZE)
         kind, flags, reserved, length, raw_offset, raw_length, crc = struct.unpack(">BBHIQII", head)
-        assert (flags, reserved, crc) == (0, 0, zlib.crc32(head[:20]))
+        assert (flags & ~(kind == CHUNK), reserved, crc) == (0, 0, zlib.crc32(head[:20]))
         return kind, raw_offset, raw_length, self._exactly(length)
 
     def hear(self, *types: str) -> dict[str, Any]:

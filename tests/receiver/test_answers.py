@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.helpers import SENDER, plant, push_of
-from tests.receiver.peer import Peer, control
+from tests.receiver.helpers import SENDER, cut, long_stream, plant, push_of
+from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
 from tests.receiver.running import Receiver, serving
 
 from fullsend_protocol import limits, messages
@@ -250,3 +252,123 @@ def test_requests_follow_on_one_another_over_one_connection(receiver: Receiver) 
             peer.hear("done")
         peer.say("check")
         peer.hear("health")
+
+
+# --- what has arrived in part -----------------------------------------------------------------------------------
+
+
+def leave(receiver: Receiver, raw: bytes, count: int, name: str = SENDER) -> int:
+    """Send so many chunks of a stream, and stop. Returns: the offset that is kept."""
+    with receiver.peer(name) as peer:
+        peer.push({"type": "push", **push_of(raw).model_dump()})
+        for chunk in chunks([piece for _offset, piece in cut(raw)][:count]):
+            peer.write(chunk.encode())
+        peer.say("stop", keep=True, reason="enough")
+        kept = peer.hear_after_acks("stopped")["offset"]
+        assert isinstance(kept, int)
+        return kept
+
+
+def test_partials_are_told_to_whose_they_are_and_to_nobody_else(receiver: Receiver) -> None:
+    mine, theirs = long_stream(3, name="tank/mine@now"), long_stream(3, name="tank/theirs@now")
+    kept = leave(receiver, mine, 2)
+    leave(receiver, theirs, 1, "beta")
+    with receiver.peer() as peer, receiver.peer("beta") as other, receiver.peer() as pushing:
+        (found,) = asked(peer, "partials?", "partials", "partials")
+        assert found == {
+            "sender": SENDER,
+            "dataset": "tank/mine",
+            "snapshot": "now",
+            "guid": str(streams.GUID),
+            "base_guid": None,
+            "flags": "",
+            "raw_bytes": kept,
+            "stored_bytes": found["stored_bytes"],
+            "resume_offset": kept,
+            "started": found["started"],
+            "last": found["last"],
+            "arriving": False,
+        }
+        assert [each["dataset"] for each in asked(other, "partials?", "partials", "partials")] == ["tank/theirs"]
+        pushing.write(control({"type": "push", **push_of(mine).model_dump(), "resume": "reconnect"}))
+        assert pushing.hear("accept")["offset"] == kept
+        assert asked(peer, "partials?", "partials", "partials") == [{**found, "last": found["last"], "arriving": True}]
+        pushing.say("stop", keep=False, reason="not the same")
+        assert pushing.hear("stopped")["offset"] == 0
+        assert asked(peer, "partials?", "partials", "partials") == []
+        assert asked(pushing, "partials?", "partials", "partials") == []
+
+
+def test_many_partials_come_in_pages(receiver: Receiver) -> None:
+    count = limits.PARTIALS_PAGE + 1
+    with receiver.peer() as peer:
+        before = len(asked(peer, "partials?", "partials", "partials"))
+        leave(receiver, long_stream(2, name="tank/0@now"), 1)
+        folder = receiver.store / ".partial"
+        (journal,) = [path for path in folder.glob("*.journal") if b"tank/0" in path.read_bytes()]
+        copies = [folder / f"{number:032x}.journal" for number in range(count - before - 1)]
+        for copy in copies:
+            shutil.copyfile(journal, copy)
+        peer.say("partials?")
+        assert [len(peer.hear("partials")["partials"]) for _ in range(2)] == [limits.PARTIALS_PAGE, 1]
+        peer.hear("done")
+        for copy in copies:
+            copy.unlink()
+
+
+# --- from where one has read ------------------------------------------------------------------------------------
+
+LONG: Final = long_stream(3, name="tank/long@now")
+
+
+@pytest.fixture
+def stored(receiver: Receiver) -> tuple[Receiver, str, list[tuple[int, bytes]]]:
+    """The daemon, with a stream of three chunks: its file, and the chunks."""
+    pieces = list(cut(LONG))
+    with receiver.peer() as peer:
+        said = {"type": "push", **push_of(LONG).model_dump()}
+        return receiver, peer.give(LONG, said, [piece for _, piece in pieces])["file"], pieces
+
+
+def test_a_stream_is_given_from_where_a_chunk_begins(stored: tuple[Receiver, str, list[tuple[int, bytes]]]) -> None:
+    receiver, file, pieces = stored
+    with receiver.peer() as peer:
+        for offset in (*(at for at, _piece in pieces), len(LONG)):
+            peer.say("fetch", stream=file, offset=offset)
+            assert peer.hear("sending")["manifest"]["raw_bytes"] == len(LONG)
+            expected = offset
+            while (frame := peer.read())[0] == CHUNK:
+                assert frame[1] == expected
+                expected += frame[2]
+                assert frame[3][:32] == hashlib.sha256(LONG[:expected]).digest()
+            assert (frame[0], json.loads(frame[3])) == (CONTROL, {"type": "done"})
+            assert expected == len(LONG)
+
+
+@pytest.mark.parametrize("offset", [1, 4 << 20, len(LONG) - 1, len(LONG) + 1, (1 << 63) - 1])
+def test_a_stream_is_given_from_nowhere_else(
+    stored: tuple[Receiver, str, list[tuple[int, bytes]]], offset: int
+) -> None:
+    receiver, file, _pieces = stored
+    with receiver.peer() as peer:
+        peer.say("fetch", stream=file, offset=offset)
+        if offset <= len(LONG):
+            peer.hear("sending")
+        assert peer.refusal() == f"damaged: {file}: no chunk begins at raw offset {offset}"
+
+
+def test_a_record_is_located_in_ones_own_streams_alone(stored: tuple[Receiver, str, list[tuple[int, bytes]]]) -> None:
+    receiver, file, pieces = stored
+    with receiver.peer() as peer:
+        for number, (at, _piece) in enumerate(pieces):
+            peer.say("locate", stream=file, object=1, offset=(4 << 20) * number + (1 << 20))
+            assert peer.hear("located") == {"type": "located", "raw_offset": at}
+        peer.say("locate", stream="tank/nope@now", object=1, offset=0)
+        assert peer.refusal().startswith("not-found: tank/nope@now: ")
+    with receiver.peer("beta") as other:
+        other.say("locate", stream=file, object=1, offset=0)
+        assert other.refusal().startswith(f"not-found: {file}: ")
+    (receiver.store / file).unlink()
+    with receiver.peer() as peer:
+        peer.say("locate", stream=file, object=1, offset=0)
+        assert peer.refusal().startswith("damaged: ")

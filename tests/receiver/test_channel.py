@@ -107,16 +107,19 @@ async def stream(channel: Channel, peer: Peer) -> None:
         zfs_version=None,
         properties=None,
         keep_orphan=True,
+        claim="00c1a1300c1a1300",
+        resume="none",
+        whole=None,
     )
     assert isinstance(await channel.receive(), Push)
-    await channel.send(Accept(offset=0, segments=[]))
+    await channel.send(Accept(offset=0, segments=[], record=None))
     await asyncio.to_thread(peer.hear, "accept")
 
 
 async def send(channel: Channel, peer: Peer, raw_bytes: int) -> None:
     """To where a stream of so many raw bytes is given back."""
     await greet(channel, peer)
-    peer.say("fetch", stream="d@s")
+    peer.say("fetch", offset=0, stream="d@s")
     assert isinstance(await channel.receive(), Fetch)
     await channel.send(Sending(manifest=a_manifest(raw_bytes)))
     await asyncio.to_thread(peer.hear, "sending")

@@ -56,7 +56,8 @@ KEYS = [
         "flags",
         "features",
     ),
-    *("snapshots", "created", "received", "raw_bytes", "stored_bytes", "sha256", "segments", "file_sha256", "chunks"),
+    *("snapshots", "created", "received", "raw_bytes", "stored_bytes", "sha256", "segments", "resumptions"),
+    *("file_sha256", "chunks"),
     *("sender_program", "receiver_program", "zfs_version", "properties", "proven_by"),
 ]
 
@@ -204,7 +205,8 @@ def test_stream_that_is_not_whole_is_not_stored_and_stays_a_partial(store: Store
 def test_stream_whose_hash_the_sender_does_not_confirm_is_not_stored(store: Store) -> None:
     ingest = ingest_stream(store, SENDER, PLAIN)
     with pytest.raises(ChunkError):
-        commit_stream(store, SENDER, ingest, OTHER)
+        commit(store, SENDER, ingest, finish_of(OTHER), push_of(PLAIN), sender_program=PROGRAM)
+    ingest.partial.close()
     assert in_place(store) == {}
 
 

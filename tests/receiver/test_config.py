@@ -32,11 +32,14 @@ def test_what_is_not_said_has_the_designs_defaults(tmp_path: Path) -> None:
     assert settings.store == Path("/srv/backups")
     assert (settings.listen, settings.min_free, settings.unidentified) == (":7433", 1 << 30, 256)
     assert (settings.tries_per_minute, settings.identify_within, settings.silence) == (20, 10.0, 30.0)
+    assert (settings.partial_keep, settings.partial_max) == (14 * 86400.0, None)
 
 
 def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) -> None:
     settings = _load(tmp_path, MINIMAL + 'min-free = "20G"\nshutdown-grace = "2m"\nsilence = 12.5\n')
     assert (settings.min_free, settings.shutdown_grace, settings.silence) == (20 << 30, 120.0, 12.5)
+    settings = _load(tmp_path, MINIMAL + 'partial-keep = "3d"\npartial-max = "500G"\n')
+    assert (settings.partial_keep, settings.partial_max) == (3 * 86400.0, 500 << 30)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +49,8 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
         ('min_free = "1G"', "unknown key 'min_free'; did you mean 'min-free'?"),
         ('min-free = "much"', "min-free: 'much' is no size"),
         ('silence = "soon"', "silence: 'soon' is no duration"),
+        ('partial-keep = "long"', "partial-keep: 'long' is no duration"),
+        ('partial-max = "all"', "partial-max: 'all' is no size"),
         ("connections = 0", "connections: "),
         ('listen = "nowhere"', "listen: 'nowhere' is no HOST:PORT"),
         ('advertise = "host:99999"', "advertise: 'host:99999' is no HOST:PORT"),

@@ -401,7 +401,7 @@ def test_a_verify_under_way_holds_nothing_up(tmp_path: Path) -> None:
             peer.push()
             for each in pieces:
                 running.update(each)
-                peer.write(Chunk(at, len(each), running.digest(), frames[each]).encode())
+                peer.write(Chunk(at, len(each), running.digest(), frames[each], starts_segment=not at).encode())
                 at += len(each)
             segment = {"start": 0, "end": at, "sha256": running.hexdigest()}
             peer.say("finish", raw_bytes=at, segments=[segment])

@@ -9,12 +9,15 @@ import zstandard
 from tests import streams
 from tests.receiver.helpers import (
     SENDER,
+    chunks_from,
     chunks_of,
     cut,
     decode,
     finish_of,
     long_stream,
     push_of,
+    segments_of,
+    take,
 )
 from tests.streams import broken, each, whole
 
@@ -35,7 +38,7 @@ from fullsend_protocol.facts import Facts
 from fullsend_protocol.manifest import Segment
 from fullsend_receiver import ingest as ingest_module
 from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.partial import Partial, partial_key
+from fullsend_receiver.partial import begin_partial, partial_key, reopen_partial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,7 +55,7 @@ PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 def ingest(store: Store) -> Iterator[Ingest]:
     """An arriving stream of which nothing has come."""
     push = push_of(PLAIN)
-    ingest = Ingest(Partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
     yield ingest
     ingest.partial.close()
 
@@ -113,12 +116,12 @@ def test_batch_has_the_chunks_since_the_last_one(ingest: Ingest) -> None:
     batch = ingest.batch()
     assert ingest.unsynced == 0
     assert (batch.offset, batch.stored) == (sum(chunk.raw_length for chunk in chunks[:2]), ingest.partial.size)
-    assert [entry.sha256 for entry in batch.entries] == [chunk.sha256 for chunk in chunks[:2]]
+    assert [written.entry.sha256 for written in batch.chunks] == [chunk.sha256 for chunk in chunks[:2]]
     ingest.take(chunks[2])
     batch = ingest.batch()
     assert batch.offset == len(RAW)
-    assert [entry.sha256 for entry in batch.entries] == [chunks[2].sha256]
-    assert ingest.batch().entries == ()
+    assert [written.entry.sha256 for written in batch.chunks] == [chunks[2].sha256]
+    assert ingest.batch().chunks == ()
 
 
 def test_chunk_may_be_views_into_a_buffer(store: Store, ingest: Ingest) -> None:
@@ -222,7 +225,7 @@ def test_run_without_a_resumable_record_is_cut_at_exactly_chunk_max(store: Store
     chunks = list(chunks_of(raw))
     assert [chunk.raw_length for chunk in chunks] == [limits.CHUNK_MAX, len(raw) - limits.CHUNK_MAX]
     take_all(ingest, chunks)
-    assert [entry.ends_at_resume_point for entry in ingest.batch().entries] == [False, False]
+    assert [written.entry.ends_at_resume_point for written in ingest.batch().chunks] == [False, False]
     ingest.conclude(finish_of(raw))
     assert decode(written(ingest, store)) == raw
 
@@ -347,3 +350,78 @@ def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
     first, second, third = chunks_of(RAW)
     take_all(ingest, (first, second))
     refused(store, ingest, third, UnsupportedStream, "more than 2 chunks")
+
+
+# --- going on ---------------------------------------------------------------------------------------------------
+
+
+def test_stream_that_goes_on_has_a_segment_more_and_its_batches_go_on(store: Store, ingest: Ingest) -> None:
+    first, second, third = chunks_of(RAW)
+    take(ingest, [first])
+    ingest.partial.close()
+    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    assert found is not None
+    again = Ingest(*found)
+    assert (again.offset, again.chunks, again.unsynced) == (second.raw_offset, 1, 0)
+    assert again.segments() == segments_of(RAW[: second.raw_offset])
+    assert again.batch().chunks == ()
+    again.take(rest := next(chunks_from(RAW, second.raw_offset)))
+    assert again.segments() == segments_of(RAW[: third.raw_offset], second.raw_offset)
+    batch = again.batch()
+    assert [each.entry.starts_segment for each in batch.chunks] == [True]
+    assert (batch.offset, batch.stored, batch.begins) == (third.raw_offset, len(first.frame) + len(rest.frame), ())
+    # A sender may start one whenever it likes.
+    again.take(next(chunks_from(RAW, third.raw_offset)))
+    assert [each.entry.starts_segment for each in again.batch().chunks] == [True]
+    again.conclude(finish_of(RAW, second.raw_offset, third.raw_offset))
+    with pytest.raises(ChunkError, match="differs from the sender's"):
+        again.conclude(finish_of(RAW, second.raw_offset))
+    again.partial.close()
+
+
+def test_stream_that_is_whole_goes_on_with_its_last_word_alone(store: Store, ingest: Ingest) -> None:
+    take(ingest, chunks_of(PLAIN))
+    ingest.partial.close()
+    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    assert found is not None
+    again = Ingest(*found)
+    assert again.conclude(finish_of(PLAIN)).guid == streams.GUID
+    refused(
+        store, again, replace(next(chunks_of(PLAIN)), starts_segment=True), TrailingBytes, "follow the stream's end"
+    )
+    again.partial.close()
+
+
+def test_stream_that_goes_on_with_other_bytes_is_refused_where_they_cannot_follow(store: Store, ingest: Ingest) -> None:
+    first, second, _third = chunks_of(RAW)
+    take(ingest, [first])
+    ingest.partial.close()
+    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    assert found is not None
+    again = Ingest(*found)
+    (other,) = in_pieces(PLAIN)  # from its BEGIN on
+    refused(store, again, replace(other, raw_offset=second.raw_offset), DamagedStream, "where none may stand")
+    again.partial.close()
+
+
+def test_segments_are_bounded(store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "SEGMENTS_MAX", 2)
+    for chunk in list(chunks_of(RAW))[:2]:
+        ingest.take(next(chunks_from(RAW, chunk.raw_offset)))
+    third = next(chunks_from(RAW, ingest.offset))
+    refused(store, ingest, third, UnsupportedStream, "of more than 2 segments: it was interrupted too often")
+
+
+def test_batch_stands_where_the_last_chunk_ended_that_was_written(store: Store, ingest: Ingest) -> None:
+    """The walker has gone on into the one that was refused."""
+    first, second, _third = chunks_of(RAW)
+    ingest.take(first)
+    state = ingest.walker.state
+    damaged = RAW[second.raw_offset :][: 312 + (1 << 20)] + b"\x63" * 400
+    one, other = in_pieces(RAW[: second.raw_offset], damaged)
+    assert one.sha256 == first.sha256
+    refused(store, ingest, other, DamagedStream, "unknown record type")
+    assert ingest.walker.offset > second.raw_offset
+    batch = ingest.batch()
+    assert (batch.offset, batch.walker, len(batch.chunks)) == (second.raw_offset, state, 1)
+    assert ingest.offset == second.raw_offset

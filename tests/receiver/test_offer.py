@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
-from tests.receiver.helpers import SENDER, plant, push_of, store_stream
+from tests.receiver.helpers import SENDER, plant, push_of, read_manifest, store_stream
 from tests.receiver.peer import chunks, control, finish
 from tests.receiver.running import Receiver, serving, wait_until
 
-from fullsend_protocol.messages import Push
+from fullsend_protocol.messages import Push, Whole
 from fullsend_receiver.catalogue import Damaged, NoBase
 from fullsend_receiver.durable import locked
-from fullsend_receiver.offer import NoRoom, already_stored, judge
+from fullsend_receiver.offer import NoRoom, already_stored, committed_before, judge
 from fullsend_receiver.store import Store
 
 if TYPE_CHECKING:
@@ -40,42 +40,42 @@ def increment(flags: str | None = "", **changes: object) -> Push:
 
 
 def test_stream_that_is_not_stored_is_taken(store: Store) -> None:
-    assert judge(store, SENDER, push_of(FULL), 0) is None
+    assert judge(store, SENDER, push_of(FULL), arrived=0, min_free=0) is None
     assert already_stored(store, SENDER, push_of(FULL)) is None
 
 
 def test_stream_that_is_stored_has_its_receipt(store: Store) -> None:
     file = store_stream(store, SENDER, FULL)
-    receipt = judge(store, SENDER, push_of(FULL), 1 << 62)  # to be told so needs no room
+    receipt = judge(store, SENDER, push_of(FULL), arrived=0, min_free=1 << 62)  # to be told so needs no room
     assert receipt is not None
     assert receipt.file == str(file)
     assert already_stored(store, SENDER, push_of(FULL)) == receipt
-    assert judge(store, "beta", push_of(FULL), 0) is None
+    assert judge(store, "beta", push_of(FULL), arrived=0, min_free=0) is None
     for other in ({"guid": "5"}, {"flags": "L"}, {"snapshot": "then"}, {"dataset": "tank"}, {"base_guid": "7"}):
-        assert judge(store, SENDER, push_of(FULL).model_copy(update=other), 0) is None
+        assert judge(store, SENDER, push_of(FULL).model_copy(update=other), arrived=0, min_free=0) is None
     (store.root / file).unlink()
     with pytest.raises(Damaged, match="is stored, and damaged"):
-        judge(store, SENDER, push_of(FULL), 0)
+        judge(store, SENDER, push_of(FULL), arrived=0, min_free=0)
 
 
 def test_package_is_taken_whatever_is_stored(store: Store) -> None:
     store_stream(store, SENDER, FULL)
     unknown = {"guid": None, "base_guid": None, "flags": None, "keep_orphan": False}
     package = push_of(FULL).model_copy(update=unknown)
-    assert judge(store, SENDER, package, 0) is None
+    assert judge(store, SENDER, package, arrived=0, min_free=0) is None
     assert already_stored(store, SENDER, package) is None
 
 
 def test_orphan_is_taken_only_where_that_is_wanted(store: Store) -> None:
     with pytest.raises(NoBase) as caught:
-        judge(store, SENDER, increment(), 0)
+        judge(store, SENDER, increment(), arrived=0, min_free=0)
     assert str(caught.value) == f"tank/data@later: its base guid:{GUID} is not stored: send a full"
-    assert judge(store, SENDER, increment(keep_orphan=True), 0) is None
+    assert judge(store, SENDER, increment(keep_orphan=True), arrived=0, min_free=0) is None
     plant(store, "now", GUID, sender="beta")
     with pytest.raises(NoBase):
-        judge(store, SENDER, increment(), 0)
+        judge(store, SENDER, increment(), arrived=0, min_free=0)
     plant(store, "now", GUID)
-    assert judge(store, SENDER, increment(), 0) is None
+    assert judge(store, SENDER, increment(), arrived=0, min_free=0) is None
 
 
 @pytest.mark.parametrize(
@@ -99,26 +99,59 @@ def test_base_must_be_one_that_the_offered_flags_can_follow(
 ) -> None:
     plant(store, "now", GUID, flags=base, stream_class=stream_class)
     with contextlib.nullcontext() if good else pytest.raises(NoBase, match="which it cannot follow"):
-        assert judge(store, SENDER, increment(flags), 0) is None
+        assert judge(store, SENDER, increment(flags), arrived=0, min_free=0) is None
 
 
 @pytest.mark.parametrize("harm", ["data", "base"])
 def test_base_must_be_restorable(store: Store, harm: str) -> None:
     first = plant(store, "first", 7)
     file = plant(store, "now", GUID, 7)
-    assert judge(store, SENDER, increment(), 0) is None
+    assert judge(store, SENDER, increment(), arrived=0, min_free=0) is None
     (store.root / (file if harm == "data" else first)).unlink()
     with pytest.raises(
         NoBase, match=rf"guid:{GUID} is stored, but not restorable: .* is damaged \(the file is missing"
     ):
-        judge(store, SENDER, increment(), 0)
+        judge(store, SENDER, increment(), arrived=0, min_free=0)
 
 
 def test_stream_that_would_fill_the_store_is_refused(store: Store) -> None:
     with pytest.raises(NoRoom, match=r"the store has .* free, 4194304\.0 TiB are to stay free$"):
-        judge(store, SENDER, push_of(FULL), 1 << 62)
+        judge(store, SENDER, push_of(FULL), arrived=0, min_free=1 << 62)
     with pytest.raises(NoRoom, match=r"and the stream is about 1048576\.0 TiB"):
-        judge(store, SENDER, push_of(FULL).model_copy(update={"size_estimate": 1 << 60}), 0)
+        judge(store, SENDER, push_of(FULL).model_copy(update={"size_estimate": 1 << 60}), arrived=0, min_free=0)
+
+
+def test_what_has_arrived_needs_no_room_again(store: Store) -> None:
+    offered = push_of(FULL).model_copy(update={"size_estimate": 1 << 60})
+    with pytest.raises(NoRoom):
+        judge(store, SENDER, offered, arrived=1 << 59, min_free=0)
+    assert judge(store, SENDER, offered, arrived=1 << 60, min_free=0) is None
+    assert judge(store, SENDER, offered, arrived=1 << 61, min_free=0) is None  # an estimate that was too low
+    with pytest.raises(NoRoom):
+        judge(store, SENDER, offered, arrived=1 << 61, min_free=1 << 60)
+
+
+@pytest.mark.parametrize("raw", [FULL, streams.package(FULL, INCREMENT, name="tank/data@later")])
+def test_what_was_sent_whole_is_known_again_by_what_it_turned_out_to_be(store: Store, raw: bytes) -> None:
+    push = push_of(raw)
+    assert committed_before(store, SENDER, push) is None
+    file = store_stream(store, SENDER, raw)
+    about = read_manifest(store, file)
+    assert about.base_guid is None
+    whole = Whole(guid=about.guid, base_guid=about.base_guid, flags=about.flags, raw_bytes=about.raw_bytes)
+    receipt = committed_before(store, SENDER, push.model_copy(update={"whole": whole}))
+    assert receipt is not None
+    assert (receipt.file, receipt.segments) == (str(file), about.segments)
+    assert committed_before(store, SENDER, push) is None  # who does not ask is told nothing
+    assert committed_before(store, "beta", push.model_copy(update={"whole": whole})) is None
+    for change in ({"guid": "5"}, {"base_guid": "5"}, {"flags": "L"}, {"raw_bytes": 1}):
+        other = push.model_copy(update={"whole": whole.model_copy(update=change)})
+        assert committed_before(store, SENDER, other) is None
+    for name in ({"snapshot": "then"}, {"dataset": "tank"}):
+        assert committed_before(store, SENDER, push.model_copy(update={"whole": whole, **name})) is None
+    (store.root / file).unlink()
+    with pytest.raises(Damaged, match="is stored, and damaged"):
+        committed_before(store, SENDER, push.model_copy(update={"whole": whole}))
 
 
 # --- over the wire ----------------------------------------------------------------------------------------------
@@ -193,7 +226,7 @@ def test_base_is_looked_for_when_the_journal_stands_that_leases_it(tmp_path: Pat
             assert int(crc, 16) == zlib.crc32(body)
             lease = json.loads(body)["open"]
             assert (lease["sender"], lease["push"]["base_guid"]) == (SENDER, str(GUID))
-            peer.say("stop", reason="enough")
+            peer.say("stop", keep=True, reason="enough")
             peer.hear("stopped")
         begun = disk.begun("fdatasync", ".journal")
         with receiver.peer() as peer:

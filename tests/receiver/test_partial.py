@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,11 +25,13 @@ from tests.receiver.helpers import (
     PROGRAM,
     SENDER,
     check_listed,
+    chunks_from,
     chunks_of,
     commit_stream,
     decode,
     everything,
     finish_of,
+    go_on,
     hash_path,
     ingest_stream,
     long_stream,
@@ -36,36 +40,62 @@ from tests.receiver.helpers import (
     program,
     push_of,
     read_manifest,
+    segments_of,
     store_stream,
     take,
+    zstd_decode,
 )
 from tests.receiver.powercut import Disk
+from tests.streams import each, whole
 
+from fullsend_protocol import limits
+from fullsend_protocol.chunks import Compressor, SegmentHash
+from fullsend_protocol.connection import Chunk
+from fullsend_protocol.records import Phase, WalkerState
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
+from fullsend_receiver.journal import Batch
 from fullsend_receiver.partial import (
-    Batch,
     Partial,
+    begin_partial,
     committing,
     discard,
+    is_arriving,
     journal_entries,
     partial_key,
     recover,
     remove_temporaries,
+    reopen_partial,
 )
+from fullsend_receiver.scrub import rebuild, scrub
 from fullsend_receiver.store import Store, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.receiver.crash import Crasher
+    from tests.streams import Genuine
 
 #: A stream of three chunks, and where each ends in the raw stream.
 RAW = crash.RAW
 BORDERS = tuple(itertools.accumulate(chunk.raw_length for chunk in crash.chunks()))
 FILE = PurePosixPath("alpha/tank/data/@now.1122334455667788.full.zfs.zst")
 KEY = partial_key(SENDER, push_of(RAW))
+
+
+SHORT = long_stream(1, tail=1)  # two chunks: the model of power cuts reads all files at each step
+#: What is left at each step: only what is sure, and so many draws of what may be.
+DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a power cut left, at a step, and what the sender had been told by then."""
+
+    store: Store
+    told: int
+    stored: bool
 
 
 @dataclass(frozen=True)
@@ -142,7 +172,7 @@ def check_pushed_again(store: Store) -> None:
 def begun(store: Store, chunks: int = 2) -> Partial:
     """A partial of so many chunks, each a batch; closed."""
     push = push_of(RAW)
-    ingest = Ingest(Partial(store, KEY, SENDER, push))
+    ingest = Ingest(begin_partial(store, KEY, SENDER, push))
     take(ingest, crash.chunks()[:chunks])
     ingest.partial.close()
     return ingest.partial
@@ -281,25 +311,297 @@ def test_commit_that_failed_in_a_running_daemon_is_completed_by_the_next_push(
     store: Store, crasher: Crasher, at: int
 ) -> None:
     cut(store, crasher, "rename", at)
-    Partial(store, KEY, SENDER, push_of(RAW)).close()
+    begin_partial(store, KEY, SENDER, push_of(RAW)).close()
     assert check_listed(store) == [str(FILE)]
     assert not read_catalogue(store).problems
 
 
+# --- going on ---------------------------------------------------------------------------------------------------
+
+
+def left_behind(store: Store, chunks: int, per_batch: int) -> None:
+    """A partial of so many chunks, of which so many become durable at a time."""
+    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
+    take(ingest, crash.chunks()[:chunks], per_batch=per_batch)
+    ingest.partial.close()
+
+
+def check_went_on(store: Store, raw: bytes = RAW, borders: tuple[int, ...] = BORDERS) -> None:
+    """Whatever happened: what is there is gone on with, to its end."""
+    if not read_catalogue(store).streams:
+        found = reopen_partial(store, KEY, at_resume_point=False)
+        ingest = Ingest(*found) if found else Ingest(begin_partial(store, KEY, SENDER, push_of(raw)))
+        assert ingest.offset in {0, *borders}
+        take(ingest, chunks_from(raw, ingest.offset))
+        assert commit_stream(store, SENDER, ingest, raw) == FILE
+    assert check_listed(store) == [str(FILE)]
+    (stored,) = read_catalogue(store).streams
+    assert scrub(store, stored).damage == ()
+    assert not list(store.partial.iterdir())
+
+
+#: chunks that are there, in batches of how many, how it is gone on with, and from where at least.
+GOING_ON = {
+    "at the end": (2, 1, "replay", BORDERS[1]),
+    "at the end, all of it": (3, 2, "reconnect", BORDERS[2]),
+    "by a token, at the end": (2, 1, "token", BORDERS[1]),
+    "by a token, behind a line": (3, 1, "token", BORDERS[1]),
+    "by a token, amid a line": (3, 3, "token", BORDERS[1]),
+}
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["between calls", "amid writes"])
+@pytest.mark.parametrize("case", GOING_ON)
+def test_kill_at_any_call_of_going_on_loses_nothing_but_what_the_sender_gave_up(
+    swift_path: Path, crasher: Crasher, case: str, torn: bool
+) -> None:
+    chunks, per_batch, how, least = GOING_ON[case]
+    for at in itertools.count(1):
+        store = make_store(swift_path, f"store{at}")
+        left_behind(store, chunks, per_batch)
+        with data_of(store).open("ab") as file:
+            file.write(b"written, and never acknowledged")
+        outcome = crasher.run("go_on", store.root, how, at=at, call="write" if torn else None, torn=torn)
+        if not outcome.killed:
+            break
+        check_recovery(store, (*outcome.told, f"acknowledged {least}"))
+        check_went_on(store)
+        shutil.rmtree(store.root)
+    assert outcome.told[0] == f"acknowledged {least}"
+    assert outcome.told[-1] == f"stored {FILE}"
+    resumed = read_manifest(store, FILE)
+    assert [(each.how, each.offset) for each in resumed.resumptions] == [(how, least)]
+    assert [segment.start for segment in resumed.segments] == sorted({0, least} - {len(RAW)})
+    check_went_on(store)
+
+
+@pytest.mark.parametrize("border", [0, 1, 2])
+def test_stream_goes_on_at_every_border_and_is_as_if_it_had_never_been_interrupted(store: Store, border: int) -> None:
+    left_behind(store, border + 1, border + 1)
+    ingest = go_on(store, SENDER, RAW)
+    assert ingest.offset == BORDERS[border]
+    take(ingest, chunks_from(RAW, ingest.offset))
+    while not ingest.partial.catch_up(1000):
+        pass
+    assert commit_stream(store, SENDER, ingest, RAW) == FILE
+    check_went_on(store)
+    assert zstd_decode(store.root / FILE) == RAW
+    sums = subprocess.run(
+        [program("sha256sum"), "-c", hash_path(store, FILE).name],
+        cwd=(store.root / FILE).parent,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert sums.returncode == 0, sums.stderr
+
+
+@each(whole)
+def test_genuine_stream_goes_on_at_every_border(store: Store, stream: Genuine) -> None:
+    """Begun anew with each chunk: as many segments as chunks."""
+    raw = stream.read()
+    push = push_of(raw)
+    key = partial_key(SENDER, push)
+    borders = [chunk.raw_offset for chunk in chunks_of(raw)]
+    ingest = Ingest(begin_partial(store, key, SENDER, push))
+    for border in borders:
+        assert ingest.offset == border
+        take(ingest, [next(chunks_from(raw, border))])
+        ingest.partial.close()
+        ingest = go_on(store, SENDER, raw)
+    assert [segment.start for segment in ingest.segments()] == borders
+    assert ingest.segments() == segments_of(raw, *borders[1:])
+    file = commit_stream(store, SENDER, ingest, raw)
+    assert check_listed(store) == [str(file)]
+    assert zstd_decode(store.root / file) == raw
+    (stored,) = read_catalogue(store).streams
+    assert scrub(store, stored).damage == ()
+    manifest = read_manifest(store, file)
+    manifest_path(store, file).unlink()
+    again = rebuild(store, file)
+    assert (again.segments, again.snapshots, again.flags) == (manifest.segments, manifest.snapshots, manifest.flags)
+
+
+@pytest.mark.parametrize("how", ["replay", "token"])
+def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_gave_up(
+    swift_path: Path, how: str
+) -> None:
+    store = make_store(swift_path)
+    push = push_of(SHORT)
+    borders = tuple(itertools.accumulate(chunk.raw_length for chunk in chunks_of(SHORT)))
+    least = borders[0] if how == "token" else borders[1]
+    ingest = Ingest(begin_partial(store, KEY, SENDER, push))
+    take(ingest, chunks_of(SHORT), per_batch=2)
+    ingest.partial.close()
+    told = least
+    stored = False
+    found: list[Left] = []
+
+    def lights_out(disk: Disk) -> None:
+        for draw in range(DRAWS + 1):
+            folder = swift_path / f"{disk.steps}.{draw}"
+            disk.leave(folder, seed=100 * disk.steps + draw if draw else None)
+            found.append(Left(Store(folder), told, stored))
+
+    with Disk(store.root, lights_out) as disk:
+        ingest = go_on(store, SENDER, SHORT, at_resume_point=how == "token")
+        assert ingest.offset == least
+        for chunk in chunks_from(SHORT, least):
+            ingest.take(chunk)
+            ingest.partial.make_durable(batch := ingest.batch())
+            told = batch.offset
+        assert commit_stream(store, SENDER, ingest, SHORT) == FILE
+        stored = True
+        disk.step()
+
+    assert disk.steps > 15
+    for left in found:
+        before = kept(left.store)
+        listed_before = check_listed(left.store)
+        assert not left.stored or listed_before == [str(FILE)]
+        recover(left.store)
+        after = kept(left.store)
+        if not (listed_before or (before and before.committing)):
+            assert after is not None
+            assert left.told <= after.offset, left
+            assert decode(after.data) == SHORT[: after.offset]
+        assert not read_catalogue(left.store).problems
+        check_went_on(left.store, SHORT, borders)
+
+
+def reopened(store: Store, *, at_resume_point: bool = False) -> bool:
+    """Whether there is something to go on with; where there is not, nothing has changed."""
+    there = everything(store.partial)
+    found = reopen_partial(store, KEY, at_resume_point=at_resume_point)
+    if found is None:
+        assert everything(store.partial) == there
+        return False
+    found[0].close()
+    return True
+
+
+def test_there_is_nothing_to_go_on_with_where_nothing_came(store: Store) -> None:
+    assert not reopened(store)
+    begun(store, chunks=0)
+    assert not reopened(store)
+    assert not reopened(store, at_resume_point=True)
+
+
+@pytest.mark.parametrize("missing", [1, None], ids=["a byte", "the file"])
+@pytest.mark.parametrize("at_resume_point", [False, True])
+def test_data_that_are_shorter_than_their_journal_are_not_gone_on_with(
+    store: Store, missing: int | None, at_resume_point: bool
+) -> None:
+    begun(store)
+    if missing is None:
+        data_of(store).unlink()
+    else:
+        os.truncate(data_of(store), data_of(store).stat().st_size - missing)
+    assert not reopened(store, at_resume_point=at_resume_point)
+    check_pushed_again(store)
+
+
+def test_partial_whose_last_chunk_ends_where_none_may_is_begun_anew_but_a_token_goes_back(store: Store) -> None:
+    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
+    first, second, _third = crash.chunks()
+    piece = RAW[second.raw_offset :][: second.raw_length - 1]
+    segment = SegmentHash(second.raw_offset)
+    frame = Compressor(1).compress(piece)
+    short = Chunk(second.raw_offset, len(piece), segment.update(piece), frame, starts_segment=True)
+    take(ingest, [first, short])
+    ingest.partial.close()
+    assert not reopened(store)
+    ingest = go_on(store, SENDER, RAW, at_resume_point=True)
+    assert ingest.offset == BORDERS[0]
+    take(ingest, chunks_from(RAW, ingest.offset))
+    assert commit_stream(store, SENDER, ingest, RAW) == FILE
+    check_went_on(store)
+
+
+def test_partial_of_too_many_segments_is_begun_anew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(store, chunks=1)
+    ingest = go_on(store, SENDER, RAW)
+    take(ingest, [next(chunks_from(RAW, BORDERS[0]))])
+    ingest.partial.close()
+    monkeypatch.setattr(limits, "SEGMENTS_MAX", 2 + limits.SEGMENTS_RESUMED)
+    assert reopened(store)
+    monkeypatch.setattr(limits, "SEGMENTS_MAX", 1 + limits.SEGMENTS_RESUMED)
+    assert not reopened(store)
+    assert reopened(store, at_resume_point=False) is False
+
+
+@pytest.mark.parametrize("sort", ["data", "journal"])
+def test_what_was_not_acknowledged_since_a_sync_failed_is_not_counted_when_the_stream_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch, sort: str
+) -> None:
+    """What the page cache shows of it after that may never reach the disk: it must be written anew."""
+    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
+    take(ingest, crash.chunks()[:1])
+    journal = journal_of(store).read_bytes()
+    ingest.take(crash.chunks()[1])
+    failing = data_of(store) if sort == "data" else journal_of(store)
+    real = os.fdatasync
+
+    def fdatasync(descriptor: int) -> None:
+        if Path(f"/proc/self/fd/{descriptor}").samefile(failing):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    with pytest.raises(OSError, match="Input/output error"):
+        ingest.partial.make_durable(ingest.batch())
+    ingest.partial.close()
+    monkeypatch.undo()
+    ingest = go_on(store, SENDER, RAW)
+    assert ingest.offset == BORDERS[0]
+    assert journal_of(store).read_bytes() == journal
+    assert data_of(store).read_bytes() == crash.chunks()[0].frame
+    take(ingest, chunks_from(RAW, ingest.offset))
+    assert commit_stream(store, SENDER, ingest, RAW) == FILE
+    check_went_on(store)
+
+
+def test_whoever_looks_whether_it_arrives_does_not_keep_a_stream_from_going_on(store: Store) -> None:
+    """`list --partial` holds the lock for a moment."""
+    begun(store)
+    with journal_of(store).open("rb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        with ThreadPoolExecutor(1) as pool:
+            going_on = pool.submit(go_on, store, SENDER, RAW)
+            time.sleep(0.2)
+            fcntl.flock(looking, fcntl.LOCK_UN)
+            ingest = going_on.result()
+        assert is_arriving(journal_of(store))
+        ingest.partial.close()
+        assert not is_arriving(journal_of(store))
+
+
+def test_hash_of_the_file_is_caught_up_a_step_at_a_time(store: Store) -> None:
+    begun(store)
+    size = data_of(store).stat().st_size
+    ingest = go_on(store, SENDER, RAW)
+    assert ingest.partial.read(0, 10**9) == data_of(store).read_bytes()
+    steps = 1
+    while not ingest.partial.catch_up(100):
+        steps += 1
+    assert steps == -(-size // 100)
+    assert ingest.partial.catch_up(100)
+    take(ingest, chunks_from(RAW, ingest.offset))
+    assert ingest.partial.catch_up(0)  # what comes from now on is hashed as it comes
+    commit_stream(store, SENDER, ingest, RAW)
+    check_went_on(store)
+
+
+def test_hash_of_a_file_that_was_cut_meanwhile_is_none(store: Store) -> None:
+    begun(store)
+    ingest = go_on(store, SENDER, RAW)
+    os.truncate(data_of(store), 7)
+    with pytest.raises(StoreError, match="its data file ends at 7, and"):
+        ingest.partial.catch_up(10**9)
+    ingest.partial.close()
+
+
 # --- power cuts -------------------------------------------------------------------------------------------------
-
-SHORT = long_stream(1, tail=1)  # two chunks: the model reads all files at each step
-#: What is left at each step: only what is sure, and so many draws of what may be.
-DRAWS = 4
-
-
-@dataclass(frozen=True)
-class Left:
-    """What a power cut left, at a step, and what the sender had been told by then."""
-
-    store: Store
-    told: int
-    stored: bool
 
 
 @pytest.mark.parametrize("over", [False, True], ids=["new", "over an old partial"])
@@ -322,7 +624,7 @@ def test_power_cut_at_any_moment_of_a_push_keeps_what_was_acknowledged_and_lists
     push = push_of(SHORT)
     chunks = list(chunks_of(SHORT))
     with Disk(store.root, lights_out) as disk:
-        ingest = Ingest(Partial(store, partial_key(SENDER, push), SENDER, push))
+        ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
         for chunk in chunks:
             ingest.take(chunk)
             batch = ingest.batch()
@@ -498,7 +800,7 @@ def test_journal_entries_are_those_of_the_durable_chunks(store: Store) -> None:
 
 def test_partial_of_the_same_key_is_thrown_away(store: Store) -> None:
     begun(store)
-    Partial(store, KEY, SENDER, push_of(RAW)).close()
+    begin_partial(store, KEY, SENDER, push_of(RAW)).close()
     assert data_of(store).read_bytes() == b""
     assert kept(store) == Kept(0, 0, b"", committing=False)
 
@@ -555,7 +857,7 @@ def push_until_it_fails(store: Store) -> tuple[int, OSError | None]:
     push = push_of(RAW)
     partial = None
     try:
-        partial = Partial(store, KEY, SENDER, push)
+        partial = begin_partial(store, KEY, SENDER, push)
         ingest = Ingest(partial)
         for chunk in crash.chunks():
             ingest.take(chunk)
@@ -640,7 +942,7 @@ def test_partial_whose_sync_failed_once_never_syncs_again(
     store: Store, monkeypatch: pytest.MonkeyPatch, sort: str
 ) -> None:
     """The kernel forgets after a failed fsync that the pages were dirty: the next one would succeed, and lie."""
-    ingest = Ingest(Partial(store, KEY, SENDER, push_of(RAW)))
+    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
     take(ingest, crash.chunks()[:1])
     ingest.take(crash.chunks()[1])
     batch = ingest.batch()
@@ -664,7 +966,7 @@ def test_partial_whose_sync_failed_once_never_syncs_again(
 
 
 def test_partial_whose_write_failed_appends_nothing_more_but_keeps_what_is_whole(store: Store) -> None:
-    ingest = Ingest(Partial(store, KEY, SENDER, push_of(RAW)))
+    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
     ingest.take(crash.chunks()[0])
     with file_size_limit(ingest.partial.size + 10), pytest.raises(OSError, match="File too large"):
         ingest.partial.write(bytes(100))
@@ -676,7 +978,7 @@ def test_partial_whose_write_failed_appends_nothing_more_but_keeps_what_is_whole
 
 
 def test_partial_is_not_sealed_before_all_of_it_is_durable(store: Store) -> None:
-    ingest = Ingest(Partial(store, KEY, SENDER, push_of(RAW)))
+    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
     take(ingest, crash.chunks()[:1])
     ingest.take(crash.chunks()[1])
     with pytest.raises(StoreError, match="of which only"):
@@ -690,7 +992,7 @@ def test_partial_is_not_sealed_before_all_of_it_is_durable(store: Store) -> None
 def second(store: Store, raw: bytes) -> Ingest:
     """The same stream, announced under another name: a partial of its own that belongs to the same file."""
     push = push_of(raw).model_copy(update={"snapshot": "as announced"})
-    ingest = Ingest(Partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
     take(ingest, chunks_of(raw))
     return ingest
 
@@ -799,7 +1101,7 @@ def test_discarded_partial_is_gone(store: Store) -> None:
 def test_batch_is_journaled_with_its_entries_only_after_its_data_are_synced(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    partial = Partial(store, KEY, SENDER, push_of(RAW))
+    partial = begin_partial(store, KEY, SENDER, push_of(RAW))
     calls: list[str] = []
     for name in ("write", "fdatasync"):
         real = getattr(os, name)
@@ -810,7 +1112,7 @@ def test_batch_is_journaled_with_its_entries_only_after_its_data_are_synced(
 
         monkeypatch.setattr(os, name, traced)
     partial.write(b"frame")
-    partial.make_durable(Batch(5, 5, ()))
+    partial.make_durable(Batch(5, 5, (), WalkerState(5, Phase.SUBSTREAM), ()))
     monkeypatch.undo()
     partial.close()
     assert calls == ["write .data", "fdatasync .data", "write .journal", "fdatasync .journal"]

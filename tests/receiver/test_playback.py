@@ -8,11 +8,33 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests import streams
-from tests.receiver.helpers import SENDER, chunks_of, cut, long_stream, make_store, store_stream
+from tests.receiver.helpers import (
+    SENDER,
+    chunks_from,
+    chunks_of,
+    commit_stream,
+    cut,
+    go_on,
+    long_stream,
+    make_store,
+    push_of,
+    store_stream,
+    take,
+)
 from tests.streams import each, whole
 
 from fullsend_protocol.errors import ErrorCode
-from fullsend_receiver.playback import DamagedChunk, RawChunk, checked_chunks, describe, file_sha256, stored_chunks
+from fullsend_receiver.ingest import Ingest
+from fullsend_receiver.partial import begin_partial, partial_key
+from fullsend_receiver.playback import (
+    DamagedChunk,
+    RawChunk,
+    checked_chunks,
+    describe,
+    file_sha256,
+    locate,
+    stored_chunks,
+)
 from fullsend_receiver.seekable import FileDamaged, IndexEntry, places, tables, tables_size
 
 if TYPE_CHECKING:
@@ -66,6 +88,70 @@ def rewrite(path: Path, change: Callable[[int, IndexEntry, bytes], tuple[IndexEn
 
 
 # --- what is whole ----------------------------------------------------------------------------------------------
+
+
+def test_chunks_come_as_they_were_stored_from_any_border_on(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    push = push_of(LONG)
+    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+    sent = list(chunks_of(LONG))
+    take(ingest, sent[:1])
+    ingest.partial.close()
+    ingest = go_on(store, SENDER, LONG)
+    rest = list(chunks_from(LONG, ingest.offset))
+    take(ingest, rest)
+    path = store.root / commit_stream(store, SENDER, ingest, LONG)
+    sent[1:] = rest
+    assert [chunk.starts_segment for chunk in sent] == [True, True, False]
+    for number, chunk in enumerate(sent):
+        assert list(stored_chunks(path, chunk.raw_offset)) == sent[number:]
+    assert list(stored_chunks(path, len(LONG))) == []
+    assert [found.raw for found in checked_chunks(path) if isinstance(found, RawChunk)] == [raw for _, raw in cut(LONG)]
+
+
+@pytest.mark.parametrize("offset", [1, 4 << 20, len(LONG) - 1, len(LONG) + 1, 1 << 62])
+def test_there_is_nothing_to_begin_with_amid_a_chunk(long: Path, offset: int) -> None:
+    with pytest.raises(FileDamaged, match=f"no chunk begins at raw offset {offset}$"):
+        list(stored_chunks(long, offset))
+
+
+# --- where a record is ------------------------------------------------------------------------------------------
+
+
+@each(whole)
+def test_record_is_found_from_where_it_is_located_on(tmp_path: Path, stream: Genuine) -> None:
+    if len(stream.begins) > 1:
+        pytest.skip("a package: its keys begin anew with each substream")
+    raw = stream.read()
+    store = make_store(tmp_path)
+    path = store.root / store_stream(store, SENDER, raw)
+    begins = [offset for offset, _piece in cut(raw)]
+    records = [record for record in streams.split(raw) if record.key is not None]
+    for record in records[:: max(1, len(records) // 50)]:
+        assert record.key is not None
+        at = locate(path, record.key)
+        assert at in begins
+        assert at <= min(other.start for other in records if other.key == record.key)
+        # ... and no earlier than it must be: the next chunk begins with this key or a greater one.
+        behind = [begin for begin in begins if begin > at][:1]
+        first = next((other.key for other in records if behind and other.start + 312 > behind[0]), None)
+        assert not behind or first is None or first >= record.key
+
+
+def test_record_before_all_others_is_located_at_the_start_and_one_behind_them_at_the_end(long: Path) -> None:
+    begins = [place.raw_offset for place in places_of(long)]
+    assert locate(long, (0, 0)) == 0
+    assert locate(long, (1, 0)) == 0
+    assert locate(long, (1 << 60, 0)) == begins[-1]
+    second = places_of(long)[1].entry.first_key
+    assert second is not None
+    assert locate(long, second) == begins[0]  # an OBJECT of this key may end the chunk before
+    assert locate(long, (second[0], second[1] + 1)) == begins[1]
+
+
+def test_nothing_is_located_in_a_file_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(FileDamaged, match="the file is missing"):
+        locate(tmp_path / "gone.zst", (1, 0))
 
 
 @each(whole)

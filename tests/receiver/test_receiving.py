@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import hashlib
+import json
 import random
 import resource
 import shutil
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
-from tests.receiver.helpers import cut, push_of, zstd_decode
+from tests.receiver.helpers import cut, push_of, segments_of, zstd_decode
 from tests.receiver.peer import HEARTBEAT, Chunk, Peer, chunks, control, cut_records, finish, make_certificate, offer
 from tests.receiver.running import MEMORY, MEMORY_PER_STREAM, MIB, Receiver, serving, wait_until
 
@@ -84,10 +86,12 @@ def test_a_genuine_stream_is_taken_listed_and_given_back(stream: streams.Genuine
 
         peer.say("list", dataset=dataset)
         (entry,) = [each for each in peer.hear("entries")["entries"] if each["file"] == receipt["file"]]
-        assert entry.items() >= {key: value for key, value in receipt.items() if key != "file_sha256"}.items()
+        same = receipt.keys() - {"file_sha256", "segments"}
+        assert {key: entry[key] for key in same} == {key: receipt[key] for key in same}
+        assert receipt["segments"] == [{"start": 0, "end": len(raw), "sha256": stream.sha256}]
         peer.hear("done")
 
-        peer.say("fetch", stream=receipt["file"])
+        peer.say("fetch", offset=0, stream=receipt["file"])
         manifest, given = peer.fetched()
         assert given == raw
         assert manifest["sha256"] == stream.sha256
@@ -143,7 +147,7 @@ def test_a_stream_arrives_once_at_a_time(receiver: Receiver) -> None:
     pieces = pieces_of(2, "tank/once@now")
     with receiver.peer() as first, receiver.peer() as second, receiver.peer("beta") as other:
         first.push(offer("tank/once"))
-        second.write(control(offer("tank/once")))
+        second.write(control(offer("tank/once", claim="1" * 16)))
         assert second.refusal() == "busy: tank/once@now: is arriving on another connection"
         other.give(b"".join(pieces), offer("tank/once"), pieces)  # another sender's is another stream
         for chunk in chunks(pieces):
@@ -156,12 +160,12 @@ def test_of_two_offers_at_the_same_moment_one_is_accepted(receiver: Receiver) ->
     for _ in range(10):
         with receiver.peer() as first, receiver.peer() as second:
             peers = [first, second]
-            for peer in peers:
-                peer.write(control(offer("tank/race")))
+            for peer, claim in zip(peers, ("1" * 16, "2" * 16), strict=True):
+                peer.write(control(offer("tank/race", claim=claim)))
             heard = [peer.hear("accept", "error") for peer in peers]
             assert sorted(each["type"] for each in heard) == ["accept", "error"]
             (accepted,) = [peer for peer, each in zip(peers, heard, strict=True) if each["type"] == "accept"]
-            accepted.say("stop", reason="enough")
+            accepted.say("stop", keep=True, reason="enough")
             accepted.hear("stopped")
 
 
@@ -173,7 +177,7 @@ def test_a_stream_that_is_stopped_is_kept_as_far_as_it_came(receiver: Receiver) 
         peer.push(offer("tank/stopped"))
         for chunk in chunks(pieces[:2]):
             peer.write(chunk.encode())
-        peer.say("stop", reason="zfs send\x1b[2J died")
+        peer.say("stop", keep=True, reason="zfs send\x1b[2J died")
         assert peer.hear_after_acks("stopped")["offset"] == len(pieces[0]) + len(pieces[1])
         (partial,) = set(receiver.partials()) - set(kept)
         assert partial.stat().st_size == sum(len(chunk.frame) for chunk in chunks(pieces[:2]))
@@ -184,7 +188,7 @@ def test_a_stream_that_is_stopped_is_kept_as_far_as_it_came(receiver: Receiver) 
         )
         # It can come again, on this connection too.
         peer.give(raw, offer("tank/stopped"), pieces)
-        peer.say("fetch", stream="tank/stopped@now")
+        peer.say("fetch", offset=0, stream="tank/stopped@now")
         assert peer.fetched()[1] == raw
     assert set(receiver.partials()) == set(kept)
 
@@ -195,6 +199,156 @@ def test_a_stream_of_which_nothing_came_leaves_nothing(receiver: Receiver) -> No
         peer.push(offer("tank/nothing"))
         assert len(receiver.partials()) == len(kept) + 1
     wait_until(lambda: receiver.partials() == kept, "the partial is thrown away")
+
+
+# --- going on --------------------------------------------------------------------------------------------------
+
+ANOTHER: Final = "1" * 16
+
+
+def offer_of_pieces(pieces: list[bytes], **changes: Any) -> dict[str, Any]:
+    return {"type": "push", **push_of(b"".join(pieces)).model_dump(mode="json"), **changes}
+
+
+def rest_of(pieces: list[bytes], number: int) -> list[Chunk]:
+    """The chunks from one on, in a segment of their own."""
+    start = sum(map(len, pieces[:number]))
+    return [
+        Chunk(start + each.raw_offset, each.raw_length, each.sha256, each.frame, each.starts_segment)
+        for each in chunks(pieces[number:])
+    ]
+
+
+def segments_at(raw: bytes, *borders: int) -> list[dict[str, Any]]:
+    return [segment.model_dump() for segment in segments_of(raw, *borders)]
+
+
+def leave(receiver: Receiver, pieces: list[bytes], count: int, **changes: Any) -> int:
+    """Push so many chunks, and stop. Returns: how far the stream has come."""
+    with receiver.peer() as peer:
+        peer.push(offer_of_pieces(pieces, **changes))
+        for chunk in chunks(pieces)[:count]:
+            peer.write(chunk.encode())
+        peer.say("stop", keep=True, reason="enough")
+        assert peer.hear_after_acks("stopped")["offset"] == sum(map(len, pieces[:count]))
+    return sum(map(len, pieces[:count]))
+
+
+def finish_at(peer: Peer, raw: bytes, *borders: int) -> dict[str, Any]:
+    peer.say("finish", raw_bytes=len(raw), segments=segments_at(raw, *borders))
+    receipt = peer.hear_after_acks("committed")["receipt"]
+    assert isinstance(receipt, dict)
+    return receipt
+
+
+def check_given_back(receiver: Receiver, file: str, raw: bytes) -> None:
+    path = receiver.store / file
+    assert zstd_decode(path) == raw
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert path.with_name(path.name + ".sha256").read_text(encoding="ascii") == f"{digest}  {path.name}\n"
+    with receiver.peer() as peer:
+        peer.say("verify", dataset=None)
+        while (said := peer.hear("verdict", "done"))["type"] == "verdict":
+            assert said["damage"] == [], said
+
+
+@pytest.mark.parametrize("how", ["reconnect", "replay", "token"])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_stream_goes_on_where_it_was_interrupted(how: str, count: int, receiver: Receiver) -> None:
+    pieces = pieces_of(3, f"tank/on-{how}-{count}@now")
+    raw = b"".join(pieces)
+    kept = leave(receiver, pieces, count)
+    if how == "token" and count == 3:
+        kept, count = kept - len(pieces[2]), 2  # it ends with no record behind which one could go on
+    with receiver.peer() as peer:
+        peer.write(control(offer_of_pieces(pieces, resume=how, claim=ANOTHER)))
+        accepted = peer.hear("accept")
+        assert (accepted["offset"], accepted["segments"]) == (kept, segments_at(raw[:kept]))
+        if how == "token":
+            last = max((each for each in streams.split(raw) if each.end <= kept), key=lambda each: each.end)
+            assert base64.b64decode(accepted["record"]["header"]) == raw[last.start : last.start + 312]
+        else:
+            assert accepted["record"] is None
+        for chunk in rest_of(pieces, count) if count < 3 else []:
+            peer.write(chunk.encode())
+        receipt = finish_at(peer, raw, *([kept] if kept < len(raw) else []))
+    manifest = json.loads((receiver.store / f"{receipt['file']}.json").read_text(encoding="utf-8"))
+    assert [(each["how"], each["offset"]) for each in manifest["resumptions"]] == [(how, kept)]
+    assert manifest["segments"] == receipt["segments"] == segments_at(raw, *([kept] if kept < len(raw) else []))
+    check_given_back(receiver, receipt["file"], raw)
+
+
+def test_a_stream_that_is_not_to_be_gone_on_with_starts_over(receiver: Receiver) -> None:
+    pieces = pieces_of(2, "tank/over@now")
+    leave(receiver, pieces, 1)
+    with receiver.peer() as peer:
+        peer.give(b"".join(pieces), offer_of_pieces(pieces), pieces)
+
+
+def test_what_turns_out_not_to_be_the_same_is_thrown_away(receiver: Receiver) -> None:
+    pieces = pieces_of(2, "tank/differs@now")
+    before = receiver.partials()
+    kept = leave(receiver, pieces, 1)
+    with receiver.peer() as peer:
+        peer.write(control(offer_of_pieces(pieces, resume="replay")))
+        assert peer.hear("accept")["offset"] == kept
+        peer.say("stop", keep=False, reason="another stream")
+        assert peer.hear("stopped")["offset"] == 0
+        wait_until(lambda: receiver.partials() == before, "the partial is thrown away")
+        receiver.wait_log("what arrived is thrown away")
+        peer.write(control(offer_of_pieces(pieces, resume="replay")))
+        assert peer.hear("accept")["offset"] == 0
+
+
+def test_a_token_that_leads_nowhere_is_a_replay(receiver: Receiver) -> None:
+    """In a package of several snapshots; what has arrived is not thrown away for that."""
+    first = b"".join(pieces_of(2, "tank/tree@a"))
+    writes = [streams.write(1, at * WRITE_SIZE, bytes(WRITE_SIZE)) for at in range(80)]
+    second = streams.substream(*writes, name="tank/tree@b", guid=8, base_guid=streams.GUID)
+    raw = streams.package(first, second, name="tank/tree@b")
+    pieces = [piece for _offset, piece in cut(raw)]
+    kept = leave(receiver, pieces, 3)
+    with receiver.peer() as peer:
+        peer.write(control(offer_of_pieces(pieces, resume="token")))
+        accepted = peer.hear("accept")
+        assert (accepted["offset"], accepted["record"]) == (kept, None)
+        for chunk in rest_of(pieces, 3):
+            peer.write(chunk.encode())
+        receipt = finish_at(peer, raw, kept)
+    check_given_back(receiver, receipt["file"], raw)
+
+
+def test_a_chunk_that_the_disk_has_lost_does_not_keep_a_stream_from_ever_being_stored(receiver: Receiver) -> None:
+    pieces = pieces_of(2, "tank/rotten@now")
+    before = set(receiver.partials())
+    leave(receiver, pieces, 1)
+    (data,) = set(receiver.partials()) - before
+    content = bytearray(data.read_bytes())
+    content[1000] ^= 1
+    data.write_bytes(content)
+    with receiver.peer() as peer:
+        peer.write(control(offer_of_pieces(pieces, resume="token")))
+        assert peer.hear("accept") == {"type": "accept", "offset": 0, "segments": [], "record": None}
+    receiver.wait_log("tank/rotten@now: starts over: its last chunk is not what was written: ")
+
+
+def test_a_line_that_breaks_off_again_and_again_makes_no_manifest_long(receiver: Receiver) -> None:
+    pieces = pieces_of(2, "tank/flaps@now")
+    kept = leave(receiver, pieces, 1)
+    for _ in range(3):
+        with receiver.peer() as peer:
+            peer.write(control(offer_of_pieces(pieces, resume="reconnect")))
+            assert peer.hear("accept")["offset"] == kept
+            peer.say("stop", keep=True, reason="again")
+            assert peer.hear("stopped")["offset"] == kept
+    with receiver.peer() as peer:
+        peer.write(control(offer_of_pieces(pieces, resume="replay")))
+        peer.hear("accept")
+        peer.write(rest_of(pieces, 1)[0].encode())
+        finish_at(peer, b"".join(pieces), kept)
+        peer.say("fetch", stream="tank/flaps@now", offset=0)
+        (resumption,) = peer.hear("sending")["manifest"]["resumptions"]
+        assert (resumption["how"], resumption["offset"]) == ("replay", kept)
 
 
 # --- room ------------------------------------------------------------------------------------------------------
@@ -256,7 +410,7 @@ def test_memory_is_bounded_for_chunks_as_large_as_may_be_and_is_given_back(measu
         assert measured.peak <= MEMORY + MEMORY_PER_STREAM
         measured.reset_peak()
         assert measured.peak <= MEMORY
-        peer.say("fetch", stream="tank/large@now")
+        peer.say("fetch", offset=0, stream="tank/large@now")
         assert peer.fetched()[1] == b"".join(pieces)
         peer.say("verify", dataset=None)
         while peer.hear("verdict", "done")["type"] != "done":
@@ -404,8 +558,80 @@ def test_who_is_let_in_does_not_wait_for_the_disk(tmp_path: Path) -> None:
             with receiver.peer() as another:
                 another.say("list", dataset=None)
                 another.hear("done")
-        pushing.say("stop", reason="enough")
+        pushing.say("stop", keep=True, reason="enough")
         pushing.hear_after_acks("stopped")
+
+
+# --- takeovers -------------------------------------------------------------------------------------------------
+
+TAKEN_OVER: Final = "is arriving on another connection now"
+
+
+def test_the_same_claim_takes_a_stream_over_with_all_that_has_arrived(receiver: Receiver) -> None:
+    pieces = pieces_of(2, "tank/taken@now")
+    raw = b"".join(pieces)
+    with receiver.peer() as first, receiver.peer() as second, receiver.peer() as other:
+        first.push(offer_of_pieces(pieces))
+        first.write(chunks(pieces)[0].encode())
+        first.write(chunks(pieces)[1].encode()[:1000])  # ... and amid the next
+        first.hear("ack")
+        other.write(control(offer_of_pieces(pieces, claim=ANOTHER, resume="reconnect")))
+        assert other.refusal() == "busy: tank/taken@now: is arriving on another connection"
+        second.write(control(offer_of_pieces(pieces, resume="reconnect")))
+        accepted = second.hear("accept")
+        assert accepted["offset"] == len(pieces[0])
+        assert first.refusal() == f"busy: tank/taken@now: {TAKEN_OVER}"
+        second.write(rest_of(pieces, 1)[0].encode())
+        receipt = finish_at(second, raw, len(pieces[0]))
+    check_given_back(receiver, receipt["file"], raw)
+
+
+def test_of_many_takeovers_at_once_one_is_left(receiver: Receiver) -> None:
+    pieces = pieces_of(1, "tank/many-taken@now")
+    with contextlib.ExitStack() as stack:
+        peers = [stack.enter_context(receiver.peer()) for _ in range(5)]
+        for peer in peers:
+            peer.write(control(offer_of_pieces(pieces, resume="reconnect")))
+        heard = []
+        for peer in peers:
+            said = peer.hear("accept", "error")
+            if said["type"] == "accept":
+                peer.sock.settimeout(1)
+                with contextlib.suppress(TimeoutError):
+                    said = peer.hear("error")
+            heard.append((said["type"], peer))
+        (winner,) = [peer for type_, peer in heard if type_ == "accept"]
+        winner.sock.settimeout(50)
+        winner.write(chunks(pieces)[0].encode())
+        finish_at(winner, b"".join(pieces))
+
+
+@pytest.mark.parametrize("package", [False, True], ids=["full", "package"])
+def test_a_takeover_amid_the_commit_finds_it_stored(package: bool, tmp_path: Path) -> None:
+    """The receipt of the first connection is lost; the commit is not."""
+    pieces = pieces_of(2)
+    said = offer() if package else offer_of_pieces(pieces)
+    raw = b"".join(pieces)
+    whole = {"guid": str(streams.GUID), "base_guid": None, "flags": "", "raw_bytes": len(raw)}
+    with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as first, receiver.peer() as second:
+        first.push(said)
+        for chunk in chunks(pieces):
+            first.write(chunk.encode())
+        with disk.blocked("rename"):
+            first.write(control(finish(raw)))
+            wait_until(lambda: disk.begun("rename", ".data") == 1, "it is being committed")
+            second.write(control({**said, "resume": "reconnect", "whole": whole}))
+            receiver.wait_log("is taken over from another connection")
+        assert first.refusal() == f"busy: tank/data@now: {TAKEN_OVER}"
+        receipt = second.hear("stored")["receipt"]
+        assert receipt["segments"] == segments_at(raw)
+        assert receiver.partials() == []
+        check_given_back(receiver, receipt["file"], raw)
+        # ... and so it does later, for who asks by what it has turned out to be.
+        second.write(control({**said, "whole": whole}))
+        assert second.hear("stored")["receipt"] == receipt
+        second.write(control({**said, "whole": {**whole, "raw_bytes": 1}}))
+        assert second.hear("accept", "stored")["type"] == ("accept" if package else "stored")
 
 
 # --- a disk that fails -----------------------------------------------------------------------------------------
@@ -522,7 +748,7 @@ def test_after_a_failed_disk_the_next_push_succeeds(failing: tuple[Receiver, Fau
             peer.refusal()
     with receiver.peer() as peer:
         peer.give(b"".join(pieces), offer("tank/next"), pieces)
-        peer.say("fetch", stream="tank/next@now")
+        peer.say("fetch", offset=0, stream="tank/next@now")
         assert peer.fetched()[1] == b"".join(pieces)
         peer.say("verify", dataset="tank/next")
         assert peer.hear("verdict")["damage"] == []
@@ -547,7 +773,7 @@ def test_a_write_that_stops_half_way_is_none(tmp_path: Path) -> None:
         assert partial.stat().st_size == most
         with receiver.peer() as peer:
             peer.give(b"".join(pieces[:0]) + (small := b"".join(pieces_of(1))), offer())
-            peer.say("fetch", stream="tank/data@now")
+            peer.say("fetch", offset=0, stream="tank/data@now")
             assert peer.fetched()[1] == small
         assert receiver.stop() == 0
         receiver.check_log()
@@ -639,7 +865,7 @@ def test_killed_at_any_moment_nothing_is_listed_that_is_not_whole_and_the_next_p
             listed = receiver.listed()
             with receiver.peer() as peer:
                 if listed:
-                    peer.say("fetch", stream="tank/data@now")
+                    peer.say("fetch", offset=0, stream="tank/data@now")
                     assert peer.fetched()[1] == raw
                     for path in (receiver.store / listed[0]["file"]).parent.iterdir():
                         path.unlink()

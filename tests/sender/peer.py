@@ -16,7 +16,7 @@ from fullsend_protocol.chunks import Compressor, Cutter, Decompressor, SegmentHa
 from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, ConnectionEnded, Heartbeat, Role
 from fullsend_protocol.errors import ConnectionLost, ErrorCode
 from fullsend_protocol.facts import conclude
-from fullsend_protocol.manifest import Manifest, Receipt, Segment, Snapshot, StreamEntry
+from fullsend_protocol.manifest import Manifest, PartialEntry, Receipt, Segment, Snapshot, StreamEntry
 from fullsend_protocol.records import Walker
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint
@@ -26,7 +26,11 @@ SHA: Final = "5c" * 32
 
 
 class Stopped(Exception):  # noqa: N818 - reads as what it says
-    """The sender gave up a stream."""
+    """The sender gave up a stream. `said`: with these words."""
+
+    def __init__(self, said: messages.Stop) -> None:
+        super().__init__(said.reason)
+        self.said = said
 
 
 class Peer:
@@ -90,21 +94,62 @@ class Peer:
 
     async def take_stream(self, *, acknowledge: bool = True) -> tuple[bytes, messages.Finish]:
         """Take chunks until `finish`, as the real receiver does. Returns: the raw bytes, and what concluded them."""
-        raw = bytearray()
-        decompressor = Decompressor()
-        segment = SegmentHash(0)
-        while True:
-            event = await self.hear()
+        arrived = Arrived()
+        finish = await arrived.take(self, acknowledge=acknowledge)
+        assert isinstance(finish, messages.Finish)
+        return bytes(arrived.raw), finish
+
+
+class Arrived:
+    """What has arrived of one stream, over as many connections as it took: its bytes, and the segments it came in."""
+
+    def __init__(self) -> None:
+        self.raw = bytearray()
+        self.segments: list[Segment] = []
+        self.chunks = 0  # that came on all connections
+        self.taken: list[tuple[int, int]] = []  # chunks by offset and length, in order
+        self._decompressor = Decompressor()
+
+    def accept(self, record: messages.Record | None = None) -> messages.Accept:
+        """Go on where it stands."""
+        return messages.Accept(offset=len(self.raw), segments=self.segments, record=record)
+
+    async def take(self, peer: Peer, most: int = 1 << 30, *, acknowledge: bool = True) -> messages.Finish | None:
+        """Take at most so many chunks. Returns: what concluded them; None where these were all. Raises: Stopped."""
+        segment: SegmentHash | None = None
+        for _chunk in range(most):
+            event = await peer.hear()
             if isinstance(event, messages.Finish):
-                return bytes(raw), event
+                return event
             if isinstance(event, messages.Stop):
-                raise Stopped(event.reason)
+                raise Stopped(event)
             assert isinstance(event, Chunk), event
-            part = decompressor.decompress(event.frame, event.raw_length)
+            part = self._decompressor.decompress(event.frame, event.raw_length)
+            assert event.raw_offset == len(self.raw)
+            if event.starts_segment or segment is None:
+                assert event.starts_segment
+                segment = SegmentHash(event.raw_offset)
+            else:
+                self.segments.pop()
             assert segment.update(part) == event.sha256
-            raw += part
+            self.segments.append(Segment(start=segment.start, end=segment.end, sha256=segment.digest().hex()))
+            self.raw += part
+            self.taken.append((event.raw_offset, event.raw_length))
+            self.chunks += 1
             if acknowledge:
-                await self.say(messages.Ack(offset=len(raw)))
+                await peer.say(messages.Ack(offset=len(self.raw)))
+        return None
+
+    def forget_behind(self, offset: int) -> None:
+        """Lose what is behind this offset, as the receiver does that has not made it durable."""
+        del self.raw[offset:]
+        kept = [segment for segment in self.segments if segment.start < offset]
+        if kept and kept[-1].end > offset:
+            last = kept.pop()
+            kept.append(
+                Segment(start=last.start, end=offset, sha256=hashlib.sha256(self.raw[last.start : offset]).hexdigest())
+            )
+        self.segments = kept
 
 
 Script = Callable[[Peer], Awaitable[None]]
@@ -177,16 +222,20 @@ async def receiving(
 # --- what a receiver says of a stream ------------------------------------------------------------------------------
 
 
+def segments_of(raw: bytes | bytearray, *ends: int) -> list[Segment]:
+    """The segments of a stream that end at these raw offsets."""
+    return [
+        Segment(start=start, end=end, sha256=hashlib.sha256(raw[start:end]).hexdigest())
+        for start, end in itertools.pairwise([0, *ends])
+    ]
+
+
 def manifest_of(raw: bytes, *cuts: int) -> Manifest:
     """The manifest of a whole stream, in segments that end at the raw offsets `cuts` and at its end."""
     walker = Walker()
     walker.walk(raw, 0, len(raw), 1 << 63)
     facts = conclude(walker.begins)
-    bounds = [0, *cuts, len(raw)]
-    segments = [
-        Segment(start=start, end=end, sha256=hashlib.sha256(raw[start:end]).hexdigest())
-        for start, end in itertools.pairwise(bounds)
-    ]
+    segments = segments_of(raw, *cuts, len(raw))
     return Manifest.model_validate(
         {
             "sender": NAME,
@@ -208,6 +257,7 @@ def manifest_of(raw: bytes, *cuts: int) -> Manifest:
             "stored_bytes": 1000,
             "sha256": hashlib.sha256(raw).hexdigest(),
             "segments": segments,
+            "resumptions": [],
             "file_sha256": SHA,
             "chunks": 1,
             "sender_program": "fullsend test",
@@ -230,14 +280,17 @@ def chunks_of(raw: bytes, *cuts: int) -> Iterator[Chunk]:
         if position in cuts:
             segment = SegmentHash(position)
         part = raw[position:end]
-        yield Chunk(position, len(part), segment.update(part), compressor.compress(part))
+        starts = segment.end == segment.start
+        yield Chunk(position, len(part), segment.update(part), compressor.compress(part), starts)
         cutter.next()
         position = end
 
 
-def receipt_of(raw: bytes, **changed: Any) -> Receipt:
-    """The receipt of a whole stream, with what a test changes."""
-    manifest = manifest_of(raw)
+def receipt_of(raw: bytes, *cuts: int, **changed: Any) -> Receipt:
+    """The receipt of a whole stream, in segments as of `manifest_of`, with what a test changes."""
+    manifest = manifest_of(raw, *cuts)
+    if cuts:
+        changed = {"sha256": None, **changed}
     said = manifest.model_dump(include=set(Receipt.model_fields))
     rest = {"base": None, "file": "alpha/tank/@x.zfs.zst", "restorable": True}
     return Receipt.model_validate({**said, **rest, **changed})
@@ -268,11 +321,30 @@ def entry(**changed: Any) -> StreamEntry:
     return StreamEntry.model_validate({**said, **changed})
 
 
+def partial_entry(**changed: Any) -> PartialEntry:
+    """What `list --partial` says of a stream, with what a test changes."""
+    said = {
+        "sender": NAME,
+        "dataset": "tank/data",
+        "snapshot": "now",
+        "guid": "1234",
+        "base_guid": None,
+        "flags": "",
+        "raw_bytes": 10 << 20,
+        "stored_bytes": 4 << 20,
+        "resume_offset": 9 << 20,
+        "started": "2026-11-23T06:30:00Z",
+        "last": "2026-11-23T06:30:01Z",
+        "arriving": False,
+    }
+    return PartialEntry.model_validate({**said, **changed})
+
+
 class Keeper:
     """A receiver that keeps what it is sent, as far as a push asks: for as many connections as come.
 
     `streams`: what is stored; `unchanged`: what it was told; `refuse`: how the next offers are answered, in order: with
-    an error of that code, or None for none.
+    an error of that code, or None for none. `partials`: what it says has arrived in part.
     """
 
     def __init__(self) -> None:
@@ -280,6 +352,8 @@ class Keeper:
         self.offers: list[messages.Push] = []
         self.unchanged: list[messages.UnchangedDataset] = []
         self.refuse: list[ErrorCode | None] = []
+        self.partials: list[PartialEntry] = []
+        self.stops: list[messages.Stop] = []
         self.connections = 0
 
     async def __call__(self, peer: Peer) -> None:
@@ -293,6 +367,8 @@ class Keeper:
             match await peer.hear():
                 case messages.BasesWanted():
                     await peer.say(messages.Bases(bases=self.bases()), messages.Done())
+                case messages.PartialsWanted():
+                    await peer.say(messages.Partials(partials=self.partials), messages.Done())
                 case messages.Unchanged(datasets=datasets):
                     self.unchanged += datasets
                     await peer.say(messages.Noted())
@@ -331,10 +407,11 @@ class Keeper:
             await peer.say(messages.Error(code=code, message="refused by the test"))
             await peer.gone()
             return False
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         try:
             raw, _finish = await peer.take_stream()
-        except Stopped:
+        except Stopped as stopped:
+            self.stops.append(stopped.said)
             await peer.say(messages.Stopped(offset=0))
             return True
         manifest = manifest_of(raw)

@@ -20,7 +20,7 @@ from fullsend_protocol.errors import ErrorCode, PeerError, RemoteProtocolError, 
 from fullsend_protocol.manifest import Manifest
 from fullsend_sender.cat import READ_AHEAD, Damaged, cat
 from fullsend_sender.identity import Identity
-from fullsend_sender.link import Timeouts, connect
+from fullsend_sender.link import Timeouts
 from fullsend_sender.progress import Progress
 
 
@@ -58,7 +58,7 @@ def sending(raw: bytes, *cuts: int) -> Script:
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        assert await peer.hear() == messages.Fetch(stream="tank/data@now")
+        assert await peer.hear() == messages.Fetch(stream="tank/data@now", offset=0)
         await peer.say(messages.Sending(manifest=manifest_of(raw, *cuts)), *chunks_of(raw, *cuts), messages.Done())
         await peer.ended()
 
@@ -66,8 +66,7 @@ def sending(raw: bytes, *cuts: int) -> Script:
 
 
 async def bring(receiver: Receiving, identity: Identity, fd: int, timeouts: Timeouts = Timeouts()) -> Manifest:  # noqa: B008
-    async with connect(receiver.endpoint, identity, timeouts=timeouts) as (link, _name):
-        return await cat(link, "tank/data@now", fd, Progress(0.0))
+    return await cat(receiver.endpoint, identity, "tank/data@now", fd, Progress(0.0), retry_for=0, timeouts=timeouts)
 
 
 def no_threads_left() -> bool:

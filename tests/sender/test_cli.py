@@ -18,13 +18,24 @@ from typing import Any
 import pytest
 from tests import streams
 from tests.programs import free_port
-from tests.sender.peer import Peer, Receiving, Script, chunks_of, entry, manifest_of, receipt_of, receiving
+from tests.sender.peer import (
+    Peer,
+    Receiving,
+    Script,
+    chunks_of,
+    entry,
+    manifest_of,
+    partial_entry,
+    receipt_of,
+    receiving,
+)
 from tests.sender.test_pipeline import large
 
 from fullsend_protocol import __version__, messages
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.errors import ErrorCode
 from fullsend_protocol.invitation import Invitation
+from fullsend_protocol.listing import partials_table
 from fullsend_sender import cli
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint
@@ -93,7 +104,7 @@ def taking(raw: bytes, **receipt: Any) -> Script:
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         assert (await peer.take_stream())[0] == raw
         await peer.say(messages.Committed(receipt=receipt_of(raw, **receipt)))
         await peer.gone()
@@ -248,6 +259,26 @@ async def test_push_with_a_live_line(fullsend: Fullsend, receiver_identity: Iden
     assert summary.startswith("tank/data@now (full): ")
 
 
+async def test_a_receiver_that_goes_away_is_waited_for_as_long_as_is_said(
+    fullsend: Fullsend, receiver_identity: Identity
+) -> None:
+    async def goes(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear()
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
+        await peer.hear()
+
+    async with receiving(receiver_identity, goes, taking(RAW), goes) as receiver:
+        ended = await fullsend(receiver, "push", "--stdin", "--json", "-v", stdin=RAW)
+        assert (ended.code, json.loads(ended.out)["resume"]) == (0, "reconnect")
+        assert "; trying again for up to 1:00:00" in ended.err
+        ended = await fullsend(receiver, "push", "--stdin", "--retry-for", "0s", stdin=RAW)
+        assert (ended.code, ended.out) == (75, b"")
+    ended = await fullsend(AWAY, "push", "--stdin", "--retry-for", "soon", stdin=RAW)
+    assert ended.code == 2
+    assert "retry" in ended.line
+
+
 async def test_an_orphan_fails_unless_it_is_allowed(fullsend: Fullsend, receiver_identity: Identity) -> None:
     raw = streams.substream(base_guid=77)
     orphan = taking(raw, restorable=False)
@@ -311,7 +342,7 @@ async def test_signals_end_it_in_order(
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         assert isinstance(await peer.hear(), Chunk)
         under_way.set()
         await peer.gone()
@@ -432,3 +463,16 @@ def test_terminals_are_refused(
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert "stdin is no pipe" in here(capsys, "push", "--stdin").line
     assert "a send stream is binary" in here(capsys, "cat", "x").line
+
+
+async def test_what_has_arrived_in_part_is_listed(fullsend: Fullsend, receiver_identity: Identity) -> None:
+    said = [partial_entry(snapshot="a"), partial_entry(dataset="tank/b", snapshot="b", arriving=True)]
+    script = answering(messages.Partials(partials=said), messages.Done())
+    async with receiving(receiver_identity, script, script, script) as receiver:
+        ended = await fullsend(receiver, "list", "--partial", "--json")
+        assert (ended.code, ended.err) == (0, "")
+        assert [json.loads(line) for line in ended.out.splitlines()] == [each.model_dump(mode="json") for each in said]
+        ended = await fullsend(receiver, "list", "--partial")
+        assert ended.out.decode().splitlines() == list(partials_table(said, with_sender=False))
+        ended = await fullsend(receiver, "list", "--partial", "tank/b", "--json")
+        assert [json.loads(line)["snapshot"] for line in ended.out.splitlines()] == ["b"]

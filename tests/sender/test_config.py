@@ -180,3 +180,13 @@ def test_names_that_would_need_quotes_are_refused(name: str) -> None:
 
 def test_plain_names_are_taken() -> None:
     assert config.check_receiver_name("Nas_2-b") == "Nas_2-b"
+
+
+def test_how_long_a_receiver_may_stay_away(tmp_path: Path) -> None:
+    assert load(write(tmp_path, TABLE), {}, {}).retry_for == 3600
+    path = write(tmp_path, 'retry-for = "2h"\n' + TABLE)
+    assert load(path, {}, {}).retry_for == 7200
+    assert load(path, {"FULLSEND_RETRY_FOR": "90s"}, {}).retry_for == 90
+    assert load(path, {"FULLSEND_RETRY_FOR": "90s"}, {"retry_for": "0s"}).retry_for == 0
+    with pytest.raises(UsageError, match=r"retry.for"):
+        load(path, {}, {"retry_for": "soon"})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from typing import Any
 
 import pytest
 from tests import streams
@@ -253,7 +254,7 @@ async def test_chunks_both_ways(identity: Identity, receiver_identity: Identity)
     async def script(peer: Peer) -> None:
         await peer.greet()
         assert isinstance(await peer.hear(), messages.Push)
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         stream, _finish = await peer.take_stream(acknowledge=False)
         got.append(stream)
         await peer.say(messages.Committed(receipt=Receipt.model_validate(RECEIPT)))
@@ -271,6 +272,9 @@ async def test_chunks_both_ways(identity: Identity, receiver_identity: Identity)
         zfs_version=None,
         properties=None,
         keep_orphan=False,
+        claim="00c1a1300c1a1300",
+        resume="none",
+        whole=None,
     )
     async with receiving(receiver_identity, script) as receiver, connect(receiver.endpoint, identity) as (link, _name):
         await link.send(push)
@@ -279,7 +283,7 @@ async def test_chunks_both_ways(identity: Identity, receiver_identity: Identity)
         assert sizes == [24 + 32 + len(chunk.frame) for chunk in chunks]
         await link.send(messages.Finish(raw_bytes=len(raw), segments=manifest_of(raw).segments))
         await link.expect(messages.Committed)
-        await link.send(messages.Fetch(stream="a@b"))
+        await link.send(messages.Fetch(stream="a@b", offset=0))
         await link.expect(messages.Sending)
         for chunk in chunks:
             assert isinstance(await link.receive(), ChunkArriving)
@@ -290,7 +294,7 @@ async def test_chunks_both_ways(identity: Identity, receiver_identity: Identity)
     assert got == [raw]
 
 
-RECEIPT = {
+RECEIPT: dict[str, Any] = {
     "sender": "alpha",
     "dataset": "a",
     "snapshot": "b",
@@ -306,6 +310,7 @@ RECEIPT = {
     "file_sha256": "5c" * 32,
     "received": "now",
     "restorable": True,
+    "segments": [],
 }
 
 
@@ -317,7 +322,7 @@ async def test_error_of_the_receiver(identity: Identity, receiver_identity: Iden
         await peer.gone()
 
     async with receiving(receiver_identity, script) as receiver, connect(receiver.endpoint, identity) as (link, _name):
-        await link.send(messages.Fetch(stream="x"))
+        await link.send(messages.Fetch(stream="x", offset=0))
         with pytest.raises(PeerError, match="nas: no such stream") as caught:
             await link.receive()
     assert caught.value.code is ErrorCode.NOT_FOUND
@@ -374,7 +379,7 @@ async def test_what_we_may_not_say(identity: Identity, receiver_identity: Identi
         connect(receiver.endpoint, identity) as (link, _name),
     ):
         with pytest.raises(LocalProtocolError):
-            await link.send(messages.Stop(reason="nothing"))
+            await link.send(messages.Stop(reason="nothing", keep=True))
 
 
 # --- time ------------------------------------------------------------------------------------------------------
@@ -458,7 +463,7 @@ async def test_bandwidth_limit(identity: Identity, receiver_identity: Identity) 
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         assert isinstance(await peer.hear(), Chunk)
         await peer.gone()
 
@@ -476,6 +481,9 @@ async def test_bandwidth_limit(identity: Identity, receiver_identity: Identity) 
             zfs_version=None,
             properties=None,
             keep_orphan=False,
+            claim="00c1a1300c1a1300",
+            resume="none",
+            whole=None,
         )
         await link.send(push)
         await link.expect(messages.Accept)
@@ -491,7 +499,7 @@ async def test_cancelled_send_ends_the_connection(identity: Identity, receiver_i
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await stuck.wait()
 
@@ -499,7 +507,7 @@ async def test_cancelled_send_ends_the_connection(identity: Identity, receiver_i
         block = b"".join(i.to_bytes(4, "big") for i in range(1 << 20))
         offset = 0
         while True:
-            await link.send_chunk(Chunk(offset, len(block), bytes(32), block))
+            await link.send_chunk(Chunk(offset, len(block), bytes(32), block, starts_segment=not offset))
             offset += len(block)
 
     async with receiving(receiver_identity, script) as receiver:
@@ -514,6 +522,9 @@ async def test_cancelled_send_ends_the_connection(identity: Identity, receiver_i
                 zfs_version=None,
                 properties=None,
                 keep_orphan=False,
+                claim="00c1a1300c1a1300",
+                resume="none",
+                whole=None,
             )
             await link.send(push)
             await link.expect(messages.Accept)

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.sender.peer import Peer, entry, receiving
+from tests.sender.peer import Peer, entry, partial_entry, receiving
 
 from fullsend_protocol import messages
 from fullsend_protocol.errors import PeerError, RemoteProtocolError
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import connect
-from fullsend_sender.listing import entries
+from fullsend_sender.listing import entries, partials
 
 
 async def test_pages_become_one_list(identity: Identity, receiver_identity: Identity) -> None:
@@ -36,3 +36,24 @@ async def test_something_else_in_between(identity: Identity, receiver_identity: 
     with pytest.raises((RemoteProtocolError, PeerError)):
         async with receiving(receiver_identity, script) as receiver, connect(receiver.endpoint, identity) as (link, _):
             _ = [found async for found in entries(link, None)]
+
+
+async def test_what_has_arrived_in_part(identity: Identity, receiver_identity: Identity) -> None:
+    asked = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        asked.append(await peer.hear())
+        await peer.say(
+            messages.Partials(partials=[partial_entry(snapshot="a"), partial_entry(snapshot="b", guid=None)])
+        )
+        await peer.say(messages.Partials(partials=[]), messages.Partials(partials=[partial_entry(snapshot="c")]))
+        await peer.say(messages.Done())
+        asked.append(await peer.hear())
+        await peer.say(messages.Done())
+        await peer.ended()
+
+    async with receiving(receiver_identity, script) as receiver, connect(receiver.endpoint, identity) as (link, _name):
+        assert [found.snapshot for found in await partials(link)] == ["a", "b", "c"]
+        assert await partials(link) == []
+    assert asked == [messages.PartialsWanted()] * 2

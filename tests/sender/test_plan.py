@@ -4,9 +4,22 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from tests.sender.peer import partial_entry
 
+from fullsend_protocol.manifest import PartialEntry
 from fullsend_protocol.messages import Base
-from fullsend_sender.plan import CannotSend, FullAfter, How, Send, Stored, Unchanged, decide, decide_package
+from fullsend_sender.plan import (
+    CannotSend,
+    FullAfter,
+    How,
+    Send,
+    Stored,
+    Unchanged,
+    decide,
+    decide_package,
+    find_begun,
+    find_begun_package,
+)
 from fullsend_sender.source import Dataset, Snapshot
 
 NOW = 1_790_000_000.0
@@ -163,3 +176,87 @@ def test_a_full_instead() -> None:
     send = sent(decide(dataset(), PLAIN, Stored([base(102)]), NOW)).full("the base is gone")
     assert (send.base, send.arguments("x")) == (None, ("-L", "-e", "-p", "tank/a@x"))
     assert send.reason == "the base is gone"
+
+
+# --- what was begun before -------------------------------------------------------------------------------------
+
+
+def begun(**changed: Any) -> PartialEntry:
+    said = {"dataset": "tank/a", "snapshot": "wed", "guid": "103", "flags": "Lep"}
+    return partial_entry(**{**said, **changed})
+
+
+def test_a_stream_that_was_begun_is_found() -> None:
+    full, increment = begun(), begun(base_guid="102")
+    found = find_begun(dataset(), PLAIN, [full])
+    assert found is not None
+    send, partial = found
+    assert (send.snapshot, send.base, partial) == (WEDNESDAY, None, full)
+    found = find_begun(dataset(), PLAIN, [increment])
+    assert found is not None
+    assert found[0].arguments("wed") == ("-L", "-e", "-p", "-i", "tank/a@tue", "tank/a@wed")
+    bookmark_only = dataset(snapshots=[MONDAY, WEDNESDAY])
+    found = find_begun(bookmark_only, PLAIN, [increment])
+    assert found is not None
+    assert found[0].arguments("wed")[-2:] == ("tank/a#tue-mark", "tank/a@wed")
+
+
+def test_of_several_the_newest() -> None:
+    entries = [begun(snapshot="mon", guid="101"), begun(), begun(snapshot="tue", guid="102")]
+    found = find_begun(dataset(), PLAIN, entries)
+    assert found is not None
+    assert found[1].snapshot == "wed"
+    found = find_begun(dataset(), PLAIN, entries, snapshot="tue")
+    assert found is not None
+    assert found[1].snapshot == "tue"
+    assert find_begun(dataset(), PLAIN, entries, snapshot="thu") is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dataset": "tank/b"},
+        {"snapshot": "renamed"},
+        {"guid": "999"},
+        {"guid": None},
+        {"guid": "102", "snapshot": "tue-mark"},
+        {"base_guid": "999"},
+        {"flags": "Lewp"},
+        {"flags": "Lepr01234567"},
+    ],
+    ids=str,
+)
+def test_what_is_another_stream_is_not_gone_on_with(other: dict[str, Any]) -> None:
+    assert find_begun(dataset(), PLAIN, [begun(**other)]) is None
+    found = find_begun(dataset(), PLAIN, [begun(**other), begun()])
+    assert found is not None
+    assert found[1] == begun()
+
+
+def test_a_bookmark_cannot_be_sent() -> None:
+    only_mark = dataset(snapshots=[MONDAY, WEDNESDAY])
+    assert find_begun(only_mark, PLAIN, [begun(snapshot="tue-mark", guid="102")]) is None
+
+
+def test_the_class_is_what_this_host_means_to_send() -> None:
+    """Whatever the receiver says: what is encrypted does not go out plain, since it is to be raw."""
+    vault = dataset(encrypted=True, key_loaded=True)
+    assert find_begun(vault, PLAIN, [begun(flags="Lep")]) is None
+    found = find_begun(vault, PLAIN, [begun(flags="Lep"), begun(flags="Lewp")])
+    assert found is not None
+    assert (found[1].flags, found[0].options) == ("Lewp", ("-L", "-e", "-p", "-w"))
+    assert find_begun(vault, How(decrypt=True), [begun(flags="Lewp")]) is None
+    with pytest.raises(CannotSend, match="its key is not loaded"):
+        find_begun(dataset(encrypted=True), How(decrypt=True), [begun()])
+
+
+def test_a_package_that_was_begun() -> None:
+    tree = [dataset(), dataset(name="tank/a/b")]
+    package = begun(guid=None, flags=None)
+    send = find_begun_package(tree, PLAIN, [package])
+    assert send is not None
+    assert send.arguments("wed") == ("-R", "-L", "-e", "tank/a@wed")
+    assert find_begun_package(tree, PLAIN, [begun(), begun(guid=None, flags=None, snapshot="gone")]) is None
+    assert find_begun_package(tree, PLAIN, [begun(guid=None, flags=None, dataset="tank/a/b")]) is None
+    lacking = [dataset(), dataset(name="tank/a/b", snapshots=[MONDAY])]
+    assert find_begun_package(lacking, PLAIN, [package]) is None

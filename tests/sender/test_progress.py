@@ -34,6 +34,22 @@ def test_everything_there_is_to_say_fits_into_80_columns() -> None:
     assert len(line) < 80
 
 
+def test_a_receiver_that_is_away_is_said_instead_of_the_rate() -> None:
+    progress = Progress(0.0)
+    progress.add(MIB, MIB)
+    progress.waiting = True
+    assert progress.fields(1.0, NOON)[2:4] == ["[receiver away]", "[1.0 MiB/s avg]"]
+    progress.waiting = False
+    assert progress.fields(1.0, NOON)[2] == "[1.0 MiB/s]"
+
+
+def test_what_is_not_sent_again_counts_as_done() -> None:
+    progress = Progress(0.0, size=4 * MIB)
+    progress.add(2 * MIB, 0)
+    assert progress.fields(1.0, NOON)[4].startswith("50%")
+    assert not any(field.endswith("x") for field in progress.fields(1.0, NOON))  # no ratio of nothing
+
+
 def test_a_narrow_terminal_gets_whole_fields_only() -> None:
     progress = Progress(0.0)
     progress.add(MIB, MIB)

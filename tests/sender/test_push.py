@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from tests.fakezfs import FakeZfs
-from tests.sender.peer import Keeper, receiving
+from tests.sender.peer import Keeper, partial_entry, receiving
 
 from fullsend_protocol.errors import ErrorCode, FullsendError, Unreachable, UsageError
 from fullsend_sender import ours
@@ -292,7 +292,15 @@ async def test_the_base_is_gone_at_the_receiver(host: Host) -> None:
     assert host.kinds() == [("tank/a", "full")]
 
 
-@pytest.mark.parametrize("code", [ErrorCode.SPACE, ErrorCode.LIMIT, ErrorCode.BUSY])
+@pytest.mark.parametrize("code", [ErrorCode.LIMIT, ErrorCode.SHUTDOWN])
+async def test_a_refusal_that_passes_is_nobodys(host: Host, code: ErrorCode) -> None:
+    host.fake.create("tank/a")
+    host.keeper.refuse = [code, code]
+    assert await host.push("tank/a") == Summary(pushed=1)
+    assert [offer.resume for offer in host.keeper.offers] == ["replay"] * 3
+
+
+@pytest.mark.parametrize("code", [ErrorCode.SPACE, ErrorCode.BUSY])
 async def test_a_refusal_is_one_datasets(host: Host, code: ErrorCode) -> None:
     for name in ("tank/a", "tank/b"):
         host.fake.create(name)
@@ -320,7 +328,7 @@ async def test_a_receiver_that_goes_away(host: Host, tmp_path: Path, receiver_id
 
     async with receiving(receiver_identity, host.keeper, gone, gone) as state:
         host.endpoint = state.endpoint
-        summary = await host.push("tank/a", "tank/b", "tank/c")
+        summary = await host.push("tank/a", "tank/b", "tank/c", settings={"retry_for": "0s"})
     assert [isinstance(error, Unreachable) for _name, error in summary.failures] == [True, True]
     assert summary.failures[1][0] == "2 more"
 
@@ -334,7 +342,7 @@ async def test_what_is_never_tried_leaves_no_pile(host: Host, receiver_identity:
     for _night in range(4):
         async with receiving(receiver_identity, host.keeper, gone, gone) as state:
             host.endpoint = state.endpoint
-            assert len((await host.push("tank/a", "tank/b")).failures) == 2
+            assert len((await host.push("tank/a", "tank/b", settings={"retry_for": "0s"})).failures) == 2
     assert [len(host.fake.names("snapshots", name)) for name in ("tank/a", "tank/b")] == [2, 2]
 
 
@@ -416,6 +424,89 @@ async def test_commands_that_fail(host: Host, command: str) -> None:
     ((_name, error),) = summary.failures
     assert "out of luck" in str(error)
     assert host.keeper.streams == []
+
+
+# --- what earlier runs have begun -------------------------------------------------------------------------------
+
+
+def begun(host: Host, **changed: Any) -> None:
+    """tank/a@mon has arrived in part, says the receiver."""
+    host.fake.create("tank/a")
+    host.fake.snapshot("tank/a@mon")
+    host.fake.change("tank/a")
+    guid = host.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"][0]["guid"])
+    said = {"dataset": "tank/a", "snapshot": "mon", "guid": guid, "flags": "p", "resume_offset": None}
+    host.keeper.partials = [partial_entry(**{**said, **changed})]
+
+
+async def test_what_was_begun_is_finished_before_anything_new(host: Host) -> None:
+    begun(host)
+    assert await host.push("tank/a") == Summary(pushed=2)
+    assert host.kinds() == [("tank/a", "full"), ("tank/a", "incremental")]
+    assert host.pushed[0].receipt.snapshot == "mon"
+    assert [offer.resume for offer in host.keeper.offers] == ["replay"] * 2
+    assert len({offer.claim for offer in host.keeper.offers}) == 1  # the dataset's: whoever has its lock
+    assert host.fake.holds("tank/a") == []
+    assert len(host.fake.names("bookmarks", "tank/a")) == 2
+    # The first is sent before the second is taken: the listing must show the one when it is decided on the other.
+    ran = [line.split()[0] for line in host.fake.commands]
+    assert ran.index("send") < ran.index("bookmark") < ran.index("snapshot")
+
+
+async def test_what_was_begun_and_named_is_pushed_once(host: Host) -> None:
+    begun(host)
+    assert await host.push("tank/a@mon") == Summary(pushed=1)
+    assert host.ran("snapshot") == []
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [({}, "tank/a@tue"), ({"guid": "1"}, "tank/a"), ({"flags": "wp"}, "tank/a"), ({"dataset": "tank/b"}, "tank/a")],
+    ids=str,
+)
+async def test_what_was_begun_of_something_else_is_left_alone(host: Host, other: dict[str, Any], named: str) -> None:
+    begun(host, **other)
+    host.fake.snapshot("tank/a@tue")
+    host.fake.change("tank/a")
+    assert await host.push(named) == Summary(pushed=1)
+    assert host.pushed[0].receipt.snapshot != "mon"
+
+
+async def test_a_full_that_is_asked_for_is_a_new_one(host: Host) -> None:
+    begun(host)
+    assert await host.push("tank/a", full=True) == Summary(pushed=1)
+    assert host.pushed[0].receipt.snapshot != "mon"
+
+
+async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
+    begun(host)
+    host.fake.fail("send -L -e -p tank/a@mon", "cut")
+    assert await host.push("tank/a") == Summary(pushed=1)
+    assert host.kinds() == [("tank/a", "full")]
+    assert host.pushed[0].receipt.snapshot != "mon"
+    assert host.fake.holds("tank/a") == []
+
+
+async def test_a_receiver_that_goes_away_before_all_is_finished_costs_no_snapshot(
+    host: Host, receiver_identity: Identity
+) -> None:
+    async def gone(peer: Any) -> None:
+        pass
+
+    begun(host)
+    async with receiving(receiver_identity, host.keeper, gone, gone) as state:
+        host.endpoint = state.endpoint
+        summary = await host.push("tank/a", settings={"retry_for": "0s"})
+    assert [(name, type(error).__mro__[1]) for name, error in summary.failures] == [("tank/a@mon", Unreachable)]
+    assert host.fake.names("snapshots", "tank/a") == ["mon"]
+    assert len(host.fake.holds("tank/a")) == 1  # what has begun to arrive has to stay
+
+
+async def test_a_package_that_was_begun_is_replayed(host: Host) -> None:
+    begun(host, guid=None, flags=None)
+    assert await host.push("tank/a", package=True) == Summary(pushed=2)
+    assert host.pushed[0].receipt.snapshot == "mon"
+    assert [(offer.guid, offer.resume) for offer in host.keeper.offers] == [(None, "replay")] * 2
 
 
 async def test_nothing_to_list(host: Host) -> None:

@@ -9,13 +9,14 @@ from typing import Any, Literal
 import pytest
 from tests import streams
 from tests.programs import free_port
-from tests.sender.peer import Peer, Receiving, manifest_of, receipt_of, receiving
-from tests.sender.test_pipeline import flowing, large, no_threads_left
+from tests.sender.peer import Arrived, Peer, Receiving, manifest_of, receipt_of, receiving, segments_of
+from tests.sender.test_pipeline import BLOCKS, ENDS, flowing, large, no_threads_left
 
 from fullsend_protocol import messages
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.errors import (
     ErrorCode,
+    FullsendError,
     IncompleteStream,
     NotASendStream,
     PeerError,
@@ -27,7 +28,8 @@ from fullsend_sender.link import Endpoint, Timeouts
 from fullsend_sender.push_stdin import push_stdin
 from fullsend_sender.transfer import Options, Pushed, ReceiptMismatch
 
-OPTIONS = Options(level=1, threads=2)
+#: A receiver that goes away is not waited for; that it is otherwise, test_transfer.py shows.
+OPTIONS = Options(level=1, threads=2, retry_for=0)
 
 Push = Callable[..., Awaitable[Pushed]]
 
@@ -68,7 +70,7 @@ class Taking:
     async def __call__(self, peer: Peer) -> None:
         await peer.greet()
         self.offer = await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         self.raw, self.finish = await peer.take_stream()
         await peer.say(messages.Committed(receipt=receipt_of(self.raw, **self.receipt)))
         await peer.gone()
@@ -102,7 +104,9 @@ async def test_offer_of_an_increment(push: Push, receiver_identity: Identity) ->
     raw = streams.substream(name="tank/a b@2", guid=(1 << 64) - 1, base_guid=7, features=[19])
     async with receiving(receiver_identity, taking) as receiver:
         await push(receiver, raw, size=123)
-    assert taking.offer == messages.Push(
+        first = taking.offer
+    assert first is not None
+    assert first == messages.Push(
         dataset="tank/a b",
         snapshot="2",
         guid="18446744073709551615",
@@ -112,7 +116,15 @@ async def test_offer_of_an_increment(push: Push, receiver_identity: Identity) ->
         zfs_version=None,
         properties=None,
         keep_orphan=True,
+        claim=first.claim,
+        resume="replay",
+        whole=None,
     )
+    # Nobody else may take over what this run sends: what the next one reads may be another stream of the same name.
+    async with receiving(receiver_identity, taking) as receiver:
+        await push(receiver, raw)
+    assert taking.offer is not None
+    assert taking.offer.claim != first.claim
 
 
 async def test_offer_of_a_package_leaves_open_what_its_end_decides(push: Push, receiver_identity: Identity) -> None:
@@ -221,7 +233,7 @@ async def test_a_source_that_fails_is_told_and_is_the_error(push: Push, receiver
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         while isinstance(event := await peer.hear(), Chunk):
             pass
         told.append(event)
@@ -231,14 +243,14 @@ async def test_a_source_that_fails_is_told_and_is_the_error(push: Push, receiver
     async with receiving(receiver_identity, script) as receiver:
         with pytest.raises(IncompleteStream, match="it was cut, or its producer died") as caught:
             await push(receiver, raw)
-    assert told == [messages.Stop(reason=str(caught.value))]
+    assert told == [messages.Stop(reason=str(caught.value), keep=True)]
 
 
 async def test_a_receiver_that_goes_after_the_stop_changes_nothing(push: Push, receiver_identity: Identity) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         while isinstance(await peer.hear(), Chunk):
             pass
 
@@ -270,7 +282,7 @@ async def test_refused_on_the_way_while_we_are_stuck_sending(push: Push, receive
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         assert isinstance(await peer.hear(), Chunk)
         await peer.say(messages.Error(code=ErrorCode.SPACE, message="the store is full"))
         await peer.gone()
@@ -285,7 +297,7 @@ async def test_cut_on_the_way(push: Push, receiver_identity: Identity) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         assert isinstance(await peer.hear(), Chunk)
         peer.writer.transport.abort()
 
@@ -298,10 +310,10 @@ async def test_silence_on_the_way(push: Push, receiver_identity: Identity) -> No
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         await peer.gone()
 
-    options = Options(level=1, timeouts=Timeouts(silence=0.1))
+    options = Options(level=1, retry_for=0, timeouts=Timeouts(silence=0.1))
     async with receiving(receiver_identity, script) as receiver:
         with pytest.raises(Unreachable, match="nothing was heard"):
             await push(receiver, large(6 << 20)[:-312], options=options, hold=True)
@@ -311,7 +323,7 @@ async def test_closed_before_the_receipt(push: Push, receiver_identity: Identity
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         await peer.take_stream()
 
     async with receiving(receiver_identity, script) as receiver:
@@ -340,24 +352,99 @@ async def test_a_receipt_that_says_something_else(push: Push, receiver_identity:
             await push(receiver, streams.substream())
 
 
-async def test_an_offset_that_we_cannot_serve(push: Push, receiver_identity: Identity) -> None:
+# --- what has arrived before -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("borders", [ENDS[:1], ENDS[1:3], ENDS])
+async def test_what_has_arrived_is_not_sent_again(push: Push, receiver_identity: Identity, borders: list[int]) -> None:
+    taker = Arrived()
+    taker.raw += BLOCKS[: borders[-1]]
+    taker.segments = segments_of(BLOCKS, *borders)
+
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        segment = manifest_of(streams.substream()).segments[0]
-        await peer.say(messages.Accept(offset=segment.end, segments=[segment]))
+        await peer.say(taker.accept())
+        assert isinstance(await taker.take(peer), messages.Finish)
+        borders = [segment.end for segment in taker.segments[:-1]]
+        await peer.say(messages.Committed(receipt=receipt_of(BLOCKS, *borders)))
         await peer.gone()
 
     async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(RemoteProtocolError, match="nas: unexpected 'accept'"):
-            await push(receiver, streams.substream())
+        pushed = await push(receiver, BLOCKS)
+    assert taker.raw == BLOCKS
+    assert (pushed.resume, pushed.resumed_at) == ("replay", borders[-1])
+    assert taker.chunks == len([end for end in ENDS if end > borders[-1]])
+
+
+async def test_other_bytes_than_have_arrived_are_said_and_start_over(push: Push, receiver_identity: Identity) -> None:
+    """What has been read of a pipe cannot be read again, so it is the next run that starts over."""
+    told = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear()
+        await peer.say(messages.Accept(offset=ENDS[1], segments=segments_of(bytes(ENDS[1]), ENDS[1]), record=None))
+        told.append(await peer.hear())
+        await peer.say(messages.Stopped(offset=0))
+        await peer.gone()
+
+    async with receiving(receiver_identity, script) as receiver:
+        with pytest.raises(FullsendError, match="those that arrived before: run it again, and it starts over"):
+            await push(receiver, BLOCKS)
+    assert [(type(said), said.keep) for said in told] == [(messages.Stop, False)]
+
+
+async def test_a_receiver_that_has_lost_what_it_acknowledged(push: Push, receiver_identity: Identity) -> None:
+    arrived = Arrived()
+
+    async def takes_two(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear()
+        await peer.say(arrived.accept())
+        await arrived.take(peer, 2)
+
+    async def has_none(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear()
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
+        await peer.gone()
+
+    async with receiving(receiver_identity, takes_two, has_none) as receiver:
+        with pytest.raises(FullsendError, match="it has lost what it had acknowledged: run it again, and it starts"):
+            await push(receiver, BLOCKS, options=Options(level=1, retry_for=20))
+
+
+async def test_a_receiver_that_goes_and_comes_back(push: Push, receiver_identity: Identity) -> None:
+    arrived, claims = Arrived(), set()
+
+    async def takes_one(peer: Peer) -> None:
+        await peer.greet()
+        claims.add((await peer.hear()).claim)
+        await peer.say(arrived.accept())
+        await arrived.take(peer, 1)
+
+    async def takes_the_rest(peer: Peer) -> None:
+        await peer.greet()
+        claims.add((await peer.hear()).claim)
+        await peer.say(arrived.accept())
+        await arrived.take(peer)
+        borders = [segment.end for segment in arrived.segments[:-1]]
+        await peer.say(messages.Committed(receipt=receipt_of(BLOCKS, *borders)))
+        await peer.gone()
+
+    async with receiving(receiver_identity, takes_one, takes_the_rest) as receiver:
+        pushed = await push(receiver, BLOCKS, options=Options(level=1, retry_for=20))
+    assert arrived.raw == BLOCKS
+    assert len(claims) == 1
+    assert (pushed.resume, pushed.resumed_at) == ("reconnect", ENDS[0])
 
 
 async def test_stopped_without_being_asked(push: Push, receiver_identity: Identity) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         peer.connection.state = type(peer.connection.state).STOPPING
         await peer.say(messages.Stopped(offset=0))
         await peer.gone()
@@ -373,7 +460,7 @@ async def test_cancelled_on_the_way(push: Push, receiver_identity: Identity) -> 
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        await peer.say(messages.Accept(offset=0, segments=[]))
+        await peer.say(messages.Accept(offset=0, segments=[], record=None))
         assert isinstance(await peer.hear(), Chunk)
         under_way.set()
         await peer.gone()

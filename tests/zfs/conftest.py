@@ -23,7 +23,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def make_pool() -> Iterator[Callable[[], pools.Pool]]:
+def make_pool() -> Iterator[Callable[..., pools.Pool]]:
     """Makes as many pools as a test calls for; all are destroyed after it."""
     if os.geteuid() != 0 or not shutil.which("zpool"):
         pytest.fail("this needs root and ZFS: run it with tests/zfs/run", pytrace=False)
@@ -31,9 +31,9 @@ def make_pool() -> Iterator[Callable[[], pools.Pool]]:
     folder = pathlib.Path(tempfile.mkdtemp(prefix="fullsend-zfs-"))
     made: list[pools.Pool] = []
 
-    def make() -> pools.Pool:
+    def make(size: int = 1 << 30) -> pools.Pool:
         # A name that no pool on this machine has.
-        made.append(pools.make(f"fstest{secrets.token_hex(4)}", folder))
+        made.append(pools.make(f"fstest{secrets.token_hex(4)}", folder, size))
         return made[-1]
 
     try:
@@ -45,13 +45,13 @@ def make_pool() -> Iterator[Callable[[], pools.Pool]]:
 
 
 @pytest.fixture
-def pool(make_pool: Callable[[], pools.Pool]) -> pools.Pool:
+def pool(make_pool: Callable[..., pools.Pool]) -> pools.Pool:
     """A fresh pool."""
     return make_pool()
 
 
 @pytest.fixture
-def other_pool(make_pool: Callable[[], pools.Pool]) -> pools.Pool:
+def other_pool(make_pool: Callable[..., pools.Pool]) -> pools.Pool:
     """Another one, as on another host: to restore into."""
     return make_pool()
 

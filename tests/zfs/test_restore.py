@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import random
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from tests.zfs.test_push import failure, write
 from fullsend_sender import cli
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from tests.programs import Receiver, Sender
@@ -209,6 +211,32 @@ def test_what_may_go_wrong(pool: Pool, other_pool: Pool, receiver: Receiver, sen
     assert (running.returncode, b"Traceback" in errors) in {(130, False), (0, False)}
     restore(sender, home, "--into", again)
     assert newest(other_pool, again) == second["snapshot"]
+
+
+def test_the_target_pool_is_full(
+    pool: Pool, make_pool: Callable[..., Pool], receiver: Receiver, sender: Sender
+) -> None:
+    home = pool.create("home")
+    (pool.path("home") / "noise").write_bytes(b"".join(pools.noise(24 << 20)))
+    (pushed,) = sender.push(home)
+    small = make_pool(128 << 20)
+    small.create("filler")
+    filler = small.path("filler") / "noise"
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        for piece in pools.noise(120 << 20, 1):
+            file.write(piece)
+    with contextlib.suppress(OSError):  # as much of it as leaves room for the beginning
+        os.truncate(filler, filler.stat().st_size - (12 << 20))
+    subprocess.run(["zpool", "sync", small.name], check=True)
+    into = small.full("back")
+    said = failure(sender.fullsend("restore", home, "--into", into), 1)
+    assert "out of space" in said
+    assert "nothing is restored: run the same again to go on" in said
+    assert not [name for name in small.names() if name.startswith(f"{into}@")]
+    filler.unlink()
+    subprocess.run(["zpool", "sync", small.name], check=True)
+    restore(sender, home, "--into", into)
+    assert small.guid(f"{into}@{pushed['snapshot']}") == int(pushed["guid"])
 
 
 def test_packages_and_a_replaced_host(

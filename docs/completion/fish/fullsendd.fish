@@ -49,6 +49,7 @@ complete -c fullsendd -n '__fish_seen_subcommand_from revoke' -l config -r -F -d
 complete -c fullsendd -n '__fish_seen_subcommand_from revoke' -l debug -d 'show tracebacks'
 complete -c fullsendd -n '__fish_seen_subcommand_from revoke' -s v -l verbose -d 'log more'
 complete -c fullsendd -n '__fish_seen_subcommand_from revoke' -l log-format -x -a 'text json' -d 'default: text'
+complete -c fullsendd -n '__fish_seen_subcommand_from list' -l partial -d 'what has arrived in part, and can be gone on with'
 complete -c fullsendd -n '__fish_seen_subcommand_from list' -l json -d 'one JSON object a line'
 complete -c fullsendd -n '__fish_seen_subcommand_from list' -s h -l help -d 'show this help'
 complete -c fullsendd -n '__fish_seen_subcommand_from list' -l config -r -F -d 'default: /etc/fullsend/receiver.toml'

@@ -1,0 +1,319 @@
+"""The journal of a partial: what its data file cannot tell, one line for each batch that has become durable.
+
+A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. The first that is not whole ends the
+journal. docs/format.md goes through the lines. Here they are written and read; whether and when they are durable is
+partial.py's business.
+
+(Design section 5 has the index beside the journal; here it is in the journal: one file less to sync in a batch.)
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from fullsend_protocol import limits
+from fullsend_protocol.manifest import Resumption, Segment
+from fullsend_protocol.messages import Push
+from fullsend_protocol.records import Begin, Phase, WalkerState
+from fullsend_receiver.seekable import IndexEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A chunk of a partial. `record_start`: raw offset of the record that ends with it, where it ends at a resume
+    point.
+    """
+
+    entry: IndexEntry
+    record_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Chunks that are written and wait to become durable.
+
+    `offset`: raw bytes, and `stored`: bytes of the data file, through the last of them. `walker`: what the walker
+    knows there; `begins`: the BEGIN records that have come since the batch before.
+    """
+
+    offset: int
+    stored: int
+    chunks: tuple[Written, ...]
+    walker: WalkerState
+    begins: tuple[Begin, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the first line says: whose stream it is, as it was first offered, and when."""
+
+    sender: str
+    push: Push
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What a journal says, in short. `offset`, `stored`: of its last `durable` line, None: there is none; `committing`:
+    the file that is being put in place; `whole`: the offset at which its whole lines end.
+    """
+
+    offset: int | None
+    stored: int
+    committing: PurePosixPath | None
+    whole: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a partial stands: all that it takes to go on with it.
+
+    `offset`, `stored`: raw bytes, and bytes of the data file, before that place; `chunks`: how many these are;
+    `line`: the offset in the journal of the line that ends there, or in the middle of which that place is, and
+    `part`: what of that line's batch is before it.
+    """
+
+    opened: Opened
+    offset: int
+    stored: int
+    chunks: int
+    segments: tuple[Segment, ...]
+    resumptions: tuple[Resumption, ...]
+    walker: WalkerState
+    begins: tuple[Begin, ...]
+    line: int
+    part: Batch
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the last chunk ended where the rule says, and not where its sender broke off."""
+        last = self.part.chunks[-1].entry
+        by_size = last.raw_length == limits.CHUNK_MAX
+        by_record = last.raw_length >= limits.CHUNK_MIN and last.ends_at_resume_point
+        return by_size or by_record or self.walker.phase is Phase.DONE
+
+
+# --- lines -------------------------------------------------------------------------------------------------------
+
+
+def open_line(opened: Opened) -> bytes:
+    """Return the first line."""
+    return _line({"open": {"sender": opened.sender, "push": opened.push.model_dump(mode="json"), "at": opened.at}})
+
+
+def durable_line(batch: Batch) -> bytes:
+    """Return the line for a batch whose data are durable."""
+    chunks = [
+        [
+            written.entry.raw_length,
+            written.entry.stored_length,
+            written.entry.ends_at_resume_point,
+            written.entry.first_key,
+            written.entry.starts_segment,
+            written.entry.sha256.hex(),
+            written.record_start,
+        ]
+        for written in batch.chunks
+    ]
+    state = batch.walker
+    walker = {
+        "phase": state.phase.value,
+        "owed": state.owed,
+        "head": _text(state.head),
+        "begin": None if state.begin is None else _begin_to_json(state.begin),
+        "payload": _text(state.payload),
+        "resumable": state.resumable,
+        "record_start": state.record_start,
+    }
+    begins = [_begin_to_json(begin) for begin in batch.begins]
+    durable = {"offset": batch.offset, "stored": batch.stored, "chunks": chunks, "walker": walker, "begins": begins}
+    return _line({"durable": durable})
+
+
+def resumed_line(resumption: Resumption) -> bytes:
+    """Return the line that says that the stream goes on."""
+    return _line({"resumed": resumption.model_dump(mode="json")})
+
+
+def commit_line(file: PurePosixPath) -> bytes:
+    """Return the line from which on the commit is to be completed."""
+    return _line({"commit": {"file": str(file)}})
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    body = json.dumps(content, separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(body), body)
+
+
+def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the whole lines of a journal, each with the offset in the file at which it ends. Raises: OSError."""
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            crc, _, body = line.rstrip(b"\n").partition(b" ")
+            if not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(body):
+                return
+            end += len(line)
+            yield end, json.loads(body)
+
+
+# --- what they say -----------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> Journal:
+    """Read a journal in short; one that is missing says nothing. Raises: OSError."""
+    offset = file = None
+    stored = whole = 0
+    try:
+        for end, line in lines(path):
+            if "durable" in line:
+                offset, stored = line["durable"]["offset"], line["durable"]["stored"]
+            file = line.get("commit", {}).get("file", file)
+            whole = end
+    except FileNotFoundError:
+        pass
+    return Journal(offset, stored, None if file is None else PurePosixPath(file), whole)
+
+
+def read_opened(path: Path) -> Opened | None:
+    """Return what the first line says; None where there is no whole one. Raises: OSError."""
+    return next((_opened(line["open"]) for _end, line in lines(path) if "open" in line), None)
+
+
+def entries(path: Path) -> Iterator[IndexEntry]:
+    """Yield the index entries of all durable chunks, in order. Raises: OSError."""
+    for _end, line in lines(path):
+        for chunk in line.get("durable", {}).get("chunks", ()):
+            yield _written(chunk).entry
+
+
+def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
+    """Return where a partial stands: at the end of what is durable, or `at_resume_point` at the end of its last chunk
+    that ends with a resumable record and may be followed by another; in a package of several snapshots, of which
+    nobody goes on so, nowhere. None: nowhere. Raises: OSError.
+    """
+    reader = _Reader(at_resume_point=at_resume_point)
+    begun = 0
+    for end, line in lines(path):
+        reader.take(begun, line)
+        begun = end
+    if at_resume_point and reader.found is not None and reader.substreams > 1:
+        return None
+    return reader.found
+
+
+class _Reader:
+    """Reads a journal line by line. `found`: where the partial stands as of those read so far; `substreams`: how many
+    have begun.
+    """
+
+    def __init__(self, *, at_resume_point: bool) -> None:
+        self.found: Standing | None = None
+        self.substreams = 0
+        self._at_resume_point = at_resume_point
+        self._opened: Opened | None = None
+        self._offset = self._stored = self._chunks = 0
+        self._segments: list[Segment] = []
+        self._resumptions: list[Resumption] = []
+        self._begins: list[Begin] = []
+
+    def take(self, at: int, line: dict[str, Any]) -> None:
+        """Take a line. `at`: where in the journal it begins."""
+        if "open" in line:
+            self._opened = _opened(line["open"])
+        elif "resumed" in line:
+            self._resumptions.append(Resumption.model_validate(line["resumed"]))
+        elif "durable" in line and self._opened is not None:
+            self._take_batch(at, self._opened, line["durable"])
+
+    def _take_batch(self, at: int, opened: Opened, durable: dict[str, Any]) -> None:
+        begins = tuple(_begin_from_json(each) for each in durable["begins"])
+        self._begins += begins
+        self.substreams += sum(not begin.compound for begin in begins)
+        walker = _walker(durable)
+        taken: list[Written] = []
+        for each in durable["chunks"]:
+            written = _written(each)
+            taken.append(written)
+            self._take_chunk(written.entry)
+            # A record that began in the chunk before is not whole in this one; it is none to be shown to anybody.
+            whole = written.record_start >= self._offset - written.entry.raw_length
+            # A shorter one is where its sender broke off.
+            long = written.entry.raw_length >= limits.CHUNK_MIN
+            if self._at_resume_point and written.entry.ends_at_resume_point and whole and long:
+                here = WalkerState(self._offset, Phase.SUBSTREAM, resumable=True, record_start=written.record_start)
+                self._stand(at, opened, Batch(self._offset, self._stored, tuple(taken), here, begins))
+        if not self._at_resume_point and taken:
+            self._stand(at, opened, Batch(self._offset, self._stored, tuple(taken), walker, begins))
+
+    def _take_chunk(self, entry: IndexEntry) -> None:
+        start = self._offset if entry.starts_segment or not self._segments else self._segments.pop().start
+        self._offset += entry.raw_length
+        self._stored += entry.stored_length
+        self._chunks += 1
+        self._segments.append(Segment(start=start, end=self._offset, sha256=entry.sha256.hex()))
+
+    def _stand(self, at: int, opened: Opened, part: Batch) -> None:
+        self.found = Standing(
+            opened=opened,
+            offset=self._offset,
+            stored=self._stored,
+            chunks=self._chunks,
+            segments=tuple(self._segments),
+            resumptions=tuple(self._resumptions),
+            walker=part.walker,
+            begins=tuple(self._begins),
+            line=at,
+            part=part,
+        )
+
+
+def _opened(line: dict[str, Any]) -> Opened:
+    return Opened(line["sender"], Push.model_validate(line["push"]), line["at"])
+
+
+def _written(chunk: Sequence[Any]) -> Written:
+    raw_length, stored_length, resumable, first_key, segment, sha256, record_start = chunk
+    key = None if first_key is None else (int(first_key[0]), int(first_key[1]))
+    return Written(IndexEntry(raw_length, stored_length, resumable, key, segment, bytes.fromhex(sha256)), record_start)
+
+
+def _walker(durable: dict[str, Any]) -> WalkerState:
+    state = durable["walker"]
+    return WalkerState(
+        offset=durable["offset"],
+        phase=Phase(state["phase"]),
+        owed=state["owed"],
+        head=base64.b64decode(state["head"]),
+        begin=None if state["begin"] is None else _begin_from_json(state["begin"]),
+        payload=base64.b64decode(state["payload"]),
+        resumable=state["resumable"],
+        record_start=state["record_start"],
+    )
+
+
+def _begin_to_json(begin: Begin) -> dict[str, Any]:
+    return {
+        "compound": begin.compound,
+        "name": begin.name,
+        "guid": begin.guid,
+        "base_guid": begin.base_guid,
+        "created": begin.created,
+        "features": begin.features,
+        "volume": begin.volume,
+        "payload": _text(begin.payload),
+    }
+
+
+def _begin_from_json(fields: dict[str, Any]) -> Begin:
+    return replace(Begin(**{**fields, "payload": b""}), payload=base64.b64decode(fields["payload"]))
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,76 @@
+"""When to try again after a lost connection: soon, then later and later, up to a limit, not in step with others."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.errors import TRANSIENT_CODES, ConnectionLost, FullsendError, PeerError, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+#: Seconds before the first try, and between two of them at most.
+FIRST_DELAY: Final = 0.5
+LONGEST_DELAY: Final = 30.0
+#: A delay is as much of it, at random, that many senders do not come back at once when a receiver does.
+_JITTER: Final = (0.5, 1.0)
+
+#: How long a receiver may stay away, unless the user says otherwise: seconds.
+RETRY_FOR: Final = 3600.0
+
+
+def passes(error: FullsendError) -> bool:
+    """Whether what went wrong with a connection may be over when it is tried again."""
+    match error:
+        case Unreachable() | ConnectionLost():
+            return True
+        case PeerError(code=code):
+            return code in TRANSIENT_CODES
+        case _:
+            return False
+
+
+class Patience:
+    """The time that one transfer waits for its receiver."""
+
+    def __init__(
+        self,
+        retry_for: float,
+        *,
+        clock: Callable[[], float] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        jitter: Callable[[float, float], float] = random.uniform,  # noqa: S311 - no secret
+    ) -> None:
+        """`retry_for`: seconds; 0: no second try. The clock is the loop's, which no change of the date moves."""
+        self._retry_for = retry_for
+        self._clock = clock or asyncio.get_running_loop().time
+        self._sleep = sleep
+        self._jitter = jitter
+        self._lost_at: float | None = None
+        self._delay = FIRST_DELAY
+
+    @property
+    def lost(self) -> bool:
+        """Whether the receiver is away."""
+        return self._lost_at is not None
+
+    def recovered(self) -> None:
+        """The receiver has taken something: the next loss is a new one."""
+        self._lost_at = None
+        self._delay = FIRST_DELAY
+
+    async def wait(self, error: FullsendError) -> None:
+        """Wait before the next try. Raises: `error` itself, where it does not pass or the time is up."""
+        if not passes(error):
+            raise error
+        now = self._clock()
+        if self._lost_at is None:
+            self._lost_at = now
+        left = self._lost_at + self._retry_for - now
+        if left <= 0:
+            raise error
+        delay = min(self._delay * self._jitter(*_JITTER), left)
+        self._delay = min(2 * self._delay, LONGEST_DELAY)
+        await self._sleep(delay)

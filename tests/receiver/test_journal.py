@@ -1,0 +1,253 @@
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests import streams
+from tests.receiver.helpers import SENDER, push_of
+
+from fullsend_protocol import limits
+from fullsend_protocol.manifest import Resumption, Segment
+from fullsend_protocol.records import Begin, Phase, Walker, WalkerState
+from fullsend_receiver import journal
+from fullsend_receiver.journal import Batch, Opened, Written
+from fullsend_receiver.seekable import IndexEntry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+EVERY = streams.substream(*streams.every_record())
+PACKAGE = streams.package(
+    streams.substream(*streams.every_record(), name="tank/data@before", guid=5),
+    streams.redacted([7, 8], *streams.every_record(), guid=6, base_guid=5),
+    nvlist=streams.tree("now", streams.file_system("tank/data", {"before": 5, "now": 6})),
+)
+OPENED = Opened(SENDER, push_of(EVERY), "2026-11-23T06:30:00Z")
+NEVER = 1 << 62
+MIN, MAX = limits.CHUNK_MIN, limits.CHUNK_MAX
+
+
+def chunk(raw: int, *, resumable: bool = True, start: int = 0, segment: bool = False, stored: int = 10) -> Written:
+    """A chunk of so many raw bytes. `start`: of the record that ends with it."""
+    return Written(IndexEntry(raw, stored, resumable, (1, 0), segment, bytes([raw % 256]) * 32), start)
+
+
+def batch(offset: int, *chunks: Written, begins: Sequence[Begin] = (), walker: WalkerState | None = None) -> Batch:
+    state = walker or WalkerState(offset, Phase.SUBSTREAM, resumable=True)
+    return Batch(offset, 10 * len(chunks), chunks, state, tuple(begins))
+
+
+def begin_of(number: int = 1) -> Begin:
+    return Begin(False, f"tank/data@{number}", number, 0, 0, 0, False, b"")
+
+
+def written(path: Path, *lines: bytes) -> Path:
+    file = path / "journal"
+    file.write_bytes(b"".join(lines))
+    return file
+
+
+# --- a walker goes on out of its journal ------------------------------------------------------------------------
+
+
+def through_journal(path: Path, raw: bytes, cuts: Iterable[int]) -> Walker:
+    """Walk a stream, and at each of these places go on with what the journal says."""
+    lines = [journal.open_line(OPENED)]
+    walker = Walker()
+    stored = begun = 0
+    for at in cuts:
+        if at == walker.offset:
+            continue
+        taken = chunk(at - walker.offset)
+        walker.walk(raw, walker.offset, at, NEVER)
+        stored += taken.entry.stored_length
+        said = Batch(at, stored, (taken,), walker.state, tuple(walker.begins[begun:]))
+        begun = len(walker.begins)
+        lines.append(journal.durable_line(said))
+        found = journal.standing(written(path, *lines))
+        assert found is not None
+        assert (found.offset, found.stored, found.chunks) == (at, stored, len(lines) - 1)
+        assert found.walker == walker.state
+        assert list(found.begins) == walker.begins
+        assert found.part == said
+        assert found.opened == OPENED
+        walker = Walker.resume(found.walker, found.begins)
+    walker.walk(raw, walker.offset, len(raw), NEVER)
+    return walker
+
+
+def check_same(walker: Walker, raw: bytes) -> None:
+    straight = Walker()
+    straight.walk(raw, 0, len(raw), NEVER)
+    walker.finish()
+    assert (walker.state, walker.begins, walker.at_resume_point) == (
+        straight.state,
+        straight.begins,
+        straight.at_resume_point,
+    )
+
+
+@pytest.mark.parametrize("raw", [EVERY, PACKAGE], ids=["plain", "package"])
+def test_walker_goes_on_out_of_its_journal_at_every_byte(swift_path: Path, raw: bytes) -> None:
+    """Inside records, headers and the payloads of BEGINs."""
+    for at in range(1, len(raw) + 1):
+        check_same(through_journal(swift_path, raw, [at]), raw)
+
+
+def test_walker_goes_on_out_of_its_journal_at_every_byte_of_a_genuine_stream(swift_path: Path) -> None:
+    raw = streams.named("incr-2").read()
+    for at in range(1, len(raw) + 1, 3):
+        check_same(through_journal(swift_path, raw, [at]), raw)
+
+
+@given(cuts=st.lists(st.integers(1, len(PACKAGE)), max_size=12))
+@settings(max_examples=40, deadline=None)
+def test_walker_goes_on_out_of_its_journal_again_and_again(
+    tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
+) -> None:
+    check_same(through_journal(tmp_path_factory.getbasetemp(), PACKAGE, sorted(cuts)), PACKAGE)
+
+
+# --- what it says -----------------------------------------------------------------------------------------------
+
+
+def test_lines_are_as_the_documentation_has_them() -> None:
+    state = WalkerState(9, Phase.HEADER, owed=3, head=b"\0", begin=begin_of(), payload=b"\1", record_start=4)
+    line = journal.durable_line(Batch(9, 7, (chunk(9, start=4, segment=True),), state, (begin_of(2),)))
+    crc, _, body = line.partition(b" ")
+    assert crc == b"%08x" % zlib.crc32(body[:-1])
+    begin = {"compound": False, "guid": 1, "base_guid": 0, "created": 0, "features": 0, "volume": False, "payload": ""}
+    assert json.loads(body) == {
+        "durable": {
+            "offset": 9,
+            "stored": 7,
+            "chunks": [[9, 10, True, [1, 0], True, "09" * 32, 4]],
+            "walker": {
+                "phase": "header",
+                "owed": 3,
+                "head": "AA==",
+                "begin": {**begin, "name": "tank/data@1"},
+                "payload": "AQ==",
+                "resumable": False,
+                "record_start": 4,
+            },
+            "begins": [{**begin, "name": "tank/data@2", "guid": 2}],
+        }
+    }
+
+
+def test_journal_that_is_missing_says_nothing(tmp_path: Path) -> None:
+    assert journal.read(tmp_path / "journal") == journal.Journal(None, 0, None, 0)
+
+
+def test_journal_in_short(tmp_path: Path) -> None:
+    lines = [
+        journal.open_line(OPENED),
+        journal.durable_line(batch(MIN, chunk(MIN))),
+        journal.resumed_line(Resumption(how="replay", offset=MIN, at="2026-11-23T06:31:00Z")),
+        journal.commit_line(PurePosixPath("alpha/x.zst")),
+    ]
+    path = written(tmp_path, *lines)
+    assert journal.read(path) == journal.Journal(MIN, 10, PurePosixPath("alpha/x.zst"), sum(map(len, lines)))
+    path = written(tmp_path, *lines[:1], b"00000000 {}\n", *lines[1:])
+    assert journal.read(path) == journal.Journal(None, 0, None, len(lines[0]))
+    assert journal.read_opened(path) == OPENED
+    assert journal.read_opened(written(tmp_path, lines[0][:-1])) is None
+    assert journal.standing(written(tmp_path, *lines[1:])) is None  # nobody knows whose that is
+
+
+def test_segments_chunks_and_resumptions_are_those_up_to_there(tmp_path: Path) -> None:
+    first, second = (Resumption(how="replay", offset=at, at="2026-11-23T06:31:00Z") for at in (2 * MIN, 3 * MIN))
+    path = written(
+        tmp_path,
+        journal.open_line(OPENED),
+        journal.durable_line(batch(2 * MIN, chunk(MIN, segment=True), chunk(MIN, start=MIN), begins=[begin_of()])),
+        journal.resumed_line(first),
+        journal.durable_line(batch(3 * MIN, chunk(MIN, segment=True, start=2 * MIN))),
+        journal.resumed_line(second),
+        journal.durable_line(batch(3 * MIN + 7, chunk(7, segment=True, resumable=False, start=3 * MIN))),
+    )
+    found = journal.standing(path)
+    assert found is not None
+    assert [(segment.start, segment.end) for segment in found.segments] == [
+        (0, 2 * MIN),
+        (2 * MIN, 3 * MIN),
+        (3 * MIN, 3 * MIN + 7),
+    ]
+    assert found.segments[0] == Segment(start=0, end=2 * MIN, sha256=(bytes([MIN % 256]) * 32).hex())
+    assert (found.chunks, found.offset, found.stored) == (4, 3 * MIN + 7, 40)
+    assert found.resumptions == (first, second)
+    assert [entry.raw_length for entry in journal.entries(path)] == [MIN, MIN, MIN, 7]
+    # ... and with what came behind the last resume point left out.
+    found = journal.standing(path, at_resume_point=True)
+    assert found is not None
+    assert (found.chunks, found.offset, found.stored) == (3, 3 * MIN, 30)
+    assert found.resumptions == (first,)
+    assert len(found.segments) == 2
+
+
+# --- where a token goes on --------------------------------------------------------------------------------------
+
+
+def resume_offset(path: Path) -> int | None:
+    found = journal.standing(path, at_resume_point=True)
+    return None if found is None else found.offset
+
+
+def test_token_goes_back_to_the_last_whole_resumable_record_also_amid_a_batch(tmp_path: Path) -> None:
+    chunks = [chunk(MIN), chunk(MIN, start=MIN), chunk(MAX, resumable=False, start=2 * MIN)]
+    said = batch(2 * MIN + MAX, *chunks, begins=[begin_of()])
+    path = written(tmp_path, head := journal.open_line(OPENED), journal.durable_line(said))
+    found = journal.standing(path, at_resume_point=True)
+    assert found is not None
+    assert (found.offset, found.stored, found.chunks, found.line) == (2 * MIN, 20, 2, len(head))
+    assert found.walker == WalkerState(2 * MIN, Phase.SUBSTREAM, resumable=True, record_start=MIN)
+    assert found.part == Batch(2 * MIN, 20, tuple(chunks[:2]), found.walker, (begin_of(),))
+    # Cut there, it is the same.
+    again = journal.standing(written(tmp_path, head, journal.durable_line(found.part)), at_resume_point=True)
+    assert again == found
+    assert journal.standing(written(tmp_path, head, journal.durable_line(found.part))) == found
+
+
+def test_token_passes_over_a_record_that_began_in_the_chunk_before(tmp_path: Path) -> None:
+    said = batch(2 * MAX, chunk(MAX, resumable=False), chunk(MAX, start=MAX - 1), begins=[begin_of()])
+    assert resume_offset(written(tmp_path, journal.open_line(OPENED), journal.durable_line(said))) is None
+    said = batch(2 * MAX, chunk(MAX, resumable=False), chunk(MAX, start=MAX), begins=[begin_of()])
+    assert resume_offset(written(tmp_path, journal.open_line(OPENED), journal.durable_line(said))) == 2 * MAX
+
+
+def test_token_passes_over_a_chunk_behind_which_none_may_follow(tmp_path: Path) -> None:
+    """Its sender broke off there, at the end of a record by chance; the chunk before it is as good as ever."""
+    said = batch(MIN + 600, chunk(MIN), chunk(600, start=MIN), begins=[begin_of()])
+    path = written(tmp_path, journal.open_line(OPENED), journal.durable_line(said))
+    assert resume_offset(path) == MIN
+
+
+def test_token_is_of_no_use_to_a_package_of_several_snapshots(tmp_path: Path) -> None:
+    """Nobody could tell which BEGINs of a batch had come by a place amid it."""
+    said = batch(2 * MIN, chunk(MIN), chunk(MIN, start=MIN), begins=[begin_of(1), begin_of(2)])
+    assert resume_offset(written(tmp_path, journal.open_line(OPENED), journal.durable_line(said))) is None
+
+
+@pytest.mark.parametrize(
+    ("last", "phase", "may"),
+    [
+        (chunk(MIN), Phase.SUBSTREAM, True),
+        (chunk(MAX, resumable=False), Phase.SUBSTREAM, True),
+        (chunk(MIN, resumable=False), Phase.SUBSTREAM, False),
+        (chunk(MIN - 1), Phase.SUBSTREAM, False),
+        (chunk(700, resumable=False), Phase.DONE, True),
+        (chunk(700, resumable=False), Phase.BETWEEN, False),
+    ],
+)
+def test_stream_goes_on_only_where_a_chunk_may_end(tmp_path: Path, last: Written, phase: Phase, may: bool) -> None:
+    offset = last.entry.raw_length
+    said = batch(offset, last, walker=WalkerState(offset, phase))
+    found = journal.standing(written(tmp_path, journal.open_line(OPENED), journal.durable_line(said)))
+    assert found is not None
+    assert found.may_go_on is may
