@@ -104,7 +104,7 @@ def test_an_increment_is_finished_before_the_next_night_begins(pool: Pool, recei
     home = pool.create("home")
     write(pool, "home", "one")
     (first,) = sender.push(home)
-    fill(pool, "home", 1)
+    fill(pool, "home", 1, 64 * MIB)
     killed(receiver, sender, home)
     # Meanwhile the base is a bookmark alone, the receiver has been away, and the dataset has changed.
     receiver.stop()
