@@ -222,8 +222,8 @@ def _list(options: argparse.Namespace) -> int:
     if options.partial:
         from fullsend_receiver.leftovers import find_partials
 
-        sender, _, dataset = (options.what or "").partition("/")
-        found = [each for each in find_partials(store, sender or None) if dataset in {"", each.dataset}]
+        sender, dataset = _split(options.what)
+        found = [each for each in find_partials(store, sender) if dataset in {None, each.dataset}]
         for line in partials_table(found, with_sender=True) if not options.json else ():
             print(line)
         for partial in found if options.json else ():

@@ -65,15 +65,15 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
         total += stored
         # What is proven waits for a start to complete its commit: its file may be in place, without its manifest.
         if key not in arriving and said.committing is None:
-            waiting.append((last, key, stored))
-    for last, key, stored in sorted(waiting):
+            waiting.append((last, key, path, stored))
+    for last, key, path, stored in sorted(waiting):
         if now - last > keep:
             why = f"nothing has arrived for {format_duration(now - last)} (partial-keep)"
         elif most is not None and total > most:
             why = f"all partials together have {format_size(total)} (partial-max)"
         else:
             continue
-        opened = journal.read_opened(store.partial / f"{key}.journal")
+        opened = journal.read_opened(path)
         what = f"{opened.sender}/{opened.push.dataset}@{opened.push.snapshot}" if opened else key
         discard(store, key)
         total -= stored
