@@ -14,7 +14,9 @@ the right running checksums, so that `send -t` can give the rest of them.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
+import hashlib
 import itertools
 import json
 import os
@@ -393,18 +395,29 @@ def _set(arguments: list[str]) -> dict[str, str]:
 
 
 def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
+    """`kept`: what -s has saved: the token, and what _records says. `content`: one hash for each stream."""
+    from tests import resumed
+
     from fullsend_protocol.facts import conclude
-    from fullsend_protocol.records import Walker
+    from fullsend_protocol.records import Feature, Walker
+    from fullsend_protocol.resume_token import ResumeToken, token_features
 
     target, found = arguments[-1], state["datasets"].get(arguments[-1])
-    walker = Walker()
+    walker, whole = Walker(), True
     try:
         walker.walk(raw, 0, len(raw), 1 << 63)
         walker.finish()
     except Exception:  # noqa: BLE001 - what it is does not matter here
+        whole = False
+    begins = walker.begins
+    if not begins or (not whole and (begins[-1].compound or "-s" not in arguments)):
         _die("cannot receive: incomplete stream")
-    facts = conclude(walker.begins)
-    if facts.base_guid is None:
+    resuming = begins[-1].has(Feature.RESUMING)
+    facts = conclude([dataclasses.replace(each, features=each.features & ~(1 << Feature.RESUMING)) for each in begins])
+    kept = found.get("kept") if found else None
+    if resuming != (kept is not None):
+        _die(f'cannot receive: destination {target} contains partially-complete state from "zfs receive -s"')
+    if facts.base_guid is None and not resuming:
         if found is not None:
             _die(f"cannot receive new filesystem stream: destination '{target}' exists")
         if target.rpartition("/")[0] not in state["datasets"]:
@@ -412,14 +425,57 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         found = _create(state, target)
     elif found is None:
         _die(f"cannot receive incremental stream: destination '{target}' does not exist")
-    elif found["snapshots"][-1]["guid"] != str(facts.base_guid):
+    elif facts.base_guid is not None and found["snapshots"][-1]["guid"] != str(facts.base_guid):
         _die(f"cannot receive incremental stream: most recent snapshot of {target} does not match incremental source")
     elif found["written"] and "-F" not in arguments:
         _die(f"cannot receive incremental stream: destination {target} has been modified since most recent snapshot")
-    found["written"] = 0
     found["properties"].update(_set(arguments))
+    records = _records(raw)
+    if kept:
+        (of,) = resumed.sent(raw) if whole else [None]
+        if of is not None and resumed.wrong_sums(raw[of.records[0].start : of.end]):
+            _die("cannot receive: checksum mismatch")
+        records = _joined(kept["records"], records)
+    if not whole:
+        while records and records[-1][0] is None:
+            records.pop()
+        number, offset = records[-1][0] if records else (1, 0)
+        features = token_features(begins[-1].features & ~(1 << Feature.RESUMING))
+        name = f"{facts.dataset}@{facts.snapshot}"
+        token = ResumeToken(name, facts.guid, facts.base_guid, number, offset, features)
+        found["kept"] = {"token": token.encode(), "records": records}
+        _die("cannot receive new filesystem stream: incomplete stream\nPartially received snapshot is saved.")
+    found.pop("kept", None)
+    content = hashlib.sha256(repr(records).encode()).hexdigest()
+    found["content"] = [*found.get("content", []), content]
+    found["written"] = 0
     _snapshot(state, target, facts.snapshot)
     found["snapshots"][-1]["guid"] = str(facts.guid)
+
+
+def _records(raw: bytes) -> list[list[Any]]:
+    """Key, and hash but for the running sums, of each whole record that is neither BEGIN nor END."""
+    from fullsend_protocol.records import payload_length, resume_key
+
+    found: list[list[Any]] = []
+    at = 0
+    while at + 312 <= len(raw) and (end := at + 312 + (payload_length(raw[at : at + 312]) or 0)) <= len(raw):
+        if raw[at] not in {0, 5}:
+            digest = hashlib.sha256(raw[at : at + 280] + raw[at + 312 : end]).hexdigest()
+            key = resume_key(raw[at : at + 312])
+            found.append([[*key] if key else None, digest])
+        at = end
+    return found
+
+
+def _joined(kept: list[list[Any]], rest: list[list[Any]]) -> list[list[Any]]:
+    """What was kept, and what goes on with it, which begins with the last record once more."""
+    if not kept:
+        return rest
+    again = next((index for index, each in enumerate(rest) if each == kept[-1]), None)
+    if again is None or again > 3:
+        _die("cannot receive resume stream: it does not begin where the target ends")
+    return kept + rest[again + 1 :]
 
 
 def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
@@ -437,7 +493,11 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
         case "send":
             _send(state, rest)
         case "get":
-            if any(each.startswith("written") for each in rest):
+            if "receive_resume_token" in rest:
+                for name, dataset in sorted(state["datasets"].items()):
+                    if name == rest[-1] or ("-r" in rest and name.startswith(f"{rest[-1]}/")):
+                        print(f"{name}\t{dataset.get('kept', {}).get('token', '-')}")
+            elif any(each.startswith("written") for each in rest):
                 print(4096)
             else:
                 for name, value in state["datasets"][rest[-1]]["properties"].items():

@@ -187,6 +187,7 @@ class Connection:
         self._next_offset = 0  # where the next chunk must begin
         self._durable = 0  # what has been acknowledged
         self._end = limits.OFFSET_END  # where the last chunk must end
+        self._until = limits.OFFSET_END  # where or behind which no chunk may begin
         self._in_segment = False  # the next chunk may go on with the running hash of the one before it
 
     # --- bytes to events -----------------------------------------------------------------------------------
@@ -340,7 +341,8 @@ class Connection:
             case messages.Accept(offset=offset):
                 self._check_segments(speaker, message.segments, offset)
                 self._next_offset = self._durable = offset
-                self._end, self._in_segment = limits.OFFSET_END, False
+                self._end = self._until = limits.OFFSET_END
+                self._in_segment = False
                 if message.record is not None and not offset:
                     self._blame(speaker, f"{message.type!r} with a record before raw offset 0")
             case messages.Ack(offset=offset) | messages.Stopped(offset=offset) if offset > self._next_offset:
@@ -353,13 +355,13 @@ class Connection:
                 if raw_bytes != self._next_offset:
                     self._blame(speaker, f"'finish' at {raw_bytes} raw bytes: {self._next_offset} have been sent")
                 self._check_segments(speaker, message.segments, raw_bytes)
-            case messages.Fetch(offset=offset):
-                self._next_offset = offset
+            case messages.Fetch(offset=offset, until=until):
+                self._next_offset, self._until = offset, limits.OFFSET_END if until is None else until
             case messages.Sending(manifest=manifest):
                 if self._next_offset > manifest.raw_bytes:
                     self._blame(speaker, f"'sending' from raw offset {self._next_offset} of {manifest.raw_bytes}")
                 self._end, self._in_segment = manifest.raw_bytes, True
-            case messages.Done() if self.state is State.SENDING and self._next_offset != self._end:
+            case messages.Done() if self.state is State.SENDING and self._next_offset < min(self._until, self._end):
                 self._blame(speaker, f"'done' after {self._next_offset} raw bytes of {self._end}")
         self._enter(after, speaker)
 
@@ -403,6 +405,8 @@ class Connection:
             self._blame(speaker, f"a chunk at raw offset {header.raw_offset}: {self._next_offset} was expected")
         if not (header.starts_segment or self._in_segment):
             self._blame(speaker, f"a chunk at raw offset {header.raw_offset}, the first of a push, starts no segment")
+        if header.raw_offset >= self._until:
+            self._blame(speaker, f"a chunk at raw offset {header.raw_offset}: wanted are those before {self._until}")
         if header.raw_offset + header.raw_length > self._end:
             self._blame(speaker, f"a chunk to raw offset {header.raw_offset + header.raw_length} of {self._end}")
 

@@ -17,7 +17,7 @@ from fullsend_protocol.errors import DamagedStream, IncompleteStream, Unsupporte
 from fullsend_protocol.records import Begin, Feature
 
 #: Letters of `flags` and the features that show them (design section 2); p and r are found otherwise.
-_LETTERS: Final = (
+LETTERS: Final = (
     ("L", Feature.LARGE_BLOCKS),
     ("e", Feature.EMBED_DATA),
     ("c", Feature.COMPRESSED),
@@ -78,7 +78,7 @@ def conclude(begins: list[Begin]) -> Facts:
         features |= begin.features
     redactions = [guid for begin in substreams for guid in _redact_snaps(begin)]
     redacted = bool(features >> Feature.REDACTED & 1)
-    flags = "".join(letter for letter, feature in _LETTERS if features >> feature & 1)
+    flags = "".join(letter for letter, feature in LETTERS if features >> feature & 1)
     if outer is not None and outer.payload:
         flags += "p"
     if redacted:

@@ -337,12 +337,13 @@ class Entries(Model):
 
 class Fetch(Model):
     """Give one stored stream back. `stream`: DATASET@SNAPSHOT, guid:N, or a file name; `offset`: the raw offset at
-    which to begin: where a chunk does.
+    which to begin: where a chunk does. `until`: the raw offset from which on no chunk is to begin; null: to the end.
     """
 
     type: Literal["fetch"] = "fetch"
     stream: Text
     offset: Offset
+    until: Offset | None
 
 
 def _short_enough(manifest: Manifest) -> Manifest:
@@ -362,7 +363,7 @@ class Sending(Model):
 
 
 class Locate(Model):
-    """In which chunk of a stored stream does a record begin? `stream`: as in `fetch`; `object` and `offset`: the
+    """From which chunk of a stored stream on is a record found? `stream`: as in `fetch`; `object` and `offset`: the
     record's key, as in a resume token.
     """
 
@@ -373,8 +374,8 @@ class Locate(Model):
 
 
 class Located(Model):
-    """The raw offset of the last chunk before whose end no resumable record of a greater key has begun: the record
-    begins in it, or is not in the stream.
+    """The raw offset of the last chunk that begins with a record and whose first resumable record has a smaller key; 0
+    where there is none.
     """
 
     type: Literal["located"] = "located"

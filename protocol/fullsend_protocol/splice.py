@@ -68,6 +68,8 @@ REPEATED_MAX: Final = limits.RECORD_PAYLOAD_MAX // (128 << 10) + 64
 
 #: What a token says of a target that nothing was written to yet (dmu_recv.c, dmu_recv_begin_sync).
 _NOTHING_WRITTEN: Final = (1, 0)
+#: What one OBJECT_RANGE speaks of: DNODES_PER_BLOCK of OpenZFS (include/sys/dnode.h), 16 KiB of 512 bytes.
+_DNODES_PER_BLOCK: Final = 32
 #: A bonus buffer lies in its dnode: DNODE_MAX_SIZE of OpenZFS (include/sys/dnode.h).
 _BONUS_MAX: Final = 16 << 10
 #: The length of a FREE that gives up all behind its offset: DMU_OBJECT_END.
@@ -177,6 +179,11 @@ class _Carrier:
         # What the checksum of the next header is to be more than it says (see fletcher).
         self._difference = fletcher.ZERO
         self._powers: dict[int, tuple[int, int, int]] = {}  # by payload length: over it, to the next header's checksum
+
+    def jump(self) -> None:
+        """What is fed next begins with another record than the next."""
+        self._head.clear()
+        self._owed = 0
 
     def feed(self, data: Piece) -> list[Piece]:
         """As Splicer.feed and Rejoiner.feed."""
@@ -468,9 +475,9 @@ class Rejoiner:
     with it once more (module/zfs/dmu_recv.c: save_resume_state; resume_check compares the two numbers with BEGIN's).
     Where nothing was written yet the token says object 1, offset 0, and the stream must go on with its first record.
 
-    Feed it the stored records in order, up to END or further, from the end of any record before the wanted one: for
-    object 1, offset 0 from that of BEGIN; of a raw stream from before the OBJECT_RANGE that the object belongs to. What
-    comes before the wanted record is dropped, and so is what follows on END (the rest of a package).
+    Feed it the stored records in order, up to END or further, from the end of BEGIN. What comes before the wanted
+    record is dropped, and so is what follows on END (the rest of a package). Most of what would be dropped need not be
+    fed: `seek` says how far one may jump.
 
     What comes out is a BEGIN with RESUMING, whose nvlist has resume_object and resume_offset in front of what it had
     (of a raw stream the keys); then of a raw stream once more the OBJECT_RANGE, the OBJECT, and the FREE of all behind
@@ -478,21 +485,25 @@ class Rejoiner:
     `zfs send -t` gives, byte for byte (but for a SPILL that has not changed since the base, which `zfs receive` passes
     over). For other offsets that has the OBJECT and the FREE of a plain stream too, which are written already.
 
-    **Not tried**: targets that another version of OpenZFS has left; packages of more than one stream; what becomes of a
-    package's properties, which are in its outer BEGIN, and that does not come again.
+    `zfs send -t` brings no properties, and an increment with properties (-p) that goes on by it ends without them:
+    `zfs receive` sets them first and, where it is interrupted, puts the old ones back (tried). So the package that
+    brings them may stand around what comes out: `zfs receive` takes that, and they are set.
+
+    **Not tried**: targets that another version of OpenZFS has left; packages of more than one stream.
 
     The stored records are passed on as they are: whoever feeds them has to prove them.
     """
 
-    def __init__(self, begin: bytes, token: ResumeToken) -> None:
+    def __init__(self, begin: bytes, token: ResumeToken, package: bytes = b"") -> None:
         """`begin`: the BEGIN of the stored stream (of a package: of the stream in it), header and nvlist. `token`: that
-        of the target.
+        of the target. `package`: what stands in front of BEGIN in a stream with properties (-p); see `opening`.
 
         Raises: NotTheSameStream where the target was left by another stream; UnsupportedStream for a stream that is
         redacted, or a resumed one itself, or whose nvlist is packed as no OpenZFS up to 2.4 does it.
         """
-        self._seeker = _Wanted(begin, token)
+        self._seeker = _Wanted(begin, token, package)
         self._carrier = _Carrier(self._seeker, token.guid)
+        self._compound = bool(package)
 
     @property
     def found(self) -> bool:
@@ -504,6 +515,19 @@ class Rejoiner:
         """Whether END has come out: what is fed after it is dropped."""
         return self._carrier.done
 
+    @property
+    def seek(self) -> tuple[int, int] | None:
+        """(object, offset): what is needed next stands behind the last resumable record (records.resume_key) whose key
+        is smaller. None: nothing that follows may be left out.
+
+        Of a raw stream that changes twice: OBJECT_RANGE is needed, then the OBJECT, then the wanted record.
+        """
+        return None if self.found else self._seeker.seek
+
+    def jump(self) -> None:
+        """What is fed next begins with a later record than the one that would follow, as far as `seek` allows."""
+        self._carrier.jump()
+
     def feed(self, data: Piece) -> list[Piece]:
         """Take the next stored bytes. Returns: the next bytes for `zfs receive`, in pieces, possibly none.
 
@@ -513,7 +537,11 @@ class Rejoiner:
         UnsupportedStream for a stream without running checksums; DamagedStream for records that cannot be. Then the
         rejoiner is of no more use; `zfs receive -A` and the whole stream are what is left.
         """
-        return self._carrier.feed(data)
+        ended = self.done
+        pieces = self._carrier.feed(data)
+        if self._compound and self.done and not ended:
+            pieces.append(CLOSING_END)
+        return pieces
 
     def finish(self) -> None:
         """The stored bytes have ended. Raises: NotTheSameStream where the wanted record never came, IncompleteStream
@@ -529,8 +557,9 @@ class Rejoiner:
 class _Wanted:
     """Looks for the record that a token names."""
 
-    def __init__(self, begin: bytes, token: ResumeToken) -> None:
+    def __init__(self, begin: bytes, token: ResumeToken, package: bytes) -> None:
         self._token = token
+        self._package = package
         self._wanted = token.object, token.offset
         self._found = False
         self._check_begin(begin)
@@ -541,6 +570,18 @@ class _Wanted:
         self._range = bytearray()  # the last OBJECT_RANGE
         self._object: list[bytearray] = []  # OBJECT, with its payload, and the FREE behind it
         self._keeping = False  # whether the current record is that OBJECT
+
+    @property
+    def seek(self) -> tuple[int, int] | None:
+        if self._wanted == _NOTHING_WRITTEN:
+            return None
+        number, offset = self._wanted
+        if self._raw and not self._ranged():
+            return number // _DNODES_PER_BLOCK * _DNODES_PER_BLOCK, 0
+        # Behind OBJECT, until the next record has shown whether that is its FREE, nothing may be left out either.
+        if self._raw and offset and (not self._object or self._keeping):
+            return number, 0
+        return self._wanted
 
     def meet(self, head: bytearray) -> _Start | None:
         kind, key = _kind(head), resume_key(head)
@@ -623,10 +664,14 @@ class _Wanted:
         the OBJECT the block might never get its MAC again.
         """
         number, offset = self._wanted
-        first, slots = _PAIR.unpack_from(self._range, 8) if self._range else (0, 0)
-        if not first <= number < first + slots or (offset and not self._object):
+        if not self._ranged() or (offset and not self._object):
             self.stray(f"must be read from before the OBJECT_RANGE record of object {number}")
         return [self._range, *self._object] if offset else [self._range]
+
+    def _ranged(self) -> bool:
+        """Whether the OBJECT_RANGE of the wanted object was seen."""
+        first, slots = _PAIR.unpack_from(self._range, 8) if self._range else (0, 0)
+        return bool(first <= self._token.object < first + slots)
 
     def _start(self, head: bytearray, repeated: list[bytearray]) -> _Start:
         found = _sum(head)
@@ -639,7 +684,30 @@ class _Wanted:
             _SUM.pack_into(record, _SUM_AT, *state)
             state = fletcher.summed(record[_SUM_AT:], state)
         self._found = True
-        return _Start([self._begin, *repeated], fletcher.difference(fletcher.summed(head[:_SUM_AT], state), found))
+        wanted = fletcher.summed(head[:_SUM_AT], state)
+        return _Start([self._package, self._begin, *repeated], fletcher.difference(wanted, found))
+
+
+def opening(start: bytes | bytearray) -> tuple[bytes, bytes] | None:
+    """Find in the first bytes of a stored stream what a Rejoiner wants of its beginning.
+
+    Returns: of a package, which a full or incremental with properties (-p) is too, its own BEGIN and END, else nothing;
+    and, behind that, the BEGIN of the first or only stream, header and nvlist. None: more bytes are needed, at most
+    twice limits.BEGIN_PAYLOAD_MAX and some headers. Raises: DamagedStream where no stream begins so.
+    """
+    at = 0
+    while len(start) >= at + HEADER_SIZE:
+        head = start[at : at + HEADER_SIZE]
+        kind, magic, version, *_identity = _BEGIN.unpack_from(head)
+        size = HEADER_SIZE + (payload_length(head) or 0)
+        if kind == RecordType.BEGIN and magic == MAGIC and size <= HEADER_SIZE + limits.BEGIN_PAYLOAD_MAX:
+            if version & 3 == _SUBSTREAM:
+                return (bytes(start[:at]), bytes(start[at : at + size])) if len(start) >= at + size else None
+        elif kind != RecordType.END or not at:
+            msg = "the stored stream does not begin as one"
+            raise DamagedStream(msg)
+        at += size
+    return None
 
 
 def _resuming(begin: bytes, token: ResumeToken) -> bytes:

@@ -22,6 +22,7 @@ from fullsend_protocol.messages import (
     Bases,
     DatasetStatus,
     Entries,
+    Fetch,
     Health,
     Locate,
     Located,
@@ -100,15 +101,19 @@ class Answers:
         except FileDamaged as error:
             raise Damaged(f"{stored.file}: {error}") from None
 
-    async def fetch(self, stream: str, offset: int) -> AsyncGenerator[Message | Chunk, None]:
+    async def fetch(self, wanted: Fetch) -> AsyncGenerator[Message | Chunk, None]:
         """Answer `fetch`. Raises: NoSuchStream, AmbiguousStream, Damaged, StoreError, OSError."""
-        stored = await self._on_disk(lambda: self._read().find(self._sender, stream))
+        offset = wanted.offset
+        stored = await self._on_disk(lambda: self._read().find(self._sender, wanted.stream))
         manifest = await self._on_disk(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
             raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
+        until = manifest.raw_bytes if wanted.until is None else min(wanted.until, manifest.raw_bytes)
         log.info("%s: reads %s%s", self._peer, stored.file, f" from {offset}" if offset else "")
         yield Sending(manifest=manifest)
         sent = offset
+        if sent >= until < manifest.raw_bytes:
+            return
         try:
             async with contextlib.aclosing(self._stored_chunks(stored, offset)) as chunks:
                 async for chunk in chunks:
@@ -117,6 +122,8 @@ class Answers:
                         break
                     yield chunk
                     del chunk  # here and below: to hold a chunk while the next is read would be to hold two
+                    if sent >= until < manifest.raw_bytes:
+                        return
         except FullsendError as error:
             msg = f"{stored.file}: {error}"
             raise Damaged(msg) from None

@@ -61,7 +61,7 @@ def stored_chunks(path: Path, offset: int = 0) -> Iterator[Chunk]:
 
 def locate(path: Path, key: tuple[int, int]) -> int:
     """Return the raw offset of a chunk from which on the resumable records of this key (object, offset) are found, if
-    there are any: of the last chunk that begins with a smaller key, else of the first.
+    there are any: of the last one that begins with a record and whose first key is smaller, else of the first.
 
     Records come in the order of their keys. Not the chunk that begins with the key itself: OBJECT and WRITE at offset 0
     share one, and the former may end the chunk before. Raises: FileDamaged, OSError.
@@ -69,11 +69,14 @@ def locate(path: Path, key: tuple[int, int]) -> int:
     descriptor = _open(path)
     try:
         found = 0
+        at_record = True
         for place in places(descriptor):
             first = place.entry.first_key
             if first is not None and first >= key:
                 break
-            found = place.raw_offset if first is not None else found
+            if at_record and first is not None:
+                found = place.raw_offset
+            at_record = place.entry.ends_at_resume_point
         return found
     finally:
         os.close(descriptor)

@@ -210,7 +210,7 @@ class Session:
                 case messages.List():
                     await self._answer(answers.entries(request.dataset))
                 case messages.Fetch():
-                    await self._answer(answers.fetch(request.stream, request.offset))
+                    await self._answer(answers.fetch(request))
                 case messages.Locate():
                     await self._channel.send(await answers.locate(request))
                 case messages.Verify():

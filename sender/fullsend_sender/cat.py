@@ -28,9 +28,11 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from fullsend_protocol.manifest import Manifest
+    from fullsend_protocol.splice import Piece
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint, Link
     from fullsend_sender.progress import Progress
+    from fullsend_sender.rejoin import Rest
 
 #: Frames and raw bytes on their way. Room for one of the largest chunks, or for four to eight usual ones.
 READ_AHEAD: Final = 2 * limits.CHUNK_MAX
@@ -51,19 +53,21 @@ async def cat(
     *,
     retry_for: float = RETRY_FOR,
     reached: bool = False,
+    rest: Rest | None = None,
     timeouts: Timeouts = PATIENCE,
 ) -> Manifest:
     """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A connection that
     is lost is made again, and the stream goes on behind its last chunk.
 
     `retry_for`: seconds that the receiver may stay away; `reached`: it was there a moment ago, so it is waited for also
-    where it is not there now.
+    where it is not there now; `rest`: what of the stream is wanted (of no more use afterwards), None: all of it.
 
     Returns: its manifest; every byte has been written and held against it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
     DAMAGED, ...), Damaged, BrokenPipeError (nobody reads `fd` any more), OSError, Unreachable, RemoteProtocolError.
     """
     dial = partial(connect, endpoint, identity, timeouts=timeouts)
-    way_back = _WayBack(dial, stream, sink=Sink(fd), progress=progress, patience=Patience(retry_for), reached=reached)
+    patience = Patience(retry_for)
+    way_back = _WayBack(dial, stream, sink=Sink(fd), progress=progress, patience=patience, reached=reached, proof=rest)
     try:
         return await way_back.run()
     except (ChunkError, StreamError) as error:
@@ -104,15 +108,15 @@ class _WayBack:
         progress: Progress,
         patience: Patience,
         reached: bool,
+        proof: Proof | Rest | None,
     ) -> None:
         self._dial = dial
         self._stream = stream
         self._progress = progress
         self._patience = patience
         self._reached = reached
-        self._manifest: Manifest | None = None
-        self._proof: Proof | None = None
-        self._offset = 0  # where the next chunk begins
+        self._proof = proof  # None: nothing has come yet
+        self._offset = proof.start if proof else 0  # where the next chunk begins
         self._sink = sink
         self._room = _Room(READ_AHEAD)
         # Unbounded as a queue: what stands in it is paid for in _room. None: the end.
@@ -124,7 +128,7 @@ class _WayBack:
     @property
     def name(self) -> str:
         """What is read, for a person."""
-        return f"{self._manifest.dataset}@{self._manifest.snapshot}" if self._manifest else self._stream
+        return f"{self._proof.manifest.dataset}@{self._proof.manifest.snapshot}" if self._proof else self._stream
 
     async def run(self) -> Manifest:
         tasks = [asyncio.create_task(self._fetch(), name="receive"), asyncio.create_task(self._write(), name="write")]
@@ -138,29 +142,29 @@ class _WayBack:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._join)
-        assert self._manifest is not None  # noqa: S101 - for mypy: without one the fetch has failed
-        return self._manifest
+        assert self._proof is not None  # noqa: S101 - for mypy: without one the fetch has failed
+        return self._proof.manifest
 
     async def _fetch(self) -> None:
         """Receive all chunks. Raises: as `cat`."""
         while True:
             try:
                 async with self._dial() as (link, _name):
-                    await link.send(messages.Fetch(stream=self._stream, offset=self._offset))
+                    await link.send(messages.Fetch(stream=self._stream, offset=self._offset, until=None))
                     self._begin((await link.expect(messages.Sending)).manifest)
                     await self._receive(link)
                     return
             except FullsendError as error:
-                if self._manifest is None and not self._reached:
+                if self._proof is None and not self._reached:
                     raise
                 self._progress.waiting = passes(error)
                 await self._patience.wait(error)
 
     def _begin(self, manifest: Manifest) -> None:
         """See that what follows is the stream that was begun. Raises: ChunkError."""
-        if self._manifest is None:
-            self._manifest, self._proof = manifest, Proof(manifest)
-        elif manifest.file_sha256 != self._manifest.file_sha256:
+        if self._proof is None:
+            self._proof = Proof(manifest)
+        elif manifest.file_sha256 != self._proof.manifest.file_sha256:
             raise ChunkError("it goes on with another stream")
         self._progress.waiting = False
 
@@ -205,8 +209,7 @@ class _WayBack:
             await loop.run_in_executor(self._writer, self._prove_and_write, chunk, raw)
             self._progress.add(len(raw), len(chunk.frame))
             self._room.give(cost)
-        assert self._proof is not None  # noqa: S101 - for mypy: there was an end, so there was a beginning
-        self._proof.finish()
+        await loop.run_in_executor(self._writer, self._finish)
 
     def _decode(self, chunk: Chunk) -> bytes:
         decompressor: Decompressor | None = getattr(self._local, "decompressor", None)
@@ -216,8 +219,15 @@ class _WayBack:
 
     def _prove_and_write(self, chunk: Chunk, raw: bytes) -> None:
         assert self._proof is not None  # noqa: S101 - for mypy: there was a beginning
-        self._proof.take(raw, chunk.sha256)
+        self._write_all(self._proof.take(raw, chunk.sha256))
+
+    def _finish(self) -> None:
+        assert self._proof is not None  # noqa: S101 - for mypy: there was an end, so there was a beginning
+        self._write_all(self._proof.finish())
+
+    def _write_all(self, pieces: list[Piece]) -> None:
         try:
-            self._sink.write(raw)
+            for piece in pieces:
+                self._sink.write(piece)
         except Stopped:
             raise asyncio.CancelledError from None

@@ -10,12 +10,14 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.facts import LETTERS
 from fullsend_sender.plan import class_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fullsend_protocol.manifest import StreamEntry
+    from fullsend_protocol.resume_token import ResumeToken
 
 #: Candidates named in the error for an ambiguous name.
 _NAMED: Final = 5
@@ -145,6 +147,17 @@ class Library:
             chain.append(here)
             here = follows[here.file]
         return chain
+
+    def begun(self, token: ResumeToken) -> list[StreamEntry]:
+        """Return the stored streams of which a target with this resume token may have a part."""
+        letters = {letter for letter, feature in LETTERS if token.features >> feature & 1}
+        base = None if token.base_guid is None else str(token.base_guid)
+        return [
+            each
+            for each in self._by_guid.get(str(token.guid), ())
+            if each.base_guid == base and each.kind != "package" and not each.damaged
+            if {letter for letter, _feature in LETTERS if letter in each.flags} == letters
+        ]
 
     def obstacle(self, entry: StreamEntry) -> str:
         """Return why there is no chain to this stream."""

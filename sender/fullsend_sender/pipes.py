@@ -107,7 +107,7 @@ class Sink:
         elif not stat.S_ISREG(mode) and not os.path.samestat(os.fstat(fd), os.stat(os.devnull)):
             self._piece = select.PIPE_BUF
 
-    def write(self, data: bytes | memoryview) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Write all. Raises: OSError (BrokenPipeError where nobody reads any more), Stopped."""
         fd = self._fd if self._own is None else self._own
         view = memoryview(data)

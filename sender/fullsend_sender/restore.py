@@ -3,7 +3,8 @@
     list what is stored -> choose, find chains -> look at the target -> receive, one stream after another
 
 Each stream is proven while it flows into `zfs receive`. Nothing that exists is overwritten: a dataset that is there
-already is only ever gone on with, after its newest snapshot.
+already is only ever gone on with, after its newest snapshot. One that was interrupted amid a stream goes on inside of
+that (rejoin).
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.errors import FullsendError, Unreachable, UsageError
+from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
+from fullsend_protocol.resume_token import ResumeToken
 from fullsend_protocol.units import format_duration, format_size
 from fullsend_sender import source
-from fullsend_sender.cat import cat
+from fullsend_sender.cat import Damaged, cat
 from fullsend_sender.chain import Library, NotRestorable
 from fullsend_sender.link import connect
 from fullsend_sender.listing import entries
 from fullsend_sender.patience import RETRY_FOR
 from fullsend_sender.progress import Progress, reporting
+from fullsend_sender.rejoin import find_rest
 from fullsend_sender.selection import Selection
 from fullsend_sender.zfs import ZfsError
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.manifest import StreamEntry
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint
+    from fullsend_sender.rejoin import Rest
     from fullsend_sender.source import Dataset
     from fullsend_sender.zfs import Zfs
 
@@ -68,12 +72,16 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One dataset to restore. `chain`: the streams, in order; empty: `target` has the snapshot already."""
+    """One dataset to restore.
+
+    `chain`: the streams, in order; empty: `target` has the snapshot already. `token`: what `target` has of the first.
+    """
 
     wanted: StreamEntry
     target: str
     chain: list[StreamEntry]
     existing: bool = False
+    token: ResumeToken | None = None
 
     @property
     def raw_bytes(self) -> int:
@@ -91,14 +99,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A dataset that is there again. `raw_bytes`, `streams`: what this run received; `undo`: the command that lets it
-    mount as it was, None: it may already.
+    """A dataset that is there again.
+
+    `raw_bytes`, `streams`: what this run received; `resumed_at`: the raw offset in the first of them up to which it was
+    there before; `undo`: the command that lets it mount as it was, None: it may already.
     """
 
     wanted: StreamEntry
     target: str
     streams: int
     raw_bytes: int
+    resumed_at: int
     seconds: float
     undo: str | None
 
@@ -109,7 +120,8 @@ class Restored:
             return f"{name} is in {self.target} already"
         many = "1 stream" if self.streams == 1 else f"{self.streams} streams"
         size = f"{many}, {format_size(self.raw_bytes)}, in {format_duration(self.seconds)}"
-        return f"{name} is restored into {self.target}: {size}"
+        went_on = f" (went on after {format_size(self.resumed_at)})" if self.resumed_at else ""
+        return f"{name} is restored into {self.target}: {size}{went_on}"
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object of one restored dataset."""
@@ -120,6 +132,7 @@ class Restored:
             "target": self.target,
             "streams": self.streams,
             "raw_bytes": self.raw_bytes,
+            "resumed_at": self.resumed_at,
             "seconds": round(self.seconds, 3),
             "undo": self.undo,
         }
@@ -139,6 +152,8 @@ class Job:
     def options(self, item: Item, entry: StreamEntry) -> list[str]:
         """Return what `zfs receive` gets for a stream, without the target."""
         options = ["-u"]
+        if entry.kind != "package":  # of which `zfs receive` could not go on with more than one stream
+            options.append("-s")
         if self.wanted.rollback and item.existing and entry is item.chain[0] and entry.kind == "incremental":
             options.append("-F")  # never for a full, which it would put in the place of what is there
         if self.unmountable(entry):
@@ -200,6 +215,10 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     lines = [job.zfs.line("create", "-o", "canmount=off", place) for place in plan.places]
     for item in plan.items:
         for entry in item.chain:
+            if item.token is not None and entry is item.chain[0]:
+                command = shlex.join(["fullsend", "restore", f"guid:{entry.guid}", "--into", item.target])
+                lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
+                continue
             fetch = shlex.join(["fullsend", "cat", entry.file])
             take = job.zfs.line("receive", *job.options(item, entry), item.target)
             lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}")
@@ -228,10 +247,11 @@ async def make_plan(job: Job) -> Plan:
         raise UsageError(f"{into} is no name of a dataset to restore into")
     there = source.parse((await job.zfs.listing([into], recursive=wanted.recursive))[0])
     await _check_parent(job, into, there)
+    tokens = await job.zfs.resume_tokens(into, recursive=wanted.recursive) if into in there else {}
     for entry in chosen:
         target = into + entry.dataset.removeprefix(top)
         try:
-            plan.items.append(_item(library, entry, target, there.get(target)))
+            plan.items.append(_item(library, entry, target, there.get(target), tokens.get(target)))
         except FullsendError as error:
             if not wanted.recursive:
                 raise
@@ -253,7 +273,7 @@ async def _check_parent(job: Job, target: str, there: dict[str, Dataset]) -> Non
         )
 
 
-def _item(library: Library, entry: StreamEntry, target: str, existing: Dataset | None) -> Item:
+def _item(library: Library, entry: StreamEntry, target: str, existing: Dataset | None, token: str | None) -> Item:
     """Say what one dataset takes. Raises: NotRestorable; UsageError where the target is something else."""
     if existing is None:
         chain = library.chain(entry)
@@ -271,6 +291,8 @@ def _item(library: Library, entry: StreamEntry, target: str, existing: Dataset |
         )
     if any(each.guid == entry.guid for each in existing.snapshots):
         return Item(entry, target, [], existing=True)
+    if token is not None:
+        return _begun(library, entry, target, token)
     newest = existing.snapshots[-1] if existing.snapshots else None
     chain = library.chain(entry, newest.guid) if newest else None
     if chain is None:
@@ -279,6 +301,23 @@ def _item(library: Library, entry: StreamEntry, target: str, existing: Dataset |
             " exists is overwritten)"
         )
     return Item(entry, target, chain, existing=True)
+
+
+def _begun(library: Library, entry: StreamEntry, target: str, text: str) -> Item:
+    """Say what a dataset takes that has a part of a stream. Raises: UsageError where nothing stored goes on with it."""
+    give_up = f"`zfs receive -A {target}` gives that part up, or choose another name with --into"
+    try:
+        token = ResumeToken.decode(text)
+    except StreamError as error:
+        raise UsageError(f"{target} has a part of a stream, but {error}: {give_up}") from error
+    for first in library.begun(token):
+        rest = [] if first.guid == entry.guid else library.chain(entry, first.guid)
+        if rest is not None:
+            return Item(entry, target, [first, *rest], existing=True, token=token)
+    raise UsageError(
+        f"{target} has a part of {token.name} (GUID {token.guid}), of which nothing is stored that leads to"
+        f" {entry.dataset}@{entry.snapshot}: {give_up}"
+    )
 
 
 def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
@@ -309,10 +348,15 @@ def _places(into: str, targets: list[str], taken: set[str]) -> list[str]:
 async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
     """Receive the streams of one dataset. Raises: as _receive, after having said how far it came."""
     started = time.monotonic()
+    resumed_at = 0
     for count, entry in enumerate(item.chain):
         _log.info("%s: %s@%s, %d of %d", item.target, entry.dataset, entry.snapshot, count + 1, len(item.chain))
         try:
-            await _receive(job, item, entry, progress)
+            rest = await _find_rest(job, item, entry)
+            if rest is not None:
+                resumed_at = rest.start
+                progress.add(resumed_at, 0)
+            await _receive(job, item, entry, progress, rest)
         except FullsendError as error:
             _log.error("%s: %s", item.target, _how_far(item, count, str(error)))
             raise
@@ -320,17 +364,35 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
             _log.error("%s: %s", item.target, _how_far(item, count, "interrupted"))
             raise
     seconds = time.monotonic() - started
-    return Restored(item.wanted, item.target, len(item.chain), item.raw_bytes, seconds, job.undo(item))
+    received = item.raw_bytes - resumed_at
+    return Restored(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, job.undo(item))
 
 
-async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress) -> None:
+async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
+    """Find where an interrupted stream goes on; None: it begins at its start.
+
+    Raises: UsageError where that one cannot go on there; Damaged, Unreachable, PeerError.
+    """
+    if item.token is None or entry is not item.chain[0]:
+        return None
+    try:
+        rest = await find_rest(job.endpoint, job.identity, entry.file, item.token, retry_for=job.retry_for)
+    except ChunkError as error:
+        raise Damaged(f"what the receiver sent is damaged: {error}") from error
+    except StreamError as error:
+        raise UsageError(f"{error}: `zfs receive -A {item.target}` gives up what is there of it") from error
+    _log.info("%s: goes on after %s of %s", item.target, format_size(rest.start), format_size(entry.raw_bytes))
+    return rest
+
+
+async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
     """Bring one stream into `zfs receive`. Raises: ZfsError, Damaged, Unreachable, PeerError."""
     async with job.zfs.receive(*job.options(item, entry), item.target) as receiving:
         # A connection for each: none stands idle while `zfs receive` does what it has left to do.
         whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more
             where = job.endpoint, job.identity
-            await cat(*where, entry.file, receiving.fd, progress, retry_for=job.retry_for, reached=True)
+            await cat(*where, entry.file, receiving.fd, progress, retry_for=job.retry_for, reached=True, rest=rest)
             whole = True
         await receiving.succeeded()
         found = source.parse_snapshots(await job.zfs.list_snapshots([f"{item.target}@{entry.snapshot}"]))
@@ -355,8 +417,8 @@ def _how_far(item: Item, count: int, why: str) -> str:
     so_far = (
         f"it has all up to @{item.chain[count - 1].snapshot} ({count} of {len(item.chain)} streams)"
         if count
-        else "it is as it was"
+        else "its snapshots are as they were"
         if item.existing
-        else "nothing is restored"
+        else "nothing is restored yet"
     )
     return f"{entry.dataset}@{entry.snapshot} failed: {why}; {so_far}: run the same again to go on{hint}"

@@ -128,6 +128,15 @@ class Zfs:
             return None
         return int(value) if value.strip().isdecimal() else None
 
+    async def resume_tokens(self, dataset: str, *, recursive: bool) -> dict[str, str]:
+        """Return by name the receive_resume_token of a dataset, and of those below it, as far as an interrupted `zfs
+        receive -s` has left one. Raises: ZfsError.
+        """
+        deep = ["-r", "-t", "filesystem,volume"] if recursive else []
+        output = await self.run("get", "-H", *deep, "-o", "name,value", "receive_resume_token", dataset)
+        pairs = (line.partition("\t") for line in output.splitlines())
+        return {name: value for name, _tab, value in pairs if value != "-"}
+
     async def local_properties(self, dataset: str) -> dict[str, str]:
         """Return what is set on the dataset itself; of bytes that are no UTF-8, what can be shown. Raises: ZfsError."""
         output = await self.run("get", "-Hp", "-s", "local", "-o", "property,value", "all", dataset)
@@ -381,7 +390,7 @@ class Receive:
             await receive.succeeded()
 
     Leaving the block without `succeeded` closes the pipe in the middle of the stream and ends the process: nothing of
-    that stream is then received.
+    that stream is then received, but for what -s keeps.
     """
 
     def __init__(self, zfs: Zfs, arguments: Sequence[str]) -> None:

@@ -989,7 +989,7 @@ def test_a_peer_that_never_reads_is_held_back_and_ended(impatient: Receiver) -> 
     wait_until(lambda: impatient.held <= MEMORY - 8 * MIB, "the memory of the push is given back")
     before = impatient.log
     with impatient.peer() as peer:
-        peer.say("fetch", offset=0, stream="tank/noise@now")
+        peer.say("fetch", offset=0, stream="tank/noise@now", until=None)
         impatient.wait_log("the sender has been silent", impatient.log.count("the sender has been silent") + 1)
         assert impatient.peak <= MEMORY
     assert "reads alpha/tank/noise/@now" in impatient.log.removeprefix(before)

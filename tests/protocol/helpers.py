@@ -233,7 +233,7 @@ SAYINGS: Final[dict[Role, dict[str, messages.Message | Chunk]]] = {
         "unchanged": messages.Unchanged(datasets=[UNCHANGED]),
         "status?": messages.StatusWanted(),
         "list": messages.List(dataset=None),
-        "fetch": messages.Fetch(stream="tank/data@now", offset=0),
+        "fetch": messages.Fetch(stream="tank/data@now", offset=0, until=None),
         "locate": messages.Locate(stream="tank/data@now", object=1, offset=0),
         "verify": messages.Verify(dataset=None),
         "check": messages.Check(),

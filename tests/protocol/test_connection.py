@@ -771,13 +771,33 @@ def test_after_another_accept_the_first_chunk_starts_a_segment_again() -> None:
 
 def test_fetch_begins_where_it_says() -> None:
     pair = pair_in(State.IDLE)
-    pair.say(SENDER, messages.Fetch(stream="tank/data@now", offset=600))
+    pair.say(SENDER, messages.Fetch(stream="tank/data@now", offset=600, until=None))
     pair.say(RECEIVER, messages.Sending(manifest=a_manifest()))
     pair.say(RECEIVER, replace(CHUNK, raw_offset=600, raw_length=24, starts_segment=False), DONE)
 
 
+def test_fetch_ends_where_it_says() -> None:
+    wanted = messages.Fetch(stream="tank/data@now", offset=0, until=601)
+    chunk = replace(CHUNK, raw_offset=0, raw_length=600, starts_segment=True)
+    for end in (601, 624):  # with a chunk that begins before, where it is reached, and no other
+        pair = pair_in(State.IDLE)
+        pair.say(SENDER, wanted)
+        pair.say(RECEIVER, messages.Sending(manifest=a_manifest()), chunk)
+        with pytest.raises(LocalProtocolError, match="'done' after 600 raw bytes of 624"):
+            pair.receiver.send(DONE)
+        pair = pair_in(State.IDLE)
+        pair.say(SENDER, wanted)
+        rest = replace(CHUNK, raw_offset=600, raw_length=end - 600, starts_segment=False)
+        pair.say(RECEIVER, messages.Sending(manifest=a_manifest()), chunk, rest, DONE)
+    pair = pair_in(State.IDLE)
+    pair.say(SENDER, wanted.model_copy(update={"until": 600}))
+    pair.say(RECEIVER, messages.Sending(manifest=a_manifest()), chunk)
+    with pytest.raises(LocalProtocolError, match="a chunk at raw offset 600: where 600 and beyond is not wanted"):
+        pair.receiver.send_chunk(rest)
+
+
 def test_fetch_from_beyond_the_end_is_refused() -> None:
     pair = pair_in(State.IDLE)
-    pair.say(SENDER, messages.Fetch(stream="tank/data@now", offset=625))
+    pair.say(SENDER, messages.Fetch(stream="tank/data@now", offset=625, until=None))
     with pytest.raises(LocalProtocolError, match="from raw offset 625 of 624"):
         pair.receiver.send(messages.Sending(manifest=a_manifest()))

@@ -84,7 +84,7 @@ GOLDEN: dict[Role, dict[str, str]] = {
         ),
         "status?": '{"type":"status?"}',
         "list": '{"type":"list","dataset":null}',
-        "fetch": '{"type":"fetch","stream":"tank/data@now","offset":0}',
+        "fetch": '{"type":"fetch","stream":"tank/data@now","offset":0,"until":null}',
         "verify": '{"type":"verify","dataset":null}',
         "check": '{"type":"check"}',
         "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',

@@ -26,6 +26,7 @@ from tests.streams import CLOSING_END, Genuine, each
 
 from fullsend_protocol import limits, splice
 from fullsend_protocol.errors import (
+    DamagedStream,
     IncompleteStream,
     NotTheSameStream,
     StreamError,
@@ -33,7 +34,7 @@ from fullsend_protocol.errors import (
 )
 from fullsend_protocol.records import HEADER_SIZE, Feature, RecordType
 from fullsend_protocol.resume_token import ResumeToken, token_features
-from fullsend_protocol.splice import REPEATED_MAX, Piece, Rejoiner, ResumePoint, Splicer
+from fullsend_protocol.splice import REPEATED_MAX, Piece, Rejoiner, ResumePoint, Splicer, opening
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -695,6 +696,106 @@ def test_genuine_stored_stream_goes_on_from_every_record(stream: Genuine) -> Non
             from_there = stored[of.records[first].start - of.records[1].start :]
             parts = pieces_of(from_there, (len(from_there), 1 << 16, 5000)[number % 3])
             assert gives(Rejoiner(of.begin, token(of, key)), parts, memoryview(rejoin(of, key)))
+
+
+def sought(of: Sent, key: tuple[int, int], size: int) -> tuple[bytes, int]:
+    """Rejoin out of chunks, leaving out what `seek` allows, as a receiver finds it (playback.locate): each second chunk
+    begins with a record, the others anywhere. Returns: what came out, and how many bytes were fed up to the wanted one.
+    """
+    borders = [0]
+    for index in of.points():
+        if of.records[index].end - borders[-1] >= size:
+            borders.append(of.records[index].end)
+    starts = sorted({*borders, *(border + size // 3 for border in borders if border + size // 3 < len(of.raw))})
+    keys = [(of.records[index].start, of.records[index].key) for index in of.points()]
+
+    def chunk(at: int) -> bytes:
+        return of.raw[at : next((start for start in starts if start > at), len(of.raw))]
+
+    def located(asked: tuple[int, int]) -> int:
+        firsts = [(border, next((key for start, key in keys if start >= border), None)) for border in borders]
+        return max((border for border, first in firsts if first is not None and first < asked), default=0)
+
+    start = b""
+    while (found := opening(start)) is None:
+        start += chunk(len(start))
+    package, begin = found
+    taker = Rejoiner(begin, token(of, key))
+    out, fed_before, at, asked = list(taker.feed(start[len(package + begin) :])), len(start), len(start), None
+    while not taker.found:
+        if taker.seek is not None and taker.seek != asked:
+            asked = taker.seek
+            where = located(asked)
+            if where > at:
+                taker.jump()
+                at = where
+        out += taker.feed(chunk(at))
+        fed_before += len(chunk(at))
+        at += len(chunk(at))
+    out += taker.feed(of.raw[at:])
+    taker.finish()
+    return b"".join(map(bytes, out)), fed_before
+
+
+@functools.cache
+def several_objects(*, raw: bool) -> Sent:
+    """Two blocks of dnodes; in the second an object of some size before the one to go on with, and one behind it."""
+    features = [22, 24] if raw else []
+    records = []
+    for number in (3, 40, 41, 42):
+        if raw and number in {3, 40}:
+            records.append(streams.object_range(number // 32 * 32))
+        records += [streams.object_(number, b"b" * 64, raw=raw), streams.free(number, 1 << 20, (1 << 64) - 1)]
+        records += [streams.write(number, at << 12, bytes([number, at]) * 2048) for at in range(100)]
+    raw_bytes = resumed.stream_of(streams.begin(features=features), [*records, streams.end()])
+    return resumed.sent(raw_bytes)[0]
+
+
+@pytest.mark.parametrize("raw", [False, True], ids=["plain", "raw"])
+def test_most_of_what_would_be_dropped_need_not_be_fed(raw: bool) -> None:
+    of = several_objects(raw=raw)
+    for key in ((3, 0), (3, 4096), (40, 0), (40, 99 << 12), (41, 0), (41, 50 << 12), (42, 0), (42, 98 << 12)):
+        for size in (3000, 50_000):
+            out, before = sought(of, key, size)
+            assert out == rejoin(of, key)
+            # A stretch for each of BEGIN, OBJECT_RANGE, OBJECT and the record, of two chunks at most and their ends.
+            assert before < 4 * (2 * size + 10_000)
+
+
+@pytest.mark.parametrize("of", [PLAIN, RAW, PACKAGE], ids=["plain", "raw", "package"])
+def test_stream_is_found_again_wherever_it_was_cut_into_chunks(of: Sent) -> None:
+    for key in sorted({record.key for record in of.records if record.key}):
+        for size in (100, 700, 5000, 1 << 20):
+            assert sought(of, key, size)[0] == rejoin(of, key)
+
+
+@each(small)
+def test_genuine_stored_stream_is_found_again_out_of_chunks(stream: Genuine) -> None:
+    draw = random.Random(stream.name)
+    raw = stream.read()
+    for of in taken_apart(stream) if opening(raw) and len(taken_apart(stream)) == 1 else []:
+        keys = sorted({record.key for record in of.records if record.key})
+        for key in draw.sample(keys, min(4, len(keys))):
+            assert sought(of, key, draw.choice([2000, 30_000]))[0] == rejoin(of, key)
+
+
+def test_properties_come_again() -> None:
+    key = (7, 1024)
+    package = PACKAGE.raw[: PACKAGE.records[0].start]
+    for size in (1, 313, len(PACKAGE.raw)):
+        taker = Rejoiner(PACKAGE.begin, token(PACKAGE, key), package)
+        out = rejoined(taker, pieces_of(PACKAGE.raw[PACKAGE.records[1].start :], size))
+        assert out == package + rejoin(PACKAGE, key) + CLOSING_END
+
+
+def test_opening_of_a_stream() -> None:
+    for of in (PLAIN, RAW, PACKAGE):
+        end = of.records[0].end
+        assert all(opening(of.raw[:size]) is None for size in range(end))
+        assert opening(of.raw[:end]) == opening(of.raw) == (of.raw[: of.records[0].start], of.begin)
+    for raw in (bytes(312), streams.end() * 2, of.begin[:8] + b"?" + of.begin[9:]):
+        with pytest.raises(DamagedStream):
+            opening(raw)
 
 
 @pytest.mark.parametrize("of", [PLAIN, RAW, PACKAGE], ids=["plain", "raw", "package"])

@@ -334,7 +334,7 @@ def test_a_stream_is_given_from_where_a_chunk_begins(stored: tuple[Receiver, str
     receiver, file, pieces = stored
     with receiver.peer() as peer:
         for offset in (*(at for at, _piece in pieces), len(LONG)):
-            peer.say("fetch", stream=file, offset=offset)
+            peer.say("fetch", stream=file, offset=offset, until=None)
             assert peer.hear("sending")["manifest"]["raw_bytes"] == len(LONG)
             expected = offset
             while (frame := peer.read())[0] == CHUNK:
@@ -345,13 +345,35 @@ def test_a_stream_is_given_from_where_a_chunk_begins(stored: tuple[Receiver, str
             assert expected == len(LONG)
 
 
+def test_a_stream_is_given_up_to_where_it_is_wanted(stored: tuple[Receiver, str, list[tuple[int, bytes]]]) -> None:
+    receiver, file, pieces = stored
+    second, third = pieces[1][0], pieces[2][0]
+    with receiver.peer() as peer:
+        for offset, until, given in [
+            (0, 1, [0]),
+            (second, second, []),
+            (second, second + 1, [second]),
+            (second, third, [second]),
+            (second, third + 1, [second, third]),
+            (0, 1 << 62, [0, second, third]),
+            (len(LONG), len(LONG) + 1, []),
+        ]:
+            peer.say("fetch", stream=file, offset=offset, until=until)
+            peer.hear("sending")
+            found = []
+            while (frame := peer.read())[0] == CHUNK:
+                found.append(frame[1])
+            assert (frame[0], json.loads(frame[3])) == (CONTROL, {"type": "done"})
+            assert found == given
+
+
 @pytest.mark.parametrize("offset", [1, 4 << 20, len(LONG) - 1, len(LONG) + 1, (1 << 63) - 1])
 def test_a_stream_is_given_from_nowhere_else(
     stored: tuple[Receiver, str, list[tuple[int, bytes]]], offset: int
 ) -> None:
     receiver, file, _pieces = stored
     with receiver.peer() as peer:
-        peer.say("fetch", stream=file, offset=offset)
+        peer.say("fetch", stream=file, offset=offset, until=None)
         if offset <= len(LONG):
             peer.hear("sending")
         assert peer.refusal() == f"damaged: {file}: no chunk begins at raw offset {offset}"

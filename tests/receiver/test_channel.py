@@ -119,7 +119,7 @@ async def stream(channel: Channel, peer: Peer) -> None:
 async def send(channel: Channel, peer: Peer, raw_bytes: int) -> None:
     """To where a stream of so many raw bytes is given back."""
     await greet(channel, peer)
-    peer.say("fetch", offset=0, stream="d@s")
+    peer.say("fetch", offset=0, stream="d@s", until=None)
     assert isinstance(await channel.receive(), Fetch)
     await channel.send(Sending(manifest=a_manifest(raw_bytes)))
     await asyncio.to_thread(peer.hear, "sending")

@@ -91,7 +91,7 @@ def test_a_genuine_stream_is_taken_listed_and_given_back(stream: streams.Genuine
         assert receipt["segments"] == [{"start": 0, "end": len(raw), "sha256": stream.sha256}]
         peer.hear("done")
 
-        peer.say("fetch", offset=0, stream=receipt["file"])
+        peer.say("fetch", offset=0, stream=receipt["file"], until=None)
         manifest, given = peer.fetched()
         assert given == raw
         assert manifest["sha256"] == stream.sha256
@@ -188,7 +188,7 @@ def test_a_stream_that_is_stopped_is_kept_as_far_as_it_came(receiver: Receiver) 
         )
         # It can come again, on this connection too.
         peer.give(raw, offer("tank/stopped"), pieces)
-        peer.say("fetch", offset=0, stream="tank/stopped@now")
+        peer.say("fetch", offset=0, stream="tank/stopped@now", until=None)
         assert peer.fetched()[1] == raw
     assert set(receiver.partials()) == set(kept)
 
@@ -346,7 +346,7 @@ def test_a_line_that_breaks_off_again_and_again_makes_no_manifest_long(receiver:
         peer.hear("accept")
         peer.write(rest_of(pieces, 1)[0].encode())
         finish_at(peer, b"".join(pieces), kept)
-        peer.say("fetch", stream="tank/flaps@now", offset=0)
+        peer.say("fetch", stream="tank/flaps@now", offset=0, until=None)
         (resumption,) = peer.hear("sending")["manifest"]["resumptions"]
         assert (resumption["how"], resumption["offset"]) == ("replay", kept)
 
@@ -410,7 +410,7 @@ def test_memory_is_bounded_for_chunks_as_large_as_may_be_and_is_given_back(measu
         assert measured.peak <= MEMORY + MEMORY_PER_STREAM
         measured.reset_peak()
         assert measured.peak <= MEMORY
-        peer.say("fetch", offset=0, stream="tank/large@now")
+        peer.say("fetch", offset=0, stream="tank/large@now", until=None)
         assert peer.fetched()[1] == b"".join(pieces)
         peer.say("verify", dataset=None)
         while peer.hear("verdict", "done")["type"] != "done":
@@ -748,7 +748,7 @@ def test_after_a_failed_disk_the_next_push_succeeds(failing: tuple[Receiver, Fau
             peer.refusal()
     with receiver.peer() as peer:
         peer.give(b"".join(pieces), offer("tank/next"), pieces)
-        peer.say("fetch", offset=0, stream="tank/next@now")
+        peer.say("fetch", offset=0, stream="tank/next@now", until=None)
         assert peer.fetched()[1] == b"".join(pieces)
         peer.say("verify", dataset="tank/next")
         assert peer.hear("verdict")["damage"] == []
@@ -773,7 +773,7 @@ def test_a_write_that_stops_half_way_is_none(tmp_path: Path) -> None:
         assert partial.stat().st_size == most
         with receiver.peer() as peer:
             peer.give(b"".join(pieces[:0]) + (small := b"".join(pieces_of(1))), offer())
-            peer.say("fetch", offset=0, stream="tank/data@now")
+            peer.say("fetch", offset=0, stream="tank/data@now", until=None)
             assert peer.fetched()[1] == small
         assert receiver.stop() == 0
         receiver.check_log()
@@ -865,7 +865,7 @@ def test_killed_at_any_moment_nothing_is_listed_that_is_not_whole_and_the_next_p
             listed = receiver.listed()
             with receiver.peer() as peer:
                 if listed:
-                    peer.say("fetch", offset=0, stream="tank/data@now")
+                    peer.say("fetch", offset=0, stream="tank/data@now", until=None)
                     assert peer.fetched()[1] == raw
                     for path in (receiver.store / listed[0]["file"]).parent.iterdir():
                         path.unlink()

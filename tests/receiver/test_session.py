@@ -76,7 +76,7 @@ def refused(receiver: Receiver, said: dict[str, Any], name: str = "alpha") -> st
 
 
 def fetch(stream: str) -> dict[str, Any]:
-    return {"type": "fetch", "stream": stream, "offset": 0}
+    return {"type": "fetch", "stream": stream, "offset": 0, "until": None}
 
 
 # --- who is there ----------------------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_requests_follow_on_one_another_over_one_connection(receiver: Receiver) 
         receipt = peer.give(FULL)
         assert [entry["file"] for entry in listed(peer)] == [receipt["file"]]
         assert [verdict["damage"] for verdict in verified(peer)] == [[]]
-        peer.say("fetch", offset=0, stream="tank/data@now")
+        peer.say("fetch", offset=0, stream="tank/data@now", until=None)
         assert peer.fetched()[1] == FULL
         peer.say("check")
         health = peer.hear("health")
@@ -186,7 +186,7 @@ def test_a_request_amid_an_answer_ends_it_by_name(receiver: Receiver) -> None:
     with receiver.peer() as peer:
         peer.give(long := long_stream(12), {"type": "push", **push_of(long).model_dump()}, pieces(long))
     with receiver.peer() as peer:
-        peer.say("fetch", offset=0, stream="guid:" + str(GUID))
+        peer.say("fetch", offset=0, stream="guid:" + str(GUID), until=None)
         peer.hear("sending")
         peer.say("list", dataset=None)
         while (frame := peer.read())[0] == CHUNK:
@@ -210,7 +210,7 @@ def test_a_reader_may_go_amid_an_answer(last_word: str, receiver: Receiver) -> N
         peer.give(long := long_stream(12), {"type": "push", **push_of(long).model_dump()}, pieces(long))
     before = receiver.log
     with receiver.peer() as peer:
-        peer.say("fetch", offset=0, stream="guid:" + str(GUID))
+        peer.say("fetch", offset=0, stream="guid:" + str(GUID), until=None)
         peer.hear("sending")
         if last_word == "error":
             peer.say("error", code="internal", message="zfs receive died")
@@ -240,7 +240,7 @@ def test_a_stream_is_named_by_snapshot_guid_or_file(receiver: Receiver) -> None:
     with receiver.peer() as peer:
         file = peer.give(FULL)["file"]
         for name in ("tank/data@now", f"guid:{GUID}", file, file.rpartition("/")[2]):
-            peer.say("fetch", offset=0, stream=name)
+            peer.say("fetch", offset=0, stream=name, until=None)
             manifest, raw = peer.fetched()
             assert raw == FULL
             assert (manifest["dataset"], manifest["snapshot"], manifest["guid"]) == ("tank/data", "now", str(GUID))
@@ -369,7 +369,7 @@ def test_a_stream_that_cannot_be_given_back_whole_is_refused_by_name(
     with receiver.peer() as peer:
         file = peer.give(FULL)["file"]
         damage(receiver.store / file)
-        peer.say("fetch", offset=0, stream="tank/data@now")
+        peer.say("fetch", offset=0, stream="tank/data@now", until=None)
         peer.hear("sending")
         assert peer.refusal().startswith(f"damaged: {file}: {expected}")
     receiver.wait_log(f"alpha (127.0.0.1): {file}: {expected}")
@@ -382,7 +382,7 @@ def test_a_manifest_that_says_something_else_than_its_file_is_damage(claimed: in
         path = receiver.store / f"{file}.json"
         manifest = json.loads(path.read_text(encoding="utf-8"))
         path.write_text(json.dumps({**manifest, "raw_bytes": claimed}), encoding="utf-8")
-        peer.say("fetch", offset=0, stream="tank/data@now")
+        peer.say("fetch", offset=0, stream="tank/data@now", until=None)
         peer.hear("sending")
         while (frame := peer.read())[0] == CHUNK:
             pass

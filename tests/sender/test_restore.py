@@ -50,6 +50,11 @@ class Hosts:
         """What each `zfs receive` was called with."""
         return [line.removeprefix("receive ") for line in self.there.commands if line.startswith("receive")]
 
+    def content(self, dataset: str) -> list[str]:
+        """A hash for each stream that was received into a dataset."""
+        content: list[str] = self.there.edit(lambda state: state["datasets"][dataset]["content"])
+        return content
+
     def guids(self, dataset: str) -> list[str]:
         snapshots = self.there.edit(lambda state: state["datasets"][dataset]["snapshots"])
         return [each["guid"] for each in snapshots]
@@ -80,7 +85,7 @@ def test_a_chain_and_what_came_later(hosts: Hosts) -> None:
     assert (said["streams"], said["guid"], said["target"]) == (2, second["guid"], "pool/home")
     assert said["undo"].endswith("inherit -S canmount pool/home")
     assert hosts.guids("pool/home") == [first["guid"], second["guid"]]
-    assert hosts.received() == ["-u -o canmount=noauto pool/home"] * 2
+    assert hosts.received() == ["-u -s -o canmount=noauto pool/home"] * 2
     # Of what is there already nothing comes again.
     (said,) = hosts.restore("tank/home", "--into", "pool/home")
     assert (said["streams"], said["raw_bytes"]) == (1, third["raw_bytes"])
@@ -94,7 +99,7 @@ def test_a_chain_and_what_came_later(hosts: Hosts) -> None:
     hosts.push("tank/disk")
     hosts.there.create("tank")
     hosts.restore("--mountable", "tank/home")
-    assert hosts.received() == ["-u tank/home"] * 3
+    assert hosts.received() == ["-u -s tank/home"] * 3
 
 
 def test_without_doing_it(hosts: Hosts) -> None:
@@ -106,7 +111,7 @@ def test_without_doing_it(hosts: Hosts) -> None:
     files = [each["file"] for each in hosts.sender.list()]
     for line, file, kind in zip(lines, files, ["full", "incremental"], strict=True):
         assert line.startswith(
-            f"fullsend cat {file} | {hosts.there.program} receive -u -o canmount=noauto pool/home  #"
+            f"fullsend cat {file} | {hosts.there.program} receive -u -s -o canmount=noauto pool/home  #"
         )
         assert kind in line
     said = programs.rows(programs.good(hosts.run("-n", "--json", "tank/home", "--into", "pool/home")))
@@ -137,9 +142,9 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
     hosts.there.change("pool/home")
     said = hosts.refused(1, "tank/home", "--into", "pool/home")
     assert "has been modified since most recent snapshot" in said
-    assert "it is as it was: run the same again to go on, or with -F" in said
+    assert "its snapshots are as they were: run the same again to go on, or with -F" in said
     hosts.restore("-F", "tank/home", "--into", "pool/home")
-    assert hosts.received() == ["-u -F -o canmount=noauto pool/home"]
+    assert hosts.received() == ["-u -s -F -o canmount=noauto pool/home"]
     # Snapshots that others have taken meanwhile stay, even with -F.
     hosts.restore(f"tank/home@{second['snapshot']}", "--into", "pool/again")
     hosts.there.snapshot("pool/again@hourly-1")
@@ -178,7 +183,7 @@ def test_zfs_says_why_it_takes_no_more(hosts: Hosts) -> None:
     nights(hosts, "tank/home", 1)
     hosts.there.fail("receive", "cannot receive new filesystem stream: out of space")
     said = hosts.refused(1, "tank/home", "--into", "pool/home")
-    assert "out of space; nothing is restored" in said
+    assert "out of space; nothing is restored yet" in said
     hosts.there.mend()
     hosts.there.fail("receive", "warning: cannot receive compression property on pool/home: permission denied")
     done = hosts.run("tank/home", "--into", "pool/home")
@@ -218,7 +223,7 @@ def test_a_tree_in_which_one_fails(hosts: Hosts) -> None:
     for name in ("tank", "tank/a", "tank/a/deep", "tank/b"):
         hosts.here.create(name)
     hosts.push("-r", "tank")
-    hosts.there.fail("receive -u -o canmount=noauto pool/back/a", "cannot receive: it is broken")
+    hosts.there.fail("receive -u -s -o canmount=noauto pool/back/a", "cannot receive: it is broken")
     done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
     assert done.returncode == 1
     assert [each["dataset"] for each in programs.rows(done.stdout)] == ["tank", "tank/b"]
@@ -257,6 +262,89 @@ def test_what_is_not_received_is_not_restored(hosts: Hosts, tmp_path: Path, read
     config.write_text(config.read_text().replace(hosts.there.program, str(program)))
     done = hosts.sender.fullsend("restore", "tank/home", "--into", "pool/home")
     assert (done.returncode, b"exited with 0, but has not received it" in done.stderr) == (1, True)
+
+
+def interrupt(hosts: Hosts, tmp_path: Path, reads: int) -> None:
+    """From now on `zfs receive` gets no more than so many bytes, as if the host had gone."""
+    program = tmp_path / "some-zfs"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" = receive ] || exec {hosts.there.program} "$@"\n'
+        f'head -c {reads} | {hosts.there.program} "$@"\n'
+    )
+    program.chmod(0o755)
+    config = hosts.sender.folder / "sender.toml"
+    hosts.use(hosts.there)
+    config.write_text(config.read_text().replace(hosts.there.program, str(program)))
+
+
+FLAVOURS: list[tuple[dict[str, Any], list[str]]] = [({}, []), ({"encrypted": True}, ["-w"]), ({"kind": "volume"}, [])]
+
+
+@pytest.mark.parametrize(("dataset", "flags"), FLAVOURS, ids=["plain", "raw", "volume"])
+def test_an_interrupted_receive_goes_on_inside_the_stream(
+    hosts: Hosts, tmp_path: Path, dataset: dict[str, Any], flags: list[str]
+) -> None:
+    hosts.here.create("tank/home", size=13_000_000, **dataset)
+    for _night in range(2):
+        hosts.here.change("tank/home")
+        hosts.push(*flags, "tank/home")
+    full, increment = hosts.sender.list()
+    hosts.restore("tank/home", "--into", "pool/whole")
+    content = hosts.content("pool/whole")
+    # In the full: before anything was written, in its first chunk, in a later one, and behind the last record.
+    for number, reads in enumerate((2_000, 900_000, 7_000_000, full["raw_bytes"] - 1)):
+        into = f"pool/back-{number}"
+        interrupt(hosts, tmp_path, reads)
+        done = hosts.sender.fullsend("restore", "tank/home", "--into", into)
+        assert done.returncode == 1, done.stderr
+        assert b"run the same again to go on" in done.stderr
+        (said,) = hosts.restore("tank/home", "--into", into)
+        assert hosts.received() == [hosts.received()[1]] * 2  # with the same options
+        # What the target has does not come again, but for less than two chunks.
+        assert said["resumed_at"] + said["raw_bytes"] == full["raw_bytes"] + increment["raw_bytes"]
+        assert said["resumed_at"] > reads - 5_000_000
+        assert hosts.content(into) == content
+        assert hosts.guids(into) == [full["guid"], increment["guid"]]
+    # Twice, and in the increment.
+    interrupt(hosts, tmp_path, 9_000_000)
+    for _time in range(2):
+        assert hosts.sender.fullsend("restore", f"guid:{full['guid']}", "--into", "pool/twice").returncode == 1
+        interrupt(hosts, tmp_path, 3_000_000)
+    hosts.restore(f"guid:{full['guid']}", "--into", "pool/twice")
+    interrupt(hosts, tmp_path, 6_000_000)
+    assert hosts.sender.fullsend("restore", "tank/home", "--into", "pool/twice").returncode == 1
+    (said,) = hosts.restore("tank/home", "--into", "pool/twice")
+    assert said["streams"] == 1
+    assert said["resumed_at"]
+    assert hosts.content("pool/twice") == content
+
+
+def test_a_part_of_something_else_is_left_alone(hosts: Hosts, tmp_path: Path) -> None:
+    for name in ("tank/home", "tank/other"):
+        hosts.here.create(name, size=3_000_000)
+        hosts.push(name)
+    interrupt(hosts, tmp_path, 1_000_000)
+    assert hosts.sender.fullsend("restore", "tank/home", "--into", "pool/home").returncode == 1
+    said = hosts.refused(2, "tank/other", "--into", "pool/home")
+    assert "pool/home has a part of tank/home@" in said
+    assert "`zfs receive -A pool/home` gives that part up" in said
+    # What would be run is said in words that can be typed.
+    (row,) = programs.rows(programs.good(hosts.run("-n", "--json", "tank/home", "--into", "pool/home")))
+    (entry,) = (each for each in hosts.sender.list() if each["dataset"] == "tank/home")
+    assert row["command"] == f"fullsend restore guid:{entry['guid']} --into pool/home"
+    assert row["about"].startswith("goes on amid ")
+    # A token of tomorrow, and a stream that is damaged.
+    kept = hosts.there.edit(lambda state: dict(state["datasets"]["pool/home"]["kept"]))
+    hosts.there.edit(lambda state: state["datasets"]["pool/home"]["kept"].update(token="1-0-00"))
+    assert "is not of the form" in hosts.refused(2, "tank/home", "--into", "pool/home")
+    hosts.there.edit(lambda state: state["datasets"]["pool/home"].update(kept=kept))
+    file = hosts.receiver.store / entry["file"]
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4000] + b"?" + whole[4001:])
+    assert "what the receiver sent is damaged" in hosts.refused(1, "tank/home", "--into", "pool/home")
+    file.write_bytes(whole)
+    hosts.restore("tank/home", "--into", "pool/home")
+    assert hosts.guids("pool/home") == [entry["guid"]]
 
 
 def test_what_is_not_there(hosts: Hosts) -> None:

@@ -5,6 +5,8 @@ would have made, byte for byte.
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
@@ -140,3 +142,87 @@ def test_where_a_token_cannot_serve(pool: Pool, receiver: Receiver, sender: Send
     pushed_again = push(sender, "-R", top)
     assert (pushed_again[0]["kind"], pushed_again[0]["resume"]) == ("package", "replay")
     assert kinds(pushed_again)[0] == (top, "package")
+
+
+# --- restore -------------------------------------------------------------------------------------------------------
+
+
+def die_amid_receive(sender: Sender, reads: int, *arguments: str) -> None:
+    """A restore that dies with its `zfs receive`, which has got so many bytes of the stream: as if all failed."""
+    slow = sender.folder / "slow-zfs"
+    here = sender.folder / "here"
+    here.unlink(missing_ok=True)
+    slow.write_text(
+        '#!/bin/sh\n[ "$1" = receive ] || exec zfs "$@"\n'
+        f'(head -c {reads}; touch "{here}"; exec sleep 600) | zfs "$@"\n'
+    )
+    slow.chmod(0o755)
+    config = sender.folder / "sender.toml"
+    text = config.read_text()
+    config.write_text(f'zfs-command = "{slow}"\n\n{text}')
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
+    running = sender.popen("restore", *arguments, start_new_session=True, **quiet)
+    programs.wait_for(here.exists)
+    os.killpg(running.pid, signal.SIGKILL)
+    running.wait()
+    config.write_text(text)
+
+
+def restored(sender: Sender, *arguments: str) -> dict[str, Any]:
+    (said,) = programs.rows(programs.good(sender.fullsend("-v", "restore", "--json", *arguments)))
+    return said
+
+
+@pytest.mark.parametrize("flavour", ["plain", "compressed", "raw", "volume"])
+def test_a_restore_that_died_goes_on_inside_the_stream(
+    flavour: str, pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender
+) -> None:
+    flags = {"compressed": ["-c"]}.get(flavour, [])
+    home = pool.full("home")
+    key = sender.folder / "key"
+    key.write_bytes(b"k" * 32)
+    if flavour == "volume":
+        pools.zfs("create", "-V", "32M", "-o", "volblocksize=16k", home)
+    else:
+        encrypted = ["-o", "encryption=on", "-o", "keyformat=raw", "-o", f"keylocation=file://{key}"]
+        pool.create("home", "-o", "compression=lz4", "-o", "user:note=one", *(encrypted if flavour == "raw" else []))
+        pools.fill(pool.path("home"))
+    pushed = []
+    for night in (1, 2):
+        if flavour == "volume":
+            with pools.device(home).open("r+b") as disk:
+                disk.seek((12 * night - 12) * MIB)
+                disk.write(b"".join(pools.noise(12 * MIB, night)))
+        else:
+            fill(pool, "home", night, 12 * MIB)
+            pools.zfs("set", f"user:note={night}", home)
+        pushed += push(sender, *flags, home)
+    full, increment = pushed
+    back = other_pool.full("back")
+    first = f"{home}@{full['snapshot']}"
+    # In the full twice, and in the increment.
+    die_amid_receive(sender, 7 * MIB, first, "--into", back)
+    assert other_pool.get(back, "receive_resume_token") != "-"
+    die_amid_receive(sender, 3 * MIB, first, "--into", back)
+    said = restored(sender, first, "--into", back)
+    assert (said["streams"], said["resumed_at"] + said["raw_bytes"]) == (1, full["raw_bytes"])
+    assert said["resumed_at"] >= 4 * MIB
+    die_amid_receive(sender, 8 * MIB, home, "--into", back)
+    said = restored(sender, home, "--into", back)
+    assert (said["streams"], said["resumed_at"] + said["raw_bytes"]) == (1, increment["raw_bytes"])
+    assert said["resumed_at"] >= 4 * MIB
+    assert other_pool.get(back, "receive_resume_token") == "-"
+    for each in pushed:
+        assert other_pool.guid(f"{back}@{each['snapshot']}") == int(each["guid"])
+    if flavour == "raw":
+        pools.zfs("load-key", "-L", f"file://{key}", back)
+    if flavour == "volume":
+        assert pools.device(back).read_bytes() == pools.device(home).read_bytes()
+    else:
+        # Properties come along, although `zfs send -t` would not bring them.
+        assert (other_pool.get(back, "user:note"), other_pool.get(back, "canmount")) == ("2", "noauto")
+        pools.zfs("inherit", "mountpoint", back)
+        pools.zfs("mount", back)
+        assert pools.tree(other_pool.path("back")) == pools.tree(pool.path("home"))
+    pools.program("zpool", "scrub", "-w", other_pool.name)
+    assert "No known data errors" in pools.program("zpool", "status", other_pool.name).stdout.decode()
