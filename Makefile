@@ -10,10 +10,10 @@ PARALLEL := -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types suite bench test-slow test-zfs deb test-deb man clean
+.PHONY: help setup demo test lint types suite bench test-slow test-zfs test-power-cut power-cut deb test-deb man clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 23
 
 setup: $(STAMP) ## make .venv, with fullsend in it (editable) and all that the other targets need
 
@@ -50,6 +50,14 @@ test-slow: $(STAMP) ## the tests that take long
 
 test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine of their own
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
+
+test-power-cut: $(STAMP) ## a virtual machine's power is cut amid pushes, twice: what was acknowledged must be there
+	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/powercut/run --rounds 2
+
+# SEED=N: what a run did before, as far as it depends on chance. BREAK=sync: a daemon that syncs nothing must be found out.
+ROUNDS ?= 30
+power-cut: $(STAMP) ## the same for half an hour: ROUNDS=30, SEED=N, BREAK=sync|data|folders
+	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/powercut/run --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(BREAK),--break $(BREAK))
 
 deb: ## build a package for this machine's Debian or Ubuntu: build/fullsend_VERSION_ARCH.deb
 	systemd/package/build

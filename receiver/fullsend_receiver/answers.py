@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, TypeVar
@@ -35,11 +34,10 @@ from fullsend_protocol.messages import (
 from fullsend_protocol.units import format_size
 from fullsend_receiver import unchanged
 from fullsend_receiver.catalogue import Catalogue, Damaged, Stored, read_catalogue
+from fullsend_receiver.checking import Checks
 from fullsend_receiver.leftovers import find_partials
 from fullsend_receiver.playback import locate, stored_chunks
 from fullsend_receiver.receiving import Workers
-from fullsend_receiver.scrub import scrub
-from fullsend_receiver.scrublog import Scrubbed
 from fullsend_receiver.seekable import FileDamaged
 from fullsend_receiver.store import Store
 
@@ -55,10 +53,11 @@ _LINE: Final = 4000
 class Answers:
     """The answers for one sender, each from what is on the disk when it is asked."""
 
-    def __init__(self, store: Store, workers: Workers, sender: str, *, peer: str) -> None:
+    def __init__(self, store: Store, workers: Workers, checks: Checks, sender: str, *, peer: str) -> None:
         """`peer`: what the log calls it."""
         self._store = store
         self._workers = workers
+        self._checks = checks
         self._sender = sender
         self._peer = peer
 
@@ -135,14 +134,8 @@ class Answers:
         """Answer `verify`. `dataset` None: all."""
         catalogue, mine = await self._mine(dataset)
         for stored in mine:
-            result = await self._scrub(stored)
-            try:
-                await self._on_disk(lambda result=result: catalogue.scrubbed.add(result))  # type: ignore[misc]
-            except OSError as error:  # a disk that is full wants checking most
-                log.warning("%s: what was found cannot be recorded: %s", stored.file, error)
-            damage = [*result.damage]
+            damage = [*(await self._checks.check(catalogue, stored)).damage]
             if damage:
-                log.error("%s: damaged: %s", stored.file, damage[0])
                 damage += [f"breaks {each.file}" for each in catalogue.dependents(stored)]
             yield Verdict(
                 file=str(stored.file),
@@ -183,21 +176,6 @@ class Answers:
             part = items[first : first + most]
             for page in await self._on_disk(lambda part=part: list(fitting(part, page_of))):  # type: ignore[misc]
                 yield page
-
-    async def _scrub(self, stored: Stored) -> Scrubbed:
-        """Check one stream; where we are cancelled, the thread that does it ends soon."""
-        abandoned = threading.Event()
-
-        def between() -> None:
-            if abandoned.is_set():
-                raise asyncio.CancelledError
-
-        try:
-            return await asyncio.get_running_loop().run_in_executor(
-                self._workers.scrub, scrub, self._store, stored, between
-            )
-        finally:
-            abandoned.set()
 
     async def _mine(self, dataset: str | None) -> tuple[Catalogue, list[Stored]]:
         def read() -> tuple[Catalogue, list[Stored]]:

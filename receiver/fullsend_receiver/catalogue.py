@@ -317,6 +317,10 @@ class Catalogue:
         except OSError:
             return False
 
+    def unread(self) -> list[Stored]:
+        """Return the streams that came in several segments, and that nobody has read from end to end since."""
+        return [each for each in self.streams if each.summary.sha256 is None and self._scrub(each) is None]
+
     def _scrub(self, stored: Stored) -> Scrubbed | None:
         return self.scrubbed.get(stored.summary.path, stored.summary.received)
 

@@ -24,6 +24,7 @@ from fullsend_protocol.errors import ErrorCode
 from fullsend_protocol.memory import trim
 from fullsend_receiver import systemd
 from fullsend_receiver.channel import Channel
+from fullsend_receiver.checking import Checks
 from fullsend_receiver.config import ReceiverSettings, parse_address
 from fullsend_receiver.identity import server_context
 from fullsend_receiver.leftovers import throw_away_old
@@ -84,7 +85,8 @@ class Daemon:
         )
         # Of its own: who is let in must not wait until one of 32 streams is through its fsync.
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
-        self._house = House(store, self._workers, self, settings.min_free)
+        self._checks = Checks(store, self._workers)
+        self._house = House(store, self._workers, self._checks, self, settings.min_free)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises: StoreError (unfit, or served by another daemon), OSError."""
@@ -103,6 +105,7 @@ class Daemon:
             helpers += [
                 asyncio.create_task(self._keep_house()),
                 asyncio.create_task(self._sweep()),
+                asyncio.create_task(self._checks.run()),
                 asyncio.create_task(_feed_watchdog()),
             ]
             where = ", ".join(_describe(sock.getsockname()) for sock in sockets)

@@ -31,6 +31,7 @@ from fullsend_protocol.units import printable
 from fullsend_receiver import senders
 from fullsend_receiver.answers import Answers
 from fullsend_receiver.channel import Channel
+from fullsend_receiver.checking import Checks
 from fullsend_receiver.offer import NoRoom
 from fullsend_receiver.partial import partial_key
 from fullsend_receiver.receiving import Receiving, Workers
@@ -89,6 +90,7 @@ class House:
 
     store: Store
     workers: Workers
+    checks: Checks
     gate: Gate
     min_free: int
     arriving: dict[str, Arriving] = field(default_factory=dict)
@@ -185,7 +187,7 @@ class Session:
             raise Refused(ErrorCode.LIMIT, "the peer took too long to say who it is") from None
         if self.peer is None:
             return
-        answers = Answers(self._house.store, self._house.workers, self.peer.name, peer=self._name)
+        answers = Answers(self._house.store, self._house.workers, self._house.checks, self.peer.name, peer=self._name)
         while True:
             self.idle = True
             if self._farewell is not None:
@@ -283,6 +285,8 @@ class Session:
             return
         if isinstance(end, messages.Committed):
             log.info("%s: stored %s", self._name, end.receipt.file)
+            if len(end.receipt.segments) > 1:
+                house.checks.wanted()
         await self._channel.send(end)
 
     async def _claim(self, key: str, claim: str, what: str) -> Arriving:

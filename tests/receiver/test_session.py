@@ -184,7 +184,7 @@ def test_the_next_request_may_come_with_the_end_of_the_last(receiver: Receiver) 
 
 def test_a_request_amid_an_answer_ends_it_by_name(receiver: Receiver) -> None:
     with receiver.peer() as peer:
-        peer.give(long := long_stream(12), {"type": "push", **push_of(long).model_dump()}, pieces(long))
+        peer.give(long := long_stream(40), {"type": "push", **push_of(long).model_dump()}, pieces(long))
     with receiver.peer() as peer:
         peer.say("fetch", offset=0, stream="guid:" + str(GUID), until=None)
         peer.hear("sending")

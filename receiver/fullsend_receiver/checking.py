@@ -1,0 +1,83 @@
+"""Checking stored streams beside all else: in a thread of its own, one after another, and what is found goes on record.
+
+A stream that came in several segments has as many hashes, and none of the whole: nobody has read it from end to end. So
+the daemon does, when it is stored (design section 5); `list` and `show` have that SHA-256 from then on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from fullsend_protocol.errors import FullsendError
+from fullsend_receiver.catalogue import Catalogue, Stored, read_catalogue
+from fullsend_receiver.receiving import Workers
+from fullsend_receiver.scrub import scrub
+from fullsend_receiver.scrublog import Scrubbed
+from fullsend_receiver.store import Store
+
+log: Final = logging.getLogger("fullsendd")
+
+_T = TypeVar("_T")
+
+
+class Checks:
+    """The checks of one daemon."""
+
+    def __init__(self, store: Store, workers: Workers) -> None:
+        """Nothing is read before `run` or `check`."""
+        self._store = store
+        self._workers = workers
+        self._wanted = asyncio.Event()
+        self._wanted.set()  # a run before this one may have left some
+
+    def wanted(self) -> None:
+        """A stream has been stored that came in several segments."""
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Read what came in several segments and was not read since, now and whenever there is more. Never returns."""
+        while True:
+            await self._wanted.wait()
+            self._wanted.clear()
+            try:
+                catalogue = await self._on_disk(lambda: read_catalogue(self._store))
+                for stored in catalogue.unread():
+                    await self.check(catalogue, stored)
+                del catalogue
+            except (
+                FullsendError,
+                OSError,
+            ) as error:  # said to those who ask for it, too; the daemon stays for the others
+                log.warning("what came in several segments cannot be read again: %s", error)
+
+    async def check(self, catalogue: Catalogue, stored: Stored) -> Scrubbed:
+        """Check one stream, and record what was found. Where we are cancelled, the thread that does it ends soon.
+
+        Raises: FullsendError, OSError where nothing could be looked at.
+        """
+        abandoned = threading.Event()
+
+        def between() -> None:
+            if abandoned.is_set():
+                raise asyncio.CancelledError
+
+        try:
+            result = await asyncio.get_running_loop().run_in_executor(
+                self._workers.scrub, scrub, self._store, stored, between
+            )
+        finally:
+            abandoned.set()
+        try:
+            await self._on_disk(lambda: catalogue.scrubbed.add(result))
+        except OSError as error:  # a disk that is full wants checking most
+            log.warning("%s: what was found cannot be recorded: %s", stored.file, error)
+        if result.damage:
+            log.error("%s: damaged: %s", stored.file, result.damage[0])
+        return result
+
+    async def _on_disk(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
