@@ -7,11 +7,13 @@ was sent twice is printed (pytest -s), and bounded.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import random
 import signal
 import subprocess
+import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from tests import programs, streams
 from tests.faults.proxy import Proxy
+from tests.receiver.faulty import FaultyDisk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -277,6 +280,79 @@ def test_a_receiver_that_is_not_there_at_first_is_not_waited_for(line: Line, raw
     line.proxy.refuse()
     code, pushed, _said = Feeding(line.begin(), raw).end()
     assert (code, pushed) == (75, [])
+
+
+# --- a receiver whose disk, or clock, fails --------------------------------------------------------------------
+
+
+@pytest.fixture
+def disk(line: Line) -> FaultyDisk:
+    """The receiver's, which from now on does what the test says."""
+    disk = FaultyDisk(line.receiver.folder / "faults")
+    line.receiver.stop()
+    line.receiver.start(sys.executable, *map(str, disk.program), "serve", **disk.env)
+    return disk
+
+
+SAID: Final = {errno.EIO: "the store's disk failed", errno.ENOSPC: "the store is full"}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, id="-".join([fault[0], fault[1], errno.errorcode[fault[2]]]), marks=pytest.mark.slow)
+        for fault in [
+            ("fdatasync", ".data", errno.EIO),
+            ("fdatasync", ".journal", errno.EIO),
+            ("write", ".data", errno.ENOSPC),
+            ("write", ".journal", errno.ENOSPC),
+            ("rename", ".data", errno.EIO),
+            ("rename", ".json", errno.ENOSPC),
+        ]
+    ],
+)
+def test_a_disk_that_fails_and_is_well_again(
+    line: Line, disk: FaultyDisk, raw: bytes, fault: tuple[str, str, int]
+) -> None:
+    """Amid the stream, or at its commit: the push says what it was, and the next one goes on with what is sure."""
+    feeding = Feeding(line.begin("--bwlimit", "24M"), raw)
+    programs.wait_for(lambda: len(disk.done("fdatasync", ".journal")) > 2)  # something is durable
+    with disk.failing(*fault):
+        code, pushed, errors = feeding.end()
+        assert pushed == []
+        assert code in {1, 3}
+        assert SAID[fault[2]] in errors
+        assert line.sender.list() == []
+    (partial,) = programs.rows(programs.good(line.sender.fullsend("list", "--partial", "--json")))
+    assert 0 < partial["raw_bytes"] <= len(raw)
+    pushed_again = Feeding(line.begin(), raw).good()
+    print(f"{fault}: {pushed_again['wire_bytes']} bytes sent after {partial['raw_bytes']} of {len(raw)}")
+    assert pushed_again["wire_bytes"] <= len(raw) - partial["raw_bytes"] + HEADERS
+    line.check(pushed_again, raw)
+
+
+@pytest.mark.slow
+def test_a_clock_that_jumps(line: Line, disk: FaultyDisk, raw: bytes) -> None:
+    """Years ahead amid a stream, and back again behind its begin; and what is left of one is kept all the same."""
+    feeding = Feeding(line.begin("--bwlimit", "24M"), raw)
+    line.proxy.wait_up(12 * MIB)
+    disk.set_clock(10 * 365 * 86400)
+    line.proxy.wait_up(24 * MIB)
+    line.proxy.cut()
+    line.proxy.wait_up(36 * MIB)
+    disk.set_clock(-20 * 365 * 86400)
+    feeding.process.kill()
+    feeding.end()
+    programs.wait_for(
+        lambda: not programs.rows(programs.good(line.sender.fullsend("list", "--partial", "--json")))[0]["arriving"]
+    )
+    line.receiver.stop()
+    line.receiver.start(sys.executable, *map(str, disk.program), "serve", **disk.env)
+    (partial,) = programs.rows(programs.good(line.sender.fullsend("list", "--partial", "--json")))
+    pushed = Feeding(line.begin(), raw).good()
+    assert (pushed["resume"], pushed["resumed_at"]) == ("replay", partial["raw_bytes"])
+    disk.set_clock(0)
+    line.check(pushed, raw)
 
 
 # --- the way back ----------------------------------------------------------------------------------------------

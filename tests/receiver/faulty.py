@@ -4,6 +4,7 @@
     receiver.start(program=disk.program, env=disk.env)
     with disk.blocked("fdatasync"): ...     # none returns before this is left
     with disk.failing("fdatasync", ".data", errno.EIO): ...
+    disk.set_clock(-86400)                  # this machine's clock is a day late from now on
     disk.done("fdatasync", ".data")         # the sizes of the files, each time one was synced
 
 This module is also the program: it replaces functions of `os` and runs the command line.
@@ -16,6 +17,7 @@ import fcntl
 import os
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,6 +67,12 @@ class FaultyDisk:
         finally:
             fault.unlink()
 
+    def set_clock(self, seconds: float) -> None:
+        """From now on the time of day is so far from what it was."""
+        clock = self.folder / "clock"
+        clock.with_suffix(".new").write_text(str(seconds), encoding="utf-8")
+        clock.with_suffix(".new").rename(clock)
+
     def begun(self, call: str, suffix: str) -> int:
         """How many such calls have been made, also those that wait now."""
         return len(self._lines("begin", call, suffix))
@@ -106,6 +114,17 @@ def _faulty(folder: Path, name: str, real: Callable[..., Any]) -> Callable[..., 
     return call
 
 
+def _clock(folder: Path) -> Callable[[], float]:
+    real = time.time
+
+    def now() -> float:
+        with contextlib.suppress(FileNotFoundError):
+            return real() + float((folder / "clock").read_text(encoding="utf-8"))
+        return real()
+
+    return now
+
+
 def _accept(failures: list[int]) -> Callable[[socket.socket], Any]:
     real = socket.socket.accept
 
@@ -126,6 +145,7 @@ def main() -> None:
     faulty = {name: _faulty(folder, name, getattr(os, name)) for name in _CALLS}
     for name, call in faulty.items():
         setattr(os, name, call)
+    time.time = _clock(folder)
     from fullsend_receiver.cli import main as fullsendd
 
     fullsendd(sys.argv[1:])
