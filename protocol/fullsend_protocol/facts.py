@@ -16,6 +16,8 @@ from fullsend_protocol import nvlist
 from fullsend_protocol.errors import DamagedStream, IncompleteStream, UnsupportedStream
 from fullsend_protocol.records import Begin, Feature
 
+StreamClass = Literal["plain", "raw", "redacted"]
+
 #: Letters of `flags` and the features that show them (design section 2); p and r are found otherwise.
 LETTERS: Final = (
     ("L", Feature.LARGE_BLOCKS),
@@ -38,11 +40,16 @@ class Facts:
     base_guid: int | None
     kind: Literal["full", "incremental", "package"]
     dataset_type: Literal["filesystem", "volume"]
-    stream_class: Literal["plain", "raw", "redacted"]
+    stream_class: StreamClass
     flags: str
     features: tuple[str, ...]
     created: int
     substreams: tuple[Begin, ...]
+
+
+def class_of(flags: str) -> StreamClass:
+    """Return the class of a stream with these flags (design section 2)."""
+    return "redacted" if "r" in flags else "raw" if "w" in flags else "plain"
 
 
 def conclude(begins: list[Begin]) -> Facts:

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fullsend_protocol import limits
+from fullsend_protocol.facts import StreamClass
 
 _GUID_MAX: Final = (1 << 64) - 1
 
@@ -29,7 +30,6 @@ Name = Annotated[str, Field(max_length=limits.NAME_MAX)]
 SenderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Flags = Annotated[str, Field(pattern=r"^L?e?c?w?p?(r[0-9a-f]{8})?$")]
 Kind = Literal["full", "incremental", "package"]
-StreamClass = Literal["plain", "raw", "redacted"]
 DatasetType = Literal["filesystem", "volume"]
 Resume = Literal["none", "reconnect", "replay", "token"]
 

@@ -16,8 +16,9 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.errors import ErrorCode, FullsendError
+from fullsend_protocol.facts import StreamClass
 from fullsend_protocol.invitation import is_sender_name
-from fullsend_protocol.manifest import Manifest, Receipt, StreamClass, StreamEntry
+from fullsend_protocol.manifest import Manifest, Receipt, StreamEntry
 from fullsend_receiver.names import STREAM_SUFFIX
 from fullsend_receiver.scrublog import Scrubbed, ScrubLog
 from fullsend_receiver.store import Store

@@ -199,29 +199,45 @@ def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
     nobody goes on so, nowhere. None: nowhere. Raises: OSError.
     """
     reader = _Reader(at_resume_point=at_resume_point)
+    _read(path, reader)
+    return reader.standing
+
+
+def standings(path: Path) -> tuple[Standing | None, Standing | None]:
+    """Return both answers of `standing`, not at a resume point and at one; the journal is gone over once.
+
+    Raises: OSError.
+    """
+    end, resumable = _Reader(at_resume_point=False), _Reader(at_resume_point=True)
+    _read(path, end, resumable)
+    return end.standing, resumable.standing
+
+
+def _read(path: Path, *readers: _Reader) -> None:
     begun = 0
     for end, line in lines(path):
-        reader.take(begun, line)
+        for reader in readers:
+            reader.take(begun, line)
         begun = end
-    if at_resume_point and reader.found is not None and reader.substreams > 1:
-        return None
-    return reader.found
 
 
 class _Reader:
-    """Reads a journal line by line. `found`: where the partial stands as of those read so far; `substreams`: how many
-    have begun.
-    """
+    """Reads a journal line by line."""
 
     def __init__(self, *, at_resume_point: bool) -> None:
-        self.found: Standing | None = None
-        self.substreams = 0
+        self._found: Standing | None = None
+        self._substreams = 0
         self._at_resume_point = at_resume_point
         self._opened: Opened | None = None
         self._offset = self._stored = self._chunks = 0
         self._segments: list[Segment] = []
         self._resumptions: list[Resumption] = []
         self._begins: list[Begin] = []
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where the partial stands as of the lines that were taken."""
+        return None if self._at_resume_point and self._substreams > 1 else self._found
 
     def take(self, at: int, line: dict[str, Any]) -> None:
         """Take a line. `at`: where in the journal it begins."""
@@ -235,7 +251,7 @@ class _Reader:
     def _take_batch(self, at: int, opened: Opened, durable: dict[str, Any]) -> None:
         begins = tuple(_begin_from_json(each) for each in durable["begins"])
         self._begins += begins
-        self.substreams += sum(not begin.compound for begin in begins)
+        self._substreams += sum(not begin.compound for begin in begins)
         walker = _walker(durable)
         taken: list[Written] = []
         for each in durable["chunks"]:
@@ -260,7 +276,7 @@ class _Reader:
         self._segments.append(Segment(start=start, end=self._offset, sha256=entry.sha256.hex()))
 
     def _stand(self, at: int, opened: Opened, part: Batch) -> None:
-        self.found = Standing(
+        self._found = Standing(
             opened=opened,
             offset=self._offset,
             stored=self._stored,

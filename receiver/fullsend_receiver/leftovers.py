@@ -25,8 +25,7 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
             opened = journal.read_opened(path)
             if opened is None or sender not in {None, opened.sender}:
                 continue
-            place = journal.standing(path)
-            resumable = journal.standing(path, at_resume_point=True)
+            place, resumable = journal.standings(path)
             last, arriving = path.stat().st_mtime, is_arriving(path)
         except FileNotFoundError:  # committed, or thrown away, meanwhile
             continue

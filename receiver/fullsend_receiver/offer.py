@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from fullsend_protocol.errors import ErrorCode, FullsendError
-from fullsend_protocol.manifest import Receipt, StreamClass
+from fullsend_protocol.facts import class_of
+from fullsend_protocol.manifest import Receipt
 from fullsend_protocol.messages import Push
 from fullsend_protocol.units import format_size
 from fullsend_receiver.catalogue import Catalogue, NoBase, read_catalogue
@@ -34,7 +35,9 @@ def judge(store: Store, sender: str, push: Push, *, arrived: int, min_free: int)
             return receipt
         if wants_base(push):
             try:
-                catalogue.check_base(sender, str(push.base_guid), stream_class=_class(push.flags), flags=push.flags)
+                # The bytes will show whether its flags are true.
+                stream_class = None if push.flags is None else class_of(push.flags)
+                catalogue.check_base(sender, str(push.base_guid), stream_class=stream_class, flags=push.flags)
             except NoBase as error:
                 msg = f"{push.dataset}@{push.snapshot}: {error}"
                 raise NoBase(msg) from None
@@ -69,13 +72,6 @@ def _stored(catalogue: Catalogue, sender: str, push: Push) -> Receipt | None:
         if (about.snapshot, about.guid, about.base_guid, about.flags) == wanted and about.kind != "package":
             return catalogue.receipt(stored)
     return None
-
-
-def _class(flags: str | None) -> StreamClass | None:
-    """Return the class that these flags show; the bytes will show whether they are true."""
-    if flags is None:
-        return None
-    return "redacted" if "r" in flags else "raw" if "w" in flags else "plain"
 
 
 def _check_room(store: Store, push: Push, arrived: int, min_free: int) -> None:

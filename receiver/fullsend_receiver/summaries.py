@@ -28,7 +28,8 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from fullsend_protocol.manifest import DatasetType, Kind, Manifest, StreamClass
+from fullsend_protocol.facts import StreamClass
+from fullsend_protocol.manifest import DatasetType, Kind, Manifest
 from fullsend_receiver.durable import locked, replace_file
 from fullsend_receiver.names import MANIFEST_SUFFIX, STREAM_SUFFIX
 from fullsend_receiver.partial import committing

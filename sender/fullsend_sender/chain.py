@@ -10,8 +10,7 @@ from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import FullsendError, UsageError
-from fullsend_protocol.facts import LETTERS
-from fullsend_sender.plan import class_of
+from fullsend_protocol.facts import LETTERS, class_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

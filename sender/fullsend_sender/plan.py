@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol.chunks import LEVEL_DEFAULT
 from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.facts import class_of
 from fullsend_protocol.units import format_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from fullsend_protocol.facts import StreamClass
     from fullsend_protocol.manifest import PartialEntry
     from fullsend_protocol.messages import Base
     from fullsend_sender.source import Dataset, Snapshot
 
-StreamClass = Literal["plain", "raw", "redacted"]
 
 #: Own snapshots that are kept of a dataset for each receiver.
 KEEP_DEFAULT: Final = 2
@@ -269,8 +270,3 @@ def _too_long(base: Base, limit: FullAfter, now: float) -> str:
         ratio = base.increment_bytes / max(base.full_bytes, 1)
         return f"its increments are {ratio:.1f} times its full, and full-after says {limit.increments:g}"
     return ""
-
-
-def class_of(flags: str) -> StreamClass:
-    """Return the class of a stream with these flags (design section 2)."""
-    return "redacted" if "r" in flags else "raw" if "w" in flags else "plain"

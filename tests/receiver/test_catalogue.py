@@ -39,7 +39,7 @@ from fullsend_receiver.store import StoreError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fullsend_protocol.manifest import StreamClass
+    from fullsend_protocol.facts import StreamClass
     from fullsend_receiver.store import Store
 
 

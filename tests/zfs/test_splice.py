@@ -11,6 +11,7 @@ import pytest
 from tests import resumed
 from tests.zfs import pools
 
+from fullsend_protocol.records import RecordType
 from fullsend_protocol.resume_token import ResumeToken, token_features
 from fullsend_protocol.splice import Rejoiner, Splicer
 
@@ -66,9 +67,13 @@ def make(pool: Pool, key: Path) -> dict[tuple[str, str], object]:
     return states
 
 
-def sent(pool: Pool, flavour: Flavour, *, increment: bool) -> Sent:
+#: From where a stream is sent; the empty one is a full.
+BASES = {"full": "", "increment": "@one", "bookmark": "#one"}
+
+
+def sent(pool: Pool, flavour: Flavour, base: str) -> Sent:
     name = pool.full(flavour.dataset)
-    what = ("-i", "@one", f"{name}@two") if increment else (f"{name}@one",)
+    what = ("-i", base, f"{name}@two") if base else (f"{name}@one",)
     (found,) = resumed.sent(pool.send(*flavour.flags, *what))
     return found
 
@@ -84,12 +89,21 @@ def token(of: Sent, key: tuple[int, int]) -> ResumeToken:
     return ResumeToken(of.name, of.guid, of.base_guid, *key, token_features(of.features))
 
 
-@pytest.mark.parametrize("increment", [False, True], ids=["full", "increment"])
-def test_send_that_was_cut_goes_on_by_a_token_of_ours(pool: Pool, tmp_path: Path, *, increment: bool) -> None:
+def many_cuts(of: Sent) -> list[int]:
+    """The same, and behind the first record that can be resumed at, behind the last, and where FREEs follow."""
+    points = of.points()
+    free = [index for index in points[:-1] if of.records[index + 1].kind is RecordType.FREE]
+    return [*cuts(of), points[0], points[-1], *free[-1:]]
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_send_that_was_cut_goes_on_by_a_token_of_ours(pool: Pool, tmp_path: Path, base: str) -> None:
     make(pool, tmp_path / "key")
+    for dataset in ("plain", "large", "vault", "disk"):
+        pools.zfs("bookmark", pool.full(f"{dataset}@one"), pool.full(f"{dataset}#one"))
     for flavour in FLAVOURS:
-        of = sent(pool, flavour, increment=increment)
-        for index in cuts(of):
+        of = sent(pool, flavour, BASES[base])
+        for index in many_cuts(of):
             point = of.point(index)
             rest = pool.send("-t", token(of, (point.object, point.offset)).encode())
             splicer = Splicer(
@@ -105,18 +119,18 @@ def test_send_that_was_cut_goes_on_by_a_token_of_ours(pool: Pool, tmp_path: Path
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("increment", [False, True], ids=["full", "increment"])
+@pytest.mark.parametrize("base", ["full", "increment"])
 def test_receive_that_was_interrupted_goes_on_out_of_what_is_stored(
-    pool: Pool, other_pool: Pool, tmp_path: Path, *, increment: bool
+    pool: Pool, other_pool: Pool, tmp_path: Path, base: str
 ) -> None:
     states = make(pool, tmp_path / "key")
     offsets = set()
     for flavour in FLAVOURS:
-        of = sent(pool, flavour, increment=increment)
+        of = sent(pool, flavour, BASES[base])
         for index in cuts(of):
             target = other_pool.full(f"{flavour.name}-{index}")
-            if increment:
-                other_pool.receive(sent(pool, flavour, increment=False).raw, "-u", target)
+            if base == "increment":
+                other_pool.receive(sent(pool, flavour, "").raw, "-u", target)
             # A record is written when the header behind it has come.
             interrupted(of.raw[: of.records[index + 1].start + 400], target)
             text = other_pool.get(target, "receive_resume_token")
@@ -128,7 +142,7 @@ def test_receive_that_was_interrupted_goes_on_out_of_what_is_stored(
             pieces = rejoiner.feed(of.raw[of.records[1].start :])
             rejoiner.finish()
             out = b"".join(map(bytes, pieces))
-            if not said.offset or (of.raw_send and not increment):
+            if not said.offset or (of.raw_send and base == "full"):
                 assert out == pool.send("-t", text), (flavour, index)
             other_pool.receive(out, "-u", "-s", target)
             snapshot = of.name.partition("@")[2]
