@@ -10,7 +10,7 @@ PARALLEL := -n auto --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types suite bench test-slow test-zfs test-power-cut power-cut deb test-deb man clean
+.PHONY: help setup demo test lint types suite bench test-slow test-zfs test-zfs-old test-power-cut power-cut deb test-deb man clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 23
@@ -50,6 +50,12 @@ test-slow: $(STAMP) ## the tests that take long
 
 test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine of their own
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
+
+# What depends most on OpenZFS: tokens, and the streams that they give.
+test-zfs-old: $(STAMP) ## those of them that go on where something was interrupted, against OpenZFS 2.1
+	FULLSEND_ZFS_VM=1 FULLSEND_ZFS_PART=pools FULLSEND_ZFSVM_SUITE=bookworm FULLSEND_ZFSVM_ZFS_SUITE=bookworm \
+		PATH="$(CURDIR)/.venv/bin:$$PATH" \
+		tests/zfs/run -k "test_splice or test_resume"
 
 test-power-cut: $(STAMP) ## a virtual machine's power is cut amid pushes, twice: what was acknowledged must be there
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/powercut/run --rounds 2

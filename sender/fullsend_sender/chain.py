@@ -155,7 +155,8 @@ class Library:
             each
             for each in self._by_guid.get(str(token.guid), ())
             if each.base_guid == base and each.kind != "package" and not each.damaged
-            if {letter for letter, _feature in LETTERS if letter in each.flags} == letters
+            if class_of(each.flags) != "redacted"  # which has no token; and its flags have a hash in them
+            and {letter for letter, _feature in LETTERS if letter in each.flags} == letters
         ]
 
     def obstacle(self, entry: StreamEntry) -> str:

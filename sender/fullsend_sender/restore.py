@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
+from fullsend_protocol.facts import class_of
 from fullsend_protocol.resume_token import ResumeToken
 from fullsend_protocol.units import format_duration, format_size
 from fullsend_sender import source
@@ -312,7 +313,7 @@ def _begun(library: Library, entry: StreamEntry, target: str, text: str) -> Item
         raise UsageError(f"{target} has a part of a stream, but {error}: {give_up}") from error
     for first in library.begun(token):
         rest = [] if first.guid == entry.guid else library.chain(entry, first.guid)
-        if rest is not None:
+        if rest is not None and all(class_of(each.flags) == class_of(first.flags) for each in rest):
             return Item(entry, target, [first, *rest], existing=True, token=token)
     raise UsageError(
         f"{target} has a part of {token.name} (GUID {token.guid}), of which nothing is stored that leads to"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ from hypothesis import strategies as st
 
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.manifest import StreamEntry
+from fullsend_protocol.records import Feature
+from fullsend_protocol.resume_token import ResumeToken
 from fullsend_sender.chain import Library, NotRestorable
 
 
@@ -93,6 +96,26 @@ def test_what_is_damaged_is_gone_around_or_named() -> None:
     assert "guid:2, the base of a@c, is not stored" in Library([alone]).obstacle(alone)
     gone = entry("a@a", 1, restorable=False)
     assert "a file of its chain is missing" in Library([gone]).obstacle(gone)
+
+
+def test_what_a_target_with_a_token_may_have_a_part_of() -> None:
+    raw = entry("a@b", 2, 1, flags="Lecpw")
+    plain = entry("a@b", 2, 1, flags="Lecp")
+    others = [
+        entry("a@b", 2, flags=""),
+        entry("a@b", 2, 1, flags="Lep"),
+        entry("a@b", 2, 1, flags="Lecp", damaged="a bit"),
+        entry("a@b", 2, 1, flags="Lecp", kind="package"),
+        entry("a@b", 2, 1, flags="rLecaff00ec"),
+        entry("a@c", 3, 1, flags="Lecp"),
+    ]
+    library = Library([*others, raw, plain])
+    features = 1 << Feature.LARGE_BLOCKS | 1 << Feature.EMBED_DATA | 1 << Feature.COMPRESSED
+    token = ResumeToken("a@b", 2, 1, 5, 0, features)
+    assert library.begun(token) == [plain]
+    assert library.begun(replace(token, features=features | 1 << Feature.RAW)) == [raw]
+    assert library.begun(replace(token, base_guid=None, features=0)) == [others[0]]
+    assert library.begun(replace(token, guid=9)) == []
 
 
 def test_a_circle_ends() -> None:
