@@ -106,7 +106,7 @@ def test_what_a_target_with_a_token_may_have_a_part_of() -> None:
         entry("a@b", 2, 1, flags="Lep"),
         entry("a@b", 2, 1, flags="Lecp", damaged="a bit"),
         entry("a@b", 2, 1, flags="Lecp", kind="package"),
-        entry("a@b", 2, 1, flags="rLecaff00ec"),
+        entry("a@b", 2, 1, flags="Lrecececec"),
         entry("a@c", 3, 1, flags="Lecp"),
     ]
     library = Library([*others, raw, plain])
