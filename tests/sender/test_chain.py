@@ -99,7 +99,7 @@ def test_what_is_damaged_is_gone_around_or_named() -> None:
 
 
 def test_what_a_target_with_a_token_may_have_a_part_of() -> None:
-    raw = entry("a@b", 2, 1, flags="Lecpw")
+    raw = entry("a@b", 2, 1, flags="Lecwp")
     plain = entry("a@b", 2, 1, flags="Lecp")
     others = [
         entry("a@b", 2, flags=""),
