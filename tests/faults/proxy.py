@@ -119,6 +119,11 @@ class Proxy:
         """Wait so long before each piece is forwarded."""
         self._delay = seconds
 
+    def wait_down(self, count: int) -> None:
+        """Wait until so many bytes have come from the receiver."""
+        with self._lock:
+            assert self._lock.wait_for(lambda: self.down >= count, _PATIENCE), f"{self.down} of {count} bytes"
+
     def wait_up(self, count: int) -> None:
         """Wait until so many bytes have gone to the receiver."""
         with self._lock:
@@ -206,11 +211,11 @@ class Proxy:
             data = self._spoil(data)
             self.up += len(data)
             pair.up += len(data)
-            with self._lock:
-                self._lock.notify_all()
         else:
             self.down += len(data)
             pair.down += len(data)
+        with self._lock:
+            self._lock.notify_all()
         pair.waiting[other] += data
         if self._cut_each is not None and pair.up >= self._cut_each:
             self._drop(pair)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import programs, streams
+from tests.fakezfs import FakeZfs
 from tests.faults.proxy import Proxy
 from tests.receiver.faulty import FaultyDisk
 
@@ -400,3 +401,50 @@ def test_a_receiver_that_stays_away_ends_a_reading(line: Line, raw: bytes) -> No
     assert raw.startswith(came)
     reading.stdout.close()
     reading.stderr.close()
+
+
+@pytest.mark.slow
+def test_a_restore_over_a_wire_that_is_cut_and_a_daemon_that_is_killed(line: Line, tmp_path: Path) -> None:
+    """`zfs receive` never notices; and where the restore dies, too, the next one goes on inside the stream."""
+    here, there = FakeZfs.make(tmp_path / "here"), FakeZfs.make(tmp_path / "there")
+    here.create("tank/home", size=40_000_000)
+    there.create("pool")
+    config = line.sender.folder / "sender.toml"
+    text = config.read_text()
+    config.write_text(f'zfs-command = "{here.program}"\n\n{text}')
+    (pushed,) = line.sender.push("tank/home")
+    config.write_text(f'zfs-command = "{there.program}"\n\n{text}')
+    size = line.proxy.down
+    programs.good(line.sender.fullsend("restore", "tank/home", "--into", "pool/whole"))
+    size = line.proxy.down - size  # what a stream takes on the wire
+
+    def restoring(into: str) -> subprocess.Popen[bytes]:
+        quiet = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return line.sender.popen("-v", "restore", "--json", "tank/home", "--into", into, **quiet)
+
+    line.proxy.delay(0.02)
+    running = restoring("pool/cut")
+    line.proxy.wait_down(line.proxy.down + size // 3)
+    line.proxy.cut()
+    line.proxy.wait_down(line.proxy.down + size // 3)
+    line.receiver.stop(signal.SIGKILL)
+    line.receiver.start()
+    out, said = running.communicate(timeout=programs.PATIENCE)
+    assert running.returncode == 0, said
+    assert json.loads(out)["raw_bytes"] == pushed["raw_bytes"]
+    # It dies: what its `zfs receive` got is kept.
+    running = restoring("pool/killed")
+    line.proxy.wait_down(line.proxy.down + size * 2 // 3)
+    running.kill()
+    running.communicate()
+    line.proxy.delay(0)
+    again = programs.good(line.sender.fullsend("restore", "--json", "tank/home", "--into", "pool/killed"))
+    (said_again,) = programs.rows(again)
+    assert said_again["resumed_at"] + said_again["raw_bytes"] == pushed["raw_bytes"]
+    assert said_again["resumed_at"] >= 4 * MIB
+    print(f"{said_again['raw_bytes']} of {pushed['raw_bytes']} raw bytes were sent after the restore had died")
+    content = [
+        there.edit(lambda state, name=name: state["datasets"][f"pool/{name}"]["content"])  # type: ignore[misc]
+        for name in ("whole", "cut", "killed")
+    ]
+    assert content[0] == content[1] == content[2]
