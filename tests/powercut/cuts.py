@@ -1,6 +1,6 @@
 """Cut the power of a receiver again and again, amid pushes, and see each time whether its promises hold.
 
-    cuts.py SHARE [--rounds N] [--seed N] [--break HOW] [--keep FOLDER]
+    cuts.py SHARE [--rounds N] [--seed N] [--at MOMENT] [--break HOW] [--keep FOLDER]
 
 One round: the virtual machine boots with the disk that the last cut has left; the daemon starts; all promises are
 audited (guest.py); new streams are pushed (load.py); at some moment the power goes: disk.py forgets what was not
@@ -26,7 +26,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -64,6 +64,9 @@ _MOMENTS: Final = (
     "receipt",
     "start",
 )
+
+#: A start after a cut makes at least so many writes to the disk (seen: 20 to 54).
+_START_WRITES: Final = 20
 
 #: In the log of a daemon: a bug, whatever else there was. (Also that a disk has lost what was synced: ours has not.)
 _NEVER: Final = re.compile(r"Traceback|a bug|lost what|never retrieved|never awaited|Exception ignored|was destroyed")
@@ -131,17 +134,18 @@ class Machine:
 class Rounds:
     """All rounds over one disk."""
 
-    def __init__(self, share: Path, work: Path, seed: int, how_broken: str) -> None:
+    def __init__(self, share: Path, work: Path, seed: int, how_broken: str, moments: Sequence[str]) -> None:
         self.totals: Counter[str] = Counter()
         self.book = Book()
         self._share = share
         self._work = work
         self._chance = random.Random(seed)
         self._broken = how_broken
+        self._moments = moments
         self._power = Power()
         self._boots = 0
         self._writes = 0  # since the machine was switched on
-        self._start_writes = 1  # of those, before the daemon was there and was looked at
+        self._start_writes = 0  # of those, before the daemon was there and was looked at
         self._log = work / "no machine"
 
     def run(self, rounds: int) -> None:
@@ -155,7 +159,7 @@ class Rounds:
         ) as disk:
             self._power.disk = disk
             # Each kind of moment in turn, in an order of its own for each run.
-            moments = list(_MOMENTS)
+            moments = list(self._moments)
             self._chance.shuffle(moments)
             for number in range(1, rounds + 1):
                 moment = moments[number % len(moments)]
@@ -177,8 +181,8 @@ class Rounds:
 
     def _round(self, number: int, what: str, moment: str) -> None:
         if moment == "start" and what != "make":
-            # From the first write on, which is the mount's; a start makes about as many as the one before.
-            writes = self._chance.randint(1, self._start_writes)
+            # From the first write on, which is the mount's.
+            writes = self._chance.randint(1, _START_WRITES)
             self._power.arm("written", writes)
             with self._machine(what) as machine:
                 report = self._report(machine)
@@ -338,6 +342,7 @@ def main() -> int:
     parser.add_argument("share", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().getrandbits(32))
+    parser.add_argument("--at", choices=_MOMENTS, help="cut at this kind of moment alone")
     parser.add_argument("--break", dest="broken", choices=("sync", "data", "folders"), default="")
     options = parser.parse_args()
     began = time.monotonic()
@@ -345,7 +350,9 @@ def main() -> int:
     say(f"{options.rounds} rounds, seed {options.seed}" + (f", broken: {options.broken}" if options.broken else ""))
     found: RoundError | None = None
     with tempfile.TemporaryDirectory(prefix="fullsend-powercut-") as work:
-        rounds = Rounds(options.share, Path(work), options.seed, options.broken)
+        rounds = Rounds(
+            options.share, Path(work), options.seed, options.broken, [options.at] if options.at else _MOMENTS
+        )
         try:
             rounds.run(options.rounds)
         except RoundError as error:
