@@ -5,8 +5,11 @@
 PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.stamp
-# Two cores or twenty: the suite waits for programs more than it computes. A file's tests stay together, in order.
-PARALLEL := -n auto --dist loadfile
+# How many workers, and which tests stay together: tests/conftest.py.
+PARALLEL := -n auto --dist loadgroup
+
+# Where it is set, each of the thousand programs that the suite starts compiles all of fullsend anew. Empty is off.
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -14,21 +14,28 @@ the right running checksums, so that `send -t` can give the rest of them.
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import itertools
 import json
 import os
 import random
+import secrets
 import select
 import shlex
+import signal
+import socket
+import subprocess
 import sys
+import traceback
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 #: Raw bytes of the made-up content of one dataset.
 SIZE = 300_000
@@ -49,14 +56,10 @@ class FakeZfs:
             json.dumps({"txg": 10, "host": zlib.crc32(bytes(folder)), "datasets": {}, "fail": {}})
         )
         (folder / "commands").touch()
-        root = Path(__file__).resolve().parent.parent
-        path = os.pathsep.join([str(root), *(str(root / wing) for wing in ("protocol", "sender", "receiver"))])
         for name in ("zfs", "zpool"):
             program = folder / name
-            program.write_text(
-                f"#!/bin/sh\nPYTHONPATH={shlex.quote(path)} exec {shlex.quote(sys.executable)}"
-                f' {shlex.quote(__file__)} {shlex.quote(str(folder))} {name} "$@"\n'
-            )
+            words = map(shlex.quote, [sys.executable, "-ISc", _CLIENT, _served(), str(folder), name])
+            program.write_text(f'#!/bin/sh\nexec {" ".join(words)} "$@"\n')
             program.chmod(0o755)
         return fake
 
@@ -563,5 +566,86 @@ def main(folder: Path, program: str, arguments: list[str]) -> None:
         fake.edit(lambda state: _run(state, arguments))
 
 
+# --- how it is started ------------------------------------------------------------------------------------------------
+#
+# A test runs the program dozens of times, and what it imports takes longer than what it does. So what is started only
+# asks a server, which has imported all that, for a fork of itself, and hands it its stdin, stdout and stderr.
+
+_CLIENT: Final = """\
+import _socket, os, sys
+server = _socket.socket(_socket.AF_UNIX)
+server.connect("\\0" + sys.argv[1])
+said = os.fsencode("\\0".join([os.getcwd(), *sys.argv[2:]]))
+fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in range(3))
+server.sendmsg([len(said).to_bytes(4, "big")], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, fds)])
+server.sendall(said)
+os._exit((server.recv(1) or b"\\1")[0])
+"""
+
+
+@functools.cache
+def _served() -> str:
+    """Start the server, once in this process, at whose end it ends. Returns: its address, in the abstract namespace."""
+    root = Path(__file__).resolve().parent.parent
+    path = os.pathsep.join([str(root), *filter(None, sys.path)])
+    address = f"fullsend-fakezfs-{secrets.token_hex(8)}"
+    server = subprocess.Popen(
+        [sys.executable, "-S", "-m", "tests.fakezfs", address],  # without `site`, which would start coverage
+        env={**os.environ, "PYTHONPATH": path, "LC_ALL": "C"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    atexit.register(server.communicate)
+    assert server.stdout is not None
+    assert server.stdout.readline() == b"ready\n"
+    return address
+
+
+def _serve(address: str) -> None:
+    """Fork for each client, until stdin is closed."""
+    from tests import resumed  # noqa: F401 - and with it what else the forks need
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("\0" + address)
+        server.listen(64)
+        print("ready", flush=True)
+        while server in select.select([server, sys.stdin], [], [])[0]:
+            client, _address = server.accept()
+            with client:
+                if not os.fork():
+                    server.close()
+                    _answer(client)
+
+
+def _answer(client: socket.socket) -> NoReturn:
+    """Do what one client was started for, and end as it shall."""
+    code = 1
+    try:
+        # Whoever kills the client means us: SIGIO ends us when its socket is closed.
+        fcntl.fcntl(client, fcntl.F_SETOWN, os.getpid())
+        length, fds, *_rest = socket.recv_fds(client, 4, 3)
+        said = b""
+        while len(said) < int.from_bytes(length, "big"):
+            said += client.recv(1 << 20)
+        fcntl.fcntl(client, fcntl.F_SETFL, fcntl.fcntl(client, fcntl.F_GETFL) | os.O_ASYNC)
+        for number, fd in enumerate(fds):
+            os.dup2(fd, number)
+            os.close(fd)
+        cwd, folder, program, *arguments = os.fsdecode(said).split("\0")
+        os.chdir(cwd)
+        main(Path(folder), program, arguments)
+        sys.stdout.flush()
+        code = 0
+    except SystemExit as end:
+        sys.stdout.flush()
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:  # noqa: BLE001 - as Python itself does at the end
+        traceback.print_exc()
+    finally:
+        client.send(bytes([code]))
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    _serve(sys.argv[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -11,11 +12,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self, TextIO
+from unittest.mock import patch
+
+from fullsend_receiver.cli import main as fullsendd_main
+from fullsend_sender.cli import main as fullsend_main
 
 #: Seconds for one run of a program; a hang ends here. The processor may be an emulated one, where imports alone take
 #: seconds.
@@ -53,6 +60,79 @@ def run(
     )
 
 
+class _Output:
+    """A pipe to write text or bytes into, as sys.stdout or sys.stderr is one; `raw`: all that came, after the block."""
+
+    def __init__(self, errors: str) -> None:
+        self._errors = errors
+        self.raw = b""
+
+    def __enter__(self) -> Self:
+        self._read, write = os.pipe()
+        self.file: TextIO = os.fdopen(write, "w", encoding="utf-8", errors=self._errors)
+        self._thread = threading.Thread(target=self._drain, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.file.close()
+        self._thread.join()
+
+    def _drain(self) -> None:
+        with open(self._read, "rb") as pipe:
+            self.raw = pipe.read()
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Afterwards all that a command may change for its whole process is as before."""
+    logs = [logging.getLogger(name) for name in ("fullsend", "fullsendd")]
+    before = [(log.handlers[:], log.propagate, log.level) for log in logs]
+    handling = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGPIPE)}
+    umask = os.umask(0o077)
+    os.umask(umask)
+    try:
+        yield
+    finally:
+        for log, (handlers, propagate, level) in zip(logs, before, strict=True):
+            log.handlers[:], log.propagate = handlers, propagate
+            log.setLevel(level)
+        for number, handler in handling.items():
+            signal.signal(number, handler)
+        os.umask(umask)
+
+
+def run_inside(
+    main: Callable[[Sequence[str]], int], *arguments: str, env: Mapping[str, str]
+) -> subprocess.CompletedProcess[bytes]:
+    """One command to its end, as `run`, but inside this process: without a second or so of imports, and measured by
+    coverage, which costs a process of its own about as much again. `main`: that of a program's cli.py.
+
+    stdout and stderr are pipes, stdin is at its end. For the main thread, where no event loop runs. That a program does
+    not lean on what a test has imported is for those tests to show that start it as a process.
+    """
+    threads = threading.active_count()
+    with (
+        _as_it_was(),
+        open(os.devnull, encoding="utf-8") as nothing,
+        _Output("strict") as out,
+        _Output("backslashreplace") as err,
+        patch.dict(os.environ, env),
+        patch.multiple(sys, stdin=nothing, stdout=out.file, stderr=err.file),
+    ):
+        try:
+            code: object = main(arguments)
+        except SystemExit as end:
+            code = end.code
+        except Exception:  # noqa: BLE001 - as the interpreter itself does
+            traceback.print_exc()
+            code = 1
+    assert threading.active_count() <= threads, f"it left threads: {threading.enumerate()}"
+    return subprocess.CompletedProcess(
+        [main.__module__, *arguments], code if isinstance(code, int) else 1, out.raw, err.raw
+    )
+
+
 def good(done: subprocess.CompletedProcess[bytes]) -> bytes:
     """Its stdout, if it succeeded."""
     assert done.returncode == 0, f"{done.args}: exit {done.returncode}\n{done.stderr.decode(errors='replace')}"
@@ -74,9 +154,10 @@ def rows(output: bytes) -> list[dict[str, Any]]:
 
 @dataclass
 class Receiver:
-    """A store and its daemon."""
+    """A store and its daemon. `inside`: all but the daemon runs in the test's own process (see run_inside)."""
 
     folder: Path
+    inside: bool = False
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -94,6 +175,8 @@ class Receiver:
         return self.folder / "serve.log"
 
     def fullsendd(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+        if self.inside:
+            return run_inside(fullsendd_main, *arguments, env=self.env)
         return run("fullsend_receiver", *arguments, env=self.env)
 
     def init(self, **settings: object) -> None:
@@ -148,17 +231,23 @@ class Receiver:
 
 @dataclass(frozen=True)
 class Sender:
-    """A ZFS host's configuration, and the command that uses it; `measured`: by coverage."""
+    """A ZFS host's configuration, and the command that uses it.
+
+    `measured`: by coverage; `inside`: in the test's own process, which is measured anyhow (see run_inside).
+    """
 
     folder: Path
     name: str = "zfshost"
     measured: bool = False
+    inside: bool = False
 
     @property
     def env(self) -> dict[str, str]:
         return {"FULLSEND_CONFIG": str(self.folder / "sender.toml")}
 
     def fullsend(self, *arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        if self.inside and not stdin:
+            return run_inside(fullsend_main, *arguments, env=self.env)
         return run("fullsend_sender", *arguments, env=self.env, stdin=stdin, measured=self.measured)
 
     def popen(self, *arguments: str, **options: Any) -> subprocess.Popen[bytes]:
@@ -180,9 +269,9 @@ class Sender:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, **settings: object) -> Iterator[Receiver]:
+def serving(where: Path | Receiver, **settings: object) -> Iterator[Receiver]:
     """A daemon that serves a new store; it has ended afterwards, and did so well."""
-    receiver = Receiver(folder)
+    receiver = where if isinstance(where, Receiver) else Receiver(where)
     receiver.init(**settings)
     try:
         receiver.start()

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-import pytest
 import zstandard
 from tests.data import load
 
@@ -28,6 +27,8 @@ from fullsend_protocol.records import HEADER_SIZE, MAGIC, Feature, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    import pytest
 
 Sort = Literal["whole", "cut", "resumed", "damaged", "excluded"]
 NvValue = bool | int | str | tuple[int, ...] | dict[str, "NvValue"]
@@ -413,6 +414,8 @@ def named(name: str) -> Genuine:
 
 def each(streams: Callable[[], list[Genuine]]) -> pytest.MarkDecorator:
     """Mark a test to run with each of these as its `stream`: `@each(whole)`; as a slow one with the larger corpus."""
+    import pytest  # not at the top: tests/fakezfs.py, which is started thousands of times, has no use for it
+
     return pytest.mark.parametrize(
         "stream",
         [

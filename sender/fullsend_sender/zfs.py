@@ -317,6 +317,11 @@ class _Process:
             if listening is not None:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
+            # What outlives it, such as sudo's child, may still have the other end of its stderr; asyncio's Process has
+            # nothing to close ours with.
+            transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                transport.close()
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None  # noqa: S101 - for mypy: it was asked for

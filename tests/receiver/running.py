@@ -12,11 +12,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tests.programs import run_inside
 from tests.receiver.peer import Certificate, Peer, make_certificate
+
+from fullsend_receiver.cli import main as fullsendd_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -58,7 +62,10 @@ class Receiver:
     # --- the program
 
     def fullsendd(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end."""
+        """Run a command to its end: as a process where it gets `options`, else in this one (programs.run_inside)."""
+        if not options and "serve" not in arguments and threading.current_thread() is threading.main_thread():
+            done = run_inside(fullsendd_main, "--config", *map(str, (self.config, *arguments)), env={})
+            return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
         return subprocess.run(
             [sys.executable, "-m", "fullsend_receiver", "--config", self.config, *arguments],
             **{"capture_output": True, "text": True, "timeout": _PATIENCE, **options},

@@ -62,8 +62,8 @@ class Hosts:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[Hosts]:
-    with programs.serving(tmp_path / "receiver") as receiver:
-        sender = programs.Sender(tmp_path / "sender", measured=True)  # the only tests that go through all of it
+    with programs.serving(programs.Receiver(tmp_path / "receiver", inside=True)) as receiver:
+        sender = programs.Sender(tmp_path / "sender", inside=True)  # the only tests that go through all of it
         sender.join(receiver)
         hosts = Hosts(sender, receiver, FakeZfs.make(tmp_path / "here"), FakeZfs.make(tmp_path / "there"))
         hosts.there.create("pool")

@@ -70,8 +70,8 @@ def test_the_worst_of_all_is_named_first() -> None:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[tuple[programs.Receiver, programs.Sender, FakeZfs]]:
-    with programs.serving(tmp_path / "receiver") as receiver:
-        sender = programs.Sender(tmp_path / "sender")
+    with programs.serving(programs.Receiver(tmp_path / "receiver", inside=True)) as receiver:
+        sender = programs.Sender(tmp_path / "sender", inside=True)
         sender.join(receiver)
         fake = FakeZfs.make(tmp_path / "zfs")
         config = sender.folder / "sender.toml"

@@ -377,8 +377,8 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    with programs.serving(tmp_path / "receiver", min_free=0) as receiver:
-        sender = programs.Sender(tmp_path / "sender", measured=True)
+    with programs.serving(programs.Receiver(tmp_path / "receiver", inside=True), min_free=0) as receiver:
+        sender = programs.Sender(tmp_path / "sender", measured=True, inside=True)
         sender.join(receiver)
         fake = FakeZfs.make(tmp_path / "zfs")
         config = sender.folder / "sender.toml"
