@@ -6,7 +6,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 # How many workers, and which tests stay together: tests/conftest.py.
-PARALLEL := -n auto --dist loadgroup
+PARALLEL := -n auto
 
 # Where it is set, each of the thousand programs that the suite starts compiles all of fullsend anew. Empty is off.
 export PYTHONDONTWRITEBYTECODE :=

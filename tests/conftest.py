@@ -6,11 +6,15 @@ everybody. `deep` looks for new ones, for as long as you have: HYPOTHESIS_PROFIL
 
 from __future__ import annotations
 
+import functools
 import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from tests import streams
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
 # A loaded machine must not turn a test red: pytest's own timeout ends a hang.
 settings.register_profile("ci", derandomize=True, database=None, max_examples=100, deadline=None, print_blob=True)
@@ -25,17 +29,22 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 2
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: a file whose tests share a daemon stays together, in order; others go anywhere."""
-    sharing = {item.path for item in items if isinstance(item, pytest.Function) and _shares(item)}
-    for item in items:
-        if item.path in sharing:
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}.{item.path.stem}"))
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduler:
+    """For `-n`: instead of what --dist says."""
+    return _Scheduler(config, log)
 
 
-def _shares(item: pytest.Function) -> bool:
-    return any(fixtures[-1].scope == "module" for fixtures in item._fixtureinfo.name2fixturedefs.values())
+class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the same
+    """Gives out test by test; but a file whose tests share something, such as a daemon, stays together, in order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return path if _shares(path) else nodeid
+
+
+@functools.cache
+def _shares(path: str) -> bool:
+    return 'scope="module"' in (Path(__file__).parent.parent / path).read_text(encoding="utf-8")
 
 
 def pytest_report_header() -> list[str]:

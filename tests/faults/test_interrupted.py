@@ -46,7 +46,7 @@ def noise_stream(seed: int = 0, size: int = SIZE) -> bytes:
     return b"".join([streams.begin("tank/noise@now"), streams.object_(2), *writes, streams.end()])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def raw() -> bytes:
     return noise_stream()
 

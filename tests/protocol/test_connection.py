@@ -792,7 +792,7 @@ def test_fetch_ends_where_it_says() -> None:
     pair = pair_in(State.IDLE)
     pair.say(SENDER, wanted.model_copy(update={"until": 600}))
     pair.say(RECEIVER, messages.Sending(manifest=a_manifest()), chunk)
-    with pytest.raises(LocalProtocolError, match="a chunk at raw offset 600: where 600 and beyond is not wanted"):
+    with pytest.raises(LocalProtocolError, match="a chunk at raw offset 600: wanted are those before 600"):
         pair.receiver.send_chunk(rest)
 
 

@@ -131,10 +131,8 @@ def test_receive_that_was_interrupted_goes_on_out_of_what_is_stored(
             target = other_pool.full(f"{flavour.name}-{index}")
             if base == "increment":
                 other_pool.receive(sent(pool, flavour, "").raw, "-u", target)
-            # A record is written when the header behind it has come, in 2.1 when that of the one behind that has. An
-            # OBJECT is followed by a FREE, at which nothing goes on.
-            behind = index + 1 + (of.records[index + 1].kind is RecordType.FREE)
-            interrupted(of.raw[: of.records[behind].start + 400], target)
+            # A record is written when the header behind it has come.
+            interrupted(of.raw[: of.records[index + 1].start + 400], target)
             text = other_pool.get(target, "receive_resume_token")
             said = ResumeToken.decode(text)
             assert replace(said, received=0) == token(of, (said.object, said.offset))
@@ -154,7 +152,9 @@ def test_receive_that_was_interrupted_goes_on_out_of_what_is_stored(
             if flavour.dataset != "disk":
                 pools.zfs("mount", target)
             assert content(other_pool, target) == states[flavour.dataset, snapshot], (flavour, index)
-    assert offsets == {(flavour.name, inside) for flavour in FLAVOURS for inside in (False, True)}
+    # 2.1 has written less where it is interrupted, and mostly says a WRITE before (tried with 2.1.11).
+    places = (True,) if pools.zfs("version").startswith(b"zfs-2.1") else (False, True)
+    assert offsets >= {(flavour.name, inside) for flavour in FLAVOURS for inside in places}
 
 
 def interrupted(part: bytes, target: str) -> None:
