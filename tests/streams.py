@@ -360,7 +360,7 @@ class Genuine:
         return _read(self)
 
 
-@functools.cache  # some 200 MB when all have been read
+@functools.lru_cache(maxsize=8)  # all of them are 200 MB, and a large process is slow to start another one
 def _read(stream: Genuine) -> bytes:
     if stream.path.parent == load.HERE:
         return load.stream(stream.name)

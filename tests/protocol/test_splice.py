@@ -44,7 +44,7 @@ IN_PARTS = ("full", "full-enc-w", "corpus/resume-plain", "corpus/resume-enc-w")
 FEATURES = [Feature.SA_SPILL]
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def taken_apart(stream: Genuine) -> list[Sent]:
     return resumed.sent(stream.read())
 
