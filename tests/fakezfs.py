@@ -435,9 +435,10 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
     found["properties"].update(_set(arguments))
     records = _records(raw)
     if kept:
-        (of,) = resumed.sent(raw) if whole else [None]
-        if of is not None and resumed.wrong_sums(raw[of.records[0].start : of.end]):
-            _die("cannot receive: checksum mismatch")
+        if whole:
+            (of,) = resumed.sent(raw)
+            if resumed.wrong_sums(raw[of.records[0].start : of.end]):
+                _die("cannot receive: checksum mismatch")
         records = _joined(kept["records"], records)
     if not whole:
         while records and records[-1][0] is None:

@@ -18,6 +18,7 @@ from tests import streams
 from tests.data.load import NOTHING, fletcher
 
 from fullsend_protocol.records import HEADER_SIZE, RecordType
+from fullsend_protocol.resume_token import ResumeToken, token_features
 from fullsend_protocol.splice import ResumePoint
 
 if TYPE_CHECKING:
@@ -93,6 +94,10 @@ class Sent:
 
     def point(self, index: int) -> ResumePoint:
         return point(self.bytes_of(self.records[index]))
+
+    def token(self, key: tuple[int, int]) -> ResumeToken:
+        """The token of a target that has written it up to the record with this key."""
+        return ResumeToken(self.name, self.guid, self.base_guid, *key, token_features(self.features))
 
 
 def sent(raw: bytes) -> list[Sent]:

@@ -107,26 +107,22 @@ class Answers:
         manifest = await self._on_disk(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
             raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
-        until = manifest.raw_bytes if wanted.until is None else min(wanted.until, manifest.raw_bytes)
+        until = limits.OFFSET_END if wanted.until is None else wanted.until
         log.info("%s: reads %s%s", self._peer, stored.file, f" from {offset}" if offset else "")
         yield Sending(manifest=manifest)
         sent = offset
-        if sent >= until < manifest.raw_bytes:
-            return
         try:
-            async with contextlib.aclosing(self._stored_chunks(stored, offset)) as chunks:
+            async with contextlib.aclosing(self._stored_chunks(stored, offset, until)) as chunks:
                 async for chunk in chunks:
                     sent = chunk.raw_offset + chunk.raw_length
                     if sent > manifest.raw_bytes:
                         break
                     yield chunk
                     del chunk  # here and below: to hold a chunk while the next is read would be to hold two
-                    if sent >= until < manifest.raw_bytes:
-                        return
         except FullsendError as error:
             msg = f"{stored.file}: {error}"
             raise Damaged(msg) from None
-        if sent != manifest.raw_bytes:
+        if not min(until, manifest.raw_bytes) <= sent <= manifest.raw_bytes:
             msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
             raise Damaged(msg)
 
@@ -187,9 +183,9 @@ class Answers:
     def _read(self) -> Catalogue:
         return read_catalogue(self._store, self._sender)
 
-    async def _stored_chunks(self, stored: Stored, offset: int) -> AsyncGenerator[Chunk, None]:
+    async def _stored_chunks(self, stored: Stored, offset: int, until: int) -> AsyncGenerator[Chunk, None]:
         """Read a stored stream in worker threads, a chunk at a time and none ahead."""
-        chunks = stored_chunks(self._store.root / stored.file, offset)
+        chunks = stored_chunks(self._store.root / stored.file, offset, until)
         while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
             yield chunk
             del chunk

@@ -31,11 +31,14 @@ class Checks:
         """Nothing is read before `run` or `check`."""
         self._store = store
         self._workers = workers
+        # Whose streams to look through; None: all, since a run before this one may have left some.
+        self._senders: set[str | None] = {None}
         self._wanted = asyncio.Event()
-        self._wanted.set()  # a run before this one may have left some
+        self._wanted.set()
 
-    def wanted(self) -> None:
-        """A stream has been stored that came in several segments."""
+    def wanted(self, sender: str) -> None:
+        """A stream of this sender has been stored that came in several segments."""
+        self._senders.add(sender)
         self._wanted.set()
 
     async def run(self) -> None:
@@ -43,16 +46,19 @@ class Checks:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            try:
-                catalogue = await self._on_disk(lambda: read_catalogue(self._store))
-                for stored in catalogue.unread():
-                    await self.check(catalogue, stored)
-                del catalogue
-            except (
-                FullsendError,
-                OSError,
-            ) as error:  # said to those who ask for it, too; the daemon stays for the others
-                log.warning("what came in several segments cannot be read again: %s", error)
+            senders, self._senders = self._senders, set()
+            for sender in senders:
+                try:
+                    await self._read_again(sender)
+                # Said to those who ask for it, too; the daemon stays for the others.
+                except (FullsendError, OSError) as error:
+                    log.warning("what came in several segments cannot be read again: %s", error)
+                    self._senders.add(sender)  # with the next that is wanted
+
+    async def _read_again(self, sender: str | None) -> None:
+        catalogue = await self._on_disk(lambda: read_catalogue(self._store, sender))
+        for stored in catalogue.unread():
+            await self.check(catalogue, stored)
 
     async def check(self, catalogue: Catalogue, stored: Stored) -> Scrubbed:
         """Check one stream, and record what was found. Where we are cancelled, the thread that does it ends soon.

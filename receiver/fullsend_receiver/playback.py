@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from fullsend_protocol import limits
 from fullsend_protocol.chunks import Decompressor, SegmentHash
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.errors import ChunkError, ErrorCode, FullsendError
@@ -32,9 +33,9 @@ class RawChunk:
     raw: bytes
 
 
-def stored_chunks(path: Path, offset: int = 0) -> Iterator[Chunk]:
-    """Yield a file's chunks from raw offset `offset` on, where one must begin, as they travel: not decoded and not
-    checked, which is the reader's part. Raises: FileDamaged, OSError.
+def stored_chunks(path: Path, offset: int = 0, until: int = limits.OFFSET_END) -> Iterator[Chunk]:
+    """Yield a file's chunks from raw offset `offset` on, where one must begin, and none that begins at `until` or
+    behind it, as they travel: not decoded and not checked, which is the reader's part. Raises: FileDamaged, OSError.
     """
     descriptor = _open(path)
     end = 0
@@ -43,6 +44,8 @@ def stored_chunks(path: Path, offset: int = 0) -> Iterator[Chunk]:
             end = place.raw_offset + place.entry.raw_length
             if end <= offset:
                 continue
+            if max(place.raw_offset, offset) >= until:
+                return
             if place.raw_offset < offset:
                 raise FileDamaged(f"no chunk begins at raw offset {offset}")
             try:

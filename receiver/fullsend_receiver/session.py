@@ -286,7 +286,7 @@ class Session:
         if isinstance(end, messages.Committed):
             log.info("%s: stored %s", self._name, end.receipt.file)
             if len(end.receipt.segments) > 1:
-                house.checks.wanted()
+                house.checks.wanted(sender)
         await self._channel.send(end)
 
     async def _claim(self, key: str, claim: str, what: str) -> Arriving:

@@ -35,7 +35,7 @@ class Hashes:
             at = segment.end
         if at != manifest.raw_bytes:
             raise ChunkError("the manifest's segments do not cover the stream without gap: it proves nothing")
-        self.at = start  # up to there it has come, in raw bytes
+        self._at = start  # up to there it has come, in raw bytes
         self._raw_bytes = manifest.raw_bytes
         self._remaining = [segment for segment in reversed(manifest.segments) if segment.end > start]
         amid = self._remaining and self._remaining[-1].start < start
@@ -43,15 +43,15 @@ class Hashes:
 
     def take(self, raw: bytes | memoryview, sha256: bytes | memoryview) -> None:
         """Take the next chunk: its raw bytes, and the hash that came with it. Raises: ChunkError."""
-        start = self.at
-        self.at += len(raw)
-        if not self._remaining or self.at > self._remaining[-1].end:
+        start = self._at
+        self._at += len(raw)
+        if not self._remaining or self._at > self._remaining[-1].end:
             raise ChunkError(f"the chunk at {start} reaches beyond its segment, or the stream")
         digest = None if self._hash is None else self._hash.update(raw)
         if digest is not None and digest != sha256:
             raise ChunkError(f"the chunk at {start} ({len(raw)} bytes) does not have the SHA-256 that came with it")
         segment = self._remaining[-1]
-        if self.at == segment.end:
+        if self._at == segment.end:
             if digest is not None and digest.hex() != segment.sha256:
                 raise ChunkError(f"the bytes {segment.start} to {segment.end} do not have the manifest's SHA-256")
             self._remaining.pop()
@@ -60,7 +60,7 @@ class Hashes:
     def finish(self) -> None:
         """The chunks have ended. Raises: ChunkError where some are missing."""
         if self._remaining:
-            raise ChunkError(f"the stream ended after {self.at} of {self._raw_bytes} bytes")
+            raise ChunkError(f"the stream ended after {self._at} of {self._raw_bytes} bytes")
 
 
 class Proof:

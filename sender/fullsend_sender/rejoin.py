@@ -103,9 +103,11 @@ class _Search:
         pieces = await asyncio.to_thread(rejoiner.feed, start[len(package) + len(begin) :])
         at, key = len(start), None
         while not rejoiner.found:
-            if rejoiner.seek not in {None, key}:
+            if rejoiner.seek is not None and rejoiner.seek != key:
                 key = rejoiner.seek
-                at = await self._jump(rejoiner, at)
+                if (where := await self._located(*key)) > at:
+                    rejoiner.jump()
+                    at = where
             raw = await self._chunk(at)
             if not raw:
                 rejoiner.finish()  # which says what is missing
@@ -114,16 +116,10 @@ class _Search:
         assert self._manifest is not None  # noqa: S101 - for mypy: there was a chunk, so there was a manifest
         return Rest(self._manifest, at, rejoiner, pieces)
 
-    async def _jump(self, rejoiner: Rejoiner, at: int) -> int:
-        """Go on where the receiver says that the next place of need is, never back. Returns: the raw offset."""
-        assert rejoiner.seek is not None  # noqa: S101 - for mypy: whoever calls this has looked
-        number, offset = rejoiner.seek
+    async def _located(self, number: int, offset: int) -> int:
+        """Ask where the stream has to be read from for a record. Returns: the raw offset of a chunk."""
         await self._link.send(messages.Locate(stream=self._stream, object=number, offset=offset))
-        where = (await self._link.expect(messages.Located)).raw_offset
-        if where <= at:
-            return at
-        rejoiner.jump()
-        return where
+        return (await self._link.expect(messages.Located)).raw_offset
 
     async def _chunk(self, at: int) -> bytes:
         """Fetch the chunk that begins at a raw offset. Returns: its raw bytes: none at the end."""

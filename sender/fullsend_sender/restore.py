@@ -84,6 +84,10 @@ class Item:
     existing: bool = False
     token: ResumeToken | None = None
 
+    def begun(self, entry: StreamEntry) -> ResumeToken | None:
+        """What `target` has of one of the streams; None: nothing."""
+        return self.token if entry is self.chain[0] else None
+
     @property
     def raw_bytes(self) -> int:
         return sum(entry.raw_bytes for entry in self.chain)
@@ -216,7 +220,7 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     lines = [job.zfs.line("create", "-o", "canmount=off", place) for place in plan.places]
     for item in plan.items:
         for entry in item.chain:
-            if item.token is not None and entry is item.chain[0]:
+            if item.begun(entry) is not None:
                 command = shlex.join(["fullsend", "restore", f"guid:{entry.guid}", "--into", item.target])
                 lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
                 continue
@@ -374,10 +378,11 @@ async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
 
     Raises: UsageError where that one cannot go on there; Damaged, Unreachable, PeerError.
     """
-    if item.token is None or entry is not item.chain[0]:
+    token = item.begun(entry)
+    if token is None:
         return None
     try:
-        rest = await find_rest(job.endpoint, job.identity, entry.file, item.token, retry_for=job.retry_for)
+        rest = await find_rest(job.endpoint, job.identity, entry.file, token, retry_for=job.retry_for)
     except ChunkError as error:
         raise Damaged(f"what the receiver sent is damaged: {error}") from error
     except StreamError as error:

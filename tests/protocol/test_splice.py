@@ -33,7 +33,7 @@ from fullsend_protocol.errors import (
     UnsupportedStream,
 )
 from fullsend_protocol.records import HEADER_SIZE, Feature, RecordType
-from fullsend_protocol.resume_token import ResumeToken, token_features
+from fullsend_protocol.resume_token import ResumeToken
 from fullsend_protocol.splice import REPEATED_MAX, Piece, Rejoiner, ResumePoint, Splicer, opening
 
 if TYPE_CHECKING:
@@ -63,10 +63,6 @@ def small() -> list[Genuine]:
 def splicer(of: Sent, point: ResumePoint, **other: Any) -> Splicer:
     about: dict[str, Any] = {"name": of.name, "guid": of.guid, "base_guid": of.base_guid, "features": of.features}
     return Splicer(point, **{**about, "compound": of.compound and of.last, **other})
-
-
-def token(of: Sent, key: tuple[int, int]) -> ResumeToken:
-    return ResumeToken(of.name, of.guid, of.base_guid, *key, token_features(of.features))
 
 
 def pieces_of(raw: bytes, size: int) -> Iterator[bytes]:
@@ -581,7 +577,7 @@ def test_any_bytes_are_refused_by_a_stream_error(data: list[bytes]) -> None:
     with pytest.raises(NotTheSameStream):
         spliced(splicer(PLAIN, PLAIN.point(MIDDLE)), data)
     with pytest.raises(StreamError):
-        rejoined(Rejoiner(PLAIN.begin, token(PLAIN, (7, 1024))), data)
+        rejoined(Rejoiner(PLAIN.begin, PLAIN.token((7, 1024))), data)
 
 
 @settings(max_examples=300)
@@ -606,7 +602,7 @@ def test_stored_stream_with_any_bytes_changed_is_rejoined_or_refused(data: st.Da
     raw[at] ^= data.draw(st.integers(1, 255))
     begin = len(of.begin)
     with contextlib.suppress(StreamError):
-        taker = Rejoiner(bytes(raw[:begin]), token(of, data.draw(st.sampled_from([(1, 0), (7, 0), (7, 1024), (8, 0)]))))
+        taker = Rejoiner(bytes(raw[:begin]), of.token(data.draw(st.sampled_from([(1, 0), (7, 0), (7, 1024), (8, 0)]))))
         rejoined(taker, pieces_of(bytes(raw[begin:]), 500))
 
 
@@ -667,7 +663,7 @@ def test_raw_stream_goes_on_as_openzfs_itself_would_go_on_in_the_middle_of_an_ob
     """No such genuine one is at hand; but a plain one shows what comes in front: OBJECT, and the FREE behind it."""
     (of,) = resumed.sent(streams.named("full-enc-w").read())
     key = next(record.key for record in of.records if record.key and record.key[1])
-    out = rejoined(Rejoiner(of.begin, token(of, key)), [of.raw[len(of.begin) :]])
+    out = rejoined(Rejoiner(of.begin, of.token(key)), [of.raw[len(of.begin) :]])
     kinds = [record.kind.name for record in streams.split(out)[:5]]
     assert kinds == ["BEGIN", "OBJECT_RANGE", "OBJECT", "FREE", "WRITE"]
     assert out == send_t(of, wanted(of, key))
@@ -679,7 +675,7 @@ def test_genuine_stored_stream_goes_on_from_any_record(stream: Genuine) -> None:
     for of in taken_apart(stream):
         keys = sorted({record.key for record in of.records if record.key})
         for key in draw.sample(keys, min(8, len(keys))):
-            out = rejoined(Rejoiner(of.begin, token(of, key)), pieces_of(of.raw[of.records[1].start :], 10_000))
+            out = rejoined(Rejoiner(of.begin, of.token(key)), pieces_of(of.raw[of.records[1].start :], 10_000))
             assert out == rejoin(of, key)
         assert wrong_sums(out) == []
 
@@ -695,7 +691,7 @@ def test_genuine_stored_stream_goes_on_from_every_record(stream: Genuine) -> Non
             first = 1 if of.raw_send or number % 4 == 0 else max(wanted(of, key) - 1, 1)
             from_there = stored[of.records[first].start - of.records[1].start :]
             parts = pieces_of(from_there, (len(from_there), 1 << 16, 5000)[number % 3])
-            assert gives(Rejoiner(of.begin, token(of, key)), parts, memoryview(rejoin(of, key)))
+            assert gives(Rejoiner(of.begin, of.token(key)), parts, memoryview(rejoin(of, key)))
 
 
 def sought(of: Sent, key: tuple[int, int], size: int) -> tuple[bytes, int]:
@@ -720,7 +716,7 @@ def sought(of: Sent, key: tuple[int, int], size: int) -> tuple[bytes, int]:
     while (found := opening(start)) is None:
         start += chunk(len(start))
     package, begin = found
-    taker = Rejoiner(begin, token(of, key))
+    taker = Rejoiner(begin, of.token(key))
     out, fed_before, at, asked = list(taker.feed(start[len(package + begin) :])), len(start), len(start), None
     while not taker.found:
         if taker.seek is not None and taker.seek != asked:
@@ -783,7 +779,7 @@ def test_properties_come_again() -> None:
     key = (7, 1024)
     package = PACKAGE.raw[: PACKAGE.records[0].start]
     for size in (1, 313, len(PACKAGE.raw)):
-        taker = Rejoiner(PACKAGE.begin, token(PACKAGE, key), package)
+        taker = Rejoiner(PACKAGE.begin, PACKAGE.token(key), package)
         out = rejoined(taker, pieces_of(PACKAGE.raw[PACKAGE.records[1].start :], size))
         assert out == package + rejoin(PACKAGE, key) + CLOSING_END
 
@@ -803,7 +799,7 @@ def test_stored_stream_goes_on_however_the_bytes_come(of: Sent) -> None:
     stored = of.raw[of.records[1].start :]
     for key in {record.key for record in of.records if record.key}:
         for size in (1, 311, 312, 313, len(stored)):
-            taker = Rejoiner(of.begin, token(of, key))
+            taker = Rejoiner(of.begin, of.token(key))
             assert not taker.found
             assert rejoined(taker, pieces_of(stored, size)) == rejoin(of, key)
             assert taker.done
@@ -811,23 +807,23 @@ def test_stored_stream_goes_on_however_the_bytes_come(of: Sent) -> None:
 
 def test_plain_stream_may_be_read_from_any_record_before_the_wanted_one() -> None:
     for first in range(1, MIDDLE + 1):
-        taker = Rejoiner(PLAIN.begin, token(PLAIN, (7, 1024)))
+        taker = Rejoiner(PLAIN.begin, PLAIN.token((7, 1024)))
         assert rejoined(taker, [PLAIN.raw[PLAIN.records[first].start :]]) == rejoin(PLAIN, (7, 1024))
 
 
 @pytest.mark.parametrize("of", [PLAIN, RAW, PACKAGE], ids=["plain", "raw", "package"])
 def test_target_that_nothing_was_written_to_gets_the_stream_from_its_first_record(of: Sent) -> None:
-    out = rejoined(Rejoiner(of.begin, token(of, (1, 0))), [of.raw[of.records[1].start :]])
+    out = rejoined(Rejoiner(of.begin, of.token((1, 0))), [of.raw[of.records[1].start :]])
     begin = resumed.resuming_begin(of, (1, 0))
     assert out == b"".join(quick_pieces_of(begin, of, range(1, len(of.records))))
-    said = refusal(Rejoiner(of.begin, token(of, (1, 0))), of.raw[of.records[2].start :])
+    said = refusal(Rejoiner(of.begin, of.token((1, 0))), of.raw[of.records[2].start :])
     assert said.startswith("NotTheSameStream: the stored stream must be read from its first record on")
 
 
 def test_begin_is_that_of_the_stored_stream_but_for_what_it_says_of_the_resume() -> None:
     """A raw stream's keys stay as they are."""
     (of,) = resumed.sent(streams.named("full-enc-w").read())
-    out = rejoined(Rejoiner(of.begin, token(of, (23, 0))), [of.raw[len(of.begin) :]])
+    out = rejoined(Rejoiner(of.begin, of.token((23, 0))), [of.raw[len(of.begin) :]])
     begin = out[: streams.split(out)[0].end]
     assert [at for at in range(HEADER_SIZE) if begin[at] != of.begin[at]] == [4, 18]
     assert begin[HEADER_SIZE + 12 + 80 :] == of.begin[HEADER_SIZE + 12 :]
@@ -835,7 +831,7 @@ def test_begin_is_that_of_the_stored_stream_but_for_what_it_says_of_the_resume()
 
 def test_what_follows_on_end_is_dropped() -> None:
     stored = PACKAGE.raw[PACKAGE.records[1].start :] + b"and more, of no interest"
-    assert rejoined(Rejoiner(PACKAGE.begin, token(PACKAGE, (7, 0))), [stored]) == rejoin(PACKAGE, (7, 0))
+    assert rejoined(Rejoiner(PACKAGE.begin, PACKAGE.token((7, 0))), [stored]) == rejoin(PACKAGE, (7, 0))
 
 
 def test_stored_data_are_not_held() -> None:
@@ -847,7 +843,7 @@ def test_stored_data_are_not_held() -> None:
     raw = memoryview(bytearray(of.raw[len(of.begin) :]))
     tracemalloc.start()
     try:
-        taker = Rejoiner(of.begin, token(of, (7, size)))
+        taker = Rejoiner(of.begin, of.token((7, size)))
         for start in range(0, len(raw), 65536):
             taker.feed(raw[start : start + 65536])
         taker.finish()
@@ -870,7 +866,7 @@ def test_stored_data_are_not_held() -> None:
 )
 def test_token_of_another_stream_is_refused(other: dict[str, Any], said: str) -> None:
     with pytest.raises(NotTheSameStream) as caught:
-        Rejoiner(PLAIN.begin, replace(token(PLAIN, (7, 0)), **other))
+        Rejoiner(PLAIN.begin, replace(PLAIN.token((7, 0)), **other))
     assert said in str(caught.value)
     assert "cannot go on where `zfs receive` was interrupted" in str(caught.value)
 
@@ -899,7 +895,7 @@ def test_token_of_another_stream_is_refused(other: dict[str, Any], said: str) ->
 )
 def test_begin_that_cannot_be_resumed_from_is_refused(begin: bytes, error: type[StreamError], said: str) -> None:
     with pytest.raises(error, match=said) as caught:
-        Rejoiner(begin, token(PLAIN, (7, 0)))
+        Rejoiner(begin, PLAIN.token((7, 0)))
     assert type(caught.value) is error
 
 
@@ -944,12 +940,12 @@ PLACE = [record.start - PLAIN.records[1].start for record in PLAIN.records]
     ],
 )
 def test_stored_stream_that_cannot_go_on_there_is_refused_by_name(key: tuple[int, int], raw: bytes, said: str) -> None:
-    assert said in refusal(Rejoiner(PLAIN.begin, token(PLAIN, key)), raw)
+    assert said in refusal(Rejoiner(PLAIN.begin, PLAIN.token(key)), raw)
 
 
 def test_raw_stream_must_be_read_from_before_its_object_range() -> None:
     for first, key in ((2, (7, 0)), (2, (7, 1024)), (MIDDLE, (7, 1024))):
-        taker = Rejoiner(RAW.begin, token(RAW, key))
+        taker = Rejoiner(RAW.begin, RAW.token(key))
         said = refusal(taker, RAW.raw[RAW.records[first].start :])
         assert "must be read from before the OBJECT_RANGE record of object 7" in said
     # Of the object itself nothing was seen, only the range of another one.
@@ -961,11 +957,11 @@ def test_raw_stream_must_be_read_from_before_its_object_range() -> None:
     ]
     (of,) = resumed.sent(stream_of(RAW.begin, records))
     assert "must be read from before" in refusal(
-        Rejoiner(of.begin, token(of, (40, 8))),
+        Rejoiner(of.begin, of.token((40, 8))),
         RAW.raw[RAW.records[1].start : RAW.records[2].start] + of.raw[of.records[2].start :],
     )
     assert "must be read from before" in refusal(
-        Rejoiner(of.begin, token(of, (40, 8))),
+        Rejoiner(of.begin, of.token((40, 8))),
         of.raw[of.records[1].start : of.records[2].start] + of.raw[of.records[3].start :],
     )
 
@@ -973,5 +969,5 @@ def test_raw_stream_must_be_read_from_before_its_object_range() -> None:
 def test_object_record_of_a_raw_stream_is_no_longer_than_a_dnode() -> None:
     records = [streams.object_range(), streams.object_(7, bytes(16388), raw=True), streams.write(7, 8, b"w" * 8)]
     (of,) = resumed.sent(stream_of(RAW.begin, [*records, streams.end()]))
-    said = refusal(Rejoiner(of.begin, token(of, (7, 8))), of.raw[of.records[1].start :])
+    said = refusal(Rejoiner(of.begin, of.token((7, 8))), of.raw[of.records[1].start :])
     assert "has an OBJECT record with a payload of 16388 bytes" in said

@@ -25,7 +25,7 @@ from fullsend_protocol.errors import (
     Unreachable,
 )
 from fullsend_protocol.manifest import Manifest
-from fullsend_protocol.resume_token import ResumeToken, token_features
+from fullsend_protocol.resume_token import ResumeToken
 from fullsend_protocol.splice import Rejoiner, opening
 from fullsend_sender.cat import Damaged, cat
 from fullsend_sender.identity import Identity
@@ -46,7 +46,6 @@ class Shelf:
         self.raw = raw
         self.manifest = manifest_of(raw, *(segments or []))
         self.given: list[int] = []
-        self.located: list[tuple[int, int]] = []
         self.hang_up = hang_up
         self.later: Manifest | None = None
         self._segments = segments or []
@@ -79,7 +78,6 @@ class Shelf:
             match await peer.hear():
                 case messages.Locate(stream=stream, object=number, offset=offset):
                     assert stream == NAME
-                    self.located.append((number, offset))
                     await peer.say(messages.Located(raw_offset=self.where((number, offset))))
                 case messages.Fetch(stream=stream, offset=offset, until=until):
                     assert stream == NAME
@@ -101,10 +99,6 @@ class Shelf:
                     raise AssertionError(other)
 
 
-def token_of(of: Sent, key: tuple[int, int]) -> ResumeToken:
-    return ResumeToken(of.name, of.guid, of.base_guid, *key, token_features(of.features))
-
-
 def ends_of(of: Sent, size: int) -> list[int]:
     """Chunks of about so many bytes, each second of which ends amid a record."""
     ends = [0]
@@ -118,7 +112,7 @@ def expected(of: Sent, key: tuple[int, int]) -> bytes:
     found = opening(of.raw)
     assert found is not None
     package, begin = found
-    rejoiner = Rejoiner(begin, token_of(of, key), package)
+    rejoiner = Rejoiner(begin, of.token(key), package)
     return b"".join(map(bytes, rejoiner.feed(of.raw[len(package + begin) :])))
 
 
@@ -144,7 +138,7 @@ async def test_what_the_target_has_does_not_come_again(
     for key in KEYS:
         shelf = Shelf(of.raw, ends_of(of, 30_000))
         async with receiving(receiver_identity, shelf, shelf) as receiver:
-            rest = await find(receiver, identity, token_of(of, key))
+            rest = await find(receiver, identity, of.token(key))
             assert rest.start in {len(of.raw), *(chunk.raw_offset for chunk in shelf.chunks)}
             assert await bring(receiver, identity, rest) == expected(of, key)
         assert len(shelf.given) == len(set(shelf.given))
@@ -162,7 +156,7 @@ async def test_a_wire_that_breaks_while_it_is_looked_for_or_amid_the_rest(
     key = (42, 4096)
     shelf = Shelf(of.raw, ends_of(of, 100_000), hang_up=hang_up)
     async with receiving(receiver_identity, always=shelf) as receiver:
-        rest = await find(receiver, identity, token_of(of, key), retry_for=60)
+        rest = await find(receiver, identity, of.token(key), retry_for=60)
         assert await bring(receiver, identity, rest, retry_for=60) == expected(of, key)
     assert shelf.hang_up == 0
 
@@ -173,7 +167,7 @@ async def test_properties_come_in_the_package_around_it(identity: Identity, rece
     (of,) = resumed.sent(raw)
     shelf = Shelf(raw, ends_of(of, 100_000))
     async with receiving(receiver_identity, shelf, shelf) as receiver:
-        rest = await find(receiver, identity, token_of(of, (41, 0)))
+        rest = await find(receiver, identity, of.token((41, 0)))
         got = await bring(receiver, identity, rest)
     assert got == expected(of, (41, 0))
     assert got.startswith(raw[: of.records[0].start])
@@ -193,7 +187,7 @@ async def test_what_can_be_proven_is(identity: Identity, receiver_identity: Iden
         wrong = Shelf(of.raw, ends, segments=[ends[9]])
         wrong.chunks[place] = replace(wrong.chunks[place], **changes)
         async with receiving(receiver_identity, wrong, wrong) as receiver:
-            return await bring(receiver, identity, await find(receiver, identity, token_of(of, key)))
+            return await bring(receiver, identity, await find(receiver, identity, of.token(key)))
 
     assert await try_with(amid, sha256=bytes(32)) == expected(of, key)
     with pytest.raises(Damaged, match=f"the chunk at {ends[11]} .* does not have the SHA-256 that came with it"):
@@ -214,17 +208,17 @@ async def test_what_cannot_go_on_is_refused_before_anything_is_received(
             with pytest.raises(error, match=said):
                 await find(receiver, identity, token)
 
-    await refused(token_of(of, (41, 123)), NotTheSameStream, "has no record for object 41, offset 123")
-    await refused(token_of(of, (99, 0)), NotTheSameStream, "has no record for object 99, offset 0")
-    await refused(replace(token_of(of, (41, 0)), guid=5), NotTheSameStream, "GUID 5")
-    await refused(replace(token_of(of, (41, 0)), features=0), NotTheSameStream, "with other flags")
+    await refused(of.token((41, 123)), NotTheSameStream, "has no record for object 41, offset 123")
+    await refused(of.token((99, 0)), NotTheSameStream, "has no record for object 99, offset 0")
+    await refused(replace(of.token((41, 0)), guid=5), NotTheSameStream, "GUID 5")
+    await refused(replace(of.token((41, 0)), features=0), NotTheSameStream, "with other flags")
     shelf = Shelf(of.raw, ends)
     shelf.chunks[0] = replace(shelf.chunks[0], frame=b"no frame")
-    await refused(token_of(of, (41, 0)), ChunkError, "zstd frame")
+    await refused(of.token((41, 0)), ChunkError, "zstd frame")
     # Something else has taken its name.
     shelf = Shelf(of.raw, ends)
     shelf.later = shelf.manifest.model_copy(update={"file_sha256": "00" * 32})
-    await refused(token_of(of, (41, 0)), ChunkError, "goes on with another stream")
+    await refused(of.token((41, 0)), ChunkError, "goes on with another stream")
 
 
 async def test_what_does_not_begin_as_a_stream_is_none(identity: Identity, receiver_identity: Identity) -> None:
@@ -238,11 +232,11 @@ async def test_what_does_not_begin_as_a_stream_is_none(identity: Identity, recei
         shelf.raw = broken
         async with receiving(receiver_identity, shelf) as receiver:
             with pytest.raises(StreamError):
-                await find(receiver, identity, token_of(of, (41, 0)))
+                await find(receiver, identity, of.token((41, 0)))
 
 
 async def test_a_receiver_that_is_gone_or_has_it_no_more(identity: Identity, receiver_identity: Identity) -> None:
-    token = token_of(several_objects(raw=False), (41, 0))
+    token = several_objects(raw=False).token((41, 0))
 
     async def script(peer: Peer) -> None:
         await peer.greet()

@@ -12,7 +12,7 @@ from tests import resumed
 from tests.zfs import pools
 
 from fullsend_protocol.records import RecordType
-from fullsend_protocol.resume_token import ResumeToken, token_features
+from fullsend_protocol.resume_token import ResumeToken
 from fullsend_protocol.splice import Rejoiner, Splicer
 
 if TYPE_CHECKING:
@@ -85,10 +85,6 @@ def cuts(of: Sent) -> list[int]:
     return [beginning[len(beginning) // 2], inside[len(inside) * 2 // 3]]
 
 
-def token(of: Sent, key: tuple[int, int]) -> ResumeToken:
-    return ResumeToken(of.name, of.guid, of.base_guid, *key, token_features(of.features))
-
-
 def many_cuts(of: Sent) -> list[int]:
     """The same, and behind the first record that can be resumed at, behind the last, and where FREEs follow."""
     points = of.points()
@@ -105,7 +101,7 @@ def test_send_that_was_cut_goes_on_by_a_token_of_ours(pool: Pool, tmp_path: Path
         of = sent(pool, flavour, BASES[base])
         for index in many_cuts(of):
             point = of.point(index)
-            rest = pool.send("-t", token(of, (point.object, point.offset)).encode())
+            rest = pool.send("-t", of.token((point.object, point.offset)).encode())
             splicer = Splicer(
                 point,
                 name=of.name,
@@ -135,7 +131,7 @@ def test_receive_that_was_interrupted_goes_on_out_of_what_is_stored(
             interrupted(of.raw[: of.records[index + 1].start + 400], target)
             text = other_pool.get(target, "receive_resume_token")
             said = ResumeToken.decode(text)
-            assert replace(said, received=0) == token(of, (said.object, said.offset))
+            assert replace(said, received=0) == of.token((said.object, said.offset))
             assert same_token(said.encode(), text)
             offsets.add((flavour.name, bool(said.offset)))
             rejoiner = Rejoiner(of.begin, said)
