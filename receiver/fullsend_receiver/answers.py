@@ -130,7 +130,10 @@ class Answers:
         """Answer `verify`. `dataset` None: all."""
         catalogue, mine = await self._mine(dataset)
         for stored in mine:
-            damage = [*(await self._checks.check(catalogue, stored)).damage]
+            result = await self._checks.check(catalogue, stored)
+            if result is None:
+                continue
+            damage = [*result.damage]
             if damage:
                 damage += [f"breaks {each.file}" for each in catalogue.dependents(stored)]
             yield Verdict(

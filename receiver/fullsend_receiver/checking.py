@@ -60,10 +60,11 @@ class Checks:
         for stored in catalogue.unread():
             await self.check(catalogue, stored)
 
-    async def check(self, catalogue: Catalogue, stored: Stored) -> Scrubbed:
+    async def check(self, catalogue: Catalogue, stored: Stored) -> Scrubbed | None:
         """Check one stream, and record what was found. Where we are cancelled, the thread that does it ends soon.
 
-        Raises: FullsendError, OSError where nothing could be looked at.
+        Returns: what was found; None where the stream has been removed, of which nothing is recorded. Raises:
+        FullsendError, OSError where nothing could be looked at.
         """
         abandoned = threading.Event()
 
@@ -77,6 +78,9 @@ class Checks:
             )
         finally:
             abandoned.set()
+        if result is None:
+            log.info("%s: was removed before it could be checked", stored.file)
+            return None
         try:
             await self._on_disk(lambda: catalogue.scrubbed.add(result))
         except OSError as error:  # a disk that is full wants checking most

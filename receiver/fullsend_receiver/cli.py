@@ -296,7 +296,7 @@ def _verify(options: argparse.Namespace) -> int:
 
     _settings, store = _open(options)
     sender, _dataset = _split(options.what)
-    failed = unrecorded = 0
+    failed = unrecorded = checked = 0
     for file in files_without_manifest(store, sender):
         try:
             scrub.rebuild(store, file)
@@ -308,12 +308,16 @@ def _verify(options: argparse.Namespace) -> int:
     started, raw_bytes = time.monotonic(), 0
     for stored in chosen:
         result = scrub.scrub(store, stored)
+        if result is None:
+            print(f"fullsendd: {stored.file}: was removed before it could be checked", file=sys.stderr)
+            continue
         try:
             catalogue.scrubbed.add(result)
         except OSError as error:  # a disk that is read-only, or full, wants checking most
             unrecorded += 1
             if unrecorded == 1:
                 print(f"fullsendd: what is found cannot be recorded: {error}", file=sys.stderr)
+        checked += 1
         raw_bytes += stored.summary.raw_bytes
         if options.json:
             print(json.dumps(asdict(result)))
@@ -329,7 +333,7 @@ def _verify(options: argparse.Namespace) -> int:
                 print(f"fullsendd: {stored.file}: breaks {broken.file}", file=sys.stderr)
     seconds = time.monotonic() - started
     print(
-        f"{len(chosen)} streams, {format_size(raw_bytes)} raw, in {format_duration(seconds)}: {failed} damaged",
+        f"{checked} streams, {format_size(raw_bytes)} raw, in {format_duration(seconds)}: {failed} damaged",
         file=sys.stderr,
     )
     # What has no manifest was named above, by what is wrong with it.

@@ -34,6 +34,9 @@ _SHOWN: Final = (
     *("dataset", "snapshot", "guid", "base_guid", "kind", "dataset_type", "stream_class", "flags", "created"),
     "snapshots",
 )
+#: Of a file that is not there, and of one of which that cannot be said.
+_GONE: Final = (0, 0)
+_UNKNOWN: Final = (0, 1)
 
 
 def _go_on() -> None:
@@ -52,12 +55,15 @@ class _Reading:
     walker: Walker
 
 
-def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) -> Scrubbed:
+def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) -> Scrubbed | None:
     """Check one stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
 
     `between` is called between two reads: what it raises ends the check, which may take hours. Returns: what was
-    found; nothing is raised for damage.
+    found; nothing is raised for damage. None where it has been removed, or removed and stored again: who removes a
+    stream removes its manifest first, and what is missing then is no damage.
     """
+    path = store.root / f"{stored.file}{MANIFEST_SUFFIX}"
+    before = _which(path)
     faults: list[str] = []
     sha256 = None
     try:
@@ -65,6 +71,8 @@ def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) ->
         sha256 = _check(store, stored.file, manifest, faults, between)
     except (FullsendError, OSError) as error:
         faults.append(str(error))
+    if before == _GONE or _which(path) != before:
+        return None
     return Scrubbed(
         file=str(stored.file),
         received=stored.summary.received,
@@ -72,6 +80,17 @@ def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) ->
         damage=tuple(faults[:_FAULTS_MAX]),
         sha256=None if faults else sha256,
     )
+
+
+def _which(path: Path) -> tuple[int, int]:
+    """Tell one file at a path from the next one there. Returns: its inode and when it was written, in nanoseconds."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return _GONE
+    except OSError:
+        return _UNKNOWN  # a disk that fails removes nothing; reading it says what is wrong
+    return found.st_ino, found.st_mtime_ns
 
 
 def _check(

@@ -31,10 +31,14 @@ from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.names import MANIFEST_SUFFIX, stream_file
 from fullsend_receiver.partial import begin_partial, partial_key, reopen_partial
+from fullsend_receiver.scrub import scrub
 from fullsend_receiver.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from fullsend_receiver.catalogue import Stored
+    from fullsend_receiver.scrublog import Scrubbed
 
 SENDER: Final = "alpha"
 PROGRAM: Final = "fullsend 0.0"
@@ -288,3 +292,16 @@ def long_stream(chunks: int, *, tail: int = 0, name: str = "tank/data@now", guid
     records = [streams.write(1, index << 20, block) for index in range(4 * chunks - (not tail))]
     records += [streams.write(2, index << 9, block[:512]) for index in range(tail)]
     return streams.substream(streams.object_(1), *records, name=name, guid=guid)
+
+
+def checked(store: Store, stored: Stored) -> Scrubbed:
+    """Check a stream that is still stored afterwards."""
+    found = scrub(store, stored)
+    assert found is not None
+    return found
+
+
+def remove(store: Store, file: PurePosixPath | str) -> None:
+    """Remove a stored stream: its manifest first, since from then on it is not stored."""
+    for suffix in (MANIFEST_SUFFIX, HASH_SUFFIX, ""):
+        (store.root / f"{file}{suffix}").unlink()

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from tests import streams
+from tests.receiver.helpers import SENDER, make_store, remove, store_stream
 from tests.receiver.peer import control
 from tests.receiver.running import serving, wait_until
 from tests.receiver.test_receiving import finish_at, leave, offer_of_pieces, pieces_of, rest_of
+
+from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.checking import Checks
+from fullsend_receiver.receiving import Workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,3 +109,16 @@ def test_a_catalogue_that_cannot_be_read_is_no_end(tmp_path: Path) -> None:
         scrub_log.rmdir()
         file, _raw = push_in_two(receiver, "tank/data@now")
         wait_for_hash(receiver, file)
+
+
+async def test_what_is_removed_before_its_turn_is_no_damage(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    raw = streams.substream(streams.object_(1))
+    file = store_stream(store, SENDER, raw)
+    catalogue = read_catalogue(store)
+    remove(store, file)
+    with ThreadPoolExecutor(1) as pool:
+        assert await Checks(store, Workers(pool, pool, pool)).check(catalogue, catalogue.streams[0]) is None
+    store_stream(store, SENDER, raw)  # within the same second
+    (again,) = read_catalogue(store).streams
+    assert read_catalogue(store).whole(again)

@@ -10,12 +10,24 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 from tests import streams
-from tests.receiver.helpers import SENDER, chunks_of, long_stream, manifest_path, push_of, store_stream, take
+from tests.receiver.helpers import (
+    SENDER,
+    chunks_of,
+    long_stream,
+    manifest_path,
+    push_of,
+    remove,
+    store_stream,
+    take,
+)
 from tests.receiver.running import Receiver
 
 from fullsend_protocol.invitation import Invitation
+from fullsend_receiver import scrub
+from fullsend_receiver.catalogue import Stored
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.partial import begin_partial, partial_key
+from fullsend_receiver.scrublog import Scrubbed
 from fullsend_receiver.store import Store
 
 
@@ -321,6 +333,24 @@ def test_verify_of_what_is_whole(filled: tuple[Receiver, PurePosixPath, PurePosi
     assert all(row["verified"] for row in receiver.listed())
     rows = [json.loads(line) for line in receiver.fullsendd("verify", "alpha", "--json").stdout.splitlines()]
     assert [(row["file"], row["damage"]) for row in rows] == [(str(full), []), (str(incr), [])]
+
+
+def test_verify_of_what_is_removed_meanwhile(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, full, incr = filled
+    real = scrub.scrub
+
+    def first_removed(store: Store, stored: Stored) -> Scrubbed | None:
+        if stored.file == incr:
+            remove(store, incr)
+        return real(store, stored)
+
+    monkeypatch.setattr(scrub, "scrub", first_removed)
+    done = receiver.fullsendd("verify")
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"ok       {full}"])
+    assert f"{incr}: was removed before it could be checked" in done.stderr
+    assert "1 streams" in done.stderr
 
 
 def test_verify_names_file_chunk_raw_range_and_what_it_breaks(

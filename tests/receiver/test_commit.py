@@ -15,6 +15,7 @@ from tests.receiver.helpers import (
     PROGRAM,
     SENDER,
     check_listed,
+    checked,
     commit_stream,
     everything,
     finish_of,
@@ -32,7 +33,6 @@ from fullsend_protocol.errors import ChunkError, IncompleteStream
 from fullsend_protocol.manifest import Manifest
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit, stored_file
-from fullsend_receiver.scrub import scrub
 from fullsend_receiver.store import StoreError
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def test_any_name_is_stored_safely_and_told_truly(store: Store, name: str) -> No
     assert check_listed(store) == [str(file)]
     assert (store.root / file).resolve().is_relative_to(store.root.resolve() / SENDER)
     (stored,) = read_catalogue(store).streams
-    assert scrub(store, stored).damage == ()
+    assert checked(store, stored).damage == ()
 
 
 def test_manifest_of_a_later_version_with_more_in_it_is_read(store: Store) -> None:
@@ -255,7 +255,7 @@ def test_stream_that_is_stored_but_damaged_is_not_taken_for_stored(store: Store,
         content[60] ^= 1
         path.write_bytes(content)
         catalogue = read_catalogue(store)
-        catalogue.scrubbed.add(scrub(store, catalogue.streams[0]))
+        catalogue.scrubbed.add(checked(store, catalogue.streams[0]))
     there = in_place(store)
     with pytest.raises(StoreError, match="is stored, but damaged"):
         store_stream(store, SENDER, PLAIN)
@@ -267,14 +267,14 @@ def test_damaged_stream_is_replaced_by_pushing_it_again_once_it_was_moved_away(s
     path = store.root / file
     path.write_bytes(bytes(path.stat().st_size))
     catalogue = read_catalogue(store)
-    damaged = scrub(store, catalogue.streams[0])
+    damaged = checked(store, catalogue.streams[0])
     assert damaged.damage
     # As if it had been received long ago: what was found then must not be held against the new one.
     told = manifest_path(store, file).read_text(encoding="utf-8")
     received = read_manifest(store, file).received
     manifest_path(store, file).write_text(told.replace(received, "2020-01-01T00:00:00Z"), encoding="utf-8")
     catalogue = read_catalogue(store)
-    catalogue.scrubbed.add(scrub(store, catalogue.streams[0]))
+    catalogue.scrubbed.add(checked(store, catalogue.streams[0]))
     assert not read_catalogue(store).restorable(read_catalogue(store).streams[0])
     for each_path in (path, manifest_path(store, file), hash_path(store, file)):
         each_path.unlink()

@@ -25,6 +25,7 @@ from tests.receiver.helpers import (
     PROGRAM,
     SENDER,
     check_listed,
+    checked,
     chunks_from,
     chunks_of,
     commit_stream,
@@ -68,7 +69,7 @@ from fullsend_receiver.partial import (
     remove_temporaries,
     reopen_partial,
 )
-from fullsend_receiver.scrub import rebuild, scrub
+from fullsend_receiver.scrub import rebuild
 from fullsend_receiver.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -336,7 +337,7 @@ def check_went_on(store: Store, raw: bytes = RAW, borders: tuple[int, ...] = BOR
         assert commit_stream(store, SENDER, ingest, raw) == FILE
     assert check_listed(store) == [str(FILE)]
     (stored,) = read_catalogue(store).streams
-    assert scrub(store, stored).damage == ()
+    assert checked(store, stored).damage == ()
     assert not list(store.partial.iterdir())
 
 
@@ -415,7 +416,7 @@ def test_genuine_stream_goes_on_at_every_border(store: Store, stream: Genuine) -
     assert check_listed(store) == [str(file)]
     assert zstd_decode(store.root / file) == raw
     (stored,) = read_catalogue(store).streams
-    assert scrub(store, stored).damage == ()
+    assert checked(store, stored).damage == ()
     manifest = read_manifest(store, file)
     manifest_path(store, file).unlink()
     again = rebuild(store, file)

@@ -14,6 +14,7 @@ from tests import streams
 from tests.receiver.helpers import (
     SENDER,
     check_listed,
+    checked,
     everything,
     hash_path,
     long_stream,
@@ -21,6 +22,7 @@ from tests.receiver.helpers import (
     manifest_path,
     plant,
     read_manifest,
+    remove,
     store_stream,
 )
 from tests.receiver.powercut import Disk
@@ -47,7 +49,7 @@ PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 def scrubbed(store: Store) -> Scrubbed:
     """Check the one stream of a store."""
     (stored,) = read_catalogue(store).streams
-    return scrub(store, stored)
+    return checked(store, stored)
 
 
 def edit(store: Store, file: PurePosixPath, **changes: Any) -> None:
@@ -92,7 +94,7 @@ def test_any_wrong_byte_of_a_file_is_found_and_named(store: Store, small: PurePo
     (stored,) = read_catalogue(store).streams
     for at in range(len(content)):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
-        found = scrub(store, stored)
+        found = checked(store, stored)
         assert found.damage, at
         assert found.sha256 is None
         if at < frames and found.damage != ("the file's SHA-256 is not the one in its manifest",):
@@ -105,7 +107,7 @@ def test_file_cut_anywhere_is_found(store: Store, small: PurePosixPath) -> None:
     size = path.stat().st_size
     for length in reversed(range(0, size, 7)):
         os.truncate(path, length)
-        assert f"the file has {length} bytes; its manifest says {size}" in scrub(store, stored).damage
+        assert f"the file has {length} bytes; its manifest says {size}" in checked(store, stored).damage
 
 
 def test_each_damaged_chunk_is_named_with_its_raw_range(store: Store) -> None:
@@ -136,14 +138,14 @@ def test_disk_that_is_gone_is_not_read_to_its_end(store: Store, monkeypatch: pyt
         return real(descriptor, length, offset)
 
     monkeypatch.setattr(os, "pread", pread)
-    assert len(scrub(store, stored).damage) == 20
+    assert len(checked(store, stored).damage) == 20
     assert len(tried) == 20
 
 
 def test_missing_file_is_found(store: Store, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     (store.root / small).unlink()
-    assert "the file is missing" in scrub(store, stored).damage
+    assert "the file is missing" in checked(store, stored).damage
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"0" * 64 + b"  other\n"])
@@ -167,7 +169,42 @@ def test_disk_that_does_not_read_is_damage(store: Store, small: PurePosixPath, m
         return real(descriptor, length, offset)
 
     monkeypatch.setattr(os, "pread", pread)
-    assert scrub(store, stored).damage[0] == "chunk 0 (raw bytes 0 to 13376): cannot be read: Input/output error"
+    assert checked(store, stored).damage[0] == "chunk 0 (raw bytes 0 to 13376): cannot be read: Input/output error"
+
+
+# --- what is removed meanwhile ----------------------------------------------------------------------------------
+
+
+def test_stream_that_was_removed_is_not_damaged(store: Store, small: PurePosixPath) -> None:
+    (stored,) = read_catalogue(store).streams
+    remove(store, small)
+    assert scrub(store, stored) is None
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_stream_that_is_removed_while_it_is_read_is_not_damaged(store: Store, again: bool) -> None:
+    """Whatever was read of it, and whether or not it is there again."""
+    raw = long_stream(3)
+    file = store_stream(store, SENDER, raw)
+    (stored,) = read_catalogue(store).streams
+    reads = itertools.count()
+
+    def between() -> None:
+        if next(reads) == 1:
+            remove(store, file)
+            if again:
+                store_stream(store, SENDER, raw)
+
+    assert scrub(store, stored, between) is None
+    assert next(reads) > 2
+
+
+def test_manifest_that_cannot_be_looked_at_is_damage(store: Store, small: PurePosixPath) -> None:
+    (stored,) = read_catalogue(store).streams
+    path = manifest_path(store, small)
+    path.unlink()
+    path.symlink_to(path.name)  # ELOOP
+    assert "cannot be read" in checked(store, stored).damage[0]
 
 
 # --- a manifest that says something else ------------------------------------------------------------------------
@@ -212,7 +249,7 @@ def test_manifest_that_another_version_wrote_is_not_damage(store: Store, small: 
 def test_manifest_that_has_become_unreadable_is_found(store: Store, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     manifest_path(store, small).write_bytes(b"{")
-    (line,) = scrub(store, stored).damage
+    (line,) = checked(store, stored).damage
     assert "cannot be read" in line
 
 
@@ -220,7 +257,7 @@ def test_manifest_of_another_stream_is_found(store: Store, small: PurePosixPath)
     other = store_stream(store, SENDER, PLAIN)
     shutil.copy(manifest_path(store, other), manifest_path(store, small))
     (stored,) = (each_one for each_one in read_catalogue(store).streams if each_one.file == small)
-    assert scrub(store, stored).damage
+    assert checked(store, stored).damage
 
 
 # --- what damage breaks -----------------------------------------------------------------------------------------
@@ -232,7 +269,7 @@ def test_damage_breaks_what_builds_on_it_and_nothing_else(store: Store) -> None:
     path.write_bytes(bytes(path.stat().st_size))
     catalogue = read_catalogue(store)
     damaged = catalogue.find(SENDER, str(files[1]))
-    catalogue.scrubbed.add(scrub(store, damaged))
+    catalogue.scrubbed.add(checked(store, damaged))
     assert [stored.file for stored in catalogue.dependents(damaged)] == [files[2]]
     catalogue = read_catalogue(store)
     assert {stored.file for stored in catalogue.streams if catalogue.restorable(stored)} == {files[0], files[3]}
