@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from fullsend_sender.config import SenderSettings
     from fullsend_sender.identity import Identity
+    from fullsend_sender.job import Request
     from fullsend_sender.link import Endpoint
-    from fullsend_sender.push import Request
     from fullsend_sender.transfer import Pushed
 
 CONFIG: Final = "/etc/fullsend/sender.toml"
@@ -329,9 +329,11 @@ def _push(args: argparse.Namespace) -> int:
         return _push_stdin(args)
     settings, requests = _requests(args)
     from fullsend_sender.identity import Identity
+    from fullsend_sender.job import Job, Summary
     from fullsend_sender.log import log
     from fullsend_sender.outcome import exit_code, worst
-    from fullsend_sender.push import Job, Summary, push, rehearse
+    from fullsend_sender.push import push
+    from fullsend_sender.rehearse import rehearse
     from fullsend_sender.runtime import run
     from fullsend_sender.zfs import Zfs
 
@@ -365,7 +367,7 @@ def _push(args: argparse.Namespace) -> int:
 def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, Request]]]:
     """Return what is to be pushed to which receivers: as the command line says, else as the configuration does."""
     settings = _settings(args)
-    from fullsend_sender.push import Request, Target
+    from fullsend_sender.job import Request, Target
     from fullsend_sender.selection import Selection
 
     targets: dict[str | None, list[Target]] = {}

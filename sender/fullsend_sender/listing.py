@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fullsend_protocol.manifest import PartialEntry, StreamEntry
+    from fullsend_protocol.messages import Base
     from fullsend_sender.link import Link
 
 
@@ -24,3 +25,9 @@ async def partials(link: Link) -> list[PartialEntry]:
     """Return what has arrived in part. Raises: as Link.receive."""
     pages = link.pages(messages.PartialsWanted(), messages.Partials)
     return [each async for page in pages for each in page.partials]
+
+
+async def bases(link: Link) -> list[Base]:
+    """Return what increments can build on. Raises: as Link.receive."""
+    pages = link.pages(messages.BasesWanted(), messages.Bases)
+    return [each async for page in pages for each in page.bases]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
+from tests.fakezfs import FakeZfs
+from tests.sender.host import Host
+from tests.sender.peer import Keeper, receiving
 
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Timeouts
@@ -26,7 +29,7 @@ def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callab
     In the tests of the command itself only the far side runs on the test's loop: one will do; and for those that run
     dozens of processes it has to.
     """
-    if item.path.name in {"test_cli.py", "test_push.py", "test_restore.py"}:
+    if item.path.name in {"test_cli.py", "test_restore.py"} or "host" in item.fixturenames:
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": _asyncio_with_debug, "uvloop": uvloop.new_event_loop}
 
@@ -53,3 +56,10 @@ def receiver_identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 def brief() -> Timeouts:
     """Patience for tests in which it runs out."""
     return Timeouts(identify=0.3, silence=0.3, heartbeat=0.05, linger=0.3)
+
+
+@pytest.fixture
+async def host(tmp_path: Path, identity: Identity, receiver_identity: Identity) -> AsyncGenerator[Host]:
+    keeper = Keeper()
+    async with receiving(receiver_identity, always=keeper) as state:
+        yield Host(FakeZfs.make(tmp_path / "zfs"), keeper, state.endpoint, identity)

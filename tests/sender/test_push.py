@@ -4,71 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import sys
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.fakezfs import FakeZfs
-from tests.sender.peer import Keeper, partial_entry, receiving
+from tests.sender.host import Host
+from tests.sender.peer import Keeper, receiving
 
-from fullsend_protocol.errors import ErrorCode, FullsendError, Unreachable, UsageError
-from fullsend_sender import ours
-from fullsend_sender.config import SenderSettings
+from fullsend_protocol.errors import ErrorCode, Unreachable
 from fullsend_sender.identity import Identity
+from fullsend_sender.job import Summary
 from fullsend_sender.link import Endpoint
 from fullsend_sender.lock import Running
-from fullsend_sender.plan import CannotSend
-from fullsend_sender.push import Job, Request, Summary, Target, push, rehearse
-from fullsend_sender.selection import Selection
-from fullsend_sender.transfer import Pushed
-from fullsend_sender.zfs import Zfs, ZfsError
-
-
-@dataclass
-class Host:
-    """A ZFS host that is paired with a receiver."""
-
-    fake: FakeZfs
-    keeper: Keeper
-    endpoint: Endpoint
-    identity: Identity
-    pushed: list[Pushed] = field(default_factory=list)
-
-    @property
-    def receiver(self) -> str:
-        return ours.receiver_id(self.endpoint.fingerprint)
-
-    def job(self, *names: str, **options: Any) -> Job:
-        recursive, exclude = options.pop("recursive", False), tuple(options.pop("exclude", ()))
-        settings = SenderSettings(progress="never", **options.pop("settings", {}))
-        targets = []
-        for name in names:
-            dataset, _, snapshot = name.partition("@")
-            targets.append(Target(Selection((dataset,), recursive, exclude), snapshot or None))
-        request = Request(tuple(targets), **options)
-        return Job(request, settings, self.endpoint, self.identity, Zfs((self.fake.program,)), str(self.fake.folder))
-
-    async def push(self, *names: str, **options: Any) -> Summary:
-        self.pushed.clear()
-        self.fake.forget_commands()
-        return await push(self.job(*names, **options), self.pushed.append)
-
-    def kinds(self) -> list[tuple[str, str]]:
-        return [(each.receipt.dataset, each.receipt.kind) for each in self.pushed]
-
-    def ran(self, what: str) -> list[str]:
-        return [line for line in self.fake.commands if line.startswith(what)]
-
-
-@pytest.fixture
-async def host(tmp_path: Path, identity: Identity, receiver_identity: Identity) -> AsyncGenerator[Host]:
-    keeper = Keeper()
-    async with receiving(receiver_identity, always=keeper) as state:
-        yield Host(FakeZfs.make(tmp_path / "zfs"), keeper, state.endpoint, identity)
+from fullsend_sender.zfs import ZfsError
 
 
 async def test_full_increments_and_what_stays(host: Host) -> None:
@@ -162,46 +112,6 @@ async def test_a_base_that_goes_before_it_is_held_is_one_datasets(host: Host, mo
     assert host.fake.holds("tank/a") == []
 
 
-async def test_a_failure_every_night_leaves_no_pile(host: Host) -> None:
-    host.fake.create("tank/a")
-    await host.push("tank/a")
-    base = host.fake.names("snapshots", "tank/a")
-    host.fake.fail("tank/a@", "cut")
-    for _night in range(4):
-        host.fake.change("tank/a")
-        assert len((await host.push("tank/a")).failures) == 1
-    assert len(host.fake.names("snapshots", "tank/a")) == 3
-    assert host.fake.names("snapshots", "tank/a")[:1] == base
-    host.fake.mend()
-    await host.push("tank/a")
-    assert host.kinds() == [("tank/a", "incremental")]
-    assert len(host.fake.names("snapshots", "tank/a")) == 2
-
-
-async def test_foreign_snapshots_are_left_alone(host: Host) -> None:
-    host.fake.create("tank/a")
-    theirs = ["mine", "fullsend-00000000-20260101T000000Z", f"fullsend-{host.receiver}-20260101T000000Z-not"]
-    for name in theirs:
-        host.fake.snapshot(f"tank/a@{name}")
-    for _night in range(4):
-        host.fake.change("tank/a")
-        await host.push("tank/a")
-    assert host.fake.names("snapshots", "tank/a")[:3] == theirs
-
-
-async def test_a_clone_keeps_one_snapshot_and_no_other(host: Host) -> None:
-    host.fake.create("tank/a")
-    await host.push("tank/a")
-    (cloned,) = host.fake.names("snapshots", "tank/a")
-    host.fake.clone(f"tank/a@{cloned}", "tank/looked-at")
-    for _night in range(5):
-        host.fake.change("tank/a")
-        assert (await host.push("tank/a")).failures == []
-    names = host.fake.names("snapshots", "tank/a")
-    assert (names[0], len(names)) == (cloned, 3)
-    assert len(host.fake.names("bookmarks", "tank/a")) == 2
-
-
 async def test_what_others_destroy_while_we_push(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     bases = host.keeper.bases
 
@@ -214,38 +124,6 @@ async def test_what_others_destroy_while_we_push(host: Host, monkeypatch: pytest
     monkeypatch.setattr(host.keeper, "bases", after_the_listing)
     assert (await host.push("tank/a")).pushed == 1
     assert host.fake.holds("tank/a") == []
-
-
-async def test_named_snapshots(host: Host) -> None:
-    host.fake.create("tank/a")
-    host.fake.create("tank/a/b")
-    host.fake.snapshot("tank/a@mon")
-    assert await host.push("tank/a@mon", recursive=True) == Summary(pushed=1)
-    assert host.ran("snapshot") == []
-    assert await host.push("tank/a@mon") == Summary(unchanged=1)
-    assert [each.dataset for each in host.keeper.unchanged] == ["tank/a"]
-    host.fake.change("tank/a")
-    assert await host.push("tank/a@mon") == Summary(stored=1)
-    assert len(host.keeper.unchanged) == 1  # or `status` would take it for a backup of today
-    host.fake.snapshot("tank/a@tue")
-    await host.push("tank/a@tue")
-    assert host.kinds() == [("tank/a", "incremental")]
-    summary = await host.push("tank/a@wed", "tank/none")
-    assert [name for name, _error in summary.failures] == ["tank/none", "tank/a"]
-    assert all(isinstance(error, CannotSend) for _name, error in summary.failures)
-    with pytest.raises(UsageError, match="tank/a is named twice"):
-        await host.push("tank/a@mon", "tank/a")
-
-
-async def test_a_pattern_that_no_snapshot_fits_is_no_success(host: Host) -> None:
-    host.fake.create("tank/a")
-    host.fake.create("tank/b")
-    host.fake.snapshot("tank/b@mon")
-    assert await host.push("tank/*@mon") == Summary(pushed=1)
-    summary = await host.push("tank/*@tue")
-    assert [(name, str(error)) for name, error in summary.failures] == [
-        ("tank/*@tue", "no dataset that is meant has this snapshot")
-    ]
 
 
 async def test_properties_that_are_no_text(host: Host) -> None:
@@ -333,34 +211,6 @@ async def test_a_receiver_that_goes_away(host: Host, tmp_path: Path, receiver_id
     assert summary.failures[1][0] == "2 more"
 
 
-async def test_what_is_never_tried_leaves_no_pile(host: Host, receiver_identity: Identity) -> None:
-    async def gone(peer: Any) -> None:
-        pass
-
-    for name in ("tank/a", "tank/b"):
-        host.fake.create(name)
-    for _night in range(4):
-        async with receiving(receiver_identity, host.keeper, gone, gone) as state:
-            host.endpoint = state.endpoint
-            assert len((await host.push("tank/a", "tank/b", settings={"retry_for": "0s"})).failures) == 2
-    assert [len(host.fake.names("snapshots", name)) for name in ("tank/a", "tank/b")] == [2, 2]
-
-
-async def test_without_bookmarks_the_base_stays(host: Host) -> None:
-    host.fake.create("tank/a")
-    host.fake.fail("bookmark tank", "bookmark feature not enabled")
-    await host.push("tank/a")
-    base = host.fake.names("snapshots", "tank/a")
-    host.fake.fail("tank/a@", "cut")
-    for _night in range(3):
-        host.fake.change("tank/a")
-        await host.push("tank/a")
-    assert host.fake.names("snapshots", "tank/a")[:1] == base
-    host.fake.mend()
-    await host.push("tank/a")
-    assert host.kinds() == [("tank/a", "incremental")]
-
-
 async def test_another_run(host: Host) -> None:
     host.fake.create("tank/a")
     connections = host.keeper.connections
@@ -395,17 +245,6 @@ async def test_cancelled_amid_a_stream(host: Host) -> None:
     assert host.fake.holds("tank/a") == []
 
 
-async def test_a_run_that_was_killed_after_its_receipt(host: Host) -> None:
-    host.fake.create("tank/a")
-    await host.push("tank/a")
-    (name,) = host.fake.names("snapshots", "tank/a")
-    theirs = ["zrepl_step", f"fullsend:00000000:{'5c' * 8}"]
-    tags = [f"fullsend:{host.receiver}:{'5c' * 8}", *theirs]
-    host.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"][0]["holds"].extend(tags))
-    assert await host.push("tank/a@" + name) == Summary(unchanged=1)
-    assert host.fake.holds("tank/a") == theirs
-
-
 async def test_a_bookmark_that_cannot_be(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     host.fake.create("tank/a")
     host.fake.fail("bookmark tank", "permission denied")
@@ -429,18 +268,8 @@ async def test_commands_that_fail(host: Host, command: str) -> None:
 # --- what earlier runs have begun -------------------------------------------------------------------------------
 
 
-def begun(host: Host, **changed: Any) -> None:
-    """tank/a@mon has arrived in part, says the receiver."""
-    host.fake.create("tank/a")
-    host.fake.snapshot("tank/a@mon")
-    host.fake.change("tank/a")
-    guid = host.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"][0]["guid"])
-    said = {"dataset": "tank/a", "snapshot": "mon", "guid": guid, "flags": "p", "resume_offset": None}
-    host.keeper.partials = [partial_entry(**{**said, **changed})]
-
-
 async def test_what_was_begun_is_finished_before_anything_new(host: Host) -> None:
-    begun(host)
+    host.begun()
     assert await host.push("tank/a") == Summary(pushed=2)
     assert host.kinds() == [("tank/a", "full"), ("tank/a", "incremental")]
     assert host.pushed[0].receipt.snapshot == "mon"
@@ -454,32 +283,19 @@ async def test_what_was_begun_is_finished_before_anything_new(host: Host) -> Non
 
 
 async def test_what_was_begun_and_named_is_pushed_once(host: Host) -> None:
-    begun(host)
+    host.begun()
     assert await host.push("tank/a@mon") == Summary(pushed=1)
     assert host.ran("snapshot") == []
 
 
-@pytest.mark.parametrize(
-    ("other", "named"),
-    [({}, "tank/a@tue"), ({"guid": "1"}, "tank/a"), ({"flags": "wp"}, "tank/a"), ({"dataset": "tank/b"}, "tank/a")],
-    ids=str,
-)
-async def test_what_was_begun_of_something_else_is_left_alone(host: Host, other: dict[str, Any], named: str) -> None:
-    begun(host, **other)
-    host.fake.snapshot("tank/a@tue")
-    host.fake.change("tank/a")
-    assert await host.push(named) == Summary(pushed=1)
-    assert host.pushed[0].receipt.snapshot != "mon"
-
-
 async def test_a_full_that_is_asked_for_is_a_new_one(host: Host) -> None:
-    begun(host)
+    host.begun()
     assert await host.push("tank/a", full=True) == Summary(pushed=1)
     assert host.pushed[0].receipt.snapshot != "mon"
 
 
 async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
-    begun(host)
+    host.begun()
     host.fake.fail("send -L -e -p tank/a@mon", "cut")
     assert await host.push("tank/a") == Summary(pushed=1)
     assert host.kinds() == [("tank/a", "full")]
@@ -493,7 +309,7 @@ async def test_a_receiver_that_goes_away_before_all_is_finished_costs_no_snapsho
     async def gone(peer: Any) -> None:
         pass
 
-    begun(host)
+    host.begun()
     async with receiving(receiver_identity, host.keeper, gone, gone) as state:
         host.endpoint = state.endpoint
         summary = await host.push("tank/a", settings={"retry_for": "0s"})
@@ -503,67 +319,7 @@ async def test_a_receiver_that_goes_away_before_all_is_finished_costs_no_snapsho
 
 
 async def test_a_package_that_was_begun_is_replayed(host: Host) -> None:
-    begun(host, guid=None, flags=None)
+    host.begun(guid=None, flags=None)
     assert await host.push("tank/a", package=True) == Summary(pushed=2)
     assert host.pushed[0].receipt.snapshot == "mon"
     assert [(offer.guid, offer.resume) for offer in host.keeper.offers] == [(None, "replay")] * 2
-
-
-async def test_nothing_to_list(host: Host) -> None:
-    host.fake.fail("list", "no pools")
-    with pytest.raises(FullsendError, match="no pools"):
-        await host.push("tank/a")
-
-
-async def test_rehearsal(host: Host) -> None:
-    host.fake.create("tank/a")
-    host.fake.create("tank/b")
-    host.fake.snapshot("tank/b@mon")
-    plan, lines = await rehearse(host.job("tank/a", "tank/b@mon"))
-    assert len(plan.items) == 2
-    said = [line.removeprefix(f"{host.fake.program} ") for line in lines]
-    assert [line.split()[0] for line in said] == [
-        *("snapshot", "hold", "send", "bookmark", "release"),
-        *("hold", "send", "bookmark", "release"),
-    ]
-    assert said[2].endswith("# full, about 976.6 KiB")
-    assert said[6].endswith("# full, about 293.0 KiB")
-    assert host.fake.names("snapshots", "tank/a") == []
-    _plan, lines = await rehearse(host.job("tank", "tank/a", package=True))
-    assert any(" snapshot -r " in line for line in lines)
-    await host.push("tank/a")
-    host.fake.change("tank/a")
-    plan, lines = await rehearse(host.job("tank/a"))
-    assert any("# incremental, about 4.0 KiB" in line for line in lines)
-
-
-@pytest.mark.parametrize("package", [False, True])
-async def test_a_rehearsal_is_what_is_run(host: Host, package: bool) -> None:
-    for name in ("tank", "tank/a b"):
-        host.fake.create(name)
-    for _night in range(2):
-        for name in ("tank", "tank/a b"):
-            host.fake.change(name)
-        await host.push("tank", recursive=not package, package=package)
-    for name in ("tank", "tank/a b"):
-        host.fake.change(name)
-    _plan, lines = await rehearse(host.job("tank", recursive=not package, package=package))
-    await host.push("tank", recursive=not package, package=package)
-    ran = [line for line in host.fake.commands if line.split()[0] not in {"zpool", "list", "version", "get", "holds"}]
-    said = [line.removeprefix(f"{host.fake.program} ").partition("  #")[0] for line in lines]
-    assert [_timeless(line) for line in said] == [_timeless(line) for line in ran if "-nP" not in line]
-    assert sum(line.startswith("destroy") for line in said) == (2 if package else 4)
-
-
-def _timeless(line: str) -> str:
-    """A command without what the clock and chance put into it."""
-    line = re.sub(r"(fullsend:[0-9a-f]{8}:)[0-9a-f]{16}", r"\1RUN", line)
-    line = re.sub(r"^(bookmark .*#fullsend-[0-9a-f]{8}-)([0-9a-f]{16}|GUID)", r"\1GUID", line)
-    newest = max(re.findall(r"[0-9]{8}T[0-9]{6}Z", line), default="none")
-    return line if line.startswith("destroy") else line.replace(newest, "NOW")
-
-
-def test_summary() -> None:
-    summary = Summary(pushed=1, stored=2, unchanged=3, failures=[("a", FullsendError("x"))])
-    assert summary.line("nas") == "nas: 1 pushed, 2 stored before, 3 unchanged, 1 FAILED"
-    assert Summary().line("nas") == "nas: nothing to do"

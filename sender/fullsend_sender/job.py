@@ -1,0 +1,116 @@
+"""What one push is about: what was asked for, what is to be done for it, and what has been done. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fullsend_sender import ours
+
+if TYPE_CHECKING:
+    from fullsend_protocol.errors import FullsendError
+    from fullsend_protocol.manifest import PartialEntry
+    from fullsend_sender.config import PushSettings, SenderSettings
+    from fullsend_sender.identity import Identity
+    from fullsend_sender.link import Endpoint
+    from fullsend_sender.plan import How, Send, Unchanged
+    from fullsend_sender.selection import Selection
+    from fullsend_sender.source import Dataset
+    from fullsend_sender.zfs import Zfs
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What somebody asked for. `snapshot`: the one that is named (after the @), None: a new one; `table`: where in the
+    configuration it stands, None: on the command line.
+    """
+
+    selection: Selection
+    snapshot: str | None = None
+    table: PushSettings | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to push. `full`: fulls, whatever is stored; `package`: with all below, as one stream (-R)."""
+
+    targets: tuple[Target, ...]
+    full: bool = False
+    package: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One stream of a plan. `tree`: the datasets it brings; `begun`: what the receiver has of it, where some of it has
+    arrived before.
+    """
+
+    send: Send
+    how: How
+    tree: tuple[Dataset, ...]
+    begun: PartialEntry | None = None
+
+    @property
+    def name(self) -> str:
+        return self.send.dataset.name
+
+    def names(self, snapshot: str) -> list[str]:
+        """Return the snapshots that it brings. What is younger than one that is named has none: `zfs send -R` passes it
+        over.
+        """
+        new = self.send.snapshot is None
+        return [f"{dataset.name}@{snapshot}" for dataset in self.tree if new or dataset.has(snapshot)]
+
+    @property
+    def held_base(self) -> list[str]:
+        """The base, where that is a snapshot, which can be held."""
+        send = self.send
+        return [f"{self.name}@{send.base.name}"] if send.base is not None and send.base_mark == "@" else []
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be done. `unchanged`: where nothing is; `failures`: what cannot be, by name."""
+
+    items: list[Item] = field(default_factory=list)
+    unchanged: list[Unchanged] = field(default_factory=list)
+    failures: list[tuple[str, FullsendError]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Summary:
+    """What has been done. `failures`: by name, in the order in which they came."""
+
+    pushed: int = 0
+    stored: int = 0  # named snapshots, and others, that were there before
+    unchanged: int = 0
+    failures: list[tuple[str, FullsendError]] = field(default_factory=list)
+
+    def line(self, receiver: str) -> str:
+        """Say it to a person."""
+        counts = {"pushed": self.pushed, "stored before": self.stored, "unchanged": self.unchanged}
+        said = [f"{count} {what}" for what, count in counts.items() if count]
+        said += [f"{len(self.failures)} FAILED"] if self.failures else []
+        return f"{receiver}: {', '.join(said) or 'nothing to do'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request to one receiver, and all that it takes."""
+
+    request: Request
+    settings: SenderSettings
+    endpoint: Endpoint
+    identity: Identity
+    zfs: Zfs
+    locks_in: str | None = None
+
+    @property
+    def receiver(self) -> str:
+        """What the receiver is called in our names."""
+        return ours.receiver_id(self.endpoint.fingerprint)
+
+    def claim(self, dataset: Dataset) -> str:
+        """Return what takes a stream of this dataset over from a run that has died: we have the dataset's lock."""
+        return hashlib.sha256(f"{self.endpoint.fingerprint} {dataset.guid}".encode()).hexdigest()[:16]

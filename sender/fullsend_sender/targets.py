@@ -1,0 +1,108 @@
+"""From what was asked for to a plan: what of it there is on this host, and what is to be done for each."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_sender import source
+from fullsend_sender.job import Item, Plan
+from fullsend_sender.lock import Running
+from fullsend_sender.plan import CannotSend, Unchanged, decide, decide_package, find_begun, find_begun_package
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fullsend_protocol.manifest import PartialEntry
+    from fullsend_sender.job import Job, Target
+    from fullsend_sender.plan import Stored
+    from fullsend_sender.source import Dataset
+
+
+@dataclass(slots=True)
+class Chosen:
+    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there."""
+
+    datasets: dict[str, Dataset]
+    targets: dict[str, Target]
+    failures: list[tuple[str, FullsendError]]
+    package: bool
+
+    def tree(self, name: str) -> tuple[Dataset, ...]:
+        """Return the datasets that one stream brings."""
+        if not self.package:
+            return (self.datasets[name],)
+        below = f"{name}/"
+        return tuple(each for each in self.datasets.values() if each.name == name or each.name.startswith(below))
+
+    def keep_apart(self, take: Callable[[str], bool]) -> None:
+        """Take the lock of each dataset; who gets none is a failure."""
+        for name in list(self.targets):
+            if False in [take(dataset.guid) for dataset in self.tree(name)]:
+                del self.targets[name]
+                self.failures.append((name, Running("is being pushed by another fullsend just now")))
+
+
+async def choose(job: Job) -> Chosen:
+    """List all that may be meant, in one go, and choose."""
+    asked = job.request.targets
+    roots = list(dict.fromkeys(root for target in asked for root in target.selection.roots))
+    roots = [] if "" in roots else roots  # a pattern for every pool
+    deep = job.request.package or not roots or any(target.selection.deep for target in asked)
+    await job.zfs.sync(sorted({root.partition("/")[0] for root in roots}))
+    listing, complaint = await job.zfs.listing(roots, recursive=deep)
+    datasets = source.parse(listing)
+    targets: dict[str, Target] = {}
+    failures: list[tuple[str, FullsendError]] = []
+    for target in asked:
+        for name in target.selection.choose(datasets):
+            if targets.setdefault(name, target).snapshot != target.snapshot:
+                raise UsageError(f"{name} is named twice, with different snapshots: push one after another")
+        for pattern in target.selection.missing(list(datasets)):
+            said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
+            failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
+    return Chosen(datasets, targets, failures, job.request.package)
+
+
+def unfinished(job: Job, chosen: Chosen, arrived: Sequence[PartialEntry]) -> list[Item]:
+    """Return the streams of what is wanted that have arrived in part and can be gone on with."""
+    items = []
+    for name, target in chosen.targets.items() if arrived and not job.request.full else ():
+        how, tree = job.settings.how(name, target.table), chosen.tree(name)
+        with contextlib.suppress(CannotSend):  # whoever decides what is new says it
+            if job.request.package:
+                package = find_begun_package(tree, how, arrived) if target.snapshot is None else None
+                items += [Item(package, how, tree)] if package else []
+            elif (found := find_begun(tree[0], how, arrived, snapshot=target.snapshot)) is not None:
+                items.append(Item(found[0], how, tree, found[1]))
+    return items
+
+
+def make_plan(job: Job, chosen: Chosen, stored: Stored, now: float) -> Plan:
+    """Say what is to be done. `now`: seconds since the epoch."""
+    plan = Plan()
+    lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
+    for name, target in chosen.targets.items():
+        dataset, named = chosen.datasets[name], target.snapshot
+        if named is not None and name not in target.selection.patterns and not dataset.has(named):
+            continue  # -r DATASET@SNAPSHOT: of those below, the ones that have it
+        lacking.pop(id(target), None)
+        how, tree = job.settings.how(name, target.table), chosen.tree(name)
+        try:
+            if job.request.package:
+                plan.items.append(Item(decide_package(tree, how, snapshot=named), how, tree))
+                continue
+            decided = decide(dataset, how, stored, now, snapshot=named, full=job.request.full)
+        except FullsendError as error:
+            plan.failures.append((name, error))
+            continue
+        if isinstance(decided, Unchanged):
+            plan.unchanged.append(decided)
+        else:
+            plan.items.append(Item(decided, how, tree))
+    for target in lacking.values():
+        name = ", ".join(f"{pattern}@{target.snapshot}" for pattern in target.selection.patterns)
+        plan.failures.append((name, CannotSend("no dataset that is meant has this snapshot")))
+    return plan

@@ -1,0 +1,85 @@
+"""After a push: holds that need not be, and our own snapshots and bookmarks that had their time, go."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Final
+
+from fullsend_sender import keep, ours
+from fullsend_sender.zfs import ZfsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fullsend_sender.job import Item, Job
+    from fullsend_sender.source import Dataset
+
+_log: Final = logging.getLogger("fullsend.push")
+
+
+async def tidy(job: Job, item: Item, *, stored: bool) -> None:
+    """Release what need not be held any more, and destroy our own snapshots and bookmarks that had their time.
+
+    Where the stream is not stored, its snapshot and base stay held. None of this fails the push: the next run comes
+    by here again.
+    """
+    base = item.send.base
+    for dataset in item.tree:
+        old = keep.outdated_snapshots(dataset, job.receiver, item.how.keep)
+        if base is not None and not stored:  # where no bookmark says that it is the last common one
+            old = [snapshot for snapshot in old if snapshot.guid != base.guid]
+        with _not_now(dataset.name):
+            points = dataset.snapshots if stored else old
+            await _release(job, [f"{dataset.name}@{point.name}" for point in points])
+        with _not_now(dataset.name):
+            await _destroy(job, dataset.name, [snapshot.name for snapshot in old])
+        # Whether or not they could be destroyed: nothing is to build on them any more.
+        dataset.snapshots = [snapshot for snapshot in dataset.snapshots if snapshot not in old]
+        for mark in keep.outdated_bookmarks(dataset, job.receiver):
+            with _not_now(dataset.name):
+                await job.zfs.destroy_bookmark(f"{dataset.name}#{mark.name}")
+            dataset.bookmarks.remove(mark)
+
+
+async def release_left(job: Job, unchanged: Sequence[Dataset]) -> None:
+    """Release what a run that was killed after its receipt has left of holds; of a dataset that changes, the next push
+    does it.
+    """
+    held = [f"{dataset.name}@{each.name}" for dataset in unchanged for each in dataset.snapshots if each.userrefs]
+    with _not_now("what is unchanged"):
+        await _release(job, held)
+
+
+async def _destroy(job: Job, dataset: str, names: Sequence[str]) -> None:
+    """Destroy snapshots, as far as they can be: one of which there is a clone must not keep the others."""
+    if not names:
+        return
+    try:
+        await job.zfs.destroy_snapshots(dataset, names)
+    except ZfsError:
+        if len(names) == 1:
+            raise
+        for name in names:
+            with _not_now(dataset):
+                await job.zfs.destroy_snapshots(dataset, [name])
+
+
+async def _release(job: Job, snapshots: Sequence[str]) -> None:
+    """Release this run's holds, and those that earlier runs for this receiver have left. Raises: ZfsError."""
+    prefix = ours.hold_prefix(job.receiver)
+    by_tag: dict[str, list[str]] = {}
+    for name, tag in await job.zfs.holds(snapshots):
+        if tag.startswith(prefix):
+            by_tag.setdefault(tag, []).append(name)
+    for tag, held in by_tag.items():
+        await job.zfs.release(tag, held)
+
+
+@contextlib.contextmanager
+def _not_now(dataset: str) -> Iterator[None]:
+    """What fails in here fails no push: the next run comes by again."""
+    try:
+        yield
+    except ZfsError as error:
+        _log.info("%s: not tidied up: %s", dataset, error)

@@ -1,0 +1,64 @@
+"""A ZFS host with a `zfs` that is made up, paired with a receiver that keeps what it gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.fakezfs import FakeZfs
+from tests.sender.peer import Keeper, partial_entry
+
+from fullsend_sender import ours
+from fullsend_sender.config import SenderSettings
+from fullsend_sender.identity import Identity
+from fullsend_sender.job import Job, Request, Summary, Target
+from fullsend_sender.link import Endpoint
+from fullsend_sender.push import push
+from fullsend_sender.selection import Selection
+from fullsend_sender.transfer import Pushed
+from fullsend_sender.zfs import Zfs
+
+
+@dataclass
+class Host:
+    """A ZFS host that is paired with a receiver."""
+
+    fake: FakeZfs
+    keeper: Keeper
+    endpoint: Endpoint
+    identity: Identity
+    pushed: list[Pushed] = field(default_factory=list)
+
+    @property
+    def receiver(self) -> str:
+        return ours.receiver_id(self.endpoint.fingerprint)
+
+    def job(self, *names: str, **options: Any) -> Job:
+        recursive, exclude = options.pop("recursive", False), tuple(options.pop("exclude", ()))
+        settings = SenderSettings(progress="never", **options.pop("settings", {}))
+        targets = []
+        for name in names:
+            dataset, _, snapshot = name.partition("@")
+            targets.append(Target(Selection((dataset,), recursive, exclude), snapshot or None))
+        request = Request(tuple(targets), **options)
+        return Job(request, settings, self.endpoint, self.identity, Zfs((self.fake.program,)), str(self.fake.folder))
+
+    async def push(self, *names: str, **options: Any) -> Summary:
+        self.pushed.clear()
+        self.fake.forget_commands()
+        return await push(self.job(*names, **options), self.pushed.append)
+
+    def kinds(self) -> list[tuple[str, str]]:
+        return [(each.receipt.dataset, each.receipt.kind) for each in self.pushed]
+
+    def ran(self, what: str) -> list[str]:
+        return [line for line in self.fake.commands if line.startswith(what)]
+
+    def begun(self, **changed: Any) -> None:
+        """tank/a@mon has arrived in part, says the receiver."""
+        self.fake.create("tank/a")
+        self.fake.snapshot("tank/a@mon")
+        self.fake.change("tank/a")
+        guid = self.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"][0]["guid"])
+        said = {"dataset": "tank/a", "snapshot": "mon", "guid": guid, "flags": "p", "resume_offset": None}
+        self.keeper.partials = [partial_entry(**{**said, **changed})]
