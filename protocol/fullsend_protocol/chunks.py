@@ -114,7 +114,10 @@ class Compressor:
 
     def compress(self, raw: bytes | bytearray | memoryview) -> bytes:
         """Return one frame with content size and checksum. Lets other threads run meanwhile."""
-        return self._compressor.compress(raw)
+        frame = self._compressor.compress(raw)
+        # It stands at the beginning of a block that had room for the worst case. A frame that is kept is to have a
+        # block of its own size, or what is free lies in pieces between frames, each too small for the next block.
+        return bytes(memoryview(frame))
 
 
 class Decompressor:

@@ -13,15 +13,19 @@ import contextlib
 import ctypes
 from typing import Final
 
-#: M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc (malloc.h).
+#: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX of glibc (malloc.h).
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
+_ARENA_MAX: Final = -8
 
 
 def keep_blocks(size: int, most: int) -> None:
-    """Keep freed blocks of up to `size` bytes at hand, `most` bytes at a heap's end; larger ones go back at once."""
+    """Have one heap. Keep freed blocks of up to `size` bytes at hand, `most` bytes at its end; larger ones go back at
+    once. To be called before there are threads.
+    """
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
+        library.mallopt(_ARENA_MAX, 1)
         library.mallopt(_MMAP_THRESHOLD, size)
         library.mallopt(_TRIM_THRESHOLD, most)
 

@@ -23,13 +23,14 @@ from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
 from fullsend_sender.outcome import exit_code
 from fullsend_sender.pipeline import default_threads, raw_in_flight
 from fullsend_sender.selection import Selection, fits
+from fullsend_sender.window import WINDOW
 from fullsend_sender.zfs import Zfs
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 #: Interpreter and libraries, roughly; what is known of the rest is computed.
-_INTERPRETER: Final = 45 * limits.MIB
+_INTERPRETER: Final = 50 * limits.MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,6 @@ def _memory(settings: SenderSettings) -> Finding:
     level, threads = settings.how(None).level, settings.threads or default_threads()
     parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=limits.CHUNK_MIN)
     context = parameters.estimated_compression_context_size()
-    total = _INTERPRETER + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
+    total = _INTERPRETER + WINDOW + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
     text = f"level {level}, {threads} threads: a push takes up to {format_size(total)} of memory"
     return Finding("compression", Exit.OK, text)

@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-#: Bytes of raw stream in flight. Six buffers: one being read, one being sent, four in the threads. It holds the
-#: largest chunk (20 MiB), and leaves the sender's budget of 160 MiB enough for the interpreter (40), the window of
-#: unacknowledged chunks (64), and the frames that the threads are writing.
-RAW_IN_FLIGHT: Final = 32 * limits.MIB
-#: As many threads as RAW_IN_FLIGHT feeds.
-_THREADS_BY_DEFAULT: Final = RAW_IN_FLIGHT // FIRST - 2
+#: Bytes of raw stream in flight, at least. It holds the largest chunk (20 MiB), or four buffers: one being read, one
+#: being sent, two in the threads. It leaves the sender's budget of 160 MiB enough for the interpreter (40), the window
+#: of unacknowledged chunks (56), and the frames that the threads are writing.
+RAW_IN_FLIGHT: Final = 24 * limits.MIB
+#: As many threads as fit into the budget: each takes a buffer, a frame in the making, and what zstd needs at level 3.
+_THREADS_BY_DEFAULT: Final = 4
 
 
 def default_threads() -> int:

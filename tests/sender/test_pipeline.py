@@ -444,5 +444,5 @@ def test_threads_within_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert default_threads() == 4
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert default_threads() == 1
-    assert raw_in_flight(1) == raw_in_flight(4) == module.RAW_IN_FLIGHT >= LARGEST
-    assert raw_in_flight(30) > module.RAW_IN_FLIGHT
+    assert raw_in_flight(1) == raw_in_flight(2) == module.RAW_IN_FLIGHT >= LARGEST
+    assert raw_in_flight(30) > raw_in_flight(4) == 6 * FIRST
