@@ -257,18 +257,22 @@ class Link:
 
     async def close(self) -> None:
         """End the connection: what was sent is flushed, politely if the connection is still good. Raises nothing."""
-        if self._heart is not None:
-            self._heart.cancel()
-            await asyncio.gather(self._heart, return_exceptions=True)
-        if self._broken:
+        # A task of its own: to be interrupted in `wait_closed` is to break it for good.
+        closed = asyncio.create_task(self._writer.wait_closed())
+        try:
+            if self._heart is not None:
+                self._heart.cancel()
+                await asyncio.gather(self._heart, return_exceptions=True)
+            if self._broken:
+                self._writer.transport.abort()
+            self._writer.close()
+            # TLS has no half-close on uvloop (write_eof raises); closing flushes, says close_notify and waits for the
+            # peer's, and the peer's last words have been read by then: each exchange ends with the receiver's word.
+            await asyncio.wait([closed], timeout=self._timeouts.linger)
+        finally:
+            # Where we are cancelled, too: what outlives the loop makes the command end with a traceback.
             self._writer.transport.abort()
-        self._writer.close()
-        # TLS has no half-close on uvloop (write_eof raises); closing flushes, says close_notify and waits for the
-        # peer's, and the peer's last words have been read by then: each exchange ends with the receiver's word.
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(self._timeouts.linger):
-                await self._writer.wait_closed()
-        self._writer.transport.abort()
+            await asyncio.gather(closed, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

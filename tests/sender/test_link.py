@@ -533,3 +533,34 @@ async def test_cancelled_send_ends_the_connection(identity: Identity, receiver_i
                     await send(link)
         stuck.set()
     assert [task for task in asyncio.all_tasks() if task.get_name() == "heartbeat"] == []
+
+
+# --- the end ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_who_is_cancelled_while_he_closes_has_closed(
+    identity: Identity, receiver_identity: Identity, turns: int
+) -> None:
+    """However far it has come: a transport that outlives its loop makes the command end with a traceback."""
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.gone()
+
+    async with receiving(receiver_identity, script) as receiver:
+        opened: list[Link] = []
+
+        async def converse() -> None:
+            async with connect(receiver.endpoint, identity) as (link, _name):
+                opened.append(link)
+
+        conversing = asyncio.create_task(converse())
+        while not opened:
+            await asyncio.sleep(0)
+        for _turn in range(turns):
+            await asyncio.sleep(0)
+        conversing.cancel()
+        await asyncio.gather(conversing, return_exceptions=True)
+        transport = opened[0]._writer.transport
+        assert transport.is_closing()
