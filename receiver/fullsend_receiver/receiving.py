@@ -21,7 +21,7 @@ from fullsend_protocol.connection import Chunk, ChunkArriving, Event
 from fullsend_protocol.errors import ChunkError, PeerError, RemoteProtocolError, StreamError
 from fullsend_protocol.facts import Facts
 from fullsend_protocol.manifest import Receipt, Resumption
-from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stopped, Stored
+from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_protocol.units import format_time, printable
 from fullsend_receiver.channel import Channel
 from fullsend_receiver.commit import commit
@@ -48,6 +48,14 @@ _T = TypeVar("_T")
 
 class OtherStream(StreamError):  # noqa: N818 - reads as a noun, like the stream errors
     """The bytes are those of another stream than was offered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halted:
+    """The sender has stopped. `stop`: as it said it; `kept`: raw bytes that stay as a partial."""
+
+    stop: Stop
+    kept: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +92,13 @@ class Receiving:
         self._looked = False  # the bytes have shown what they are
         self._record: Record | None = None  # behind which a token goes on
 
-    async def run(self, program: str) -> Stored | Committed | Stop:
+    async def run(self, program: str) -> Stored | Committed | Halted:
         """Accept the stream, if it is to be taken, and take it to its end.
 
-        Returns: what to tell the sender, or why it stopped. Raises: Damaged, NoBase, NoRoom, StreamError, ChunkError,
-        ProtocolError, PeerError, Unreachable, OSError, StoreError. Whatever ends it, cancellation too, what has arrived
-        is made durable and stays as a partial; but nothing of what was refused for what it is.
+        Returns: what to tell the sender; nothing was said yet, and all of it is so. Raises: Damaged, NoBase, NoRoom,
+        StreamError, ChunkError, ProtocolError, PeerError, Unreachable, OSError, StoreError. Whatever ends it,
+        cancellation too, what has arrived is made durable and stays as a partial; but nothing of what was refused for
+        what it is.
         """
         # Before the journal, since there it would be thrown away: after a lost receipt.
         known = await self._on_disk(lambda: committed_before(self._store, self._sender, self._push))
@@ -119,8 +128,7 @@ class Receiving:
             end = await self._take_durably(ingest)
             if isinstance(end, Stop):
                 keep = end.keep
-                await self._channel.send(Stopped(offset=ingest.offset if keep else 0))
-                return end
+                return Halted(end, ingest.offset if keep else 0)
             await self._hash_file(partial)
             self._channel.busy = "committing"
             # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.

@@ -34,7 +34,7 @@ from fullsend_receiver.channel import Channel
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.offer import NoRoom
 from fullsend_receiver.partial import partial_key
-from fullsend_receiver.receiving import Receiving, Workers
+from fullsend_receiver.receiving import Halted, Receiving, Workers
 from fullsend_receiver.senders import Refused, Sender
 from fullsend_receiver.store import Store, StoreError
 
@@ -279,9 +279,10 @@ class Session:
         finally:
             del house.arriving[key]
             holder.gone.set()
-        if isinstance(end, messages.Stop):
-            why, kept = printable(end.reason), "kept" if end.keep else "thrown away"
+        if isinstance(end, Halted):
+            why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
+            await self._channel.send(messages.Stopped(offset=end.kept))
             return
         if isinstance(end, messages.Committed):
             log.info("%s: stored %s", self._name, end.receipt.file)
