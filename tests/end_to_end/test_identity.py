@@ -15,6 +15,8 @@ from tests.programs import Receiver, Sender, good
 
 from fullsend_protocol.invitation import Invitation
 
+pytestmark = pytest.mark.slow
+
 RAW = streams.begin("tank/secret@s") + streams.end()
 
 

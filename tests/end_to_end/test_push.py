@@ -60,6 +60,7 @@ def test_a_big_endian_stream_is_refused_by_name(sender: Sender) -> None:
     assert "big-endian" in _one_line(done)
 
 
+@pytest.mark.slow
 def test_a_stream_cut_anywhere_is_refused_and_not_listed(receiver: Receiver, sender: Sender) -> None:
     raw = streams.named("long").read()
     for size in [1, 311, 312, 1000, 4 << 20, len(raw) // 2, len(raw) - 313, len(raw) - 1]:
@@ -187,6 +188,7 @@ NAMES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES.keys())
 def test_any_name_is_stored_beneath_its_sender_and_listed_as_it_is(
     receiver: Receiver, sender: Sender, name: str

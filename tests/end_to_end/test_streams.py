@@ -13,6 +13,8 @@ from tests import streams
 from tests.programs import Receiver, Sender, good, rows, serving
 from tests.streams import Genuine
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Receiver, Sender]]:

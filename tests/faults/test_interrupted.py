@@ -119,6 +119,7 @@ def repeated(pushed: dict[str, Any], raw: bytes, cuts: int) -> int:
     return twice
 
 
+@pytest.mark.slow
 def test_a_wire_that_is_cut_again_and_again(line: Line, raw: bytes) -> None:
     line.proxy.cut_each(20 * MIB)
     feeding = Feeding(line.begin(), raw)
@@ -161,6 +162,7 @@ def test_a_daemon_that_is_stopped_politely_and_comes_back(line: Line, raw: bytes
     line.check(pushed, raw)
 
 
+@pytest.mark.slow
 def test_a_sender_that_is_killed_again_and_again(line: Line, raw: bytes) -> None:
     for part in (1, 2):
         feeding = Feeding(line.begin("--bwlimit", "16M"), raw)
@@ -259,6 +261,7 @@ def test_a_wire_that_says_nothing_is_given_up_and_made_anew(line: Line, raw: byt
     line.check(pushed, raw)
 
 
+@pytest.mark.slow
 def test_a_receiver_that_stays_away_is_told_of_and_what_arrived_is_kept(line: Line, raw: bytes) -> None:
     feeding = Feeding(line.begin("--retry-for", "2s"), raw)
     line.proxy.wait_up(12 * MIB)
@@ -363,6 +366,7 @@ def stored(line: Line, raw: bytes) -> None:
     assert Feeding(line.begin(), raw).good()["resume"] == "none"
 
 
+@pytest.mark.slow
 def test_a_stream_comes_back_over_a_wire_that_is_cut_and_a_daemon_that_is_killed(line: Line, raw: bytes) -> None:
     stored(line, raw)
     before = line.proxy.connections

@@ -211,6 +211,7 @@ def test_package_whose_last_substream_was_cut_is_refused_in_spite_of_its_closing
 
 
 @pytest.mark.parametrize("raw", [EVERY, PACKAGE], ids=["plain", "package"])
+@pytest.mark.slow
 def test_stream_reads_alike_byte_by_byte_and_cut_in_two_anywhere(raw: bytes) -> None:
     expected = walked(walk([raw]))
     assert walked(walk(parts(raw, range(1, len(raw))))) == expected
@@ -219,6 +220,7 @@ def test_stream_reads_alike_byte_by_byte_and_cut_in_two_anywhere(raw: bytes) -> 
 
 
 @pytest.mark.parametrize("raw", [EVERY, PACKAGE], ids=["plain", "package"])
+@pytest.mark.slow
 def test_after_any_number_of_bytes_it_does_not_matter_how_they_came(raw: bytes) -> None:
     one_by_one = Walker()
     for length in range(1, len(raw) + 1):
@@ -466,6 +468,7 @@ def test_any_records_in_any_order_are_a_stream_or_a_stream_error_however_they_ar
 
 
 @pytest.mark.parametrize("record", streams.split(PACKAGE), ids=lambda record: f"{record.start}-{record.kind.name}")
+@pytest.mark.slow
 def test_flip_of_any_byte_of_any_header_is_a_stream_or_a_stream_error(record: streams.Record) -> None:
     before = walk([PACKAGE[: record.start]])
     for at in range(HEADER_SIZE):
@@ -562,6 +565,7 @@ def test_walker_goes_on_elsewhere_at_every_byte_of_a_genuine_stream(name: str) -
 
 
 @each(small)
+@pytest.mark.slow
 def test_walker_goes_on_elsewhere_around_every_header_of_a_genuine_stream(stream: Genuine) -> None:
     raw = stream.read()
     records = streams.split(raw)

@@ -164,6 +164,7 @@ def test_every_resume_point_is_gone_on_from_however_the_bytes_come(of: Sent) -> 
                     assert spliced(splicer(of, of.point(index)), pieces_of(raw, size)) == of.rest(index)
 
 
+@pytest.mark.slow
 def test_stream_in_two_parts_cut_at_every_place() -> None:
     raw, point, rest = send_t(PLAIN, MIDDLE), PLAIN.point(MIDDLE), PLAIN.rest(MIDDLE)
     for cut in range(len(raw) + 1):

@@ -317,6 +317,7 @@ def test_stored_stream_whose_manifest_cannot_be_read_is_not_taken_for_stored(sto
 # --- all kinds side by side --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_all_genuine_streams_live_in_one_store(store: Store) -> None:
     own = [stream for stream in whole() if "/" not in stream.name]
     stored: dict[str, str] = {}

@@ -214,6 +214,7 @@ def test_a_certificate_spoilt_in_the_table_locks_nobody_else_out(receiver: Recei
     assert receiver.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_crowd_leaves_nothing_behind(receiver: Receiver) -> None:
     receiver.set(connections_per_sender=200)
     receiver.start(pure=True)

@@ -101,12 +101,14 @@ def check_same(walker: Walker, raw: bytes) -> None:
 
 
 @pytest.mark.parametrize("raw", [EVERY, PACKAGE], ids=["plain", "package"])
+@pytest.mark.slow
 def test_walker_goes_on_out_of_its_journal_at_every_byte(swift_path: Path, raw: bytes) -> None:
     """Inside records, headers and the payloads of BEGINs."""
     for at in range(1, len(raw) + 1):
         check_same(through_journal(swift_path, raw, [at]), raw)
 
 
+@pytest.mark.slow
 def test_walker_goes_on_out_of_its_journal_at_every_byte_of_a_genuine_stream(swift_path: Path) -> None:
     raw = streams.named("incr-2").read()
     for at in range(1, len(raw) + 1, 3):

@@ -224,6 +224,7 @@ def test_kill_at_any_call_of_a_push_that_starts_over_keeps_the_old_partial_or_no
     assert at > 5
 
 
+@pytest.mark.slow
 def test_kill_at_any_call_of_a_start_changes_nothing_for_the_next(swift_path: Path, crasher: Crasher) -> None:
     """From each state that a killed push can leave, a start that is killed at each of its own calls."""
     left: dict[tuple[bool, bool, bool], Path] = {}
@@ -353,6 +354,7 @@ GOING_ON = {
 
 @pytest.mark.parametrize("torn", [False, True], ids=["between calls", "amid writes"])
 @pytest.mark.parametrize("case", GOING_ON)
+@pytest.mark.slow
 def test_kill_at_any_call_of_going_on_loses_nothing_but_what_the_sender_gave_up(
     swift_path: Path, crasher: Crasher, case: str, torn: bool
 ) -> None:
@@ -424,6 +426,7 @@ def test_genuine_stream_goes_on_at_every_border(store: Store, stream: Genuine) -
 
 
 @pytest.mark.parametrize("how", ["replay", "token"])
+@pytest.mark.slow
 def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_gave_up(
     swift_path: Path, how: str
 ) -> None:

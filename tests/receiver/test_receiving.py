@@ -382,6 +382,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
         yield receiver
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_long_streams(measured: Receiver) -> None:
     pieces = pieces_of(75, "tank/long@now")
     assert sum(map(len, pieces)) > 299 * MIB
@@ -882,6 +883,7 @@ def test_killed_at_any_moment_nothing_is_listed_that_is_not_whole_and_the_next_p
             receiver.stop(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_what_was_acknowledged_outlives_kill_9(tmp_path: Path) -> None:
     pieces = pieces_of(3)
     sent = chunks(pieces)

@@ -168,6 +168,7 @@ def test_trees() -> None:
         library.tree("x", None, everything)
 
 
+@pytest.mark.slow
 def test_large_libraries_take_no_time_that_grows_with_their_square() -> None:
     """A thousand datasets with fifty streams each: a quadratic walk takes minutes, and a test has one."""
     entries = [

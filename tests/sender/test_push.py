@@ -90,6 +90,7 @@ async def test_who_can_have_no_snapshot_is_in_nobodys_way(host: Host, monkeypatc
     assert host.ran("snapshot")[-1].count("@") == 3
 
 
+@pytest.mark.slow
 async def test_a_base_that_goes_before_it_is_held_is_one_datasets(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tank/a", "tank/b"):
         host.fake.create(name)

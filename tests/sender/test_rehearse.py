@@ -32,7 +32,7 @@ async def test_rehearsal(host: Host) -> None:
     assert any("# incremental, about 4.0 KiB" in line for line in lines)
 
 
-@pytest.mark.parametrize("package", [False, True])
+@pytest.mark.parametrize("package", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_a_rehearsal_is_what_is_run(host: Host, package: bool) -> None:
     for name in ("tank", "tank/a b"):
         host.fake.create(name)

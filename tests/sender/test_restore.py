@@ -102,6 +102,7 @@ def test_a_chain_and_what_came_later(hosts: Hosts) -> None:
     assert hosts.received() == ["-u -s tank/home"] * 3
 
 
+@pytest.mark.slow
 def test_without_doing_it(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     nights(hosts, "tank/home", 2)
@@ -153,6 +154,7 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
     assert f"has other snapshots, up to @hourly-2, after @{second['snapshot']}: destroy those if nobody needs" in said
 
 
+@pytest.mark.slow
 def test_a_failure_in_the_middle_says_how_far_it_came(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     first, second, third = nights(hosts, "tank/home", 3)
@@ -219,6 +221,7 @@ def test_a_tree(hosts: Hosts) -> None:
     assert said == dict.fromkeys(["tank", "tank/a", "tank/a/deep", "tank/b", "tank/x/y/z"], 1)
 
 
+@pytest.mark.slow
 def test_a_tree_in_which_one_fails(hosts: Hosts) -> None:
     for name in ("tank", "tank/a", "tank/a/deep", "tank/b"):
         hosts.here.create(name)
@@ -230,6 +233,7 @@ def test_a_tree_in_which_one_fails(hosts: Hosts) -> None:
     assert "pool/back/a/deep: not tried, since pool/back/a failed" in done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_a_tree_in_which_one_cannot_be_restored(hosts: Hosts) -> None:
     for name in ("tank", "tank/a", "tank/a/deep", "tank/b"):
         hosts.here.create(name)
@@ -280,6 +284,7 @@ def interrupt(hosts: Hosts, tmp_path: Path, reads: int) -> None:
 FLAVOURS: list[tuple[dict[str, Any], list[str]]] = [({}, []), ({"encrypted": True}, ["-w"]), ({"kind": "volume"}, [])]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "flags"), FLAVOURS, ids=["plain", "raw", "volume"])
 def test_an_interrupted_receive_goes_on_inside_the_stream(
     hosts: Hosts, tmp_path: Path, dataset: dict[str, Any], flags: list[str]
@@ -319,6 +324,7 @@ def test_an_interrupted_receive_goes_on_inside_the_stream(
     assert hosts.content("pool/twice") == content
 
 
+@pytest.mark.slow
 def test_a_part_of_something_else_is_left_alone(hosts: Hosts, tmp_path: Path) -> None:
     for name in ("tank/home", "tank/other"):
         hosts.here.create(name, size=3_000_000)
@@ -371,6 +377,7 @@ def test_a_package(hosts: Hosts) -> None:
     assert "a part of it may be there: destroy pool/again" in text
 
 
+@pytest.mark.slow
 def test_show_and_the_lines_without_us(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     _first, second = nights(hosts, "tank/home", 2)

@@ -86,6 +86,7 @@ def said(sender: programs.Sender, code: int, *arguments: str) -> list[str]:
     return done.stdout.decode().splitlines()
 
 
+@pytest.mark.slow
 def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
     receiver, sender, fake = host
     assert said(sender, 3) == ["UNKNOWN: nothing is stored"]

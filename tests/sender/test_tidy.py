@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from tests.sender.host import Host
 from tests.sender.peer import receiving
 
@@ -11,6 +12,7 @@ from fullsend_sender.identity import Identity
 from fullsend_sender.job import Summary
 
 
+@pytest.mark.slow
 async def test_a_failure_every_night_leaves_no_pile(host: Host) -> None:
     host.fake.create("tank/a")
     await host.push("tank/a")
@@ -27,6 +29,7 @@ async def test_a_failure_every_night_leaves_no_pile(host: Host) -> None:
     assert len(host.fake.names("snapshots", "tank/a")) == 2
 
 
+@pytest.mark.slow
 async def test_what_is_never_tried_leaves_no_pile(host: Host, receiver_identity: Identity) -> None:
     async def gone(peer: Any) -> None:
         pass
@@ -40,6 +43,7 @@ async def test_what_is_never_tried_leaves_no_pile(host: Host, receiver_identity:
     assert [len(host.fake.names("snapshots", name)) for name in ("tank/a", "tank/b")] == [2, 2]
 
 
+@pytest.mark.slow
 async def test_without_bookmarks_the_base_stays(host: Host) -> None:
     host.fake.create("tank/a")
     host.fake.fail("bookmark tank", "bookmark feature not enabled")
@@ -66,6 +70,7 @@ async def test_foreign_snapshots_are_left_alone(host: Host) -> None:
     assert host.fake.names("snapshots", "tank/a")[:3] == theirs
 
 
+@pytest.mark.slow
 async def test_a_clone_keeps_one_snapshot_and_no_other(host: Host) -> None:
     host.fake.create("tank/a")
     await host.push("tank/a")

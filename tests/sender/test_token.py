@@ -391,8 +391,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
     ("about", "config", "options"),
     [
         ({}, "", ("-L", "-e", "-p")),
-        ({"encrypted": True}, "", ("-L", "-e", "-p", "-w")),
-        ({"encrypted": True}, "decrypt = true\n", ("-L", "-e")),
+        pytest.param({"encrypted": True}, "", ("-L", "-e", "-p", "-w"), marks=pytest.mark.slow),
+        pytest.param({"encrypted": True}, "decrypt = true\n", ("-L", "-e"), marks=pytest.mark.slow),
     ],
     ids=["-p", "raw, -p", "decrypted"],
 )
