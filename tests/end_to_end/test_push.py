@@ -42,6 +42,7 @@ def _increment() -> bytes:
     ],
     ids=["nothing", "a word", "text", "zeros", "zstd"],
 )
+@pytest.mark.slow
 def test_what_is_no_stream_is_refused_before_anything_is_sent(
     receiver: Receiver, sender: Sender, stdin: bytes, says: str
 ) -> None:
@@ -207,6 +208,7 @@ def test_any_name_is_stored_beneath_its_sender_and_listed_as_it_is(
 
 
 @pytest.mark.parametrize("name", ["tank", "tank@", "@s", "/tank@s", "tank//a@s", "tank@a@b", "tank/@s", "a@b/c"])
+@pytest.mark.slow
 def test_a_name_that_is_no_snapshot_is_refused(receiver: Receiver, sender: Sender, name: str) -> None:
     done = sender.fullsend("push", "--stdin", stdin=streams.begin(name) + streams.end())
     assert done.returncode == 1

@@ -183,6 +183,7 @@ def test_genuine_stream_reads_alike_in_buffers_of_any_size(stream: Genuine, size
 
 
 @each(lambda: [stream for stream in broken() if stream.sort in {"cut", "damaged"}])
+@pytest.mark.slow
 def test_genuine_stream_that_ends_early_is_refused(stream: Genuine) -> None:
     assert refusal(stream.read()).startswith("IncompleteStream")
 
@@ -195,6 +196,7 @@ def test_genuine_resumed_stream_is_whole_in_itself_and_shows_what_it_is(stream: 
     assert walker.begins[0].has(Feature.RESUMING)
 
 
+@pytest.mark.slow
 def test_substream_that_zfs_send_failed_in_is_named() -> None:
     """libzfs goes on with the next snapshot, and closes the package, as if nothing had happened."""
     said = refusal(streams.named("damaged-R").read())

@@ -131,6 +131,7 @@ KEYS = [(1, 0), (3, 0), (40, 4096), (41, 0), (42, 50 << 12), (42, 99 << 12)]
 
 
 @pytest.mark.parametrize("raw", [False, True], ids=["plain", "raw"])
+@pytest.mark.slow
 async def test_what_the_target_has_does_not_come_again(
     identity: Identity, receiver_identity: Identity, *, raw: bool
 ) -> None:

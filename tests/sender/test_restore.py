@@ -196,6 +196,7 @@ def test_zfs_says_why_it_takes_no_more(hosts: Hosts) -> None:
     assert hosts.received() == []
 
 
+@pytest.mark.slow
 def test_a_tree(hosts: Hosts) -> None:
     for name in ("tank", "tank/a", "tank/a/deep", "tank/b", "tank/not/stored/c"):
         hosts.here.create(name)

@@ -59,6 +59,7 @@ async def test_without_bookmarks_the_base_stays(host: Host) -> None:
     assert host.kinds() == [("tank/a", "incremental")]
 
 
+@pytest.mark.slow
 async def test_foreign_snapshots_are_left_alone(host: Host) -> None:
     host.fake.create("tank/a")
     theirs = ["mine", "fullsend-00000000-20260101T000000Z", f"fullsend-{host.receiver}-20260101T000000Z-not"]
