@@ -39,7 +39,7 @@ def nothing_new(results: Results, folder: Path, say: Callable[[str], None]) -> N
             host.pair()
             for _ in range(results.repetitions):
                 run = host.push(daemon)
-                name = f"push with nothing new, {datasets} datasets of {_SNAPSHOTS} snapshots"
+                name = f"push with nothing new, {datasets:,} dataset{'s' * (datasets > 1)} of {_SNAPSHOTS} snapshots"
                 results.add(key, name, 0, run)
                 say(f"{name}: {run.seconds:.2f} s")
         seconds = [run.seconds for run in results.rows[key].runs]
