@@ -12,8 +12,11 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 _MODE = 0o600
+#: The signature of a file that is not there.
+ABSENT: Final = (0, 0, 0)
 
 
 def sync_folder(folder: Path) -> None:
@@ -83,6 +86,15 @@ def replace_file(
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def signature(path: Path) -> tuple[int, int, int]:
+    """Return what tells a file from the one that takes its place: inode, time of writing (ns), size; or ABSENT."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return ABSENT
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @contextlib.contextmanager

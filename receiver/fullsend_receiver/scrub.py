@@ -19,7 +19,7 @@ from fullsend_protocol.records import Walker
 from fullsend_protocol.units import format_time
 from fullsend_receiver.catalogue import Stored
 from fullsend_receiver.commit import make_manifest
-from fullsend_receiver.durable import locked, replace_file, sync_folders
+from fullsend_receiver.durable import ABSENT, locked, replace_file, signature, sync_folders
 from fullsend_receiver.names import MANIFEST_SUFFIX, stream_file
 from fullsend_receiver.partial import committing
 from fullsend_receiver.playback import DamagedChunk, checked_chunks, file_sha256
@@ -34,9 +34,6 @@ _SHOWN: Final = (
     *("dataset", "snapshot", "guid", "base_guid", "kind", "dataset_type", "stream_class", "flags", "created"),
     "snapshots",
 )
-#: Of a file that is not there, and of one of which that cannot be said.
-_GONE: Final = (0, 0)
-_UNKNOWN: Final = (0, 1)
 
 
 def _go_on() -> None:
@@ -71,7 +68,7 @@ def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) ->
         sha256 = _check(store, stored.file, manifest, faults, between)
     except (FullsendError, OSError) as error:
         faults.append(str(error))
-    if before == _GONE or _which(path) != before:
+    if before == ABSENT or _which(path) != before:
         return None
     return Scrubbed(
         file=str(stored.file),
@@ -82,15 +79,12 @@ def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) ->
     )
 
 
-def _which(path: Path) -> tuple[int, int]:
-    """Tell one file at a path from the next one there. Returns: its inode and when it was written, in nanoseconds."""
+def _which(path: Path) -> tuple[int, int, int] | None:
+    """Return a file's signature; None where the disk fails: that removes nothing, and reading it says what is wrong."""
     try:
-        found = path.stat()
-    except FileNotFoundError:
-        return _GONE
+        return signature(path)
     except OSError:
-        return _UNKNOWN  # a disk that fails removes nothing; reading it says what is wrong
-    return found.st_ino, found.st_mtime_ns
+        return None
 
 
 def _check(

@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, TypeVar
 from fullsend_protocol import identity
 from fullsend_protocol.errors import ErrorCode, FullsendError, UsageError
 from fullsend_protocol.invitation import is_sender_name
-from fullsend_receiver.durable import locked, replace_file
+from fullsend_receiver.durable import locked, replace_file, signature
 from fullsend_receiver.identity import is_certificate
 from fullsend_receiver.store import Store, StoreError
 
@@ -68,12 +68,12 @@ class SenderTable:
     def __init__(self, store: Store) -> None:
         """Read the table. Raises: StoreError where it is damaged."""
         self._store = store
-        self._signature = _signature(_table_file(store))
+        self._signature = signature(_table_file(store))
         self._senders = {sender.fingerprint: sender for sender in _read_senders(store)}
 
     def changed(self) -> bool:
         """Whether somebody has changed the table since."""
-        return _signature(_table_file(self._store)) != self._signature
+        return signature(_table_file(self._store)) != self._signature
 
     @property
     def certificates(self) -> list[str]:
@@ -201,14 +201,6 @@ def _invitations_file(store: Store) -> Path:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _signature(path: Path) -> tuple[int, int, int]:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return (0, 0, 0)
-    return (status.st_ino, status.st_mtime_ns, status.st_size)
 
 
 def _as_dict(row: Sender | _Invited) -> dict[str, Any]:

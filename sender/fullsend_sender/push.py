@@ -25,7 +25,7 @@ from fullsend_sender.link import connect
 from fullsend_sender.listing import bases, partials
 from fullsend_sender.lock import locks
 from fullsend_sender.pipeline import OtherBytes
-from fullsend_sender.plan import CannotSend, How, Send, Stored, Unchanged
+from fullsend_sender.plan import CannotSend, How, Send, Unchanged
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.source import Dataset, Snapshot
 from fullsend_sender.targets import Chosen, choose, make_plan, unfinished
@@ -90,7 +90,7 @@ async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[list[Item], 
             begun = unfinished(job, chosen, await partials(link))
             if begun:
                 return begun, Plan()
-        plan = make_plan(job, chosen, Stored(await bases(link)), time.time())
+        plan = make_plan(job, chosen, await bases(link), time.time())
         await _tell_unchanged(link, [each for each in plan.unchanged if each.still])
         return [], plan
 

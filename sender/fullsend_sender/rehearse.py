@@ -11,7 +11,6 @@ from fullsend_protocol.units import format_size
 from fullsend_sender import keep, ours
 from fullsend_sender.link import connect
 from fullsend_sender.listing import bases
-from fullsend_sender.plan import Stored
 from fullsend_sender.source import Dataset, Snapshot
 from fullsend_sender.targets import choose, make_plan
 
@@ -28,7 +27,7 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     """Find out what `push` would do; nothing is changed. Returns: the plan, and the commands as one would type them."""
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
-        plan = make_plan(job, chosen, Stored(await bases(link)), time.time())
+        plan = make_plan(job, chosen, await bases(link), time.time())
     plan.failures = chosen.failures + plan.failures
     return plan, [line async for line in _lines(job, plan, ours.snapshot_name(job.receiver, time.time()))]
 

@@ -10,14 +10,14 @@ from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_sender import source
 from fullsend_sender.job import Item, Plan
 from fullsend_sender.lock import Running
-from fullsend_sender.plan import CannotSend, Unchanged, decide, decide_package, find_begun, find_begun_package
+from fullsend_sender.plan import CannotSend, Stored, Unchanged, decide, decide_package, find_begun, find_begun_package
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from fullsend_protocol.manifest import PartialEntry
+    from fullsend_protocol.messages import Base
     from fullsend_sender.job import Job, Target
-    from fullsend_sender.plan import Stored
     from fullsend_sender.source import Dataset
 
 
@@ -46,7 +46,7 @@ class Chosen:
 
 
 async def choose(job: Job) -> Chosen:
-    """List all that may be meant, in one go, and choose."""
+    """List all that may be meant, in one go, and choose. Raises: UsageError, ZfsError."""
     asked = job.request.targets
     roots = list(dict.fromkeys(root for target in asked for root in target.selection.roots))
     roots = [] if "" in roots else roots  # a pattern for every pool
@@ -80,9 +80,9 @@ def unfinished(job: Job, chosen: Chosen, arrived: Sequence[PartialEntry]) -> lis
     return items
 
 
-def make_plan(job: Job, chosen: Chosen, stored: Stored, now: float) -> Plan:
-    """Say what is to be done. `now`: seconds since the epoch."""
-    plan = Plan()
+def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], now: float) -> Plan:
+    """Say what is to be done. `bases`: what the receiver has; `now`: seconds since the epoch."""
+    plan, stored = Plan(), Stored(bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot

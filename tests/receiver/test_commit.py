@@ -24,6 +24,7 @@ from tests.receiver.helpers import (
     manifest_path,
     push_of,
     read_manifest,
+    remove,
     store_stream,
 )
 from tests.streams import each, whole
@@ -276,8 +277,7 @@ def test_damaged_stream_is_replaced_by_pushing_it_again_once_it_was_moved_away(s
     catalogue = read_catalogue(store)
     catalogue.scrubbed.add(checked(store, catalogue.streams[0]))
     assert not read_catalogue(store).restorable(read_catalogue(store).streams[0])
-    for each_path in (path, manifest_path(store, file), hash_path(store, file)):
-        each_path.unlink()
+    remove(store, file)
     store_stream(store, SENDER, PLAIN)
     catalogue = read_catalogue(store)
     assert catalogue.restorable(catalogue.streams[0])

@@ -15,9 +15,11 @@ from tests.receiver.powercut import Disk
 
 from fullsend_receiver import durable
 from fullsend_receiver.durable import (
+    ABSENT,
     locked,
     make_folders,
     replace_file,
+    signature,
     sync_folder,
     sync_folders,
     write_all,
@@ -71,6 +73,16 @@ def test_written_bytes_survive_a_power_cut_once_the_name_is_synced(tmp_path: Pat
         sync_folder(root)
 
     assert (after_power_cut(root, work) / "file").read_bytes() == b"content"
+
+
+def test_signature_tells_a_file_from_the_one_that_takes_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    assert signature(path) == ABSENT
+    replace_file(path, b"one")
+    first = signature(path)
+    assert signature(path) == first != ABSENT
+    replace_file(path, b"two")
+    assert signature(path) != first
 
 
 def test_replaced_file_survives_a_power_cut(tmp_path: Path) -> None:

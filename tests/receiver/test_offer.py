@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
-from tests.receiver.helpers import SENDER, plant, push_of, read_manifest, store_stream
+from tests.receiver.helpers import SENDER, plant, push_of, read_manifest, remove, store_stream
 from tests.receiver.peer import chunks, control, finish
 from tests.receiver.running import Receiver, serving, wait_until
 
@@ -233,8 +233,7 @@ def test_base_is_looked_for_when_the_journal_stands_that_leases_it(tmp_path: Pat
             with disk.blocked("fdatasync"):
                 peer.write(control(said(increment())))
                 wait_until(lambda: disk.begun("fdatasync", ".journal") > begun, "the journal is being written")
-                for path in (receiver.store / file).parent.glob("@now*"):
-                    path.unlink()
+                remove(Store(receiver.store), file)
             assert peer.refusal().startswith("base: ")
         assert partials(receiver) == []
 
@@ -245,8 +244,7 @@ def test_prune_that_has_not_seen_the_journal_is_waited_for(tmp_path: Path) -> No
         with locked(Store(receiver.store).lock):  # as a prune holds it that has read all journals
             peer.write(control(said(increment())))
             wait_until(lambda: bool(list((receiver.store / ".partial").glob("*.journal"))), "the journal stands")
-            for path in (receiver.store / file).parent.glob("@now*"):
-                path.unlink()
+            remove(Store(receiver.store), file)
         assert peer.refusal().startswith("base: ")
 
 
