@@ -48,29 +48,31 @@ class Patience:
         self._clock = clock or asyncio.get_running_loop().time
         self._sleep = sleep
         self._jitter = jitter
-        self._lost_at: float | None = None
-        self._delay = FIRST_DELAY
+        self.recovered()
 
     @property
     def lost(self) -> bool:
         """Whether the receiver is away."""
-        return self._lost_at is not None
+        return self._until is not None
 
     def recovered(self) -> None:
         """The receiver has taken something: the next loss is a new one."""
-        self._lost_at = None
+        self._until: float | None = None
         self._delay = FIRST_DELAY
+        self._is_last = False
 
     async def wait(self, error: FullsendError) -> None:
         """Wait before the next try. Raises: `error` itself, where it does not pass or the time is up."""
         if not passes(error):
             raise error
         now = self._clock()
-        if self._lost_at is None:
-            self._lost_at = now
-        left = self._lost_at + self._retry_for - now
-        if left <= 0:
+        if self._until is None:
+            self._until = now + self._retry_for
+        left = self._until - now
+        if left <= 0 or self._is_last:
             raise error
-        delay = min(self._delay * self._jitter(*_JITTER), left)
+        delay = self._delay * self._jitter(*_JITTER)
         self._delay = min(2 * self._delay, LONGEST_DELAY)
-        await self._sleep(delay)
+        # Not left to the clock: a loop may wake a sleeper a hair before its time, by its resolution or by rounding.
+        self._is_last = delay >= left
+        await self._sleep(min(delay, left))

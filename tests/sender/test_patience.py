@@ -131,6 +131,23 @@ async def test_the_limit_counts_from_the_loss_and_the_last_try_is_at_its_end() -
     assert time.now == 1010
 
 
+async def test_a_loop_that_wakes_a_hair_early_gets_no_try_beyond_the_last() -> None:
+    time = Time()
+
+    async def sleep(seconds: float) -> None:
+        await time.sleep(seconds)
+        time.now -= 1e-9
+
+    patience = Patience(10, clock=lambda: time.now, sleep=sleep, jitter=time.jitter)
+    for _try in range(5):
+        await patience.wait(AWAY)
+    with pytest.raises(Unreachable):
+        await patience.wait(AWAY)
+    patience.recovered()
+    await patience.wait(AWAY)
+    assert time.slept[5:] == [FIRST_DELAY]
+
+
 async def test_what_the_tries_themselves_take_counts() -> None:
     time = Time()
     patience = time.patience(10)
