@@ -140,10 +140,12 @@ def _problem(what: str, error: FullsendError) -> Finding:
 
 
 def _memory(settings: SenderSettings) -> Finding:
-    """Say what a push costs at this level: an explicit high one may cost far more than the default."""
+    """Say what a push costs as it is set: a high level, or several datasets at a time, far more than the default."""
     level, threads = settings.how(None).level, settings.threads or default_threads()
     parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=limits.CHUNK_MIN)
     context = parameters.estimated_compression_context_size()
-    total = _INTERPRETER + WINDOW + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
-    text = f"level {level}, {threads} threads: a push takes up to {format_size(total)} of memory"
+    each = WINDOW + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
+    total = _INTERPRETER + settings.jobs * each
+    how = f"level {level}, {threads} threads" + (f", {settings.jobs} datasets at a time" if settings.jobs > 1 else "")
+    text = f"{how}: a push takes up to {format_size(total)} of memory"
     return Finding("compression", Exit.OK, text)

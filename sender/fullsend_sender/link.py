@@ -391,7 +391,7 @@ async def _why_refused(
         async with connect_unidentified(endpoint, timeouts=timeouts) as link:
             await link.send(messages.Known(fingerprint=identity.fingerprint()))
             answer = await link.expect(messages.KnownAnswer)
-    except (Unreachable, RemoteProtocolError, PeerError):
+    except (Unreachable, ProtocolError, PeerError):  # one that names us, whom it cannot know, lies
         return early
     match answer.status:
         case "revoked":

@@ -104,7 +104,7 @@ async def test_key_or_certificate_is_missing(configure: Configure, brief: Timeou
     assert "cert.pem is missing" in (await findings(config, brief))[-1].text
 
 
-async def test_a_high_level_costs_more(configure: Configure, brief: Timeouts) -> None:
+async def test_a_high_level_and_several_at_a_time_cost_more(configure: Configure, brief: Timeouts) -> None:
     def memory(found: list[Finding]) -> float:
         words = found[1].text.split()
         assert words[-3] in {"MiB", "GiB"}
@@ -113,7 +113,10 @@ async def test_a_high_level_costs_more(configure: Configure, brief: Timeouts) ->
     endpoint = Endpoint("nas", "127.0.0.1", free_port(), "00" * 32)
     usual = await findings(configure(endpoint, more="threads = 4\n"), brief)  # the most that there are by default
     high = await findings(configure(endpoint, more="threads = 4\nlevel = 22\n"), brief)
+    jobs = await findings(configure(endpoint, more="threads = 4\njobs = 3\n"), brief)
     assert 100 < memory(usual) <= 160 < memory(high)
+    assert memory(jobs) == pytest.approx(3 * memory(usual) - 2 * 50, abs=0.5)  # there is one interpreter
+    assert jobs[1].text.startswith("level 3, 4 threads, 3 datasets at a time: ")
 
 
 async def test_pools_and_what_the_configuration_names(configure: Configure, brief: Timeouts, tmp_path: Path) -> None:

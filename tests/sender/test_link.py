@@ -227,7 +227,12 @@ async def enrolled_answer(peer: Peer) -> None:
     await peer.ended()
 
 
-@pytest.mark.parametrize("second", [hang_up, refuse, enrolled_answer])
+async def say_who_it_is(peer: Peer) -> None:
+    await peer.hello()  # that of a host which has shown no certificate
+    await peer.gone()
+
+
+@pytest.mark.parametrize("second", [hang_up, refuse, enrolled_answer, say_who_it_is])
 async def test_an_early_end_that_is_no_refusal(identity: Identity, receiver_identity: Identity, second: object) -> None:
     async with receiving(receiver_identity, hang_up, second) as receiver:  # type: ignore[arg-type]
         with pytest.raises(Unreachable, match="the connection ended before the receiver's hello"):
