@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,17 +128,6 @@ RAW = streams.substream()
 # --- the command line ------------------------------------------------------------------------------------------
 
 
-def test_version_is_quick() -> None:
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", "fullsend_sender", "--version"], capture_output=True, check=True)
-        best = min(best, time.perf_counter() - started)
-    assert done.stdout.decode() == f"fullsend {__version__}\n"
-    # 0.15 s is promised of an idle machine; the tests' may be busy, and counts coverage.
-    assert best < 1.0
-
-
 def test_version_imports_nothing_heavy() -> None:
     code = (
         "import sys; from fullsend_sender.cli import main; main(['--version']);"
@@ -147,7 +135,7 @@ def test_version_imports_nothing_heavy() -> None:
     )
     env = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=env)
-    assert done.stdout.decode().splitlines()[-1] == "[]"
+    assert done.stdout.decode().splitlines() == [f"fullsend {__version__}", "[]"]
 
 
 @pytest.mark.parametrize(
