@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from fullsend_protocol.carry import Piece
     from fullsend_protocol.manifest import Manifest
-    from fullsend_protocol.splice import Piece
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint, Link
     from fullsend_sender.progress import Progress

@@ -10,8 +10,8 @@ from fullsend_protocol.facts import conclude
 from fullsend_protocol.records import Walker
 
 if TYPE_CHECKING:
+    from fullsend_protocol.carry import Piece
     from fullsend_protocol.manifest import Manifest
-    from fullsend_protocol.splice import Piece
 
 
 class Hashes:

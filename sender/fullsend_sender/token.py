@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fullsend_protocol import messages
+    from fullsend_protocol.carry import Piece
     from fullsend_protocol.manifest import PartialEntry, Receipt
-    from fullsend_protocol.splice import Piece
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint
     from fullsend_sender.progress import Progress

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import resumed, streams
-from tests.protocol.test_splice import several_objects
+from tests.protocol.carried import several_objects
 from tests.resumed import Sent
 from tests.sender.peer import Peer, Receiving, manifest_of, receiving
 from tests.sender.test_cat import reading
@@ -25,8 +25,8 @@ from fullsend_protocol.errors import (
     Unreachable,
 )
 from fullsend_protocol.manifest import Manifest
+from fullsend_protocol.rejoin import Rejoiner, opening
 from fullsend_protocol.resume_token import ResumeToken
-from fullsend_protocol.splice import Rejoiner, opening
 from fullsend_sender.cat import Damaged, cat
 from fullsend_sender.identity import Identity
 from fullsend_sender.progress import Progress

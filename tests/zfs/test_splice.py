@@ -12,8 +12,9 @@ from tests import resumed
 from tests.zfs import pools
 
 from fullsend_protocol.records import RecordType
+from fullsend_protocol.rejoin import Rejoiner
 from fullsend_protocol.resume_token import ResumeToken
-from fullsend_protocol.splice import Rejoiner, Splicer
+from fullsend_protocol.splice import Splicer
 
 if TYPE_CHECKING:
     from pathlib import Path
