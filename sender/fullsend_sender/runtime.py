@@ -41,6 +41,7 @@ async def _supervise(main: Coroutine[Any, Any, _T]) -> _T:
         came.append(number)
         task.cancel()
 
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number in _SIGNALS:
         loop.add_signal_handler(number, on_signal, number)
     try:
@@ -50,5 +51,6 @@ async def _supervise(main: Coroutine[Any, Any, _T]) -> _T:
             raise Interrupted(f"interrupted by {came[0].name}") from None
         raise
     finally:
-        for number in _SIGNALS:
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)  # the loop leaves Python's own, where it may have been ignored

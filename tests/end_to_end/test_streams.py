@@ -71,6 +71,7 @@ def test_goes_there_and_comes_back_byte_for_byte(host: tuple[Receiver, Sender], 
     _check(receiver, sender, stream)
 
 
+@pytest.mark.timeout(300)  # it reads all of them, twice
 def test_what_is_stored_is_listed_verified_and_given_back_by_the_daemons_command(host: tuple[Receiver, Sender]) -> None:
     receiver, sender = host
     listed = sender.list()

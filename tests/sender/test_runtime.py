@@ -26,8 +26,9 @@ def test_errors_come_through() -> None:
         run(main())
 
 
+@pytest.mark.parametrize("before", [signal.SIG_IGN, signal.SIG_DFL, signal.default_int_handler])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_an_orderly_end(number: signal.Signals) -> None:
+def test_a_signal_is_an_orderly_end(number: signal.Signals, before: signal.Handlers) -> None:
     cleaned = []
 
     async def main() -> None:
@@ -38,11 +39,14 @@ def test_a_signal_is_an_orderly_end(number: signal.Signals) -> None:
             await asyncio.sleep(0)
             cleaned.append(True)
 
-    before = signal.getsignal(number)
-    with pytest.raises(Interrupted, match=f"interrupted by {number.name}"):
-        run(main())
-    assert cleaned
-    assert signal.getsignal(number) == before
+    found = signal.signal(number, before)
+    try:
+        with pytest.raises(Interrupted, match=f"interrupted by {number.name}"):
+            run(main())
+        assert cleaned
+        assert signal.getsignal(number) == before
+    finally:
+        signal.signal(number, found)
 
 
 def test_cancelled_without_a_signal() -> None:
