@@ -430,7 +430,7 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         _die(f"cannot receive incremental stream: destination '{target}' does not exist")
     elif facts.base_guid is not None and found["snapshots"][-1]["guid"] != str(facts.base_guid):
         _die(f"cannot receive incremental stream: most recent snapshot of {target} does not match incremental source")
-    elif found["written"] and "-F" not in arguments:
+    elif found["written"]:
         _die(f"cannot receive incremental stream: destination {target} has been modified since most recent snapshot")
     found["properties"].update(_set(arguments))
     records = _records(raw)
@@ -501,6 +501,11 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
                 for name, dataset in sorted(state["datasets"].items()):
                     if name == rest[-1] or ("-r" in rest and name.startswith(f"{rest[-1]}/")):
                         print(f"{name}\t{dataset.get('kept', {}).get('token', '-')}")
+            elif "canmount" in rest:
+                for name, dataset in sorted(state["datasets"].items()):
+                    if name == rest[-1] or ("-r" in rest and name.startswith(f"{rest[-1]}/")):
+                        value = dataset["properties"].get("canmount")
+                        print(*([f"{name}\t{value}"] if value else []), sep="\n", end="\n" if value else "")
             elif any(each.startswith("written") for each in rest):
                 print(4096)
             else:
@@ -541,7 +546,20 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
         case "destroy":
             _destroy(state, rest[0])
         case "create":
+            if rest[-1].rpartition("/")[0] not in state["datasets"]:
+                _die(f"cannot create '{rest[-1]}': parent does not exist")
             _create(state, rest[-1], properties=_set(rest))
+        case "rollback":
+            dataset, _, short = rest[0].partition("@")
+            found = state["datasets"][dataset]
+            if found["snapshots"][-1]["name"] != short:
+                _die(f"cannot rollback to '{rest[0]}': more recent snapshots or bookmarks exist")
+            found["written"] = 0
+        case "inherit":
+            *options, name, top = rest
+            for each in [each for each in state["datasets"] if each == top or each.startswith(f"{top}/")]:
+                if each == top or "-r" in options or "-rS" in options:
+                    state["datasets"][each]["properties"].pop(name, None)
         case "set":
             for name in rest[1:]:
                 state["datasets"][name]["properties"].update([rest[0].split("=")])

@@ -29,8 +29,8 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
     if any(each.kind == "package" for each in chain):
         lines.append("# a replication package: what was below its top dataset is received below the target")
         if any(map(_options, chain)):
-            # `-o` reaches the top alone; the others would mount at the next boot.
             lines.append("zfs list -Hr -o name -t filesystem \"$TARGET\" | xargs -d '\\n' zfs set canmount=noauto")
+            lines.append('zfs inherit -rS mountpoint "$TARGET"')
     if any("w" in each.flags for each in chain):
         lines.append('# raw, still encrypted: afterwards load its key with: zfs load-key -r "$TARGET"')
     if any(map(_options, chain)):
@@ -41,5 +41,10 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
 
 
 def _options(entry: StreamEntry) -> str:
-    """A volume has no mountpoint; a filesystem's may have come along, and be where something else is mounted."""
-    return " -o canmount=noauto" if entry.dataset_type == "filesystem" else ""
+    """A volume has no mountpoint; a filesystem's may have come along, and be where something else is mounted.
+
+    `canmount` reaches a package's top alone; `mountpoint` is inherited by what is below.
+    """
+    if entry.dataset_type != "filesystem":
+        return ""
+    return " -o mountpoint=none" if entry.kind == "package" else " -o canmount=noauto"

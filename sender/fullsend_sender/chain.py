@@ -81,8 +81,8 @@ class Library:
         """Return of `top`, and of each dataset below, as far as it `fits`, the stream to end with; parents first.
 
         `snapshot`: the one that is named (after the @): of a dataset without it, since nothing had changed, the newest
-        that is not younger; None: the newest of each. With it: datasets that are left out, since they have been renamed
-        and go on under the other name beside them.
+        that is not younger; None: the newest of each. With it: datasets that are left out, and why: they have been
+        renamed, and go on under another name; or they come with a package, and would be received where that puts them.
 
         Raises: NotRestorable where nothing fits; UsageError as `find`.
         """
@@ -100,11 +100,21 @@ class Library:
                     chosen.append(self._only(named, f"{name}@{snapshot}"))
         if not chosen:
             raise NotRestorable(f"{top}{f'@{snapshot}' if snapshot else ''}: nothing of it, or below it, is stored")
+        chosen.sort(key=lambda each: each.dataset.split("/"))
         # What another dataset's chain goes through is that one, under an older name.
         passed = {guid: each.dataset for each in chosen for guid in self._lineage(each)}
-        renamed = [(each.dataset, passed[each.guid]) for each in chosen if each.guid in passed]
-        kept = [each for each in chosen if each.guid not in passed]
-        return sorted(kept, key=lambda each: each.dataset.split("/")), renamed
+        packages = [each for each in chosen if each.kind == "package"]
+        kept: list[StreamEntry] = []
+        left_out: list[tuple[str, str]] = []
+        for each in chosen:
+            package = next((one for one in packages if each.dataset.startswith(f"{one.dataset}/")), None)
+            if each.guid in passed:
+                left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
+            elif package is not None:
+                left_out.append((each.dataset, f"comes as it was in the package {_name(package)}"))
+            else:
+                kept.append(each)
+        return kept, left_out
 
     def _lineage(self, entry: StreamEntry) -> set[str]:
         """Return the GUIDs that a stream builds on, directly or not."""

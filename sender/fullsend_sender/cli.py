@@ -516,7 +516,8 @@ def _restore(args: argparse.Namespace) -> int:
     from fullsend_protocol.units import printable
     from fullsend_sender.log import log
     from fullsend_sender.outcome import exit_code, worst
-    from fullsend_sender.restore import Job, Restored, Wanted, rehearse, restore
+    from fullsend_sender.restore import Job, Restored, rehearse, restore
+    from fullsend_sender.restore_plan import Wanted
     from fullsend_sender.runtime import run
     from fullsend_sender.zfs import Zfs
 
@@ -540,11 +541,13 @@ def _restore(args: argparse.Namespace) -> int:
             for name, error in plan.failures:
                 log.error("%s: %s", name, error)
             return worst(exit_code(error) for _name, error in plan.failures)
-        failures = await restore(job, say)
-        if cautious and not args.json:
-            package = any(each.wanted.kind == "package" for each in cautious)
-            undo = job.undo_all([each.target for each in cautious], package=package)
-            print(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
+        try:
+            failures = await restore(job, say)
+        finally:  # also where it is interrupted
+            if cautious and not args.json:
+                package = any(each.wanted.kind == "package" for each in cautious)
+                undo = job.undo_all([each.target for each in cautious], package=package)
+                print(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
         return worst(exit_code(error) for _name, error in failures)
 
     return run(show())

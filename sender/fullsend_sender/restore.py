@@ -1,10 +1,8 @@
 """`fullsend restore`: from what is asked for to datasets that are there again (design section 8).
 
-    list what is stored -> choose, find chains -> look at the target -> receive, one stream after another
+    list what is stored -> plan (restore_plan) -> receive, one stream after another
 
-Each stream is proven while it flows into `zfs receive`. Nothing that exists is overwritten: a dataset that is there
-already is only ever gone on with, after its newest snapshot. One that was interrupted amid a stream goes on inside of
-that (rejoin).
+Each stream is proven while it flows into `zfs receive`. One that was interrupted goes on inside of that (rejoin).
 """
 
 from __future__ import annotations
@@ -15,22 +13,20 @@ import logging
 import shlex
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
-from fullsend_protocol.facts import class_of
-from fullsend_protocol.resume_token import ResumeToken
 from fullsend_protocol.units import format_duration, format_size
 from fullsend_sender import source
 from fullsend_sender.cat import Damaged, cat
-from fullsend_sender.chain import Library, NotRestorable
+from fullsend_sender.chain import Library
 from fullsend_sender.link import connect
 from fullsend_sender.listing import entries
 from fullsend_sender.patience import RETRY_FOR
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.rejoin import find_rest
-from fullsend_sender.selection import Selection
+from fullsend_sender.restore_plan import Item, Place, Plan, Wanted, make_plan
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
@@ -41,7 +37,6 @@ if TYPE_CHECKING:
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint
     from fullsend_sender.rejoin import Rest
-    from fullsend_sender.source import Dataset
     from fullsend_sender.zfs import Zfs
 
 _log: Final = logging.getLogger("fullsend.restore")
@@ -52,54 +47,6 @@ _MODIFIED: Final = "has been modified"
 
 class NotTried(FullsendError):  # noqa: N818 - reads as what it says
     """A dataset whose place is below one that failed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What somebody asked for.
-
-    `what`: DATASET, DATASET@SNAPSHOT, guid:N or a file's name; `into`: the target, None: the dataset's own name;
-    `recursive`: with all below it; `exclude`: but these; `rollback`: a target that has been written to since its newest
-    snapshot goes back to that; `mountable`: `canmount` as it was backed up.
-    """
-
-    what: str
-    into: str | None = None
-    recursive: bool = False
-    exclude: tuple[str, ...] = ()
-    rollback: bool = False
-    mountable: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One dataset to restore.
-
-    `chain`: the streams, in order; empty: `target` has the snapshot already. `token`: what `target` has of the first.
-    """
-
-    wanted: StreamEntry
-    target: str
-    chain: list[StreamEntry]
-    existing: bool = False
-    token: ResumeToken | None = None
-
-    def begun(self, entry: StreamEntry) -> ResumeToken | None:
-        """What `target` has of one of the streams; None: nothing."""
-        return self.token if entry is self.chain[0] else None
-
-    @property
-    def raw_bytes(self) -> int:
-        return sum(entry.raw_bytes for entry in self.chain)
-
-
-@dataclass(slots=True)
-class Plan:
-    """What is to be done. `places`: datasets to make, so that others can be below them; `failures`: by name."""
-
-    items: list[Item] = field(default_factory=list)
-    places: list[str] = field(default_factory=list)
-    failures: list[tuple[str, FullsendError]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,20 +101,29 @@ class Job:
     show: Literal["auto", "always", "never"] = "auto"
     retry_for: float = RETRY_FOR
 
-    def options(self, item: Item, entry: StreamEntry) -> list[str]:
+    def options(self, entry: StreamEntry) -> list[str]:
         """Return what `zfs receive` gets for a stream, without the target."""
         options = ["-u"]
         if entry.kind != "package":  # of which `zfs receive` could not go on with more than one stream
             options.append("-s")
-        if self.wanted.rollback and item.existing and entry is item.chain[0] and entry.kind == "incremental":
-            options.append("-F")  # never for a full, which it would put in the place of what is there
         if self.unmountable(entry):
-            options += ["-o", "canmount=noauto"]
+            # `canmount` reaches a package's top alone. What is below it inherits this from its first moment on (tried),
+            # so nothing mounts at the next boot, wherever the restore may end.
+            options += ["-o", "mountpoint=none" if entry.kind == "package" else "canmount=noauto"]
         return options
+
+    def roll_back_to(self, item: Item) -> str | None:
+        """Return the snapshot that the target goes back to first, None: to none.
+
+        Not by `zfs receive -F`: that destroys, at its end, every snapshot that was taken meanwhile (dmu_recv.c,
+        dmu_recv_end_sync).
+        """
+        wanted = self.wanted.rollback and item.chain and item.newest is not None
+        return f"{item.target}@{item.newest}" if wanted else None
 
     def undo(self, item: Item) -> str | None:
         """Return the command that gives a restored dataset its own `canmount` back; None: none is needed."""
-        if not item.chain or not self.unmountable(item.wanted):
+        if not (item.chain or item.quiet) or not self.unmountable(item.wanted):
             return None
         return self.undo_all([item.target], package=item.wanted.kind == "package")
 
@@ -183,171 +139,87 @@ class Job:
 async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str, FullsendError]]:
     """Restore what is wanted. `done` is called with each dataset that is there again.
 
-    Where one dataset fails, those below it are not tried; the others are.
+    Where one dataset fails, the others are tried, but for those below it whose place is missing then.
 
     Returns: what failed, by name. Raises: Unreachable, PeerError, WrongReceiver, UsageError, NotRestorable, ZfsError:
     then nothing was done at all.
     """
-    plan = await make_plan(job)
+    plan = await _plan(job)
     failures = plan.failures
     for name, error in failures:
         _log.error("%s: %s", name, error)
-    for place in plan.places:
-        await job.zfs.create_unmounted(place)
-        _log.warning("%s is made, unmounted, as a place for what is below it: it is not stored itself", place)
     progress = Progress(time.monotonic(), sum(item.raw_bytes for item in plan.items))
     async with reporting(progress, sys.stderr, when=job.show):
-        for item in plan.items:
-            above = next((name for name, _error in failures if item.target.startswith(f"{name}/")), None)
+        for step in plan.steps:
+            above = plan.obstacle(step)
             if above is not None:
-                failures.append((item.target, NotTried(f"not tried, since {above} failed")))
+                failures.append((step.target, NotTried(f"not tried, since {above} failed")))
                 _log.error("%s: %s", *failures[-1])
                 continue
             try:
-                done(await _restore_one(job, item, progress))
+                if isinstance(step, Place):
+                    await _make(job, step)
+                else:
+                    done(await _restore_one(job, step, progress))
             except Unreachable as error:
-                failures.append((item.target, error))
+                failures.append((step.target, error))
                 break
             except FullsendError as error:
-                failures.append((item.target, error))
+                failures.append((step.target, error))
+            else:
+                plan.there.add(step.target)
         progress.done = not failures
     return failures
 
 
+async def _plan(job: Job) -> Plan:
+    async with connect(job.endpoint, job.identity) as (link, _name):
+        library = Library([entry async for entry in entries(link, None)])
+    return await make_plan(library, job.wanted, job.zfs)
+
+
 async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     """Find out what `restore` would do; nothing is changed. Returns: the plan, and the commands to type."""
-    plan = await make_plan(job)
-    lines = [job.zfs.line("create", "-o", "canmount=off", place) for place in plan.places]
-    for item in plan.items:
-        for entry in item.chain:
-            if item.begun(entry) is not None:
-                command = shlex.join(["fullsend", "restore", f"guid:{entry.guid}", "--into", item.target])
-                lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
-                continue
-            fetch = shlex.join(["fullsend", "cat", entry.file])
-            take = job.zfs.line("receive", *job.options(item, entry), item.target)
-            lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}")
-            if entry.kind == "package" and job.unmountable(entry):
-                below = job.zfs.line("list", "-Hr", "-o", "name", "-t", "filesystem", item.target)
-                lines.append(f"{below} | xargs -d '\\n' {job.zfs.line('set', 'canmount=noauto')}")
+    plan = await _plan(job)
+    lines = []
+    for step in plan.steps:
+        if plan.obstacle(step) is None:
+            plan.there.add(step.target)
+            lines += _typed(job, step)
     return plan, lines
 
 
-async def make_plan(job: Job) -> Plan:
-    """Say what is to be done. Raises: as `restore`."""
-    wanted, plan = job.wanted, Plan()
-    async with connect(job.endpoint, job.identity) as (link, _name):
-        library = Library([entry async for entry in entries(link, None)])
-    if wanted.recursive:
-        top, _at, snapshot = wanted.what.partition("@")
-        selection = Selection((top,), recursive=True, exclude=wanted.exclude)
-        chosen, renamed = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])))
-        for old, new in renamed:
-            _log.warning("%s goes on as %s, and is left out: to restore it too, name it", old, new)
-    else:
-        chosen = [library.find(wanted.what)]
-        top = chosen[0].dataset
-    into = wanted.into or top
-    if "@" in into or "#" in into:
-        raise UsageError(f"{into} is no name of a dataset to restore into")
-    there = source.parse((await job.zfs.listing([into], recursive=wanted.recursive))[0])
-    await _check_parent(job, into, there)
-    tokens = await job.zfs.resume_tokens(into, recursive=wanted.recursive) if into in there else {}
-    for entry in chosen:
-        target = into + entry.dataset.removeprefix(top)
-        try:
-            plan.items.append(_item(library, entry, target, there.get(target), tokens.get(target)))
-        except FullsendError as error:
-            if not wanted.recursive:
-                raise
-            plan.failures.append((target, error))
-    # What cannot be restored is no place for what is below it, either: it would be in the way of the next try.
-    taken = {*there, *(name for name, _error in plan.failures)}
-    plan.places = _places(into, [item.target for item in plan.items], taken)
-    return plan
+def _typed(job: Job, item: Place | Item) -> list[str]:
+    """Return the commands that make a place, or restore a dataset."""
+    if isinstance(item, Place):
+        return [job.zfs.line("create", "-o", "canmount=off", item.target)]
+    lines = []
+    snapshot = job.roll_back_to(item)
+    if snapshot is not None:
+        lines.append(f"{job.zfs.line('rollback', snapshot)}  # -F")
+    for entry in item.chain:
+        if item.begun(entry) is not None:
+            command = shlex.join(["fullsend", "restore", f"guid:{entry.guid}", "--into", item.target])
+            lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
+            continue
+        fetch = shlex.join(["fullsend", "cat", entry.file])
+        take = job.zfs.line("receive", *job.options(entry), item.target)
+        lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}")
+        if entry.kind == "package" and job.unmountable(entry):
+            below = job.zfs.line("list", "-Hr", "-o", "name", "-t", "filesystem", item.target)
+            lines.append(f"{below} | xargs -d '\\n' {job.zfs.line('set', 'canmount=noauto')}")
+            lines.append(job.zfs.line("inherit", "-rS", "mountpoint", item.target))
+    return lines
 
 
-async def _check_parent(job: Job, target: str, there: dict[str, Dataset]) -> None:
-    """See that the target has a place. Raises: UsageError."""
-    parent = target.rpartition("/")[0]
-    if target in there or not parent:
-        return
-    if parent not in source.parse((await job.zfs.listing([parent], recursive=False))[0]):
-        raise UsageError(
-            f"{target} cannot be made, since there is no {parent}: make that first, or choose another --into"
-        )
-
-
-def _item(library: Library, entry: StreamEntry, target: str, existing: Dataset | None, token: str | None) -> Item:
-    """Say what one dataset takes. Raises: NotRestorable; UsageError where the target is something else."""
-    if existing is None:
-        chain = library.chain(entry)
-        if chain is None:
-            raise NotRestorable(
-                f"{entry.dataset}@{entry.snapshot} cannot be restored: {library.obstacle(entry)}; `fullsend list"
-                f" {entry.dataset}` shows what can be"
-            )
-        return Item(entry, target, chain)
-    whole = library.chain(entry)
-    if entry.kind == "package" or any(each.kind == "package" for each in whole or ()):
-        # Of a package that was interrupted, the top may have its snapshot, and what is below it may be missing.
-        raise UsageError(
-            f"{target} exists, and a package is only restored as a whole: choose another --into, or destroy it first"
-        )
-    if any(each.guid == entry.guid for each in existing.snapshots):
-        return Item(entry, target, [], existing=True)
-    if token is not None:
-        return _begun(library, entry, target, token)
-    newest = existing.snapshots[-1] if existing.snapshots else None
-    chain = library.chain(entry, newest.guid) if newest else None
-    if chain is None:
-        raise UsageError(
-            f"{target} exists, and {_stranger(library, entry, existing)} choose another name with --into (nothing that"
-            " exists is overwritten)"
-        )
-    return Item(entry, target, chain, existing=True)
-
-
-def _begun(library: Library, entry: StreamEntry, target: str, text: str) -> Item:
-    """Say what a dataset takes that has a part of a stream. Raises: UsageError where nothing stored goes on with it."""
-    give_up = f"`zfs receive -A {target}` gives that part up, or choose another name with --into"
+async def _make(job: Job, place: Place) -> None:
+    """Make a place. Raises: ZfsError, after having said so."""
     try:
-        token = ResumeToken.decode(text)
-    except StreamError as error:
-        raise UsageError(f"{target} has a part of a stream, but {error}: {give_up}") from error
-    for first in library.begun(token):
-        rest = [] if first.guid == entry.guid else library.chain(entry, first.guid)
-        if rest is not None and all(class_of(each.flags) == class_of(first.flags) for each in rest):
-            return Item(entry, target, [first, *rest], existing=True, token=token)
-    raise UsageError(
-        f"{target} has a part of {token.name} (GUID {token.guid}), of which nothing is stored that leads to"
-        f" {entry.dataset}@{entry.snapshot}: {give_up}"
-    )
-
-
-def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
-    """Say why a dataset cannot be gone on with, and what else may be done than to choose another."""
-    if not existing.snapshots:
-        return "has no snapshot:"
-    newest = existing.snapshots[-1]
-    for each in reversed(existing.snapshots):
-        if library.chain(entry, each.guid) is not None:
-            return (
-                f"has other snapshots, up to @{newest.name}, after @{each.name}: destroy those if nobody needs them, or"
-            )
-    return f"its newest snapshot, @{newest.name}, is none that can be gone on from:"
-
-
-def _places(into: str, targets: list[str], taken: set[str]) -> list[str]:
-    """Return the datasets between `into` and the targets that are neither taken nor restored; parents first."""
-    missing: dict[str, None] = {}
-    for target in targets:
-        parts = target.split("/")
-        for count in range(into.count("/") + 1, len(parts)):
-            above = "/".join(parts[:count])
-            if above not in taken and above not in targets:
-                missing[above] = None
-    return list(missing)
+        await job.zfs.create_unmounted(place.target)
+    except FullsendError as error:
+        _log.error("%s: %s", place.target, error)
+        raise
+    _log.warning("%s is made, unmounted, as a place for what is below it: it is not stored itself", place.target)
 
 
 async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
@@ -357,6 +229,9 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
     for count, entry in enumerate(item.chain):
         _log.info("%s: %s@%s, %d of %d", item.target, entry.dataset, entry.snapshot, count + 1, len(item.chain))
         try:
+            snapshot = job.roll_back_to(item)
+            if snapshot is not None and not count:
+                await job.zfs.roll_back(snapshot)
             rest = await _find_rest(job, item, entry)
             if rest is not None:
                 resumed_at = rest.start
@@ -393,7 +268,7 @@ async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
 
 async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
     """Bring one stream into `zfs receive`. Raises: ZfsError, Damaged, Unreachable, PeerError."""
-    async with job.zfs.receive(*job.options(item, entry), item.target) as receiving:
+    async with job.zfs.receive(*job.options(entry), item.target) as receiving:
         # A connection for each: none stands idle while `zfs receive` does what it has left to do.
         whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more
@@ -407,7 +282,6 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress,
         if receiving.complaint:  # such as a property that could not be set, which is no failure to ZFS
             _log.warning("%s: zfs receive: %s", item.target, receiving.complaint)
     if entry.kind == "package" and job.unmountable(entry):
-        # `-o` reaches a package's top alone, and the others would mount at the next boot (tried).
         await job.zfs.keep_unmounted(item.target)
 
 

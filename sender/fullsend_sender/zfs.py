@@ -132,10 +132,21 @@ class Zfs:
         """Return by name the receive_resume_token of a dataset, and of those below it, as far as an interrupted `zfs
         receive -s` has left one. Raises: ZfsError.
         """
-        deep = ["-r", "-t", "filesystem,volume"] if recursive else []
-        output = await self.run("get", "-H", *deep, "-o", "name,value", "receive_resume_token", dataset)
+        values = await self._property("receive_resume_token", dataset, "filesystem,volume", recursive=recursive)
+        return {name: value for name, value in values.items() if value != "-"}
+
+    async def not_mounting(self, dataset: str, *, recursive: bool) -> set[str]:
+        """Return those of a filesystem, and of those below it, that somebody has set not to be mounted by themselves.
+        Raises: ZfsError.
+        """
+        values = await self._property("canmount", dataset, "filesystem", "-s", "local", recursive=recursive)
+        return {name for name, value in values.items() if value == "noauto"}
+
+    async def _property(self, name: str, dataset: str, kinds: str, *more: str, recursive: bool) -> dict[str, str]:
+        deep = ["-r"] if recursive else []
+        output = await self.run("get", "-H", *deep, "-t", kinds, *more, "-o", "name,value", name, dataset)
         pairs = (line.partition("\t") for line in output.splitlines())
-        return {name: value for name, _tab, value in pairs if value != "-"}
+        return {owner: value for owner, _tab, value in pairs}
 
     async def local_properties(self, dataset: str) -> dict[str, str]:
         """Return what is set on the dataset itself; of bytes that are no UTF-8, what can be shown. Raises: ZfsError."""
@@ -201,10 +212,17 @@ class Zfs:
         await self.run("destroy", bookmark)
 
     async def keep_unmounted(self, dataset: str) -> None:
-        """Set canmount=noauto on a filesystem and all below it."""
+        """Set canmount=noauto on a filesystem and all below it; then let it have the mountpoints that came along."""
         listing = await self.run("list", "-Hr", "-o", "name", "-t", "filesystem", dataset)
         for batch in _batches(listing.splitlines()):
             await self.run("set", "canmount=noauto", *batch)
+        await self.run("inherit", "-rS", "mountpoint", dataset)
+
+    async def roll_back(self, snapshot: str) -> None:
+        """Give up what was written to a dataset since its newest snapshot. Raises: ZfsError, also where it is not the
+        newest: nothing but that is given up.
+        """
+        await self.run("rollback", snapshot)
 
     async def create_unmounted(self, dataset: str) -> None:
         """Create a filesystem that never mounts: a place for others below it."""

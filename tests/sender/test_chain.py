@@ -153,12 +153,12 @@ def test_trees() -> None:
         entry("t/a@1", 11), entry("t/a/b@2", 12),
         entry("t/gone@1", 13), entry("t/new@2", 14, 13), entry("tt@1", 15),
     ])  # fmt: skip
-    chosen, renamed = library.tree("t", None, everything)
+    chosen, left_out = library.tree("t", None, everything)
     assert [each.dataset for each in chosen] == ["t", "t/a", "t/a/b", "t/new"]
-    assert renamed == [("t/gone", "t/new")]
+    assert left_out == [("t/gone", "goes on as t/new")]
     assert chosen[0].guid == "2"
-    chosen, renamed = library.tree("t", "1", lambda name: name != "t/a")
-    assert ([(each.dataset, each.guid) for each in chosen], renamed) == (
+    chosen, left_out = library.tree("t", "1", lambda name: name != "t/a")
+    assert ([(each.dataset, each.guid) for each in chosen], left_out) == (
         [("t", "1"), ("t/a/b", "12"), ("t/gone", "13")],
         [],
     )
@@ -166,6 +166,14 @@ def test_trees() -> None:
         library.tree("t", "9", everything)
     with pytest.raises(NotRestorable, match="x: nothing of it"):
         library.tree("x", None, everything)
+    # A package brings all that is below, and nothing can be received where it will be.
+    library = Library([
+        entry("t@1", 1), entry("t/a@1", 11), entry("t/a/b@1", 12), entry("tt@1", 15),
+        entry("t/a@2", 21, kind="package"),
+    ])  # fmt: skip
+    chosen, left_out = library.tree("t", None, everything)
+    assert [each.guid for each in chosen] == ["1", "21"]
+    assert left_out == [("t/a/b", "comes as it was in the package t/a@2")]
 
 
 @pytest.mark.slow
@@ -177,7 +185,7 @@ def test_large_libraries_take_no_time_that_grows_with_their_square() -> None:
         for night in range(50)
     ]
     library = Library(entries)
-    chosen, _renamed = library.tree("t", None, everything)
+    chosen, _left_out = library.tree("t", None, everything)
     assert len(chosen) == 1000
     assert all(guids(library.chain(each)) for each in chosen)
 

@@ -15,6 +15,7 @@ import pytest
 from tests import programs
 from tests.zfs import pools
 from tests.zfs.test_push import failure, write
+from tests.zfs.test_resume import die_amid_receive
 
 from fullsend_sender import cli
 
@@ -277,3 +278,47 @@ def test_packages_and_a_replaced_host(
     mounted(other_pool, "plain")
     assert (other_pool.path("plain") / "file").read_text() == "two"
     assert json.loads(programs.good(replaced.fullsend("list", "--json", home)).splitlines()[0])["kind"] == "full"
+
+
+def test_a_tree_onto_what_is_there_and_with_gaps(pool: Pool, other_pool: Pool, sender: Sender) -> None:
+    for name in ("home", "x/y"):
+        pool.create(name)
+        write(pool, name, name)
+    sender.push("-r", pool.name, "--exclude", pool.full("x"))
+    sender.push(pool.full("x/y"))
+    (said, *_more) = restore(sender, "-r", pool.name, "--into", other_pool.full("back"))
+    assert said["target"] == other_pool.full("back")
+    assert other_pool.get(other_pool.full("back/x"), "canmount") == "off"
+    assert {other_pool.full(name) for name in ("back/home", "back/x/y")} <= other_pool.names("filesystem")
+    # A pool's root is always there. It is left as it is, and all else comes back.
+    done = sender.fullsend("restore", "-r", "--json", pool.name, "--into", other_pool.name)
+    assert [each["target"] for each in programs.rows(done.stdout)] == [other_pool.full("home"), other_pool.full("x/y")]
+    assert "has no snapshot" in failure(done, 2)
+    mounted(other_pool, "home")
+    assert (other_pool.path("home") / "file").read_text() == "home"
+
+
+def test_what_came_of_a_package_that_broke_off_does_not_mount(
+    pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender
+) -> None:
+    """Not even at the next boot, where something else may live there."""
+    top, live = pool.create("top"), "/nowhere/live"
+    pools.zfs("create", "-u", "-o", f"mountpoint={live}", pool.full("top/a"))
+    pool.create("top/b")
+    (pool.path("top/b") / "noise").write_bytes(b"".join(pools.noise(8 << 20)))
+    sender.push("-R", top)
+    back, below = other_pool.full("back"), other_pool.full("back/a")
+    die_amid_receive(sender, 4 << 20, top, "--into", back)
+    assert below in other_pool.names("filesystem")
+    for name in (back, below):
+        assert (other_pool.get(name, "mountpoint"), other_pool.get(name, "mounted")) == ("none", "no")
+        pools.zfs("mount", name, check=False)
+        assert other_pool.get(name, "mounted") == "no"
+    pools.zfs("destroy", "-r", back)
+    (said,) = restore(sender, top, "--into", back)
+    for name in (back, below, other_pool.full("back/b")):
+        assert (other_pool.get(name, "canmount"), other_pool.get(name, "mounted")) == ("noauto", "no")
+    assert other_pool.get(below, "mountpoint") == live
+    assert other_pool.get(other_pool.full("back/b"), "mountpoint") == str(other_pool.path("back/b"))
+    subprocess.run(said["undo"], shell=True, check=True)  # noqa: S602 - as a person would paste it
+    assert other_pool.get(below, "canmount") == "on"

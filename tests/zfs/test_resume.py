@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests import programs
 from tests.zfs import pools
-from tests.zfs.test_push import holds, kinds, write
+from tests.zfs.test_push import failure, holds, kinds, write
 
 if TYPE_CHECKING:
     from tests.programs import Receiver, Sender
@@ -171,6 +171,34 @@ def die_amid_receive(sender: Sender, reads: int, *arguments: str) -> None:
 def restored(sender: Sender, *arguments: str) -> dict[str, Any]:
     (said,) = programs.rows(programs.good(sender.fullsend("-v", "restore", "--json", *arguments)))
     return said
+
+
+def test_what_is_on_a_target_beside_a_part_is_not_destroyed(
+    pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender
+) -> None:
+    """`zfs receive -F` would destroy a younger snapshot at its end; without -F it takes all, and refuses it then."""
+    home, back = pool.create("home"), other_pool.full("back")
+    fill(pool, "home", 1, MIB)
+    (first,) = push(sender, home)
+    fill(pool, "home", 2, 12 * MIB)
+    (second,) = push(sender, home)
+    restored(sender, f"{home}@{first['snapshot']}", "--into", back)
+    die_amid_receive(sender, 6 * MIB, home, "--into", back)
+    pools.zfs("inherit", "mountpoint", back)
+    pools.zfs("mount", back)
+    (other_pool.path("back") / "mine").write_text("mine")
+    other_pool.snapshot(f"{back}@auto")
+    for force in ([], ["-F"]):
+        said = failure(sender.fullsend("restore", *force, home, "--into", back), 2)
+        assert "@auto, which does not belong before that" in said
+        assert f"{back}@auto" in other_pool.names("snapshot")
+    pools.zfs("destroy", f"{back}@auto")
+    assert "has been modified" in failure(sender.fullsend("restore", home, "--into", back), 1)
+    assert (other_pool.path("back") / "mine").read_text() == "mine"
+    said_again = restored(sender, "-F", home, "--into", back)
+    assert said_again["resumed_at"] >= 4 * MIB
+    assert other_pool.guid(f"{back}@{second['snapshot']}") == int(second["guid"])
+    assert pools.tree(other_pool.path("back")) == pools.tree(pool.path("home"))
 
 
 @pytest.mark.parametrize("flavour", ["plain", "compressed", "raw", "volume"])

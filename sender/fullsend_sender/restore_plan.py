@@ -1,0 +1,233 @@
+"""What a restore takes: which streams, into which targets, in which order (design section 8).
+
+    list what is stored -> choose, find chains -> look at the target
+
+Nothing is changed here. Nothing that exists is to be overwritten: a dataset that is there already is only ever gone on
+with, after its newest snapshot, and inside of a stream that an interrupted `zfs receive -s` has left a part of.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.errors import FullsendError, StreamError, UsageError
+from fullsend_protocol.facts import class_of
+from fullsend_protocol.resume_token import ResumeToken
+from fullsend_sender import source
+from fullsend_sender.chain import Library, NotRestorable
+from fullsend_sender.selection import Selection
+
+if TYPE_CHECKING:
+    from fullsend_protocol.manifest import StreamEntry
+    from fullsend_sender.source import Dataset
+    from fullsend_sender.zfs import Zfs
+
+_log: Final = logging.getLogger("fullsend.restore")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What somebody asked for.
+
+    `what`: DATASET, DATASET@SNAPSHOT, guid:N or a file's name; `into`: the target, None: the dataset's own name;
+    `recursive`: with all below it; `exclude`: but these; `rollback`: a target that has been written to since its newest
+    snapshot goes back to that; `mountable`: `canmount` as it was backed up.
+    """
+
+    what: str
+    into: str | None = None
+    recursive: bool = False
+    exclude: tuple[str, ...] = ()
+    rollback: bool = False
+    mountable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A dataset to make, so that others can be below it: it is not stored itself."""
+
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One dataset to restore.
+
+    `chain`: the streams, in order; empty: `target` has the snapshot already. `existing`: whether `target` is there.
+    `newest`: the snapshot (after the @) that it has, and is gone on with after; None: none. `token`: what it has of the
+    first stream. `quiet`: it has the snapshot, and is set not to be mounted by itself.
+    """
+
+    wanted: StreamEntry
+    target: str
+    chain: list[StreamEntry]
+    newest: str | None = None
+    existing: bool = False
+    token: ResumeToken | None = None
+    quiet: bool = False
+
+    def begun(self, entry: StreamEntry) -> ResumeToken | None:
+        """What `target` has of one of the streams; None: nothing."""
+        return self.token if entry is self.chain[0] else None
+
+    @property
+    def raw_bytes(self) -> int:
+        return sum(entry.raw_bytes for entry in self.chain)
+
+
+@dataclass(slots=True)
+class Plan:
+    """What is to be done. `steps`: parents first; `there`: names of the datasets that others can be below; `failures`:
+    what cannot be done, by name.
+    """
+
+    steps: list[Place | Item] = field(default_factory=list)
+    there: set[str] = field(default_factory=set)
+    failures: list[tuple[str, FullsendError]] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[Item]:
+        return [step for step in self.steps if isinstance(step, Item)]
+
+    def obstacle(self, step: Place | Item) -> str | None:
+        """Return the dataset that has failed, and below which this one would have to be; None: its place is there."""
+        parent = step.target.rpartition("/")[0]
+        if not parent or parent in self.there:
+            return None
+        missing = (name for name, _error in self.failures if name not in self.there)
+        return next((name for name in missing if f"{parent}/".startswith(f"{name}/")), parent)
+
+
+async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
+    """Say what is to be done. Raises: UsageError, NotRestorable, ZfsError."""
+    plan = Plan()
+    if wanted.recursive:
+        top, _at, snapshot = wanted.what.partition("@")
+        selection = Selection((top,), recursive=True, exclude=wanted.exclude)
+        chosen, left_out = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])))
+        for name, why in left_out:
+            _log.warning("%s %s, and is left out: to restore it too, name it", name, why)
+    else:
+        chosen = [library.find(wanted.what)]
+        top = chosen[0].dataset
+    into = wanted.into or top
+    if "@" in into or "#" in into:
+        raise UsageError(f"{into} is no name of a dataset to restore into")
+    there = source.parse((await zfs.listing([into], recursive=wanted.recursive))[0])
+    await _check_parent(zfs, into, there)
+    tokens, quiet = {}, set[str]()
+    if into in there:
+        tokens = await zfs.resume_tokens(into, recursive=wanted.recursive)
+        quiet = await zfs.not_mounting(into, recursive=wanted.recursive)
+    # A new dataset of which a part has come is none yet: it may be given up as a whole.
+    plan.there = {name for name, dataset in there.items() if dataset.snapshots or name not in tokens}
+    plan.there.add(into.rpartition("/")[0])
+    items = []
+    for entry in chosen:
+        target = into + entry.dataset.removeprefix(top)
+        try:
+            items.append(_item(library, entry, target, there.get(target), tokens.get(target), quiet=target in quiet))
+        except FullsendError as error:
+            if not wanted.recursive:
+                raise
+            plan.failures.append((target, error))
+    # What cannot be restored is no place for what is below it, either: it would be in the way of the next try.
+    taken = {*there, *(item.target for item in items), *(name for name, _error in plan.failures)}
+    plan.steps = sorted([*items, *_places(into, items, taken)], key=lambda step: step.target.split("/"))
+    return plan
+
+
+async def _check_parent(zfs: Zfs, target: str, there: dict[str, Dataset]) -> None:
+    """See that the target has a place. Raises: UsageError."""
+    parent = target.rpartition("/")[0]
+    if target in there or not parent:
+        return
+    if parent not in source.parse((await zfs.listing([parent], recursive=False))[0]):
+        raise UsageError(
+            f"{target} cannot be made, since there is no {parent}: make that first, or choose another --into"
+        )
+
+
+def _item(
+    library: Library, entry: StreamEntry, target: str, existing: Dataset | None, token: str | None, *, quiet: bool
+) -> Item:
+    """Say what one dataset takes. Raises: NotRestorable; UsageError where the target is something else."""
+    if existing is None:
+        chain = library.chain(entry)
+        if chain is None:
+            raise NotRestorable(
+                f"{entry.dataset}@{entry.snapshot} cannot be restored: {library.obstacle(entry)}; `fullsend list"
+                f" {entry.dataset}` shows what can be"
+            )
+        return Item(entry, target, chain)
+    whole = library.chain(entry)
+    if entry.kind == "package" or any(each.kind == "package" for each in whole or ()):
+        # Of a package that was interrupted, the top may have its snapshot, and what is below it may be missing.
+        raise UsageError(
+            f"{target} exists, and a package is only restored as a whole: choose another --into, or destroy it first"
+        )
+    if any(each.guid == entry.guid for each in existing.snapshots):
+        return Item(entry, target, [], existing=True, quiet=quiet)
+    if token is not None:
+        return _begun(library, entry, existing, token)
+    newest = existing.snapshots[-1] if existing.snapshots else None
+    chain = library.chain(entry, newest.guid) if newest else None
+    if newest is None or chain is None:
+        raise UsageError(
+            f"{target} exists, and {_stranger(library, entry, existing)} choose another name with --into (nothing that"
+            " exists is overwritten)"
+        )
+    return Item(entry, target, chain, newest.name, existing=True)
+
+
+def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -> Item:
+    """Say what a dataset takes that has a part of a stream. Raises: UsageError where nothing stored goes on with it."""
+    target, newest = existing.name, existing.snapshots[-1] if existing.snapshots else None
+    give_up = f"`zfs receive -A {target}` gives that part up, or choose another name with --into"
+    try:
+        token = ResumeToken.decode(text)
+    except StreamError as error:
+        raise UsageError(f"{target} has a part of a stream, but {error}: {give_up}") from error
+    base = None if token.base_guid is None else str(token.base_guid)
+    if newest is not None and newest.guid != base:
+        # `zfs receive` would take it all, and refuse it at its end; with -F it would destroy that snapshot (dmu_recv.c,
+        # dmu_recv_end_check).
+        raise UsageError(
+            f"{target} has a part of {token.name}, and @{newest.name}, which does not belong before that: destroy that"
+            f" snapshot if nobody needs it; {give_up}"
+        )
+    for first in library.begun(token):
+        rest = [] if first.guid == entry.guid else library.chain(entry, first.guid)
+        if rest is not None and all(class_of(each.flags) == class_of(first.flags) for each in rest):
+            return Item(entry, target, [first, *rest], newest.name if newest else None, existing=True, token=token)
+    raise UsageError(
+        f"{target} has a part of {token.name} (GUID {token.guid}), of which nothing is stored that leads to"
+        f" {entry.dataset}@{entry.snapshot}: {give_up}"
+    )
+
+
+def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
+    """Say why a dataset cannot be gone on with, and what else may be done than to choose another."""
+    if not existing.snapshots:
+        return "has no snapshot:"
+    newest = existing.snapshots[-1]
+    for each in reversed(existing.snapshots):
+        if library.chain(entry, each.guid) is not None:
+            return (
+                f"has other snapshots, up to @{newest.name}, after @{each.name}: destroy those if nobody needs them, or"
+            )
+    return f"its newest snapshot, @{newest.name}, is none that can be gone on from:"
+
+
+def _places(into: str, items: list[Item], taken: set[str]) -> list[Place]:
+    """Return the datasets between `into` and the items that are not taken."""
+    missing: dict[str, None] = {}
+    for item in items:
+        parts = item.target.split("/")
+        for count in range(into.count("/") + 1, len(parts)):
+            above = "/".join(parts[:count])
+            if above not in taken:
+                missing[above] = None
+    return list(map(Place, missing))
