@@ -89,6 +89,7 @@ TRANSITIONS: Final[dict[tuple[State, Role, str], State]] = {
     (State.STREAMING, Role.SENDER, "stop"): State.STOPPING,
     (State.FINISHING, Role.RECEIVER, "ack"): State.FINISHING,
     (State.FINISHING, Role.RECEIVER, "committed"): State.IDLE,
+    (State.FINISHING, Role.RECEIVER, "stored"): State.IDLE,
     (State.STOPPING, Role.RECEIVER, "ack"): State.STOPPING,
     (State.STOPPING, Role.RECEIVER, "stopped"): State.IDLE,
     (State.IDLE, Role.SENDER, "bases?"): State.ASKED_BASES,

@@ -178,7 +178,7 @@ class Accept(Model):
 
 
 class Stored(Model):
-    """This very stream is stored already; nothing needs to be sent."""
+    """This very stream is stored already; nothing needs to be sent, or what was sent is thrown away."""
 
     type: Literal["stored"] = "stored"
     receipt: Receipt

@@ -253,13 +253,15 @@ class Catalogue:
             msg = f"its base guid:{base_guid} is stored, but not restorable: {self.obstacle(fitting[0])}: send a full"
             raise NoBase(msg)
 
-    def add(self, stored: Stored) -> None:
-        """Take in a stream that has been stored since the catalogue was read."""
+    def take_in(self, summary: Summary) -> Stored:
+        """Take in a stream that has been stored since the catalogue was read. Returns: it."""
+        stored = Stored(self.store, summary)
         insort(self.streams, stored, key=_place)
         self._by_guid[stored.summary.guid].append(stored)
         if stored.summary.base_guid is not None:
             self._by_base[stored.summary.base_guid].append(stored)
         self._restorable = None
+        return stored
 
     def entry(self, stored: Stored) -> StreamEntry:
         """Return what `list` says of a stream."""

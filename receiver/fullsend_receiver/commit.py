@@ -9,11 +9,11 @@ from typing import Literal
 import fullsend_protocol
 from fullsend_protocol import facts
 from fullsend_protocol.facts import Facts
-from fullsend_protocol.manifest import Manifest, Receipt, Resumption, Segment, Snapshot
-from fullsend_protocol.messages import Finish, Push
+from fullsend_protocol.manifest import Manifest, Resumption, Segment, Snapshot
+from fullsend_protocol.messages import Committed, Finish, Push, Stored
 from fullsend_protocol.units import format_time
 from fullsend_receiver import names
-from fullsend_receiver.catalogue import Catalogue, NoBase, Stored, read_catalogue
+from fullsend_receiver.catalogue import Catalogue, NoBase, read_catalogue
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.names import MANIFEST_SUFFIX
 from fullsend_receiver.partial import Partial, discard
@@ -28,29 +28,31 @@ def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath,
     return file, (store.root / file.with_name(file.name + MANIFEST_SUFFIX)).exists()
 
 
-def commit(store: Store, sender: str, ingest: Ingest, finish: Finish, push: Push, *, sender_program: str) -> Receipt:
+def commit(
+    store: Store, sender: str, ingest: Ingest, finish: Finish, push: Push, *, sender_program: str
+) -> Committed | Stored:
     """Prove the arrived stream whole and put it in place. All its batches must be durable. Blocks.
 
-    Returns: its receipt; it is in place, durable and listed. Where the same stream is stored already, that one stays
-    and this one is thrown away. Raises: StreamError, ChunkError (not whole), NoBase (thrown away, too), StoreError,
-    Damaged, OSError.
+    Returns: its receipt; it is in place, durable and listed. Where the same stream was stored before, that one's: it
+    stays, and this one is thrown away. Raises: StreamError, ChunkError (not whole), NoBase (thrown away, too),
+    StoreError, Damaged, OSError.
     """
     about = ingest.conclude(finish)
-    file, stored = stored_file(store, sender, about)
+    file, again = stored_file(store, sender, about)
     catalogue = read_catalogue(store, sender)  # once, since it may take a second; what is added to it here is known
-    if stored:
+    if again:
         _check_stored(store, file, about)
         ingest.partial.close()
         discard(store, ingest.partial.key)
     else:
         if wants_base(push):
             _check_base(store, catalogue, sender, about, ingest.partial)
-        _put_in_place(store, sender, ingest, about, file, push=push, sender_program=sender_program)
+        again = not _put_in_place(store, sender, ingest, about, file, push=push, sender_program=sender_program)
     found = catalogue.at(file)
     if found is None:
-        found = Stored(store, summary_of(file, read_manifest(store, file)))
-        catalogue.add(found)
-    return catalogue.receipt(found)
+        found = catalogue.take_in(summary_of(file, read_manifest(store, file)))
+    receipt = catalogue.receipt(found)
+    return Stored(receipt=receipt) if again else Committed(receipt=receipt)
 
 
 def wants_base(push: Push) -> bool:
@@ -81,7 +83,8 @@ def _put_in_place(
     *,
     push: Push,
     sender_program: str,
-) -> None:
+) -> bool:
+    """Returns: whether it is this one that is in place now."""
     size, sha256 = ingest.partial.seal(ingest.chunks)
     manifest = make_manifest(
         sender,
@@ -96,8 +99,10 @@ def _put_in_place(
         properties=push.properties,
         proven_by="both",
     )
-    if not ingest.partial.commit(file, manifest):  # another connection was quicker
+    first = ingest.partial.commit(file, manifest)
+    if not first:  # another connection was quicker
         _check_stored(store, file, about)
+    return first
 
 
 def _check_stored(store: Store, file: PurePosixPath, about: Facts) -> None:

@@ -20,7 +20,7 @@ from fullsend_protocol import facts, limits
 from fullsend_protocol.connection import Chunk, ChunkArriving, Event
 from fullsend_protocol.errors import ChunkError, PeerError, RemoteProtocolError, StreamError
 from fullsend_protocol.facts import Facts
-from fullsend_protocol.manifest import Receipt, Resumption
+from fullsend_protocol.manifest import Resumption
 from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_protocol.units import format_time, printable
 from fullsend_receiver.channel import Channel
@@ -132,7 +132,7 @@ class Receiving:
             await self._hash_file(partial)
             self._channel.busy = "committing"
             # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.
-            return Committed(receipt=await _uncancelled(self._on_disk(lambda: self._commit(ingest, end, program))))
+            return await _uncancelled(self._on_disk(lambda: self._commit(ingest, end, program)))
         except OtherStream:
             keep = False  # under this name nobody will ever go on with it
             raise
@@ -195,7 +195,7 @@ class Receiving:
         while not await _uncancelled(self._on_disk(lambda: partial.catch_up(_HASH_STEP))):
             pass
 
-    def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Receipt:
+    def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Committed | Stored:
         self._check_offer(ingest.conclude(finish), whole=True)
         return commit(self._store, self._sender, ingest, finish, self._push, sender_program=program)
 

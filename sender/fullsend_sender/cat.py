@@ -167,6 +167,7 @@ class _WayBack:
         elif manifest.file_sha256 != self._proof.manifest.file_sha256:
             raise ChunkError("it goes on with another stream")
         self._progress.waiting = False
+        self._patience.met()
 
     def _join(self) -> None:
         self._decoders.shutdown(wait=True, cancel_futures=True)

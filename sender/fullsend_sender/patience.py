@@ -19,6 +19,9 @@ _JITTER: Final = (0.5, 1.0)
 
 #: How long a receiver may stay away, unless the user says otherwise: seconds.
 RETRY_FOR: Final = 3600.0
+#: One that is there again and again, and gets no further, is not away: it fails at something. What it does without
+#: acknowledging may take hours (comparing what it has, hashing a file), in which a wire may well be lost some times.
+VAIN_MAX: Final = 20
 
 
 def passes(error: FullsendError) -> bool:
@@ -33,7 +36,7 @@ def passes(error: FullsendError) -> bool:
 
 
 class Patience:
-    """The time that one transfer waits for its receiver."""
+    """The time that one transfer waits for its receiver: while it stays away, or is there and gets no further."""
 
     def __init__(
         self,
@@ -48,28 +51,40 @@ class Patience:
         self._clock = clock or asyncio.get_running_loop().time
         self._sleep = sleep
         self._jitter = jitter
-        self.recovered()
+        self._away_since: float | None = None  # when it was lost
+        self._stuck_since: float | None = None  # when it was lost first, since it got further
+        self._vain = 0  # times that it was met since
+        self._delay = FIRST_DELAY
+        self._is_last = False
 
     @property
     def lost(self) -> bool:
         """Whether the receiver is away."""
-        return self._until is not None
+        return self._away_since is not None
+
+    def met(self) -> None:
+        """The receiver is there, and ready to go on. Whether it gets anywhere is not known yet."""
+        self._away_since, self._is_last = None, False
+        self._vain += 1
 
     def recovered(self) -> None:
-        """The receiver has taken something: the next loss is a new one."""
-        self._until: float | None = None
+        """The receiver has got further: the next loss is a new one."""
+        self._away_since, self._is_last = None, False
+        self._stuck_since, self._vain = None, 0
         self._delay = FIRST_DELAY
-        self._is_last = False
 
     async def wait(self, error: FullsendError) -> None:
         """Wait before the next try. Raises: `error` itself, where it does not pass or the time is up."""
         if not passes(error):
             raise error
         now = self._clock()
-        if self._until is None:
-            self._until = now + self._retry_for
-        left = self._until - now
-        if left <= 0 or self._is_last:
+        if self._away_since is None:
+            self._away_since = now
+        if self._stuck_since is None:
+            self._stuck_since = now
+        left = self._away_since + self._retry_for - now
+        stuck = self._vain > VAIN_MAX and now >= self._stuck_since + self._retry_for
+        if left <= 0 or self._is_last or stuck:
             raise error
         delay = self._delay * self._jitter(*_JITTER)
         self._delay = min(2 * self._delay, LONGEST_DELAY)

@@ -84,7 +84,7 @@ class About:
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """A stream that is stored. `wire_bytes`: what this run put on the wire as chunks, 0 where it was stored before;
-    `resumed_at`: the raw offset at which this run went on.
+    `resumed_at`: the raw offset at which this run went on; `again`: it was stored before, as showed only at its end.
     """
 
     receipt: Receipt
@@ -92,11 +92,14 @@ class Pushed:
     seconds: float
     resume: Resume = "none"
     resumed_at: int = 0
+    again: bool = False
 
     def line(self) -> str:
         """Say it to a person."""
         receipt = self.receipt
         name = f"{receipt.dataset}@{receipt.snapshot} ({receipt.kind})"
+        if self.again:
+            return f"{name} is stored already, as its end has shown; what was sent is thrown away"
         if not self.wire_bytes and self.resume == "none":
             return f"{name} is stored already; nothing was sent"
         sizes = f"{format_size(receipt.raw_bytes)} stored as {format_size(receipt.stored_bytes)}"
@@ -205,6 +208,7 @@ class Transfer:
         self._wire = 0
         self._resume: Resume = "none"
         self._resumed_at = 0
+        self._again = False  # it was stored before, as showed at its end
 
     async def run(self) -> Pushed | Receipt:
         """Send the stream, and take its receipt. Returns, raises: as `transfer`."""
@@ -244,7 +248,7 @@ class Transfer:
             case other:
                 raise link.unexpected(other)
         seconds = time.monotonic() - self._started
-        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at)
+        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at, self._again)
 
     def _push(self) -> messages.Push:
         offer, about = self._offer, self._about
@@ -273,6 +277,7 @@ class Transfer:
     async def _accepted(self, accept: messages.Accept) -> None:
         """Go on where the receiver wants it. Raises: CannotGoOn, and as `begin`."""
         self._progress.waiting = False
+        self._patience.met()
         if self._pipeline is None:
             if accept.offset and self._about.resume == "none":
                 raise CannotGoOn(f"the receiver goes on at {accept.offset}, though it was told to start over")
@@ -315,6 +320,10 @@ class Transfer:
             for task in (sending, answer):
                 task.cancel()
             await asyncio.gather(sending, answer, return_exceptions=True)
+        if isinstance(committed, messages.Stored):
+            self._check_same(committed.receipt)
+            self._again = True
+            return committed.receipt
         if not isinstance(committed, messages.Committed):
             raise link.unexpected(committed)
         self._check_receipt(committed.receipt)
@@ -357,6 +366,11 @@ class Transfer:
                 return event
             self._window.acknowledge(event.offset)
             self._patience.recovered()
+
+    def _check_same(self, receipt: Receipt) -> None:
+        """Hold the receipt of a stream that was stored before against what we sent in vain. Raises: ReceiptMismatch."""
+        assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
+        _check_stored(receipt, self._pipeline.verdict.facts)
 
     def _check_receipt(self, receipt: Receipt) -> None:
         """Hold the receipt against what we sent. Raises: ReceiptMismatch."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from tests import streams
-from tests.programs import Receiver, Sender, good, rows, stored_files
+from tests.programs import Receiver, Sender, good, rows, stored_files, wait_for
 
 
 def _one_line(done: subprocess.CompletedProcess[bytes]) -> str:
@@ -114,6 +115,36 @@ def test_a_stream_that_is_stored_already_is_a_success_and_nothing_is_sent(receiv
     assert again["wire_bytes"] == 0 < first["wire_bytes"]
     assert again["receipt"] == first["receipt"]
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.slow
+def test_a_package_that_came_in_two_parts_is_stored_already(receiver: Receiver, sender: Sender) -> None:
+    """Only its end shows what it is; and its receipt has the segments in which it came then."""
+    block = bytes(range(256)) * 512
+    noise = random.Random(1)
+    writes = [streams.write(2, at * len(block), noise.randbytes(len(block))) for at in range(100)]
+    raw = streams.package(
+        streams.substream(streams.object_(2), *writes, name="tank@now", guid=11),
+        streams.substream(streams.object_(3), streams.write(3, 0, block), name="tank/kid@now", guid=12),
+        name="tank@now",
+        nvlist=streams.tree(
+            "now", streams.file_system("tank", {"now": 11}), streams.file_system("tank/kid", {"now": 12})
+        ),
+    )
+    begun = sender.popen("push", "--stdin", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert begun.stdin is not None
+    begun.stdin.write(raw[: 10 << 20])
+    begun.stdin.flush()
+    wait_for(lambda: any(each["raw_bytes"] for each in sender.list("--partial")))
+    begun.kill()
+    begun.communicate()
+    (pushed,) = sender.push("--stdin", stdin=raw)
+    assert len(pushed["receipt"]["segments"]) == 2
+    for _time in range(2):
+        done = sender.fullsend("-v", "push", "--stdin", stdin=raw)
+        assert (done.returncode, b"is stored already, as its end has shown" in done.stderr) == (0, True), done.stderr
+    assert len(sender.list()) == 1
+    assert sender.list("--partial") == []
 
 
 def test_the_producer_of_a_stored_stream_does_not_die_of_a_closed_pipe(receiver: Receiver, sender: Sender) -> None:

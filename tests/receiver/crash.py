@@ -114,7 +114,7 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
         ingest.partial.make_durable(batch)
         tell(f"acknowledged {batch.offset}")
     finish = helpers.finish_of(RAW)
-    file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).file
+    file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
     tell(f"stored {file}")
 
 
@@ -135,7 +135,7 @@ def go_on(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
         partial.make_durable(batch)
         tell(f"acknowledged {batch.offset}")
     finish = Finish(raw_bytes=len(RAW), segments=ingest.segments())
-    file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).file
+    file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
     tell(f"stored {file}")
 
 

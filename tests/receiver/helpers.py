@@ -158,7 +158,7 @@ def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> Pure
     finish = Finish(raw_bytes=len(raw), segments=ingest.segments())
     assert finish == finish_of(raw, *(segment.start for segment in finish.segments[1:]))
     try:
-        return PurePosixPath(commit(store, sender, ingest, finish, push_of(raw), sender_program=PROGRAM).file)
+        return PurePosixPath(commit(store, sender, ingest, finish, push_of(raw), sender_program=PROGRAM).receipt.file)
     finally:
         ingest.partial.close()
 

@@ -247,13 +247,20 @@ class Peer:
         self.write(control(offer() if said is None else said))
         assert self.hear("accept") == {"type": "accept", "offset": 0, "segments": [], "record": None}
 
-    def give(self, raw: bytes, said: dict[str, Any] | None = None, pieces: Sequence[bytes] = ()) -> dict[str, Any]:
+    def give(
+        self,
+        raw: bytes,
+        said: dict[str, Any] | None = None,
+        pieces: Sequence[bytes] = (),
+        *,
+        answer: str = "committed",
+    ) -> dict[str, Any]:
         """Push a stream that must be taken. Returns: the receipt."""
         self.push(said)
         for chunk in chunks(pieces or [raw]):
             self.write(chunk.encode())
         self.write(control(finish(raw)))
-        receipt = self.hear_after_acks("committed")["receipt"]
+        receipt = self.hear_after_acks(answer)["receipt"]
         assert isinstance(receipt, dict)
         return receipt
 

@@ -533,7 +533,7 @@ def test_stream_that_was_stored_meanwhile_is_taken_in(store: Store) -> None:
     assert not catalogue.restorable(named(catalogue, "s3"))
     file = plant(store, "s2", 2, 1)
     assert catalogue.at(file) is None
-    catalogue.add(named(read_catalogue(store), "s2"))
+    assert catalogue.take_in(named(read_catalogue(store), "s2").summary) == catalogue.at(file)
     assert snapshots(catalogue.streams) == ["s1", "s2", "s3"]
     added = catalogue.at(file)
     assert added is not None

@@ -32,6 +32,7 @@ from tests.streams import each, whole
 import fullsend_protocol
 from fullsend_protocol.errors import ChunkError, IncompleteStream
 from fullsend_protocol.manifest import Manifest
+from fullsend_protocol.messages import Stored
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit, stored_file
 from fullsend_receiver.store import StoreError
@@ -127,7 +128,7 @@ def test_manifest_has_when_it_was_received_and_by_which_zfs_it_was_made(store: S
     ingest = ingest_stream(store, SENDER, PLAIN)
     properties = {"compression": "zstd", "user:note": "größe\n"}
     push = push_of(PLAIN).model_copy(update={"zfs_version": "zfs-2.4.4", "properties": properties})
-    receipt = commit(store, SENDER, ingest, finish_of(PLAIN), push, sender_program="fullsend 9")
+    receipt = commit(store, SENDER, ingest, finish_of(PLAIN), push, sender_program="fullsend 9").receipt
     manifest = read_manifest(store, PurePosixPath(receipt.file))
     assert manifest.properties == properties
     received = datetime.strptime(manifest.received, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
@@ -217,7 +218,11 @@ def test_stream_whose_hash_the_sender_does_not_confirm_is_not_stored(store: Stor
 def test_stream_that_is_stored_already_is_thrown_away_and_the_first_one_stays(store: Store) -> None:
     file = store_stream(store, SENDER, PLAIN)
     there = in_place(store)
-    assert store_stream(store, SENDER, OTHER) == file
+    answer = commit(
+        store, SENDER, ingest_stream(store, SENDER, OTHER), finish_of(OTHER), push_of(OTHER), sender_program=PROGRAM
+    )
+    assert isinstance(answer, Stored)
+    assert (answer.receipt.file, answer.receipt.raw_bytes) == (str(file), len(PLAIN))
     assert in_place(store) == there
     assert not list(store.partial.iterdir())
 

@@ -635,7 +635,7 @@ def test_power_cut_at_any_moment_of_a_push_keeps_what_was_acknowledged_and_lists
             ingest.partial.make_durable(batch)
             told = batch.offset
         finish = finish_of(SHORT)
-        assert commit(store, SENDER, ingest, finish, push, sender_program=PROGRAM).file == str(FILE)
+        assert commit(store, SENDER, ingest, finish, push, sender_program=PROGRAM).receipt.file == str(FILE)
         stored = True
         disk.step()
 

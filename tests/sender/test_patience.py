@@ -15,7 +15,7 @@ from fullsend_protocol.errors import (
     UsageError,
 )
 from fullsend_sender.link import WrongReceiver
-from fullsend_sender.patience import FIRST_DELAY, LONGEST_DELAY, RETRY_FOR, Patience, passes
+from fullsend_sender.patience import FIRST_DELAY, LONGEST_DELAY, RETRY_FOR, VAIN_MAX, Patience, passes
 from fullsend_sender.window import CannotGoOn
 from fullsend_sender.zfs import ZfsError
 
@@ -180,6 +180,45 @@ async def test_after_it_has_recovered_the_next_loss_is_a_new_one() -> None:
         await patience.wait(AWAY)
     with pytest.raises(Unreachable):
         await patience.wait(AWAY)
+
+
+async def test_it_is_absence_that_counts_and_not_how_long_there_is_no_progress() -> None:
+    """A receiver may hash for hours after all has been sent, and the wire blink twice meanwhile."""
+    time = Time()
+    patience = time.patience(10)
+    for _blink in range(5):
+        await patience.wait(AWAY)
+        assert patience.lost
+        patience.met()
+        assert not patience.lost
+        time.now += 3600
+    assert time.slept == [0.5, 1, 2, 4, 8]  # one that is lost as soon as it is there is not asked all the time
+    await patience.wait(AWAY)
+    assert time.slept[-1] == 10  # it has all of its time again
+    with pytest.raises(Unreachable):
+        await patience.wait(AWAY)
+
+
+async def test_one_that_is_there_and_fails_each_time_is_given_up() -> None:
+    time = Time()
+    patience = time.patience(3600)
+    started = time.now
+    with pytest.raises(Unreachable):  # noqa: PT012 - until it is raised
+        for _time in range(1000):
+            await patience.wait(AWAY)
+            patience.met()
+            time.now += 40
+    assert len(time.slept) > VAIN_MAX
+    assert 3600 <= time.now - started < 3700
+    # Not while the time that it has is not over, however often it is there; and progress makes up for all.
+    quick = time.patience(3600)
+    for _time in range(5 * VAIN_MAX):
+        await quick.wait(AWAY)
+        quick.met()
+    quick.recovered()
+    for _time in range(5 * VAIN_MAX):
+        await quick.wait(AWAY)
+        quick.met()
 
 
 async def test_no_patience_at_all() -> None:

@@ -291,6 +291,29 @@ async def test_a_package_says_what_it_turned_out_to_be(sending: Sending, receive
     assert (whole.guid, whole.base_guid, whole.raw_bytes) == ("2", "1", len(STREAM))
 
 
+async def test_what_shows_at_its_end_to_be_stored_is_a_success(sending: Sending, receiver_identity: Identity) -> None:
+    """As a package does. What is stored may have come in other segments."""
+    taker = Taker()
+    stored = receipt_of(STREAM, len(STREAM) - 312)
+
+    async def has_it(peer: Peer) -> None:
+        await taker.offered(peer)
+        await taker.arrived.take(peer)
+        await peer.say(messages.Stored(receipt=stored))
+        await peer.gone()
+
+    async with receiving(receiver_identity, has_it) as receiver:
+        pushed = await sending(receiver.endpoint, STREAM)
+    assert isinstance(pushed, Pushed)
+    assert (pushed.again, pushed.receipt) == (True, stored)
+    assert pushed.line().endswith("is stored already, as its end has shown; what was sent is thrown away")
+    stored = receipt_of(STREAM, guid="7")
+    taker = Taker()
+    async with receiving(receiver_identity, has_it) as receiver:
+        with pytest.raises(ReceiptMismatch, match="guid"):
+            await sending(receiver.endpoint, STREAM)
+
+
 @pytest.mark.parametrize("durable", [*ENDS, 0])
 async def test_lost_after_finish_and_it_is_not_stored(
     sending: Sending, receiver_identity: Identity, durable: int
