@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from fullsend_sender import ours
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fullsend_protocol.errors import FullsendError
     from fullsend_protocol.manifest import PartialEntry
     from fullsend_sender.config import PushSettings, SenderSettings
@@ -71,11 +73,29 @@ class Item:
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be done. `unchanged`: where nothing is; `failures`: what cannot be, by name."""
+    """What is to be done. `partials`: what the receiver has in part; `unchanged`: where nothing is to be done;
+    `failures`: what cannot be, by name.
+    """
 
     items: list[Item] = field(default_factory=list)
+    partials: Sequence[PartialEntry] = ()
     unchanged: list[Unchanged] = field(default_factory=list)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
+
+    @property
+    def new(self) -> list[Item]:
+        """The items that a snapshot is to be taken for."""
+        return [item for item in self.items if item.send.snapshot is None]
+
+    def new_name(self, receiver: str, now: float) -> tuple[str, float]:
+        """Return the name (after the @) for new snapshots, and how many seconds are left until its time: a name is of a
+        second, and one that is there already is nobody else's. `now`: seconds since the epoch.
+        """
+        taken = {snapshot.name for item in self.new for dataset in item.tree for snapshot in dataset.snapshots}
+        when = now
+        while (name := ours.snapshot_name(receiver, when)) in taken:
+            when = int(when) + 1
+        return name, when - now
 
 
 @dataclass(slots=True)

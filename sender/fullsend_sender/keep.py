@@ -7,13 +7,34 @@ from typing import TYPE_CHECKING, Final
 from fullsend_sender import ours
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fullsend_protocol.manifest import PartialEntry
     from fullsend_sender.source import Dataset, Snapshot
 
 #: Bookmarks that stay for each receiver: the last common base, and the one before it.
 BOOKMARKS: Final = 2
 
 
-def outdated_snapshots(dataset: Dataset, receiver: str, keep: int) -> list[Snapshot]:
+class Needed:
+    """What the streams are made of that have arrived in part: without it none of them could be gone on with."""
+
+    def __init__(self, partials: Iterable[PartialEntry] = ()) -> None:
+        """`partials`: all that the receiver has of this host."""
+        self._guids: set[str | None] = set()
+        self._packages: set[str] = set()
+        for each in partials:
+            self._guids |= {each.guid, each.base_guid}
+            if each.guid is None:
+                self._packages.add(each.dataset)
+
+    def has(self, dataset: Dataset, point: Snapshot) -> bool:
+        """Whether a snapshot or bookmark of a dataset is part of it. A package (-R) brings all that there are."""
+        inside = (dataset.name == top or dataset.name.startswith(f"{top}/") for top in self._packages)
+        return point.guid in self._guids or any(inside)
+
+
+def outdated_snapshots(dataset: Dataset, receiver: str, keep: int, needed: Needed) -> list[Snapshot]:
     """Return the snapshots taken for `receiver` that nobody needs any more: all but the newest `keep`.
 
     The last common base of any receiver stays, and what is not of exactly our names is nobody's business here.
@@ -24,10 +45,11 @@ def outdated_snapshots(dataset: Dataset, receiver: str, keep: int) -> list[Snaps
         of = ours.bookmark_receiver(bookmark.name, bookmark.guid)
         if of is not None:
             newest[of] = bookmark.guid
-    return [snapshot for snapshot in own[: max(0, len(own) - keep)] if snapshot.guid not in newest.values()]
+    old = own[: max(0, len(own) - keep)]
+    return [each for each in old if each.guid not in newest.values() and not needed.has(dataset, each)]
 
 
-def outdated_bookmarks(dataset: Dataset, receiver: str) -> list[Snapshot]:
-    """Return the bookmarks made for `receiver`, but for the last two."""
+def outdated_bookmarks(dataset: Dataset, receiver: str, needed: Needed) -> list[Snapshot]:
+    """Return the bookmarks made for `receiver` that nobody needs any more: all but the last two."""
     own = [mark for mark in dataset.bookmarks if ours.bookmark_receiver(mark.name, mark.guid) == receiver]
-    return own[: max(0, len(own) - BOOKMARKS)]
+    return [mark for mark in own[: max(0, len(own) - BOOKMARKS)] if not needed.has(dataset, mark)]

@@ -146,10 +146,11 @@ def decide(
 
 
 def find_begun(
-    dataset: Dataset, how: How, partials: Iterable[PartialEntry], *, snapshot: str | None = None
+    dataset: Dataset, how: How, stored: Stored, partials: Iterable[PartialEntry], *, snapshot: str | None = None
 ) -> tuple[Send, PartialEntry] | None:
     """Return the stream of a dataset that has arrived in part and can be finished, of several the newest; None: none is
-    there. `snapshot`: the one that is named; else any may be. Raises: CannotSend.
+    there. What is stored by now, in another way, needs no finishing. `snapshot`: the one that is named; else any may
+    be. Raises: CannotSend.
     """
     stream_class, options = _how(dataset, how)
     points: dict[str, tuple[Snapshot, Literal["@", "#"]]] = {each.guid: (each, "#") for each in dataset.bookmarks}
@@ -164,6 +165,8 @@ def find_begun(
         if target is None or mark == "#" or target.name != partial.snapshot or snapshot not in {None, target.name}:
             continue
         if partial.base_guid is not None and base is None:
+            continue
+        if stored.get(partial.guid, stream_class):
             continue
         send = Send(dataset, target, base[0] if base else None, base[1] if base else "@", options)
         found.append((target.createtxg, send, partial))

@@ -17,13 +17,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol import limits, messages
-from fullsend_protocol.errors import ErrorCode, FullsendError, NotTheSameStream, PeerError, Unreachable
+from fullsend_protocol.errors import ErrorCode, FullsendError, NotTheSameStream, PeerError, StreamError, Unreachable
 from fullsend_protocol.manifest import properties_size
 from fullsend_sender import ours, source
 from fullsend_sender.job import Item, Job, Plan, Summary
 from fullsend_sender.link import connect
 from fullsend_sender.listing import bases, partials
 from fullsend_sender.lock import locks
+from fullsend_sender.patience import passes
 from fullsend_sender.pipeline import OtherBytes
 from fullsend_sender.plan import CannotSend, How, Send, Unchanged
 from fullsend_sender.progress import Progress, reporting
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from fullsend_protocol.manifest import PartialEntry, Resume
     from fullsend_sender.link import Link
+    from fullsend_sender.lock import Locks
 
 _log: Final = logging.getLogger("fullsend.push")
 
@@ -51,69 +53,87 @@ async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
     """Push what is asked for. `done` is called with each stream that is stored.
 
     Returns: what has been done, and what has failed. Raises: Unreachable, PeerError, WrongReceiver, UsageError,
-    ZfsError: then nothing was done at all.
+    ZfsError: then nothing new was begun.
     """
+    summary = Summary()
     with locks(job.receiver, job.locks_in) as locked:
-        chosen = await choose(job)
-        # At once: whoever comes second must not have to wait to learn that.
-        chosen.keep_apart(locked.take)
-        summary = Summary(failures=chosen.failures)
-        for name, error in chosen.failures:
-            _log.error("%s: %s", name, error)
-        plan = Plan()
-        if chosen.targets:
-            begun, plan = await _look(job, chosen, finish=True)
-            if begun:
-                # Before anything new is begun, and before it is decided what is new.
-                if not await _finish(job, chosen, Plan(items=begun), summary, done):
-                    return summary
-                _, plan = await _look(job, chosen, finish=False)
-            summary.unchanged += sum(each.still for each in plan.unchanged)
-            summary.stored += sum(not each.still for each in plan.unchanged)
-            for name, error in plan.failures:
-                _log.error("%s: %s", name, error)
-            summary.failures += plan.failures
-        await release_left(job, [each.dataset for each in plan.unchanged if each.still])
+        chosen = await _choose(job, locked, summary)
+        begun, plan = await _look(job, chosen, finish=True)
+        if begun.items:
+            # Before anything new is begun, and before it is decided what is new.
+            away, no_more = await _finish(job, chosen, begun, summary, done)
+            if away:
+                return summary
+            # That may have taken hours, so what there is now is another matter.
+            chosen = await _choose(job, locked, summary)
+            chosen.leave_out(no_more)
+            _, plan = await _look(job, chosen, finish=False)
+        summary.unchanged += sum(each.still for each in plan.unchanged)
+        summary.stored += sum(not each.still for each in plan.unchanged)
+        _note(summary, plan.failures)
+        await release_left(job, [each.dataset for each in plan.unchanged if each.still], plan.partials)
         if plan.items:
             await _Run(job, plan, summary, done).run()
     return summary
 
 
-async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[list[Item], Plan]:
+async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
+    """See what there is of what is asked for, and take the locks. What has failed already is not tried again.
+
+    Raises: as `choose`.
+    """
+    chosen = await choose(job)
+    chosen.leave_out([name for name, _error in summary.failures])
+    # At once: whoever comes second must not have to wait to learn that.
+    chosen.keep_apart(locked.take)
+    known = {name for name, _error in summary.failures}
+    _note(summary, [(name, error) for name, error in chosen.failures if name not in known])
+    return chosen
+
+
+def _note(summary: Summary, failures: Sequence[tuple[str, FullsendError]]) -> None:
+    for name, error in failures:
+        _log.error("%s: %s", name, error)
+    summary.failures += failures
+
+
+async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[Plan, Plan]:
     """Ask the receiver what there is, and say what is to be done.
 
-    Returns: with `finish`, what earlier runs have begun and this one can finish, if there is any, and no plan then;
-    else what is to be sent; the receiver has noted what is unchanged. Raises: Unreachable, PeerError, WrongReceiver.
+    Returns: with `finish`, what earlier runs have begun and this one can finish; where that is nothing, what is to be
+    sent, and the receiver has noted what is unchanged. Raises: Unreachable, PeerError, WrongReceiver.
     """
+    if not chosen.targets:
+        return Plan(), Plan()
     async with connect(job.endpoint, job.identity) as (link, _name):
-        if finish:
-            begun = unfinished(job, chosen, await partials(link))
-            if begun:
-                return begun, Plan()
-        plan = make_plan(job, chosen, await bases(link), time.time())
+        stored, arrived = await bases(link), await partials(link)
+        begun = unfinished(job, chosen, stored, arrived) if finish else []
+        if begun:
+            return Plan(items=begun, partials=arrived), Plan()
+        plan = make_plan(job, chosen, stored, arrived, time.time())
         await _tell_unchanged(link, [each for each in plan.unchanged if each.still])
-        return [], plan
+        return Plan(), plan
 
 
-async def _finish(job: Job, chosen: Chosen, plan: Plan, summary: Summary, done: Callable[[Pushed], None]) -> bool:
-    """Finish what earlier runs have begun. What cannot be finished is no failure: what is to be sent instead is decided
-    afterwards. A target that named the very snapshot is done with then.
+async def _finish(
+    job: Job, chosen: Chosen, begun: Plan, summary: Summary, done: Callable[[Pushed], None]
+) -> tuple[bool, set[str]]:
+    """Finish what earlier runs have begun. That a stream cannot be made again is no failure: what is to be sent instead
+    is decided afterwards. Whatever else it fails at would meet that, too, and what has arrived so far is kept.
 
-    Returns: whether to go on; False where the receiver is away.
+    Returns: whether the receiver is away; of which datasets nothing more is to be sent: those that have failed, and
+    those of which the named snapshot is stored now.
     """
     tried = Summary()
-    await _Run(job, plan, tried, done).run()
+    await _Run(job, begun, tried, done).run()
     summary.pushed += tried.pushed
     summary.stored += tried.stored
-    if any(isinstance(error, Unreachable) for _name, error in tried.failures):
-        summary.failures += tried.failures
-        return False
-    failed = {name for name, _error in tried.failures}
-    for item in plan.items:
-        named = chosen.targets[item.name].snapshot
-        if named is not None and f"{item.name}@{named}" not in failed:
-            del chosen.targets[item.name]
-    return True
+    serious = [(name, error) for name, error in tried.failures if not isinstance(error, ZfsError | StreamError)]
+    summary.failures += serious
+    failed = {name.partition("@")[0] for name, _error in tried.failures}
+    named = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
+    no_more = {name.partition("@")[0] for name, _error in serious} | (named - failed)
+    return any(passes(error) for _name, error in serious), no_more
 
 
 async def _tell_unchanged(link: Link, unchanged: Sequence[Unchanged]) -> None:
@@ -138,7 +158,7 @@ class _Run:
         self._done = done
         self._tag = ours.hold_tag(job.receiver)
         self._version: str | None = None
-        self._away: Unreachable | None = None  # once the receiver is gone, nothing else is tried
+        self._away: FullsendError | None = None  # once the receiver is gone, nothing else is tried
         # Several at a time share a line.
         self._shared = Progress(time.monotonic()) if job.settings.jobs > 1 else None
 
@@ -158,7 +178,7 @@ class _Run:
         if ready:
             self._fail(f"{len(ready)} more", Unreachable("not tried, since the receiver is away"))
         for item, _snapshot in ready:
-            await tidy(self._job, item, stored=False)
+            await tidy(self._job, item, self._plan.partials, stored=False)
 
     def _fail(self, name: str, error: FullsendError) -> None:
         self._summary.failures.append((name, error))
@@ -168,8 +188,9 @@ class _Run:
 
     async def _prepare(self) -> deque[tuple[Item, Snapshot]]:
         """Take the snapshots that are wanted, and hold them. Returns: what can be sent."""
-        new = [item for item in self._plan.items if item.send.snapshot is None]
-        name = await self._new_name(new)
+        new = self._plan.new
+        name, wait = self._plan.new_name(self._job.receiver, time.time())
+        await asyncio.sleep(wait)
         taken: dict[str, Snapshot] = {}
         for pool in dict.fromkeys(item.send.dataset.pool for item in new):
             items = await self._take_snapshots([item for item in new if item.send.dataset.pool == pool], name)
@@ -180,13 +201,6 @@ class _Run:
             if snapshot is not None:
                 ready.append((item, snapshot))
         return ready
-
-    async def _new_name(self, items: list[Item]) -> str:
-        """Return the name for this run's snapshots; within a second that has one already, the next one's."""
-        present = {snapshot.name for item in items for dataset in item.tree for snapshot in dataset.snapshots}
-        while (name := ours.snapshot_name(self._job.receiver, time.time())) in present:  # noqa: ASYNC110 - of a clock
-            await asyncio.sleep(1 - time.time() % 1)
-        return name
 
     async def _take_snapshots(self, items: list[Item], name: str) -> list[Item]:
         """Take one snapshot of each, all of one pool, in one transaction. Returns: those that have it; who cannot have
@@ -230,7 +244,7 @@ class _Run:
                 held[item.name] = found[f"{item.name}@{name}"]
                 continue
             self._fail(item.name, why or CannotSend("its new snapshot has been destroyed by somebody"))
-            await tidy(self._job, item, stored=False)
+            await tidy(self._job, item, self._plan.partials, stored=False)
         return held
 
     # --- one stream after another ----------------------------------------------------------------------------
@@ -242,12 +256,11 @@ class _Run:
             try:
                 await self._push_one(item, snapshot)
                 stored = True
-            except Unreachable as error:
-                self._away = error
-                self._fail(f"{item.name}@{snapshot.name}", error)
             except FullsendError as error:
+                if passes(error):  # and was waited for
+                    self._away = error
                 self._fail(f"{item.name}@{snapshot.name}", error)
-            await tidy(self._job, item, stored=stored)
+            await tidy(self._job, item, self._plan.partials, stored=stored)
 
     async def _push_one(self, item: Item, snapshot: Snapshot) -> None:
         send = item.send
@@ -264,8 +277,9 @@ class _Run:
             _log.warning("%s: a full instead of an increment: %s", item.name, error)
             pushed = await self._transfer(item, send.full(str(error)), snapshot)
         if isinstance(pushed, Pushed):
-            self._summary.pushed += 1
             self._done(pushed)
+        if isinstance(pushed, Pushed) and not pushed.again:
+            self._summary.pushed += 1
         else:
             self._summary.stored += 1
         if not self._job.request.package:

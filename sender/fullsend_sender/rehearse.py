@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.units import format_size
 from fullsend_sender import keep, ours
 from fullsend_sender.link import connect
-from fullsend_sender.listing import bases
+from fullsend_sender.listing import bases, partials
 from fullsend_sender.source import Dataset, Snapshot
 from fullsend_sender.targets import choose, make_plan
 
@@ -27,17 +27,17 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     """Find out what `push` would do; nothing is changed. Returns: the plan, and the commands as one would type them."""
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
-        plan = make_plan(job, chosen, await bases(link), time.time())
+        plan = make_plan(job, chosen, await bases(link), await partials(link), time.time())
     plan.failures = chosen.failures + plan.failures
-    return plan, [line async for line in _lines(job, plan, ours.snapshot_name(job.receiver, time.time()))]
+    name, _wait = plan.new_name(job.receiver, time.time())
+    return plan, [line async for line in _lines(job, plan, name)]
 
 
 async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
     """Yield what would be run, in its order. `name`: of new snapshots (after the @)."""
-    zfs, tag, package = job.zfs, ours.hold_tag(job.receiver), job.request.package
-    new = [item for item in plan.items if item.send.snapshot is None]
-    for pool in dict.fromkeys(item.send.dataset.pool for item in new):
-        items = [item for item in new if item.send.dataset.pool == pool]
+    zfs, tag, package, needed = job.zfs, ours.hold_tag(job.receiver), job.request.package, keep.Needed(plan.partials)
+    for pool in dict.fromkeys(item.send.dataset.pool for item in plan.new):
+        items = [item for item in plan.new if item.send.dataset.pool == pool]
         names = [f"{item.name}@{name}" for item in items]
         for line in [("-r", each) for each in names] if package else [names]:
             yield zfs.line("snapshot", *line)
@@ -57,10 +57,10 @@ async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
             if of_it:
                 yield zfs.line("release", tag, *of_it)
             later = _later(dataset, snapshot, None if package else mark)
-            old = keep.outdated_snapshots(later, job.receiver, item.how.keep)
+            old = keep.outdated_snapshots(later, job.receiver, item.how.keep, needed)
             if old:
                 yield zfs.line("destroy", f"{dataset.name}@{','.join(each.name for each in old)}")
-            for each in keep.outdated_bookmarks(later, job.receiver):
+            for each in keep.outdated_bookmarks(later, job.receiver, needed):
                 yield zfs.line("destroy", f"{dataset.name}#{each.name}")
 
 

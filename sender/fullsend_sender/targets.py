@@ -13,7 +13,7 @@ from fullsend_sender.lock import Running
 from fullsend_sender.plan import CannotSend, Stored, Unchanged, decide, decide_package, find_begun, find_begun_package
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from fullsend_protocol.manifest import PartialEntry
     from fullsend_protocol.messages import Base
@@ -36,6 +36,11 @@ class Chosen:
             return (self.datasets[name],)
         below = f"{name}/"
         return tuple(each for each in self.datasets.values() if each.name == name or each.name.startswith(below))
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Want no more of these."""
+        for name in names:
+            self.targets.pop(name, None)
 
     def keep_apart(self, take: Callable[[str], bool]) -> None:
         """Take the lock of each dataset; who gets none is a failure."""
@@ -66,23 +71,25 @@ async def choose(job: Job) -> Chosen:
     return Chosen(datasets, targets, failures, job.request.package)
 
 
-def unfinished(job: Job, chosen: Chosen, arrived: Sequence[PartialEntry]) -> list[Item]:
-    """Return the streams of what is wanted that have arrived in part and can be gone on with."""
-    items = []
+def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> list[Item]:
+    """Return the streams of what is wanted that have arrived in part, can be gone on with, and are of use."""
+    items, stored = [], Stored(bases)
     for name, target in chosen.targets.items() if arrived and not job.request.full else ():
         how, tree = job.settings.how(name, target.table), chosen.tree(name)
         with contextlib.suppress(CannotSend):  # whoever decides what is new says it
             if job.request.package:
                 package = find_begun_package(tree, how, arrived) if target.snapshot is None else None
                 items += [Item(package, how, tree)] if package else []
-            elif (found := find_begun(tree[0], how, arrived, snapshot=target.snapshot)) is not None:
+            elif (found := find_begun(tree[0], how, stored, arrived, snapshot=target.snapshot)) is not None:
                 items.append(Item(found[0], how, tree, found[1]))
     return items
 
 
-def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], now: float) -> Plan:
-    """Say what is to be done. `bases`: what the receiver has; `now`: seconds since the epoch."""
-    plan, stored = Plan(), Stored(bases)
+def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry], now: float) -> Plan:
+    """Say what is to be done. `bases`, `arrived`: what the receiver has, and has in part; `now`: seconds since the
+    epoch.
+    """
+    plan, stored = Plan(partials=arrived), Stored(bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot

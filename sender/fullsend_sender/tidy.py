@@ -12,41 +12,51 @@ from fullsend_sender.zfs import ZfsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from fullsend_protocol.manifest import PartialEntry
     from fullsend_sender.job import Item, Job
     from fullsend_sender.source import Dataset
 
 _log: Final = logging.getLogger("fullsend.push")
 
 
-async def tidy(job: Job, item: Item, *, stored: bool) -> None:
+async def tidy(job: Job, item: Item, partials: Sequence[PartialEntry], *, stored: bool) -> None:
     """Release what need not be held any more, and destroy our own snapshots and bookmarks that had their time.
 
-    Where the stream is not stored, its snapshot and base stay held. None of this fails the push: the next run comes
-    by here again.
+    `partials`: what had arrived in part when this run began. What they are made of stays, and stays held; and so does
+    what this stream is made of, where it is not stored. None of this fails the push: the next run comes by here again.
     """
-    base = item.send.base
+    base, snapshot = item.send.base, item.send.snapshot
+    if stored and snapshot is not None:
+        partials = [each for each in partials if (each.dataset, each.snapshot) != (item.name, snapshot.name)]
+    needed = keep.Needed(partials)
     for dataset in item.tree:
-        old = keep.outdated_snapshots(dataset, job.receiver, item.how.keep)
-        if base is not None and not stored:  # where no bookmark says that it is the last common one
-            old = [snapshot for snapshot in old if snapshot.guid != base.guid]
+        old = keep.outdated_snapshots(dataset, job.receiver, item.how.keep, needed)
+        if not stored:  # it may have arrived in part; and perhaps no bookmark says what its base is
+            old = [] if job.request.package else [each for each in old if base is None or each.guid != base.guid]
         with _not_now(dataset.name):
-            points = dataset.snapshots if stored else old
+            points = [each for each in dataset.snapshots if not needed.has(dataset, each)] if stored else old
             await _release(job, [f"{dataset.name}@{point.name}" for point in points])
         with _not_now(dataset.name):
             await _destroy(job, dataset.name, [snapshot.name for snapshot in old])
         # Whether or not they could be destroyed: nothing is to build on them any more.
         dataset.snapshots = [snapshot for snapshot in dataset.snapshots if snapshot not in old]
-        for mark in keep.outdated_bookmarks(dataset, job.receiver):
+        for mark in keep.outdated_bookmarks(dataset, job.receiver, needed):
             with _not_now(dataset.name):
                 await job.zfs.destroy_bookmark(f"{dataset.name}#{mark.name}")
             dataset.bookmarks.remove(mark)
 
 
-async def release_left(job: Job, unchanged: Sequence[Dataset]) -> None:
+async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:
     """Release what a run that was killed after its receipt has left of holds; of a dataset that changes, the next push
-    does it.
+    does it. `partials`: what they are made of stays held.
     """
-    held = [f"{dataset.name}@{each.name}" for dataset in unchanged for each in dataset.snapshots if each.userrefs]
+    needed = keep.Needed(partials)
+    held = [
+        f"{dataset.name}@{each.name}"
+        for dataset in unchanged
+        for each in dataset.snapshots
+        if each.userrefs and not needed.has(dataset, each)
+    ]
     with _not_now("what is unchanged"):
         await _release(job, held)
 

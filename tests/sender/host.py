@@ -54,11 +54,12 @@ class Host:
     def ran(self, what: str) -> list[str]:
         return [line for line in self.fake.commands if line.startswith(what)]
 
-    def begun(self, **changed: Any) -> None:
-        """tank/a@mon has arrived in part, says the receiver."""
+    def begun(self, *, own: bool = False, **changed: Any) -> None:
+        """tank/a@mon has arrived in part, says the receiver. `own`: under the name that is said, since it is ours."""
+        name = changed["snapshot"] if own else "mon"
         self.fake.create("tank/a")
-        self.fake.snapshot("tank/a@mon")
+        self.fake.snapshot(f"tank/a@{name}")
         self.fake.change("tank/a")
         guid = self.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"][0]["guid"])
-        said = {"dataset": "tank/a", "snapshot": "mon", "guid": guid, "flags": "p", "resume_offset": None}
+        said = {"dataset": "tank/a", "snapshot": name, "guid": guid, "flags": "p", "resume_offset": None}
         self.keeper.partials = [partial_entry(**{**said, **changed})]

@@ -416,5 +416,8 @@ class Keeper:
             return True
         manifest = manifest_of(raw)
         self.streams.append((manifest, raw))
+        self.partials = [
+            each for each in self.partials if (each.dataset, each.snapshot) != (offer.dataset, offer.snapshot)
+        ]
         await peer.say(messages.Committed(receipt=receipt_of(raw)))
         return True

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.sender.peer import partial_entry
 
 from fullsend_sender import keep, ours
 from fullsend_sender.source import Dataset, Snapshot
 
 NAS, OTHER = "aaaaaaaa", "bbbbbbbb"
+NOTHING = keep.Needed()
 
 
 def dataset(snapshots: list[Snapshot], bookmarks: list[Snapshot]) -> Dataset:
@@ -23,22 +25,33 @@ def mark(receiver: str, number: int) -> Snapshot:
 
 def test_the_newest_stay() -> None:
     snapshots = [own(NAS, number) for number in range(5)]
-    assert keep.outdated_snapshots(dataset(snapshots, []), NAS, 2) == snapshots[:3]
-    assert keep.outdated_snapshots(dataset(snapshots, []), NAS, 9) == []
-    assert keep.outdated_snapshots(dataset(snapshots, []), OTHER, 1) == []
+    assert keep.outdated_snapshots(dataset(snapshots, []), NAS, 2, NOTHING) == snapshots[:3]
+    assert keep.outdated_snapshots(dataset(snapshots, []), NAS, 9, NOTHING) == []
+    assert keep.outdated_snapshots(dataset(snapshots, []), OTHER, 1, NOTHING) == []
 
 
 def test_the_last_common_base_of_anybody_stays() -> None:
     # The last three pushes failed, so the base is older than what is kept; and another receiver was sent one of ours.
     snapshots = [own(NAS, number) for number in range(5)]
     marks = [mark(NAS, 0), mark(OTHER, 1), mark(NAS, 2)]
-    assert keep.outdated_snapshots(dataset(snapshots, marks), NAS, 2) == [snapshots[0]]
+    assert keep.outdated_snapshots(dataset(snapshots, marks), NAS, 2, NOTHING) == [snapshots[0]]
 
 
 def test_bookmarks() -> None:
     marks = [mark(NAS, 0), mark(NAS, 1), mark(OTHER, 2), mark(NAS, 3), Snapshot("mine", "9", 4, 0, 0, 0)]
-    assert keep.outdated_bookmarks(dataset([], marks), NAS) == [marks[0]]
-    assert keep.outdated_bookmarks(dataset([], marks), OTHER) == []
+    assert keep.outdated_bookmarks(dataset([], marks), NAS, NOTHING) == [marks[0]]
+    assert keep.outdated_bookmarks(dataset([], marks), OTHER, NOTHING) == []
+
+
+def test_what_has_arrived_in_part_can_be_gone_on_with() -> None:
+    snapshots, marks = [own(NAS, n) for n in range(5)], [mark(NAS, n) for n in (0, 1, 3, 4)]
+    needed = keep.Needed([partial_entry(dataset="tank/renamed", guid="102", base_guid="100")])
+    assert keep.outdated_snapshots(dataset(snapshots, []), NAS, 1, needed) == [snapshots[1], snapshots[3]]
+    assert keep.outdated_bookmarks(dataset([], marks), NAS, needed) == [marks[1]]
+    # A package: all that are there, of its top and below.
+    for top, kept in (("tank", True), ("tank/a", True), ("tank/a/b", False), ("tan", False)):
+        needed = keep.Needed([partial_entry(dataset=top, guid=None, base_guid=None)])
+        assert (keep.outdated_snapshots(dataset(snapshots, []), NAS, 1, needed) == []) == kept
 
 
 @given(
@@ -51,7 +64,7 @@ def test_nobody_elses_is_ever_touched(what: list[tuple[str, bool]], count: int) 
     ]
     marks = [mark(whose, n) for n, (whose, marked) in enumerate(what) if marked and whose != "mine"]
     found = dataset(snapshots, marks)
-    outdated = keep.outdated_snapshots(found, NAS, count)
+    outdated = keep.outdated_snapshots(found, NAS, count, NOTHING)
     assert all(ours.snapshot_receiver(each.name) == NAS for each in outdated)
     assert snapshots[-1:] == [] or snapshots[-1] not in outdated
     for whose in (NAS, OTHER):

@@ -24,6 +24,7 @@ from fullsend_sender.source import Dataset, Snapshot
 
 NOW = 1_790_000_000.0
 PLAIN = How()
+NONE = Stored([])
 
 
 def point(name: str, guid: int, txg: int) -> Snapshot:
@@ -188,28 +189,28 @@ def begun(**changed: Any) -> PartialEntry:
 
 def test_a_stream_that_was_begun_is_found() -> None:
     full, increment = begun(), begun(base_guid="102")
-    found = find_begun(dataset(), PLAIN, [full])
+    found = find_begun(dataset(), PLAIN, NONE, [full])
     assert found is not None
     send, partial = found
     assert (send.snapshot, send.base, partial) == (WEDNESDAY, None, full)
-    found = find_begun(dataset(), PLAIN, [increment])
+    found = find_begun(dataset(), PLAIN, NONE, [increment])
     assert found is not None
     assert found[0].arguments("wed") == ("-L", "-e", "-p", "-i", "tank/a@tue", "tank/a@wed")
     bookmark_only = dataset(snapshots=[MONDAY, WEDNESDAY])
-    found = find_begun(bookmark_only, PLAIN, [increment])
+    found = find_begun(bookmark_only, PLAIN, NONE, [increment])
     assert found is not None
     assert found[0].arguments("wed")[-2:] == ("tank/a#tue-mark", "tank/a@wed")
 
 
 def test_of_several_the_newest() -> None:
     entries = [begun(snapshot="mon", guid="101"), begun(), begun(snapshot="tue", guid="102")]
-    found = find_begun(dataset(), PLAIN, entries)
+    found = find_begun(dataset(), PLAIN, NONE, entries)
     assert found is not None
     assert found[1].snapshot == "wed"
-    found = find_begun(dataset(), PLAIN, entries, snapshot="tue")
+    found = find_begun(dataset(), PLAIN, NONE, entries, snapshot="tue")
     assert found is not None
     assert found[1].snapshot == "tue"
-    assert find_begun(dataset(), PLAIN, entries, snapshot="thu") is None
+    assert find_begun(dataset(), PLAIN, NONE, entries, snapshot="thu") is None
 
 
 @pytest.mark.parametrize(
@@ -227,27 +228,38 @@ def test_of_several_the_newest() -> None:
     ids=str,
 )
 def test_what_is_another_stream_is_not_gone_on_with(other: dict[str, Any]) -> None:
-    assert find_begun(dataset(), PLAIN, [begun(**other)]) is None
-    found = find_begun(dataset(), PLAIN, [begun(**other), begun()])
+    assert find_begun(dataset(), PLAIN, NONE, [begun(**other)]) is None
+    found = find_begun(dataset(), PLAIN, NONE, [begun(**other), begun()])
     assert found is not None
     assert found[1] == begun()
 
 
+def test_what_is_stored_by_now_needs_no_finishing() -> None:
+    entries = [begun(), begun(snapshot="tue", guid="102")]
+    stored = Stored([base(103)])
+    found = find_begun(dataset(), PLAIN, stored, entries)
+    assert found is not None
+    assert found[1].snapshot == "tue"
+    assert find_begun(dataset(), PLAIN, Stored([base(103, flags="Lewp")]), entries) == find_begun(
+        dataset(), PLAIN, NONE, entries
+    )
+
+
 def test_a_bookmark_cannot_be_sent() -> None:
     only_mark = dataset(snapshots=[MONDAY, WEDNESDAY])
-    assert find_begun(only_mark, PLAIN, [begun(snapshot="tue-mark", guid="102")]) is None
+    assert find_begun(only_mark, PLAIN, NONE, [begun(snapshot="tue-mark", guid="102")]) is None
 
 
 def test_the_class_is_what_this_host_means_to_send() -> None:
     """Whatever the receiver says: what is encrypted does not go out plain, since it is to be raw."""
     vault = dataset(encrypted=True, key_loaded=True)
-    assert find_begun(vault, PLAIN, [begun(flags="Lep")]) is None
-    found = find_begun(vault, PLAIN, [begun(flags="Lep"), begun(flags="Lewp")])
+    assert find_begun(vault, PLAIN, NONE, [begun(flags="Lep")]) is None
+    found = find_begun(vault, PLAIN, NONE, [begun(flags="Lep"), begun(flags="Lewp")])
     assert found is not None
     assert (found[1].flags, found[0].options) == ("Lewp", ("-L", "-e", "-p", "-w"))
-    assert find_begun(vault, How(decrypt=True), [begun(flags="Lewp")]) is None
+    assert find_begun(vault, How(decrypt=True), NONE, [begun(flags="Lewp")]) is None
     with pytest.raises(CannotSend, match="its key is not loaded"):
-        find_begun(dataset(encrypted=True), How(decrypt=True), [begun()])
+        find_begun(dataset(encrypted=True), How(decrypt=True), NONE, [begun()])
 
 
 def test_a_package_that_was_begun() -> None:

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 from tests.fakezfs import FakeZfs
 from tests.sender.host import Host
-from tests.sender.peer import Keeper, receiving
+from tests.sender.peer import Keeper, Peer, partial_entry, receipt_of, receiving
 
+from fullsend_protocol import messages
 from fullsend_protocol.errors import ErrorCode, Unreachable
 from fullsend_sender.identity import Identity
 from fullsend_sender.job import Summary
 from fullsend_sender.link import Endpoint
 from fullsend_sender.lock import Running
+from fullsend_sender.transfer import ReceiptMismatch
 from fullsend_sender.zfs import ZfsError
 
 
@@ -301,7 +303,57 @@ async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
     assert await host.push("tank/a") == Summary(pushed=1)
     assert host.kinds() == [("tank/a", "full")]
     assert host.pushed[0].receipt.snapshot != "mon"
+    # As long as the receiver has a part of it, it is held: the next night may be luckier.
+    assert len(host.fake.holds("tank/a")) == 1
+    host.keeper.partials = []
+    host.fake.change("tank/a")
+    assert await host.push("tank/a") == Summary(pushed=1)
     assert host.fake.holds("tank/a") == []
+
+
+@pytest.mark.parametrize("code", [ErrorCode.SPACE, ErrorCode.STORE, ErrorCode.INTERNAL])
+async def test_what_a_receiver_refuses_to_finish_is_kept_until_it_can_be(host: Host, code: ErrorCode) -> None:
+    """Not even a snapshot is taken then, let alone that which has arrived in part destroyed."""
+    name = f"fullsend-{host.receiver}-20260101T000000Z"
+    host.begun(snapshot=name, own=True)
+    host.keeper.refuse = [code, code, code]
+    for night in range(3):
+        host.fake.change("tank/a")
+        summary = await host.push("tank/a")
+        assert [failed for failed, _error in summary.failures] == [f"tank/a@{name}"]
+        assert summary.pushed == summary.unchanged == 0
+        assert host.fake.names("snapshots", "tank/a") == [name]
+        assert len(host.fake.holds("tank/a")) == night + 1
+    assert await host.push("tank/a") == Summary(pushed=2)
+    assert host.pushed[0].receipt.snapshot == name
+    assert host.fake.holds("tank/a") == []
+
+
+async def test_a_wrong_receipt_of_what_was_begun_is_no_success(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is new since, so it would be its last chance to be one."""
+    host.begun()
+    host.fake.edit(lambda state: state["datasets"]["tank/a"].update(written=0))
+    monkeypatch.setattr("tests.sender.peer.receipt_of", lambda raw: receipt_of(raw, sha256="ab" * 32))
+    summary = await host.push("tank/a")
+    assert [(name, type(error)) for name, error in summary.failures] == [("tank/a@mon", ReceiptMismatch)]
+    assert (summary.unchanged, host.keeper.unchanged) == (0, [])
+
+
+async def test_what_is_new_is_decided_when_all_is_finished(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have taken hours, in which people have worked."""
+    host.fake.create("tank/b")
+    await host.push("tank/b")
+    host.begun()
+    take = host.keeper._take
+
+    async def slowly(peer: Peer, offer: messages.Push) -> bool:
+        host.fake.change("tank/b")
+        return await take(peer, offer)
+
+    monkeypatch.setattr(host.keeper, "_take", slowly)
+    assert await host.push("tank/a", "tank/b") == Summary(pushed=3)
+    assert host.kinds() == [("tank/a", "full"), ("tank/a", "incremental"), ("tank/b", "incremental")]
+    assert host.keeper.unchanged == []
 
 
 async def test_a_receiver_that_goes_away_before_all_is_finished_costs_no_snapshot(
@@ -324,3 +376,30 @@ async def test_a_package_that_was_begun_is_replayed(host: Host) -> None:
     assert await host.push("tank/a", package=True) == Summary(pushed=2)
     assert host.pushed[0].receipt.snapshot == "mon"
     assert [(offer.guid, offer.resume) for offer in host.keeper.offers] == [(None, "replay")] * 2
+
+
+async def test_what_a_package_brings_stays_until_it_is_stored(host: Host, receiver_identity: Identity) -> None:
+    """Of one that arrived in part, in this run or an earlier one: without all of it, it would be another package."""
+
+    async def gone(peer: Any) -> None:
+        pass
+
+    host.fake.create("tank/a")
+    host.fake.create("tank/a/b")
+    for night in range(2):
+        host.fake.snapshot(f"tank/a@fullsend-{host.receiver}-2026010{night + 1}T000000Z")
+        host.fake.snapshot(f"tank/a/b@fullsend-{host.receiver}-2026010{night + 1}T000000Z")
+    async with receiving(receiver_identity, host.keeper, gone, gone) as state:
+        host.endpoint = state.endpoint
+        assert len((await host.push("tank/a", package=True, settings={"retry_for": "0s"})).failures) == 1
+    assert host.ran("destroy") == []
+    newest = host.fake.names("snapshots", "tank/a")[-1]
+    host.keeper.partials = [partial_entry(dataset="tank/a", snapshot=newest, guid=None, flags=None)]
+    host.fake.fail("send -R -L -e tank/a@" + newest, "cut")
+    async with receiving(receiver_identity, always=host.keeper) as state:
+        host.endpoint = state.endpoint
+        assert (await host.push("tank/a/b")).failures == []
+        assert host.ran("destroy") == []
+        host.fake.mend()
+        assert (await host.push("tank/a", package=True)).failures == []
+    assert host.ran("destroy") != []
