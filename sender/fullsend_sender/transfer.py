@@ -32,7 +32,6 @@ from fullsend_sender.zfs import ZfsError
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
-    from fullsend_protocol.facts import Facts
     from fullsend_protocol.manifest import Receipt, Resume
     from fullsend_sender.identity import Identity
     from fullsend_sender.progress import Progress
@@ -171,10 +170,7 @@ async def transfer(
             pipeline.go_on(accept.segments)
             return pipeline
 
-        pushed = await Transfer(endpoint, identity, options, about, offer, begin=same, progress=progress).run()
-        if not isinstance(pushed, Pushed):
-            _check_stored(pushed, facts)
-        return pushed
+        return await Transfer(endpoint, identity, options, about, offer, begin=same, progress=progress).run()
 
 
 class Transfer:
@@ -243,6 +239,8 @@ class Transfer:
                 receipt = await self._send_and_prove(link)
             case messages.Stored(receipt=receipt):
                 if not self._finished:
+                    offer = self._offer
+                    _check_stored(receipt, offer.guid, offer.base_guid, offer.flags)
                     return receipt
                 self._check_receipt(receipt)
             case other:
@@ -321,7 +319,9 @@ class Transfer:
                 task.cancel()
             await asyncio.gather(sending, answer, return_exceptions=True)
         if isinstance(committed, messages.Stored):
-            self._check_same(committed.receipt)
+            assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
+            facts = self._pipeline.verdict.facts
+            _check_stored(committed.receipt, str(facts.guid), _text(facts.base_guid), facts.flags)
             self._again = True
             return committed.receipt
         if not isinstance(committed, messages.Committed):
@@ -367,11 +367,6 @@ class Transfer:
             self._window.acknowledge(event.offset)
             self._patience.recovered()
 
-    def _check_same(self, receipt: Receipt) -> None:
-        """Hold the receipt of a stream that was stored before against what we sent in vain. Raises: ReceiptMismatch."""
-        assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
-        _check_stored(receipt, self._pipeline.verdict.facts)
-
     def _check_receipt(self, receipt: Receipt) -> None:
         """Hold the receipt against what we sent. Raises: ReceiptMismatch."""
         assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
@@ -403,9 +398,9 @@ async def _producer_first(pipeline: Pipeline, about: About) -> AsyncGenerator[No
         raise
 
 
-def _check_stored(receipt: Receipt, facts: Facts) -> None:
-    """Hold the receipt of a stream that was stored before against what was offered. Raises: ReceiptMismatch."""
-    _compare(receipt, {"guid": str(facts.guid), "base_guid": _text(facts.base_guid), "flags": facts.flags})
+def _check_stored(receipt: Receipt, guid: str | None, base_guid: str | None, flags: str | None) -> None:
+    """Hold the receipt of a stream that was stored before against what this one is. Raises: ReceiptMismatch."""
+    _compare(receipt, {"guid": guid, "base_guid": base_guid, "flags": flags})
 
 
 def _compare(receipt: Receipt, expected: Mapping[str, object]) -> None:

@@ -20,7 +20,7 @@ from typing import Any, cast
 import pytest
 from tests import programs, resumed, streams
 from tests.fakezfs import FakeZfs
-from tests.sender.peer import Arrived, Peer, Stopped, partial_entry, receipt_of, receiving, segments_of
+from tests.sender.peer import Arrived, Peer, Script, Stopped, partial_entry, receipt_of, receiving, segments_of
 from tests.sender.test_pipeline import flowing, no_threads_left
 
 from fullsend_protocol import messages
@@ -34,7 +34,7 @@ from fullsend_sender.identity import Identity
 from fullsend_sender.pipeline import OtherBytes
 from fullsend_sender.progress import Progress
 from fullsend_sender.token import go_on_by_token
-from fullsend_sender.transfer import About, Options, Pushed
+from fullsend_sender.transfer import About, Options, Pushed, ReceiptMismatch
 from fullsend_sender.zfs import Zfs, ZfsError
 
 BLOCK = hashlib.sha256(b"any").digest() * (128 << 10 >> 5)
@@ -160,7 +160,7 @@ class Having:
 
 
 async def go_on(
-    zfs: MadeUp, of: Cut, having: Having, mine: Identity, theirs: Identity, *, begun: PartialEntry | None = None
+    zfs: MadeUp, of: Cut, having: Script, mine: Identity, theirs: Identity, *, begun: PartialEntry | None = None
 ) -> Pushed:
     async with receiving(theirs, always=having) as receiver:
         try:
@@ -177,6 +177,19 @@ async def go_on(
             assert no_threads_left()
     assert isinstance(pushed, Pushed)
     return pushed
+
+
+async def test_another_stream_that_is_stored_is_no_receipt(identity: Identity, receiver_identity: Identity) -> None:
+    async def lies(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear()
+        await peer.say(messages.Stored(receipt=receipt_of(PLAIN.raw, guid="7")))
+        await peer.gone()
+
+    zfs = MadeUp(PLAIN.rest())
+    with pytest.raises(ReceiptMismatch, match="guid"):
+        await go_on(zfs, PLAIN, lies, identity, receiver_identity)
+    assert zfs.asked == []
 
 
 # --- it goes on ------------------------------------------------------------------------------------------------
