@@ -101,8 +101,9 @@ class Daemon:
             for line in recover(self._store):
                 log.info("%s", line)
             sockets = _passed_sockets() or await _listen(self._settings.listen)
-            helpers = [asyncio.create_task(self._accept(sock)) for sock in sockets]
-            helpers += [
+            accepting = [asyncio.create_task(self._accept(sock)) for sock in sockets]
+            helpers = [
+                *accepting,
                 asyncio.create_task(self._keep_house()),
                 asyncio.create_task(self._sweep()),
                 asyncio.create_task(self._checks.run()),
@@ -117,10 +118,11 @@ class Daemon:
                 systemd.notify("STOPPING=1", "STATUS=stopping")
                 for task in helpers:
                     task.cancel()
-                await asyncio.wait(helpers)
+                await asyncio.wait(accepting)
                 for sock in sockets:
                     sock.close()
                 await self._end_sessions()
+                await asyncio.wait(helpers)  # last: a thread of theirs that waits for the disk holds up no farewell
         finally:
             for executor in (self._workers.cpu, self._workers.disk, self._workers.scrub, self._table_reader):
                 executor.shutdown()
@@ -317,11 +319,11 @@ class Daemon:
         while True:
             try:
                 async with house.sweeping:
-                    await asyncio.get_running_loop().run_in_executor(
-                        self._workers.disk,
+                    # To its end, though this is cancelled: what it throws away, nobody may begin meanwhile.
+                    await self._workers.on_disk(
                         lambda: throw_away_old(
                             self._store, house.arriving, keep=settings.partial_keep, most=settings.partial_max
-                        ),
+                        )
                     )
             except OSError as error:  # a disk that fails is said to those who push; the daemon stays for the others
                 log.warning("old partials cannot be looked for: %s", error)

@@ -68,6 +68,12 @@ class Workers:
     disk: Executor
     scrub: Executor
 
+    async def on_disk(self, work: Callable[[], _T]) -> _T:
+        """Do this in a `disk` thread, and await its end however often we are cancelled meanwhile. Raises: what it does;
+        CancelledError where we were cancelled, and what it returned or raised is lost then.
+        """
+        return await _uncancelled(asyncio.get_running_loop().run_in_executor(self.disk, work))
+
 
 class Receiving:
     """One stream that is being pushed over one channel."""
@@ -101,14 +107,14 @@ class Receiving:
         what it is.
         """
         # Before the journal, since there it would be thrown away: after a lost receipt.
-        known = await self._on_disk(lambda: committed_before(self._store, self._sender, self._push))
+        known = await self._workers.on_disk(lambda: committed_before(self._store, self._sender, self._push))
         if known is not None:
             return Stored(receipt=known)
         try:
             partial, standing = await self._begin()
         except OSError:
             # There is no room for as much as a journal, perhaps; what is stored already needs none.
-            known = await self._on_disk(lambda: already_stored(self._store, self._sender, self._push))
+            known = await self._workers.on_disk(lambda: already_stored(self._store, self._sender, self._push))
             if known is None:
                 raise
             return Stored(receipt=known)
@@ -116,10 +122,8 @@ class Receiving:
         keep = True
         try:
             # After the journal, which names the base: whoever deletes reads the journals first (docs/format.md).
-            known = await _uncancelled(
-                self._on_disk(
-                    lambda: judge(self._store, self._sender, self._push, arrived=ingest.offset, min_free=self._min_free)
-                )
+            known = await self._workers.on_disk(
+                lambda: judge(self._store, self._sender, self._push, arrived=ingest.offset, min_free=self._min_free)
             )
             if known is not None:
                 keep = False
@@ -132,22 +136,22 @@ class Receiving:
             await self._hash_file(partial)
             self._channel.busy = "committing"
             # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.
-            return await _uncancelled(self._on_disk(lambda: self._commit(ingest, end, program)))
+            return await self._workers.on_disk(lambda: self._commit(ingest, end, program))
         except OtherStream:
             keep = False  # under this name nobody will ever go on with it
             raise
         finally:
             self._channel.busy = ""
-            await _uncancelled(self._on_disk(lambda: self._put_away(partial, keep=keep and ingest.chunks > 0)))
+            await self._workers.on_disk(lambda: self._put_away(partial, keep=keep and ingest.chunks > 0))
 
     async def _begin(self) -> tuple[Partial, Standing | None]:
-        making = asyncio.ensure_future(self._on_disk(self._open))
+        making = asyncio.ensure_future(self._workers.on_disk(self._open))
         try:
             return await _uncancelled(making)
         except asyncio.CancelledError:
             if making.exception() is None:
                 partial, standing = making.result()
-                await _uncancelled(self._on_disk(lambda: self._put_away(partial, keep=standing is not None)))
+                await self._workers.on_disk(lambda: self._put_away(partial, keep=standing is not None))
             raise
 
     def _open(self) -> tuple[Partial, Standing | None]:
@@ -184,7 +188,7 @@ class Receiving:
         """Say where the stream goes on."""
         if standing is not None:
             resumption = Resumption(how=self._push.resume, offset=standing.offset, at=format_time(time.time()))
-            await self._on_disk(lambda: ingest.partial.note_resumed(resumption))
+            await self._workers.on_disk(lambda: ingest.partial.note_resumed(resumption))
             ingest.resumptions.append(resumption)
         segments = ingest.segments()
         await self._channel.send(Accept(offset=ingest.offset, segments=segments, record=self._record))
@@ -192,7 +196,7 @@ class Receiving:
     async def _hash_file(self, partial: Partial) -> None:
         """Hash what an earlier run has written; that may take as long as reading it, and can be interrupted."""
         self._channel.busy = "hashing"
-        while not await _uncancelled(self._on_disk(lambda: partial.catch_up(_HASH_STEP))):
+        while not await self._workers.on_disk(lambda: partial.catch_up(_HASH_STEP)):
             pass
 
     def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Committed | Stored:
@@ -330,7 +334,7 @@ class Receiving:
             async with self._between:
                 batch = ingest.batch()
             if batch.chunks:
-                await self._on_disk(lambda batch=batch: ingest.partial.make_durable(batch))  # type: ignore[misc]
+                await self._workers.on_disk(lambda batch=batch: ingest.partial.make_durable(batch))  # type: ignore[misc]
                 self._channel.send_soon(Ack(offset=batch.offset))
             if ended:
                 return
@@ -343,9 +347,6 @@ class Receiving:
         self._dirty.set()
         self._full.set()
         await acknowledging
-
-    async def _on_disk(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
 
 
 async def _uncancelled(work: Awaitable[_T]) -> _T:

@@ -3,6 +3,7 @@
     disk = FaultyDisk(folder)
     receiver.start(program=disk.program, env=disk.env)
     with disk.blocked("fdatasync"): ...     # none returns before this is left
+    with disk.blocked("fsync", ".partial"): ...     # none on a file whose name ends like this
     with disk.failing("fdatasync", ".data", errno.EIO): ...
     disk.set_clock(-86400)                  # this machine's clock is a day late from now on
     disk.done("fdatasync", ".data")         # the sizes of the files, each time one was synced
@@ -50,11 +51,16 @@ class FaultyDisk:
         return {_FOLDER: str(self.folder)}
 
     @contextlib.contextmanager
-    def blocked(self, call: str) -> Iterator[None]:
-        """No such call goes on before this is left."""
-        with (self.folder / f"gate-{call}").open() as gate:
+    def blocked(self, call: str, suffix: str = "") -> Iterator[None]:
+        """No such call on a file whose name ends like this goes on before this is left."""
+        with (self.folder / f"gate-{call}").open("r+", encoding="utf-8") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
-            yield
+            gate.write(suffix)
+            gate.flush()
+            try:
+                yield
+            finally:
+                gate.truncate(0)
 
     @contextlib.contextmanager
     def failing(self, call: str, suffix: str, number: int) -> Iterator[None]:
@@ -99,8 +105,9 @@ def _faulty(folder: Path, name: str, real: Callable[..., Any]) -> Callable[..., 
             return real(target, *arguments, **options)
         size = path.stat().st_size
         write(trace, f"begin {name} {path.name} {size}\n".encode())
-        with (folder / f"gate-{name}").open() as gate:
-            fcntl.flock(gate, fcntl.LOCK_SH)
+        with (folder / f"gate-{name}").open(encoding="utf-8") as gate:
+            if path.name.endswith(gate.read()):
+                fcntl.flock(gate, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
             suffix, number = (folder / f"fail-{name}").read_text(encoding="utf-8").split(":")
             if path.name.endswith(suffix) and not int(number):

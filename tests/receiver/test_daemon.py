@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import hashlib
@@ -9,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +20,10 @@ from tests.receiver.faulty import FaultyDisk
 from tests.receiver.helpers import zstd_decode
 from tests.receiver.peer import CONTROL, Chunk, Peer, chunks, compress, control, finish, header, offer
 from tests.receiver.running import MIB, Receiver, wait_until
+
+from fullsend_receiver import daemon
+from fullsend_receiver.config import load
+from fullsend_receiver.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -383,6 +389,38 @@ def test_a_commit_under_way_is_completed(tmp_path: Path) -> None:
     finally:
         if receiver.process is not None:
             receiver.stop(signal.SIGKILL)
+
+
+def test_what_is_being_thrown_away_is_begun_by_nobody_before_it_is_gone(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the daemon is to end meanwhile: what is left of the old one would be removed beneath the new one."""
+    settings = load(receiver.config)
+    at_work, gone = threading.Event(), threading.Event()
+
+    def throw_away(*_what: object, **_limits: object) -> None:
+        at_work.set()
+        gone.wait()
+
+    async def sweep() -> None:
+        server = daemon.Daemon(settings, open_store(settings.store, settings.store_id))
+        loop = asyncio.get_running_loop()
+        sweeping = asyncio.create_task(server._sweep())
+        await loop.run_in_executor(None, at_work.wait)
+        sweeping.cancel()
+        claiming = asyncio.create_task(server._house.sweeping.acquire())
+        try:
+            for _ in range(10):  # turns of the loop: more than a sweep takes that ends at once
+                await asyncio.sleep(0)
+            assert not claiming.done()
+        finally:
+            gone.set()
+        await claiming
+        with contextlib.suppress(asyncio.CancelledError):
+            await sweeping
+
+    monkeypatch.setattr(daemon, "throw_away_old", throw_away)
+    asyncio.run(sweep())
 
 
 def test_a_verify_under_way_holds_nothing_up(tmp_path: Path) -> None:

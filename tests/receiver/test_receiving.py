@@ -805,6 +805,29 @@ def test_nothing_is_taken_away_beneath_a_thread_at_work_however_often_its_task_i
         assert partial.read_bytes() == chunk.frame
 
 
+def test_that_a_stream_goes_on_is_written_down_before_its_files_are_closed_though_it_is_cut_meanwhile(
+    tmp_path: Path,
+) -> None:
+    """Else the number of its journal would be another file's by the time at which the line is written."""
+    pieces = pieces_of(2)
+    with on_faulty_disk(tmp_path) as (receiver, disk):
+        receiver.enrol("beta")
+        leave(receiver, pieces, 1)
+        (data,) = receiver.partials()
+        with receiver.peer() as peer, receiver.peer("beta") as other:
+            with disk.blocked("write", ".journal"):
+                before = disk.begun("write", ".journal")
+                peer.write(control(offer_of_pieces(pieces, resume="replay")))
+                wait_until(lambda: disk.begun("write", ".journal") > before, "the line is being written")
+                assert receiver.fullsendd("revoke", "alpha").returncode == 0
+                receiver.wait_log("alpha: revoked; its connection ends")
+                other.say("list", dataset=None)  # the daemon has turned to other things since
+                other.hear("done")
+            assert peer.refusal() == "revoked: the certificate of sender alpha has been revoked"
+        last = data.with_suffix(".journal").read_bytes().splitlines()[-1]
+        assert json.loads(last[9:])["resumed"]["how"] == "replay"
+
+
 def test_a_stream_cut_before_it_was_accepted_leaves_nothing(tmp_path: Path) -> None:
     with on_faulty_disk(tmp_path) as (receiver, disk):
         descriptors = receiver.descriptors
