@@ -347,13 +347,18 @@ def _check(options: argparse.Namespace) -> int:
     from fullsend_receiver import identity
     from fullsend_receiver.catalogue import read_catalogue
     from fullsend_receiver.senders import SenderTable
-    from fullsend_receiver.store import check_fitness
+    from fullsend_receiver.store import StoreFull, check_fitness
 
     settings, store = _open(options)
-    check_fitness(store)
+    full = False
+    try:
+        check_fitness(store)
+        print(f"ok       store {store.root}, {format_size(store.free_bytes())} free")
+    except StoreFull as error:
+        full = True
+        print(f"problem  {error}")
     table = SenderTable(store)
     identity.server_context(store, table.certificates)
-    print(f"ok       store {store.root}, {format_size(store.free_bytes())} free")
     print(f"ok       certificate {identity.fingerprint(store)}")
     print(f"ok       {len(table.certificates)} senders enrolled")
     catalogue = read_catalogue(store)
@@ -362,9 +367,10 @@ def _check(options: argparse.Namespace) -> int:
     for stored in broken:
         print(f"problem  {stored.file}: not restorable: it, or a base, is missing or damaged")
     if store.free_bytes() < settings.min_free:
+        full = True
         print(f"problem  less than {format_size(settings.min_free)} free: pushes are refused")
     problems = _report_problems(catalogue)
-    return Exit.FAILED if broken or problems or store.free_bytes() < settings.min_free else Exit.OK
+    return Exit.FAILED if broken or problems or full else Exit.OK
 
 
 # --- what they share --------------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from fullsend_receiver.partial import recover, remove_temporaries
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.senders import Refused, Sender, SenderTable
 from fullsend_receiver.session import House, Session
-from fullsend_receiver.store import Store, StoreError, check_fitness
+from fullsend_receiver.store import Store, StoreError, StoreFull, check_fitness
 
 log = logging.getLogger("fullsendd")
 
@@ -96,7 +96,10 @@ class Daemon:
             loop.add_signal_handler(number, self._stopping.set)
         lock = _serve_lock(self._store)
         try:
-            check_fitness(self._store)
+            try:
+                check_fitness(self._store)
+            except StoreFull as error:  # what is stored can be read all the same, and old partials may go
+                log.warning("%s", error)
             remove_temporaries(self._store)
             for line in recover(self._store):
                 log.info("%s", line)

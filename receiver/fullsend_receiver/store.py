@@ -9,6 +9,7 @@ STORE/SENDER/...    streams
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -25,12 +26,20 @@ _FORMAT: Final = 1
 _MARKER: Final = ".fullsend"
 #: What docs/format.md cuts names to.
 _NAME_MAX: Final = 255
+#: errno values that mean "full", whether by disk or by quota.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class StoreError(FullsendError):
     """The store is missing, not mounted, read-only, full, or unfit."""
 
     code = ErrorCode.STORE
+
+
+class StoreFull(StoreError):  # noqa: N818 - reads as an adjective
+    """The store has no room for as much as a name."""
+
+    code = ErrorCode.SPACE
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,25 +150,30 @@ def open_store(root: Path, store_id: str) -> Store:
 def check_fitness(store: Store) -> None:
     """Try what the promises rest on: rename, fsync of a folder, names of 255 bytes, and that differ in case.
 
-    Raises: StoreError, saying what this file system does not do. Leaves nothing behind.
+    Names alone are tried: a disk that is full of data is as fit as ever. Raises: StoreFull where there is no room for a
+    name either, so that nothing could be tried; StoreError, saying what this file system does not do. Leaves nothing
+    behind.
     """
     probe = store.state / f".Probe-{secrets.token_hex(4)}.tmp"  # a name that the next start removes
     renamed = probe.with_name(probe.name.replace("Probe", "Renamed"))
     try:
-        probe.write_bytes(b"probe")
+        longest = os.pathconf(store.root, "PC_NAME_MAX")
+        if longest < _NAME_MAX:
+            msg = f"{store.root}: its file system has names of {longest} bytes, and {_NAME_MAX} are needed"
+            raise StoreError(msg)
+        probe.touch(exist_ok=False)
         if probe.with_name(probe.name.swapcase()).exists():
             msg = f"{store.root}: its file system takes upper and lower case for the same; choose another"
             raise StoreError(msg)
         probe.rename(renamed)
         sync_folder(store.state)
-        longest = os.pathconf(store.root, "PC_NAME_MAX")
-        if longest < _NAME_MAX:
-            msg = f"{store.root}: its file system has names of {longest} bytes, and {_NAME_MAX} are needed"
-            raise StoreError(msg)
         if not os.access(store.root, os.W_OK):
             msg = f"{store.root}: cannot be written to by uid {os.geteuid()}"
             raise StoreError(msg)
     except OSError as error:
+        if error.errno in _FULL:
+            msg = f"{store.root}: is full ({error.strerror}): free some space; whether it is fit cannot be tried before"
+            raise StoreFull(msg) from None
         msg = f"{store.root}: not fit for a store: {error}"
         raise StoreError(msg) from None
     finally:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import signal
 import socket
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
-from tests.receiver.helpers import zstd_decode
+from tests.receiver.helpers import program, zstd_decode
 from tests.receiver.peer import CONTROL, Chunk, Peer, chunks, compress, control, finish, header, offer
 from tests.receiver.running import MIB, Receiver, wait_until
 
@@ -103,6 +104,57 @@ def test_one_daemon_serves_a_store(receiver: Receiver) -> None:
     receiver.stop(signal.SIGKILL)
     receiver.start()
     assert receiver.stop() == 0
+
+
+def fill(disk: Path) -> None:
+    """Leave no room for another byte, nor for another name."""
+    with contextlib.suppress(OSError), (disk / "filler").open("wb", 0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    with contextlib.suppress(OSError):
+        for number in itertools.count():
+            (disk / f"filler{number}").touch()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+def test_a_store_without_room_for_as_much_as_a_name_is_served_all_the_same(tmp_path: Path) -> None:
+    """Whoever restores needs no room, and what gives some back is the daemon's own doing."""
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.store.mkdir(parents=True)
+    small = [program("mount"), "-t", "tmpfs", "-o", "size=1m,nr_inodes=64", "none", str(receiver.store)]
+    subprocess.run(small, check=True)
+    try:
+        receiver.init(partial_keep="1d")
+        receiver.start()
+        receiver.enrol("alpha")
+        with receiver.peer() as peer:
+            peer.give(RAW, offer())
+            peer.push(offer("tank/partial"))
+            peer.write(chunks([RAW.replace(b"tank/data@now" + bytes(3), b"tank/partial@now")])[0].encode())
+            peer.say("stop", keep=True, reason="the disk is nearly full")
+            peer.hear_after_acks("stopped")
+        assert receiver.stop() == 0
+        (data,) = receiver.partials()
+        os.utime(data.with_suffix(".journal"), (0, 0))
+        fill(receiver.store)
+        done = receiver.fullsendd("check")
+        assert (done.returncode, "problem  ") == (1, done.stdout[:9]), done.stderr
+        receiver.start()
+        assert f"WARNING: {receiver.store}: is full (No space left on device): free some space" in receiver.log
+        with receiver.peer() as peer:
+            peer.say("list", dataset=None)
+            assert [each["dataset"] for each in peer.hear("entries")["entries"]] == ["tank/data"]
+            peer.hear("done")
+            peer.say("fetch", offset=0, stream="tank/data@now", until=None)
+            assert peer.fetched()[1] == RAW
+        receiver.wait_log("alpha/tank/partial@now: what had arrived of it")
+        wait_until(lambda: not receiver.partials(), "the old partial is thrown away")
+        assert receiver.stop() == 0
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
+        subprocess.run([program("umount"), str(receiver.store)], check=True)
 
 
 @pytest.mark.parametrize("what", ["marker", "identity"])

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
+import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from tests.receiver.powercut import Disk
 from fullsend_protocol.errors import UsageError
 from fullsend_receiver import store as stores
 from fullsend_receiver.durable import replace_file
-from fullsend_receiver.store import Store, StoreError, check_fitness, make_store, open_store, read_id
+from fullsend_receiver.store import Store, StoreError, StoreFull, check_fitness, make_store, open_store, read_id
 
 
 def _nothing(_store: Store) -> None:
@@ -141,6 +144,30 @@ def test_a_fit_store_is_fit_and_nothing_stays_of_the_trial(store: Store) -> None
     before = sorted(store.state.iterdir())
     check_fitness(store)
     assert sorted(store.state.iterdir()) == before
+
+
+def test_a_store_that_is_full_of_data_is_as_fit_as_ever(store: Store) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # not a byte can be written, as on a full disk
+    try:
+        check_fitness(store)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("what", ["touch", "rename"])
+def test_a_store_without_room_for_a_name_is_full_and_not_unfit(
+    store: Store, monkeypatch: pytest.MonkeyPatch, what: str, number: int
+) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, what, fail)
+    with pytest.raises(StoreFull, match=re.escape(f"{store.root}: is full ({os.strerror(number)}): free some space")):
+        check_fitness(store)
+    monkeypatch.undo()
+    assert not list(store.state.glob(".[Pp]*"))
 
 
 def test_a_file_system_that_folds_case_is_unfit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
