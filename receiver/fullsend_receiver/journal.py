@@ -1,8 +1,9 @@
 """The journal of a partial: what its data file cannot tell, one line for each batch that has become durable.
 
-A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. The first that is not whole ends the
-journal. docs/format.md goes through the lines. Here they are written and read; whether and when they are durable is
-partial.py's business.
+A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. A crash can tear the last one alone, since
+each is synced before the next is written: one that is not whole ends the journal, and where whole ones follow, the disk
+has lost what it had taken. docs/format.md goes through the lines. Here they are written and read; whether and when
+they are durable is partial.py's business.
 
 (Design section 5 has the index beside the journal; here it is in the journal: one file less to sync in a batch.)
 """
@@ -15,13 +16,22 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Final
 
 from fullsend_protocol import limits
 from fullsend_protocol.manifest import Resumption, Segment
 from fullsend_protocol.messages import Push
 from fullsend_protocol.records import Begin, Phase, WalkerState
 from fullsend_receiver.seekable import IndexEntry
+from fullsend_receiver.store import StoreError
+
+
+class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
+    """A disk has lost what it had taken of a partial."""
+
+
+#: Where in a line its JSON begins: behind the CRC in hex and a space.
+_BODY: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,22 +162,31 @@ def _line(content: dict[str, Any]) -> bytes:
 
 
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the whole lines of a journal, each with the offset in the file at which it ends. Raises: OSError."""
+    """Yield the whole lines of a journal, each with the offset in the file at which it ends. Raises: OSError;
+    PartialDamaged behind the last line before one that is not whole, where whole ones follow.
+    """
     end = 0
     with path.open("rb") as file:
         for line in file:
-            crc, _, body = line.rstrip(b"\n").partition(b" ")
-            if not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(body):
-                return
+            if not _is_whole(line):
+                break
             end += len(line)
-            yield end, json.loads(body)
+            yield end, json.loads(line[_BODY:])
+        if any(map(_is_whole, file)):
+            msg = f"what its journal has from byte {end} on is not what was written, and whole lines follow"
+            raise PartialDamaged(msg)
+
+
+def _is_whole(line: bytes) -> bool:
+    crc, body = line[:_BODY], line[_BODY:-1]
+    return line.endswith(b"\n") and crc == b"%08x " % zlib.crc32(body)
 
 
 # --- what they say -----------------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> Journal:
-    """Read a journal in short; one that is missing says nothing. Raises: OSError."""
+    """Read a journal in short; one that is missing says nothing. Raises: OSError, PartialDamaged."""
     offset = file = None
     stored = whole = 0
     try:
@@ -182,12 +201,12 @@ def read(path: Path) -> Journal:
 
 
 def read_opened(path: Path) -> Opened | None:
-    """Return what the first line says; None where there is no whole one. Raises: OSError."""
+    """Return what the first line says; None where there is no whole one. Raises: OSError, PartialDamaged."""
     return next((_opened(line["open"]) for _end, line in lines(path) if "open" in line), None)
 
 
 def entries(path: Path) -> Iterator[IndexEntry]:
-    """Yield the index entries of all durable chunks, in order. Raises: OSError."""
+    """Yield the index entries of all durable chunks, in order. Raises: OSError, PartialDamaged."""
     for _end, line in lines(path):
         for chunk in line.get("durable", {}).get("chunks", ()):
             yield _written(chunk).entry
@@ -196,7 +215,7 @@ def entries(path: Path) -> Iterator[IndexEntry]:
 def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
     """Return where a partial stands: at the end of what is durable, or `at_resume_point` at the end of its last chunk
     that ends with a resumable record and may be followed by another; in a package of several snapshots, of which
-    nobody goes on so, nowhere. None: nowhere. Raises: OSError.
+    nobody goes on so, nowhere. None: nowhere. Raises: OSError, PartialDamaged.
     """
     reader = _Reader(at_resume_point=at_resume_point)
     _read(path, reader)
@@ -206,7 +225,7 @@ def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
 def standings(path: Path) -> tuple[Standing | None, Standing | None]:
     """Return both answers of `standing`, not at a resume point and at one; the journal is gone over once.
 
-    Raises: OSError.
+    Raises: OSError, PartialDamaged.
     """
     end, resumable = _Reader(at_resume_point=False), _Reader(at_resume_point=True)
     _read(path, end, resumable)

@@ -8,6 +8,9 @@ Invariant, at every instant: what a journal line says is durable. A batch's line
 synced, and is synced itself before the batch is acknowledged. So after a crash the last whole line is the last
 offset that can have been acknowledged; whatever follows in the data file is cut off.
 
+Damage stays where it is: of a partial that a disk has lost something of, nothing more is believed, and it is set aside
+for a person to look at; all others are as before (`examining`).
+
 A file without its journal means nothing and is removed at the next start: throwing a partial away is to remove its
 journal, for good, and then the rest. So a journal never speaks of files that are gone on purpose.
 """
@@ -23,9 +26,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from fullsend_protocol import limits
 from fullsend_protocol.byhand import HASH_SUFFIX
@@ -42,7 +45,7 @@ from fullsend_receiver.durable import (
     write_all,
     write_file,
 )
-from fullsend_receiver.journal import Batch, Opened, Standing
+from fullsend_receiver.journal import Batch, Opened, PartialDamaged, Standing
 from fullsend_receiver.names import MANIFEST_SUFFIX
 from fullsend_receiver.seekable import IndexEntry, tables
 from fullsend_receiver.store import Store, StoreError
@@ -59,6 +62,12 @@ _BLOCK: Final = 1 << 20
 #: Held from "nobody has this name" to the rename that takes it. One daemon at a time commits into a store, so a lock
 #: of its threads will do; it is held for no sync.
 _CLAIMING: Final = threading.Lock()
+
+#: errno values with which the system, or a disk far away, says that it is short of something, and nothing of what is on
+#: the disk.
+_SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT})
+
+_T = TypeVar("_T")
 
 
 def partial_key(sender: str, push: Push) -> str:
@@ -210,11 +219,14 @@ class Partial:
 
 
 def begin_partial(store: Store, key: str, sender: str, push: Push) -> Partial:
-    """Begin a new partial. One of the same key is thrown away; its commit, had that begun, is completed.
+    """Begin a new partial. One of the same key is thrown away, or set aside where it is damaged; its commit, had that
+    begun, is completed.
 
     Raises: OSError, StoreError.
     """
-    committing = journal.read(_path(store, key, _JOURNAL)).committing
+    committing = None
+    with contextlib.suppress(PartialDamaged), examining(store, key):
+        committing = journal.read(_path(store, key, _JOURNAL)).committing
     if committing is not None:
         _complete(store, key, committing)
     else:
@@ -233,16 +245,19 @@ def reopen_partial(store: Store, key: str, *, at_resume_point: bool) -> tuple[Pa
     """Open a partial to go on with it: where its durable bytes end, or `at_resume_point` behind the last chunk of them
     that ends with a resumable record. What is behind that place is thrown away.
 
-    Returns: it, and where it stands; None where there is nothing to go on with: nothing is changed then. Raises:
-    OSError, StoreError.
+    Returns: it, and where it stands; None where there is nothing to go on with: nothing is changed then, but that what
+    is damaged is set aside. Raises: OSError, StoreError.
     """
     path = _path(store, key, _JOURNAL)
     try:
-        found = journal.read(path)
-        place = journal.standing(path, at_resume_point=at_resume_point) if found.committing is None else None
-    except FileNotFoundError:
+        with examining(store, key):
+            found = journal.read(path)
+            place = journal.standing(path, at_resume_point=at_resume_point) if found.committing is None else None
+            if place is not None:
+                _check_size(store, key, found.stored)
+    except (FileNotFoundError, PartialDamaged):
         return None
-    if place is None or not place.may_go_on or _size(_path(store, key, _DATA)) < found.stored:
+    if place is None or not place.may_go_on:
         return None
     if len(place.segments) > limits.SEGMENTS_MAX - limits.SEGMENTS_RESUMED:
         return None  # interrupted too often: the manifest has no room for more
@@ -278,43 +293,90 @@ def _cut_journal(store: Store, path: Path, place: Standing) -> None:
 
 def recover(store: Store) -> list[str]:
     """After a start: complete commits, cut partials back to what was acknowledged, throw away what holds nothing, set
-    aside what has lost what was acknowledged.
+    aside what has lost what was acknowledged. What cannot be done to one keeps nothing from being done to the others:
+    the log says so, and it is left as it is.
 
-    Returns: a line for the log for each thing done. Raises: OSError, StoreError.
+    Returns: a line for the log for each thing done. Raises: OSError where not even the folder can be read.
     """
     done = []
-    for key, path in journals(store):
-        said = journal.read(path)
-        if said.committing is not None:
-            if _complete(store, key, said.committing):
-                done.append(f"{said.committing}: its commit was interrupted and is complete now")
-            else:
-                done.append(f"{said.committing}: was stored twice; the first one stays")
-        elif said.offset is None:
-            discard(store, key)
-        elif (found := _size(_path(store, key, _DATA))) < said.stored:
-            _set_aside(store, key)
-            log.error(
-                "partial %s: has %d bytes where %d were acknowledged: this disk has lost what it had synced; check it."
-                " The partial is set aside as %s, and its stream starts over",
-                *(key, found, said.stored, _path(store, key, _DATA + _DAMAGED)),
+    for key, _journal in journals(store):
+        try:
+            done += _recover(store, key)
+        except PartialDamaged:
+            continue  # set aside, and the log says so
+        except (OSError, StoreError) as error:
+            log.error(  # noqa: TRY400 - where it was found says nothing
+                "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
             )
-        else:
-            _cut_back(store, key, said.stored, said.whole)
-            done.append(f"partial {key}: kept, with {said.offset} raw bytes")
     for suffix in (_DATA, HASH_SUFFIX, MANIFEST_SUFFIX):
         for path in store.partial.glob(f"*{suffix}"):
-            if not path.with_suffix(_JOURNAL).exists():
-                path.unlink()
+            _remove_stray(path, path.with_suffix(_JOURNAL))
     for path in store.partial.glob(".*.tmp"):  # of a journal that was being replaced
-        path.unlink()
+        _remove_stray(path, None)
     return done
+
+
+def _recover(store: Store, key: str) -> list[str]:
+    with examining(store, key):
+        said = journal.read(_path(store, key, _JOURNAL))
+        if said.committing is None and said.offset is not None:
+            _check_size(store, key, said.stored)
+    if said.committing is not None:
+        if _complete(store, key, said.committing):
+            return [f"{said.committing}: its commit was interrupted and is complete now"]
+        return [f"{said.committing}: was stored twice; the first one stays"]
+    if said.offset is None:
+        discard(store, key)
+        return []
+    _cut_back(store, key, said.stored, said.whole)
+    return [f"partial {key}: kept, with {said.offset} raw bytes"]
+
+
+def _remove_stray(path: Path, owner: Path | None) -> None:
+    """Remove a file that means nothing without its `owner`, where that is not there."""
+    try:
+        if owner is None or not owner.exists():
+            path.unlink()
+    except OSError as error:
+        log.error("%s: is of no use, and cannot be removed: %s", path, error)  # noqa: TRY400
 
 
 def committing(store: Store) -> set[PurePosixPath]:
     """Return the files whose commit has begun and is not complete."""
-    said = (journal.read(path) for _key, path in journals(store))
-    return {each.committing for each in said if each.committing is not None}
+    said = survey(store, journal.read)
+    return {each.committing for _key, each in said if each.committing is not None}
+
+
+@contextlib.contextmanager
+def examining(store: Store, key: str) -> Iterator[None]:
+    """Read of a partial. Where it shows that a disk has lost some of it, the partial is set aside, and the log says so:
+    its stream starts over, and nobody else need know.
+
+    Raises: PartialDamaged then; FileNotFoundError where there is nothing (any more), and OSError where the system is
+    short of something, as they come.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (PartialDamaged, OSError) as error:
+        if isinstance(error, OSError) and error.errno in _SHORT:
+            raise
+        why = f"cannot be read: {error}" if isinstance(error, OSError) else str(error)
+        raise PartialDamaged(f"partial {key}: {why}; {_set_aside(store, key, why)}") from None
+
+
+def survey(store: Store, look: Callable[[Path], _T]) -> Iterator[tuple[str, _T]]:
+    """Yield what `look` finds about each partial, whose journal it is given, with the key; nothing for those that are
+    gone by then, or damaged (`examining`). Raises: OSError where the system is short of something.
+    """
+    for key, path in journals(store):
+        try:
+            with examining(store, key):
+                found = look(path)
+        except (FileNotFoundError, PartialDamaged):
+            continue
+        yield key, found
 
 
 def journals(store: Store) -> list[tuple[str, Path]]:
@@ -368,8 +430,36 @@ def _cut_back(store: Store, key: str, stored: int, whole: int) -> None:
         _path(store, key, suffix).unlink(missing_ok=True)
 
 
-def _set_aside(store: Store, key: str) -> None:
-    """Put a partial that cannot be gone on with where nobody takes it for one, for a person to look at."""
+def _check_size(store: Store, key: str, stored: int) -> None:
+    """Raises: PartialDamaged where the data file is shorter than the journal says."""
+    found = _size(_path(store, key, _DATA))
+    if found < stored:
+        msg = f"has {found} bytes where {stored} were acknowledged: this disk has lost what it had synced"
+        raise PartialDamaged(msg)
+
+
+def _set_aside(store: Store, key: str, why: str) -> str:
+    """Put a partial that cannot be gone on with where nobody takes it for one, for a person to look at. What somebody
+    has open is left to him: he will find the same.
+
+    Returns: what has become of it.
+    """
+    arriving = False
+    with contextlib.suppress(OSError):  # it cannot be opened: nobody has
+        arriving = is_arriving(_path(store, key, _JOURNAL))
+    if arriving:
+        outcome = "it is arriving now, and left to its end"
+    else:
+        try:
+            _rename_damaged(store, key)
+            outcome = f"it is set aside as {_path(store, key, _DATA + _DAMAGED)}, and its stream starts over"
+        except OSError as error:
+            outcome = f"it cannot be set aside: {error}"
+    log.error("partial %s: %s; check this disk; %s", key, why, outcome)
+    return outcome
+
+
+def _rename_damaged(store: Store, key: str) -> None:
     # The journal last: until then another start finds the same, and does the rest.
     for suffix in (_DATA, _JOURNAL):
         with contextlib.suppress(FileNotFoundError):

@@ -16,7 +16,7 @@ from fullsend_protocol import limits
 from fullsend_protocol.manifest import Resumption, Segment
 from fullsend_protocol.records import Begin, Phase, Walker, WalkerState
 from fullsend_receiver import journal
-from fullsend_receiver.journal import Batch, Opened, Written
+from fullsend_receiver.journal import Batch, Opened, PartialDamaged, Written
 from fullsend_receiver.seekable import IndexEntry
 
 if TYPE_CHECKING:
@@ -164,11 +164,26 @@ def test_journal_in_short(tmp_path: Path) -> None:
     ]
     path = written(tmp_path, *lines)
     assert journal.read(path) == journal.Journal(MIN, 10, PurePosixPath("alpha/x.zst"), sum(map(len, lines)))
-    path = written(tmp_path, *lines[:1], b"00000000 {}\n", *lines[1:])
+    path = written(tmp_path, *lines[:1], b"00000000 {}\n", b"torn")
     assert journal.read(path) == journal.Journal(None, 0, None, len(lines[0]))
     assert journal.read_opened(path) == OPENED
     assert journal.read_opened(written(tmp_path, lines[0][:-1])) is None
     assert journal.standing(written(tmp_path, *lines[1:])) is None  # nobody knows whose that is
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_bad_line_that_whole_ones_follow_is_damage_and_no_end(tmp_path: Path, bad: int) -> None:
+    """A crash tears the last line alone; to go by the lines before would be to forget what was acknowledged since."""
+    lines = [OPEN_LINE, *(journal.durable_line(batch(at * MIN, chunk(MIN))) for at in (1, 2, 3))]
+    lines[bad] = lines[bad][:50] + bytes([lines[bad][50] ^ 1]) + lines[bad][51:]
+    for tail in (b"", b"torn", b"00000000 {}\n"):
+        path = written(tmp_path, *lines, tail)
+        says = f"has from byte {sum(map(len, lines[:bad]))} on is not what was written, and whole lines follow"
+        for reading in (journal.read, journal.standing, journal.standings, lambda path: list(journal.entries(path))):
+            with pytest.raises(PartialDamaged, match=says):
+                reading(path)
+        if bad:
+            assert journal.read_opened(path) == OPENED
 
 
 def test_segments_chunks_and_resumptions_are_those_up_to_there(tmp_path: Path) -> None:

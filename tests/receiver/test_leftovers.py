@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import errno
 import os
 import time
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,6 +116,23 @@ def test_what_goes_away_meanwhile_is_passed_over(store: Store, monkeypatch: pyte
     assert key not in {path.stem for path in store.partial.glob("*.journal")}
 
 
+def flip(path: Path) -> None:
+    """A bit of the first line, which others follow, is not what was written."""
+    content = path.read_bytes()
+    path.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+
+
+def test_what_is_damaged_hides_nothing_of_what_is_not(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    damaged = leave(store)
+    leave(store, sender="beta")
+    flip(store.partial / f"{damaged}.journal")
+    assert [each.sender for each in find_partials(store, "beta")] == ["beta"]
+    assert (store.partial / f"{damaged}.journal.damaged").exists()
+    assert caplog.text.count(f"partial {damaged}: ") == 1
+    assert list(find_partials(store, SENDER)) == []
+    assert caplog.text.count(f"partial {damaged}: ") == 1
+
+
 def test_what_is_no_journal_is_passed_over(store: Store) -> None:
     (store.partial / f"{'0' * 32}.journal").write_bytes(b"torn")
     (store.partial / f"{leave(store)}.journal.damaged").write_bytes(b"set aside")
@@ -131,6 +149,32 @@ def test_what_nobody_went_on_with_for_too_long_is_thrown_away(store: Store, capl
     assert f"{SENDER}/tank/data@now: what had arrived of it" in caplog.text
     assert "is thrown away: nothing has arrived for " in caplog.text
     assert old not in caplog.text
+
+
+def test_what_is_damaged_keeps_nothing_else_from_being_thrown_away(store: Store) -> None:
+    damaged, old = leave(store, age=15 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
+    flip(store.partial / f"{damaged}.journal")
+    throw_away_old(store, (), keep=14 * DAY, most=None)
+    assert {path.name for path in store.partial.iterdir()} == {f"{damaged}.data.damaged", f"{damaged}.journal.damaged"}
+    assert old not in keys(store)
+
+
+def test_what_cannot_be_thrown_away_keeps_nothing_else_from_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stays, goes = leave(store, age=16 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
+    real = Path.unlink
+
+    def unlink(path: Path, *, missing_ok: bool = False) -> None:
+        if path.stem == stays:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        real(path, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    throw_away_old(store, (), keep=14 * DAY, most=None)
+    assert keys(store) == {stays}
+    assert f"{SENDER}/tank/data@now: what has arrived of it cannot be thrown away: [Errno 5] " in caplog.text
+    assert goes not in keys(store)
 
 
 def test_beyond_their_room_the_oldest_are_thrown_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -501,8 +501,10 @@ def test_data_that_are_shorter_than_their_journal_are_not_gone_on_with(
         data_of(store).unlink()
     else:
         os.truncate(data_of(store), data_of(store).stat().st_size - missing)
-    assert not reopened(store, at_resume_point=at_resume_point)
-    check_pushed_again(store)
+    there = everything(store.partial)
+    assert reopen_partial(store, KEY, at_resume_point=at_resume_point) is None
+    assert everything(store.partial) == {f"{name}.damaged": content for name, content in there.items()}
+    assert store_stream(store, SENDER, RAW) == FILE
 
 
 def test_partial_whose_last_chunk_ends_where_none_may_is_begun_anew_but_a_token_goes_back(store: Store) -> None:
@@ -768,6 +770,127 @@ def test_setting_aside_may_be_cut_short(store: Store) -> None:
     assert set(everything(store.partial)) == {f"{KEY}.journal.damaged", f"{KEY}.data.damaged"}
 
 
+def flip(path: Path) -> None:
+    """A bit of the first line, which others follow, is not what was written."""
+    content = path.read_bytes()
+    path.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+
+
+@pytest.fixture(params=["a bit", "a sector"])
+def spoilt(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store with two partials; the disk has lost something of the journal of RAW's."""
+    begun(store)
+    ingest = second(store, RAW)
+    ingest.partial.close()
+    if request.param == "a bit":
+        flip(journal_of(store))
+    else:
+        lose_sector(journal_of(store), monkeypatch)
+    return store
+
+
+def lose_sector(bad: Path, monkeypatch: pytest.MonkeyPatch, number: int = errno.EIO) -> None:
+    """The file cannot be read any more, whatever it is called."""
+    real, lost = Path.open, bad.stat().st_ino
+
+    def opened(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.exists() and path.stat().st_ino == lost:
+            raise OSError(number, os.strerror(number), str(path))
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", opened)
+
+
+SET_ASIDE = {f"{KEY}.data.damaged", f"{KEY}.journal.damaged"}
+
+
+def of_raw(store: Store) -> set[str]:
+    return {path.name for path in store.partial.glob(f"{KEY}*")}
+
+
+def test_start_sets_a_partial_aside_whose_journal_is_damaged_and_keeps_the_others(
+    spoilt: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = partial_key(SENDER, push_of(RAW).model_copy(update={"snapshot": "as announced"}))
+    assert recover(spoilt) == [f"partial {other}: kept, with {len(RAW)} raw bytes"]
+    assert of_raw(spoilt) == SET_ASIDE
+    (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert re.search(
+        rf"partial {KEY}: (cannot be read: .*Input/output|what its journal has from byte 0 on is not what was written)"
+        rf".*; check this disk; it is set aside as {data_of(spoilt)}.damaged, and its stream starts over",
+        said.getMessage(),
+    )
+    assert store_stream(spoilt, SENDER, RAW) == FILE
+
+
+def test_push_begins_anew_beside_a_partial_whose_journal_is_damaged(spoilt: Store) -> None:
+    assert reopen_partial(spoilt, KEY, at_resume_point=False) is None
+    assert of_raw(spoilt) == SET_ASIDE
+
+
+def test_push_that_starts_over_is_not_kept_from_it_by_a_journal_that_is_damaged(spoilt: Store) -> None:
+    begin_partial(spoilt, KEY, SENDER, push_of(RAW)).close()
+    assert of_raw(spoilt) == {*SET_ASIDE, f"{KEY}.data", f"{KEY}.journal"}
+    assert data_of(spoilt).read_bytes() == b""
+
+
+def test_whose_commit_is_under_way_is_known_beside_a_damaged_journal(spoilt: Store) -> None:
+    assert committing(spoilt) == set()
+    assert of_raw(spoilt) == SET_ASIDE
+
+
+def test_damaged_partial_that_cannot_be_set_aside_either_is_left(
+    spoilt: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def replace(path: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "replace", replace)
+    assert len(recover(spoilt)) == 1
+    assert of_raw(spoilt) == {f"{KEY}.data", f"{KEY}.journal"}
+    assert "it cannot be set aside: [Errno 30] Read-only file system: " in caplog.text
+
+
+def test_what_somebody_has_open_is_not_set_aside_beneath_him(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    begun(store)
+    ingest = go_on(store, SENDER, RAW)
+    flip(journal_of(store))
+    assert committing(store) == set()
+    assert of_raw(store) == {f"{KEY}.data", f"{KEY}.journal"}
+    assert "it is arriving now" in caplog.text
+    ingest.partial.close()
+
+
+def test_system_that_is_short_of_something_costs_no_partial(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun(store)
+    lose_sector(journal_of(store), monkeypatch, errno.EMFILE)
+    for using in (
+        committing,
+        lambda store: begin_partial(store, KEY, SENDER, push_of(RAW)),
+        lambda store: reopen_partial(store, KEY, at_resume_point=False),
+    ):
+        with pytest.raises(OSError, match="Too many open files"):
+            using(store)
+    assert recover(store) == []
+    monkeypatch.undo()
+    assert reopened(store)
+
+
+def test_start_goes_on_where_what_is_of_no_use_cannot_be_removed(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun(store)
+    (store.partial / f"{'0' * 32}.data").touch()
+
+    def unlink(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda path, missing_ok=False: unlink(path) if path.suffix == ".data" else None)
+        assert recover(store) == [f"partial {KEY}: kept, with {BORDERS[1]} raw bytes"]
+    assert f"{'0' * 32}.data: is of no use, and cannot be removed: [Errno 5] " in caplog.text
+
+
 def test_partial_without_an_acknowledged_batch_is_thrown_away(store: Store) -> None:
     begun(store, chunks=0)
     data_of(store).write_bytes(b"never acknowledged")
@@ -1016,7 +1139,9 @@ def test_file_without_manifest_is_never_overwritten(store: Store) -> None:
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_interrupted_commit_overwrites_nothing_that_came_in_between(store: Store, crasher: Crasher, at: int) -> None:
+def test_interrupted_commit_overwrites_nothing_that_came_in_between(
+    store: Store, crasher: Crasher, at: int, caplog: pytest.LogCaptureFixture
+) -> None:
     """Cannot be, but for a hand in the store: the daemon starts before it takes anything."""
     cut(store, crasher, "rename", at)
     target = store.root / FILE
@@ -1025,8 +1150,10 @@ def test_interrupted_commit_overwrites_nothing_that_came_in_between(store: Store
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(b"somebody's only copy")
     if at == 1:
+        assert recover(store) == []
+        assert f"partial {KEY}: is left to the next push of its stream, or to the next start: {FILE}: is" in caplog.text
         with pytest.raises(StoreError, match="is there without its manifest"):
-            recover(store)
+            begin_partial(store, KEY, SENDER, push_of(RAW))
         assert data_of(store).exists()
     else:
         recover(store)  # its own data were moved; what stands there now is taken for them, and `verify` will tell
