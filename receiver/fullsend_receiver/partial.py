@@ -132,42 +132,51 @@ class Partial:
 
     def note_resumed(self, resumption: Resumption) -> None:
         """Write down that the stream goes on; durable with the next batch at the latest. Raises: OSError."""
+        before = os.fstat(self._journal)
         self._note(journal.resumed_line(resumption))
+        _keep_age(self._journal, before)
 
     def catch_up(self, most: int) -> bool:
         """Hash at most so many bytes of what an earlier run has written.
 
         The hash of the whole file goes into its `.sha256`, and dies with the process that computed it. Returns: whether
-        all is hashed. Raises: OSError, StoreError.
+        all is hashed. Raises: PartialDamaged where the disk has lost something of it; it is set aside then.
         """
         end = min(self.size, self._hashed + most)
         while self._hashed < end:
-            block = os.pread(self._data, min(_BLOCK, end - self._hashed), self._hashed)
-            if not block:
-                msg = f"partial {self.key}: its data file ends at {self._hashed}, and {self.size} bytes were written"
-                raise StoreError(msg)
+            with examining(self._store, self.key, held=True):
+                block = os.pread(self._data, min(_BLOCK, end - self._hashed), self._hashed)
+                if not block:
+                    msg = f"its data file ends at {self._hashed}, and {self.size} bytes were written"
+                    raise PartialDamaged(msg)
             self._file_hash.update(block)
             self._hashed += len(block)
         return self._hashed == self.size
 
     def read(self, start: int, size: int) -> bytes:
-        """Return bytes of the data file; fewer where it ends. Raises: OSError."""
-        return os.pread(self._data, size, start)
+        """Return bytes of the data file; fewer where it ends. Raises: as `catch_up`."""
+        with examining(self._store, self.key, held=True):
+            return os.pread(self._data, size, start)
 
     def seal(self, chunks: int) -> tuple[int, str]:
         """Write index and seek table behind the frames, and sync. All batches must be durable.
 
-        Returns: size of the file in bytes, and its SHA-256 in hex. Raises: OSError, StoreError.
+        Returns: size of the file in bytes, and its SHA-256 in hex. Raises: OSError, StoreError; PartialDamaged as
+        `catch_up`, also where it is the journal.
         """
         if self._durable != self.size:
             msg = f"partial {self.key}: {self.size} bytes are written, of which only {self._durable} are durable"
             raise StoreError(msg)
         while not self.catch_up(_BLOCK):
             pass
-        for piece in tables(journal_entries(self._store, self.key), chunks):
+        for piece in tables(self._entries(), chunks):
             self.write(piece)
         self._sync()
         return self.size, self._file_hash.hexdigest()
+
+    def _entries(self) -> Iterator[IndexEntry]:
+        with examining(self._store, self.key, held=True):
+            yield from journal_entries(self._store, self.key)
 
     def commit(self, file: PurePosixPath, manifest: Manifest) -> bool:
         """Put the stream in place. The order is the promise (docs/format.md, "Write order").
@@ -288,7 +297,14 @@ def _cut_journal(store: Store, path: Path, place: Standing) -> None:
     """Make the journal end at a place within it: it is replaced, since at no moment it may say less than that."""
     with path.open("rb") as file:
         head = file.read(place.line)
+    before = path.stat()
     replace_file(path, head + journal.durable_line(place.part), beside=store.partial)
+    _keep_age(path, before)
+
+
+def _keep_age(path: Path | int, before: os.stat_result) -> None:
+    """Let a journal be as old as it was: with what was just done to it nothing has arrived (`partial-keep`)."""
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def recover(store: Store) -> list[str]:
@@ -348,9 +364,9 @@ def committing(store: Store) -> set[PurePosixPath]:
 
 
 @contextlib.contextmanager
-def examining(store: Store, key: str) -> Iterator[None]:
+def examining(store: Store, key: str, *, held: bool = False) -> Iterator[None]:
     """Read of a partial. Where it shows that a disk has lost some of it, the partial is set aside, and the log says so:
-    its stream starts over, and nobody else need know.
+    its stream starts over, and nobody else need know. `held`: it is we who have it open.
 
     Raises: PartialDamaged then; FileNotFoundError where there is nothing (any more), and OSError where the system is
     short of something, as they come.
@@ -363,7 +379,7 @@ def examining(store: Store, key: str) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _SHORT:
             raise
         why = f"cannot be read: {error}" if isinstance(error, OSError) else str(error)
-        raise PartialDamaged(f"partial {key}: {why}; {_set_aside(store, key, why)}") from None
+        raise PartialDamaged(f"partial {key}: {why}; {_set_aside(store, key, why, held=held)}") from None
 
 
 def survey(store: Store, look: Callable[[Path], _T]) -> Iterator[tuple[str, _T]]:
@@ -438,7 +454,7 @@ def _check_size(store: Store, key: str, stored: int) -> None:
         raise PartialDamaged(msg)
 
 
-def _set_aside(store: Store, key: str, why: str) -> str:
+def _set_aside(store: Store, key: str, why: str, *, held: bool) -> str:
     """Put a partial that cannot be gone on with where nobody takes it for one, for a person to look at. What somebody
     has open is left to him: he will find the same.
 
@@ -446,7 +462,7 @@ def _set_aside(store: Store, key: str, why: str) -> str:
     """
     arriving = False
     with contextlib.suppress(OSError):  # it cannot be opened: nobody has
-        arriving = is_arriving(_path(store, key, _JOURNAL))
+        arriving = not held and is_arriving(_path(store, key, _JOURNAL))
     if arriving:
         outcome = "it is arriving now, and left to its end"
     else:

@@ -26,7 +26,7 @@ from fullsend_protocol.units import format_time, printable
 from fullsend_receiver.channel import Channel
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.journal import Standing
+from fullsend_receiver.journal import PartialDamaged, Standing
 from fullsend_receiver.offer import already_stored, committed_before, judge
 from fullsend_receiver.partial import Partial, begin_partial, discard, partial_key, reopen_partial
 from fullsend_receiver.resumption import read_record
@@ -178,6 +178,9 @@ class Receiving:
             log.error(  # noqa: TRY400 - where it was found says nothing
                 "%s: starts over: its last chunk is not what was written: %s; check this disk", what, error
             )
+            return False
+        except PartialDamaged:  # set aside, and the log says so
+            partial.close()
             return False
         except BaseException:
             partial.close()

@@ -15,7 +15,7 @@ from fullsend_receiver.partial import Partial
 def read_record(partial: Partial, standing: Standing) -> Record:
     """Read the record that ends where a partial stands, back from its data file. Blocks.
 
-    Raises: ChunkError (the file does not hold it any more), OSError.
+    Raises: ChunkError (the file does not hold it any more), PartialDamaged (nor can it be read), OSError.
     """
     entry = standing.part.chunks[-1].entry
     start = standing.offset - entry.raw_length

@@ -10,7 +10,7 @@ import pytest
 from tests import streams
 from tests.receiver.helpers import SENDER, chunks_of, go_on, long_stream, push_of, take
 
-from fullsend_protocol.manifest import PartialEntry
+from fullsend_protocol.manifest import PartialEntry, Resumption
 from fullsend_protocol.units import format_time
 from fullsend_receiver import journal
 from fullsend_receiver.ingest import Ingest
@@ -149,6 +149,24 @@ def test_what_nobody_went_on_with_for_too_long_is_thrown_away(store: Store, capl
     assert f"{SENDER}/tank/data@now: what had arrived of it" in caplog.text
     assert "is thrown away: nothing has arrived for " in caplog.text
     assert old not in caplog.text
+
+
+@pytest.mark.parametrize("at_resume_point", [False, True])
+def test_what_was_gone_on_with_and_brought_nothing_is_as_old_as_before(store: Store, at_resume_point: bool) -> None:
+    """A push that fails every night at the same place would keep it for ever."""
+    key = leave(store, age=15 * DAY, chunks=3)
+    (before,) = find_partials(store, SENDER)
+    ingest = go_on(store, SENDER, long_stream(3, guid=7), at_resume_point=at_resume_point)
+    assert ingest.offset < before.raw_bytes or not at_resume_point  # the journal was cut
+    resumption = Resumption(how="replay", offset=ingest.offset, at="2026-11-23T06:30:00Z")
+    ingest.partial.note_resumed(resumption)
+    ingest.partial.close()
+    (after,) = find_partials(store, SENDER)
+    assert after.last == before.last
+    throw_away_old(store, {key}, keep=14 * DAY, most=None)
+    assert keys(store) == {key}
+    throw_away_old(store, (), keep=14 * DAY, most=None)
+    assert keys(store) == set()
 
 
 def test_what_is_damaged_keeps_nothing_else_from_being_thrown_away(store: Store) -> None:

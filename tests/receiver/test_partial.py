@@ -56,7 +56,7 @@ from fullsend_protocol.records import Phase, WalkerState
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.journal import Batch
+from fullsend_receiver.journal import Batch, PartialDamaged
 from fullsend_receiver.partial import (
     Partial,
     begin_partial,
@@ -602,9 +602,45 @@ def test_hash_of_a_file_that_was_cut_meanwhile_is_none(store: Store) -> None:
     begun(store)
     ingest = go_on(store, SENDER, RAW)
     os.truncate(data_of(store), 7)
-    with pytest.raises(StoreError, match="its data file ends at 7, and"):
+    with pytest.raises(PartialDamaged, match="its data file ends at 7, and"):
         ingest.partial.catch_up(10**9)
     ingest.partial.close()
+    assert of_raw(store) == SET_ASIDE
+
+
+@pytest.mark.parametrize("reading", ["catch_up", "read", "seal"])
+def test_data_that_cannot_be_read_back_are_set_aside_and_the_stream_starts_over(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, reading: str
+) -> None:
+    """Else the push would go to its end, and fail there, every night."""
+    begun(store)
+    ingest = go_on(store, SENDER, RAW)
+    real, lost = os.pread, data_of(store).stat().st_ino
+
+    def pread(descriptor: int, size: int, at: int) -> bytes:
+        if os.fstat(descriptor).st_ino == lost and at < 100:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(descriptor, size, at)
+
+    monkeypatch.setattr(os, "pread", pread)
+    arguments = {"catch_up": (1,), "read": (0, 10), "seal": (2,)}[reading]
+    with pytest.raises(PartialDamaged, match=f"partial {KEY}: cannot be read: .*Input/output error; it is set aside"):
+        getattr(ingest.partial, reading)(*arguments)
+    ingest.partial.close()
+    assert caplog.text.count(f"partial {KEY}: ") == 1
+    assert of_raw(store) == SET_ASIDE
+    assert store_stream(store, SENDER, RAW) == FILE
+
+
+def test_journal_that_cannot_be_read_back_for_the_index_is_set_aside(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ingest = ingest_stream(store, SENDER, RAW)
+    lose_sector(journal_of(store), monkeypatch)
+    with pytest.raises(PartialDamaged, match="Input/output error"):
+        commit_stream(store, SENDER, ingest, RAW)
+    assert of_raw(store) == SET_ASIDE
+    assert store_stream(store, SENDER, RAW) == FILE
 
 
 # --- power cuts -------------------------------------------------------------------------------------------------

@@ -756,6 +756,33 @@ def test_after_a_failed_disk_the_next_push_succeeds(failing: tuple[Receiver, Fau
         assert peer.hear("verdict")["damage"] == []
 
 
+@pytest.mark.parametrize("how", ["replay", "token"])
+def test_data_that_cannot_be_read_back_cost_one_push_at_most(how: str, failing: tuple[Receiver, FaultyDisk]) -> None:
+    receiver, disk = failing
+    pieces = pieces_of(2, f"tank/unread-{how}@now")
+    raw = b"".join(pieces)
+    before = set(receiver.partials())
+    kept = leave(receiver, pieces, 1)
+    (data,) = set(receiver.partials()) - before
+    with disk.failing("pread", ".data", errno.EIO):
+        if how == "replay":
+            with receiver.peer() as peer:
+                peer.write(control(offer_of_pieces(pieces, resume=how)))
+                assert peer.hear("accept")["offset"] == kept
+                peer.write(rest_of(pieces, 1)[0].encode())
+                peer.say("finish", raw_bytes=len(raw), segments=segments_at(raw, kept))
+                said = peer.refusal()
+            assert said.startswith(f"store: partial {data.stem}: cannot be read: [Errno 5] ")
+        with receiver.peer() as peer:
+            peer.write(control(offer_of_pieces(pieces, resume=how)))
+            assert peer.hear("accept")["offset"] == 0
+            for chunk in chunks(pieces):
+                peer.write(chunk.encode())
+            finish_at(peer, raw)
+    assert receiver.log.count(f"partial {data.stem}: cannot be read: [Errno 5] ") == (2 if how == "replay" else 1)
+    assert data.with_name(f"{data.name}.damaged").exists()
+
+
 def test_a_write_that_stops_half_way_is_none(tmp_path: Path) -> None:
     """For real: the kernel takes a part of the second chunk, and no more."""
     most = 6 * MIB
