@@ -67,6 +67,12 @@ _CLAIMING: Final = threading.Lock()
 #: the disk.
 _SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT})
 
+#: Seconds to wait for a journal's lock. `list --partial` has it for two system calls; this is for one that is stopped
+#: between them, on a machine that swaps. Beyond, it was not let go of, and a push that waited for it would never end.
+_LOCK_SECONDS: Final = 10.0
+#: Seconds between two tries.
+_LOCK_STEP: Final = 0.01
+
 _T = TypeVar("_T")
 
 
@@ -100,10 +106,10 @@ class Partial:
 
     def close(self) -> None:
         """Close the files; what is durable stays."""
-        for descriptor in (self._data, self._journal):
-            if descriptor >= 0:
-                os.close(descriptor)
+        # First of all, since the numbers may be another file's as soon as they are closed.
+        descriptors = self._data, self._journal
         self._data = self._journal = -1
+        _close(self.key, *descriptors)
 
     def write(self, frame: bytes | memoryview) -> None:
         """Append a frame. Raises: OSError; nothing can be appended then, but what came before can become durable."""
@@ -279,18 +285,51 @@ def reopen_partial(store: Store, key: str, *, at_resume_point: bool) -> tuple[Pa
 
 
 def _open(store: Store, key: str, flags: int, *, size: int = 0) -> Partial:
-    data = os.open(_path(store, key, _DATA), os.O_RDWR | os.O_CLOEXEC | flags, 0o640)
+    opened = []
     try:
+        opened.append(data := os.open(_path(store, key, _DATA), os.O_RDWR | os.O_CLOEXEC | flags, 0o640))
         if size:
             os.lseek(data, size, os.SEEK_SET)
-        log = os.open(_path(store, key, _JOURNAL), os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
-        # So that another process can tell (is_arriving). One daemon at a time has a partial open, and only once, so
-        # that this waits for nobody but whoever looks just now.
-        fcntl.flock(log, fcntl.LOCK_EX)
+        path = _path(store, key, _JOURNAL)
+        opened.append(log := os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600))
+        _lock(path, log)
     except BaseException:
-        os.close(data)
+        _close(key, *opened)
         raise
     return Partial(store, key, data, log, size=size)
+
+
+def _lock(path: Path, descriptor: int) -> None:
+    """Lock a journal, so that another process can tell (`is_arriving`). One daemon at a time has a partial open, and
+    only once, so that this waits for nobody but whoever looks just now. Raises: StoreError where that is in vain;
+    OSError.
+    """
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                msg = (
+                    f"{path}: is locked by somebody else for {_LOCK_SECONDS:g} s now; `fuser` says by whom: end that,"
+                    " or restart fullsendd where it is fullsendd itself"
+                )
+                raise StoreError(msg) from None
+            time.sleep(_LOCK_STEP)
+        else:
+            return
+
+
+def _close(key: str, *descriptors: int) -> None:
+    """Close what is open (-1: is not), all of it whatever happens: Linux has closed a file also where it reports an
+    error. That is of bytes that were not synced, so that none of them was acknowledged, and only the log says so.
+    """
+    for descriptor in descriptors:
+        try:
+            if descriptor >= 0:
+                os.close(descriptor)
+        except OSError as error:
+            log.warning("partial %s: closing it: %s; what was acknowledged is durable all the same", key, error)
 
 
 def _cut_journal(store: Store, path: Path, place: Standing) -> None:

@@ -53,6 +53,7 @@ from fullsend_protocol import limits
 from fullsend_protocol.chunks import Compressor, SegmentHash
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.records import Phase, WalkerState
+from fullsend_receiver import partial as partials
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
@@ -580,6 +581,48 @@ def test_whoever_looks_whether_it_arrives_does_not_keep_a_stream_from_going_on(s
         assert is_arriving(journal_of(store))
         ingest.partial.close()
         assert not is_arriving(journal_of(store))
+
+
+def test_lock_that_never_comes_is_an_error_and_leaves_nothing_open(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partials, "_LOCK_SECONDS", 0.0)
+    begun(store)
+    before = os.listdir("/proc/self/fd")
+    with journal_of(store).open("rb") as holding:
+        fcntl.flock(holding, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=rf"{journal_of(store)}: is locked by somebody else for 0 s now; `fuser`"):
+            go_on(store, SENDER, RAW)
+    assert os.listdir("/proc/self/fd") == before
+    go_on(store, SENDER, RAW).partial.close()
+
+
+@pytest.mark.parametrize("which", ["data", "journal"])
+def test_close_that_reports_an_error_leaves_nothing_open_and_closes_nothing_twice(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, which: str
+) -> None:
+    """As of a quota or a far disk: Linux has closed the file all the same, and the number may be another's."""
+    monkeypatch.setattr(partials, "_LOCK_SECONDS", 0.0)
+    before = os.listdir("/proc/self/fd")
+    begun(store)
+    ingest = go_on(store, SENDER, RAW)
+    real, failing = os.close, data_of(store) if which == "data" else journal_of(store)
+
+    def close(descriptor: int) -> None:
+        said = Path(f"/proc/self/fd/{descriptor}").samefile(failing)
+        real(descriptor)
+        if said:
+            raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", close)
+        ingest.partial.close()
+    assert (
+        f"partial {KEY}: closing it: [Errno 122] Disk quota exceeded; what was acknowledged is durable" in caplog.text
+    )
+    assert os.listdir("/proc/self/fd") == before
+    ingest.partial.close()
+    assert reopened(store)
 
 
 def test_hash_of_the_file_is_caught_up_a_step_at_a_time(store: Store) -> None:
