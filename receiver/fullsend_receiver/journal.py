@@ -251,6 +251,7 @@ class _Reader:
         self._offset = self._stored = self._chunks = 0
         self._segments: list[Segment] = []
         self._resumptions: list[Resumption] = []
+        self._resumed: Resumption | None = None  # the last one, as long as nothing has arrived since
         self._begins: list[Begin] = []
 
     @property
@@ -263,11 +264,14 @@ class _Reader:
         if "open" in line:
             self._opened = _opened(line["open"])
         elif "resumed" in line:
-            self._resumptions.append(Resumption.model_validate(line["resumed"]))
+            self._resumed = Resumption.model_validate(line["resumed"])
         elif "durable" in line and self._opened is not None:
             self._take_batch(at, self._opened, line["durable"])
 
     def _take_batch(self, at: int, opened: Opened, durable: dict[str, Any]) -> None:
+        if self._resumed is not None:
+            self._resumptions.append(self._resumed)
+            self._resumed = None
         begins = tuple(_begin_from_json(each) for each in durable["begins"])
         self._begins += begins
         self._substreams += sum(not begin.compound for begin in begins)

@@ -216,6 +216,26 @@ def test_segments_chunks_and_resumptions_are_those_up_to_there(tmp_path: Path) -
     assert len(found.segments) == 2
 
 
+def test_of_resumptions_between_which_nothing_arrived_the_last_alone_counts(tmp_path: Path) -> None:
+    first, second, third, fourth = (
+        Resumption(how="reconnect", offset=at * MIN, at=f"2026-11-23T06:3{number}:00Z")
+        for number, at in enumerate((1, 1, 1, 2))
+    )
+    path = written(
+        tmp_path,
+        journal.open_line(OPENED),
+        journal.durable_line(batch(MIN, chunk(MIN, segment=True), begins=[begin_of()])),
+        *map(journal.resumed_line, (first, second, third)),
+        journal.durable_line(batch(2 * MIN, chunk(MIN, segment=True, start=MIN))),
+        journal.resumed_line(fourth),
+        journal.durable_line(batch(3 * MIN, chunk(MIN, segment=True, start=2 * MIN))),
+        *map(journal.resumed_line, (first, second)),  # not followed by anything: as good as none
+    )
+    for found in journal.standings(path):
+        assert found is not None
+        assert found.resumptions == (third, fourth)
+
+
 # --- where a token goes on --------------------------------------------------------------------------------------
 
 
