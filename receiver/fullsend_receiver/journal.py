@@ -168,6 +168,8 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     end = 0
     with path.open("rb") as file:
         for line in file:
+            if not line.endswith(b"\n"):
+                return  # nothing follows, but what is being written just now
             if not _is_whole(line):
                 break
             end += len(line)
@@ -178,8 +180,8 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _is_whole(line: bytes) -> bool:
-    crc, body = line[:_BODY], line[_BODY:-1]
-    return line.endswith(b"\n") and crc == b"%08x " % zlib.crc32(body)
+    crc, body, newline = line[:_BODY], line[_BODY:-1], line[-1:]
+    return newline == b"\n" and crc == b"%08x " % zlib.crc32(body)
 
 
 # --- what they say -----------------------------------------------------------------------------------------------

@@ -63,9 +63,11 @@ _BLOCK: Final = 1 << 20
 #: of its threads will do; it is held for no sync.
 _CLAIMING: Final = threading.Lock()
 
-#: errno values with which the system, or a disk far away, says that it is short of something, and nothing of what is on
-#: the disk.
-_SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT})
+#: errno values with which a disk or its file system says that it has lost what it had: a sector that cannot be read, a
+#: checksum that is wrong. All others say nothing of what is there, such as no descriptor left, or no permission.
+_LOST: Final = frozenset({errno.EIO, errno.EREMOTEIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA})
+#: Those that are nobody's fault, and pass: what cannot be looked at for their sake must not be taken for not there.
+_SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.EINTR, errno.EAGAIN})
 
 #: Seconds to wait for a journal's lock. `list --partial` has it for two system calls; this is for one that is stopped
 #: between them, on a machine that swaps. Beyond, it was not let go of, and a push that waited for it would never end.
@@ -407,15 +409,13 @@ def examining(store: Store, key: str, *, held: bool = False) -> Iterator[None]:
     """Read of a partial. Where it shows that a disk has lost some of it, the partial is set aside, and the log says so:
     its stream starts over, and nobody else need know. `held`: it is we who have it open.
 
-    Raises: PartialDamaged then; FileNotFoundError where there is nothing (any more), and OSError where the system is
-    short of something, as they come.
+    Raises: PartialDamaged then; OSError where that says nothing of what is on the disk, as it comes (FileNotFoundError:
+    there is nothing, or not any more).
     """
     try:
         yield
-    except FileNotFoundError:
-        raise
     except (PartialDamaged, OSError) as error:
-        if isinstance(error, OSError) and error.errno in _SHORT:
+        if isinstance(error, OSError) and error.errno not in _LOST:
             raise
         why = f"cannot be read: {error}" if isinstance(error, OSError) else str(error)
         raise PartialDamaged(f"partial {key}: {why}; {_set_aside(store, key, why, held=held)}") from None
@@ -423,13 +423,19 @@ def examining(store: Store, key: str, *, held: bool = False) -> Iterator[None]:
 
 def survey(store: Store, look: Callable[[Path], _T]) -> Iterator[tuple[str, _T]]:
     """Yield what `look` finds about each partial, whose journal it is given, with the key; nothing for those that are
-    gone by then, or damaged (`examining`). Raises: OSError where the system is short of something.
+    gone by then, damaged (`examining`), or that cannot be looked at, which the log says. Raises: OSError where the
+    system is short of something.
     """
     for key, path in journals(store):
         try:
             with examining(store, key):
                 found = look(path)
         except (FileNotFoundError, PartialDamaged):
+            continue
+        except OSError as error:
+            if error.errno in _SHORT:
+                raise
+            log.error("partial %s: cannot be looked at: %s", key, error)  # noqa: TRY400 - where says nothing
             continue
         yield key, found
 

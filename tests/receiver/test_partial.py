@@ -955,6 +955,22 @@ def test_system_that_is_short_of_something_costs_no_partial(store: Store, monkey
     assert reopened(store)
 
 
+def test_what_may_not_be_read_is_left_as_it_is_and_costs_nobody_else_anything(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun(store)
+    before = of_raw(store)
+    lose_sector(journal_of(store), monkeypatch, errno.EACCES)
+    assert committing(store) == set()
+    assert recover(store) == []
+    assert f"partial {KEY}: cannot be looked at: [Errno 13] Permission denied" in caplog.text
+    with pytest.raises(PermissionError):
+        reopen_partial(store, KEY, at_resume_point=False)
+    assert of_raw(store) == before
+    monkeypatch.undo()
+    assert reopened(store)
+
+
 def test_start_goes_on_where_what_is_of_no_use_cannot_be_removed(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
