@@ -545,7 +545,7 @@ def _restore(args: argparse.Namespace) -> int:
             failures = await restore(job, say)
         finally:  # also where it is interrupted
             if cautious and not args.json:
-                package = any(each.wanted.kind == "package" for each in cautious)
+                package = any(each.package for each in cautious)
                 undo = job.undo_all([each.target for each in cautious], package=package)
                 print(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
         return worst(exit_code(error) for _name, error in failures)

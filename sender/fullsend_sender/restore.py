@@ -54,7 +54,8 @@ class Restored:
     """A dataset that is there again.
 
     `raw_bytes`, `streams`: what this run received; `resumed_at`: the raw offset in the first of them up to which it was
-    there before; `undo`: the command that lets it mount as it was, None: it may already.
+    there before; `undo`: the command that lets it mount as it was, None: it may already; `package`: others came along,
+    below it.
     """
 
     wanted: StreamEntry
@@ -64,6 +65,7 @@ class Restored:
     resumed_at: int
     seconds: float
     undo: str | None
+    package: bool
 
     def line(self) -> str:
         """Say it to a person."""
@@ -125,7 +127,7 @@ class Job:
         """Return the command that gives a restored dataset its own `canmount` back; None: none is needed."""
         if not (item.chain or item.quiet) or not self.unmountable(item.wanted):
             return None
-        return self.undo_all([item.target], package=item.wanted.kind == "package")
+        return self.undo_all([item.target], package=item.package)
 
     def undo_all(self, targets: Sequence[str], *, package: bool) -> str:
         """Return the same for several. `package`: what is below them came along."""
@@ -245,7 +247,8 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
             raise
     seconds = time.monotonic() - started
     received = item.raw_bytes - resumed_at
-    return Restored(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, job.undo(item))
+    undo = job.undo(item)
+    return Restored(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, undo, item.package)
 
 
 async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:

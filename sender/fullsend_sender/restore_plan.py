@@ -73,6 +73,11 @@ class Item:
         return self.token if entry is self.chain[0] else None
 
     @property
+    def package(self) -> bool:
+        """Whether others come along, below it."""
+        return any(each.kind == "package" for each in self.chain)
+
+    @property
     def raw_bytes(self) -> int:
         return sum(entry.raw_bytes for entry in self.chain)
 

@@ -88,6 +88,13 @@ async def test_what_is_there_is_gone_on_with_after_its_newest_snapshot(there: Fa
     assert step.quiet
 
 
+async def test_what_builds_on_a_package_brings_what_is_below(there: FakeZfs) -> None:
+    library = Library([entry("t@1", 1, kind="package"), entry("t@2", 2, 1)])
+    (item,) = (await plan(there, library, "t", "pool/back", recursive=False)).items
+    assert (item.wanted.kind, item.package) == ("incremental", True)
+    assert not (await plan(there, TREE, "t", "pool/back", recursive=False)).items[0].package
+
+
 @pytest.mark.parametrize("into", ["pool/a@b", "pool/a#b", "pool/no/where"])
 async def test_where_nothing_can_be(there: FakeZfs, into: str) -> None:
     with pytest.raises(UsageError):
