@@ -119,10 +119,10 @@ async def _finish(
     job: Job, chosen: Chosen, begun: Plan, summary: Summary, done: Callable[[Pushed], None]
 ) -> tuple[bool, set[str]]:
     """Finish what earlier runs have begun. That a stream cannot be made again is no failure: what is to be sent instead
-    is decided afterwards. Whatever else it fails at would meet that, too, and what has arrived so far is kept.
+    is decided afterwards. All else is one, and what has arrived so far is kept.
 
-    Returns: whether the receiver is away; of which datasets nothing more is to be sent: those that have failed, and
-    those of which the named snapshot is stored now.
+    Returns: whether the receiver is away; of which datasets nothing more is to be sent: those of which the named
+    snapshot is done with, one way or the other, and those of which anything else would fail as well.
     """
     tried = Summary()
     await _Run(job, begun, tried, done).run()
@@ -130,10 +130,17 @@ async def _finish(
     summary.stored += tried.stored
     serious = [(name, error) for name, error in tried.failures if not isinstance(error, ZfsError | StreamError)]
     summary.failures += serious
-    failed = {name.partition("@")[0] for name, _error in tried.failures}
+    cannot_be = {name.partition("@")[0] for name, error in tried.failures if isinstance(error, ZfsError | StreamError)}
     named = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
-    no_more = {name.partition("@")[0] for name, _error in serious} | (named - failed)
-    return any(passes(error) for _name, error in serious), no_more
+    no_more = {name.partition("@")[0] for name, error in serious if not _is_of_one_stream(error)}
+    return any(passes(error) for _name, error in serious), no_more | (named - cannot_be)
+
+
+def _is_of_one_stream(error: FullsendError) -> bool:
+    """Whether another stream of the dataset may be spared this: what a receiver has of the one may be damaged, say. Not
+    so where there is no room, and not where we have reason to doubt what we have sent or been told.
+    """
+    return isinstance(error, PeerError) and error.code not in {ErrorCode.SPACE, ErrorCode.BUSY}
 
 
 async def _tell_unchanged(link: Link, unchanged: Sequence[Unchanged]) -> None:

@@ -311,12 +311,11 @@ async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
     assert host.fake.holds("tank/a") == []
 
 
-@pytest.mark.parametrize("code", [ErrorCode.SPACE, ErrorCode.STORE, ErrorCode.INTERNAL])
-async def test_what_a_receiver_refuses_to_finish_is_kept_until_it_can_be(host: Host, code: ErrorCode) -> None:
+async def test_what_a_receiver_has_no_room_for_is_kept_until_it_has(host: Host) -> None:
     """Not even a snapshot is taken then, let alone that which has arrived in part destroyed."""
     name = f"fullsend-{host.receiver}-20260101T000000Z"
     host.begun(snapshot=name, own=True)
-    host.keeper.refuse = [code, code, code]
+    host.keeper.refuse = [ErrorCode.SPACE] * 3
     for night in range(3):
         host.fake.change("tank/a")
         summary = await host.push("tank/a")
@@ -327,6 +326,27 @@ async def test_what_a_receiver_refuses_to_finish_is_kept_until_it_can_be(host: H
     assert await host.push("tank/a") == Summary(pushed=2)
     assert host.pushed[0].receipt.snapshot == name
     assert host.fake.holds("tank/a") == []
+
+
+@pytest.mark.parametrize("code", [ErrorCode.STORE, ErrorCode.DAMAGED])
+async def test_what_a_receiver_cannot_finish_keeps_nothing_newer_away(host: Host, code: ErrorCode) -> None:
+    """Its part may be damaged. It is a failure each night, and each night has its backup."""
+    name = f"fullsend-{host.receiver}-20260101T000000Z"
+    host.begun(snapshot=name, own=True)
+    for night in range(4):
+        host.fake.change("tank/a")
+        host.keeper.refuse = [code]
+        summary = await host.push("tank/a")
+        assert [failed for failed, _error in summary.failures] == [f"tank/a@{name}"]
+        assert summary.pushed == 1
+        assert host.kinds() == [("tank/a", "incremental" if night else "full")]
+    assert name in host.fake.names("snapshots", "tank/a")
+    assert len(host.fake.names("snapshots", "tank/a")) == 3
+    # One that is named, and refused, is not tried twice.
+    host.keeper.refuse = [code]
+    host.keeper.offers.clear()
+    assert len((await host.push(f"tank/a@{name}")).failures) == 1
+    assert len(host.keeper.offers) == 1
 
 
 async def test_a_wrong_receipt_of_what_was_begun_is_no_success(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
