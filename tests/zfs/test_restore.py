@@ -311,9 +311,12 @@ def test_what_came_of_a_package_that_broke_off_does_not_mount(
     sender.push("-R", top)
     back = other_pool.full("back")
     die_amid_receive(sender, 9 << 20, top, "--into", back)
-    came = [name for name in sorted(other_pool.names("filesystem")) if name.startswith(back)]
-    assert len(came) >= 2
-    for name in came:
+
+    def came() -> list[str]:
+        return [name for name in sorted(other_pool.names("filesystem")) if name.startswith(back)]
+
+    programs.wait_for(lambda: len(came()) == 2)  # `zfs receive` takes what is not whole away
+    for name in came():
         assert (other_pool.get(name, "mountpoint"), other_pool.get(name, "mounted")) == ("none", "no")
         pools.zfs("mount", name, check=False)
         assert other_pool.get(name, "mounted") == "no"
