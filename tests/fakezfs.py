@@ -425,7 +425,7 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
             _die(f"cannot receive new filesystem stream: destination '{target}' exists")
         if target.rpartition("/")[0] not in state["datasets"]:
             _die(f"cannot open '{target}': dataset does not exist")
-        found = _create(state, target)
+        found = _create(state, target, type=facts.dataset_type)
     elif found is None:
         _die(f"cannot receive incremental stream: destination '{target}' does not exist")
     elif facts.base_guid is not None and found["snapshots"][-1]["guid"] != str(facts.base_guid):
@@ -502,6 +502,8 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
                     if name == rest[-1] or ("-r" in rest and name.startswith(f"{rest[-1]}/")):
                         print(f"{name}\t{dataset.get('kept', {}).get('token', '-')}")
             elif "canmount" in rest:
+                if state["datasets"][rest[-1]]["type"] not in rest[rest.index("-t") + 1].split(","):
+                    _die(f"cannot open '{rest[-1]}': operation not applicable to datasets of this type")
                 for name, dataset in sorted(state["datasets"].items()):
                     if name == rest[-1] or ("-r" in rest and name.startswith(f"{rest[-1]}/")):
                         value = dataset["properties"].get("canmount")

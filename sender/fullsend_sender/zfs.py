@@ -132,18 +132,20 @@ class Zfs:
         """Return by name the receive_resume_token of a dataset, and of those below it, as far as an interrupted `zfs
         receive -s` has left one. Raises: ZfsError.
         """
-        values = await self._property("receive_resume_token", dataset, "filesystem,volume", recursive=recursive)
+        values = await self._property("receive_resume_token", dataset, recursive=recursive)
         return {name: value for name, value in values.items() if value != "-"}
 
     async def not_mounting(self, dataset: str, *, recursive: bool) -> set[str]:
-        """Return those of a filesystem, and of those below it, that somebody has set not to be mounted by themselves.
+        """Return those of a dataset, and of those below it, that somebody has set not to be mounted by themselves.
+
         Raises: ZfsError.
         """
-        values = await self._property("canmount", dataset, "filesystem", "-s", "local", recursive=recursive)
+        values = await self._property("canmount", dataset, "-s", "local", recursive=recursive)
         return {name for name, value in values.items() if value == "noauto"}
 
-    async def _property(self, name: str, dataset: str, kinds: str, *more: str, recursive: bool) -> dict[str, str]:
+    async def _property(self, name: str, dataset: str, *more: str, recursive: bool) -> dict[str, str]:
         deep = ["-r"] if recursive else []
+        kinds = "filesystem,volume"  # without snapshots; where the dataset itself is of no such kind, `zfs` fails
         output = await self.run("get", "-H", *deep, "-t", kinds, *more, "-o", "name,value", name, dataset)
         pairs = (line.partition("\t") for line in output.splitlines())
         return {owner: value for owner, _tab, value in pairs}
