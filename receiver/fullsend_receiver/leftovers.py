@@ -12,7 +12,7 @@ from fullsend_protocol.manifest import PartialEntry
 from fullsend_protocol.units import format_duration, format_size, format_time, printable
 from fullsend_receiver import journal
 from fullsend_receiver.journal import Journal, Opened
-from fullsend_receiver.partial import discard, is_arriving, survey
+from fullsend_receiver.partial import damaged_files, discard, is_arriving, survey
 from fullsend_receiver.store import Store
 
 log = logging.getLogger("fullsendd")
@@ -54,8 +54,8 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
     """Throw away the partials on which nothing has arrived for `keep` seconds, and, the oldest first, as many as it
     takes for all together to have at most `most` bytes stored (None: no limit). What is arriving now is left alone.
 
-    What is damaged is set aside. Blocks. By the clock of the file system: one that jumped ahead may cost an interrupted
-    transfer its beginning, and never a stored stream. Raises: OSError.
+    What is damaged is set aside, and thrown away `keep` seconds after that. Blocks. By the clock of the file system:
+    one that jumped ahead may cost an interrupted transfer its beginning, and never a stored stream. Raises: OSError.
     """
     now = time.time()
     waiting = []
@@ -81,6 +81,13 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
             continue
         total -= stored
         log.warning("%s: what had arrived of it (%s) is thrown away: %s", printable(what), format_size(stored), why)
+    for path in damaged_files(store):
+        try:
+            if now - path.stat().st_mtime > keep:
+                path.unlink()
+                log.warning("%s: was set aside as damaged, and is thrown away (partial-keep)", path)
+        except OSError as error:
+            log.error("%s: cannot be thrown away: %s", path, error)  # noqa: TRY400
 
 
 def _look(path: Path) -> tuple[float, Opened | None, Journal]:

@@ -440,6 +440,11 @@ def survey(store: Store, look: Callable[[Path], _T]) -> Iterator[tuple[str, _T]]
         yield key, found
 
 
+def damaged_files(store: Store) -> list[Path]:
+    """Return the files of partials that are set aside. Their times of modification are when that was done."""
+    return sorted(store.partial.glob(f"*{_DAMAGED}"))
+
+
 def journals(store: Store) -> list[tuple[str, Path]]:
     """Return the keys of all partials, each with its journal."""
     return sorted((path.name.removesuffix(_JOURNAL), path) for path in store.partial.glob(f"*{_JOURNAL}"))
@@ -525,6 +530,7 @@ def _rename_damaged(store: Store, key: str) -> None:
     for suffix in (_DATA, _JOURNAL):
         with contextlib.suppress(FileNotFoundError):
             path = _path(store, key, suffix)
+            os.utime(path)  # from when on it waits for a person
             path.replace(path.with_name(path.name + _DAMAGED))
     sync_folder(store.partial)
 

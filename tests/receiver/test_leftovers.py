@@ -173,8 +173,15 @@ def test_what_is_damaged_keeps_nothing_else_from_being_thrown_away(store: Store)
     damaged, old = leave(store, age=15 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
     flip(store.partial / f"{damaged}.journal")
     throw_away_old(store, (), keep=14 * DAY, most=None)
-    assert {path.name for path in store.partial.iterdir()} == {f"{damaged}.data.damaged", f"{damaged}.journal.damaged"}
+    aside = [store.partial / f"{damaged}.{kind}.damaged" for kind in ("data", "journal")]
+    assert sorted(store.partial.iterdir()) == aside
     assert old not in keys(store)
+    # Nor is it there for ever: from now on it has as much time as any other.
+    for path, age in zip(aside, (15, 13), strict=True):
+        when = path.stat().st_mtime - age * DAY
+        os.utime(path, (when, when))
+    throw_away_old(store, (), keep=14 * DAY, most=None)
+    assert list(store.partial.iterdir()) == aside[1:]
 
 
 def test_what_cannot_be_thrown_away_keeps_nothing_else_from_it(
