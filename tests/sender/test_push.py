@@ -311,6 +311,7 @@ async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
     assert host.fake.holds("tank/a") == []
 
 
+@pytest.mark.slow
 async def test_what_a_receiver_has_no_room_for_is_kept_until_it_has(host: Host) -> None:
     """Not even a snapshot is taken then, let alone that which has arrived in part destroyed."""
     name = f"fullsend-{host.receiver}-20260101T000000Z"
@@ -328,6 +329,7 @@ async def test_what_a_receiver_has_no_room_for_is_kept_until_it_has(host: Host) 
     assert host.fake.holds("tank/a") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [ErrorCode.STORE, ErrorCode.DAMAGED])
 async def test_what_a_receiver_cannot_finish_keeps_nothing_newer_away(host: Host, code: ErrorCode) -> None:
     """Its part may be damaged. It is a failure each night, and each night has its backup."""
@@ -398,6 +400,7 @@ async def test_a_package_that_was_begun_is_replayed(host: Host) -> None:
     assert [(offer.guid, offer.resume) for offer in host.keeper.offers] == [(None, "replay")] * 2
 
 
+@pytest.mark.slow
 async def test_what_a_package_brings_stays_until_it_is_stored(host: Host, receiver_identity: Identity) -> None:
     """Of one that arrived in part, in this run or an earlier one: without all of it, it would be another package."""
 

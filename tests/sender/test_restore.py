@@ -244,6 +244,7 @@ def test_a_tree_with_a_gap_below_its_top(hosts: Hosts) -> None:
     assert "fullsend: pool/again/x/y: not tried, since pool/again/x failed" in done.stderr.decode()
 
 
+@pytest.mark.slow
 def test_a_tree_onto_a_pool_of_its_name(hosts: Hosts) -> None:
     """A new host: the pool's root is there, and empty. It is left alone, and all else comes back."""
     for name in ("tank", "tank/a", "tank/a/deep", "tank/b"):
@@ -257,6 +258,7 @@ def test_a_tree_onto_a_pool_of_its_name(hosts: Hosts) -> None:
     assert hosts.guids("tank") == []
 
 
+@pytest.mark.slow
 def test_the_way_to_undo_it_names_what_came_in_earlier_runs(hosts: Hosts) -> None:
     for name in ("tank", "tank/a", "tank/b"):
         hosts.here.create(name)
@@ -405,6 +407,7 @@ def test_a_part_of_something_else_is_left_alone(hosts: Hosts, tmp_path: Path) ->
     assert hosts.guids("pool/home") == [entry["guid"]]
 
 
+@pytest.mark.slow
 def test_a_snapshot_that_was_taken_beside_a_part_is_not_destroyed(hosts: Hosts, tmp_path: Path) -> None:
     """`zfs receive -F` would do that at its end; without -F it would refuse what it has taken by then."""
     hosts.here.create("tank/home", size=3_000_000)
