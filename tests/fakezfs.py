@@ -482,6 +482,11 @@ def _joined(kept: list[list[Any]], rest: list[list[Any]]) -> list[list[Any]]:
     return kept + rest[again + 1 :]
 
 
+def _reached(state: dict[str, Any], top: str, *, deep: bool) -> list[str]:
+    """A dataset and, with `deep`, all below it."""
+    return sorted(each for each in state["datasets"] if each == top or (deep and each.startswith(f"{top}/")))
+
+
 def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
     what, rest = arguments[0], arguments[1:]
     for text, how in state["fail"].items():
@@ -498,16 +503,14 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             _send(state, rest)
         case "get":
             if "receive_resume_token" in rest:
-                for name, dataset in sorted(state["datasets"].items()):
-                    if name == rest[-1] or ("-r" in rest and name.startswith(f"{rest[-1]}/")):
-                        print(f"{name}\t{dataset.get('kept', {}).get('token', '-')}")
+                for name in _reached(state, rest[-1], deep="-r" in rest):
+                    print(f"{name}\t{state['datasets'][name].get('kept', {}).get('token', '-')}")
             elif "canmount" in rest:
                 if state["datasets"][rest[-1]]["type"] not in rest[rest.index("-t") + 1].split(","):
                     _die(f"cannot open '{rest[-1]}': operation not applicable to datasets of this type")
-                for name, dataset in sorted(state["datasets"].items()):
-                    if name == rest[-1] or ("-r" in rest and name.startswith(f"{rest[-1]}/")):
-                        value = dataset["properties"].get("canmount")
-                        print(*([f"{name}\t{value}"] if value else []), sep="\n", end="\n" if value else "")
+                for name in _reached(state, rest[-1], deep="-r" in rest):
+                    if "canmount" in state["datasets"][name]["properties"]:
+                        print(f"{name}\t{state['datasets'][name]['properties']['canmount']}")
             elif any(each.startswith("written") for each in rest):
                 print(4096)
             else:
@@ -517,8 +520,7 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             names = [each for each in rest if each != "-r"]
             if "-r" in rest:
                 dataset, _, short = names[0].partition("@")
-                below = [each for each in state["datasets"] if each == dataset or each.startswith(f"{dataset}/")]
-                names = [f"{each}@{short}" for each in below]
+                names = [f"{each}@{short}" for each in _reached(state, dataset, deep=True)]
             _snapshot_all(state, names)
         case "hold":
             errors = []
@@ -559,9 +561,8 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             found["written"] = 0
         case "inherit":
             *options, name, top = rest
-            for each in [each for each in state["datasets"] if each == top or each.startswith(f"{top}/")]:
-                if each == top or "-r" in options or "-rS" in options:
-                    state["datasets"][each]["properties"].pop(name, None)
+            for each in _reached(state, top, deep="-rS" in options):
+                state["datasets"][each]["properties"].pop(name, None)
         case "set":
             for name in rest[1:]:
                 state["datasets"][name]["properties"].update([rest[0].split("=")])

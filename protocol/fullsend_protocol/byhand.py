@@ -25,26 +25,39 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
         # It names the file without its folder.
         folder, _, file = each.file.rpartition("/")
         lines.append(f"(cd {shlex.quote(folder)} && sha256sum -c {shlex.quote(file + HASH_SUFFIX)})")
-    lines += [f'zstd -dc {shlex.quote(each.file)} | zfs receive -u{_options(each)} "$TARGET"' for each in chain]
+    for each in chain:
+        receive = shlex.join(["zfs", "receive", "-u", *unmounted(each)])
+        lines.append(f'zstd -dc {shlex.quote(each.file)} | {receive} "$TARGET"')
     if any(each.kind == "package" for each in chain):
         lines.append("# a replication package: what was below its top dataset is received below the target")
-        if any(map(_options, chain)):
-            lines.append("zfs list -Hr -o name -t filesystem \"$TARGET\" | xargs -d '\\n' zfs set canmount=noauto")
-            lines.append('zfs inherit -rS mountpoint "$TARGET"')
+        if any(map(unmounted, chain)):
+            lines += settled("zfs", '"$TARGET"')
     if any("w" in each.flags for each in chain):
         lines.append('# raw, still encrypted: afterwards load its key with: zfs load-key -r "$TARGET"')
-    if any(map(_options, chain)):
+    if any(map(unmounted, chain)):
         lines.append(
             '# to mount it, where its mountpoint is free: zfs set canmount=on "$TARGET" && zfs mount "$TARGET"'
         )
     return lines
 
 
-def _options(entry: StreamEntry) -> str:
-    """A volume has no mountpoint; a filesystem's may have come along, and be where something else is mounted.
+def unmounted(entry: StreamEntry) -> list[str]:
+    """Return the options with which `zfs receive` brings nothing that mounts at the next boot, wherever it may end.
 
-    `canmount` reaches a package's top alone; `mountpoint` is inherited by what is below.
+    A volume has no mountpoint; a filesystem's may have come along, and be where something else is mounted. `canmount`
+    reaches a package's top alone; `mountpoint` is inherited by what is below, from its first moment on (tried).
     """
     if entry.dataset_type != "filesystem":
-        return ""
-    return " -o mountpoint=none" if entry.kind == "package" else " -o canmount=noauto"
+        return []
+    return ["-o", "mountpoint=none" if entry.kind == "package" else "canmount=noauto"]
+
+
+def settled(zfs: str, target: str) -> list[str]:
+    """Return the lines that let what a package has brought have its own mountpoints, unmounted.
+
+    `zfs`, `target`: as they are to be typed.
+    """
+    return [
+        f"{zfs} list -Hr -o name -t filesystem {target} | xargs -d '\\n' {zfs} set canmount=noauto",
+        f"{zfs} inherit -rS mountpoint {target}",
+    ]

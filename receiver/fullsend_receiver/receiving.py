@@ -145,7 +145,7 @@ class Receiving:
             await self._workers.on_disk(lambda: self._put_away(partial, keep=keep and ingest.chunks > 0))
 
     async def _begin(self) -> tuple[Partial, Standing | None]:
-        making = asyncio.ensure_future(self._workers.on_disk(self._open))
+        making = asyncio.get_running_loop().run_in_executor(self._workers.disk, self._open)
         try:
             return await _uncancelled(making)
         except asyncio.CancelledError:

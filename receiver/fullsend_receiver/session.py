@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import fullsend_protocol
 from fullsend_protocol import limits, messages
@@ -36,13 +35,11 @@ from fullsend_receiver.offer import NoRoom
 from fullsend_receiver.partial import partial_key
 from fullsend_receiver.receiving import Halted, Receiving, Workers
 from fullsend_receiver.senders import Refused, Sender
-from fullsend_receiver.store import Store, StoreError
+from fullsend_receiver.store import FULL, Store, StoreError
 
 log = logging.getLogger("fullsendd")
 
 _T = TypeVar("_T")
-#: errno values that mean "full", whether by disk or by quota.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class Busy(FullsendError):  # noqa: N818 - reads as a noun
@@ -360,7 +357,7 @@ def _let_go(error: BaseException | None) -> None:
 def _explain(error: FullsendError | OSError) -> FullsendError:
     """Turn what the system said of the disk into an error with a code."""
     if isinstance(error, OSError):
-        if error.errno in _FULL:
+        if error.errno in FULL:
             return NoRoom(f"the store is full ({error.strerror}); what had arrived is kept")
         return StoreError(f"the store's disk failed: {error}")
     return error

@@ -26,8 +26,8 @@ _FORMAT: Final = 1
 _MARKER: Final = ".fullsend"
 #: What docs/format.md cuts names to.
 _NAME_MAX: Final = 255
-#: errno values that mean "full", whether by disk or by quota.
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: errno values that mean "full", whether by disk, by quota, or by what a file may have.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class StoreError(FullsendError):
@@ -171,7 +171,7 @@ def check_fitness(store: Store) -> None:
             msg = f"{store.root}: cannot be written to by uid {os.geteuid()}"
             raise StoreError(msg)
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL:
             msg = f"{store.root}: is full ({error.strerror}): free some space; whether it is fit cannot be tried before"
             raise StoreFull(msg) from None
         msg = f"{store.root}: not fit for a store: {error}"

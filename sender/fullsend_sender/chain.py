@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_protocol.facts import LETTERS, class_of
+from fullsend_sender.selection import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -103,15 +104,15 @@ class Library:
         chosen.sort(key=lambda each: each.dataset.split("/"))
         # What another dataset's chain goes through is that one, under an older name.
         passed = {guid: each.dataset for each in chosen for guid in self._lineage(each)}
-        packages = [each for each in chosen if each.kind == "package"]
+        packages = {each.dataset: each for each in chosen if each.kind == "package"}
         kept: list[StreamEntry] = []
         left_out: list[tuple[str, str]] = []
         for each in chosen:
-            package = next((one for one in packages if each.dataset.startswith(f"{one.dataset}/")), None)
+            above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
             if each.guid in passed:
                 left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
-            elif package is not None:
-                left_out.append((each.dataset, f"comes as it was in the package {_name(package)}"))
+            elif above:
+                left_out.append((each.dataset, f"comes as it was in the package {_name(above[-1])}"))
             else:
                 kept.append(each)
         return kept, left_out

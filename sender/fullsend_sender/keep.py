@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fullsend_sender import ours
+from fullsend_sender.selection import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,8 +31,7 @@ class Needed:
 
     def has(self, dataset: Dataset, point: Snapshot) -> bool:
         """Whether a snapshot or bookmark of a dataset is part of it. A package (-R) brings all that there are."""
-        inside = (dataset.name == top or dataset.name.startswith(f"{top}/") for top in self._packages)
-        return point.guid in self._guids or any(inside)
+        return point.guid in self._guids or not self._packages.isdisjoint(lineage(dataset.name))
 
 
 def outdated_snapshots(dataset: Dataset, receiver: str, keep: int, needed: Needed) -> list[Snapshot]:

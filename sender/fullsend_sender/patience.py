@@ -69,7 +69,7 @@ class Patience:
 
     def recovered(self) -> None:
         """The receiver has got further: the next loss is a new one."""
-        self._away_since, self._is_last = None, False
+        self.met()
         self._stuck_since, self._vain = None, 0
         self._delay = FIRST_DELAY
 

@@ -83,10 +83,10 @@ async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
     Raises: as `choose`.
     """
     chosen = await choose(job)
-    chosen.leave_out([name for name, _error in summary.failures])
+    known = {name for name, _error in summary.failures}
+    chosen.leave_out(known)
     # At once: whoever comes second must not have to wait to learn that.
     chosen.keep_apart(locked.take)
-    known = {name for name, _error in summary.failures}
     _note(summary, [(name, error) for name, error in chosen.failures if name not in known])
     return chosen
 
@@ -128,12 +128,18 @@ async def _finish(
     await _Run(job, begun, tried, done).run()
     summary.pushed += tried.pushed
     summary.stored += tried.stored
-    serious = [(name, error) for name, error in tried.failures if not isinstance(error, ZfsError | StreamError)]
-    summary.failures += serious
-    cannot_be = {name.partition("@")[0] for name, error in tried.failures if isinstance(error, ZfsError | StreamError)}
-    named = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
-    no_more = {name.partition("@")[0] for name, error in serious if not _is_of_one_stream(error)}
-    return any(passes(error) for _name, error in serious), no_more | (named - cannot_be)
+    away = False
+    no_more = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
+    for name, error in tried.failures:
+        dataset = name.partition("@")[0]
+        if isinstance(error, ZfsError | StreamError):
+            no_more.discard(dataset)
+            continue
+        summary.failures.append((name, error))
+        away = away or passes(error)
+        if not _is_of_one_stream(error):
+            no_more.add(dataset)
+    return away, no_more
 
 
 def _is_of_one_stream(error: FullsendError) -> bool:

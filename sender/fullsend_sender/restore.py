@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fullsend_protocol.byhand import settled, unmounted
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
 from fullsend_protocol.units import format_duration, format_size
 from fullsend_sender import source
@@ -109,9 +110,7 @@ class Job:
         if entry.kind != "package":  # of which `zfs receive` could not go on with more than one stream
             options.append("-s")
         if self.unmountable(entry):
-            # `canmount` reaches a package's top alone. What is below it inherits this from its first moment on (tried),
-            # so nothing mounts at the next boot, wherever the restore may end.
-            options += ["-o", "mountpoint=none" if entry.kind == "package" else "canmount=noauto"]
+            options += unmounted(entry)
         return options
 
     def roll_back_to(self, item: Item) -> str | None:
@@ -135,7 +134,7 @@ class Job:
 
     def unmountable(self, entry: StreamEntry) -> bool:
         """A filesystem's mountpoint may have come along, and be where something lives. A volume has none."""
-        return entry.dataset_type == "filesystem" and not self.wanted.mountable
+        return bool(unmounted(entry)) and not self.wanted.mountable
 
 
 async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str, FullsendError]]:
@@ -208,9 +207,7 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
         take = job.zfs.line("receive", *job.options(entry), item.target)
         lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}")
         if entry.kind == "package" and job.unmountable(entry):
-            below = job.zfs.line("list", "-Hr", "-o", "name", "-t", "filesystem", item.target)
-            lines.append(f"{below} | xargs -d '\\n' {job.zfs.line('set', 'canmount=noauto')}")
-            lines.append(job.zfs.line("inherit", "-rS", "mountpoint", item.target))
+            lines += settled(job.zfs.line(), shlex.quote(item.target))
     return lines
 
 
@@ -231,8 +228,7 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
     for count, entry in enumerate(item.chain):
         _log.info("%s: %s@%s, %d of %d", item.target, entry.dataset, entry.snapshot, count + 1, len(item.chain))
         try:
-            snapshot = job.roll_back_to(item)
-            if snapshot is not None and not count:
+            if not count and (snapshot := job.roll_back_to(item)) is not None:
                 await job.zfs.roll_back(snapshot)
             rest = await _find_rest(job, item, entry)
             if rest is not None:

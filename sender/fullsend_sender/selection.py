@@ -43,7 +43,7 @@ class Selection:
             name
             for name in names
             if any(pattern.fullmatch(each) for pattern in wanted for each in self._reach(name))
-            and not any(pattern.fullmatch(each) for pattern in excluded for each in _lineage(name))
+            and not any(pattern.fullmatch(each) for pattern in excluded for each in lineage(name))
         ]
 
     def missing(self, names: Sequence[str]) -> list[str]:
@@ -51,7 +51,7 @@ class Selection:
         return [pattern for pattern in self.patterns if not any(map(_compile(pattern).fullmatch, names))]
 
     def _reach(self, name: str) -> list[str]:
-        return _lineage(name) if self.recursive else [name]
+        return lineage(name) if self.recursive else [name]
 
 
 def is_pattern(name: str) -> bool:
@@ -64,7 +64,7 @@ def fits(name: str, pattern: str) -> bool:
     return bool(_compile(pattern).fullmatch(name))
 
 
-def _lineage(name: str) -> list[str]:
+def lineage(name: str) -> list[str]:
     """Return a dataset's name and those of all above it."""
     parts = name.split("/")
     return ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]

@@ -204,7 +204,6 @@ class Transfer:
         self._wire = 0
         self._resume: Resume = "none"
         self._resumed_at = 0
-        self._again = False  # it was stored before, as showed at its end
 
     async def run(self) -> Pushed | Receipt:
         """Send the stream, and take its receipt. Returns, raises: as `transfer`."""
@@ -229,6 +228,7 @@ class Transfer:
     async def _converse(self, link: Link) -> Pushed | Receipt:
         """Offer the stream over a new connection, and send what is left of it."""
         await link.send(self._push())
+        again = False
         match await link.receive():
             case messages.Accept() as accept:
                 try:
@@ -236,7 +236,7 @@ class Transfer:
                 except (StreamError, ZfsError) as error:  # it cannot be gone on with in this way
                     await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=True))
                     raise
-                receipt = await self._send_and_prove(link)
+                receipt, again = await self._send_and_prove(link)
             case messages.Stored(receipt=receipt):
                 if not self._finished:
                     offer = self._offer
@@ -246,7 +246,7 @@ class Transfer:
             case other:
                 raise link.unexpected(other)
         seconds = time.monotonic() - self._started
-        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at, self._again)
+        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at, again)
 
     def _push(self) -> messages.Push:
         offer, about = self._offer, self._about
@@ -291,8 +291,11 @@ class Transfer:
             if self._resume in {"none", "reconnect"}:
                 self._resume, self._resumed_at = how, accept.offset
 
-    async def _send_and_prove(self, link: Link) -> Receipt:
-        """Send all chunks that are left, and take the receipt. Raises: as `transfer`."""
+    async def _send_and_prove(self, link: Link) -> tuple[Receipt, bool]:
+        """Send all chunks that are left, and take the receipt. Returns: it, and whether the stream was stored before.
+
+        Raises: as `transfer`.
+        """
         # Two tasks, because acknowledgements and refusals come while chunks go; neither outlives this call.
         sending = asyncio.create_task(self._send_all(link), name="send")
         answer = asyncio.create_task(self._take_acks(link), name="acknowledgements")
@@ -322,12 +325,11 @@ class Transfer:
             assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
             facts = self._pipeline.verdict.facts
             _check_stored(committed.receipt, str(facts.guid), _text(facts.base_guid), facts.flags)
-            self._again = True
-            return committed.receipt
+            return committed.receipt, True
         if not isinstance(committed, messages.Committed):
             raise link.unexpected(committed)
         self._check_receipt(committed.receipt)
-        return committed.receipt
+        return committed.receipt, False
 
     async def _send_all(self, link: Link) -> None:
         """Send what is left, then `finish`; or `stop` where the stream is at fault, or its producer."""
