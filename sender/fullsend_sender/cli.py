@@ -175,6 +175,13 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "-c", dest="compressed", action="store_const", const=True, help="blocks as they are compressed in the pool"
     )
+    sub.add_argument(
+        "-e",
+        dest="embedded",
+        action="store_const",
+        const=True,
+        help="embedded blocks as they are in the pool; off by default, see openzfs issue 18239",
+    )
     sub.add_argument("--keep", type=int, metavar="N", help="how many snapshots taken by us to keep; default 2")
     sub.add_argument("--jobs", type=int, metavar="N", help="how many datasets to send at a time; default 1")
     sub.add_argument("-n", dest="dry_run", action="store_true", help="print the commands and sizes, and change nothing")

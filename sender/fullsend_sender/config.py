@@ -108,6 +108,7 @@ class SendSettings(Settings):
     raw: bool | None = None
     decrypt: bool | None = None
     compressed: bool | None = None
+    embedded: bool | None = None
     keep: Annotated[int, Field(ge=1)] | None = None
     full_after: FullAfterSettings | None = None
 

@@ -59,12 +59,12 @@ def sent(decided: object) -> Send:
 def test_the_first_push_is_a_full_without_a_word() -> None:
     send = sent(decide(dataset(), PLAIN, Stored([]), NOW))
     assert (send.snapshot, send.base, send.reason) == (None, None, "")
-    assert send.arguments("new") == ("-L", "-e", "-p", "tank/a@new")
+    assert send.arguments("new") == ("-L", "-p", "tank/a@new")
 
 
 def test_the_newest_stored_one_is_the_base() -> None:
     send = sent(decide(dataset(), PLAIN, Stored([base(101), base(102)]), NOW))
-    assert send.arguments("new") == ("-L", "-e", "-p", "-i", "tank/a@tue", "tank/a@new")
+    assert send.arguments("new") == ("-L", "-p", "-i", "tank/a@tue", "tank/a@new")
     bookmark_only = dataset(snapshots=[MONDAY, WEDNESDAY])
     send = sent(decide(bookmark_only, PLAIN, Stored([base(101), base(102)]), NOW))
     assert send.arguments("new")[-2:] == ("tank/a#tue-mark", "tank/a@new")
@@ -111,12 +111,13 @@ def test_a_snapshot_that_is_named() -> None:
 @pytest.mark.parametrize(
     ("about", "how", "options"),
     [
-        ({}, PLAIN, "-L -e -p"),
-        ({}, How(compressed=True), "-L -e -c -p"),
-        ({}, How(raw=True), "-L -e -p -w"),
-        ({}, How(decrypt=True), "-L -e -p"),
-        ({"encrypted": True}, PLAIN, "-L -e -p -w"),
-        ({"encrypted": True, "key_loaded": True}, How(decrypt=True, compressed=True), "-L -e -c"),
+        ({}, PLAIN, "-L -p"),
+        ({}, How(compressed=True), "-L -c -p"),
+        ({}, How(embedded=True, compressed=True), "-L -e -c -p"),
+        ({}, How(raw=True), "-L -p -w"),
+        ({}, How(decrypt=True), "-L -p"),
+        ({"encrypted": True}, PLAIN, "-L -p -w"),
+        ({"encrypted": True, "key_loaded": True}, How(decrypt=True, compressed=True), "-L -c"),
     ],
 )
 def test_options(about: dict[str, Any], how: How, options: str) -> None:
@@ -165,17 +166,17 @@ def test_of_two_chains_the_shorter() -> None:
 
 def test_packages() -> None:
     tree = [dataset(), dataset(name="tank/a/b")]
-    assert decide_package(tree, PLAIN).arguments("x") == ("-R", "-L", "-e", "tank/a@x")
+    assert decide_package(tree, PLAIN).arguments("x") == ("-R", "-L", "tank/a@x")
     assert decide_package(tree, PLAIN, snapshot="mon").snapshot == MONDAY
     vault = dataset(name="tank/a/vault", encrypted=True)
-    assert decide_package([*tree, vault], How(compressed=True)).options == ("-R", "-L", "-e", "-c", "-w")
+    assert decide_package([*tree, vault], How(compressed=True)).options == ("-R", "-L", "-c", "-w")
     with pytest.raises(CannotSend, match="tank/a/vault: is encrypted, and a package"):
         decide_package([*tree, vault], How(decrypt=True))
 
 
 def test_a_full_instead() -> None:
     send = sent(decide(dataset(), PLAIN, Stored([base(102)]), NOW)).full("the base is gone")
-    assert (send.base, send.arguments("x")) == (None, ("-L", "-e", "-p", "tank/a@x"))
+    assert (send.base, send.arguments("x")) == (None, ("-L", "-p", "tank/a@x"))
     assert send.reason == "the base is gone"
 
 
@@ -195,7 +196,7 @@ def test_a_stream_that_was_begun_is_found() -> None:
     assert (send.snapshot, send.base, partial) == (WEDNESDAY, None, full)
     found = find_begun(dataset(), PLAIN, NONE, [increment])
     assert found is not None
-    assert found[0].arguments("wed") == ("-L", "-e", "-p", "-i", "tank/a@tue", "tank/a@wed")
+    assert found[0].arguments("wed") == ("-L", "-p", "-i", "tank/a@tue", "tank/a@wed")
     bookmark_only = dataset(snapshots=[MONDAY, WEDNESDAY])
     found = find_begun(bookmark_only, PLAIN, NONE, [increment])
     assert found is not None
@@ -256,7 +257,7 @@ def test_the_class_is_what_this_host_means_to_send() -> None:
     assert find_begun(vault, PLAIN, NONE, [begun(flags="Lep")]) is None
     found = find_begun(vault, PLAIN, NONE, [begun(flags="Lep"), begun(flags="Lewp")])
     assert found is not None
-    assert (found[1].flags, found[0].options) == ("Lewp", ("-L", "-e", "-p", "-w"))
+    assert (found[1].flags, found[0].options) == ("Lewp", ("-L", "-p", "-w"))
     assert find_begun(vault, How(decrypt=True), NONE, [begun(flags="Lewp")]) is None
     with pytest.raises(CannotSend, match="its key is not loaded"):
         find_begun(dataset(encrypted=True), How(decrypt=True), NONE, [begun()])
@@ -267,7 +268,7 @@ def test_a_package_that_was_begun() -> None:
     package = begun(guid=None, flags=None)
     send = find_begun_package(tree, PLAIN, [package])
     assert send is not None
-    assert send.arguments("wed") == ("-R", "-L", "-e", "tank/a@wed")
+    assert send.arguments("wed") == ("-R", "-L", "tank/a@wed")
     assert find_begun_package(tree, PLAIN, [begun(), begun(guid=None, flags=None, snapshot="gone")]) is None
     assert find_begun_package(tree, PLAIN, [begun(guid=None, flags=None, dataset="tank/a/b")]) is None
     lacking = [dataset(), dataset(name="tank/a/b", snapshots=[MONDAY])]

@@ -299,7 +299,7 @@ async def test_a_full_that_is_asked_for_is_a_new_one(host: Host) -> None:
 
 async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
     host.begun()
-    host.fake.fail("send -L -e -p tank/a@mon", "cut")
+    host.fake.fail("send -L -p tank/a@mon", "cut")
     assert await host.push("tank/a") == Summary(pushed=1)
     assert host.kinds() == [("tank/a", "full")]
     assert host.pushed[0].receipt.snapshot != "mon"
@@ -418,7 +418,7 @@ async def test_what_a_package_brings_stays_until_it_is_stored(host: Host, receiv
     assert host.ran("destroy") == []
     newest = host.fake.names("snapshots", "tank/a")[-1]
     host.keeper.partials = [partial_entry(dataset="tank/a", snapshot=newest, guid=None, flags=None)]
-    host.fake.fail("send -R -L -e tank/a@" + newest, "cut")
+    host.fake.fail("send -R -L tank/a@" + newest, "cut")
     async with receiving(receiver_identity, always=host.keeper) as state:
         host.endpoint = state.endpoint
         assert (await host.push("tank/a/b")).failures == []

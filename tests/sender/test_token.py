@@ -403,9 +403,9 @@ def host(tmp_path: Path) -> Iterator[Host]:
 @pytest.mark.parametrize(
     ("about", "config", "options"),
     [
-        ({}, "", ("-L", "-e", "-p")),
-        pytest.param({"encrypted": True}, "", ("-L", "-e", "-p", "-w"), marks=pytest.mark.slow),
-        pytest.param({"encrypted": True}, "decrypt = true\n", ("-L", "-e"), marks=pytest.mark.slow),
+        ({}, "", ("-L", "-p")),
+        pytest.param({"encrypted": True}, "", ("-L", "-p", "-w"), marks=pytest.mark.slow),
+        pytest.param({"encrypted": True}, "decrypt = true\n", ("-L",), marks=pytest.mark.slow),
     ],
     ids=["-p", "raw, -p", "decrypted"],
 )
@@ -445,7 +445,7 @@ def test_what_a_token_cannot_serve_is_compared_and_sent_on(host: Host) -> None:
     assert pushed["resumed_at"] == partial["resume_offset"]
     assert "is sent anew and compared, since a token cannot serve" in said
     assert "out of luck" in said
-    assert host.stored(pushed) == host.sends("-L", "-e", "-p", f"tank/a@{pushed['snapshot']}")
+    assert host.stored(pushed) == host.sends("-L", "-p", f"tank/a@{pushed['snapshot']}")
     assert host.fake.holds("tank/a") == []
     assert host.partials() == []
 
@@ -461,7 +461,7 @@ def test_other_bytes_than_have_arrived_start_over(host: Host) -> None:
     assert (pushed["snapshot"], pushed["resume"], pushed["resumed_at"]) == (partial["snapshot"], "none", 0)
     assert "since a token cannot serve: the resumed stream has other data" in said
     assert "starts over: the bytes 0 to " in said
-    assert host.stored(pushed) == host.sends("-L", "-e", "-p", f"tank/a@{pushed['snapshot']}")
+    assert host.stored(pushed) == host.sends("-L", "-p", f"tank/a@{pushed['snapshot']}")
     assert host.partials() == []
 
 

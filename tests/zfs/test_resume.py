@@ -90,7 +90,7 @@ def test_a_full_is_finished_by_token(
     # Nothing was sent twice, and nothing was read of the pool but the rest.
     assert pushed["wire_bytes"] < pushed["raw_bytes"] - pushed["resumed_at"] + MIB
     letters = ["-w"] if flavour == "raw" else []
-    assert decoded(receiver, pushed) == sent("-L", "-e", *options, "-p", *letters, held)
+    assert decoded(receiver, pushed) == sent("-L", *options, "-p", *letters, held)
     assert holds(pool) == []
     assert all(entry["restorable"] for entry in sender.list())
     programs.good(sender.fullsend("verify"))
@@ -117,7 +117,7 @@ def test_an_increment_is_finished_before_the_next_night_begins(pool: Pool, recei
     finished, new = push(sender, "--keep", "9", home)
     assert (finished["resume"], finished["kind"], finished["base_guid"]) == ("token", "incremental", first["guid"])
     assert (new["resume"], new["kind"], new["base_guid"]) == ("none", "incremental", finished["guid"])
-    assert decoded(receiver, finished) == sent("-L", "-e", "-p", "-i", f"{home}@{first['snapshot']}", held)
+    assert decoded(receiver, finished) == sent("-L", "-p", "-i", f"{home}@{first['snapshot']}", held)
     assert holds(pool) == []
     assert all(entry["restorable"] for entry in sender.list())
 
