@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Final
 
+from fullsend_protocol.lost_spills import restoring_loses
 from fullsend_protocol.manifest import StreamEntry
 from fullsend_protocol.units import printable
 
@@ -25,6 +26,9 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
         # It names the file without its folder.
         folder, _, file = each.file.rpartition("/")
         lines.append(f"(cd {shlex.quote(folder)} && sha256sum -c {shlex.quote(file + HASH_SUFFIX)})")
+    lost = sum(each.lost_spill_count for each in chain)
+    if lost:
+        lines.append(f"# {restoring_loses(lost)}")
     for each in chain:
         receive = shlex.join(["zfs", "receive", "-u", *unmounted(each)])
         lines.append(f'zstd -dc {shlex.quote(each.file)} | {receive} "$TARGET"')

@@ -61,6 +61,9 @@ SNAPSHOTS_SENT: Final = 340
 #: Characters of a dataset's local properties, names and values together, and one more for each: people write notes into
 #: theirs. JSON may make six bytes of each of them.
 PROPERTIES_MAX: Final = 32 << 10
+#: Embedded spill blocks that a walker, a manifest and a receipt name of one stream: enough to see what kind they are.
+#: A stream may have millions. Each name is at most 1.5 KiB in JSON.
+EMBEDDED_SPILLS_MAX: Final = 16
 #: Datasets in one `unchanged` message: two names, which `zfs` keeps to ASCII, and a GUID are at most 600 bytes. A
 #: message of a `status` answer adds three times: 700.
 DATASETS_PAGE: Final = 1200

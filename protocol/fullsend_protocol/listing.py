@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from fullsend_protocol.lost_spills import restoring_loses
 from fullsend_protocol.manifest import PartialEntry, StreamEntry
 from fullsend_protocol.units import format_size, printable
 
@@ -45,7 +46,7 @@ def _aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[s
 def details(facts: Mapping[str, object]) -> Iterator[str]:
     """Yield a line for each of the things that are known of a stream, by its name in the JSON object."""
     for name, value in facts.items():
-        shown = json.dumps(value) if isinstance(value, list | dict) else printable(str(value))
+        shown = json.dumps(value) if isinstance(value, list | dict | bool) else printable(str(value))
         if name.endswith("_bytes"):
             shown += f" ({format_size(int(str(value)))})"
         yield f"{name:18} {'-' if value is None else shown}"
@@ -92,4 +93,5 @@ def _state(entry: StreamEntry) -> str:
         return f"DAMAGED: {entry.damaged}"
     if not entry.restorable:
         return "not restorable: a base is missing or damaged"
-    return f"verified {entry.verified}" if entry.verified else "ok"
+    state = f"verified {entry.verified}" if entry.verified else "ok"
+    return f"{state}, but {restoring_loses(entry.lost_spill_count)}" if entry.lost_spill_count else state

@@ -81,6 +81,13 @@ class Snapshot(Model):
     base_guid: Guid
 
 
+class LostSpill(Model):
+    """A spill block that `zfs receive` loses with exit 0: see records.EmbeddedSpill. `snapshot`: DATASET@SNAPSHOT."""
+
+    snapshot: Name
+    object: Offset
+
+
 class Manifest(Model):
     """All that is needed to restore a stored stream and to choose it; a `.json` file beside the `.zst`.
 
@@ -116,6 +123,13 @@ class Manifest(Model):
     zfs_version: str | None  # None: read from stdin
     properties: Properties | None  # what was set on the dataset itself when it was sent; None: not known
     proven_by: Literal["both", "receiver"]  # "receiver": the manifest was rebuilt from the file by `verify`
+    #: What `zfs receive` will lose; the first EMBEDDED_SPILLS_MAX. An older fullsendd wrote none, and did not look.
+    lost_spills: list[LostSpill] = Field(default_factory=list)
+
+    @property
+    def lost_spill_count(self) -> int:
+        """How many `lost_spills` there are."""
+        return len(self.lost_spills)
 
     def to_json(self) -> bytes:
         """Return the manifest file's bytes: indented JSON with a newline at the end."""
@@ -143,6 +157,7 @@ class StreamEntry(Model):
     verified: str | None  # when `verify` last found it whole; None: not since it was received
     damaged: str | None  # what `verify` found, None: nothing
     restorable: bool  # false where it, or a base, is missing or damaged
+    lost_spill_count: Offset  # spill blocks that `zfs receive` loses with exit 0; EMBEDDED_SPILLS_MAX: so many, or more
 
 
 class PartialEntry(Model):
@@ -185,3 +200,4 @@ class Receipt(Model):
     received: str
     restorable: bool  # false: a base is not stored, or damaged
     segments: Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
+    lost_spills: Annotated[list[LostSpill], Field(max_length=limits.EMBEDDED_SPILLS_MAX)]

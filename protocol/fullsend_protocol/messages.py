@@ -297,7 +297,7 @@ class StatusWanted(Model):
 class DatasetStatus(Model):
     """One dataset's backups. `snapshot`, `guid`, `created`, `received`: of the newest restorable stream, None where
     there is none; `unchanged`: when the dataset was last seen to be as it was then (receiver's clock); `broken`:
-    streams that are damaged or lack a base.
+    streams that are damaged or lack a base; `lost_spill_count`: spill blocks that restoring the newest one loses.
     """
 
     dataset: Name
@@ -309,6 +309,7 @@ class DatasetStatus(Model):
     streams: Offset
     stored_bytes: Offset
     broken: Offset
+    lost_spill_count: Offset
 
 
 class Status(Model):

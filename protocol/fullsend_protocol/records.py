@@ -112,6 +112,21 @@ class Begin:
         return bool(self.features >> feature & 1)
 
 
+@dataclass(frozen=True, slots=True)
+class EmbeddedSpill:
+    """A spill block in a WRITE_EMBEDDED record: `zfs receive` takes it with exit 0, and loses it.
+
+    `zfs send -e` of OpenZFS 2.4 writes one where the spill block of an object could be embedded (openzfs issue 18239).
+    Its offset is 2^63 or more, which no file has. With it go a symlink's target, or extended attributes.
+
+    `snapshot`: DATASET@SNAPSHOT that brings it; `number`: of the object; `at`: the raw offset of the record.
+    """
+
+    snapshot: str
+    number: int
+    at: int
+
+
 class Phase(StrEnum):
     """Where in a stream a walker stands."""
 
@@ -124,7 +139,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WalkerState:
-    """What a walker knows between two bytes of a stream, besides its `begins`: enough to go on elsewhere.
+    """What a walker knows between two bytes of a stream, besides its `begins` and `embedded_spills`: enough to resume.
 
     `owed`: payload bytes of the current record that are still to come; `head`: of a header that is not whole yet;
     `begin`, `payload`: a BEGIN whose payload is arriving, and what has come of it; `resumable`: whether the record that
@@ -149,6 +164,8 @@ _KIND: Final = struct.Struct("<II")  # type, payloadlen
 _FIELDS: Final = struct.Struct("<II3Q")  # the same, and u64 at 8, 16 and 24
 _BEGIN: Final = struct.Struct("<QQQIIQQ256s")  # from 8 on
 _RESUMABLE: Final = frozenset({RecordType.OBJECT, RecordType.WRITE, RecordType.WRITE_EMBEDDED})
+#: Offsets of WRITE_EMBEDDED records from here on are not in a file: they stand for a spill block.
+_SPILL_OFFSETS: Final = 1 << 63
 _EMPTY_END: Final = bytes(HEADER_SIZE - 4)
 _OPENING_SIZE: Final = 16  # type, payloadlen, magic: what tells a send stream from garbage
 
@@ -198,8 +215,9 @@ def resume_key(head: bytes | bytearray | memoryview) -> tuple[int, int] | None:
 class Walker:
     """Walks one stream, from its first byte.
 
-    `offset`: raw bytes walked so far. `begins`: what the BEGIN records said, in order. `done`: the last END has
-    come. `at_resume_point`: the bytes walked so far end exactly at the end of a resumable record (OBJECT, WRITE,
+    `offset`: raw bytes walked so far. `begins`: what the BEGIN records said, in order. `embedded_spills`: spill blocks
+    that `zfs receive` will lose, in order, the first EMBEDDED_SPILLS_MAX of them. `done`: the last END has come.
+    `at_resume_point`: the bytes walked so far end exactly at the end of a resumable record (OBJECT, WRITE,
     WRITE_EMBEDDED). `record_start`: the raw offset at which that record began; of no meaning elsewhere. `first_key`:
     (object, offset) of the first resumable record seen since it was last set to None. After any StreamError the walker
     is of no more use.
@@ -209,6 +227,7 @@ class Walker:
         """Start before the first record."""
         self.offset = 0
         self.begins: list[Begin] = []
+        self.embedded_spills: list[EmbeddedSpill] = []
         self.at_resume_point = False
         self.record_start = 0
         self.first_key: tuple[int, int] | None = None
@@ -223,11 +242,14 @@ class Walker:
         self._kept = 0  # payload bytes in `begins`
 
     @classmethod
-    def resume(cls, state: WalkerState, begins: Iterable[Begin]) -> Walker:
-        """Return a walker that goes on where another one stood. `begins`: all BEGIN records up to there."""
+    def resume(
+        cls, state: WalkerState, begins: Iterable[Begin], embedded_spills: Iterable[EmbeddedSpill] = ()
+    ) -> Walker:
+        """Return a walker that resumes where another one stood. `begins`, `embedded_spills`: all up to there."""
         walker = cls()
         walker.offset = state.offset
         walker.begins = list(begins)
+        walker.embedded_spills = list(embedded_spills)
         walker.record_start = state.record_start
         walker._phase = state.phase
         walker._compound = bool(walker.begins) and walker.begins[0].compound
@@ -414,6 +436,10 @@ class Walker:
             self._refuse_length(kind, length, at)
         if self._resumable and self.first_key is None:
             self.first_key = resume_key(head)
+        if kind == RecordType.WRITE_EMBEDDED and len(self.embedded_spills) < limits.EMBEDDED_SPILLS_MAX:
+            number, offset = _U64.unpack_from(head, 8)[0], _U64.unpack_from(head, 16)[0]
+            if offset >= _SPILL_OFFSETS:
+                self.embedded_spills.append(EmbeddedSpill(self.begins[-1].name, number, at))
 
     def _refuse_length(self, kind: int, length: int, at: int) -> NoReturn:
         msg = f"{RecordType(kind).name} record at {at} with a payload of {length} bytes: the stream is damaged"

@@ -78,6 +78,11 @@ def format_time(epoch: float) -> str:
         return f"@{int(epoch)}"
 
 
+def plural(count: int, noun: str) -> str:
+    """Write a count with its noun: `1 dataset`, `2 datasets`. `noun`: one that takes an s."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(text: str) -> str:
     """Make text from outside safe for a terminal: control characters and backslashes become escapes."""
     if text.isprintable() and "\\" not in text:

@@ -222,9 +222,13 @@ def find_bases(catalogue: Catalogue) -> Iterator[Base]:
 
 def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) -> Iterator[DatasetStatus]:
     """Yield how each dataset of one sender is backed up. `unchanged_at`: as `unchanged.last_seen` says."""
+    lost: dict[str, int] = {}  # by file of each restorable stream: spill blocks that restoring its chain loses
+    for stored, base in catalogue.ways():
+        before = 0 if base is None else lost[base.summary.path]
+        lost[stored.summary.path] = before + stored.summary.lost_spill_count
     for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
         streams = list(group)
-        restorable = [stored for stored in streams if catalogue.restorable(stored)]
+        restorable = [stored for stored in streams if stored.summary.path in lost]
         newest = max(reversed(restorable), key=_age).summary if restorable else None
         yield DatasetStatus(
             dataset=dataset,
@@ -236,6 +240,7 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
             streams=len(streams),
             stored_bytes=sum(stored.summary.stored_bytes for stored in streams),
             broken=len(streams) - len(restorable),
+            lost_spill_count=lost[newest.path] if newest else 0,
         )
 
 

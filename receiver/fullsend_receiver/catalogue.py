@@ -290,6 +290,7 @@ class Catalogue:
             verified=scrub.at if scrub and not scrub.damage else None,
             damaged=scrub.damage[0] if scrub and scrub.damage else None,
             restorable=restorable,
+            lost_spill_count=about.lost_spill_count,
         )
 
     def receipt(self, stored: Stored) -> Receipt:
@@ -304,10 +305,11 @@ class Catalogue:
             )
             raise Damaged(msg)
         entry = self._entry(stored, restorable=bool(self.chain(stored)))
+        manifest = stored.manifest
+        more = {"file_sha256", "segments", "lost_spills"}
         return Receipt(
-            **{name: getattr(entry, name) for name in Receipt.model_fields if name in StreamEntry.model_fields},
-            file_sha256=stored.summary.file_sha256,
-            segments=stored.manifest.segments,
+            **{name: getattr(entry, name) for name in Receipt.model_fields.keys() - more},
+            **{name: getattr(manifest, name) for name in more},
         )
 
     def whole(self, stored: Stored) -> bool:

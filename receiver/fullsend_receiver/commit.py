@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
 import fullsend_protocol
 from fullsend_protocol import facts
 from fullsend_protocol.facts import Facts
-from fullsend_protocol.manifest import Manifest, Resumption, Segment, Snapshot
+from fullsend_protocol.manifest import LostSpill, Manifest, Resumption, Segment, Snapshot
 from fullsend_protocol.messages import Committed, Finish, Push, Stored
+from fullsend_protocol.records import EmbeddedSpill
 from fullsend_protocol.units import format_time
 from fullsend_receiver import names
 from fullsend_receiver.catalogue import Catalogue, NoBase, read_catalogue
@@ -89,6 +91,7 @@ def _put_in_place(
     manifest = make_manifest(
         sender,
         about,
+        embedded_spills=ingest.walker.embedded_spills,
         segments=ingest.segments(),
         resumptions=ingest.resumptions,
         stored_bytes=size,
@@ -132,6 +135,7 @@ def make_manifest(
     sender: str,
     about: Facts,
     *,
+    embedded_spills: Sequence[EmbeddedSpill],
     segments: list[Segment],
     resumptions: list[Resumption],
     stored_bytes: int,
@@ -170,6 +174,7 @@ def make_manifest(
             "zfs_version": zfs_version,
             "properties": properties,
             "proven_by": proven_by,
+            "lost_spills": [LostSpill(snapshot=each.snapshot, object=each.number) for each in embedded_spills],
         }
     )
 

@@ -30,7 +30,9 @@ class Ingest:
     def __init__(self, partial: Partial, standing: Standing | None = None) -> None:
         """Begin at raw offset 0 of a new partial, or go on where one `standing` there is."""
         self.partial = partial
-        self.walker = Walker() if standing is None else Walker.resume(standing.walker, standing.begins)
+        self.walker = (
+            Walker() if standing is None else Walker.resume(standing.walker, standing.begins, standing.embedded_spills)
+        )
         self.chunks = standing.chunks if standing else 0
         self.unsynced = 0
         self.resumptions = list(standing.resumptions) if standing else []
@@ -40,9 +42,10 @@ class Ingest:
         self._segment: SegmentHash | None = None
         self._decompressor = Decompressor()
         self._pending: list[Written] = []
-        self._begins = len(self.walker.begins)  # how many of them are in batches
+        # How many of them are in batches.
+        self._begins, self._spills = len(self.walker.begins), len(self.walker.embedded_spills)
         # As of the last chunk that was written: the walker itself may be further, inside a chunk that was refused.
-        self._state, self._begun = self.walker.state, self._begins
+        self._state, self._begun, self._spilt = self.walker.state, self._begins, self._spills
         self._known = False  # a substream's BEGIN has come, and was looked at
 
     @property
@@ -86,6 +89,7 @@ class Ingest:
         self._pending.append(Written(entry, self.walker.record_start))
         self.chunks += 1
         self._state, self._begun = self.walker.state, len(self.walker.begins)
+        self._spilt = len(self.walker.embedded_spills)
         self.unsynced += len(chunk.frame)
 
     def _begin_segment(self, start: int) -> SegmentHash:
@@ -114,8 +118,9 @@ class Ingest:
             chunks=tuple(self._pending),
             walker=self._state,
             begins=tuple(self.walker.begins[self._begins : self._begun]),
+            embedded_spills=tuple(self.walker.embedded_spills[self._spills : self._spilt]),
         )
-        self._begins = self._begun
+        self._begins, self._spills = self._begun, self._spilt
         self._pending.clear()
         self.unsynced = 0
         return batch

@@ -21,7 +21,7 @@ from typing import Any, Final
 from fullsend_protocol import limits
 from fullsend_protocol.manifest import Resumption, Segment
 from fullsend_protocol.messages import Push
-from fullsend_protocol.records import Begin, Phase, WalkerState
+from fullsend_protocol.records import Begin, EmbeddedSpill, Phase, WalkerState
 from fullsend_receiver.seekable import IndexEntry
 from fullsend_receiver.store import StoreError
 
@@ -49,7 +49,8 @@ class Batch:
     """Chunks that are written and wait to become durable.
 
     `offset`: raw bytes, and `stored`: bytes of the data file, through the last of them. `walker`: what the walker
-    knows there; `begins`: the BEGIN records that have come since the batch before.
+    knows there; `begins`, `embedded_spills`: the BEGIN records, and the spill blocks that `zfs receive` loses, since
+    the batch before.
     """
 
     offset: int
@@ -57,6 +58,7 @@ class Batch:
     chunks: tuple[Written, ...]
     walker: WalkerState
     begins: tuple[Begin, ...]
+    embedded_spills: tuple[EmbeddedSpill, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Standing:
     resumptions: tuple[Resumption, ...]
     walker: WalkerState
     begins: tuple[Begin, ...]
+    embedded_spills: tuple[EmbeddedSpill, ...]
     line: int
     part: Batch
 
@@ -143,6 +146,8 @@ def durable_line(batch: Batch) -> bytes:
     }
     begins = [_begin_to_json(begin) for begin in batch.begins]
     durable = {"offset": batch.offset, "stored": batch.stored, "chunks": chunks, "walker": walker, "begins": begins}
+    if batch.embedded_spills:
+        durable["embedded_spills"] = [[each.snapshot, each.number, each.at] for each in batch.embedded_spills]
     return _line({"durable": durable})
 
 
@@ -255,6 +260,7 @@ class _Reader:
         self._resumptions: list[Resumption] = []
         self._resumed: Resumption | None = None  # the last one, as long as nothing has arrived since
         self._begins: list[Begin] = []
+        self._spills: list[EmbeddedSpill] = []
 
     @property
     def standing(self) -> Standing | None:
@@ -277,6 +283,8 @@ class _Reader:
         begins = tuple(_begin_from_json(each) for each in durable["begins"])
         self._begins += begins
         self._substreams += sum(not begin.compound for begin in begins)
+        spills = tuple(EmbeddedSpill(*each) for each in durable.get("embedded_spills", ()))
+        self._spills += spills
         walker = _walker(durable)
         taken: list[Written] = []
         for each in durable["chunks"]:
@@ -289,9 +297,10 @@ class _Reader:
             long = written.entry.raw_length >= limits.CHUNK_MIN
             if self._at_resume_point and written.entry.ends_at_resume_point and whole and long:
                 here = WalkerState(self._offset, Phase.SUBSTREAM, resumable=True, record_start=written.record_start)
-                self._stand(at, opened, Batch(self._offset, self._stored, tuple(taken), here, begins))
+                before = tuple(each for each in spills if each.at < self._offset)
+                self._stand(at, opened, Batch(self._offset, self._stored, tuple(taken), here, begins, before))
         if not self._at_resume_point and taken:
-            self._stand(at, opened, Batch(self._offset, self._stored, tuple(taken), walker, begins))
+            self._stand(at, opened, Batch(self._offset, self._stored, tuple(taken), walker, begins, spills))
 
     def _take_chunk(self, entry: IndexEntry) -> None:
         start = self._offset if entry.starts_segment or not self._segments else self._segments.pop().start
@@ -310,6 +319,8 @@ class _Reader:
             resumptions=tuple(self._resumptions),
             walker=part.walker,
             begins=tuple(self._begins),
+            # A place in the middle of a batch has some of its spill blocks behind it.
+            embedded_spills=tuple(each for each in self._spills if each.at < self._offset),
             line=at,
             part=part,
         )

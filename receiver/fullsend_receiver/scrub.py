@@ -129,6 +129,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
         manifest = make_manifest(
             sender,
             about,
+            embedded_spills=reading.walker.embedded_spills,
             segments=reading.segments,
             resumptions=[],  # only its segments tell that there were any
             stored_bytes=path.stat().st_size,
@@ -224,6 +225,7 @@ def _compare(reading: _Reading, manifest: Manifest) -> list[str]:
     shown = make_manifest(
         manifest.sender,
         about,
+        embedded_spills=reading.walker.embedded_spills,
         segments=reading.segments,
         resumptions=manifest.resumptions,
         stored_bytes=manifest.stored_bytes,

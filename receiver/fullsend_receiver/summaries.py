@@ -66,6 +66,7 @@ class Summary(NamedTuple):
     stored_bytes: int
     sha256: str | None
     file_sha256: str
+    lost_spill_count: int
 
 
 @dataclass(slots=True)

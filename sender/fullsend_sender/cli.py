@@ -420,6 +420,7 @@ def _report(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], No
     """Return what says of each stream that it is stored."""
     import json
 
+    from fullsend_protocol.lost_spills import warnings
     from fullsend_protocol.units import printable
     from fullsend_sender.log import log
 
@@ -433,6 +434,8 @@ def _report(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], No
             print((clear if settings.jobs > 1 else "") + printable(pushed.line()), file=sys.stderr)
         else:
             log.info("%s", pushed.line())
+        for line in warnings(pushed.receipt.lost_spills):
+            log.warning("%s", line)
 
     return say
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.byhand import settled, unmounted
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
+from fullsend_protocol.lost_spills import restoring_loses
 from fullsend_protocol.units import format_duration, format_size
 from fullsend_sender import source
 from fullsend_sender.cat import Damaged, cat
@@ -227,6 +228,15 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
     resumed_at = 0
     for count, entry in enumerate(item.chain):
         _log.info("%s: %s@%s, %d of %d", item.target, entry.dataset, entry.snapshot, count + 1, len(item.chain))
+        if entry.lost_spill_count:
+            lost = restoring_loses(entry.lost_spill_count)
+            _log.warning(
+                "%s: %s@%s: %s",
+                item.target,
+                entry.dataset,
+                entry.snapshot,
+                lost,
+            )
         try:
             if not count and (snapshot := job.roll_back_to(item)) is not None:
                 await job.zfs.roll_back(snapshot)

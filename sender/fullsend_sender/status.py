@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol import messages
 from fullsend_protocol.errors import UsageError
+from fullsend_protocol.lost_spills import restoring_loses
 from fullsend_protocol.units import format_duration, format_size, printable
 from fullsend_sender.link import connect
 from fullsend_sender.selection import Selection, is_pattern
@@ -126,6 +127,11 @@ def judge(dataset: str, about: messages.DatasetStatus | None, max_age: float | N
         return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")
     if about.broken:
         why = f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {dataset}`)"
+        return Judged(dataset, State.WARNING, about, age, why)
+    if about.lost_spill_count:
+        why = (
+            f"{restoring_loses(about.lost_spill_count)}: push a full without -e and -w (see `fullsend list {dataset}`)"
+        )
         return Judged(dataset, State.WARNING, about, age, why)
     return Judged(dataset, State.OK, about, age)
 

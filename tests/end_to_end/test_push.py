@@ -254,6 +254,19 @@ def test_success_off_a_terminal_is_silent(sender: Sender) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
+def test_a_stream_that_zfs_receive_will_lose_a_part_of_is_stored_and_said(sender: Sender) -> None:
+    """openzfs issue 18239: exit 0, since the stream is whole; and whoever has it is told, at every turn."""
+    raw = streams.substream(streams.object_(17), streams.write_embedded(17, 1 << 63, b"target"))
+    lost = b"`zfs receive` loses 1 spill block of it, with exit 0 (openzfs issue 18239)"
+    done = sender.fullsend("push", "--stdin", stdin=raw)
+    assert done.returncode == 0
+    assert done.stderr.startswith(b"fullsend: tank/data@now: " + lost)
+    assert lost in good(sender.fullsend("list"))
+    assert lost in good(sender.fullsend("show", "--commands", "tank/data@now"))
+    status = sender.fullsend("status")
+    assert (status.returncode, lost in status.stdout) == (1, True)
+
+
 def test_json_has_the_keys_that_the_design_promises(sender: Sender) -> None:
     (row,) = rows(good(sender.fullsend("push", "--stdin", "--json", stdin=_base())))
     assert list(row) == [

@@ -75,6 +75,7 @@ EXCHANGE: Final[list[tuple[Role, messages.Message | Chunk | Heartbeat]]] = [
                 received="2026-11-23T06:30:00Z",
                 restorable=True,
                 segments=[manifest.Segment(start=0, end=len(RAW), sha256=SHA256.hexdigest())],
+                lost_spills=[],
             )
         ),
     ),

@@ -94,6 +94,7 @@ def receipt(raw_bytes: int = 624) -> manifest.Receipt:
         received="2026-11-23T06:30:00Z",
         restorable=True,
         segments=segments(raw_bytes),
+        lost_spills=[],
     )
 
 
@@ -151,6 +152,7 @@ def an_entry() -> manifest.StreamEntry:
         verified=None,
         damaged=None,
         restorable=True,
+        lost_spill_count=0,
     )
 
 
@@ -214,6 +216,7 @@ STATUS: Final = messages.DatasetStatus(
     streams=1,
     stored_bytes=300,
     broken=0,
+    lost_spill_count=0,
 )
 DONE: Final = messages.Done()
 ERROR: Final = messages.Error(code=ErrorCode.SHUTDOWN, message="the daemon stops")

@@ -55,7 +55,7 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "status": (
             '{"type":"status","datasets":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552",'
             '"created":"2026-11-23T06:29:00Z","received":"2026-11-23T06:30:00Z","unchanged":null,"streams":1,'
-            '"stored_bytes":300,"broken":0}]}'
+            '"stored_bytes":300,"broken":0,"lost_spill_count":0}]}'
         ),
         "verdict": (
             '{"type":"verdict","file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst","dataset":"tank/data",'
@@ -345,6 +345,7 @@ def test_longest_messages_stay_within_the_limit() -> None:
         streams=most,
         stored_bytes=most,
         broken=most,
+        lost_spill_count=most,
     )
     assert len(messages.encode(messages.Status(datasets=[status] * limits.DATASETS_PAGE))) <= limits.CONTROL_MAX
     join = messages.Join(secret="x" * 128, certificate="x" * 8192)

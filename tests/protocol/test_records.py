@@ -599,3 +599,39 @@ def test_walker_that_goes_on_counts_the_nvlists_that_came_before(monkeypatch: py
     before = walk([raw[:at]])
     with pytest.raises(UnsupportedStream, match="in its BEGIN records"):
         Walker.resume(before.state, before.begins).walk(raw, at, len(raw), NEVER)
+
+
+# --- spill blocks that zfs receive loses ------------------------------------------------------------------------
+
+#: openzfs issue 18239: DMU_SPILL_BLKID is the largest block number, and its offset wraps to 2^63 or more.
+SPILLS = substream(
+    streams.object_(17, b"b" * 8),
+    streams.write_embedded(17, 1 << 63, b"a symlink's target"),
+    streams.write_embedded(18, (1 << 63) - 4096, b"data of a file that may be"),
+    streams.write_embedded(19, (1 << 64) - 512, b"extended attributes"),
+)
+
+
+def test_embedded_spills_are_found_however_the_bytes_come() -> None:
+    walker = walk([SPILLS])
+    at = SPILLS.index(b"a symlink") - HEADER_SIZE
+    name = walker.begins[0].name
+    assert [(each.snapshot, each.number) for each in walker.embedded_spills] == [(name, 17), (name, 19)]
+    assert walker.embedded_spills[0].at == at
+    assert walk(SPILLS[at : at + 1] for at in range(len(SPILLS))).embedded_spills == walker.embedded_spills
+    for cut in range(len(SPILLS)):
+        first = walk([SPILLS[:cut]])
+        again = Walker.resume(first.state, first.begins, first.embedded_spills)
+        again.walk(SPILLS[cut:], 0, len(SPILLS) - cut, NEVER)
+        assert again.embedded_spills == walker.embedded_spills
+
+
+def test_embedded_spills_of_a_package_are_those_of_their_own_snapshots() -> None:
+    parts = [substream(streams.write_embedded(7, 1 << 63, b"x"), name=f"tank/{child}@s") for child in ("a", "b")]
+    walker = walk([streams.package(*parts)])
+    assert [each.snapshot for each in walker.embedded_spills] == ["tank/a@s", "tank/b@s"]
+
+
+def test_no_more_embedded_spills_are_kept_than_are_named() -> None:
+    many = substream(*(streams.write_embedded(each, 1 << 63, b"x") for each in range(limits.EMBEDDED_SPILLS_MAX + 9)))
+    assert len(walk([many]).embedded_spills) == limits.EMBEDDED_SPILLS_MAX

@@ -105,6 +105,7 @@ def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:
             streams=3,
             stored_bytes=21,
             broken=1,
+            lost_spill_count=0,
         )
     ]
 

@@ -31,10 +31,13 @@ from tests.streams import each, whole
 
 import fullsend_protocol
 from fullsend_protocol.errors import ChunkError, IncompleteStream
-from fullsend_protocol.manifest import Manifest
+from fullsend_protocol.listing import table
+from fullsend_protocol.manifest import LostSpill, Manifest
 from fullsend_protocol.messages import Stored
+from fullsend_receiver.answers import find_status
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.commit import commit, stored_file
+from fullsend_receiver.scrub import rebuild
 from fullsend_receiver.store import StoreError
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ KEYS = [
     ),
     *("snapshots", "created", "received", "raw_bytes", "stored_bytes", "sha256", "segments", "resumptions"),
     *("file_sha256", "chunks"),
-    *("sender_program", "receiver_program", "zfs_version", "properties", "proven_by"),
+    *("sender_program", "receiver_program", "zfs_version", "properties", "proven_by", "lost_spills"),
 ]
 
 
@@ -120,6 +123,7 @@ def test_manifest_says_what_the_stream_is(store: Store, stream: Genuine) -> None
     assert manifest["receiver_program"] == f"fullsendd {fullsend_protocol.__version__}"
     assert manifest["zfs_version"] is None
     assert manifest["proven_by"] == "both"
+    assert manifest["lost_spills"] == []
     assert len(manifest_path(store, file).read_bytes()) < 16 << 10
 
 
@@ -332,3 +336,27 @@ def test_all_genuine_streams_live_in_one_store(store: Store) -> None:
         file = store_stream(store, SENDER, stream.read())
         assert stored.setdefault(str(file), stream.sha256) == stream.sha256, f"{stream.name} collides with another"
     assert sorted(check_listed(store)) == sorted(stored)
+
+
+# --- spill blocks that zfs receive loses ------------------------------------------------------------------------
+
+
+def test_spill_blocks_that_a_restore_will_lose_are_written_down_and_told(store: Store) -> None:
+    """openzfs issue 18239: the stream is whole and stored, and whoever has it must know."""
+    lost = streams.substream(streams.object_(17), streams.write_embedded(17, 1 << 63, b"target"))
+    then = streams.substream(streams.object_(18), guid=6, base_guid=streams.GUID, name="tank/data@later")
+    ingest = ingest_stream(store, SENDER, lost)
+    receipt = commit(store, SENDER, ingest, finish_of(lost), push_of(lost), sender_program=PROGRAM).receipt
+    spill = LostSpill(snapshot="tank/data@now", object=17)
+    assert receipt.lost_spills == [spill]
+    assert read_manifest(store, PurePosixPath(receipt.file)).lost_spills == [spill]
+    store_stream(store, SENDER, then)
+    catalogue = read_catalogue(store, SENDER)
+    entries = {each.summary.snapshot: catalogue.entry(each) for each in catalogue.streams}
+    assert {name: each.lost_spill_count for name, each in entries.items()} == {"now": 1, "later": 0}
+    (line,) = (line for line in table(entries.values(), with_sender=False) if "tank/data@now" in line)
+    assert "ok, but `zfs receive` loses 1 spill block of it" in line
+    (status,) = find_status(catalogue, {})
+    assert (status.snapshot, status.lost_spill_count) == ("later", 1)  # it restores through the one that loses some
+    manifest_path(store, PurePosixPath(receipt.file)).unlink()
+    assert rebuild(store, PurePosixPath(receipt.file)).lost_spills == [spill]

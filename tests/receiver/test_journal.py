@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import json
 import zlib
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from tests.receiver.helpers import SENDER, push_of
 
 from fullsend_protocol import limits
 from fullsend_protocol.manifest import Resumption, Segment
-from fullsend_protocol.records import Begin, Phase, Walker, WalkerState
+from fullsend_protocol.records import Begin, EmbeddedSpill, Phase, Walker, WalkerState
 from fullsend_receiver import journal
 from fullsend_receiver.journal import Batch, Opened, PartialDamaged, Written
 from fullsend_receiver.seekable import IndexEntry
@@ -61,15 +62,16 @@ def through_journal(path: Path, raw: bytes, cuts: Iterable[int]) -> Walker:
     """Walk a stream, and at each of these places go on with what the journal says."""
     lines = [OPEN_LINE]
     walker = Walker()
-    stored = begun = 0
+    stored = begun = spilt = 0
     for at in cuts:
         if at == walker.offset:
             continue
         taken = chunk(at - walker.offset)
         walker.walk(raw, walker.offset, at, NEVER)
         stored += taken.entry.stored_length
-        said = Batch(at, stored, (taken,), walker.state, tuple(walker.begins[begun:]))
-        begun = len(walker.begins)
+        since = tuple(walker.begins[begun:]), tuple(walker.embedded_spills[spilt:])
+        said = Batch(at, stored, (taken,), walker.state, *since)
+        begun, spilt = len(walker.begins), len(walker.embedded_spills)
         lines.append(journal.durable_line(said))
         found = journal.standing(written(path, *lines))
         assert found is not None
@@ -78,7 +80,8 @@ def through_journal(path: Path, raw: bytes, cuts: Iterable[int]) -> Walker:
         assert list(found.begins) == walker.begins
         assert found.part == said
         assert found.opened == OPENED
-        walker = Walker.resume(found.walker, found.begins)
+        assert list(found.embedded_spills) == walker.embedded_spills
+        walker = Walker.resume(found.walker, found.begins, found.embedded_spills)
     walker.walk(raw, walker.offset, len(raw), NEVER)
     return walker
 
@@ -93,11 +96,35 @@ def straight_through(raw: bytes) -> Walker:
 def check_same(walker: Walker, raw: bytes) -> None:
     straight = straight_through(raw)
     walker.finish()
-    assert (walker.state, walker.begins, walker.at_resume_point) == (
+    assert (walker.state, walker.begins, walker.embedded_spills, walker.at_resume_point) == (
         straight.state,
         straight.begins,
+        straight.embedded_spills,
         straight.at_resume_point,
     )
+
+
+def test_spill_blocks_that_are_lost_are_remembered_at_every_record(tmp_path: Path) -> None:
+    spills = [streams.write_embedded(number, 1 << 63, b"target") for number in range(3)]
+    raw = streams.substream(streams.object_(1), *spills)
+    for count in range(len(spills) + 1):
+        walker = through_journal(tmp_path, raw, [len(raw) - len(streams.end()) - count * len(spills[0])])
+        check_same(walker, raw)
+        assert [each.number for each in walker.embedded_spills] == [0, 1, 2]
+        (tmp_path / "journal").unlink(missing_ok=True)
+
+
+def test_of_a_place_in_the_middle_of_a_batch_only_the_spill_blocks_before_it_count(tmp_path: Path) -> None:
+    spills = [EmbeddedSpill("tank/data@now", 1, MIN - 1), EmbeddedSpill("tank/data@now", 2, MIN + 400)]
+    said = batch(MIN + 600, chunk(MIN), chunk(600, start=MIN), begins=[begin_of()])
+    said = replace(said, embedded_spills=tuple(spills))
+    path = written(tmp_path, OPEN_LINE, journal.durable_line(said))
+    end, resumable = journal.standings(path)
+    assert end is not None
+    assert resumable is not None
+    assert (end.offset, list(end.embedded_spills)) == (MIN + 600, spills)
+    assert (resumable.offset, list(resumable.embedded_spills)) == (MIN, spills[:1])
+    assert list(resumable.part.embedded_spills) == spills[:1]
 
 
 @pytest.mark.parametrize("raw", [EVERY, PACKAGE], ids=["plain", "package"])

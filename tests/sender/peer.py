@@ -317,6 +317,7 @@ def entry(**changed: Any) -> StreamEntry:
         "verified": None,
         "damaged": None,
         "restorable": True,
+        "lost_spill_count": 0,
     }
     return StreamEntry.model_validate({**said, **changed})
 

@@ -36,6 +36,7 @@ def entry(name: str, guid: int, base: int | None = None, **about: Any) -> Stream
         "verified": None,
         "damaged": None,
         "restorable": True,
+        "lost_spill_count": 0,
     }
     return StreamEntry.model_validate(said | about)
 

@@ -27,6 +27,7 @@ def about(created: str | None = "2026-11-23T02:00:00Z", **said: Any) -> messages
         "streams": 3,
         "stored_bytes": 4096,
         "broken": 0,
+        "lost_spill_count": 0,
     }
     return messages.DatasetStatus(**fields | said)
 
@@ -41,6 +42,8 @@ def about(created: str | None = "2026-11-23T02:00:00Z", **said: Any) -> messages
     (about("2036-11-25T00:00:00Z", received="2026-11-23T02:00:00Z"), HOUR, State.CRITICAL, 22 * HOUR),
     (about(broken=1), 23 * HOUR, State.WARNING, 22 * HOUR),
     (about(broken=1), HOUR, State.CRITICAL, 22 * HOUR),
+    (about(lost_spill_count=1), 23 * HOUR, State.WARNING, 22 * HOUR),
+    (about(lost_spill_count=1), HOUR, State.CRITICAL, 22 * HOUR),
     (about(None, broken=3), None, State.CRITICAL, None),
     (None, None, State.CRITICAL, None),
 ])  # fmt: skip
