@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 import fullsend_protocol
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_protocol.exits import Exit
-from fullsend_protocol.units import format_duration, format_size, parse_duration, printable
+from fullsend_protocol.output import OutputFailed, flush_output, write_line, writing_output
+from fullsend_protocol.units import format_duration, format_size, parse_duration, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command and exit with its code."""
+    _occupy_standard_descriptors()
     parser = make_parser()
     options = parser.parse_args(arguments)
     _set_up_stdout(as_json=getattr(options, "json", False))
     try:
         code = options.run(options)
-        sys.stdout.flush()
+        flush_output()
     except FullsendError as error:
         if options.debug:
             raise
@@ -50,12 +52,32 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         print("fullsendd: interrupted", file=sys.stderr)
         code = Exit.INTERRUPTED
+    except Exception as error:  # a person gets one line, whatever happens
+        if options.debug:
+            raise
+        print(f"fullsendd: {type(error).__name__}: {printable(str(error))} (--debug shows more)", file=sys.stderr)
+        code = Exit.FAILED
     try:
-        sys.stdout.flush()
-    except OSError:
+        flush_output()
+    except (OSError, OutputFailed):
         # At its end the interpreter would try once more, complain, and exit with a code of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     sys.exit(code)
+
+
+def _occupy_standard_descriptors() -> None:
+    """Open /dev/null where the caller has closed 0, 1 or 2.
+
+    The next file or socket would get that number, and be written to as if it were stderr; uvloop aborts over it.
+    Python has no `sys.stderr` then, and prints what is meant for it on stdout.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
 
 
 def _set_up_stdout(*, as_json: bool) -> None:
@@ -146,9 +168,9 @@ def _init(options: argparse.Namespace) -> int:
         adopt=options.adopt,
     )
     fingerprint = setup.init(plan)
-    print(f"store        {plan.store.absolute()}")
-    print(f"config       {plan.config}")
-    print(f"fingerprint  {fingerprint}")
+    write_line(f"store        {plan.store.absolute()}")
+    write_line(f"config       {plan.config}")
+    write_line(f"fingerprint  {fingerprint}")
     print("next: `fullsendd serve`, and `fullsendd invite NAME` for each ZFS host", file=sys.stderr)
     return Exit.OK
 
@@ -180,7 +202,7 @@ def _invite(options: argparse.Namespace) -> int:
     settings, store = _open(options)
     host, port = setup.advertised(settings.listen, settings.advertise)
     secret = senders.invite(store, options.sender, parse_duration(options.expires), replace_existing=options.replace)
-    print(Invitation(options.sender, host, port, identity.fingerprint(store), secret).encode())
+    write_line(Invitation(options.sender, host, port, identity.fingerprint(store), secret).encode())
     return Exit.OK
 
 
@@ -200,10 +222,10 @@ def _senders(options: argparse.Namespace) -> int:
                 "enrolled": format_time(sender.enrolled),
                 "revoked": revoked,
             }
-            print(json.dumps(row))
+            write_line(json.dumps(row))
         else:
             state = f"revoked {revoked}" if revoked else "enrolled"
-            print(f"{sender.name:20}  {sender.fingerprint}  {format_time(sender.enrolled)}  {state}")
+            write_line(f"{sender.name:20}  {sender.fingerprint}  {format_time(sender.enrolled)}  {state}")
     return Exit.OK
 
 
@@ -225,18 +247,18 @@ def _list(options: argparse.Namespace) -> int:
         sender, dataset = _split(options.what)
         found = [each for each in find_partials(store, sender) if dataset in {None, each.dataset}]
         for line in partials_table(found, with_sender=True) if not options.json else ():
-            print(line)
+            write_line(line)
         for partial in found if options.json else ():
-            print(partial.model_dump_json())
+            write_line(partial.model_dump_json())
         return Exit.OK
     catalogue, chosen = _selected(store, options.what)
     entries = (catalogue.entry(stored) for stored in chosen)
     if options.json:
         for entry in entries:
-            print(entry.model_dump_json(by_alias=True))
+            write_line(entry.model_dump_json(by_alias=True))
     else:
         for line in table(entries, with_sender=True):
-            print(line)
+            write_line(line)
     return _report_problems(catalogue)
 
 
@@ -251,15 +273,15 @@ def _show(options: argparse.Namespace) -> int:
         from fullsend_receiver.commands import restore_commands
 
         for line in restore_commands(catalogue, stored):
-            print(line)
+            write_line(line)
         return Exit.OK
     entry = catalogue.entry(stored).model_dump(mode="json", by_alias=True)
     facts = stored.manifest.model_dump(mode="json", by_alias=True) | entry
     if options.json:
-        print(json.dumps(facts))
+        write_line(json.dumps(facts))
         return Exit.OK
     for line in details(facts):
-        print(line)
+        write_line(line)
     return Exit.OK
 
 
@@ -269,7 +291,7 @@ def _cat(options: argparse.Namespace) -> int:
 
     _settings, store = _open(options)
     _catalogue, stored = _named(store, options.stream)
-    if sys.stdout.isatty():
+    if sys.stdout is None or sys.stdout.isatty():
         msg = "a send stream is no text: pipe it into `zfs receive`, or into a file"
         raise UsageError(msg)
     length = 0
@@ -277,7 +299,8 @@ def _cat(options: argparse.Namespace) -> int:
         if isinstance(chunk, DamagedChunk):
             msg = f"{stored.file}: {chunk}: what follows was not written"
             raise DamagedChunk(msg)
-        write_all(sys.stdout.fileno(), chunk.raw)
+        with writing_output():
+            write_all(sys.stdout.fileno(), chunk.raw)
         length += len(chunk.raw)
     if length != stored.manifest.raw_bytes:
         msg = f"{stored.file}: holds {length} raw bytes; its manifest says {stored.manifest.raw_bytes}"
@@ -320,20 +343,20 @@ def _verify(options: argparse.Namespace) -> int:
         checked += 1
         raw_bytes += stored.summary.raw_bytes
         if options.json:
-            print(json.dumps(asdict(result)))
+            write_line(json.dumps(asdict(result)))
         elif not result.damage:
-            print(f"ok       {stored.file}")
+            write_line(f"ok       {stored.file}")
         if result.damage:
             failed += 1
             if not options.json:
-                print(f"DAMAGED  {stored.file}")
+                write_line(f"DAMAGED  {stored.file}")
             for line in result.damage:
                 print(f"fullsendd: {stored.file}: {printable(line)}", file=sys.stderr)
             for broken in catalogue.dependents(stored):
                 print(f"fullsendd: {stored.file}: breaks {broken.file}", file=sys.stderr)
     seconds = time.monotonic() - started
     print(
-        f"{checked} streams, {format_size(raw_bytes)} raw, in {format_duration(seconds)}: {failed} damaged",
+        f"{plural(checked, 'stream')}, {format_size(raw_bytes)} raw, in {format_duration(seconds)}: {failed} damaged",
         file=sys.stderr,
     )
     # What has no manifest was named above, by what is wrong with it.
@@ -353,22 +376,22 @@ def _check(options: argparse.Namespace) -> int:
     full = False
     try:
         check_fitness(store)
-        print(f"ok       store {store.root}, {format_size(store.free_bytes())} free")
+        write_line(f"ok       store {store.root}, {format_size(store.free_bytes())} free")
     except StoreFull as error:
         full = True
-        print(f"problem  {error}")
+        write_line(f"problem  {error}")
     table = SenderTable(store)
     identity.server_context(store, table.certificates)
-    print(f"ok       certificate {identity.fingerprint(store)}")
-    print(f"ok       {len(table.certificates)} senders enrolled")
+    write_line(f"ok       certificate {identity.fingerprint(store)}")
+    write_line(f"ok       {plural(len(table.certificates), 'sender')} enrolled")
     catalogue = read_catalogue(store)
-    print(f"ok       {len(catalogue.streams)} streams")
+    write_line(f"ok       {plural(len(catalogue.streams), 'stream')}")
     broken = [stored for stored in catalogue.streams if not catalogue.restorable(stored)]
     for stored in broken:
-        print(f"problem  {stored.file}: not restorable: it, or a base, is missing or damaged")
+        write_line(f"problem  {stored.file}: not restorable: it, or a base, is missing or damaged")
     if store.free_bytes() < settings.min_free:
         full = True
-        print(f"problem  less than {format_size(settings.min_free)} free: pushes are refused")
+        write_line(f"problem  less than {format_size(settings.min_free)} free: pushes are refused")
     problems = _report_problems(catalogue)
     return Exit.FAILED if broken or problems or full else Exit.OK
 

@@ -73,7 +73,7 @@ def config_file(argument: Path | None) -> Path:
 def load(path: Path) -> ReceiverSettings:
     """Read the configuration. Raises: UsageError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # editors of other systems put a byte order mark in front
     except FileNotFoundError:
         msg = f"{path}: no such file; make a store with `fullsendd init`, or name the file with --config"
         raise UsageError(msg) from None

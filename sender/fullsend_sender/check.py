@@ -16,7 +16,7 @@ import zstandard
 from fullsend_protocol import limits, messages
 from fullsend_protocol.errors import FullsendError
 from fullsend_protocol.exits import Exit
-from fullsend_protocol.units import format_size, printable
+from fullsend_protocol.units import format_size, plural, printable
 from fullsend_sender.config import SenderSettings, load
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
@@ -101,7 +101,9 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
             yield Finding("zfs", Exit.OK, f"not here, so only streams from stdin can be pushed ({error})")
         return
     yield Finding(
-        "zfs", Exit.OK, f"{version}, {len(names)} datasets in {len({n.partition('/')[0] for n in names})} pools"
+        "zfs",
+        Exit.OK,
+        f"{version}, {plural(len(names), 'dataset')} in {plural(len({n.partition('/')[0] for n in names}), 'pool')}",
     )
     for table in settings.push:
         selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
@@ -113,7 +115,9 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
             yield _problem("push", error)
             continue
         yield Finding(
-            "push", Exit.OK, f"{', '.join(table.datasets)}: {len(selection.choose(names))} datasets, to {receiver}"
+            "push",
+            Exit.OK,
+            f"{', '.join(table.datasets)}: {plural(len(selection.choose(names)), 'dataset')}, to {receiver}",
         )
     for pattern in settings.datasets:
         if not any(fits(name, pattern) for name in names):
@@ -146,6 +150,8 @@ def _memory(settings: SenderSettings) -> Finding:
     context = parameters.estimated_compression_context_size()
     each = WINDOW + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
     total = _INTERPRETER + settings.jobs * each
-    how = f"level {level}, {threads} threads" + (f", {settings.jobs} datasets at a time" if settings.jobs > 1 else "")
+    how = f"level {level}, {plural(threads, 'thread')}" + (
+        f", {settings.jobs} datasets at a time" if settings.jobs > 1 else ""
+    )
     text = f"{how}: a push takes up to {format_size(total)} of memory"
     return Finding("compression", Exit.OK, text)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from fullsend_protocol import __version__
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_protocol.exits import Exit
+from fullsend_protocol.output import OutputFailed, flush_output, write_line, writing_output
 from fullsend_protocol.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ _UNKNOWN: Final = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name; None: that of the process). Returns: the exit code."""
+    _occupy_standard_descriptors()
     try:
         args = make_parser().parse_args(argv)
     except SystemExit as end:  # argparse has said what there is to say
         return end.code if isinstance(end.code, int) else Exit.USAGE
-    _occupy_standard_descriptors()
     from fullsend_sender.log import configure, log
 
     style = args.log_format or os.environ.get("FULLSEND_LOG_FORMAT")
@@ -47,13 +48,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     command: Callable[[argparse.Namespace], int] = args.run
     try:
         code = command(args)
-        if sys.stdout is not None:  # None: closed by whoever started us
-            sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read our output has enough of it. Nothing to say, but no success either. Python flushes stdout once
-        # more at exit, and would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
+        flush_output()
+    except (BrokenPipeError, OutputFailed) as error:
+        if isinstance(error, OutputFailed):  # else the reader has enough: nothing to say, but no success either
+            log.error("%s", error)
+        # Python flushes stdout once more at exit, and would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return args.troubled or Exit.FAILED
     except KeyboardInterrupt:  # outside of a running loop
         log.error("interrupted by SIGINT")
         return Exit.INTERRUPTED
@@ -69,15 +70,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _occupy_standard_descriptors() -> None:
-    """Open /dev/null where whoever started us closed 0, 1 or 2.
+    """Open /dev/null where the caller has closed 0, 1 or 2.
 
     The next file or socket would get that number, and be written to as if it were stderr; uvloop aborts over it.
+    Python has no `sys.stderr` then, and prints what is meant for it on stdout.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
 
 
 # --- the parser -----------------------------------------------------------------------------------------------------
@@ -327,7 +331,9 @@ def _join(args: argparse.Namespace) -> int:
     from fullsend_sender.runtime import run
 
     paired = run(join(args.config, args.invitation, args.name))
-    print(f"paired: receiver {paired.receiver!r} knows this host as {paired.sender!r} (written to {paired.config})")
+    write_line(
+        f"paired: receiver {paired.receiver!r} knows this host as {paired.sender!r} (written to {paired.config})"
+    )
     return Exit.OK
 
 
@@ -405,7 +411,7 @@ def _print_commands(lines: Sequence[str], *, as_json: bool) -> None:
 
     for line in lines:
         command, _, about = line.partition("  # ")
-        print(json.dumps({"command": command, "about": about or None}, ensure_ascii=False) if as_json else line)
+        write_line(json.dumps({"command": command, "about": about or None}, ensure_ascii=False) if as_json else line)
 
 
 def _clear(settings: SenderSettings) -> str:
@@ -428,7 +434,7 @@ def _report(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], No
 
     def say(pushed: Pushed) -> None:
         if as_json:
-            print(json.dumps(pushed.to_dict(), ensure_ascii=False), flush=True)
+            write_line(json.dumps(pushed.to_dict(), ensure_ascii=False), flush=True)
         if clear and not as_json:
             # One push has a line of its own, which has ended; several share one that goes on.
             print((clear if settings.jobs > 1 else "") + printable(pushed.line()), file=sys.stderr)
@@ -476,18 +482,18 @@ def _list(args: argparse.Namespace) -> int:
             found = [each for each in await partials(link) if args.dataset in {None, each.dataset}]
         lines = [each.model_dump_json() for each in found]
         for line in lines if args.json else partials_table(found, with_sender=False):
-            print(line)
+            write_line(line)
 
     async def show() -> None:
         listed = []
         async with connect(endpoint, identity) as (link, _name):
             async for entry in entries(link, args.dataset):
                 if args.json:
-                    print(entry.model_dump_json(by_alias=True))
+                    write_line(entry.model_dump_json(by_alias=True))
                 else:
                     listed.append(entry)
         for line in table(listed, with_sender=False):
-            print(line)
+            write_line(line)
 
     run(show_partials() if args.partial else show())
     return Exit.OK
@@ -508,14 +514,14 @@ def _status(args: argparse.Namespace) -> int:
     except FullsendError as error:
         # A monitoring system reads stdout alone.
         said = json.dumps({"state": "UNKNOWN", "why": str(error)}, ensure_ascii=False)
-        print(said if args.json else printable(f"UNKNOWN: {error}"))
+        write_line(said if args.json else printable(f"UNKNOWN: {error}"))
         return _UNKNOWN
     if args.json:
         lines = [json.dumps(each.to_dict(), ensure_ascii=False) for each in judged]
     else:
         lines = [headline(judged), *(each.line() for each in judged)]
     for line in lines:
-        print(line)
+        write_line(line)
     return worst(judged)
 
 
@@ -542,7 +548,7 @@ def _restore(args: argparse.Namespace) -> int:
             cautious.append(restored)
         print(clear, end="", file=sys.stderr, flush=True)
         said = json.dumps(restored.to_dict(), ensure_ascii=False) if args.json else printable(restored.line())
-        print(said, flush=True)
+        write_line(said, flush=True)
 
     async def show() -> int:
         if args.dry_run:
@@ -557,7 +563,7 @@ def _restore(args: argparse.Namespace) -> int:
             if cautious and not args.json:
                 package = any(each.package for each in cautious)
                 undo = job.undo_all([each.target for each in cautious], package=package)
-                print(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
+                write_line(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
         return worst(exit_code(error) for _name, error in failures)
 
     return run(show())
@@ -589,7 +595,7 @@ def _show(args: argparse.Namespace) -> int:
             raise NotRestorable(f"{args.stream}: cannot be restored: {library.obstacle(entry)}")
         lines = restore_lines(chain)
     for line in lines:
-        print(line)
+        write_line(line)
     return Exit.OK
 
 
@@ -602,13 +608,14 @@ def _cat(args: argparse.Namespace) -> int:
     from fullsend_sender.runtime import run
 
     where = endpoint, identity, args.stream, sys.stdout.fileno()
-    run(cat(*where, Progress(0.0), retry_for=settings.retry_for))
+    with writing_output():  # the only OSError that cat raises is of the descriptor
+        run(cat(*where, Progress(0.0), retry_for=settings.retry_for))
     return Exit.OK
 
 
 def _verify(args: argparse.Namespace) -> int:
     _settings, endpoint, identity = _setup(args)
-    from fullsend_protocol.units import format_size
+    from fullsend_protocol.units import format_size, plural
     from fullsend_sender.link import connect
     from fullsend_sender.runtime import run
     from fullsend_sender.verify import describe, verdicts
@@ -623,15 +630,16 @@ def _verify(args: argparse.Namespace) -> int:
                 whole += not verdict.damage
                 damaged += bool(verdict.damage)
                 if args.json:
-                    print(verdict.model_dump_json(exclude={"type"}), flush=True)
+                    write_line(verdict.model_dump_json(exclude={"type"}), flush=True)
                 for line in () if args.json else describe(verdict):
-                    print(line, flush=True)
+                    write_line(line, flush=True)
 
     run(show())
     if damaged:
-        raise FullsendError(f"{damaged} of {whole + damaged} streams are damaged")
+        raise FullsendError(f"damaged: {damaged} of {plural(whole + damaged, 'stream')}")
     if not args.json and (args.verbose or sys.stdout.isatty()):
-        print(f"{whole} streams are whole, {format_size(size)} raw")
+        verb = "is" if whole == 1 else "are"
+        write_line(f"{plural(whole, 'stream')} {verb} whole, {format_size(size)} raw")
     return Exit.OK
 
 
@@ -644,7 +652,7 @@ def _check(args: argparse.Namespace) -> int:
     async def show() -> int:
         worst = Exit.OK
         async for finding in check(args.config, os.environ, vars(args)):
-            print(json.dumps(finding.to_dict(), ensure_ascii=False) if args.json else finding.line(), flush=True)
+            write_line(json.dumps(finding.to_dict(), ensure_ascii=False) if args.json else finding.line(), flush=True)
             worst = worst or finding.outcome
         return worst
 

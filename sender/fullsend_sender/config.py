@@ -195,7 +195,7 @@ def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object])
 def read_text(path: str) -> str:
     """Return the file's text. Raises: FileNotFoundError, UsageError for all else that prevents it."""
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8-sig") as file:  # editors of other systems put a byte order mark in front
             return file.read()
     except FileNotFoundError:
         raise

@@ -18,6 +18,10 @@ _SNAPSHOT: Final = re.compile(r"fullsend-([0-9a-f]{8})-[0-9]{8}T[0-9]{6}Z")
 _BOOKMARK: Final = re.compile(r"fullsend-([0-9a-f]{8})-([0-9a-f]{16})")
 
 
+#: Bytes that @ and our name add to a dataset's name in that of its snapshot.
+SNAPSHOT_SUFFIX: Final = len("@fullsend-RECEIVER-YYYYMMDDTHHMMSSZ")
+
+
 def receiver_id(fingerprint: str) -> str:
     """Return what a receiver is called in our names, by the SHA-256 of its certificate in hex."""
     return fingerprint[:8]

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
+from fullsend_protocol import limits
 from fullsend_protocol.chunks import LEVEL_DEFAULT
 from fullsend_protocol.errors import FullsendError
 from fullsend_protocol.facts import class_of
-from fullsend_protocol.units import format_duration
+from fullsend_protocol.units import format_duration, plural
+from fullsend_sender import ours
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -150,6 +152,19 @@ def decide(
     return Send(dataset, target, point, mark, options)
 
 
+def check_name(dataset: Dataset) -> None:
+    """See that a new snapshot of a dataset can have a name. One that cannot would fail all of its pool.
+
+    Raises: CannotSend.
+    """
+    size = len(dataset.name.encode(errors="surrogateescape"))
+    if size + ours.SNAPSHOT_SUFFIX > limits.NAME_MAX:
+        raise CannotSend(
+            f"its name has {size} bytes, and with {ours.SNAPSHOT_SUFFIX} for its snapshot that is more than the"
+            f" {limits.NAME_MAX} that ZFS takes: rename it, or push a snapshot of your own by name"
+        )
+
+
 def find_begun(
     dataset: Dataset, how: How, stored: Stored, partials: Iterable[PartialEntry], *, snapshot: str | None = None
 ) -> tuple[Send, PartialEntry] | None:
@@ -275,7 +290,7 @@ def _why_full(dataset: Dataset, stored: Stored, stream_class: StreamClass) -> st
 def _too_long(base: Base, limit: FullAfter, now: float) -> str:
     """Return why a chain that ends with `base` is not to be made longer; "" where it may be."""
     if limit.streams is not None and base.streams >= limit.streams:
-        return f"its chain has {base.streams} streams, and full-after says {limit.streams}"
+        return f"its chain has {plural(base.streams, 'stream')}, and full-after says {limit.streams}"
     age = now - datetime.strptime(base.since, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
     if limit.age is not None and age >= limit.age:
         return f"its full is {format_duration(age)} old, and full-after says {format_duration(limit.age)}"

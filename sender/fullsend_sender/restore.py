@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.byhand import settled, unmounted
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
 from fullsend_protocol.lost_spills import restoring_loses
-from fullsend_protocol.units import format_duration, format_size
+from fullsend_protocol.units import format_duration, format_size, plural
 from fullsend_sender import source
 from fullsend_sender.cat import Damaged, cat
 from fullsend_sender.chain import Library
@@ -74,8 +74,7 @@ class Restored:
         name = f"{self.wanted.dataset}@{self.wanted.snapshot}"
         if not self.streams:
             return f"{name} is in {self.target} already"
-        many = "1 stream" if self.streams == 1 else f"{self.streams} streams"
-        size = f"{many}, {format_size(self.raw_bytes)}, in {format_duration(self.seconds)}"
+        size = f"{plural(self.streams, 'stream')}, {format_size(self.raw_bytes)}, in {format_duration(self.seconds)}"
         went_on = f" (went on after {format_size(self.resumed_at)})" if self.resumed_at else ""
         return f"{name} is restored into {self.target}: {size}{went_on}"
 
@@ -304,7 +303,7 @@ def _how_far(item: Item, count: int, why: str) -> str:
             " the same again"
         )
     so_far = (
-        f"it has all up to @{item.chain[count - 1].snapshot} ({count} of {len(item.chain)} streams)"
+        f"it has all up to @{item.chain[count - 1].snapshot} ({count} of {plural(len(item.chain), 'stream')})"
         if count
         else "its snapshots are as they were"
         if item.existing

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol import messages
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.lost_spills import restoring_loses
-from fullsend_protocol.units import format_duration, format_size, printable
+from fullsend_protocol.units import format_duration, format_size, plural, printable
 from fullsend_sender.link import connect
 from fullsend_sender.selection import Selection, is_pattern
 from fullsend_sender.zfs import ZfsError
@@ -150,10 +150,10 @@ def headline(judged: Sequence[Judged]) -> str:
     if not bad:
         oldest = max(judged, key=lambda each: each.age or 0.0)
         return printable(
-            f"{state.name}: {len(judged)} datasets, the oldest backup is of {format_duration(oldest.age or 0.0)} ago"
-            f" ({oldest.dataset})"
+            f"{state.name}: {plural(len(judged), 'dataset')}, the oldest backup is of"
+            f" {format_duration(oldest.age or 0.0)} ago ({oldest.dataset})"
         )
     bad.sort(key=lambda each: -each.state)
     named = "; ".join(f"{each.dataset}: {each.why}" for each in bad[:_NAMED])
     more = f"; {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    return printable(f"{state.name}: {len(bad)} of {len(judged)} datasets: {named}{more}")
+    return printable(f"{state.name}: {len(bad)} of {plural(len(judged), 'dataset')}: {named}{more}")

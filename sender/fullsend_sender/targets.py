@@ -10,7 +10,17 @@ from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_sender import source
 from fullsend_sender.job import Item, Plan
 from fullsend_sender.lock import Running
-from fullsend_sender.plan import CannotSend, Stored, Unchanged, decide, decide_package, find_begun, find_begun_package
+from fullsend_sender.plan import (
+    CannotSend,
+    Send,
+    Stored,
+    Unchanged,
+    check_name,
+    decide,
+    decide_package,
+    find_begun,
+    find_begun_package,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -98,10 +108,14 @@ def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence
         lacking.pop(id(target), None)
         how, tree = job.settings.how(name, target.table), chosen.tree(name)
         try:
+            decided: Send | Unchanged
             if job.request.package:
-                plan.items.append(Item(decide_package(tree, how, snapshot=named), how, tree))
-                continue
-            decided = decide(dataset, how, stored, now, snapshot=named, full=job.request.full)
+                decided = decide_package(tree, how, snapshot=named)
+            else:
+                decided = decide(dataset, how, stored, now, snapshot=named, full=job.request.full)
+            if isinstance(decided, Send) and decided.snapshot is None:
+                for each in tree:
+                    check_name(each)
         except FullsendError as error:
             plan.failures.append((name, error))
             continue

@@ -1,13 +1,15 @@
 """The program `zfs`: every command that fullsend runs, one process each, and what it says of itself.
 
 Nothing here decides anything. A command's exit status decides whether it worked; what it wrote to stderr goes into our
-error. `command` comes from the configuration (`zfs-command`), such as `sudo -n zfs`.
+error. The command itself may name a thousand snapshots, so only the log has it (-v). `command` comes from the
+configuration (`zfs-command`), such as `sudo -n zfs`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import shlex
@@ -21,6 +23,8 @@ from fullsend_protocol.units import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import TracebackType
+
+_log: Final = logging.getLogger("fullsend.zfs")
 
 #: Bytes of stderr that are kept; a recursive send may complain about each of a thousand datasets.
 _STDERR_KEPT: Final = 16 << 10
@@ -39,6 +43,14 @@ _SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _UNKNOWN: Final = re.compile("dataset does not exist| in name|name is too long|name is reserved")
 #: How its lines about failures begin; others may be `sudo`'s, or advice.
 _FAILURES: Final = ("cannot ", "internal error")
+
+#: What `zfs` does not explain, by its words: what may be the cause, and what to do.
+_MEANING: Final = (
+    (
+        re.compile("dataset is busy"),
+        "something uses it, such as a stream that is being received there: try again when that ends",
+    ),
+)
 
 #: What `listing` asks of everything there is, in the order of the columns.
 COLUMNS: Final = (
@@ -254,6 +266,7 @@ class _Process:
         self, zfs: Zfs, arguments: Sequence[str], *, stdin: int = asyncio.subprocess.DEVNULL, stdout: int
     ) -> None:
         self._command = [*zfs.command, *arguments]
+        self._name = f"{os.path.basename(zfs.command[-1])} {arguments[0]}"
         self._stdin, self._stdout = stdin, stdout
         self._process: asyncio.subprocess.Process | None = None
         self._errors = bytearray()
@@ -304,26 +317,33 @@ class _Process:
         Raises: ZfsError where it failed for any other reason: then what is on stdout may be a part.
         """
         output = await self.output()
-        try:
-            await self.succeeded()
-        except ZfsError:
-            assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
-            failures = [line for line in self._complaints if line.startswith(_FAILURES)]
-            if (self._process.returncode or 0) < 0 or not failures or not all(map(_UNKNOWN.search, failures)):
-                raise
+        code = await self._wait()
+        failures = [line for line in self._complaints if line.startswith(_FAILURES)]
+        if code < 0 or (code and not (failures and all(map(_UNKNOWN.search, failures)))):
+            raise self._failure(code)
         return output
 
     async def succeeded(self) -> None:
         """Wait for its end. Raises: ZfsError unless its exit status is 0."""
+        code = await self._wait()
+        if code:
+            raise self._failure(code)
+
+    async def _wait(self) -> int:
+        """Wait for its end. Returns: its exit status; negative: the signal that killed it."""
         assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
         code = await self._process.wait()
         if self._listening is not None:
             await self._listening
-        if code:
-            how = f"exit {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
-            what = shlex.join(self._command)
-            what = what if len(what) < _STDERR_SHOWN else f"{what[:_STDERR_SHOWN]}..."
-            raise ZfsError(f"`{what}` failed ({how}): {self.complaint or 'it did not say why'}", self.complaint)
+        return code
+
+    def _failure(self, code: int) -> ZfsError:
+        """Return the error for this exit status: the reason first."""
+        how = f"exit {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+        _log.info("%s failed (%s): %s", self._name, how, shlex.join(self._command))
+        complaint = self.complaint
+        why = "".join(f" ({meaning})" for words, meaning in _MEANING if words.search(complaint))
+        return ZfsError(f"{complaint or 'it did not say why'}{why} [{self._name}, {how}]", complaint)
 
     async def end(self) -> None:
         """End it, unless it has ended."""

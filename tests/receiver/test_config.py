@@ -35,6 +35,10 @@ def test_what_is_not_said_has_the_designs_defaults(tmp_path: Path) -> None:
     assert (settings.partial_keep, settings.partial_max) == (14 * 86400.0, None)
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    assert _load(tmp_path, "\ufeff" + MINIMAL).store == Path("/srv/backups")
+
+
 def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) -> None:
     settings = _load(tmp_path, MINIMAL + 'min-free = "20G"\nshutdown-grace = "2m"\nsilence = 12.5\n')
     assert (settings.min_free, settings.shutdown_grace, settings.silence) == (20 << 30, 120.0, 12.5)

@@ -128,7 +128,7 @@ async def test_pools_and_what_the_configuration_names(configure: Configure, tmp_
     more = '[[push]]\ndatasets = ["tank"]\nrecursive = true\nreceiver = "two"\n[datasets."tank/vm/*"]\nraw = true\n'
     found = await findings(configure(away, more=f'{top}{more}[datasets."tank/vmm"]\nraw = true\n'))
     assert [finding.line() for finding in found if finding.what in {"zfs", "push", "datasets"}] == [
-        "ok      zfs: zfs-2.4.4-fake, 4 datasets in 1 pools",
+        "ok      zfs: zfs-2.4.4-fake, 4 datasets in 1 pool",
         "problem push: tank/gone: there is no such dataset",
         "ok      push: tank/a, tank/vm/*, tank/gone: 2 datasets, to one",
         "problem push: no receiver 'two' is configured: there are one",

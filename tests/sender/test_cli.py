@@ -415,9 +415,9 @@ async def test_verify(fullsend: Fullsend, receiver_identity: Identity) -> None:
     scripts = answering(whole, done), answering(whole, done), answering(whole, damaged, done), answering(damaged, done)
     async with receiving(receiver_identity, *scripts) as receiver:
         assert await fullsend(receiver, "verify") == Ended(0, b"", "")
-        assert await fullsend(receiver, "verify", "-v") == Ended(0, b"1 streams are whole, 1.0 MiB raw\n", "")
+        assert await fullsend(receiver, "verify", "-v") == Ended(0, b"1 stream is whole, 1.0 MiB raw\n", "")
         ended = await fullsend(receiver, "verify", "tank/a")
-        assert (ended.code, ended.line) == (1, "fullsend: 1 of 2 streams are damaged")
+        assert (ended.code, ended.line) == (1, "fullsend: damaged: 1 of 2 streams")
         assert ended.out.decode().splitlines() == ["tank/a@2: g: chunk 1", "tank/a@2: g: chunk 2"]
         ended = await fullsend(receiver, "verify", "--json")
         assert ended.code == 1

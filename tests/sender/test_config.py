@@ -61,6 +61,12 @@ def test_defaults(tmp_path: Path) -> None:
     assert endpoint.place == "nas (nas.example:7433)"
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeff" + TABLE)
+    assert load(path, {}, {}).endpoint().name == "nas"
+    assert config.read_text(path) == TABLE
+
+
 def test_command_line_before_environment_before_file(tmp_path: Path) -> None:
     path = write(tmp_path, 'level = 5\nbwlimit = "1M"\nthreads = 2\nlog-format = "json"\n' + TABLE)
     environ = {"FULLSEND_LEVEL": "7", "FULLSEND_BWLIMIT": "2M", "FULLSEND_CONFIG": "elsewhere", "LEVEL": "9"}

@@ -37,6 +37,10 @@ def test_bookmarks() -> None:
     assert ours.bookmark_name(NAS, "7").endswith("-0000000000000007")
 
 
+def test_what_our_name_adds() -> None:
+    assert len("@" + ours.snapshot_name(NAS, 0)) == len("#" + ours.bookmark_name(NAS, "7")) == ours.SNAPSHOT_SUFFIX
+
+
 def test_holds() -> None:
     tags = {ours.hold_tag(NAS) for _ in range(100)}
     assert len(tags) == 100

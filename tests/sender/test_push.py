@@ -92,6 +92,19 @@ async def test_who_can_have_no_snapshot_is_in_nobodys_way(host: Host, monkeypatc
     assert host.ran("snapshot")[-1].count("@") == 3
 
 
+async def test_a_name_that_is_too_long_for_a_snapshot_is_said_in_one_short_line(host: Host) -> None:
+    """ZFS takes 255 bytes for dataset, @ and snapshot together, of which ours has 35."""
+    fits, long = f"tank/{'f' * 215}", f"tank/{'l' * 216}"
+    for name in ("tank/a", fits, long):
+        host.fake.create(name)
+    for package in (False, True):
+        summary = await host.push("tank/a", fits, long, package=package)
+        assert [name for name, _error in summary.failures] == [long]
+        assert str(summary.failures[0][1]).startswith("its name has 221 bytes, and with 35 for its snapshot that is")
+        assert summary.pushed == 2
+    assert not any(long in line for line in host.fake.commands if line.startswith("snapshot"))
+
+
 @pytest.mark.slow
 async def test_a_base_that_goes_before_it_is_held_is_one_datasets(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tank/a", "tank/b"):

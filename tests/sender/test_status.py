@@ -116,7 +116,7 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     sender.push("tank/a")
     file = receiver.store / sender.list("tank/a")[-1]["file"]
     file.write_bytes(file.read_bytes()[:-1])
-    assert "WARNING: 1 of 1 datasets: tank/a: 1 of its streams are damaged" in said(sender, 1)[0]
+    assert "WARNING: 1 of 1 dataset: tank/a: 1 of its streams are damaged" in said(sender, 1)[0]
     assert said(sender, 3, "tank/nothing")[0].startswith("UNKNOWN: tank/nothing: nothing of that name is stored")
     # Without a `zfs` that answers, all that is stored is judged.
     fake.fail("list", "no such thing")

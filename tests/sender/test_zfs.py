@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import warnings
@@ -134,16 +135,31 @@ async def test_no_such_program(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("script", "message"),
     [
-        ("echo one >&2; echo two >&2; exit 3", r"failed \(exit 3\): one; two$"),
-        ("exit 1", "it did not say why"),
-        ("kill -9 $$", r"failed \(killed by SIGKILL\)"),
-        ("printf '\\033[31mred' >&2; exit 1", r"\\x1b\[31mred"),
-        ("head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 1", "xxx$"),
+        ("echo one >&2; echo two >&2; exit 3", r"^one; two \[.* version, exit 3\]$"),
+        ("exit 1", r"^it did not say why \[.* version, exit 1\]$"),
+        ("kill -9 $$", r"^it did not say why \[.* version, killed by SIGKILL\]$"),
+        ("printf '\\033[31mred' >&2; exit 1", r"^\\x1b\[31mred"),
+        ("head -c 3000000 /dev/zero | tr '\\0' x >&2; exit 1", r"^x{1000} \[.* version, exit 1\]$"),
     ],
 )
 async def test_how_it_fails(script: str, message: str) -> None:
     with pytest.raises(ZfsError, match=message):
         await shell(script).version()
+
+
+async def test_the_reason_comes_first_and_the_command_only_with_v(
+    fake: FakeZfs, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [f"tank/a b@{number:0100}" for number in range(100)]
+    fake.fail("snapshot", f"cannot create snapshot '{names[7]}': dataset is busy")
+    with caplog.at_level(logging.INFO, "fullsend"), pytest.raises(ZfsError) as caught:
+        await Zfs((fake.program,)).run("snapshot", *names)
+    assert str(caught.value).startswith(f"cannot create snapshot '{names[7]}': dataset is busy (something uses it: a ")
+    assert str(caught.value).endswith(f"[{Path(fake.program).name} snapshot, exit 1]")
+    assert names[8] not in str(caught.value)
+    (logged,) = caplog.messages
+    assert names[8] in logged
+    assert caught.value.about(names) == [names[7]]
 
 
 async def test_a_send_that_nobody_reads_is_ended() -> None:
