@@ -1,4 +1,4 @@
-"""What all tests share: how long Hypothesis looks, and which streams there are to test with.
+"""What all tests share: how long Hypothesis looks, the event loop, the workers, and the streams to test with.
 
 Hypothesis has two profiles. `ci` is the default: the same bounded examples on every run, so that a red build is red for
 everybody. `deep` looks for new ones, for as long as you have: HYPOTHESIS_PROFILE=deep pytest tests/protocol --timeout 0
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import uvloop
 from hypothesis import HealthCheck, settings
 from tests import streams
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
+
+if TYPE_CHECKING:
+    import asyncio
 
 # A loaded machine must not turn a test red: pytest's own timeout ends a hang.
 settings.register_profile("ci", derandomize=True, database=None, max_examples=100, deadline=None, print_blob=True)
@@ -24,22 +28,31 @@ settings.register_profile(
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run every async test on uvloop, the only loop that the programs run on; in debug mode (pyproject.toml)."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+# Both hooks of pytest-xdist are optional, so that `pytest -p no:xdist` works.
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """For `-n auto`: more than there are cores, since the suite waits about as much as it computes."""
     return len(os.sched_getaffinity(0)) + 2
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Scheduler:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """For `-n`: instead of what --dist says."""
-    return _Scheduler(config, log)
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # it has no types
 
+    class Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the same
+        """Gives out test by test; but a file whose tests share something, such as a daemon, stays together in order."""
 
-class _Scheduler(LoadScopeScheduling):  # type: ignore[misc]  # the same
-    """Gives out test by test; but a file whose tests share something, such as a daemon, stays together, in order."""
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.partition("::")[0]
+            return path if _shares(path) else nodeid
 
-    def _split_scope(self, nodeid: str) -> str:
-        path = nodeid.partition("::")[0]
-        return path if _shares(path) else nodeid
+    return Scheduler(config, log)
 
 
 @functools.cache

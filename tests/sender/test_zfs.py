@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -175,12 +174,8 @@ async def test_one_that_will_not_end_is_made_to(monkeypatch: pytest.MonkeyPatch)
             assert os.read(send.fd, 5) == b"ready"
 
 
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_what_outlives_it_keeps_nothing_of_ours_open(
-    tmp_path: Path, new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_outlives_it_keeps_nothing_of_ours_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as sudo's child, which is root's: it may still have the stderr that we read."""
-    monkeypatch.setattr(zfs, "_KILL_AFTER", 0.2)  # asyncio's own loop takes a process for ended when its pipes are
     said = tmp_path / "pid"
     program = shell(f'sleep 100 & echo $! >"{said}.new"; mv "{said}.new" "{said}"; exec cat >/dev/null')
 
@@ -189,7 +184,7 @@ def test_what_outlives_it_keeps_nothing_of_ours_open(
             while not said.exists():
                 await asyncio.sleep(0.01)
 
-    with warnings.catch_warnings(record=True) as warned, asyncio.Runner(loop_factory=new_loop) as runner:
+    with warnings.catch_warnings(record=True) as warned, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         warnings.simplefilter("always")
         runner.run(run())
     gc.collect()
