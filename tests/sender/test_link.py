@@ -315,7 +315,7 @@ RECEIPT: dict[str, Any] = {
     "file_sha256": "5c" * 32,
     "received": "now",
     "restorable": True,
-    "lost_spill_count": 0,
+    "lost_spills": [],
     "segments": [],
 }
 
