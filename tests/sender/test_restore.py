@@ -186,7 +186,7 @@ def test_zfs_says_why_it_takes_no_more(hosts: Hosts) -> None:
     nights(hosts, "tank/home", 1)
     hosts.there.fail("receive", "cannot receive new filesystem stream: out of space")
     said = hosts.refused(1, "tank/home", "--into", "pool/home")
-    assert "out of space; nothing is restored yet" in said
+    assert "out of space [zfs receive, exit 1]; nothing is restored yet" in said
     hosts.there.mend()
     hosts.there.fail("receive", "warning: cannot receive compression property on pool/home: permission denied")
     done = hosts.run("tank/home", "--into", "pool/home")
