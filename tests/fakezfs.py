@@ -30,6 +30,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import traceback
 import zlib
 from collections.abc import Callable
@@ -139,6 +140,10 @@ class FakeZfs:
         """
         self.edit(lambda state: state["fail"].update({text: how}))
 
+    def clock(self, epoch: int | None) -> None:
+        """Take snapshots as of this second of the epoch from now on; None: as of now."""
+        self.edit(lambda state: state.update(clock=epoch))
+
     def mend(self) -> None:
         self.edit(lambda state: state["fail"].clear())
 
@@ -200,7 +205,7 @@ def _snapshot(state: dict[str, Any], dataset: str, name: str) -> None:
         "name": name,
         "guid": _guid(state, 9),
         "txg": state["txg"],
-        "creation": 1_790_000_000 + state["txg"],
+        "creation": state.get("clock") or int(time.time()),
         "holds": [],
     }
     found["snapshots"].append(made)

@@ -111,6 +111,10 @@ class Manifest(Model):
     snapshots: list[Snapshot]
     created: str  # when the snapshot was made, by the sender's clock
     received: str  # when the stream was committed, by the receiver's clock
+    #: When its sender first offered it, by the receiver's clock; None: an older fullsendd wrote this, or a rebuild.
+    begun: str | None = None
+    #: The order of reception among this sender's streams: higher is later. None: older than all that have one.
+    sequence: Annotated[int, Field(ge=1, lt=limits.OFFSET_END)] | None = None
     raw_bytes: Offset
     stored_bytes: Offset  # size of the .zst file
     sha256: Sha256Hex | None  # of the whole raw stream; None where several segments prove it
@@ -150,6 +154,7 @@ class StreamEntry(Model):
     base_guid: Guid | None
     created: str
     received: str
+    sequence: int | None  # the order of reception: see Manifest
     raw_bytes: Offset
     stored_bytes: Offset
     sha256: Sha256Hex | None

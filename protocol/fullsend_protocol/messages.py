@@ -234,15 +234,15 @@ class BasesWanted(Model):
 
 
 class Base(Model):
-    """A stored stream that is restorable, undamaged and no package, and its chain: how many streams, when its full's
-    snapshot was made (sender's clock), raw bytes of the full and of all increments after it.
+    """A stored stream that is restorable, undamaged and no package, and its chain: how many streams, how many seconds
+    ago its full came (receiver's clock), raw bytes of the full and of all increments after it.
     """
 
     dataset: Name
     guid: Guid
     flags: Flags
     streams: Annotated[int, Field(ge=1)]
-    since: str
+    age: Offset
     full_bytes: Offset
     increment_bytes: Offset
 
@@ -295,9 +295,10 @@ class StatusWanted(Model):
 
 
 class DatasetStatus(Model):
-    """One dataset's backups. `snapshot`, `guid`, `created`, `received`: of the newest restorable stream, None where
-    there is none; `unchanged`: when the dataset was last seen to be as it was then (receiver's clock); `broken`:
-    streams that are damaged or lack a base; `lost_spill_count`: spill blocks that restoring the newest one loses.
+    """One dataset's backups. `snapshot`, `guid`, `created`, `received`, `begun`: of the newest restorable stream, None
+    where there is none; `begun`: when its sender first offered it, or where that is not known, when it came;
+    `unchanged`: when the dataset was last seen to be as it was then. Both by the receiver's clock. `broken`: streams
+    that are damaged or lack a base; `lost_spill_count`: spill blocks that restoring the newest one loses.
     """
 
     dataset: Name
@@ -305,6 +306,7 @@ class DatasetStatus(Model):
     guid: Guid | None
     created: str | None
     received: str | None
+    begun: str | None
     unchanged: str | None
     streams: Offset
     stored_bytes: Offset
@@ -313,9 +315,12 @@ class DatasetStatus(Model):
 
 
 class Status(Model):
-    """A page of the answer to `status?`; datasets in order of their names."""
+    """A page of the answer to `status?`; datasets in order of their names. `now`: by the receiver's clock, which is the
+    only one that ages are told by.
+    """
 
     type: Literal["status"] = "status"
+    now: str
     datasets: Annotated[list[DatasetStatus], Field(max_length=limits.DATASETS_PAGE)]
 
 

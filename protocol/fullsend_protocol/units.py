@@ -78,6 +78,16 @@ def format_time(epoch: float) -> str:
         return f"@{int(epoch)}"
 
 
+def parse_time(text: str) -> float | None:
+    """Read a time as `format_time` writes it. Returns: seconds since the epoch; None where it is not one."""
+    if text.startswith("@"):
+        return float(text[1:]) if text[1:].isdecimal() else None
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+    except ValueError:
+        return None
+
+
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun: `1 dataset`, `2 datasets`. `noun`: one that takes an s."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

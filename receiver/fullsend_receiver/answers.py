@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, TypeVar
@@ -31,7 +32,8 @@ from fullsend_protocol.messages import (
     Status,
     Verdict,
 )
-from fullsend_protocol.units import format_size
+from fullsend_protocol.reception import ends
+from fullsend_protocol.units import format_size, format_time, parse_time
 from fullsend_receiver import unchanged
 from fullsend_receiver.catalogue import Catalogue, Damaged, Stored, read_catalogue
 from fullsend_receiver.checking import Checks
@@ -40,6 +42,7 @@ from fullsend_receiver.playback import locate, stored_chunks
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.seekable import FileDamaged
 from fullsend_receiver.store import Store
+from fullsend_receiver.summaries import Summary
 
 log = logging.getLogger("fullsendd")
 
@@ -63,7 +66,7 @@ class Answers:
 
     async def bases(self) -> AsyncGenerator[Message, None]:
         """Answer `bases?`."""
-        found = await self._on_disk(lambda: list(find_bases(self._read())))
+        found = await self._on_disk(lambda: list(find_bases(self._read(), time.time())))
         async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
             yield page
 
@@ -72,7 +75,8 @@ class Answers:
         found = await self._on_disk(
             lambda: list(find_status(self._read(), unchanged.last_seen(self._store, self._sender)))
         )
-        async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(datasets=[*part])):
+        now = format_time(time.time())
+        async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(now=now, datasets=[*part])):
             yield page
 
     async def entries(self, dataset: str | None) -> AsyncGenerator[Message, None]:
@@ -197,16 +201,19 @@ class Answers:
         return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
 
 
-def find_bases(catalogue: Catalogue) -> Iterator[Base]:
-    """Yield what an increment can build on: all restorable streams but packages, each with its chain."""
-    chains: dict[str, tuple[int, str, int, int]] = {}  # file -> streams, since, full_bytes, increment_bytes
+def find_bases(catalogue: Catalogue, now: float) -> Iterator[Base]:
+    """Yield what an increment can build on: all restorable streams but packages, each with its chain. `now`: seconds
+    since the epoch.
+    """
+    chains: dict[str, tuple[int, int, int, int]] = {}  # file -> streams, age, full_bytes, increment_bytes
     for stored, base in catalogue.ways():
         about = stored.summary
         if base is None:
-            chain = (1, about.created, about.raw_bytes, 0)
+            age = max(0, int(now - (parse_time(about.received) or now)))
+            chain = (1, age, about.raw_bytes, 0)
         else:
-            streams, since, full_bytes, increment_bytes = chains[base.summary.path]
-            chain = (streams + 1, since, full_bytes, increment_bytes + about.raw_bytes)
+            streams, age, full_bytes, increment_bytes = chains[base.summary.path]
+            chain = (streams + 1, age, full_bytes, increment_bytes + about.raw_bytes)
         chains[about.path] = chain
         if about.kind != "package":
             yield Base(
@@ -214,7 +221,7 @@ def find_bases(catalogue: Catalogue) -> Iterator[Base]:
                 guid=about.guid,
                 flags=about.flags,
                 streams=chain[0],
-                since=chain[1],
+                age=chain[1],
                 full_bytes=chain[2],
                 increment_bytes=chain[3],
             )
@@ -228,15 +235,16 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
         lost[stored.summary.path] = before + stored.summary.lost_spill_count
     for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
         streams = list(group)
-        restorable = [stored for stored in streams if stored.summary.path in lost]
-        newest = max(reversed(restorable), key=_age).summary if restorable else None
+        restorable = [stored.summary for stored in streams if stored.summary.path in lost]
+        newest, unchanged = _newest(restorable, unchanged_at) if restorable else (None, None)
         yield DatasetStatus(
             dataset=dataset,
             snapshot=newest.snapshot if newest else None,
             guid=newest.guid if newest else None,
             created=newest.created if newest else None,
             received=newest.received if newest else None,
-            unchanged=unchanged_at.get((dataset, newest.guid)) if newest else None,
+            begun=(newest.begun or newest.received) if newest else None,
+            unchanged=unchanged,
             streams=len(streams),
             stored_bytes=sum(stored.summary.stored_bytes for stored in streams),
             broken=len(streams) - len(restorable),
@@ -244,9 +252,16 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
         )
 
 
-def _age(stored: Stored) -> str:
-    """Return when a snapshot was taken; where its host's clock was ahead, when it came."""
-    return min(stored.summary.created, stored.summary.received)
+def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], str]) -> tuple[Summary, str | None]:
+    """Return a dataset's newest state, and when its host last said that it is unchanged. What is said to be unchanged
+    since another one came is the newest: that one was an older snapshot, pushed by name.
+    """
+    newest = ends(restorable)[-1] if ends(restorable) else restorable[-1]  # a circle of forged GUIDs has no end
+    said = [(at, each) for each in restorable if (at := unchanged_at.get((each.dataset, each.guid))) is not None]
+    at, confirmed = max(said, key=lambda pair: pair[0], default=(None, newest))
+    if at is not None and (confirmed.guid == newest.guid or at > newest.received):
+        return confirmed, at
+    return newest, None
 
 
 def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message]) -> Iterator[Message]:

@@ -6,7 +6,6 @@ The manifests are the truth and there is no database. A chain is walked by base 
 
 from __future__ import annotations
 
-import itertools
 import os
 from bisect import insort
 from collections import defaultdict, deque
@@ -19,6 +18,7 @@ from fullsend_protocol.errors import ErrorCode, FullsendError
 from fullsend_protocol.facts import StreamClass
 from fullsend_protocol.invitation import is_sender_name
 from fullsend_protocol.manifest import Manifest, Receipt, StreamEntry
+from fullsend_protocol.reception import reception
 from fullsend_receiver.names import STREAM_SUFFIX
 from fullsend_receiver.scrublog import Scrubbed, ScrubLog
 from fullsend_receiver.store import Store
@@ -74,7 +74,7 @@ class Stored:
 class Catalogue:
     """The streams of one sender, or of all, at the moment of reading.
 
-    `streams`: in order of sender, dataset, creation, bases first. `problems`: what lies in the folders and is no whole
+    `streams`: in order of sender, dataset, reception, bases first. `problems`: what lies in the folders and is no whole
     stream, a line each: manifests that cannot be read, data without manifest.
     """
 
@@ -94,24 +94,54 @@ class Catalogue:
             self._by_guid[stored.summary.guid].append(stored)
             if stored.summary.base_guid is not None:
                 self._by_base[stored.summary.base_guid].append(stored)
-        self.streams.sort(key=_place)
-        # Times are to the second, which several snapshots may share. Few stores have such, and the way along all chains
-        # is as long as all else here.
-        if any(_place(one) == _place(other) for one, other in itertools.pairwise(self.streams)):
-            depths = self._depths()
-            self.streams.sort(key=lambda each: (*_place(each), depths.get(each.summary.path, 0)))
+        self._sort()
 
-    def _depths(self) -> dict[str, int]:
-        """Return how many streams stand before each one in its chain, by file; 0 is left out."""
-        depths: dict[str, int] = {}
-        todo = [(stored, 0) for stored in self.streams if not self.bases(stored)]
+    def _sort(self) -> None:
+        """Put the streams in their order."""
+        self.streams.sort(key=_place)
+        # A base may have come after what builds on it (an orphan that was kept), and times are to the second. Few
+        # stores have such, and the way along all chains is as long as all else here.
+        if not self._bases_come_first():
+            places = self._places()
+            self.streams.sort(key=lambda each: places.get(each.summary.path) or (*_place(each), 0))
+
+    def _bases_come_first(self) -> bool:
+        """Whether within each dataset every stream stands behind its base, and no two stand at one place."""
+        seen: set[tuple[str, str]] = set()
+        before: tuple[str, str, int, str] | None = None
+        for stored in self.streams:
+            about, place = stored.summary, _place(stored)
+            if place == before:
+                return False
+            before = place
+            base = (about.dataset, about.base_guid or "")
+            if about.base_guid is not None and base not in seen:
+                mine = (each.summary.dataset == about.dataset for each in self._by_guid.get(about.base_guid, ()))
+                if any(mine):
+                    return False
+            seen.add((about.dataset, about.guid))
+        return True
+
+    def _places(self) -> dict[str, tuple[str, str, int, str, int]]:
+        """Return where each stream stands, by file: not before its base, and of one moment behind it."""
+        places: dict[str, tuple[str, str, int, str, int]] = {}
+        todo = [(stored, (0, ""), 0) for stored in self.streams if not self.bases(stored)]
         while todo:
-            here, depth = todo.pop()
-            for each in self._by_base.get(here.summary.guid, ()):
-                if each.summary.path not in depths and _may_follow(each, here):
-                    depths[each.summary.path] = depth + 1
-                    todo.append((each, depth + 1))
-        return depths
+            here, after, depth = todo.pop()
+            about = here.summary
+            came = max(after, reception(about))
+            places[about.path] = (about.sender, about.dataset, *came, depth)
+            todo += [
+                (each, came, depth + 1)
+                for each in self._by_base.get(about.guid, ())
+                if each.summary.path not in places and _may_follow(each, here)
+            ]
+        return places
+
+    @property
+    def last_sequence(self) -> int:
+        """The highest `sequence` that a stream has; 0: none has one."""
+        return max((stored.summary.sequence or 0 for stored in self.streams), default=0)
 
     def select(self, sender: str | None, dataset: str | None) -> list[Stored]:
         """Return the streams of a sender and dataset; None: of all."""
@@ -260,6 +290,8 @@ class Catalogue:
         self._by_guid[stored.summary.guid].append(stored)
         if stored.summary.base_guid is not None:
             self._by_base[stored.summary.base_guid].append(stored)
+        if self._by_base.get(stored.summary.guid):  # what builds on it was here first
+            self._sort()
         self._restorable = None
         return stored
 
@@ -283,6 +315,7 @@ class Catalogue:
             base_guid=about.base_guid,
             created=about.created,
             received=about.received,
+            sequence=about.sequence,
             raw_bytes=about.raw_bytes,
             stored_bytes=about.stored_bytes,
             sha256=about.sha256 or (scrub.sha256 if scrub else None),
@@ -364,8 +397,8 @@ def _sender_folders(store: Store) -> Iterable[str]:
         return [entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir()]
 
 
-def _place(stored: Stored) -> tuple[str, str, str]:
-    return stored.summary.sender, stored.summary.dataset, stored.summary.created
+def _place(stored: Stored) -> tuple[str, str, int, str]:
+    return stored.summary.sender, stored.summary.dataset, *reception(stored.summary)
 
 
 def _may_follow(stored: Stored, base: Stored) -> bool:

@@ -49,7 +49,10 @@ def commit(
     else:
         if wants_base(push):
             _check_base(store, catalogue, sender, about, ingest.partial)
-        again = not _put_in_place(store, sender, ingest, about, file, push=push, sender_program=sender_program)
+        sequence = catalogue.last_sequence + 1
+        again = not _put_in_place(
+            store, sender, ingest, about, file, push=push, sender_program=sender_program, sequence=sequence
+        )
     found = catalogue.at(file)
     if found is None:
         found = catalogue.take_in(summary_of(file, read_manifest(store, file)))
@@ -85,6 +88,7 @@ def _put_in_place(
     *,
     push: Push,
     sender_program: str,
+    sequence: int,
 ) -> bool:
     """Returns: whether it is this one that is in place now."""
     size, sha256 = ingest.partial.seal(ingest.chunks)
@@ -101,6 +105,8 @@ def _put_in_place(
         zfs_version=push.zfs_version,
         properties=push.properties,
         proven_by="both",
+        begun=ingest.partial.begun,
+        sequence=sequence,
     )
     first = ingest.partial.commit(file, manifest)
     if not first:  # another connection was quicker
@@ -145,6 +151,8 @@ def make_manifest(
     zfs_version: str | None,
     properties: dict[str, str] | None,
     proven_by: Literal["both", "receiver"],
+    begun: str | None = None,
+    sequence: int | None = None,
 ) -> Manifest:
     """Write down what is known of a whole stream, now."""
     return Manifest.model_validate(
@@ -162,6 +170,8 @@ def make_manifest(
             "snapshots": _snapshots(about),
             "created": format_time(about.created),
             "received": format_time(time.time()),
+            "begun": begun,
+            "sequence": sequence,
             "raw_bytes": segments[-1].end,
             "stored_bytes": stored_bytes,
             "sha256": segments[0].sha256 if len(segments) == 1 else None,

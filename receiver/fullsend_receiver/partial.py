@@ -186,6 +186,12 @@ class Partial:
         with examining(self._store, self.key, held=True):
             yield from journal_entries(self._store, self.key)
 
+    @property
+    def begun(self) -> str | None:
+        """When its stream was first offered, by this host's clock. Raises: OSError, PartialDamaged."""
+        opened = journal.read_opened(_path(self._store, self.key, _JOURNAL))
+        return opened.at if opened else None
+
     def commit(self, file: PurePosixPath, manifest: Manifest) -> bool:
         """Put the stream in place. The order is the promise (docs/format.md, "Write order").
 

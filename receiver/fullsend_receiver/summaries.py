@@ -62,6 +62,8 @@ class Summary(NamedTuple):
     flags: str
     created: str
     received: str
+    begun: str | None
+    sequence: int | None
     raw_bytes: int
     stored_bytes: int
     sha256: str | None

@@ -1,16 +1,19 @@
 """Which stored streams bring a snapshot back, and in which order. No I/O: what `list` says in, chains out.
 
 A chain is walked by base GUID alone, never by name or time (design section 2): a dataset may have been renamed, and
-after a rollback chains branch.
+after a rollback chains branch. The newest state is the end of a chain that came last (fullsend_protocol.reception).
+What this host's clock said when a snapshot was taken only ever leads to a question, never to an answer.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_protocol.facts import LETTERS, class_of
+from fullsend_protocol.reception import ends, reception
 from fullsend_sender.selection import lineage
 
 if TYPE_CHECKING:
@@ -28,21 +31,37 @@ class NotRestorable(FullsendError):  # noqa: N818 - reads as what it says
     """What is asked for is not stored, or lacks something that it builds on."""
 
 
+@dataclass(slots=True)
+class Tree:
+    """What a tree takes. `chosen`: the streams to end with, parents first. By name of the dataset, `left_out`: why it is
+    not among them; `refused`: of which it is not certain what is meant; `notes`: what to say of one that is chosen.
+    """
+
+    chosen: list[StreamEntry] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    refused: list[tuple[str, FullsendError]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
 class Library:
-    """All that is stored of this sender, as one `list` said. `entries`: in its order: of a dataset the oldest first."""
+    """All that is stored of this sender, as one `list` said. `entries`: in any order."""
 
     def __init__(self, entries: Iterable[StreamEntry]) -> None:
         self._entries = list(entries)
         self._by_guid: dict[str, list[StreamEntry]] = defaultdict(list)
         self._by_dataset: dict[str, list[StreamEntry]] = defaultdict(list)
+        self._by_base: dict[str, list[StreamEntry]] = defaultdict(list)
         for entry in self._entries:
             self._by_guid[entry.guid].append(entry)
             self._by_dataset[entry.dataset].append(entry)
+            if entry.base_guid is not None:
+                self._by_base[entry.base_guid].append(entry)
 
     def find(self, what: str) -> StreamEntry:
         """Return the stream to end with: `what` is DATASET (its newest), DATASET@SNAPSHOT, guid:N, or a file's name.
 
-        Raises: NotRestorable where nothing fits; UsageError where several different snapshots do.
+        Raises: NotRestorable where nothing fits; UsageError where several different snapshots do, and where nobody but
+        the user knows which state is the newest.
         """
         if what.endswith(_FILE_SUFFIX):
             found = [each for each in self._entries if what in {each.file, each.file.rpartition("/")[2]}]
@@ -53,7 +72,7 @@ class Library:
         elif "@" in what:
             found = [each for each in self._entries if _name(each) == what]
         else:
-            return self._newest(what)
+            return self.newest(what)
         return self._only(found, what)
 
     def _only(self, found: Sequence[StreamEntry], what: str) -> StreamEntry:
@@ -69,53 +88,132 @@ class Library:
         chain = self.chain(entry)
         return chain is None, entry.kind == "package", len(chain or ())
 
-    def _newest(self, dataset: str) -> StreamEntry:
-        """Return a dataset's newest stream. Not the newest that is whole: nobody shall take an old state for it."""
-        mine = self._by_dataset.get(dataset, [])
-        # The clock may have been ahead when one was taken, but not after it came. Of several of one second: the last.
-        newest = max(reversed(mine), key=lambda each: min(each.created, each.received), default=None)
-        return self._only([each for each in mine if newest is not None and each.guid == newest.guid], dataset)
+    def newest(self, dataset: str, before: tuple[int, str] | None = None) -> StreamEntry:
+        """Return the stream to end with for a dataset's newest state: the end of a chain that came last. Not the newest
+        that is whole: nobody shall take an old state for it.
 
-    def tree(
-        self, top: str, snapshot: str | None, fits: Callable[[str], bool]
-    ) -> tuple[list[StreamEntry], list[tuple[str, str]]]:
-        """Return of `top`, and of each dataset below, as far as it `fits`, the stream to end with; parents first.
+        `before`: as of a place in the order of reception; None: now.
+
+        Raises: NotRestorable: nothing is stored. UsageError where it is not certain which state is the newest: an end
+        that came earlier was taken later by this host's clock, or the dataset goes on under another name.
+        """
+        mine = [each for each in self._by_dataset.get(dataset, ()) if before is None or reception(each) < before]
+        found = ends(mine)
+        if not found:
+            return self._only([], dataset)
+        newest = found[-1]
+        if before is None and (there := self._goes_on_as(newest)) is not None:
+            raise UsageError(
+                f"{dataset} was renamed, and goes on as {there.dataset}, up to @{there.snapshot}: restore that"
+                f" (`fullsend restore {there.dataset} --into {dataset}`), or name the state before"
+                f" (`fullsend restore {_name(newest)}`)"
+            )
+        later = [each for each in found[:-1] if each.created > newest.created and self._goes_on_as(each) is None]
+        if later:
+            ways = "; ".join(
+                f"{_name(each)}, taken {each.created}, received {each.received}" for each in (newest, *later[:_NAMED])
+            )
+            raise UsageError(
+                f"{dataset}: it is not certain which state is the newest, since what came last was not taken last: a"
+                f" clock was wrong, or an older snapshot was pushed; name one: {ways}"
+            )
+        return self._only([each for each in mine if each.guid == newest.guid], dataset)
+
+    def other_ends(self, entry: StreamEntry) -> list[StreamEntry]:
+        """Return the ends of other chains that branch off from this stream's own, as after a rollback; the last to come
+        first. A chain that ended because a new full was sent is not a branch.
+        """
+        mine = self._lineage(entry)
+        others = [
+            each
+            for each in ends(self._by_dataset.get(entry.dataset, ()))
+            if each.guid != entry.guid and entry.guid not in self._lineage(each) and self._goes_on_as(each) is None
+            if not mine.isdisjoint(self._lineage(each))
+        ]
+        return others[::-1]
+
+    def _goes_on_as(self, entry: StreamEntry) -> StreamEntry | None:
+        """Return the newest end of another dataset's chain that leads through this one's last state, as after a rename;
+        None: there is none.
+        """
+        found, here, seen = None, entry, {entry.dataset}
+        while True:
+            further = [each for each in self._by_base.get(here.guid, ()) if each.dataset not in seen]
+            if not further:
+                return found
+            dataset = max(further, key=reception).dataset
+            after = [each for each in ends(self._by_dataset[dataset]) if here.guid in self._lineage(each)]
+            if not after:
+                return found
+            found = here = after[-1]
+            seen.add(dataset)
+
+    def tree(self, top: str, snapshot: str | None, fits: Callable[[str], bool]) -> Tree:
+        """Say what `top` takes, and each dataset below, as far as it `fits`.
 
         `snapshot`: the one that is named (after the @): of a dataset without it, since nothing had changed, the newest
-        that is not younger; None: the newest of each. With it: datasets that are left out, and why: they have been
-        renamed, and go on under another name; or they come with a package, and would be received where that puts them.
+        that came before the first of those that have it; None: the newest of each. Left out is what was renamed within
+        `top`, and goes on under another name; and what comes with a package, which brings it where it belongs.
 
-        Raises: NotRestorable where nothing fits; UsageError as `find`.
+        Raises: NotRestorable where nothing fits.
         """
         names = [each for each in self._by_dataset if (each == top or each.startswith(f"{top}/")) and fits(each)]
+        same = [each for name in names for each in self._by_dataset[name] if each.snapshot == snapshot]
+        first = min(same, key=reception, default=None)
+        tree = Tree()
         chosen: list[StreamEntry] = []
-        if snapshot is None:
-            chosen += map(self._newest, names)
-        else:
-            same = [each for name in names for each in self._by_dataset[name] if each.snapshot == snapshot]
-            until = max((each.created for each in same), default="")
-            for name in names:
-                mine = [each for each in self._by_dataset[name] if each.created <= until]
-                named = [each for each in mine if each.snapshot == snapshot] or mine[-1:]
-                if named:
-                    chosen.append(self._only(named, f"{name}@{snapshot}"))
-        if not chosen:
+        for name in names:
+            try:
+                if snapshot is None:
+                    chosen.append(self._newest_within(name, names))
+                elif first is not None and (found := self._as_of(name, first, tree)) is not None:
+                    chosen.append(found)
+            except UsageError as error:
+                tree.refused.append((name, error))
+        if not chosen and not tree.refused:
             raise NotRestorable(f"{top}{f'@{snapshot}' if snapshot else ''}: nothing of it, or below it, is stored")
         chosen.sort(key=lambda each: each.dataset.split("/"))
         # What another dataset's chain goes through is that one, under an older name.
         passed = {guid: each.dataset for each in chosen for guid in self._lineage(each)}
         packages = {each.dataset: each for each in chosen if each.kind == "package"}
-        kept: list[StreamEntry] = []
-        left_out: list[tuple[str, str]] = []
         for each in chosen:
             above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
             if each.guid in passed:
-                left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
+                tree.left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
             elif above:
-                left_out.append((each.dataset, f"comes as it was in the package {_name(above[-1])}"))
+                tree.left_out.append((each.dataset, f"comes as it was in the package {_name(above[-1])}"))
             else:
-                kept.append(each)
-        return kept, left_out
+                tree.chosen.append(each)
+        return tree
+
+    def _newest_within(self, dataset: str, names: Sequence[str]) -> StreamEntry:
+        """Return the newest of a dataset; of one that goes on as another one of these names, its last state, which the
+        other one passes through. Raises: as `newest`.
+        """
+        last = ends(self._by_dataset[dataset])
+        there = self._goes_on_as(last[-1]) if last else None
+        return last[-1] if there is not None and there.dataset in names else self.newest(dataset)
+
+    def _as_of(self, dataset: str, first: StreamEntry, tree: Tree) -> StreamEntry | None:
+        """Return the stream to end with for a dataset's state as of a named snapshot; None: nothing of it is so old.
+
+        `first`: the stream with that snapshot that came first of all; `tree`: gets a note where this host's clock says
+        that the state is younger. Raises: UsageError as `newest`.
+        """
+        named = [each for each in self._by_dataset[dataset] if each.snapshot == first.snapshot]
+        if named:
+            return self._only(named, f"{dataset}@{first.snapshot}")
+        if not any(reception(each) < reception(first) for each in self._by_dataset[dataset]):
+            return None
+        found = self.newest(dataset, before=reception(first))
+        if found.created > first.created:
+            note = (
+                f"has no @{first.snapshot}, and comes as of @{found.snapshot}, the newest that was received before that."
+                f" It was taken later, this host's clock said ({found.created}; {_name(first)}: {first.created}): a"
+                f" clock was wrong, or @{first.snapshot} was pushed late"
+            )
+            tree.notes.append((dataset, note))
+        return found
 
     def _lineage(self, entry: StreamEntry) -> set[str]:
         """Return the GUIDs that a stream builds on, directly or not."""

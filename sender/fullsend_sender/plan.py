@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol import limits
@@ -38,7 +37,8 @@ class CannotSend(FullsendError):  # noqa: N818 - reads as what it says
 @dataclass(frozen=True, slots=True)
 class FullAfter:
     """When a chain has grown too long, and a new full begins another; None: never for this reason. `age`: seconds since
-    the full's snapshot; `increments`: summed raw bytes of the increments, as a multiple of the full's.
+    the full came to the receiver, by its clock; `increments`: summed raw bytes of the increments, as a multiple of the
+    full's.
     """
 
     streams: int | None = None
@@ -127,12 +127,13 @@ class Stored:
 
 
 def decide(
-    dataset: Dataset, how: How, stored: Stored, now: float, *, snapshot: str | None = None, full: bool = False
+    dataset: Dataset, how: How, stored: Stored, *, snapshot: str | None = None, full: bool = False
 ) -> Unchanged | Send:
     """Say what is to be sent of a dataset.
 
-    `now`: seconds since the epoch; `snapshot`: the one that is named (after the @), None: as the dataset is now;
-    `full`: a full, whatever is stored. Raises: CannotSend.
+    `snapshot`: the one that is named (after the @), None: as the dataset is now; `full`: a full, whatever is stored.
+
+    Raises: CannotSend.
     """
     stream_class, options = _how(dataset, how)
     target = None if snapshot is None else _named(dataset, snapshot)
@@ -146,7 +147,7 @@ def decide(
     if found is None:
         return Send(dataset, target, None, "@", options, _why_full(dataset, stored, stream_class))
     point, mark, base = found
-    grown = _too_long(base, how.full_after, now)
+    grown = _too_long(base, how.full_after)
     if grown:
         return Send(dataset, target, None, "@", options, grown, routine=True)
     return Send(dataset, target, point, mark, options)
@@ -287,13 +288,12 @@ def _why_full(dataset: Dataset, stored: Stored, stream_class: StreamClass) -> st
     return ""
 
 
-def _too_long(base: Base, limit: FullAfter, now: float) -> str:
+def _too_long(base: Base, limit: FullAfter) -> str:
     """Return why a chain that ends with `base` is not to be made longer; "" where it may be."""
     if limit.streams is not None and base.streams >= limit.streams:
         return f"its chain has {plural(base.streams, 'stream')}, and full-after says {limit.streams}"
-    age = now - datetime.strptime(base.since, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
-    if limit.age is not None and age >= limit.age:
-        return f"its full is {format_duration(age)} old, and full-after says {format_duration(limit.age)}"
+    if limit.age is not None and base.age >= limit.age:
+        return f"its full is {format_duration(base.age)} old, and full-after says {format_duration(limit.age)}"
     if limit.increments is not None and base.increment_bytes >= limit.increments * base.full_bytes:
         ratio = base.increment_bytes / max(base.full_bytes, 1)
         return f"its increments are {ratio:.1f} times its full, and full-after says {limit.increments:g}"

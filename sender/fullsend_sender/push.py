@@ -110,7 +110,7 @@ async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[Plan, Plan]:
         begun = unfinished(job, chosen, stored, arrived) if finish else []
         if begun:
             return Plan(items=begun, partials=arrived), Plan()
-        plan = make_plan(job, chosen, stored, arrived, time.time())
+        plan = make_plan(job, chosen, stored, arrived)
         await _tell_unchanged(link, [each for each in plan.unchanged if each.still])
         return Plan(), plan
 

@@ -27,7 +27,7 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     """Find out what `push` would do; nothing is changed. Returns: the plan, and the commands as one would type them."""
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
-        plan = make_plan(job, chosen, await bases(link), await partials(link), time.time())
+        plan = make_plan(job, chosen, await bases(link), await partials(link))
     plan.failures = chosen.failures + plan.failures
     name, _wait = plan.new_name(job.receiver, time.time())
     return plan, [line async for line in _lines(job, plan, name)]

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("fullsend.restore")
 
+#: Branches that are named beside the one that is restored.
+_BRANCHES: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -111,13 +114,21 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     if wanted.recursive:
         top, _at, snapshot = wanted.what.partition("@")
         selection = Selection((top,), recursive=True, exclude=wanted.exclude)
-        chosen, left_out = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])))
-        for name, why in left_out:
+        tree = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])))
+        chosen, refused = tree.chosen, tree.refused
+        for name, note in tree.notes:
+            _log.warning("%s %s", name, note)
+        for name, why in tree.left_out:
             _log.warning("%s %s, and is left out: to restore it too, name it", name, why)
     else:
-        chosen = [library.find(wanted.what)]
+        chosen, refused = [library.find(wanted.what)], []
         top = chosen[0].dataset
+        snapshot = "" if wanted.what == top else chosen[0].snapshot
     into = wanted.into or top
+    if not snapshot:
+        for entry in chosen:
+            _say_other_ends(library, entry)
+    plan.failures += [(into + name.removeprefix(top), error) for name, error in refused]
     if "@" in into or "#" in into:
         raise UsageError(f"{into} is no name of a dataset to restore into")
     there = source.parse((await zfs.listing([into], recursive=wanted.recursive))[0])
@@ -142,6 +153,19 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     taken = {*there, *(item.target for item in items), *(name for name, _error in plan.failures)}
     plan.steps = sorted([*items, *_places(into, items, taken)], key=lambda step: step.target.split("/"))
     return plan
+
+
+def _say_other_ends(library: Library, entry: StreamEntry) -> None:
+    """Say where the newest state is one of several branches: after a rollback the other may be the one to restore."""
+    others = library.other_ends(entry)
+    if others:
+        named = ", ".join(f"{each.dataset}@{each.snapshot} (received {each.received})" for each in others[:_BRANCHES])
+        more = f", and {len(others) - _BRANCHES} more" if len(others) > _BRANCHES else ""
+        _log.warning(
+            "%s: @%s, received %s, is the end that came last; another branch of its chain ends with %s%s: name that to"
+            " restore it instead",
+            *(entry.dataset, entry.snapshot, entry.received, named, more),
+        )
 
 
 async def _check_parent(zfs: Zfs, target: str, there: dict[str, Dataset]) -> None:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol import messages
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.lost_spills import restoring_loses
-from fullsend_protocol.units import format_duration, format_size, plural, printable
+from fullsend_protocol.units import format_duration, format_size, format_time, parse_time, plural, printable
 from fullsend_sender.link import connect
 from fullsend_sender.selection import Selection, is_pattern
 from fullsend_sender.zfs import ZfsError
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from fullsend_sender.link import Endpoint
     from fullsend_sender.zfs import Zfs
 
+#: Seconds by which two clocks may differ before it is said.
+_CLOCK_ERROR: Final = 86400.0
 #: Names in the first line, which is all that many a monitoring system shows.
 _NAMED: Final = 3
 
@@ -82,8 +83,11 @@ async def status(
     Returns: a judgement of each, in the order of their names. Raises: Unreachable, PeerError, UsageError, ZfsError.
     """
     async with connect(endpoint, identity) as (link, _name):
-        pages = link.pages(messages.StatusWanted(), messages.Status)
-        stored = {about.dataset: about async for page in pages for about in page.datasets}
+        now = format_time(time.time())  # where nothing is stored, no page comes
+        stored: dict[str, messages.DatasetStatus] = {}
+        async for page in link.pages(messages.StatusWanted(), messages.Status):
+            now = page.now
+            stored |= {about.dataset: about for about in page.datasets}
     here = await _datasets(zfs)
     wanted: set[str] = set()
     for table in settings.push:
@@ -101,8 +105,9 @@ async def status(
             raise UsageError(
                 f"{', '.join(missing)}: nothing of that name is stored here or wanted by the configuration"
             )
-    now = time.time()
-    return [judge(name, stored.get(name), max_age, now) for name in sorted(names)]
+    clock = parse_time(now) or time.time()
+    ahead = time.time() - clock
+    return [judge(name, stored.get(name), max_age, clock, ahead=ahead) for name in sorted(names)]
 
 
 async def _datasets(zfs: Zfs) -> set[str] | None:
@@ -113,20 +118,37 @@ async def _datasets(zfs: Zfs) -> set[str] | None:
         return None
 
 
-def judge(dataset: str, about: messages.DatasetStatus | None, max_age: float | None, now: float) -> Judged:
-    """Judge one dataset. `now`: seconds since the epoch, by this host's clock."""
+def judge(
+    dataset: str, about: messages.DatasetStatus | None, max_age: float | None, now: float, *, ahead: float = 0.0
+) -> Judged:
+    """Judge one dataset. `now`: seconds since the epoch, by the receiver's clock, which alone tells ages; `ahead`:
+    seconds that this host's clock is ahead of it.
+    """
     if about is None:
         return Judged(dataset, State.CRITICAL, None, None, "it has never been pushed")
-    if about.created is None:
+    if about.begun is None or about.created is None:
         return Judged(dataset, State.CRITICAL, about, None, "nothing of it can be restored")
-    # It was not taken after it came: so a clock that was ahead for one night does not hide all nights up to then.
-    taken = min(filter(None, (about.created, about.received)))
-    last = max(filter(None, (taken, about.unchanged)))
-    age = max(0.0, now - datetime.strptime(last, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp())
+    begun = parse_time(about.begun)
+    last = max(filter(None, (begun, parse_time(about.unchanged or ""))), default=None)
+    if last is None:
+        return Judged(dataset, State.CRITICAL, about, None, f"the receiver says that it came at {about.begun}")
+    age = max(0.0, now - last)
     if max_age is not None and age > max_age:
         return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")
     if about.broken:
         why = f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {dataset}`)"
+        return Judged(dataset, State.WARNING, about, age, why)
+    if abs(ahead) > _CLOCK_ERROR:
+        why = (
+            f"this host's clock is {format_duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} the receiver's"
+        )
+        return Judged(dataset, State.WARNING, about, age, why)
+    taken = parse_time(about.created)
+    if begun is None or taken is None or abs(taken - begun) > _CLOCK_ERROR:
+        why = (
+            f"@{about.snapshot} says that it was taken {about.created}, and came {about.begun}: an older snapshot was"
+            " pushed, or a clock was wrong"
+        )
         return Judged(dataset, State.WARNING, about, age, why)
     if about.lost_spill_count:
         why = (

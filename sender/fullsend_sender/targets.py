@@ -95,10 +95,8 @@ def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequenc
     return items
 
 
-def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry], now: float) -> Plan:
-    """Say what is to be done. `bases`, `arrived`: what the receiver has, and has in part; `now`: seconds since the
-    epoch.
-    """
+def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> Plan:
+    """Say what is to be done. `bases`, `arrived`: what the receiver has, and has in part."""
     plan, stored = Plan(partials=arrived), Stored(bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
@@ -112,7 +110,7 @@ def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence
             if job.request.package:
                 decided = decide_package(tree, how, snapshot=named)
             else:
-                decided = decide(dataset, how, stored, now, snapshot=named, full=job.request.full)
+                decided = decide(dataset, how, stored, snapshot=named, full=job.request.full)
             if isinstance(decided, Send) and decided.snapshot is None:
                 for each in tree:
                     check_name(each)

@@ -43,7 +43,7 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "stopped": '{"type":"stopped","offset":0}',
         "bases": (
             '{"type":"bases","bases":[{"dataset":"tank/data","guid":"1234605616436508552","flags":"","streams":1,'
-            '"since":"2026-11-23T06:29:00Z","full_bytes":624,"increment_bytes":0}]}'
+            '"age":60,"full_bytes":624,"increment_bytes":0}]}'
         ),
         "partials": (
             '{"type":"partials","partials":[{"sender":"alpha","dataset":"tank/data","snapshot":"now",'
@@ -53,8 +53,9 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "located": '{"type":"located","raw_offset":0}',
         "noted": '{"type":"noted"}',
         "status": (
-            '{"type":"status","datasets":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552",'
-            '"created":"2026-11-23T06:29:00Z","received":"2026-11-23T06:30:00Z","unchanged":null,"streams":1,'
+            '{"type":"status","now":"2026-11-23T07:00:00Z","datasets":[{"dataset":"tank/data","snapshot":"now",'
+            '"guid":"1234605616436508552",'
+            '"created":"2026-11-23T06:29:00Z","received":"2026-11-23T06:30:00Z","begun":"2026-11-23T06:29:30Z","unchanged":null,"streams":1,'
             '"stored_bytes":300,"broken":0,"lost_spill_count":0}]}'
         ),
         "verdict": (
@@ -327,7 +328,7 @@ def test_longest_messages_stay_within_the_limit() -> None:
         guid=guid,
         flags="Lecwpr01234567",
         streams=most,
-        since=when,
+        age=most,
         full_bytes=most,
         increment_bytes=most,
     )
@@ -341,13 +342,16 @@ def test_longest_messages_stay_within_the_limit() -> None:
         guid=guid,
         created=when,
         received=when,
+        begun=when,
         unchanged=when,
         streams=most,
         stored_bytes=most,
         broken=most,
         lost_spill_count=most,
     )
-    assert len(messages.encode(messages.Status(datasets=[status] * limits.DATASETS_PAGE))) <= limits.CONTROL_MAX
+    assert (
+        len(messages.encode(messages.Status(now=when, datasets=[status] * limits.DATASETS_PAGE))) <= limits.CONTROL_MAX
+    )
     join = messages.Join(secret="x" * 128, certificate="x" * 8192)
     assert len(messages.encode(join)) <= limits.UNIDENTIFIED_MAX
 
@@ -366,7 +370,7 @@ def test_longest_messages_stay_within_the_limit() -> None:
         lambda: messages.List(dataset="x" * 256),
         lambda: messages.Bases(bases=[BASE] * (limits.BASES_PAGE + 1)),
         lambda: messages.Unchanged(datasets=[UNCHANGED] * (limits.DATASETS_PAGE + 1)),
-        lambda: messages.Status(datasets=[STATUS] * (limits.DATASETS_PAGE + 1)),
+        lambda: messages.Status(now="x", datasets=[STATUS] * (limits.DATASETS_PAGE + 1)),
         lambda: messages.Push.model_validate(
             PUSH.model_dump() | {"properties": {"a": "x" * (limits.PROPERTIES_MAX - 1)}}
         ),

@@ -22,6 +22,8 @@ from fullsend_receiver.store import Store
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+#: An hour after what `plant` says of when a stream was received.
+NOW: Final = 1_795_482_000.0
 FULL: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"full" * 1024))
 
 
@@ -30,11 +32,11 @@ FULL: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"full" 
 
 def bases(store: Store) -> dict[str, Base]:
     """By GUID and flags, which are the snapshot's name here."""
-    return {f"{base.guid}{base.flags}": base for base in find_bases(read_catalogue(store, SENDER))}
+    return {f"{base.guid}{base.flags}": base for base in find_bases(read_catalogue(store, SENDER), NOW)}
 
 
 def test_base_comes_with_its_chain(store: Store) -> None:
-    plant(store, "s1", 1, raw_bytes=1000, created="2026-01-01T00:00:00Z")
+    plant(store, "s1", 1, raw_bytes=1000, created="2021-01-01T00:00:00Z")  # its host's clock tells no age
     plant(store, "s2", 2, 1, raw_bytes=20, created="2026-01-02T00:00:00Z", flags="L")
     plant(store, "s3", 3, 2, raw_bytes=3, created="2026-01-03T00:00:00Z", flags="L", dataset="tank/renamed")
     found = bases(store)
@@ -43,7 +45,7 @@ def test_base_comes_with_its_chain(store: Store) -> None:
         guid="1",
         flags="",
         streams=1,
-        since="2026-01-01T00:00:00Z",
+        age=3600,
         full_bytes=1000,
         increment_bytes=0,
     )
@@ -52,7 +54,7 @@ def test_base_comes_with_its_chain(store: Store) -> None:
         guid="3",
         flags="L",
         streams=3,
-        since="2026-01-01T00:00:00Z",
+        age=3600,
         full_bytes=1000,
         increment_bytes=23,
     )
@@ -101,6 +103,7 @@ def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:
             guid="2",
             created="2026-01-02T00:00:00Z",
             received="2026-02-02T00:00:00Z",
+            begun="2026-02-02T00:00:00Z",
             unchanged=None,
             streams=3,
             stored_bytes=21,
@@ -108,6 +111,27 @@ def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:
             lost_spill_count=0,
         )
     ]
+
+
+def test_a_clock_that_was_behind_makes_no_old_stream_the_newest(store: Store) -> None:
+    """sanoid issue 815. `begun` is when the newest was offered, whatever its host's clock said."""
+    plant(store, "s1", 1, sequence=1)
+    plant(store, "s2", 2, 1, created="2021-01-01T00:00:00Z", sequence=2)
+    plant(store, "s3", 3, 2, created="2021-01-02T00:00:00Z", sequence=3, begun="2026-11-23T23:00:00Z")
+    (one,) = status(store)
+    assert (one.snapshot, one.begun, one.received) == ("s3", "2026-11-23T23:00:00Z", "2026-11-24T00:00:00Z")
+
+
+def test_what_is_said_to_be_unchanged_after_an_older_one_was_pushed_is_the_newest(store: Store) -> None:
+    plant(store, "s1", 1, sequence=1)
+    plant(store, "s3", 3, 1, sequence=2, received="2026-11-23T00:00:00Z")
+    plant(store, "s2", 2, 1, sequence=3, received="2026-11-24T00:00:00Z")
+    when = "2026-11-25T00:00:00Z"
+    assert [one.snapshot for one in status(store)] == ["s2"]
+    (one,) = status(store, {("tank/data", "3"): when})
+    assert (one.snapshot, one.unchanged) == ("s3", when)
+    (one,) = status(store, {("tank/data", "3"): "2026-11-23T12:00:00Z"})
+    assert (one.snapshot, one.unchanged) == ("s2", None)
 
 
 def test_of_two_snapshots_of_one_second_the_one_that_builds_on_the_other_is_newer(store: Store) -> None:
@@ -208,13 +232,14 @@ def test_what_is_pushed_is_a_base_and_in_status_and_may_be_unchanged(receiver: R
             "guid": str(streams.GUID),
             "flags": "",
             "streams": 1,
-            "since": base["since"],
+            "age": base["age"],
             "full_bytes": len(FULL),
             "increment_bytes": 0,
         }
         (before,) = asked(peer, "status?", "status", "datasets")
         assert before["unchanged"] is None
-        assert (before["received"], before["created"]) == (receipt["received"], base["since"])
+        assert base["age"] >= 0
+        assert before["received"] == receipt["received"] >= before["begun"]
         assert before["stored_bytes"] == receipt["stored_bytes"]
         said = {"dataset": "tank/data", "snapshot": "now", "guid": str(streams.GUID)}
         for speaker in (other, peer):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import stat
@@ -61,7 +62,18 @@ KEYS = [
         "flags",
         "features",
     ),
-    *("snapshots", "created", "received", "raw_bytes", "stored_bytes", "sha256", "segments", "resumptions"),
+    *(
+        "snapshots",
+        "created",
+        "received",
+        "begun",
+        "sequence",
+        "raw_bytes",
+        "stored_bytes",
+        "sha256",
+        "segments",
+        "resumptions",
+    ),
     *("file_sha256", "chunks"),
     *("sender_program", "receiver_program", "zfs_version", "properties", "proven_by", "lost_spills"),
 ]
@@ -125,6 +137,38 @@ def test_manifest_says_what_the_stream_is(store: Store, stream: Genuine) -> None
     assert manifest["proven_by"] == "both"
     assert manifest["lost_spills"] == []
     assert len(manifest_path(store, file).read_bytes()) < 16 << 10
+
+
+def test_streams_are_numbered_in_the_order_of_reception(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the clocks say: here the receiver's own goes back by a year between two nights."""
+    night = itertools.count()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - next(night) * 365 * 86400)
+    for guid in range(1, 4):
+        store_stream(store, SENDER, streams.substream(name=f"tank/data@{guid}", guid=guid, base_guid=guid - 1))
+    other = streams.substream(name="tank/other@1", guid=9)
+    receipt = commit(
+        store, "beta", ingest_stream(store, "beta", other), finish_of(other), push_of(other), sender_program=PROGRAM
+    ).receipt
+    catalogue = read_catalogue(store)
+    assert [(each.summary.sender, each.summary.snapshot, each.summary.sequence) for each in catalogue.streams] == [
+        ("alpha", "1", 1), ("alpha", "2", 2), ("alpha", "3", 3), ("beta", "1", 1),
+    ]  # fmt: skip
+    manifest = read_manifest(store, PurePosixPath(receipt.file))
+    assert manifest.begun is not None
+    monkeypatch.undo()
+    newest = next(each for each in catalogue.streams if each.summary.snapshot == "3")
+    remove(store, newest.file)
+    store_stream(store, SENDER, streams.substream(name="tank/data@4", guid=4, base_guid=2))
+    assert [each.summary.sequence for each in read_catalogue(store, SENDER).streams] == [1, 2, 3]
+
+
+def test_a_rebuilt_manifest_makes_nothing_the_newest(store: Store) -> None:
+    first = store_stream(store, SENDER, streams.substream(name="tank/data@1", guid=1))
+    store_stream(store, SENDER, streams.substream(name="tank/data@2", guid=2))
+    manifest_path(store, first).unlink()
+    assert rebuild(store, first).sequence is None
+    assert [one.snapshot for one in find_status(read_catalogue(store, SENDER), {})] == ["2"]
 
 
 def test_manifest_has_when_it_was_received_and_by_which_zfs_it_was_made(store: Store) -> None:

@@ -318,6 +318,7 @@ def entry(**changed: Any) -> StreamEntry:
         "damaged": None,
         "restorable": True,
         "lost_spill_count": 0,
+        "sequence": None,
     }
     return StreamEntry.model_validate({**said, **changed})
 
@@ -392,7 +393,7 @@ class Keeper:
                 guid=about.guid,
                 flags=about.flags,
                 streams=1 + sum(other.dataset == about.dataset for other, _raw in self.streams[:place]),
-                since=self.streams[0][0].created,
+                age=0,
                 full_bytes=about.raw_bytes,
                 increment_bytes=0,
             )

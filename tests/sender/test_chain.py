@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import itertools
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +39,7 @@ def entry(name: str, guid: int, base: int | None = None, **about: Any) -> Stream
         "damaged": None,
         "restorable": True,
         "lost_spill_count": 0,
+        "sequence": guid,
     }
     return StreamEntry.model_validate(said | about)
 
@@ -148,21 +151,24 @@ def everything(_name: str) -> bool:
     return True
 
 
+def tree_of(library: Library, *arguments: Any) -> tuple[list[StreamEntry], list[tuple[str, str]], list[Any]]:
+    tree = library.tree(*arguments)
+    return tree.chosen, tree.left_out, tree.refused
+
+
 def test_trees() -> None:
     library = Library([
         entry("t@1", 1), entry("t@2", 2, 1),
         entry("t/a@1", 11), entry("t/a/b@2", 12),
         entry("t/gone@1", 13), entry("t/new@2", 14, 13), entry("tt@1", 15),
     ])  # fmt: skip
-    chosen, left_out = library.tree("t", None, everything)
+    chosen, left_out, refused = tree_of(library, "t", None, everything)
     assert [each.dataset for each in chosen] == ["t", "t/a", "t/a/b", "t/new"]
-    assert left_out == [("t/gone", "goes on as t/new")]
+    assert (left_out, refused) == ([("t/gone", "goes on as t/new")], [])
     assert chosen[0].guid == "2"
-    chosen, left_out = library.tree("t", "1", lambda name: name != "t/a")
-    assert ([(each.dataset, each.guid) for each in chosen], left_out) == (
-        [("t", "1"), ("t/a/b", "12"), ("t/gone", "13")],
-        [],
-    )
+    chosen, left_out, refused = tree_of(library, "t", "1", lambda name: name != "t/a")
+    assert [(each.dataset, each.guid) for each in chosen] == [("t", "1"), ("t/gone", "13")]
+    assert (left_out, refused) == ([], [])
     with pytest.raises(NotRestorable, match="t@9: nothing of it"):
         library.tree("t", "9", everything)
     with pytest.raises(NotRestorable, match="x: nothing of it"):
@@ -172,7 +178,7 @@ def test_trees() -> None:
         entry("t@1", 1), entry("t/a@1", 11), entry("t/a/b@1", 12), entry("tt@1", 15),
         entry("t/a@2", 21, kind="package"),
     ])  # fmt: skip
-    chosen, left_out = library.tree("t", None, everything)
+    chosen, left_out, _refused = tree_of(library, "t", None, everything)
     assert [each.guid for each in chosen] == ["1", "21"]
     assert left_out == [("t/a/b", "comes as it was in the package t/a@2")]
 
@@ -186,9 +192,138 @@ def test_large_libraries_take_no_time_that_grows_with_their_square() -> None:
         for night in range(50)
     ]
     library = Library(entries)
-    chosen, _left_out = library.tree("t", None, everything)
+    chosen, _left_out, _refused = tree_of(library, "t", None, everything)
     assert len(chosen) == 1000
     assert all(guids(library.chain(each)) for each in chosen)
+
+
+# --- which state is the newest ------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_was_behind_for_two_nights_makes_nothing_old_the_newest() -> None:
+    """sanoid issue 815: the host wakes up in 2021, and its increments look older than their full."""
+    behind = {"created": "2021-01-01T02:00:00Z"}
+    nights = [entry("a@1", 1), entry("a@2", 2, 1, **behind), entry("a@3", 3, 2, **behind)]
+    assert Library(reversed(nights)).find("a") == nights[2]
+    # Streams that an older fullsendd stored have no number: the receiver's clock orders them, and then the chain.
+    old = [each.model_copy(update={"sequence": None}) for each in nights]
+    assert Library(old).find("a") == old[2]
+
+
+def test_after_a_rollback_the_end_that_came_last_is_the_newest_and_the_other_is_named() -> None:
+    rolled_back, newest = entry("a@3", 3, 2), entry("a@4", 4, 1)
+    library = Library([entry("a@1", 1), entry("a@2", 2, 1), rolled_back, newest])
+    assert library.find("a") == newest
+    assert library.other_ends(newest) == [rolled_back]
+    assert library.other_ends(rolled_back) == [newest]
+
+
+def test_a_chain_that_a_new_full_has_ended_is_no_branch() -> None:
+    newest = entry("a@4", 4, 3)
+    library = Library([entry("a@1", 1), entry("a@2", 2, 1), entry("a@3", 3), newest])
+    assert library.find("a") == newest
+    assert library.other_ends(newest) == []
+
+
+@pytest.mark.parametrize("base", [None, 1])
+def test_what_came_last_and_was_not_taken_last_is_a_question(base: int | None) -> None:
+    """An older snapshot was pushed by name, or a clock was wrong: no answer may depend on which."""
+    library = Library([entry("a@1", 1), entry("a@3", 3, 1), entry("a@2", 4, base, created="2026-11-01T00:00:00Z")])
+    with pytest.raises(UsageError) as caught:
+        library.find("a")
+    said = str(caught.value)
+    assert "a: it is not certain which state is the newest" in said
+    assert "a@2, taken 2026-11-01T00:00:00Z, received" in said
+    assert "a@3, taken 2026-11-04T02:00:00Z, received" in said
+    assert library.find("a@3").guid == "3"
+    chosen, _left_out, refused = tree_of(library, "a", None, everything)
+    assert (chosen, [name for name, _error in refused]) == ([], ["a"])
+
+
+def test_one_snapshot_in_two_classes_is_one_state() -> None:
+    library = Library(
+        [entry("a@1", 1), entry("a@1", 1, flags="Lewp", file="w.zfs.zst", sequence=2), entry("a@2", 3, 1)]
+    )
+    assert library.find("a").snapshot == "2"
+    assert library.other_ends(library.find("a")) == []
+
+
+def test_the_old_name_of_a_dataset_does_not_give_its_old_state() -> None:
+    library = Library([
+        entry("tank/home@1", 1), entry("tank/home@2", 2, 1), entry("new/home@3", 3, 2), entry("new/home@4", 4, 3),
+        entry("last/home@5", 5, 4),
+    ])  # fmt: skip
+    with pytest.raises(UsageError) as caught:
+        library.find("tank/home")
+    assert str(caught.value) == (
+        "tank/home was renamed, and goes on as last/home, up to @5: restore that (`fullsend restore last/home --into"
+        " tank/home`), or name the state before (`fullsend restore tank/home@2`)"
+    )
+    assert library.find("last/home").guid == "5"
+    assert library.find("tank/home@2").guid == "2"
+    chosen, left_out, refused = tree_of(library, "tank", None, everything)
+    assert (chosen, left_out, [name for name, _error in refused]) == ([], [], ["tank/home"])
+    # A new dataset of the old name is what its name says.
+    library = Library([entry("t/a@1", 1), entry("t/b@2", 2, 1), entry("t/a@3", 3)])
+    assert library.find("t/a").guid == "3"
+
+
+def test_a_tree_as_of_a_snapshot_goes_by_the_order_of_reception() -> None:
+    behind: dict[str, Any] = {"created": "2021-01-01T00:00:00Z"}
+    library = Library([
+        entry("t/quiet@sun", 1), entry("t@mon", 2), entry("t/a@mon", 3, None, **behind),
+        entry("t/quiet@tue", 4, 1, **behind), entry("t@tue", 5, 2), entry("t/late@tue", 6),
+        entry("t/b@mon", 7, created="2026-11-03T02:00:00Z"),  # a push that was tried again the night after
+    ])  # fmt: skip
+    chosen, _left_out, refused = tree_of(library, "t", "mon", everything)
+    assert [(each.dataset, each.snapshot) for each in chosen] == [
+        ("t", "mon"), ("t/a", "mon"), ("t/b", "mon"), ("t/quiet", "sun"),
+    ]  # fmt: skip
+    assert refused == []
+
+
+def test_a_state_that_the_clock_says_is_younger_than_the_snapshot_is_taken_and_said() -> None:
+    library = Library([entry("t/quiet@sun", 10), entry("t@mon", 11, created="2026-11-01T00:00:00Z")])
+    tree = library.tree("t", "mon", everything)
+    assert [(each.dataset, each.snapshot) for each in tree.chosen] == [("t", "mon"), ("t/quiet", "sun")]
+    ((name, note),) = tree.notes
+    assert name == "t/quiet"
+    assert "has no @mon, and comes as of @sun" in note
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> tuple[list[StreamEntry], str]:
+    """Nights of one dataset: increments on any state that was the newest once (a rollback), new fulls, other classes,
+    renames; a clock that says anything. Returns: what is stored, and the GUID that was pushed last under its last name.
+    """
+    entries: list[StreamEntry] = []
+    name, current = "a", 0
+    for guid in range(1, draw(st.integers(1, 9)) + 1):
+        what = draw(st.sampled_from(["next", "next", "next", "full", "rollback", "rename"]))
+        if what == "rename" and current:
+            name = f"{name}x"
+        if what == "rollback" and current:
+            states = [int(each.guid) for each in entries if each.dataset == name]
+            current = draw(st.sampled_from(states)) if states else current
+        base = None if what == "full" or not current else current
+        year = draw(st.integers(2020, 2036))
+        entries.append(entry(f"{name}@{guid}", guid, base, created=f"{year}-01-01T00:00:00Z"))
+        current = guid
+    return entries, name
+
+
+@given(histories(), st.randoms())
+def test_the_newest_is_what_was_pushed_last_or_a_question(
+    history: tuple[list[StreamEntry], str], order: random.Random
+) -> None:
+    entries, name = history
+    order.shuffle(entries)
+    last = max((each for each in entries if each.dataset == name), key=lambda each: each.sequence or 0)
+    with contextlib.suppress(UsageError):
+        assert Library(entries).find(name).guid == last.guid
+    # Without what the sender's clock says there is no question, and the same answer.
+    same = [each.model_copy(update={"created": "2026-01-01T00:00:00Z"}) for each in entries]
+    assert Library(same).find(name).guid == last.guid
 
 
 @given(st.lists(st.tuples(st.integers(1, 8), st.none() | st.integers(1, 8), st.booleans()), max_size=12), st.data())

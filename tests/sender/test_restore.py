@@ -473,3 +473,89 @@ def test_show_and_the_lines_without_us(hosts: Hosts) -> None:
     (hosts.receiver.store / full["file"]).unlink()
     done = hosts.sender.fullsend("show", "--commands", name)
     assert (done.returncode, b"cannot be restored" in done.stderr) == (1, True)
+
+
+# --- a clock that is wrong ---------------------------------------------------------------------------------------
+
+#: 2021-01-01T02:00:00Z
+BEHIND = 1_609_466_400
+
+
+def test_a_host_whose_clock_was_behind_gets_its_newest_state_back(hosts: Hosts) -> None:
+    """sanoid issue 815: it woke up in 2021 for two nights, and the first of three versions came back, with exit 0."""
+    for name in ("tank/a", "tank/quiet"):
+        hosts.here.create(name)
+    first = hosts.push("-r", "tank/a") + hosts.push("tank/quiet")
+    for night in range(2):
+        hosts.here.clock(BEHIND + night * 86400)
+        hosts.here.change("tank/a")
+        first += hosts.push("tank/a", "tank/quiet")
+    hosts.here.clock(None)
+    versions = [each for each in first if each["dataset"] == "tank/a"]
+    assert [each["kind"] for each in versions] == ["full", "incremental", "incremental"]
+    listed = [each for each in hosts.sender.list() if each["dataset"] == "tank/a"]
+    assert [each["guid"] for each in listed] == [each["guid"] for each in versions]
+    assert [each["sequence"] for each in listed] == sorted(each["sequence"] for each in listed)
+    assert listed[1]["created"] < listed[0]["created"] < listed[1]["received"]
+
+    (restored,) = hosts.restore("tank/a", "--into", "pool/back")
+    assert (restored["guid"], restored["streams"]) == (versions[-1]["guid"], 3)
+    # As of the second night: what had nothing new then is there as it was.
+    rows = hosts.restore("-r", "--into", "pool/tree", f"tank@{versions[1]['snapshot']}")
+    assert {row["dataset"]: row["guid"] for row in rows} == {
+        "tank/a": versions[1]["guid"],
+        "tank/quiet": next(each["guid"] for each in first if each["dataset"] == "tank/quiet"),
+    }
+    # Its age is that of its reception, by the receiver's clock; and that the clocks disagree is said.
+    done = hosts.sender.fullsend("status", "--max-age", "26h", "tank/a")
+    assert done.returncode == 1
+    assert b"says that it was taken 2021-01-02T02:00:00Z, and came 20" in done.stdout
+
+
+def test_where_a_rollback_left_two_ends_both_are_named(hosts: Hosts) -> None:
+    hosts.here.create("tank/a")
+    versions = []
+    for night, name in enumerate(("mon", "tue", "wed")):
+        if name == "wed":
+            hosts.here.rollback("tank/a@mon")
+        hosts.here.clock(BEHIND + night * 86400)
+        hosts.here.change("tank/a")
+        hosts.here.snapshot(f"tank/a@{name}")
+        versions += hosts.push(f"tank/a@{name}")
+    done = hosts.run("tank/a", "--into", "pool/back")
+    assert done.returncode == 0
+    assert hosts.guids("pool/back") == [versions[0]["guid"], versions[2]["guid"]]
+    assert "another branch of its chain ends with tank/a@tue" in done.stderr.decode()
+    programs.good(hosts.run("tank/a@tue", "--into", "pool/other"))
+    assert hosts.guids("pool/other") == [versions[0]["guid"], versions[1]["guid"]]
+
+
+def test_an_older_snapshot_that_was_pushed_last_is_a_question(hosts: Hosts) -> None:
+    hosts.here.create("tank/a")
+    for night, name in enumerate(("mon", "tue", "wed")):
+        hosts.here.clock(BEHIND + night * 86400)
+        hosts.here.change("tank/a")
+        hosts.here.snapshot(f"tank/a@{name}")
+    hosts.here.clock(None)
+    for name in ("mon", "wed", "tue"):
+        hosts.push(f"tank/a@{name}")
+    said = hosts.refused(2, "tank/a", "--into", "pool/back")
+    assert "it is not certain which state is the newest" in said
+    assert "tank/a@tue, taken 2021-01-02T02:00:00Z, received" in said
+    assert "tank/a@wed, taken 2021-01-03T02:00:00Z, received" in said
+    assert hosts.received() == []
+    assert hosts.restore("tank/a@wed", "--into", "pool/back")[0]["streams"] == 2
+
+
+def test_the_old_name_of_a_pool_says_what_its_new_one_is(hosts: Hosts) -> None:
+    hosts.here.create("tank/home")
+    before = hosts.push("tank/home")[0]
+    hosts.here.rename("tank/home", "new/home")
+    hosts.here.change("new/home")
+    after = hosts.push("new/home")[0]
+    for arguments in (["tank/home"], ["-r", "tank"]):
+        said = hosts.refused(2, *arguments, "--into", "pool/back")
+        assert f"tank/home was renamed, and goes on as new/home, up to @{after['snapshot']}" in said
+        assert hosts.received() == []
+    assert hosts.restore("new/home", "--into", "pool/back")[0]["guid"] == after["guid"]
+    assert hosts.restore(f"tank/home@{before['snapshot']}", "--into", "pool/old")[0]["guid"] == before["guid"]

@@ -147,13 +147,17 @@ async def test_how_it_fails(script: str, message: str) -> None:
 
 
 async def test_the_reason_comes_first_and_the_command_only_with_v(
-    fake: FakeZfs, caplog: pytest.LogCaptureFixture
+    fake: FakeZfs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.getLogger("fullsend"), "propagate", True)  # a command in this process turns it off
+    monkeypatch.setattr(logging.getLogger("fullsend"), "handlers", [])
     names = [f"tank/a b@{number:0100}" for number in range(100)]
     fake.fail("snapshot", f"cannot create snapshot '{names[7]}': dataset is busy")
     with caplog.at_level(logging.INFO, "fullsend"), pytest.raises(ZfsError) as caught:
         await Zfs((fake.program,)).run("snapshot", *names)
-    assert str(caught.value).startswith(f"cannot create snapshot '{names[7]}': dataset is busy (something uses it, such as a ")
+    assert str(caught.value).startswith(
+        f"cannot create snapshot '{names[7]}': dataset is busy (something uses it, such as a "
+    )
     assert str(caught.value).endswith(f"[{Path(fake.program).name} snapshot, exit 1]")
     assert names[8] not in str(caught.value)
     (logged,) = caplog.messages
