@@ -33,8 +33,8 @@ class NotRestorable(FullsendError):  # noqa: N818 - reads as what it says
 
 @dataclass(slots=True)
 class Tree:
-    """What a tree takes. `chosen`: the streams to end with, parents first. By name of the dataset, `left_out`: why it is
-    not among them; `refused`: of which it is not certain what is meant; `notes`: what to say of one that is chosen.
+    """What a tree takes. `chosen`: the streams to end with, parents first. By name of the dataset, `left_out`: why it
+    is not among them; `refused`: of which it is not certain what is meant; `notes`: what to say of one that is chosen.
     """
 
     chosen: list[StreamEntry] = field(default_factory=list)
@@ -208,9 +208,9 @@ class Library:
         found = self.newest(dataset, before=reception(first))
         if found.created > first.created:
             note = (
-                f"has no @{first.snapshot}, and comes as of @{found.snapshot}, the newest that was received before that."
-                f" It was taken later, this host's clock said ({found.created}; {_name(first)}: {first.created}): a"
-                f" clock was wrong, or @{first.snapshot} was pushed late"
+                f"has no @{first.snapshot}, and comes as of @{found.snapshot}, the newest that was received before"
+                f" that. It was taken later, this host's clock said ({found.created}; {_name(first)}:"
+                f" {first.created}): a clock was wrong, or @{first.snapshot} was pushed late"
             )
             tree.notes.append((dataset, note))
         return found

@@ -20,7 +20,7 @@ from fullsend_sender.selection import Selection, is_pattern
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fullsend_sender.config import SenderSettings
     from fullsend_sender.identity import Identity
@@ -135,27 +135,27 @@ def judge(
     age = max(0.0, now - last)
     if max_age is not None and age > max_age:
         return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")
+    doubts = list(_doubts(about, begun, ahead))
+    return Judged(dataset, State.WARNING if doubts else State.OK, about, age, "; ".join(doubts))
+
+
+def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) -> Iterator[str]:
+    """Yield what is wrong with backups that are young enough. `begun`: seconds since the epoch."""
     if about.broken:
-        why = f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {dataset}`)"
-        return Judged(dataset, State.WARNING, about, age, why)
-    if abs(ahead) > _CLOCK_ERROR:
-        why = (
-            f"this host's clock is {format_duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} the receiver's"
+        yield f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {about.dataset}`)"
+    if about.lost_spill_count:
+        yield (
+            f"{restoring_loses(about.lost_spill_count)}: push a full without -e and -w (see `fullsend list"
+            f" {about.dataset}`)"
         )
-        return Judged(dataset, State.WARNING, about, age, why)
-    taken = parse_time(about.created)
+    if abs(ahead) > _CLOCK_ERROR:
+        yield f"this host's clock is {format_duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} the receiver's"
+    taken = parse_time(about.created or "")
     if begun is None or taken is None or abs(taken - begun) > _CLOCK_ERROR:
-        why = (
+        yield (
             f"@{about.snapshot} says that it was taken {about.created}, and came {about.begun}: an older snapshot was"
             " pushed, or a clock was wrong"
         )
-        return Judged(dataset, State.WARNING, about, age, why)
-    if about.lost_spill_count:
-        why = (
-            f"{restoring_loses(about.lost_spill_count)}: push a full without -e and -w (see `fullsend list {dataset}`)"
-        )
-        return Judged(dataset, State.WARNING, about, age, why)
-    return Judged(dataset, State.OK, about, age)
 
 
 def worst(judged: Iterable[Judged]) -> State:

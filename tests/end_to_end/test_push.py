@@ -300,6 +300,7 @@ def test_json_has_the_keys_that_the_design_promises(sender: Sender) -> None:
         "base_guid",
         "created",
         "received",
+        "sequence",
         "raw_bytes",
         "stored_bytes",
         "sha256",
