@@ -149,7 +149,8 @@ def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) ->
             f" {about.dataset}`)"
         )
     if abs(ahead) > _CLOCK_ERROR:
-        yield f"this host's clock is {format_duration(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} the receiver's"
+        how = "ahead of" if ahead > 0 else "behind"
+        yield f"this host's clock is {format_duration(abs(ahead))} {how} the receiver's"
     taken = parse_time(about.created or "")
     if begun is None or taken is None or abs(taken - begun) > _CLOCK_ERROR:
         yield (

@@ -308,6 +308,7 @@ def test_json_has_the_keys_that_the_design_promises(sender: Sender) -> None:
         "verified",
         "damaged",
         "restorable",
+        "lost_spill_count",
     ]
 
 
