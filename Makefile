@@ -1,8 +1,15 @@
-# Every target sets up what it needs by itself. PYTHON=python3.13 chooses the interpreter of a new .venv.
+# Every target sets up what it needs by itself. PYTHON=python3.13 chooses the interpreter of .venv: a .venv of another one is
+# made anew. Without it, .venv stays as it is.
 #
 # Warnings and asyncio's debug mode are pytest's business (pyproject.toml, tests/conftest.py), so that `pytest` by hand does the same as `make test`.
 
+# A stamp for another interpreter counts for nothing.
+ifneq ($(origin PYTHON),undefined)
+$(shell .ci/setup --is-made-with '$(PYTHON)' || rm -f .venv/.stamp)
+endif
 PYTHON ?= python3
+# The tests' own runners read it too, and want the one in .venv: the first in their PATH.
+unexport PYTHON
 PY := .venv/bin/python
 STAMP := .venv/.stamp
 # How many workers, and which tests stay together: tests/conftest.py.
@@ -13,10 +20,11 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types suite bench test-slow test-zfs test-zfs-old test-power-cut power-cut deb test-deb man clean
+.PHONY: help setup demo test lint types suite bench test-slow test-debian12 test-debian13 test-python314 test-zfs test-zfs-old \
+	test-power-cut power-cut deb test-deb man clean
 
 help: ## show this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 23
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 23
 
 setup: $(STAMP) ## make .venv, with fullsend in it (editable) and all that the other targets need
 
@@ -50,6 +58,16 @@ test-slow: $(STAMP) ## the tests that take long
 	else \
 		echo "test-slow: no test is marked slow, so none was run"; \
 	fi
+
+# In each of these roots TARGET=test-slow, for one, makes another target.
+test-debian12: ## `make test` with Debian 12's Python (3.11), in a root of its own (needs root)
+	.ci/test-in-debian 3.11 bookworm
+
+test-debian13: ## the same with Debian 13's (3.13)
+	.ci/test-in-debian 3.13 trixie
+
+test-python314: ## the same with Python 3.14, of the next Debian
+	.ci/test-in-debian 3.14 forky sid
 
 test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine of their own
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
