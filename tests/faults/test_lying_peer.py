@@ -845,16 +845,22 @@ def test_the_largest_chunk_that_is_allowed_fits(receiver: Receiver) -> None:
 # --- silence ---------------------------------------------------------------------------------------------------
 
 
+#: Seconds: more than a test may be held up by what else this machine does, on its way to where it is silent.
+IMPATIENCE: Final = 3
+
+
 @pytest.fixture(scope="module")
 def impatient_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     folder = tmp_path_factory.mktemp("silent")
-    with serving(folder, "alpha", "honest", identify_within=1, silence=1, heartbeat_every=0.25) as receiver:
+    with serving(
+        folder, "alpha", "honest", identify_within=IMPATIENCE, silence=IMPATIENCE, heartbeat_every=IMPATIENCE / 4
+    ) as receiver:
         yield receiver
 
 
 @pytest.fixture
 def impatient(impatient_all: Receiver) -> Iterator[Receiver]:
-    """A daemon that waits for nobody for more than a second, and that a test leaves as it found it."""
+    """A daemon that waits for nobody for longer than IMPATIENCE, and that a test leaves as it found it."""
     descriptors = impatient_all.descriptors
     impatient_all.reset_peak()
     yield impatient_all
@@ -882,54 +888,56 @@ def wait_end(sock: socket.socket) -> None:
         pass
 
 
-@pytest.mark.parametrize("said", [b"", client_hello()[:100]], ids=["before the handshake", "amid the handshake"])
-def test_silence_before_tls_ends_the_connection(said: bytes, impatient: Receiver) -> None:
+def test_silence_before_tls_ends_the_connection(impatient: Receiver) -> None:
     before = impatient.log
-    with socket.create_connection(("127.0.0.1", impatient.port), timeout=50) as sock:
-        sock.sendall(said)
-        wait_end(sock)
-    assert "127.0.0.1: no TLS connection within 1 s" in impatient.log.removeprefix(before)
+    with contextlib.ExitStack() as stack:
+        socks = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", impatient.port), timeout=50)) for _ in range(2)
+        ]
+        socks[1].sendall(client_hello()[:100])
+        for sock in socks:
+            wait_end(sock)
+    expected = f"127.0.0.1: no TLS connection within {IMPATIENCE} s"
+    wait_until(lambda: impatient.log.removeprefix(before).count(expected) == 2, "two lines in the log")
 
 
 TOO_LONG: Final = "limit: the peer took too long to say who it is"
-SILENT: Final = "limit: the sender has been silent for 1 s"
+SILENT: Final = f"limit: the sender has been silent for {IMPATIENCE} s"
 
 
 @pytest.mark.parametrize(
-    ("moment", "said", "expected"),
+    ("moments", "expected"),
     [
-        (stranger, b"", TOO_LONG),
-        (stranger, header(CONTROL, 100) + b"half", TOO_LONG),
-        (greeted, b"", TOO_LONG),
-        (greeted, HELLO[:20], TOO_LONG),
-        (idle, b"", SILENT),
-        (idle, LIST[:5], SILENT),
-        (idle, LIST[:30], SILENT),
-        (streaming, b"", SILENT),
-        (streaming, FIRST.encode()[:10], SILENT),
-        (streaming, FIRST.encode()[:-1], SILENT),
-        (second, b"", SILENT),
+        ([(stranger, b""), (stranger, header(CONTROL, 100) + b"half")], TOO_LONG),
+        ([(greeted, b""), (greeted, HELLO[:20])], TOO_LONG),
+        ([(idle, b""), (idle, LIST[:5]), (idle, LIST[:30])], SILENT),
+        ([(streaming, b"")], SILENT),
+        ([(streaming, FIRST.encode()[:10])], SILENT),
+        ([(streaming, FIRST.encode()[:-1])], SILENT),
+        ([(second, b"")], SILENT),
     ],
     ids=[
-        "a stranger after the hello",
-        "a stranger amid its message",
-        "a sender before its hello",
-        "a sender amid its hello",
-        "between requests",
-        "amid a header",
-        "amid a message",
+        "a stranger after the hello and amid its message",
+        "a sender before its hello and amid it",
+        "between requests, amid a header and amid a message",
         "after the offer",
         "amid a chunk's header",
         "amid a chunk",
         "after a chunk",
     ],
 )
-def test_silence_is_ended_by_name(moment: Moment, said: bytes, expected: str, impatient: Receiver) -> None:
+def test_silence_is_ended_by_name(moments: list[tuple[Moment, bytes]], expected: str, impatient: Receiver) -> None:
     before = impatient.log
-    with moment(impatient) as peer:
-        peer.write(said)
-        assert peer.refusal() == expected
-    wait_until(lambda: expected.removeprefix("limit: ") in impatient.log.removeprefix(before), "a line in the log")
+    with contextlib.ExitStack() as stack:
+        peers = []
+        for moment, said in moments:
+            peer = stack.enter_context(moment(impatient))
+            peer.write(said)
+            peers.append(peer)
+        for peer in peers:
+            assert peer.refusal() == expected
+    logged = expected.removeprefix("limit: ")
+    wait_until(lambda: impatient.log.removeprefix(before).count(logged) == len(moments), "a line in the log for each")
     if moment is second:  # what had arrived is acknowledged, and kept
         assert peer.acks == [FIRST.raw_length]
         assert impatient.partials() != []
@@ -937,7 +945,7 @@ def test_silence_is_ended_by_name(moment: Moment, said: bytes, expected: str, im
 
 def test_heartbeats_are_no_silence(impatient: Receiver) -> None:
     with impatient.peer() as peer:
-        for _ in range(10):  # four a second: more than twice as long as silence may be
+        for _ in range(6):  # four in that time: longer than silence may be
             kind, *_rest = peer.read()
             assert kind == HEARTBEAT
             peer.write(heartbeat())

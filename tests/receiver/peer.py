@@ -256,9 +256,10 @@ class Peer:
         answer: str = "committed",
     ) -> dict[str, Any]:
         """Push a stream that must be taken. Returns: the receipt."""
+        encoded = [chunk.encode() for chunk in chunks(pieces or [raw])]  # beforehand: it takes time
         self.push(said)
-        for chunk in chunks(pieces or [raw]):
-            self.write(chunk.encode())
+        for chunk in encoded:
+            self.write(chunk)
         self.write(control(finish(raw)))
         receipt = self.hear_after_acks(answer)["receipt"]
         assert isinstance(receipt, dict)

@@ -35,7 +35,7 @@ def receiver_identity(tmp_path_factory: pytest.TempPathFactory) -> Identity:
 @pytest.fixture
 def brief() -> Timeouts:
     """Patience for tests in which it runs out."""
-    return Timeouts(identify=0.3, silence=0.3, heartbeat=0.05, linger=0.3)
+    return Timeouts(identify=2, silence=2, heartbeat=0.05, linger=0.3)
 
 
 @pytest.fixture

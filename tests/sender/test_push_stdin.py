@@ -313,7 +313,7 @@ async def test_silence_on_the_way(push: Push, receiver_identity: Identity) -> No
         await peer.say(messages.Accept(offset=0, segments=[], record=None))
         await peer.gone()
 
-    options = Options(level=1, retry_for=0, timeouts=Timeouts(silence=0.5))
+    options = Options(level=1, retry_for=0, timeouts=Timeouts(silence=3))
     async with receiving(receiver_identity, script) as receiver:
         with pytest.raises(Unreachable, match="nothing was heard"):
             await push(receiver, large(6 << 20)[:-312], options=options, hold=True)

@@ -442,7 +442,7 @@ async def test_never_back(sending: Sending, receiver_identity: Identity) -> None
         with pytest.raises((Unreachable, ConnectionLost)):
             await sending(receiver.endpoint, options=options)
     assert time.monotonic() - started >= 0.3
-    assert len(receiver.peers) > 2
+    assert len(receiver.peers) > 1  # how many tries there are depends on the clock, that there is one does not
 
 
 async def test_not_waited_for_at_all(sending: Sending, receiver_identity: Identity) -> None:
@@ -462,10 +462,9 @@ async def test_one_that_takes_connections_and_no_more_is_away(sending: Sending, 
 
 
 async def test_the_first_connection_is_not_waited_for(sending: Sending) -> None:
-    started = time.monotonic()
+    options = replace(OPTIONS, retry_for=1e6)  # more than this test may take
     with pytest.raises(Unreachable):
-        await sending(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32))
-    assert time.monotonic() - started < OPTIONS.retry_for / 2
+        await sending(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32), options=options)
 
 
 async def test_the_first_connection_is_waited_for_where_it_was_there(
