@@ -22,8 +22,8 @@ from fullsend_protocol.chunks import Compressor, Cutter, Decompressor, SegmentHa
 from fullsend_protocol.frames import FrameHeader, FrameReader, FrameType
 from fullsend_protocol.records import Walker
 from fullsend_receiver.durable import write_all
-from fullsend_sender.link import WRITE_SIZE
 from fullsend_sender.pipes import PIPE_SIZE, Source
+from fullsend_transport.channel import WRITE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -12,10 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
-WINGS = ("protocol", "receiver", "sender")
+#: Where the package of each wing lies.
+WINGS = {
+    "protocol": ROOT / "protocol" / "fullsend_protocol",
+    "transport": ROOT / "protocol" / "fullsend_transport",
+    "receiver": ROOT / "receiver" / "fullsend_receiver",
+    "sender": ROOT / "sender" / "fullsend_sender",
+}
 
 FORBIDDEN_WINGS = {
-    "protocol": {"fullsend_receiver", "fullsend_sender"},
+    "protocol": {"fullsend_transport", "fullsend_receiver", "fullsend_sender"},
+    "transport": {"fullsend_receiver", "fullsend_sender"},
     "receiver": {"fullsend_sender"},
     "sender": {"fullsend_receiver"},
 }
@@ -35,12 +42,8 @@ IO_FILES = {"FileIO", "open", "open_code"}
 OUTSIDE_CALLS = {"__import__", "open"}
 
 
-def package(wing: str) -> Path:
-    return ROOT / wing / f"fullsend_{wing}"
-
-
 def modules(wing: str) -> list[Path]:
-    return sorted(path for path in package(wing).rglob("*.py") if "__pycache__" not in path.parts)
+    return sorted(path for path in WINGS[wing].rglob("*.py") if "__pycache__" not in path.parts)
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
@@ -94,14 +97,14 @@ def violations(wing: str, source: str) -> list[str]:
 def mirrored(wing: str) -> set[str]:
     """Return where the tests of a wing's modules belong, relative to tests/."""
     exempt = {"__init__.py", "__main__.py"}
-    relative = (path.relative_to(package(wing)) for path in modules(wing) if path.name not in exempt)
+    relative = (path.relative_to(WINGS[wing]) for path in modules(wing) if path.name not in exempt)
     return {str(Path(wing) / path.with_name(f"test_{path.name}")) for path in relative}
 
 
 @pytest.mark.parametrize("wing", WINGS)
 def test_wing_exists_and_is_typed(wing: str) -> None:
-    assert (package(wing) / "__init__.py").is_file()
-    assert (package(wing) / "py.typed").is_file()
+    assert (WINGS[wing] / "__init__.py").is_file()
+    assert (WINGS[wing] / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("wing", WINGS)
@@ -140,6 +143,9 @@ def test_tests_are_no_packages() -> None:
         ("receiver", "__import__('fullsend_sender')"),
         ("protocol", "from fullsend_sender import plan"),
         ("protocol", "import fullsend_receiver.store"),
+        ("protocol", "from fullsend_transport.channel import Channel"),
+        ("transport", "from fullsend_sender.link import Link"),
+        ("transport", "import fullsend_receiver.session"),
         ("protocol", "import zlib, asyncio.streams"),
         ("protocol", "from socket import socket"),
         ("protocol", "import ssl as tls"),
@@ -162,6 +168,8 @@ def test_violation_is_seen(wing: str, source: str) -> None:
     [
         ("sender", "import asyncio, os\nfrom fullsend_protocol.frames import FrameHeader\nopen('x')"),
         ("receiver", "from fullsend_protocol import limits\nfrom . import store\nfrom .store import Store"),
+        ("sender", "from fullsend_transport.channel import Channel"),
+        ("transport", "import asyncio, socket, ssl\nfrom fullsend_protocol.connection import Connection"),
         ("protocol", "import io, struct, zlib\nbuffer = io.BytesIO()\nimport zstandard"),
         ("protocol", "from fullsend_protocol.errors import RemoteProtocolError\nstream.open()"),
         ("protocol", "# open() is not called\nfullsend_sender_name = 'fullsend_sender'"),

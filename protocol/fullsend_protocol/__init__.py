@@ -1,7 +1,7 @@
 """The language that fullsend (the sender) and fullsendd (the receiver) speak.
 
-Sans-I/O: nothing here opens a file, a socket or a process, and nothing here waits. Bytes come in, events
-go out; what is said becomes bytes. The rooms of this floor, from the ground up:
+Sans-I/O: nothing here opens a file, a socket or a process, and nothing here waits (fullsend_transport does). Bytes
+come in, events go out; what is said becomes bytes. The rooms of this floor, from the ground up:
 
     errors, limits, units, exits   words and numbers everybody needs
     frames                         the header in front of everything on the wire

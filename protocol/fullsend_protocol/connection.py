@@ -193,7 +193,12 @@ class Connection:
 
     # --- bytes to events -----------------------------------------------------------------------------------
 
-    def receive_data(self, data: bytes) -> None:
+    @property
+    def unread(self) -> int:
+        """Bytes that the peer sent and no event has been made of, but for the payload that is being filled."""
+        return self._reader.unread
+
+    def receive_data(self, data: bytes | memoryview) -> None:
         """Take what the peer sent; b"" says that it closed its side."""
         if not data:
             self._ended = True

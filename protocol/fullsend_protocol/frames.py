@@ -121,6 +121,11 @@ class FrameReader:
         """Whether the bytes received so far end inside a frame."""
         return self._header is not None or bool(self._buffer)
 
+    @property
+    def unread(self) -> int:
+        """Bytes that were fed and belong to no payload yet."""
+        return len(self._buffer)
+
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         """Take bytes as they came from the peer, any number of them; they are copied."""
         view = memoryview(data)

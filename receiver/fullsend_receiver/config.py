@@ -60,7 +60,7 @@ class ReceiverSettings(Settings):
     tries_per_minute: int = Field(default=20, ge=1)  # joins and `known?`, an address
     identify_within: Duration = limits.IDENTIFY_WITHIN
     silence: Duration = limits.SILENCE
-    heartbeat_every: Duration = limits.HEARTBEAT_EVERY
+    heartbeat_every: Duration = Field(default=limits.HEARTBEAT_EVERY, gt=0, lt=limits.SILENCE)
     shutdown_grace: Duration = 30.0  # running streams may go on for this long; systemd kills after 90 s
     log_format: Literal["text", "json"] = "text"
 

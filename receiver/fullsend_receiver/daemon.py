@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from fullsend_protocol import identity
+from fullsend_protocol.connection import Role
 from fullsend_protocol.errors import ErrorCode
 from fullsend_protocol.memory import trim
 from fullsend_receiver import systemd
-from fullsend_receiver.channel import Channel
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.config import ReceiverSettings, parse_address
 from fullsend_receiver.identity import server_context
@@ -34,6 +34,7 @@ from fullsend_receiver.receiving import Workers
 from fullsend_receiver.senders import Refused, Sender, SenderTable
 from fullsend_receiver.session import House, Session
 from fullsend_receiver.store import Store, StoreError, StoreFull, check_fitness
+from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
 
@@ -54,10 +55,6 @@ _SHORTAGE_PAUSE: Final = 0.1
 _SWEEP_EVERY: Final = 600.0
 #: How often the sender table is looked at between connections, and memory given back after them.
 _HOUSE_EVERY: Final = 1.0
-#: The stream buffer of one connection: twice this is when reading from the socket stops.
-_READ_BUFFER: Final = 256 << 10
-#: What waits for the peer to take it; above, `drain` waits. One usual chunk is as much again.
-_WRITE_BUFFER: Final = 1 << 20
 
 
 class Daemon:
@@ -193,7 +190,7 @@ class Daemon:
         identify_by = asyncio.get_running_loop().time() + self._settings.identify_within
         try:
             async with asyncio.timeout_at(identify_by):
-                reader, writer = await self._shake_hands(sock)
+                channel = await self._shake_hands(sock)
         except TimeoutError:
             log.info("%s: no TLS connection within %g s", address, self._settings.identify_within)
             return
@@ -201,11 +198,8 @@ class Daemon:
             # Also how a certificate that is not enrolled ends: the TLS layer refuses it.
             log.info("%s: no TLS connection: %s", address, str(error) or type(error).__name__)
             return
-        channel = Channel(
-            reader, writer, silence=self._settings.silence, heartbeat_every=self._settings.heartbeat_every
-        )
         try:
-            peer = self._who(writer)
+            peer = self._who(channel)
         except Refused as refusal:
             log.warning("%s: %s", address, refusal)
             await Session(self._house, channel, address, None).refuse(refusal.code, str(refusal))
@@ -216,31 +210,33 @@ class Daemon:
             self._tasks[task] = session
         await session.run(identify_by)
 
-    async def _shake_hands(self, sock: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _shake_hands(self, sock: socket.socket) -> Channel:
         """Make a connection a TLS connection, by the sender table of this moment.
 
         Raises: OSError (TLS errors are such); the socket is closed then, and after a cancellation.
         """
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(limit=_READ_BUFFER)
-        protocol = asyncio.StreamReaderProtocol(reader)
+        channel = Channel(
+            Role.RECEIVER,
+            "the sender",
+            silence=self._settings.silence,
+            heartbeat_every=self._settings.heartbeat_every,
+        )
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             await self._reread_table()
-            transport, _ = await loop.connect_accepted_socket(
-                lambda: protocol, sock, ssl=self._context, ssl_handshake_timeout=self._settings.identify_within
+            await loop.connect_accepted_socket(
+                lambda: channel, sock, ssl=self._context, ssl_handshake_timeout=self._settings.identify_within
             )
         except BaseException:
             sock.close()
             raise
-        transport.set_write_buffer_limits(_WRITE_BUFFER)
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        return channel
 
-    def _who(self, writer: asyncio.StreamWriter) -> Sender | None:
+    def _who(self, channel: Channel) -> Sender | None:
         """Look the peer's certificate up; its chain means nothing. Raises: Refused."""
-        tls = writer.get_extra_info("ssl_object")
-        der = tls.getpeercert(binary_form=True)
+        der = channel.certificate
         return self._table.identify(identity.fingerprint(der)) if der else None
 
     # --- Gate ----------------------------------------------------------------------------------------------

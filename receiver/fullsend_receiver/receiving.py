@@ -23,7 +23,6 @@ from fullsend_protocol.facts import Facts
 from fullsend_protocol.manifest import Resumption
 from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_protocol.units import format_time, printable
-from fullsend_receiver.channel import Channel
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.journal import PartialDamaged, Standing
@@ -31,6 +30,7 @@ from fullsend_receiver.offer import already_stored, committed_before, judge
 from fullsend_receiver.partial import Partial, begin_partial, discard, partial_key, reopen_partial
 from fullsend_receiver.resumption import read_record
 from fullsend_receiver.store import Store
+from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
 

@@ -29,13 +29,13 @@ from fullsend_protocol.errors import (
 from fullsend_protocol.units import printable
 from fullsend_receiver import senders
 from fullsend_receiver.answers import Answers
-from fullsend_receiver.channel import Channel
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.offer import NoRoom
 from fullsend_receiver.partial import partial_key
 from fullsend_receiver.receiving import Halted, Receiving, Workers
 from fullsend_receiver.senders import Refused, Sender
 from fullsend_receiver.store import FULL, Store, StoreError
+from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
 
@@ -114,7 +114,7 @@ class Session:
 
         `identify_by`: when, on the loop's clock, it must have said who it is.
         """
-        beating = asyncio.create_task(self._channel.beat())
+        self._channel.start_heartbeat()
         try:
             await self._serve(identify_by)
         except asyncio.CancelledError as error:
@@ -129,8 +129,6 @@ class Session:
             self._give_up(error)
             _let_go(error)
         finally:
-            beating.cancel()
-            await asyncio.wait([beating])
             await self._channel.close()
 
     def _give_up(self, error: Exception) -> None:

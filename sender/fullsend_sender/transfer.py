@@ -25,9 +25,9 @@ from fullsend_sender.link import PATIENCE, TEXT_MAX, Endpoint, Link, Timeouts, c
 from fullsend_sender.patience import RETRY_FOR, Patience, passes
 from fullsend_sender.pipeline import OtherBytes, Pipeline, Ready, Skipped
 from fullsend_sender.pipes import Source
-from fullsend_sender.throttle import Throttle
 from fullsend_sender.window import CannotGoOn, Window
 from fullsend_sender.zfs import ZfsError
+from fullsend_transport.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping

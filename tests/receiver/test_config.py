@@ -56,6 +56,8 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
         ('partial-keep = "long"', "partial-keep: 'long' is no duration"),
         ('partial-max = "all"', "partial-max: 'all' is no size"),
         ("connections = 0", "connections: "),
+        ('heartbeat-every = "30s"', "heartbeat-every: Input should be less than 30"),
+        ('heartbeat-every = "0s"', "heartbeat-every: Input should be greater than 0"),
         ('listen = "nowhere"', "listen: 'nowhere' is no HOST:PORT"),
         ('advertise = "host:99999"', "advertise: 'host:99999' is no HOST:PORT"),
         ("x", "Expected '='"),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from fullsend_sender.throttle import Throttle
+from fullsend_transport.throttle import Throttle
 
 
 def test_first_bytes_go_at_once_and_the_next_wait_for_them() -> None:

@@ -1,0 +1,378 @@
+"""One TLS connection to a peer: frames out, events in, heartbeats, and an end at which the last words arrive.
+
+The rules of the wire are in fullsend_protocol.connection. This module gives them a transport and a clock, for both
+sides. It has one writer: `_pump` takes frames from one queue, in order, each to its last byte. Thus a heartbeat, an
+acknowledgement or the last words never get into a chunk, and a caller that is cancelled leaves a whole frame behind.
+
+    channel = Channel(Role.SENDER, "nas (nas.example:7433)")
+    await loop.create_connection(lambda: channel, sock=sock, ssl=context, server_hostname="")
+    await channel.send(List(dataset=None))
+    event = await channel.receive()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from typing import TYPE_CHECKING, Final, cast
+
+from fullsend_protocol import limits
+from fullsend_protocol.connection import NEED_DATA, Chunk, Connection, Event, Heartbeat, Role, State
+from fullsend_protocol.errors import ProtocolError, Unreachable
+from fullsend_protocol.messages import Error, Message
+
+if TYPE_CHECKING:
+    import ssl
+
+    from fullsend_transport.throttle import Throttle
+
+#: Bytes of a chunk that TLS is given at a time. It copies and encrypts them at once, so a whole chunk would stand three
+#: times in memory.
+WRITE_SIZE: Final = 256 << 10
+#: Bytes that may wait in the transport for the peer to take them; the pump stops above.
+_WRITE_BUFFER: Final = 1 << 20
+#: Bytes that may wait of messages that no caller waits for: some 500 acknowledgements.
+_BACKLOG: Final = 64 << 10
+#: Bytes that are taken from the transport before `receive` asks for them. A peer's last words must fit.
+_READ_AHEAD: Final = 256 << 10
+#: Bytes that are taken from the transport at a time.
+_READ_SIZE: Final = 64 << 10
+
+
+class _Frame:
+    """A frame that is to be sent. `pieces`: what is left of it; `sent`: done when the transport has room again behind
+    it, None where no caller waits.
+    """
+
+    __slots__ = ("may_go", "pieces", "sent", "throttled")
+
+    def __init__(
+        self, pieces: deque[bytes | memoryview], sent: asyncio.Future[None] | None, throttled: Throttle | None
+    ) -> None:
+        self.pieces = pieces
+        self.sent = sent
+        self.throttled = throttled
+        self.may_go = True  # the next piece need not wait for the throttle: the header, or one that has waited
+
+
+class Channel(asyncio.BufferedProtocol):
+    """One end of a connection, made with the transport: `loop.create_connection(lambda: channel, ...)`.
+
+    One task may receive while others send. What the peer sends is taken only as `receive` asks for it, but for a small
+    buffer: a caller that does not receive holds the peer back.
+
+    `busy`: why this side does not read, for the heartbeats; "" while it does. `peer_busy`: what the peer's last
+    heartbeat said. `certificate`: the peer's, as DER; None where it has shown none, or is not connected yet.
+    """
+
+    def __init__(
+        self,
+        role: Role,
+        peer: str,
+        *,
+        silence: float = limits.SILENCE,
+        heartbeat_every: float = limits.HEARTBEAT_EVERY,
+        linger: float = limits.LINGER,
+        throttle: Throttle | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        """`role`: which side this is; `peer`: the other one's name in errors.
+
+        `silence`: seconds without a byte, while reading, after which the peer is taken for dead; `heartbeat_every`:
+        seconds after the last byte sent; `linger`: seconds that `close` gives the peer. `throttle` is for chunks.
+        """
+        self.busy = ""
+        self.peer_busy = ""
+        self.certificate: bytes | None = None
+        self._peer = peer
+        self._silence = silence
+        self._heartbeat_every = heartbeat_every
+        self._linger = linger
+        self._throttle = throttle
+        self._loop = loop or asyncio.get_running_loop()
+        self._connection = Connection(role)
+        self._transport: asyncio.Transport | None = None  # before it is connected, and after it is gone
+        self._gone: asyncio.Future[None] = self._loop.create_future()  # done when the connection is closed or lost
+        self._error: Exception | None = None  # what the connection was lost by
+        # Reading.
+        self._buffer = memoryview(bytearray(_READ_SIZE))
+        self._reading = True
+        self._ended = False  # the peer has closed its side
+        self._more: asyncio.Future[None] | None = None  # `receive` waits for it
+        self._patience: asyncio.Timeout | None = None  # how long it does
+        # Writing.
+        self._outbox: deque[_Frame] = deque()
+        self._paused = False  # the transport has enough
+        self._next_piece: asyncio.Handle | None = None  # the pump goes on then
+        self._emptied: asyncio.Future[None] | None = None  # `close` waits for it
+        self._last_sent = self._loop.time()
+        self._heart: asyncio.TimerHandle | None = None
+        self._has_last_words = False
+
+    # --- out -----------------------------------------------------------------------------------------------
+
+    async def send(self, message: Message) -> None:
+        """Send a message; returns when the transport has room again.
+
+        Raises: LocalProtocolError (nothing was sent), Unreachable.
+        """
+        self._check()
+        await self._put([self._connection.send(message)])
+
+    async def send_chunk(self, chunk: Chunk) -> int:
+        """Send a chunk; returns when the transport has room again. Where the caller is cancelled, the rest of the
+        frame is sent all the same.
+
+        Returns: bytes of the frame. Raises: LocalProtocolError (nothing was sent), Unreachable.
+        """
+        self._check()
+        head, frame = self._connection.send_chunk(chunk)
+        view = memoryview(frame)
+        size = self._throttle.slice(WRITE_SIZE) if self._throttle else WRITE_SIZE
+        pieces = (view[start : start + size] for start in range(0, len(view), size))
+        await self._put([head, *pieces], self._throttle)
+        return len(head) + len(frame)
+
+    def send_soon(self, message: Message) -> None:
+        """Send a small message without waiting for the peer to take it. Does nothing where the connection is over.
+
+        Raises: Unreachable where the peer has left too many of them unread.
+        """
+        if self._connection.state in {State.CLOSED, State.FAILED} or self._is_closing:
+            return
+        if self._waiting > _BACKLOG:
+            msg = f"{self._peer} does not read what it is told"
+            raise Unreachable(msg)
+        self._outbox.append(_Frame(deque([self._connection.send(message)]), None, None))
+        self._pump()
+
+    def last_words(self, error: Error) -> None:
+        """Say why this is the end, if that may still be said; `close` lets it arrive. Raises nothing."""
+        with contextlib.suppress(ProtocolError):
+            said = self._connection.send(error)
+            if not self._is_closing:
+                self._has_last_words = True
+                self._read_on()  # what the peer says is dropped from now on: it must not be kept from reading by it
+                self._outbox.append(_Frame(deque([said]), None, None))
+                self._pump()
+
+    def _check(self) -> None:
+        """See that there is still a peer: where there is none, what may be said next matters no more."""
+        if self._ended:
+            raise self._lost()
+
+    async def _put(self, pieces: list[bytes | memoryview], throttle: Throttle | None = None) -> None:
+        sent = self._loop.create_future()
+        self._outbox.append(_Frame(deque(pieces), sent, throttle))
+        self._pump()
+        await sent
+        # A peer that takes everything at once would otherwise keep the loop.
+        await asyncio.sleep(0)
+
+    def _pump(self) -> None:
+        """Write what is queued, as far as the transport has room. The one place where anything is written."""
+        transport = self._transport
+        if transport is None or self._next_piece is not None:
+            return
+        while self._outbox and not self._paused and not transport.is_closing():
+            frame = self._outbox[0]
+            if not frame.pieces:
+                self._outbox.popleft()
+                _settle(frame.sent)
+                continue
+            if frame.throttled and not frame.may_go:
+                frame.may_go = True
+                wait = frame.throttled.delay(len(frame.pieces[0]), self._loop.time())
+                if wait > 0:
+                    self._next_piece = self._loop.call_later(wait, self._pump_on)
+                    return
+            transport.write(frame.pieces.popleft())
+            frame.may_go = False
+            self._last_sent = self._loop.time()
+            if frame.pieces:
+                # One piece a turn of the loop: others have work, too.
+                self._next_piece = self._loop.call_soon(self._pump_on)
+                return
+        if not self._outbox:
+            _settle(self._emptied)
+
+    def _pump_on(self) -> None:
+        self._next_piece = None
+        self._pump()
+
+    @property
+    def _waiting(self) -> int:
+        """Bytes that the peer has not taken, but for those that the kernel has."""
+        if self._transport is None:
+            return 0
+        return self._transport.get_write_buffer_size() + sum(
+            len(each) for frame in self._outbox for each in frame.pieces
+        )
+
+    # --- in ------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> Event:
+        """Return the next event but heartbeats.
+
+        After ChunkArriving the next call takes memory for the chunk: make room first.
+
+        Raises: RemoteProtocolError, Unreachable (silence; the connection broke).
+        """
+        while True:
+            event = self._connection.next_event()
+            if event is NEED_DATA:
+                await self._read()
+            elif isinstance(event, Heartbeat):
+                self.peer_busy = event.busy
+            else:
+                return event
+
+    async def _read(self) -> None:
+        """Return when there is more for the connection, or the peer has closed its side. Raises: Unreachable."""
+        if self._ended:
+            if self._error is not None:
+                raise self._lost()
+            self._connection.receive_data(b"")
+            return
+        self._more = self._loop.create_future()
+        self._read_on()
+        try:
+            # Silence counts from now: before, nobody read.
+            async with asyncio.timeout(self._silence) as self._patience:
+                await self._more
+        except TimeoutError:
+            msg = f"{self._peer} has been silent for {self._silence:g} s"
+            raise Unreachable(msg) from None
+        finally:
+            self._more = self._patience = None
+
+    def _read_on(self) -> None:
+        if not self._reading and self._transport is not None:
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _lost(self) -> Unreachable:
+        why = f": {reason(self._error)}" if self._error is not None else ""
+        return Unreachable(f"the connection to {self._peer} was lost{why}")
+
+    # --- heartbeats ----------------------------------------------------------------------------------------
+
+    def start_heartbeat(self) -> None:
+        """Send heartbeats wherever nothing else is sent, until `close`; none before the receiver's hello."""
+        if not self._gone.done():
+            self._heart = self._loop.call_at(self._last_sent + self._heartbeat_every, self._beat)
+
+    def _beat(self) -> None:
+        now = self._loop.time()
+        due = now + self._heartbeat_every
+        if self._last_sent + self._heartbeat_every > now:
+            due = self._last_sent + self._heartbeat_every
+        elif (
+            not self._waiting
+        ):  # what waits is a sign of life itself, as soon as the peer takes it; beats must not pile up
+            beat = self._connection.heartbeat(self.busy)
+            if beat:
+                self._outbox.append(_Frame(deque([beat]), None, None))
+                self._pump()
+        self._heart = self._loop.call_at(due, self._beat)
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End the connection: let the peer read what was said last, then close. After `linger` seconds it is cut, and
+        at once where a frame is stuck that a cancelled caller left. Raises nothing but CancelledError; the connection
+        is closed even so.
+
+        What the peer still says is read and dropped until it goes, too. To close while unread bytes wait would make
+        the kernel send RST, which may overtake what we said. TLS does that by itself when it closes: it flushes, says
+        close_notify, and reads up to the peer's.
+        """
+        transport = self._transport
+        if transport is None:
+            return
+        if self._heart is not None:
+            self._heart.cancel()
+        if self._outbox and not self._has_last_words:
+            self.abort()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._linger):
+                    await self._flush()
+                    if not transport.is_closing():
+                        transport.close()
+                    await asyncio.wait([self._gone])
+        finally:
+            # Also where we are cancelled: a transport that outlives its loop ends the command with a traceback.
+            self.abort()
+            await asyncio.wait([self._gone])
+
+    async def _flush(self) -> None:
+        """Return when all frames are with the transport, or the connection is gone."""
+        if self._outbox and not self._gone.done():
+            self._emptied = self._loop.create_future()
+            await asyncio.wait([self._emptied, self._gone], return_when=asyncio.FIRST_COMPLETED)
+
+    def abort(self) -> None:
+        """Cut the connection at once; nothing where it is gone."""
+        if self._transport is not None:  # asyncio's fails where it is aborted after it has closed
+            self._transport.abort()
+
+    @property
+    def _is_closing(self) -> bool:
+        return self._gone.done() or (self._transport is not None and self._transport.is_closing())
+
+    # --- what the transport calls (typing.override is younger than Python 3.11) ------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[explicit-override]
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(_WRITE_BUFFER)
+        tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
+        self.certificate = tls.getpeercert(binary_form=True) or None
+        self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]
+        self._error = exc
+        self._ended = True
+        # The transport refers to us: without this, what we hold of a chunk would wait for the cycle collector.
+        self._transport = None
+        _settle(self._gone)
+        _settle(self._more)
+        for timer in (self._heart, self._next_piece):
+            if timer is not None:
+                timer.cancel()
+        while self._outbox:
+            sent = self._outbox.popleft().sent
+            if sent is not None and not sent.done():
+                sent.set_exception(self._lost())
+
+    def eof_received(self) -> None:  # type: ignore[explicit-override]
+        self._ended = True
+        _settle(self._more)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # type: ignore[explicit-override]  # noqa: ARG002
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:  # type: ignore[explicit-override]
+        self._connection.receive_data(self._buffer[:nbytes])
+        _settle(self._more)
+        if self._connection.unread > _READ_AHEAD and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def pause_writing(self) -> None:  # type: ignore[explicit-override]
+        self._paused = True
+
+    def resume_writing(self) -> None:  # type: ignore[explicit-override]
+        self._paused = False
+        self._pump()
+
+
+def reason(error: Exception) -> str:
+    """Return what the system says of an error, without numbers and Python's own wrapping."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _settle(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)

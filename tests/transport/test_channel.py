@@ -1,0 +1,678 @@
+"""The channel over real TLS on the loop that both programs use: bytes, heartbeats, and ends whose last words arrive.
+
+What depends on the moment at which something happens has a made-up transport and a made-up clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pytest
+import uvloop
+from tests.protocol.helpers import a_manifest
+from tests.receiver.peer import (
+    CHUNK,
+    CONTROL,
+    HEARTBEAT,
+    Certificate,
+    EndedError,
+    Peer,
+    control,
+    header,
+    heartbeat,
+    make_certificate,
+)
+from tests.receiver.running import MIB
+
+from fullsend_protocol import limits
+from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, Heartbeat, Role
+from fullsend_protocol.errors import ConnectionLost, ErrorCode, RemoteProtocolError, Unreachable
+from fullsend_protocol.messages import Accept, Ack, Done, Error, Fetch, Push, ReceiverHello, SenderHello, Sending
+from fullsend_transport.channel import WRITE_SIZE, Channel
+from fullsend_transport.throttle import Throttle
+
+HELLO: Final = ReceiverHello(program="fullsendd", versions=[1], sender="alpha")
+GOODBYE: Final = Error(code=ErrorCode.SHUTDOWN, message="goodbye")
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return make_certificate(tmp_path_factory.mktemp("channel") / "receiver.pem")
+
+
+Test = Callable[[Channel, Peer], Coroutine[Any, Any, None]]
+Run = Callable[..., None]
+
+
+@pytest.fixture
+def run(certificate: Certificate) -> Run:
+    """Run a test on uvloop, with a channel and the blocking peer at its other end."""
+
+    def run(test: Test, *, silence: float = 50, heartbeat_every: float = 50, linger: float = limits.LINGER) -> None:
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _loop, context: unexpected.append(context))
+            async with connected(certificate, silence, heartbeat_every, linger) as (channel, peer):
+                await test(channel, peer)
+
+        unexpected: list[dict[str, Any]] = []
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+        assert unexpected == []
+
+    return run
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    certificate: Certificate, silence: float, heartbeat_every: float, linger: float
+) -> AsyncIterator[tuple[Channel, Peer]]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate.path, certificate.key)
+    loop = asyncio.get_running_loop()
+    channel = Channel(Role.RECEIVER, "the sender", silence=silence, heartbeat_every=heartbeat_every, linger=linger)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        connecting = asyncio.create_task(asyncio.to_thread(Peer, listening.getsockname()[1]))
+        sock, _address = await loop.sock_accept(listening)
+        await loop.connect_accepted_socket(lambda: channel, sock, ssl=context)
+    with await connecting as peer:
+        yield channel, peer
+    await channel.close()
+
+
+async def greet(channel: Channel, peer: Peer) -> None:
+    await channel.send(HELLO)
+    await asyncio.to_thread(peer.hear, "hello")
+    peer.say("hello", program="raw peer", version=1)
+    assert isinstance(await channel.receive(), SenderHello)
+
+
+async def stream(channel: Channel, peer: Peer) -> None:
+    """To where a stream arrives."""
+    await greet(channel, peer)
+    peer.say(
+        "push",
+        dataset="d",
+        snapshot="s",
+        guid=None,
+        base_guid=None,
+        flags=None,
+        size_estimate=None,
+        zfs_version=None,
+        properties=None,
+        keep_orphan=True,
+        claim="00c1a1300c1a1300",
+        resume="none",
+        whole=None,
+    )
+    assert isinstance(await channel.receive(), Push)
+    await channel.send(Accept(offset=0, segments=[], record=None))
+    await asyncio.to_thread(peer.hear, "accept")
+
+
+async def send(channel: Channel, peer: Peer, raw_bytes: int) -> None:
+    """To where a stream of so many raw bytes is given back."""
+    await greet(channel, peer)
+    peer.say("fetch", offset=0, stream="d@s", until=None)
+    assert isinstance(await channel.receive(), Fetch)
+    await channel.send(Sending(manifest=a_manifest(raw_bytes)))
+    await asyncio.to_thread(peer.hear, "sending")
+
+
+# --- in and out ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_sent_arrives_and_heartbeats_are_passed_over(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await channel.send(HELLO)
+        assert (await asyncio.to_thread(peer.hear, "hello"))["sender"] == "alpha"
+        hello = control({"type": "hello", "program": "raw peer", "version": 1})
+        for part in (heartbeat(), heartbeat(b"disk"), hello[:7]):
+            peer.write(part)
+        receiving = asyncio.create_task(channel.receive())
+        peer.write(hello[7:] + heartbeat())
+        assert await receiving == SenderHello(program="raw peer", version=1)
+
+    run(test)
+
+
+def test_silence_while_reading_is_unreachable(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await channel.send(HELLO)
+        with pytest.raises(Unreachable, match=r"^the sender has been silent for 0\.05 s$"):
+            await channel.receive()
+
+    run(test, silence=0.05)
+
+
+def test_a_reset_is_unreachable(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await greet(channel, peer)
+        peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        with pytest.raises(Unreachable, match=r"^the connection to the sender was lost: "):
+            await channel.receive()
+
+    run(test)
+
+
+def test_garbage_beneath_tls_is_unreachable(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await greet(channel, peer)
+        os.write(peer.sock.fileno(), b"\x17\x03\x03\x00\x40" + bytes(64))
+        with pytest.raises(Unreachable, match=r"^the connection to the sender was lost: "):
+            await channel.receive()
+
+    run(test)
+
+
+def test_sending_to_a_peer_that_has_gone_is_unreachable(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await send(channel, peer, MIB)
+        peer.close()
+
+        async def send_on() -> None:
+            for at in range(MIB):
+                await channel.send_chunk(Chunk(at, 1, bytes(32), bytes(MIB)))
+
+        with pytest.raises(Unreachable):  # at the latest when what was sent is answered by a reset
+            await send_on()
+
+    run(test)
+
+
+# --- whole frames, whatever comes between -------------------------------------------------------------------------
+
+
+class Clock:
+    """A loop's clock and timers, which go on only as a test says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self._loop = asyncio.get_running_loop()
+        self._timers: list[tuple[float, asyncio.Future[None], Callable[..., None]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def create_future(self) -> asyncio.Future[None]:
+        return self._loop.create_future()
+
+    def call_soon(self, callback: Callable[..., None], *args: Any) -> asyncio.Handle:
+        return self._loop.call_soon(callback, *args)
+
+    def call_later(self, delay: float, callback: Callable[..., None]) -> asyncio.Future[None]:
+        return self.call_at(self.now + delay, callback)
+
+    def call_at(self, when: float, callback: Callable[..., None]) -> asyncio.Future[None]:
+        timer = self.create_future()  # has a `cancel`, as a timer has
+        self._timers.append((when, timer, callback))
+        return timer
+
+    async def pass_to(self, when: float) -> None:
+        """Let all happen that is due until then, in order, each at its time."""
+        while True:
+            await settle()
+            self._timers = [timer for timer in self._timers if not timer[1].cancelled()]
+            due = min(self._timers, key=lambda timer: timer[0], default=None)
+            if due is None or due[0] > when:
+                break
+            self._timers.remove(due)
+            self.now = max(self.now, due[0])
+            due[2]()
+        self.now = when
+
+
+async def settle() -> None:
+    """Let the loop turn until what can go on has gone on."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+class Transport:
+    """Takes what is written. `full`: the peer does not read, so it waits. `sent`: what has left, and when."""
+
+    def __init__(self, channel: Channel, clock: Clock) -> None:
+        self.sent: list[tuple[float, bytes]] = []
+        self.full = False
+        self._waits = bytearray()
+        self._channel = channel
+        self._clock = clock
+        self._closed = False
+        channel.connection_made(self)  # type: ignore[arg-type]
+
+    def get_extra_info(self, name: str) -> Transport:
+        return self  # as the TLS object
+
+    def getpeercert(self, *, binary_form: bool) -> bytes:
+        return b"certificate"
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high > 0
+
+    def get_write_buffer_size(self) -> int:
+        return len(self._waits)
+
+    def write(self, data: bytes) -> None:
+        assert not self._closed
+        if self.full:
+            self._waits += data
+            self._channel.pause_writing()
+        else:
+            self.sent.append((self._clock.now, bytes(data)))
+
+    def read_on(self) -> None:
+        """The peer reads again."""
+        self.full = False
+        self.sent.append((self._clock.now, bytes(self._waits)))
+        self._waits.clear()
+        self._channel.resume_writing()
+
+    def is_closing(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        assert not self._closed
+        self.lose(None)
+
+    def lose(self, error: Exception | None) -> None:
+        self._closed = True
+        self._channel.connection_lost(error)
+
+    def abort(self) -> None:
+        assert not self._closed, "some transports fail then"
+        self._waits.clear()
+        self.close()
+
+
+class Heard:
+    """What the other side makes of what has left."""
+
+    def __init__(self, role: Role) -> None:
+        self.connection = Connection(role)
+        self._taken = 0
+
+    def events(self, transport: Transport) -> list[Any]:
+        for _when, data in transport.sent[self._taken :]:
+            self.connection.receive_data(data)
+        self._taken = len(transport.sent)
+        found = []
+        while (event := self.connection.next_event()) is not NEED_DATA:
+            found.append(event)
+        return [event for event in found if not isinstance(event, ChunkArriving)]
+
+
+@dataclass
+class Made:
+    """A channel that gives a stream back, and all around it that is made up."""
+
+    channel: Channel
+    transport: Transport
+    clock: Clock
+    heard: Heard
+
+    def events(self) -> list[Any]:
+        return self.heard.events(self.transport)
+
+
+@contextlib.asynccontextmanager
+async def giving_back(
+    raw_bytes: int, heartbeat_every: float = 10, throttle: Throttle | None = None
+) -> AsyncIterator[Made]:
+    """To where chunks may be sent."""
+    clock = Clock()
+    channel = Channel(
+        Role.RECEIVER,
+        "the sender",
+        heartbeat_every=heartbeat_every,
+        throttle=throttle,
+        loop=clock,  # type: ignore[arg-type]
+    )
+    transport = Transport(channel, clock)
+    made = Made(channel, transport, clock, Heard(Role.SENDER))
+    peer = made.heard.connection
+
+    async def said(message: Any) -> None:
+        data = peer.send(message)
+        channel.get_buffer(-1)[: len(data)] = data
+        channel.buffer_updated(len(data))
+        assert await channel.receive() == message
+
+    await channel.send(HELLO)
+    assert made.events() == [HELLO]
+    await said(SenderHello(program="made up", version=1))
+    await said(Fetch(stream="d@s", offset=0, until=None))
+    await channel.send(Sending(manifest=a_manifest(raw_bytes)))
+    assert len(made.events()) == 1
+    yield made
+    await channel.close()
+
+
+async def test_no_heartbeat_gets_into_a_chunk_whose_reader_stalls_and_resumes() -> None:
+    async with giving_back(2) as made:
+        made.channel.start_heartbeat()
+        made.transport.full = True
+        sending = asyncio.create_task(made.channel.send_chunk(Chunk(0, 1, bytes(32), bytes(MIB))))
+        await settle()
+        assert not sending.done()
+        # What waits has just left when the beat is due, and the writer has not gone on yet.
+        made.transport.full = False
+        made.transport.sent.append((made.clock.now, bytes(made.transport._waits)))
+        made.transport._waits.clear()
+        await made.clock.pass_to(made.clock.now + 35)
+        made.channel.resume_writing()
+        await sending
+        await made.clock.pass_to(made.clock.now + 15)
+        chunk, *beats = made.events()
+        assert (chunk.raw_offset, len(chunk.frame)) == (0, MIB)
+        assert beats == [Heartbeat("")]
+
+
+async def test_frames_of_several_tasks_do_not_mix() -> None:
+    async with giving_back(3) as made:
+        made.transport.full = True
+        chunks = [Chunk(at, 1, bytes(32), bytes([at]) * MIB) for at in range(3)]
+        sending = [asyncio.create_task(made.channel.send_chunk(chunk)) for chunk in chunks]
+        await settle()
+        made.channel.last_words(GOODBYE)
+        assert made.events() == []
+        made.transport.read_on()
+        await asyncio.gather(*sending)
+        *heard, last = made.events()
+        assert [(chunk.raw_offset, bytes(chunk.frame)) for chunk in heard] == [
+            (at, bytes([at]) * MIB) for at in range(3)
+        ]
+        assert last == GOODBYE
+
+
+async def test_a_cancelled_sender_leaves_a_whole_frame_before_what_comes_next() -> None:
+    async with giving_back(2) as made:
+        made.transport.full = True
+        sending = asyncio.create_task(made.channel.send_chunk(Chunk(0, 1, bytes(32), bytes(MIB))))
+        await settle()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        again = asyncio.create_task(made.channel.send_chunk(Chunk(1, 1, bytes(32), bytes(MIB), starts_segment=True)))
+        made.transport.read_on()
+        await again
+        assert [chunk.raw_offset for chunk in made.events()] == [0, 1]
+
+
+async def test_a_stuck_frame_without_last_words_is_not_waited_for() -> None:
+    async with giving_back(1) as made:
+        made.transport.full = True
+        sending = asyncio.create_task(made.channel.send_chunk(Chunk(0, 1, bytes(32), bytes(MIB))))
+        await settle()
+        sending.cancel()
+        await made.channel.close()
+        assert made.transport.is_closing()
+        assert made.transport.sent[-1][1] != bytes(MIB)
+        with pytest.raises(Unreachable, match=r"^the connection to the sender was lost$"):
+            await made.channel.send(Done())
+
+
+async def test_a_sender_that_waits_learns_that_the_connection_is_lost() -> None:
+    async with giving_back(1) as made:
+        made.transport.full = True
+        sending = asyncio.create_task(made.channel.send_chunk(Chunk(0, 1, bytes(32), bytes(MIB))))
+        await settle()
+        made.transport.lose(ConnectionResetError(104, "Connection reset by peer"))
+        with pytest.raises(Unreachable, match=r"^the connection to the sender was lost: Connection reset by peer$"):
+            await sending
+
+
+async def test_a_sender_learns_that_the_connection_has_ended_though_a_reader_saw_it_first() -> None:
+    """The reader's breach of the rules is no fault of the task that sends."""
+    async with giving_back(2) as made:
+        await made.channel.send_chunk(Chunk(0, 1, bytes(32), b"x"))
+        made.channel.eof_received()
+        with pytest.raises(ConnectionLost):
+            await made.channel.receive()
+        with pytest.raises(Unreachable, match=r"^the connection to the sender was lost$"):
+            await made.channel.send_chunk(Chunk(1, 1, bytes(32), b"x"))
+
+
+async def test_a_throttled_chunk_goes_piece_by_piece_and_is_whole() -> None:
+    async with giving_back(1, throttle=Throttle(1000)) as made:
+        start = made.clock.now
+        sending = asyncio.create_task(made.channel.send_chunk(Chunk(0, 1, bytes(32), bytes(1500))))
+        made.channel.start_heartbeat()
+        await settle()
+        await made.clock.pass_to(start + 60)
+        await sending
+        pieces = [(when - start, len(data)) for when, data in made.transport.sent if when < start + 5]
+        assert pieces[-6:] == [(at / 4, 250) for at in range(6)]
+        assert [type(event) for event in made.events()][:2] == [Chunk, Heartbeat]
+
+
+# --- the gaps between signs of life -------------------------------------------------------------------------------
+
+
+EVERY: Final = 20.0
+
+
+def gaps(made: Made, since: float) -> list[float]:
+    times = [since, *(when for when, _data in made.transport.sent if when > since)]
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
+@pytest.mark.parametrize("word_at", [0.1, 10, 19.9, 20, 20.1, 39.9])
+async def test_no_gap_between_signs_of_life_is_longer_than_the_interval(word_at: float) -> None:
+    """Whenever something else was sent: silence of twice the interval would pass the peer's 30 s."""
+    async with giving_back(1, heartbeat_every=EVERY) as made:
+        start = made.clock.now
+        made.channel.start_heartbeat()
+        await made.clock.pass_to(start + word_at)
+        await made.channel.send_chunk(Chunk(0, 1, bytes(32), b"x"))
+        await made.clock.pass_to(start + 10 * EVERY)
+        assert max(gaps(made, start)) == pytest.approx(EVERY)
+        assert len([event for event in made.events() if isinstance(event, Heartbeat)]) >= 9
+
+
+async def test_after_a_stall_the_next_sign_of_life_is_due_within_the_interval() -> None:
+    async with giving_back(1, heartbeat_every=EVERY) as made:
+        start = made.clock.now
+        made.channel.start_heartbeat()
+        made.transport.full = True
+        sending = asyncio.create_task(made.channel.send_chunk(Chunk(0, 1, bytes(32), b"x")))
+        await made.clock.pass_to(start + 3.4 * EVERY)
+        waiting = made.channel._waiting
+        await made.clock.pass_to(start + 5.3 * EVERY)
+        assert made.channel._waiting == waiting  # beats do not pile up
+        made.transport.read_on()
+        await sending
+        read_again = made.clock.now
+        await made.clock.pass_to(start + 10 * EVERY)
+        assert max(gaps(made, read_again)) <= EVERY
+
+
+# --- heartbeats ------------------------------------------------------------------------------------------------
+
+
+def test_heartbeats_are_sent_where_nothing_else_is_and_say_why_nobody_reads(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await greet(channel, peer)
+        channel.start_heartbeat()
+        assert await asyncio.to_thread(peer.read) == (HEARTBEAT, 0, 0, b"")
+        channel.busy = "writing"
+        while (heard := await asyncio.to_thread(peer.read)) == (HEARTBEAT, 0, 0, b""):
+            pass
+        assert heard == (HEARTBEAT, 0, 0, b"writing")
+
+    run(test, heartbeat_every=0.01)
+
+
+def test_nothing_is_said_before_the_hello_not_even_a_heartbeat(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        channel.start_heartbeat()
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        await channel.send(HELLO)
+        kind, *_rest = await asyncio.to_thread(peer.read)
+        assert kind == CONTROL
+
+    run(test, heartbeat_every=0.001)
+
+
+async def fill(channel: Channel) -> asyncio.Task[int]:
+    """Send a peer that does not read a chunk, until no more of it goes."""
+    noise = os.urandom(16 * MIB)
+    sending = asyncio.create_task(channel.send_chunk(Chunk(0, 1, bytes(32), noise)))
+    waiting = -1
+    while waiting != (waiting := channel._waiting) or not waiting:
+        for _ in range(10):
+            await asyncio.sleep(0.01)
+    assert not sending.done()
+    return sending
+
+
+def test_heartbeats_do_not_pile_up_for_a_peer_that_does_not_read(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await send(channel, peer, 1)
+        sending = await fill(channel)
+        waiting = channel._waiting
+        channel.start_heartbeat()
+        for _ in range(100):
+            await asyncio.sleep(0.001)
+        assert channel._waiting == waiting
+        kind, _offset, _length, payload = await asyncio.to_thread(peer.read)
+        assert (kind, len(payload)) == (CHUNK, 32 + 16 * MIB)
+        await sending
+
+    run(test, heartbeat_every=0.001)
+
+
+def test_a_large_chunk_waits_in_small_pieces(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await send(channel, peer, 1)
+        sending = await fill(channel)
+        assert channel._transport is not None
+        # What the transport holds, and the piece that filled it up, encrypted.
+        assert channel._transport.get_write_buffer_size() < MIB + 2 * WRITE_SIZE
+        await asyncio.to_thread(peer.read)
+        await sending
+
+    run(test)
+
+
+def test_messages_that_nobody_waits_for_do_not_pile_up(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await stream(channel, peer)
+
+        def say_on() -> None:
+            while True:
+                channel.send_soon(Ack(offset=0))
+
+        with pytest.raises(Unreachable, match=r"^the sender does not read what it is told$"):
+            say_on()
+        assert channel._waiting <= 128 << 10
+
+    run(test)
+
+
+# --- the end ---------------------------------------------------------------------------------------------------
+
+
+def test_a_chunk_that_is_cut_short_goes_out_whole_and_the_last_words_behind_it(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await send(channel, peer, 1)
+        sending = await fill(channel)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        channel.last_words(GOODBYE)
+        closing = asyncio.create_task(channel.close())
+        kind, _offset, _length, payload = await asyncio.to_thread(peer.read)
+        assert (kind, len(payload)) == (CHUNK, 32 + 16 * MIB)
+        assert (await asyncio.to_thread(peer.hear, "error"))["message"] == "goodbye"
+        peer.close()
+        await closing
+
+    run(test)
+
+
+def test_last_words_arrive_though_the_peer_was_still_talking(run: Run) -> None:
+    """To close while unread bytes wait would reset the connection, and the reset overtake what was said."""
+
+    async def test(channel: Channel, peer: Peer) -> None:
+        await stream(channel, peer)
+        talking = asyncio.create_task(asyncio.to_thread(peer.write, header(CHUNK, 16 * MIB, 7, 1) + bytes(16 * MIB)))
+        with pytest.raises(RemoteProtocolError, match="a chunk at raw offset 7: 0 was expected"):
+            await channel.receive()
+        channel.last_words(GOODBYE)
+        closing = asyncio.create_task(channel.close())
+        await talking
+        assert (await asyncio.to_thread(peer.hear, "error"))["message"] == "goodbye"
+        peer.close()
+        await closing
+
+    run(test)
+
+
+def test_last_words_are_said_once(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await greet(channel, peer)
+        channel.last_words(GOODBYE)
+        channel.last_words(GOODBYE)
+        channel.send_soon(Ack(offset=0))  # too late as well
+        closing = asyncio.create_task(channel.close())
+        assert (await asyncio.to_thread(peer.hear, "error"))["message"] == "goodbye"
+        await asyncio.to_thread(peer.expect_end)
+        peer.close()
+        await closing
+
+    run(test)
+
+
+def test_who_has_said_its_own_last_words_is_told_nothing(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await greet(channel, peer)
+        peer.say("error", code="stream", message="I give up")
+        assert isinstance(await channel.receive(), Error)
+        channel.last_words(GOODBYE)
+        closing = asyncio.create_task(channel.close())
+        await asyncio.to_thread(peer.expect_end)
+        peer.close()
+        await closing
+
+    run(test)
+
+
+@pytest.mark.parametrize("talking", [False, True], ids=["silent", "talking"])
+def test_a_peer_that_does_not_go_is_cut_off(talking: bool, run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await greet(channel, peer)
+        channel.last_words(GOODBYE)
+
+        def talk() -> None:
+            while True:
+                peer.write(heartbeat())
+
+        going_on = asyncio.create_task(asyncio.to_thread(talk if talking else peer.has_ended))
+        await channel.close()
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await going_on
+
+    run(test, linger=0.1)
+
+
+def test_a_connection_cut_at_once_says_nothing(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await greet(channel, peer)
+        channel.abort()
+        channel.last_words(GOODBYE)
+        with pytest.raises(EndedError):
+            await asyncio.to_thread(peer.read)
+        await channel.close()
+
+    run(test)
