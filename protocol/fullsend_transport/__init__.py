@@ -2,6 +2,7 @@
 
     throttle   `--bwlimit`: when the next bytes may go out
     channel    one TLS connection to a peer: frames out, events in, heartbeats, the end
+    dial       the TCP connection to a host of several addresses
 
 Both programs import it; it imports fullsend_protocol and nothing else of fullsend.
 """

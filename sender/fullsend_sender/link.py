@@ -28,6 +28,7 @@ from fullsend_protocol.errors import (
 )
 from fullsend_protocol.identity import fingerprint
 from fullsend_transport.channel import Channel, reason
+from fullsend_transport.dial import Dial
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -239,7 +240,7 @@ async def connect_unidentified(endpoint: Endpoint, *, timeouts: Timeouts = PATIE
 async def _open(
     endpoint: Endpoint, context: ssl.SSLContext, timeouts: Timeouts, throttle: Throttle | None = None
 ) -> tuple[Link, messages.ReceiverHello]:
-    """Connect, check the pin, take the hello; all within `timeouts.identify`."""
+    """Connect, check the pin, take the hello; all within `timeouts.identify`, the resolution of the name included."""
     channel = Channel(
         Role.SENDER,
         endpoint.place,
@@ -249,12 +250,18 @@ async def _open(
         throttle=throttle,
     )
     link = Link(endpoint, channel)
+    dial = Dial(endpoint.host, endpoint.port)
     try:
         async with asyncio.timeout(timeouts.identify):
+            sock = await dial.connect()
             # No server name: the pin says who it must be, and a name in clear text would only tell listeners.
-            await asyncio.get_running_loop().create_connection(
-                lambda: channel, endpoint.host, endpoint.port, ssl=context, server_hostname=""
-            )
+            try:
+                await asyncio.get_running_loop().create_connection(
+                    lambda: channel, sock=sock, ssl=context, server_hostname=""
+                )
+            except BaseException:
+                sock.close()
+                raise
             _check_pin(endpoint, channel)
             try:
                 hello = await link.expect(messages.ReceiverHello)
@@ -266,7 +273,7 @@ async def _open(
         await channel.close()
         match error:
             case TimeoutError():
-                message = f"{endpoint.place}: no answer within {timeouts.identify:g} s"
+                message = f"{endpoint.place}: no answer within {timeouts.identify:g} s{dial.tried}"
                 raise Unreachable(message) from None
             case OSError():
                 raise Unreachable(f"{endpoint.place}: cannot connect: {reason(error)}") from error

@@ -10,6 +10,7 @@ from tests import streams
 from tests.programs import free_port
 from tests.sender.conftest import make_identity
 from tests.sender.peer import Peer, chunks_of, manifest_of, receiving
+from tests.transport.addresses import dead
 
 from fullsend_protocol import messages
 from fullsend_protocol.connection import Chunk, ChunkArriving, Heartbeat
@@ -17,6 +18,7 @@ from fullsend_protocol.errors import ErrorCode, LocalProtocolError, PeerError, R
 from fullsend_protocol.manifest import Receipt
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint, Link, Timeouts, WrongReceiver, connect, connect_unidentified
+from fullsend_transport import dial
 from fullsend_transport.throttle import Throttle
 
 DONE = messages.Done()
@@ -99,6 +101,59 @@ async def test_nobody_listens(identity: Identity) -> None:
 async def test_no_such_host(identity: Identity) -> None:
     with pytest.raises(Unreachable, match="cannot connect"):
         async with connect(Endpoint("nas", "nas.invalid", 7433, "00" * 32), identity):
+            raise AssertionError
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:
+    async def resolve(_host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
+        return [(socket.AF_INET, (host, port)) for host in hosts]
+
+    monkeypatch.setattr(dial, "_resolve", resolve)
+
+
+async def test_the_first_of_several_addresses_is_dead(
+    identity: Identity, receiver_identity: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.1")
+    async with receiving(receiver_identity, greet_and_wait) as receiver:
+        endpoint = Endpoint("nas", "nas.example", receiver.endpoint.port, receiver.endpoint.fingerprint)
+        with dead("127.0.0.2", endpoint.port):
+            async with connect(endpoint, identity) as (_link, name):
+                assert name == "alpha"
+
+
+async def test_all_of_several_addresses_are_dead(
+    identity: Identity, brief: Timeouts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.3")
+    monkeypatch.setattr(dial, "ATTEMPT_DELAY", 0)
+    endpoint = Endpoint("nas", "nas.example", free_port(), "00" * 32)
+    with dead("127.0.0.2", endpoint.port), dead("127.0.0.3", endpoint.port), pytest.raises(Unreachable) as caught:
+        async with connect(endpoint, identity, timeouts=brief):
+            raise AssertionError
+    place = f"nas (nas.example:{endpoint.port})"
+    tried = "tried 127.0.0.2 (no answer), 127.0.0.3 (no answer)"
+    assert str(caught.value) == f"{place}: no answer within 0.3 s; {tried}"
+
+
+async def test_all_of_several_addresses_refuse(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, "127.0.0.2", "127.0.0.3")
+    endpoint = Endpoint("nas", "nas.example", free_port(), "00" * 32)
+    with pytest.raises(Unreachable) as caught:
+        async with connect(endpoint, identity):
+            raise AssertionError
+    tried = "127.0.0.2 (connection refused), 127.0.0.3 (connection refused)"
+    assert str(caught.value) == f"nas (nas.example:{endpoint.port}): cannot connect: {tried}"
+
+
+async def test_a_resolver_that_hangs(identity: Identity, brief: Timeouts, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def resolve(_host: str, _port: int) -> list[tuple[int, tuple[str, int]]]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(dial, "_resolve", resolve)
+    with pytest.raises(Unreachable, match=r": no answer within 0\.3 s; the name nas\.example was not resolved$"):
+        async with connect(Endpoint("nas", "nas.example", 7433, "00" * 32), identity, timeouts=brief):
             raise AssertionError
 
 
@@ -400,7 +455,7 @@ async def test_silence(identity: Identity, receiver_identity: Identity) -> None:
         receiving(receiver_identity, script) as receiver,
         connect(receiver.endpoint, identity) as (link, _name),
     ):
-        link._silence = 0.1  # from here on: the hello may take longer on a busy machine
+        link._channel._silence = 0.1  # from here on: the hello may take longer on a busy machine
         with pytest.raises(Unreachable, match=r"nas \(127\.0\.0\.1:\d+\) has been silent for "):
             await link.receive()
 
