@@ -133,7 +133,7 @@ async def test_all_of_several_addresses_are_dead(
             raise AssertionError
     place = f"nas (nas.example:{endpoint.port})"
     tried = "tried 127.0.0.2 (no answer), 127.0.0.3 (no answer)"
-    assert str(caught.value) == f"{place}: no answer within 0.3 s; {tried}"
+    assert str(caught.value) == f"{place}: no answer within {brief.identify:g} s; {tried}"
 
 
 async def test_all_of_several_addresses_refuse(identity: Identity, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ async def test_a_resolver_that_hangs(identity: Identity, brief: Timeouts, monkey
         raise AssertionError
 
     monkeypatch.setattr(dial, "_resolve", resolve)
-    with pytest.raises(Unreachable, match=r": no answer within 0\.3 s; the name nas\.example was not resolved$"):
+    with pytest.raises(Unreachable, match=r": no answer within [0-9.]+ s; the name nas\.example was not resolved$"):
         async with connect(Endpoint("nas", "nas.example", 7433, "00" * 32), identity, timeouts=brief):
             raise AssertionError
 
