@@ -31,6 +31,7 @@ from fullsend_receiver.leftovers import throw_away_old
 from fullsend_receiver.limiter import Limiter
 from fullsend_receiver.partial import recover, remove_temporaries
 from fullsend_receiver.receiving import Workers
+from fullsend_receiver.room import Room
 from fullsend_receiver.senders import Refused, Sender, SenderTable
 from fullsend_receiver.session import House, Session
 from fullsend_receiver.store import Store, StoreError, StoreFull, check_fitness
@@ -83,7 +84,8 @@ class Daemon:
         # Of its own: who is let in must not wait until one of 32 streams is through its fsync.
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
         self._checks = Checks(store, self._workers)
-        self._house = House(store, self._workers, self._checks, self, settings.min_free)
+        room = Room(settings.min_free, lambda: self._workers.on_disk(store.free_bytes))
+        self._house = House(store, self._workers, self._checks, self, settings.min_free, room)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises: StoreError (unfit, or served by another daemon), OSError."""

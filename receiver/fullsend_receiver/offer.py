@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from fullsend_protocol.errors import ErrorCode, FullsendError
+from operator import attrgetter
+from typing import Final
+
 from fullsend_protocol.facts import class_of
 from fullsend_protocol.manifest import Receipt
 from fullsend_protocol.messages import Push
-from fullsend_protocol.units import format_size
+from fullsend_protocol.units import printable
+from fullsend_receiver import crossings
 from fullsend_receiver.catalogue import Catalogue, NoBase, read_catalogue
 from fullsend_receiver.commit import wants_base
 from fullsend_receiver.durable import locked
+from fullsend_receiver.room import Ratio, Wanted
 from fullsend_receiver.store import Store
 
+#: Streams of a dataset by which it is known how it compresses: the newest.
+_LIKE: Final = 10
+#: Raw bytes of a partial that tell how the rest of it will compress.
+_TELLING: Final = 32 << 20
 
-class NoRoom(FullsendError):  # noqa: N818 - reads as a noun
-    """The store is full, or the stream would fill it."""
 
-    code = ErrorCode.SPACE
+def judge(store: Store, sender: str, push: Push, *, arrived: int = 0, stored: int = 0) -> Receipt | Wanted:
+    """Return the receipt of the stream that is offered; where it is to be taken, the room that it wants. Blocks.
 
-
-def judge(store: Store, sender: str, push: Push, *, arrived: int, min_free: int) -> Receipt | None:
-    """Return the receipt of the stream that is offered, None where it is to be taken. Blocks. `arrived`: raw bytes.
-
-    To be called when its journal stands: from then on prune leaves its base alone, so what is found here stays.
-    Raises: Damaged (stored, and damaged), NoBase, NoRoom.
+    `arrived`, `stored`: what there is of it, in raw bytes and in bytes of its partial. To be called when its journal
+    stands: from then on prune leaves its base alone, so what is found here stays. Raises: Damaged (stored, and
+    damaged), NoBase, OSError.
     """
     if push.base_guid is not None:
         # A prune that has read the journals before ours stood holds the lock until it has deleted all that it chose.
         with locked(store.lock):
             pass
+    catalogue = read_catalogue(store, sender)
     if push.guid is not None:
-        catalogue = read_catalogue(store, sender)
         if (receipt := _stored(catalogue, sender, push)) is not None:
             return receipt
         if wants_base(push):
@@ -41,8 +45,33 @@ def judge(store: Store, sender: str, push: Push, *, arrived: int, min_free: int)
             except NoBase as error:
                 msg = f"{push.dataset}@{push.snapshot}: {error}"
                 raise NoBase(msg) from None
-    _check_room(store, push, arrived, min_free)
-    return None
+    crossed = crossings.find(store, sender, push)
+    ratio = None
+    if arrived >= _TELLING:
+        ratio = Ratio(stored, arrived, "of what has arrived of it")
+    elif crossed is not None and crossed.raw > 0:
+        ratio = Ratio(crossed.stored, crossed.raw, "of the last try, which had too little room")
+    return Wanted(
+        printable(f"{push.dataset}@{push.snapshot}"),
+        None if push.size_estimate is None else max(0, push.size_estimate - arrived),
+        ratio or _ratio(catalogue, sender, push),
+        before=stored,
+        failed_at=crossed.stored if crossed is not None else 0,
+    )
+
+
+def _ratio(catalogue: Catalogue, sender: str, push: Push) -> Ratio | None:
+    """Return how the dataset has compressed: its newest streams of the same class, and of the same kind if there are
+    any. None: nothing of it is stored.
+    """
+    stream_class = None if push.flags is None else class_of(push.flags)
+    about = [each.summary for each in catalogue.select(sender, push.dataset)]
+    about = [each for each in about if stream_class in {None, each.stream_class}]
+    alike = [each for each in about if (each.base_guid is None) == (push.base_guid is None)] or about
+    newest = sorted(alike, key=attrgetter("received"))[-_LIKE:]
+    raw = sum(each.raw_bytes for each in newest)
+    # A stream of a few KiB is stored with tables that are larger than itself.
+    return Ratio(min(raw, sum(each.stored_bytes for each in newest)), raw, "of its last streams") if raw else None
 
 
 def committed_before(store: Store, sender: str, push: Push) -> Receipt | None:
@@ -72,13 +101,3 @@ def _stored(catalogue: Catalogue, sender: str, push: Push) -> Receipt | None:
         if (about.snapshot, about.guid, about.base_guid, about.flags) == wanted and about.kind != "package":
             return catalogue.receipt(stored)
     return None
-
-
-def _check_room(store: Store, push: Push, arrived: int, min_free: int) -> None:
-    free = store.free_bytes()
-    # The estimate is of raw bytes, and compression only helps; but a stream that does not compress must fit.
-    wanted = min_free + max(0, (push.size_estimate or 0) - arrived)
-    if free < wanted:
-        about = "" if push.size_estimate is None else f", and the stream is about {format_size(push.size_estimate)}"
-        msg = f"the store has {format_size(free)} free, {format_size(min_free)} are to stay free{about}"
-        raise NoRoom(msg)

@@ -20,15 +20,18 @@ from fullsend_protocol import facts, limits
 from fullsend_protocol.connection import Chunk, ChunkArriving, Event
 from fullsend_protocol.errors import ChunkError, PeerError, RemoteProtocolError, StreamError
 from fullsend_protocol.facts import Facts
-from fullsend_protocol.manifest import Resumption
+from fullsend_protocol.manifest import Receipt, Resumption
 from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_protocol.units import format_time, printable
+from fullsend_receiver import crossings
 from fullsend_receiver.commit import commit
+from fullsend_receiver.crossings import Crossing
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.journal import PartialDamaged, Standing
 from fullsend_receiver.offer import already_stored, committed_before, judge
 from fullsend_receiver.partial import Partial, begin_partial, discard, partial_key, reopen_partial
 from fullsend_receiver.resumption import read_record
+from fullsend_receiver.room import USED_UP, Arrival, Crossed, Room
 from fullsend_receiver.store import Store
 from fullsend_transport.channel import Channel
 
@@ -79,17 +82,18 @@ class Receiving:
     """One stream that is being pushed over one channel."""
 
     def __init__(
-        self, store: Store, channel: Channel, workers: Workers, sender: str, push: Push, *, min_free: int
+        self, store: Store, channel: Channel, workers: Workers, sender: str, push: Push, *, room: Room
     ) -> None:
         """Nothing is touched before `run`."""
         self._store = store
-        self._min_free = min_free
+        self._room = room
+        self._arrival: Arrival | None = None  # None: not let in yet
         self._channel = channel
         self._workers = workers
         self._sender = sender
         self._push = push
         self._key = partial_key(sender, push)
-        self._work: asyncio.Future[None] | None = None  # the chunk in work
+        self._work: asyncio.Future[int] | None = None  # the chunk in work; it returns what is free on the disk then
         self._held = 0  # bytes of that chunk
         self._between = asyncio.Lock()  # held while a chunk is in work, so that a batch ends between two
         self._dirty = asyncio.Event()  # something waits to become durable
@@ -104,7 +108,7 @@ class Receiving:
         Returns: what to tell the sender; nothing was said yet, and all of it is so. Raises: Damaged, NoBase, NoRoom,
         StreamError, ChunkError, ProtocolError, PeerError, Unreachable, OSError, StoreError. Whatever ends it,
         cancellation too, what has arrived is made durable and stays as a partial; but nothing of what was refused for
-        what it is.
+        what it is, and nothing of what used more room than there was for it (`Crossed`).
         """
         # Before the journal, since there it would be thrown away: after a lost receipt.
         known = await self._workers.on_disk(lambda: committed_before(self._store, self._sender, self._push))
@@ -122,14 +126,15 @@ class Receiving:
         keep = True
         try:
             # After the journal, which names the base: whoever deletes reads the journals first (docs/format.md).
-            known = await self._workers.on_disk(
-                lambda: judge(self._store, self._sender, self._push, arrived=ingest.offset, min_free=self._min_free)
+            found = await self._workers.on_disk(
+                lambda: judge(self._store, self._sender, self._push, arrived=ingest.offset, stored=ingest.partial.size)
             )
-            if known is not None:
+            if isinstance(found, Receipt):
                 keep = False
-                return Stored(receipt=known)
+                return Stored(receipt=found)
+            self._arrival = await self._room.admit(found)
             await self._accept(ingest, standing)
-            end = await self._take_durably(ingest)
+            end = await self._take_while_there_is_room(ingest, self._arrival)
             if isinstance(end, Stop):
                 keep = end.keep
                 return Halted(end, ingest.offset if keep else 0)
@@ -140,9 +145,16 @@ class Receiving:
         except OtherStream:
             keep = False  # under this name nobody will ever go on with it
             raise
+        except Crossed:
+            keep = False  # it has the room that others need
+            raise
         finally:
             self._channel.busy = ""
-            await self._workers.on_disk(lambda: self._put_away(partial, keep=keep and ingest.chunks > 0))
+            try:
+                await self._workers.on_disk(lambda: self._put_away(partial, keep=keep and ingest.chunks > 0))
+            finally:
+                if self._arrival is not None:
+                    self._room.leave(self._arrival)
 
     async def _begin(self) -> tuple[Partial, Standing | None]:
         making = asyncio.get_running_loop().run_in_executor(self._workers.disk, self._open)
@@ -204,7 +216,12 @@ class Receiving:
 
     def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Committed | Stored:
         self._check_offer(ingest.conclude(finish), whole=True)
-        return commit(self._store, self._sender, ingest, finish, self._push, sender_program=program)
+        done = commit(self._store, self._sender, ingest, finish, self._push, sender_program=program)
+        try:
+            crossings.forget(self._store, self._sender, self._push)
+        except OSError as error:  # it is stored all the same
+            log.warning("%s: that it is stored cannot be recorded: %s", printable(done.receipt.file), error)
+        return done
 
     def _put_away(self, partial: Partial, *, keep: bool) -> None:
         partial.close()
@@ -235,11 +252,38 @@ class Receiving:
                 msg = f"{found}: the stream has the {name} {has or 'none'}, and {said or 'none'} was offered"
                 raise OtherStream(msg)
 
-    async def _take_durably(self, ingest: Ingest) -> Finish | Stop:
+    async def _take_while_there_is_room(self, ingest: Ingest, arrival: Arrival) -> Finish | Stop:
+        """Take all chunks. Raises: NoRoom where the disk has no more room, or what is left belongs to others; as
+        `_take_durably`.
+        """
+        try:
+            end = await self._take_durably(ingest, arrival)
+        except (Crossed, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in USED_UP:
+                raise
+            ended = self._room.used_up(arrival, error) if isinstance(error, OSError) else error
+            if isinstance(ended, Crossed):
+                await self._workers.on_disk(lambda: self._note_crossed(ingest, arrival))
+            raise ended from None
+        self._room.leave(arrival)  # it needs no more room, and is not to be ended any more
+        return end
+
+    def _note_crossed(self, ingest: Ingest, arrival: Arrival) -> None:
+        """Throw away what has arrived, and write down how much that was: the same may come again tomorrow."""
+        stored, raw = arrival.refused
+        raw = min(ingest.offset + raw, self._push.size_estimate or 0)
+        found = Crossing(raw, ingest.partial.size + stored)
+        self._put_away(ingest.partial, keep=False)  # first, since a full disk has no room for a note
+        try:
+            crossings.note(self._store, self._sender, self._push, found)
+        except OSError as error:
+            log.warning("%s: how much room it took cannot be recorded: %s", arrival.wanted.name, error)
+
+    async def _take_durably(self, ingest: Ingest, arrival: Arrival) -> Finish | Stop:
         """Take all chunks; whatever ends this, what has arrived is durable afterwards, and acknowledged."""
         acknowledging = asyncio.create_task(self._acknowledge(ingest))
         try:
-            end = await self._take_all(ingest, acknowledging)
+            end = await self._take_all(ingest, arrival, acknowledging)
         except BaseException as error:
             try:
                 await _uncancelled(self._settle(acknowledging))
@@ -251,19 +295,25 @@ class Receiving:
         await _uncancelled(self._settle(acknowledging))
         return end
 
-    async def _take_all(self, ingest: Ingest, acknowledging: asyncio.Task[None]) -> Finish | Stop:
+    async def _take_all(self, ingest: Ingest, arrival: Arrival, acknowledging: asyncio.Task[None]) -> Finish | Stop:
         """Take chunks until the sender says that it is done."""
-        size = 0
+        size = payload = 0
         while True:
-            event = await self._next_event(acknowledging)
+            event = await self._next_event(acknowledging, arrival.ended)
             match event:
                 case ChunkArriving():
-                    size = event.payload_length + event.raw_length
+                    payload = event.payload_length
+                    size = payload + event.raw_length
+                    self._channel.busy = "waiting for room"
+                    try:
+                        await self._room.claim(arrival, payload, event.raw_length)
+                    finally:
+                        self._channel.busy = ""
                     if self._held + size > CHUNK_ROOM:
                         await self._work_done()
                 case Chunk():
                     await self._work_done()
-                    await self._start_work(ingest, event, size)
+                    await self._start_work(ingest, arrival, event, size, payload)
                     del event  # the work holds it; to hold it longer would be to hold two
                 case Finish() | Stop():
                     await self._work_done()
@@ -274,10 +324,12 @@ class Receiving:
                     msg = f"{type(event).__name__} amid a stream"
                     raise RemoteProtocolError(msg)
 
-    async def _next_event(self, acknowledging: asyncio.Task[None]) -> Event:
-        """Return what the sender says next; raises at once what meanwhile went wrong with a chunk or the disk."""
+    async def _next_event(self, acknowledging: asyncio.Task[None], ended: asyncio.Future[None]) -> Event:
+        """Return what the sender says next; raises at once what meanwhile went wrong with a chunk or the disk, or why
+        the stream has `ended`.
+        """
         receiving = asyncio.ensure_future(self._channel.receive())
-        watched: set[asyncio.Future[Any]] = {receiving, acknowledging}
+        watched: set[asyncio.Future[Any]] = {receiving, acknowledging, ended}
         if self._work is not None:
             watched.add(self._work)
         try:
@@ -290,26 +342,31 @@ class Receiving:
             receiving.cancel()
             await asyncio.gather(receiving, return_exceptions=True)
 
-    async def _start_work(self, ingest: Ingest, chunk: Chunk, size: int) -> None:
+    async def _start_work(self, ingest: Ingest, arrival: Arrival, chunk: Chunk, size: int, claimed: int) -> None:
         await self._between.acquire()
         self._held = size
         self._work = asyncio.get_running_loop().run_in_executor(self._workers.cpu, self._take, ingest, chunk)
 
-        def written(work: asyncio.Future[None]) -> None:
+        raw_length = chunk.raw_length
+
+        def written(work: asyncio.Future[int]) -> None:
+            if work.exception() is None:  # else whoever waits for the work raises it; nobody where other was first
+                self._room.wrote(arrival, claimed, raw_length, work.result())
             self._between.release()
             self._dirty.set()
             if ingest.unsynced >= BATCH_BYTES:
                 self._full.set()
-            work.exception()  # whoever waits for the work raises it; where something else was first, nobody does
 
         self._work.add_done_callback(written)
 
-    def _take(self, ingest: Ingest, chunk: Chunk) -> None:
+    def _take(self, ingest: Ingest, chunk: Chunk) -> int:
+        """Take a chunk. Returns: what is free on the disk after it."""
         ingest.take(chunk)
         begins = ingest.walker.begins
         if not self._looked and not all(begin.compound for begin in begins):
             self._looked = True
             self._check_offer(facts.conclude(begins), whole=not begins[0].compound)
+        return self._store.free_bytes()
 
     async def _work_done(self) -> None:
         """Wait for the chunk in work; raises what was wrong with it."""

@@ -30,9 +30,9 @@ from fullsend_protocol.units import printable
 from fullsend_receiver import senders
 from fullsend_receiver.answers import Answers
 from fullsend_receiver.checking import Checks
-from fullsend_receiver.offer import NoRoom
 from fullsend_receiver.partial import partial_key
 from fullsend_receiver.receiving import Halted, Receiving, Workers
+from fullsend_receiver.room import NoRoom, Room
 from fullsend_receiver.senders import Refused, Sender
 from fullsend_receiver.store import FULL, Store, StoreError
 from fullsend_transport.channel import Channel
@@ -90,6 +90,7 @@ class House:
     checks: Checks
     gate: Gate
     min_free: int
+    room: Room
     arriving: dict[str, Arriving] = field(default_factory=dict)
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -269,7 +270,7 @@ class Session:
         house = self._house
         holder = await self._claim(key, push.claim, what)
         try:
-            receiving = Receiving(house.store, self._channel, house.workers, sender, push, min_free=house.min_free)
+            receiving = Receiving(house.store, self._channel, house.workers, sender, push, room=house.room)
             end = await receiving.run(self._program)
         finally:
             del house.arriving[key]
@@ -356,6 +357,6 @@ def _explain(error: FullsendError | OSError) -> FullsendError:
     """Turn what the system said of the disk into an error with a code."""
     if isinstance(error, OSError):
         if error.errno in FULL:
-            return NoRoom(f"the store is full ({error.strerror}); what had arrived is kept")
+            return NoRoom(f"the store is full ({error.strerror}); what had arrived is kept: free space on the receiver")
         return StoreError(f"the store's disk failed: {error}")
     return error

@@ -186,6 +186,13 @@ def make_parser() -> argparse.ArgumentParser:
         const=True,
         help="embedded blocks as they are in the pool; off by default, see openzfs issue 18239",
     )
+    sub.add_argument(
+        "--no-size-check",
+        dest="size_check",
+        action="store_const",
+        const=False,
+        help="do not announce the size, so that the receiver takes the stream as long as there is room",
+    )
     sub.add_argument("--keep", type=int, metavar="N", help="how many snapshots taken by us to keep; default 2")
     sub.add_argument("--jobs", type=int, metavar="N", help="how many datasets to send at a time; default 1")
     sub.add_argument("-n", dest="dry_run", action="store_true", help="print the commands and sizes, and change nothing")
@@ -456,9 +463,11 @@ def _push_stdin(args: argparse.Namespace) -> int:
     from fullsend_sender.runtime import run
     from fullsend_sender.transfer import Options
 
-    options = Options(settings.how(None).level, settings.threads, settings.bwlimit, settings.retry_for)
-    fd, show = sys.stdin.fileno(), settings.progress
-    pushed = run(push_stdin(fd, endpoint, identity, options, sys.stderr, size=args.size, show=show))
+    how = settings.how(None)
+    options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
+    sizes = {"size": args.size, "size_check": how.size_check}
+    where = sys.stdin.fileno(), endpoint, identity
+    pushed = run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))
     _report(settings, as_json=args.json)(pushed)
     receipt = pushed.receipt
     if not receipt.restorable and not settings.allow_orphan:

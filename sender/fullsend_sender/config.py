@@ -109,6 +109,7 @@ class SendSettings(Settings):
     decrypt: bool | None = None
     compressed: bool | None = None
     embedded: bool | None = None
+    size_check: bool | None = None
     keep: Annotated[int, Field(ge=1)] | None = None
     full_after: FullAfterSettings | None = None
 

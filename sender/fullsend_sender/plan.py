@@ -49,7 +49,8 @@ class FullAfter:
 @dataclass(frozen=True, slots=True)
 class How:
     """How a dataset is sent. `raw`: -w also where it is not encrypted; `decrypt`: an encrypted one plain; `compressed`:
-    -c; `embedded`: -e; `keep`: how many own snapshots stay; `level`: of zstd.
+    -c; `embedded`: -e; `size_check`: the receiver is told the size, and may refuse what would not fit; `keep`: how many
+    own snapshots stay; `level`: of zstd.
 
     -e is off unless somebody asks for it. OpenZFS 2.4 embeds spill blocks too, and `zfs receive` loses these (openzfs
     issue 18239). A stream with embedded blocks cannot be received into an encrypted place (openzfs issue 8819). What
@@ -60,6 +61,7 @@ class How:
     decrypt: bool = False
     compressed: bool = False
     embedded: bool = False
+    size_check: bool = True
     full_after: FullAfter = field(default_factory=FullAfter)
     keep: int = KEEP_DEFAULT
     level: int = LEVEL_DEFAULT

@@ -325,7 +325,7 @@ class _Run:
         properties = _short(await self._zfs.local_properties(send.dataset.name))
         options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
         about = About(
-            size=size,
+            size=size if how.size_check else None,
             zfs_version=self._version,
             properties=properties,
             single=not package,

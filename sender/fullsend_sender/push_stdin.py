@@ -30,16 +30,18 @@ async def push_stdin(
     stderr: TextIO,
     *,
     size: int | None = None,
+    size_check: bool = True,
     show: Literal["auto", "always", "never"] = "auto",
 ) -> Pushed:
     """Push the send stream that comes out of the descriptor `fd`, read from its first byte to its end.
 
-    `size`: raw bytes to expect, where known; `show`: the progress, on `stderr`. An increment whose base is not stored
-    is kept all the same. What has arrived in an earlier run is compared, and not sent again. Raises: as transfer.
+    `size`: raw bytes to expect, where known; `size_check`: the receiver is told; `show`: the progress, on `stderr`. An
+    increment whose base is not stored is kept all the same. What has arrived in an earlier run is compared, and not
+    sent again. Raises: as transfer.
     """
     started = time.monotonic()
     progress = Progress(started, size)
-    about = About(size=size, keep_orphan=True, claim=secrets.token_hex(8), resume="replay")
+    about = About(size=size if size_check else None, keep_orphan=True, claim=secrets.token_hex(8), resume="replay")
     async with reporting(progress, stderr, when=show):
         try:
             pushed = await transfer(fd, endpoint, identity, options, about=about, progress=progress)

@@ -62,11 +62,11 @@ async def _no_last_word() -> None:
 class About:
     """What is known of a stream besides its bytes.
 
-    `size`: raw bytes to expect; `properties`: the dataset's own; `single`: it brings one snapshot, also where it is
-    compound (-p), so its first BEGIN records tell all; `keep_orphan`: it is wanted even where its base is not stored;
-    `claim`: who may take the stream over, 16 hex digits; `resume`: how to go on with what has arrived of it before;
-    `reached`: the receiver was there a moment ago, so where it is not there now, it is waited for; `ended`: waits for
-    the stream's producer to end, and raises ZfsError where it failed.
+    `size`: raw bytes that the receiver is to expect; `properties`: the dataset's own; `single`: it brings one snapshot,
+    also where it is compound (-p), so its first BEGIN records tell all; `keep_orphan`: it is wanted even where its base
+    is not stored; `claim`: who may take the stream over, 16 hex digits; `resume`: how to go on with what has arrived of
+    it before; `reached`: the receiver was there a moment ago, so where it is not there now, it is waited for; `ended`:
+    waits for the stream's producer to end, and raises ZfsError where it failed.
     """
 
     size: int | None = None

@@ -318,8 +318,11 @@ SAID: Final = {errno.EIO: "the store's disk failed", errno.ENOSPC: "the store is
 def test_a_disk_that_fails_and_is_well_again(
     line: Line, disk: FaultyDisk, raw: bytes, fault: tuple[str, str, int]
 ) -> None:
-    """Amid the stream, or at its commit: the push says what it was, and the next one goes on with what is sure."""
-    feeding = Feeding(line.begin("--bwlimit", "24M"), raw)
+    """Amid the stream, or at its commit: the push says what it was, and the next one goes on with what is sure.
+
+    The size is announced: without, what had arrived would go where the disk is full (test_full_disk.py).
+    """
+    feeding = Feeding(line.begin("--bwlimit", "24M", "--size", str(len(raw))), raw)
     programs.wait_for(lambda: len(disk.done("fdatasync", ".journal")) > 2)  # something is durable
     with disk.failing(*fault):
         code, pushed, errors = feeding.end()

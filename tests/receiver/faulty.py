@@ -6,6 +6,7 @@
     with disk.blocked("fsync", ".partial"): ...     # none on a file whose name ends like this
     with disk.failing("fdatasync", ".data", errno.EIO): ...
     disk.set_clock(-86400)                  # this machine's clock is a day late from now on
+    disk.set_size(64 << 20)                 # the store's disk has room for files of so many bytes, as far as it says
     disk.done("fdatasync", ".data")         # the sizes of the files, each time one was synced
 
 This module is also the program: it replaces functions of `os` and runs the command line.
@@ -16,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import socket
 import sys
 import time
@@ -79,6 +81,12 @@ class FaultyDisk:
         clock.with_suffix(".new").write_text(str(seconds), encoding="utf-8")
         clock.with_suffix(".new").rename(clock)
 
+    def set_size(self, size: int) -> None:
+        """From now on the store's disk says that it has room for files of so many bytes in all."""
+        file = self.folder / "size"
+        file.with_suffix(".new").write_text(str(size), encoding="utf-8")
+        file.with_suffix(".new").rename(file)
+
     def begun(self, call: str, suffix: str) -> int:
         """How many such calls have been made, also those that wait now."""
         return len(self._lines("begin", call, suffix))
@@ -132,6 +140,23 @@ def _clock(folder: Path) -> Callable[[], float]:
     return now
 
 
+def _disk_usage(folder: Path) -> Callable[[Path], Any]:
+    real = shutil.disk_usage
+
+    def usage(store: Path) -> Any:
+        try:
+            size = int((folder / "size").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return real(store)
+        used = 0
+        for path in store.rglob("*"):
+            with contextlib.suppress(FileNotFoundError):
+                used += path.stat().st_size if path.is_file() else 0
+        return real(store)._replace(free=max(0, size - used))
+
+    return usage
+
+
 def _accept(failures: list[int]) -> Callable[[socket.socket], Any]:
     real = socket.socket.accept
 
@@ -153,6 +178,7 @@ def main() -> None:
     for name, call in faulty.items():
         setattr(os, name, call)
     time.time = _clock(folder)
+    shutil.disk_usage = _disk_usage(folder)  # type: ignore[assignment]
     from fullsend_receiver.cli import main as fullsendd
 
     fullsendd(sys.argv[1:])

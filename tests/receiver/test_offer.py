@@ -13,10 +13,13 @@ from tests.receiver.helpers import SENDER, plant, push_of, read_manifest, remove
 from tests.receiver.peer import chunks, control, finish
 from tests.receiver.running import Receiver, serving, wait_until
 
+from fullsend_protocol.manifest import Receipt
 from fullsend_protocol.messages import Push, Whole
+from fullsend_receiver import crossings
 from fullsend_receiver.catalogue import Damaged, NoBase
 from fullsend_receiver.durable import locked
-from fullsend_receiver.offer import NoRoom, already_stored, committed_before, judge
+from fullsend_receiver.offer import already_stored, committed_before, judge
+from fullsend_receiver.room import Ratio, Wanted
 from fullsend_receiver.store import Store
 
 if TYPE_CHECKING:
@@ -40,42 +43,42 @@ def increment(flags: str | None = "", **changes: object) -> Push:
 
 
 def test_stream_that_is_not_stored_is_taken(store: Store) -> None:
-    assert judge(store, SENDER, push_of(FULL), arrived=0, min_free=0) is None
+    assert isinstance(judge(store, SENDER, push_of(FULL)), Wanted)
     assert already_stored(store, SENDER, push_of(FULL)) is None
 
 
 def test_stream_that_is_stored_has_its_receipt(store: Store) -> None:
     file = store_stream(store, SENDER, FULL)
-    receipt = judge(store, SENDER, push_of(FULL), arrived=0, min_free=1 << 62)  # to be told so needs no room
-    assert receipt is not None
+    receipt = judge(store, SENDER, push_of(FULL))  # to be told so needs no room
+    assert isinstance(receipt, Receipt)
     assert receipt.file == str(file)
     assert already_stored(store, SENDER, push_of(FULL)) == receipt
-    assert judge(store, "beta", push_of(FULL), arrived=0, min_free=0) is None
+    assert isinstance(judge(store, "beta", push_of(FULL)), Wanted)
     for other in ({"guid": "5"}, {"flags": "L"}, {"snapshot": "then"}, {"dataset": "tank"}, {"base_guid": "7"}):
-        assert judge(store, SENDER, push_of(FULL).model_copy(update=other), arrived=0, min_free=0) is None
+        assert isinstance(judge(store, SENDER, push_of(FULL).model_copy(update=other)), Wanted)
     (store.root / file).unlink()
     with pytest.raises(Damaged, match="is stored, and damaged"):
-        judge(store, SENDER, push_of(FULL), arrived=0, min_free=0)
+        judge(store, SENDER, push_of(FULL))
 
 
 def test_package_is_taken_whatever_is_stored(store: Store) -> None:
     store_stream(store, SENDER, FULL)
     unknown = {"guid": None, "base_guid": None, "flags": None, "keep_orphan": False}
     package = push_of(FULL).model_copy(update=unknown)
-    assert judge(store, SENDER, package, arrived=0, min_free=0) is None
+    assert isinstance(judge(store, SENDER, package), Wanted)
     assert already_stored(store, SENDER, package) is None
 
 
 def test_orphan_is_taken_only_where_that_is_wanted(store: Store) -> None:
     with pytest.raises(NoBase) as caught:
-        judge(store, SENDER, increment(), arrived=0, min_free=0)
+        judge(store, SENDER, increment())
     assert str(caught.value) == f"tank/data@later: its base guid:{GUID} is not stored: send a full"
-    assert judge(store, SENDER, increment(keep_orphan=True), arrived=0, min_free=0) is None
+    assert isinstance(judge(store, SENDER, increment(keep_orphan=True)), Wanted)
     plant(store, "now", GUID, sender="beta")
     with pytest.raises(NoBase):
-        judge(store, SENDER, increment(), arrived=0, min_free=0)
+        judge(store, SENDER, increment())
     plant(store, "now", GUID)
-    assert judge(store, SENDER, increment(), arrived=0, min_free=0) is None
+    assert isinstance(judge(store, SENDER, increment()), Wanted)
 
 
 @pytest.mark.parametrize(
@@ -99,36 +102,67 @@ def test_base_must_be_one_that_the_offered_flags_can_follow(
 ) -> None:
     plant(store, "now", GUID, flags=base, stream_class=stream_class)
     with contextlib.nullcontext() if good else pytest.raises(NoBase, match="which it cannot follow"):
-        assert judge(store, SENDER, increment(flags), arrived=0, min_free=0) is None
+        assert isinstance(judge(store, SENDER, increment(flags)), Wanted)
 
 
 @pytest.mark.parametrize("harm", ["data", "base"])
 def test_base_must_be_restorable(store: Store, harm: str) -> None:
     first = plant(store, "first", 7)
     file = plant(store, "now", GUID, 7)
-    assert judge(store, SENDER, increment(), arrived=0, min_free=0) is None
+    assert isinstance(judge(store, SENDER, increment()), Wanted)
     (store.root / (file if harm == "data" else first)).unlink()
     with pytest.raises(
         NoBase, match=rf"guid:{GUID} is stored, but not restorable: .* is damaged \(the file is missing"
     ):
-        judge(store, SENDER, increment(), arrived=0, min_free=0)
-
-
-def test_stream_that_would_fill_the_store_is_refused(store: Store) -> None:
-    with pytest.raises(NoRoom, match=r"the store has .* free, 4194304\.0 TiB are to stay free$"):
-        judge(store, SENDER, push_of(FULL), arrived=0, min_free=1 << 62)
-    with pytest.raises(NoRoom, match=r"and the stream is about 1048576\.0 TiB"):
-        judge(store, SENDER, push_of(FULL).model_copy(update={"size_estimate": 1 << 60}), arrived=0, min_free=0)
+        judge(store, SENDER, increment())
 
 
 def test_what_has_arrived_needs_no_room_again(store: Store) -> None:
-    offered = push_of(FULL).model_copy(update={"size_estimate": 1 << 60})
-    with pytest.raises(NoRoom):
-        judge(store, SENDER, offered, arrived=1 << 59, min_free=0)
-    assert judge(store, SENDER, offered, arrived=1 << 60, min_free=0) is None
-    assert judge(store, SENDER, offered, arrived=1 << 61, min_free=0) is None  # an estimate that was too low
-    with pytest.raises(NoRoom):
-        judge(store, SENDER, offered, arrived=1 << 61, min_free=1 << 60)
+    offered = push_of(FULL).model_copy(update={"size_estimate": 100 << 20})
+    name = "tank/data@now"
+    assert judge(store, SENDER, offered) == Wanted(name, 100 << 20)
+    assert judge(store, SENDER, offered, arrived=1 << 20, stored=1 << 19) == Wanted(name, 99 << 20, before=1 << 19)
+    # After a while its own ratio tells how the rest will compress.
+    own = Ratio(8 << 20, 64 << 20, "of what has arrived of it")
+    assert judge(store, SENDER, offered, arrived=64 << 20, stored=8 << 20) == Wanted(name, 36 << 20, own, 8 << 20)
+    # An estimate that was too low.
+    found = judge(store, SENDER, offered, arrived=200 << 20, stored=1)
+    assert isinstance(found, Wanted)
+    assert found.raw == 0
+    assert judge(store, SENDER, push_of(FULL)) == Wanted(name)
+
+
+def test_ratio_is_that_of_the_newest_streams_of_its_kind(store: Store) -> None:
+    def wanted(offered: Push) -> tuple[int, int] | None:
+        found = judge(store, SENDER, offered.model_copy(update={"keep_orphan": True}))
+        assert isinstance(found, Wanted)
+        return None if found.ratio is None else (found.ratio.stored, found.ratio.raw)
+
+    plant(store, "other", 5, sender="beta", raw_bytes=7)
+    plant(store, "other", 6, dataset="tank", raw_bytes=7)
+    assert wanted(push_of(FULL)) is None
+    plant(store, "old", 7, raw_bytes=1000, stored_bytes=700)
+    assert wanted(increment()) == (700, 1000)
+    plant(store, "raw", 8, raw_bytes=9999, stored_bytes=9999, flags="w", stream_class="raw")
+    plant(store, "tiny", 9, 7, raw_bytes=10, stored_bytes=500)
+    assert wanted(push_of(FULL)) == (700, 1000)
+    assert wanted(increment()) == (10, 10)  # never more than its raw bytes
+    for number in range(10):
+        received = f"2026-11-25T00:00:{number:02}Z"
+        plant(store, f"s{number}", 20 + number, 7, raw_bytes=1000, stored_bytes=200, received=received)
+    assert wanted(increment()) == (2000, 10000)
+    assert wanted(increment("w")) == (9999, 9999)
+
+
+def test_stream_that_had_too_little_room_is_judged_by_that(store: Store) -> None:
+    plant(store, "old", 7, raw_bytes=1000, stored_bytes=100)
+    offered = push_of(FULL).model_copy(update={"size_estimate": 5000})
+    crossings.note(store, SENDER, offered, crossings.Crossing(raw=4000, stored=3000))
+    ratio = Ratio(3000, 4000, "of the last try, which had too little room")
+    assert judge(store, SENDER, offered) == Wanted("tank/data@now", 5000, ratio, failed_at=3000)
+    found = judge(store, "beta", offered)
+    assert isinstance(found, Wanted)
+    assert found.ratio is None
 
 
 @pytest.mark.parametrize("raw", [FULL, streams.package(FULL, INCREMENT, name="tank/data@later")])

@@ -357,17 +357,19 @@ def test_a_line_that_breaks_off_again_and_again_makes_no_manifest_long(receiver:
 
 def test_a_stream_that_does_not_fit_is_refused_before_its_first_byte(receiver: Receiver) -> None:
     with receiver.peer() as peer:
-        peer.write(control(offer(size_estimate=1 << 60)))
+        peer.write(control(offer(size_estimate=1 << 62)))
         refusal = peer.refusal()
-    assert refusal.startswith("space: the store has ")
-    assert refusal.endswith(", and the stream is about 1048576.0 TiB")
+    assert refusal.startswith("space: tank/data@now: no room: about 4194304.0 TiB raw, and how it compresses is not")
+    assert refusal.endswith(
+        " free, of which 0 B are to stay free (min-free): free space on the receiver, or push it with --no-size-check"
+    )
 
 
 def test_what_is_to_stay_free_stays_free(tmp_path: Path) -> None:
     with serving(tmp_path / "receiver", "alpha", min_free="1000000T") as receiver:
         with receiver.peer() as peer:
             peer.write(control(offer()))
-            assert ", 1000000.0 TiB are to stay free" in peer.refusal()
+            assert " 1000000.0 TiB are to stay free (min-free): free space on the receiver" in peer.refusal()
         with receiver.peer() as peer:  # to read is to need no room
             peer.say("check")
             (problem,) = peer.hear("health")["problems"]

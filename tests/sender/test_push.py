@@ -40,6 +40,13 @@ async def test_full_increments_and_what_stays(host: Host) -> None:
     assert (offer.guid, offer.base_guid) == tuple(about.guid for about, _raw in reversed(host.keeper.streams[-2:]))
 
 
+async def test_size_is_not_announced_where_it_is_not_to_be_checked(host: Host) -> None:
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    await host.push("tank/a", "tank/b", settings={"datasets": {"tank/b": {"size_check": False}}})
+    assert {offer.dataset: offer.size_estimate for offer in host.keeper.offers} == {"tank/a": 300_000, "tank/b": None}
+
+
 async def test_nothing_new_runs_next_to_nothing(host: Host) -> None:
     for name in ("tank", "tank/a", "tank/b"):
         host.fake.create(name)

@@ -44,12 +44,14 @@ def push(identity: Identity) -> Push:
         options: Options = OPTIONS,
         hold: bool = False,
         size: int | None = None,
+        size_check: bool = True,
         show: Literal["always", "never"] = "never",
     ) -> Pushed:
         endpoint = receiver.endpoint if isinstance(receiver, Receiving) else receiver
+        where = endpoint, identity, options, io.StringIO()
         try:
             async with flowing(*parts, hold=hold) as fd:
-                return await push_stdin(fd, endpoint, identity, options, io.StringIO(), size=size, show=show)
+                return await push_stdin(fd, *where, size=size, size_check=size_check, show=show)
         finally:
             assert no_threads_left()
             left = {task.get_name() for task in asyncio.all_tasks()}
@@ -122,9 +124,10 @@ async def test_offer_of_an_increment(push: Push, receiver_identity: Identity) ->
     )
     # Nobody else may take over what this run sends: what the next one reads may be another stream of the same name.
     async with receiving(receiver_identity, taking) as receiver:
-        await push(receiver, raw)
+        await push(receiver, raw, size=123, size_check=False)
     assert taking.offer is not None
     assert taking.offer.claim != first.claim
+    assert taking.offer.size_estimate is None
 
 
 async def test_offer_of_a_package_leaves_open_what_its_end_decides(push: Push, receiver_identity: Identity) -> None:

@@ -30,6 +30,7 @@ complete -c fullsend -n '__fish_seen_subcommand_from push' -s w -d 'raw; encrypt
 complete -c fullsend -n '__fish_seen_subcommand_from push' -l decrypt -d 'send encrypted datasets plain'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s c -d 'blocks as they are compressed in the pool'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s e -d 'embedded blocks as they are in the pool; off by default, see openzfs issue 18239'
+complete -c fullsend -n '__fish_seen_subcommand_from push' -l no-size-check -d 'do not announce the size, so that the receiver takes the stream as long as there is room'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -l keep -x -d 'how many snapshots taken by us to keep; default 2'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -l jobs -x -d 'how many datasets to send at a time; default 1'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s n -d 'print the commands and sizes, and change nothing'
