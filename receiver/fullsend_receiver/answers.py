@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from array import array
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, TypeVar
@@ -35,19 +36,21 @@ from fullsend_protocol.messages import (
 from fullsend_protocol.reception import ends
 from fullsend_protocol.units import format_size, format_time, parse_time
 from fullsend_receiver import unchanged
-from fullsend_receiver.catalogue import Catalogue, Damaged, Stored, read_catalogue
+from fullsend_receiver.catalogue import Catalogue, Damaged, Stored
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.leftovers import find_partials
 from fullsend_receiver.playback import locate, stored_chunks
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.seekable import FileDamaged
-from fullsend_receiver.store import Store
 from fullsend_receiver.summaries import Summary
 
 log = logging.getLogger("fullsendd")
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
+#: Numbers that say of a chain what `bases` does.
+_CHAIN: Final = 4
 #: Of a verdict or of health: lines, and characters in one of them.
 _LINES: Final = 100
 _LINE: Final = 4000
@@ -56,9 +59,10 @@ _LINE: Final = 4000
 class Answers:
     """The answers for one sender, each from what is on the disk when it is asked."""
 
-    def __init__(self, store: Store, workers: Workers, checks: Checks, sender: str, *, peer: str) -> None:
+    def __init__(self, catalogues: Catalogues, workers: Workers, checks: Checks, sender: str, *, peer: str) -> None:
         """`peer`: what the log calls it."""
-        self._store = store
+        self._catalogues = catalogues
+        self._store = catalogues.store
         self._workers = workers
         self._checks = checks
         self._sender = sender
@@ -66,14 +70,28 @@ class Answers:
 
     async def bases(self) -> AsyncGenerator[Message, None]:
         """Answer `bases?`."""
-        found = await self._on_disk(lambda: list(find_bases(self._read(), time.time())))
-        async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
+        now = time.time()
+
+        def find(catalogue: Catalogue) -> tuple[list[Stored], array[int]]:
+            mine, numbers = [], array("q")  # 40 bytes for each: the peer may take long to read all of them
+            for stored, chain in _find_chains(catalogue, now):
+                mine.append(stored)
+                numbers.extend(chain)
+            return mine, numbers
+
+        mine, numbers = await self._ask(find)
+
+        def page_of(part: Sequence[int]) -> Bases:
+            each = (_base_of(mine[at], *numbers[at * _CHAIN : (at + 1) * _CHAIN]) for at in part)
+            return Bases(bases=list(each))
+
+        async for page in self._pages(range(len(mine)), limits.BASES_PAGE, page_of):
             yield page
 
     async def status(self) -> AsyncGenerator[Message, None]:
         """Answer `status?`."""
-        found = await self._on_disk(
-            lambda: list(find_status(self._read(), unchanged.last_seen(self._store, self._sender)))
+        found = await self._ask(
+            lambda catalogue: list(find_status(catalogue, unchanged.last_seen(self._store, self._sender)))
         )
         now = format_time(time.time())
         async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(now=now, datasets=[*part])):
@@ -81,13 +99,18 @@ class Answers:
 
     async def entries(self, dataset: str | None) -> AsyncGenerator[Message, None]:
         """Answer `list`. `dataset` None: all."""
-        catalogue, mine = await self._mine(dataset)
 
-        def page_of(part: Sequence[Stored]) -> Entries:
-            return Entries(entries=[catalogue.entry(each) for each in part])
+        def find(catalogue: Catalogue) -> tuple[list[Stored], bytes]:
+            mine = catalogue.select(self._sender, dataset)
+            # Now, and for all pages: to find it out takes a look at each file.
+            return mine, bytes(catalogue.restorable(each) for each in mine)
 
-        async for page in self._pages(mine, limits.ENTRIES_PAGE, page_of):
-            yield page
+        mine, restorable = await self._ask(find)
+        for first in range(0, len(mine), limits.ENTRIES_PAGE):
+            last = first + limits.ENTRIES_PAGE
+            part = list(zip(mine[first:last], restorable[first:last], strict=True))
+            for page in await self._ask(lambda catalogue, part=part: list(entry_pages(catalogue, part)), begun=True):  # type: ignore[misc]
+                yield page
 
     async def partials(self) -> AsyncGenerator[Message, None]:
         """Answer `partials?`."""
@@ -97,7 +120,7 @@ class Answers:
 
     async def locate(self, wanted: Locate) -> Located:
         """Answer `locate`. Raises: as `fetch`."""
-        stored = await self._on_disk(lambda: self._read().find(self._sender, wanted.stream))
+        stored = await self._ask(lambda catalogue: catalogue.find(self._sender, wanted.stream))
         path = self._store.root / stored.file
         try:
             return Located(raw_offset=await self._on_disk(lambda: locate(path, (wanted.object, wanted.offset))))
@@ -107,7 +130,7 @@ class Answers:
     async def fetch(self, wanted: Fetch) -> AsyncGenerator[Message | Chunk, None]:
         """Answer `fetch`. Raises: NoSuchStream, AmbiguousStream, Damaged, StoreError, OSError."""
         offset = wanted.offset
-        stored = await self._on_disk(lambda: self._read().find(self._sender, wanted.stream))
+        stored = await self._ask(lambda catalogue: catalogue.find(self._sender, wanted.stream))
         manifest = await self._on_disk(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
             raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
@@ -132,14 +155,14 @@ class Answers:
 
     async def verify(self, dataset: str | None) -> AsyncGenerator[Message, None]:
         """Answer `verify`. `dataset` None: all."""
-        catalogue, mine = await self._mine(dataset)
-        for stored in mine:
-            result = await self._checks.check(catalogue, stored)
+        for stored in await self._ask(lambda catalogue: catalogue.select(self._sender, dataset)):
+            result = await self._checks.check(stored)
             if result is None:
                 continue
             damage = [*result.damage]
             if damage:
-                damage += [f"breaks {each.file}" for each in catalogue.dependents(stored)]
+                broken = await self._ask(lambda catalogue, stored=stored: catalogue.dependents(stored))  # type: ignore[misc]
+                damage += [f"breaks {each.file}" for each in broken]
             yield Verdict(
                 file=str(stored.file),
                 dataset=stored.summary.dataset,
@@ -151,9 +174,9 @@ class Answers:
     async def health(self, min_free: int) -> Health:
         """Answer `check`."""
 
-        def look() -> Health:
+        def look(catalogue: Catalogue) -> Health:
             free = self._store.free_bytes()
-            problems = list(self._read().problems)
+            problems = list(catalogue.problems)
             if free < min_free:
                 problems.append(f"only {format_size(free)} are free; pushes are refused")
             return Health(
@@ -162,11 +185,11 @@ class Answers:
                 problems=[line[:_LINE] for line in problems[:_LINES]],
             )
 
-        return await self._on_disk(look)
+        return await self._ask(look)
 
     async def note_unchanged(self, datasets: Sequence[messages.UnchangedDataset]) -> messages.Noted:
         """Answer `unchanged`."""
-        await self._on_disk(lambda: unchanged.note(self._store, self._sender, datasets))
+        await self._ask(lambda catalogue: unchanged.note(catalogue, self._sender, datasets))
         return messages.Noted()
 
     # --- what they share -----------------------------------------------------------------------------------
@@ -180,15 +203,9 @@ class Answers:
             for page in await self._on_disk(lambda part=part: list(fitting(part, page_of))):  # type: ignore[misc]
                 yield page
 
-    async def _mine(self, dataset: str | None) -> tuple[Catalogue, list[Stored]]:
-        def read() -> tuple[Catalogue, list[Stored]]:
-            catalogue = self._read()
-            return catalogue, catalogue.select(self._sender, dataset)
-
-        return await self._on_disk(read)
-
-    def _read(self) -> Catalogue:
-        return read_catalogue(self._store, self._sender)
+    async def _ask(self, work: Callable[[Catalogue], _T], *, begun: bool = False) -> _T:
+        """Do this in a thread, with the sender's catalogue as it is now (`begun`: as in Catalogues.ask)."""
+        return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
 
     async def _stored_chunks(self, stored: Stored, offset: int, until: int) -> AsyncGenerator[Chunk, None]:
         """Read a stored stream in worker threads, a chunk at a time and none ahead."""
@@ -201,30 +218,48 @@ class Answers:
         return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
 
 
+def entry_pages(catalogue: Catalogue, part: Sequence[tuple[Stored, int]]) -> Iterator[Message]:
+    """Yield a page, or several, of entries: of streams, each with whether it can be restored."""
+
+    def page_of(some: Sequence[tuple[Stored, int]]) -> Entries:
+        return Entries(entries=[catalogue.entry_of(each, restorable=bool(good)) for each, good in some])
+
+    yield from fitting(part, page_of)
+
+
 def find_bases(catalogue: Catalogue, now: float) -> Iterator[Base]:
     """Yield what an increment can build on: all restorable streams but packages, each with its chain. `now`: seconds
     since the epoch.
     """
-    chains: dict[str, tuple[int, int, int, int]] = {}  # file -> streams, age, full_bytes, increment_bytes
+    return (_base_of(stored, *chain) for stored, chain in _find_chains(catalogue, now))
+
+
+def _find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
+    """Yield the same, each as a stream, and of its chain: streams, age in seconds, full_bytes, increment_bytes."""
+    chains: dict[str, tuple[int, int, int, int]] = {}  # by file
     for stored, base in catalogue.ways():
         about = stored.summary
         if base is None:
-            age = max(0, int(now - (parse_time(about.received) or now)))
-            chain = (1, age, about.raw_bytes, 0)
+            chain = (1, max(0, int(now - (parse_time(about.received) or now))), about.raw_bytes, 0)
         else:
             streams, age, full_bytes, increment_bytes = chains[base.summary.path]
             chain = (streams + 1, age, full_bytes, increment_bytes + about.raw_bytes)
         chains[about.path] = chain
         if about.kind != "package":
-            yield Base(
-                dataset=about.dataset,
-                guid=about.guid,
-                flags=about.flags,
-                streams=chain[0],
-                age=chain[1],
-                full_bytes=chain[2],
-                increment_bytes=chain[3],
-            )
+            yield stored, chain
+
+
+def _base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
+    about = stored.summary
+    return Base(
+        dataset=about.dataset,
+        guid=about.guid,
+        flags=about.flags,
+        streams=streams,
+        age=age,
+        full_bytes=full_bytes,
+        increment_bytes=increment_bytes,
+    )
 
 
 def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) -> Iterator[DatasetStatus]:

@@ -7,9 +7,8 @@ The manifests are the truth and there is no database. A chain is walked by base 
 from __future__ import annotations
 
 import os
-from bisect import insort
-from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
@@ -70,6 +69,26 @@ class Stored:
         return read_manifest(self.store, self.file)
 
 
+class _Groups:
+    """The streams of each GUID: usually one, for which a list would take 90 bytes more."""
+
+    __slots__ = ("_found",)
+
+    def __init__(self) -> None:
+        self._found: dict[str, Stored | list[Stored]] = {}
+
+    def add(self, guid: str, stored: Stored) -> None:
+        found = self._found.setdefault(guid, stored)
+        if isinstance(found, list):
+            found.append(stored)
+        elif found is not stored:
+            self._found[guid] = [found, stored]
+
+    def get(self, guid: str) -> Sequence[Stored]:
+        found = self._found.get(guid)
+        return () if found is None else found if isinstance(found, list) else (found,)
+
+
 @dataclass(slots=True)
 class Catalogue:
     """The streams of one sender, or of all, at the moment of reading.
@@ -82,18 +101,18 @@ class Catalogue:
     streams: list[Stored]
     problems: list[str]
     scrubbed: ScrubLog
-    _by_guid: dict[str, list[Stored]] = field(init=False)
-    _by_base: dict[str, list[Stored]] = field(init=False)
+    _by_guid: _Groups = field(init=False)
+    _by_base: _Groups = field(init=False)
     _restorable: set[str] | None = field(init=False, default=None)  # files; None: nobody has asked yet
 
     def __post_init__(self) -> None:
         """Build the ways to find a stream."""
-        self._by_guid = defaultdict(list)
-        self._by_base = defaultdict(list)
+        self._by_guid = _Groups()
+        self._by_base = _Groups()
         for stored in self.streams:
-            self._by_guid[stored.summary.guid].append(stored)
+            self._by_guid.add(stored.summary.guid, stored)
             if stored.summary.base_guid is not None:
-                self._by_base[stored.summary.base_guid].append(stored)
+                self._by_base.add(stored.summary.base_guid, stored)
         self._sort()
 
     def _sort(self) -> None:
@@ -116,7 +135,7 @@ class Catalogue:
             before = place
             base = (about.dataset, about.base_guid or "")
             if about.base_guid is not None and base not in seen:
-                mine = (each.summary.dataset == about.dataset for each in self._by_guid.get(about.base_guid, ()))
+                mine = (each.summary.dataset == about.dataset for each in self._by_guid.get(about.base_guid))
                 if any(mine):
                     return False
             seen.add((about.dataset, about.guid))
@@ -133,7 +152,7 @@ class Catalogue:
             places[about.path] = (about.sender, about.dataset, *came, depth)
             todo += [
                 (each, came, depth + 1)
-                for each in self._by_base.get(about.guid, ())
+                for each in self._by_base.get(about.guid)
                 if each.summary.path not in places and _may_follow(each, here)
             ]
         return places
@@ -142,6 +161,20 @@ class Catalogue:
     def last_sequence(self) -> int:
         """The highest `sequence` that a stream has; 0: none has one."""
         return max((stored.summary.sequence or 0 for stored in self.streams), default=0)
+
+    def renew(self, summaries: list[Summary] | None, problems: list[str], scrubbed: ScrubLog) -> None:
+        """Be the catalogue of what has been found now. `summaries` None: the streams are those that it has."""
+        self.problems, self.scrubbed, self._restorable = problems, scrubbed, None
+        if summaries is not None:
+            # First, so that the old ways are not there beside the new ones.
+            self._by_guid, self._by_base = _Groups(), _Groups()
+            with collector_off():
+                self.streams = [Stored(self.store, each) for each in summaries]
+                self.__post_init__()
+
+    def has(self, dataset: str, guid: str) -> bool:
+        """Whether a snapshot of this GUID is stored of this dataset."""
+        return any(each.summary.dataset == dataset for each in self._by_guid.get(guid))
 
     def select(self, sender: str | None, dataset: str | None) -> list[Stored]:
         """Return the streams of a sender and dataset; None: of all."""
@@ -179,7 +212,7 @@ class Catalogue:
         base_guid = stored.summary.base_guid
         if base_guid is None:
             return []
-        fitting = [base for base in self._by_guid.get(base_guid, ()) if _may_follow(stored, base)]
+        fitting = [base for base in self._by_guid.get(base_guid) if _may_follow(stored, base)]
         return sorted(fitting, key=_is_package) if len(fitting) > 1 else fitting
 
     def dependents(self, stored: Stored) -> list[Stored]:
@@ -188,7 +221,7 @@ class Catalogue:
         todo = [stored]
         while todo:
             here = todo.pop()
-            for each in self._by_base.get(here.summary.guid, ()):
+            for each in self._by_base.get(here.summary.guid):
                 if each.summary.path not in found and _may_follow(each, here):
                     found[each.summary.path] = each
                     todo.append(each)
@@ -222,7 +255,7 @@ class Catalogue:
                 yield here, base
                 todo += [
                     (each, here)
-                    for each in self._by_base.get(here.summary.guid, ())
+                    for each in self._by_base.get(here.summary.guid)
                     if each.summary.path not in seen and _may_follow(each, here)
                 ]
 
@@ -271,7 +304,7 @@ class Catalogue:
 
         Raises: NoBase.
         """
-        stored = [each for each in self._by_guid.get(base_guid, ()) if each.summary.sender == sender]
+        stored = [each for each in self._by_guid.get(base_guid) if each.summary.sender == sender]
         if not stored:
             msg = f"its base guid:{base_guid} is not stored: send a full"
             raise NoBase(msg)
@@ -283,23 +316,12 @@ class Catalogue:
             msg = f"its base guid:{base_guid} is stored, but not restorable: {self.obstacle(fitting[0])}: send a full"
             raise NoBase(msg)
 
-    def take_in(self, summary: Summary) -> Stored:
-        """Take in a stream that has been stored since the catalogue was read. Returns: it."""
-        stored = Stored(self.store, summary)
-        insort(self.streams, stored, key=_place)
-        self._by_guid[stored.summary.guid].append(stored)
-        if stored.summary.base_guid is not None:
-            self._by_base[stored.summary.base_guid].append(stored)
-        if self._by_base.get(stored.summary.guid):  # what builds on it was here first
-            self._sort()
-        self._restorable = None
-        return stored
-
     def entry(self, stored: Stored) -> StreamEntry:
         """Return what `list` says of a stream."""
-        return self._entry(stored, restorable=self.restorable(stored))
+        return self.entry_of(stored, restorable=self.restorable(stored))
 
-    def _entry(self, stored: Stored, *, restorable: bool) -> StreamEntry:
+    def entry_of(self, stored: Stored, *, restorable: bool) -> StreamEntry:
+        """Return the same, where it is known whether it can be restored."""
         about = stored.summary
         scrub = self._scrub(stored)
         bases = self.bases(stored)
@@ -337,7 +359,7 @@ class Catalogue:
                 " store, and push again"
             )
             raise Damaged(msg)
-        entry = self._entry(stored, restorable=bool(self.chain(stored)))
+        entry = self.entry_of(stored, restorable=bool(self.chain(stored)))
         manifest = stored.manifest
         more = {"file_sha256", "segments", "lost_spills"}
         return Receipt(
@@ -376,10 +398,13 @@ def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
         for found in _find(store, sender):
             streams += [Stored(store, summary) for summary in found.summaries]
             problems += found.problems
-            problems += [
-                f"{path}: has no manifest; `fullsendd verify` makes one if it is whole" for path in found.orphans
-            ]
+            problems += map(describe_orphan, found.orphans)
         return Catalogue(store, streams, sorted(problems), ScrubLog(store))
+
+
+def describe_orphan(path: str) -> str:
+    """Say of a `.zst` that no manifest speaks for it."""
+    return f"{path}: has no manifest; `fullsendd verify` makes one if it is whole"
 
 
 def files_without_manifest(store: Store, sender: str | None = None) -> list[PurePosixPath]:
@@ -388,11 +413,12 @@ def files_without_manifest(store: Store, sender: str | None = None) -> list[Pure
 
 
 def _find(store: Store, sender: str | None) -> Iterator[Found]:
-    names = [sender] if sender is not None else sorted(_sender_folders(store))
+    names = [sender] if sender is not None else sorted(sender_folders(store))
     return (find_streams(store, name) for name in names)
 
 
-def _sender_folders(store: Store) -> Iterable[str]:
+def sender_folders(store: Store) -> Iterable[str]:
+    """Return the names of all who have a folder here. Raises: OSError."""
     with os.scandir(store.root) as entries:
         return [entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir()]
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from fullsend_protocol.errors import FullsendError
-from fullsend_receiver.catalogue import Catalogue, Stored, read_catalogue
+from fullsend_receiver.catalogue import Stored
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.scrub import scrub
 from fullsend_receiver.scrublog import Scrubbed
-from fullsend_receiver.store import Store
 
 log: Final = logging.getLogger("fullsendd")
 
@@ -27,9 +27,9 @@ _T = TypeVar("_T")
 class Checks:
     """The checks of one daemon."""
 
-    def __init__(self, store: Store, workers: Workers) -> None:
+    def __init__(self, catalogues: Catalogues, workers: Workers) -> None:
         """Nothing is read before `run` or `check`."""
-        self._store = store
+        self._catalogues = catalogues
         self._workers = workers
         # Whose streams to look through; None: all, since a run before this one may have left some.
         self._senders: set[str | None] = {None}
@@ -56,11 +56,12 @@ class Checks:
                     self._senders.add(sender)  # with the next that is wanted
 
     async def _read_again(self, sender: str | None) -> None:
-        catalogue = await self._on_disk(lambda: read_catalogue(self._store, sender))
-        for stored in catalogue.unread():
-            await self.check(catalogue, stored)
+        senders = await self._on_disk(self._catalogues.senders) if sender is None else [sender]
+        for each in senders:
+            for stored in await self._catalogues.ask(self._workers.disk, each, lambda catalogue: catalogue.unread()):
+                await self.check(stored)
 
-    async def check(self, catalogue: Catalogue, stored: Stored) -> Scrubbed | None:
+    async def check(self, stored: Stored) -> Scrubbed | None:
         """Check one stream, and record what was found. Where we are cancelled, the thread that does it ends soon.
 
         Returns: what was found; None where the stream has been removed, of which nothing is recorded. Raises:
@@ -74,7 +75,7 @@ class Checks:
 
         try:
             result = await asyncio.get_running_loop().run_in_executor(
-                self._workers.scrub, scrub, self._store, stored, between
+                self._workers.scrub, scrub, self._catalogues.store, stored, between
             )
         finally:
             abandoned.set()
@@ -82,7 +83,7 @@ class Checks:
             log.info("%s: was removed before it could be checked", stored.file)
             return None
         try:
-            await self._on_disk(lambda: catalogue.scrubbed.add(result))
+            await self._on_disk(lambda: self._catalogues.record(result))
         except OSError as error:  # a disk that is full wants checking most
             log.warning("%s: what was found cannot be recorded: %s", stored.file, error)
         if result.damage:

@@ -15,13 +15,14 @@ from fullsend_protocol.messages import Committed, Finish, Push, Stored
 from fullsend_protocol.records import EmbeddedSpill
 from fullsend_protocol.units import format_time
 from fullsend_receiver import names
-from fullsend_receiver.catalogue import Catalogue, NoBase, read_catalogue
+from fullsend_receiver.catalogue import Catalogue, NoBase
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.names import MANIFEST_SUFFIX
 from fullsend_receiver.partial import Partial, discard
 from fullsend_receiver.scrublog import ScrubLog
 from fullsend_receiver.store import Store, StoreError
-from fullsend_receiver.summaries import read_manifest, summary_of
+from fullsend_receiver.summaries import read_manifest
 
 
 def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
@@ -31,7 +32,7 @@ def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath,
 
 
 def commit(
-    store: Store, sender: str, ingest: Ingest, finish: Finish, push: Push, *, sender_program: str
+    catalogues: Catalogues, sender: str, ingest: Ingest, finish: Finish, push: Push, *, sender_program: str
 ) -> Committed | Stored:
     """Prove the arrived stream whole and put it in place. All its batches must be durable. Blocks.
 
@@ -39,24 +40,27 @@ def commit(
     stays, and this one is thrown away. Raises: StreamError, ChunkError (not whole), NoBase (thrown away, too),
     StoreError, Damaged, OSError.
     """
+    store = catalogues.store
     about = ingest.conclude(finish)
     file, again = stored_file(store, sender, about)
-    catalogue = read_catalogue(store, sender)  # once, since it may take a second; what is added to it here is known
     if again:
         _check_stored(store, file, about)
         ingest.partial.close()
         discard(store, ingest.partial.key)
     else:
-        if wants_base(push):
-            _check_base(store, catalogue, sender, about, ingest.partial)
-        sequence = catalogue.last_sequence + 1
+        with catalogues.current(sender) as catalogue:
+            if wants_base(push):
+                _check_base(catalogue, sender, about, ingest.partial)
+            sequence = catalogue.last_sequence + 1
         again = not _put_in_place(
             store, sender, ingest, about, file, push=push, sender_program=sender_program, sequence=sequence
         )
-    found = catalogue.at(file)
-    if found is None:
-        found = catalogue.take_in(summary_of(file, read_manifest(store, file)))
-    receipt = catalogue.receipt(found)
+    with catalogues.current(sender) as catalogue:
+        found = catalogue.at(file)
+        if found is None:
+            msg = f"{file}: was stored, and is gone"
+            raise StoreError(msg)
+        receipt = catalogue.receipt(found)
     return Stored(receipt=receipt) if again else Committed(receipt=receipt)
 
 
@@ -65,7 +69,7 @@ def wants_base(push: Push) -> bool:
     return not push.keep_orphan and push.guid is not None and push.base_guid is not None
 
 
-def _check_base(store: Store, catalogue: Catalogue, sender: str, about: Facts, partial: Partial) -> None:
+def _check_base(catalogue: Catalogue, sender: str, about: Facts, partial: Partial) -> None:
     """See that an increment's base is still there; else throw the increment away. Raises: NoBase.
 
     Its journal has kept prune away from it; but a disk that failed, or a person, asks nobody.
@@ -74,7 +78,7 @@ def _check_base(store: Store, catalogue: Catalogue, sender: str, about: Facts, p
         catalogue.check_base(sender, str(about.base_guid), stream_class=about.stream_class, flags=about.flags)
     except NoBase as error:
         partial.close()
-        discard(store, partial.key)
+        discard(catalogue.store, partial.key)
         msg = f"{about.dataset}@{about.snapshot}: {error}"
         raise NoBase(msg) from None
 

@@ -24,6 +24,7 @@ from fullsend_protocol.connection import Role
 from fullsend_protocol.errors import ErrorCode
 from fullsend_protocol.memory import trim
 from fullsend_receiver import systemd
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.config import ReceiverSettings, parse_address
 from fullsend_receiver.identity import server_context
@@ -83,9 +84,10 @@ class Daemon:
         )
         # Of its own: who is let in must not wait until one of 32 streams is through its fsync.
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
-        self._checks = Checks(store, self._workers)
+        catalogues = Catalogues(store)
+        self._checks = Checks(catalogues, self._workers)
         room = Room(settings.min_free, lambda: self._workers.on_disk(store.free_bytes))
-        self._house = House(store, self._workers, self._checks, self, settings.min_free, room)
+        self._house = House(catalogues, self._workers, self._checks, self, settings.min_free, room)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises: StoreError (unfit, or served by another daemon), OSError."""

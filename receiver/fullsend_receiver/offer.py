@@ -10,11 +10,11 @@ from fullsend_protocol.manifest import Receipt
 from fullsend_protocol.messages import Push
 from fullsend_protocol.units import printable
 from fullsend_receiver import crossings
-from fullsend_receiver.catalogue import Catalogue, NoBase, read_catalogue
+from fullsend_receiver.catalogue import Catalogue, NoBase
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.commit import wants_base
 from fullsend_receiver.durable import locked
 from fullsend_receiver.room import Ratio, Wanted
-from fullsend_receiver.store import Store
 
 #: Streams of a dataset by which it is known how it compresses: the newest.
 _LIKE: Final = 10
@@ -22,31 +22,32 @@ _LIKE: Final = 10
 _TELLING: Final = 32 << 20
 
 
-def judge(store: Store, sender: str, push: Push, *, arrived: int = 0, stored: int = 0) -> Receipt | Wanted:
+def judge(catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, stored: int = 0) -> Receipt | Wanted:
     """Return the receipt of the stream that is offered; where it is to be taken, the room that it wants. Blocks.
 
     `arrived`, `stored`: what there is of it, in raw bytes and in bytes of its partial. To be called when its journal
     stands: from then on prune leaves its base alone, so what is found here stays. Raises: Damaged (stored, and
     damaged), NoBase, OSError.
     """
+    store = catalogues.store
     if push.base_guid is not None:
         # A prune that has read the journals before ours stood holds the lock until it has deleted all that it chose.
         with locked(store.lock):
             pass
-    catalogue = read_catalogue(store, sender)
-    if push.guid is not None:
-        if (receipt := _stored(catalogue, sender, push)) is not None:
-            return receipt
-        if wants_base(push):
-            try:
-                # The bytes will show whether its flags are true.
-                stream_class = None if push.flags is None else class_of(push.flags)
-                catalogue.check_base(sender, str(push.base_guid), stream_class=stream_class, flags=push.flags)
-            except NoBase as error:
-                msg = f"{push.dataset}@{push.snapshot}: {error}"
-                raise NoBase(msg) from None
+    with catalogues.current(sender) as catalogue:
+        if push.guid is not None:
+            if (receipt := _stored(catalogue, sender, push)) is not None:
+                return receipt
+            if wants_base(push):
+                try:
+                    # The bytes will show whether its flags are true.
+                    stream_class = None if push.flags is None else class_of(push.flags)
+                    catalogue.check_base(sender, str(push.base_guid), stream_class=stream_class, flags=push.flags)
+                except NoBase as error:
+                    msg = f"{push.dataset}@{push.snapshot}: {error}"
+                    raise NoBase(msg) from None
+        ratio = _ratio(catalogue, sender, push)
     crossed = crossings.find(store, sender, push)
-    ratio = None
     if arrived >= _TELLING:
         ratio = Ratio(stored, arrived, "of what has arrived of it")
     elif crossed is not None and crossed.raw > 0:
@@ -54,7 +55,7 @@ def judge(store: Store, sender: str, push: Push, *, arrived: int = 0, stored: in
     return Wanted(
         printable(f"{push.dataset}@{push.snapshot}"),
         None if push.size_estimate is None else max(0, push.size_estimate - arrived),
-        ratio or _ratio(catalogue, sender, push),
+        ratio,
         before=stored,
         failed_at=crossed.stored if crossed is not None else 0,
     )
@@ -74,24 +75,27 @@ def _ratio(catalogue: Catalogue, sender: str, push: Push) -> Ratio | None:
     return Ratio(min(raw, sum(each.stored_bytes for each in newest)), raw, "of its last streams") if raw else None
 
 
-def committed_before(store: Store, sender: str, push: Push) -> Receipt | None:
+def committed_before(catalogues: Catalogues, sender: str, push: Push) -> Receipt | None:
     """Return the receipt of a stream whose sender has sent all of it and does not know what became of it; None where it
     is not stored. Blocks. Raises: Damaged.
     """
     if push.whole is None:
         return None
     wanted = (push.snapshot, push.whole.guid, push.whole.base_guid, push.whole.flags, push.whole.raw_bytes)
-    catalogue = read_catalogue(store, sender)
-    for stored in catalogue.select(sender, push.dataset):
-        about = stored.summary
-        if (about.snapshot, about.guid, about.base_guid, about.flags, about.raw_bytes) == wanted:
-            return catalogue.receipt(stored)
+    with catalogues.current(sender) as catalogue:
+        for stored in catalogue.select(sender, push.dataset):
+            about = stored.summary
+            if (about.snapshot, about.guid, about.base_guid, about.flags, about.raw_bytes) == wanted:
+                return catalogue.receipt(stored)
     return None
 
 
-def already_stored(store: Store, sender: str, push: Push) -> Receipt | None:
+def already_stored(catalogues: Catalogues, sender: str, push: Push) -> Receipt | None:
     """Return the receipt of the stream that is offered, None where it is not stored. Blocks. Raises: Damaged."""
-    return None if push.guid is None else _stored(read_catalogue(store, sender), sender, push)
+    if push.guid is None:
+        return None
+    with catalogues.current(sender) as catalogue:
+        return _stored(catalogue, sender, push)
 
 
 def _stored(catalogue: Catalogue, sender: str, push: Push) -> Receipt | None:

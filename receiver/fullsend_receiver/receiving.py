@@ -24,6 +24,7 @@ from fullsend_protocol.manifest import Receipt, Resumption
 from fullsend_protocol.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_protocol.units import format_time, printable
 from fullsend_receiver import crossings
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.commit import commit
 from fullsend_receiver.crossings import Crossing
 from fullsend_receiver.ingest import Ingest
@@ -32,7 +33,6 @@ from fullsend_receiver.offer import already_stored, committed_before, judge
 from fullsend_receiver.partial import Partial, begin_partial, discard, partial_key, reopen_partial
 from fullsend_receiver.resumption import read_record
 from fullsend_receiver.room import USED_UP, Arrival, Crossed, Room
-from fullsend_receiver.store import Store
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
@@ -82,10 +82,11 @@ class Receiving:
     """One stream that is being pushed over one channel."""
 
     def __init__(
-        self, store: Store, channel: Channel, workers: Workers, sender: str, push: Push, *, room: Room
+        self, catalogues: Catalogues, channel: Channel, workers: Workers, sender: str, push: Push, *, room: Room
     ) -> None:
         """Nothing is touched before `run`."""
-        self._store = store
+        self._catalogues = catalogues
+        self._store = catalogues.store
         self._room = room
         self._arrival: Arrival | None = None  # None: not let in yet
         self._channel = channel
@@ -111,14 +112,14 @@ class Receiving:
         what it is, and nothing of what used more room than there was for it (`Crossed`).
         """
         # Before the journal, since there it would be thrown away: after a lost receipt.
-        known = await self._workers.on_disk(lambda: committed_before(self._store, self._sender, self._push))
+        known = await self._workers.on_disk(lambda: committed_before(self._catalogues, self._sender, self._push))
         if known is not None:
             return Stored(receipt=known)
         try:
             partial, standing = await self._begin()
         except OSError:
             # There is no room for as much as a journal, perhaps; what is stored already needs none.
-            known = await self._workers.on_disk(lambda: already_stored(self._store, self._sender, self._push))
+            known = await self._workers.on_disk(lambda: already_stored(self._catalogues, self._sender, self._push))
             if known is None:
                 raise
             return Stored(receipt=known)
@@ -127,7 +128,9 @@ class Receiving:
         try:
             # After the journal, which names the base: whoever deletes reads the journals first (docs/format.md).
             found = await self._workers.on_disk(
-                lambda: judge(self._store, self._sender, self._push, arrived=ingest.offset, stored=ingest.partial.size)
+                lambda: judge(
+                    self._catalogues, self._sender, self._push, arrived=ingest.offset, stored=ingest.partial.size
+                )
             )
             if isinstance(found, Receipt):
                 keep = False
@@ -216,7 +219,7 @@ class Receiving:
 
     def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Committed | Stored:
         self._check_offer(ingest.conclude(finish), whole=True)
-        done = commit(self._store, self._sender, ingest, finish, self._push, sender_program=program)
+        done = commit(self._catalogues, self._sender, ingest, finish, self._push, sender_program=program)
         try:
             crossings.forget(self._store, self._sender, self._push)
         except OSError as error:  # it is stored all the same

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from fullsend_receiver.durable import locked, replace_file, write_all
@@ -38,7 +39,7 @@ class ScrubLog:
     def __init__(self, store: Store) -> None:
         """Read the log."""
         self._store = store
-        self._path = store.state / "scrub.jsonl"
+        self._path = scrub_file(store)
         self._lines = 0
         self._last: dict[str, dict[str, Any]] = {}
         self._read()
@@ -72,20 +73,27 @@ class ScrubLog:
 
     def _read(self) -> None:
         """Read all; a line that is not whole (a crash) is passed over."""
-        self._lines = 0
-        self._last.clear()
+        count = 0
+        last: dict[str, dict[str, Any]] = {}
         try:
             lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
-            return
+            lines = []
         for line in lines:
             try:
                 row = json.loads(line)
             except ValueError:
                 continue
             if isinstance(row, dict) and row.keys() == _FIELDS and isinstance(row["file"], str):
-                self._lines += 1
-                self._last[row["file"]] = row
+                count += 1
+                last[row["file"]] = row
+        # In one step: who asks meanwhile, in another thread, must not be told that nothing is damaged.
+        self._lines, self._last = count, last
+
+
+def scrub_file(store: Store) -> Path:
+    """Return the log's file."""
+    return store.state / "scrub.jsonl"
 
 
 def _line(row: dict[str, Any]) -> bytes:

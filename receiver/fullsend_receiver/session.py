@@ -29,12 +29,13 @@ from fullsend_protocol.errors import (
 from fullsend_protocol.units import printable
 from fullsend_receiver import senders
 from fullsend_receiver.answers import Answers
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.partial import partial_key
 from fullsend_receiver.receiving import Halted, Receiving, Workers
 from fullsend_receiver.room import NoRoom, Room
 from fullsend_receiver.senders import Refused, Sender
-from fullsend_receiver.store import FULL, Store, StoreError
+from fullsend_receiver.store import FULL, StoreError
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
@@ -85,7 +86,7 @@ class House:
     while partials are thrown away, and by whoever puts a stream into `arriving`.
     """
 
-    store: Store
+    catalogues: Catalogues
     workers: Workers
     checks: Checks
     gate: Gate
@@ -183,7 +184,9 @@ class Session:
             raise Refused(ErrorCode.LIMIT, "the peer took too long to say who it is") from None
         if self.peer is None:
             return
-        answers = Answers(self._house.store, self._house.workers, self._house.checks, self.peer.name, peer=self._name)
+        answers = Answers(
+            self._house.catalogues, self._house.workers, self._house.checks, self.peer.name, peer=self._name
+        )
         while True:
             self.idle = True
             if self._farewell is not None:
@@ -241,11 +244,15 @@ class Session:
                 log.info("%s: connected, %s", self._name, printable(answer.program))
             case messages.Join():
                 self._check_tries()
-                joined = await self._on_disk(lambda: senders.join(self._house.store, answer.secret, answer.certificate))
+                joined = await self._on_disk(
+                    lambda: senders.join(self._house.catalogues.store, answer.secret, answer.certificate)
+                )
                 self._house.gate.forgive(self._address)
                 await self._house.gate.table_changed()
                 log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
-                await self._channel.send(messages.Joined(sender=joined.name, store=self._house.store.root.name))
+                await self._channel.send(
+                    messages.Joined(sender=joined.name, store=self._house.catalogues.store.root.name)
+                )
             case messages.Known():
                 self._check_tries()
                 status = self._house.gate.status(answer.fingerprint)
@@ -270,7 +277,7 @@ class Session:
         house = self._house
         holder = await self._claim(key, push.claim, what)
         try:
-            receiving = Receiving(house.store, self._channel, house.workers, sender, push, room=house.room)
+            receiving = Receiving(house.catalogues, self._channel, house.workers, sender, push, room=house.room)
             end = await receiving.run(self._program)
         finally:
             del house.arriving[key]

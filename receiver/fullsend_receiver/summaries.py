@@ -19,6 +19,7 @@ import contextlib
 import gc
 import json
 import os
+import struct
 import time
 import zlib
 from collections.abc import Iterator
@@ -67,7 +68,6 @@ class Summary(NamedTuple):
     raw_bytes: int
     stored_bytes: int
     sha256: str | None
-    file_sha256: str
     lost_spill_count: int
 
 
@@ -82,40 +82,48 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-def summary_of(file: PurePosixPath, manifest: Manifest) -> Summary:
-    """Return the summary of a stored file's manifest."""
-    return Summary(str(file), manifest.sender, *(getattr(manifest, each) for each in _COPIED))
-
-
-#: The fields of a Summary that are copied, as attributes of a Manifest.
-_COPIED: Final = Summary._fields[2:]
+#: The fields of a Summary that are copied, as attributes of a Manifest, come behind so many that are not.
+_GIVEN: Final = 2
+_COPIED: Final = Summary._fields[_GIVEN:]
 #: A copy with other fields, by another version of fullsendd, says nothing.
 _VERSION: Final = zlib.crc32(" ".join(_COPIED).encode())
 #: Where they begin in a row: after inode number, size, the two times of the manifest, and the stream's file name.
 _NAME: Final = 4
 _FIELDS: Final = _NAME + 1
+#: Inode number, size and times of a manifest, as they are held in memory.
+_STAMP: Final = struct.Struct("Qqqq")
+#: No file's.
+_NO_STAMP: Final = bytes(_STAMP.size)
 
 
 @dataclass(slots=True)
 class _Folder:
     """What is known of one folder. `stamp`: inode number and times of when its names were read, None where that does
-    not count next time; `folders`: the folders in it; `rows`: a list for each stream (see `_FIELDS`).
+    not count next time; `folders`: the folders in it; `rows`: one for each stream.
     """
 
     path: str
     stamp: list[int] | None
     folders: list[str]
-    rows: list[list[Any]]
+    rows: list[_Row]
+
+
+class _Row(NamedTuple):
+    """A summary, and of which manifest. `stamp`: its inode number, size and times, as `_pack` has them."""
+
+    stamp: bytes
+    summary: Summary
+
+    @property
+    def name(self) -> str:
+        """The stream's file, without its folder."""
+        return self.summary.path.rpartition("/")[2]
 
 
 def find_streams(store: Store, sender: str) -> Found:
     """Return what lies in a sender's folders, from the manifests or from what was copied of them. Blocks."""
-    search = _Search(store, sender, _load(store, sender))
+    search = Search(store, sender)
     search.run()
-    if search.effort >= _WORTH:
-        # A convenience: a disk that is full or read-only must not keep anybody from listing.
-        with contextlib.suppress(OSError):
-            _save(store, sender, search.folders)
     return search.found
 
 
@@ -147,64 +155,95 @@ def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
     return manifest
 
 
-class _Search:
-    """One walk over a sender's folders. `effort`: what it took to read what no copy counted for, in manifests."""
+class Search:
+    """What lies in a sender's folders. Each `run` looks again, and reads only what has changed since the one before.
 
-    def __init__(self, store: Store, sender: str, known: dict[str, _Folder]) -> None:
+    `found`: what the last run has found.
+    """
+
+    def __init__(self, store: Store, sender: str) -> None:
+        """Nothing is read before `run`."""
         self.found = Found()
-        self.folders: list[_Folder] = []
-        self.effort = 0
         self._store = store
         self._sender = sender
-        self._known = known
-        self._settled = time.time_ns() - _SETTLED_NS
+        self._known: dict[str, _Folder] | None = None  # by path; None: nothing was read yet
+        self._changed = False
+        self._effort = 0  # what it took to read what the copy does not have, in manifests
+        self._settled = 0
+        self._one: dict[str, str] = {}  # each string once, that many rows have; while a run is running
 
-    def run(self) -> None:
-        """Walk. Raises: OSError, but only where the disk fails on what is looked at to explain an orphan."""
+    def run(self) -> bool:
+        """Look. Returns: whether the streams are others than the last time; after an error too, they may be.
+
+        Raises: OSError, but only where the disk fails on what is looked at to explain an orphan.
+        """
+        known = self._known
+        if known is None:
+            self._changed = True
+            known = self._known = self._load()
+        self._settled = time.time_ns() - _SETTLED_NS
+        problems: list[str] = []
         orphans: list[str] = []
+        folders: dict[str, _Folder] = {}
         todo = [self._sender]
         while todo:
             path = todo.pop()
             try:
-                folder = self._look(path, orphans)
+                folder = folders[path] = self._look(path, known.get(path), problems, orphans)
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self.found.problems.append(f"{path}: cannot be read: {_why(error)}")
+                problems.append(f"{path}: cannot be read: {_why(error)}")
                 continue
-            self.folders.append(folder)
-            prefix = f"{path}/"
-            self.found.summaries += [Summary(prefix + row[_NAME], self._sender, *row[_FIELDS:]) for row in folder.rows]
-            todo += [prefix + name for name in folder.folders]
-        if orphans:
-            self._judge(orphans)
+            todo += [f"{path}/{name}" for name in folder.folders]
+        self._one.clear()
+        self._changed = self._changed or folders.keys() != known.keys()
+        self._known = folders
+        if self._effort >= _WORTH:
+            self._effort = 0
+            # A convenience: a disk that is full or read-only must not keep anybody from listing.
+            with contextlib.suppress(OSError):
+                self._save(list(folders.values()))
+        explained = self._judge(orphans) if orphans else []
+        summaries = self.found.summaries
+        if self._changed:
+            summaries = [row.summary for folder in folders.values() for row in folder.rows]
+        self.found = Found(summaries, explained, problems)
+        changed, self._changed = self._changed, False
+        return changed
 
-    def _look(self, path: str, orphans: list[str]) -> _Folder:
-        """Find what is in one folder, by its copy where that counts."""
+    def _look(self, path: str, known: _Folder | None, problems: list[str], orphans: list[str]) -> _Folder:
+        """Find what is in one folder, by what is known of it where that counts."""
         status = os.stat(self._store.root / path)
         stamp = [status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
-        known = self._known.get(path)
         if known is not None and known.stamp == stamp and self._refresh(known):
             return known
-        return self._scan(path, stamp, {} if known is None else {row[_NAME]: row for row in known.rows}, orphans)
+        rows = {} if known is None else {row.name: row for row in known.rows}
+        folder = self._scan(path, stamp, rows, problems, orphans)
+        if [row.summary for row in folder.rows] != [row.summary for row in rows.values()]:
+            self._changed = True
+        return folder
 
     def _refresh(self, folder: _Folder) -> bool:
         """Look at each manifest of a folder whose names are known. Returns: whether all could be read."""
-        prefix = f"{self._store.root / folder.path}/"
+        root = f"{self._store.root}/"
         rows = folder.rows
         for number, row in enumerate(rows):
             try:
-                status = os.stat(prefix + row[_NAME] + MANIFEST_SUFFIX)
+                status = os.stat(root + row.summary.path + MANIFEST_SUFFIX)
             except OSError:
                 return False
-            if [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns] != row[:_NAME]:
+            if _pack(status) != row.stamp:
                 try:
-                    rows[number] = self._read(folder.path, row[_NAME], status)
+                    rows[number] = self._read(folder.path, row.name, status)
                 except StoreError:
                     return False
+                self._changed = True
         return True
 
-    def _scan(self, path: str, stamp: list[int], known: dict[str, list[Any]], orphans: list[str]) -> _Folder:
+    def _scan(
+        self, path: str, stamp: list[int], known: dict[str, _Row], problems: list[str], orphans: list[str]
+    ) -> _Folder:
         """Read a folder's names, and the manifests among them of which nothing is known."""
         folders: list[str] = []
         files: set[str] = set()
@@ -215,13 +254,13 @@ class _Search:
                     files.add(entry.name)
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
-        rows: list[list[Any]] = []
+        rows: list[_Row] = []
         for name in sorted(files):
             if name.endswith(STREAM_SUFFIX + MANIFEST_SUFFIX):
                 try:
                     row = self._row(path, name.removesuffix(MANIFEST_SUFFIX), known)
                 except StoreError as error:
-                    self.found.problems.append(str(error))
+                    problems.append(str(error))
                     row = None
                 if row is None:
                     counts = False
@@ -231,10 +270,10 @@ class _Search:
                 orphans.append(f"{path}/{name}")
                 counts = False
         if counts:
-            self.effort += len(files) // _NAMES_A_MANIFEST
+            self._effort += len(files) // _NAMES_A_MANIFEST
         return _Folder(path, stamp if counts else None, sorted(folders), rows)
 
-    def _row(self, path: str, name: str, known: dict[str, list[Any]]) -> list[Any] | None:
+    def _row(self, path: str, name: str, known: dict[str, _Row]) -> _Row | None:
         """Return what a manifest says, None where it is gone by now. Raises: StoreError."""
         manifest = self._store.root / path / (name + MANIFEST_SUFFIX)
         try:
@@ -245,57 +284,74 @@ class _Search:
             msg = f"{path}/{name}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
             raise StoreError(msg) from None
         row = known.get(name)
-        if row and [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns] == row[:_NAME]:
+        if row and _pack(status) == row.stamp:
             return row
         return self._read(path, name, status)
 
-    def _read(self, path: str, name: str, status: os.stat_result) -> list[Any]:
+    def _read(self, path: str, name: str, status: os.stat_result) -> _Row:
         """Open a manifest. `status`: from before it was opened. Raises: StoreError."""
         manifest = read_manifest(self._store, PurePosixPath(path, name))
-        stamp = [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-        if max(stamp[2:]) < self._settled:
-            self.effort += 1
+        stamp = _pack(status)
+        if max(status.st_mtime_ns, status.st_ctime_ns) < self._settled:
+            self._effort += 1
         else:
-            stamp = [0, 0, 0, 0]  # no file's: it will be read again
-        return [*stamp, name, *(getattr(manifest, each) for each in _COPIED)]
+            stamp = _NO_STAMP  # it will be read again
+        return _Row(stamp, self._summary(f"{path}/{name}", [getattr(manifest, each) for each in _COPIED]))
 
-    def _judge(self, orphans: list[str]) -> None:
-        """Tell what has no manifest from what is just getting it.
+    def _summary(self, path: str, fields: list[Any]) -> Summary:
+        """Make a summary. Of 100,000 streams most have the dataset, kind and flags of others, and each is a base."""
+        one = self._one
+        shared: list[Any] = [one.setdefault(each, each) if type(each) is str else each for each in fields]
+        return Summary(path, self._sender, *shared)
+
+    def _judge(self, orphans: list[str]) -> list[str]:
+        """Return the orphans among these: tell what has no manifest from what is just getting it.
 
         The journal is looked at first: while it is there, the commit may still put the manifest in place; after it
         is gone, the manifest is there.
         """
         under_way = committing(self._store)
-        for path in orphans:
-            manifest = self._store.root / (path + MANIFEST_SUFFIX)
-            if PurePosixPath(path) not in under_way and not os.path.lexists(manifest):
-                self.found.orphans.append(path)
+        return [
+            path
+            for path in orphans
+            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / (path + MANIFEST_SUFFIX))
+        ]
+
+    def _load(self) -> dict[str, _Folder]:
+        """Return what was copied, by folder; a line that is not whole is passed over."""
+        folders: dict[str, _Folder] = {}
+        try:
+            with _file(self._store, self._sender).open("rb") as file:
+                for line in file:
+                    crc, _, body = line.rstrip(b"\n").partition(b" ")
+                    if crc != b"%08x" % zlib.crc32(body):
+                        continue
+                    version, path, stamp, names, rows = json.loads(body)
+                    if version != _VERSION:
+                        continue
+                    made = [
+                        _Row(_STAMP.pack(*row[:_NAME]), self._summary(f"{path}/{row[_NAME]}", row[_FIELDS:]))
+                        for row in rows
+                    ]
+                    folders[path] = _Folder(path, stamp, names, made)
+        except (OSError, ValueError):
+            return {}
+        return folders
+
+    def _save(self, folders: list[_Folder]) -> None:
+        with locked(self._store.lock):
+            replace_file(_file(self._store, self._sender), b"".join(map(_line, folders)), durable=False)
 
 
-def _load(store: Store, sender: str) -> dict[str, _Folder]:
-    """Return what was copied, by folder; a line that is not whole is passed over."""
-    folders: dict[str, _Folder] = {}
-    try:
-        with _file(store, sender).open("rb") as file:
-            for line in file:
-                crc, _, body = line.rstrip(b"\n").partition(b" ")
-                if crc != b"%08x" % zlib.crc32(body):
-                    continue
-                version, path, stamp, names, rows = json.loads(body)
-                if version == _VERSION:
-                    folders[path] = _Folder(path, stamp, names, rows)
-    except (OSError, ValueError):
-        return {}
-    return folders
+def _line(folder: _Folder) -> bytes:
+    """Return a folder's line of the copy. A row: inode number, size, the two times, the file's name, the fields."""
+    rows = [[*_STAMP.unpack(row.stamp), row.name, *row.summary[_GIVEN:]] for row in folder.rows]
+    body = json.dumps([_VERSION, folder.path, folder.stamp, folder.folders, rows], separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(body), body)
 
 
-def _save(store: Store, sender: str, folders: list[_Folder]) -> None:
-    lines = []
-    for each in folders:
-        body = json.dumps([_VERSION, each.path, each.stamp, each.folders, each.rows], separators=(",", ":")).encode()
-        lines.append(b"%08x %b\n" % (zlib.crc32(body), body))
-    with locked(store.lock):
-        replace_file(_file(store, sender), b"".join(lines), durable=False)
+def _pack(status: os.stat_result) -> bytes:
+    return _STAMP.pack(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _file(store: Store, sender: str) -> Path:

@@ -16,21 +16,21 @@ from typing import Any
 
 from fullsend_protocol.messages import UnchangedDataset
 from fullsend_protocol.units import format_time
-from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.catalogue import Catalogue
 from fullsend_receiver.durable import locked, replace_file
 from fullsend_receiver.store import Store
 
 
-def note(store: Store, sender: str, datasets: Iterable[UnchangedDataset]) -> None:
-    """Write down, for good, that these are unchanged now. Blocks. Raises: OSError.
+def note(catalogue: Catalogue, sender: str, datasets: Iterable[UnchangedDataset]) -> None:
+    """Write down, for good, that these are unchanged now. `catalogue`: the sender's. Blocks. Raises: OSError.
 
     Passes over what names a snapshot that is not stored of its dataset, and forgets what does so by now.
     """
-    stored = {(each.summary.dataset, each.summary.guid) for each in read_catalogue(store, sender).streams}
+    store = catalogue.store
     now = format_time(time.time())
     with locked(store.lock):
         found = _read(store, sender) | {each.dataset: {"guid": each.guid, "at": now} for each in datasets}
-        kept = {dataset: entry for dataset, entry in found.items() if (dataset, entry["guid"]) in stored}
+        kept = {dataset: entry for dataset, entry in found.items() if catalogue.has(dataset, entry["guid"])}
         replace_file(_file(store, sender), json.dumps(kept, indent=1).encode() + b"\n")
 
 

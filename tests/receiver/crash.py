@@ -28,6 +28,7 @@ from tests.receiver import helpers
 from fullsend_protocol.manifest import Resume, Resumption
 from fullsend_protocol.messages import Finish
 from fullsend_receiver import senders
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.commit import commit
 from fullsend_receiver.durable import replace_file
 from fullsend_receiver.ingest import Ingest
@@ -114,7 +115,7 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
         ingest.partial.make_durable(batch)
         tell(f"acknowledged {batch.offset}")
     finish = helpers.finish_of(RAW)
-    file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
+    file = commit(Catalogues(store), helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
     tell(f"stored {file}")
 
 
@@ -135,7 +136,7 @@ def go_on(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
         partial.make_durable(batch)
         tell(f"acknowledged {batch.offset}")
     finish = Finish(raw_bytes=len(RAW), segments=ingest.segments())
-    file = commit(store, helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
+    file = commit(Catalogues(store), helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
     tell(f"stored {file}")
 
 

@@ -27,6 +27,7 @@ from fullsend_protocol.messages import Finish, Push
 from fullsend_protocol.records import Walker
 from fullsend_receiver import store as stores
 from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.names import MANIFEST_SUFFIX, stream_file
@@ -158,7 +159,9 @@ def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> Pure
     finish = Finish(raw_bytes=len(raw), segments=ingest.segments())
     assert finish == finish_of(raw, *(segment.start for segment in finish.segments[1:]))
     try:
-        return PurePosixPath(commit(store, sender, ingest, finish, push_of(raw), sender_program=PROGRAM).receipt.file)
+        return PurePosixPath(
+            commit(Catalogues(store), sender, ingest, finish, push_of(raw), sender_program=PROGRAM).receipt.file
+        )
     finally:
         ingest.partial.close()
 

@@ -526,21 +526,6 @@ def test_base_that_an_increment_may_have(
             catalogue.check_base(SENDER, base_guid, stream_class=stream_class, flags=flags)
 
 
-def test_stream_that_was_stored_meanwhile_is_taken_in(store: Store) -> None:
-    plant(store, "s1", 1)
-    plant(store, "s3", 3, 2)
-    catalogue = read_catalogue(store)
-    assert not catalogue.restorable(named(catalogue, "s3"))
-    file = plant(store, "s2", 2, 1)
-    assert catalogue.at(file) is None
-    assert catalogue.take_in(named(read_catalogue(store), "s2").summary) == catalogue.at(file)
-    assert snapshots(catalogue.streams) == ["s1", "s2", "s3"]
-    added = catalogue.at(file)
-    assert added is not None
-    assert catalogue.receipt(added).restorable
-    assert catalogue.restorable(named(catalogue, "s3"))
-
-
 # --- STREAM -----------------------------------------------------------------------------------------------------
 
 

@@ -7,14 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from tests import streams
-from tests.receiver.helpers import SENDER, make_store, remove, store_stream
+from tests.receiver.helpers import SENDER, make_store, plant, remove, store_stream
 from tests.receiver.peer import control
 from tests.receiver.running import serving, wait_until
 from tests.receiver.test_receiving import finish_at, leave, offer_of_pieces, pieces_of, rest_of
 
 from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.receiving import Workers
+from fullsend_receiver.store import Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,6 +106,7 @@ def test_a_catalogue_that_cannot_be_read_is_no_end(tmp_path: Path) -> None:
         receiver.stop()
         scrub_log = receiver.store / ".state" / "scrub.jsonl"
         scrub_log.mkdir()
+        plant(Store(receiver.store), "old", 7)
         receiver.start()
         wait_until(lambda: "what came in several segments cannot be read again" in receiver.log, "the warning")
         scrub_log.rmdir()
@@ -118,7 +121,7 @@ async def test_what_is_removed_before_its_turn_is_no_damage(tmp_path: Path) -> N
     catalogue = read_catalogue(store)
     remove(store, file)
     with ThreadPoolExecutor(1) as pool:
-        assert await Checks(store, Workers(pool, pool, pool)).check(catalogue, catalogue.streams[0]) is None
+        assert await Checks(Catalogues(store), Workers(pool, pool, pool)).check(catalogue.streams[0]) is None
     store_stream(store, SENDER, raw)  # within the same second
     (again,) = read_catalogue(store).streams
     assert read_catalogue(store).whole(again)

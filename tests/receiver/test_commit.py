@@ -37,6 +37,7 @@ from fullsend_protocol.manifest import LostSpill, Manifest
 from fullsend_protocol.messages import Stored
 from fullsend_receiver.answers import find_status
 from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.commit import commit, stored_file
 from fullsend_receiver.scrub import rebuild
 from fullsend_receiver.store import StoreError
@@ -176,7 +177,7 @@ def test_manifest_has_when_it_was_received_and_by_which_zfs_it_was_made(store: S
     ingest = ingest_stream(store, SENDER, PLAIN)
     properties = {"compression": "zstd", "user:note": "größe\n"}
     push = push_of(PLAIN).model_copy(update={"zfs_version": "zfs-2.4.4", "properties": properties})
-    receipt = commit(store, SENDER, ingest, finish_of(PLAIN), push, sender_program="fullsend 9").receipt
+    receipt = commit(Catalogues(store), SENDER, ingest, finish_of(PLAIN), push, sender_program="fullsend 9").receipt
     manifest = read_manifest(store, PurePosixPath(receipt.file))
     assert manifest.properties == properties
     received = datetime.strptime(manifest.received, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
@@ -255,7 +256,7 @@ def test_stream_that_is_not_whole_is_not_stored_and_stays_a_partial(store: Store
 def test_stream_whose_hash_the_sender_does_not_confirm_is_not_stored(store: Store) -> None:
     ingest = ingest_stream(store, SENDER, PLAIN)
     with pytest.raises(ChunkError):
-        commit(store, SENDER, ingest, finish_of(OTHER), push_of(PLAIN), sender_program=PROGRAM)
+        commit(Catalogues(store), SENDER, ingest, finish_of(OTHER), push_of(PLAIN), sender_program=PROGRAM)
     ingest.partial.close()
     assert in_place(store) == {}
 
@@ -267,7 +268,12 @@ def test_stream_that_is_stored_already_is_thrown_away_and_the_first_one_stays(st
     file = store_stream(store, SENDER, PLAIN)
     there = in_place(store)
     answer = commit(
-        store, SENDER, ingest_stream(store, SENDER, OTHER), finish_of(OTHER), push_of(OTHER), sender_program=PROGRAM
+        Catalogues(store),
+        SENDER,
+        ingest_stream(store, SENDER, OTHER),
+        finish_of(OTHER),
+        push_of(OTHER),
+        sender_program=PROGRAM,
     )
     assert isinstance(answer, Stored)
     assert (answer.receipt.file, answer.receipt.raw_bytes) == (str(file), len(PLAIN))
@@ -390,7 +396,7 @@ def test_spill_blocks_that_a_restore_will_lose_are_written_down_and_told(store: 
     lost = streams.substream(streams.object_(17), streams.write_embedded(17, 1 << 63, b"target"))
     then = streams.substream(streams.object_(18), guid=6, base_guid=streams.GUID, name="tank/data@later")
     ingest = ingest_stream(store, SENDER, lost)
-    receipt = commit(store, SENDER, ingest, finish_of(lost), push_of(lost), sender_program=PROGRAM).receipt
+    receipt = commit(Catalogues(store), SENDER, ingest, finish_of(lost), push_of(lost), sender_program=PROGRAM).receipt
     spill = LostSpill(snapshot="tank/data@now", object=17)
     assert receipt.lost_spills == [spill]
     assert read_manifest(store, PurePosixPath(receipt.file)).lost_spills == [spill]

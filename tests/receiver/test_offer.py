@@ -17,6 +17,7 @@ from fullsend_protocol.manifest import Receipt
 from fullsend_protocol.messages import Push, Whole
 from fullsend_receiver import crossings
 from fullsend_receiver.catalogue import Damaged, NoBase
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.durable import locked
 from fullsend_receiver.offer import already_stored, committed_before, judge
 from fullsend_receiver.room import Ratio, Wanted
@@ -43,42 +44,42 @@ def increment(flags: str | None = "", **changes: object) -> Push:
 
 
 def test_stream_that_is_not_stored_is_taken(store: Store) -> None:
-    assert isinstance(judge(store, SENDER, push_of(FULL)), Wanted)
-    assert already_stored(store, SENDER, push_of(FULL)) is None
+    assert isinstance(judge(Catalogues(store), SENDER, push_of(FULL)), Wanted)
+    assert already_stored(Catalogues(store), SENDER, push_of(FULL)) is None
 
 
 def test_stream_that_is_stored_has_its_receipt(store: Store) -> None:
     file = store_stream(store, SENDER, FULL)
-    receipt = judge(store, SENDER, push_of(FULL))  # to be told so needs no room
+    receipt = judge(Catalogues(store), SENDER, push_of(FULL))  # to be told so needs no room
     assert isinstance(receipt, Receipt)
     assert receipt.file == str(file)
-    assert already_stored(store, SENDER, push_of(FULL)) == receipt
-    assert isinstance(judge(store, "beta", push_of(FULL)), Wanted)
+    assert already_stored(Catalogues(store), SENDER, push_of(FULL)) == receipt
+    assert isinstance(judge(Catalogues(store), "beta", push_of(FULL)), Wanted)
     for other in ({"guid": "5"}, {"flags": "L"}, {"snapshot": "then"}, {"dataset": "tank"}, {"base_guid": "7"}):
-        assert isinstance(judge(store, SENDER, push_of(FULL).model_copy(update=other)), Wanted)
+        assert isinstance(judge(Catalogues(store), SENDER, push_of(FULL).model_copy(update=other)), Wanted)
     (store.root / file).unlink()
     with pytest.raises(Damaged, match="is stored, and damaged"):
-        judge(store, SENDER, push_of(FULL))
+        judge(Catalogues(store), SENDER, push_of(FULL))
 
 
 def test_package_is_taken_whatever_is_stored(store: Store) -> None:
     store_stream(store, SENDER, FULL)
     unknown = {"guid": None, "base_guid": None, "flags": None, "keep_orphan": False}
     package = push_of(FULL).model_copy(update=unknown)
-    assert isinstance(judge(store, SENDER, package), Wanted)
-    assert already_stored(store, SENDER, package) is None
+    assert isinstance(judge(Catalogues(store), SENDER, package), Wanted)
+    assert already_stored(Catalogues(store), SENDER, package) is None
 
 
 def test_orphan_is_taken_only_where_that_is_wanted(store: Store) -> None:
     with pytest.raises(NoBase) as caught:
-        judge(store, SENDER, increment())
+        judge(Catalogues(store), SENDER, increment())
     assert str(caught.value) == f"tank/data@later: its base guid:{GUID} is not stored: send a full"
-    assert isinstance(judge(store, SENDER, increment(keep_orphan=True)), Wanted)
+    assert isinstance(judge(Catalogues(store), SENDER, increment(keep_orphan=True)), Wanted)
     plant(store, "now", GUID, sender="beta")
     with pytest.raises(NoBase):
-        judge(store, SENDER, increment())
+        judge(Catalogues(store), SENDER, increment())
     plant(store, "now", GUID)
-    assert isinstance(judge(store, SENDER, increment()), Wanted)
+    assert isinstance(judge(Catalogues(store), SENDER, increment()), Wanted)
 
 
 @pytest.mark.parametrize(
@@ -102,39 +103,43 @@ def test_base_must_be_one_that_the_offered_flags_can_follow(
 ) -> None:
     plant(store, "now", GUID, flags=base, stream_class=stream_class)
     with contextlib.nullcontext() if good else pytest.raises(NoBase, match="which it cannot follow"):
-        assert isinstance(judge(store, SENDER, increment(flags)), Wanted)
+        assert isinstance(judge(Catalogues(store), SENDER, increment(flags)), Wanted)
 
 
 @pytest.mark.parametrize("harm", ["data", "base"])
 def test_base_must_be_restorable(store: Store, harm: str) -> None:
     first = plant(store, "first", 7)
     file = plant(store, "now", GUID, 7)
-    assert isinstance(judge(store, SENDER, increment()), Wanted)
+    assert isinstance(judge(Catalogues(store), SENDER, increment()), Wanted)
     (store.root / (file if harm == "data" else first)).unlink()
     with pytest.raises(
         NoBase, match=rf"guid:{GUID} is stored, but not restorable: .* is damaged \(the file is missing"
     ):
-        judge(store, SENDER, increment())
+        judge(Catalogues(store), SENDER, increment())
 
 
 def test_what_has_arrived_needs_no_room_again(store: Store) -> None:
     offered = push_of(FULL).model_copy(update={"size_estimate": 100 << 20})
     name = "tank/data@now"
-    assert judge(store, SENDER, offered) == Wanted(name, 100 << 20)
-    assert judge(store, SENDER, offered, arrived=1 << 20, stored=1 << 19) == Wanted(name, 99 << 20, before=1 << 19)
+    assert judge(Catalogues(store), SENDER, offered) == Wanted(name, 100 << 20)
+    assert judge(Catalogues(store), SENDER, offered, arrived=1 << 20, stored=1 << 19) == Wanted(
+        name, 99 << 20, before=1 << 19
+    )
     # After a while its own ratio tells how the rest will compress.
     own = Ratio(8 << 20, 64 << 20, "of what has arrived of it")
-    assert judge(store, SENDER, offered, arrived=64 << 20, stored=8 << 20) == Wanted(name, 36 << 20, own, 8 << 20)
+    assert judge(Catalogues(store), SENDER, offered, arrived=64 << 20, stored=8 << 20) == Wanted(
+        name, 36 << 20, own, 8 << 20
+    )
     # An estimate that was too low.
-    found = judge(store, SENDER, offered, arrived=200 << 20, stored=1)
+    found = judge(Catalogues(store), SENDER, offered, arrived=200 << 20, stored=1)
     assert isinstance(found, Wanted)
     assert found.raw == 0
-    assert judge(store, SENDER, push_of(FULL)) == Wanted(name)
+    assert judge(Catalogues(store), SENDER, push_of(FULL)) == Wanted(name)
 
 
 def test_ratio_is_that_of_the_newest_streams_of_its_kind(store: Store) -> None:
     def wanted(offered: Push) -> tuple[int, int] | None:
-        found = judge(store, SENDER, offered.model_copy(update={"keep_orphan": True}))
+        found = judge(Catalogues(store), SENDER, offered.model_copy(update={"keep_orphan": True}))
         assert isinstance(found, Wanted)
         return None if found.ratio is None else (found.ratio.stored, found.ratio.raw)
 
@@ -159,8 +164,8 @@ def test_stream_that_had_too_little_room_is_judged_by_that(store: Store) -> None
     offered = push_of(FULL).model_copy(update={"size_estimate": 5000})
     crossings.note(store, SENDER, offered, crossings.Crossing(raw=4000, stored=3000))
     ratio = Ratio(3000, 4000, "of the last try, which had too little room")
-    assert judge(store, SENDER, offered) == Wanted("tank/data@now", 5000, ratio, failed_at=3000)
-    found = judge(store, "beta", offered)
+    assert judge(Catalogues(store), SENDER, offered) == Wanted("tank/data@now", 5000, ratio, failed_at=3000)
+    found = judge(Catalogues(store), "beta", offered)
     assert isinstance(found, Wanted)
     assert found.ratio is None
 
@@ -168,24 +173,24 @@ def test_stream_that_had_too_little_room_is_judged_by_that(store: Store) -> None
 @pytest.mark.parametrize("raw", [FULL, streams.package(FULL, INCREMENT, name="tank/data@later")])
 def test_what_was_sent_whole_is_known_again_by_what_it_turned_out_to_be(store: Store, raw: bytes) -> None:
     push = push_of(raw)
-    assert committed_before(store, SENDER, push) is None
+    assert committed_before(Catalogues(store), SENDER, push) is None
     file = store_stream(store, SENDER, raw)
     about = read_manifest(store, file)
     assert about.base_guid is None
     whole = Whole(guid=about.guid, base_guid=about.base_guid, flags=about.flags, raw_bytes=about.raw_bytes)
-    receipt = committed_before(store, SENDER, push.model_copy(update={"whole": whole}))
+    receipt = committed_before(Catalogues(store), SENDER, push.model_copy(update={"whole": whole}))
     assert receipt is not None
     assert (receipt.file, receipt.segments) == (str(file), about.segments)
-    assert committed_before(store, SENDER, push) is None  # who does not ask is told nothing
-    assert committed_before(store, "beta", push.model_copy(update={"whole": whole})) is None
+    assert committed_before(Catalogues(store), SENDER, push) is None  # who does not ask is told nothing
+    assert committed_before(Catalogues(store), "beta", push.model_copy(update={"whole": whole})) is None
     for change in ({"guid": "5"}, {"base_guid": "5"}, {"flags": "L"}, {"raw_bytes": 1}):
         other = push.model_copy(update={"whole": whole.model_copy(update=change)})
-        assert committed_before(store, SENDER, other) is None
+        assert committed_before(Catalogues(store), SENDER, other) is None
     for name in ({"snapshot": "then"}, {"dataset": "tank"}):
-        assert committed_before(store, SENDER, push.model_copy(update={"whole": whole, **name})) is None
+        assert committed_before(Catalogues(store), SENDER, push.model_copy(update={"whole": whole, **name})) is None
     (store.root / file).unlink()
     with pytest.raises(Damaged, match="is stored, and damaged"):
-        committed_before(store, SENDER, push.model_copy(update={"whole": whole}))
+        committed_before(Catalogues(store), SENDER, push.model_copy(update={"whole": whole}))
 
 
 # --- over the wire ----------------------------------------------------------------------------------------------

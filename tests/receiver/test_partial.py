@@ -55,6 +55,7 @@ from fullsend_protocol.connection import Chunk
 from fullsend_protocol.records import Phase, WalkerState
 from fullsend_receiver import partial as partials
 from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.commit import commit
 from fullsend_receiver.ingest import Ingest
 from fullsend_receiver.journal import Batch, PartialDamaged
@@ -716,7 +717,7 @@ def test_power_cut_at_any_moment_of_a_push_keeps_what_was_acknowledged_and_lists
             ingest.partial.make_durable(batch)
             told = batch.offset
         finish = finish_of(SHORT)
-        assert commit(store, SENDER, ingest, finish, push, sender_program=PROGRAM).receipt.file == str(FILE)
+        assert commit(Catalogues(store), SENDER, ingest, finish, push, sender_program=PROGRAM).receipt.file == str(FILE)
         stored = True
         disk.step()
 
@@ -1086,7 +1087,7 @@ def push_until_it_fails(store: Store) -> tuple[int, OSError | None]:
             batch = ingest.batch()
             partial.make_durable(batch)
             told = batch.offset
-        commit(store, SENDER, ingest, finish_of(RAW), push, sender_program=PROGRAM)
+        commit(Catalogues(store), SENDER, ingest, finish_of(RAW), push, sender_program=PROGRAM)
     except OSError as error:
         return told, error
     finally:

@@ -8,6 +8,7 @@ import pytest
 from tests.receiver.helpers import SENDER, manifest_path, plant
 
 from fullsend_protocol.messages import UnchangedDataset
+from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.unchanged import last_seen, note
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def test_nothing_is_seen_before_anything_was_said(store: Store) -> None:
 def test_what_is_said_later_stands_beside_what_was_said_before(store: Store) -> None:
     for number, dataset in enumerate(("tank/a", "tank/b", "tank/c"), 1):
         plant(store, "s1", number, dataset=dataset)
-    note(store, SENDER, [seen("tank/a", 1), seen("tank/b", 2)])
+    note(read_catalogue(store, SENDER), SENDER, [seen("tank/a", 1), seen("tank/b", 2)])
     age(store)
-    note(store, SENDER, [seen("tank/b", 2), seen("tank/c", 3)])
+    note(read_catalogue(store, SENDER), SENDER, [seen("tank/b", 2), seen("tank/c", 3)])
     found = last_seen(store, SENDER)
     assert set(found) == {("tank/a", "1"), ("tank/b", "2"), ("tank/c", "3")}
     assert found["tank/a", "1"].startswith("2001-")
@@ -52,16 +53,20 @@ def test_only_what_is_stored_counts(store: Store) -> None:
     file = plant(store, "s1", 1, dataset="tank/a")
     plant(store, "s1", 5, dataset="tank/b")
     plant(store, "s1", 6, sender="beta", dataset="tank/c")
-    note(store, SENDER, [seen("tank/a", 1), seen("tank/b", 4), seen("tank/c", 6), seen("tank/nope", 1)])
+    note(
+        read_catalogue(store, SENDER),
+        SENDER,
+        [seen("tank/a", 1), seen("tank/b", 4), seen("tank/c", 6), seen("tank/nope", 1)],
+    )
     assert set(last_seen(store, SENDER)) == {("tank/a", "1")}
     manifest_path(store, file).unlink()
-    note(store, SENDER, [seen("tank/b", 5)])
+    note(read_catalogue(store, SENDER), SENDER, [seen("tank/b", 5)])
     assert set(last_seen(store, SENDER)) == {("tank/b", "5")}
 
 
 def test_senders_do_not_see_one_another(store: Store) -> None:
     plant(store, "s1", 1, dataset="tank/a")
-    note(store, SENDER, [seen("tank/a", 1)])
+    note(read_catalogue(store, SENDER), SENDER, [seen("tank/a", 1)])
     assert last_seen(store, "beta") == {}
 
 
@@ -82,13 +87,13 @@ def test_file_that_says_nothing_makes_a_backup_look_older_and_no_more(store: Sto
     plant(store, "s1", 1, dataset="tank/a")
     file_of(store).write_bytes(content)
     assert last_seen(store, SENDER) == {}
-    note(store, SENDER, [seen("tank/a", 1)])
+    note(read_catalogue(store, SENDER), SENDER, [seen("tank/a", 1)])
     assert set(last_seen(store, SENDER)) == {("tank/a", "1")}
 
 
 def test_file_is_json_for_anybody_and_nothing_is_left_beside_it(store: Store) -> None:
     plant(store, "s1", 1, dataset="tank/größe")
-    note(store, SENDER, [seen("tank/größe", 1)])
+    note(read_catalogue(store, SENDER), SENDER, [seen("tank/größe", 1)])
     said = json.loads(file_of(store).read_bytes())
     assert said == {"tank/größe": {"guid": "1", "at": last_seen(store, SENDER)["tank/größe", "1"]}}
     assert not list(store.state.glob("*.tmp"))
