@@ -149,7 +149,12 @@ def test_streams_are_numbered_in_the_order_of_reception(store: Store, monkeypatc
         store_stream(store, SENDER, streams.substream(name=f"tank/data@{guid}", guid=guid, base_guid=guid - 1))
     other = streams.substream(name="tank/other@1", guid=9)
     receipt = commit(
-        store, "beta", ingest_stream(store, "beta", other), finish_of(other), push_of(other), sender_program=PROGRAM
+        Catalogues(store),
+        "beta",
+        ingest_stream(store, "beta", other),
+        finish_of(other),
+        push_of(other),
+        sender_program=PROGRAM,
     ).receipt
     catalogue = read_catalogue(store)
     assert [(each.summary.sender, each.summary.snapshot, each.summary.sequence) for each in catalogue.streams] == [
