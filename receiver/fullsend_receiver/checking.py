@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from fullsend_protocol.errors import FullsendError
 from fullsend_receiver.catalogue import Stored
 from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.receiving import Workers
@@ -51,7 +50,7 @@ class Checks:
                 try:
                     await self._read_again(sender)
                 # Said to those who ask for it, too; the daemon stays for the others.
-                except (FullsendError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - whatever one file in the store makes of it
                     log.warning("what came in several segments cannot be read again: %s", error)
                     self._senders.add(sender)  # with the next that is wanted
 

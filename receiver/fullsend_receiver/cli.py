@@ -286,6 +286,8 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _cat(options: argparse.Namespace) -> int:
+    from fullsend_protocol.errors import ChunkError, StreamError
+    from fullsend_protocol.proof import Proof
     from fullsend_receiver.durable import write_all
     from fullsend_receiver.playback import DamagedChunk, checked_chunks
 
@@ -294,17 +296,18 @@ def _cat(options: argparse.Namespace) -> int:
     if sys.stdout is None or sys.stdout.isatty():
         msg = "a send stream is no text: pipe it into `zfs receive`, or into a file"
         raise UsageError(msg)
-    length = 0
-    for chunk in checked_chunks(store.root / stored.file):
-        if isinstance(chunk, DamagedChunk):
-            msg = f"{stored.file}: {chunk}: what follows was not written"
-            raise DamagedChunk(msg)
-        with writing_output():
-            write_all(sys.stdout.fileno(), chunk.raw)
-        length += len(chunk.raw)
-    if length != stored.manifest.raw_bytes:
-        msg = f"{stored.file}: holds {length} raw bytes; its manifest says {stored.manifest.raw_bytes}"
-        raise DamagedChunk(msg)
+    try:
+        proof = Proof(stored.manifest)
+        for chunk in checked_chunks(store.root / stored.file):
+            if isinstance(chunk, DamagedChunk):
+                raise chunk
+            proof.take(chunk.raw, chunk.place.entry.sha256)
+            with writing_output():
+                write_all(sys.stdout.fileno(), chunk.raw)
+        proof.finish()
+    except (ChunkError, StreamError, DamagedChunk) as error:
+        msg = f"{stored.file}: {error}; what follows was not written"
+        raise DamagedChunk(msg) from None
     return Exit.OK
 
 

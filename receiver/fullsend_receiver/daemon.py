@@ -66,7 +66,11 @@ class Daemon:
         """Nothing is touched before `run`."""
         self._settings = settings
         self._store = store
-        self._table = SenderTable(store)
+        try:
+            self._table = SenderTable(store)
+        except StoreError as error:
+            log.error("no sender is let in until the sender table can be read: %s", error)  # noqa: TRY400
+            self._table = SenderTable(store, fault=error)
         self._context = server_context(store, self._table.certificates)
         self._reading_table = asyncio.Lock()
         self._table_fault = ""
@@ -328,8 +332,8 @@ class Daemon:
                             self._store, house.arriving, keep=settings.partial_keep, most=settings.partial_max
                         )
                     )
-            except OSError as error:  # a disk that fails is said to those who push; the daemon stays for the others
-                log.warning("old partials cannot be looked for: %s", error)
+            except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
+                log.warning("old partials cannot be looked for: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_SWEEP_EVERY)
 
 

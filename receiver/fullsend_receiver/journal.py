@@ -11,12 +11,15 @@ they are durable is partial.py's business.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
+
+from pydantic import BaseModel
 
 from fullsend_protocol import limits
 from fullsend_protocol.manifest import Resumption, Segment
@@ -115,6 +118,35 @@ class Standing:
 # --- lines -------------------------------------------------------------------------------------------------------
 
 
+#: What an older version did not write of an offer. Nobody resumes by it: the sender offers its stream anew.
+_NOT_SAID: Final[dict[str, Any]] = {
+    "guid": None,
+    "base_guid": None,
+    "flags": None,
+    "size_estimate": None,
+    "zfs_version": None,
+    "properties": None,
+    "keep_orphan": False,
+    "claim": "0" * 16,
+    "resume": "none",
+}
+
+
+@contextlib.contextmanager
+def understanding() -> Iterator[None]:
+    """Read what lines say. Keys that this version does not know are passed over, so that an upgrade or a downgrade
+    costs nothing. Raises: PartialDamaged where something is missing, or is of another form.
+    """
+    try:
+        yield
+    except PartialDamaged:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # ValidationError is a ValueError
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"its journal is not one that this version of fullsendd can read ({type(error).__name__}: {why})"
+        raise PartialDamaged(msg) from None
+
+
 def open_line(opened: Opened) -> bytes:
     """Return the first line."""
     return _line({"open": {"sender": opened.sender, "push": opened.push.model_dump(mode="json"), "at": opened.at}})
@@ -196,27 +228,28 @@ def read(path: Path) -> Journal:
     """Read a journal in short; one that is missing says nothing. Raises: OSError, PartialDamaged."""
     offset = file = None
     stored = whole = 0
-    try:
+    with contextlib.suppress(FileNotFoundError), understanding():
         for end, line in lines(path):
             if "durable" in line:
-                offset, stored = line["durable"]["offset"], line["durable"]["stored"]
+                offset, stored = int(line["durable"]["offset"]), int(line["durable"]["stored"])
             file = line.get("commit", {}).get("file", file)
             whole = end
-    except FileNotFoundError:
-        pass
-    return Journal(offset, stored, None if file is None else PurePosixPath(file), whole)
+    with understanding():
+        return Journal(offset, stored, None if file is None else PurePosixPath(file), whole)
 
 
 def read_opened(path: Path) -> Opened | None:
     """Return what the first line says; None where there is no whole one. Raises: OSError, PartialDamaged."""
-    return next((_opened(line["open"]) for _end, line in lines(path) if "open" in line), None)
+    with understanding():
+        return next((_opened(line["open"]) for _end, line in lines(path) if "open" in line), None)
 
 
 def entries(path: Path) -> Iterator[IndexEntry]:
     """Yield the index entries of all durable chunks, in order. Raises: OSError, PartialDamaged."""
-    for _end, line in lines(path):
-        for chunk in line.get("durable", {}).get("chunks", ()):
-            yield _written(chunk).entry
+    with understanding():
+        for _end, line in lines(path):
+            for chunk in line.get("durable", {}).get("chunks", ()):
+                yield _written(chunk).entry
 
 
 def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
@@ -241,10 +274,11 @@ def standings(path: Path) -> tuple[Standing | None, Standing | None]:
 
 def _read(path: Path, *readers: _Reader) -> None:
     begun = 0
-    for end, line in lines(path):
-        for reader in readers:
-            reader.take(begun, line)
-        begun = end
+    with understanding():
+        for end, line in lines(path):
+            for reader in readers:
+                reader.take(begun, line)
+            begun = end
 
 
 class _Reader:
@@ -272,7 +306,7 @@ class _Reader:
         if "open" in line:
             self._opened = _opened(line["open"])
         elif "resumed" in line:
-            self._resumed = Resumption.model_validate(line["resumed"])
+            self._resumed = Resumption.model_validate(_known(Resumption, line["resumed"]))
         elif "durable" in line and self._opened is not None:
             self._take_batch(at, self._opened, line["durable"])
 
@@ -283,7 +317,7 @@ class _Reader:
         begins = tuple(_begin_from_json(each) for each in durable["begins"])
         self._begins += begins
         self._substreams += sum(not begin.compound for begin in begins)
-        spills = tuple(EmbeddedSpill(*each) for each in durable.get("embedded_spills", ()))
+        spills = tuple(EmbeddedSpill(*each[:3]) for each in durable.get("embedded_spills", ()))
         self._spills += spills
         walker = _walker(durable)
         taken: list[Written] = []
@@ -327,11 +361,18 @@ class _Reader:
 
 
 def _opened(line: dict[str, Any]) -> Opened:
-    return Opened(line["sender"], Push.model_validate(line["push"]), line["at"])
+    # How it was to be resumed then is over; that part of the wire has changed most.
+    push = _NOT_SAID | _known(Push, line["push"]) | {"whole": None}
+    return Opened(str(line["sender"]), Push.model_validate(push), str(line["at"]))
+
+
+def _known(model: type[BaseModel], said: dict[str, Any]) -> dict[str, Any]:
+    """Return what a model of this version knows of what was written down."""
+    return {name: value for name, value in said.items() if name in model.model_fields}
 
 
 def _written(chunk: Sequence[Any]) -> Written:
-    raw_length, stored_length, resumable, first_key, segment, sha256, record_start = chunk
+    raw_length, stored_length, resumable, first_key, segment, sha256, record_start, *_later = chunk
     key = None if first_key is None else (int(first_key[0]), int(first_key[1]))
     return Written(IndexEntry(raw_length, stored_length, resumable, key, segment, bytes.fromhex(sha256)), record_start)
 
@@ -364,7 +405,8 @@ def _begin_to_json(begin: Begin) -> dict[str, Any]:
 
 
 def _begin_from_json(fields: dict[str, Any]) -> Begin:
-    return replace(Begin(**{**fields, "payload": b""}), payload=base64.b64decode(fields["payload"]))
+    known = {name: fields[name] for name in Begin.__slots__ if name != "payload"}
+    return Begin(**known, payload=base64.b64decode(fields["payload"]))
 
 
 def _text(data: bytes) -> str:

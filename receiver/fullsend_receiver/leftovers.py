@@ -19,7 +19,7 @@ log = logging.getLogger("fullsendd")
 
 
 def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
-    """Yield what has arrived in part; of one sender, or of all (None). What is damaged is set aside, and left out.
+    """Yield what has arrived in part; of one sender, or of all (None). What is damaged is left out, and where it is.
     Blocks: journals are read through.
 
     Raises: OSError.
@@ -60,7 +60,7 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
     now = time.time()
     waiting = []
     total = 0
-    for key, (last, opened, said) in survey(store, _look):
+    for key, (last, opened, said) in survey(store, _look, sets_aside=True):
         stored = said.stored
         total += stored
         # What is proven waits for a start to complete its commit: its file may be in place, without its manifest.

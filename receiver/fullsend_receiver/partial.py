@@ -411,9 +411,10 @@ def committing(store: Store) -> set[PurePosixPath]:
 
 
 @contextlib.contextmanager
-def examining(store: Store, key: str, *, held: bool = False) -> Iterator[None]:
+def examining(store: Store, key: str, *, held: bool = False, reads_only: bool = False) -> Iterator[None]:
     """Read of a partial. Where it shows that a disk has lost some of it, the partial is set aside, and the log says so:
-    its stream starts over, and nobody else need know. `held`: it is we who have it open.
+    its stream starts over, and nobody else need know. `held`: it is we who have it open; `reads_only`: it is left where
+    it is, for the daemon.
 
     Raises: PartialDamaged then; OSError where that says nothing of what is on the disk, as it comes (FileNotFoundError:
     there is nothing, or not any more).
@@ -424,17 +425,20 @@ def examining(store: Store, key: str, *, held: bool = False) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno not in _LOST:
             raise
         why = f"cannot be read: {error}" if isinstance(error, OSError) else str(error)
+        if reads_only:
+            log.error("partial %s: %s; check this disk; the daemon will set it aside", key, why)  # noqa: TRY400
+            raise PartialDamaged(f"partial {key}: {why}") from None
         raise PartialDamaged(f"partial {key}: {why}; {_set_aside(store, key, why, held=held)}") from None
 
 
-def survey(store: Store, look: Callable[[Path], _T]) -> Iterator[tuple[str, _T]]:
+def survey(store: Store, look: Callable[[Path], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
     """Yield what `look` finds about each partial, whose journal it is given, with the key; nothing for those that are
-    gone by then, damaged (`examining`), or that cannot be looked at, which the log says. Raises: OSError where the
-    system is short of something.
+    gone by then, damaged, or that cannot be looked at, which the log says. `sets_aside`: what is damaged is set aside;
+    else this only reads. Raises: OSError where the system is short of something.
     """
     for key, path in journals(store):
         try:
-            with examining(store, key):
+            with examining(store, key, reads_only=not sets_aside):
                 found = look(path)
         except (FileNotFoundError, PartialDamaged):
             continue

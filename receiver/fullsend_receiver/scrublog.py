@@ -29,10 +29,6 @@ class Scrubbed:
     sha256: str | None
 
 
-#: What a line has.
-_FIELDS: Final = frozenset(Scrubbed.__slots__)
-
-
 class ScrubLog:
     """The last result for each file, as it stood when it was read."""
 
@@ -41,15 +37,22 @@ class ScrubLog:
         self._store = store
         self._path = scrub_file(store)
         self._lines = 0
-        self._last: dict[str, dict[str, Any]] = {}
+        self._last: dict[str, dict[str, Any]] = {}  # as they were written, with keys that this version does not know
+        self._foreign: list[bytes] = []  # lines of which this version does not know of which file they are
         self._read()
 
     def get(self, file: str, received: str) -> Scrubbed | None:
-        """Return the last result for a file (relative to the store) that was received then."""
+        """Return the last result for a file (relative to the store) that was received then.
+
+        A row that says damage and lacks something else counts: damage that is known is never forgotten.
+        """
         row = self._last.get(file)
-        if row is None or row["received"] != received:
+        if row is None or row.get("received", received) != received:
             return None
-        return Scrubbed(file, received, row["at"], tuple(row["damage"]), row["sha256"])
+        damage, at, sha256 = _damage(row), row.get("at"), row.get("sha256")
+        if not damage and not (isinstance(at, str) and "damage" in row):
+            return None  # nothing that can be understood: as if nobody had looked
+        return Scrubbed(file, received, str(at), damage, sha256 if isinstance(sha256, str) else None)
 
     def add(self, scrubbed: Scrubbed) -> None:
         """Record a result. Blocks on the disk."""
@@ -59,7 +62,7 @@ class ScrubLog:
             if self._lines > len(self._last) + _SLACK:
                 self._read()  # others may have added to it
                 self._last[scrubbed.file] = row
-                replace_file(self._path, b"".join(map(_line, self._last.values())))
+                replace_file(self._path, b"".join([*self._foreign, *map(_line, self._last.values())]))
                 self._lines = len(self._last)
                 return
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -75,6 +78,7 @@ class ScrubLog:
         """Read all; a line that is not whole (a crash) is passed over."""
         count = 0
         last: dict[str, dict[str, Any]] = {}
+        foreign: list[bytes] = []
         try:
             lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
@@ -84,16 +88,29 @@ class ScrubLog:
                 row = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(row, dict) and row.keys() == _FIELDS and isinstance(row["file"], str):
-                count += 1
-                last[row["file"]] = row
+            count += 1
+            if not isinstance(row, dict) or not isinstance(row.get("file"), str):
+                foreign.append(line + b"\n")
+                continue
+            before = last.get(row["file"])
+            if before is not None and "damage" not in row:  # what it means is not known, and what came before is
+                row = before | row | {"damage": before.get("damage", [])}
+            last[row["file"]] = row
         # In one step: who asks meanwhile, in another thread, must not be told that nothing is damaged.
-        self._lines, self._last = count, last
+        self._lines, self._last, self._foreign = count, last, foreign
 
 
 def scrub_file(store: Store) -> Path:
     """Return the log's file."""
     return store.state / "scrub.jsonl"
+
+
+def _damage(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return the lines of damage of a row, whatever form they have."""
+    said: object = row.get("damage")
+    if isinstance(said, list | tuple):
+        return tuple(map(str, said))
+    return (str(said),) if said else ()
 
 
 def _line(row: dict[str, Any]) -> bytes:

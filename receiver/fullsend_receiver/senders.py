@@ -65,11 +65,16 @@ _Row = TypeVar("_Row", Sender, _Invited)
 class SenderTable:
     """The table as it stood when it was read; `changed` tells whether to read it again."""
 
-    def __init__(self, store: Store) -> None:
-        """Read the table. Raises: StoreError where it is damaged."""
+    def __init__(self, store: Store, *, fault: StoreError | None = None) -> None:
+        """Read the table. Raises: StoreError where it is damaged.
+
+        `fault`: the table could not be read. Then this stands for it: it lets no one in, says why to those who ask, and
+        is never written. A daemon that refused to start instead would be started again for ever.
+        """
         self._store = store
         self._signature = signature(_table_file(store))
-        self._senders = {sender.fingerprint: sender for sender in _read_senders(store)}
+        self._fault = fault
+        self._senders = {} if fault else {sender.fingerprint: sender for sender in _read_senders(store)}
 
     def changed(self) -> bool:
         """Whether somebody has changed the table since."""
@@ -92,7 +97,9 @@ class SenderTable:
         return sender
 
     def status(self, fingerprint: str) -> Literal["enrolled", "revoked", "unknown"]:
-        """Answer `known?`."""
+        """Answer `known?`. Raises: StoreError where the table could not be read."""
+        if self._fault is not None:
+            raise self._fault
         sender = self._senders.get(fingerprint)
         if sender is None:
             return "unknown"
@@ -233,7 +240,8 @@ def _read_invitations(store: Store) -> list[_Invited]:
 
 def _rows(kind: type[_Row], path: Path) -> list[_Row]:
     try:
-        return [kind(**row) for row in _read(path)]
-    except TypeError as error:
+        # A later version may have written more.
+        return [kind(**{name: row[name] for name in kind.__slots__ if name in row}) for row in _read(path)]
+    except (TypeError, AttributeError) as error:
         msg = f"{path}: cannot be read: {error}"
         raise StoreError(msg) from None

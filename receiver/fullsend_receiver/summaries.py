@@ -334,7 +334,7 @@ class Search:
                         for row in rows
                     ]
                     folders[path] = _Folder(path, stamp, names, made)
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError, struct.error):
             return {}
         return folders
 

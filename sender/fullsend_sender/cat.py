@@ -18,10 +18,10 @@ from fullsend_protocol import limits, messages
 from fullsend_protocol.chunks import Decompressor
 from fullsend_protocol.connection import Chunk, ChunkArriving
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError
+from fullsend_protocol.proof import Proof
 from fullsend_sender.link import PATIENCE, Timeouts, connect
 from fullsend_sender.patience import RETRY_FOR, Patience, passes
 from fullsend_sender.pipes import Sink, Stopped
-from fullsend_sender.proof import Proof
 
 if TYPE_CHECKING:
     from collections.abc import Callable

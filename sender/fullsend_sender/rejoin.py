@@ -20,10 +20,10 @@ from fullsend_protocol import limits, messages
 from fullsend_protocol.chunks import Decompressor
 from fullsend_protocol.connection import Chunk, ChunkArriving
 from fullsend_protocol.errors import ChunkError, DamagedStream, FullsendError
+from fullsend_protocol.proof import Hashes
 from fullsend_protocol.rejoin import Rejoiner, opening
 from fullsend_sender.link import connect
 from fullsend_sender.patience import Patience
-from fullsend_sender.proof import Hashes
 
 if TYPE_CHECKING:
     from fullsend_protocol.carry import Piece

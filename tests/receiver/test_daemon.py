@@ -166,11 +166,18 @@ def test_a_store_that_is_not_whole_is_not_served(what: str, receiver: Receiver) 
     assert done.stderr.count("\n") == 1
 
 
-def test_a_certificate_that_cannot_be_read_in_the_table_is_named_at_the_start(receiver: Receiver) -> None:
-    (receiver.store / ".state/senders.json").write_text("garbage", encoding="utf-8")
-    done = receiver.fullsendd("serve")
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"fullsendd: {receiver.store}/.state/senders.json: cannot be read: ")
+@pytest.mark.parametrize("content", ["garbage", '{"format": 1, "rows": [{"name": "alpha"}]}', '{"rows": [7]}'])
+def test_a_sender_table_that_cannot_be_read_lets_nobody_in_and_stays_as_it_is(receiver: Receiver, content: str) -> None:
+    """systemd would start a daemon that refuses to start for ever."""
+    table = receiver.store / ".state/senders.json"
+    table.write_text(content, encoding="utf-8")
+    receiver.start()
+    assert "no sender is let in until the sender table can be read: " in receiver.log
+    with Peer(receiver.port) as stranger:
+        stranger.hear("hello")
+        stranger.say("known?", fingerprint="5c" * 32)
+        assert stranger.refusal().startswith("store: ")
+    assert table.read_text(encoding="utf-8") == content
 
 
 # --- the service manager ---------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import json
 import zlib
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +21,7 @@ from fullsend_receiver.journal import Batch, Opened, PartialDamaged, Written
 from fullsend_receiver.seekable import IndexEntry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 EVERY = streams.substream(*streams.every_record())
 PACKAGE = streams.package(
@@ -323,3 +323,75 @@ def test_stream_goes_on_only_where_a_chunk_may_end(tmp_path: Path, last: Written
     found = journal.standing(written(tmp_path, journal.open_line(OPENED), journal.durable_line(said)))
     assert found is not None
     assert found.may_go_on is may
+
+
+# --- what another version wrote ----------------------------------------------------------------------------------
+
+
+def changed(line: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    content = json.loads(line[9:])
+    change(content)
+    return journal._line(content)
+
+
+def more(value: object) -> None:
+    """Add a key that no version knows wherever there is an object."""
+    if isinstance(value, dict):
+        for each in list(value.values()):
+            more(each)
+        value["to come"] = [1]
+    elif isinstance(value, list):
+        for each in value:
+            more(each)
+
+
+def test_keys_that_are_not_known_change_nothing(tmp_path: Path) -> None:
+    """An upgrade or a downgrade, after which a daemon did not start."""
+    begins = [begin_of()]
+    lines = [
+        OPEN_LINE,
+        journal.durable_line(batch(MIN, chunk(MIN, segment=True), begins=begins)),
+        journal.resumed_line(Resumption(how="token", offset=MIN, at="2026-11-23T06:30:00Z")),
+        journal.durable_line(batch(2 * MIN, chunk(MIN, start=MIN, segment=True))),
+    ]
+    before = [each and replace(each, line=0) for each in journal.standings(written(tmp_path, *lines))]
+    opened = journal.read_opened(tmp_path / "journal")
+    path = written(tmp_path, *(changed(line, more) for line in lines))
+    assert [each and replace(each, line=0) for each in journal.standings(path)] == before
+    assert journal.read_opened(path) == opened
+    assert [each.raw_length for each in journal.entries(path)] == [MIN, MIN]
+
+
+@pytest.mark.parametrize(
+    "key", ["size_estimate", "zfs_version", "properties", "keep_orphan", "claim", "resume", "whole"]
+)
+def test_what_an_older_version_did_not_say_of_an_offer_is_not_needed(tmp_path: Path, key: str) -> None:
+    path = written(tmp_path, changed(OPEN_LINE, lambda line: line["open"]["push"].pop(key)))
+    opened = journal.read_opened(path)
+    assert opened is not None
+    assert (opened.push.dataset, opened.push.guid) == (OPENED.push.dataset, OPENED.push.guid)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda line: line["open"]["push"].pop("dataset"),
+        lambda line: line["open"].pop("at"),
+        lambda line: line["open"].update(push=7),
+        lambda line: line.update(open=None),
+        lambda line: line["open"]["push"].update(guid="0x1"),
+    ],
+)
+def test_what_cannot_be_understood_is_damaged_by_name(
+    tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    path = written(tmp_path, changed(OPEN_LINE, change), journal.durable_line(batch(MIN, chunk(MIN, segment=True))))
+    with pytest.raises(PartialDamaged, match="its journal is not one that this version of fullsendd can read"):
+        journal.read_opened(path)
+    durable = journal.durable_line(batch(MIN, chunk(MIN, segment=True)))
+    path = written(
+        tmp_path, OPEN_LINE, changed(durable, lambda line: line["durable"].update(offset="much", chunks=[[1]]))
+    )
+    for read in (journal.read, journal.standings, lambda path: list(journal.entries(path))):
+        with pytest.raises(PartialDamaged):
+            read(path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -74,6 +75,32 @@ def test_the_log_is_written_anew_when_it_has_grown_and_loses_nothing(
     found = fresh.get("a", NOW)
     assert found is not None
     assert found.at == "2026-11-23T06:30:29Z"
+
+
+# --- what another version wrote ----------------------------------------------------------------------------------
+
+
+def test_known_damage_survives_keys_that_are_not_known(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One key more in a row, and a stream known to be damaged was whole again, and a base."""
+    rows: list[dict[str, object]] = [
+        {"file": "a", "received": NOW, "at": NOW, "damage": ["chunk 0"], "sha256": None, "parity": "no"},
+        {"file": "b", "damage": ["chunk 1"], "version": 2},
+        {"file": "c", "received": NOW, "at": NOW, "damage": "chunk 2", "sha256": None},
+        {"file": "d", "received": NOW, "at": NOW, "damage": [], "sha256": "5c" * 32, "since": NOW},
+        {"file": "a", "received": NOW, "verdict": "unreadable"},  # says nothing that is known of damage
+        {"stream": "e", "damage": ["of a form to come"]},
+    ]
+    _path(store).write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    for _ in range(2):
+        log = ScrubLog(store)
+        found = {file: log.get(file, NOW) for file in "abcd"}
+        damage = {file: each.damage for file, each in found.items() if each is not None}
+        assert damage == {"a": ("chunk 0",), "b": ("chunk 1",), "c": ("chunk 2",), "d": ()}
+        # Written anew, nothing is lost, also not what this version does not know.
+        monkeypatch.setattr("fullsend_receiver.scrublog._SLACK", -100)
+        log.add(_result("z"))
+        assert b'"parity": "no"' in _path(store).read_bytes()
+        assert b"of a form to come" in _path(store).read_bytes()
 
 
 _ADD = """

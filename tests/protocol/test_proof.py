@@ -7,7 +7,7 @@ from tests.sender.peer import chunks_of, manifest_of
 from fullsend_protocol.chunks import Decompressor
 from fullsend_protocol.connection import Chunk
 from fullsend_protocol.errors import ChunkError, IncompleteStream
-from fullsend_sender.proof import Proof
+from fullsend_protocol.proof import Proof
 
 
 def large() -> bytes:

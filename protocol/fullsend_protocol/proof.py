@@ -1,4 +1,7 @@
-"""Holds a stream that comes back against its manifest: every chunk before it is used, and the whole at its end."""
+"""Compare a stream that is read back with its manifest: every chunk before it is used, and the whole at its end.
+
+Both programs read stored streams by this: a valid file of the same length under a stream's name proves nothing.
+"""
 
 from __future__ import annotations
 
