@@ -23,6 +23,7 @@ import itertools
 import json
 import os
 import random
+import re
 import secrets
 import select
 import shlex
@@ -144,6 +145,23 @@ class FakeZfs:
         """Take snapshots as of this second of the epoch from now on; None: as of now."""
         self.edit(lambda state: state.update(clock=epoch))
 
+    def pool(self, name: str, **about: bool) -> None:
+        """`readonly`: it was imported so; `bookmarks`: False: it was made without features."""
+        self.edit(lambda state: state.setdefault("pools", {}).setdefault(name, {}).update(about))
+
+    def spoil(self, name: str, *, bad: bool = True) -> None:
+        """Make half-way in a dataset, and in its snapshots, a block that cannot be read; bad=False: remove the file
+        that has it, which the snapshots keep.
+        """
+
+        def change(state: dict[str, Any]) -> None:
+            about = state["datasets"][name]
+            about.update(bad=bad, written=8192)
+            for each in about["snapshots"] if bad else ():
+                each["bad"] = True
+
+        self.edit(change)
+
     def mend(self) -> None:
         self.edit(lambda state: state["fail"].clear())
 
@@ -207,6 +225,7 @@ def _snapshot(state: dict[str, Any], dataset: str, name: str) -> None:
         "txg": state["txg"],
         "creation": state.get("clock") or int(time.time()),
         "holds": [],
+        "bad": found.get("bad", False),
     }
     found["snapshots"].append(made)
     found["written"] = 0
@@ -270,7 +289,7 @@ def _list(state: dict[str, Any], arguments: list[str]) -> None:
 
 def _send(state: dict[str, Any], arguments: list[str]) -> None:
     if "-t" in arguments:
-        _give(state, arguments, _resumed(state, arguments[-1]))
+        _give(state, arguments, _resumed(state, arguments[-1]), _token_name(state, arguments[-1]))
         return
     name = arguments[-1]
     dataset = state["datasets"].get(name.partition("@")[0], {"size": SIZE})
@@ -294,7 +313,21 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
         told = [streams.file_system(each, {short: guid}) for each, guid in guids.items()]
         others = [streams.substream(name=f"{each}@{short}", guid=guids[each]) for each in below]
         stream = streams.package(stream, *others, name=name, nvlist=streams.tree(short, *told))
-    _give(state, arguments, stream)
+    _give(state, arguments, stream, name if snapshot.get("bad") and base is None else None)
+
+
+def _token_name(state: dict[str, Any], text: str) -> str | None:
+    """The snapshot that a token names, where a block of it cannot be read."""
+    from fullsend_protocol.resume_token import ResumeToken
+
+    guid = str(ResumeToken.decode(text).guid)
+    names = (
+        f"{dataset}@{each['name']}"
+        for dataset, about in state["datasets"].items()
+        for each in about["snapshots"]
+        if each["guid"] == guid and each.get("bad")
+    )
+    return next(names, None)
 
 
 def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_guid: str, features: list[int]) -> bytes:
@@ -344,10 +377,13 @@ def _resumed(state: dict[str, Any], text: str) -> bytes:
     _die(f"cannot resume send: '{token.name}' used in the initial send no longer exists")
 
 
-def _give(state: dict[str, Any], arguments: list[str], stream: bytes) -> None:
+def _give(state: dict[str, Any], arguments: list[str], stream: bytes, bad: str | None = None) -> None:
+    """`bad`: the snapshot, where a block of it cannot be read."""
     command = shlex.join(["send", *arguments])
     how = next((how for text, how in state["fail"].items() if text in command), None)
     cut = len(stream) // 2 if how in {"cut", "stall"} else len(stream)
+    if bad is not None and how is None:  # the same place of the whole stream and of its rest
+        cut = 0 if "-t" in arguments else len(stream) // 2
     sys.stdout.buffer.write(stream[:cut])
     sys.stdout.buffer.flush()
     if how == "stall":
@@ -356,7 +392,9 @@ def _give(state: dict[str, Any], arguments: list[str], stream: bytes) -> None:
             if not _is_read(sys.stdout.fileno()):
                 return
     if how == "cut":
-        _die("warning: cannot send: I/O error")
+        _die("warning: cannot send: it is cut")
+    if bad is not None:
+        _die(f"warning: cannot send '{bad}': Input/output error")
 
 
 def _is_read(fd: int) -> bool:
@@ -492,6 +530,25 @@ def _reached(state: dict[str, Any], top: str, *, deep: bool) -> list[str]:
     return sorted(each for each in state["datasets"] if each == top or (deep and each.startswith(f"{top}/")))
 
 
+def _refuse(state: dict[str, Any], what: str, rest: list[str]) -> None:
+    """What a pool cannot do, in the words of OpenZFS 2.4."""
+    places = {"snapshot": -1, "hold": -1, "release": -1, "bookmark": 1, "destroy": 0}
+    if what not in places:
+        return
+    pool = re.split("[/@#]", rest[places[what]])[0]
+    about = state.get("pools", {}).get(pool, {})
+    marks = "bookmark" if "#" in rest[0] else "snapshots"
+    words = {
+        "snapshot": "cannot create snapshots ",
+        "bookmark": f"cannot create bookmark '{rest[-1]}'",
+        "destroy": f"cannot destroy {marks}",
+    }
+    if about.get("readonly"):
+        _die(f"{words.get(what, f'cannot {what}')}: pool is read-only")
+    if what == "bookmark" and not about.get("bookmarks", True):
+        _die(f"cannot create bookmark '{rest[1]}': bookmark feature not enabled")
+
+
 def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
     what, rest = arguments[0], arguments[1:]
     for text, how in state["fail"].items():
@@ -499,6 +556,7 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             print(how, file=sys.stderr)
         elif text in shlex.join(arguments) and how not in {"cut", "stall"}:
             _die(how)
+    _refuse(state, what, rest)
     match what:
         case "version":
             print("zfs-2.4.4-fake\nzfs-kmod-2.4.4-fake")
@@ -583,6 +641,12 @@ def main(folder: Path, program: str, arguments: list[str]) -> None:
         prefix = "" if program == "zfs" else f"{program} "
         commands.write(prefix + shlex.join(arguments) + "\n")
     if program == "zpool":
+        if arguments[0] == "get":
+            state = json.loads((folder / "state.json").read_text())
+            for pool in dict.fromkeys(name.partition("/")[0] for name in state["datasets"]):
+                about = state.get("pools", {}).get(pool, {})
+                print(f"{pool}\treadonly\t{'on' if about.get('readonly') else 'off'}")
+                print(f"{pool}\tfeature@bookmarks\t{'enabled' if about.get('bookmarks', True) else 'disabled'}")
         return
     if arguments[0] == "send":  # without the lock: it may wait for its reader
         _run(json.loads((folder / "state.json").read_text()), arguments)

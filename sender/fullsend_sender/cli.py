@@ -362,7 +362,7 @@ def _push(args: argparse.Namespace) -> int:
     async def show() -> int:
         codes = []
         for name, request in requests:
-            job = Job(request, settings, settings.endpoint(name), identity, zfs)
+            job = Job(request, settings, settings.endpoint(name), identity, zfs, debug=args.debug)
             try:
                 if args.dry_run:
                     plan, lines = await rehearse(job)

@@ -45,17 +45,22 @@ class Request:
 @dataclass(frozen=True, slots=True)
 class Item:
     """One stream of a plan. `tree`: the datasets it brings; `begun`: what the receiver has of it, where some of it has
-    arrived before.
+    arrived before; `common`: GUID of the dataset's newest point that is stored, None: none is.
     """
 
     send: Send
     how: How
     tree: tuple[Dataset, ...]
     begun: PartialEntry | None = None
+    common: str | None = None
 
     @property
     def name(self) -> str:
         return self.send.dataset.name
+
+    def arrived(self, send: Send) -> int:
+        """Return the raw bytes of a stream that have arrived before."""
+        return self.begun.raw_bytes if self.begun is not None and send is self.send else 0
 
     def names(self, snapshot: str) -> list[str]:
         """Return the snapshots that it brings. What is younger than one that is named has none: `zfs send -R` passes it
@@ -117,7 +122,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A request to one receiver, and all that it takes."""
+    """A request to one receiver, and all that it takes. `debug`: failures are told with their tracebacks."""
 
     request: Request
     settings: SenderSettings
@@ -125,6 +130,7 @@ class Job:
     identity: Identity
     zfs: Zfs
     locks_in: str | None = None
+    debug: bool = False
 
     @property
     def receiver(self) -> str:

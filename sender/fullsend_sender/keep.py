@@ -8,7 +8,7 @@ from fullsend_sender import ours
 from fullsend_sender.selection import lineage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from fullsend_protocol.manifest import PartialEntry
     from fullsend_sender.source import Dataset, Snapshot
@@ -34,10 +34,13 @@ class Needed:
         return point.guid in self._guids or not self._packages.isdisjoint(lineage(dataset.name))
 
 
-def outdated_snapshots(dataset: Dataset, receiver: str, keep: int, needed: Needed) -> list[Snapshot]:
+def outdated_snapshots(
+    dataset: Dataset, receiver: str, keep: int, needed: Needed, common: Collection[str | None] = ()
+) -> list[Snapshot]:
     """Return the snapshots taken for `receiver` that nobody needs any more: all but the newest `keep`.
 
     The last common base of any receiver stays, and what is not of exactly our names is nobody's business here.
+    `common`: GUIDs of those with `receiver`; a pool without bookmarks has no other memory of them.
     """
     own = [snapshot for snapshot in dataset.snapshots if ours.snapshot_receiver(snapshot.name) == receiver]
     newest: dict[str, str] = {}  # GUID of the newest bookmark, by receiver: bookmarks come oldest first
@@ -46,7 +49,8 @@ def outdated_snapshots(dataset: Dataset, receiver: str, keep: int, needed: Neede
         if of is not None:
             newest[of] = bookmark.guid
     old = own[: max(0, len(own) - keep)]
-    return [each for each in old if each.guid not in newest.values() and not needed.has(dataset, each)]
+    stays = {*newest.values(), *common}
+    return [each for each in old if each.guid not in stays and not needed.has(dataset, each)]
 
 
 def outdated_bookmarks(dataset: Dataset, receiver: str, needed: Needed) -> list[Snapshot]:

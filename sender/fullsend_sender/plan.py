@@ -210,6 +210,8 @@ def decide_package(tree: Sequence[Dataset], how: How, *, snapshot: str | None = 
 
     Raises: CannotSend.
     """
+    for dataset in tree:
+        _check_readable(dataset)
     encrypted = next((dataset.name for dataset in tree if dataset.encrypted), None)
     if encrypted is not None and how.decrypt:
         raise CannotSend(
@@ -222,7 +224,8 @@ def decide_package(tree: Sequence[Dataset], how: How, *, snapshot: str | None = 
 
 
 def _how(dataset: Dataset, how: How) -> tuple[StreamClass, tuple[str, ...]]:
-    """Return the class of the stream and the options that `zfs send` needs for it."""
+    """Return the class of the stream and the options that `zfs send` needs for it. Raises: CannotSend."""
+    _check_readable(dataset)
     options = _block_options(how)
     if not dataset.encrypted:
         return "plain", (*options, "-p", *(("-w",) if how.raw else ()))
@@ -233,6 +236,12 @@ def _how(dataset: Dataset, how: How) -> tuple[StreamClass, tuple[str, ...]]:
             f"{dataset.name}: to be sent decrypted, but its key is not loaded: load it (zfs load-key), or send it raw"
         )
     return "plain", options  # ZFS refuses -p here
+
+
+def _check_readable(dataset: Dataset) -> None:
+    """Raises: CannotSend where it is not known what there is of a dataset."""
+    if dataset.unreadable:
+        raise CannotSend(f"`zfs list` says of it what cannot be read: {dataset.unreadable!r}")
 
 
 def _block_options(how: How) -> tuple[str, ...]:
@@ -274,6 +283,12 @@ def _newest_base(
             if base is not None:
                 return point, mark, base
     return None
+
+
+def last_common(dataset: Dataset, stored: Stored) -> str | None:
+    """Return the GUID of the newest snapshot or bookmark that is stored, in whatever class; None: none is."""
+    points = sorted((*dataset.snapshots, *dataset.bookmarks), key=lambda point: point.createtxg)
+    return next((point.guid for point in reversed(points) if stored.classes(point.guid)), None)
 
 
 def _why_full(dataset: Dataset, stored: Stored, stream_class: StreamClass) -> str:

@@ -19,20 +19,22 @@ from typing import TYPE_CHECKING, Final, Literal
 from fullsend_protocol import limits, messages
 from fullsend_protocol.errors import ErrorCode, FullsendError, NotTheSameStream, PeerError, StreamError, Unreachable
 from fullsend_protocol.manifest import properties_size
-from fullsend_sender import ours, source
+from fullsend_protocol.output import OutputFailed
+from fullsend_sender import ours, read_only, source
+from fullsend_sender.failures import Unforeseen, as_failure, log_failure
 from fullsend_sender.job import Item, Job, Plan, Summary
 from fullsend_sender.link import connect
 from fullsend_sender.listing import bases, partials
 from fullsend_sender.lock import locks
 from fullsend_sender.patience import passes
 from fullsend_sender.pipeline import OtherBytes
-from fullsend_sender.plan import CannotSend, How, Send, Unchanged
+from fullsend_sender.plan import CannotSend, How, Send
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.source import Dataset, Snapshot
 from fullsend_sender.targets import Chosen, choose, make_plan, unfinished
 from fullsend_sender.tidy import release_left, tidy
 from fullsend_sender.token import go_on_by_token
-from fullsend_sender.transfer import About, Options, Pushed, transfer
+from fullsend_sender.transfer import About, NoFurther, Options, Pushed, transfer
 from fullsend_sender.window import CannotGoOn
 from fullsend_sender.zfs import ZfsError
 
@@ -55,7 +57,28 @@ async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
     Returns: what has been done, and what has failed. Raises: Unreachable, PeerError, WrongReceiver, UsageError,
     ZfsError: then nothing new was begun.
     """
-    summary = Summary()
+    summary, output = Summary(), _Output(done)
+    await _push(job, summary, output)
+    if output.failed is not None:  # what is stored is stored all the same
+        raise output.failed
+    return summary
+
+
+class _Output:
+    """Tells of what is stored. That this fails is no dataset's failure, and keeps nothing from being pushed."""
+
+    def __init__(self, done: Callable[[Pushed], None]) -> None:
+        self._done = done
+        self.failed: OutputFailed | BrokenPipeError | None = None
+
+    def __call__(self, pushed: Pushed) -> None:
+        try:
+            self._done(pushed)
+        except (OutputFailed, BrokenPipeError) as error:
+            self.failed = self.failed or error
+
+
+async def _push(job: Job, summary: Summary, done: Callable[[Pushed], None]) -> None:
     with locks(job.receiver, job.locks_in) as locked:
         chosen = await _choose(job, locked, summary)
         begun, plan = await _look(job, chosen, finish=True)
@@ -63,18 +86,20 @@ async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
             # Before anything new is begun, and before it is decided what is new.
             away, no_more = await _finish(job, chosen, begun, summary, done)
             if away:
-                return summary
+                return
             # That may have taken hours, so what there is now is another matter.
             chosen = await _choose(job, locked, summary)
             chosen.leave_out(no_more)
             _, plan = await _look(job, chosen, finish=False)
         summary.unchanged += sum(each.still for each in plan.unchanged)
         summary.stored += sum(not each.still for each in plan.unchanged)
-        _note(summary, plan.failures)
-        await release_left(job, [each.dataset for each in plan.unchanged if each.still], plan.partials)
+        _note(job, summary, plan.failures)
+        try:
+            await release_left(job, [each.dataset for each in plan.unchanged if each.still], plan.partials)
+        except Exception as error:  # noqa: BLE001 - of whatever class, it keeps nothing from being pushed
+            _note(job, summary, [("what is unchanged", as_failure(error))])
         if plan.items:
             await _Run(job, plan, summary, done).run()
-    return summary
 
 
 async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
@@ -87,13 +112,13 @@ async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
     chosen.leave_out(known)
     # At once: whoever comes second must not have to wait to learn that.
     chosen.keep_apart(locked.take)
-    _note(summary, [(name, error) for name, error in chosen.failures if name not in known])
+    _note(job, summary, [(name, error) for name, error in chosen.failures if name not in known])
     return chosen
 
 
-def _note(summary: Summary, failures: Sequence[tuple[str, FullsendError]]) -> None:
+def _note(job: Job, summary: Summary, failures: Sequence[tuple[str, FullsendError]]) -> None:
     for name, error in failures:
-        _log.error("%s: %s", name, error)
+        log_failure(_log, name, error, debug=job.debug)
     summary.failures += failures
 
 
@@ -111,7 +136,7 @@ async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[Plan, Plan]:
         if begun:
             return Plan(items=begun, partials=arrived), Plan()
         plan = make_plan(job, chosen, stored, arrived)
-        await _tell_unchanged(link, [each for each in plan.unchanged if each.still])
+        await _tell_unchanged(link, plan)
         return Plan(), plan
 
 
@@ -125,17 +150,22 @@ async def _finish(
     snapshot is done with, one way or the other, and those of which anything else would fail as well.
     """
     tried = Summary()
-    await _Run(job, begun, tried, done).run()
+    await _Run(job, begun, tried, done, finishing=True).run()
     summary.pushed += tried.pushed
     summary.stored += tried.stored
     away = False
-    no_more = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
+    named = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
+    no_more = set(named)
     for name, error in tried.failures:
         dataset = name.partition("@")[0]
-        if isinstance(error, ZfsError | StreamError):
+        unreadable = isinstance(error, ZfsError) and error.unreadable
+        # To read the dataset once more in this run is of use only where the old stream alone is given up, and at once.
+        given_up = isinstance(error, NoFurther) and error.at_once and dataset not in named
+        if given_up or (isinstance(error, ZfsError | StreamError) and not unreadable):
+            _log.info("%s: cannot be finished, so what is new is sent instead: %s", name, error)
             no_more.discard(dataset)
             continue
-        summary.failures.append((name, error))
+        _note(job, summary, [(name, error)])
         away = away or passes(error)
         if not _is_of_one_stream(error):
             no_more.add(dataset)
@@ -146,25 +176,39 @@ def _is_of_one_stream(error: FullsendError) -> bool:
     """Whether another stream of the dataset may be spared this: what a receiver has of the one may be damaged, say. Not
     so where there is no room, and not where we have reason to doubt what we have sent or been told.
     """
-    return isinstance(error, PeerError) and error.code not in {ErrorCode.SPACE, ErrorCode.BUSY}
+    if isinstance(error, PeerError):
+        return error.code not in {ErrorCode.SPACE, ErrorCode.BUSY}
+    return isinstance(error, Unforeseen)
 
 
-async def _tell_unchanged(link: Link, unchanged: Sequence[Unchanged]) -> None:
-    """Have written down which datasets are as they were. Raises: as Link.receive."""
-    for start in range(0, len(unchanged), limits.DATASETS_PAGE):
-        page = [
-            messages.UnchangedDataset(dataset=each.dataset.name, snapshot=each.snapshot.name, guid=each.snapshot.guid)
-            for each in unchanged[start : start + limits.DATASETS_PAGE]
-        ]
-        await link.send(messages.Unchanged(datasets=page))
+async def _tell_unchanged(link: Link, plan: Plan) -> None:
+    """Have written down which datasets are as they were; one of which that cannot be said is a failure of the plan.
+
+    Raises: as Link.receive.
+    """
+    said: list[messages.UnchangedDataset] = []
+    for each in [each for each in plan.unchanged if each.still]:
+        name, snapshot = each.dataset.name, each.snapshot
+        try:
+            said.append(messages.UnchangedDataset(dataset=name, snapshot=snapshot.name, guid=snapshot.guid))
+        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            plan.unchanged.remove(each)
+            plan.failures.append((name, as_failure(error)))
+    for start in range(0, len(said), limits.DATASETS_PAGE):
+        await link.send(messages.Unchanged(datasets=said[start : start + limits.DATASETS_PAGE]))
         await link.expect(messages.Noted)
 
 
 class _Run:
     """Carries out a plan."""
 
-    def __init__(self, job: Job, plan: Plan, summary: Summary, done: Callable[[Pushed], None]) -> None:
+    def __init__(
+        self, job: Job, plan: Plan, summary: Summary, done: Callable[[Pushed], None], *, finishing: bool = False
+    ) -> None:
+        """`finishing`: the plan is to finish what was begun; the caller judges what fails, and says it."""
         self._job = job
+        self._finishing = finishing
+        self._read_only: set[str] = set()  # pools of which that has shown
         self._zfs = job.zfs
         self._plan = plan
         self._summary = summary
@@ -190,12 +234,22 @@ class _Run:
                 await asyncio.gather(*workers, return_exceptions=True)
         if ready:
             self._fail(f"{len(ready)} more", Unreachable("not tried, since the receiver is away"))
-        for item, _snapshot in ready:
-            await tidy(self._job, item, self._plan.partials, stored=False)
+        for item, snapshot in ready:
+            await self._tidy(item, snapshot.name, stored=False)
 
-    def _fail(self, name: str, error: FullsendError) -> None:
-        self._summary.failures.append((name, error))
-        _log.error("%s: %s", name, error)
+    def _fail(self, name: str, error: Exception) -> None:
+        failure = as_failure(error)
+        self._summary.failures.append((name, failure))
+        if not self._finishing:
+            log_failure(_log, name, failure, debug=self._job.debug)
+
+    async def _tidy(self, item: Item, snapshot: str, *, stored: bool) -> None:
+        if item.send.dataset.pool in self._read_only:
+            return  # nothing can be changed there
+        try:
+            await tidy(self._job, item, self._plan.partials, snapshot=snapshot, tag=self._tag, stored=stored)
+        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            self._fail(item.name, error)
 
     # --- before the first byte -----------------------------------------------------------------------------
 
@@ -206,8 +260,12 @@ class _Run:
         await asyncio.sleep(wait)
         taken: dict[str, Snapshot] = {}
         for pool in dict.fromkeys(item.send.dataset.pool for item in new):
-            items = await self._take_snapshots([item for item in new if item.send.dataset.pool == pool], name)
-            taken |= await self._hold_new(items, name)
+            of_it = [item for item in new if item.send.dataset.pool == pool]
+            try:
+                taken |= await self._hold_new(await self._take_snapshots(of_it, name), name)
+            except Exception as error:  # noqa: BLE001 - of whatever class, it is one pool's
+                for item in of_it:
+                    self._fail(item.name, error)
         ready: deque[tuple[Item, Snapshot]] = deque()
         for item in self._plan.items:
             snapshot = item.send.snapshot or taken.get(item.name)
@@ -230,7 +288,8 @@ class _Run:
         else:
             failed = await self._zfs.snapshot(names)
         for each, why in failed.items():
-            self._fail(each.partition("@")[0], why)
+            dataset = next(item.send.dataset for item in items if item.name == each.partition("@")[0])
+            self._fail(dataset.name, read_only.no_snapshot(dataset, why) if why.read_only else why)
         return [item for item in items if f"{item.name}@{name}" not in failed]
 
     async def _hold_new(self, items: list[Item], name: str) -> dict[str, Snapshot]:
@@ -257,7 +316,7 @@ class _Run:
                 held[item.name] = found[f"{item.name}@{name}"]
                 continue
             self._fail(item.name, why or CannotSend("its new snapshot has been destroyed by somebody"))
-            await tidy(self._job, item, self._plan.partials, stored=False)
+            await self._tidy(item, name, stored=False)
         return held
 
     # --- one stream after another ----------------------------------------------------------------------------
@@ -269,11 +328,12 @@ class _Run:
             try:
                 await self._push_one(item, snapshot)
                 stored = True
-            except FullsendError as error:
-                if passes(error):  # and was waited for
-                    self._away = error
-                self._fail(f"{item.name}@{snapshot.name}", error)
-            await tidy(self._job, item, self._plan.partials, stored=stored)
+            except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+                failure = as_failure(error)
+                if passes(failure):  # and was waited for
+                    self._away = failure
+                self._fail(f"{item.name}@{snapshot.name}", failure)
+            await self._tidy(item, snapshot.name, stored=stored)
 
     async def _push_one(self, item: Item, snapshot: Snapshot) -> None:
         send = item.send
@@ -281,9 +341,13 @@ class _Run:
             level = logging.INFO if send.routine else logging.WARNING
             _log.log(level, "%s: a new full: %s", item.name, send.reason)
         if send.snapshot is not None:  # else it is held since it was taken
-            await self._zfs.hold(self._tag, [*item.names(snapshot.name), *item.held_base])
+            await self._hold(item, snapshot.name)
         try:
             pushed = await self._transfer(item, send, snapshot)
+        except ZfsError as error:
+            if error.unreadable:
+                error.args = (f"{error}: {self._way_out(item, snapshot)}",)
+            raise
         except PeerError as error:
             if error.code is not ErrorCode.BASE or send.base is None:
                 raise
@@ -298,6 +362,32 @@ class _Run:
         if not self._job.request.package:
             await self._set_bookmark(send.dataset, snapshot)
 
+    async def _hold(self, item: Item, snapshot: str) -> None:
+        """Hold what a stream is made of, where anything can be held. Raises: ZfsError."""
+        pool = item.send.dataset.pool
+        if pool in self._read_only:
+            return
+        try:
+            await self._zfs.hold(self._tag, [*item.names(snapshot), *item.held_base])
+        except ZfsError as error:
+            if not error.read_only:
+                raise
+            self._read_only.add(pool)
+            _log.warning("%s: the pool is read-only: what is pushed from it gets neither hold nor bookmark", pool)
+
+    def _way_out(self, item: Item, snapshot: Snapshot) -> str:
+        """Return what to do about a block that cannot be read."""
+        dataset = item.send.dataset
+        said = (
+            f"it will fail again while a file in it cannot be read: `zpool status -v {dataset.pool}` names the files;"
+            " remove or restore them, and the next push sends a new snapshot."
+        )
+        if dataset.pool in self._read_only:
+            return said
+        name = f"{dataset.name}@{snapshot.name}"
+        release, destroy = self._zfs.line("release", self._tag, name), self._zfs.line("destroy", name)
+        return f"{said} This one goes with: {release} && {destroy}"
+
     async def _transfer(self, item: Item, send: Send, snapshot: Snapshot) -> Pushed | object:
         """Send a stream: the rest of it, where it has arrived in part and a token can make the rest; else all of it, of
         which what has arrived is compared and not sent again; where it is not the same, it starts over.
@@ -307,17 +397,26 @@ class _Run:
             try:
                 return await self._transfer_once(send, item.how, snapshot, "token", item.begun)
             except (NotTheSameStream, ZfsError) as error:
+                if isinstance(error, ZfsError) and error.unreadable:
+                    raise  # to read all that is before the block would change nothing
                 _log.info("%s: is sent anew and compared, since a token cannot serve: %s", name, error)
             except (OtherBytes, CannotGoOn) as error:
                 _log.warning("%s: starts over: %s", name, error)
         try:
-            return await self._transfer_once(send, item.how, snapshot, "replay")
+            return await self._transfer_once(send, item.how, snapshot, "replay", arrived=item.arrived(send))
         except (OtherBytes, CannotGoOn) as error:
             _log.warning("%s: starts over: %s", name, error)
             return await self._transfer_once(send, item.how, snapshot, "none")
 
     async def _transfer_once(
-        self, send: Send, how: How, snapshot: Snapshot, resume: Resume, begun: PartialEntry | None = None
+        self,
+        send: Send,
+        how: How,
+        snapshot: Snapshot,
+        resume: Resume,
+        begun: PartialEntry | None = None,
+        *,
+        arrived: int = 0,
     ) -> Pushed | object:
         settings, package = self._job.settings, self._job.request.package
         arguments = send.arguments(snapshot.name)
@@ -332,6 +431,7 @@ class _Run:
             claim=self._job.claim(send.dataset),
             resume=resume,
             reached=True,
+            arrived=begun.raw_bytes if begun else arrived,
         )
         async with contextlib.AsyncExitStack() as stack:
             progress = self._shared
@@ -355,13 +455,16 @@ class _Run:
     async def _set_bookmark(self, dataset: Dataset, snapshot: Snapshot) -> None:
         """Remember what is stored, so that the next increment survives the snapshot."""
         name = ours.bookmark_name(self._job.receiver, snapshot.guid)
+        if dataset.pool in self._read_only:
+            return
         if any(mark.name == name for mark in dataset.bookmarks):
             return
         try:
             await self._zfs.bookmark(f"{dataset.name}@{snapshot.name}", f"{dataset.name}#{name}")
         except ZfsError as error:
-            # What was pushed is stored all the same, and the snapshot itself can be the next base.
-            _log.warning("%s", error)
+            # What was pushed is stored all the same, and the snapshot itself can be the next base. `check` says of a
+            # pool without bookmarks what that costs; each night would be too often.
+            _log.log(logging.INFO if error.no_bookmarks else logging.WARNING, "%s: %s", dataset.name, error)
             return
         dataset.bookmarks.append(snapshot._replace(name=name))
         dataset.bookmarks.sort(key=lambda mark: mark.createtxg)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_sender import source
+from fullsend_sender.failures import as_failure
 from fullsend_sender.job import Item, Plan
 from fullsend_sender.lock import Running
 from fullsend_sender.plan import (
@@ -20,6 +21,7 @@ from fullsend_sender.plan import (
     decide_package,
     find_begun,
     find_begun_package,
+    last_common,
 )
 
 if TYPE_CHECKING:
@@ -85,13 +87,13 @@ def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequenc
     """Return the streams of what is wanted that have arrived in part, can be gone on with, and are of use."""
     items, stored = [], Stored(bases)
     for name, target in chosen.targets.items() if arrived and not job.request.full else ():
-        how, tree = job.settings.how(name, target.table), chosen.tree(name)
-        with contextlib.suppress(CannotSend):  # whoever decides what is new says it
+        with contextlib.suppress(Exception):  # `make_plan` meets it again, and says it
+            how, tree = job.settings.how(name, target.table), chosen.tree(name)
             if job.request.package:
                 package = find_begun_package(tree, how, arrived) if target.snapshot is None else None
                 items += [Item(package, how, tree)] if package else []
             elif (found := find_begun(tree[0], how, stored, arrived, snapshot=target.snapshot)) is not None:
-                items.append(Item(found[0], how, tree, found[1]))
+                items.append(Item(found[0], how, tree, found[1], last_common(tree[0], stored)))
     return items
 
 
@@ -104,8 +106,8 @@ def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence
         if named is not None and name not in target.selection.patterns and not dataset.has(named):
             continue  # -r DATASET@SNAPSHOT: of those below, the ones that have it
         lacking.pop(id(target), None)
-        how, tree = job.settings.how(name, target.table), chosen.tree(name)
         try:
+            how, tree = job.settings.how(name, target.table), chosen.tree(name)
             decided: Send | Unchanged
             if job.request.package:
                 decided = decide_package(tree, how, snapshot=named)
@@ -114,13 +116,14 @@ def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence
             if isinstance(decided, Send) and decided.snapshot is None:
                 for each in tree:
                     check_name(each)
-        except FullsendError as error:
-            plan.failures.append((name, error))
+            common = last_common(dataset, stored)
+        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            plan.failures.append((name, as_failure(error)))
             continue
         if isinstance(decided, Unchanged):
             plan.unchanged.append(decided)
         else:
-            plan.items.append(Item(decided, how, tree))
+            plan.items.append(Item(decided, how, tree, common=common))
     for target in lacking.values():
         name = ", ".join(f"{pattern}@{target.snapshot}" for pattern in target.selection.patterns)
         plan.failures.append((name, CannotSend("no dataset that is meant has this snapshot")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from fullsend_sender import keep, ours
@@ -19,31 +20,58 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("fullsend.push")
 
 
-async def tidy(job: Job, item: Item, partials: Sequence[PartialEntry], *, stored: bool) -> None:
+async def tidy(
+    job: Job, item: Item, partials: Sequence[PartialEntry], *, snapshot: str, tag: str, stored: bool
+) -> None:
     """Release what need not be held any more, and destroy our own snapshots and bookmarks that had their time.
 
     `partials`: what had arrived in part when this run began. What they are made of stays, and stays held; and so does
-    what this stream is made of, where it is not stored. None of this fails the push: the next run comes by here again.
+    what this stream is made of, where it is not stored. `snapshot`: the stream's own (after the @); `tag`: of this
+    run's holds. That `zfs` fails here does not fail the push: the next run tries it again.
     """
-    base, snapshot = item.send.base, item.send.snapshot
-    if stored and snapshot is not None:
-        partials = [each for each in partials if (each.dataset, each.snapshot) != (item.name, snapshot.name)]
+    if stored:
+        partials = [each for each in partials if (each.dataset, each.snapshot) != (item.name, snapshot)]
     needed = keep.Needed(partials)
+    base = item.send.base
+    common = {item.common, base.guid if base else None}
+    if stored:  # the newest of what is stored now
+        known = (each.guid for each in item.send.dataset.snapshots if each.guid in common or each.name == snapshot)
+        common = set(deque(known, maxlen=1))
     for dataset in item.tree:
-        old = keep.outdated_snapshots(dataset, job.receiver, item.how.keep, needed)
-        if not stored:  # it may have arrived in part; and perhaps no bookmark says what its base is
-            old = [] if job.request.package else [each for each in old if base is None or each.guid != base.guid]
+        old = keep.outdated_snapshots(dataset, job.receiver, item.how.keep, needed, common)
+        if not stored and job.request.package:
+            old = []  # it may have arrived in part
         with _not_now(dataset.name):
-            points = [each for each in dataset.snapshots if not needed.has(dataset, each)] if stored else old
-            await _release(job, [f"{dataset.name}@{point.name}" for point in points])
+            await _release_of(job, dataset, needed, snapshot, tag=None if stored else tag)
         with _not_now(dataset.name):
-            await _destroy(job, dataset.name, [snapshot.name for snapshot in old])
+            await _destroy(job, dataset.name, [each.name for each in old])
         # Whether or not they could be destroyed: nothing is to build on them any more.
-        dataset.snapshots = [snapshot for snapshot in dataset.snapshots if snapshot not in old]
+        dataset.snapshots = [each for each in dataset.snapshots if each not in old]
         for mark in keep.outdated_bookmarks(dataset, job.receiver, needed):
             with _not_now(dataset.name):
                 await job.zfs.destroy_bookmark(f"{dataset.name}#{mark.name}")
             dataset.bookmarks.remove(mark)
+
+
+async def _release_of(job: Job, dataset: Dataset, needed: keep.Needed, snapshot: str, *, tag: str | None) -> None:
+    """Release the holds on a dataset's snapshots that are not needed. `tag`: of this run, where its stream is not
+    stored: what it holds stays held by that tag, and by no other. Raises: ZfsError.
+    """
+    prefix = ours.hold_prefix(job.receiver)
+    if tag is None:
+        unneeded = {each.name for each in dataset.snapshots if not needed.has(dataset, each)}
+        looked_at = unneeded
+    else:
+        unneeded = {each.name for each in dataset.snapshots if each.userrefs and not needed.has(dataset, each)}
+        looked_at = {each.name for each in dataset.snapshots if each.userrefs or each.name == snapshot}
+    names = [f"{dataset.name}@{each.name}" for each in dataset.snapshots if each.name in looked_at]
+    held = [(name, of) for name, of in await job.zfs.holds(names) if of.startswith(prefix)]
+    by_tag: dict[str, list[str]] = {}
+    for name, of in held:
+        if of != tag and (name.partition("@")[2] in unneeded or (name, tag) in held):
+            by_tag.setdefault(of, []).append(name)
+    for of, of_it in by_tag.items():
+        await job.zfs.release(of, of_it)
 
 
 async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:

@@ -43,6 +43,14 @@ class ReceiptMismatch(FullsendError):  # noqa: N818 - reads as what it says
     """The receiver's receipt is for something else than what we sent."""
 
 
+class NoFurther(ZfsError):  # noqa: N818 - reads as what it says
+    """`zfs send` cannot read a block, and came no further than an earlier run: the receiver has thrown away what had
+    arrived, since it would fail again. `at_once`: a token was used, so nothing before the block was read again.
+    """
+
+    at_once = False
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How to push. `bwlimit`: bytes a second on the wire; `retry_for`: seconds that the receiver may stay away."""
@@ -65,8 +73,9 @@ class About:
     `size`: raw bytes that the receiver is to expect; `properties`: the dataset's own; `single`: it brings one snapshot,
     also where it is compound (-p), so its first BEGIN records tell all; `keep_orphan`: it is wanted even where its base
     is not stored; `claim`: who may take the stream over, 16 hex digits; `resume`: how to go on with what has arrived of
-    it before; `reached`: the receiver was there a moment ago, so where it is not there now, it is waited for; `ended`:
-    waits for the stream's producer to end, and raises ZfsError where it failed.
+    it before; `reached`: the receiver was there a moment ago, so where it is not there now, it is waited for;
+    `arrived`: raw bytes that earlier runs have sent of it; `ended`: waits for the stream's producer to end, and raises
+    ZfsError where it failed.
     """
 
     size: int | None = None
@@ -77,6 +86,7 @@ class About:
     claim: str = "0" * 16
     resume: Resume = "none"
     reached: bool = False
+    arrived: int = 0
     ended: Callable[[], Awaitable[None]] = _no_last_word
 
 
@@ -200,6 +210,7 @@ class Transfer:
         self._window = Window()
         self._pipeline: Pipeline | None = None
         self._finished = False  # all has been sent at least once, and its producer has ended well
+        self._arrived = 0  # where the last chunk ends that was made
         self._started = time.monotonic()
         self._wire = 0
         self._resume: Resume = "none"
@@ -343,17 +354,28 @@ class Transfer:
                     if isinstance(item, Skipped):
                         self._progress.add(item.raw_length, 0)
                         continue
+                    self._arrived = item.chunk.raw_offset + item.chunk.raw_length
                     self._progress.add(item.chunk.raw_length, 0)
                     await self._window.keep(item)
                     await self._send(link, item)
             # Before `finish`: a stream may look whole to us, and its `zfs send` know better.
             await self._about.ended()
         except (StreamError, ZfsError) as error:
-            keep = not isinstance(error, OtherBytes)
+            failure = self._judge(error)
+            keep = not isinstance(failure, OtherBytes | NoFurther)
             await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=keep))
-            raise
+            raise failure from error
         self._finished = True
         await link.send(messages.Finish(raw_bytes=pipeline.verdict.raw_bytes, segments=self._window.segments))
+
+    def _judge(self, error: StreamError | ZfsError) -> StreamError | ZfsError:
+        """Return the producer's error: NoFurther where a later run would fail in the same way."""
+        arrived, about = self._arrived, self._about
+        if not (isinstance(error, ZfsError) and error.unreadable and about.arrived) or arrived > about.arrived:
+            return error
+        no_further = NoFurther(str(error), error.complaint)
+        no_further.at_once = about.resume == "token"
+        return no_further
 
     async def _send(self, link: Link, ready: Ready) -> None:
         wire = await link.send_chunk(await self._window.to_send(ready))

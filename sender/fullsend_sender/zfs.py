@@ -52,6 +52,13 @@ _MEANING: Final = (
     ),
 )
 
+#: What it says where a block of the pool cannot be read; seen of `zfs send` with OpenZFS 2.4.
+_UNREADABLE: Final = re.compile("Input/output error|I/O error")
+#: ... where a pool was imported with readonly=on; seen of hold, snapshot, bookmark, release and destroy.
+_READ_ONLY: Final = re.compile("pool is read-only")
+#: ... where a pool has no bookmarks, such as one that was made with `zpool create -d`.
+_NO_BOOKMARKS: Final = re.compile("bookmark feature not enabled")
+
 #: What `listing` asks of everything there is, in the order of the columns.
 COLUMNS: Final = (
     *("name", "type", "guid", "createtxg", "creation", "written", "referenced", "userrefs", "encryption", "keystatus"),
@@ -64,11 +71,26 @@ class ZfsError(FullsendError):
     def __init__(self, message: str, complaint: str = "") -> None:
         """`complaint`: those words alone."""
         super().__init__(message)
-        self._complaint = complaint
+        self.complaint = complaint
+
+    @property
+    def unreadable(self) -> bool:
+        """Whether a block of the pool cannot be read: the same command will fail again."""
+        return bool(_UNREADABLE.search(self.complaint))
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the pool was imported read-only."""
+        return bool(_READ_ONLY.search(self.complaint))
+
+    @property
+    def no_bookmarks(self) -> bool:
+        """Whether the pool does not have bookmarks."""
+        return bool(_NO_BOOKMARKS.search(self.complaint))
 
     def about(self, names: Sequence[str]) -> list[str]:
         """Return those of these datasets or snapshots that it names as the reason; all, where it names none of them."""
-        named = [name for name in names if any(f"'{each}'" in self._complaint for each in (name, _dataset_of(name)))]
+        named = [name for name in names if any(f"'{each}'" in self.complaint for each in (name, _dataset_of(name)))]
         return named or list(names)
 
 
@@ -98,10 +120,23 @@ class Zfs:
         """Have pools write out what they still hold back, so that `written` and what follows from it are true now; no
         names: all pools. Where this host does not let us, all is as it was up to some seconds ago.
         """
-        folder, name = os.path.split(self.command[-1])
-        zpool = Zfs((os.path.join(folder, name.replace("zfs", "zpool")),))  # needs no privilege, so no sudo
         with contextlib.suppress(FullsendError):
-            await zpool.run("sync", *pools)
+            await self._zpool.run("sync", *pools)
+
+    @property
+    def _zpool(self) -> Zfs:
+        """The program `zpool` beside this one; what is asked of it needs no privilege, so no sudo."""
+        folder, name = os.path.split(self.command[-1])
+        return Zfs((os.path.join(folder, name.replace("zfs", "zpool")),))
+
+    async def pool_properties(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Return, by pool, those of these properties that it has. Raises: ZfsError, UsageError."""
+        found: dict[str, dict[str, str]] = {}
+        for line in (await self._zpool.run("get", "-Hp", "-o", "name,property,value", ",".join(names))).splitlines():
+            pool, _, rest = line.partition("\t")
+            name, _, value = rest.partition("\t")
+            found.setdefault(pool, {})[name] = value
+        return found
 
     # --- what there is ---------------------------------------------------------------------------------------
 

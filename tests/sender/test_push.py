@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import pkgutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,13 @@ from tests.sender.peer import Keeper, Peer, partial_entry, receipt_of, receiving
 
 from fullsend_protocol import messages
 from fullsend_protocol.errors import ErrorCode, Unreachable
+from fullsend_protocol.output import OutputFailed
 from fullsend_sender.identity import Identity
 from fullsend_sender.job import Summary
 from fullsend_sender.link import Endpoint
 from fullsend_sender.lock import Running
-from fullsend_sender.transfer import ReceiptMismatch
+from fullsend_sender.push import push
+from fullsend_sender.transfer import Pushed, ReceiptMismatch
 from fullsend_sender.zfs import ZfsError
 
 
@@ -67,7 +70,7 @@ async def test_a_tree_has_one_snapshot_and_one_fault(host: Host) -> None:
     ((name, error),) = summary.failures
     assert name.startswith("tank/bad@fullsend-")
     assert isinstance(error, ZfsError)
-    assert "cannot send: I/O error" in str(error)
+    assert "cannot send: it is cut" in str(error)
     assert len(host.ran("snapshot")) == 2  # one a pool
     assert len({each.receipt.snapshot for each in host.pushed}) == 1
     # Its snapshot is still held; the next run sends it, and lets go of both.
@@ -337,13 +340,13 @@ async def test_what_a_receiver_has_no_room_for_is_kept_until_it_has(host: Host) 
     name = f"fullsend-{host.receiver}-20260101T000000Z"
     host.begun(snapshot=name, own=True)
     host.keeper.refuse = [ErrorCode.SPACE] * 3
-    for night in range(3):
+    for _night in range(3):
         host.fake.change("tank/a")
         summary = await host.push("tank/a")
         assert [failed for failed, _error in summary.failures] == [f"tank/a@{name}"]
         assert summary.pushed == summary.unchanged == 0
         assert host.fake.names("snapshots", "tank/a") == [name]
-        assert len(host.fake.holds("tank/a")) == night + 1
+        assert len(host.fake.holds("tank/a")) == 1
     assert await host.push("tank/a") == Summary(pushed=2)
     assert host.pushed[0].receipt.snapshot == name
     assert host.fake.holds("tank/a") == []
@@ -446,3 +449,137 @@ async def test_what_a_package_brings_stays_until_it_is_stored(host: Host, receiv
         host.fake.mend()
         assert (await host.push("tank/a", package=True)).failures == []
     assert host.ran("destroy") != []
+
+
+# --- what one dataset meets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "fullsend_sender.targets.decide",
+        "fullsend_sender.push.ours.bookmark_name",
+        "fullsend_sender.push._short",
+        "fullsend_sender.transfer._compare",
+        "fullsend_sender.tidy.keep.outdated_bookmarks",
+    ],
+)
+@pytest.mark.parametrize("error", [ValueError("odd"), OSError(5, "odd"), RecursionError("odd")])
+async def test_an_error_of_any_class_is_one_datasets(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str, error: Exception
+) -> None:
+    """The first dataset that comes by meets it."""
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    module, _, name = where.rpartition(".")
+    holder: Any = pkgutil.resolve_name(module)
+    real = getattr(holder, name)
+    met: list[str] = []
+
+    def fails(*arguments: Any, **options: Any) -> Any:
+        if not met:
+            met.append(where)
+            raise error
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(holder, name, fails)
+    summary = await host.push("tank/a", "tank/b")
+    assert met
+    assert [name.partition("@")[0] for name, _error in summary.failures] == ["tank/a"]
+    assert "tank/b" in [dataset for dataset, _kind in host.kinds()]
+    assert type(error).__name__ in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_line_of_the_listing_that_cannot_be_read(host: Host) -> None:
+    for name in ("tank/a", "tank/odd"):
+        host.fake.create(name)
+    host.fake.snapshot("tank/odd@mon")
+    host.fake.edit(lambda state: state["datasets"]["tank/odd"]["snapshots"][0].update(txg="-"))
+    summary = await host.push("tank", "tank/a", "tank/odd", recursive=True)
+    assert "tank/odd" in [name for name, _error in summary.failures]
+    assert summary.pushed == 1
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(), OutputFailed("stdout cannot be written")])
+async def test_output_that_fails_keeps_nothing_from_being_pushed(host: Host, error: Exception) -> None:
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+
+    def fails(_pushed: Pushed) -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        await push(host.job("tank/a", "tank/b"), fails)
+    assert [about.dataset for about, _raw in host.keeper.streams] == ["tank/a", "tank/b"]
+
+
+# --- what a pool cannot do ---------------------------------------------------------------------------------------
+
+
+async def test_a_pool_that_is_read_only(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+        host.fake.snapshot(f"{name}@mon")
+    host.fake.pool("tank", readonly=True)
+    assert await host.push("tank/a@mon", "tank/b@mon") == Summary(pushed=2)
+    assert caplog.text.count("the pool is read-only") == 1
+    assert host.ran("bookmark") == host.ran("destroy") == []
+    host.fake.change("tank/a")
+    ((name, error),) = (await host.push("tank/a")).failures
+    assert name == "tank/a"
+    assert str(error).endswith("push its newest by name: fullsend push tank/a@mon")
+
+
+async def test_a_pool_without_bookmarks(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is said each night, and the last common base stays, also where later ones fail."""
+    host.fake.create("tank/a")
+    host.fake.pool("tank", bookmarks=False)
+    caplog.set_level("WARNING")
+    for kind in ("full", "incremental", "incremental"):
+        host.fake.change("tank/a")
+        assert await host.push("tank/a", settings={"keep": 1}) == Summary(pushed=1)
+        assert host.kinds() == [("tank/a", kind)]
+    assert caplog.text == ""
+    (base,) = host.fake.names("snapshots", "tank/a")
+    host.fake.fail("tank/a@fullsend", "cut")
+    for _night in range(2):
+        host.fake.change("tank/a")
+        await host.push("tank/a", full=True, settings={"keep": 1})
+        assert base in host.fake.names("snapshots", "tank/a")
+    host.fake.mend()
+    assert await host.push("tank/a", settings={"keep": 1}) == Summary(pushed=1)
+    assert host.kinds() == [("tank/a", "incremental")]
+
+
+# --- a block that cannot be read ---------------------------------------------------------------------------------
+
+
+async def test_a_block_that_cannot_be_read_is_told_with_its_way_out(host: Host) -> None:
+    host.fake.create("tank/a", size=20_000_000)  # a stream shows in its first chunk what it is
+    host.fake.spoil("tank/a")
+    ((name, error),) = (await host.push("tank/a")).failures
+    assert "`zpool status -v tank` names the files" in str(error)
+    (tag,) = host.fake.holds("tank/a")
+    assert f"release {tag} {name} && " in str(error)
+    assert [stop.keep for stop in host.keeper.stops] == [True]
+
+
+async def test_what_cannot_be_read_twice_is_given_up_and_not_tried_again_at_once(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.begun()
+    host.fake.edit(lambda state: state["datasets"]["tank/a"].update(size=20_000_000))
+    host.fake.spoil("tank/a")
+    summary = await host.push("tank/a")
+    assert [name for name, _error in summary.failures] == ["tank/a@mon"]
+    assert [offer.snapshot for offer in host.keeper.offers] == ["mon"]
+    assert [stop.keep for stop in host.keeper.stops] == [False]
+    # The file is removed: what is new can be sent, and nothing is said, nor held.
+    host.keeper.partials = []
+    host.fake.spoil("tank/a", bad=False)
+    caplog.clear()
+    caplog.set_level("WARNING")
+    assert await host.push("tank/a") == Summary(pushed=1)
+    assert caplog.text == ""
+    assert host.fake.holds("tank/a") == []
