@@ -119,9 +119,38 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
             Exit.OK,
             f"{', '.join(table.datasets)}: {plural(len(selection.choose(names)), 'dataset')}, to {receiver}",
         )
+    async for finding in _limits(zfs, settings, names):
+        yield finding
     for pattern in settings.datasets:
         if not any(fits(name, pattern) for name in names):
             yield Finding("datasets", Exit.FAILED, f"{pattern}: no dataset fits it, so its settings have no effect")
+
+
+async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> AsyncIterator[Finding]:
+    """Say what the pools that [[push]] names cannot do."""
+    chosen = {
+        name.partition("/")[0]
+        for table in settings.push
+        for name in Selection(tuple(table.datasets), table.recursive, tuple(table.exclude)).choose(names)
+    }
+    if not chosen:
+        return
+    try:
+        found = await zfs.pool_properties(["readonly", "feature@bookmarks"])
+    except FullsendError as error:
+        yield _problem("zpool", error)
+        return
+    for pool in sorted(chosen):
+        about = found.get(pool, {})
+        if about.get("readonly") == "on":
+            text = "is read-only, so no snapshot can be taken: push one that is there by name, or import it read-write"
+            yield Finding("pool", Exit.FAILED, f"{pool}: {text}")
+        elif about.get("feature@bookmarks") in {"disabled", "-"}:
+            text = (
+                "has no bookmarks: the snapshot that was pushed last has to stay, or the next push is a full"
+                f" (zpool set feature@bookmarks=enabled {pool})"
+            )
+            yield Finding("pool", Exit.OK, f"{pool}: {text}")
 
 
 async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts) -> AsyncIterator[Finding]:

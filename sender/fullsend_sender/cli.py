@@ -348,6 +348,7 @@ def _push(args: argparse.Namespace) -> int:
     if args.stdin:
         return _push_stdin(args)
     settings, requests = _requests(args)
+    from fullsend_sender.failures import as_failure
     from fullsend_sender.identity import Identity
     from fullsend_sender.job import Job, Summary
     from fullsend_sender.log import log
@@ -372,10 +373,12 @@ def _push(args: argparse.Namespace) -> int:
                         log.error("%s: %s", failed, error)
                 else:
                     summary = await push(job, _report(settings, as_json=args.json))
-            except FullsendError as error:
-                # Of two receivers one may be away: the other is served all the same.
-                log.error("%s", error, exc_info=args.debug)
-                codes.append(exit_code(error))
+            except (OutputFailed, BrokenPipeError):
+                raise
+            except Exception as error:  # noqa: BLE001 - of two receivers one may be away: the other is served
+                failure = as_failure(error)
+                log.error("%s", failure, exc_info=args.debug)
+                codes.append(exit_code(failure))
                 continue
             log.info("%s", summary.line(job.endpoint.name))
             codes += [exit_code(error) for _name, error in summary.failures]

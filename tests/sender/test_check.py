@@ -140,3 +140,19 @@ async def test_pools_and_what_the_configuration_names(configure: Configure, tmp_
     assert [finding.outcome for finding in found if finding.what == "zfs"] == [Exit.OK]
     found = await findings(configure(away, more=f'{nowhere}[[push]]\ndatasets = ["tank"]\n'))
     assert [finding.outcome for finding in found if finding.what == "zfs"] == [Exit.USAGE]
+
+
+async def test_what_a_pool_cannot_do(configure: Configure, tmp_path: Path, receiver_identity: Identity) -> None:
+    fake = FakeZfs.make(tmp_path / "zfs")
+    for pool in ("good", "old", "tank"):
+        fake.create(f"{pool}/a")
+    fake.pool("old", bookmarks=False)
+    fake.pool("tank", readonly=True)
+    more = f'zfs-command = "{fake.program}"\n[[push]]\ndatasets = ["good/a", "old/a", "tank/a"]\n'
+    async with receiving(receiver_identity, healthy()) as receiver:  # type: ignore[arg-type]
+        found = await findings(configure(receiver.endpoint, more=more))
+    said = {each.text.partition(":")[0]: each for each in found if each.what == "pool"}
+    assert sorted(said) == ["old", "tank"]
+    assert "zpool set feature@bookmarks=enabled old" in said["old"].text
+    assert said["old"].outcome is Exit.OK
+    assert said["tank"].outcome is Exit.FAILED
