@@ -455,3 +455,25 @@ def test_a_restore_over_a_wire_that_is_cut_and_a_daemon_that_is_killed(line: Lin
         for name in ("whole", "cut", "killed")
     ]
     assert content[0] == content[1] == content[2]
+
+
+def test_a_block_that_cannot_be_read_costs_one_partial(line: Line, tmp_path: Path) -> None:
+    """Each night fails with its way out; once the file is removed the next night is well, and says nothing."""
+    fake = FakeZfs.make(tmp_path / "zfs")
+    fake.create("tank/a", size=40 * MIB)
+    fake.spoil("tank/a")
+    config = line.sender.folder / "sender.toml"
+    config.write_text(f'zfs-command = "{fake.program}"\n{config.read_text()}')
+    for _night in range(3):
+        done = line.sender.fullsend("push", "tank/a")
+        assert done.returncode == 1
+        assert done.stderr.count(b"\n") == 1
+        assert b"`zpool status -v tank` names the files" in done.stderr
+        assert len(line.sender.list("--partial")) == 1
+        assert len(fake.holds("tank/a")) == 1
+    fake.spoil("tank/a", bad=False)
+    done = line.sender.fullsend("push", "tank/a")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert line.sender.list("--partial") == []
+    assert fake.holds("tank/a") == []
+    assert len(line.sender.list()) == 1
