@@ -145,8 +145,8 @@ class FakeZfs:
         """Take snapshots as of this second of the epoch from now on; None: as of now."""
         self.edit(lambda state: state.update(clock=epoch))
 
-    def pool(self, name: str, **about: bool) -> None:
-        """`readonly`: it was imported so; `bookmarks`: False: it was made without features."""
+    def pool(self, name: str, **about: bool | str) -> None:
+        """`readonly`: it was imported so; `bookmarks`: False: it was made without features; `health`: as zpool says."""
         self.edit(lambda state: state.setdefault("pools", {}).setdefault(name, {}).update(about))
 
     def spoil(self, name: str, *, bad: bool = True) -> None:
@@ -262,6 +262,10 @@ def _row(name: str, kind: str, about: dict[str, Any], dataset: dict[str, Any]) -
     )
 
 
+def _pools(state: dict[str, Any]) -> list[str]:
+    return sorted({name.partition("/")[0] for name in state["datasets"]})
+
+
 def _list(state: dict[str, Any], arguments: list[str]) -> None:
     names = [each for each in arguments if "/" in each or each in state["datasets"] or "@" in each]
     if "snapshot" in arguments:
@@ -271,9 +275,15 @@ def _list(state: dict[str, Any], arguments: list[str]) -> None:
         if missing:
             _die("\n".join(f"cannot open '{name}': dataset does not exist" for name in missing))
         return
+    suspended = {pool for pool in _pools(state) if state.get("pools", {}).get(pool, {}).get("health") == "SUSPENDED"}
+    for each in names:
+        if each.partition("/")[0] in suspended:  # so all of it fails
+            _die(f"cannot open '{each}': pool I/O is currently suspended")
     missing = [each for each in names if each not in state["datasets"]]
     deep = "-r" in arguments or "-Hr" in arguments
     for name, dataset in sorted(state["datasets"].items()):
+        if name.partition("/")[0] in suspended:
+            continue  # left out, without a word and with exit 0
         if names and not any(name == each or (deep and name.startswith(f"{each}/")) for each in names):
             continue
         if "name" in arguments:  # -o name
@@ -641,9 +651,12 @@ def main(folder: Path, program: str, arguments: list[str]) -> None:
         prefix = "" if program == "zfs" else f"{program} "
         commands.write(prefix + shlex.join(arguments) + "\n")
     if program == "zpool":
+        state = json.loads((folder / "state.json").read_text())
+        if arguments[0] == "list":
+            for pool in _pools(state):
+                print(f"{pool}\t{state.get('pools', {}).get(pool, {}).get('health', 'ONLINE')}")
         if arguments[0] == "get":
-            state = json.loads((folder / "state.json").read_text())
-            for pool in dict.fromkeys(name.partition("/")[0] for name in state["datasets"]):
+            for pool in _pools(state):
                 about = state.get("pools", {}).get(pool, {})
                 print(f"{pool}\treadonly\t{'on' if about.get('readonly') else 'off'}")
                 print(f"{pool}\tfeature@bookmarks\t{'enabled' if about.get('bookmarks', True) else 'disabled'}")

@@ -235,11 +235,13 @@ class BasesWanted(Model):
 
 class Base(Model):
     """A stored stream that is restorable, undamaged and no package, and its chain: how many streams, how many seconds
-    ago its full came (receiver's clock), raw bytes of the full and of all increments after it.
+    ago its full came (receiver's clock), raw bytes of the full and of all increments after it. `base_guid`: what it
+    builds on itself, None: nothing, it is a full.
     """
 
     dataset: Name
     guid: Guid
+    base_guid: Guid | None
     flags: Flags
     streams: Annotated[int, Field(ge=1)]
     age: Offset

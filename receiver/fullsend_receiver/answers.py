@@ -254,6 +254,7 @@ def _base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_
     return Base(
         dataset=about.dataset,
         guid=about.guid,
+        base_guid=about.base_guid,
         flags=about.flags,
         streams=streams,
         age=age,

@@ -17,6 +17,7 @@ from fullsend_protocol import limits, messages
 from fullsend_protocol.errors import FullsendError
 from fullsend_protocol.exits import Exit
 from fullsend_protocol.units import format_size, plural, printable
+from fullsend_sender import pools
 from fullsend_sender.config import SenderSettings, load
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
@@ -93,7 +94,8 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
     """See whether `zfs` works here, and whether there is what [[push]] and [datasets.PATTERN] name."""
     zfs = Zfs(settings.zfs_command)
     try:
-        version, names = await zfs.version(), await zfs.names()
+        version, there = await zfs.version(), await pools.look(zfs)
+        names, failed = await pools.names(zfs, there)
     except FullsendError as error:
         if settings.push:
             yield _problem("zfs", error)
@@ -105,9 +107,15 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
         Exit.OK,
         f"{version}, {plural(len(names), 'dataset')} in {plural(len({n.partition('/')[0] for n in names}), 'pool')}",
     )
+    if there.error is not None:
+        yield _problem("zpool", there.error)
+    for pool, problem in failed.items():
+        yield _problem(pool, problem)
     for table in settings.push:
         selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
         for pattern in selection.missing(names):
+            if pattern.partition("/")[0] in failed:
+                continue
             yield Finding("push", Exit.FAILED, f"{pattern}: there is no such dataset")
         try:
             receiver = settings.endpoint(table.receiver).name

@@ -129,6 +129,7 @@ class SenderSettings(SendSettings):
     receivers: dict[str, ReceiverSettings] = Field(default_factory=dict)
     push: list[PushSettings] = Field(default_factory=list)
     datasets: dict[Pattern, SendSettings] = Field(default_factory=dict)
+    retired: list[Pattern] = Field(default_factory=list)  # stored datasets that are gone on purpose
     receiver: str | None = None  # which of them, where several are configured and --receiver is not given
     jobs: Annotated[int, Field(ge=1, le=JOBS_MAX)] = 1  # datasets that are sent at a time
     zfs_command: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_words)] = ("zfs",)
@@ -183,7 +184,7 @@ def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object])
             f"{path} is missing: make it with `fullsend join INVITATION`, or name one with --config"
         ) from None
     settings = parse_settings(SenderSettings, text, path)
-    single = SenderSettings.model_fields.keys() - {"receivers", "push", "datasets", "full_after"}
+    single = SenderSettings.model_fields.keys() - {"receivers", "push", "datasets", "full_after", "retired"}
     variables = {name: environ[variable] for name in single if (variable := _variable(name)) in environ}
     settings = _overlay(settings, variables, _variable)
     given = {name: value for name in single if (value := arguments.get(name)) is not None}

@@ -46,6 +46,10 @@ class Selection:
             and not any(pattern.fullmatch(each) for pattern in excluded for each in lineage(name))
         ]
 
+    def may_reach(self, root: str) -> bool:
+        """Whether anything at or below `root` may be meant: it is not excluded as a whole."""
+        return not any(_compile(pattern).fullmatch(each) for pattern in self.exclude for each in lineage(root))
+
     def missing(self, names: Sequence[str]) -> list[str]:
         """Return the patterns that no name fits."""
         return [pattern for pattern in self.patterns if not any(map(_compile(pattern).fullmatch, names))]

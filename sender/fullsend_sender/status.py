@@ -7,7 +7,7 @@ destroyed or renamed here gets no newer, and must not ring the alarm for ever.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -15,13 +15,17 @@ from fullsend_protocol import messages
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.lost_spills import restoring_loses
 from fullsend_protocol.units import format_duration, format_size, format_time, parse_time, plural, printable
+from fullsend_sender import listing, pools
+from fullsend_sender.gone import is_retired, renamed
+from fullsend_sender.gone import why as not_here
 from fullsend_sender.link import connect
 from fullsend_sender.selection import Selection, is_pattern
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+    from fullsend_protocol.errors import FullsendError
     from fullsend_sender.config import SenderSettings
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint
@@ -88,15 +92,18 @@ async def status(
         async for page in link.pages(messages.StatusWanted(), messages.Status):
             now = page.now
             stored |= {about.dataset: about for about in page.datasets}
-    here = await _datasets(zfs)
+        bases = await listing.bases(link)
+    here = await _look(zfs)
     wanted: set[str] = set()
     for table in settings.push:
         if (table.receiver or settings.receiver) in {None, endpoint.name}:
             # What is named, also where it is not here: its pool may not have been imported, and nothing is pushed.
             named = [name for name in table.datasets if not is_pattern(name)]
             selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
-            wanted.update(selection.choose([*(here or ()), *named]))
-    names = {name for name in stored if here is None or name in here} | wanted
+            wanted.update(selection.choose([*(here.names if here else ()), *named]))
+    gone = {} if here is None else await _gone(zfs, here, stored, bases, settings.retired)
+    old = set[str]() if here is None else {name for name in stored if name not in here.names}
+    names = {name for name in stored if name not in old} | wanted | gone.keys()
     if patterns:
         selection = Selection(tuple(patterns))
         names = set(selection.choose([*stored, *wanted]))
@@ -107,15 +114,65 @@ async def status(
             )
     clock = parse_time(now) or time.time()
     ahead = time.time() - clock
-    return [judge(name, stored.get(name), max_age, clock, ahead=ahead) for name in sorted(names)]
+    judged = []
+    for name in sorted(names):
+        why, about = gone.get(name, ("", stored.get(name)))
+        each = judge(name, about, max_age, clock, ahead=ahead)
+        # What is missing is worse than whatever else is wrong; what goes on under a new name is as old as it is.
+        if why and not about:
+            each = replace(judge(name, stored.get(name), max_age, clock), state=State.CRITICAL, why=why)
+        elif why:
+            each = replace(each, state=max(each.state, State.WARNING), why="; ".join(filter(None, (why, each.why))))
+        judged.append(each)
+    return judged
 
 
-async def _datasets(zfs: Zfs) -> set[str] | None:
-    """Return what there is; None where that can't be told, so that all that is stored is judged."""
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What there is. `names`: of all datasets; `failed`: by pool, why it cannot be listed; `pools`: those imported."""
+
+    names: Collection[str]
+    failed: Mapping[str, FullsendError]
+    pools: Collection[str]
+
+
+async def _gone(
+    zfs: Zfs,
+    here: _Here,
+    stored: Mapping[str, messages.DatasetStatus],
+    bases: Sequence[messages.Base],
+    retired: Sequence[str],
+) -> dict[str, tuple[str, messages.DatasetStatus | None]]:
+    """Return, by name, what is stored and not here: why, and None; and what was renamed here and has not been pushed
+    under its new name: that, and how its old name is backed up. Raises: UsageError.
+    """
+    missing = [name for name in stored if name not in here.names and not is_retired(name, retired)]
+    if not missing:
+        return {}
+    there = await pools.look(zfs)
+    listed = await pools.listed(zfs, there, {pool: [pool] for pool in there.health}, recursive=True)
+    elsewhere = renamed(bases, listed.datasets)
+    found: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
+    for name in missing:
+        now = elsewhere.get(name)
+        pool = name.partition("/")[0]
+        if now is None:
+            found[name] = (str(here.failed[pool]) if pool in here.failed else not_here(name, here.pools), None)
+        elif now in here.names and now not in stored:
+            found[now] = (f"was {name}, and has not been pushed under this name", stored[name])
+    return found
+
+
+async def _look(zfs: Zfs) -> _Here | None:
+    """Return what there is, None where that can't be told, so that all that is stored is judged."""
     try:
-        return set(await zfs.names())
+        there = await pools.look(zfs)
+        names, failed = await pools.names(zfs, there)
     except (ZfsError, UsageError):
         return None
+    if failed and not names and all(there.obstacle(pool) is None for pool in failed):
+        return None  # `zfs` does not let us ask
+    return _Here(set(names), failed, there.health.keys())
 
 
 def judge(

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.errors import FullsendError, UsageError
-from fullsend_sender import source
+from fullsend_sender import pools
 from fullsend_sender.failures import as_failure
+from fullsend_sender.gone import is_retired, renamed, why
 from fullsend_sender.job import Item, Plan
 from fullsend_sender.lock import Running
 from fullsend_sender.plan import (
@@ -23,6 +24,7 @@ from fullsend_sender.plan import (
     find_begun_package,
     last_common,
 )
+from fullsend_sender.selection import is_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -35,12 +37,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Chosen:
-    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there."""
+    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there; `pools`:
+    those that are imported; `failed_pools`: those that were asked for, and cannot be used.
+    """
 
     datasets: dict[str, Dataset]
     targets: dict[str, Target]
     failures: list[tuple[str, FullsendError]]
     package: bool
+    pools: frozenset[str] = frozenset()
+    failed_pools: frozenset[str] = frozenset()
 
     def tree(self, name: str) -> tuple[Dataset, ...]:
         """Return the datasets that one stream brings."""
@@ -63,24 +69,53 @@ class Chosen:
 
 
 async def choose(job: Job) -> Chosen:
-    """List all that may be meant, in one go, and choose. Raises: UsageError, ZfsError."""
+    """List all that may be meant, pool by pool, and choose. Raises: UsageError, ZfsError."""
     asked = job.request.targets
-    roots = list(dict.fromkeys(root for target in asked for root in target.selection.roots))
-    roots = [] if "" in roots else roots  # a pattern for every pool
-    deep = job.request.package or not roots or any(target.selection.deep for target in asked)
-    await job.zfs.sync(sorted({root.partition("/")[0] for root in roots}))
-    listing, complaint = await job.zfs.listing(roots, recursive=deep)
-    datasets = source.parse(listing)
+    there = await pools.look(job.zfs)
+    roots: dict[str, list[str]] = {}
+    for root in dict.fromkeys(root for target in asked for root in target.selection.roots):
+        if root:
+            roots.setdefault(root.partition("/")[0], []).append(root)
+        else:  # a pattern for every pool
+            roots |= {pool: [pool] for pool in there.health if not _is_excluded(pool, asked)}
+    deep = job.request.package or any(target.selection.deep for target in asked)
+    found = await pools.listed(job.zfs, there, roots, recursive=deep)
+    datasets, complaint = found.datasets, found.complaint
     targets: dict[str, Target] = {}
-    failures: list[tuple[str, FullsendError]] = []
+    failures: list[tuple[str, FullsendError]] = list(found.failed.items())
     for target in asked:
         for name in target.selection.choose(datasets):
             if targets.setdefault(name, target).snapshot != target.snapshot:
                 raise UsageError(f"{name} is named twice, with different snapshots: push one after another")
         for pattern in target.selection.missing(list(datasets)):
+            if found.failed and (is_pattern(pattern) or pattern.partition("/")[0] in found.failed):
+                continue  # it may be in a pool that is named
             said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
             failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
-    return Chosen(datasets, targets, failures, job.request.package)
+    return Chosen(datasets, targets, failures, job.request.package, frozenset(there.health), frozenset(found.failed))
+
+
+def _is_excluded(pool: str, asked: Sequence[Target]) -> bool:
+    """Whether every pattern for all pools leaves this one out: then nobody asks how it is."""
+    wide = [target.selection for target in asked if "" in target.selection.roots]
+    return not any(selection.may_reach(pool) for selection in wide)
+
+
+def _gone(job: Job, chosen: Chosen, bases: Sequence[Base]) -> list[tuple[str, FullsendError]]:
+    """Return what is stored, is meant, and is not here any more without a word of the user; each with its reason."""
+    if job.request.package:
+        return []
+    retired, elsewhere = job.settings.retired, renamed(bases, chosen.datasets)
+    return [
+        (name, CannotSend(why(name, chosen.pools)))
+        for name in sorted({base.dataset for base in bases})
+        if name not in chosen.datasets and name not in elsewhere and not is_retired(name, retired)
+        if name.partition("/")[0] not in chosen.failed_pools
+        if any(
+            target.snapshot is None and name not in target.selection.patterns and target.selection.choose([name])
+            for target in job.request.targets
+        )
+    ]
 
 
 def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> list[Item]:
@@ -100,6 +135,7 @@ def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequenc
 def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> Plan:
     """Say what is to be done. `bases`, `arrived`: what the receiver has, and has in part."""
     plan, stored = Plan(partials=arrived), Stored(bases)
+    plan.failures += _gone(job, chosen, bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from fullsend_protocol.errors import FullsendError, UsageError
-from fullsend_protocol.units import printable
+from fullsend_protocol.units import format_duration, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
     from types import TracebackType
 
 _log: Final = logging.getLogger("fullsend.zfs")
@@ -32,6 +32,9 @@ _STDERR_KEPT: Final = 16 << 10
 _STDERR_SHOWN: Final = 1000
 #: Bytes of names in one command. Linux takes 2 MiB of arguments and environment (execve(2)).
 _NAMES_MAX: Final = 1 << 20
+#: Seconds that a pool has to answer a question. Thousands of snapshots on slow disks may take minutes; a pool that is
+#: suspended may never answer.
+_PATIENCE: Final = 600.0
 #: Seconds that a process has after SIGTERM. `zfs send` may be in the kernel, waiting for a slow pool.
 _KILL_AFTER: Final = 10.0
 
@@ -43,6 +46,10 @@ _SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 _UNKNOWN: Final = re.compile("dataset does not exist| in name|name is too long|name is reserved")
 #: How its lines about failures begin; others may be `sudo`'s, or advice.
 _FAILURES: Final = ("cannot ", "internal error")
+
+#: What takes a command to run another one as root. `zpool` needs no privilege for what is asked of it, and a rule for
+#: `sudo` may allow `zfs` alone.
+_PRIVILEGE: Final = frozenset({"sudo", "doas"})
 
 #: What `zfs` does not explain, by its words: what may be the cause, and what to do.
 _MEANING: Final = (
@@ -94,11 +101,16 @@ class ZfsError(FullsendError):
         return named or list(names)
 
 
+class NoAnswer(ZfsError):  # noqa: N818 - reads as what it says
+    """A pool does not answer. The process may be in the kernel, where nothing can end it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Zfs:
-    """The program, by the words that start it."""
+    """The program, by the words that start it. `patience`: seconds that a pool has to answer a question."""
 
     command: tuple[str, ...] = ("zfs",)
+    patience: float = _PATIENCE
 
     def line(self, *arguments: str) -> str:
         """Return a command as one would type it."""
@@ -116,18 +128,55 @@ class Zfs:
         async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
             return await process.output_but_for_unknown_names()
 
-    async def sync(self, pools: Sequence[str]) -> None:
-        """Have pools write out what they still hold back, so that `written` and what follows from it are true now; no
-        names: all pools. Where this host does not let us, all is as it was up to some seconds ago.
-        """
-        with contextlib.suppress(FullsendError):
-            await self._zpool.run("sync", *pools)
+    async def _asked(self, *arguments: str) -> str:
+        """Run one command, as `run`, that may wait for a pool. Raises: also NoAnswer."""
+        async with self._answering(arguments):
+            return await self.run(*arguments)
+
+    @contextlib.asynccontextmanager
+    async def _answering(self, arguments: Sequence[str]) -> AsyncGenerator[None]:
+        """Bound what a pool has for an answer. Raises: NoAnswer."""
+        try:
+            async with asyncio.timeout(self.patience):
+                yield
+        except TimeoutError:
+            name = f"{os.path.basename(self.command[-1])} {arguments[0]}"
+            raise NoAnswer(f"no answer within {format_duration(self.patience)} [{name}]") from None
 
     @property
     def _zpool(self) -> Zfs:
-        """The program `zpool` beside this one; what is asked of it needs no privilege, so no sudo."""
-        folder, name = os.path.split(self.command[-1])
-        return Zfs((os.path.join(folder, name.replace("zfs", "zpool")),))
+        """The program `zpool` that belongs to this `zfs`."""
+        *before, last = self.command
+        folder, name = os.path.split(last)
+        words = [] if before and os.path.basename(before[0]) in _PRIVILEGE else before
+        return Zfs((*words, os.path.join(folder, name.replace("zfs", "zpool"))), self.patience)
+
+    async def sync(self, pool: str) -> None:
+        """Have a pool write out what it still holds back, so that `written` and what follows from it are true now.
+        Where this host does not let us, all is as it was up to some seconds ago. Raises: NoAnswer.
+        """
+        try:
+            await self._zpool._asked("sync", pool)  # noqa: SLF001 - of this class
+        except NoAnswer:
+            raise
+        except FullsendError:
+            pass
+
+    async def health(self) -> dict[str, str]:
+        """Return how each imported pool is, such as ONLINE, by name; also those that `zfs list` leaves out.
+
+        Raises: ZfsError, UsageError.
+        """
+        listing = await self._zpool._asked("list", "-H", "-o", "name,health")  # noqa: SLF001 - of this class
+        pairs = (line.partition("\t") for line in listing.splitlines())
+        return {name: health for name, tab, health in pairs if tab}
+
+    async def pools(self) -> list[str]:
+        """Return the names of the pools that `zfs` lists: without those that are suspended.
+
+        Raises: ZfsError, UsageError.
+        """
+        return (await self._asked("list", "-H", "-d", "0", "-o", "name", "-t", "filesystem")).splitlines()
 
     async def pool_properties(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
         """Return, by pool, those of these properties that it has. Raises: ZfsError, UsageError."""
@@ -145,18 +194,21 @@ class Zfs:
 
         Returns: lines of COLUMNS, parseable, separated by tabs (see source.parse); and what `zfs` says of names that it
         does not know, which does not keep it from listing others. Raises: ZfsError where it failed for another reason:
-        then there may be more than it has listed.
+        then there may be more than it has listed. NoAnswer.
         """
         depth = ("-r",) if recursive else ("-d", "1")
         kinds = "filesystem,volume,snapshot,bookmark"
         arguments = ("list", "-Hp", *depth, "-t", kinds, "-o", ",".join(COLUMNS), *names)
-        async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
+        async with (
+            self._answering(arguments),
+            _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process,
+        ):
             output = await process.output_but_for_unknown_names()
             return output, process.complaint
 
-    async def names(self) -> list[str]:
-        """Return the names of all datasets, parents first. Raises: ZfsError, UsageError."""
-        return (await self.run("list", "-H", "-o", "name", "-t", "filesystem,volume")).splitlines()
+    async def names(self, pool: str) -> list[str]:
+        """Return the names of all datasets of a pool, parents first. Raises: ZfsError, UsageError, NoAnswer."""
+        return (await self._asked("list", "-Hr", "-o", "name", "-t", "filesystem,volume", pool)).splitlines()
 
     async def list_snapshots(self, names: Sequence[str]) -> str:
         """List just these snapshots, as far as they exist. Returns: lines of COLUMNS (see source.parse_snapshots).

@@ -204,6 +204,7 @@ BASE: Final = messages.Base(
     guid="1234605616436508552",
     flags="",
     streams=1,
+    base_guid=None,
     age=60,
     full_bytes=624,
     increment_bytes=0,

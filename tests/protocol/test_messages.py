@@ -42,7 +42,8 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "ack": '{"type":"ack","offset":0}',
         "stopped": '{"type":"stopped","offset":0}',
         "bases": (
-            '{"type":"bases","bases":[{"dataset":"tank/data","guid":"1234605616436508552","flags":"","streams":1,'
+            '{"type":"bases","bases":[{"dataset":"tank/data","guid":"1234605616436508552","base_guid":null,'
+            '"flags":"","streams":1,'
             '"age":60,"full_bytes":624,"increment_bytes":0}]}'
         ),
         "partials": (
@@ -328,6 +329,7 @@ def test_longest_messages_stay_within_the_limit() -> None:
         guid=guid,
         flags="Lecwpr01234567",
         streams=most,
+        base_guid=guid,
         age=most,
         full_bytes=most,
         increment_bytes=most,

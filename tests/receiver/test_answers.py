@@ -43,6 +43,7 @@ def test_base_comes_with_its_chain(store: Store) -> None:
     assert found["1"] == Base(
         dataset="tank/data",
         guid="1",
+        base_guid=None,
         flags="",
         streams=1,
         age=3600,
@@ -52,6 +53,7 @@ def test_base_comes_with_its_chain(store: Store) -> None:
     assert found["3L"] == Base(
         dataset="tank/renamed",
         guid="3",
+        base_guid="2",
         flags="L",
         streams=3,
         age=3600,
@@ -230,6 +232,7 @@ def test_what_is_pushed_is_a_base_and_in_status_and_may_be_unchanged(receiver: R
         assert base == {
             "dataset": "tank/data",
             "guid": str(streams.GUID),
+            "base_guid": None,
             "flags": "",
             "streams": 1,
             "age": base["age"],

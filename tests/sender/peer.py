@@ -391,6 +391,7 @@ class Keeper:
             messages.Base(
                 dataset=about.dataset,
                 guid=about.guid,
+                base_guid=about.base_guid,
                 flags=about.flags,
                 streams=1 + sum(other.dataset == about.dataset for other, _raw in self.streams[:place]),
                 age=0,

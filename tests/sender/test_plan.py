@@ -43,6 +43,7 @@ def base(guid: int, flags: str = "Lep", **changed: Any) -> Base:
     said = {
         "dataset": "tank/a",
         "streams": 1,
+        "base_guid": None,
         "age": 0,
         "full_bytes": 1000,
         "increment_bytes": 0,

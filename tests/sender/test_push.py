@@ -56,7 +56,7 @@ async def test_nothing_new_runs_next_to_nothing(host: Host) -> None:
     await host.push("tank", recursive=True)
     connections = host.keeper.connections
     assert await host.push("tank", recursive=True) == Summary(unchanged=3)
-    assert [line.split()[0] for line in host.fake.commands] == ["zpool", "list"]
+    assert [line.split()[0] for line in host.fake.commands] == ["zpool", "zpool", "list"]
     assert host.keeper.connections == connections + 1
     assert [each.dataset for each in host.keeper.unchanged] == ["tank", "tank/a", "tank/b"]
 

@@ -121,8 +121,11 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     assert [line.split()[1] for line in lines] == ["tank/a:", "tank/b:"]
     programs.good(sender.fullsend("push"))
     assert said(sender, 0, "--max-age", "26h")[0].startswith("OK: 2 datasets")
-    # What is gone here does not ring for ever, unless one asks for it by name.
+    # What is gone here rings until the user says that it is gone on purpose.
     fake.destroy("tank/b")
+    assert "tank/b: it is stored, and is not here: it was destroyed or renamed here" in said(sender, 2)[0]
+    config = sender.folder / "sender.toml"
+    config.write_text('retired = ["tank/b"]\n' + config.read_text())
     (row,) = [json.loads(line) for line in said(sender, 0, "--json")]
     assert (row["dataset"], row["state"], row["streams"], row["broken"]) == ("tank/a", "OK", 1, 0)
     assert "tank/b" in said(sender, 0, "tank/b")[1]
@@ -149,8 +152,45 @@ def test_what_is_configured_and_not_here(host: tuple[programs.Receiver, programs
     for name in ("other", "other/b"):
         fake.destroy(name)
     sender.push("tank/a")
-    _first, *lines = said(sender, 0, "--max-age", "26h")
-    assert [line.split()[1] for line in lines] == ["other:", "tank/a:"]
+    first, *lines = said(sender, 2, "--max-age", "26h")
+    assert "other: it is stored, and is not here: no pool other is imported" in first
+    assert [line.split()[1] for line in lines] == ["other:", "other/b:", "tank/a:"]
+    assert [line.split()[0] for line in lines] == ["CRITICAL", "CRITICAL", "OK"]
+
+
+def test_a_suspended_pool_is_no_backup_and_check_says_so(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]'))
+    for name in ("tank/a", "ext/b"):
+        fake.create(name)
+    sender.push()
+    assert said(sender, 0)[0].startswith("OK: 2 datasets")
+    assert sender.fullsend("check").returncode == 0
+    fake.pool("ext", health="SUSPENDED")
+    assert sender.fullsend("push").returncode == 1
+    assert "ext/b: the pool is SUSPENDED, and its datasets cannot be pushed" in said(sender, 2)[0]
+    checked = sender.fullsend("check")
+    assert (checked.returncode, b"ext: the pool is SUSPENDED" in checked.stdout) == (1, True)
+
+
+def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """`status` dropped it: not here under the old name, and not stored under the new one."""
+    _receiver, sender, fake = host
+    fake.create("tank/home")
+    sender.push("tank/home")
+    fake.rename("tank/home", "new/home")
+    (row,) = [json.loads(line) for line in said(sender, 1, "--json")]
+    assert (row["dataset"], row["state"], row["streams"]) == ("new/home", "WARNING", 1)
+    assert row["why"] == "was tank/home, and has not been pushed under this name"
+    fake.change("new/home")
+    sender.push("new/home")
+    (row,) = [json.loads(line) for line in said(sender, 0, "--json")]
+    assert row["dataset"] == "new/home"
 
 
 def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:

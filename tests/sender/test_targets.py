@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from tests.sender.host import Host
 
-from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.errors import UsageError
 from fullsend_sender.job import Summary
 from fullsend_sender.plan import CannotSend
 
@@ -46,8 +46,46 @@ async def test_a_pattern_that_no_snapshot_fits_is_no_success(host: Host) -> None
 
 async def test_nothing_to_list(host: Host) -> None:
     host.fake.fail("list", "no pools")
-    with pytest.raises(FullsendError, match="no pools"):
-        await host.push("tank/a")
+    host.fake.create("tank/a")
+    ((name, error),) = (await host.push("tank/a")).failures
+    assert name == "tank"
+    assert "no pools" in str(error)
+
+
+async def test_a_suspended_pool_keeps_no_other_from_being_pushed(host: Host) -> None:
+    """Named beside a good one, `zfs list` fails as a whole; with `**` it leaves the pool out, with exit 0."""
+    for name in ("tank/a", "ext/b"):
+        host.fake.create(name)
+    host.fake.pool("ext", health="SUSPENDED")
+    for asked, options in ((["tank/a", "ext/b"], {}), (["**"], {}), (["**"], {"exclude": ["tank"]})):
+        summary = await host.push(*asked, **options)
+        assert [name for name, _error in summary.failures] == ["ext"]
+        assert str(summary.failures[0][1]) == (
+            "the pool is SUSPENDED, and its datasets cannot be pushed: see `zpool status -v ext`, then"
+            " `zpool clear ext`"
+        )
+        assert not any("ext" in line for line in host.fake.commands)
+    assert (await host.push("**", exclude=["ext"])).failures == []
+    assert {name for name, _kind in host.kinds()} <= {"tank", "tank/a"}
+
+
+async def test_what_was_pushed_and_is_gone_is_a_failure_until_it_is_retired(host: Host) -> None:
+    for name in ("tank", "tank/a", "tank/b", "ext/c", "tank/old"):
+        host.fake.create(name)
+    await host.push("**")
+    for name in ("tank/b", "ext/c"):
+        host.fake.destroy(name)
+    host.fake.rename("tank/old", "tank/new")
+    failed = {name: str(error) for name, error in (await host.push("**")).failures}
+    assert sorted(failed) == ["ext/c", "tank/b"]
+    assert (
+        "is not here: it was destroyed or renamed here; if that is on purpose, add it to `retired`" in failed["tank/b"]
+    )
+    assert "is not here: no pool ext is imported; " in failed["ext/c"]
+    # Only what is asked for is looked for; what is retired is not missed.
+    assert (await host.push("tank/a")).failures == []
+    assert list(dict((await host.push("tank", recursive=True)).failures)) == ["tank/b"]
+    assert (await host.push("**", settings={"retired": ["ext/**", "tank/b"]})).failures == []
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import os
 import pathlib
 import random
@@ -16,6 +17,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.programs import Sender
+
+
+def retire(sender: Sender, *patterns: str) -> None:
+    """Say that datasets are gone on purpose."""
+    config = sender.folder / "sender.toml"
+    config.write_text(f"retired = {json.dumps(patterns)}\n{config.read_text()}")
 
 
 def zfs(*arguments: str, stdin: bytes | None = None, check: bool = True) -> bytes:

@@ -109,6 +109,9 @@ def test_a_tree_with_everything_in_it(pool: Pool, receiver: Receiver, sender: Se
     write(pool, "top/a", "changed")
     pool.create("top/new")
     pools.zfs("destroy", "-r", pool.full("top/disk"))
+    said = failure(sender.fullsend("push", "-n", "-r", "--exclude", pool.full("top/skip*"), top), 1)
+    assert f"{pool.full('top/disk')}: it is stored, and is not here: it was destroyed or renamed here" in said
+    pools.retire(sender, pool.full("top/disk"))
     pools.zfs("rename", pool.full("top/a/b"), pool.full("top/renamed"))
     write(pool, "top/renamed", "still the same")
     pushed = sender.push("-r", "--exclude", pool.full("top/skip*"), top)

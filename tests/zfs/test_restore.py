@@ -110,6 +110,7 @@ def test_a_year_of_nights(pool: Pool, other_pool: Pool, receiver: Receiver, send
                         pools.zfs("destroy", name)
             case 35:
                 pools.zfs("destroy", "-r", pool.full("t/renamed"))
+                pools.retire(sender, pool.full("t/renamed"))
             case 40:
                 pools.zfs("unmount", pool.full("t/vault"))
                 pools.zfs("unload-key", pool.full("t/vault"))

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from tests.sender.test_plan import base, dataset, point
+
+from fullsend_sender.gone import is_retired, renamed, why
+
+
+def test_a_dataset_that_goes_on_in_the_store_was_renamed() -> None:
+    """Also where its old snapshots and bookmarks are gone at home."""
+    stored = [base(1, dataset="tank/old"), base(2, dataset="tank/new", base_guid="1"), base(3, dataset="tank/gone")]
+    assert renamed(stored, {}) == {"tank/old": "tank/new"}
+
+
+def test_a_dataset_of_which_a_clone_took_the_chain_is_another_one() -> None:
+    """`zfs promote` gives its snapshots to the clone; what it was begins a new chain, and may be gone."""
+    stored = [
+        base(1, dataset="tank/a", age=900),
+        base(2, dataset="tank/clone", base_guid="1", age=900, streams=2),
+        base(3, dataset="tank/a", age=100),
+    ]
+    assert renamed(stored, {}) == {}
+
+
+def test_a_dataset_whose_snapshot_is_here_was_renamed() -> None:
+    here = {
+        "new/a": dataset(name="new/a", snapshots=[point("x", 1, 1)], bookmarks=[]),
+        "new/b": dataset(name="new/b", snapshots=[], bookmarks=[point("mark", 2, 1)]),
+        "tank/c": dataset(name="tank/c", snapshots=[point("x", 3, 1)], bookmarks=[]),
+    }
+    stored = [
+        base(1, dataset="tank/a"),
+        base(2, dataset="tank/b"),
+        base(3, dataset="tank/c"),
+        base(4, dataset="tank/d"),
+    ]
+    assert renamed(stored, here) == {"tank/a": "new/a", "tank/b": "new/b"}
+
+
+def test_what_is_said() -> None:
+    assert "no pool ext is imported" in why("ext/a", ["tank"])
+    assert "destroyed or renamed" in why("tank/a", ["tank"])
+    assert is_retired("tank/old/a", ["ext/*", "tank/old/**"])
+    assert not is_retired("tank/old", ["tank/old/**"])

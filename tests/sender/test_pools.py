@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.fakezfs import FakeZfs
+
+from fullsend_protocol.errors import FullsendError
+from fullsend_sender import pools
+from fullsend_sender.zfs import Zfs
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeZfs:
+    made = FakeZfs.make(tmp_path / "zfs")
+    for name in ("tank/a", "ext/b"):
+        made.create(name)
+    return made
+
+
+async def test_each_pool_is_asked_by_itself(fake: FakeZfs) -> None:
+    zfs = Zfs((fake.program,))
+    fake.pool("ext", health="SUSPENDED")
+    there = await pools.look(zfs)
+    assert there.health == {"ext": "SUSPENDED", "tank": "ONLINE"}
+    found = await pools.listed(zfs, there, {"tank": ["tank/a"], "ext": ["ext"], "none": ["none/x"]}, recursive=True)
+    assert list(found.datasets) == ["tank/a"]
+    assert list(found.failed) == ["ext"]
+    assert "'none/x'" in found.complaint
+    names, failed = await pools.names(zfs, there)
+    assert (names, list(failed)) == (["tank/a"], ["ext"])
+
+
+@pytest.mark.parametrize(("health", "usable"), [("ONLINE", True), ("DEGRADED", True), ("FAULTED", False), ("", True)])
+def test_which_pools_can_be_used(health: str, usable: bool) -> None:
+    assert (pools.Pools({"tank": health}).obstacle("tank") is None) is usable
+
+
+async def test_a_pool_that_does_not_answer_delays_no_other(tmp_path: Path) -> None:
+    """A command may wait for a suspended pool in the kernel."""
+    script = tmp_path / "zfs"
+    script.write_text(
+        '#!/bin/sh\ncase "$*" in *ext*) exec sleep 1000;; *) printf "tank\\ntank/a\\n";; esac\n', encoding="utf-8"
+    )
+    script.chmod(0o755)
+    zfs = replace(Zfs((str(script),)), patience=0.5)
+    names, failed = await pools.names(zfs, pools.Pools({"tank": "ONLINE", "ext": "ONLINE"}))
+    assert names == ["tank", "tank/a"]
+    assert "the pool does not answer: no answer within" in str(failed["ext"])
+
+
+async def test_without_zpool_it_goes_on_with_what_zfs_says(tmp_path: Path) -> None:
+    script = tmp_path / "zfs"
+    script.write_text("#!/bin/sh\necho tank\n", encoding="utf-8")
+    script.chmod(0o755)
+    there = await pools.look(Zfs((str(script),)))
+    assert there.health == {"tank": ""}
+    assert isinstance(there.error, FullsendError)
+    assert there.absent("ext") == "no pool ext is imported, or it is suspended"
