@@ -473,6 +473,8 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
     kept = found.get("kept") if found else None
     if resuming != (kept is not None):
         _die(f'cannot receive: destination {target} contains partially-complete state from "zfs receive -s"')
+    if "-s" in arguments and not state.get("pools", {}).get(target.partition("/")[0], {}).get("extensible", True):
+        _die("cannot receive resume stream: pool must be upgraded to receive this stream.")
     if facts.base_guid is None and not resuming:
         if found is not None:
             _die(f"cannot receive new filesystem stream: destination '{target}' exists")

@@ -13,7 +13,7 @@ import logging
 import shlex
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.byhand import settled, unmounted
@@ -23,6 +23,7 @@ from fullsend_protocol.units import format_duration, format_size, plural
 from fullsend_sender import source
 from fullsend_sender.cat import Damaged, cat
 from fullsend_sender.chain import Library
+from fullsend_sender.failures import as_failure
 from fullsend_sender.link import connect
 from fullsend_sender.listing import entries
 from fullsend_sender.patience import RETRY_FOR
@@ -103,11 +104,14 @@ class Job:
     zfs: Zfs
     show: Literal["auto", "always", "never"] = "auto"
     retry_for: float = RETRY_FOR
+    #: Pools that cannot keep what has arrived of a stream (`zfs receive -s`), as far as that has shown.
+    keeps_no_part: set[str] = field(default_factory=set)
 
-    def options(self, entry: StreamEntry) -> list[str]:
+    def options(self, entry: StreamEntry, target: str) -> list[str]:
         """Return what `zfs receive` gets for a stream, without the target."""
         options = ["-u"]
-        if entry.kind != "package":  # of which `zfs receive` could not go on with more than one stream
+        # Of a package `zfs receive` could not go on with more than one stream.
+        if entry.kind != "package" and _pool(target) not in self.keeps_no_part:
             options.append("-s")
         if self.unmountable(entry):
             options += unmounted(entry)
@@ -167,6 +171,9 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
                 break
             except FullsendError as error:
                 failures.append((step.target, error))
+            except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+                failures.append((step.target, as_failure(error)))
+                _log.error("%s: %s", *failures[-1])
             else:
                 plan.there.add(step.target)
         progress.done = not failures
@@ -204,7 +211,7 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
             lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
             continue
         fetch = shlex.join(["fullsend", "cat", entry.file])
-        take = job.zfs.line("receive", *job.options(entry), item.target)
+        take = job.zfs.line("receive", *job.options(entry, item.target), item.target)
         lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}")
         if entry.kind == "package" and job.unmountable(entry):
             lines += settled(job.zfs.line(), shlex.quote(item.target))
@@ -274,9 +281,29 @@ async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
     return rest
 
 
+def _pool(target: str) -> str:
+    return target.partition("/")[0]
+
+
 async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
-    """Bring one stream into `zfs receive`. Raises: ZfsError, Damaged, Unreachable, PeerError."""
-    async with job.zfs.receive(*job.options(entry), item.target) as receiving:
+    """Bring one stream into `zfs receive`; without -s where the pool is too old for that.
+
+    Raises: ZfsError, Damaged, Unreachable, PeerError.
+    """
+    pool = _pool(item.target)
+    try:
+        await _receive_once(job, item, entry, progress, rest)
+    except ZfsError as error:
+        # Of a pool without features -s says so before it takes anything; what it cannot take at all fails once more.
+        if not error.not_upgraded or rest is not None or "-s" not in job.options(entry, item.target):
+            raise
+        job.keeps_no_part.add(pool)
+        _log.warning("%s: the pool keeps no part of a stream (%s): one that is interrupted starts over", pool, error)
+        await _receive_once(job, item, entry, progress, rest)
+
+
+async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
+    async with job.zfs.receive(*job.options(entry, item.target), item.target) as receiving:
         # A connection for each: none stands idle while `zfs receive` does what it has left to do.
         whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more

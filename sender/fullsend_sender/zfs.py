@@ -64,6 +64,7 @@ _UNREADABLE: Final = re.compile("Input/output error|I/O error")
 #: ... where a pool was imported with readonly=on; seen of hold, snapshot, bookmark, release and destroy.
 _READ_ONLY: Final = re.compile("pool is read-only")
 #: ... where a pool has no bookmarks, such as one that was made with `zpool create -d`.
+_NOT_UPGRADED: Final = re.compile("pool must be upgraded")
 _NO_BOOKMARKS: Final = re.compile("bookmark feature not enabled")
 
 #: What `listing` asks of everything there is, in the order of the columns.
@@ -94,6 +95,11 @@ class ZfsError(FullsendError):
     def no_bookmarks(self) -> bool:
         """Whether the pool does not have bookmarks."""
         return bool(_NO_BOOKMARKS.search(self.complaint))
+
+    @property
+    def not_upgraded(self) -> bool:
+        """Whether the pool lacks a feature that was asked for, such as what `zfs receive -s` takes."""
+        return bool(_NOT_UPGRADED.search(self.complaint))
 
     def about(self, names: Sequence[str]) -> list[str]:
         """Return those of these datasets or snapshots that it names as the reason; all, where it names none of them."""

@@ -13,6 +13,8 @@ import pytest
 from tests import programs
 from tests.fakezfs import FakeZfs
 
+from fullsend_sender import restore as restoring
+
 
 @dataclass
 class Hosts:
@@ -559,3 +561,36 @@ def test_the_old_name_of_a_pool_says_what_its_new_one_is(hosts: Hosts) -> None:
         assert hosts.received() == []
     assert hosts.restore("new/home", "--into", "pool/back")[0]["guid"] == after["guid"]
     assert hosts.restore(f"tank/home@{before['snapshot']}", "--into", "pool/old")[0]["guid"] == before["guid"]
+
+
+# --- what a pool cannot do, and what nobody expects ---------------------------------------------------------------
+
+
+def test_a_pool_without_features_takes_it_without_keeping_parts(hosts: Hosts) -> None:
+    """`zfs receive -s` says that it must be upgraded, and so said every run, for ever."""
+    hosts.here.create("tank/a")
+    first, second = nights(hosts, "tank/a", 2)
+    hosts.there.pool("pool", extensible=False)
+    done = hosts.run("tank/a", "--into", "pool/back")
+    assert done.returncode == 0
+    assert done.stderr.decode().count("the pool keeps no part of a stream") == 1
+    assert hosts.guids("pool/back") == [first["guid"], second["guid"]]
+    assert [line.split()[:2] for line in hosts.received()] == [["-u", "-s"], ["-u", "-o"], ["-u", "-o"]]
+
+
+def test_an_error_of_any_class_is_one_datasets(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tank/a", "tank/b", "tank/c"):
+        hosts.here.create(name)
+        hosts.push(name)
+    real = restoring._receive
+
+    async def broken(job: Any, item: Any, *arguments: Any) -> None:
+        if item.target == "pool/back/b":
+            raise ValueError("out of\nnowhere")
+        await real(job, item, *arguments)
+
+    monkeypatch.setattr(restoring, "_receive", broken)
+    said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
+    assert "pool/back/b: ValueError: out of nowhere (--debug shows more)" in said
+    assert hosts.guids("pool/back/a")
+    assert hosts.guids("pool/back/c")
