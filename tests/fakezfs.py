@@ -132,6 +132,18 @@ class FakeZfs:
     def rename(self, old: str, new: str) -> None:
         self.edit(lambda state: state["datasets"].update({new: state["datasets"].pop(old)}))
 
+    def replicate(self, old: str, new: str) -> None:
+        """As `zfs send -I | zfs receive -F`: its snapshots with their GUIDs, but no bookmarks and no holds."""
+
+        def change(state: dict[str, Any]) -> None:
+            found = state["datasets"].get(new) or _create(state, new)
+            has = {each["guid"]: each for each in found["snapshots"]}
+            sent = state["datasets"][old]["snapshots"]
+            found["snapshots"] = [has.get(each["guid"], {**each, "holds": []}) for each in sent]
+            found["written"] = 0
+
+        self.edit(change)
+
     def destroy(self, name: str) -> None:
         self.edit(lambda state: state["datasets"].pop(name))
 

@@ -6,6 +6,7 @@ receiver how it is. Every finding is one line. What cannot be looked at because 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -18,12 +19,15 @@ from fullsend_protocol.errors import FullsendError
 from fullsend_protocol.exits import Exit
 from fullsend_protocol.units import format_size, plural, printable
 from fullsend_sender import pools
-from fullsend_sender.config import SenderSettings, load
+from fullsend_sender.config import PushSettings, SenderSettings, load
 from fullsend_sender.identity import Identity
+from fullsend_sender.job import Job, Request, Target
 from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
+from fullsend_sender.listing import bases
 from fullsend_sender.outcome import exit_code
 from fullsend_sender.pipeline import default_threads, raw_in_flight
 from fullsend_sender.selection import Selection, fits
+from fullsend_sender.targets import Chosen, choose, gone
 from fullsend_sender.window import WINDOW
 from fullsend_sender.zfs import Zfs
 
@@ -86,7 +90,8 @@ async def check(
     else:
         yield Finding("identity", Exit.OK, f"certificate {fingerprint}")
     for endpoint in endpoints:
-        async for finding in _receiver(endpoint, identity, timeouts):
+        job = _job(settings, endpoint, identity)
+        async for finding in _receiver(endpoint, identity, timeouts, job):
             yield finding
 
 
@@ -110,9 +115,12 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
     if there.error is not None:
         yield _problem("zpool", there.error)
     for pool, problem in failed.items():
-        yield _problem(pool, problem)
+        if not settings.push or any(selection.means_pool(pool) for selection in map(_selection, settings.push)):
+            yield _problem(pool, problem)
+        else:
+            yield Finding(pool, Exit.OK, f"{problem}; nothing of it is to be pushed")
     for table in settings.push:
-        selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
+        selection = _selection(table)
         for pattern in selection.missing(names):
             if pattern.partition("/")[0] in failed:
                 continue
@@ -136,11 +144,7 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
 
 async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> AsyncIterator[Finding]:
     """Say what the pools that [[push]] names cannot do."""
-    chosen = {
-        name.partition("/")[0]
-        for table in settings.push
-        for name in Selection(tuple(table.datasets), table.recursive, tuple(table.exclude)).choose(names)
-    }
+    chosen = {name.partition("/")[0] for table in settings.push for name in _selection(table).choose(names)}
     if not chosen:
         return
     try:
@@ -161,17 +165,37 @@ async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> Async
             yield Finding("pool", Exit.OK, f"{pool}: {text}")
 
 
-async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts) -> AsyncIterator[Finding]:
+def _selection(table: PushSettings) -> Selection:
+    return Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
+
+
+def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> Job:
+    """Return what `fullsend push` pushes to this receiver."""
+    tables = [table for table in settings.push if (table.receiver or settings.receiver) in {None, endpoint.name}]
+    request = Request(tuple(Target(_selection(table), None, table) for table in tables))
+    return Job(request, settings, endpoint, identity, Zfs(settings.zfs_command))
+
+
+async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, job: Job) -> AsyncIterator[Finding]:
+    """See how a receiver is, and whether it has what is to be pushed and is not here. `job`: what is pushed there."""
+    chosen: Chosen | None = None
+    with contextlib.suppress(FullsendError):  # it has been said why there is nothing to list
+        chosen = await choose(job) if job.request.targets else None
+    missed: list[tuple[str, FullsendError]] = []
     try:
         async with connect(endpoint, identity, timeouts=timeouts) as (link, sender):
             yield Finding(endpoint.name, Exit.OK, f"{endpoint.place} knows this host as {sender}")
             await link.send(messages.Check())
             health = await link.expect(messages.Health)
+            if chosen is not None:
+                missed = await gone(link, job, chosen, await bases(link))
     except FullsendError as error:
         yield _problem(endpoint.name, error)
         return
     yield Finding(endpoint.name, Exit.OK, f"{health.program}, protocol {limits.PROTOCOL_VERSION}")
     yield Finding(endpoint.name, Exit.OK, f"{format_size(health.free_bytes)} free")
+    for name, why in missed:
+        yield _problem(name, why)
     for problem in health.problems:
         yield Finding(endpoint.name, Exit.FAILED, problem)
 

@@ -1,4 +1,4 @@
-"""What was backed up and is not here any more. No I/O.
+"""What was backed up and is not here any more.
 
 A pool that is not imported, or a dataset that is gone, must not make a backup look well. It is said until the user says
 that it is gone on purpose: `retired` in sender.toml. What was renamed is not gone: it goes on under its new name.
@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from fullsend_sender.listing import entries
 from fullsend_sender.selection import fits
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from fullsend_protocol.messages import Base
+    from fullsend_protocol.messages import Base, DatasetStatus
+    from fullsend_sender.link import Link
     from fullsend_sender.source import Dataset
 
 #: What to do about it.
@@ -26,7 +28,7 @@ def is_retired(name: str, patterns: Sequence[str]) -> bool:
     return any(fits(name, pattern) for pattern in patterns)
 
 
-def renamed(bases: Iterable[Base], here: Mapping[str, Dataset]) -> dict[str, str]:
+def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, str]:
     """Return by its stored name each dataset that is here, or goes on in the store, under another one: that name.
 
     `bases`: all that the receiver has; `here`: the datasets with their snapshots and bookmarks. A dataset is known by
@@ -46,12 +48,40 @@ def renamed(bases: Iterable[Base], here: Mapping[str, Dataset]) -> dict[str, str
         further = sorted(builds_on[last.guid]) if last is not None else []
         if further:
             found[name] = further[-1]
-    present = {point.guid: name for name, dataset in here.items() for point in (*dataset.snapshots, *dataset.bookmarks)}
+    own = {(base.dataset, base.guid) for base in bases}
+    present: dict[str, str] = {}
+    for name, dataset in here.items():
+        guids = {point.guid for point in (*dataset.snapshots, *dataset.bookmarks)}
+        # What has a point that is stored under its own name is that dataset, such as a replica of the other one.
+        if not any((name, guid) in own for guid in guids):
+            present |= dict.fromkeys(guids, name)
     for name, mine in of_dataset.items():
         now = next((present[each.guid] for each in mine if each.guid in present), name)
         if now != name:
             found[name] = now
     return found
+
+
+async def without_copies(
+    link: Link, missing: Iterable[str], elsewhere: Mapping[str, str], stored: Mapping[str, DatasetStatus]
+) -> dict[str, str]:
+    """Return, of what `renamed` says of these, all but the datasets that were seen here beside the other one: that is a
+    copy, such as a replica. `stored`: how each is backed up. Raises: as Link.receive.
+    """
+    found = {name: elsewhere[name] for name in missing if name in elsewhere}
+    for name, now in list(found.items()):
+        about = stored.get(name)
+        if about is None or about.unchanged is None:
+            continue
+        async for entry in entries(link, now):
+            if entry.base_guid == about.guid and entry.received < about.unchanged:
+                found.pop(name, None)
+    return found
+
+
+def not_meant(name: str, now: str) -> str:
+    """Say of a dataset that it goes on under a name that is not pushed."""
+    return f"it is {now} here now, which is not among what is pushed: add that, and {name} to `retired` in sender.toml"
 
 
 def why(name: str, pools: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fullsend_protocol.manifest import PartialEntry, StreamEntry
-    from fullsend_protocol.messages import Base
+    from fullsend_protocol.messages import Base, DatasetStatus
     from fullsend_sender.link import Link
 
 
@@ -25,6 +25,12 @@ async def partials(link: Link) -> list[PartialEntry]:
     """Return what has arrived in part. Raises: as Link.receive."""
     pages = link.pages(messages.PartialsWanted(), messages.Partials)
     return [each async for page in pages for each in page.partials]
+
+
+async def statuses(link: Link) -> dict[str, DatasetStatus]:
+    """Return how each dataset is backed up. Raises: as Link.receive."""
+    pages = link.pages(messages.StatusWanted(), messages.Status)
+    return {about.dataset: about async for page in pages for about in page.datasets}
 
 
 async def bases(link: Link) -> list[Base]:

@@ -123,6 +123,11 @@ class Stored:
         fitting = [base for base in self._by_guid.get(guid, ()) if class_of(base.flags) == stream_class]
         return min(fitting, key=lambda base: base.streams, default=None)
 
+    def has(self, guid: str, stream_class: StreamClass, dataset: str | None) -> bool:
+        """Whether this snapshot is stored in this class, of this dataset; None: of any."""
+        fitting = (base for base in self._by_guid.get(guid, ()) if class_of(base.flags) == stream_class)
+        return any(dataset in {None, base.dataset} for base in fitting)
+
     def classes(self, guid: str) -> list[StreamClass]:
         """Return the classes in which this snapshot is stored."""
         return sorted({class_of(base.flags) for base in self._by_guid.get(guid, ())})
@@ -143,7 +148,9 @@ def decide(
         return Send(dataset, target, None, "@", options)
     equal = list(_equal(dataset))
     for same in equal if target is None else [target]:
-        if stored.get(same.guid, stream_class):
+        # What is stored under another name alone (it was renamed, or this is a replica) gets a small increment: so it
+        # can be restored by its name, and `status` knows how old it is.
+        if stored.has(same.guid, stream_class, None if target else dataset.name):
             return Unchanged(dataset, same, still=same in equal)
     found = _newest_base(dataset, stored, stream_class, target)
     if found is None:

@@ -31,7 +31,7 @@ from fullsend_sender.pipeline import OtherBytes
 from fullsend_sender.plan import CannotSend, How, Send
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.source import Dataset, Snapshot
-from fullsend_sender.targets import Chosen, choose, make_plan, unfinished
+from fullsend_sender.targets import Chosen, choose, gone, make_plan, unfinished
 from fullsend_sender.tidy import release_left, tidy
 from fullsend_sender.token import go_on_by_token
 from fullsend_sender.transfer import About, NoFurther, Options, Pushed, transfer
@@ -136,6 +136,7 @@ async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[Plan, Plan]:
         if begun:
             return Plan(items=begun, partials=arrived), Plan()
         plan = make_plan(job, chosen, stored, arrived)
+        plan.failures += await gone(link, job, chosen, stored)
         await _tell_unchanged(link, plan)
         return Plan(), plan
 

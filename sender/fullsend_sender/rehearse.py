@@ -12,7 +12,7 @@ from fullsend_sender import keep, ours
 from fullsend_sender.link import connect
 from fullsend_sender.listing import bases, partials
 from fullsend_sender.source import Dataset, Snapshot
-from fullsend_sender.targets import choose, make_plan
+from fullsend_sender.targets import choose, gone, make_plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -27,7 +27,9 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     """Find out what `push` would do; nothing is changed. Returns: the plan, and the commands as one would type them."""
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
-        plan = make_plan(job, chosen, await bases(link), await partials(link))
+        stored = await bases(link)
+        plan = make_plan(job, chosen, stored, await partials(link))
+        plan.failures += await gone(link, job, chosen, stored)
     plan.failures = chosen.failures + plan.failures
     name, _wait = plan.new_name(job.receiver, time.time())
     return plan, [line async for line in _lines(job, plan, name)]

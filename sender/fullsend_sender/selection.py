@@ -46,9 +46,11 @@ class Selection:
             and not any(pattern.fullmatch(each) for pattern in excluded for each in lineage(name))
         ]
 
-    def may_reach(self, root: str) -> bool:
-        """Whether anything at or below `root` may be meant: it is not excluded as a whole."""
-        return not any(_compile(pattern).fullmatch(each) for pattern in self.exclude for each in lineage(root))
+    def means_pool(self, pool: str) -> bool:
+        """Whether anything in a pool may be meant, whatever is there."""
+        if any(_compile(pattern).fullmatch(pool) for pattern in self.exclude):
+            return False
+        return any(_compile(_pool_pattern(pattern)).fullmatch(pool) for pattern in self.patterns)
 
     def missing(self, names: Sequence[str]) -> list[str]:
         """Return the patterns that no name fits."""
@@ -81,6 +83,12 @@ def _literal(pattern: str) -> str:
     parts = pattern.split("/")
     first = next(number for number, part in enumerate(parts) if is_pattern(part))
     return "/".join(parts[:first])
+
+
+def _pool_pattern(pattern: str) -> str:
+    """Return what the names of pools fit in which a pattern may mean something."""
+    first, deep, _rest = pattern.partition("/")[0].partition("**")
+    return f"{first}*" if deep else first
 
 
 def _compile(pattern: str) -> re.Pattern[str]:

@@ -1,7 +1,7 @@
 """`fullsend status`: how old the backups are, as a monitoring plugin says it.
 
-Judged is what is stored and still there at home, and what the configuration wants pushed. A dataset that has been
-destroyed or renamed here gets no newer, and must not ring the alarm for ever.
+Judged is what is stored, and what the configuration wants pushed. What is stored and not here any more is critical,
+until `retired` in sender.toml says that it is gone on purpose; what was renamed is judged under its new name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from fullsend_protocol.errors import UsageError
 from fullsend_protocol.lost_spills import restoring_loses
 from fullsend_protocol.units import format_duration, format_size, format_time, parse_time, plural, printable
 from fullsend_sender import listing, pools
-from fullsend_sender.gone import is_retired, renamed
+from fullsend_sender.gone import is_retired, renamed, without_copies
 from fullsend_sender.gone import why as not_here
 from fullsend_sender.link import connect
 from fullsend_sender.selection import Selection, is_pattern
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.errors import FullsendError
     from fullsend_sender.config import SenderSettings
     from fullsend_sender.identity import Identity
-    from fullsend_sender.link import Endpoint
+    from fullsend_sender.link import Endpoint, Link
     from fullsend_sender.zfs import Zfs
 
 #: Seconds by which two clocks may differ before it is said.
@@ -95,22 +95,29 @@ async def status(
         bases = await listing.bases(link)
     here = await _look(zfs)
     wanted: set[str] = set()
+    failed: dict[str, FullsendError] = {}
     for table in settings.push:
         if (table.receiver or settings.receiver) in {None, endpoint.name}:
             # What is named, also where it is not here: its pool may not have been imported, and nothing is pushed.
             named = [name for name in table.datasets if not is_pattern(name)]
             selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
             wanted.update(selection.choose([*(here.names if here else ()), *named]))
-    gone = {} if here is None else await _gone(zfs, here, stored, bases, settings.retired)
+            failed |= {pool: why for pool, why in here.failed.items() if selection.means_pool(pool)} if here else {}
+    gone: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
+    if here is not None and (missing := here.missing(stored, settings.retired)):
+        async with connect(endpoint, identity) as (link, _name):
+            gone = await _find_gone(link, zfs, here, missing, stored=stored, bases=bases)
+    # Of a pool of which nothing is stored yet, nobody knows what there is to push.
+    gone |= {pool: (str(why), None) for pool, why in failed.items() if not is_retired(pool, settings.retired)}
     old = set[str]() if here is None else {name for name in stored if name not in here.names}
     names = {name for name in stored if name not in old} | wanted | gone.keys()
     if patterns:
         selection = Selection(tuple(patterns))
-        names = set(selection.choose([*stored, *wanted]))
-        missing = selection.missing(sorted(names))
-        if missing:
+        names = set(selection.choose([*stored, *wanted, *gone]))
+        unknown = selection.missing(sorted(names))
+        if unknown:
             raise UsageError(
-                f"{', '.join(missing)}: nothing of that name is stored here or wanted by the configuration"
+                f"{', '.join(unknown)}: nothing of that name is stored here or wanted by the configuration"
             )
     clock = parse_time(now) or time.time()
     ahead = time.time() - clock
@@ -135,23 +142,26 @@ class _Here:
     failed: Mapping[str, FullsendError]
     pools: Collection[str]
 
+    def missing(self, stored: Iterable[str], retired: Sequence[str]) -> list[str]:
+        """Return those of these datasets that are not here, and of which nobody has said that this is on purpose."""
+        return [name for name in stored if name not in self.names and not is_retired(name, retired)]
 
-async def _gone(
+
+async def _find_gone(
+    link: Link,
     zfs: Zfs,
     here: _Here,
+    missing: Sequence[str],
+    *,
     stored: Mapping[str, messages.DatasetStatus],
     bases: Sequence[messages.Base],
-    retired: Sequence[str],
 ) -> dict[str, tuple[str, messages.DatasetStatus | None]]:
-    """Return, by name, what is stored and not here: why, and None; and what was renamed here and has not been pushed
-    under its new name: that, and how its old name is backed up. Raises: UsageError.
+    """Return, by name, what of `missing` is gone: why, and None; and what was renamed here and has not been pushed
+    under its new name: that, and how its old name is backed up. Raises: UsageError, and as Link.receive.
     """
-    missing = [name for name in stored if name not in here.names and not is_retired(name, retired)]
-    if not missing:
-        return {}
     there = await pools.look(zfs)
     listed = await pools.listed(zfs, there, {pool: [pool] for pool in there.health}, recursive=True)
-    elsewhere = renamed(bases, listed.datasets)
+    elsewhere = await without_copies(link, missing, renamed(bases, listed.datasets), stored)
     found: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
     for name in missing:
         now = elsewhere.get(name)

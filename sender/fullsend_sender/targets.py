@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_sender import pools
 from fullsend_sender.failures import as_failure
-from fullsend_sender.gone import is_retired, renamed, why
+from fullsend_sender.gone import is_retired, not_meant, renamed, why, without_copies
 from fullsend_sender.job import Item, Plan
+from fullsend_sender.listing import statuses
 from fullsend_sender.lock import Running
 from fullsend_sender.plan import (
     CannotSend,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.manifest import PartialEntry
     from fullsend_protocol.messages import Base
     from fullsend_sender.job import Job, Target
+    from fullsend_sender.link import Link
     from fullsend_sender.source import Dataset
 
 
@@ -77,7 +79,7 @@ async def choose(job: Job) -> Chosen:
         if root:
             roots.setdefault(root.partition("/")[0], []).append(root)
         else:  # a pattern for every pool
-            roots |= {pool: [pool] for pool in there.health if not _is_excluded(pool, asked)}
+            roots |= {pool: [pool] for pool in there.health if _is_meant(pool, asked)}
     deep = job.request.package or any(target.selection.deep for target in asked)
     found = await pools.listed(job.zfs, there, roots, recursive=deep)
     datasets, complaint = found.datasets, found.complaint
@@ -95,27 +97,41 @@ async def choose(job: Job) -> Chosen:
     return Chosen(datasets, targets, failures, job.request.package, frozenset(there.health), frozenset(found.failed))
 
 
-def _is_excluded(pool: str, asked: Sequence[Target]) -> bool:
-    """Whether every pattern for all pools leaves this one out: then nobody asks how it is."""
+def _is_meant(pool: str, asked: Sequence[Target]) -> bool:
+    """Whether a pattern for all pools may mean something in this one: else nobody asks how it is."""
     wide = [target.selection for target in asked if "" in target.selection.roots]
-    return not any(selection.may_reach(pool) for selection in wide)
+    return any(selection.means_pool(pool) for selection in wide)
 
 
-def _gone(job: Job, chosen: Chosen, bases: Sequence[Base]) -> list[tuple[str, FullsendError]]:
-    """Return what is stored, is meant, and is not here any more without a word of the user; each with its reason."""
+async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> list[tuple[str, FullsendError]]:
+    """Return what is stored, is meant, and is not here any more without a word of the user; each with its reason.
+
+    Raises: as Link.receive.
+    """
     if job.request.package:
         return []
-    retired, elsewhere = job.settings.retired, renamed(bases, chosen.datasets)
-    return [
-        (name, CannotSend(why(name, chosen.pools)))
+    missing = [
+        name
         for name in sorted({base.dataset for base in bases})
-        if name not in chosen.datasets and name not in elsewhere and not is_retired(name, retired)
+        if name not in chosen.datasets and not is_retired(name, job.settings.retired)
         if name.partition("/")[0] not in chosen.failed_pools
         if any(
             target.snapshot is None and name not in target.selection.patterns and target.selection.choose([name])
             for target in job.request.targets
         )
     ]
+    if not missing:
+        return []
+    elsewhere = await without_copies(link, missing, renamed(bases, chosen.datasets), await statuses(link))
+    pushed = {base.dataset for base in bases} | chosen.targets.keys()
+    found: list[tuple[str, FullsendError]] = []
+    for name in missing:
+        now = elsewhere.get(name)
+        if now is None:
+            found.append((name, CannotSend(why(name, chosen.pools))))
+        elif now not in pushed:
+            found.append((name, CannotSend(not_meant(name, now))))
+    return found
 
 
 def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> list[Item]:
@@ -135,7 +151,6 @@ def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequenc
 def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> Plan:
     """Say what is to be done. `bases`, `arrived`: what the receiver has, and has in part."""
     plan, stored = Plan(partials=arrived), Stored(bases)
-    plan.failures += _gone(job, chosen, bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot

@@ -357,6 +357,9 @@ class Keeper:
         self.partials: list[PartialEntry] = []
         self.stops: list[messages.Stop] = []
         self.connections = 0
+        self._received: list[str] = []  # of each stream
+        self._seen: dict[str, tuple[str, str]] = {}  # by dataset: GUID, and when it was said to be unchanged
+        self._times = (f"2026-11-23T06:{number // 60:02}:{number % 60:02}Z" for number in range(3600))
 
     async def __call__(self, peer: Peer) -> None:
         self.connections += 1
@@ -373,7 +376,13 @@ class Keeper:
                     await peer.say(messages.Partials(partials=self.partials), messages.Done())
                 case messages.Unchanged(datasets=datasets):
                     self.unchanged += datasets
+                    now = next(self._times)
+                    self._seen |= {each.dataset: (each.guid, now) for each in datasets}
                     await peer.say(messages.Noted())
+                case messages.StatusWanted():
+                    await peer.say(messages.Status(now=next(self._times), datasets=self.status()), messages.Done())
+                case messages.List(dataset=dataset):
+                    await peer.say(messages.Entries(entries=self.entries(dataset)), messages.Done())
                 case messages.Push() as offer:
                     if not await self._take(peer, offer):
                         return
@@ -402,6 +411,35 @@ class Keeper:
             if about.kind != "package"
         ]
 
+    def entries(self, dataset: str | None) -> list[StreamEntry]:
+        """All of a dataset; None: of all."""
+        said = ("dataset", "snapshot", "guid", "base_guid", "kind")
+        return [
+            entry(**about.model_dump(include=set(said)), received=received)
+            for (about, _raw), received in zip(self.streams, self._received, strict=True)
+            if dataset in {None, about.dataset}
+        ]
+
+    def status(self) -> list[messages.DatasetStatus]:
+        """Of each dataset; the newest stream is the last that came."""
+        newest = {each.dataset: each for each in self.entries(None)}
+        return [
+            messages.DatasetStatus(
+                dataset=name,
+                snapshot=each.snapshot,
+                guid=each.guid,
+                created=each.created,
+                received=each.received,
+                begun=each.received,
+                unchanged=self._seen[name][1] if self._seen.get(name, ("", ""))[0] == each.guid else None,
+                streams=sum(about.dataset == name for about, _raw in self.streams),
+                stored_bytes=0,
+                broken=0,
+                lost_spill_count=0,
+            )
+            for name, each in sorted(newest.items())
+        ]
+
     async def _take(self, peer: Peer, offer: messages.Push) -> bool:
         """Take one stream. Returns: whether the conversation goes on."""
         self.offers.append(offer)
@@ -419,6 +457,7 @@ class Keeper:
             return True
         manifest = manifest_of(raw)
         self.streams.append((manifest, raw))
+        self._received.append(next(self._times))
         self.partials = [
             each for each in self.partials if (each.dataset, each.snapshot) != (offer.dataset, offer.snapshot)
         ]

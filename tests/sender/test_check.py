@@ -11,6 +11,7 @@ from tests.programs import free_port
 from tests.sender.peer import Peer, receiving
 
 from fullsend_protocol import messages
+from fullsend_protocol.connection import ConnectionEnded
 from fullsend_protocol.exits import Exit
 from fullsend_sender.check import Finding, check
 from fullsend_sender.identity import Identity
@@ -46,7 +47,11 @@ def healthy(*problems: str) -> Callable[[Peer], object]:
         await peer.greet()
         assert isinstance(await peer.hear(), messages.Check)
         await peer.say(messages.Health(program="fullsendd test", free_bytes=5 << 30, problems=list(problems)))
-        await peer.ended()
+        said = await peer.hear()
+        if isinstance(said, messages.BasesWanted):  # where the configuration says what to push
+            await peer.say(messages.Done())
+            said = await peer.hear()
+        assert isinstance(said, ConnectionEnded)
 
     return script
 

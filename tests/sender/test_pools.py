@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,15 +38,26 @@ def test_which_pools_can_be_used(health: str, usable: bool) -> None:
     assert (pools.Pools({"tank": health}).obstacle("tank") is None) is usable
 
 
-async def test_a_pool_that_does_not_answer_delays_no_other(tmp_path: Path) -> None:
-    """A command may wait for a suspended pool in the kernel."""
+async def test_a_pool_that_does_not_answer_delays_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command may wait for a suspended pool in the kernel. Here it waits until the others have been answered."""
+    answered = tmp_path / "answered"
     script = tmp_path / "zfs"
     script.write_text(
-        '#!/bin/sh\ncase "$*" in *ext*) exec sleep 1000;; *) printf "tank\\ntank/a\\n";; esac\n', encoding="utf-8"
+        f'#!/bin/sh\ncase "$*" in *ext*) exec sleep 1000;; *) printf "tank\\ntank/a\\n"; touch {answered};; esac\n',
+        encoding="utf-8",
     )
     script.chmod(0o755)
-    zfs = replace(Zfs((str(script),)), patience=0.5)
-    names, failed = await pools.names(zfs, pools.Pools({"tank": "ONLINE", "ext": "ONLINE"}))
+    names_of = Zfs.names
+
+    async def names_then_no_more_patience(zfs: Zfs, pool: str) -> list[str]:
+        if pool == "tank":
+            return await names_of(zfs, pool)
+        while not answered.exists():
+            await asyncio.sleep(0.01)
+        return await names_of(replace(zfs, patience=0.01), pool)
+
+    monkeypatch.setattr(Zfs, "names", names_then_no_more_patience)
+    names, failed = await pools.names(Zfs((str(script),)), pools.Pools({"tank": "ONLINE", "ext": "ONLINE"}))
     assert names == ["tank", "tank/a"]
     assert "the pool does not answer: no answer within" in str(failed["ext"])
 

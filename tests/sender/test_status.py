@@ -176,6 +176,42 @@ def test_a_suspended_pool_is_no_backup_and_check_says_so(
     assert (checked.returncode, b"ext: the pool is SUSPENDED" in checked.stdout) == (1, True)
 
 
+def test_a_pool_that_was_never_pushed_is_no_backup_either(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    for name in ("tank/a", "ext/b"):
+        fake.create(name)
+    fake.pool("ext", health="SUSPENDED")
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]\nexclude = ["ext"]'))
+    sender.push()
+    assert said(sender, 0)[0].startswith("OK: 1 dataset,")
+    assert sender.fullsend("check").returncode == 0
+    config.write_text(config.read_text().replace('exclude = ["ext"]', ""))
+    assert "ext: the pool is SUSPENDED" in said(sender, 2)[0]
+
+
+def test_what_is_missed_is_said_by_check_and_status_though_a_replica_is_here(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]'))
+    fake.create("ext/home")
+    for _night in range(2):
+        fake.change("ext/home")
+        sender.push()
+        fake.replicate("ext/home", "tank/replica")
+    sender.push()
+    assert said(sender, 0)[0].startswith("OK: 2 datasets")
+    fake.destroy("ext/home")
+    assert "ext/home: it is stored, and is not here: no pool ext is imported" in said(sender, 2)[0]
+    checked = sender.fullsend("check")
+    assert checked.returncode == 1
+    assert b"problem ext/home: it is stored, and is not here: no pool ext is imported" in checked.stdout
+
+
 def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
     host: tuple[programs.Receiver, programs.Sender, FakeZfs],
 ) -> None:
@@ -187,8 +223,8 @@ def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
     (row,) = [json.loads(line) for line in said(sender, 1, "--json")]
     assert (row["dataset"], row["state"], row["streams"]) == ("new/home", "WARNING", 1)
     assert row["why"] == "was tank/home, and has not been pushed under this name"
-    fake.change("new/home")
-    sender.push("new/home")
+    assert said(sender, 1, "new/home")[0].startswith("WARNING: 1 of 1 dataset: new/home: was tank/home")
+    sender.push("new/home")  # though nothing was written to it since
     (row,) = [json.loads(line) for line in said(sender, 0, "--json")]
     assert row["dataset"] == "new/home"
 

@@ -88,6 +88,42 @@ async def test_what_was_pushed_and_is_gone_is_a_failure_until_it_is_retired(host
     assert (await host.push("**", settings={"retired": ["ext/**", "tank/b"]})).failures == []
 
 
+async def test_a_suspended_pool_that_no_pattern_means_is_no_failure(host: Host) -> None:
+    for name in ("tank/vm/one", "ext/b"):
+        host.fake.create(name)
+    host.fake.pool("ext", health="SUSPENDED")
+    for pattern in ("t*/vm/**", "t**"):
+        assert (await host.push(pattern)).failures == []
+    for pattern in ("e*/vm/**", "*/vm/**", "**/one"):
+        assert [name for name, _error in (await host.push(pattern)).failures] == ["ext"]
+
+
+async def test_what_was_renamed_is_stored_under_its_new_name(host: Host) -> None:
+    """Even where nothing was written to it since: or nothing is restored by that name, and `status` knows no age."""
+    host.fake.create("tank/old")
+    await host.push("**")
+    host.fake.rename("tank/old", "tank/new")
+    assert await host.push("**") == Summary(pushed=1)
+    assert host.kinds() == [("tank/new", "incremental")]
+    assert await host.push("**") == Summary(unchanged=1)
+    assert [each.dataset for each in host.keeper.unchanged] == ["tank/new"]
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_dataset_that_is_missed_is_said_though_its_replica_is_here(host: Host, written: bool) -> None:
+    """`zfs receive` keeps the GUIDs of snapshots, so a replica looks like a dataset that was renamed."""
+    host.fake.create("ext/home")
+    host.fake.create("tank")
+    for night in range(3):
+        if written or not night:
+            host.fake.change("ext/home")
+        await host.push("**")
+        host.fake.replicate("ext/home", "tank/replica")
+    await host.push("**")
+    host.fake.destroy("ext/home")
+    assert [name for name, _error in (await host.push("**")).failures] == ["ext/home"]
+
+
 @pytest.mark.parametrize(
     ("other", "named"),
     [({}, "tank/a@tue"), ({"guid": "1"}, "tank/a"), ({"flags": "wp"}, "tank/a"), ({"dataset": "tank/b"}, "tank/a")],
