@@ -100,7 +100,6 @@ class Channel(asyncio.BufferedProtocol):
         self._reading = True
         self._ended = False  # the peer has closed its side
         self._more: asyncio.Future[None] | None = None  # `receive` waits for it
-        self._patience: asyncio.Timeout | None = None  # how long it does
         # Writing.
         self._outbox: deque[_Frame] = deque()
         self._paused = False  # the transport has enough
@@ -239,13 +238,13 @@ class Channel(asyncio.BufferedProtocol):
         self._read_on()
         try:
             # Silence counts from now: before, nobody read.
-            async with asyncio.timeout(self._silence) as self._patience:
+            async with asyncio.timeout(self._silence):
                 await self._more
         except TimeoutError:
             msg = f"{self._peer} has been silent for {self._silence:g} s"
             raise Unreachable(msg) from None
         finally:
-            self._more = self._patience = None
+            self._more = None
 
     def _read_on(self) -> None:
         if not self._reading and self._transport is not None:
@@ -268,9 +267,8 @@ class Channel(asyncio.BufferedProtocol):
         due = now + self._heartbeat_every
         if self._last_sent + self._heartbeat_every > now:
             due = self._last_sent + self._heartbeat_every
-        elif (
-            not self._waiting
-        ):  # what waits is a sign of life itself, as soon as the peer takes it; beats must not pile up
+        # What waits is a sign of life itself, as soon as the peer takes it. Beats must not pile up behind it.
+        elif not self._waiting:
             beat = self._connection.heartbeat(self.busy)
             if beat:
                 self._outbox.append(_Frame(deque([beat]), None, None))

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import pathlib
-import secrets
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +11,6 @@ from tests import programs
 from tests.zfs import pools
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.programs import Receiver, Sender
     from tests.zfs.pools import Pool
 
@@ -317,79 +311,3 @@ def test_the_receiver_s_disk_is_full(pool: Pool, sender: Sender, tmp_path: Any) 
             assert holds(pool) == []
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-# --- a pool that is suspended, not imported, renamed -------------------------------------------------------------
-
-
-@pytest.fixture
-def external(tmp_path: pathlib.Path) -> Iterator[External]:
-    """A pool on a disk that can fail."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    pools.program("mount", "-t", "tmpfs", "-o", "size=40M", "tmpfs", str(folder))
-    try:
-        made = External(pools.make(f"fsext{secrets.token_hex(4)}", folder, 128 << 20), folder)
-        try:
-            yield made
-        finally:
-            made.mend()
-            pools.program("zpool", "destroy", "-f", made.pool.name, check=False)
-            pools.program("zpool", "destroy", "-f", f"{made.pool.name}new", check=False)
-    finally:
-        pools.program("umount", str(folder))
-
-
-@dataclasses.dataclass
-class External:
-    """Its file lies in a smaller file system. Once that is full, each write fails, and ZFS suspends the pool."""
-
-    pool: Pool
-    folder: pathlib.Path
-    writer: subprocess.Popen[bytes] | None = None
-
-    def health(self) -> str:
-        return pools.program("zpool", "list", "-H", "-o", "health", self.pool.name).stdout.decode().strip()
-
-    def fail(self, dataset: str) -> None:
-        """Write until the pool is suspended. The writer waits in the kernel from there on."""
-        target = f"of={self.pool.path(dataset)}/much"
-        self.writer = subprocess.Popen(
-            ["dd", "if=/dev/urandom", target, "bs=1M", "count=60", "conv=fsync"], stderr=subprocess.DEVNULL
-        )
-        while self.health() != "SUSPENDED":
-            time.sleep(0.1)
-
-    def mend(self) -> None:
-        pools.program("mount", "-o", "remount,size=200M", str(self.folder))
-        pools.program("zpool", "clear", self.pool.name, check=False)
-        if self.writer is not None:
-            self.writer.wait()
-            self.writer = None
-
-
-def test_a_pool_that_is_suspended_then_exported_then_renamed(
-    pool: Pool, external: External, receiver: Receiver, sender: Sender
-) -> None:
-    home, ext = pool.create("home"), external.pool
-    ext.create("photos")
-    tops = ("push", "-r", pool.name, ext.name)
-    programs.good(sender.fullsend(*tops))
-    write(pool, "home", "more")
-    external.fail("photos")
-    said = failure(sender.fullsend(*tops), 1)
-    assert f"{ext.name}: the pool is SUSPENDED, and its datasets cannot be pushed: see `zpool status -v" in said
-    assert [each["kind"] for each in sender.list(home)] == ["full", "incremental"]
-    assert sender.fullsend("status").returncode == 2
-    external.mend()
-    programs.good(sender.fullsend(*tops))
-    assert sender.fullsend("status").returncode == 0
-    pools.program("zpool", "export", ext.name)
-    assert f"no pool {ext.name} is imported" in failure(sender.fullsend(*tops), 1)
-    assert sender.fullsend("status").returncode == 2
-    new = f"{ext.name}new"
-    pools.program("zpool", "import", "-d", str(external.folder), "-o", "cachefile=none", ext.name, new)
-    assert f"was {ext.name}/photos, and has not been pushed" in sender.fullsend("status").stdout.decode()
-    pushed = sender.push("-r", pool.name, new)
-    assert sorted(kinds(pushed)) == [(new, "incremental"), (f"{new}/photos", "incremental")]
-    assert sender.fullsend("status").returncode == 0
