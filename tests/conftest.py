@@ -7,6 +7,7 @@ everybody. `deep` looks for new ones, for as long as you have: HYPOTHESIS_PROFIL
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,7 +31,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_asyncio_loop_factories(config: Any, item: Any) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run every async test on uvloop, the only loop that the programs run on; in debug mode (pyproject.toml)."""
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": _new_loop}
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    loop = uvloop.new_event_loop()
+    loop.slow_callback_duration = math.inf  # debug mode logs what takes long, which on a busy machine is anything
+    return loop
 
 
 # Both hooks of pytest-xdist are optional, so that `pytest -p no:xdist` works.
