@@ -79,19 +79,18 @@ def serving_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 def receiver(serving_all: Receiver) -> Iterator[Receiver]:
     """The daemon, which a test leaves as it found it."""
     receiver = serving_all
-    descriptors = receiver.descriptors
-    receiver.reset_peak()
-    yield receiver
-    assert receiver.peak <= MEMORY + MEMORY_PER_STREAM
-    with receiver.peer("honest") as honest:
-        honest.say("check")
-        assert honest.hear("health")["problems"] == []
-        honest.expect_end()
-    with receiver.peer() as peer:
-        peer.say("list", dataset=None)
-        peer.hear("done")
-        peer.expect_end()
-    wait_until(lambda: receiver.descriptors == descriptors, "all connections are closed")
+    with receiver.all_closed():
+        receiver.reset_peak()
+        yield receiver
+        assert receiver.peak <= MEMORY + MEMORY_PER_STREAM
+        with receiver.peer("honest") as honest:
+            honest.say("check")
+            assert honest.hear("health")["problems"] == []
+            honest.expect_end()
+        with receiver.peer() as peer:
+            peer.say("list", dataset=None)
+            peer.hear("done")
+            peer.expect_end()
     receiver.check_log()
 
 
@@ -832,11 +831,9 @@ def test_refused_chunks_do_not_add_up(receiver: Receiver) -> None:
 def test_the_largest_chunk_that_is_allowed_fits(receiver: Receiver) -> None:
     """Twice 20 MiB that do not compress, one arriving while the other is in work: only one of them is let in."""
     noise = hashlib.shake_256(b"noise").digest(CHUNK_MAX)
-    descriptors = receiver.descriptors
-    with streaming(receiver) as peer:
+    with receiver.all_closed("what it had is let go of"), streaming(receiver) as peer:  # else these are two streams
         peer.write(Chunk(0, CHUNK_MAX, bytes(32), compress(noise), starts_segment=True).encode()[: -1 << 10])
         peer.close()
-    wait_until(lambda: receiver.descriptors == descriptors, "what it had is let go of")  # else these are two streams
     with streaming(receiver) as peer:
         peer.write(Chunk(0, CHUNK_MAX, bytes(32), compress(noise), starts_segment=True).encode())
         assert peer.refusal().startswith("chunk: chunk at raw offset 0: its SHA-256 differs")
@@ -861,12 +858,11 @@ def impatient_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver
 @pytest.fixture
 def impatient(impatient_all: Receiver) -> Iterator[Receiver]:
     """A daemon that waits for nobody for longer than IMPATIENCE, and that a test leaves as it found it."""
-    descriptors = impatient_all.descriptors
-    impatient_all.reset_peak()
-    yield impatient_all
-    assert impatient_all.peak <= MEMORY + MEMORY_PER_STREAM
-    impatient_all.peer("honest").close()
-    wait_until(lambda: impatient_all.descriptors == descriptors, "all connections are closed")
+    with impatient_all.all_closed():
+        impatient_all.reset_peak()
+        yield impatient_all
+        assert impatient_all.peak <= MEMORY + MEMORY_PER_STREAM
+        impatient_all.peer("honest").close()
     impatient_all.check_log()
 
 
@@ -1027,9 +1023,8 @@ def crowded_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 @pytest.fixture
 def crowded(crowded_all: Receiver) -> Iterator[Receiver]:
     """A daemon with room for three, and that a test leaves empty."""
-    descriptors = crowded_all.descriptors
-    yield crowded_all
-    wait_until(lambda: crowded_all.descriptors == descriptors, "all connections are closed")
+    with crowded_all.all_closed():
+        yield crowded_all
     crowded_all.check_log()
 
 
@@ -1145,9 +1140,8 @@ def guarded_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
 
 @pytest.fixture
 def guarded(guarded_all: Receiver) -> Iterator[Receiver]:
-    descriptors = guarded_all.descriptors
-    yield guarded_all
-    wait_until(lambda: guarded_all.descriptors == descriptors, "all connections are closed")
+    with guarded_all.all_closed():
+        yield guarded_all
     guarded_all.check_log()
 
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,9 +39,9 @@ _NEVER: Final = re.compile(
 )
 
 
-def wait_until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that nobody tells us of."""
-    deadline = time.monotonic() + _PATIENCE
+def wait_until(condition: Callable[[], bool], what: str, within: float = _PATIENCE) -> None:
+    """Wait for something that nobody tells us of, for `within` seconds."""
+    deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, f"waited in vain: {what}"
         time.sleep(_STEP)
@@ -212,6 +213,26 @@ class Receiver:
     def descriptors(self) -> int:
         """How many files and sockets it has open."""
         return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    @contextlib.contextmanager
+    def all_closed(
+        self, what: str = "all connections and files are closed", within: float = _PATIENCE
+    ) -> Iterator[None]:
+        """See that the daemon closes each file and socket that it opens meanwhile.
+
+        Not their number is compared: a connection from before may still be on its way out when this begins.
+        """
+        before = self._open_files()
+        yield
+        wait_until(lambda: not self._open_files() - before, what, within)
+
+    def _open_files(self) -> Counter[str]:
+        """The daemon's open files by path, its sockets by inode; how many of each."""
+        found = Counter[str]()
+        for descriptor in Path(f"/proc/{self.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found[os.readlink(descriptor)] += 1
+        return found
 
     # --- who may speak to it
 

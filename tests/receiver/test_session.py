@@ -41,9 +41,8 @@ def receiver(serving_all: Receiver) -> Iterator[Receiver]:
     for name in ("alpha", "beta"):
         shutil.rmtree(serving_all.store / name, ignore_errors=True)
     (serving_all.store / ".state/scrub.jsonl").unlink(missing_ok=True)
-    descriptors = serving_all.descriptors
-    yield serving_all
-    wait_until(lambda: serving_all.descriptors == descriptors, "all connections and files are closed")
+    with serving_all.all_closed():
+        yield serving_all
     serving_all.check_log()
 
 
