@@ -165,26 +165,44 @@ class Daemon:
     # --- letting peers in ----------------------------------------------------------------------------------
 
     async def _accept(self, listening: socket.socket) -> None:
+        """Serve each connection that arrives, until cancelled; what has not been accepted by then stays in the backlog.
+
+        Not `loop.sock_accept`: where it is cancelled as a connection arrives, nobody closes that one.
+        """
         loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, address = await loop.sock_accept(listening)
-            except OSError as error:
-                if error.errno in _PASSED_ON:
+        arrived = asyncio.Event()
+        loop.add_reader(listening, arrived.set)
+        try:
+            while True:
+                await arrived.wait()
+                arrived.clear()
+                try:
+                    sock, address = listening.accept()
+                except BlockingIOError:  # gone again, or another process has it
                     continue
-                if error.errno not in _SHORTAGE:
-                    raise
-                log.warning("cannot accept connections for the moment: %s", error.strerror)
-                await asyncio.sleep(_SHORTAGE_PAUSE)
-                continue
-            if len(self._unidentified) >= self._settings.unidentified:
-                oldest = next(iter(self._unidentified))
-                self._unidentified.pop(oldest)
-                oldest.cancel()
-            task = asyncio.create_task(self._serve(sock, address[0]))
-            self._tasks[task] = None
-            self._unidentified[task] = None
-            task.add_done_callback(self._gone)
+                except OSError as error:
+                    if error.errno in _PASSED_ON:
+                        continue
+                    if error.errno not in _SHORTAGE:
+                        raise
+                    log.warning("cannot accept connections for the moment: %s", error.strerror)
+                    await asyncio.sleep(_SHORTAGE_PAUSE)
+                    continue
+                sock.setblocking(False)
+                self._let_in(sock, address[0])
+        finally:
+            loop.remove_reader(listening)
+
+    def _let_in(self, sock: socket.socket, address: str) -> None:
+        """Begin to serve a connection; of too many that have not said who they are, the oldest is dropped."""
+        if len(self._unidentified) >= self._settings.unidentified:
+            oldest = next(iter(self._unidentified))
+            self._unidentified.pop(oldest)
+            oldest.cancel()
+        task = asyncio.create_task(self._serve(sock, address))
+        self._tasks[task] = None
+        self._unidentified[task] = None
+        task.add_done_callback(self._gone)
 
     def _gone(self, task: asyncio.Task[None]) -> None:
         self._tasks.pop(task, None)

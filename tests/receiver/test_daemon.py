@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import hashlib
 import itertools
 import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
+import uvloop
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
 from tests.receiver.helpers import program, zstd_decode
@@ -497,6 +500,41 @@ def test_what_is_being_thrown_away_is_begun_by_nobody_before_it_is_gone(
 
     monkeypatch.setattr(daemon, "throw_away_old", throw_away)
     asyncio.run(sweep())
+
+
+def test_a_connection_that_arrives_as_the_daemon_stops_is_not_left_open(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = load(receiver.config)
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+
+    async def stop_as_one_arrives(*, arrives_first: bool) -> None:
+        server = daemon.Daemon(settings, open_store(settings.store, settings.store_id))
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as stack:
+            listening.setblocking(False)
+            accepting = loop.create_task(server._accept(listening))
+            await asyncio.sleep(0)
+            told, tell = map(stack.enter_context, socket.socketpair())
+            # One turn of the loop finds both: that there is a connection, and that this is the end.
+            loop.add_reader(told, accepting.cancel)
+            if arrives_first:
+                stack.enter_context(socket.create_connection(listening.getsockname()))
+            tell.send(b"x")
+            if not arrives_first:
+                stack.enter_context(socket.create_connection(listening.getsockname()))
+            with contextlib.suppress(asyncio.CancelledError):
+                await accepting
+            loop.remove_reader(told)
+            for task in server._tasks:
+                task.cancel()
+            await asyncio.gather(*server._tasks, return_exceptions=True)
+
+    for arrives_first in (True, False):
+        uvloop.run(stop_as_one_arrives(arrives_first=arrives_first))
+        gc.collect()
+    assert lost == []
 
 
 def test_a_verify_under_way_holds_nothing_up(tmp_path: Path) -> None:
