@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import subprocess
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,9 @@ from tests import programs
 from tests.zfs import pools
 
 if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Iterator
+
     from tests.programs import Receiver, Sender
     from tests.zfs.pools import Pool
 
@@ -311,3 +316,119 @@ def test_the_receiver_s_disk_is_full(pool: Pool, sender: Sender, tmp_path: Any) 
             assert holds(pool) == []
     finally:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+# --- a pool that is suspended -------------------------------------------------------------------------------------
+
+#: Seconds after which a command waits for a pool that will not come back.
+STUCK = 120
+
+
+@dataclasses.dataclass
+class External:
+    """A pool on a disk that fails: its file lies in a smaller tmpfs. Once that is full, ZFS suspends the pool.
+
+    No `zfs` is run on it meanwhile: that may wait in the kernel, where nothing can end it.
+    """
+
+    pool: Pool
+    disk: pathlib.Path
+    writer: subprocess.Popen[bytes] | None = None
+
+    def health(self) -> str:
+        return bounded("zpool", "list", "-H", "-o", "health", self.pool.name)
+
+    def fail(self, dataset: str) -> None:
+        """Write until the pool is suspended. From there on the writer waits in the kernel."""
+        much = self.pool.path(dataset) / "much"
+        self.writer = subprocess.Popen(
+            ["dd", "if=/dev/urandom", f"of={much}", "bs=1M", "count=48", "conv=fsync"], stderr=subprocess.DEVNULL
+        )
+        programs.wait_for(lambda: self.health() == "SUSPENDED")
+
+    def mend(self) -> None:
+        """Make room. Afterwards all is written that waited for it."""
+        bounded("mount", "-o", "remount,size=576M", str(self.disk))
+        bounded("zpool", "clear", self.pool.name)
+        if self.writer is not None:
+            assert self.writer.wait(STUCK) == 0
+            self.writer = None
+        assert self.health() == "ONLINE"
+
+
+def bounded(*command: str) -> str:
+    """What a command says that must succeed. One that the kernel never lets go is left behind: to wait for its end, as
+    `subprocess.run` does after a time-out, would hang.
+    """
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        code = process.wait(STUCK)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    assert process.stdout is not None
+    with process.stdout as output:
+        said = output.read()
+    assert code == 0, f"{command}: exit {code}: {said}"
+    return said.strip()
+
+
+@pytest.fixture
+def external(pool: Pool, tmp_path: pathlib.Path) -> Iterator[External]:
+    """Its name begins with that of `pool`, so that one pattern means both, and no other pool of this machine."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    with contextlib.ExitStack() as after:
+        bounded("mount", "-t", "tmpfs", "-o", "size=32M", "fullsend-test", str(disk))
+        after.callback(bounded, "umount", str(disk))
+        made = External(pools.make(f"{pool.name}ext", disk, 512 << 20), disk)
+        after.callback(bounded, "zpool", "destroy", "-f", made.pool.name)
+        after.callback(made.mend)
+        yield made
+
+
+# A time-out of the method "thread" ends the process at once, and nothing would be cleaned up.
+@pytest.mark.timeout(600, method="signal")
+def test_a_suspended_pool_fails_the_push_and_keeps_no_other_from_it(
+    pool: Pool, external: External, sender: Sender
+) -> None:
+    home, ext = pool.create("home"), external.pool
+    photos = ext.create("photos")
+    config = sender.folder / "sender.toml"
+    config.write_text(f'{config.read_text()}\n[[push]]\ndatasets = ["{pool.name}**"]\n')
+    assert sorted(kinds(sender.push())) == [(name, "full") for name in (pool.name, home, ext.name, photos)]
+    for command in ("status", "check"):
+        programs.good(sender.fullsend(command))
+    write(pool, "home", "while the other pool is suspended")
+    external.fail("photos")
+    suspended = "the pool is SUSPENDED, and its datasets cannot be pushed: see `zpool status -v"
+    way_out = f"{suspended} {ext.name}`, then `zpool clear {ext.name}`"
+    # `zfs list` leaves the pool out, and exits with 0.
+    assert f"{ext.name}: {way_out}" in failure(sender.fullsend("push"), 1)
+    assert [each["kind"] for each in sender.list(home)] == ["full", "incremental"]
+    assert len(sender.list(photos)) == 1
+    judged = sender.fullsend("status")
+    first, *lines = judged.stdout.decode().splitlines()
+    assert judged.returncode == 2
+    assert first.startswith("CRITICAL: 2 of 4 datasets: ")
+    assert f"{photos}: {way_out}" in first
+    states = {ext.name: "CRITICAL", photos: "CRITICAL", home: "OK", pool.name: "OK"}
+    assert sorted(line.split(": ")[0].split() for line in lines) == sorted([states[name], name] for name in states)
+    checked = sender.fullsend("check")
+    assert checked.returncode == 1
+    assert [line for line in checked.stdout.decode().splitlines() if line.startswith("problem")] == [
+        f"problem {ext.name}: {way_out}"
+    ]
+    # Where one that is suspended is named, `zfs list` fails as a whole.
+    write(pool, "home", "named beside the other one")
+    assert f"{ext.name}: {way_out}" in failure(sender.fullsend("push", photos, home), 1)
+    assert [each["kind"] for each in sender.list(home)] == ["full", "incremental", "incremental"]
+    assert external.health() == "SUSPENDED"
+    external.mend()
+    (ext.path("photos") / "much").unlink()
+    write(ext, "photos", "mended")
+    assert kinds(sender.push()) == [(photos, "incremental")]
+    for command in ("status", "check"):
+        programs.good(sender.fullsend(command))
