@@ -19,14 +19,14 @@ from fullsend_protocol.errors import FullsendError
 from fullsend_protocol.exits import Exit
 from fullsend_protocol.units import format_size, plural, printable
 from fullsend_sender import pools
-from fullsend_sender.config import PushSettings, SenderSettings, load
+from fullsend_sender.config import SenderSettings, load
 from fullsend_sender.identity import Identity
 from fullsend_sender.job import Job, Request, Target
 from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
 from fullsend_sender.listing import bases
 from fullsend_sender.outcome import exit_code
 from fullsend_sender.pipeline import default_threads, raw_in_flight
-from fullsend_sender.selection import Selection, fits
+from fullsend_sender.selection import fits
 from fullsend_sender.targets import Chosen, choose, gone
 from fullsend_sender.window import WINDOW
 from fullsend_sender.zfs import Zfs
@@ -115,12 +115,12 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
     if there.error is not None:
         yield _problem("zpool", there.error)
     for pool, problem in failed.items():
-        if not settings.push or any(selection.means_pool(pool) for selection in map(_selection, settings.push)):
+        if not settings.push or any(table.selection.means_pool(pool) for table in settings.push):
             yield _problem(pool, problem)
         else:
             yield Finding(pool, Exit.OK, f"{problem}; nothing of it is to be pushed")
     for table in settings.push:
-        selection = _selection(table)
+        selection = table.selection
         for pattern in selection.missing(names):
             if pattern.partition("/")[0] in failed:
                 continue
@@ -144,7 +144,7 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
 
 async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> AsyncIterator[Finding]:
     """Say what the pools that [[push]] names cannot do."""
-    chosen = {name.partition("/")[0] for table in settings.push for name in _selection(table).choose(names)}
+    chosen = {name.partition("/")[0] for table in settings.push for name in table.selection.choose(names)}
     if not chosen:
         return
     try:
@@ -165,14 +165,10 @@ async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> Async
             yield Finding("pool", Exit.OK, f"{pool}: {text}")
 
 
-def _selection(table: PushSettings) -> Selection:
-    return Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
-
-
 def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> Job:
     """Return what `fullsend push` pushes to this receiver."""
-    tables = [table for table in settings.push if (table.receiver or settings.receiver) in {None, endpoint.name}]
-    request = Request(tuple(Target(_selection(table), None, table) for table in tables))
+    tables = settings.tables_for(endpoint.name)
+    request = Request(tuple(Target(table.selection, None, table) for table in tables))
     return Job(request, settings, endpoint, identity, Zfs(settings.zfs_command))
 
 

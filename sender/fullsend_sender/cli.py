@@ -404,10 +404,9 @@ def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str 
         if args.recursive or args.package or args.exclude:
             raise UsageError("-r, -R and --exclude want a DATASET; for all others the configuration says it")
         for table in settings.push:
-            selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
             receiver = table.receiver or settings.receiver
             if args.receiver in {None, receiver}:
-                targets.setdefault(receiver, []).append(Target(selection, None, table))
+                targets.setdefault(receiver, []).append(Target(table.selection, None, table))
         if not targets:
             raise UsageError(f"nothing to push: name a DATASET, or what to push in a table [[push]] of {args.config}")
     if args.package and args.recursive:

@@ -36,7 +36,7 @@ from fullsend_protocol.settings import Duration, Settings, Size, parse_settings
 from fullsend_sender.link import Endpoint
 from fullsend_sender.patience import RETRY_FOR
 from fullsend_sender.plan import FullAfter, How
-from fullsend_sender.selection import fits
+from fullsend_sender.selection import Selection, fits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -122,6 +122,11 @@ class PushSettings(SendSettings):
     exclude: list[Pattern] = Field(default_factory=list)
     receiver: str | None = None
 
+    @property
+    def selection(self) -> Selection:
+        """Which datasets it means."""
+        return Selection(tuple(self.datasets), self.recursive, tuple(self.exclude))
+
 
 class SenderSettings(SendSettings):
     """sender.toml."""
@@ -156,6 +161,10 @@ class SenderSettings(SendSettings):
         chosen = self.receivers[name]
         host, port = split_address(chosen.address)
         return Endpoint(name, host, port, chosen.fingerprint)
+
+    def tables_for(self, receiver: str) -> list[PushSettings]:
+        """Return the tables [[push]] of what is pushed to this receiver: those that name it, or none."""
+        return [table for table in self.push if (table.receiver or self.receiver) in {None, receiver}]
 
     def how(self, dataset: str | None, table: PushSettings | None = None) -> How:
         """Return how a dataset is to be sent; None: one that is not known yet. `table`: the one that named it."""

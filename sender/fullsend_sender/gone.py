@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fullsend_protocol.messages import Base, DatasetStatus
     from fullsend_sender.link import Link
+    from fullsend_sender.pools import Pools
     from fullsend_sender.source import Dataset
 
 #: What to do about it.
@@ -84,8 +85,8 @@ def not_meant(name: str, now: str) -> str:
     return f"it is {now} here now, which is not among what is pushed: add that, and {name} to `retired` in sender.toml"
 
 
-def why(name: str, pools: Iterable[str]) -> str:
-    """Say of a dataset that it is not here. `pools`: those that are imported."""
+def why(name: str, there: Pools) -> str:
+    """Say of a dataset that it is not here."""
     pool = name.partition("/")[0]
-    reason = "it was destroyed or renamed here" if pool in pools else f"no pool {pool} is imported"
+    reason = "it was destroyed or renamed here" if pool in there.health else there.absent(pool)
     return f"it is stored, and is not here: {reason}; {_WAY_OUT}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from fullsend_protocol import messages
+from fullsend_protocol.units import format_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,10 +29,14 @@ async def partials(link: Link) -> list[PartialEntry]:
     return [each async for page in pages for each in page.partials]
 
 
-async def statuses(link: Link) -> dict[str, DatasetStatus]:
-    """Return how each dataset is backed up. Raises: as Link.receive."""
-    pages = link.pages(messages.StatusWanted(), messages.Status)
-    return {about.dataset: about async for page in pages for about in page.datasets}
+async def statuses(link: Link) -> tuple[str, dict[str, DatasetStatus]]:
+    """Return what time it is at the receiver, and how each dataset is backed up. Raises: as Link.receive."""
+    now = format_time(time.time())  # where nothing is stored, no page comes
+    stored: dict[str, DatasetStatus] = {}
+    async for page in link.pages(messages.StatusWanted(), messages.Status):
+        now = page.now
+        stored |= {about.dataset: about for about in page.datasets}
+    return now, stored
 
 
 async def bases(link: Link) -> list[Base]:

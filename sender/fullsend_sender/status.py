@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol import messages
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.lost_spills import restoring_loses
-from fullsend_protocol.units import format_duration, format_size, format_time, parse_time, plural, printable
+from fullsend_protocol.units import format_duration, format_size, parse_time, plural, printable
 from fullsend_sender import listing, pools
 from fullsend_sender.gone import is_retired, renamed, without_copies
 from fullsend_sender.gone import why as not_here
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fullsend_sender.config import SenderSettings
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint, Link
+    from fullsend_sender.pools import Pools
     from fullsend_sender.zfs import Zfs
 
 #: Seconds by which two clocks may differ before it is said.
@@ -87,26 +88,19 @@ async def status(
     Returns: a judgement of each, in the order of their names. Raises: Unreachable, PeerError, UsageError, ZfsError.
     """
     async with connect(endpoint, identity) as (link, _name):
-        now = format_time(time.time())  # where nothing is stored, no page comes
-        stored: dict[str, messages.DatasetStatus] = {}
-        async for page in link.pages(messages.StatusWanted(), messages.Status):
-            now = page.now
-            stored |= {about.dataset: about for about in page.datasets}
-        bases = await listing.bases(link)
+        now, stored = await listing.statuses(link)
     here = await _look(zfs)
     wanted: set[str] = set()
     failed: dict[str, FullsendError] = {}
-    for table in settings.push:
-        if (table.receiver or settings.receiver) in {None, endpoint.name}:
-            # What is named, also where it is not here: its pool may not have been imported, and nothing is pushed.
-            named = [name for name in table.datasets if not is_pattern(name)]
-            selection = Selection(tuple(table.datasets), table.recursive, tuple(table.exclude))
-            wanted.update(selection.choose([*(here.names if here else ()), *named]))
-            failed |= {pool: why for pool, why in here.failed.items() if selection.means_pool(pool)} if here else {}
+    for table in settings.tables_for(endpoint.name):
+        # What is named, also where it is not here: its pool may not have been imported, and nothing is pushed.
+        named = [name for name in table.datasets if not is_pattern(name)]
+        wanted.update(table.selection.choose([*(here.names if here else ()), *named]))
+        failed |= {pool: why for pool, why in here.failed.items() if table.selection.means_pool(pool)} if here else {}
     gone: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
     if here is not None and (missing := here.missing(stored, settings.retired)):
         async with connect(endpoint, identity) as (link, _name):
-            gone = await _find_gone(link, zfs, here, missing, stored=stored, bases=bases)
+            gone = await _find_gone(link, zfs, here, missing, stored)
     # Of a pool of which nothing is stored yet, nobody knows what there is to push.
     gone |= {pool: (str(why), None) for pool, why in failed.items() if not is_retired(pool, settings.retired)}
     old = set[str]() if here is None else {name for name in stored if name not in here.names}
@@ -136,11 +130,11 @@ async def status(
 
 @dataclass(frozen=True, slots=True)
 class _Here:
-    """What there is. `names`: of all datasets; `failed`: by pool, why it cannot be listed; `pools`: those imported."""
+    """What there is. `names`: of all datasets; `failed`: by pool, why it cannot be listed."""
 
+    pools: Pools
     names: Collection[str]
     failed: Mapping[str, FullsendError]
-    pools: Collection[str]
 
     def missing(self, stored: Iterable[str], retired: Sequence[str]) -> list[str]:
         """Return those of these datasets that are not here, and of which nobody has said that this is on purpose."""
@@ -152,15 +146,13 @@ async def _find_gone(
     zfs: Zfs,
     here: _Here,
     missing: Sequence[str],
-    *,
     stored: Mapping[str, messages.DatasetStatus],
-    bases: Sequence[messages.Base],
 ) -> dict[str, tuple[str, messages.DatasetStatus | None]]:
     """Return, by name, what of `missing` is gone: why, and None; and what was renamed here and has not been pushed
     under its new name: that, and how its old name is backed up. Raises: UsageError, and as Link.receive.
     """
-    there = await pools.look(zfs)
-    listed = await pools.listed(zfs, there, {pool: [pool] for pool in there.health}, recursive=True)
+    bases = await listing.bases(link)
+    listed = await pools.listed(zfs, here.pools, {pool: [pool] for pool in here.pools.health}, recursive=True)
     elsewhere = await without_copies(link, missing, renamed(bases, listed.datasets), stored)
     found: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
     for name in missing:
@@ -182,7 +174,7 @@ async def _look(zfs: Zfs) -> _Here | None:
         return None
     if failed and not names and all(there.obstacle(pool) is None for pool in failed):
         return None  # `zfs` does not let us ask
-    return _Here(set(names), failed, there.health.keys())
+    return _Here(there, set(names), failed)
 
 
 def judge(

@@ -34,20 +34,21 @@ if TYPE_CHECKING:
     from fullsend_protocol.messages import Base
     from fullsend_sender.job import Job, Target
     from fullsend_sender.link import Link
+    from fullsend_sender.pools import Pools
     from fullsend_sender.source import Dataset
 
 
 @dataclass(slots=True)
 class Chosen:
-    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there; `pools`:
-    those that are imported; `failed_pools`: those that were asked for, and cannot be used.
+    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there;
+    `failed_pools`: the pools that were asked for, and cannot be used.
     """
 
     datasets: dict[str, Dataset]
     targets: dict[str, Target]
     failures: list[tuple[str, FullsendError]]
     package: bool
-    pools: frozenset[str] = frozenset()
+    pools: Pools
     failed_pools: frozenset[str] = frozenset()
 
     def tree(self, name: str) -> tuple[Dataset, ...]:
@@ -94,7 +95,7 @@ async def choose(job: Job) -> Chosen:
                 continue  # it may be in a pool that is named
             said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
             failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
-    return Chosen(datasets, targets, failures, job.request.package, frozenset(there.health), frozenset(found.failed))
+    return Chosen(datasets, targets, failures, job.request.package, there, frozenset(found.failed))
 
 
 def _is_meant(pool: str, asked: Sequence[Target]) -> bool:
@@ -122,7 +123,8 @@ async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> l
     ]
     if not missing:
         return []
-    elsewhere = await without_copies(link, missing, renamed(bases, chosen.datasets), await statuses(link))
+    _now, stored = await statuses(link)
+    elsewhere = await without_copies(link, missing, renamed(bases, chosen.datasets), stored)
     pushed = {base.dataset for base in bases} | chosen.targets.keys()
     found: list[tuple[str, FullsendError]] = []
     for name in missing:

@@ -8,6 +8,7 @@ import pytest
 from fullsend_protocol.errors import UsageError
 from fullsend_sender import config
 from fullsend_sender.config import ReceiverSettings, SenderSettings, load, with_receiver
+from fullsend_sender.selection import Selection
 
 PIN = "a1" * 32
 NAS = ReceiverSettings(address="nas.example:7433", fingerprint=PIN, sender="alpha")
@@ -137,6 +138,16 @@ def test_choosing_a_receiver() -> None:
         two.endpoint("x")
     assert two.endpoint("far").name == "far"
     assert two.model_copy(update={"receiver": "nas"}).endpoint().name == "nas"
+
+
+def test_which_tables_are_pushed_to_a_receiver() -> None:
+    named, open_ = {"datasets": ["tank/a"], "receiver": "nas"}, {"datasets": ["tank/b"], "exclude": ["tank/b/c"]}
+    settings = SenderSettings.model_validate({"push": [named, open_]})
+    assert settings.tables_for("nas") == settings.push
+    assert settings.tables_for("other") == settings.push[1:]
+    settings = SenderSettings.model_validate({"push": [named, open_], "receiver": "other"})
+    assert settings.tables_for("nas") == settings.push[:1]
+    assert settings.push[1].selection == Selection(("tank/b",), exclude=("tank/b/c",))
 
 
 # --- adding a receiver -----------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from tests.sender.test_plan import base, dataset, point
 
+from fullsend_protocol.errors import FullsendError
 from fullsend_sender.gone import is_retired, renamed, why
+from fullsend_sender.pools import Pools
 
 
 def test_a_dataset_that_goes_on_in_the_store_was_renamed() -> None:
@@ -37,7 +39,9 @@ def test_a_dataset_whose_snapshot_is_here_was_renamed() -> None:
 
 
 def test_what_is_said() -> None:
-    assert "no pool ext is imported" in why("ext/a", ["tank"])
-    assert "destroyed or renamed" in why("tank/a", ["tank"])
+    assert "no pool ext is imported" in why("ext/a", Pools({"tank": "ONLINE"}))
+    no_zpool = Pools({"tank": ""}, FullsendError("zpool cannot be asked"))
+    assert "no pool ext is imported, or it is suspended" in why("ext/a", no_zpool)
+    assert "destroyed or renamed" in why("tank/a", Pools({"tank": "ONLINE"}))
     assert is_retired("tank/old/a", ["ext/*", "tank/old/**"])
     assert not is_retired("tank/old", ["tank/old/**"])
