@@ -118,15 +118,14 @@ class Stored:
         """Whether anything is stored under this dataset's name."""
         return dataset in self._datasets
 
-    def get(self, guid: str, stream_class: StreamClass) -> Base | None:
-        """Return the stream of this snapshot and class that has the shortest chain."""
-        fitting = [base for base in self._by_guid.get(guid, ()) if class_of(base.flags) == stream_class]
+    def get(self, guid: str, stream_class: StreamClass, dataset: str | None = None) -> Base | None:
+        """Return the stream of this snapshot and class that has the shortest chain; `dataset`: of this one alone."""
+        fitting = [
+            base
+            for base in self._by_guid.get(guid, ())
+            if class_of(base.flags) == stream_class and dataset in {None, base.dataset}
+        ]
         return min(fitting, key=lambda base: base.streams, default=None)
-
-    def has(self, guid: str, stream_class: StreamClass, dataset: str | None) -> bool:
-        """Whether this snapshot is stored in this class, of this dataset; None: of any."""
-        fitting = (base for base in self._by_guid.get(guid, ()) if class_of(base.flags) == stream_class)
-        return any(dataset in {None, base.dataset} for base in fitting)
 
     def classes(self, guid: str) -> list[StreamClass]:
         """Return the classes in which this snapshot is stored."""
@@ -150,7 +149,7 @@ def decide(
     for same in equal if target is None else [target]:
         # What is stored under another name alone (it was renamed, or this is a replica) gets a small increment: so it
         # can be restored by its name, and `status` knows how old it is.
-        if stored.has(same.guid, stream_class, None if target else dataset.name):
+        if stored.get(same.guid, stream_class, None if target else dataset.name):
             return Unchanged(dataset, same, still=same in equal)
     found = _newest_base(dataset, stored, stream_class, target)
     if found is None:

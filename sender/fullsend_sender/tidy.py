@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from fullsend_sender import keep, ours
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from fullsend_protocol.manifest import PartialEntry
     from fullsend_sender.job import Item, Job
@@ -35,8 +34,8 @@ async def tidy(
     base = item.send.base
     common = {item.common, base.guid if base else None}
     if stored:  # the newest of what is stored now
-        known = (each.guid for each in item.send.dataset.snapshots if each.guid in common or each.name == snapshot)
-        common = set(deque(known, maxlen=1))
+        known = [each.guid for each in item.send.dataset.snapshots if each.guid in common or each.name == snapshot]
+        common = set(known[-1:])
     for dataset in item.tree:
         old = keep.outdated_snapshots(dataset, job.receiver, item.how.keep, needed, common)
         if not stored and job.request.package:
@@ -57,7 +56,6 @@ async def _release_of(job: Job, dataset: Dataset, needed: keep.Needed, snapshot:
     """Release the holds on a dataset's snapshots that are not needed. `tag`: of this run, where its stream is not
     stored: what it holds stays held by that tag, and by no other. Raises: ZfsError.
     """
-    prefix = ours.hold_prefix(job.receiver)
     if tag is None:
         unneeded = {each.name for each in dataset.snapshots if not needed.has(dataset, each)}
         looked_at = unneeded
@@ -65,13 +63,11 @@ async def _release_of(job: Job, dataset: Dataset, needed: keep.Needed, snapshot:
         unneeded = {each.name for each in dataset.snapshots if each.userrefs and not needed.has(dataset, each)}
         looked_at = {each.name for each in dataset.snapshots if each.userrefs or each.name == snapshot}
     names = [f"{dataset.name}@{each.name}" for each in dataset.snapshots if each.name in looked_at]
-    held = [(name, of) for name, of in await job.zfs.holds(names) if of.startswith(prefix)]
-    by_tag: dict[str, list[str]] = {}
-    for name, of in held:
-        if of != tag and (name.partition("@")[2] in unneeded or (name, tag) in held):
-            by_tag.setdefault(of, []).append(name)
-    for of, of_it in by_tag.items():
-        await job.zfs.release(of, of_it)
+    held = await _holds(job, names)
+    needless = [
+        (name, of) for name, of in held if of != tag and (name.partition("@")[2] in unneeded or (name, tag) in held)
+    ]
+    await _release(job, needless)
 
 
 async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:
@@ -86,7 +82,7 @@ async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequenc
         if each.userrefs and not needed.has(dataset, each)
     ]
     with _not_now("what is unchanged"):
-        await _release(job, held)
+        await _release(job, await _holds(job, held))
 
 
 async def _destroy(job: Job, dataset: str, names: Sequence[str]) -> None:
@@ -103,15 +99,22 @@ async def _destroy(job: Job, dataset: str, names: Sequence[str]) -> None:
                 await job.zfs.destroy_snapshots(dataset, [name])
 
 
-async def _release(job: Job, snapshots: Sequence[str]) -> None:
-    """Release this run's holds, and those that earlier runs for this receiver have left. Raises: ZfsError."""
+async def _holds(job: Job, snapshots: Sequence[str]) -> list[tuple[str, str]]:
+    """Return (snapshot, tag) of this run's holds, and of those that earlier runs for this receiver have left.
+
+    Raises: ZfsError.
+    """
     prefix = ours.hold_prefix(job.receiver)
+    return [(name, tag) for name, tag in await job.zfs.holds(snapshots) if tag.startswith(prefix)]
+
+
+async def _release(job: Job, holds: Iterable[tuple[str, str]]) -> None:
+    """Release these holds, each a snapshot and a tag. Raises: ZfsError."""
     by_tag: dict[str, list[str]] = {}
-    for name, tag in await job.zfs.holds(snapshots):
-        if tag.startswith(prefix):
-            by_tag.setdefault(tag, []).append(name)
-    for tag, held in by_tag.items():
-        await job.zfs.release(tag, held)
+    for name, tag in holds:
+        by_tag.setdefault(tag, []).append(name)
+    for tag, names in by_tag.items():
+        await job.zfs.release(tag, names)
 
 
 @contextlib.contextmanager
