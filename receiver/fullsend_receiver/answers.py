@@ -74,7 +74,7 @@ class Answers:
 
         def find(catalogue: Catalogue) -> tuple[list[Stored], array[int]]:
             mine, numbers = [], array("q")  # 40 bytes for each: the peer may take long to read all of them
-            for stored, chain in _find_chains(catalogue, now):
+            for stored, chain in find_chains(catalogue, now):
                 mine.append(stored)
                 numbers.extend(chain)
             return mine, numbers
@@ -82,7 +82,7 @@ class Answers:
         mine, numbers = await self._ask(find)
 
         def page_of(part: Sequence[int]) -> Bases:
-            each = (_base_of(mine[at], *numbers[at * _CHAIN : (at + 1) * _CHAIN]) for at in part)
+            each = (base_of(mine[at], *numbers[at * _CHAIN : (at + 1) * _CHAIN]) for at in part)
             return Bases(bases=list(each))
 
         async for page in self._pages(range(len(mine)), limits.BASES_PAGE, page_of):
@@ -227,15 +227,10 @@ def entry_pages(catalogue: Catalogue, part: Sequence[tuple[Stored, int]]) -> Ite
     yield from fitting(part, page_of)
 
 
-def find_bases(catalogue: Catalogue, now: float) -> Iterator[Base]:
-    """Yield what an increment can build on: all restorable streams but packages, each with its chain. `now`: seconds
-    since the epoch.
+def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
+    """Yield what an increment can build on: all restorable streams but packages. With each come the numbers of its
+    chain: streams, age in seconds, full_bytes, increment_bytes. `now`: seconds since the epoch.
     """
-    return (_base_of(stored, *chain) for stored, chain in _find_chains(catalogue, now))
-
-
-def _find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
-    """Yield the same, each as a stream, and of its chain: streams, age in seconds, full_bytes, increment_bytes."""
     chains: dict[str, tuple[int, int, int, int]] = {}  # by file
     for stored, base in catalogue.ways():
         about = stored.summary
@@ -249,7 +244,8 @@ def _find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tup
             yield stored, chain
 
 
-def _base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
+def base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
+    """Return what `bases` says of a stream, with the numbers of its chain."""
     about = stored.summary
     return Base(
         dataset=about.dataset,
@@ -292,7 +288,7 @@ def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], s
     """Return a dataset's newest state, and when its host last said that it is unchanged. What is said to be unchanged
     since another one came is the newest: that one was an older snapshot, pushed by name.
     """
-    newest = ends(restorable)[-1] if ends(restorable) else restorable[-1]  # a circle of forged GUIDs has no end
+    newest = (ends(restorable) or restorable)[-1]  # a circle of forged GUIDs has no end
     said = [(at, each) for each in restorable if (at := unchanged_at.get((each.dataset, each.guid))) is not None]
     at, confirmed = max(said, key=lambda pair: pair[0], default=(None, newest))
     if at is not None and (confirmed.guid == newest.guid or at > newest.received):

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from operator import attrgetter
 from typing import Final
 
 from fullsend_protocol.facts import class_of
 from fullsend_protocol.manifest import Receipt
 from fullsend_protocol.messages import Push
+from fullsend_protocol.reception import reception
 from fullsend_protocol.units import printable
 from fullsend_receiver import crossings
 from fullsend_receiver.catalogue import Catalogue, NoBase
 from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.commit import wants_base
 from fullsend_receiver.durable import locked
-from fullsend_receiver.room import Ratio, Wanted
+from fullsend_receiver.room import TELLING, Ratio, Wanted
 
 #: Streams of a dataset by which it is known how it compresses: the newest.
 _LIKE: Final = 10
-#: Raw bytes of a partial that tell how the rest of it will compress.
-_TELLING: Final = 32 << 20
 
 
 def judge(catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, stored: int = 0) -> Receipt | Wanted:
@@ -48,7 +46,7 @@ def judge(catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, 
                     raise NoBase(msg) from None
         ratio = _ratio(catalogue, sender, push)
     crossed = crossings.find(store, sender, push)
-    if arrived >= _TELLING:
+    if arrived >= TELLING:
         ratio = Ratio(stored, arrived, "of what has arrived of it")
     elif crossed is not None and crossed.raw > 0:
         ratio = Ratio(crossed.stored, crossed.raw, "of the last try, which had too little room")
@@ -69,7 +67,7 @@ def _ratio(catalogue: Catalogue, sender: str, push: Push) -> Ratio | None:
     about = [each.summary for each in catalogue.select(sender, push.dataset)]
     about = [each for each in about if stream_class in {None, each.stream_class}]
     alike = [each for each in about if (each.base_guid is None) == (push.base_guid is None)] or about
-    newest = sorted(alike, key=attrgetter("received"))[-_LIKE:]
+    newest = sorted(alike, key=reception)[-_LIKE:]
     raw = sum(each.raw_bytes for each in newest)
     # A stream of a few KiB is stored with tables that are larger than itself.
     return Ratio(min(raw, sum(each.stored_bytes for each in newest)), raw, "of its last streams") if raw else None

@@ -28,10 +28,10 @@ from fullsend_protocol.units import format_size
 
 #: errno values with which a write says that the disk, or its quota, is used up.
 USED_UP: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+#: Raw bytes after which a stream's own ratio tells what the rest of it will take.
+TELLING: Final = 32 * limits.MIB
 #: How far a stream may shrink of which no ratio is known: to a tenth of its raw bytes.
 _BEST_RATIO: Final = 0.1
-#: Raw bytes after which a stream's own ratio tells what the rest of it will take.
-_TELLING: Final = 32 * limits.MIB
 #: A promise is this much larger than what is expected (zstd frames of what does not compress, the index): a 64th.
 _SLACK: Final = 64
 #: A stream of unknown size that did not fit the last time must find this much more: an eighth.
@@ -104,7 +104,7 @@ class Arrival:
     def reserved(self) -> int:
         """Bytes that no other stream may use."""
         left = 0 if self.promised is None else max(0, self.promised - self.stored)
-        if self.wanted.raw is not None and self.raw >= _TELLING:  # it may compress better than was expected
+        if self.wanted.raw is not None and self.raw >= TELLING:  # it may compress better than was expected
             left = min(left, round(max(0, self.wanted.raw - self.raw) * self.stored / self.raw))
         return max(left, self.pending)
 

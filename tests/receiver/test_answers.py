@@ -15,7 +15,7 @@ from tests.receiver.running import Receiver, serving
 
 from fullsend_protocol import limits, messages
 from fullsend_protocol.messages import Base, DatasetStatus
-from fullsend_receiver.answers import find_bases, find_status, fitting
+from fullsend_receiver.answers import base_of, find_chains, find_status, fitting
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.store import Store
 
@@ -32,7 +32,8 @@ FULL: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"full" 
 
 def bases(store: Store) -> dict[str, Base]:
     """By GUID and flags, which are the snapshot's name here."""
-    return {f"{base.guid}{base.flags}": base for base in find_bases(read_catalogue(store, SENDER), NOW)}
+    found = (base_of(stored, *chain) for stored, chain in find_chains(read_catalogue(store, SENDER), NOW))
+    return {f"{base.guid}{base.flags}": base for base in found}
 
 
 def test_base_comes_with_its_chain(store: Store) -> None:
