@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from tests import streams
 from tests.programs import free_port
+from tests.protocol.helpers import PUSH
 from tests.sender.conftest import make_identity
 from tests.sender.peer import Peer, chunks_of, manifest_of, receiving
 from tests.transport.addresses import dead
@@ -23,6 +24,8 @@ from fullsend_transport.throttle import Throttle
 
 DONE = messages.Done()
 LIST = messages.List(dataset=None)
+#: Of a stream of which nothing is known yet, and that is of no use without its base.
+OFFER = PUSH.model_copy(update={"guid": None, "flags": None, "keep_orphan": False})
 
 
 async def greet_and_wait(peer: Peer) -> None:
@@ -322,22 +325,8 @@ async def test_chunks_both_ways(identity: Identity, receiver_identity: Identity)
         await peer.say(messages.Sending(manifest=manifest_of(raw)), *chunks, DONE)
         await peer.ended()
 
-    push = messages.Push(
-        dataset="a",
-        snapshot="b",
-        guid=None,
-        base_guid=None,
-        flags=None,
-        size_estimate=None,
-        zfs_version=None,
-        properties=None,
-        keep_orphan=False,
-        claim="00c1a1300c1a1300",
-        resume="none",
-        whole=None,
-    )
     async with receiving(receiver_identity, script) as receiver, connect(receiver.endpoint, identity) as (link, _name):
-        await link.send(push)
+        await link.send(OFFER)
         await link.expect(messages.Accept)
         sizes = [await link.send_chunk(chunk) for chunk in chunks]
         assert sizes == [24 + 32 + len(chunk.frame) for chunk in chunks]
@@ -529,21 +518,7 @@ async def test_bandwidth_limit(identity: Identity, receiver_identity: Identity) 
         receiving(receiver_identity, script) as receiver,
         connect(receiver.endpoint, identity, throttle=Noting(100)) as (link, _name),
     ):
-        push = messages.Push(
-            dataset="a",
-            snapshot="b",
-            guid=None,
-            base_guid=None,
-            flags=None,
-            size_estimate=None,
-            zfs_version=None,
-            properties=None,
-            keep_orphan=False,
-            claim="00c1a1300c1a1300",
-            resume="none",
-            whole=None,
-        )
-        await link.send(push)
+        await link.send(OFFER)
         await link.expect(messages.Accept)
         await link.send_chunk(chunk)
     assert sum(delays) == len(chunk.frame)
@@ -570,21 +545,7 @@ async def test_cancelled_send_ends_the_connection(identity: Identity, receiver_i
 
     async with receiving(receiver_identity, script) as receiver:
         async with connect(receiver.endpoint, identity) as (link, _name):
-            push = messages.Push(
-                dataset="a",
-                snapshot="b",
-                guid=None,
-                base_guid=None,
-                flags=None,
-                size_estimate=None,
-                zfs_version=None,
-                properties=None,
-                keep_orphan=False,
-                claim="00c1a1300c1a1300",
-                resume="none",
-                whole=None,
-            )
-            await link.send(push)
+            await link.send(OFFER)
             await link.expect(messages.Accept)
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.2):

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import pytest
 import uvloop
-from tests.protocol.helpers import a_manifest
+from tests.protocol.helpers import PUSH, a_manifest
 from tests.receiver.peer import (
     CHUNK,
     CONTROL,
@@ -99,21 +99,7 @@ async def greet(channel: Channel, peer: Peer) -> None:
 async def stream(channel: Channel, peer: Peer) -> None:
     """To where a stream arrives."""
     await greet(channel, peer)
-    peer.say(
-        "push",
-        dataset="d",
-        snapshot="s",
-        guid=None,
-        base_guid=None,
-        flags=None,
-        size_estimate=None,
-        zfs_version=None,
-        properties=None,
-        keep_orphan=True,
-        claim="00c1a1300c1a1300",
-        resume="none",
-        whole=None,
-    )
+    peer.write(control(PUSH.model_copy(update={"guid": None, "flags": None}).model_dump()))
     assert isinstance(await channel.receive(), Push)
     await channel.send(Accept(offset=0, segments=[], record=None))
     await asyncio.to_thread(peer.hear, "accept")
