@@ -3,7 +3,7 @@
     fullsend1-<base64url, no padding, of the JSON list [sender, host, port, fingerprint, secret]>-<CRC-32 in hex>
 
 One word without a character that any shell treats specially, so that it survives being pasted; the CRC tells a line
-that did not. The secret lets in once, whoever has it: the line is as good as a password until it is used or expires.
+that did not. The secret lets its holder in, once: the line is as good as a password until it is used or expires.
 """
 
 from __future__ import annotations

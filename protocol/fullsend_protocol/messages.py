@@ -132,7 +132,7 @@ class Push(Model):
     base is not stored; else it is refused with the code "base", at the offer or at the end, and nothing of it is kept.
     `properties`: what is set on the dataset itself, for the manifest.
 
-    `claim`: whoever shows the same takes the stream over from a connection on which it still seems to be arriving.
+    `claim`: a peer that shows the same takes the stream over from a connection on which it still seems to be arriving.
     `resume`: how to go on, if a part of the stream has arrived before: not at all ("none": that part is thrown away);
     where its durable bytes end, with what was not acknowledged ("reconnect") or with all of the stream sent anew
     ("replay"); or behind the last record from which `zfs send -t` goes on ("token": what is durable behind that is

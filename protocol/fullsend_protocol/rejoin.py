@@ -73,7 +73,7 @@ class Rejoiner:
 
     **Not tried**: targets that another version of OpenZFS has left; packages of more than one stream.
 
-    The stored records are passed on as they are: whoever feeds them has to prove them.
+    The stored records are passed on as they are: the caller has to prove them.
     """
 
     def __init__(self, begin: bytes, token: ResumeToken, package: bytes = b"") -> None:

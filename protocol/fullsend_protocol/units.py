@@ -14,7 +14,7 @@ from fullsend_protocol.errors import UsageError
 
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TIME_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-#: Digits are bounded: whoever writes more of them has slipped on a key.
+#: Digits are bounded: more of them are a slip on a key.
 _NUMBER: Final = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
 _SIZE: Final = re.compile(_NUMBER + r"\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _DURATION: Final = re.compile(_NUMBER + r"\s*([smhd])")

@@ -53,7 +53,7 @@ class Catalogues:
     def current(self, sender: str, *, asked: int | None = None) -> Iterator[Catalogue]:
         """Have a sender's catalogue alone, as of the moment `asked` (None: now) or later. Not to be kept.
 
-        Blocks on the disk, and on whoever has it. Raises: OSError.
+        Blocks on the disk, and while another thread has it. Raises: OSError.
         """
         asked = self._now() if asked is None else asked
         with self._guard:

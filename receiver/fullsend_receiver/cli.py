@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         print(f"fullsendd: {printable(str(error))}", file=sys.stderr)
         code = Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
-    except BrokenPipeError:  # whoever read our stdout has gone: say nothing
+    except BrokenPipeError:  # the reader of our stdout has gone: say nothing
         code = Exit.FAILED
     except OSError as error:
         if options.debug:
@@ -105,7 +105,7 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_argument("--store", type=Path, default=Path("/var/lib/fullsend"), metavar="DIR")
     init.add_argument("--listen", default=":7433", metavar="HOST:PORT", help="default: port 7433 on all addresses")
     init.add_argument("--advertise", metavar="HOST:PORT", help="what invitations say; default: this host's name")
-    init.add_argument("--user", metavar="NAME", help="who shall own the store; default: whoever runs this")
+    init.add_argument("--user", metavar="NAME", help="who shall own the store; default: the user who runs this")
     init.add_argument("--adopt", action="store_true", help="take over an existing store")
     init.set_defaults(run=_init)
 

@@ -29,7 +29,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_folders(folder: Path, root: Path) -> None:
-    """Make the names of `folder` and of all that is between it and `root` durable, whoever made them."""
+    """Make the names of `folder` and of all that is between it and `root` durable, also those that others made."""
     while folder != root:
         folder = folder.parent
         sync_folder(folder)
@@ -74,7 +74,7 @@ def replace_file(
 
     `beside`: the folder, on the same file system, where the new one is written first; None: where it belongs. A
     crash may leave it there, for `remove_temporaries`. `durable` False: after a power cut the file may hold anything;
-    whoever reads it must notice.
+    its reader must notice.
     """
     temporary = (beside or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
@@ -99,7 +99,7 @@ def signature(path: Path) -> tuple[int, int, int]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (made if missing); waits for whoever holds it."""
+    """Hold an exclusive lock on the file `path` (made if missing); waits until nobody else holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -230,7 +230,7 @@ class Partial:
             os.fdatasync(self._journal)
         except BaseException:
             self._failed = True
-            # Whoever goes on would find a line that may never reach the disk, and take it for durable.
+            # The next one to resume it would find a line that may never reach the disk, and take it for durable.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._journal, before)
             raise
@@ -309,7 +309,7 @@ def _open(store: Store, key: str, flags: int, *, size: int = 0) -> Partial:
 
 def _lock(path: Path, descriptor: int) -> None:
     """Lock a journal, so that another process can tell (`is_arriving`). One daemon at a time has a partial open, and
-    only once, so that this waits for nobody but whoever looks just now. Raises: StoreError where that is in vain;
+    only once, so that this waits only for a process that looks just now. Raises: StoreError where that is in vain;
     OSError.
     """
     until = time.monotonic() + _LOCK_SECONDS
@@ -629,8 +629,8 @@ def _refuse_other_file_system(folder: Path) -> NoReturn:
 
 
 def remove_temporaries(store: Store) -> None:
-    """Remove what `replace_file` left behind in `.state` when it was killed; whoever changes something there now holds
-    the lock.
+    """Remove what `replace_file` left behind in `.state` when it was killed. A process that changes something
+    there now holds the lock.
     """
     with locked(store.lock):
         for path in store.state.glob(".*.tmp"):

@@ -126,7 +126,7 @@ class Receiving:
         ingest = Ingest(partial, standing)
         keep = True
         try:
-            # After the journal, which names the base: whoever deletes reads the journals first (docs/format.md).
+            # After the journal, which names the base: a process that deletes reads the journals first (docs/format.md).
             found = await self._workers.on_disk(
                 lambda: judge(
                     self._catalogues, self._sender, self._push, arrived=ingest.offset, stored=ingest.partial.size
@@ -353,7 +353,7 @@ class Receiving:
         raw_length = chunk.raw_length
 
         def written(work: asyncio.Future[int]) -> None:
-            if work.exception() is None:  # else whoever waits for the work raises it; nobody where other was first
+            if work.exception() is None:  # else the task that awaits it raises it, unless another error came first
                 self._room.wrote(arrival, claimed, raw_length, work.result())
             self._between.release()
             self._dirty.set()

@@ -178,7 +178,7 @@ def join(store: Store, secret: str, certificate: str) -> Sender:
 
 
 def revoke(store: Store, name: str) -> None:
-    """Let a sender in no more, nor whoever holds an invitation under its name. Its streams stay.
+    """Let a sender in no more, nor the holder of an invitation under its name. Its streams stay.
 
     Raises: UsageError where there is nobody to revoke.
     """

@@ -83,7 +83,7 @@ class Arriving:
 @dataclass(frozen=True, slots=True)
 class House:
     """What all sessions of a daemon share. `arriving`: the streams that are arriving now, by key; `sweeping`: held
-    while partials are thrown away, and by whoever puts a stream into `arriving`.
+    while partials are thrown away, and while a session puts a stream into `arriving`.
     """
 
     catalogues: Catalogues

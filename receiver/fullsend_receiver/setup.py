@@ -36,7 +36,7 @@ _HIDDEN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `init` was asked for. `user`: who shall own the store, None: whoever runs it.
+    """What `init` was asked for. `user`: who shall own the store, None: the user who runs it.
 
     `units`: the folder of the system's unit files, for the drop-in. None: where root makes the configuration that
     fullsendd.service reads, systemd's own if there is one; else no drop-in is wanted.

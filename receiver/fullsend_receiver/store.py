@@ -65,7 +65,7 @@ class Store:
 
     @property
     def lock(self) -> Path:
-        """Held by whoever changes anything in `.state`, for that change alone."""
+        """Held while a process changes anything in `.state`, for that change alone."""
         return self.state / "lock"
 
     @property

@@ -65,5 +65,5 @@ def default_folder() -> str:
     The same for all of a user's processes: XDG_RUNTIME_DIR and TMPDIR are set in a session and not under cron, and the
     two would not keep each other out.
     """
-    # Whoever makes it first in /tmp: `locks` takes none that is somebody else's.
+    # Anyone may make it first in /tmp: `locks` takes none that is somebody else's.
     return "/run/fullsend" if os.geteuid() == 0 else f"/tmp/fullsend-{os.geteuid()}"  # noqa: S108 - see above

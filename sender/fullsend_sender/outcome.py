@@ -1,4 +1,4 @@
-"""What a run's end means to whoever started it: the exit code of every error, in one table.
+"""What a run's end means to its caller: the exit code of every error, in one table.
 
 0    all done
 1    something failed: the stream is at fault or was cut, something is damaged, not found, or a bug

@@ -71,7 +71,7 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A chunk to be sent. `before`: its segment's hash as it was before it, for whoever has to hash it anew."""
+    """A chunk to be sent. `before`: its segment's hash as it was before it, for a caller that has to hash it anew."""
 
     chunk: Chunk
     before: SegmentHash
@@ -186,7 +186,7 @@ class Pipeline:
 
     @property
     def at_end(self) -> bool:
-        """Whether the source has been read to its end: then whoever wrote to it has closed it."""
+        """Whether the source has been read to its end: then its writer has closed it."""
         return self._source.at_end
 
     async def opened(self) -> Opened:

@@ -1,7 +1,7 @@
 """Both ends of a pipe, as a thread reads or writes them: blocking, and yet to be stopped at any moment.
 
-A thread that blocks in read(2) or write(2) cannot be woken from outside, so it would outlive whoever cancelled its
-work. These wait in poll(2) instead, for the pipe or for `stop`.
+A thread that blocks in read(2) or write(2) cannot be woken from outside, so it would outlive the task that cancelled
+its work. These wait in poll(2) instead, for the pipe or for `stop`.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
     chosen = await choose(job)
     known = {name for name, _error in summary.failures}
     chosen.leave_out(known)
-    # At once: whoever comes second must not have to wait to learn that.
+    # At once: a second push must not have to wait to learn that.
     chosen.keep_apart(locked.take)
     _note(job, summary, [(name, error) for name, error in chosen.failures if name not in known])
     return chosen

@@ -72,8 +72,8 @@ class About:
 
     `size`: raw bytes that the receiver is to expect; `properties`: the dataset's own; `single`: it brings one snapshot,
     also where it is compound (-p), so its first BEGIN records tell all; `keep_orphan`: it is wanted even where its base
-    is not stored; `claim`: who may take the stream over, 16 hex digits; `resume`: how to go on with what has arrived of
-    it before; `reached`: the receiver was there a moment ago, so where it is not there now, it is waited for;
+    is not stored; `claim`: who may take the stream over, 16 hex digits; `resume`: how to resume what has arrived of it
+    before; `reached`: the receiver was there a moment ago, so where it is not there now, it is waited for;
     `arrived`: raw bytes that earlier runs have sent of it; `ended`: waits for the stream's producer to end, and raises
     ZfsError where it failed.
     """

@@ -255,7 +255,7 @@ def test_success_off_a_terminal_is_silent(sender: Sender) -> None:
 
 
 def test_a_stream_that_zfs_receive_will_lose_a_part_of_is_stored_and_said(sender: Sender) -> None:
-    """openzfs issue 18239: exit 0, since the stream is whole; and whoever has it is told, at every turn."""
+    """openzfs issue 18239: exit 0, since the stream is whole; and its owner is told, at every turn."""
     raw = streams.substream(streams.object_(17), streams.write_embedded(17, 1 << 63, b"target"))
     lost = b"`zfs receive` loses 1 spill block of it, with exit 0 (openzfs issue 18239)"
     done = sender.fullsend("push", "--stdin", stdin=raw)

@@ -1244,7 +1244,7 @@ def test_plain_http_is_refused(guarded: Receiver) -> None:
 
 @pytest.mark.parametrize("moment", [stranger, greeted, idle, streaming])
 def test_garbage_beneath_tls_ends_the_connection(moment: Moment, guarded: Receiver) -> None:
-    """Whoever sits between two hosts can write into the TCP connection; TLS notices, and nothing is believed."""
+    """An attacker between two hosts can write into the TCP connection; TLS notices, and nothing is believed."""
     with moment(guarded) as peer, socket.socket(fileno=peer.sock.detach()) as sock:
         sock.settimeout(50)
         sock.sendall(b"\x17\x03\x03\x00\x40" + bytes(64))

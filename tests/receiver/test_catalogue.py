@@ -185,7 +185,7 @@ def test_manifest_that_is_a_folder_is_a_problem(store: Store) -> None:
 
 
 def test_manifest_of_another_sender_is_a_problem(store: Store) -> None:
-    """Else whoever can move files decides who may read them."""
+    """Else a user who can move files decides who may read them."""
     plant(store, "one", 1, sender="beta")
     (store.root / "beta").rename(store.root / SENDER)
     catalogue = read_catalogue(store)

@@ -179,7 +179,7 @@ def test_what_is_stored_removed_and_damaged_meanwhile_is_seen(settled: Store, re
         assert catalogue.streams == []
 
 
-def test_what_checks_have_found_is_seen_whoever_has_recorded_it(settled: Store) -> None:
+def test_what_checks_have_found_is_seen_from_the_daemon_and_from_a_command(settled: Store) -> None:
     catalogues = Catalogues(settled)
     check(catalogues)
     with catalogues.current(SENDER) as catalogue:

@@ -404,7 +404,7 @@ def test_check_sees_a_disk_that_is_nearly_full(receiver: Receiver) -> None:
 
 def test_run_as_root_a_command_becomes_the_stores_owner(receiver: Receiver) -> None:
     if os.geteuid() != 0:
-        assert receiver.fullsendd("invite", "alpha").returncode == 0  # whoever is not root stays who it is
+        assert receiver.fullsendd("invite", "alpha").returncode == 0  # a user who is not root stays who it is
         return
     for path in [receiver.store, *receiver.store.rglob("*")]:
         os.chown(path, 65534, 65534)

@@ -397,7 +397,7 @@ def test_all_genuine_streams_live_in_one_store(store: Store) -> None:
 
 
 def test_spill_blocks_that_a_restore_will_lose_are_written_down_and_told(store: Store) -> None:
-    """openzfs issue 18239: the stream is whole and stored, and whoever has it must know."""
+    """openzfs issue 18239: the stream is whole and stored, and its owner must know."""
     lost = streams.substream(streams.object_(17), streams.write_embedded(17, 1 << 63, b"target"))
     then = streams.substream(streams.object_(18), guid=6, base_guid=streams.GUID, name="tank/data@later")
     ingest = ingest_stream(store, SENDER, lost)

@@ -121,7 +121,7 @@ def fill(disk: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
 def test_a_store_without_room_for_as_much_as_a_name_is_served_all_the_same(tmp_path: Path) -> None:
-    """Whoever restores needs no room, and what gives some back is the daemon's own doing."""
+    """A restore needs no room, and what gives some back is the daemon's own doing."""
     receiver = Receiver(tmp_path / "receiver")
     receiver.store.mkdir(parents=True)
     small = [program("mount"), "-t", "tmpfs", "-o", "size=1m,nr_inodes=64", "none", str(receiver.store)]

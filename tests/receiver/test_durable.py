@@ -246,7 +246,7 @@ def test_lock_is_held_against_other_processes_until_it_is_left(tmp_path: Path) -
     assert is_free(path)
 
 
-def test_lock_waits_for_whoever_holds_it(tmp_path: Path) -> None:
+def test_lock_waits_for_its_holder(tmp_path: Path) -> None:
     taken = threading.Event()
 
     def take() -> None:

@@ -104,5 +104,5 @@ def test_root_becomes_the_stores_owner_for_good(store: Store) -> None:
         os.chown(store.marker, 65534, 65534)
         assert _become(store) == "65534 65534 65534 []"
         os.chown(store.marker, 0, 0)
-    # Whoever is not root, or owns the store as root, stays who it is.
+    # A user who is not root stays who it is; so does root where it owns the store.
     assert _become(store).startswith(f"{os.getuid()} {os.geteuid()} {os.getgid()} ")

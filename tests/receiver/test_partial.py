@@ -306,7 +306,7 @@ def test_commit_cut_after_the_renames_is_listed_and_cleaned_up_by_the_next_start
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_commit_that_is_under_way_is_no_problem_to_whoever_lists(store: Store, crasher: Crasher, at: int) -> None:
+def test_commit_that_is_under_way_is_no_problem_in_a_listing(store: Store, crasher: Crasher, at: int) -> None:
     cut(store, crasher, "rename", at)
     catalogue = read_catalogue(store)
     assert (catalogue.streams, catalogue.problems) == ([], [])
@@ -571,7 +571,7 @@ def test_what_was_not_acknowledged_since_a_sync_failed_is_not_counted_when_the_s
     check_went_on(store)
 
 
-def test_whoever_looks_whether_it_arrives_does_not_keep_a_stream_from_going_on(store: Store) -> None:
+def test_a_look_whether_it_arrives_does_not_keep_a_stream_from_going_on(store: Store) -> None:
     """`list --partial` holds the lock for a moment."""
     begun(store)
     with journal_of(store).open("rb") as looking:

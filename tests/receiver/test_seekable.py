@@ -254,7 +254,7 @@ def test_file_that_lost_or_gained_a_byte_among_its_frames_is_damaged(small: Path
 def test_chunk_larger_than_any_can_be_is_damage_even_where_all_checksums_agree(
     tmp_path: Path, listed: list[IndexEntry], what: str
 ) -> None:
-    """Whoever reads it would take so much memory."""
+    """Its reader would take so much memory."""
     path = tmp_path / "file"
     ends = b"".join(tables(listed, len(listed)))
     with path.open("wb") as file:

@@ -89,7 +89,7 @@ def test_a_relative_store_is_written_down_absolute(plan: Plan, tmp_path: Path, m
 
 def test_the_store_is_given_to_its_user_all_of_it(plan: Plan) -> None:
     if os.geteuid() != 0:
-        # Only root can give; whoever runs this may still name itself.
+        # Only root can give; the user who runs this may still name itself.
         setup.init(replace(plan, user=pwd.getpwuid(os.geteuid()).pw_name))
         return
     setup.init(replace(plan, user="nobody"))

@@ -300,7 +300,7 @@ async def test_what_was_begun_is_finished_before_anything_new(host: Host) -> Non
     assert host.kinds() == [("tank/a", "full"), ("tank/a", "incremental")]
     assert host.pushed[0].receipt.snapshot == "mon"
     assert [offer.resume for offer in host.keeper.offers] == ["replay"] * 2
-    assert len({offer.claim for offer in host.keeper.offers}) == 1  # the dataset's: whoever has its lock
+    assert len({offer.claim for offer in host.keeper.offers}) == 1  # the dataset's: the push that has its lock
     assert host.fake.holds("tank/a") == []
     assert len(host.fake.names("bookmarks", "tank/a")) == 2
     # The first is sent before the second is taken: the listing must show the one when it is decided on the other.

@@ -19,7 +19,7 @@ complete -c fullsendd -n __fish_use_subcommand -l log-format -x -a 'text json' -
 complete -c fullsendd -n '__fish_seen_subcommand_from init' -l store -r -F -d ''
 complete -c fullsendd -n '__fish_seen_subcommand_from init' -l listen -x -d 'default: port 7433 on all addresses'
 complete -c fullsendd -n '__fish_seen_subcommand_from init' -l advertise -x -d 'what invitations say; default: this host\'s name'
-complete -c fullsendd -n '__fish_seen_subcommand_from init' -l user -x -d 'who shall own the store; default: whoever runs this'
+complete -c fullsendd -n '__fish_seen_subcommand_from init' -l user -x -d 'who shall own the store; default: the user who runs this'
 complete -c fullsendd -n '__fish_seen_subcommand_from init' -l adopt -d 'take over an existing store'
 complete -c fullsendd -n '__fish_seen_subcommand_from init' -s h -l help -d 'show this help'
 complete -c fullsendd -n '__fish_seen_subcommand_from init' -l config -r -F -d 'default: /etc/fullsend/receiver.toml'
