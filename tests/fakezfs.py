@@ -323,6 +323,7 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
     from tests import streams
 
     features = [22, 24] if "-w" in arguments and dataset["encrypted"] else [22] if "-c" in arguments else []
+    features += [16] if "-e" in arguments else []
     stream = _stream(dataset, name, snapshot, base["guid"] if base else "0", features)
     if "-p" in arguments or "-R" in arguments:
         top, _, short = name.partition("@")
@@ -499,7 +500,8 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         _die(f"cannot receive incremental stream: most recent snapshot of {target} does not match incremental source")
     elif found["written"]:
         _die(f"cannot receive incremental stream: destination {target} has been modified since most recent snapshot")
-    found["properties"].update(_set(arguments))
+    # 4E, as -p prints it.
+    found["properties"].update({name: value.replace("4E", str(4 << 60)) for name, value in _set(arguments).items()})
     records = _records(raw)
     if kept:
         if whole:
@@ -554,6 +556,29 @@ def _reached(state: dict[str, Any], top: str, *, deep: bool) -> list[str]:
     return sorted(each for each in state["datasets"] if each == top or (deep and each.startswith(f"{top}/")))
 
 
+def _get(state: dict[str, Any], rest: list[str]) -> None:
+    """`get -o name,property,value`, of filesystems and volumes."""
+    place = rest.index("-o") + 2
+    for top in rest[place + 1 :]:
+        if state["datasets"][top]["type"] not in rest[rest.index("-t") + 1].split(","):
+            _die(f"cannot open '{top}': operation not applicable to datasets of this type")
+        for name in _reached(state, top, deep="-r" in rest):
+            about = state["datasets"][name]
+            encrypted = about["encrypted"]
+            known = {
+                "receive_resume_token": about.get("kept", {}).get("token", "-"),
+                "encryption": "aes-256-gcm" if encrypted else "off",
+                "encryptionroot": about.get("root", name) if encrypted else "-",
+                "keyformat": about.get("keyformat", "passphrase") if encrypted else "none",
+                "pbkdf2salt": about.get("salt", "0") if encrypted else "-",
+                **dict.fromkeys(["quota", "refquota", "reservation", "refreservation"], "0"),
+            }
+            here = about["properties"] if "local" in rest else {**known, **about["properties"]}
+            for each in rest[place].split(","):
+                if each in here:
+                    print(f"{name}\t{each}\t{here[each]}")
+
+
 def _refuse(state: dict[str, Any], what: str, rest: list[str]) -> None:
     """What a pool cannot do, in the words of OpenZFS 2.4."""
     places = {"snapshot": -1, "hold": -1, "release": -1, "bookmark": 1, "destroy": 0}
@@ -589,15 +614,8 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
         case "send":
             _send(state, rest)
         case "get":
-            if "receive_resume_token" in rest:
-                for name in _reached(state, rest[-1], deep="-r" in rest):
-                    print(f"{name}\t{state['datasets'][name].get('kept', {}).get('token', '-')}")
-            elif "canmount" in rest:
-                if state["datasets"][rest[-1]]["type"] not in rest[rest.index("-t") + 1].split(","):
-                    _die(f"cannot open '{rest[-1]}': operation not applicable to datasets of this type")
-                for name in _reached(state, rest[-1], deep="-r" in rest):
-                    if "canmount" in state["datasets"][name]["properties"]:
-                        print(f"{name}\t{state['datasets'][name]['properties']['canmount']}")
+            if "name,property,value" in rest:
+                _get(state, rest)
             elif any(each.startswith("written") for each in rest):
                 print(4096)
             else:

@@ -253,6 +253,16 @@ def make_parser() -> argparse.ArgumentParser:
         help="give up what was written to TARGET since its newest snapshot, where that is in the way",
     )
     sub.add_argument("--mountable", action="store_true", help="leave `canmount` as it was backed up; default: noauto")
+    sub.add_argument(
+        "--no-quotas",
+        action="store_true",
+        help="leave quotas and reservations out; default: set them when all is restored",
+    )
+    sub.add_argument(
+        "--unencrypted",
+        action="store_true",
+        help="below an encrypted dataset, leave unencrypted what was so at home; default: encrypt it, too",
+    )
     sub.add_argument("-n", dest="dry_run", action="store_true", help="print the commands and sizes, and change nothing")
     sub.add_argument("--progress", choices=["auto", "always", "never"], help="the live line; auto: on a terminal")
     retry_for(sub)
@@ -548,7 +558,11 @@ def _restore(args: argparse.Namespace) -> int:
     from fullsend_sender.runtime import run
     from fullsend_sender.zfs import Zfs
 
-    wanted = Wanted(args.what, args.into, args.recursive, tuple(args.exclude), args.rollback, args.mountable)
+    wanted = Wanted(
+        *(args.what, args.into, args.recursive, tuple(args.exclude), args.rollback, args.mountable),
+        quotas=not args.no_quotas,
+        unencrypted=args.unencrypted,
+    )
     job = Job(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress, settings.retry_for)
 
     cautious: list[Restored] = []

@@ -19,10 +19,12 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.byhand import settled, unmounted
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
 from fullsend_protocol.lost_spills import restoring_loses
+from fullsend_protocol.quotas import HELD, brings_quotas, held_back, quotas_of
 from fullsend_protocol.units import format_duration, format_size, plural
 from fullsend_sender import source
 from fullsend_sender.cat import Damaged, cat
 from fullsend_sender.chain import Library
+from fullsend_sender.encryption import choose_encryption, say_what_changed
 from fullsend_sender.failures import as_failure
 from fullsend_sender.link import connect
 from fullsend_sender.listing import entries
@@ -106,16 +108,30 @@ class Job:
     retry_for: float = RETRY_FOR
     #: Pools that cannot keep what has arrived of a stream (`zfs receive -s`), as far as that has shown.
     keeps_no_part: set[str] = field(default_factory=set)
+    #: What `zfs receive` has said of a target; of a chain it says the same of each stream.
+    complaints: set[tuple[str, str]] = field(default_factory=set)
 
-    def options(self, entry: StreamEntry, target: str) -> list[str]:
-        """Return what `zfs receive` gets for a stream, without the target."""
+    def options(self, item: Item, entry: StreamEntry) -> list[str]:
+        """Return what `zfs receive` gets for a stream of an item, without the target."""
         options = ["-u"]
-        # Of a package `zfs receive` could not go on with more than one stream.
-        if entry.kind != "package" and _pool(target) not in self.keeps_no_part:
+        # Of a package `zfs receive` could not resume more than one stream.
+        if entry.kind != "package" and _pool(item.target) not in self.keeps_no_part:
             options.append("-s")
         if self.unmountable(entry):
             options += unmounted(entry)
+        if brings_quotas(entry):
+            left_out = () if self.wanted.quotas else quotas_of(entry.dataset_type)
+            options += [*held_back(item.quotas), *(word for name in left_out for word in ("-x", name))]
+        if item.encryption == "as its place":
+            options += ["-x", "encryption"]
+        elif item.encryption == "off" and entry.base_guid is None:  # of an increment it cannot be set
+            options += ["-o", "encryption=off"]
         return options
+
+    def held(self, item: Item) -> list[str]:
+        """Return the quotas and reservations that a dataset does not obey until all of it is restored."""
+        brought = item.quotas if any(map(brings_quotas, item.chain)) else ()
+        return [name for name in quotas_of(item.wanted.dataset_type) if name in {*item.held, *brought}]
 
     def roll_back_to(self, item: Item) -> str | None:
         """Return the snapshot that the target goes back to first, None: to none.
@@ -154,6 +170,7 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
     for name, error in failures:
         _log.error("%s: %s", name, error)
     progress = Progress(time.monotonic(), sum(item.raw_bytes for item in plan.items))
+    restored: list[Item] = []
     async with reporting(progress, sys.stderr, when=job.show):
         for step in plan.steps:
             above = plan.obstacle(step)
@@ -176,24 +193,62 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
                 _log.error("%s: %s", *failures[-1])
             else:
                 plan.there.add(step.target)
+                if isinstance(step, Item):
+                    restored.append(step)
         progress.done = not failures
+    await _finish(job, plan, restored)
     return failures
+
+
+async def _finish(job: Job, plan: Plan, restored: Sequence[Item]) -> None:
+    """Do what must wait until all streams are in, and say what is not as it was at home."""
+    if not restored:
+        return
+    failed = [name for name, _error in plan.failures]
+    into = min((item.target for item in restored), key=len)
+    try:
+        found = await job.zfs.quotas_set(into, recursive=job.wanted.recursive)
+        for item in reversed(restored):  # children first: the quota of a parent counts them
+            if not any(f"{name}/".startswith(f"{item.target}/") for name in failed):
+                here = found.get(item.target, {})
+                await _bring_back(job, item.target, [name for name in HELD if here.get(name) == HELD[name]])
+        await say_what_changed(job.zfs, into, restored)
+    except FullsendError as error:
+        _log.warning("%s: whether its quotas and encryption are as at home cannot be told: %s", into, error)
+
+
+async def _bring_back(job: Job, target: str, quotas: Sequence[str]) -> None:
+    """Let a dataset have the quotas and reservations that came along, if they are wanted. One that it cannot have is
+    said.
+    """
+    for name in quotas:
+        try:
+            await job.zfs.inherit(name, target, received=job.wanted.quotas)
+        except FullsendError as error:
+            later = job.zfs.line("inherit", "-S", name, target)
+            _log.warning("%s: it cannot have the %s of its backup: %s; later: %s", target, name, error, later)
 
 
 async def _plan(job: Job) -> Plan:
     async with connect(job.endpoint, job.identity) as (link, _name):
         library = Library([entry async for entry in entries(link, None)])
-    return await make_plan(library, job.wanted, job.zfs)
+    plan = await make_plan(library, job.wanted, job.zfs)
+    choose_encryption(plan, unencrypted=job.wanted.unencrypted, recursive=job.wanted.recursive)
+    return plan
 
 
 async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     """Find out what `restore` would do; nothing is changed. Returns: the plan, and the commands to type."""
     plan = await _plan(job)
-    lines = []
+    lines, done = [], []
     for step in plan.steps:
         if plan.obstacle(step) is None:
             plan.there.add(step.target)
             lines += _typed(job, step)
+            # Another `fullsend restore` is what resumes a stream, and brings them back by itself.
+            if isinstance(step, Item) and not (step.chain and step.begun(step.chain[-1])):
+                done.append(step)
+    lines += [job.zfs.line("inherit", "-S", name, item.target) for item in reversed(done) for name in job.held(item)]
     return plan, lines
 
 
@@ -211,7 +266,7 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
             lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
             continue
         fetch = shlex.join(["fullsend", "cat", entry.file])
-        take = job.zfs.line("receive", *job.options(entry, item.target), item.target)
+        take = job.zfs.line("receive", *job.options(item, entry), item.target)
         lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}")
         if entry.kind == "package" and job.unmountable(entry):
             lines += settled(job.zfs.line(), shlex.quote(item.target))
@@ -252,7 +307,8 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
                 progress.add(resumed_at, 0)
             await _receive(job, item, entry, progress, rest)
         except FullsendError as error:
-            _log.error("%s: %s", item.target, _how_far(item, count, str(error)))
+            why = f"{error}{await _in_the_way(job, item, entry, error)}"
+            _log.error("%s: %s", item.target, _how_far(item, count, why))
             raise
         except asyncio.CancelledError:
             _log.error("%s: %s", item.target, _how_far(item, count, "interrupted"))
@@ -295,7 +351,7 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress,
         await _receive_once(job, item, entry, progress, rest)
     except ZfsError as error:
         # Of a pool without features -s says so before it takes anything; what it cannot take at all fails once more.
-        if not error.not_upgraded or rest is not None or "-s" not in job.options(entry, item.target):
+        if not error.not_upgraded or rest is not None or "-s" not in job.options(item, entry):
             raise
         job.keeps_no_part.add(pool)
         _log.warning("%s: the pool keeps no part of a stream (%s): one that is interrupted starts over", pool, error)
@@ -303,7 +359,7 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress,
 
 
 async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
-    async with job.zfs.receive(*job.options(entry, item.target), item.target) as receiving:
+    async with job.zfs.receive(*job.options(item, entry), item.target) as receiving:
         # A connection for each: none stands idle while `zfs receive` does what it has left to do.
         whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more
@@ -314,10 +370,26 @@ async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Prog
         found = source.parse_snapshots(await job.zfs.list_snapshots([f"{item.target}@{entry.snapshot}"]))
         if not whole or entry.guid not in {each.guid for each in found.values()}:
             raise ZfsError("`zfs receive` exited with 0, but has not received it")
-        if receiving.complaint:  # such as a property that could not be set, which is no failure to ZFS
-            _log.warning("%s: zfs receive: %s", item.target, receiving.complaint)
+        complaint = receiving.complaint  # such as a property that could not be set, which is no failure to ZFS
+        if complaint and (item.target, complaint) not in job.complaints:
+            job.complaints.add((item.target, complaint))
+            _log.warning("%s: zfs receive: %s", item.target, complaint)
     if entry.kind == "package" and job.unmountable(entry):
         await job.zfs.keep_unmounted(item.target)
+
+
+async def _in_the_way(job: Job, item: Item, entry: StreamEntry, error: FullsendError) -> str:
+    """Say which quotas may be why there was no room; "": none."""
+    if not (isinstance(error, ZfsError) and error.out_of_space):
+        return ""
+    if entry.kind == "package" and job.wanted.quotas:
+        return " (its own quotas may be in the way: --no-quotas leaves them out)"
+    where = item.target if item.existing else item.target.rpartition("/")[0]
+    found: dict[str, dict[str, str]] = {}
+    with contextlib.suppress(FullsendError):  # what failed has been said
+        found = await job.zfs.quotas_above(where)
+    named = [f"{key}={format_size(int(size))} of {name}" for name, of in found.items() for key, size in of.items()]
+    return f" (in the way may be {', '.join(named)})" if named else ""
 
 
 def _how_far(item: Item, count: int, why: str) -> str:

@@ -9,17 +9,20 @@ with, after its newest snapshot, and inside of a stream that an interrupted `zfs
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol.errors import FullsendError, StreamError, UsageError
 from fullsend_protocol.facts import class_of
+from fullsend_protocol.quotas import HELD, quotas_of
 from fullsend_protocol.resume_token import ResumeToken
 from fullsend_sender import source
 from fullsend_sender.chain import Library, NotRestorable
 from fullsend_sender.selection import Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from fullsend_protocol.manifest import StreamEntry
     from fullsend_sender.source import Dataset
     from fullsend_sender.zfs import Zfs
@@ -45,6 +48,8 @@ class Wanted:
     exclude: tuple[str, ...] = ()
     rollback: bool = False
     mountable: bool = False
+    quotas: bool = True
+    unencrypted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,9 @@ class Item:
 
     `chain`: the streams, in order; empty: `target` has the snapshot already. `existing`: whether `target` is there.
     `newest`: the snapshot (after the @) that it has, and is gone on with after; None: none. `token`: what it has of the
-    first stream. `quiet`: it has the snapshot, and is set not to be mounted by itself.
+    first stream. `quiet`: it has the snapshot, and is set not to be mounted by itself. `quotas`: the quotas and
+    reservations that are to be as they were backed up, since nobody has set them on `target`; `held`: those that an
+    earlier run holds back. `encryption`: how it is to be encrypted, where its streams do not say that.
     """
 
     wanted: StreamEntry
@@ -70,6 +77,9 @@ class Item:
     existing: bool = False
     token: ResumeToken | None = None
     quiet: bool = False
+    quotas: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+    encryption: Literal["as sent", "as its place", "off"] = "as sent"
 
     def begun(self, entry: StreamEntry) -> ResumeToken | None:
         """What `target` has of one of the streams; None: nothing."""
@@ -81,6 +91,11 @@ class Item:
         return any(each.kind == "package" for each in self.chain)
 
     @property
+    def raw(self) -> bool:
+        """Whether it comes as it was encrypted at home."""
+        return "w" in self.wanted.flags
+
+    @property
     def raw_bytes(self) -> int:
         return sum(entry.raw_bytes for entry in self.chain)
 
@@ -88,12 +103,13 @@ class Item:
 @dataclass(slots=True)
 class Plan:
     """What is to be done. `steps`: parents first; `there`: names of the datasets that others can be below; `failures`:
-    what cannot be done, by name.
+    what cannot be done, by name; `standing`: the datasets that are there now, at the target, below it and above it.
     """
 
     steps: list[Place | Item] = field(default_factory=list)
     there: set[str] = field(default_factory=set)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
+    standing: dict[str, Dataset] = field(default_factory=dict)
 
     @property
     def items(self) -> list[Item]:
@@ -132,11 +148,12 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     if "@" in into or "#" in into:
         raise UsageError(f"{into} is no name of a dataset to restore into")
     there = source.parse((await zfs.listing([into], recursive=wanted.recursive))[0])
-    await _check_parent(zfs, into, there)
-    tokens, quiet = {}, set[str]()
+    parent = await _parent(zfs, into, there)
+    tokens, quiet, set_here = {}, set[str](), dict[str, dict[str, str]]()
     if into in there:
         tokens = await zfs.resume_tokens(into, recursive=wanted.recursive)
         quiet = await zfs.not_mounting(into, recursive=wanted.recursive)
+        set_here = await zfs.quotas_set(into, recursive=wanted.recursive)
     # A new dataset of which a part has come is none yet: it may be given up as a whole.
     plan.there = {name for name, dataset in there.items() if dataset.snapshots or name not in tokens}
     plan.there.add(into.rpartition("/")[0])
@@ -144,7 +161,8 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     for entry in chosen:
         target = into + entry.dataset.removeprefix(top)
         try:
-            items.append(_item(library, entry, target, there.get(target), tokens.get(target), quiet=target in quiet))
+            item = _item(library, entry, target, there.get(target), tokens.get(target), quiet=target in quiet)
+            items.append(_with_quotas(item, wanted, set_here.get(target, {})))
         except FullsendError as error:
             if not wanted.recursive:
                 raise
@@ -152,7 +170,15 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     # What cannot be restored is no place for what is below it, either: it would be in the way of the next try.
     taken = {*there, *(item.target for item in items), *(name for name, _error in plan.failures)}
     plan.steps = sorted([*items, *_places(into, items, taken)], key=lambda step: step.target.split("/"))
+    plan.standing = {**there, **({parent.name: parent} if parent is not None else {})}
     return plan
+
+
+def _with_quotas(item: Item, wanted: Wanted, set_here: Mapping[str, str]) -> Item:
+    """Say which quotas an item is to have. `set_here`: what is set on its target itself."""
+    held = tuple(name for name, value in set_here.items() if value == HELD[name])
+    free = (name for name in quotas_of(item.wanted.dataset_type) if name in held or name not in set_here)
+    return replace(item, held=held, quotas=tuple(free) if wanted.quotas else ())
 
 
 def _say_other_ends(library: Library, entry: StreamEntry) -> None:
@@ -168,15 +194,17 @@ def _say_other_ends(library: Library, entry: StreamEntry) -> None:
         )
 
 
-async def _check_parent(zfs: Zfs, target: str, there: dict[str, Dataset]) -> None:
-    """See that the target has a place. Raises: UsageError."""
+async def _parent(zfs: Zfs, target: str, there: dict[str, Dataset]) -> Dataset | None:
+    """Return the dataset that the target is below; None: it is a pool. Raises: UsageError where there is none."""
     parent = target.rpartition("/")[0]
-    if target in there or not parent:
-        return
-    if parent not in source.parse((await zfs.listing([parent], recursive=False))[0]):
+    if not parent:
+        return None
+    found = source.parse((await zfs.listing([parent], recursive=False))[0]).get(parent)
+    if found is None and target not in there:
         raise UsageError(
             f"{target} cannot be made, since there is no {parent}: make that first, or choose another --into"
         )
+    return found
 
 
 def _item(

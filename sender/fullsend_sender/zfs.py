@@ -15,9 +15,10 @@ import re
 import shlex
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.quotas import HELD
 from fullsend_protocol.units import format_duration, printable
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ _READ_ONLY: Final = re.compile("pool is read-only")
 #: ... where a pool has no bookmarks, such as one that was made with `zpool create -d`.
 _NOT_UPGRADED: Final = re.compile("pool must be upgraded")
 _NO_BOOKMARKS: Final = re.compile("bookmark feature not enabled")
+#: ... where a pool is full, or a quota is reached.
+_NO_ROOM: Final = re.compile("out of space|[Qq]uota exceeded")
 
 #: What `listing` asks of everything there is, in the order of the columns.
 COLUMNS: Final = (
@@ -97,6 +100,11 @@ class ZfsError(FullsendError):
         return bool(_NO_BOOKMARKS.search(self.complaint))
 
     @property
+    def out_of_space(self) -> bool:
+        """Whether there was no room, for whatever reason: a full pool, a quota, a reservation."""
+        return bool(_NO_ROOM.search(self.complaint))
+
+    @property
     def not_upgraded(self) -> bool:
         """Whether the pool lacks a feature that was asked for, such as what `zfs receive -s` takes."""
         return bool(_NOT_UPGRADED.search(self.complaint))
@@ -105,6 +113,16 @@ class ZfsError(FullsendError):
         """Return those of these datasets or snapshots that it names as the reason; all, where it names none of them."""
         named = [name for name in names if any(f"'{each}'" in self.complaint for each in (name, _dataset_of(name)))]
         return named or list(names)
+
+
+class Encryption(NamedTuple):
+    """How a dataset is encrypted. `root`: which dataset has its key, None: it is not encrypted; `keyformat`, `salt`: of
+    that key (`pbkdf2salt`, which is 0 but for a passphrase).
+    """
+
+    root: str | None
+    keyformat: str
+    salt: str
 
 
 class NoAnswer(ZfsError):  # noqa: N818 - reads as what it says
@@ -237,23 +255,61 @@ class Zfs:
         """Return by name the receive_resume_token of a dataset, and of those below it, as far as an interrupted `zfs
         receive -s` has left one. Raises: ZfsError.
         """
-        values = await self._property("receive_resume_token", dataset, recursive=recursive)
-        return {name: value for name, value in values.items() if value != "-"}
+        found = await self._properties(["receive_resume_token"], dataset, recursive=recursive)
+        return {name: token for name, of in found.items() if (token := of["receive_resume_token"]) != "-"}
 
     async def not_mounting(self, dataset: str, *, recursive: bool) -> set[str]:
         """Return those of a dataset, and of those below it, that somebody has set not to be mounted by themselves.
 
         Raises: ZfsError.
         """
-        values = await self._property("canmount", dataset, "-s", "local", recursive=recursive)
-        return {name for name, value in values.items() if value == "noauto"}
+        found = await self._properties(["canmount"], dataset, recursive=recursive, local=True)
+        return {name for name, of in found.items() if of["canmount"] == "noauto"}
 
-    async def _property(self, name: str, dataset: str, *more: str, recursive: bool) -> dict[str, str]:
-        deep = ["-r"] if recursive else []
-        kinds = "filesystem,volume"  # without snapshots; where the dataset itself is of no such kind, `zfs` fails
-        output = await self.run("get", "-H", *deep, "-t", kinds, *more, "-o", "name,value", name, dataset)
-        pairs = (line.partition("\t") for line in output.splitlines())
-        return {owner: value for owner, _tab, value in pairs}
+    async def quotas_set(self, dataset: str, *, recursive: bool) -> dict[str, dict[str, str]]:
+        """Return the quotas and reservations that are set on a dataset itself, and on those below it.
+
+        Returns: by dataset, by property: bytes, as text. Raises: ZfsError.
+        """
+        return await self._properties(list(HELD), dataset, recursive=recursive, local=True)
+
+    async def quotas_above(self, dataset: str) -> dict[str, dict[str, str]]:
+        """Return the quotas that a dataset has to obey: its own, and those of what it is in.
+
+        Returns: by dataset, by property: bytes, as text. Raises: ZfsError.
+        """
+        parts = dataset.split("/")
+        found = await self._properties(
+            ["quota", "refquota"], *("/".join(parts[: count + 1]) for count in range(len(parts)))
+        )
+        free = {"-", "0", *HELD.values()}
+        return {name: {key: value for key, value in of.items() if value not in free} for name, of in found.items()}
+
+    async def encryption(self, top: str) -> dict[str, Encryption]:
+        """Return how a dataset, and each below it, is encrypted. Raises: ZfsError."""
+        names = ["encryption", "encryptionroot", "keyformat", "pbkdf2salt"]
+        return {
+            dataset: Encryption(
+                root=None if of["encryption"] in {"off", "-"} else of["encryptionroot"],
+                keyformat=of["keyformat"],
+                salt=of["pbkdf2salt"],
+            )
+            for dataset, of in (await self._properties(names, top, recursive=True)).items()
+        }
+
+    async def _properties(
+        self, names: Sequence[str], *datasets: str, recursive: bool = False, local: bool = False
+    ) -> dict[str, dict[str, str]]:
+        """Return values, parseable, by property, by dataset. `recursive`: also of what is below; `local`: only what is
+        set on a dataset itself. Raises: ZfsError, also where one is no filesystem and no volume.
+        """
+        options = [*(["-r"] if recursive else []), "-t", "filesystem,volume", *(["-s", "local"] if local else [])]
+        output = await self.run("get", "-Hp", *options, "-o", "name,property,value", ",".join(names), *datasets)
+        found: dict[str, dict[str, str]] = {}
+        for line in output.splitlines():
+            dataset, name, value = line.split("\t", 2)
+            found.setdefault(dataset, {})[name] = value
+        return found
 
     async def local_properties(self, dataset: str) -> dict[str, str]:
         """Return what is set on the dataset itself; of bytes that are no UTF-8, what can be shown. Raises: ZfsError."""
@@ -324,6 +380,13 @@ class Zfs:
         for batch in _batches(listing.splitlines()):
             await self.run("set", "canmount=noauto", *batch)
         await self.run("inherit", "-rS", "mountpoint", dataset)
+
+    async def inherit(self, name: str, dataset: str, *, received: bool) -> None:
+        """Take back what is set on a dataset itself. `received`: it gets the value that came with a stream, if one did.
+
+        Raises: ZfsError, where it cannot have that value.
+        """
+        await self.run("inherit", *(["-S"] if received else []), name, dataset)
 
     async def roll_back(self, snapshot: str) -> None:
         """Give up what was written to a dataset since its newest snapshot. Raises: ZfsError, also where it is not the

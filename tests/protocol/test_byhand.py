@@ -6,6 +6,8 @@ from tests.sender.test_chain import entry
 
 from fullsend_protocol.byhand import restore_lines
 
+HELD = "-o quota=4E -o refquota=4E -o reservation=1 -o refreservation=1"
+
 
 def test_lines_for_a_chain() -> None:
     full = entry("tank/a b@one", 1, file="alpha/tank/a b/@one.zfs.zst")
@@ -14,14 +16,22 @@ def test_lines_for_a_chain() -> None:
         "TARGET=pool/restored",
         "(cd 'alpha/tank/a b' && sha256sum -c @one.zfs.zst.sha256)",
         "(cd alpha/x && sha256sum -c @two.zfs.zst.sha256)",
-        "zstd -dc 'alpha/tank/a b/@one.zfs.zst' | zfs receive -u -o canmount=noauto \"$TARGET\"",
-        'zstd -dc alpha/x/@two.zfs.zst | zfs receive -u -o canmount=noauto "$TARGET"',
+        f"zstd -dc 'alpha/tank/a b/@one.zfs.zst' | zfs receive -u -o canmount=noauto {HELD} \"$TARGET\"",
+        f'zstd -dc alpha/x/@two.zfs.zst | zfs receive -u -o canmount=noauto {HELD} "$TARGET"',
+        "# its quotas and reservations were held back until here, or they might have stopped it",
+        'zfs inherit -S quota "$TARGET"',
+        'zfs inherit -S refquota "$TARGET"',
+        'zfs inherit -S reservation "$TARGET"',
+        'zfs inherit -S refreservation "$TARGET"',
         '# to mount it, where its mountpoint is free: zfs set canmount=on "$TARGET" && zfs mount "$TARGET"',
     ]
 
 
 def test_what_a_volume_and_an_encrypted_package_take_besides() -> None:
-    assert "canmount" not in "\n".join(restore_lines([entry("a@1", 1, dataset_type="volume")]))
+    volume = restore_lines([entry("a@1", 1, dataset_type="volume")])
+    assert not any("canmount" in line or " quota=" in line or "refquota" in line for line in volume)
+    assert volume[-2:] == ['zfs inherit -S reservation "$TARGET"', 'zfs inherit -S refreservation "$TARGET"']
+    assert "quota" not in "\n".join(restore_lines([entry("a@1", 1, flags="L")]))  # without properties
     lines = restore_lines([entry("a@1", 1, kind="package", flags="Lewp")])
     assert any(line.startswith("zfs list -Hr") for line in lines)
     assert any("load-key" in line for line in lines)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: What docs/operations.md says that a user needs, no more and no less.
 FOR_PUSH = ("bookmark", "destroy", "hold", "mount", "release", "send", "snapshot")
-FOR_RESTORE = ("canmount", "create", "mount", "receive")
+FOR_RESTORE = ("canmount", "create", "mount", "quota", "receive", "refquota", "refreservation", "reservation")
 
 
 @dataclass
@@ -75,7 +75,7 @@ def user(receiver: Receiver) -> Iterator[User]:
 
 def test_with_delegated_permissions(pool: Pool, other_pool: Pool, receiver: Receiver, user: User) -> None:
     home = pool.create("home", "-o", "compression=lz4")
-    pool.create("home/child")
+    pool.create("home/child", "-o", "quota=1G")
     said = failure(user.fullsend("push", "-r", home), 1)
     assert "permission denied" in said
     pools.zfs("allow", "-u", user.name, ",".join(FOR_PUSH), home)
@@ -106,6 +106,9 @@ def test_with_delegated_permissions(pool: Pool, other_pool: Pool, receiver: Rece
     pools.zfs("allow", "-u", user.name, ",".join(FOR_RESTORE), place)
     done = user.fullsend("restore", "-r", home, "--into", into)
     assert done.returncode == 0, done.stderr.decode()
+    assert b"permission denied" in done.stderr  # of `compression`, and nothing else
+    assert done.stderr.count(b"permission denied") == done.stderr.count(b"cannot receive compression property")
+    assert other_pool.get(f"{into}/child", "quota") == str(1 << 30)
     pools.zfs("inherit", "mountpoint", into)
     pools.zfs("mount", into)
     assert (other_pool.path("place/home") / "file").read_text() == "the last"

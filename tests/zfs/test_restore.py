@@ -183,6 +183,7 @@ def test_what_may_go_wrong(pool: Pool, other_pool: Pool, receiver: Receiver, sen
     assert "zfs receive" in said
     assert "quota" in said or "out of space" in said
     assert "its snapshots are as they were: run the same again to go on" in said
+    assert f"(in the way may be quota=4.0 MiB of {into})" in said
     assert newest(other_pool, into) == first["snapshot"]
     pools.zfs("set", "quota=none", into)
     # Somebody wrote to it.
@@ -329,3 +330,188 @@ def test_what_came_of_a_package_that_broke_off_does_not_mount(
     assert other_pool.get(f"{back}/a", "mountpoint") == "/nowhere/top/a"
     subprocess.run(said["undo"], shell=True, check=True)  # noqa: S602 - as a person would paste it
     assert other_pool.get(f"{back}/b", "canmount") == "on"
+
+
+# --- encryption ----------------------------------------------------------------------------------------------------
+
+
+def create_encrypted(pool: Pool, dataset: str, key: Path, keyformat: str = "passphrase") -> str:
+    """`key`: its file, which may be there already."""
+    if not key.exists():
+        key.write_text("a key of 32 bytes, or of letters", encoding="utf-8")
+    return pool.create(
+        dataset, "-o", "encryption=on", "-o", f"keyformat={keyformat}", "-o", f"keylocation=file://{key}"
+    )
+
+
+def said_while(sender: Sender, *arguments: str) -> str:
+    """What a restore that works says on stderr."""
+    done = sender.fullsend("restore", *arguments)
+    programs.good(done)
+    return done.stderr.decode()
+
+
+def test_what_was_not_encrypted_is_so_in_an_encrypted_place(
+    pool: Pool, other_pool: Pool, sender: Sender, tmp_path: Path
+) -> None:
+    """openzfs issues 8819, 6706, 17039: it lay there in the clear, with exit 0 and without a word."""
+    top = pool.create("t")
+    for name in ("t/a", "t/a/b"):
+        pool.create(name)
+    pools.fill(pool.path("t/a"))
+    write(pool, "t/a/b", "b")
+    pools.zfs("create", "-V", "4M", "-o", "volblocksize=16k", pool.full("t/disk"))
+    with pools.device(pool.full("t/disk")).open("r+b") as disk:
+        disk.write(b"secret" * 10_000)
+    sender.push("-r", top)
+    vault = create_encrypted(other_pool, "vault", tmp_path / "key", "raw")
+    back = f"{vault}/back"
+
+    def roots() -> dict[str, str]:
+        return {
+            name: other_pool.get(name, "encryptionroot")
+            for name in other_pool.names("filesystem,volume")
+            if name.startswith(f"{vault}/")
+        }
+
+    assert "clear" not in said_while(sender, "-r", top, "--into", back)
+    write(pool, "t/a/b", "c")
+    sender.push("-r", top)
+    assert "clear" not in said_while(sender, "-r", top, "--into", back)
+    assert roots() == dict.fromkeys([back, f"{back}/a", f"{back}/a/b", f"{back}/disk"], vault)
+    subprocess.run(["sync"], check=True)
+    for name in ("a", "a/b"):
+        mounted(other_pool, f"vault/back/{name}")
+    for name in ("a/b", "a", "disk"):
+        assert content(other_pool, f"vault/back/{name}") == content(pool, f"t/{name}")
+    pools.zfs("destroy", "-r", back)
+    # In the clear, where somebody says so.
+    said = said_while(sender, "-r", "--unencrypted", top, "--into", back)
+    for name in roots():
+        assert f"{name}: it will lie in the clear, below {vault}, which is encrypted" in said
+    assert set(roots().values()) == {"-"}
+    write(pool, "t/a/b", "d")
+    sender.push("-r", top)
+    said = said_while(sender, "-r", top, "--into", back)
+    assert f"{back}/a/b: it will lie in the clear, below {vault}, which is encrypted" in said
+    pools.zfs("destroy", "-r", back)
+    # A package, all of it; and what broke off in the middle.
+    sender.push("-R", pool.full("t/a"))
+    said_while(sender, pool.full("t/a"), "--into", back)
+    assert roots() == dict.fromkeys([back, f"{back}/b"], vault)
+    pools.zfs("destroy", "-r", back)
+    pool.create("noise")
+    (pool.path("noise") / "noise").write_bytes(b"".join(pools.noise(12 << 20)))
+    sender.push(pool.full("noise"))
+    die_amid_receive(sender, 6 << 20, pool.full("noise"), "--into", f"{vault}/noise")
+    assert (
+        "went on after"
+        in programs.good(sender.fullsend("restore", pool.full("noise"), "--into", f"{vault}/noise")).decode()
+    )
+    assert roots() == {f"{vault}/noise": vault}
+    # Without its key it is refused before the first byte, and so are embedded blocks.
+    pools.zfs("unmount", vault, check=False)
+    pools.zfs("unload-key", vault)
+    said = failure(sender.fullsend("restore", top, "--into", back), 2)
+    assert f"the key of that is not loaded: `zfs load-key {vault}` first" in said
+    pools.zfs("load-key", vault)
+    pool.create("small")
+    write(pool, "small", "small")
+    sender.push("-e", pool.full("small"))
+    said = failure(sender.fullsend("restore", pool.full("small"), "--into", back), 2)
+    assert "has embedded blocks" in said
+    assert roots() == {f"{vault}/noise": vault}
+    said_while(sender, "--unencrypted", pool.full("small"), "--into", back)
+    assert roots()[back] == "-"
+
+
+def test_a_tree_of_one_key_gets_it_back(pool: Pool, other_pool: Pool, sender: Sender, tmp_path: Path) -> None:
+    """Received one by one, each child is its own encryption root. What undoes that is said of those that were not."""
+    top = create_encrypted(pool, "vault", tmp_path / "key")
+    for name in ("vault/a", "vault/a/b"):
+        pool.create(name)
+        write(pool, name, name)
+    create_encrypted(pool, "vault/own", tmp_path / "key")  # of the same passphrase, and yet of another key
+    pool.create("vault/plain", "-o", "encryption=off")
+    sender.push("-r", top)
+    back = other_pool.full("back")
+    said = said_while(sender, "-r", top, "--into", back)
+    lines = [line.partition("this undoes it: ")[2] for line in said.splitlines() if "change-key" in line]
+    assert [line.split()[-1] for line in lines] == [f"{back}/a", f"{back}/a/b"]
+    assert f"at home it had the key of {back}, and is an encryption root of its own now" in said
+    assert other_pool.get(f"{back}/plain", "encryption") == "off"
+    for name in (back, f"{back}/a", f"{back}/a/b"):
+        pools.zfs("load-key", "-L", f"file://{tmp_path / 'key'}", name)
+    for line in lines:
+        subprocess.run(line, shell=True, check=True)  # noqa: S602 - as a person would paste it
+    assert {other_pool.get(name, "encryptionroot") for name in (f"{back}/a", f"{back}/a/b")} == {back}
+    assert "change-key" not in said_while(sender, "-r", top, "--into", back)
+    # As a package they keep it; what is not encrypted in one is said where the place is.
+    sender.push("-R", top)
+    strange = create_encrypted(other_pool, "strange", tmp_path / "key", "raw")
+    said = said_while(sender, top, "--into", f"{strange}/back")
+    assert f"what is not encrypted in this package will lie in the clear, below {strange}" in said
+    assert f"{strange}/back/plain lies in the clear, as it did at home" in said
+    assert "change-key" not in said
+    assert other_pool.get(f"{strange}/back/a/b", "encryptionroot") == f"{strange}/back"
+
+
+# --- quotas and reservations ---------------------------------------------------------------------------------------
+
+
+def test_quotas_that_came_along_do_not_stop_their_own_restore(
+    pool: Pool, make_pool: Callable[..., Pool], sender: Sender
+) -> None:
+    """openzfs issues 4492 and 17450: the home held 20 MB, its chain 40; and it was "run the same again" for ever."""
+    home = pool.create("home", "-o", "quota=30M", "-o", "refquota=30M", "-o", "reservation=1M")
+    disk = pool.full("disk")
+    pools.zfs("create", "-V", "64M", "-o", "volblocksize=16k", disk)  # thick
+    for night in range(2):
+        with pools.device(disk).open("r+b") as device:
+            for piece in pools.noise(20 << 20, night):
+                device.write(piece)
+        (pool.path("home") / "noise").write_bytes(b"".join(pools.noise(20 << 20, night)))
+        sender.push(home, disk)
+        (pool.path("home") / "noise").unlink()
+        for name in sorted(pool.names("snapshot")):
+            if name.startswith(f"{home}@"):
+                pools.zfs("destroy", name)
+        subprocess.run(["zpool", "sync", pool.name], check=True)
+    other = make_pool(192 << 20)
+    into = other.full("home")
+    said = said_while(sender, home, "--into", into)
+    # What it cannot have is named, with the way to have it later; all else is as it was.
+    assert f"{into}: it cannot have the quota of its backup: " in said
+    assert f"later: zfs inherit -S quota {into}" in said
+    assert [other.get(into, name) for name in ("refquota", "reservation")] == [str(30 << 20), str(1 << 20)]
+    pools.zfs("destroy", f"{into}@{oldest(other, into)}")
+    subprocess.run(["zpool", "sync", other.name], check=True)
+    pools.zfs("inherit", "-S", "quota", into)
+    assert other.get(into, "quota") == str(30 << 20)
+    # Who sets one has it. What came along holds nothing up, and nothing of ours stays.
+    pools.zfs("set", "quota=1G", into)
+    assert "quota" not in said_while(sender, home, "--into", into)
+    assert other.get(into, "quota") == str(1 << 30)
+    pools.zfs("destroy", "-r", into)
+    said = said_while(sender, disk, "--into", other.full("disk"))
+    assert f"{other.full('disk')}: it cannot have the refreservation of its backup: " in said
+    assert "out of space" in said
+    pools.zfs("destroy", "-r", other.full("disk"))
+    assert "refreservation" not in said_while(sender, "--no-quotas", disk, "--into", other.full("disk"))
+    assert other.get(other.full("disk"), "refreservation") in {"0", "none"}
+    pools.zfs("destroy", "-r", other.full("disk"))
+    # In a package they are obeyed below its top. It says what is in the way, and that works.
+    top = pool.create("top")
+    below = pool.create("top/below", "-o", "quota=30M")
+    for night in range(2):
+        (pool.path("top/below") / "noise").write_bytes(b"".join(pools.noise(12 << 20, night)))
+        pool.snapshot(f"{top}@{night}", recursive=True)
+    assert below in pool.names("filesystem")
+    sender.push("-R", top)
+    said_while(sender, top, "--into", other.full("top"))
+    assert other.get(other.full("top/below"), "quota") == str(30 << 20)
+
+
+def oldest(pool: Pool, full: str) -> str:
+    names = pools.zfs("list", "-Hpd1", "-t", "snapshot", "-o", "name", "-s", "createtxg", full).decode().split()
+    return names[0].partition("@")[2]

@@ -72,6 +72,8 @@ complete -c fullsend -n '__fish_seen_subcommand_from restore' -s r -d 'and all t
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -l exclude -x -d 'but not these, nor what is below them'
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -s F -d 'give up what was written to TARGET since its newest snapshot, where that is in the way'
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -l mountable -d 'leave `canmount` as it was backed up; default: noauto'
+complete -c fullsend -n '__fish_seen_subcommand_from restore' -l no-quotas -d 'leave quotas and reservations out; default: set them when all is restored'
+complete -c fullsend -n '__fish_seen_subcommand_from restore' -l unencrypted -d 'below an encrypted dataset, leave unencrypted what was so at home; default: encrypt it, too'
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -s n -d 'print the commands and sizes, and change nothing'
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -l progress -x -a 'auto always never' -d 'the live line; auto: on a terminal'
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -l retry-for -x -d 'how long to wait for a receiver that went away meanwhile; default 1h'
