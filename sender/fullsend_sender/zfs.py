@@ -464,7 +464,7 @@ class _Process:
     async def output(self) -> str:
         """Return all of its stdout."""
         assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
-        assert self._process.stdout is not None  # noqa: S101 - for mypy: whoever calls this has asked for it
+        assert self._process.stdout is not None  # noqa: S101 - for mypy: the caller has asked for it
         return (await self._process.stdout.read()).decode(errors="surrogateescape")
 
     async def output_but_for_unknown_names(self) -> str:

@@ -23,7 +23,7 @@ MIB = 1 << 20
 
 
 def push(sender: Sender, *arguments: str) -> list[dict[str, Any]]:
-    """A push that must succeed, and what it says on the way, for whoever reads of a failure."""
+    """A push that must succeed, and what it says on the way, for a person who reads of a failure."""
     done = sender.fullsend("-v", "push", "--json", *arguments)
     print(done.stderr.decode())
     return programs.rows(programs.good(done))
