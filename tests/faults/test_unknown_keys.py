@@ -308,7 +308,7 @@ def test_what_is_not_known_changes_nothing(tmp_path: Path, written: Store, kind:
         add_files(store)
     assert seen(store) == before
 
-    # A start completes what was interrupted, sets nothing aside, and what goes on goes on.
+    # A start completes the commit and sets nothing aside; then the partial is resumed.
     assert recover(store) == recover(same)
     after = seen(store)
     assert after["streams"][-1][0].dataset == "tank/proven"
