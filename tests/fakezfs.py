@@ -666,11 +666,15 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             found["written"] = 0
         case "inherit":
             *options, name, top = rest
+            if name in {"quota", "refquota", "reservation", "refreservation"} and "-S" not in options:
+                _die(f"'{name}' property cannot be inherited\nuse 'zfs set {name}=none' to clear")
             for each in _reached(state, top, deep="-rS" in options):
                 state["datasets"][each]["properties"].pop(name, None)
         case "set":
             for name in rest[1:]:
-                state["datasets"][name]["properties"].update([rest[0].split("=")])
+                key, _, value = rest[0].partition("=")
+                is_quota = key in {"quota", "refquota", "reservation", "refreservation"}
+                state["datasets"][name]["properties"][key] = "0" if is_quota and value == "none" else value
         case "receive":
             _receive(state, rest, raw)
         case _:

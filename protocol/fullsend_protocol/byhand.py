@@ -8,7 +8,7 @@ from typing import Final
 
 from fullsend_protocol.lost_spills import restoring_loses
 from fullsend_protocol.manifest import StreamEntry
-from fullsend_protocol.quotas import brings_quotas, held_back, quotas_of
+from fullsend_protocol.quotas import brings_properties, held_back, quotas_of
 from fullsend_protocol.units import printable
 
 #: What the file is called that has a stream's SHA-256, after the stream's own name (docs/format.md).
@@ -31,14 +31,14 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
     if lost:
         lines.append(f"# {restoring_loses(lost)}")
     for each in chain:
-        held = held_back(quotas_of(each.dataset_type)) if brings_quotas(each) else []
+        held = held_back(quotas_of(each.dataset_type)) if brings_properties(each) else []
         receive = shlex.join(["zfs", "receive", "-u", *unmounted(each), *held])
         lines.append(f'zstd -dc {shlex.quote(each.file)} | {receive} "$TARGET"')
     if any(each.kind == "package" for each in chain):
         lines.append("# a replication package: what was below its top dataset is received below the target")
         if any(map(unmounted, chain)):
             lines += settled("zfs", '"$TARGET"')
-    if any(map(brings_quotas, chain)):
+    if any(map(brings_properties, chain)):
         lines.append("# its quotas and reservations were held back until here, or they might have stopped it")
         lines += [f'zfs inherit -S {name} "$TARGET"' for name in quotas_of(last.dataset_type)]
     if any("w" in each.flags for each in chain):

@@ -103,17 +103,23 @@ class Item:
 @dataclass(slots=True)
 class Plan:
     """What is to be done. `steps`: parents first; `there`: names of the datasets that others can be below; `failures`:
-    what cannot be done, by name; `standing`: the datasets that are there now, at the target, below it and above it.
+    what cannot be done, by name; `standing`: the datasets that are there now, at the target, below it and above it;
+    `into`: the target of all, which has been made where anything has been restored.
     """
 
     steps: list[Place | Item] = field(default_factory=list)
     there: set[str] = field(default_factory=set)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
     standing: dict[str, Dataset] = field(default_factory=dict)
+    into: str = ""
 
     @property
     def items(self) -> list[Item]:
         return [step for step in self.steps if isinstance(step, Item)]
+
+    def missing_within(self, target: str) -> str | None:
+        """Return what has failed of a target, or below it; None: nothing has."""
+        return next((name for name, _error in self.failures if f"{name}/".startswith(f"{target}/")), None)
 
     def obstacle(self, step: Place | Item) -> str | None:
         """Return the dataset that has failed, and below which this one would have to be; None: its place is there."""
@@ -128,7 +134,9 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     """Say what is to be done. Raises: UsageError, NotRestorable, ZfsError."""
     plan = Plan()
     if wanted.recursive:
-        top, _at, snapshot = wanted.what.partition("@")
+        top, at, snapshot = wanted.what.partition("@")
+        if at and not snapshot:
+            raise UsageError(f"{wanted.what!r} is no DATASET or DATASET@SNAPSHOT")
         selection = Selection((top,), recursive=True, exclude=wanted.exclude)
         tree = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])))
         chosen, refused = tree.chosen, tree.refused
@@ -140,13 +148,14 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
         chosen, refused = [library.find(wanted.what)], []
         top = chosen[0].dataset
         snapshot = "" if wanted.what == top else chosen[0].snapshot
-    into = wanted.into or top
+    into = top if wanted.into is None else wanted.into
+    plan.into = into
     if not snapshot:
         for entry in chosen:
             _say_other_ends(library, entry)
     plan.failures += [(into + name.removeprefix(top), error) for name, error in refused]
-    if "@" in into or "#" in into:
-        raise UsageError(f"{into} is no name of a dataset to restore into")
+    if not into or "@" in into or "#" in into:
+        raise UsageError(f"{into!r} is no name of a dataset to restore into")
     there = source.parse((await zfs.listing([into], recursive=wanted.recursive))[0])
     parent = await _parent(zfs, into, there)
     tokens, quiet, set_here = {}, set[str](), dict[str, dict[str, str]]()

@@ -266,12 +266,12 @@ class Zfs:
         found = await self._properties(["canmount"], dataset, recursive=recursive, local=True)
         return {name for name, of in found.items() if of["canmount"] == "noauto"}
 
-    async def quotas_set(self, dataset: str, *, recursive: bool) -> dict[str, dict[str, str]]:
-        """Return the quotas and reservations that are set on a dataset itself, and on those below it.
+    async def quotas_set(self, *datasets: str, recursive: bool) -> dict[str, dict[str, str]]:
+        """Return the quotas and reservations that are set on datasets themselves, and on those below them.
 
         Returns: by dataset, by property: bytes, as text. Raises: ZfsError.
         """
-        return await self._properties(list(HELD), dataset, recursive=recursive, local=True)
+        return await self._properties(list(HELD), *datasets, recursive=recursive, local=True)
 
     async def quotas_above(self, dataset: str) -> dict[str, dict[str, str]]:
         """Return the quotas that a dataset has to obey: its own, and those of what it is in.
@@ -380,13 +380,6 @@ class Zfs:
         for batch in _batches(listing.splitlines()):
             await self.run("set", "canmount=noauto", *batch)
         await self.run("inherit", "-rS", "mountpoint", dataset)
-
-    async def inherit(self, name: str, dataset: str, *, received: bool) -> None:
-        """Take back what is set on a dataset itself. `received`: it gets the value that came with a stream, if one did.
-
-        Raises: ZfsError, where it cannot have that value.
-        """
-        await self.run("inherit", *(["-S"] if received else []), name, dataset)
 
     async def roll_back(self, snapshot: str) -> None:
         """Give up what was written to a dataset since its newest snapshot. Raises: ZfsError, also where it is not the

@@ -523,6 +523,87 @@ def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     assert hosts.there.properties("pool/back/a")["quota"] == str(1 << 30)
 
 
+def test_quotas_come_to_all_of_a_tree_whose_top_is_not_stored(hosts: Hosts) -> None:
+    """All but what was below the shortest name kept 4E, with exit 0."""
+    for name in ("tank/a", "tank/b", "tank/b/deep"):
+        hosts.here.create(name)
+        hosts.push(name)
+    lines = programs.good(hosts.run("-n", "-r", "tank", "--into", "pool")).decode().splitlines()
+    hosts.restore("-r", "tank", "--into", "pool")
+    done = [line for line in hosts.there.commands if line.startswith("inherit")]
+    assert done == [
+        f"inherit -S {name} pool/{target}"
+        for target in ("b/deep", "b", "a")
+        for name in ("quota", "refquota", "reservation", "refreservation")
+    ]
+    assert [line.partition(" ")[2] for line in lines if "inherit" in line] == done
+
+
+def test_what_stays_held_back_is_said(hosts: Hosts) -> None:
+    names = "quota, refquota, reservation, refreservation"
+    for name in ("tank", "tank/a", "tank/b"):
+        hosts.here.create(name)
+    hosts.push("-r", "tank")
+    # One that fails may need the room that the quota of what it is in does not give: that stays, and is said.
+    hosts.there.fail("pool/back/b", "cannot receive: it is broken")
+    said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
+    assert f"pool/back: its {names} stay held back, since pool/back/b is not restored; without that: " in said
+    assert f"{hosts.there.program} inherit -S quota pool/back; " in said
+    assert "inherit -S quota pool/back" not in programs.good(hosts.run("-n", "tank/b", "--into", "pool/other")).decode()
+    # Another kind of run does not end what that one has begun, and says so.
+    hosts.there.mend()
+    done = hosts.run("tank/b", "--into", "pool/back/b")
+    programs.good(done)
+    assert f"pool/back: its {names} stay held back since an earlier restore" in done.stderr.decode()
+    assert "pool/back/b: its" not in done.stderr.decode()
+    done = hosts.run("-r", "tank", "--into", "pool/back")
+    programs.good(done)
+    assert "held back" not in done.stderr.decode()
+    assert hosts.there.properties("pool/back") == {"canmount": "noauto"}
+
+
+def test_what_would_be_done_is_what_is_done_also_with_options(hosts: Hosts, tmp_path: Path) -> None:
+    """-n said that quotas would come where --no-quotas leaves them out; and lost the options of what is resumed."""
+    hosts.here.create("tank/home", size=3_000_000)
+    (pushed,) = hosts.push("tank/home")
+    interrupt(hosts, tmp_path, 1_000_000)
+    assert hosts.sender.fullsend("restore", "tank/home", "--into", "pool/home").returncode == 1
+    options = ["--mountable", "--no-quotas", "--unencrypted"]
+    config = hosts.sender.folder / "sender.toml"
+    text = config.read_text()
+    config.write_text(text + text[text.index("[receivers.") :].replace("[receivers.", "[receivers.other-", 1))
+    name = text.partition("[receivers.")[2].partition("]")[0].strip('"')
+    which = ["--receiver", name]
+    (line,) = programs.good(hosts.run("-n", *options, *which, "tank/home", "--into", "pool/home")).decode().splitlines()
+    assert line.startswith(
+        f"fullsend restore guid:{pushed['guid']} --into pool/home {' '.join(options)} --receiver {name}  #"
+    )
+    config.write_text(text)
+    hosts.restore("--mountable", "tank/home", "--into", "pool/home")
+    hosts.here.change("tank/home")
+    hosts.push("tank/home")
+    hosts.there.fail("inherit", "it is broken")
+    programs.good(hosts.run("tank/home", "--into", "pool/home"))
+    hosts.there.mend()
+    hosts.here.change("tank/home")
+    hosts.push("tank/home")
+    lines = programs.good(hosts.run("-n", "--no-quotas", "tank/home", "--into", "pool/home")).decode().splitlines()
+    programs.good(hosts.run("--no-quotas", "tank/home", "--into", "pool/home"))
+    done = [line for line in hosts.there.commands if line.startswith("set ")]
+    assert done == [f"set {name}=none pool/home" for name in ("quota", "refquota", "reservation", "refreservation")]
+    assert [line.partition(" ")[2] for line in lines[1:]] == done
+
+
+def test_an_empty_name_is_none(hosts: Hosts) -> None:
+    """`--into "$UNSET"` meant the dataset's own name, and `-r "tank@$UNSET"` the newest."""
+    hosts.here.create("tank/home")
+    hosts.push("tank/home")
+    hosts.there.create("tank")
+    assert "'' is no name of a dataset" in hosts.refused(2, "tank/home", "--into", "")
+    assert "'tank@' is no DATASET or DATASET@SNAPSHOT" in hosts.refused(2, "-r", "tank@", "--into", "pool/back")
+    assert hosts.received() == []
+
+
 def test_a_quota_that_cannot_be_is_named_with_the_way_to_have_it_later(hosts: Hosts) -> None:
     hosts.here.create("tank/a")
     hosts.push("tank/a")
@@ -535,7 +616,9 @@ def test_a_quota_that_cannot_be_is_named_with_the_way_to_have_it_later(hosts: Ho
     # Without them nothing is set, nor held back.
     hosts.there.mend()
     hosts.restore("--no-quotas", "tank/a", "--into", "pool/a")  # what was held back is let go of
-    assert [line for line in hosts.there.commands if "inherit" in line] == ["inherit quota pool/a"]
+    # ZFS has no `inherit` without -S for them, and says so.
+    assert [line for line in hosts.there.commands if "quota" in line and "get" not in line] == ["set quota=none pool/a"]
+    assert hosts.there.properties("pool/a")["quota"] == "0"
     hosts.restore("--no-quotas", "tank/a", "--into", "pool/b")
     without = "-x quota -x refquota -x reservation -x refreservation"
     assert hosts.received() == [f"-u -s -o canmount=noauto {without} pool/b"]
