@@ -17,9 +17,10 @@ from fullsend_protocol.reception import ends, reception
 from fullsend_sender.selection import lineage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fullsend_protocol.manifest import StreamEntry
+    from fullsend_protocol.messages import DatasetStatus
     from fullsend_protocol.resume_token import ResumeToken
 
 #: Candidates named in the error for an ambiguous name.
@@ -44,10 +45,13 @@ class Tree:
 
 
 class Library:
-    """All that is stored of this sender, as one `list` said. `entries`: in any order."""
+    """All that is stored of this sender, as one `list` said. `entries`: in any order; `statuses`: by dataset, what the
+    receiver says of its newest state, as far as that is known.
+    """
 
-    def __init__(self, entries: Iterable[StreamEntry]) -> None:
+    def __init__(self, entries: Iterable[StreamEntry], statuses: Mapping[str, DatasetStatus] | None = None) -> None:
         self._entries = list(entries)
+        self._statuses = statuses or {}
         self._by_guid: dict[str, list[StreamEntry]] = defaultdict(list)
         self._by_dataset: dict[str, list[StreamEntry]] = defaultdict(list)
         self._by_base: dict[str, list[StreamEntry]] = defaultdict(list)
@@ -95,7 +99,8 @@ class Library:
         `before`: as of a place in the order of reception; None: now.
 
         Raises: NotRestorable: nothing is stored. UsageError where it is not certain which state is the newest: an end
-        that came earlier was taken later by this host's clock, or the dataset goes on under another name.
+        that came earlier was taken later by this host's clock, this host has said since that the dataset is as of
+        another snapshot, or the dataset goes on under another name.
         """
         mine = [each for each in self._by_dataset.get(dataset, ()) if before is None or reception(each) < before]
         found = ends(mine)
@@ -107,6 +112,15 @@ class Library:
                 f"{dataset} was renamed, and goes on as {there.dataset}, up to @{there.snapshot}: restore that"
                 f" (`fullsend restore {there.dataset} --into {dataset}`), or name the state before"
                 f" (`fullsend restore {_name(newest)}`)"
+            )
+        about = self._statuses.get(dataset)
+        # Both times are the receiver's.
+        said = about.unchanged if about is not None and about.guid != newest.guid and before is None else None
+        if about is not None and said is not None and said > newest.received:
+            raise UsageError(
+                f"{dataset}: it is not certain which state is the newest: {_name(newest)} came last (received"
+                f" {newest.received}), and later, at {said}, its host said that it is as of @{about.snapshot}, as after"
+                f" a rollback; name one: {_name(newest)}, {dataset}@{about.snapshot}"
             )
         later = [each for each in found[:-1] if each.created > newest.created and self._goes_on_as(each) is None]
         if later:

@@ -27,7 +27,7 @@ from fullsend_sender.chain import Library
 from fullsend_sender.encryption import choose_encryption, say_what_changed
 from fullsend_sender.failures import as_failure
 from fullsend_sender.link import connect
-from fullsend_sender.listing import entries
+from fullsend_sender.listing import entries, statuses
 from fullsend_sender.patience import RETRY_FOR
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.rejoin import find_rest
@@ -275,7 +275,9 @@ async def _settle(job: Job, target: str, quotas: Sequence[str], plan: Plan) -> N
 
 async def _plan(job: Job) -> Plan:
     async with connect(job.endpoint, job.identity) as (link, _name):
-        library = Library([entry async for entry in entries(link, None)])
+        # Before what is stored: what comes meanwhile is newer than what is said of it.
+        _now, said = await statuses(link)
+        library = Library([entry async for entry in entries(link, None)], said)
     plan = await make_plan(library, job.wanted, job.zfs)
     choose_encryption(plan, unencrypted=job.wanted.unencrypted, recursive=job.wanted.recursive)
     return plan

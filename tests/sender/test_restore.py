@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from tests import programs
 from tests.fakezfs import FakeZfs
 
+from fullsend_protocol.units import format_time
 from fullsend_sender import restore as restoring
 
 #: What holds quotas and reservations back until all is restored.
@@ -719,6 +721,39 @@ def test_where_a_rollback_left_two_ends_both_are_named(hosts: Hosts) -> None:
     assert "another branch of its chain ends with tank/a@tue" in done.stderr.decode()
     programs.good(hosts.run("tank/a@tue", "--into", "pool/other"))
     assert hosts.guids("pool/other") == [versions[0]["guid"], versions[1]["guid"]]
+
+
+def test_a_rollback_after_which_nothing_was_written_is_a_question(hosts: Hosts) -> None:
+    """`push` had nothing to send, `status` was content, and `restore` gave back what had been rolled back."""
+    for name in ("tank", "tank/a"):
+        hosts.here.create(name)
+    hosts.push("tank")
+    for name in ("mon", "tue"):
+        hosts.here.change("tank/a")
+        hosts.here.snapshot(f"tank/a@{name}")
+        hosts.push(f"tank/a@{name}")
+    hosts.here.rollback("tank/a@mon")
+    assert hosts.push("tank/a") == []
+    noted = hosts.receiver.store / ".state" / "unchanged.zfshost.json"
+    said = json.loads(noted.read_text())
+    later = format_time(time.time() + 3600)  # and not within the same second
+    said["tank/a"]["at"] = later
+    noted.write_text(json.dumps(said))
+    text = hosts.refused(2, "tank/a", "--into", "pool/back")
+    assert "it is not certain which state is the newest: tank/a@tue came last" in text
+    assert f"at {later}, its host said that it is as of @mon, as after a rollback" in text
+    assert hosts.received() == []
+    assert len(hosts.restore("tank/a@mon", "--into", "pool/mon")) == 1
+    # So it is for that dataset of a tree alone; and what was asked for by name is certain.
+    done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
+    assert (done.returncode, [row["dataset"] for row in programs.rows(done.stdout)]) == (2, ["tank"])
+    assert {row["snapshot"] for row in hosts.restore("-r", "tank/a@tue", "--into", "pool/tue")} == {"tue"}
+    # What is written from there on is the newest, whatever was said before.
+    said["tank/a"]["at"] = "2020-01-01T00:00:00Z"
+    noted.write_text(json.dumps(said))
+    hosts.here.change("tank/a")
+    (pushed,) = hosts.push("tank/a")
+    assert hosts.restore("tank/a", "--into", "pool/last")[0]["guid"] == pushed["guid"]
 
 
 def test_an_older_snapshot_that_was_pushed_last_is_a_question(hosts: Hosts) -> None:
