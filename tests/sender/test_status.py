@@ -263,6 +263,20 @@ def test_what_the_receiver_cannot_read_is_no_backup(host: tuple[programs.Receive
     assert (done.returncode, b"no stream of by/tow is stored, so none was read" in done.stderr) == (1, True)
 
 
+def test_what_excludes_all_that_it_names_pushes_nothing(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """`push` and `check` were content with that."""
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    fake.create("tank/a")
+    config.write_text(config.read_text().replace('["tank/*"]', '["tank/**"]\nexclude = ["tank"]'))
+    words = b"tank/**: all of it that is here is excluded, so nothing is pushed"
+    for command in ("push", "check"):
+        done = sender.fullsend(command)
+        assert (done.returncode, words in done.stdout + done.stderr) == (1, True)
+
+
 def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
     receiver, sender, _fake = host
     assert sender.fullsend("status", "--max-age", "soon").returncode == 3
