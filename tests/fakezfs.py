@@ -498,6 +498,8 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         _die(f"cannot receive incremental stream: destination '{target}' does not exist")
     elif facts.base_guid is not None and found["snapshots"][-1]["guid"] != str(facts.base_guid):
         _die(f"cannot receive incremental stream: most recent snapshot of {target} does not match incremental source")
+    elif _exists(state, f"{target}@{facts.snapshot}"):
+        _die(f"cannot receive incremental stream: destination '{target}@{facts.snapshot}' already exists")
     elif found["written"]:
         _die(f"cannot receive incremental stream: destination {target} has been modified since most recent snapshot")
     # 4E, as -p prints it.
@@ -658,6 +660,11 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             if rest[-1].rpartition("/")[0] not in state["datasets"]:
                 _die(f"cannot create '{rest[-1]}': parent does not exist")
             _create(state, rest[-1], properties=_set(rest))
+        case "rename":
+            old, new = rest
+            if _exists(state, new):
+                _die(f"cannot rename '{old}': dataset already exists")
+            _holding(state, old)["name"] = new.partition("@")[2]
         case "rollback":
             dataset, _, short = rest[0].partition("@")
             found = state["datasets"][dataset]

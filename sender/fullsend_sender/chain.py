@@ -61,6 +61,10 @@ class Library:
             if entry.base_guid is not None:
                 self._by_base[entry.base_guid].append(entry)
 
+    def knows(self, guid: str) -> bool:
+        """Whether a snapshot of this GUID is stored, of whatever dataset."""
+        return guid in self._by_guid
+
     def find(self, what: str) -> StreamEntry:
         """Return the stream to end with: `what` is DATASET (its newest), DATASET@SNAPSHOT, guid:N, or a file's name.
 

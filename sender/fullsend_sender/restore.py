@@ -36,7 +36,7 @@ from fullsend_sender.selection import lineage
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Literal
 
     from fullsend_protocol.manifest import StreamEntry
@@ -309,6 +309,8 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
     if snapshot is not None:
         lines.append(f"{job.zfs.line('rollback', snapshot)}  # -F")
     for entry in item.chain:
+        if (aside := item.aside.get(entry.file)) is not None:
+            lines.append(f"{job.zfs.line('rename', *_at(item, aside))}  # the next has the same name")
         if item.begun(entry) is not None:
             command = job.typed("restore", f"guid:{entry.guid}", "--into", item.target, *job.flags)
             lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
@@ -319,6 +321,11 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
         if entry.kind == "package" and job.unmountable(entry):
             lines += settled(job.zfs.line(), shlex.quote(item.target))
     return lines
+
+
+def _at(item: Item, names: Iterable[str]) -> list[str]:
+    """Return snapshots of the target by their whole names."""
+    return [f"{item.target}@{name}" for name in names]
 
 
 async def _make(job: Job, place: Place) -> None:
@@ -349,6 +356,8 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
         try:
             if not count and (snapshot := job.roll_back_to(item)) is not None:
                 await job.zfs.roll_back(snapshot)
+            if (aside := item.aside.get(entry.file)) is not None:
+                await job.zfs.run("rename", *_at(item, aside))
             rest = await _find_rest(job, item, entry)
             if rest is not None:
                 resumed_at = rest.start
@@ -361,6 +370,13 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
         except asyncio.CancelledError:
             _log.error("%s: %s", item.target, _how_far(item, count, "interrupted"))
             raise
+    if item.aside:
+        _log.warning(
+            "%s: %s the name of a later one of its chain (@%s), and is now called NAME.GUID",
+            item.target,
+            "one of its snapshots had" if len(item.aside) == 1 else f"each of {len(item.aside)} snapshots had",
+            ", @".join(sorted({name for name, _new in item.aside.values()})),
+        )
     seconds = time.monotonic() - started
     received = item.raw_bytes - resumed_at
     undo = job.undo(item)

@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from fullsend_protocol.byhand import set_aside
 from fullsend_protocol.errors import FullsendError, StreamError, UsageError
 from fullsend_protocol.facts import class_of
 from fullsend_protocol.quotas import HELD, quotas_of
@@ -67,7 +68,8 @@ class Item:
     `newest`: the snapshot (after the @) that it has, and is gone on with after; None: none. `token`: what it has of the
     first stream. `quiet`: it has the snapshot, and is set not to be mounted by itself. `quotas`: the quotas and
     reservations that are to be as they were backed up, since nobody has set them on `target`; `held`: those that an
-    earlier run holds back. `encryption`: how it is to be encrypted, where its streams do not say that.
+    earlier run holds back. `aside`: as byhand.set_aside says. `encryption`: how it is to be encrypted, where its
+    streams do not say that.
     """
 
     wanted: StreamEntry
@@ -79,6 +81,7 @@ class Item:
     quiet: bool = False
     quotas: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    aside: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     encryption: Literal["as sent", "as its place", "off"] = "as sent"
 
     def begun(self, entry: StreamEntry) -> ResumeToken | None:
@@ -171,6 +174,7 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
         target = into + entry.dataset.removeprefix(top)
         try:
             item = _item(library, entry, target, there.get(target), tokens.get(target), quiet=target in quiet)
+            item = replace(item, aside=_set_aside(library, item, there.get(target)))
             items.append(_with_quotas(item, wanted, set_here.get(target, {})))
         except FullsendError as error:
             if not wanted.recursive:
@@ -188,6 +192,12 @@ def _with_quotas(item: Item, wanted: Wanted, set_here: Mapping[str, str]) -> Ite
     held = tuple(name for name, value in set_here.items() if value == HELD[name])
     free = (name for name in quotas_of(item.wanted.dataset_type) if name in held or name not in set_here)
     return replace(item, held=held, quotas=tuple(free) if wanted.quotas else ())
+
+
+def _set_aside(library: Library, item: Item, existing: Dataset | None) -> Mapping[str, tuple[str, str]]:
+    """Say which snapshots of a target give way to a later one of the same name: those alone that are stored."""
+    snapshots = () if existing is None else existing.snapshots
+    return set_aside(item.chain, {each.name: each.guid for each in snapshots if library.knows(each.guid)})
 
 
 def _say_other_ends(library: Library, entry: StreamEntry) -> None:

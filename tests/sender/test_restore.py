@@ -443,6 +443,41 @@ def test_a_snapshot_that_was_taken_beside_a_part_is_not_destroyed(hosts: Hosts, 
     assert hosts.guids("pool/home") == [first["guid"], second["guid"]]
 
 
+@pytest.mark.slow
+def test_snapshots_that_always_have_the_same_name(hosts: Hosts) -> None:
+    """Each push was stored and called restorable; and at the second stream `zfs receive` met the first one's name."""
+    hosts.here.create("tank/home")
+    pushed = []
+    for night in range(4):
+        hosts.here.change("tank/home")
+        if night == 2:  # or the one before is renamed
+            hosts.here.edit(lambda state: state["datasets"]["tank/home"]["snapshots"][-1].update(name="yesterday"))
+        elif night:
+            hosts.here.edit(lambda state: state["datasets"]["tank/home"]["snapshots"].pop())
+        hosts.here.snapshot("tank/home@daily")
+        pushed += hosts.push("tank/home@daily")
+    assert [each["kind"] for each in pushed] == ["full", *["incremental"] * 3]
+    last = f"guid:{pushed[-1]['guid']}"
+    (line,) = [
+        line
+        for line in programs.good(hosts.run("-n", f"guid:{pushed[1]['guid']}", "--into", "pool/n"))
+        .decode()
+        .splitlines()
+        if " rename " in line
+    ]
+    assert line.endswith(
+        f"rename pool/n@daily pool/n@daily.{int(pushed[0]['guid']):016x}  # the next has the same name"
+    )
+    hosts.restore(f"guid:{pushed[1]['guid']}", "--into", "pool/home")
+    done = hosts.run(last, "--into", "pool/home")
+    programs.good(done)
+    assert "pool/home: each of 2 snapshots had the name of a later one of its chain (@daily)" in done.stderr.decode()
+    assert hosts.guids("pool/home") == [each["guid"] for each in pushed]
+    names = [f"daily.{int(each['guid']):016x}" for each in pushed[:-1]]
+    assert hosts.there.names("snapshots", "pool/home") == [*names, "daily"]
+    assert hosts.restore(last, "--into", "pool/home")[0]["streams"] == 0
+
+
 def test_what_is_not_there(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     (first,) = hosts.push("tank/home")
