@@ -218,6 +218,26 @@ def test_what_is_missed_is_said_by_check_and_status_though_a_replica_is_here(
     assert b"problem ext/home: it is stored, and is not here: no pool ext is imported" in checked.stdout
 
 
+def test_a_replica_that_is_always_pushed_last_stands_for_nothing(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """Each night it builds on what it is a replica of, as if that had been renamed: `status` was content."""
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]'))
+    fake.create("ext/home")
+    for _night in range(2):
+        fake.change("ext/home")
+        sender.push("ext/home")
+        fake.replicate("ext/home", "tank/replica")
+        sender.push("tank/replica")
+    fake.destroy("ext/home")
+    assert "ext/home: it is stored, and is not here: no pool ext is imported" in said(sender, 2)[0]
+    for command in ("check", "push"):
+        done = sender.fullsend(command)
+        assert (done.returncode, b"ext/home: it is stored, and is not here" in done.stdout + done.stderr) == (1, True)
+
+
 def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
     host: tuple[programs.Receiver, programs.Sender, FakeZfs],
 ) -> None:
