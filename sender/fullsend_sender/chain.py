@@ -96,11 +96,11 @@ class Library:
         chain = self.chain(entry)
         return chain is None, entry.kind == "package", len(chain or ())
 
-    def newest(self, dataset: str, before: tuple[int, str] | None = None) -> StreamEntry:
+    def newest(self, dataset: str, before: tuple[int, str] | None = None, *, alone: bool = False) -> StreamEntry:
         """Return the stream to end with for a dataset's newest state: the end of a chain that came last. Not the newest
         that is whole: nobody shall take an old state for it.
 
-        `before`: as of a place in the order of reception; None: now.
+        `before`: as of a place in the order of reception, None: now; `alone`: also where it goes on under another name.
 
         Raises: NotRestorable: nothing is stored. UsageError where it is not certain which state is the newest: an end
         that came earlier was taken later by this host's clock, this host has said since that the dataset is as of
@@ -111,7 +111,7 @@ class Library:
         if not found:
             return self._only([], dataset)
         newest = found[-1]
-        if before is None and (there := self._goes_on_as(newest)) is not None:
+        if before is None and not alone and (there := self._goes_on_as(newest)) is not None:
             raise UsageError(
                 f"{dataset} was renamed, and goes on as {there.dataset}, up to @{there.snapshot}: restore that"
                 f" (`fullsend restore {there.dataset} --into {dataset}`), or name the state before"
@@ -196,7 +196,7 @@ class Library:
         packages = {each.dataset: each for each in chosen if each.kind == "package"}
         for each in chosen:
             above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
-            if each.guid in passed:
+            if each.guid in passed and not self._beside(each, passed[each.guid]):
                 tree.left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
             elif above:
                 tree.left_out.append((each.dataset, f"comes as it was in the package {_name(above[-1])}"))
@@ -210,7 +210,15 @@ class Library:
         """
         last = ends(self._by_dataset[dataset])
         there = self._goes_on_as(last[-1]) if last else None
-        return last[-1] if there is not None and there.dataset in names else self.newest(dataset)
+        if there is None or there.dataset not in names:
+            return self.newest(dataset)
+        return self.newest(dataset, alone=True) if self._beside(last[-1], there.dataset) else last[-1]
+
+    def _beside(self, entry: StreamEntry, dataset: str) -> bool:
+        """Whether there was another dataset of this name before a stream came, such as a replica: then that was not
+        renamed to it.
+        """
+        return any(reception(each) < reception(entry) for each in self._by_dataset[dataset])
 
     def _as_of(self, dataset: str, first: StreamEntry, tree: Tree) -> StreamEntry | None:
         """Return the stream to end with for a dataset's state as of a named snapshot; None: nothing of it is so old.

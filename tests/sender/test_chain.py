@@ -63,6 +63,21 @@ def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever() -> None
     assert library.find("a").snapshot == "b"
 
 
+def test_a_replica_does_not_take_the_place_of_what_it_builds_on() -> None:
+    """A tree came back without the source, with exit 0, since the replica was pushed after each replication."""
+    source = [entry("tank/home@1", 1, sequence=1), entry("tank/home@2", 2, 1, sequence=3)]
+    replica = [entry("tank/copy@1", 11, 1, sequence=2), entry("tank/copy@2", 12, 2, sequence=4)]
+    library = Library([*source, *replica])
+    tree = library.tree("tank", None, lambda _name: True)
+    assert (tree.chosen, tree.left_out, tree.refused) == ([replica[-1], source[-1]], [], [])
+    # By itself it is a question all the same: it may have been given that name before, and again.
+    with pytest.raises(UsageError, match="goes on as tank/copy"):
+        library.find("tank/home")
+    # Where the other one came only then, it was renamed.
+    tree = Library([*source, replica[-1]]).tree("tank", None, lambda _name: True)
+    assert (tree.chosen, [name for name, _why in tree.left_out]) == ([replica[-1]], ["tank/home"])
+
+
 def test_the_shortest_of_several_and_packages_last() -> None:
     second = entry("a@b", 2, 1)
     library = Library([entry("a@a", 1), second, entry("a@b", 2, file="x.zfs.zst"), entry("a@c", 3, 2)])
