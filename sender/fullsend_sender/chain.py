@@ -169,6 +169,8 @@ class Library:
     def tree(self, top: str, snapshot: str | None, fits: Callable[[str], bool]) -> Tree:
         """Say what `top` takes, and each dataset below, as far as it `fits`.
 
+        What has a newer state than the package that brings it is refused: nobody shall take an old state for it.
+
         `snapshot`: the one that is named (after the @): of a dataset without it, since nothing had changed, the newest
         that came before the first of those that have it; None: the newest of each. Left out is what was renamed within
         `top`, and goes on under another name; and what comes with a package, which brings it where it belongs.
@@ -198,6 +200,13 @@ class Library:
             above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
             if each.guid in passed and not self._beside(each, passed[each.guid]):
                 tree.left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
+            elif above and reception(each) > reception(above[-1]) and each.snapshot != above[-1].snapshot:
+                reason = (
+                    f"comes as it was in the package {_name(above[-1])}, received {above[-1].received}, and its own"
+                    f" state @{each.snapshot} is newer, received {each.received}: restore that into another place"
+                    f" (`fullsend restore {_name(each)} --into`)"
+                )
+                tree.refused.append((each.dataset, UsageError(reason)))
             elif above:
                 tree.left_out.append((each.dataset, f"comes as it was in the package {_name(above[-1])}"))
             else:

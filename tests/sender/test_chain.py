@@ -196,6 +196,12 @@ def test_trees() -> None:
     chosen, left_out, _refused = tree_of(library, "t", None, everything)
     assert [each.guid for each in chosen] == ["1", "21"]
     assert left_out == [("t/a/b", "comes as it was in the package t/a@2")]
+    # What has been stored by itself since then comes as it was, too: with exit 0 nobody would see that.
+    library = Library([entry("t/a@2", 21, kind="package"), entry("t/a/b@3", 22), entry("t/a/c@2", 23)])
+    chosen, left_out, refused = tree_of(library, "t", None, everything)
+    assert ([each.guid for each in chosen], [name for name, _why in left_out]) == (["21"], ["t/a/c"])
+    ((name, why),) = refused
+    assert (name, "its own state @3 is newer" in str(why)) == ("t/a/b", True)
 
 
 @pytest.mark.slow
