@@ -126,6 +126,13 @@ class Library:
                 f" {newest.received}), and later, at {said}, its host said that it is as of @{about.snapshot}, as after"
                 f" a rollback; name one: {_name(newest)}, {dataset}@{about.snapshot}"
             )
+        again = None if before is not None else self._came_again(mine, newest)
+        if again is not None and not (about is not None and (about.unchanged or "") > again.received):
+            raise UsageError(
+                f"{dataset}: it is not certain which state is the newest: {_name(newest)} was received"
+                f" {newest.received}, and after it {_name(again)} once more, {again.received}, as after a rollback;"
+                f" name one by its file: {newest.file} {again.file}"
+            )
         later = [each for each in found[:-1] if each.created > newest.created and self._goes_on_as(each) is None]
         if later:
             ways = "; ".join(
@@ -136,6 +143,16 @@ class Library:
                 f" clock was wrong, or an older snapshot was pushed; name one: {ways}"
             )
         return self._only([each for each in mine if each.guid == newest.guid], dataset)
+
+    @staticmethod
+    def _came_again(mine: Sequence[StreamEntry], newest: StreamEntry) -> StreamEntry | None:
+        """Return the last stream to come after a dataset's newest state, and has an older one, which was there before;
+        None: there is none. Somebody may have gone back to that.
+        """
+        last = max(reception(each) for each in mine if each.guid == newest.guid)
+        before = {each.guid for each in mine if reception(each) < last}
+        again = [each for each in mine if reception(each) > last and each.guid in before]
+        return max(again, key=reception, default=None)
 
     def other_ends(self, entry: StreamEntry) -> list[StreamEntry]:
         """Return the ends of other chains that branch off from this stream's own, as after a rollback; the last to come

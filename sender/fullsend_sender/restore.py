@@ -207,6 +207,7 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
                     done(await _restore_one(job, step, progress))
             except Unreachable as error:
                 failures.append((step.target, error))
+                failures += _left_over(plan, step)
                 break
             except FullsendError as error:
                 failures.append((step.target, error))
@@ -220,6 +221,16 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
         progress.done = not failures
     await _finish(job, plan, restored)
     return failures
+
+
+def _left_over(plan: Plan, after: Place | Item) -> list[tuple[str, FullsendError]]:
+    """Return what is not tried any more, since the receiver went away, after having said so. What that is below stays
+    held back.
+    """
+    rest = plan.steps[plan.steps.index(after) + 1 :]
+    for step in rest:
+        _log.error("%s: not tried, since the receiver is away: run the same again to go on", step.target)
+    return [(step.target, Unreachable("not tried, since the receiver is away")) for step in rest]
 
 
 async def _finish(job: Job, plan: Plan, restored: Sequence[Item]) -> None:

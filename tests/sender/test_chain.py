@@ -63,6 +63,18 @@ def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever() -> None
     assert library.find("a").snapshot == "b"
 
 
+def test_an_older_state_that_came_once_more_is_a_question() -> None:
+    """A rollback, and `push --full`: what had been rolled back was taken for the newest."""
+    chain = [entry("a@a", 1, sequence=1), entry("a@b", 2, 1, sequence=2)]
+    again = entry("a@a", 1, sequence=3, file="again.zfs.zst", received="2026-11-25T02:00:00Z")
+    with pytest.raises(UsageError, match=r"after it a@a once more.*again\.zfs\.zst"):
+        Library([*chain, again]).find("a")
+    # A base that came late, or was put in the place of a damaged one, is none; nor what has been built on since.
+    assert Library([chain[1], again]).find("a") == chain[1]
+    assert Library([*chain, again, entry("a@c", 3, 2, sequence=4)]).find("a").snapshot == "c"
+    assert Library([*chain, again, entry("a@b", 2, sequence=4, file="b.zfs.zst")]).find("a").snapshot == "b"
+
+
 def test_a_replica_does_not_take_the_place_of_what_it_builds_on() -> None:
     """A tree came back without the source, with exit 0, since the replica was pushed after each replication."""
     source = [entry("tank/home@1", 1, sequence=1), entry("tank/home@2", 2, 1, sequence=3)]

@@ -14,6 +14,7 @@ import pytest
 from tests import programs
 from tests.fakezfs import FakeZfs
 
+from fullsend_protocol.errors import Unreachable
 from fullsend_protocol.units import format_time
 from fullsend_sender import restore as restoring
 
@@ -574,6 +575,29 @@ def test_quotas_come_to_all_of_a_tree_whose_top_is_not_stored(hosts: Hosts) -> N
         for name in ("quota", "refquota", "reservation", "refreservation")
     ]
     assert [line.partition(" ")[2] for line in lines if "inherit" in line] == done
+
+
+def test_a_receiver_that_goes_away_leaves_what_is_above_held_back(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quota of what was there already came into force, and was in the way of the next run."""
+    for name in ("tank", "tank/a", "tank/b"):
+        hosts.here.create(name)
+    hosts.push("-r", "tank")
+    real = restoring._receive
+
+    async def broken(job: Any, item: Any, *arguments: Any) -> None:
+        if item.target == "pool/back/a":
+            raise Unreachable("it is gone")
+        await real(job, item, *arguments)
+
+    monkeypatch.setattr(restoring, "_receive", broken)
+    said = hosts.refused(75, "-r", "tank", "--into", "pool/back")
+    assert "pool/back/b: not tried, since the receiver is away" in said
+    assert hosts.there.properties("pool/back")["quota"] == str(4 << 60)
+    monkeypatch.undo()
+    hosts.restore("-r", "tank", "--into", "pool/back")
+    assert hosts.there.properties("pool/back") == {"canmount": "noauto"}
 
 
 def test_what_stays_held_back_is_said(hosts: Hosts) -> None:
