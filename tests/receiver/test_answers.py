@@ -107,6 +107,19 @@ def test_what_cannot_be_listed_is_broken_and_named_by_verify(store: Store) -> No
         assert all(each.file.endswith(".json") and "cannot be read" in each.damage[0] for each in verdicts)
 
 
+def test_a_folder_that_was_moved_elsewhere_is_not_silently_gone(store: Store) -> None:
+    """A link is not followed: nothing behind it was listed, and nothing said so."""
+    for number, dataset in enumerate(("tank/kept", "tank/moved", "tank/moved/deep"), 1):
+        plant(store, "s1", number, dataset=dataset)
+    (store.root / SENDER / "tank" / "moved").rename(store.root.parent / "elsewhere")
+    (store.root / SENDER / "tank" / "moved").symlink_to(store.root.parent / "elsewhere")
+    for _time in range(2):
+        catalogue = read_catalogue(store, SENDER)
+        assert catalogue.problems == [f"{SENDER}/tank/moved: is a symbolic link, so nothing in it is listed"]
+        assert {each.dataset: each.broken for each in status(store)} == {"tank/kept": 0, "tank/moved": 1}
+    assert [each.file for each in find_unread(catalogue, SENDER, "tank/moved/deep")] == [f"{SENDER}/tank/moved"]
+
+
 def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:
     plant(store, "s1", 1, created="2026-01-01T00:00:00Z", received="2026-02-01T00:00:00Z", stored_bytes=7)
     plant(store, "s2", 2, 1, created="2026-01-02T00:00:00Z", received="2026-02-02T00:00:00Z", stored_bytes=7)
