@@ -108,9 +108,9 @@ class FakeZfs:
         found: dict[str, str] = self.edit(lambda state: state["datasets"][name]["properties"])
         return found
 
-    def received(self, name: str, **properties: str) -> None:
-        """As if a stream had brought these."""
-        self.edit(lambda state: state["datasets"][name].update(received=properties))
+    def brings(self, **properties: str) -> None:
+        """Have each stream that is received from now on bring these properties."""
+        self.edit(lambda state: state.update(brings=properties))
 
     def change(self, name: str) -> None:
         """Write something to a dataset."""
@@ -502,8 +502,11 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         _die(f"cannot receive incremental stream: destination '{target}' does not exist")
     elif facts.base_guid is not None and found["snapshots"][-1]["guid"] != str(facts.base_guid):
         _die(f"cannot receive incremental stream: most recent snapshot of {target} does not match incremental source")
+    elif _exists(state, f"{target}@{facts.snapshot}"):
+        _die(f"cannot receive incremental stream: destination '{target}@{facts.snapshot}' already exists")
     elif found["written"]:
         _die(f"cannot receive incremental stream: destination {target} has been modified since most recent snapshot")
+    found.setdefault("received", {}).update(state.get("brings", {}))
     # 4E, as -p prints it.
     found["properties"].update({name: value.replace("4E", str(4 << 60)) for name, value in _set(arguments).items()})
     records = _records(raw)
@@ -663,6 +666,11 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             if rest[-1].rpartition("/")[0] not in state["datasets"]:
                 _die(f"cannot create '{rest[-1]}': parent does not exist")
             _create(state, rest[-1], properties=_set(rest))
+        case "rename":
+            old, new = rest
+            if _exists(state, new):
+                _die(f"cannot rename '{old}': dataset already exists")
+            _holding(state, old)["name"] = new.partition("@")[2]
         case "rollback":
             dataset, _, short = rest[0].partition("@")
             found = state["datasets"][dataset]
@@ -671,11 +679,15 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             found["written"] = 0
         case "inherit":
             *options, name, top = rest
+            if name in {"quota", "refquota", "reservation", "refreservation"} and "-S" not in options:
+                _die(f"'{name}' property cannot be inherited\nuse 'zfs set {name}=none' to clear")
             for each in _reached(state, top, deep="-rS" in options):
                 state["datasets"][each]["properties"].pop(name, None)
         case "set":
             for name in rest[1:]:
-                state["datasets"][name]["properties"].update([rest[0].split("=")])
+                key, _, value = rest[0].partition("=")
+                is_quota = key in {"quota", "refquota", "reservation", "refreservation"}
+                state["datasets"][name]["properties"][key] = "0" if is_quota and value == "none" else value
         case "receive":
             _receive(state, rest, raw)
         case _:

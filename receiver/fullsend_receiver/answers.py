@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 from array import array
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from itertools import groupby
 from typing import Final, TypeVar
@@ -40,6 +41,7 @@ from fullsend_receiver.catalogue import Catalogue, Damaged, Stored
 from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.leftovers import find_partials
+from fullsend_receiver.names import dataset_folder
 from fullsend_receiver.playback import locate, stored_chunks
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.seekable import FileDamaged
@@ -170,6 +172,8 @@ class Answers:
                 raw_bytes=stored.summary.raw_bytes,
                 damage=[line[:_LINE] for line in damage[:_LINES]],
             )
+        for verdict in await self._ask(lambda catalogue: list(find_unread(catalogue, self._sender, dataset))):
+            yield verdict
 
     async def health(self, min_free: int) -> Health:
         """Answer `check`."""
@@ -265,6 +269,7 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
     for stored, base in catalogue.ways():
         before = 0 if base is None else lost[base.summary.path]
         lost[stored.summary.path] = before + stored.summary.lost_spill_count
+    unread = Counter(verdict.dataset for verdict in find_unread(catalogue))
     for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
         streams = list(group)
         restorable = [stored.summary for stored in streams if stored.summary.path in lost]
@@ -277,11 +282,52 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
             received=newest.received if newest else None,
             begun=(newest.begun or newest.received) if newest else None,
             unchanged=unchanged,
-            streams=len(streams),
+            streams=len(streams) + unread[dataset],
             stored_bytes=sum(stored.summary.stored_bytes for stored in streams),
-            broken=len(streams) - len(restorable),
+            broken=len(streams) - len(restorable) + unread.pop(dataset, 0),
             lost_spill_count=lost[newest.path] if newest else 0,
         )
+    # Of these nothing else is left.
+    for dataset, count in unread.items():
+        yield DatasetStatus(
+            dataset=dataset,
+            snapshot=None,
+            guid=None,
+            created=None,
+            received=None,
+            begun=None,
+            unchanged=None,
+            streams=count,
+            stored_bytes=0,
+            broken=count,
+            lost_spill_count=0,
+        )
+
+
+def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | None = None) -> Iterator[Verdict]:
+    """Yield what lies in one sender's folders and cannot be listed: its manifest is missing or cannot be read, or the
+    folder cannot be. `sender`, `dataset`: whose, and of which, None: of all.
+
+    Which dataset it is the other streams in its folder say. Where there is none, the folder's name stands for it. No
+    snapshot is named, since nothing is read out of a file's name.
+    """
+    if not catalogue.problems:
+        return
+    names = {stored.summary.path.rpartition("/")[0]: stored.summary.dataset for stored in catalogue.streams}
+    wanted = None if sender is None or dataset is None else f"{dataset_folder(sender, dataset)}/"
+    for problem in catalogue.problems:
+        path, _, what = problem.partition(": ")
+        folder, is_file, _name = path.partition("/@")
+        # A folder that cannot be read has those in it, too.
+        if wanted is None or wanted == f"{folder}/" or (not is_file and wanted.startswith(f"{folder}/")):
+            name = names.get(folder) or folder.partition("/")[2] or folder
+            yield Verdict(
+                file=path,
+                dataset=name[: limits.NAME_MAX],
+                snapshot="?",
+                raw_bytes=0,
+                damage=[what[:_LINE]],
+            )
 
 
 def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], str]) -> tuple[Summary, str | None]:

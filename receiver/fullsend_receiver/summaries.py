@@ -254,6 +254,9 @@ class Search:
                     files.add(entry.name)
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
+                elif entry.is_symlink():  # it may lead anywhere, and round in circles
+                    problems.append(f"{path}/{entry.name}: is a symbolic link, so nothing in it is listed")
+                    counts = False
         rows: list[_Row] = []
         for name in sorted(files):
             if name.endswith(STREAM_SUFFIX + MANIFEST_SUFFIX):

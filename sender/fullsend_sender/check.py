@@ -27,7 +27,7 @@ from fullsend_sender.listing import bases
 from fullsend_sender.outcome import exit_code
 from fullsend_sender.pipeline import default_threads, raw_in_flight
 from fullsend_sender.selection import fits
-from fullsend_sender.targets import Chosen, choose, gone
+from fullsend_sender.targets import ALL_EXCLUDED, Chosen, choose, gone
 from fullsend_sender.window import WINDOW
 from fullsend_sender.zfs import Zfs
 
@@ -130,11 +130,11 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
         except FullsendError as error:
             yield _problem("push", error)
             continue
-        yield Finding(
-            "push",
-            Exit.OK,
-            f"{', '.join(table.datasets)}: {plural(len(selection.choose(names)), 'dataset')}, to {receiver}",
-        )
+        meant, named = selection.choose(names), ", ".join(table.datasets)
+        if not meant and not selection.missing(names) and not failed:
+            yield Finding("push", Exit.FAILED, f"{named}: {ALL_EXCLUDED}")
+            continue
+        yield Finding("push", Exit.OK, f"{named}: {plural(len(meant), 'dataset')}, to {receiver}")
     async for finding in _limits(zfs, settings, names):
         yield finding
     for pattern in settings.datasets:

@@ -52,12 +52,15 @@ class WrongReceiver(FullsendError):  # noqa: N818 - reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a receiver is and who it must be: SHA-256 of its certificate's DER, in hex. `name` is ours for it."""
+    """Where a receiver is and who it must be: SHA-256 of its certificate's DER, in hex. `name` is ours for it;
+    `one_of_several`: others are configured, too.
+    """
 
     name: str
     host: str
     port: int
     fingerprint: str
+    one_of_several: bool = False
 
     @property
     def place(self) -> str:

@@ -278,8 +278,8 @@ class Zfs:
         found = await self._properties(["canmount"], dataset, recursive=recursive, local=True)
         return {name for name, of in found.items() if of["canmount"] == "noauto"}
 
-    async def quotas_set(self, dataset: str, *, recursive: bool) -> dict[str, dict[str, Quota]]:
-        """Return the quotas and reservations that are set on a dataset itself, and on those below it.
+    async def quotas_set(self, *datasets: str, recursive: bool) -> dict[str, dict[str, Quota]]:
+        """Return the quotas and reservations that are set on datasets themselves, and on those below them.
 
         Returns: by dataset, by property. Raises: ZfsError.
         """
@@ -287,7 +287,7 @@ class Zfs:
         columns = "name,property,value,received"
         found: dict[str, dict[str, Quota]] = {}
         output = await self.run(
-            *("get", "-Hp", *options, "-t", _DATASETS, "-s", "local", "-o", columns, ",".join(HELD), dataset)
+            *("get", "-Hp", *options, "-t", _DATASETS, "-s", "local", "-o", columns, ",".join(HELD), *datasets)
         )
         for line in output.splitlines():
             owner, name, value, received = line.split("\t")
@@ -401,13 +401,6 @@ class Zfs:
         for batch in _batches(listing.splitlines()):
             await self.run("set", "canmount=noauto", *batch)
         await self.run("inherit", "-rS", "mountpoint", dataset)
-
-    async def inherit(self, name: str, dataset: str, *, received: bool) -> None:
-        """Take back what is set on a dataset itself. `received`: it gets the value that came with a stream, if one did.
-
-        Raises: ZfsError, where it cannot have that value.
-        """
-        await self.run("inherit", *(["-S"] if received else []), name, dataset)
 
     async def roll_back(self, snapshot: str) -> None:
         """Give up what was written to a dataset since its newest snapshot. Raises: ZfsError, also where it is not the
