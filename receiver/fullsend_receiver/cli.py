@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import fullsend_protocol
-from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.errors import FullsendError, OutputFailed, UsageError
 from fullsend_protocol.exits import Exit
-from fullsend_protocol.output import OutputFailed, flush_output, write_line, writing_output
+from fullsend_protocol.output import flush_output, write_line, writing_output
 from fullsend_protocol.units import format_duration, format_size, parse_duration, plural, printable
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         if options.debug:
             raise
         print(f"fullsendd: {printable(str(error))}", file=sys.stderr)
-        code = Exit.USAGE if isinstance(error, UsageError) else Exit.FAILED
+        code = error.exit_code
     except BrokenPipeError:  # the reader of our stdout has gone: say nothing
         code = Exit.FAILED
     except OSError as error:
@@ -441,7 +441,7 @@ def _selected(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
 
 def _named(store: Store, what: str) -> tuple[Catalogue, Stored]:
     """Find the stream that SENDER/STREAM names; a whole `file`, as `list` prints it, does too."""
-    from fullsend_receiver.catalogue import AmbiguousStream, read_catalogue
+    from fullsend_receiver.catalogue import read_catalogue
     from fullsend_receiver.names import STREAM_SUFFIX
 
     sender, stream = _split(what)
@@ -452,10 +452,7 @@ def _named(store: Store, what: str) -> tuple[Catalogue, Stored]:
     with contextlib.suppress(FullsendError):
         if what.endswith(STREAM_SUFFIX):
             return catalogue, catalogue.find(sender, what)
-    try:
-        return catalogue, catalogue.find(sender, stream)
-    except AmbiguousStream as error:
-        raise UsageError(str(error)) from None
+    return catalogue, catalogue.find(sender, stream)
 
 
 def _report_problems(catalogue: Catalogue) -> int:

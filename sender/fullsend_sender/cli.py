@@ -3,7 +3,7 @@
 Nothing heavy is imported here: `fullsend --version` and a mistyped option answer within 0.15 s, so pydantic, ssl,
 asyncio and zstandard are imported inside the commands.
 
-stdout carries results only; stderr everything else. Exit codes: outcome.py.
+stdout carries results only; stderr everything else. Exit codes: fullsend_protocol.exits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from fullsend_protocol import __version__
-from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.errors import FullsendError, OutputFailed, UsageError
 from fullsend_protocol.exits import Exit
-from fullsend_protocol.output import OutputFailed, flush_output, write_line, writing_output
+from fullsend_protocol.output import flush_output, write_line, writing_output
 from fullsend_protocol.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
@@ -59,10 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.error("interrupted by SIGINT")
         return Exit.INTERRUPTED
     except FullsendError as error:
-        from fullsend_sender.outcome import exit_code
-
         log.error("%s", error, exc_info=args.debug)
-        return exit_code(error)
+        return error.exit_code
     except Exception as error:  # noqa: BLE001 - a person gets one line, whatever happens
         log.error("%s: %s (--debug shows more)", type(error).__name__, error, exc_info=args.debug)
         return args.troubled or Exit.FAILED
@@ -358,11 +356,11 @@ def _push(args: argparse.Namespace) -> int:
     if args.stdin:
         return _push_stdin(args)
     settings, requests = _requests(args)
+    from fullsend_protocol.exits import worst
     from fullsend_sender.failures import as_failure
     from fullsend_sender.identity import Identity
     from fullsend_sender.job import Job, Summary
     from fullsend_sender.log import log
-    from fullsend_sender.outcome import exit_code, worst
     from fullsend_sender.push import push
     from fullsend_sender.rehearse import rehearse
     from fullsend_sender.runtime import run
@@ -388,10 +386,10 @@ def _push(args: argparse.Namespace) -> int:
             except Exception as error:  # noqa: BLE001 - of two receivers one may be away: the other is served
                 failure = as_failure(error)
                 log.error("%s", failure, exc_info=args.debug)
-                codes.append(exit_code(failure))
+                codes.append(failure.exit_code)
                 continue
             log.info("%s", summary.line(job.endpoint.name))
-            codes += [exit_code(error) for _name, error in summary.failures]
+            codes += [error.exit_code for _name, error in summary.failures]
         return worst(codes)
 
     return run(show())
@@ -550,9 +548,9 @@ def _restore(args: argparse.Namespace) -> int:
     settings, endpoint, identity = _setup(args)
     import json
 
+    from fullsend_protocol.exits import worst
     from fullsend_protocol.units import printable
     from fullsend_sender.log import log
-    from fullsend_sender.outcome import exit_code, worst
     from fullsend_sender.restore import Job, Restored, rehearse, restore
     from fullsend_sender.restore_plan import Wanted
     from fullsend_sender.runtime import run
@@ -581,7 +579,7 @@ def _restore(args: argparse.Namespace) -> int:
             _print_commands(lines, as_json=args.json)
             for name, error in plan.failures:
                 log.error("%s: %s", name, error)
-            return worst(exit_code(error) for _name, error in plan.failures)
+            return worst(error.exit_code for _name, error in plan.failures)
         try:
             failures = await restore(job, say)
         finally:  # also where it is interrupted
@@ -589,7 +587,7 @@ def _restore(args: argparse.Namespace) -> int:
                 package = any(each.package for each in cautious)
                 undo = job.undo_all([each.target for each in cautious], package=package)
                 write_line(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
-        return worst(exit_code(error) for _name, error in failures)
+        return worst(error.exit_code for _name, error in failures)
 
     return run(show())
 
