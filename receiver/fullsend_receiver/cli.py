@@ -12,72 +12,46 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import fullsend_protocol
-from fullsend_protocol.errors import FullsendError, OutputFailed, UsageError
+from fullsend_cli.output import write_line, writing_output
+from fullsend_cli.running import run
+from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_protocol.exits import Exit
-from fullsend_protocol.output import flush_output, write_line, writing_output
 from fullsend_protocol.units import format_duration, format_size, parse_duration, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from fullsend_cli.running import Complain
     from fullsend_receiver.catalogue import Catalogue, Stored
     from fullsend_receiver.config import ReceiverSettings
     from fullsend_receiver.store import Store
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command and exit with its code."""
-    _occupy_standard_descriptors()
-    parser = make_parser()
-    options = parser.parse_args(arguments)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (without the program's name; None: that of the process). Returns: the exit code."""
+    return run(make_parser, arguments, _begin)
+
+
+def _begin(options: argparse.Namespace) -> Complain:
     _set_up_stdout(as_json=getattr(options, "json", False))
-    try:
-        code = options.run(options)
-        flush_output()
-    except FullsendError as error:
-        if options.debug:
-            raise
-        print(f"fullsendd: {printable(str(error))}", file=sys.stderr)
-        code = error.exit_code
-    except BrokenPipeError:  # the reader of our stdout has gone: say nothing
-        code = Exit.FAILED
-    except OSError as error:
-        if options.debug:
-            raise
-        print(f"fullsendd: {error}", file=sys.stderr)
-        code = Exit.FAILED
-    except KeyboardInterrupt:
-        print("fullsendd: interrupted", file=sys.stderr)
-        code = Exit.INTERRUPTED
-    except Exception as error:  # a person gets one line, whatever happens
-        if options.debug:
-            raise
-        print(f"fullsendd: {type(error).__name__}: {printable(str(error))} (--debug shows more)", file=sys.stderr)
-        code = Exit.FAILED
-    try:
-        flush_output()
-    except (OSError, OutputFailed):
-        # At its end the interpreter would try once more, complain, and exit with a code of its own.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    sys.exit(code)
 
+    def complain(error: Exception | KeyboardInterrupt, /) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            text = "interrupted"
+        elif options.debug:
+            raise error
+        elif isinstance(error, FullsendError):
+            text = printable(str(error))
+        elif isinstance(error, OSError):
+            text = str(error)
+        else:
+            text = f"{type(error).__name__}: {printable(str(error))} (--debug shows more)"
+        print(f"fullsendd: {text}", file=sys.stderr)
 
-def _occupy_standard_descriptors() -> None:
-    """Open /dev/null where the caller has closed 0, 1 or 2.
-
-    The next file or socket would get that number, and be written to as if it were stderr; uvloop aborts over it.
-    Python has no `sys.stderr` then, and prints what is meant for it on stdout.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
+    return complain
 
 
 def _set_up_stdout(*, as_json: bool) -> None:

@@ -13,15 +13,17 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from fullsend_cli.output import write_line, writing_output
+from fullsend_cli.running import run
 from fullsend_protocol import __version__
 from fullsend_protocol.errors import FullsendError, OutputFailed, UsageError
 from fullsend_protocol.exits import Exit
-from fullsend_protocol.output import flush_output, write_line, writing_output
 from fullsend_protocol.units import parse_duration, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fullsend_cli.running import Complain
     from fullsend_sender.config import SenderSettings
     from fullsend_sender.identity import Identity
     from fullsend_sender.job import Request
@@ -36,50 +38,26 @@ _UNKNOWN: Final = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (without the program's name; None: that of the process). Returns: the exit code."""
-    _occupy_standard_descriptors()
-    try:
-        args = make_parser().parse_args(argv)
-    except SystemExit as end:  # argparse has said what there is to say
-        return end.code if isinstance(end.code, int) else Exit.USAGE
+    return run(make_parser, argv, _begin)
+
+
+def _begin(args: argparse.Namespace) -> Complain:
+    """Log as the command line or the environment says, until the configuration is read."""
     from fullsend_sender.log import configure, log
 
     style = args.log_format or os.environ.get("FULLSEND_LOG_FORMAT")
     configure("json" if style == "json" else "text", verbose=args.verbose)
-    command: Callable[[argparse.Namespace], int] = args.run
-    try:
-        code = command(args)
-        flush_output()
-    except (BrokenPipeError, OutputFailed) as error:
-        if isinstance(error, OutputFailed):  # else the reader has enough: nothing to say, but no success either
-            log.error("%s", error)
-        # Python flushes stdout once more at exit, and would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return args.troubled or Exit.FAILED
-    except KeyboardInterrupt:  # outside of a running loop
-        log.error("interrupted by SIGINT")
-        return Exit.INTERRUPTED
-    except FullsendError as error:
-        log.error("%s", error, exc_info=args.debug)
-        return error.exit_code
-    except Exception as error:  # noqa: BLE001 - a person gets one line, whatever happens
-        log.error("%s: %s (--debug shows more)", type(error).__name__, error, exc_info=args.debug)
-        return args.troubled or Exit.FAILED
-    return code
 
+    def complain(error: Exception | KeyboardInterrupt, /) -> None:
+        match error:
+            case KeyboardInterrupt():
+                log.error("interrupted by SIGINT")
+            case FullsendError():
+                log.error("%s", error, exc_info=args.debug)
+            case _:
+                log.error("%s: %s (--debug shows more)", type(error).__name__, error, exc_info=args.debug)
 
-def _occupy_standard_descriptors() -> None:
-    """Open /dev/null where the caller has closed 0, 1 or 2.
-
-    The next file or socket would get that number, and be written to as if it were stderr; uvloop aborts over it.
-    Python has no `sys.stderr` then, and prints what is meant for it on stdout.
-    """
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
+    return complain
 
 
 # --- the parser -----------------------------------------------------------------------------------------------------

@@ -179,9 +179,7 @@ def _fullsendd(*arguments: str) -> str:
             try:
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
-                cli.main(["--config", str(_CONFIG), *arguments])
-            except SystemExit as end:
-                code = int(end.code or 0)
+                code = cli.main(["--config", str(_CONFIG), *arguments])
             finally:
                 sys.stderr.flush()
                 os._exit(code)

@@ -181,7 +181,7 @@ def main() -> None:
     shutil.disk_usage = _disk_usage(folder)  # type: ignore[assignment]
     from fullsend_receiver.cli import main as fullsendd
 
-    fullsendd(sys.argv[1:])
+    sys.exit(fullsendd(sys.argv[1:]))
 
 
 if __name__ == "__main__":

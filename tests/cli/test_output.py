@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
+from fullsend_cli.output import flush_output, write_line
 from fullsend_protocol.errors import OutputFailed
-from fullsend_protocol.output import flush_output, write_line
 
 
 def test_a_full_stdout_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
