@@ -6,7 +6,7 @@ How an error is told is each program's own. Which exit code it has is not: it st
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from fullsend_cli.descriptors import occupy_standard_descriptors
 from fullsend_cli.output import flush_output
@@ -16,6 +16,11 @@ from fullsend_protocol.exits import Exit
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Sequence
+
+    _P = TypeVar("_P", bound=argparse.ArgumentParser)
+
+    #: What a command adds itself to. argparse has no public name for it.
+    Commands = argparse._SubParsersAction[_P]  # noqa: SLF001
 
 
 class Complain(Protocol):
