@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TextIO
 from unittest.mock import patch
 
-from fullsend_receiver.cli import main as fullsendd_main
+from fullsend_receiver.cli.main import main as fullsendd_main
 from fullsend_sender.cli.main import main as fullsend_main
 
 #: Seconds for one run of a program; a hang ends here. The processor may be an emulated one, where imports alone take

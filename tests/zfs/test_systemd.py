@@ -100,7 +100,7 @@ def install() -> None:
     shutil.copytree(PROJECT / "wheels", packages, dirs_exist_ok=True)
     for wing in ("protocol", "receiver", "sender"):
         shutil.copytree(PROJECT / wing, packages, dirs_exist_ok=True)
-    for command, module in (("fullsend", "fullsend_sender.cli.main"), ("fullsendd", "fullsend_receiver.cli")):
+    for command, module in (("fullsend", "fullsend_sender.cli.main"), ("fullsendd", "fullsend_receiver.cli.main")):
         script = OPT / "bin" / command
         text = f"#!{OPT}/bin/python3\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
         script.write_text(text, encoding="ascii")
