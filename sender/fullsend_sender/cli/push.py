@@ -101,10 +101,18 @@ def _push_datasets(args: argparse.Namespace) -> int:
     from fullsend_sender.job import Job, Summary
     from fullsend_sender.log import log
     from fullsend_sender.push import push
-    from fullsend_sender.rehearse import rehearse
     from fullsend_sender.zfs import Zfs
 
     identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
+
+    async def rehearsed(job: Job) -> Summary:
+        from fullsend_sender.rehearse import rehearse
+
+        plan, lines = await rehearse(job)
+        print_commands(lines, as_json=args.json)
+        for failed, error in plan.failures:
+            log.error("%s: %s", failed, error)
+        return Summary(unchanged=len(plan.unchanged), failures=plan.failures)
 
     async def push_all() -> int:
         codes = []
@@ -112,11 +120,7 @@ def _push_datasets(args: argparse.Namespace) -> int:
             job = Job(request, settings, settings.endpoint(name), identity, zfs, debug=args.debug)
             try:
                 if args.dry_run:
-                    plan, lines = await rehearse(job)
-                    summary = Summary(unchanged=len(plan.unchanged), failures=plan.failures)
-                    print_commands(lines, as_json=args.json)
-                    for failed, error in plan.failures:
-                        log.error("%s: %s", failed, error)
+                    summary = await rehearsed(job)
                 else:
                     summary = await push(job, pushed_printer(settings, as_json=args.json))
             except (OutputFailed, BrokenPipeError):
