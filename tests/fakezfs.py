@@ -108,6 +108,10 @@ class FakeZfs:
         found: dict[str, str] = self.edit(lambda state: state["datasets"][name]["properties"])
         return found
 
+    def received(self, name: str, **properties: str) -> None:
+        """As if a stream had brought these."""
+        self.edit(lambda state: state["datasets"][name].update(received=properties))
+
     def change(self, name: str) -> None:
         """Write something to a dataset."""
         self.edit(lambda state: state["datasets"][name].update(written=8192))
@@ -576,7 +580,8 @@ def _get(state: dict[str, Any], rest: list[str]) -> None:
             here = about["properties"] if "local" in rest else {**known, **about["properties"]}
             for each in rest[place].split(","):
                 if each in here:
-                    print(f"{name}\t{each}\t{here[each]}")
+                    received = [about.get("received", {}).get(each, "-")] if "received" in rest[place - 1] else []
+                    print("\t".join([name, each, here[each], *received]))
 
 
 def _refuse(state: dict[str, Any], what: str, rest: list[str]) -> None:
@@ -614,7 +619,7 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
         case "send":
             _send(state, rest)
         case "get":
-            if "name,property,value" in rest:
+            if any(each.startswith("name,property,value") for each in rest):
                 _get(state, rest)
             elif any(each.startswith("written") for each in rest):
                 print(4096)

@@ -179,10 +179,10 @@ class Receiver:
             return run_inside(fullsendd_main, *arguments, env=self.env)
         return run("fullsend_receiver", *arguments, env=self.env)
 
-    def init(self, **settings: object) -> None:
-        """A new store. `settings` go into receiver.toml: numbers, or text."""
+    def init(self, *options: str, **settings: object) -> None:
+        """A new store. `options` are those of `init`; `settings` go into receiver.toml: numbers, or text."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        good(self.fullsendd("init", "--store", str(self.store), "--listen", f"127.0.0.1:{self.port}"))
+        good(self.fullsendd("init", *options, "--store", str(self.store), "--listen", f"127.0.0.1:{self.port}"))
         with (self.folder / "receiver.toml").open("a", encoding="utf-8") as file:
             file.writelines(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in settings.items())
 
@@ -273,9 +273,16 @@ def serving(where: Path | Receiver, **settings: object) -> Iterator[Receiver]:
     """A daemon that serves a new store; it has ended afterwards, and did so well."""
     receiver = where if isinstance(where, Receiver) else Receiver(where)
     receiver.init(**settings)
+    with started(receiver):
+        yield receiver
+
+
+@contextlib.contextmanager
+def started(receiver: Receiver) -> Iterator[None]:
+    """The daemon of a store that is there; it has ended afterwards, and did so well."""
     try:
         receiver.start()
-        yield receiver
+        yield
     except BaseException:
         receiver.stop(signal.SIGKILL)
         raise

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.byhand import settled, unmounted
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
 from fullsend_protocol.lost_spills import restoring_loses
-from fullsend_protocol.quotas import HELD, brings_quotas, held_back, quotas_of
+from fullsend_protocol.quotas import brings_quotas, held_back, quotas_of
 from fullsend_protocol.units import format_duration, format_size, plural
 from fullsend_sender import source
 from fullsend_sender.cat import Damaged, cat
@@ -209,12 +209,24 @@ async def _finish(job: Job, plan: Plan, restored: Sequence[Item]) -> None:
     try:
         found = await job.zfs.quotas_set(into, recursive=job.wanted.recursive)
         for item in reversed(restored):  # children first: the quota of a parent counts them
-            if not any(f"{name}/".startswith(f"{item.target}/") for name in failed):
-                here = found.get(item.target, {})
-                await _bring_back(job, item.target, [name for name in HELD if here.get(name) == HELD[name]])
+            held = {name: quota.came for name, quota in found.get(item.target, {}).items() if quota.held}
+            missing = next((name for name in failed if f"{name}/".startswith(f"{item.target}/")), None)
+            waiting = [name for name, came in held.items() if came and missing is not None]
+            await _bring_back(job, item.target, [name for name in held if name not in waiting])
+            if waiting:
+                _say_held(job, item.target, waiting, str(missing))
         await say_what_changed(job.zfs, into, restored)
     except FullsendError as error:
         _log.warning("%s: whether its quotas and encryption are as at home cannot be told: %s", into, error)
+
+
+def _say_held(job: Job, target: str, quotas: Sequence[str], missing: str) -> None:
+    """Say that a dataset does not have its quotas and reservations yet, and how it has them without what is missing."""
+    lines = "; ".join(job.zfs.line("inherit", "-S", name, target) for name in quotas)
+    _log.warning(
+        "%s: it has no %s until %s is restored; run the same again, or, to do without that: %s",
+        *(target, " and no ".join(quotas), missing, lines),
+    )
 
 
 async def _bring_back(job: Job, target: str, quotas: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol.errors import FullsendError, StreamError, UsageError
 from fullsend_protocol.facts import class_of
-from fullsend_protocol.quotas import HELD, quotas_of
+from fullsend_protocol.quotas import quotas_of
 from fullsend_protocol.resume_token import ResumeToken
 from fullsend_sender import source
 from fullsend_sender.chain import Library, NotRestorable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from fullsend_protocol.manifest import StreamEntry
     from fullsend_sender.source import Dataset
-    from fullsend_sender.zfs import Zfs
+    from fullsend_sender.zfs import Quota, Zfs
 
 _log: Final = logging.getLogger("fullsend.restore")
 
@@ -149,7 +149,8 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
         raise UsageError(f"{into} is no name of a dataset to restore into")
     there = source.parse((await zfs.listing([into], recursive=wanted.recursive))[0])
     parent = await _parent(zfs, into, there)
-    tokens, quiet, set_here = {}, set[str](), dict[str, dict[str, str]]()
+    tokens, quiet = {}, set[str]()
+    set_here: dict[str, dict[str, Quota]] = {}
     if into in there:
         tokens = await zfs.resume_tokens(into, recursive=wanted.recursive)
         quiet = await zfs.not_mounting(into, recursive=wanted.recursive)
@@ -174,9 +175,9 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     return plan
 
 
-def _with_quotas(item: Item, wanted: Wanted, set_here: Mapping[str, str]) -> Item:
+def _with_quotas(item: Item, wanted: Wanted, set_here: Mapping[str, Quota]) -> Item:
     """Say which quotas an item is to have. `set_here`: what is set on its target itself."""
-    held = tuple(name for name, value in set_here.items() if value == HELD[name])
+    held = tuple(name for name, quota in set_here.items() if quota.held)
     free = (name for name in quotas_of(item.wanted.dataset_type) if name in held or name not in set_here)
     return replace(item, held=held, quotas=tuple(free) if wanted.quotas else ())
 

@@ -497,8 +497,18 @@ def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     hosts.there.fail("pool/back/a", "cannot receive: out of space")
     said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
     assert "in the way may be" not in said  # nothing is set
+    # What nothing came for need not wait.
     known = {"quota": str(4 << 60), "refquota": str(4 << 60), "reservation": "1", "refreservation": "1"}
-    assert known.items() <= hosts.there.properties("pool/back").items()
+    assert not known.keys() & hosts.there.properties("pool/back").keys()
+    hosts.there.edit(lambda state: state["datasets"]["pool/back"]["properties"].update(known))
+    hosts.there.received("pool/back", quota=str(1 << 30), reservation="none")
+    said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
+    line = f"{hosts.there.program} inherit -S quota pool/back"
+    assert (
+        "pool/back: it has no quota until pool/back/a is restored; run the same again, or, to do without that:"
+        f" {line}\n"
+    ) in said
+    assert known.keys() & hosts.there.properties("pool/back").keys() == {"quota"}
     # A quota that somebody has set above is named.
     hosts.there.edit(lambda state: state["datasets"]["pool"]["properties"].update(quota=str(5 << 20)))
     said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
@@ -508,7 +518,8 @@ def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     for name in ("pool/back", "pool/back/a"):
         assert not known.keys() & hosts.there.properties(name).keys()
     assert [line for line in hosts.there.commands if "inherit" in line] == [
-        f"inherit -S {name} {target}" for target in ("pool/back/a", "pool/back") for name in known
+        *(f"inherit -S {name} pool/back/a" for name in known),
+        "inherit -S quota pool/back",
     ]
     # Nothing is held back any more, so nothing is to be done.
     hosts.restore("-r", "tank", "--into", "pool/back")
