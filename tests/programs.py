@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Self, TextIO
 from unittest.mock import patch
 
-from fullsend_receiver.cli import main as fullsendd_main
-from fullsend_sender.cli import main as fullsend_main
+from fullsend_receiver.cli.main import main as fullsendd_main
+from fullsend_sender.cli.main import main as fullsend_main
 
 #: Seconds for one run of a program; a hang ends here. The processor may be an emulated one, where imports alone take
 #: seconds.
@@ -106,7 +106,7 @@ def run_inside(
     main: Callable[[Sequence[str]], int], *arguments: str, env: Mapping[str, str]
 ) -> subprocess.CompletedProcess[bytes]:
     """One command to its end, as `run`, but inside this process: without a second or so of imports, and measured by
-    coverage, which costs a process of its own about as much again. `main`: that of a program's cli.py.
+    coverage, which costs a process of its own about as much again. `main`: that of a program's cli/main.py.
 
     stdout and stderr are pipes, stdin is at its end. For the main thread, where no event loop runs. That a program does
     not lean on what a test has imported is for those tests to show that start it as a process.

@@ -24,7 +24,6 @@ from fullsend_sender.identity import Identity
 from fullsend_sender.job import Job, Request, Target
 from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
 from fullsend_sender.listing import bases
-from fullsend_sender.outcome import exit_code
 from fullsend_sender.pipeline import default_threads, raw_in_flight
 from fullsend_sender.selection import fits
 from fullsend_sender.targets import ALL_EXCLUDED, Chosen, choose, gone
@@ -197,7 +196,7 @@ async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, 
 
 
 def _problem(what: str, error: FullsendError) -> Finding:
-    return Finding(what, exit_code(error), str(error))
+    return Finding(what, error.exit_code, str(error))
 
 
 def _memory(settings: SenderSettings) -> Finding:

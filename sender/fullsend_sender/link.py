@@ -26,6 +26,7 @@ from fullsend_protocol.errors import (
     RemoteProtocolError,
     Unreachable,
 )
+from fullsend_protocol.exits import Exit
 from fullsend_protocol.identity import fingerprint
 from fullsend_transport.channel import Channel, reason
 from fullsend_transport.dial import Dial
@@ -48,6 +49,7 @@ class WrongReceiver(FullsendError):  # noqa: N818 - reads as what it says
     """Who answers is not the receiver that was paired. Nothing was sent to it."""
 
     code = ErrorCode.UNKNOWN_SENDER
+    exit_code = Exit.REFUSED
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol import limits, messages
-from fullsend_protocol.errors import ErrorCode, FullsendError, NotTheSameStream, PeerError, StreamError, Unreachable
+from fullsend_protocol.errors import (
+    ErrorCode,
+    FullsendError,
+    NotTheSameStream,
+    OutputFailed,
+    PeerError,
+    StreamError,
+    Unreachable,
+)
 from fullsend_protocol.manifest import properties_size
-from fullsend_protocol.output import OutputFailed
 from fullsend_sender import ours, read_only, source
 from fullsend_sender.failures import Unforeseen, as_failure, log_failure
 from fullsend_sender.job import Item, Job, Plan, Summary

@@ -16,8 +16,7 @@ from tests.sender.host import Host
 from tests.sender.peer import Keeper, Peer, partial_entry, receipt_of, receiving
 
 from fullsend_protocol import messages
-from fullsend_protocol.errors import ErrorCode, Unreachable
-from fullsend_protocol.output import OutputFailed
+from fullsend_protocol.errors import ErrorCode, OutputFailed, Unreachable
 from fullsend_sender import push as pushing
 from fullsend_sender.identity import Identity
 from fullsend_sender.job import Summary

@@ -17,7 +17,7 @@ from tests.zfs import pools
 from tests.zfs.test_push import failure, write
 from tests.zfs.test_resume import die_amid_receive
 
-from fullsend_sender import cli
+from fullsend_sender.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def push_here(sender: Sender, *arguments: str) -> list[dict[str, Any]]:
     """A push in this very process: to start sixty takes an emulated processor longer than all that they do."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        code = cli.main(["--config", sender.env["FULLSEND_CONFIG"], "push", "--json", *arguments])
+        code = main(["--config", sender.env["FULLSEND_CONFIG"], "push", "--json", *arguments])
     assert code == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
