@@ -532,7 +532,7 @@ def test_a_chain_whose_snapshots_have_one_name_comes_back(pool: Pool, other_pool
     restore(sender, f"guid:{guids[2]}", "--into", into)
     assert other_pool.guid(f"{into}@daily") == guids[2]
     for guid in guids[:2]:
-        assert other_pool.guid(f"{into}@daily.{guid}") == guid
+        assert other_pool.guid(f"{into}@daily.{guid:016x}") == guid
     mounted(other_pool, "home")
     assert (other_pool.path("home") / "file").read_text() == "three"
     # What a run that was killed has held back is taken back where quotas are not wanted after all.
