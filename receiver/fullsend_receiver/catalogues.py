@@ -134,9 +134,11 @@ class Catalogues:
         """Return what checks have found, also those of commands beside the daemon."""
         with self._scrub_guard:
             found = signature(scrub_file(self.store))
-            if self._scrubbed is None or found != self._scrub_signature:
+            if self._scrubbed is None:
                 self._scrubbed = ScrubLog(self.store)
-                self._scrub_signature = found
+            elif found != self._scrub_signature:
+                self._scrubbed.read()
+            self._scrub_signature = found
             return self._scrubbed
 
 
