@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from typing import Final, TypeVar
 
+from fullsend_protocol.memory import trim
 from fullsend_receiver.catalogue import describe_orphan, sender_folders
 from fullsend_receiver.durable import signature
 from fullsend_receiver.holdings import Holdings
@@ -169,7 +170,9 @@ class _Kept:
         search = self.search
         problems = sorted([*search.problems, *map(describe_orphan, search.orphans)])
         if before is None:
-            return Holdings(self._store, self._sender, search.shelves, problems, scrubbed)
+            holdings = Holdings(self._store, self._sender, search.shelves, problems, scrubbed)
+            trim()  # to read all took much more than what is kept
+            return holdings
         if same:
             return before.with_news(problems, scrubbed)
         return before.renewed(search.shelves, problems, scrubbed)

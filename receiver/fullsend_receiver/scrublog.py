@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zlib
@@ -16,7 +17,7 @@ from fullsend_receiver.store import Store
 #: Lines beyond the number of files after which the log is written anew.
 _SLACK: Final = 10_000
 #: Rows that are held at a time as they were read: 900 bytes each.
-_AT_ONCE: Final = 20_000
+_AT_ONCE: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,7 @@ class ScrubLog:
         count, last, foreign = (self._lines, self._last, self._foreign) if known else (0, Folded(), [])
         whole = data.rfind(b"\n") + 1
         rows: list[tuple[str, dict[str, Any]]] = []
-        lines = data[known:whole].splitlines() + ([data[whole:]] if len(data) > whole else [])
-        for line in lines:
+        for line in io.BytesIO(data[known:]):  # line by line: all at once would be as much memory once more
             try:
                 row = json.loads(line)
             except ValueError:
@@ -103,7 +103,7 @@ class ScrubLog:
             if isinstance(row, dict) and isinstance(row.get("file"), str):
                 rows.append((row["file"], row))
             elif not known:  # else: with the next reading of all, which precedes each writing of all
-                foreign.append(line + b"\n")
+                foreign.append(line.rstrip(b"\n") + b"\n")
             if len(rows) >= _AT_ONCE:
                 last.add(rows, _merge)
                 rows.clear()
