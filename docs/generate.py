@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol import __version__
 from fullsend_protocol.exits import MEANING
-from fullsend_receiver import cli as receiver_cli
-from fullsend_sender import cli as sender_cli
+from fullsend_receiver.cli import main as receiver_cli
+from fullsend_sender.cli import main as sender_cli
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

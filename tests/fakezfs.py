@@ -108,6 +108,10 @@ class FakeZfs:
         found: dict[str, str] = self.edit(lambda state: state["datasets"][name]["properties"])
         return found
 
+    def brings(self, **properties: str) -> None:
+        """Have each stream that is received from now on bring these properties."""
+        self.edit(lambda state: state.update(brings=properties))
+
     def change(self, name: str) -> None:
         """Write something to a dataset."""
         self.edit(lambda state: state["datasets"][name].update(written=8192))
@@ -498,8 +502,11 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         _die(f"cannot receive incremental stream: destination '{target}' does not exist")
     elif facts.base_guid is not None and found["snapshots"][-1]["guid"] != str(facts.base_guid):
         _die(f"cannot receive incremental stream: most recent snapshot of {target} does not match incremental source")
+    elif _exists(state, f"{target}@{facts.snapshot}"):
+        _die(f"cannot receive incremental stream: destination '{target}@{facts.snapshot}' already exists")
     elif found["written"]:
         _die(f"cannot receive incremental stream: destination {target} has been modified since most recent snapshot")
+    found.setdefault("received", {}).update(state.get("brings", {}))
     # 4E, as -p prints it.
     found["properties"].update({name: value.replace("4E", str(4 << 60)) for name, value in _set(arguments).items()})
     records = _records(raw)
@@ -576,7 +583,8 @@ def _get(state: dict[str, Any], rest: list[str]) -> None:
             here = about["properties"] if "local" in rest else {**known, **about["properties"]}
             for each in rest[place].split(","):
                 if each in here:
-                    print(f"{name}\t{each}\t{here[each]}")
+                    received = [about.get("received", {}).get(each, "-")] if "received" in rest[place - 1] else []
+                    print("\t".join([name, each, here[each], *received]))
 
 
 def _refuse(state: dict[str, Any], what: str, rest: list[str]) -> None:
@@ -614,7 +622,7 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
         case "send":
             _send(state, rest)
         case "get":
-            if "name,property,value" in rest:
+            if any(each.startswith("name,property,value") for each in rest):
                 _get(state, rest)
             elif any(each.startswith("written") for each in rest):
                 print(4096)
@@ -658,6 +666,11 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             if rest[-1].rpartition("/")[0] not in state["datasets"]:
                 _die(f"cannot create '{rest[-1]}': parent does not exist")
             _create(state, rest[-1], properties=_set(rest))
+        case "rename":
+            old, new = rest
+            if _exists(state, new):
+                _die(f"cannot rename '{old}': dataset already exists")
+            _holding(state, old)["name"] = new.partition("@")[2]
         case "rollback":
             dataset, _, short = rest[0].partition("@")
             found = state["datasets"][dataset]
@@ -666,11 +679,15 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             found["written"] = 0
         case "inherit":
             *options, name, top = rest
+            if name in {"quota", "refquota", "reservation", "refreservation"} and "-S" not in options:
+                _die(f"'{name}' property cannot be inherited\nuse 'zfs set {name}=none' to clear")
             for each in _reached(state, top, deep="-rS" in options):
                 state["datasets"][each]["properties"].pop(name, None)
         case "set":
             for name in rest[1:]:
-                state["datasets"][name]["properties"].update([rest[0].split("=")])
+                key, _, value = rest[0].partition("=")
+                is_quota = key in {"quota", "refquota", "reservation", "refreservation"}
+                state["datasets"][name]["properties"][key] = "0" if is_quota and value == "none" else value
         case "receive":
             _receive(state, rest, raw)
         case _:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Self, TextIO
 from unittest.mock import patch
 
-from fullsend_receiver.cli import main as fullsendd_main
-from fullsend_sender.cli import main as fullsend_main
+from fullsend_receiver.cli.main import main as fullsendd_main
+from fullsend_sender.cli.main import main as fullsend_main
 
 #: Seconds for one run of a program; a hang ends here. The processor may be an emulated one, where imports alone take
 #: seconds.
@@ -106,7 +106,7 @@ def run_inside(
     main: Callable[[Sequence[str]], int], *arguments: str, env: Mapping[str, str]
 ) -> subprocess.CompletedProcess[bytes]:
     """One command to its end, as `run`, but inside this process: without a second or so of imports, and measured by
-    coverage, which costs a process of its own about as much again. `main`: that of a program's cli.py.
+    coverage, which costs a process of its own about as much again. `main`: that of a program's cli/main.py.
 
     stdout and stderr are pipes, stdin is at its end. For the main thread, where no event loop runs. That a program does
     not lean on what a test has imported is for those tests to show that start it as a process.
@@ -179,10 +179,10 @@ class Receiver:
             return run_inside(fullsendd_main, *arguments, env=self.env)
         return run("fullsend_receiver", *arguments, env=self.env)
 
-    def init(self, **settings: object) -> None:
-        """A new store. `settings` go into receiver.toml: numbers, or text."""
+    def init(self, *options: str, **settings: object) -> None:
+        """A new store. `options` are those of `init`; `settings` go into receiver.toml: numbers, or text."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        good(self.fullsendd("init", "--store", str(self.store), "--listen", f"127.0.0.1:{self.port}"))
+        good(self.fullsendd("init", *options, "--store", str(self.store), "--listen", f"127.0.0.1:{self.port}"))
         with (self.folder / "receiver.toml").open("a", encoding="utf-8") as file:
             file.writelines(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in settings.items())
 
@@ -273,9 +273,16 @@ def serving(where: Path | Receiver, **settings: object) -> Iterator[Receiver]:
     """A daemon that serves a new store; it has ended afterwards, and did so well."""
     receiver = where if isinstance(where, Receiver) else Receiver(where)
     receiver.init(**settings)
+    with started(receiver):
+        yield receiver
+
+
+@contextlib.contextmanager
+def started(receiver: Receiver) -> Iterator[None]:
+    """The daemon of a store that is there; it has ended afterwards, and did so well."""
     try:
         receiver.start()
-        yield receiver
+        yield
     except BaseException:
         receiver.stop(signal.SIGKILL)
         raise

@@ -16,13 +16,15 @@ ROOT = Path(__file__).resolve().parent.parent
 WINGS = {
     "protocol": ROOT / "protocol" / "fullsend_protocol",
     "transport": ROOT / "protocol" / "fullsend_transport",
+    "cli": ROOT / "protocol" / "fullsend_cli",
     "receiver": ROOT / "receiver" / "fullsend_receiver",
     "sender": ROOT / "sender" / "fullsend_sender",
 }
 
 FORBIDDEN_WINGS = {
-    "protocol": {"fullsend_transport", "fullsend_receiver", "fullsend_sender"},
-    "transport": {"fullsend_receiver", "fullsend_sender"},
+    "protocol": {"fullsend_cli", "fullsend_transport", "fullsend_receiver", "fullsend_sender"},
+    "transport": {"fullsend_cli", "fullsend_receiver", "fullsend_sender"},
+    "cli": {"fullsend_transport", "fullsend_receiver", "fullsend_sender"},
     "receiver": {"fullsend_sender"},
     "sender": {"fullsend_receiver"},
 }
@@ -33,6 +35,12 @@ OUTSIDE_WORLD = {
     *("_socket", "_ssl", "ftplib", "http", "select", "selectors", "smtplib", "socket", "socketserver", "ssl"),
     *("fcntl", "fileinput", "glob", "mmap", "os", "pathlib", "posix", "shelve", "shutil", "sqlite3", "tempfile"),
     "importlib",  # would hide an import from this test
+}
+
+#: What a module of a wing must not import. A command line has its descriptors, and no time for what is slow to import.
+FORBIDDEN_MODULES = {
+    "protocol": OUTSIDE_WORLD,
+    "cli": (OUTSIDE_WORLD - {"os"}) | {"pydantic", "zstandard"},
 }
 
 #: `io` is allowed for its buffers in memory; these of its names open files.
@@ -85,7 +93,7 @@ def violations(wing: str, source: str) -> list[str]:
         top, _, rest = name.partition(".")
         if (
             top in FORBIDDEN_WINGS[wing]
-            or (wing == "protocol" and top in OUTSIDE_WORLD)
+            or top in FORBIDDEN_MODULES.get(wing, ())
             or (wing == "protocol" and top in {"io", "_io"} and rest in IO_FILES | {"*"})
         ):
             found.append(f"{line}: imports {name}")
@@ -145,7 +153,14 @@ def test_tests_are_no_packages() -> None:
         ("protocol", "import fullsend_receiver.store"),
         ("protocol", "from fullsend_transport.channel import Channel"),
         ("transport", "from fullsend_sender.link import Link"),
+        ("protocol", "from fullsend_cli.output import write_line"),
         ("transport", "import fullsend_receiver.session"),
+        ("transport", "from fullsend_cli.output import write_line"),
+        ("cli", "from fullsend_transport.channel import Channel"),
+        ("cli", "def f():\n    from fullsend_sender.log import log"),
+        ("cli", "import fullsend_receiver.logs"),
+        ("cli", "import asyncio"),
+        ("cli", "from pydantic import BaseModel"),
         ("protocol", "import zlib, asyncio.streams"),
         ("protocol", "from socket import socket"),
         ("protocol", "import ssl as tls"),
@@ -170,6 +185,9 @@ def test_violation_is_seen(wing: str, source: str) -> None:
         ("receiver", "from fullsend_protocol import limits\nfrom . import store\nfrom .store import Store"),
         ("sender", "from fullsend_transport.channel import Channel"),
         ("transport", "import asyncio, socket, ssl\nfrom fullsend_protocol.connection import Connection"),
+        ("sender", "from fullsend_cli.output import write_line"),
+        ("receiver", "from fullsend_cli.running import run"),
+        ("cli", "import argparse, os, sys\nfrom fullsend_protocol.errors import FullsendError\nopen('x')"),
         ("protocol", "import io, struct, zlib\nbuffer = io.BytesIO()\nimport zstandard"),
         ("protocol", "from fullsend_protocol.errors import RemoteProtocolError\nstream.open()"),
         ("protocol", "# open() is not called\nfullsend_sender_name = 'fullsend_sender'"),

@@ -1,6 +1,6 @@
 """Every error of fullsend that is foreseen, as one tree; the type says whose fault it is.
 
-    FullsendError                  one line for the user; `code` travels on the wire
+    FullsendError                  one line for the user; `code` travels on the wire, `exit_code` ends either program
     +-- UsageError                 wrong arguments or configuration (exit 2)
     +-- StreamError                the send stream itself is at fault
     |   +-- NotASendStream         it does not begin as one
@@ -16,13 +16,21 @@
     |       +-- ConnectionLost     it closed the connection in the middle of something
     +-- PeerError                  the peer told us of an error, by code
     +-- Unreachable                no connection, or it went away (exit 75)
+    +-- OutputFailed               a result cannot be written to stdout
+    +-- Interrupted                SIGINT or SIGTERM (exit 130)
 
 A message is one line: it names the thing, what went wrong and, where something can be done, what to do.
+
+Each class says with which exit code a program ends over it: 1, unless something else stands there. Classes elsewhere
+do the same.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
+
+from fullsend_protocol.exits import Exit
 
 
 class ErrorCode(StrEnum):
@@ -50,15 +58,31 @@ class ErrorCode(StrEnum):
 #: Refusals that pass by themselves: the sender tries again, and never exits 3 for them (design section 6).
 TRANSIENT_CODES = frozenset({ErrorCode.LIMIT, ErrorCode.SHUTDOWN})
 
+#: How a program ends over what its peer said. What is not here is FAILED.
+_EXIT_OF_PEERS: Final = {
+    ErrorCode.UNKNOWN_SENDER: Exit.REFUSED,
+    ErrorCode.REVOKED: Exit.REFUSED,
+    ErrorCode.INVITATION: Exit.REFUSED,
+    ErrorCode.VERSION: Exit.REFUSED,
+    ErrorCode.SPACE: Exit.REFUSED,
+    ErrorCode.STORE: Exit.REFUSED,
+    ErrorCode.BUSY: Exit.RUNNING,
+    ErrorCode.AMBIGUOUS: Exit.USAGE,
+    **dict.fromkeys(TRANSIENT_CODES, Exit.UNREACHABLE),
+}
+
 
 class FullsendError(Exception):
     """Base of all foreseen errors. `str(error)` is one line fit for a user."""
 
     code = ErrorCode.INTERNAL
+    exit_code = Exit.FAILED
 
 
 class UsageError(FullsendError):
     """Wrong arguments or configuration."""
+
+    exit_code = Exit.USAGE
 
 
 class StreamError(FullsendError):
@@ -132,7 +156,20 @@ class PeerError(FullsendError):
         """`code` says what kind of refusal it is, `message` is the peer's own line."""
         super().__init__(message)
         self.code = code
+        self.exit_code = _EXIT_OF_PEERS.get(code, Exit.FAILED)
 
 
 class Unreachable(FullsendError):  # noqa: N818 - see NotASendStream
     """There is no connection to the peer, or it went away. What arrived is kept; run again."""
+
+    exit_code = Exit.UNREACHABLE
+
+
+class OutputFailed(FullsendError):  # noqa: N818 - reads as what it says
+    """A result cannot be written to stdout. What was done is done."""
+
+
+class Interrupted(FullsendError):  # noqa: N818 - no fault of anything
+    """SIGINT or SIGTERM came. All has been cleaned up."""
+
+    exit_code = Exit.INTERRUPTED

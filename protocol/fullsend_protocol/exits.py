@@ -1,9 +1,24 @@
-"""Exit codes of both programs (docs/operations.md). An unknown code is a failure."""
+"""What a run's end means to its caller: the exit codes of both programs (docs/operations.md).
+
+0    all done
+1    something failed: the stream is at fault or was cut, something is damaged, not found, or a bug
+2    usage or configuration; a STREAM that fits several
+3    refused: identity (ours is not enrolled, or the receiver is not the one that was paired), invitation,
+     protocol version, quota, space, and a store that is missing or cannot be written
+4    the same stream is just being sent by somebody else
+75   the receiver could not be reached, went away, stops, or has no room for another connection: run again
+130  interrupted, by SIGINT or SIGTERM: either way it was the user, or the system on the user's behalf
+
+An unknown code is a failure. Which error ends with which code stands on the error's class (`exit_code`).
+"""
 
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class Exit(IntEnum):
@@ -28,3 +43,9 @@ MEANING: Final = {
     Exit.UNREACHABLE: "the receiver could not be reached or went away; what arrived is kept, run again",
     Exit.INTERRUPTED: "interrupted",
 }
+
+
+def worst(codes: Iterable[Exit]) -> Exit:
+    """Return the exit code of a run in which several things went wrong: theirs where they agree, else FAILED."""
+    found = set(codes)
+    return found.pop() if len(found) == 1 else Exit.FAILED if found else Exit.OK

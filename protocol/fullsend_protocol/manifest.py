@@ -1,14 +1,18 @@
 """What is written down of a stored stream: the manifest beside its file, and what `list` and a receipt say of it.
 
+The manifest is a model of the disk (`OnDisk`), the other two are models of the wire (`Model`). They differ in one
+thing: a key that is not known is ignored on the disk, and refused on the wire, where both sides agree on a version.
+
 GUIDs are decimal strings, as `zfs get guid` prints them: JSON numbers lose bits beyond 2^53 in many readers.
 Times are ISO 8601 in UTC, hashes are lower-case hex, sizes are bytes. docs/format.md specifies the manifest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fullsend_protocol import limits
 from fullsend_protocol.facts import StreamClass
@@ -51,9 +55,26 @@ Properties = Annotated[dict[str, str], AfterValidator(_short)]
 
 
 class Model(BaseModel):
-    """What all our models share: immutable, no coercion, no unknown keys."""
+    """What all models of the wire share: immutable, no coercion, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class OnDisk(BaseModel):
+    """What all models of the disk share: immutable, no coercion, and unknown keys are ignored. A file outlives the
+    version that wrote it, so one key more must not make it unreadable, neither after an upgrade nor after a downgrade.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+def _known(model: type[BaseModel]) -> Callable[[object], object]:
+    """Return what drops the unknown keys of a model of the wire that a file on disk contains."""
+
+    def pick(said: object) -> object:
+        return {name: said[name] for name in model.model_fields if name in said} if isinstance(said, dict) else said
+
+    return pick
 
 
 class Segment(Model):
@@ -64,7 +85,7 @@ class Segment(Model):
     sha256: Sha256Hex
 
 
-class Resumption(Model):
+class Resumption(OnDisk):
     """Once that a stream was gone on with: how, from which raw offset, and when, by the receiver's clock."""
 
     how: Resume
@@ -88,14 +109,14 @@ class LostSpill(Model):
     object: Offset
 
 
-class Manifest(Model):
+class Manifest(OnDisk):
     """All that is needed to restore a stored stream and to choose it; a `.json` file beside the `.zst`.
 
     Its rename into place is the commit: where it stands, the file is whole and durable. Every released version
     is read forever, so keys that a later version added are ignored, not refused.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True)
 
     format: Literal[1] = 1
     sender: SenderName
@@ -108,7 +129,7 @@ class Manifest(Model):
     stream_class: StreamClass = Field(alias="class")
     flags: Flags
     features: list[str]  # the stream's feature flags, as words: "can this host receive it?"
-    snapshots: list[Snapshot]
+    snapshots: list[Annotated[Snapshot, BeforeValidator(_known(Snapshot))]]
     created: str  # when the snapshot was made, by the sender's clock
     received: str  # when the stream was committed, by the receiver's clock
     #: When its sender first offered it, by the receiver's clock; None: an older fullsendd wrote this, or a rebuild.
@@ -118,7 +139,7 @@ class Manifest(Model):
     raw_bytes: Offset
     stored_bytes: Offset  # size of the .zst file
     sha256: Sha256Hex | None  # of the whole raw stream; None where several segments prove it
-    segments: list[Segment]
+    segments: list[Annotated[Segment, BeforeValidator(_known(Segment))]]
     resumptions: list[Resumption]  # how the stream came to have several segments
     file_sha256: Sha256Hex  # of the .zst file
     chunks: Offset
@@ -128,7 +149,7 @@ class Manifest(Model):
     properties: Properties | None  # what was set on the dataset itself when it was sent; None: not known
     proven_by: Literal["both", "receiver"]  # "receiver": the manifest was rebuilt from the file by `verify`
     #: What `zfs receive` will lose; the first EMBEDDED_SPILLS_MAX. An older fullsendd wrote none, and did not look.
-    lost_spills: list[LostSpill] = Field(default_factory=list)
+    lost_spills: list[Annotated[LostSpill, BeforeValidator(_known(LostSpill))]] = Field(default_factory=list)
 
     @property
     def lost_spill_count(self) -> int:

@@ -27,8 +27,8 @@ def quotas_of(kind: DatasetType) -> tuple[str, ...]:
     return _OF_VOLUMES if kind == "volume" else tuple(HELD)
 
 
-def brings_quotas(entry: StreamEntry) -> bool:
-    """Whether a stream has properties, and so may have quotas."""
+def brings_properties(entry: StreamEntry) -> bool:
+    """Whether a stream has properties: quotas, and that it is not encrypted."""
     return entry.kind == "package" or "p" in entry.flags
 
 

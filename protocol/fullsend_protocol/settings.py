@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Callable
@@ -79,6 +78,8 @@ def parse_settings(model: type[_S], text: str, name: str) -> _S:
             where = f"{name}: {key}" if path else name
             msg = f"{where}: {first['msg'].removeprefix('Value error, ')}"
             raise UsageError(msg) from None
+        import difflib  # every command reads its settings, and few are wrong
+
         near = difflib.get_close_matches(path[-1], _keys(model, path[:-1]), n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         msg = f"{name}: unknown key {key!r}{hint}"

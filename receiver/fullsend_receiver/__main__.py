@@ -1,6 +1,6 @@
 """`python -m fullsend_receiver` does what `fullsendd` does."""
 
-from fullsend_receiver.cli import main
+from fullsend_receiver.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Final, TypeVar
@@ -40,6 +41,7 @@ from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.checking import Checks
 from fullsend_receiver.holdings import Holdings
 from fullsend_receiver.leftovers import find_partials
+from fullsend_receiver.names import dataset_folder
 from fullsend_receiver.playback import locate, stored_chunks
 from fullsend_receiver.receiving import Workers
 from fullsend_receiver.rows import Summary
@@ -80,7 +82,8 @@ class Answers:
         def find(holdings: Holdings) -> list[DatasetStatus]:
             seen = unchanged.last_seen(self._store, self._sender)
             found = (status for part in holdings.parts() for status in find_status(part, seen))
-            return sorted(found, key=lambda status: status.dataset)
+            all_found = count_unread(found, find_unread(holdings.troubled()))
+            return sorted(all_found, key=lambda status: status.dataset)
 
         found = await self._ask(find)
         now = format_time(time.time())
@@ -157,6 +160,8 @@ class Answers:
                 raw_bytes=stored.summary.raw_bytes,
                 damage=[line[:_LINE] for line in damage[:_LINES]],
             )
+        for verdict in await self._ask(lambda holdings: list(find_unread(holdings.troubled(), self._sender, dataset))):
+            yield verdict
 
     async def health(self, min_free: int) -> Health:
         """Answer `check`."""
@@ -248,6 +253,12 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
     for stored, base in catalogue.ways():
         before = 0 if base is None else lost[base.summary.path]
         lost[stored.summary.path] = before + stored.summary.lost_spill_count
+    yield from count_unread(_status(catalogue, lost, unchanged_at), find_unread(catalogue))
+
+
+def _status(
+    catalogue: Catalogue, lost: dict[str, int], unchanged_at: dict[tuple[str, str], str]
+) -> Iterator[DatasetStatus]:
     for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
         streams = list(group)
         restorable = [stored.summary for stored in streams if stored.summary.path in lost]
@@ -265,6 +276,55 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
             broken=len(streams) - len(restorable),
             lost_spill_count=lost[newest.path] if newest else 0,
         )
+
+
+def count_unread(found: Iterable[DatasetStatus], verdicts: Iterable[Verdict]) -> Iterator[DatasetStatus]:
+    """Yield the same, and count as broken what cannot be listed (`find_unread`)."""
+    unread = Counter(verdict.dataset for verdict in verdicts)
+    for status in found:
+        count = unread.pop(status.dataset, 0)
+        yield status.model_copy(update={"streams": status.streams + count, "broken": status.broken + count})
+    # Of these nothing else is left.
+    for dataset, count in unread.items():
+        yield DatasetStatus(
+            dataset=dataset,
+            snapshot=None,
+            guid=None,
+            created=None,
+            received=None,
+            begun=None,
+            unchanged=None,
+            streams=count,
+            stored_bytes=0,
+            broken=count,
+            lost_spill_count=0,
+        )
+
+
+def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | None = None) -> Iterator[Verdict]:
+    """Yield what lies in one sender's folders and cannot be listed: its manifest is missing or cannot be read, or the
+    folder cannot be. `sender`, `dataset`: whose, and of which, None: of all.
+
+    Which dataset it is the other streams in its folder say. Where there is none, the folder's name stands for it. No
+    snapshot is named, since nothing is read out of a file's name.
+    """
+    if not catalogue.problems:
+        return
+    names = {stored.summary.path.rpartition("/")[0]: stored.summary.dataset for stored in catalogue.streams}
+    wanted = None if sender is None or dataset is None else f"{dataset_folder(sender, dataset)}/"
+    for problem in catalogue.problems:
+        path, _, what = problem.partition(": ")
+        folder, is_file, _name = path.partition("/@")
+        # A folder that cannot be read has those in it, too.
+        if wanted is None or wanted == f"{folder}/" or (not is_file and wanted.startswith(f"{folder}/")):
+            name = names.get(folder) or folder.partition("/")[2] or folder
+            yield Verdict(
+                file=path,
+                dataset=name[: limits.NAME_MAX],
+                snapshot="?",
+                raw_bytes=0,
+                damage=[what[:_LINE]],
+            )
 
 
 def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], str]) -> tuple[Summary, str | None]:

@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.errors import ErrorCode, FullsendError
+from fullsend_protocol.exits import Exit
 from fullsend_protocol.facts import StreamClass
 from fullsend_protocol.invitation import is_sender_name
 from fullsend_protocol.manifest import Manifest, Receipt, StreamEntry
@@ -50,6 +51,7 @@ class AmbiguousStream(FullsendError):  # noqa: N818 - reads as a noun
     """Several stored streams fit what was asked for."""
 
     code = ErrorCode.AMBIGUOUS
+    exit_code = Exit.USAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,6 +139,13 @@ class Holdings:
         for each, part in self.datasets(dataset):
             yield from part.select(self._sender, each)
 
+    def troubled(self) -> Catalogue:
+        """Return all problems, with the streams in the folders that have some."""
+        folders = {problem.partition(": ")[0].partition("/@")[0] for problem in self.problems}
+        catalogue = self._open(folders & self._shelves.keys())
+        catalogue.problems = self.problems
+        return catalogue
+
     def whole(self) -> Catalogue:
         """Return all of it, as a catalogue: a kilobyte a stream."""
         catalogue = self._open(self._shelves)

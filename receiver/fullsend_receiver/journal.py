@@ -19,12 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from fullsend_protocol import limits
 from fullsend_protocol.manifest import Resumption, Segment
-from fullsend_protocol.messages import Push
 from fullsend_protocol.records import Begin, EmbeddedSpill, Phase, WalkerState
+from fullsend_receiver.opened import FORMAT, Opened
 from fullsend_receiver.seekable import IndexEntry
 from fullsend_receiver.store import StoreError
 
@@ -62,15 +60,6 @@ class Batch:
     walker: WalkerState
     begins: tuple[Begin, ...]
     embedded_spills: tuple[EmbeddedSpill, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What the first line says: whose stream it is, as it was first offered, and when."""
-
-    sender: str
-    push: Push
-    at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,20 +107,6 @@ class Standing:
 # --- lines -------------------------------------------------------------------------------------------------------
 
 
-#: What an older version did not write of an offer. Nobody resumes by it: the sender offers its stream anew.
-_NOT_SAID: Final[dict[str, Any]] = {
-    "guid": None,
-    "base_guid": None,
-    "flags": None,
-    "size_estimate": None,
-    "zfs_version": None,
-    "properties": None,
-    "keep_orphan": False,
-    "claim": "0" * 16,
-    "resume": "none",
-}
-
-
 @contextlib.contextmanager
 def understanding() -> Iterator[None]:
     """Read what lines say. Keys that this version does not know are passed over, so that an upgrade or a downgrade
@@ -149,7 +124,7 @@ def understanding() -> Iterator[None]:
 
 def open_line(opened: Opened) -> bytes:
     """Return the first line."""
-    return _line({"open": {"sender": opened.sender, "push": opened.push.model_dump(mode="json"), "at": opened.at}})
+    return _line({"open": opened.model_dump(mode="json", by_alias=True)})
 
 
 def durable_line(batch: Batch) -> bytes:
@@ -230,6 +205,8 @@ def read(path: Path) -> Journal:
     stored = whole = 0
     with contextlib.suppress(FileNotFoundError), understanding():
         for end, line in lines(path):
+            if "open" in line:
+                _check_format(line["open"])
             if "durable" in line:
                 offset, stored = int(line["durable"]["offset"]), int(line["durable"]["stored"])
             file = line.get("commit", {}).get("file", file)
@@ -306,7 +283,7 @@ class _Reader:
         if "open" in line:
             self._opened = _opened(line["open"])
         elif "resumed" in line:
-            self._resumed = Resumption.model_validate(_known(Resumption, line["resumed"]))
+            self._resumed = Resumption.model_validate(line["resumed"])
         elif "durable" in line and self._opened is not None:
             self._take_batch(at, self._opened, line["durable"])
 
@@ -360,15 +337,17 @@ class _Reader:
         )
 
 
-def _opened(line: dict[str, Any]) -> Opened:
-    # How it was to be resumed then is over; that part of the wire has changed most.
-    push = _NOT_SAID | _known(Push, line["push"]) | {"whole": None}
-    return Opened(str(line["sender"]), Push.model_validate(push), str(line["at"]))
+def _opened(line: object) -> Opened:
+    _check_format(line)
+    return Opened.model_validate(line)
 
 
-def _known(model: type[BaseModel], said: dict[str, Any]) -> dict[str, Any]:
-    """Return what a model of this version knows of what was written down."""
-    return {name: value for name, value in said.items() if name in model.model_fields}
+def _check_format(line: object) -> None:
+    """Raises: PartialDamaged where a later version wrote what this one would not understand."""
+    written = line.get("format", FORMAT) if isinstance(line, dict) else FORMAT
+    if written != FORMAT:
+        msg = f"its journal has format {written!r}, and this version of fullsendd reads format {FORMAT}"
+        raise PartialDamaged(msg)
 
 
 def _written(chunk: Sequence[Any]) -> Written:

@@ -11,7 +11,8 @@ from pathlib import Path
 from fullsend_protocol.manifest import PartialEntry
 from fullsend_protocol.units import format_duration, format_size, format_time, printable
 from fullsend_receiver import journal
-from fullsend_receiver.journal import Journal, Opened
+from fullsend_receiver.journal import Journal
+from fullsend_receiver.opened import Opened, entry_of
 from fullsend_receiver.partial import damaged_files, discard, is_arriving, survey
 from fullsend_receiver.store import Store
 
@@ -30,17 +31,11 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
         if opened is None or sender not in {None, opened.sender}:
             return None
         place, resumable = journal.standings(path)
-        return PartialEntry(
-            sender=opened.sender,
-            dataset=opened.push.dataset,
-            snapshot=opened.push.snapshot,
-            guid=opened.push.guid,
-            base_guid=opened.push.base_guid,
-            flags=opened.push.flags,
+        return entry_of(
+            opened,
             raw_bytes=place.offset if place else 0,
             stored_bytes=place.stored if place else 0,
-            resume_offset=resumable.offset if resumable and opened.push.guid is not None else None,
-            started=opened.at,
+            resume_offset=resumable.offset if resumable else None,
             last=format_time(path.stat().st_mtime),
             arriving=is_arriving(path),
         )
@@ -73,7 +68,7 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
             why = f"all partials together have {format_size(total)} (partial-max)"
         else:
             continue
-        what = f"{opened.sender}/{opened.push.dataset}@{opened.push.snapshot}" if opened else key
+        what = f"{opened.sender}/{opened.offer.dataset}@{opened.offer.snapshot}" if opened else key
         try:
             discard(store, key)
         except OSError as error:

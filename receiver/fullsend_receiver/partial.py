@@ -45,8 +45,9 @@ from fullsend_receiver.durable import (
     write_all,
     write_file,
 )
-from fullsend_receiver.journal import Batch, Opened, PartialDamaged, Standing
+from fullsend_receiver.journal import Batch, PartialDamaged, Standing
 from fullsend_receiver.names import MANIFEST_SUFFIX
+from fullsend_receiver.opened import Opened, offer_of
 from fullsend_receiver.seekable import IndexEntry, tables
 from fullsend_receiver.store import Store, StoreError
 
@@ -254,9 +255,10 @@ def begin_partial(store: Store, key: str, sender: str, push: Push) -> Partial:
         _complete(store, key, committing)
     else:
         discard(store, key)
+    opened = Opened(sender=sender, offer=offer_of(push), at=format_time(time.time()))
     partial = _open(store, key, os.O_CREAT | os.O_EXCL)
     try:
-        partial._note(journal.open_line(Opened(sender, push, format_time(time.time()))))  # noqa: SLF001 - it is ours
+        partial._note(journal.open_line(opened))  # noqa: SLF001 - it is ours
         sync_folder(store.partial)
     except BaseException:
         partial.close()

@@ -1,4 +1,9 @@
-"""What checking the stored streams has found: STORE/.state/scrub.jsonl, one JSON line a check, the last one counts."""
+"""What checking the stored streams has found: STORE/.state/scrub.jsonl, one JSON line a check, the last one counts.
+
+`Scrubbed` is the model of a line. A line is read by the keys that are known, whatever format it says: damage that is
+known is never forgotten, neither by an upgrade nor by a downgrade. Where the log is written anew, each line keeps the
+keys that are not known.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +19,8 @@ from fullsend_receiver.durable import locked, replace_file, write_all
 from fullsend_receiver.folded import Folded
 from fullsend_receiver.store import Store
 
+#: The format of a line that is written. The first version wrote none.
+_FORMAT: Final = 1
 #: Lines beyond the number of files after which the log is written anew.
 _SLACK: Final = 10_000
 #: Rows that are held at a time as they were read: 900 bytes each.
@@ -33,6 +40,21 @@ class Scrubbed:
     damage: tuple[str, ...]
     sha256: str | None
 
+    def to_row(self) -> dict[str, Any]:
+        """Return what a line says."""
+        return {"format": _FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], file: str, received: str) -> Scrubbed | None:
+        """Read what a line says of a file that was received then; None where that cannot be understood.
+
+        A row that says damage and lacks something else counts.
+        """
+        damage, at, sha256 = _damage(row), row.get("at"), row.get("sha256")
+        if not damage and not (isinstance(at, str) and "damage" in row):
+            return None  # as if nobody had looked
+        return cls(file, received, str(at), damage, sha256 if isinstance(sha256, str) else None)
+
 
 class ScrubLog:
     """The last result for each file, as it stood when it was read."""
@@ -49,21 +71,15 @@ class ScrubLog:
         self.read()
 
     def get(self, file: str, received: str) -> Scrubbed | None:
-        """Return the last result for a file (relative to the store) that was received then.
-
-        A row that says damage and lacks something else counts: damage that is known is never forgotten.
-        """
+        """Return the last result for a file (relative to the store) that was received then."""
         row = self._last.get(file)
         if row is None or row.get("received", received) != received:
             return None
-        damage, at, sha256 = _damage(row), row.get("at"), row.get("sha256")
-        if not damage and not (isinstance(at, str) and "damage" in row):
-            return None  # nothing that can be understood: as if nobody had looked
-        return Scrubbed(file, received, str(at), damage, sha256 if isinstance(sha256, str) else None)
+        return Scrubbed.from_row(row, file, received)
 
     def add(self, scrubbed: Scrubbed) -> None:
         """Record a result. Blocks on the disk."""
-        row = asdict(scrubbed)
+        row = scrubbed.to_row()
         self._last.add([(scrubbed.file, row)], _merge)
         with locked(self._store.lock):
             if self._lines > len(self._last) + _SLACK:

@@ -280,7 +280,11 @@ class Search:
         lacking = set(known.rows.lacking or ()) if isinstance(known.rows, Shelf) else set()
         for name in names:
             if not name.startswith("@"):
-                is_folder = (root / name).is_dir() and not (root / name).is_symlink()
+                found.problems.pop(name, None)
+                is_link = (root / name).is_symlink()
+                if is_link:
+                    found.problems[name] = _behind(path, name)
+                is_folder = not is_link and (root / name).is_dir()
                 if is_folder != (name in found.folders):
                     found.folders = sorted({*found.folders} ^ {name})
         for name in {_stream(name) for name in names if name.startswith("@")}:
@@ -379,6 +383,9 @@ class Search:
                     files.add(entry.name)
                 elif entry.is_dir(follow_symlinks=False):
                     folder.folders.append(entry.name)
+                elif entry.is_symlink():
+                    folder.problems[entry.name] = _behind(path, entry.name)
+                    counts = False
         folder.folders.sort()
         rows: list[Row] = []
         for name in sorted(files):
@@ -510,6 +517,11 @@ def _line(folder: _Folder) -> bytes:
         [_VERSION, folder.path, folder.stamp, folder.folders, list(folder.rows)], separators=(",", ":")
     ).encode()
     return b"%08x %b\n" % (zlib.crc32(body), body)
+
+
+def _behind(path: str, name: str) -> str:
+    """Say of a symbolic link that nothing behind it is listed: it may lead anywhere, and round in circles."""
+    return f"{path}/{name}: is a symbolic link, so nothing in it is listed"
 
 
 def _stamp(status: os.stat_result) -> list[int]:

@@ -12,12 +12,15 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from fullsend_protocol.messages import UnchangedDataset
-from fullsend_protocol.units import format_time
+from fullsend_protocol.units import format_time, parse_time
 from fullsend_receiver.durable import locked, replace_file
 from fullsend_receiver.store import Store
+
+#: Seconds by which our clock may have been put back without a word.
+_CLOCK_ERROR: Final = 86400.0
 
 
 class Stock(Protocol):
@@ -44,8 +47,16 @@ def note(stock: Stock, sender: str, datasets: Iterable[UnchangedDataset]) -> Non
 
 
 def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
-    """Return when datasets were last seen unchanged, by dataset and the GUID that was its newest snapshot's then."""
-    return {(dataset, entry["guid"]): entry["at"] for dataset, entry in _read(store, sender).items()}
+    """Return when datasets were last seen unchanged, by dataset and the GUID that was its newest snapshot's then.
+
+    What was noted while our clock was ahead counts for nothing: it would be newer than all that comes.
+    """
+    limit = time.time() + _CLOCK_ERROR
+    return {
+        (dataset, entry["guid"]): entry["at"]
+        for dataset, entry in _read(store, sender).items()
+        if (parse_time(entry["at"]) or 0.0) <= limit
+    }
 
 
 def _read(store: Store, sender: str) -> dict[str, dict[str, str]]:

@@ -1,6 +1,6 @@
 """`python -m fullsend_sender` does what `fullsend` does."""
 
-from fullsend_sender.cli import main
+from fullsend_sender.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

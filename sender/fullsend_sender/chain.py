@@ -17,9 +17,10 @@ from fullsend_protocol.reception import ends, reception
 from fullsend_sender.selection import lineage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from fullsend_protocol.manifest import StreamEntry
+    from fullsend_protocol.messages import DatasetStatus
     from fullsend_protocol.resume_token import ResumeToken
 
 #: Candidates named in the error for an ambiguous name.
@@ -44,10 +45,13 @@ class Tree:
 
 
 class Library:
-    """All that is stored of this sender, as one `list` said. `entries`: in any order."""
+    """All that is stored of this sender, as one `list` said. `entries`: in any order; `statuses`: by dataset, what the
+    receiver says of its newest state, as far as that is known.
+    """
 
-    def __init__(self, entries: Iterable[StreamEntry]) -> None:
+    def __init__(self, entries: Iterable[StreamEntry], statuses: Mapping[str, DatasetStatus] | None = None) -> None:
         self._entries = list(entries)
+        self._statuses = statuses or {}
         self._by_guid: dict[str, list[StreamEntry]] = defaultdict(list)
         self._by_dataset: dict[str, list[StreamEntry]] = defaultdict(list)
         self._by_base: dict[str, list[StreamEntry]] = defaultdict(list)
@@ -56,6 +60,10 @@ class Library:
             self._by_dataset[entry.dataset].append(entry)
             if entry.base_guid is not None:
                 self._by_base[entry.base_guid].append(entry)
+
+    def knows(self, guid: str) -> bool:
+        """Whether a snapshot of this GUID is stored, of whatever dataset."""
+        return guid in self._by_guid
 
     def find(self, what: str) -> StreamEntry:
         """Return the stream to end with: `what` is DATASET (its newest), DATASET@SNAPSHOT, guid:N, or a file's name.
@@ -88,25 +96,42 @@ class Library:
         chain = self.chain(entry)
         return chain is None, entry.kind == "package", len(chain or ())
 
-    def newest(self, dataset: str, before: tuple[int, str] | None = None) -> StreamEntry:
+    def newest(self, dataset: str, before: tuple[int, str] | None = None, *, alone: bool = False) -> StreamEntry:
         """Return the stream to end with for a dataset's newest state: the end of a chain that came last. Not the newest
         that is whole: nobody shall take an old state for it.
 
-        `before`: as of a place in the order of reception; None: now.
+        `before`: as of a place in the order of reception, None: now; `alone`: also where it goes on under another name.
 
         Raises: NotRestorable: nothing is stored. UsageError where it is not certain which state is the newest: an end
-        that came earlier was taken later by this host's clock, or the dataset goes on under another name.
+        that came earlier was taken later by this host's clock, this host has said since that the dataset is as of
+        another snapshot, or the dataset goes on under another name.
         """
         mine = [each for each in self._by_dataset.get(dataset, ()) if before is None or reception(each) < before]
         found = ends(mine)
         if not found:
             return self._only([], dataset)
         newest = found[-1]
-        if before is None and (there := self._goes_on_as(newest)) is not None:
+        if before is None and not alone and (there := self._goes_on_as(newest)) is not None:
             raise UsageError(
                 f"{dataset} was renamed, and goes on as {there.dataset}, up to @{there.snapshot}: restore that"
                 f" (`fullsend restore {there.dataset} --into {dataset}`), or name the state before"
                 f" (`fullsend restore {_name(newest)}`)"
+            )
+        about = self._statuses.get(dataset)
+        # Both times are the receiver's.
+        said = about.unchanged if about is not None and about.guid != newest.guid and before is None else None
+        if about is not None and said is not None and said > newest.received:
+            raise UsageError(
+                f"{dataset}: it is not certain which state is the newest: {_name(newest)} came last (received"
+                f" {newest.received}), and later, at {said}, its host said that it is as of @{about.snapshot}, as after"
+                f" a rollback; name one: {_name(newest)}, {dataset}@{about.snapshot}"
+            )
+        again = None if before is not None else self._came_again(mine, newest)
+        if again is not None and not (about is not None and (about.unchanged or "") > again.received):
+            raise UsageError(
+                f"{dataset}: it is not certain which state is the newest: {_name(newest)} was received"
+                f" {newest.received}, and after it {_name(again)} once more, {again.received}, as after a rollback;"
+                f" name one by its file: {newest.file} {again.file}"
             )
         later = [each for each in found[:-1] if each.created > newest.created and self._goes_on_as(each) is None]
         if later:
@@ -118,6 +143,16 @@ class Library:
                 f" clock was wrong, or an older snapshot was pushed; name one: {ways}"
             )
         return self._only([each for each in mine if each.guid == newest.guid], dataset)
+
+    @staticmethod
+    def _came_again(mine: Sequence[StreamEntry], newest: StreamEntry) -> StreamEntry | None:
+        """Return the last stream to come after a dataset's newest state, and has an older one, which was there before;
+        None: there is none. Somebody may have gone back to that.
+        """
+        last = max(reception(each) for each in mine if each.guid == newest.guid)
+        before = {each.guid for each in mine if reception(each) < last}
+        again = [each for each in mine if reception(each) > last and each.guid in before]
+        return max(again, key=reception, default=None)
 
     def other_ends(self, entry: StreamEntry) -> list[StreamEntry]:
         """Return the ends of other chains that branch off from this stream's own, as after a rollback; the last to come
@@ -151,6 +186,8 @@ class Library:
     def tree(self, top: str, snapshot: str | None, fits: Callable[[str], bool]) -> Tree:
         """Say what `top` takes, and each dataset below, as far as it `fits`.
 
+        What has a newer state than the package that brings it is refused: nobody shall take an old state for it.
+
         `snapshot`: the one that is named (after the @): of a dataset without it, since nothing had changed, the newest
         that came before the first of those that have it; None: the newest of each. Left out is what was renamed within
         `top`, and goes on under another name; and what comes with a package, which brings it where it belongs.
@@ -178,8 +215,15 @@ class Library:
         packages = {each.dataset: each for each in chosen if each.kind == "package"}
         for each in chosen:
             above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
-            if each.guid in passed:
+            if each.guid in passed and not self._beside(each, passed[each.guid]):
                 tree.left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
+            elif above and reception(each) > reception(above[-1]) and each.snapshot != above[-1].snapshot:
+                reason = (
+                    f"comes as it was in the package {_name(above[-1])}, received {above[-1].received}, and its own"
+                    f" state @{each.snapshot} is newer, received {each.received}: restore that into another place"
+                    f" (`fullsend restore {_name(each)} --into`)"
+                )
+                tree.refused.append((each.dataset, UsageError(reason)))
             elif above:
                 tree.left_out.append((each.dataset, f"comes as it was in the package {_name(above[-1])}"))
             else:
@@ -192,7 +236,15 @@ class Library:
         """
         last = ends(self._by_dataset[dataset])
         there = self._goes_on_as(last[-1]) if last else None
-        return last[-1] if there is not None and there.dataset in names else self.newest(dataset)
+        if there is None or there.dataset not in names:
+            return self.newest(dataset)
+        return self.newest(dataset, alone=True) if self._beside(last[-1], there.dataset) else last[-1]
+
+    def _beside(self, entry: StreamEntry, dataset: str) -> bool:
+        """Whether there was another dataset of this name before a stream came, such as a replica: then that was not
+        renamed to it.
+        """
+        return any(reception(each) < reception(entry) for each in self._by_dataset[dataset])
 
     def _as_of(self, dataset: str, first: StreamEntry, tree: Tree) -> StreamEntry | None:
         """Return the stream to end with for a dataset's state as of a named snapshot; None: nothing of it is so old.

@@ -24,10 +24,9 @@ from fullsend_sender.identity import Identity
 from fullsend_sender.job import Job, Request, Target
 from fullsend_sender.link import PATIENCE, Endpoint, Timeouts, connect
 from fullsend_sender.listing import bases
-from fullsend_sender.outcome import exit_code
 from fullsend_sender.pipeline import default_threads, raw_in_flight
 from fullsend_sender.selection import fits
-from fullsend_sender.targets import Chosen, choose, gone
+from fullsend_sender.targets import ALL_EXCLUDED, Chosen, choose, gone
 from fullsend_sender.window import WINDOW
 from fullsend_sender.zfs import Zfs
 
@@ -130,11 +129,11 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
         except FullsendError as error:
             yield _problem("push", error)
             continue
-        yield Finding(
-            "push",
-            Exit.OK,
-            f"{', '.join(table.datasets)}: {plural(len(selection.choose(names)), 'dataset')}, to {receiver}",
-        )
+        meant, named = selection.choose(names), ", ".join(table.datasets)
+        if not meant and not selection.missing(names) and not failed:
+            yield Finding("push", Exit.FAILED, f"{named}: {ALL_EXCLUDED}")
+            continue
+        yield Finding("push", Exit.OK, f"{named}: {plural(len(meant), 'dataset')}, to {receiver}")
     async for finding in _limits(zfs, settings, names):
         yield finding
     for pattern in settings.datasets:
@@ -197,7 +196,7 @@ async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, 
 
 
 def _problem(what: str, error: FullsendError) -> Finding:
-    return Finding(what, exit_code(error), str(error))
+    return Finding(what, error.exit_code, str(error))
 
 
 def _memory(settings: SenderSettings) -> Finding:

@@ -160,7 +160,7 @@ class SenderSettings(SendSettings):
             raise UsageError(f"no receiver {name!r} is configured: there are {names}")
         chosen = self.receivers[name]
         host, port = split_address(chosen.address)
-        return Endpoint(name, host, port, chosen.fingerprint)
+        return Endpoint(name, host, port, chosen.fingerprint, one_of_several=len(self.receivers) > 1)
 
     def tables_for(self, receiver: str) -> list[PushSettings]:
         """Return the tables [[push]] of what is pushed to this receiver: those that name it, or none."""

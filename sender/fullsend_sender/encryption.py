@@ -12,13 +12,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import UsageError
+from fullsend_protocol.quotas import brings_properties
 from fullsend_sender.restore_plan import Item, Place
+from fullsend_sender.selection import lineage
+from fullsend_sender.source import Dataset
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from fullsend_sender.restore_plan import Plan
-    from fullsend_sender.source import Dataset
     from fullsend_sender.zfs import Encryption, Zfs
 
 _log: Final = logging.getLogger("fullsend.restore")
@@ -32,14 +34,27 @@ def choose_encryption(plan: Plan, *, unencrypted: bool, recursive: bool) -> None
 
     Raises: UsageError, where there is just one item.
     """
-    # What is encrypted, by name: each dataset that stands, or will; None: it is not, or its key comes with it.
+    # What is encrypted, by name: each dataset that stands, or will; None: it is not.
     places: dict[str, Dataset | None] = {name: each if each.encrypted else None for name, each in plan.standing.items()}
+    raw: set[str] = set()  # what comes, or came, with its key
     steps = []
     for step in plan.steps:
         standing = plan.standing.get(step.target)
         parent = step.target.rpartition("/")[0]
         place = places.get(step.target if standing is not None else parent)
         chosen: Item | Place = step
+        if isinstance(step, Item) and step.raw:
+            # Its key is not loaded when it has come.
+            place = place if standing is not None else _encrypted(step.target)
+            raw.add(step.target)
+        elif (
+            isinstance(step, Item)
+            and standing is None
+            and parent in raw
+            and step.chain
+            and brings_properties(step.chain[0])
+        ):
+            place = None  # it says that it is not encrypted, and so it was at home
         if isinstance(step, Item) and step.chain:
             try:
                 chosen = _choose(step, standing, place, unencrypted=unencrypted)
@@ -48,9 +63,9 @@ def choose_encryption(plan: Plan, *, unencrypted: bool, recursive: bool) -> None
                     raise
                 plan.failures.append((step.target, error))
                 continue
-            if chosen.encryption != "as its place":
+            if chosen.encryption != "as its place" and (not step.raw or step.package):
                 place = None
-                _say_clear(chosen, plan.standing)
+                _say_clear(chosen, plan.standing, raw)
         places[step.target] = place
         steps.append(chosen)
     plan.steps = steps
@@ -77,16 +92,19 @@ def _choose(item: Item, standing: Dataset | None, place: Dataset | None, *, unen
     return replace(item, encryption="as its place")
 
 
-def _say_clear(item: Item, standing: Mapping[str, Dataset]) -> None:
+def _encrypted(name: str) -> Dataset:
+    """Return what stands for a dataset that will have come raw: its key will not be loaded."""
+    return Dataset(name, "filesystem", "0", 0, 0, encrypted=True, key_loaded=False)
+
+
+def _say_clear(item: Item, standing: Mapping[str, Dataset], raw: Collection[str]) -> None:
     """Say of what is not encrypted that it is so below something that is: its user may not expect that."""
-    if item.raw and not item.package:
-        return
-    above = item.target.rpartition("/")[0]
-    while above and not (above in standing and standing[above].encrypted):
-        above = above.rpartition("/")[0]
-    if above:
+    above = lineage(item.target)[1:]
+    encrypted = [name for name in above if name in standing and standing[name].encrypted]
+    encrypted += [name for name in above if name in raw]
+    if encrypted:
         what = "what is not encrypted in this package" if item.raw else "it"
-        _log.warning("%s: %s will lie in the clear, below %s, which is encrypted", item.target, what, above)
+        _log.warning("%s: %s will lie in the clear, below %s, which is encrypted", item.target, what, encrypted[0])
 
 
 async def say_what_changed(zfs: Zfs, into: str, items: Iterable[Item]) -> None:

@@ -36,19 +36,19 @@ def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, s
     the GUIDs of its snapshots. These stay in a chain for ever, and at home as long as the last two bookmarks.
     """
     of_dataset: dict[str, list[Base]] = defaultdict(list)
-    builds_on: dict[str, set[str]] = defaultdict(set)  # by GUID, the datasets of the streams that build on it
+    builds_on: dict[str, list[Base]] = defaultdict(list)  # by GUID, the streams that build on it
     for base in bases:
         of_dataset[base.dataset].append(base)
         if base.base_guid is not None:
-            builds_on[base.base_guid].add(base.dataset)
+            builds_on[base.base_guid].append(base)
     found: dict[str, str] = {}
     for name, mine in of_dataset.items():
         # The last state is that of the youngest chain; older chains end where a new full was sent.
-        ends = [each for each in mine if name not in builds_on[each.guid]]
+        ends = [each for each in mine if all(further.dataset != name for further in builds_on[each.guid])]
         last = min(ends, key=lambda each: (each.age, -each.streams), default=None)
-        further = sorted(builds_on[last.guid]) if last is not None else []
+        further = _goes_on_as(last, of_dataset, builds_on) if last is not None else set()
         if further:
-            found[name] = further[-1]
+            found[name] = max(further)
     own = {(base.dataset, base.guid) for base in bases}
     present: dict[str, str] = {}
     for name, dataset in here.items():
@@ -61,6 +61,26 @@ def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, s
         if now != name:
             found[name] = now
     return found
+
+
+def _goes_on_as(
+    last: Base, of_dataset: Mapping[str, Sequence[Base]], builds_on: Mapping[str, Sequence[Base]]
+) -> set[str]:
+    """Return the datasets whose streams build on the last state of another one, and all of whose streams do.
+
+    What has a stream from before that state is a dataset of its own, such as a replica. A new full that came later is
+    no such stream.
+    """
+    after, todo = set[str](), [last.guid]
+    while todo:
+        new = {each.guid for each in builds_on.get(todo.pop(), ())} - after
+        after |= new
+        todo += new
+    return {
+        name
+        for name in {each.dataset for each in builds_on.get(last.guid, ())}
+        if all(each.guid in after or each.age < last.age for each in of_dataset[name])
+    }
 
 
 async def without_copies(

@@ -26,6 +26,7 @@ from fullsend_protocol.errors import (
     RemoteProtocolError,
     Unreachable,
 )
+from fullsend_protocol.exits import Exit
 from fullsend_protocol.identity import fingerprint
 from fullsend_transport.channel import Channel, reason
 from fullsend_transport.dial import Dial
@@ -48,16 +49,20 @@ class WrongReceiver(FullsendError):  # noqa: N818 - reads as what it says
     """Who answers is not the receiver that was paired. Nothing was sent to it."""
 
     code = ErrorCode.UNKNOWN_SENDER
+    exit_code = Exit.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a receiver is and who it must be: SHA-256 of its certificate's DER, in hex. `name` is ours for it."""
+    """Where a receiver is and who it must be: SHA-256 of its certificate's DER, in hex. `name` is ours for it;
+    `one_of_several`: others are configured, too.
+    """
 
     name: str
     host: str
     port: int
     fingerprint: str
+    one_of_several: bool = False
 
     @property
     def place(self) -> str:

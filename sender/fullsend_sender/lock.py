@@ -12,6 +12,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import ErrorCode, FullsendError, UsageError
+from fullsend_protocol.exits import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,6 +25,7 @@ class Running(FullsendError):  # noqa: N818 - reads as what it says
     """Another process pushes the same dataset to the same receiver."""
 
     code = ErrorCode.BUSY
+    exit_code = Exit.RUNNING
 
 
 class Locks:

@@ -16,7 +16,7 @@ from fullsend_sender import source
 from fullsend_sender.zfs import NoAnswer, ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 
     from fullsend_sender.source import Dataset
     from fullsend_sender.zfs import Zfs
@@ -26,6 +26,10 @@ _Found = TypeVar("_Found")
 
 #: A pool that `zpool list` says this of has no data to give. Commands may fail, or wait for it in the kernel.
 _UNUSABLE: Final = frozenset({"SUSPENDED", "FAULTED", "UNAVAIL", "OFFLINE", "REMOVED"})
+
+
+#: Seconds between two looks at a pool that is at work.
+_LOOK_EVERY: Final = 10.0
 
 
 class PoolError(FullsendError):
@@ -95,6 +99,41 @@ async def names(zfs: Zfs, pools: Pools) -> tuple[list[str], dict[str, PoolError]
     """Return the names of all datasets, parents first, and by pool, why it could not be listed. Raises: UsageError."""
     found, failed = await _each(pools, pools.health, zfs.names)
     return [name for each in found.values() for name in each], failed
+
+
+async def while_usable(
+    zfs: Zfs, pool: str, work: Coroutine[object, object, _Found], *, every: float = _LOOK_EVERY
+) -> _Found:
+    """Do what a pool takes part in, and give it up where the pool is suspended meanwhile.
+
+    A command may then wait in the kernel until somebody clears the pool. It is asked to end, and not waited for.
+    `every`: seconds between two looks at the pool.
+
+    Returns: what `work` returns. Raises: PoolError, and as `work`, which has ended.
+    """
+    doing = asyncio.ensure_future(work)
+    watching = asyncio.create_task(_until_unusable(zfs, pool, every), name=f"health of {pool}")
+    try:
+        await asyncio.wait([doing, watching], return_when=asyncio.FIRST_COMPLETED)
+        if doing.done():
+            return doing.result()
+        raise watching.result()
+    finally:
+        watching.cancel()
+        doing.cancel()
+        await asyncio.wait([doing, watching])
+
+
+async def _until_unusable(zfs: Zfs, pool: str, every: float) -> PoolError:
+    """Return why a pool cannot be used any more, once that is so. Where `zpool` cannot be asked, this never returns."""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            health = await zfs.health()
+        except FullsendError:
+            continue
+        if pool in health and (obstacle := Pools(health).obstacle(pool)) is not None:
+            return obstacle
 
 
 async def _each(

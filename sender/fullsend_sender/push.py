@@ -17,9 +17,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol import limits, messages
-from fullsend_protocol.errors import ErrorCode, FullsendError, NotTheSameStream, PeerError, StreamError, Unreachable
+from fullsend_protocol.errors import (
+    ErrorCode,
+    FullsendError,
+    NotTheSameStream,
+    OutputFailed,
+    PeerError,
+    StreamError,
+    Unreachable,
+)
 from fullsend_protocol.manifest import properties_size
-from fullsend_protocol.output import OutputFailed
 from fullsend_sender import ours, read_only, source
 from fullsend_sender.failures import Unforeseen, as_failure, log_failure
 from fullsend_sender.job import Item, Job, Plan, Summary
@@ -29,6 +36,7 @@ from fullsend_sender.lock import locks
 from fullsend_sender.patience import passes
 from fullsend_sender.pipeline import OtherBytes
 from fullsend_sender.plan import CannotSend, How, Send
+from fullsend_sender.pools import PoolError, while_usable
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.source import Dataset, Snapshot
 from fullsend_sender.targets import Chosen, choose, gone, make_plan, unfinished
@@ -210,6 +218,7 @@ class _Run:
         self._job = job
         self._finishing = finishing
         self._read_only: set[str] = set()  # pools of which that has shown
+        self._unusable: dict[str, PoolError] = {}  # ... and that, meanwhile
         self._zfs = job.zfs
         self._plan = plan
         self._summary = summary
@@ -245,7 +254,7 @@ class _Run:
             log_failure(_log, name, failure, debug=self._job.debug)
 
     async def _tidy(self, item: Item, snapshot: str, *, stored: bool) -> None:
-        if item.send.dataset.pool in self._read_only:
+        if item.send.dataset.pool in {*self._read_only, *self._unusable}:
             return  # nothing can be changed there
         try:
             await tidy(self._job, item, self._plan.partials, snapshot=snapshot, tag=self._tag, stored=stored)
@@ -263,7 +272,7 @@ class _Run:
         for pool in dict.fromkeys(item.send.dataset.pool for item in new):
             of_it = [item for item in new if item.send.dataset.pool == pool]
             try:
-                taken |= await self._hold_new(await self._take_snapshots(of_it, name), name)
+                taken |= await while_usable(self._zfs, pool, self._take_and_hold(of_it, name))
             except Exception as error:  # noqa: BLE001 - of whatever class, it is one pool's
                 for item in of_it:
                     self._fail(item.name, error)
@@ -273,6 +282,10 @@ class _Run:
             if snapshot is not None:
                 ready.append((item, snapshot))
         return ready
+
+    async def _take_and_hold(self, items: list[Item], name: str) -> dict[str, Snapshot]:
+        """Take the new snapshots of one pool, and hold them. Returns: those that can be sent, by dataset."""
+        return await self._hold_new(await self._take_snapshots(items, name), name)
 
     async def _take_snapshots(self, items: list[Item], name: str) -> list[Item]:
         """Take one snapshot of each, all of one pool, in one transaction. Returns: those that have it; who cannot have
@@ -325,16 +338,25 @@ class _Run:
     async def _work(self, ready: deque[tuple[Item, Snapshot]]) -> None:
         while ready and self._away is None:
             item, snapshot = ready.popleft()
+            pool = item.send.dataset.pool
             stored = False
             try:
-                await self._push_one(item, snapshot)
+                self._check_usable(pool)
+                await while_usable(self._zfs, pool, self._push_one(item, snapshot))
                 stored = True
             except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
                 failure = as_failure(error)
+                if isinstance(failure, PoolError):
+                    self._unusable[pool] = failure
                 if passes(failure):  # and was waited for
                     self._away = failure
                 self._fail(f"{item.name}@{snapshot.name}", failure)
             await self._tidy(item, snapshot.name, stored=stored)
+
+    def _check_usable(self, pool: str) -> None:
+        """Raises: PoolError where a pool was suspended during this run."""
+        if pool in self._unusable:
+            raise self._unusable[pool]
 
     async def _push_one(self, item: Item, snapshot: Snapshot) -> None:
         send = item.send

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.byhand import settled, unmounted
 from fullsend_protocol.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
 from fullsend_protocol.lost_spills import restoring_loses
-from fullsend_protocol.quotas import HELD, brings_quotas, held_back, quotas_of
+from fullsend_protocol.quotas import brings_properties, held_back, quotas_of
 from fullsend_protocol.units import format_duration, format_size, plural
 from fullsend_sender import source
 from fullsend_sender.cat import Damaged, cat
@@ -27,22 +27,23 @@ from fullsend_sender.chain import Library
 from fullsend_sender.encryption import choose_encryption, say_what_changed
 from fullsend_sender.failures import as_failure
 from fullsend_sender.link import connect
-from fullsend_sender.listing import entries
+from fullsend_sender.listing import entries, statuses
 from fullsend_sender.patience import RETRY_FOR
 from fullsend_sender.progress import Progress, reporting
 from fullsend_sender.rejoin import find_rest
 from fullsend_sender.restore_plan import Item, Place, Plan, Wanted, make_plan
+from fullsend_sender.selection import lineage
 from fullsend_sender.zfs import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from typing import Literal
 
     from fullsend_protocol.manifest import StreamEntry
     from fullsend_sender.identity import Identity
     from fullsend_sender.link import Endpoint
     from fullsend_sender.rejoin import Rest
-    from fullsend_sender.zfs import Zfs
+    from fullsend_sender.zfs import Quota, Zfs
 
 _log: Final = logging.getLogger("fullsend.restore")
 
@@ -119,7 +120,7 @@ class Job:
             options.append("-s")
         if self.unmountable(entry):
             options += unmounted(entry)
-        if brings_quotas(entry):
+        if brings_properties(entry):
             left_out = () if self.wanted.quotas else quotas_of(entry.dataset_type)
             options += [*held_back(item.quotas), *(word for name in left_out for word in ("-x", name))]
         if item.encryption == "as its place":
@@ -130,8 +131,29 @@ class Job:
 
     def held(self, item: Item) -> list[str]:
         """Return the quotas and reservations that a dataset does not obey until all of it is restored."""
-        brought = item.quotas if any(map(brings_quotas, item.chain)) else ()
+        brought = item.quotas if any(map(brings_properties, item.chain)) else ()
         return [name for name in quotas_of(item.wanted.dataset_type) if name in {*item.held, *brought}]
+
+    def settling(self, name: str) -> tuple[str, ...]:
+        """Return what `zfs` is called with, before the target, so that a quota or reservation is held back no more: the
+        received one comes back, or none is set, where none is wanted. ZFS has no `inherit` without -S for them.
+        """
+        return ("inherit", "-S", name) if self.wanted.quotas else ("set", f"{name}=none")
+
+    def typed(self, command: str, *arguments: str) -> str:
+        """Return a command of our own as one would type it, for the same receiver."""
+        receiver = ["--receiver", self.endpoint.name] if self.endpoint.one_of_several else []
+        return shlex.join(["fullsend", command, *arguments, *receiver])
+
+    @property
+    def flags(self) -> list[str]:
+        """What another `fullsend restore` of the same has to be told, so that it does the same."""
+        said = {
+            "--mountable": self.wanted.mountable,
+            "--no-quotas": not self.wanted.quotas,
+            "--unencrypted": self.wanted.unencrypted,
+        }
+        return [flag for flag, wanted in said.items() if wanted]
 
     def roll_back_to(self, item: Item) -> str | None:
         """Return the snapshot that the target goes back to first, None: to none.
@@ -185,6 +207,7 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
                     done(await _restore_one(job, step, progress))
             except Unreachable as error:
                 failures.append((step.target, error))
+                failures += _left_over(plan, step)
                 break
             except FullsendError as error:
                 failures.append((step.target, error))
@@ -200,38 +223,79 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
     return failures
 
 
+def _left_over(plan: Plan, after: Place | Item) -> list[tuple[str, FullsendError]]:
+    """Return what is not tried any more, since the receiver went away, after having said so. What that is below stays
+    held back.
+    """
+    rest = plan.steps[plan.steps.index(after) + 1 :]
+    for step in rest:
+        _log.error("%s: not tried, since the receiver is away: run the same again to go on", step.target)
+    return [(step.target, Unreachable("not tried, since the receiver is away")) for step in rest]
+
+
 async def _finish(job: Job, plan: Plan, restored: Sequence[Item]) -> None:
     """Do what must wait until all streams are in, and say what is not as it was at home."""
     if not restored:
         return
-    failed = [name for name, _error in plan.failures]
-    into = min((item.target for item in restored), key=len)
     try:
-        found = await job.zfs.quotas_set(into, recursive=job.wanted.recursive)
+        found = await job.zfs.quotas_set(plan.into, recursive=job.wanted.recursive)
         for item in reversed(restored):  # children first: the quota of a parent counts them
-            if not any(f"{name}/".startswith(f"{item.target}/") for name in failed):
-                here = found.get(item.target, {})
-                await _bring_back(job, item.target, [name for name in HELD if here.get(name) == HELD[name]])
-        await say_what_changed(job.zfs, into, restored)
+            await _settle(job, item.target, _held(found.get(item.target, {})), plan)
+        above = lineage(plan.into)[1:]
+        found |= await job.zfs.quotas_set(*above, recursive=False) if above else {}
+        _say_held_back(job, plan, found, {item.target for item in restored})
+        await say_what_changed(job.zfs, plan.into, restored)
     except FullsendError as error:
-        _log.warning("%s: whether its quotas and encryption are as at home cannot be told: %s", into, error)
+        _log.warning("%s: whether its quotas and encryption are as at home cannot be told: %s", plan.into, error)
 
 
-async def _bring_back(job: Job, target: str, quotas: Sequence[str]) -> None:
-    """Let a dataset have the quotas and reservations that came along, if they are wanted. One that it cannot have is
-    said.
+def _say_held_back(job: Job, plan: Plan, found: Mapping[str, Mapping[str, Quota]], restored: Collection[str]) -> None:
+    """Say which other datasets an earlier run has left with quotas that it held back: it ended before all was in.
+
+    `found`: what is set on each dataset that is looked at.
     """
-    for name in quotas:
+    for target, here in found.items():
+        quotas = list(_held(here))
+        if quotas and target not in restored and plan.missing_within(target) is None:
+            later = "; ".join(job.zfs.line("inherit", "-S", name, target) for name in quotas)
+            _log.warning(
+                "%s: %s not set since an earlier restore, which did not end; to set it: %s",
+                *(target, ", ".join(quotas), later),
+            )
+
+
+def _held(here: Mapping[str, Quota]) -> dict[str, Quota]:
+    """Return what is held back on a dataset."""
+    return {name: quota for name, quota in here.items() if quota.held}
+
+
+async def _settle(job: Job, target: str, held: Mapping[str, Quota], plan: Plan) -> None:
+    """Hold these quotas and reservations back no more, but for what has to wait for something below that is missing.
+    That, and what cannot be settled, is said, with the line that does it.
+    """
+    missing = plan.missing_within(target)
+    # What nothing came for limits nothing, and need not wait.
+    waiting = [name for name, quota in held.items() if quota.came and missing is not None]
+    if waiting:
+        later = "; ".join(job.zfs.line(*job.settling(name), target) for name in waiting)
+        _log.warning(
+            "%s: %s not set, since %s is not restored; to set it all the same: %s",
+            *(target, ", ".join(waiting), missing, later),
+        )
+    for name in (name for name in held if name not in waiting):
         try:
-            await job.zfs.inherit(name, target, received=job.wanted.quotas)
+            await job.zfs.run(*job.settling(name), target)
         except FullsendError as error:
-            later = job.zfs.line("inherit", "-S", name, target)
-            _log.warning("%s: it cannot have the %s of its backup: %s; later: %s", target, name, error, later)
+            what = "it cannot have the %s of its backup" if job.wanted.quotas else "%s cannot be taken back"
+            later = job.zfs.line(*job.settling(name), target)
+            _log.warning(f"%s: {what}: %s; later: %s", target, name, error, later)
 
 
 async def _plan(job: Job) -> Plan:
     async with connect(job.endpoint, job.identity) as (link, _name):
-        library = Library([entry async for entry in entries(link, None)])
+        # Before what is stored: what comes meanwhile is newer than what is said of it.
+        _now, said = await statuses(link)
+        library = Library([entry async for entry in entries(link, None)], said)
     plan = await make_plan(library, job.wanted, job.zfs)
     choose_encryption(plan, unencrypted=job.wanted.unencrypted, recursive=job.wanted.recursive)
     return plan
@@ -248,7 +312,9 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
             # Another `fullsend restore` is what resumes a stream, and brings them back by itself.
             if isinstance(step, Item) and not (step.chain and step.begun(step.chain[-1])):
                 done.append(step)
-    lines += [job.zfs.line("inherit", "-S", name, item.target) for item in reversed(done) for name in job.held(item)]
+    for item in reversed(done):
+        if plan.missing_within(item.target) is None:
+            lines += [job.zfs.line(*job.settling(name), item.target) for name in job.held(item)]
     return plan, lines
 
 
@@ -261,16 +327,23 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
     if snapshot is not None:
         lines.append(f"{job.zfs.line('rollback', snapshot)}  # -F")
     for entry in item.chain:
+        if (aside := item.aside.get(entry.file)) is not None:
+            lines.append(f"{job.zfs.line('rename', *_at(item, aside))}  # the next has the same name")
         if item.begun(entry) is not None:
-            command = shlex.join(["fullsend", "restore", f"guid:{entry.guid}", "--into", item.target])
+            command = job.typed("restore", f"guid:{entry.guid}", "--into", item.target, *job.flags)
             lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
             continue
-        fetch = shlex.join(["fullsend", "cat", entry.file])
+        fetch = job.typed("cat", entry.file)
         take = job.zfs.line("receive", *job.options(item, entry), item.target)
         lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}")
         if entry.kind == "package" and job.unmountable(entry):
             lines += settled(job.zfs.line(), shlex.quote(item.target))
     return lines
+
+
+def _at(item: Item, names: Iterable[str]) -> list[str]:
+    """Return snapshots of the target by their whole names."""
+    return [f"{item.target}@{name}" for name in names]
 
 
 async def _make(job: Job, place: Place) -> None:
@@ -301,6 +374,8 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
         try:
             if not count and (snapshot := job.roll_back_to(item)) is not None:
                 await job.zfs.roll_back(snapshot)
+            if (aside := item.aside.get(entry.file)) is not None:
+                await job.zfs.run("rename", *_at(item, aside))
             rest = await _find_rest(job, item, entry)
             if rest is not None:
                 resumed_at = rest.start
@@ -313,6 +388,13 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
         except asyncio.CancelledError:
             _log.error("%s: %s", item.target, _how_far(item, count, "interrupted"))
             raise
+    if item.aside:
+        _log.warning(
+            "%s: %s the name of a later one of its chain (@%s), and is now called NAME.GUID",
+            item.target,
+            "one of its snapshots had" if len(item.aside) == 1 else f"each of {len(item.aside)} snapshots had",
+            ", @".join(sorted({name for name, _new in item.aside.values()})),
+        )
     seconds = time.monotonic() - started
     received = item.raw_bytes - resumed_at
     undo = job.undo(item)
@@ -396,7 +478,7 @@ def _how_far(item: Item, count: int, why: str) -> str:
     """Say what failed, what is restored so far, and how to go on."""
     entry = item.chain[count]
     hint = ", or with -F to give up what was written there" if _MODIFIED in why and item.existing and not count else ""
-    if entry.kind == "package":
+    if item.package:  # nothing is gone on with that has one in its chain
         return (
             f"{entry.dataset}@{entry.snapshot} failed: {why}; a part of it may be there: destroy {item.target}, and run"
             " the same again"

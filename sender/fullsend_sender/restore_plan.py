@@ -12,9 +12,10 @@ import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from fullsend_protocol.byhand import set_aside
 from fullsend_protocol.errors import FullsendError, StreamError, UsageError
 from fullsend_protocol.facts import class_of
-from fullsend_protocol.quotas import HELD, quotas_of
+from fullsend_protocol.quotas import quotas_of
 from fullsend_protocol.resume_token import ResumeToken
 from fullsend_sender import source
 from fullsend_sender.chain import Library, NotRestorable
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from fullsend_protocol.manifest import StreamEntry
     from fullsend_sender.source import Dataset
-    from fullsend_sender.zfs import Zfs
+    from fullsend_sender.zfs import Quota, Zfs
 
 _log: Final = logging.getLogger("fullsend.restore")
 
@@ -67,7 +68,8 @@ class Item:
     `newest`: the snapshot (after the @) that it has, and is gone on with after; None: none. `token`: what it has of the
     first stream. `quiet`: it has the snapshot, and is set not to be mounted by itself. `quotas`: the quotas and
     reservations that are to be as they were backed up, since nobody has set them on `target`; `held`: those that an
-    earlier run holds back. `encryption`: how it is to be encrypted, where its streams do not say that.
+    earlier run holds back. `aside`: as byhand.set_aside says. `encryption`: how it is to be encrypted, where its
+    streams do not say that.
     """
 
     wanted: StreamEntry
@@ -79,6 +81,7 @@ class Item:
     quiet: bool = False
     quotas: tuple[str, ...] = ()
     held: tuple[str, ...] = ()
+    aside: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     encryption: Literal["as sent", "as its place", "off"] = "as sent"
 
     def begun(self, entry: StreamEntry) -> ResumeToken | None:
@@ -103,17 +106,23 @@ class Item:
 @dataclass(slots=True)
 class Plan:
     """What is to be done. `steps`: parents first; `there`: names of the datasets that others can be below; `failures`:
-    what cannot be done, by name; `standing`: the datasets that are there now, at the target, below it and above it.
+    what cannot be done, by name; `standing`: the datasets that are there now, at the target, below it and above it;
+    `into`: the target of all, which has been made where anything has been restored.
     """
 
     steps: list[Place | Item] = field(default_factory=list)
     there: set[str] = field(default_factory=set)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
     standing: dict[str, Dataset] = field(default_factory=dict)
+    into: str = ""
 
     @property
     def items(self) -> list[Item]:
         return [step for step in self.steps if isinstance(step, Item)]
+
+    def missing_within(self, target: str) -> str | None:
+        """Return what has failed of a target, or below it; None: nothing has."""
+        return next((name for name, _error in self.failures if f"{name}/".startswith(f"{target}/")), None)
 
     def obstacle(self, step: Place | Item) -> str | None:
         """Return the dataset that has failed, and below which this one would have to be; None: its place is there."""
@@ -128,7 +137,9 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     """Say what is to be done. Raises: UsageError, NotRestorable, ZfsError."""
     plan = Plan()
     if wanted.recursive:
-        top, _at, snapshot = wanted.what.partition("@")
+        top, at, snapshot = wanted.what.partition("@")
+        if at and not snapshot:
+            raise UsageError(f"{wanted.what!r} is no DATASET or DATASET@SNAPSHOT")
         selection = Selection((top,), recursive=True, exclude=wanted.exclude)
         tree = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])))
         chosen, refused = tree.chosen, tree.refused
@@ -140,16 +151,18 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
         chosen, refused = [library.find(wanted.what)], []
         top = chosen[0].dataset
         snapshot = "" if wanted.what == top else chosen[0].snapshot
-    into = wanted.into or top
+    into = top if wanted.into is None else wanted.into
+    plan.into = into
     if not snapshot:
         for entry in chosen:
             _say_other_ends(library, entry)
     plan.failures += [(into + name.removeprefix(top), error) for name, error in refused]
-    if "@" in into or "#" in into:
-        raise UsageError(f"{into} is no name of a dataset to restore into")
+    if not into or "@" in into or "#" in into:
+        raise UsageError(f"{into!r} is no name of a dataset to restore into")
     there = source.parse((await zfs.listing([into], recursive=wanted.recursive))[0])
     parent = await _parent(zfs, into, there)
-    tokens, quiet, set_here = {}, set[str](), dict[str, dict[str, str]]()
+    tokens, quiet = {}, set[str]()
+    set_here: dict[str, dict[str, Quota]] = {}
     if into in there:
         tokens = await zfs.resume_tokens(into, recursive=wanted.recursive)
         quiet = await zfs.not_mounting(into, recursive=wanted.recursive)
@@ -162,6 +175,7 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
         target = into + entry.dataset.removeprefix(top)
         try:
             item = _item(library, entry, target, there.get(target), tokens.get(target), quiet=target in quiet)
+            item = replace(item, aside=_set_aside(library, item, there.get(target)))
             items.append(_with_quotas(item, wanted, set_here.get(target, {})))
         except FullsendError as error:
             if not wanted.recursive:
@@ -174,11 +188,17 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     return plan
 
 
-def _with_quotas(item: Item, wanted: Wanted, set_here: Mapping[str, str]) -> Item:
+def _with_quotas(item: Item, wanted: Wanted, set_here: Mapping[str, Quota]) -> Item:
     """Say which quotas an item is to have. `set_here`: what is set on its target itself."""
-    held = tuple(name for name, value in set_here.items() if value == HELD[name])
+    held = tuple(name for name, quota in set_here.items() if quota.held)
     free = (name for name in quotas_of(item.wanted.dataset_type) if name in held or name not in set_here)
     return replace(item, held=held, quotas=tuple(free) if wanted.quotas else ())
+
+
+def _set_aside(library: Library, item: Item, existing: Dataset | None) -> Mapping[str, tuple[str, str]]:
+    """Say which snapshots of a target give way to a later one of the same name: those alone that are stored."""
+    snapshots = () if existing is None else existing.snapshots
+    return set_aside(item.chain, {each.name: each.guid for each in snapshots if library.knows(each.guid)})
 
 
 def _say_other_ends(library: Library, entry: StreamEntry) -> None:

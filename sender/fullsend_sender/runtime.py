@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import uvloop
 
+from fullsend_protocol.errors import Interrupted
 from fullsend_protocol.limits import MIB
 from fullsend_protocol.memory import keep_blocks
-from fullsend_sender.outcome import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol import messages
 from fullsend_protocol.errors import UsageError
 from fullsend_protocol.lost_spills import restoring_loses
-from fullsend_protocol.units import format_duration, format_size, parse_time, plural, printable
+from fullsend_protocol.units import format_duration, format_size, format_time, parse_time, plural, printable
 from fullsend_sender import listing, pools
 from fullsend_sender.gone import is_retired, renamed, without_copies
 from fullsend_sender.gone import why as not_here
@@ -188,20 +188,33 @@ def judge(
     if about.begun is None or about.created is None:
         return Judged(dataset, State.CRITICAL, about, None, "nothing of it can be restored")
     begun = parse_time(about.begun)
-    last = max(filter(None, (begun, parse_time(about.unchanged or ""))), default=None)
-    if last is None:
+    seen = [(time, said) for said in (about.begun, about.unchanged) if said and (time := parse_time(said)) is not None]
+    if not seen:
         return Judged(dataset, State.CRITICAL, about, None, f"the receiver says that it came at {about.begun}")
-    age = max(0.0, now - last)
+    # What is yet to come tells no age: it would be young for as long as the receiver's clock was ahead.
+    past = [time for time, _said in seen if time - now <= _CLOCK_ERROR]
+    age = max(0.0, now - max(past, default=now))
+    wrong = [
+        f"the receiver says that it came {said}, and that it is {format_time(now)} there: its clock was wrong, and this"
+        " tells no age"
+        for time, said in seen
+        if time - now > _CLOCK_ERROR
+    ]
+    if max_age is not None and not past:
+        return Judged(dataset, State.CRITICAL, about, age, "; ".join(wrong))
     if max_age is not None and age > max_age:
         return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")
-    doubts = list(_doubts(about, begun, ahead))
+    doubts = [*wrong, *_doubts(about, begun, ahead)]
     return Judged(dataset, State.WARNING if doubts else State.OK, about, age, "; ".join(doubts))
 
 
 def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) -> Iterator[str]:
     """Yield what is wrong with backups that are young enough. `begun`: seconds since the epoch."""
     if about.broken:
-        yield f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {about.dataset}`)"
+        yield (
+            f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {about.dataset}`,"
+            " and `fullsend check`)"
+        )
     if about.lost_spill_count:
         yield (
             f"{restoring_loses(about.lost_spill_count)}: push a full without -e and -w (see `fullsend list"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.errors import FullsendError, UsageError
 from fullsend_sender import pools
@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from fullsend_sender.link import Link
     from fullsend_sender.pools import Pools
     from fullsend_sender.source import Dataset
+
+
+#: What a selection says that excludes all that it names: nothing would be pushed, with exit 0.
+ALL_EXCLUDED: Final = "all of it that is here is excluded, so nothing is pushed"
 
 
 @dataclass(slots=True)
@@ -87,10 +91,13 @@ async def choose(job: Job) -> Chosen:
     targets: dict[str, Target] = {}
     failures: list[tuple[str, FullsendError]] = list(found.failed.items())
     for target in asked:
-        for name in target.selection.choose(datasets):
+        meant, missing = target.selection.choose(datasets), target.selection.missing(list(datasets))
+        if not meant and not missing and not found.failed:
+            failures.append((", ".join(target.selection.patterns), CannotSend(ALL_EXCLUDED)))
+        for name in meant:
             if targets.setdefault(name, target).snapshot != target.snapshot:
                 raise UsageError(f"{name} is named twice, with different snapshots: push one after another")
-        for pattern in target.selection.missing(list(datasets)):
+        for pattern in missing:
             if found.failed and (is_pattern(pattern) or pattern.partition("/")[0] in found.failed):
                 continue  # it may be in a pool that is named
             said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fullsend_protocol import messages
+from fullsend_protocol.errors import FullsendError
 from fullsend_protocol.units import printable
 
 if TYPE_CHECKING:
@@ -13,13 +14,23 @@ if TYPE_CHECKING:
     from fullsend_sender.link import Link
 
 
+class NotStored(FullsendError):  # noqa: N818 - reads as what it says
+    """There is nothing of which somebody could say that it is whole."""
+
+
 async def verdicts(link: Link, dataset: str | None) -> AsyncIterator[messages.Verdict]:
     """Yield the receiver's verdict on each stream, as it comes to it; that may take hours.
 
-    Raises: as Link.receive.
+    Raises: NotStored where there is none to read; as Link.receive.
     """
+    count = 0
     async for verdict in link.pages(messages.Verify(dataset=dataset), messages.Verdict):
+        count += 1
         yield verdict
+    if not count:
+        raise NotStored(
+            f"no stream {f'of {dataset} ' if dataset else ''}is stored, so none was read (see `fullsend list`)"
+        )
 
 
 def describe(verdict: messages.Verdict) -> Iterator[str]:

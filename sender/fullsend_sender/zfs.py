@@ -70,6 +70,9 @@ _NO_BOOKMARKS: Final = re.compile("bookmark feature not enabled")
 #: ... where a pool is full, or a quota is reached.
 _NO_ROOM: Final = re.compile("out of space|[Qq]uota exceeded")
 
+#: Of these types snapshots are not, of which `zfs get -r` would tell as well.
+_DATASETS: Final = "filesystem,volume"
+
 #: What `listing` asks of everything there is, in the order of the columns.
 COLUMNS: Final = (
     *("name", "type", "guid", "createtxg", "creation", "written", "referenced", "userrefs", "encryption", "keystatus"),
@@ -113,6 +116,15 @@ class ZfsError(FullsendError):
         """Return those of these datasets or snapshots that it names as the reason; all, where it names none of them."""
         named = [name for name in names if any(f"'{each}'" in self.complaint for each in (name, _dataset_of(name)))]
         return named or list(names)
+
+
+class Quota(NamedTuple):
+    """A quota or a reservation that is set on a dataset. `held`: by us, until all is restored; `came`: a stream brought
+    another value.
+    """
+
+    held: bool
+    came: bool
 
 
 class Encryption(NamedTuple):
@@ -266,12 +278,21 @@ class Zfs:
         found = await self._properties(["canmount"], dataset, recursive=recursive, local=True)
         return {name for name, of in found.items() if of["canmount"] == "noauto"}
 
-    async def quotas_set(self, dataset: str, *, recursive: bool) -> dict[str, dict[str, str]]:
-        """Return the quotas and reservations that are set on a dataset itself, and on those below it.
+    async def quotas_set(self, *datasets: str, recursive: bool) -> dict[str, dict[str, Quota]]:
+        """Return the quotas and reservations that are set on datasets themselves, and on those below them.
 
-        Returns: by dataset, by property: bytes, as text. Raises: ZfsError.
+        Returns: by dataset, by property. Raises: ZfsError.
         """
-        return await self._properties(list(HELD), dataset, recursive=recursive, local=True)
+        options = ["-r"] if recursive else []
+        columns = "name,property,value,received"
+        found: dict[str, dict[str, Quota]] = {}
+        output = await self.run(
+            *("get", "-Hp", *options, "-t", _DATASETS, "-s", "local", "-o", columns, ",".join(HELD), *datasets)
+        )
+        for line in output.splitlines():
+            owner, name, value, received = line.split("\t")
+            found.setdefault(owner, {})[name] = Quota(held=value == HELD[name], came=received not in {"-", "0", "none"})
+        return found
 
     async def quotas_above(self, dataset: str) -> dict[str, dict[str, str]]:
         """Return the quotas that a dataset has to obey: its own, and those of what it is in.
@@ -303,7 +324,7 @@ class Zfs:
         """Return values, parseable, by property, by dataset. `recursive`: also of what is below; `local`: only what is
         set on a dataset itself. Raises: ZfsError, also where one is no filesystem and no volume.
         """
-        options = [*(["-r"] if recursive else []), "-t", "filesystem,volume", *(["-s", "local"] if local else [])]
+        options = [*(["-r"] if recursive else []), "-t", _DATASETS, *(["-s", "local"] if local else [])]
         output = await self.run("get", "-Hp", *options, "-o", "name,property,value", ",".join(names), *datasets)
         found: dict[str, dict[str, str]] = {}
         for line in output.splitlines():
@@ -380,13 +401,6 @@ class Zfs:
         for batch in _batches(listing.splitlines()):
             await self.run("set", "canmount=noauto", *batch)
         await self.run("inherit", "-rS", "mountpoint", dataset)
-
-    async def inherit(self, name: str, dataset: str, *, received: bool) -> None:
-        """Take back what is set on a dataset itself. `received`: it gets the value that came with a stream, if one did.
-
-        Raises: ZfsError, where it cannot have that value.
-        """
-        await self.run("inherit", *(["-S"] if received else []), name, dataset)
 
     async def roll_back(self, snapshot: str) -> None:
         """Give up what was written to a dataset since its newest snapshot. Raises: ZfsError, also where it is not the

@@ -73,7 +73,13 @@ def test_what_lists_only_reads(filled: tuple[Receiver, Sender, Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("edit", "kept"), [({"to come": 1}, True), ({"dataset": 7}, False), ({"resume": "by magic", "whole": 5}, False)]
+    ("edit", "kept"),
+    [
+        ({"to come": 1}, True),
+        ({"dataset": 7}, False),
+        ({"guid": "by magic", "flags": 5}, False),
+        ({"resume": "by magic", "whole": 5}, True),  # of the connection, which is over: no part of a partial
+    ],
 )
 def test_a_partial_of_another_version_keeps_no_daemon_from_starting(
     filled: tuple[Receiver, Sender, Path], edit: dict[str, object], kept: bool

@@ -984,23 +984,24 @@ def test_a_greeting_byte_by_byte_is_bounded_in_all(impatient: Receiver) -> None:
         assert dribble(peer.sock, said) < len(said)
 
 
-def test_a_peer_that_never_reads_is_held_back_and_ended(impatient: Receiver) -> None:
+def test_a_peer_that_never_reads_is_held_back_and_ended(tmp_path: Path) -> None:
     """What it does not read of a long answer is read from the disk no faster than it reads."""
     noise = hashlib.shake_256(b"noise").digest(96 * MIB)
     writes = [streams.write(1, at, noise[at : at + WRITE_SIZE]) for at in range(0, len(noise), WRITE_SIZE)]
     records = [streams.begin("tank/noise@now"), streams.object_(1), *writes, streams.end()]
     raw, pieces = b"".join(records), cut_records(records)
-    idle = impatient.held
-    with impatient.peer() as peer:
-        peer.give(raw, offer("tank/noise"), pieces)
-    # The push's memory is given back some moment after it: what is measured here is the answer's alone.
-    wait_until(lambda: impatient.held <= idle + 2 * MIB, "the memory of the push is given back")
-    before = impatient.log
-    with impatient.peer() as peer:
-        peer.say("fetch", offset=0, stream="tank/noise@now", until=None)
-        impatient.wait_log("the sender has been silent", impatient.log.count("the sender has been silent") + 1)
-        assert impatient.peak <= MEMORY
-    assert "reads alpha/tank/noise/@now" in impatient.log.removeprefix(before)
+    with serving(tmp_path / "receiver", "alpha") as receiver:
+        with receiver.peer() as peer:
+            peer.give(raw, offer("tank/noise"), pieces)
+        # Another daemon, which has nothing left of the push: what is measured is the answer's alone.
+        assert receiver.stop() == 0
+        receiver.set(silence=IMPATIENCE, heartbeat_every=IMPATIENCE / 4)
+        receiver.start()
+        with receiver.peer() as peer:
+            peer.say("fetch", offset=0, stream="tank/noise@now", until=None)
+            receiver.wait_log("the sender has been silent")
+            assert receiver.peak <= MEMORY
+        receiver.wait_log("reads alpha/tank/noise/@now")
 
 
 # --- crowds ----------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from tests.powercut.audit import audit
 
-from fullsend_receiver import cli
+from fullsend_receiver.cli import main as fullsendd
 
 _DISK: Final = "/dev/vda"
 _MOUNT: Final = Path("/srv")
@@ -166,7 +166,7 @@ def _keep_bytecode() -> None:
 
 def _import() -> None:
     """Import now what `fullsendd` imports for its commands."""
-    for name in ("catalogue", "config", "identity", "scrub", "senders", "setup"):
+    for name in ("catalogue", "cli.results", "config", "identity", "scrub", "senders", "setup"):
         importlib.import_module(f"fullsend_receiver.{name}")
 
 
@@ -179,9 +179,7 @@ def _fullsendd(*arguments: str) -> str:
             try:
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
-                cli.main(["--config", str(_CONFIG), *arguments])
-            except SystemExit as end:
-                code = int(end.code or 0)
+                code = fullsendd.main(["--config", str(_CONFIG), *arguments])
             finally:
                 sys.stderr.flush()
                 os._exit(code)

@@ -9,15 +9,22 @@ from tests.protocol.helpers import section, tables
 from fullsend_protocol import errors
 from fullsend_protocol.errors import (
     TRANSIENT_CODES,
+    ChunkError,
     ConnectionLost,
     ErrorCode,
     FullsendError,
+    IncompleteStream,
+    Interrupted,
     LocalProtocolError,
+    OutputFailed,
     PeerError,
     ProtocolError,
     RemoteProtocolError,
     StreamError,
+    Unreachable,
+    UsageError,
 )
+from fullsend_protocol.exits import Exit
 
 CLASSES = [found for _, found in inspect.getmembers(errors, inspect.isclass) if issubclass(found, FullsendError)]
 
@@ -68,3 +75,46 @@ def test_document_lists_every_code() -> None:
     (table,) = tables(section("Error codes"))
     assert [row["code"].strip("`") for row in table] == [code.value for code in ErrorCode]
     assert {row["code"].strip("`") for row in table if row["try again"] == "yes"} == {c.value for c in TRANSIENT_CODES}
+
+
+# --- how a program ends over an error --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UsageError("x"), Exit.USAGE),
+        (IncompleteStream("x"), Exit.FAILED),
+        (ChunkError("x"), Exit.FAILED),
+        (RemoteProtocolError("x"), Exit.FAILED),
+        (FullsendError("x"), Exit.FAILED),
+        (OutputFailed("x"), Exit.FAILED),
+        (Unreachable("x"), Exit.UNREACHABLE),
+        (Interrupted("x"), Exit.INTERRUPTED),
+    ],
+)
+def test_errors_of_ours(error: FullsendError, expected: Exit) -> None:
+    assert error.exit_code is expected
+
+
+def test_every_code_of_the_receiver() -> None:
+    found = {code: PeerError(code, "x").exit_code for code in ErrorCode}
+    assert found == {
+        ErrorCode.PROTOCOL: Exit.FAILED,
+        ErrorCode.VERSION: Exit.REFUSED,
+        ErrorCode.UNKNOWN_SENDER: Exit.REFUSED,
+        ErrorCode.REVOKED: Exit.REFUSED,
+        ErrorCode.INVITATION: Exit.REFUSED,
+        ErrorCode.LIMIT: Exit.UNREACHABLE,
+        ErrorCode.SHUTDOWN: Exit.UNREACHABLE,
+        ErrorCode.BUSY: Exit.RUNNING,
+        ErrorCode.SPACE: Exit.REFUSED,
+        ErrorCode.BASE: Exit.FAILED,
+        ErrorCode.STREAM: Exit.FAILED,
+        ErrorCode.CHUNK: Exit.FAILED,
+        ErrorCode.NOT_FOUND: Exit.FAILED,
+        ErrorCode.AMBIGUOUS: Exit.USAGE,
+        ErrorCode.DAMAGED: Exit.FAILED,
+        ErrorCode.STORE: Exit.REFUSED,
+        ErrorCode.INTERNAL: Exit.FAILED,
+    }

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from fullsend_protocol.exits import Exit
+import pytest
+
+from fullsend_protocol.exits import MEANING, Exit, worst
 
 
 def test_exit_codes_are_those_that_scripts_rely_on() -> None:
@@ -13,3 +15,20 @@ def test_exit_codes_are_those_that_scripts_rely_on() -> None:
         "UNREACHABLE": 75,
         "INTERRUPTED": 130,
     }
+
+
+def test_every_exit_code_is_explained() -> None:
+    assert MEANING.keys() == set(Exit)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([], Exit.OK),
+        ([Exit.REFUSED], Exit.REFUSED),
+        ([Exit.UNREACHABLE, Exit.UNREACHABLE], Exit.UNREACHABLE),
+        ([Exit.UNREACHABLE, Exit.REFUSED], Exit.FAILED),
+    ],
+)
+def test_where_several_things_went_wrong(codes: list[Exit], expected: Exit) -> None:
+    assert worst(codes) is expected

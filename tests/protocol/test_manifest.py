@@ -74,6 +74,24 @@ def test_key_that_a_later_version_added_is_passed_over() -> None:
     assert Manifest.model_validate_json(json.dumps(said)) == a_manifest()
 
 
+@pytest.mark.parametrize(
+    ("name", "one"),
+    [
+        ("segments", {"start": 0, "end": 936, "sha256": "5c" * 32}),
+        ("snapshots", {"dataset": "tank", "snapshot": "now", "guid": "1", "base_guid": "0"}),
+        ("resumptions", {"how": "token", "offset": 936, "at": "2026-11-23T06:30:00Z"}),
+        ("lost_spills", {"snapshot": "tank@now", "object": 7}),
+    ],
+)
+def test_key_that_a_later_version_added_further_in_is_passed_over(name: str, one: dict[str, object]) -> None:
+    manifest = json.loads(GOLDEN) | {name: [one]}
+    said = json.loads(GOLDEN) | {name: [one | {"colour": "blue"}]}
+    assert Manifest.model_validate_json(json.dumps(said)) == Manifest.model_validate_json(json.dumps(manifest))
+    for wrong in (5, [one], one | {next(iter(one)): None}):
+        with pytest.raises(ValidationError, match=name):
+            Manifest.model_validate_json(json.dumps(said | {name: [wrong]}))
+
+
 def test_format_of_a_later_version_is_refused() -> None:
     with pytest.raises(ValidationError, match="format"):
         Manifest.model_validate_json(GOLDEN.replace('"format": 1', '"format": 2'))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from tests.sender.test_chain import entry
 
-from fullsend_protocol.quotas import HELD, brings_quotas, held_back, quotas_of
+from fullsend_protocol.quotas import HELD, brings_properties, held_back, quotas_of
 
 
 def test_what_holds_them_back_is_what_is_known_again() -> None:
@@ -18,6 +18,6 @@ def test_what_holds_them_back_is_what_is_known_again() -> None:
 
 
 def test_only_a_stream_with_properties_brings_any() -> None:
-    assert brings_quotas(entry("a@1", 1, flags="Lp"))
-    assert brings_quotas(entry("a@1", 1, kind="package", flags="L"))
-    assert not brings_quotas(entry("a@1", 1, flags="Lec"))
+    assert brings_properties(entry("a@1", 1, flags="Lp"))
+    assert brings_properties(entry("a@1", 1, kind="package", flags="L"))
+    assert not brings_properties(entry("a@1", 1, flags="Lec"))

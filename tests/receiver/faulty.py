@@ -179,9 +179,9 @@ def main() -> None:
         setattr(os, name, call)
     time.time = _clock(folder)
     shutil.disk_usage = _disk_usage(folder)  # type: ignore[assignment]
-    from fullsend_receiver.cli import main as fullsendd
+    from fullsend_receiver.cli.main import main as fullsendd
 
-    fullsendd(sys.argv[1:])
+    sys.exit(fullsendd(sys.argv[1:]))
 
 
 if __name__ == "__main__":

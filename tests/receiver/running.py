@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from tests.programs import run_inside
 from tests.receiver.peer import Certificate, Peer, make_certificate
 
-from fullsend_receiver.cli import main as fullsendd_main
+from fullsend_receiver.cli.main import main as fullsendd_main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

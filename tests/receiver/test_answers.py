@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.helpers import SENDER, cut, long_stream, plant, push_of
+from tests.receiver.helpers import SENDER, cut, long_stream, manifest_path, plant, push_of
 from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
 from tests.receiver.running import Receiver, serving
 
 from fullsend_protocol import limits, messages
 from fullsend_protocol.messages import Base, DatasetStatus
-from fullsend_receiver.answers import base_of, find_chains, find_status, fitting
+from fullsend_receiver.answers import base_of, find_chains, find_status, find_unread, fitting
 from fullsend_receiver.catalogue import read_catalogue
 from fullsend_receiver.store import Store
 
@@ -91,6 +91,33 @@ def test_only_what_can_be_restored_is_a_base_and_no_package(store: Store) -> Non
 
 def status(store: Store, seen: dict[tuple[str, str], str] | None = None) -> list[DatasetStatus]:
     return list(find_status(read_catalogue(store, SENDER), seen or {}))
+
+
+def test_what_cannot_be_listed_is_broken_and_named_by_verify(store: Store) -> None:
+    """By the name of its dataset where another stream tells it, else by that of its folder."""
+    plant(store, "s1", 1, dataset="tank/größe")
+    for snapshot, guid, dataset in (("s2", 2, "tank/größe"), ("s1", 3, "tank/other"), ("s1", 4, "tank/other/deep")):
+        manifest_path(store, plant(store, snapshot, guid, dataset=dataset)).write_text("{")
+    found = [(each.dataset, each.streams, each.broken, each.snapshot) for each in status(store)]
+    assert sorted(found) == [("tank/größe", 2, 1, "s1"), ("tank/other", 1, 1, None), ("tank/other/deep", 1, 1, None)]
+    catalogue = read_catalogue(store, SENDER)
+    for wanted, count in {None: 3, "tank/größe": 1, "tank/other": 1, "tank/other/deep": 1, "tank": 0}.items():
+        verdicts = list(find_unread(catalogue, SENDER, wanted))
+        assert len(verdicts) == count
+        assert all(each.file.endswith(".json") and "cannot be read" in each.damage[0] for each in verdicts)
+
+
+def test_a_folder_that_was_moved_elsewhere_is_not_silently_gone(store: Store) -> None:
+    """A link is not followed: nothing behind it was listed, and nothing said so."""
+    for number, dataset in enumerate(("tank/kept", "tank/moved", "tank/moved/deep"), 1):
+        plant(store, "s1", number, dataset=dataset)
+    (store.root / SENDER / "tank" / "moved").rename(store.root.parent / "elsewhere")
+    (store.root / SENDER / "tank" / "moved").symlink_to(store.root.parent / "elsewhere")
+    for _time in range(2):
+        catalogue = read_catalogue(store, SENDER)
+        assert catalogue.problems == [f"{SENDER}/tank/moved: is a symbolic link, so nothing in it is listed"]
+        assert {each.dataset: each.broken for each in status(store)} == {"tank/kept": 0, "tank/moved": 1}
+    assert [each.file for each in find_unread(catalogue, SENDER, "tank/moved/deep")] == [f"{SENDER}/tank/moved"]
 
 
 def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:

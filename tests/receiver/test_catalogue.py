@@ -22,6 +22,7 @@ from tests.receiver.helpers import (
     store_stream,
 )
 
+from fullsend_protocol.exits import Exit
 from fullsend_protocol.manifest import Receipt
 from fullsend_receiver.catalogue import (
     AmbiguousStream,
@@ -596,6 +597,7 @@ def test_stream_that_could_be_several_is_refused_with_its_candidates(
 ) -> None:
     with pytest.raises(AmbiguousStream, match=r"2 streams fit") as refusal:
         chosen.find(SENDER, what)
+    assert refusal.value.exit_code is Exit.USAGE
     for candidate in candidates:
         assert f" alpha/tank{candidate}" in str(refusal.value)
         assert chosen.find(SENDER, f"alpha/tank{candidate}").summary.path == f"alpha/tank{candidate}"

@@ -224,3 +224,19 @@ def test_datasets_come_in_order_and_few_parts_are_open(store: Store, monkeypatch
     assert names == sorted(names)
     assert len(names) == 16
     assert len(opened) == 16
+
+
+def test_what_cannot_be_listed_comes_with_the_streams_beside_it(store: Store) -> None:
+    plant(store, "s1", 1, dataset="tank/a")
+    manifest_path(store, plant(store, "s2", 2, dataset="tank/a")).unlink()
+    plant(store, "s3", 3, dataset="tank/b")
+    (store.root / SENDER / "tank" / "link").symlink_to(store.root)
+    catalogues = Catalogues(store)
+    for _ in range(2):
+        found = catalogues.current(SENDER).troubled()
+        assert datasets(found) == ["tank/a"]
+        assert found.problems == read_catalogue(store, SENDER).problems
+        assert len(found.problems) == 2
+    (store.root / SENDER / "tank" / "link").unlink()
+    (store.root / SENDER / "tank" / "b" / "link").symlink_to(store.root)
+    assert catalogues.current(SENDER).problems == read_catalogue(store, SENDER).problems

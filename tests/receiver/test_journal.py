@@ -15,9 +15,11 @@ from tests.receiver.helpers import SENDER, push_of
 
 from fullsend_protocol import limits
 from fullsend_protocol.manifest import Resumption, Segment
+from fullsend_protocol.messages import Push
 from fullsend_protocol.records import Begin, EmbeddedSpill, Phase, Walker, WalkerState
 from fullsend_receiver import journal
-from fullsend_receiver.journal import Batch, Opened, PartialDamaged, Written
+from fullsend_receiver.journal import Batch, PartialDamaged, Written
+from fullsend_receiver.opened import Opened, offer_of
 from fullsend_receiver.seekable import IndexEntry
 
 if TYPE_CHECKING:
@@ -29,8 +31,12 @@ PACKAGE = streams.package(
     streams.redacted([7, 8], *streams.every_record(), guid=6, base_guid=5),
     nvlist=streams.tree("now", streams.file_system("tank/data", {"before": 5, "now": 6})),
 )
-OPENED = Opened(SENDER, push_of(EVERY), "2026-11-23T06:30:00Z")
+OPENED = Opened(sender=SENDER, offer=offer_of(push_of(EVERY)), at="2026-11-23T06:30:00Z")
 OPEN_LINE = journal.open_line(OPENED)
+#: What the version before formats had numbers wrote: all of the wire's message.
+OLD_LINE = journal._line(
+    {"open": {"sender": SENDER, "push": push_of(EVERY).model_dump(mode="json"), "at": "2026-11-23T06:30:00Z"}}
+)
 NEVER = 1 << 62
 MIN, MAX = limits.CHUNK_MIN, limits.CHUNK_MAX
 
@@ -174,6 +180,30 @@ def test_lines_are_as_the_documentation_has_them() -> None:
                 "record_start": 4,
             },
             "begins": [{**begin, "name": "tank/data@2", "guid": 2}],
+        }
+    }
+
+
+def test_first_line_is_as_the_documentation_has_it() -> None:
+    properties = {"compression": "lz4"}
+    more = {"size_estimate": 7, "zfs_version": "zfs-2.4.4", "properties": properties, "base_guid": "9", "flags": "ec"}
+    opened = OPENED.model_copy(update={"offer": offer_of(push_of(EVERY).model_copy(update=more))})
+    assert json.loads(journal.open_line(opened)[9:]) == {
+        "open": {
+            "format": 1,
+            "sender": SENDER,
+            "push": {
+                "dataset": OPENED.offer.dataset,
+                "snapshot": OPENED.offer.snapshot,
+                "guid": OPENED.offer.guid,
+                "base_guid": "9",
+                "flags": "ec",
+                "size_estimate": 7,
+                "zfs_version": "zfs-2.4.4",
+                "properties": properties,
+                "keep_orphan": True,
+            },
+            "at": "2026-11-23T06:30:00Z",
         }
     }
 
@@ -366,10 +396,47 @@ def test_keys_that_are_not_known_change_nothing(tmp_path: Path) -> None:
     "key", ["size_estimate", "zfs_version", "properties", "keep_orphan", "claim", "resume", "whole"]
 )
 def test_what_an_older_version_did_not_say_of_an_offer_is_not_needed(tmp_path: Path, key: str) -> None:
-    path = written(tmp_path, changed(OPEN_LINE, lambda line: line["open"]["push"].pop(key)))
+    path = written(tmp_path, changed(OLD_LINE, lambda line: line["open"]["push"].pop(key)))
     opened = journal.read_opened(path)
     assert opened is not None
-    assert (opened.push.dataset, opened.push.guid) == (OPENED.push.dataset, OPENED.push.guid)
+    assert (opened.offer.dataset, opened.offer.guid) == (OPENED.offer.dataset, OPENED.offer.guid)
+
+
+def test_journal_from_before_formats_had_numbers_is_read(tmp_path: Path) -> None:
+    assert "format" not in json.loads(OLD_LINE[9:])["open"]
+    durable = journal.durable_line(batch(MIN, chunk(MIN, segment=True), begins=[begin_of()]))
+    before = [each and replace(each, line=0) for each in journal.standings(written(tmp_path, OPEN_LINE, durable))]
+    path = written(tmp_path, OLD_LINE, durable)
+    assert journal.read_opened(path) == OPENED
+    assert [each and replace(each, line=0) for each in journal.standings(path)] == before
+
+
+def test_version_from_before_formats_had_numbers_reads_what_this_one_writes() -> None:
+    """It made a `Push` of what it knew, and of this where that was missing."""
+    not_said = {
+        "guid": None,
+        "base_guid": None,
+        "flags": None,
+        "size_estimate": None,
+        "zfs_version": None,
+        "properties": None,
+        "keep_orphan": False,
+        "claim": "0" * 16,
+        "resume": "none",
+    }
+    said = json.loads(OPEN_LINE[9:])["open"]["push"]
+    known = {name: value for name, value in said.items() if name in Push.model_fields}
+    read = Push.model_validate(not_said | known | {"whole": None})
+    assert read == push_of(EVERY).model_copy(update={"claim": "0" * 16})
+
+
+def test_format_of_a_later_version_is_refused_by_name(tmp_path: Path) -> None:
+    """What its lines mean is not known: nothing may be cut back by them, and nothing put in place."""
+    durable = journal.durable_line(batch(MIN, chunk(MIN, segment=True), begins=[begin_of()]))
+    path = written(tmp_path, changed(OPEN_LINE, lambda line: line["open"].update(format=2)), durable)
+    for read in (journal.read, journal.read_opened, journal.standings):
+        with pytest.raises(PartialDamaged, match="has format 2, and this version of fullsendd reads format 1"):
+            read(path)
 
 
 @pytest.mark.parametrize(

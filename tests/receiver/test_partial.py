@@ -905,6 +905,22 @@ def test_start_sets_a_partial_aside_whose_journal_is_damaged_and_keeps_the_other
     assert store_stream(spoilt, SENDER, RAW) == FILE
 
 
+def test_partial_of_a_later_format_is_set_aside_as_it_is(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    """What its lines mean is not known: a start must not cut it back by them, nor complete a commit."""
+    begun(store)
+    first, *rest = journal_of(store).read_bytes().splitlines(keepends=True)
+    body = first[9:-1].replace(b'"format":1', b'"format":2')
+    commits = journal.commit_line(FILE)
+    journal_of(store).write_bytes(b"".join([b"%08x %b\n" % (zlib.crc32(body), body), *rest, commits]))
+    with data_of(store).open("ab") as file:
+        file.write(b"of a form to come")
+    before = everything(store.partial)
+    assert recover(store) == []
+    assert everything(store.partial) == {f"{name}.damaged": content for name, content in before.items()}
+    assert "has format 2, and this version of fullsendd reads format 1" in caplog.text
+    assert store_stream(store, SENDER, RAW) == FILE
+
+
 def test_push_begins_anew_beside_a_partial_whose_journal_is_damaged(spoilt: Store) -> None:
     assert reopen_partial(spoilt, KEY, at_resume_point=False) is None
     assert of_raw(spoilt) == SET_ASIDE

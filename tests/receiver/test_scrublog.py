@@ -179,6 +179,29 @@ def test_known_damage_survives_keys_that_are_not_known(store: Store, monkeypatch
         assert b"of a form to come" in _path(store).read_bytes()
 
 
+def test_a_line_is_as_the_documentation_has_it(store: Store) -> None:
+    ScrubLog(store).add(_result("a", "chunk 0"))
+    row = {"format": 1, "file": "a", "received": NOW, "at": NOW, "damage": ["chunk 0"], "sha256": None}
+    assert json.loads(_path(store).read_bytes()) == row
+
+
+@pytest.mark.parametrize("said", [{}, {"format": 1}, {"format": 2}, {"format": "to come"}])
+@pytest.mark.parametrize("damage", [[], ["chunk 0"]])
+def test_a_line_of_any_format_counts_by_what_is_known_of_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch, said: dict[str, object], damage: list[str]
+) -> None:
+    """The first version wrote no format; a later one may write another."""
+    row = {"file": "a", "received": NOW, "at": NOW, "damage": damage, "sha256": None, **said}
+    _path(store).write_bytes(json.dumps(row).encode() + b"\n")
+    log = ScrubLog(store)
+    assert log.get("a", NOW) == Scrubbed("a", NOW, NOW, tuple(damage), None)
+    # Written anew, a line keeps the format that it has.
+    monkeypatch.setattr("fullsend_receiver.scrublog._SLACK", -100)
+    log.add(_result("z"))
+    rows = [json.loads(line) for line in _path(store).read_bytes().splitlines()]
+    assert rows == [row, _result("z").to_row() | {"damage": []}]
+
+
 _ADD = """
 import sys
 from pathlib import Path

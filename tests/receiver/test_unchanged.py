@@ -91,6 +91,15 @@ def test_file_that_says_nothing_makes_a_backup_look_older_and_no_more(store: Sto
     assert set(last_seen(store, SENDER)) == {("tank/a", "1")}
 
 
+def test_what_was_said_while_our_clock_was_ahead_says_nothing(store: Store) -> None:
+    """It stood above all that came since, for as long as the clock had been ahead."""
+    plant(store, "s1", 1, dataset="tank/a")
+    note(read_catalogue(store, SENDER), SENDER, [seen("tank/a", 1)])
+    text = file_of(store).read_text(encoding="utf-8")
+    file_of(store).write_text(re.sub(r'"at": "\d{4}', '"at": "2996', text), encoding="utf-8")
+    assert last_seen(store, SENDER) == {}
+
+
 def test_file_is_json_for_anybody_and_nothing_is_left_beside_it(store: Store) -> None:
     plant(store, "s1", 1, dataset="tank/größe")
     note(read_catalogue(store, SENDER), SENDER, [seen("tank/größe", 1)])

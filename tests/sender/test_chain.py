@@ -63,6 +63,33 @@ def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever() -> None
     assert library.find("a").snapshot == "b"
 
 
+def test_an_older_state_that_came_once_more_is_a_question() -> None:
+    """A rollback, and `push --full`: what had been rolled back was taken for the newest."""
+    chain = [entry("a@a", 1, sequence=1), entry("a@b", 2, 1, sequence=2)]
+    again = entry("a@a", 1, sequence=3, file="again.zfs.zst", received="2026-11-25T02:00:00Z")
+    with pytest.raises(UsageError, match=r"after it a@a once more.*again\.zfs\.zst"):
+        Library([*chain, again]).find("a")
+    # A base that came late, or was put in the place of a damaged one, is none; nor what has been built on since.
+    assert Library([chain[1], again]).find("a") == chain[1]
+    assert Library([*chain, again, entry("a@c", 3, 2, sequence=4)]).find("a").snapshot == "c"
+    assert Library([*chain, again, entry("a@b", 2, sequence=4, file="b.zfs.zst")]).find("a").snapshot == "b"
+
+
+def test_a_replica_does_not_take_the_place_of_what_it_builds_on() -> None:
+    """A tree came back without the source, with exit 0, since the replica was pushed after each replication."""
+    source = [entry("tank/home@1", 1, sequence=1), entry("tank/home@2", 2, 1, sequence=3)]
+    replica = [entry("tank/copy@1", 11, 1, sequence=2), entry("tank/copy@2", 12, 2, sequence=4)]
+    library = Library([*source, *replica])
+    tree = library.tree("tank", None, lambda _name: True)
+    assert (tree.chosen, tree.left_out, tree.refused) == ([replica[-1], source[-1]], [], [])
+    # By itself it is a question all the same: it may have been given that name before, and again.
+    with pytest.raises(UsageError, match="goes on as tank/copy"):
+        library.find("tank/home")
+    # Where the other one came only then, it was renamed.
+    tree = Library([*source, replica[-1]]).tree("tank", None, lambda _name: True)
+    assert (tree.chosen, [name for name, _why in tree.left_out]) == ([replica[-1]], ["tank/home"])
+
+
 def test_the_shortest_of_several_and_packages_last() -> None:
     second = entry("a@b", 2, 1)
     library = Library([entry("a@a", 1), second, entry("a@b", 2, file="x.zfs.zst"), entry("a@c", 3, 2)])
@@ -181,6 +208,12 @@ def test_trees() -> None:
     chosen, left_out, _refused = tree_of(library, "t", None, everything)
     assert [each.guid for each in chosen] == ["1", "21"]
     assert left_out == [("t/a/b", "comes as it was in the package t/a@2")]
+    # What has been stored by itself since then comes as it was, too: with exit 0 nobody would see that.
+    library = Library([entry("t/a@2", 21, kind="package"), entry("t/a/b@3", 22), entry("t/a/c@2", 23)])
+    chosen, left_out, refused = tree_of(library, "t", None, everything)
+    assert ([each.guid for each in chosen], [name for name, _why in left_out]) == (["21"], ["t/a/c"])
+    ((name, why),) = refused
+    assert (name, "its own state @3 is newer" in str(why)) == ("t/a/b", True)
 
 
 @pytest.mark.slow

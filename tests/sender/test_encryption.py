@@ -67,6 +67,27 @@ def test_what_is_raw_stays_as_it_was_and_so_does_what_is_below_it(caplog: pytest
     ]
 
 
+def test_what_was_in_the_clear_below_what_is_raw_is_so_again_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing was said; and in a second run it wanted the key of what the first one had restored."""
+    said = ["p/back/b: it will lie in the clear, below p/back, which is encrypted"]
+    raw, below = item("p/back", "w"), item("p/back/b", "p")
+    assert set(chosen(plan(raw, below, standing=[dataset("p")])).values()) == {"as sent"}
+    assert caplog.messages == said
+    done = Item(raw.wanted, "p/back", [], existing=True)
+    for first, key_loaded in ((done, False), (done, True), (item("p/back", "w", existing=True), True)):
+        caplog.clear()
+        standing = [dataset("p"), dataset("p/back", encrypted=True, key_loaded=key_loaded)]
+        again = plan(first, below, standing=standing)
+        assert (set(chosen(again).values()), again.failures) == ({"as sent"}, [])
+        assert caplog.messages == said
+    # What says nothing of encryption was decrypted to be sent, and gets that of its place.
+    caplog.clear()
+    decrypted = plan(raw, item("p/back/b", ""), standing=[dataset("p")])
+    assert chosen(decrypted) == {"p/back": "as sent"}
+    ((name, error),) = decrypted.failures
+    assert (name, "`zfs load-key p/back` first" in str(error), caplog.messages) == ("p/back/b", True, [])
+
+
 def test_what_lies_in_the_clear_is_said(caplog: pytest.LogCaptureFixture) -> None:
     steps = [item("p/vault/a", "ep"), item("p/vault/a/b", "p")]
     assert chosen(plan(*steps, standing=[VAULT]), unencrypted=True) == {"p/vault/a": "off", "p/vault/a/b": "as sent"}

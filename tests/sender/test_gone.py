@@ -23,6 +23,22 @@ def test_a_dataset_of_which_a_clone_took_the_chain_is_another_one() -> None:
     assert renamed(stored, {}) == {}
 
 
+def test_what_has_streams_from_before_is_no_new_name() -> None:
+    replica = [
+        base(1, dataset="tank/a", age=900),
+        base(11, dataset="tank/copy", base_guid="1", age=900, streams=2),
+        base(2, dataset="tank/a", base_guid="1", age=900, streams=2),
+        base(12, dataset="tank/copy", base_guid="2", age=900, streams=3),
+    ]
+    assert renamed(replica, {}) == {}
+    # What was renamed then is told from it; a new full of that is no stream from before.
+    new = [base(3, dataset="tank/new", base_guid="2", age=900, streams=3), base(4, dataset="tank/new", age=100)]
+    assert renamed([*replica, *new], {}) == {"tank/a": "tank/new"}
+    assert renamed([*replica[:1], base(2, dataset="tank/new", base_guid="1", age=900), *new[1:]], {}) == {
+        "tank/a": "tank/new"
+    }
+
+
 def test_a_dataset_whose_snapshot_is_here_was_renamed() -> None:
     here = {
         "new/a": dataset(name="new/a", snapshots=[point("x", 1, 1)], bookmarks=[]),

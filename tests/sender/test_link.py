@@ -16,6 +16,7 @@ from tests.transport.addresses import dead
 from fullsend_protocol import messages
 from fullsend_protocol.connection import Chunk, ChunkArriving, Heartbeat
 from fullsend_protocol.errors import ErrorCode, LocalProtocolError, PeerError, RemoteProtocolError, Unreachable
+from fullsend_protocol.exits import Exit
 from fullsend_protocol.manifest import Receipt
 from fullsend_sender.identity import Identity
 from fullsend_sender.link import Endpoint, Link, Timeouts, WrongReceiver, connect, connect_unidentified
@@ -92,6 +93,10 @@ async def test_wrong_receiver_gets_nothing(identity: Identity, receiver_identity
             async with connect(endpoint, identity):
                 raise AssertionError
     assert not got
+
+
+def test_a_wrong_receiver_is_a_refusal() -> None:
+    assert WrongReceiver("x").exit_code is Exit.REFUSED
 
 
 async def test_nobody_listens(identity: Identity) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fullsend_protocol.errors import UsageError
+from fullsend_protocol.exits import Exit
 from fullsend_sender import lock
 
 CHILD = """
@@ -63,3 +64,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("XDG_RUNTIME_DIR", "TMPDIR"):  # which a session has, and cron has not
         monkeypatch.setenv(variable, "/run/user/1000")
         assert lock.default_folder() == "/tmp/fullsend-1000"
+
+
+def test_a_job_that_still_runs_has_an_exit_code_of_its_own() -> None:
+    assert lock.Running("x").exit_code is Exit.RUNNING

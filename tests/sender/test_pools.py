@@ -70,3 +70,34 @@ async def test_without_zpool_it_goes_on_with_what_zfs_says(tmp_path: Path) -> No
     assert there.health == {"tank": ""}
     assert isinstance(there.error, FullsendError)
     assert there.absent("ext") == "no pool ext is imported, or it is suspended"
+
+
+async def test_work_in_a_pool_ends_by_itself_or_with_the_pool(fake: FakeZfs) -> None:
+    zfs = Zfs((fake.program,))
+    ended: list[str] = []
+
+    async def work(result: str | None) -> str:
+        try:
+            if result is None:
+                await asyncio.Event().wait()
+            return str(result)
+        finally:
+            ended.append("ended")
+
+    async def failing() -> None:
+        raise FullsendError("its own fault")
+
+    assert await pools.while_usable(zfs, "tank", work("done"), every=0) == "done"
+    with pytest.raises(FullsendError, match="its own fault"):
+        await pools.while_usable(zfs, "tank", failing(), every=0)
+    fake.pool("ext", health="SUSPENDED")
+    with pytest.raises(pools.PoolError, match="the pool is SUSPENDED"):
+        await pools.while_usable(zfs, "ext", work(None), every=0)
+    # The caller's cancellation ends it, too, and what another pool is like does not.
+    waiting = asyncio.create_task(pools.while_usable(zfs, "tank", work(None), every=0))
+    while sum(line.startswith("zpool") for line in fake.commands) < 3:
+        await asyncio.sleep(0.01)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert ended == ["ended"] * 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import pkgutil
 import sys
 from pathlib import Path
@@ -15,12 +16,13 @@ from tests.sender.host import Host
 from tests.sender.peer import Keeper, Peer, partial_entry, receipt_of, receiving
 
 from fullsend_protocol import messages
-from fullsend_protocol.errors import ErrorCode, Unreachable
-from fullsend_protocol.output import OutputFailed
+from fullsend_protocol.errors import ErrorCode, OutputFailed, Unreachable
+from fullsend_sender import push as pushing
 from fullsend_sender.identity import Identity
 from fullsend_sender.job import Summary
 from fullsend_sender.link import Endpoint
 from fullsend_sender.lock import Running
+from fullsend_sender.pools import while_usable
 from fullsend_sender.push import push
 from fullsend_sender.transfer import Pushed, ReceiptMismatch
 from fullsend_sender.zfs import ZfsError
@@ -78,6 +80,37 @@ async def test_a_tree_has_one_snapshot_and_one_fault(host: Host) -> None:
     host.fake.mend()
     assert (await host.push("tank", recursive=True)).pushed == 1
     assert host.fake.holds("tank/bad") == []
+
+
+async def test_a_pool_that_is_suspended_amid_a_push_holds_up_no_other(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`zfs send` waits in the kernel then, and may not end before somebody clears the pool."""
+    for name in ("ext/b", "ext/c", "tank/a"):
+        host.fake.create(name)
+    host.fake.fail("ext/b@", "stall")
+    monkeypatch.setattr(pushing, "while_usable", functools.partial(while_usable, every=0.05))
+
+    async def suspend() -> None:
+        while not any("ext/b@" in line and "-nP" not in line for line in host.ran("send")):
+            await asyncio.sleep(0.01)
+        host.fake.pool("ext", health="SUSPENDED")
+
+    suspending = asyncio.create_task(suspend())
+    summary = await host.push("ext/b", "ext/c", "tank/a")
+    await suspending
+    assert host.kinds() == [("tank/a", "full")]
+    said = {name.partition("@")[0]: str(error) for name, error in summary.failures}
+    assert list(said) == ["ext/b", "ext/c"]
+    for each in said.values():
+        assert each.startswith("the pool is SUSPENDED, and its datasets cannot be pushed: see `zpool status -v ext`")
+    # Nothing is asked of it any more; what is held is let go of by a later run.
+    after = [line for line in host.fake.commands if "ext/c@" in line and line.split()[0] in {"release", "destroy"}]
+    assert after + [line for line in host.ran("send") if "ext/c@" in line and "-nP" not in line] == []
+    host.fake.mend()
+    host.fake.pool("ext", health="ONLINE")
+    assert (await host.push("ext/b", "ext/c", "tank/a")).pushed == 2
+    assert host.fake.holds("ext/b") == host.fake.holds("ext/c") == []
 
 
 async def test_who_can_have_no_snapshot_is_in_nobodys_way(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from tests import programs
 from tests.fakezfs import FakeZfs
 
+from fullsend_protocol.errors import Unreachable
+from fullsend_protocol.units import format_time
 from fullsend_sender import restore as restoring
 
 #: What holds quotas and reservations back until all is restored.
@@ -441,6 +444,41 @@ def test_a_snapshot_that_was_taken_beside_a_part_is_not_destroyed(hosts: Hosts, 
     assert hosts.guids("pool/home") == [first["guid"], second["guid"]]
 
 
+@pytest.mark.slow
+def test_snapshots_that_always_have_the_same_name(hosts: Hosts) -> None:
+    """Each push was stored and called restorable; and at the second stream `zfs receive` met the first one's name."""
+    hosts.here.create("tank/home")
+    pushed = []
+    for night in range(4):
+        hosts.here.change("tank/home")
+        if night == 2:  # or the one before is renamed
+            hosts.here.edit(lambda state: state["datasets"]["tank/home"]["snapshots"][-1].update(name="yesterday"))
+        elif night:
+            hosts.here.edit(lambda state: state["datasets"]["tank/home"]["snapshots"].pop())
+        hosts.here.snapshot("tank/home@daily")
+        pushed += hosts.push("tank/home@daily")
+    assert [each["kind"] for each in pushed] == ["full", *["incremental"] * 3]
+    last = f"guid:{pushed[-1]['guid']}"
+    (line,) = [
+        line
+        for line in programs.good(hosts.run("-n", f"guid:{pushed[1]['guid']}", "--into", "pool/n"))
+        .decode()
+        .splitlines()
+        if " rename " in line
+    ]
+    assert line.endswith(
+        f"rename pool/n@daily pool/n@daily.{int(pushed[0]['guid']):016x}  # the next has the same name"
+    )
+    hosts.restore(f"guid:{pushed[1]['guid']}", "--into", "pool/home")
+    done = hosts.run(last, "--into", "pool/home")
+    programs.good(done)
+    assert "pool/home: each of 2 snapshots had the name of a later one of its chain (@daily)" in done.stderr.decode()
+    assert hosts.guids("pool/home") == [each["guid"] for each in pushed]
+    names = [f"daily.{int(each['guid']):016x}" for each in pushed[:-1]]
+    assert hosts.there.names("snapshots", "pool/home") == [*names, "daily"]
+    assert hosts.restore(last, "--into", "pool/home")[0]["streams"] == 0
+
+
 def test_what_is_not_there(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     (first,) = hosts.push("tank/home")
@@ -497,8 +535,15 @@ def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     hosts.there.fail("pool/back/a", "cannot receive: out of space")
     said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
     assert "in the way may be" not in said  # nothing is set
+    # What nothing came for need not wait.
     known = {"quota": str(4 << 60), "refquota": str(4 << 60), "reservation": "1", "refreservation": "1"}
-    assert known.items() <= hosts.there.properties("pool/back").items()
+    assert not known.keys() & hosts.there.properties("pool/back").keys()
+    hosts.there.edit(lambda state: state["datasets"].pop("pool/back"))
+    hosts.there.brings(quota=str(1 << 30), reservation="none")
+    said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
+    line = f"{hosts.there.program} inherit -S quota pool/back"
+    assert (f"pool/back: quota not set, since pool/back/a is not restored; to set it all the same: {line}\n") in said
+    assert known.keys() & hosts.there.properties("pool/back").keys() == {"quota"}
     # A quota that somebody has set above is named.
     hosts.there.edit(lambda state: state["datasets"]["pool"]["properties"].update(quota=str(5 << 20)))
     said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
@@ -508,7 +553,8 @@ def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     for name in ("pool/back", "pool/back/a"):
         assert not known.keys() & hosts.there.properties(name).keys()
     assert [line for line in hosts.there.commands if "inherit" in line] == [
-        f"inherit -S {name} {target}" for target in ("pool/back/a", "pool/back") for name in known
+        *(f"inherit -S {name} pool/back/a" for name in known),
+        "inherit -S quota pool/back",
     ]
     # Nothing is held back any more, so nothing is to be done.
     hosts.restore("-r", "tank", "--into", "pool/back")
@@ -523,6 +569,112 @@ def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     assert hosts.there.properties("pool/back/a")["quota"] == str(1 << 30)
 
 
+def test_quotas_come_to_all_of_a_tree_whose_top_is_not_stored(hosts: Hosts) -> None:
+    """All but what was below the shortest name kept 4E, with exit 0."""
+    for name in ("tank/a", "tank/b", "tank/b/deep"):
+        hosts.here.create(name)
+        hosts.push(name)
+    lines = programs.good(hosts.run("-n", "-r", "tank", "--into", "pool")).decode().splitlines()
+    hosts.restore("-r", "tank", "--into", "pool")
+    done = [line for line in hosts.there.commands if line.startswith("inherit")]
+    assert done == [
+        f"inherit -S {name} pool/{target}"
+        for target in ("b/deep", "b", "a")
+        for name in ("quota", "refquota", "reservation", "refreservation")
+    ]
+    assert [line.partition(" ")[2] for line in lines if "inherit" in line] == done
+
+
+def test_a_receiver_that_goes_away_leaves_what_is_above_held_back(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quota of what was there already came into force, and was in the way of the next run."""
+    for name in ("tank", "tank/a", "tank/b"):
+        hosts.here.create(name)
+    hosts.push("-r", "tank")
+    hosts.there.brings(quota=str(1 << 30))
+    real = restoring._receive
+
+    async def broken(job: Any, item: Any, *arguments: Any) -> None:
+        if item.target == "pool/back/a":
+            raise Unreachable("it is gone")
+        await real(job, item, *arguments)
+
+    monkeypatch.setattr(restoring, "_receive", broken)
+    said = hosts.refused(75, "-r", "tank", "--into", "pool/back")
+    assert "pool/back/b: not tried, since the receiver is away" in said
+    assert hosts.there.properties("pool/back")["quota"] == str(4 << 60)
+    monkeypatch.undo()
+    hosts.restore("-r", "tank", "--into", "pool/back")
+    assert hosts.there.properties("pool/back") == {"canmount": "noauto"}
+
+
+def test_what_stays_held_back_is_said(hosts: Hosts) -> None:
+    names = "quota, refquota, reservation, refreservation"
+    for name in ("tank", "tank/a", "tank/b"):
+        hosts.here.create(name)
+    hosts.push("-r", "tank")
+    hosts.there.brings(quota="9", refquota="9", reservation="9", refreservation="9")
+    # One that fails may need the room that the quota of what it is in does not give: that stays, and is said.
+    hosts.there.fail("pool/back/b", "cannot receive: it is broken")
+    said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
+    assert f"pool/back: {names} not set, since pool/back/b is not restored; to set it all the same: " in said
+    assert f"{hosts.there.program} inherit -S quota pool/back; " in said
+    assert "inherit -S quota pool/back" not in programs.good(hosts.run("-n", "tank/b", "--into", "pool/other")).decode()
+    # Another kind of run does not end what that one has begun, and says so.
+    hosts.there.mend()
+    done = hosts.run("tank/b", "--into", "pool/back/b")
+    programs.good(done)
+    assert f"pool/back: {names} not set since an earlier restore" in done.stderr.decode()
+    assert "pool/back/b: its" not in done.stderr.decode()
+    done = hosts.run("-r", "tank", "--into", "pool/back")
+    programs.good(done)
+    assert "not set" not in done.stderr.decode()
+    assert hosts.there.properties("pool/back") == {"canmount": "noauto"}
+
+
+def test_what_would_be_done_is_what_is_done_also_with_options(hosts: Hosts, tmp_path: Path) -> None:
+    """-n said that quotas would come where --no-quotas leaves them out; and lost the options of what is resumed."""
+    hosts.here.create("tank/home", size=3_000_000)
+    (pushed,) = hosts.push("tank/home")
+    interrupt(hosts, tmp_path, 1_000_000)
+    assert hosts.sender.fullsend("restore", "tank/home", "--into", "pool/home").returncode == 1
+    options = ["--mountable", "--no-quotas", "--unencrypted"]
+    config = hosts.sender.folder / "sender.toml"
+    text = config.read_text()
+    config.write_text(text + text[text.index("[receivers.") :].replace("[receivers.", "[receivers.other-", 1))
+    name = text.partition("[receivers.")[2].partition("]")[0].strip('"')
+    which = ["--receiver", name]
+    (line,) = programs.good(hosts.run("-n", *options, *which, "tank/home", "--into", "pool/home")).decode().splitlines()
+    assert line.startswith(
+        f"fullsend restore guid:{pushed['guid']} --into pool/home {' '.join(options)} --receiver {name}  #"
+    )
+    config.write_text(text)
+    hosts.restore("--mountable", "tank/home", "--into", "pool/home")
+    hosts.here.change("tank/home")
+    hosts.push("tank/home")
+    hosts.there.fail("inherit", "it is broken")
+    programs.good(hosts.run("tank/home", "--into", "pool/home"))
+    hosts.there.mend()
+    hosts.here.change("tank/home")
+    hosts.push("tank/home")
+    lines = programs.good(hosts.run("-n", "--no-quotas", "tank/home", "--into", "pool/home")).decode().splitlines()
+    programs.good(hosts.run("--no-quotas", "tank/home", "--into", "pool/home"))
+    done = [line for line in hosts.there.commands if line.startswith("set ")]
+    assert done == [f"set {name}=none pool/home" for name in ("quota", "refquota", "reservation", "refreservation")]
+    assert [line.partition(" ")[2] for line in lines[1:]] == done
+
+
+def test_an_empty_name_is_none(hosts: Hosts) -> None:
+    """`--into "$UNSET"` meant the dataset's own name, and `-r "tank@$UNSET"` the newest."""
+    hosts.here.create("tank/home")
+    hosts.push("tank/home")
+    hosts.there.create("tank")
+    assert "'' is no name of a dataset" in hosts.refused(2, "tank/home", "--into", "")
+    assert "'tank@' is no DATASET or DATASET@SNAPSHOT" in hosts.refused(2, "-r", "tank@", "--into", "pool/back")
+    assert hosts.received() == []
+
+
 def test_a_quota_that_cannot_be_is_named_with_the_way_to_have_it_later(hosts: Hosts) -> None:
     hosts.here.create("tank/a")
     hosts.push("tank/a")
@@ -535,7 +687,9 @@ def test_a_quota_that_cannot_be_is_named_with_the_way_to_have_it_later(hosts: Ho
     # Without them nothing is set, nor held back.
     hosts.there.mend()
     hosts.restore("--no-quotas", "tank/a", "--into", "pool/a")  # what was held back is let go of
-    assert [line for line in hosts.there.commands if "inherit" in line] == ["inherit quota pool/a"]
+    # ZFS has no `inherit` without -S for them, and says so.
+    assert [line for line in hosts.there.commands if "quota" in line and "get" not in line] == ["set quota=none pool/a"]
+    assert hosts.there.properties("pool/a")["quota"] == "0"
     hosts.restore("--no-quotas", "tank/a", "--into", "pool/b")
     without = "-x quota -x refquota -x reservation -x refreservation"
     assert hosts.received() == [f"-u -s -o canmount=noauto {without} pool/b"]
@@ -636,6 +790,39 @@ def test_where_a_rollback_left_two_ends_both_are_named(hosts: Hosts) -> None:
     assert "another branch of its chain ends with tank/a@tue" in done.stderr.decode()
     programs.good(hosts.run("tank/a@tue", "--into", "pool/other"))
     assert hosts.guids("pool/other") == [versions[0]["guid"], versions[1]["guid"]]
+
+
+def test_a_rollback_after_which_nothing_was_written_is_a_question(hosts: Hosts) -> None:
+    """`push` had nothing to send, `status` was content, and `restore` gave back what had been rolled back."""
+    for name in ("tank", "tank/a"):
+        hosts.here.create(name)
+    hosts.push("tank")
+    for name in ("mon", "tue"):
+        hosts.here.change("tank/a")
+        hosts.here.snapshot(f"tank/a@{name}")
+        hosts.push(f"tank/a@{name}")
+    hosts.here.rollback("tank/a@mon")
+    assert hosts.push("tank/a") == []
+    noted = hosts.receiver.store / ".state" / "unchanged.zfshost.json"
+    said = json.loads(noted.read_text())
+    later = format_time(time.time() + 3600)  # and not within the same second
+    said["tank/a"]["at"] = later
+    noted.write_text(json.dumps(said))
+    text = hosts.refused(2, "tank/a", "--into", "pool/back")
+    assert "it is not certain which state is the newest: tank/a@tue came last" in text
+    assert f"at {later}, its host said that it is as of @mon, as after a rollback" in text
+    assert hosts.received() == []
+    assert len(hosts.restore("tank/a@mon", "--into", "pool/mon")) == 1
+    # So it is for that dataset of a tree alone; and what was asked for by name is certain.
+    done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
+    assert (done.returncode, [row["dataset"] for row in programs.rows(done.stdout)]) == (2, ["tank"])
+    assert {row["snapshot"] for row in hosts.restore("-r", "tank/a@tue", "--into", "pool/tue")} == {"tue"}
+    # What is written from there on is the newest, whatever was said before.
+    said["tank/a"]["at"] = "2020-01-01T00:00:00Z"
+    noted.write_text(json.dumps(said))
+    hosts.here.change("tank/a")
+    (pushed,) = hosts.push("tank/a")
+    assert hosts.restore("tank/a", "--into", "pool/last")[0]["guid"] == pushed["guid"]
 
 
 def test_an_older_snapshot_that_was_pushed_last_is_a_question(hosts: Hosts) -> None:

@@ -7,7 +7,7 @@ import signal
 import pytest
 import uvloop
 
-from fullsend_sender.outcome import Interrupted
+from fullsend_protocol.errors import Interrupted
 from fullsend_sender.runtime import run
 
 

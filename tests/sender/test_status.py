@@ -53,6 +53,12 @@ def about(created: str | None = "2026-11-23T02:00:00Z", **said: Any) -> messages
     (about(broken=1), HOUR, State.CRITICAL, 22 * HOUR),
     (about(lost_spill_count=1), 23 * HOUR, State.WARNING, 22 * HOUR),
     (about(lost_spill_count=1), HOUR, State.CRITICAL, 22 * HOUR),
+    # The receiver's clock was ahead: what came then would be young for years.
+    (about(begun="2027-11-23T02:00:00Z"), None, State.WARNING, 0.0),
+    (about(begun="2027-11-23T02:00:00Z"), HOUR, State.CRITICAL, 0.0),
+    (about(unchanged="2027-11-23T02:00:00Z"), None, State.WARNING, 22 * HOUR),
+    (about(unchanged="2027-11-23T02:00:00Z"), HOUR, State.CRITICAL, 22 * HOUR),
+    (about(begun="2027-11-23T02:00:00Z", unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, State.WARNING, HOUR),
     (about(None, broken=3), None, State.CRITICAL, None),
     (None, None, State.CRITICAL, None),
 ])  # fmt: skip
@@ -212,6 +218,26 @@ def test_what_is_missed_is_said_by_check_and_status_though_a_replica_is_here(
     assert b"problem ext/home: it is stored, and is not here: no pool ext is imported" in checked.stdout
 
 
+def test_a_replica_that_is_always_pushed_last_stands_for_nothing(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """Each night it builds on what it is a replica of, as if that had been renamed: `status` was content."""
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]'))
+    fake.create("ext/home")
+    for _night in range(2):
+        fake.change("ext/home")
+        sender.push("ext/home")
+        fake.replicate("ext/home", "tank/replica")
+        sender.push("tank/replica")
+    fake.destroy("ext/home")
+    assert "ext/home: it is stored, and is not here: no pool ext is imported" in said(sender, 2)[0]
+    for command in ("check", "push"):
+        done = sender.fullsend(command)
+        assert (done.returncode, b"ext/home: it is stored, and is not here" in done.stdout + done.stderr) == (1, True)
+
+
 def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
     host: tuple[programs.Receiver, programs.Sender, FakeZfs],
 ) -> None:
@@ -227,6 +253,48 @@ def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
     sender.push("new/home")  # though nothing was written to it since
     (row,) = [json.loads(line) for line in said(sender, 0, "--json")]
     assert row["dataset"] == "new/home"
+
+
+def test_what_the_receiver_cannot_read_is_no_backup(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    """A stream whose manifest is gone, or is garbage, was in no list; `status` and `verify` were content without it."""
+    receiver, sender, fake = host
+    for name in ("by/hand", "by/two"):
+        fake.create(name)
+    sender.push("by/hand", "by/two")
+    fake.change("by/two")
+    sender.push("by/two")
+    assert said(sender, 0)[0].startswith("OK: 2 datasets")
+    programs.good(sender.fullsend("verify"))
+    (hand,) = sender.list("by/hand")
+    (receiver.store / f"{hand['file']}.json").write_text("{")
+    (receiver.store / f"{sender.list('by/two')[-1]['file']}.json").unlink()
+    first, *lines = said(sender, 2)
+    assert "by/hand: nothing of it can be restored" in first
+    assert "by/two: 1 of its streams are damaged or lack a base" in first
+    assert [line.split()[0] for line in lines] == ["CRITICAL", "WARNING"]
+    assert "2 stored" in lines[1]
+    done = sender.fullsend("verify")
+    assert (done.returncode, b"damaged: 2 of 3 streams" in done.stderr) == (1, True)
+    assert done.stdout.decode().splitlines()[0].startswith(f"by/hand@?: {hand['file']}.json: cannot be")
+    rows = programs.rows(sender.fullsend("verify", "--json", "by/two").stdout)
+    assert [bool(row["damage"]) for row in rows] == [False, True]
+    # And of what is not stored there is nothing to say.
+    done = sender.fullsend("verify", "by/tow")
+    assert (done.returncode, b"no stream of by/tow is stored, so none was read" in done.stderr) == (1, True)
+
+
+def test_what_excludes_all_that_it_names_pushes_nothing(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """`push` and `check` were content with that."""
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    fake.create("tank/a")
+    config.write_text(config.read_text().replace('["tank/*"]', '["tank/**"]\nexclude = ["tank"]'))
+    words = b"tank/**: all of it that is here is excluded, so nothing is pushed"
+    for command in ("push", "check"):
+        done = sender.fullsend(command)
+        assert (done.returncode, words in done.stdout + done.stderr) == (1, True)
 
 
 def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:

@@ -17,7 +17,7 @@ from tests.zfs import pools
 from tests.zfs.test_push import failure, write
 from tests.zfs.test_resume import die_amid_receive
 
-from fullsend_sender import cli
+from fullsend_sender.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,7 +55,7 @@ def push_here(sender: Sender, *arguments: str) -> list[dict[str, Any]]:
     """A push in this very process: to start sixty takes an emulated processor longer than all that they do."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        code = cli.main(["--config", sender.env["FULLSEND_CONFIG"], "push", "--json", *arguments])
+        code = main(["--config", sender.env["FULLSEND_CONFIG"], "push", "--json", *arguments])
     assert code == 0
     return [json.loads(line) for line in out.getvalue().splitlines()]
 
@@ -515,3 +515,27 @@ def test_quotas_that_came_along_do_not_stop_their_own_restore(
 def oldest(pool: Pool, full: str) -> str:
     names = pools.zfs("list", "-Hpd1", "-t", "snapshot", "-o", "name", "-s", "createtxg", full).decode().split()
     return names[0].partition("@")[2]
+
+
+def test_a_chain_whose_snapshots_have_one_name_comes_back(pool: Pool, other_pool: Pool, sender: Sender) -> None:
+    """A script pushes @daily each night. `zfs receive` refuses a snapshot whose name is there."""
+    home = pool.create("home", "-o", "quota=100M")
+    guids = []
+    for night in ("one", "two", "three"):
+        write(pool, "home", night)
+        pool.snapshot(f"{home}@daily")
+        (pushed,) = sender.push(f"{home}@daily")
+        guids.append(int(pushed["guid"]))
+        pools.zfs("destroy", f"{home}@daily")
+    into = other_pool.full("home")
+    restore(sender, f"guid:{guids[1]}", "--into", into)
+    restore(sender, f"guid:{guids[2]}", "--into", into)
+    assert other_pool.guid(f"{into}@daily") == guids[2]
+    for guid in guids[:2]:
+        assert other_pool.guid(f"{into}@daily.{guid}") == guid
+    mounted(other_pool, "home")
+    assert (other_pool.path("home") / "file").read_text() == "three"
+    # What a run that was killed has held back is taken back where quotas are not wanted after all.
+    pools.zfs("set", "quota=4E", into)
+    restore(sender, "--no-quotas", f"guid:{guids[2]}", "--into", into)
+    assert other_pool.get(into, "quota") == "0"

@@ -100,9 +100,9 @@ def install() -> None:
     shutil.copytree(PROJECT / "wheels", packages, dirs_exist_ok=True)
     for wing in ("protocol", "receiver", "sender"):
         shutil.copytree(PROJECT / wing, packages, dirs_exist_ok=True)
-    for command, package in (("fullsend", "fullsend_sender"), ("fullsendd", "fullsend_receiver")):
+    for command, module in (("fullsend", "fullsend_sender.cli.main"), ("fullsendd", "fullsend_receiver.cli.main")):
         script = OPT / "bin" / command
-        text = f"#!{OPT}/bin/python3\nimport sys\nfrom {package}.cli import main\nsys.exit(main())\n"
+        text = f"#!{OPT}/bin/python3\nimport sys\nfrom {module} import main\nsys.exit(main())\n"
         script.write_text(text, encoding="ascii")
         script.chmod(0o755)
         (pathlib.Path("/usr/local/bin") / command).symlink_to(script)

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from fullsend_protocol.output import OutputFailed, flush_output, write_line
+from fullsend_cli.output import flush_output, write_line
+from fullsend_protocol.errors import OutputFailed
 
 
 def test_a_full_stdout_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,14 +10,10 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.errors import OutputFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-class OutputFailed(FullsendError):  # noqa: N818 - reads as what it says
-    """A result cannot be written to stdout. What was done is done."""
 
 
 def write_line(text: str, *, flush: bool = False) -> None:

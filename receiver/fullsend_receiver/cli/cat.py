@@ -1,0 +1,50 @@
+"""`fullsendd cat`: one stream on stdout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from fullsend_cli.output import writing_output
+from fullsend_protocol.errors import ChunkError, StreamError, UsageError
+from fullsend_protocol.exits import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Say what it takes."""
+    sub = commands.add_parser("cat", help="one stream, decoded and checked, on stdout")
+    sub.add_argument("stream", metavar="SENDER/STREAM")
+    sub.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write it. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
+    from fullsend_protocol.proof import Proof
+    from fullsend_receiver.cli.selection import find
+    from fullsend_receiver.durable import write_all
+    from fullsend_receiver.playback import DamagedChunk, checked_chunks
+
+    _settings, store = open_store(options)
+    _catalogue, stored = find(store, options.stream)
+    if sys.stdout is None or sys.stdout.isatty():
+        msg = "a send stream is no text: pipe it into `zfs receive`, or into a file"
+        raise UsageError(msg)
+    try:
+        proof = Proof(stored.manifest)
+        for chunk in checked_chunks(store.root / stored.file):
+            if isinstance(chunk, DamagedChunk):
+                raise chunk
+            proof.take(chunk.raw, chunk.place.entry.sha256)
+            with writing_output():
+                write_all(sys.stdout.fileno(), chunk.raw)
+        proof.finish()
+    except (ChunkError, StreamError, DamagedChunk) as error:
+        msg = f"{stored.file}: {error}; what follows was not written"
+        raise DamagedChunk(msg) from None
+    return Exit.OK

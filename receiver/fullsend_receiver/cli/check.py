@@ -1,0 +1,51 @@
+"""`fullsendd check`: is the configuration right and the store fit?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.exits import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Say what it takes."""
+    commands.add_parser("check", help="is the configuration right and the store fit?").set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Look. Returns: the exit code, FAILED where something is wrong. Raises: UsageError, StoreError."""
+    from fullsend_protocol.units import format_size, plural
+    from fullsend_receiver import identity
+    from fullsend_receiver.catalogue import read_catalogue
+    from fullsend_receiver.cli.results import complain_of, print_good, print_problem
+    from fullsend_receiver.senders import SenderTable
+    from fullsend_receiver.store import StoreFull, check_fitness
+
+    settings, store = open_store(options)
+    full = False
+    try:
+        check_fitness(store)
+        print_good(f"store {store.root}, {format_size(store.free_bytes())} free")
+    except StoreFull as error:
+        full = True
+        print_problem(str(error))
+    table = SenderTable(store)
+    identity.server_context(store, table.certificates)
+    print_good(f"certificate {identity.fingerprint(store)}")
+    print_good(f"{plural(len(table.certificates), 'sender')} enrolled")
+    catalogue = read_catalogue(store)
+    print_good(plural(len(catalogue.streams), "stream"))
+    broken = [stored for stored in catalogue.streams if not catalogue.restorable(stored)]
+    for stored in broken:
+        print_problem(f"{stored.file}: not restorable: it, or a base, is missing or damaged")
+    if store.free_bytes() < settings.min_free:
+        full = True
+        print_problem(f"less than {format_size(settings.min_free)} free: pushes are refused")
+    complain_of(catalogue.problems)
+    return Exit.FAILED if broken or catalogue.problems or full else Exit.OK

@@ -1,0 +1,23 @@
+"""The store that a command works on."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_receiver.config import ReceiverSettings
+    from fullsend_receiver.store import Store
+
+
+def open_store(options: argparse.Namespace) -> tuple[ReceiverSettings, Store]:
+    """Read the configuration, open the store, and become its owner. Raises: UsageError, StoreError."""
+    from fullsend_receiver import config, identity, store
+
+    settings = config.load(config.config_file(options.config))
+    opened = store.open_store(settings.store, settings.store_id)
+    identity.become_owner(opened)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    return settings, opened

@@ -1,0 +1,40 @@
+"""`fullsendd list`: what is stored."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.exits import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Say what it takes."""
+    sub = commands.add_parser("list", help="what is stored")
+    sub.add_argument("what", nargs="?", metavar="SENDER[/DATASET]")
+    sub.add_argument("--partial", action="store_true", help="what has arrived in part, and can be gone on with")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    sub.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """List. Returns: the exit code, FAILED where something cannot be read. Raises: UsageError, StoreError."""
+    from fullsend_receiver.cli.results import complain_of, print_entries, print_partials
+    from fullsend_receiver.cli.selection import select, split_name
+    from fullsend_receiver.leftovers import find_partials
+
+    _settings, store = open_store(options)
+    if options.partial:
+        sender, dataset = split_name(options.what)
+        found = [each for each in find_partials(store, sender) if dataset in {None, each.dataset}]
+        print_partials(found, as_json=options.json)
+        return Exit.OK
+    catalogue, chosen = select(store, options.what)
+    print_entries((catalogue.entry(stored) for stored in chosen), as_json=options.json)
+    complain_of(catalogue.problems)
+    return Exit.FAILED if catalogue.problems else Exit.OK

@@ -1,0 +1,29 @@
+"""`fullsendd revoke`: let a sender in no more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.exits import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Say what it takes."""
+    sub = commands.add_parser("revoke", help="let a sender in no more; its streams stay")
+    sub.add_argument("sender", metavar="SENDER")
+    sub.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Revoke. Returns: the exit code. Raises: UsageError, StoreError."""
+    from fullsend_receiver import senders
+
+    _settings, store = open_store(options)
+    senders.revoke(store, options.sender)
+    return Exit.OK

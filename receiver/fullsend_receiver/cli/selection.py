@@ -1,0 +1,53 @@
+"""From what a command line names to what it means: a sender, a dataset, a stream."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.errors import FullsendError, UsageError
+from fullsend_protocol.invitation import is_sender_name
+from fullsend_receiver.catalogue import read_catalogue
+from fullsend_receiver.names import STREAM_SUFFIX
+
+if TYPE_CHECKING:
+    from fullsend_receiver.catalogue import Catalogue, Stored
+    from fullsend_receiver.store import Store
+
+
+def split_name(what: str | None) -> tuple[str | None, str | None]:
+    """Split SENDER[/REST]. Raises: UsageError where SENDER can be no sender's name, such as `..`."""
+    if what is None:
+        return None, None
+    sender, _, rest = what.partition("/")
+    if not is_sender_name(sender):
+        msg = f"{what}: {sender!r} can be no sender's name: name it as SENDER/DATASET, SENDER/DATASET@SNAPSHOT, ..."
+        raise UsageError(msg)
+    return sender, rest or None
+
+
+def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
+    """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing can be of that name."""
+    sender, dataset = split_name(what)
+    catalogue = read_catalogue(store, sender)
+    chosen = catalogue.select(sender, dataset)
+    if what is not None and not chosen and not (store.root / (sender or "")).is_dir():
+        msg = f"no sender {sender!r} has streams here"
+        raise UsageError(msg)
+    return catalogue, chosen
+
+
+def find(store: Store, what: str) -> tuple[Catalogue, Stored]:
+    """Find the stream that SENDER/STREAM names; a whole `file`, as `list` prints it, does too.
+
+    Raises: UsageError, NoSuchStream, AmbiguousStream.
+    """
+    sender, stream = split_name(what)
+    if sender is None or stream is None:
+        msg = f"{what}: name it as SENDER/DATASET@SNAPSHOT, SENDER/guid:N, or by its file as `list --json` prints it"
+        raise UsageError(msg)
+    catalogue = read_catalogue(store, sender)
+    with contextlib.suppress(FullsendError):
+        if what.endswith(STREAM_SUFFIX):
+            return catalogue, catalogue.find(sender, what)
+    return catalogue, catalogue.find(sender, stream)

@@ -1,0 +1,31 @@
+"""`fullsendd senders`: who is enrolled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.exits import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Say what it takes."""
+    sub = commands.add_parser("senders", help="who is enrolled")
+    sub.add_argument("--json", action="store_true")
+    sub.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Name them. Returns: the exit code. Raises: UsageError, StoreError."""
+    from fullsend_receiver.cli.results import print_sender
+    from fullsend_receiver.senders import SenderTable
+
+    _settings, store = open_store(options)
+    for sender in SenderTable(store):
+        print_sender(sender, as_json=options.json)
+    return Exit.OK

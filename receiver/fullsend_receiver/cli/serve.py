@@ -1,0 +1,40 @@
+"""`fullsendd serve`: the daemon."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.exits import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Say what it takes."""
+    commands.add_parser("serve", help="run the daemon").set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal comes. Returns: the exit code. Raises: FullsendError, OSError."""
+    import asyncio
+
+    import uvloop
+
+    from fullsend_protocol.limits import MIB
+    from fullsend_protocol.memory import keep_blocks
+    from fullsend_receiver import logs
+    from fullsend_receiver.daemon import Daemon
+
+    settings, store = open_store(options)
+    # Usual chunks, 4 MiB and a little, stay at hand; what a daemon keeps beyond its streams is given back by `trim`.
+    keep_blocks(8 * MIB, 64 * MIB)
+    logs.set_up(options.log_format or settings.log_format, verbose=options.verbose)
+    os.umask(0o027)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(Daemon(settings, store).run())
+    return Exit.OK

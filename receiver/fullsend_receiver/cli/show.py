@@ -1,0 +1,39 @@
+"""`fullsendd show`: all that is known of one stream."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.exits import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Say what it takes."""
+    sub = commands.add_parser("show", help="all that is known of one stream")
+    sub.add_argument("stream", metavar="SENDER/STREAM")
+    form = sub.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="the manifest and what follows from it")
+    form.add_argument("--commands", action="store_true", help="the shell lines that restore it without fullsend")
+    sub.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show it. Returns: the exit code. Raises: FullsendError."""
+    from fullsend_receiver.cli.results import print_lines, print_stream
+    from fullsend_receiver.cli.selection import find
+    from fullsend_receiver.commands import restore_commands
+
+    _settings, store = open_store(options)
+    catalogue, stored = find(store, options.stream)
+    if options.commands:
+        print_lines(restore_commands(catalogue, stored))
+        return Exit.OK
+    entry = catalogue.entry(stored).model_dump(mode="json", by_alias=True)
+    print_stream(stored.manifest.model_dump(mode="json", by_alias=True) | entry, as_json=options.json)
+    return Exit.OK

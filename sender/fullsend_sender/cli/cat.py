@@ -1,0 +1,41 @@
+"""`fullsend cat`: one stored stream on stdout."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from fullsend_cli.output import writing_output
+from fullsend_protocol.errors import UsageError
+from fullsend_protocol.exits import Exit
+from fullsend_sender.cli import arguments
+from fullsend_sender.cli.configuration import read_all
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+    from fullsend_sender.cli.arguments import Parser
+
+
+def add(commands: Commands[Parser]) -> None:
+    """Say what it takes."""
+    sub = arguments.command(commands, "cat", run, "write one stored stream to stdout, decoded and checked")
+    sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
+    arguments.retry_for(sub)
+    arguments.receiver(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write it. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
+    if sys.stdout is None or sys.stdout.isatty():
+        raise UsageError("stdout is no pipe: a send stream is binary; pipe it into `zfs receive` or a file")
+    settings, endpoint, identity = read_all(args)
+    from fullsend_sender import runtime
+    from fullsend_sender.cat import cat
+    from fullsend_sender.progress import Progress
+
+    where = endpoint, identity, args.stream, sys.stdout.fileno()
+    with writing_output():  # the only OSError that cat raises is of the descriptor
+        runtime.run(cat(*where, Progress(0.0), retry_for=settings.retry_for))
+    return Exit.OK

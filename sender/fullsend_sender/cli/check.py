@@ -1,0 +1,38 @@
+"""`fullsend check`: would a push work?"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.exits import Exit
+from fullsend_sender.cli import arguments
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+    from fullsend_sender.cli.arguments import Parser
+
+
+def add(commands: Commands[Parser]) -> None:
+    """Say what it takes."""
+    sub = arguments.command(commands, "check", run, "see whether a push would work")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    arguments.receiver(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look. Returns: the exit code that stands for the first problem."""
+    from fullsend_sender import runtime
+    from fullsend_sender.check import check
+    from fullsend_sender.cli.results import print_finding
+
+    async def look() -> int:
+        first = Exit.OK
+        async for finding in check(args.config, os.environ, vars(args)):
+            print_finding(finding, as_json=args.json)
+            first = first or finding.outcome
+        return first
+
+    return runtime.run(look())

@@ -1,0 +1,48 @@
+"""`fullsend list`: what is stored of this host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.exits import Exit
+from fullsend_sender.cli import arguments
+from fullsend_sender.cli.configuration import read_all
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+    from fullsend_sender.cli.arguments import Parser
+
+
+def add(commands: Commands[Parser]) -> None:
+    """Say what it takes."""
+    sub = arguments.command(commands, "list", run, "show what is stored of this host")
+    sub.add_argument("dataset", nargs="?", metavar="DATASET")
+    sub.add_argument("--partial", action="store_true", help="what has arrived in part, and the next push goes on with")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    arguments.receiver(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List. Returns: the exit code. Raises: FullsendError."""
+    _settings, endpoint, identity = read_all(args)
+    from fullsend_sender import runtime
+    from fullsend_sender.cli.results import Entries, print_partials
+    from fullsend_sender.link import connect
+    from fullsend_sender.listing import entries, partials
+
+    async def list_partials() -> None:
+        async with connect(endpoint, identity) as (link, _name):
+            found = [each for each in await partials(link) if args.dataset in {None, each.dataset}]
+        print_partials(found, as_json=args.json)
+
+    async def list_entries() -> None:
+        listed = Entries(as_json=args.json)
+        async with connect(endpoint, identity) as (link, _name):
+            async for entry in entries(link, args.dataset):
+                listed.add(entry)
+        listed.end()
+
+    runtime.run(list_partials() if args.partial else list_entries())
+    return Exit.OK

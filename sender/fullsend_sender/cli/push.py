@@ -1,0 +1,191 @@
+"""`fullsend push`: send what is new."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.errors import FullsendError, OutputFailed, UsageError
+from fullsend_protocol.exits import Exit, worst
+from fullsend_sender.cli import arguments
+from fullsend_sender.cli.configuration import read_all, read_settings
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+    from fullsend_sender.cli.arguments import Parser
+    from fullsend_sender.config import SenderSettings
+    from fullsend_sender.job import Request
+
+_EXAMPLES: Final = """\
+  fullsend push                               all that the configuration names; the line for cron
+  fullsend push -r tank --exclude 'tank/tmp'  a tree, each dataset by itself
+  fullsend push tank/home@monday              one snapshot that is there
+  fullsend push -n -r tank                    the commands and sizes; nothing is done
+  fullsend push -R tank                       a tree as one package, always a full one
+  zfs send -R tank@monday | fullsend push --stdin"""
+
+
+def add(commands: Commands[Parser]) -> None:
+    """Say what it takes."""
+    text = "send what is new, and return when the receiver has it proven and durable"
+    sub = arguments.command(commands, "push", run, text, _EXAMPLES)
+    sub.add_argument(
+        "dataset",
+        nargs="*",
+        metavar="DATASET[@SNAPSHOT]",
+        help="a name, or a pattern such as 'tank/vm/*'; default: all that the configuration names",
+    )
+    sub.add_argument("--stdin", action="store_true", help="read the output of `zfs send` from stdin instead")
+    sub.add_argument("-r", dest="recursive", action="store_true", help="and all datasets below, each by itself")
+    arguments.exclude(sub)
+    sub.add_argument("-R", dest="package", action="store_true", help="and all below, as one package; always a full one")
+    sub.add_argument("--full", action="store_true", help="fulls, whatever is stored")
+    sub.add_argument(
+        "-w", dest="raw", action="store_const", const=True, help="raw; encrypted datasets are always sent so"
+    )
+    sub.add_argument("--decrypt", action="store_const", const=True, help="send encrypted datasets plain")
+    sub.add_argument(
+        "-c", dest="compressed", action="store_const", const=True, help="blocks as they are compressed in the pool"
+    )
+    sub.add_argument(
+        "-e",
+        dest="embedded",
+        action="store_const",
+        const=True,
+        help="embedded blocks as they are in the pool; off by default, see openzfs issue 18239",
+    )
+    sub.add_argument(
+        "--no-size-check",
+        dest="size_check",
+        action="store_const",
+        const=False,
+        help="do not announce the size, so that the receiver takes the stream as long as there is room",
+    )
+    sub.add_argument("--keep", type=int, metavar="N", help="how many snapshots taken by us to keep; default 2")
+    sub.add_argument("--jobs", type=int, metavar="N", help="how many datasets to send at a time; default 1")
+    arguments.dry_run(sub)
+    sub.add_argument("--level", type=int, metavar="N", help="zstd level, -7 to 22; default 3")
+    sub.add_argument("--threads", type=int, metavar="N", help="threads that compress; default: one a CPU, 4 at most")
+    sub.add_argument("--bwlimit", metavar="RATE", help="bytes a second on the wire, such as 10M; for each job")
+    arguments.retry_for(sub)
+    sub.add_argument(
+        "--size",
+        type=arguments.size,
+        metavar="N",
+        help="with --stdin: raw bytes to expect, for progress and the receiver",
+    )
+    arguments.progress(sub)
+    sub.add_argument(
+        "--allow-orphan",
+        action="store_const",
+        const=True,
+        help="with --stdin: no failure where the base of an increment is not stored",
+    )
+    sub.add_argument("--json", action="store_true", help="one JSON object a stream on stdout")
+    arguments.receiver(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Push. Returns: the exit code. Raises: FullsendError."""
+    return _push_stdin(args) if args.stdin else _push_datasets(args)
+
+
+def _push_datasets(args: argparse.Namespace) -> int:
+    settings, requests = _requests(args)
+    from fullsend_sender import runtime
+    from fullsend_sender.cli.results import print_commands, pushed_printer
+    from fullsend_sender.failures import as_failure
+    from fullsend_sender.identity import Identity
+    from fullsend_sender.job import Job, Summary
+    from fullsend_sender.log import log
+    from fullsend_sender.push import push
+    from fullsend_sender.zfs import Zfs
+
+    identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
+
+    async def rehearsed(job: Job) -> Summary:
+        from fullsend_sender.rehearse import rehearse
+
+        plan, lines = await rehearse(job)
+        print_commands(lines, as_json=args.json)
+        for failed, error in plan.failures:
+            log.error("%s: %s", failed, error)
+        return Summary(unchanged=len(plan.unchanged), failures=plan.failures)
+
+    async def push_all() -> int:
+        codes = []
+        for name, request in requests:
+            job = Job(request, settings, settings.endpoint(name), identity, zfs, debug=args.debug)
+            try:
+                if args.dry_run:
+                    summary = await rehearsed(job)
+                else:
+                    summary = await push(job, pushed_printer(settings, as_json=args.json))
+            except (OutputFailed, BrokenPipeError):
+                raise
+            except Exception as error:  # noqa: BLE001 - of two receivers one may be away: the other is served
+                failure = as_failure(error)
+                log.error("%s", failure, exc_info=args.debug)
+                codes.append(failure.exit_code)
+                continue
+            log.info("%s", summary.line(job.endpoint.name))
+            codes += [error.exit_code for _name, error in summary.failures]
+        return worst(codes)
+
+    return runtime.run(push_all())
+
+
+def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, Request]]]:
+    """Return what is to be pushed to which receivers: as the command line says, else as the configuration does."""
+    settings = read_settings(args)
+    from fullsend_sender.job import Request, Target
+    from fullsend_sender.selection import Selection
+
+    targets: dict[str | None, list[Target]] = {}
+    for named in args.dataset:
+        dataset, at, snapshot = named.partition("@")
+        if not dataset or (at and not snapshot) or "@" in snapshot or "#" in named:
+            raise UsageError(f"{named!r} is no DATASET or DATASET@SNAPSHOT")
+        selection = Selection((dataset,), args.recursive, tuple(args.exclude))
+        targets.setdefault(None, []).append(Target(selection, snapshot or None))
+    if not args.dataset:
+        if args.recursive or args.package or args.exclude:
+            raise UsageError("-r, -R and --exclude want a DATASET; for all others the configuration says it")
+        for table in settings.push:
+            receiver = table.receiver or settings.receiver
+            if args.receiver in {None, receiver}:
+                targets.setdefault(receiver, []).append(Target(table.selection, None, table))
+        if not targets:
+            raise UsageError(f"nothing to push: name a DATASET, or what to push in a table [[push]] of {args.config}")
+    if args.package and args.recursive:
+        raise UsageError("-R brings all below in one stream, -r each by itself: choose one")
+    return settings, [(name, Request(tuple(each), args.full, args.package)) for name, each in targets.items()]
+
+
+def _push_stdin(args: argparse.Namespace) -> int:
+    if args.dataset or args.recursive or args.package or args.full or args.dry_run:
+        raise UsageError("--stdin takes the stream as it comes: no DATASET, -r, -R, --full or -n beside it")
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("stdin is no pipe: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
+    settings, endpoint, identity = read_all(args)
+    from fullsend_sender import runtime
+    from fullsend_sender.cli.results import pushed_printer
+    from fullsend_sender.push_stdin import push_stdin
+    from fullsend_sender.transfer import Options
+
+    how = settings.how(None)
+    options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
+    sizes = {"size": args.size, "size_check": how.size_check}
+    where = sys.stdin.fileno(), endpoint, identity
+    pushed = runtime.run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))
+    pushed_printer(settings, as_json=args.json)(pushed)
+    receipt = pushed.receipt
+    if not receipt.restorable and not settings.allow_orphan:
+        base = f"guid {receipt.base_guid}" if receipt.base_guid else "its base"
+        raise FullsendError(
+            f"{receipt.dataset}@{receipt.snapshot} was kept, but cannot be restored: a stream that it builds on is not"
+            f" stored, or damaged ({base}); push that too, or say --allow-orphan"
+        )
+    return Exit.OK

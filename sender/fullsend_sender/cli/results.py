@@ -1,0 +1,180 @@
+"""What commands say of what they have done: lines for a person, or one JSON object a line for a program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from fullsend_cli.output import write_line
+from fullsend_protocol.units import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from fullsend_protocol.errors import FullsendError
+    from fullsend_protocol.manifest import PartialEntry, StreamEntry
+    from fullsend_protocol.messages import Verdict
+    from fullsend_sender.check import Finding
+    from fullsend_sender.config import SenderSettings
+    from fullsend_sender.enrol import Paired
+    from fullsend_sender.restore import Job, Restored
+    from fullsend_sender.status import Judged
+    from fullsend_sender.transfer import Pushed
+
+
+def _json(facts: Mapping[str, Any]) -> str:
+    return json.dumps(facts, ensure_ascii=False)
+
+
+def _room(settings: SenderSettings) -> str:
+    """Return what makes room for a line where the live line of the progress may stand; "" where there is none."""
+    from fullsend_sender.progress import CLEAR
+
+    live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
+    return CLEAR if live else ""
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print what is text already."""
+    for line in lines:
+        write_line(line)
+
+
+def print_paired(paired: Paired) -> None:
+    """Say with whom this host is paired now."""
+    write_line(
+        f"paired: receiver {paired.receiver!r} knows this host as {paired.sender!r} (written to {paired.config})"
+    )
+
+
+def print_commands(lines: Sequence[str], *, as_json: bool) -> None:
+    """Say what `-n` would do."""
+    for line in lines:
+        command, _, about = line.partition("  # ")
+        write_line(_json({"command": command, "about": about or None}) if as_json else line)
+
+
+def pushed_printer(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], None]:
+    """Return what says of each stream that it is stored."""
+    from fullsend_protocol.lost_spills import warnings
+    from fullsend_sender.log import log
+
+    room = _room(settings)
+
+    def say(pushed: Pushed) -> None:
+        if as_json:
+            write_line(_json(pushed.to_dict()), flush=True)
+        if room and not as_json:
+            # One push has a line of its own, which has ended; several share one that goes on.
+            print((room if settings.jobs > 1 else "") + printable(pushed.line()), file=sys.stderr)
+        else:
+            log.info("%s", pushed.line())
+        for line in warnings(pushed.receipt.lost_spills):
+            log.warning("%s", line)
+
+    return say
+
+
+class Entries:
+    """What is stored: JSON as it comes, or a table once all is there."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._kept: list[StreamEntry] = []
+
+    def add(self, entry: StreamEntry) -> None:
+        if self._as_json:
+            write_line(entry.model_dump_json(by_alias=True))
+        else:
+            self._kept.append(entry)
+
+    def end(self) -> None:
+        from fullsend_protocol.listing import table
+
+        print_lines(table(self._kept, with_sender=False))
+
+
+def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
+    """Say what has arrived in part."""
+    from fullsend_protocol.listing import partials_table
+
+    print_lines(
+        (each.model_dump_json() for each in partials) if as_json else partials_table(partials, with_sender=False)
+    )
+
+
+def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
+    """Say all that is known of one stream."""
+    from fullsend_protocol.listing import details
+
+    facts = entry.model_dump(mode="json", by_alias=True)
+    print_lines([_json(facts)] if as_json else details(facts))
+
+
+def print_judged(judged: Sequence[Judged], *, as_json: bool) -> None:
+    """Say how each dataset is backed up; for a person, and for a monitoring system, the worst of it first."""
+    from fullsend_sender.status import headline
+
+    if as_json:
+        print_lines(_json(each.to_dict()) for each in judged)
+    else:
+        print_lines([headline(judged), *(each.line() for each in judged)])
+
+
+def print_unknown(error: FullsendError, *, as_json: bool) -> None:
+    """Say why it cannot be told: on stdout, for a monitoring system reads that alone."""
+    write_line(_json({"state": "UNKNOWN", "why": str(error)}) if as_json else printable(f"UNKNOWN: {error}"))
+
+
+class Restores:
+    """Each dataset that is restored, and in the end how to mount what was kept from being mounted."""
+
+    def __init__(self, settings: SenderSettings, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._room = _room(settings)
+        self._cautious: list[Restored] = []
+
+    def add(self, restored: Restored) -> None:
+        if restored.undo:
+            self._cautious.append(restored)
+        print(self._room, end="", file=sys.stderr, flush=True)
+        write_line(_json(restored.to_dict()) if self._as_json else printable(restored.line()), flush=True)
+
+    def end(self, job: Job) -> None:
+        if not self._cautious or self._as_json:
+            return
+        package = any(each.package for each in self._cautious)
+        undo = job.undo_all([each.target for each in self._cautious], package=package)
+        write_line(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
+
+
+class Verdicts:
+    """What the receiver finds of each stream, as it finds it."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self.whole = self.damaged = self.size = 0
+
+    def add(self, verdict: Verdict) -> None:
+        from fullsend_sender.verify import describe
+
+        self.size += verdict.raw_bytes
+        self.whole += not verdict.damage
+        self.damaged += bool(verdict.damage)
+        if self._as_json:
+            write_line(verdict.model_dump_json(exclude={"type"}), flush=True)
+            return
+        for line in describe(verdict):
+            write_line(line, flush=True)
+
+    def end(self) -> None:
+        from fullsend_protocol.units import format_size, plural
+
+        verb = "is" if self.whole == 1 else "are"
+        write_line(f"{plural(self.whole, 'stream')} {verb} whole, {format_size(self.size)} raw")
+
+
+def print_finding(finding: Finding, *, as_json: bool) -> None:
+    """Say what was looked at, and what is wrong with it."""
+    write_line(_json(finding.to_dict()) if as_json else finding.line(), flush=True)

@@ -1,0 +1,57 @@
+"""`fullsend status`: how old the backups are, for a person or for Nagios."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.errors import FullsendError
+from fullsend_sender.cli import arguments
+from fullsend_sender.cli.configuration import read_all
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+    from fullsend_sender.cli.arguments import Parser
+
+_EXAMPLES: Final = """\
+  fullsend status                             all that is stored and still here, a line each
+  fullsend status --max-age 26h               exit 2 where a backup is older than that
+  fullsend status 'tank/vm/*'                 some of them"""
+
+#: What it exits with where it cannot tell: State.UNKNOWN, which takes long to import.
+UNKNOWN: Final = 3
+
+
+def add(commands: Commands[Parser]) -> None:
+    """Say what it takes."""
+    text = "tell how old the backups are, for a person or for Nagios (exit 0, 1, 2 or 3)"
+    sub = arguments.command(commands, "status", run, text, _EXAMPLES)
+    sub.set_defaults(troubled=UNKNOWN)
+    sub.add_argument(
+        "dataset",
+        nargs="*",
+        metavar="DATASET",
+        help="a name or a pattern; default: all that is stored and still here, and all that the configuration names",
+    )
+    sub.add_argument("--max-age", type=arguments.duration, metavar="AGE", help="critical is what is older, such as 26h")
+    sub.add_argument("--json", action="store_true", help="one JSON object a dataset on stdout")
+    arguments.receiver(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Judge. Returns: the exit code, as a plugin of Nagios."""
+    from fullsend_sender import runtime
+    from fullsend_sender.cli.results import print_judged, print_unknown
+    from fullsend_sender.status import status, worst
+    from fullsend_sender.zfs import Zfs
+
+    try:
+        settings, endpoint, identity = read_all(args)
+        zfs = Zfs(settings.zfs_command)
+        judged = runtime.run(status(settings, endpoint, identity, zfs, args.dataset, max_age=args.max_age))
+    except FullsendError as error:
+        print_unknown(error, as_json=args.json)
+        return UNKNOWN
+    print_judged(judged, as_json=args.json)
+    return worst(judged)

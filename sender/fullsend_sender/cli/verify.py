@@ -1,0 +1,49 @@
+"""`fullsend verify`: have the receiver read and check what it stores of this host."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.exits import Exit
+from fullsend_sender.cli import arguments
+from fullsend_sender.cli.configuration import read_all
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+    from fullsend_sender.cli.arguments import Parser
+
+
+def add(commands: Commands[Parser]) -> None:
+    """Say what it takes."""
+    sub = arguments.command(commands, "verify", run, "have the receiver read and check what it stores of this host")
+    sub.add_argument("dataset", nargs="?", metavar="DATASET")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    arguments.receiver(sub)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Have it verified. Returns: the exit code. Raises: FullsendError, also where something is damaged."""
+    _settings, endpoint, identity = read_all(args)
+    from fullsend_protocol.units import plural
+    from fullsend_sender import runtime
+    from fullsend_sender.cli.results import Verdicts
+    from fullsend_sender.link import connect
+    from fullsend_sender.verify import verdicts
+
+    found = Verdicts(as_json=args.json)
+
+    async def ask() -> None:
+        async with connect(endpoint, identity) as (link, _name):
+            async for verdict in verdicts(link, args.dataset):
+                found.add(verdict)
+
+    runtime.run(ask())
+    if found.damaged:
+        raise FullsendError(f"damaged: {found.damaged} of {plural(found.whole + found.damaged, 'stream')}")
+    if not args.json and (args.verbose or sys.stdout.isatty()):
+        found.end()
+    return Exit.OK

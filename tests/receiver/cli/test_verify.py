@@ -1,0 +1,99 @@
+"""`fullsendd verify`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import PurePosixPath
+
+import pytest
+from tests.receiver.command import damage
+from tests.receiver.helpers import manifest_path, remove
+from tests.receiver.running import Receiver
+
+from fullsend_receiver import scrub
+from fullsend_receiver.catalogue import Stored
+from fullsend_receiver.scrublog import Scrubbed
+from fullsend_receiver.store import Store
+
+
+def test_verify_of_what_is_whole(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
+    receiver, full, incr = filled
+    done = receiver.fullsendd("verify")
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"ok       {full}", f"ok       {incr}"])
+    assert "2 streams" in done.stderr
+    assert all(row["verified"] for row in receiver.listed())
+    rows = [json.loads(line) for line in receiver.fullsendd("verify", "alpha", "--json").stdout.splitlines()]
+    assert [(row["file"], row["damage"]) for row in rows] == [(str(full), []), (str(incr), [])]
+
+
+def test_verify_of_what_is_removed_meanwhile(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, full, incr = filled
+    real = scrub.scrub
+
+    def first_removed(store: Store, stored: Stored) -> Scrubbed | None:
+        if stored.file == incr:
+            remove(store, incr)
+        return real(store, stored)
+
+    monkeypatch.setattr(scrub, "scrub", first_removed)
+    done = receiver.fullsendd("verify")
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"ok       {full}"])
+    assert f"{incr}: was removed before it could be checked" in done.stderr
+    assert "1 stream," in done.stderr
+
+
+def test_verify_names_file_chunk_raw_range_and_what_it_breaks(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath],
+) -> None:
+    receiver, full, incr = filled
+    damage(receiver, full, 1000)
+    done = receiver.fullsendd("verify")
+    assert done.returncode == 1
+    assert f"DAMAGED  {full}" in done.stdout
+    assert f"{full}: chunk 0 (raw bytes 0 to " in done.stderr
+    assert f"{full}: breaks {incr}" in done.stderr
+    assert [row["restorable"] for row in receiver.listed()] == [False, False]
+    assert receiver.fullsendd("check").returncode == 1
+
+
+def test_a_file_without_manifest_is_reported_and_taken_back_by_verify(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath],
+) -> None:
+    receiver, full, _incr = filled
+    manifest = manifest_path(Store(receiver.store), full)
+    before = json.loads(manifest.read_bytes())
+    manifest.unlink()
+    done = receiver.fullsendd("list")
+    assert done.returncode == 1
+    assert f"{full}: has no manifest; `fullsendd verify` makes one" in done.stderr
+    done = receiver.fullsendd("verify")
+    assert done.returncode == 0, done.stderr
+    assert f"{full}: had no manifest; made anew" in done.stderr
+    after = json.loads(manifest.read_bytes())
+    assert after["proven_by"] == "receiver"
+    same = ("dataset", "snapshot", "guid", "base_guid", "flags", "raw_bytes", "sha256", "file_sha256", "segments")
+    assert {key: after[key] for key in same} == {key: before[key] for key in same}
+
+
+def test_verify_names_a_manifest_that_cannot_be_read(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath],
+) -> None:
+    receiver, full, incr = filled
+    manifest_path(Store(receiver.store), full).write_text("garbage", encoding="utf-8")
+    done = receiver.fullsendd("verify")
+    assert (done.returncode, done.stdout) == (1, f"ok       {incr}\n")
+    assert f"fullsendd: {full}.json: cannot be read: " in done.stderr
+
+
+def test_verify_names_a_file_that_cannot_be_taken_back_once(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath],
+) -> None:
+    receiver, full, _incr = filled
+    manifest_path(Store(receiver.store), full).unlink()
+    damage(receiver, full, 1000)
+    done = receiver.fullsendd("verify")
+    assert done.returncode == 1
+    assert done.stderr.count(str(full)) == 1
+    assert f"fullsendd: {full}: has no manifest, and none can be made: chunk 0 (raw bytes 0 to " in done.stderr

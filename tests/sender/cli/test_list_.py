@@ -1,0 +1,70 @@
+"""`fullsend list`, against a scripted receiver."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from tests.sender.command import Ended, Fullsend, answering
+from tests.sender.peer import Peer, entry, partial_entry, receiving
+
+from fullsend_protocol import messages
+from fullsend_protocol.listing import partials_table
+from fullsend_sender.identity import Identity
+from fullsend_sender.link import Endpoint
+
+
+async def test_list(fullsend: Fullsend, receiver_identity: Identity) -> None:
+    stored = entry(snapshot="a"), entry(snapshot="b", restorable=False)
+    said = messages.Entries(entries=list(stored)), messages.Done()
+    async with receiving(receiver_identity, answering(*said), answering(*said), answering(said[1])) as receiver:
+        ended = await fullsend(receiver, "list", "tank/data")
+        assert (ended.code, ended.err, ended.out.count(b"\n")) == (0, "", 3)
+        assert ended.out.startswith(b"STREAM")
+        ended = await fullsend(receiver, "list", "--json")
+        assert [json.loads(line) for line in ended.out.splitlines()] == [one.model_dump() for one in stored]
+        assert await fullsend(receiver, "list") == Ended(0, b"", "")
+
+
+async def test_list_whose_reader_has_enough(config: Callable[[Endpoint], str], receiver_identity: Identity) -> None:
+    said = messages.Entries(entries=[entry()]), messages.Done()
+    async with receiving(receiver_identity, answering(*said)) as receiver:
+        read, write = os.pipe()
+        os.close(read)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "fullsend_sender", "list"),
+            env={**os.environ, "FULLSEND_CONFIG": config(receiver.endpoint)},
+            stdout=write,
+            stderr=subprocess.PIPE,
+        )
+        os.close(write)
+        _out, err = await process.communicate()
+    assert (process.returncode, err) == (1, b"")
+
+
+async def test_another_receiver_answers(fullsend: Fullsend, receiver_identity: Identity) -> None:
+    async def listen(peer: Peer) -> None:
+        await peer.gone()
+
+    async with receiving(receiver_identity, listen, all_must_come=False) as receiver:
+        endpoint = Endpoint("nas", "127.0.0.1", receiver.endpoint.port, "00" * 32)
+        ended = await fullsend(endpoint, "list")
+    assert ended.code == 3
+    assert "not the receiver that was paired" in ended.line
+
+
+async def test_what_has_arrived_in_part_is_listed(fullsend: Fullsend, receiver_identity: Identity) -> None:
+    said = [partial_entry(snapshot="a"), partial_entry(dataset="tank/b", snapshot="b", arriving=True)]
+    script = answering(messages.Partials(partials=said), messages.Done())
+    async with receiving(receiver_identity, script, script, script) as receiver:
+        ended = await fullsend(receiver, "list", "--partial", "--json")
+        assert (ended.code, ended.err) == (0, "")
+        assert [json.loads(line) for line in ended.out.splitlines()] == [each.model_dump(mode="json") for each in said]
+        ended = await fullsend(receiver, "list", "--partial")
+        assert ended.out.decode().splitlines() == list(partials_table(said, with_sender=False))
+        ended = await fullsend(receiver, "list", "--partial", "tank/b", "--json")
+        assert [json.loads(line)["snapshot"] for line in ended.out.splitlines()] == ["b"]
