@@ -7,10 +7,12 @@ from stream to stream in a real store (GUIDs, hashes, sizes, times) differs here
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import statistics
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.measure import BenchError
@@ -23,9 +25,9 @@ from fullsend_receiver.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from bench.report import Results
+    from tests.receiver.peer import Peer
     from tests.receiver.running import Receiver
 
 _STREAMS: Final = 100_000
@@ -67,16 +69,18 @@ def ask_at_once(results: Results, folder: Path, say: Callable[[str], None], *, q
         receiver.start(pure=True)
         _list(receiver, _dataset(0))
         report(f"from the start to the first answer, {among}", time.monotonic() - began, " s", _START)
+        report("processor time until then", _processor_time(receiver.pid), " s")
         time.sleep(2)  # for the daemon to give back what it has no use for
         before = receiver.held
         report(f"memory of the receiver with nothing arriving, {among}", before / _MIB, " MiB", _IDLE)
         report("kept of each stream", (before - empty) / streams, " bytes")
         times = []
-        for number in range(100):
-            began = time.monotonic()
-            _list(receiver, _dataset(number))
-            times.append(1000 * (time.monotonic() - began))
-        report(f"`list` of one dataset, connection included, {among}", statistics.median(times), " ms")
+        with receiver.peer() as peer:
+            for number in range(100):
+                began = time.monotonic()
+                _list_on(peer, _dataset(number))
+                times.append(1000 * (time.monotonic() - began))
+        report(f"`list` of one dataset, {among}", statistics.median(times), " ms")
         for question, fields in _QUESTIONS.items():
             receiver.reset_peak()
             seconds = _ask(receiver, question, fields)
@@ -122,9 +126,19 @@ def _plant(store: Store, streams: int) -> None:
 def _list(receiver: Receiver, dataset: str) -> None:
     with receiver.peer() as peer:
         peer.sock.settimeout(_PATIENCE)
-        peer.say("list", dataset=dataset)
-        while peer.hear("entries", "done")["type"] != "done":
-            pass
+        _list_on(peer, dataset)
+
+
+def _list_on(peer: Peer, dataset: str) -> None:
+    peer.say("list", dataset=dataset)
+    while peer.hear("entries", "done")["type"] != "done":
+        pass
+
+
+def _processor_time(pid: int) -> float:
+    """Return the seconds of both kinds that a process has taken: proc(5), fields 14 and 15."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ask(receiver: Receiver, question: str, fields: dict[str, None]) -> float:
