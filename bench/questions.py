@@ -1,12 +1,18 @@
-"""Sixteen questions at once about a store of many streams: the daemon's memory and time, the catalogue's part of them.
+"""Questions about a store of many streams: the daemon's memory and time, and the catalogue's part of them.
 
-The streams have names, manifests and no data worth speaking of: what is measured is what is kept of each.
+The streams have names, manifests and no data worth speaking of: what is measured is what is kept of each. What differs
+from stream to stream in a real store (GUIDs, hashes, sizes, times) differs here: it is what cannot be made smaller.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
+import random
+import statistics
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench.measure import BenchError
@@ -14,53 +20,125 @@ from bench.report import Budget
 from tests.receiver.helpers import plant
 from tests.receiver.running import serving
 
+from fullsend_protocol.units import format_time
 from fullsend_receiver.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from bench.report import Results
+    from tests.receiver.peer import Peer
     from tests.receiver.running import Receiver
 
 _STREAMS: Final = 100_000
 _QUICK: Final = 5_000
-_A_DATASET: Final = 1_000
+_DATASETS: Final = 1_000
 _AT_ONCE: Final = 16
 #: What is asked, each by all connections at once: the message, and the rest of it.
 _QUESTIONS: Final = {"bases?": {}, "status?": {}, "list": {"dataset": None}}
 _MIB: Final = 1 << 20
 #: Seconds that a connection waits for its answer.
 _PATIENCE: Final = 600.0
+#: The receiver's, with nothing arriving; and until it has answered its first question.
+_IDLE: Final = 64
+_START: Final = 2.0
+#: When the first stream was received, and how much later the next one of its dataset: seconds since the epoch.
+_FIRST: Final = 1_790_000_000
+_EVERY: Final = 86_400
 
 
 def ask_at_once(results: Results, folder: Path, say: Callable[[str], None], *, quick: bool) -> None:
-    """Store the streams, ask, and report the daemon's peak and how long the last answer took."""
+    """Store the streams, start, ask, and report the daemon's memory and how long each took."""
     streams = _QUICK if quick else _STREAMS
+    among = f"among {streams:,} streams of {_DATASETS:,} datasets"
+
+    def report(name: str, value: float, unit: str, bound: float | None = None) -> None:
+        say(f"{name}: {value:.1f}{unit}")
+        results.budgets.append(Budget(name, bound, [value], unit, at_least=False))
+
     with serving(folder / "questions", "alpha", pure=True, silence="1h") as receiver:
+        _list(receiver, "tank")
+        empty = receiver.held
         say(f"storing {streams} streams")
-        store = Store(receiver.store)
-        for number in range(streams):
-            name = f"fullsend-0123abcd-{number:08}"
-            base = number if number % _A_DATASET else None  # a full, and increments
-            dataset = f"tank/home/user-{number // _A_DATASET:04}"
-            plant(store, name, number + 1, base, dataset=dataset, created="2026-11-24T00:00:00Z")
+        _plant(Store(receiver.store), streams)
         receiver.stop()
         receiver.start(pure=True)
+        _list(receiver, _dataset(0))  # the summaries are there from now on
+        receiver.stop()
+        began = time.monotonic()
+        receiver.start(pure=True)
+        _list(receiver, _dataset(0))
+        report(f"from the start to the first answer, {among}", time.monotonic() - began, " s", _START)
+        report("processor time until then", _processor_time(receiver.pid), " s")
+        time.sleep(2)  # for the daemon to give back what it has no use for
         before = receiver.held
+        report(f"memory of the receiver with nothing arriving, {among}", before / _MIB, " MiB", _IDLE)
+        report("kept of each stream", (before - empty) / streams, " bytes")
+        times = []
+        with receiver.peer() as peer:
+            for number in range(100):
+                began = time.monotonic()
+                _list_on(peer, _dataset(number))
+                times.append(1000 * (time.monotonic() - began))
+        report(f"`list` of one dataset, {among}", statistics.median(times), " ms")
         for question, fields in _QUESTIONS.items():
             receiver.reset_peak()
             seconds = _ask(receiver, question, fields)
             held = (receiver.peak - before) / _MIB
             text = f"{_AT_ONCE} times `{question}` at once, {streams:,} streams"
-            say(f"{text}: {seconds:.1f} s, {held:.0f} MiB above {before / _MIB:.0f} MiB")
-            results.budgets.append(Budget(f"{text}: memory", None, [held], " MiB", at_least=False))
-            results.budgets.append(Budget(f"{text}: the last answer", None, [seconds], " s", at_least=False))
-        kept = receiver.held - before
-        results.budgets.append(
-            Budget("kept of each stream afterwards", None, [kept / streams], " bytes", at_least=False)
+            report(f"{text}: memory", held, " MiB")
+            report(f"{text}: the last answer", seconds, " s")
+        time.sleep(2)
+        report("kept of each stream afterwards", (receiver.held - empty) / streams, " bytes")
+
+
+def _dataset(number: int) -> str:
+    return f"tank/home/user-{number:04}"
+
+
+def _plant(store: Store, streams: int) -> None:
+    """Store a full of each dataset, and increments."""
+    chance = random.Random(1)
+    last: dict[int, int] = {}
+    for number in range(streams):
+        night, place = divmod(number, _DATASETS)
+        at = _FIRST + night * _EVERY + place
+        created = format_time(at)
+        snapshot = f"fullsend-0123abcd-{created.replace('-', '').replace(':', '')}"
+        guid = chance.randrange(1, 1 << 64)
+        plant(
+            store,
+            snapshot,
+            guid,
+            last.get(place),
+            dataset=_dataset(place),
+            flags="Lp",
+            created=created,
+            begun=created,
+            received=format_time(at + chance.randrange(3, 3000)),
+            sequence=1 + number,
+            raw_bytes=chance.randrange(10**6, 10**10),
+            sha256=hashlib.sha256(number.to_bytes(8)).hexdigest(),
         )
-        say(f"kept afterwards: {kept / streams:.0f} bytes a stream")
+        last[place] = guid
+
+
+def _list(receiver: Receiver, dataset: str) -> None:
+    with receiver.peer() as peer:
+        peer.sock.settimeout(_PATIENCE)
+        _list_on(peer, dataset)
+
+
+def _list_on(peer: Peer, dataset: str) -> None:
+    peer.say("list", dataset=dataset)
+    while peer.hear("entries", "done")["type"] != "done":
+        pass
+
+
+def _processor_time(pid: int) -> float:
+    """Return the seconds of both kinds that a process has taken: proc(5), fields 14 and 15."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
 
 
 def _ask(receiver: Receiver, question: str, fields: dict[str, None]) -> float:

@@ -9,10 +9,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from array import array
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from typing import Final, TypeVar
 
 import fullsend_protocol
@@ -40,19 +39,18 @@ from fullsend_receiver import unchanged
 from fullsend_receiver.catalogue import Catalogue, Damaged, Stored
 from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.checking import Checks
+from fullsend_receiver.holdings import Holdings
 from fullsend_receiver.leftovers import find_partials
 from fullsend_receiver.names import dataset_folder
 from fullsend_receiver.playback import locate, stored_chunks
 from fullsend_receiver.receiving import Workers
+from fullsend_receiver.rows import Summary
 from fullsend_receiver.seekable import FileDamaged
-from fullsend_receiver.summaries import Summary
 
 log = logging.getLogger("fullsendd")
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
-#: Numbers that say of a chain what `bases` does.
-_CHAIN: Final = 4
 #: Of a verdict or of health: lines, and characters in one of them.
 _LINES: Final = 100
 _LINE: Final = 4000
@@ -73,46 +71,35 @@ class Answers:
     async def bases(self) -> AsyncGenerator[Message, None]:
         """Answer `bases?`."""
         now = time.time()
-
-        def find(catalogue: Catalogue) -> tuple[list[Stored], array[int]]:
-            mine, numbers = [], array("q")  # 40 bytes for each: the peer may take long to read all of them
-            for stored, chain in find_chains(catalogue, now):
-                mine.append(stored)
-                numbers.extend(chain)
-            return mine, numbers
-
-        mine, numbers = await self._ask(find)
-
-        def page_of(part: Sequence[int]) -> Bases:
-            each = (base_of(mine[at], *numbers[at * _CHAIN : (at + 1) * _CHAIN]) for at in part)
-            return Bases(bases=list(each))
-
-        async for page in self._pages(range(len(mine)), limits.BASES_PAGE, page_of):
+        holdings = await self._ask(lambda holdings: holdings)
+        found = (base_of(stored, *chain) for part in holdings.parts() for stored, chain in find_chains(part, now))
+        async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
             yield page
 
     async def status(self) -> AsyncGenerator[Message, None]:
         """Answer `status?`."""
-        found = await self._ask(
-            lambda catalogue: list(find_status(catalogue, unchanged.last_seen(self._store, self._sender)))
-        )
+
+        def find(holdings: Holdings) -> list[DatasetStatus]:
+            seen = unchanged.last_seen(self._store, self._sender)
+            found = (status for part in holdings.parts() for status in find_status(part, seen))
+            all_found = count_unread(found, find_unread(holdings.troubled()))
+            return sorted(all_found, key=lambda status: status.dataset)
+
+        found = await self._ask(find)
         now = format_time(time.time())
         async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(now=now, datasets=[*part])):
             yield page
 
     async def entries(self, dataset: str | None) -> AsyncGenerator[Message, None]:
         """Answer `list`. `dataset` None: all."""
-
-        def find(catalogue: Catalogue) -> tuple[list[Stored], bytes]:
-            mine = catalogue.select(self._sender, dataset)
-            # Now, and for all pages: to find it out takes a look at each file.
-            return mine, bytes(catalogue.restorable(each) for each in mine)
-
-        mine, restorable = await self._ask(find)
-        for first in range(0, len(mine), limits.ENTRIES_PAGE):
-            last = first + limits.ENTRIES_PAGE
-            part = list(zip(mine[first:last], restorable[first:last], strict=True))
-            for page in await self._ask(lambda catalogue, part=part: list(entry_pages(catalogue, part)), begun=True):  # type: ignore[misc]
-                yield page
+        holdings = await self._ask(lambda holdings: holdings)
+        found = (
+            part.entry(stored)
+            for each, part in holdings.datasets(dataset)
+            for stored in part.select(self._sender, each)
+        )
+        async for page in self._pages(found, limits.ENTRIES_PAGE, lambda part: Entries(entries=[*part])):
+            yield page
 
     async def partials(self) -> AsyncGenerator[Message, None]:
         """Answer `partials?`."""
@@ -122,7 +109,7 @@ class Answers:
 
     async def locate(self, wanted: Locate) -> Located:
         """Answer `locate`. Raises: as `fetch`."""
-        stored = await self._ask(lambda catalogue: catalogue.find(self._sender, wanted.stream))
+        stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
         path = self._store.root / stored.file
         try:
             return Located(raw_offset=await self._on_disk(lambda: locate(path, (wanted.object, wanted.offset))))
@@ -132,7 +119,7 @@ class Answers:
     async def fetch(self, wanted: Fetch) -> AsyncGenerator[Message | Chunk, None]:
         """Answer `fetch`. Raises: NoSuchStream, AmbiguousStream, Damaged, StoreError, OSError."""
         offset = wanted.offset
-        stored = await self._ask(lambda catalogue: catalogue.find(self._sender, wanted.stream))
+        stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
         manifest = await self._on_disk(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
             raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
@@ -157,13 +144,14 @@ class Answers:
 
     async def verify(self, dataset: str | None) -> AsyncGenerator[Message, None]:
         """Answer `verify`. `dataset` None: all."""
-        for stored in await self._ask(lambda catalogue: catalogue.select(self._sender, dataset)):
+        wanted = (await self._ask(lambda holdings: holdings)).select(dataset)
+        while (stored := await self._ask(lambda _holdings: next(wanted, None), begun=True)) is not None:
             result = await self._checks.check(stored)
             if result is None:
                 continue
             damage = [*result.damage]
             if damage:
-                broken = await self._ask(lambda catalogue, stored=stored: catalogue.dependents(stored))  # type: ignore[misc]
+                broken = await self._ask(lambda holdings, stored=stored: holdings.dependents(stored))  # type: ignore[misc]
                 damage += [f"breaks {each.file}" for each in broken]
             yield Verdict(
                 file=str(stored.file),
@@ -172,15 +160,15 @@ class Answers:
                 raw_bytes=stored.summary.raw_bytes,
                 damage=[line[:_LINE] for line in damage[:_LINES]],
             )
-        for verdict in await self._ask(lambda catalogue: list(find_unread(catalogue, self._sender, dataset))):
+        for verdict in await self._ask(lambda holdings: list(find_unread(holdings.troubled(), self._sender, dataset))):
             yield verdict
 
     async def health(self, min_free: int) -> Health:
         """Answer `check`."""
 
-        def look(catalogue: Catalogue) -> Health:
+        def look(holdings: Holdings) -> Health:
             free = self._store.free_bytes()
-            problems = list(catalogue.problems)
+            problems = list(holdings.problems)
             if free < min_free:
                 problems.append(f"only {format_size(free)} are free; pushes are refused")
             return Health(
@@ -193,22 +181,27 @@ class Answers:
 
     async def note_unchanged(self, datasets: Sequence[messages.UnchangedDataset]) -> messages.Noted:
         """Answer `unchanged`."""
-        await self._ask(lambda catalogue: unchanged.note(catalogue, self._sender, datasets))
+        await self._ask(lambda holdings: unchanged.note(holdings, self._sender, datasets))
         return messages.Noted()
 
     # --- what they share -----------------------------------------------------------------------------------
 
     async def _pages(
-        self, items: Sequence[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
+        self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
     ) -> AsyncGenerator[Message, None]:
-        """Yield pages of at most so many items, made in a thread."""
-        for first in range(0, len(items), most):
-            part = items[first : first + most]
-            for page in await self._on_disk(lambda part=part: list(fitting(part, page_of))):  # type: ignore[misc]
+        """Yield pages of at most so many items. They are made in a thread, when the peer has taken the page before."""
+        left = iter(items)
+
+        def more(_holdings: Holdings) -> list[Message]:
+            part = list(islice(left, most))
+            return list(fitting(part, page_of)) if part else []
+
+        while pages := await self._ask(more, begun=True):
+            for page in pages:
                 yield page
 
-    async def _ask(self, work: Callable[[Catalogue], _T], *, begun: bool = False) -> _T:
-        """Do this in a thread, with the sender's catalogue as it is now (`begun`: as in Catalogues.ask)."""
+    async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
+        """Do this in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
         return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
 
     async def _stored_chunks(self, stored: Stored, offset: int, until: int) -> AsyncGenerator[Chunk, None]:
@@ -220,15 +213,6 @@ class Answers:
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
-
-
-def entry_pages(catalogue: Catalogue, part: Sequence[tuple[Stored, int]]) -> Iterator[Message]:
-    """Yield a page, or several, of entries: of streams, each with whether it can be restored."""
-
-    def page_of(some: Sequence[tuple[Stored, int]]) -> Entries:
-        return Entries(entries=[catalogue.entry_of(each, restorable=bool(good)) for each, good in some])
-
-    yield from fitting(part, page_of)
 
 
 def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
@@ -269,7 +253,12 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
     for stored, base in catalogue.ways():
         before = 0 if base is None else lost[base.summary.path]
         lost[stored.summary.path] = before + stored.summary.lost_spill_count
-    unread = Counter(verdict.dataset for verdict in find_unread(catalogue))
+    yield from count_unread(_status(catalogue, lost, unchanged_at), find_unread(catalogue))
+
+
+def _status(
+    catalogue: Catalogue, lost: dict[str, int], unchanged_at: dict[tuple[str, str], str]
+) -> Iterator[DatasetStatus]:
     for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
         streams = list(group)
         restorable = [stored.summary for stored in streams if stored.summary.path in lost]
@@ -282,11 +271,19 @@ def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) 
             received=newest.received if newest else None,
             begun=(newest.begun or newest.received) if newest else None,
             unchanged=unchanged,
-            streams=len(streams) + unread[dataset],
+            streams=len(streams),
             stored_bytes=sum(stored.summary.stored_bytes for stored in streams),
-            broken=len(streams) - len(restorable) + unread.pop(dataset, 0),
+            broken=len(streams) - len(restorable),
             lost_spill_count=lost[newest.path] if newest else 0,
         )
+
+
+def count_unread(found: Iterable[DatasetStatus], verdicts: Iterable[Verdict]) -> Iterator[DatasetStatus]:
+    """Yield the same, and count as broken what cannot be listed (`find_unread`)."""
+    unread = Counter(verdict.dataset for verdict in verdicts)
+    for status in found:
+        count = unread.pop(status.dataset, 0)
+        yield status.model_copy(update={"streams": status.streams + count, "broken": status.broken + count})
     # Of these nothing else is left.
     for dataset, count in unread.items():
         yield DatasetStatus(

@@ -20,9 +20,10 @@ from fullsend_protocol.invitation import is_sender_name
 from fullsend_protocol.manifest import Manifest, Receipt, StreamEntry
 from fullsend_protocol.reception import reception
 from fullsend_receiver.names import STREAM_SUFFIX
+from fullsend_receiver.rows import Summary
 from fullsend_receiver.scrublog import Scrubbed, ScrubLog
 from fullsend_receiver.store import Store
-from fullsend_receiver.summaries import Found, Summary, collector_off, find_streams, read_manifest
+from fullsend_receiver.summaries import Found, collector_off, find_streams, read_manifest
 
 #: Candidates named in the error for an ambiguous STREAM.
 _CANDIDATES_NAMED: Final = 5
@@ -96,30 +97,28 @@ class Catalogue:
     """The streams of one sender, or of all, at the moment of reading.
 
     `streams`: in order of sender, dataset, reception, bases first. `problems`: what lies in the folders and is no whole
-    stream, a line each: manifests that cannot be read, data without manifest.
+    stream, a line each: manifests that cannot be read, data without manifest. `lacking`: the files of streams that are
+    not there, or not as long as they were; None: nobody has looked, and whoever asks looks.
     """
 
     store: Store
     streams: list[Stored]
     problems: list[str]
     scrubbed: ScrubLog
+    lacking: frozenset[str] | None = None
     _by_guid: _Groups = field(init=False)
     _by_base: _Groups = field(init=False)
     _restorable: set[str] | None = field(init=False, default=None)  # files; None: nobody has asked yet
 
     def __post_init__(self) -> None:
-        """Build the ways to find a stream."""
+        """Put the streams in their order, and build the ways to find one."""
+        self.streams.sort(key=_place)  # first, so that of several bases the order is the same whoever has read them
         self._by_guid = _Groups()
         self._by_base = _Groups()
         for stored in self.streams:
             self._by_guid.add(stored.summary.guid, stored)
             if stored.summary.base_guid is not None:
                 self._by_base.add(stored.summary.base_guid, stored)
-        self._sort()
-
-    def _sort(self) -> None:
-        """Put the streams in their order."""
-        self.streams.sort(key=_place)
         # A base may have come after what builds on it (an orphan that was kept), and times are to the second. Few
         # stores have such, and the way along all chains is as long as all else here.
         if not self._bases_come_first():
@@ -158,21 +157,6 @@ class Catalogue:
                 if each.summary.path not in places and _may_follow(each, here)
             ]
         return places
-
-    @property
-    def last_sequence(self) -> int:
-        """The highest `sequence` that a stream has; 0: none has one."""
-        return max((stored.summary.sequence or 0 for stored in self.streams), default=0)
-
-    def renew(self, summaries: list[Summary] | None, problems: list[str], scrubbed: ScrubLog) -> None:
-        """Be the catalogue of what has been found now. `summaries` None: the streams are those that it has."""
-        self.problems, self.scrubbed, self._restorable = problems, scrubbed, None
-        if summaries is not None:
-            # First, so that the old ways are not there beside the new ones.
-            self._by_guid, self._by_base = _Groups(), _Groups()
-            with collector_off():
-                self.streams = [Stored(self.store, each) for each in summaries]
-                self.__post_init__()
 
     def has(self, dataset: str, guid: str) -> bool:
         """Whether a snapshot of this GUID is stored of this dataset."""
@@ -355,7 +339,7 @@ class Catalogue:
 
         Raises: Damaged where it is known to be, or gone: no receipt may stand for it.
         """
-        if not self.whole(stored):
+        if not (self.whole(stored) and self._is_there(stored)):  # a receipt is worth a look, whoever has looked before
             msg = (
                 f"{stored.file}: is stored, and {self._damage(stored)}: move it, its .json and its .sha256 out of the"
                 " store, and push again"
@@ -374,6 +358,9 @@ class Catalogue:
         scrub = self._scrub(stored)
         if scrub and scrub.damage:
             return False
+        return self._is_there(stored) if self.lacking is None else stored.summary.path not in self.lacking
+
+    def _is_there(self, stored: Stored) -> bool:
         try:
             return os.stat(f"{self.store.root}/{stored.summary.path}").st_size == stored.summary.stored_bytes
         except OSError:

@@ -57,7 +57,7 @@ class Checks:
     async def _read_again(self, sender: str | None) -> None:
         senders = await self._on_disk(self._catalogues.senders) if sender is None else [sender]
         for each in senders:
-            for stored in await self._catalogues.ask(self._workers.disk, each, lambda catalogue: catalogue.unread()):
+            for stored in await self._catalogues.ask(self._workers.disk, each, lambda holdings: holdings.unread()):
                 await self.check(stored)
 
     async def check(self, stored: Stored) -> Scrubbed | None:

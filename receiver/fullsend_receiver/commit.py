@@ -48,19 +48,19 @@ def commit(
         ingest.partial.close()
         discard(store, ingest.partial.key)
     else:
-        with catalogues.current(sender) as catalogue:
-            if wants_base(push):
-                _check_base(catalogue, sender, about, ingest.partial)
-            sequence = catalogue.last_sequence + 1
+        holdings = catalogues.current(sender)
+        if wants_base(push):
+            _check_base(holdings.around(guid=str(about.base_guid)), sender, about, ingest.partial)
+        sequence = holdings.last_sequence + 1
         again = not _put_in_place(
             store, sender, ingest, about, file, push=push, sender_program=sender_program, sequence=sequence
         )
-    with catalogues.current(sender) as catalogue:
-        found = catalogue.at(file)
-        if found is None:
-            msg = f"{file}: was stored, and is gone"
-            raise StoreError(msg)
-        receipt = catalogue.receipt(found)
+    catalogue = catalogues.current(sender).around(file=file)
+    found = catalogue.at(file)
+    if found is None:
+        msg = f"{file}: was stored, and is gone"
+        raise StoreError(msg)
+    receipt = catalogue.receipt(found)
     return Stored(receipt=receipt) if again else Committed(receipt=receipt)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import gc
 import logging
 import os
 import signal
@@ -57,6 +58,8 @@ _SHORTAGE_PAUSE: Final = 0.1
 _SWEEP_EVERY: Final = 600.0
 #: How often the sender table is looked at between connections, and memory given back after them.
 _HOUSE_EVERY: Final = 1.0
+#: Seconds between two looks at all that is stored, for what the kernel does not tell. docs/operations.md promises it.
+_RELOOK_EVERY: Final = 3600.0
 
 
 class Daemon:
@@ -88,17 +91,21 @@ class Daemon:
         )
         # Of its own: who is let in must not wait until one of 32 streams is through its fsync.
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
-        catalogues = Catalogues(store)
+        self._catalogues = catalogues = Catalogues(store)
         self._checks = Checks(catalogues, self._workers)
         room = Room(settings.min_free, lambda: self._workers.on_disk(store.free_bytes))
         self._house = House(catalogues, self._workers, self._checks, self, settings.min_free, room)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. Raises: StoreError (unfit, or served by another daemon), OSError."""
+        """Serve until SIGTERM or SIGINT; at SIGHUP, trust nothing that was known of the store.
+
+        Raises: StoreError (unfit, or served by another daemon), OSError.
+        """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_exception)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._distrust)
         lock = _serve_lock(self._store)
         try:
             try:
@@ -114,6 +121,7 @@ class Daemon:
                 *accepting,
                 asyncio.create_task(self._keep_house()),
                 asyncio.create_task(self._sweep()),
+                asyncio.create_task(self._relook()),
                 asyncio.create_task(self._checks.run()),
                 asyncio.create_task(_feed_watchdog()),
             ]
@@ -336,7 +344,7 @@ class Daemon:
             await self._reread_table()
             if self._some_gone:
                 self._some_gone = False
-                await asyncio.get_running_loop().run_in_executor(self._table_reader, trim)
+                await asyncio.get_running_loop().run_in_executor(self._table_reader, _tidy, not self._tasks)
 
     async def _sweep(self) -> None:
         """Throw away now and then the partials that nobody goes on with."""
@@ -353,6 +361,30 @@ class Daemon:
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
                 log.warning("old partials cannot be looked for: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_SWEEP_EVERY)
+
+    def _distrust(self) -> None:
+        log.info("SIGHUP: the next question about each sender looks at all that is stored")
+        self._catalogues.distrust()
+
+    async def _relook(self) -> None:
+        """Look now and then at all that is stored."""
+        while True:
+            await asyncio.sleep(_RELOOK_EVERY)
+            try:
+                await self._catalogues.relook(self._workers.disk)
+            except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
+                log.warning("what is stored cannot be looked at: %s: %s", type(error).__name__, error)
+
+
+def _tidy(thoroughly: bool) -> None:  # noqa: FBT001 - for an executor
+    """Give back the memory of connections that have gone. `thoroughly`: nobody is there who would notice the time.
+
+    A connection and what it was last answered refer to each other, 2 MiB of it. The cycle collector goes by the number
+    of objects, and what is stored is few: it would not come for hours.
+    """
+    if thoroughly:
+        gc.collect()
+    trim()
 
 
 async def _feed_watchdog() -> None:

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -56,11 +56,14 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_file(path: Path, data: bytes, mode: int = _MODE, *, durable: bool = True) -> None:
-    """Write a new file and make its bytes durable, its name not yet. What was there is replaced."""
+def write_file(path: Path, data: bytes | Iterable[bytes], mode: int = _MODE, *, durable: bool = True) -> None:
+    """Write a new file and make its bytes durable, its name not yet. What was there is replaced. `data`: in one piece,
+    or piece by piece.
+    """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
-        write_all(descriptor, data)
+        for piece in (data,) if isinstance(data, bytes) else data:
+            write_all(descriptor, piece)
         if durable:
             os.fsync(descriptor)
     finally:
@@ -68,7 +71,12 @@ def write_file(path: Path, data: bytes, mode: int = _MODE, *, durable: bool = Tr
 
 
 def replace_file(
-    path: Path, data: bytes, mode: int = _MODE, *, beside: Path | None = None, durable: bool = True
+    path: Path,
+    data: bytes | Iterable[bytes],
+    mode: int = _MODE,
+    *,
+    beside: Path | None = None,
+    durable: bool = True,
 ) -> None:
     """Replace a file as a whole: after a crash at any moment it is the old one or the new one.
 

@@ -32,19 +32,19 @@ def judge(catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, 
         # A prune that has read the journals before ours stood holds the lock until it has deleted all that it chose.
         with locked(store.lock):
             pass
-    with catalogues.current(sender) as catalogue:
-        if push.guid is not None:
-            if (receipt := _stored(catalogue, sender, push)) is not None:
-                return receipt
-            if wants_base(push):
-                try:
-                    # The bytes will show whether its flags are true.
-                    stream_class = None if push.flags is None else class_of(push.flags)
-                    catalogue.check_base(sender, str(push.base_guid), stream_class=stream_class, flags=push.flags)
-                except NoBase as error:
-                    msg = f"{push.dataset}@{push.snapshot}: {error}"
-                    raise NoBase(msg) from None
-        ratio = _ratio(catalogue, sender, push)
+    catalogue = catalogues.current(sender).around(dataset=push.dataset, guid=push.base_guid)
+    if push.guid is not None:
+        if (receipt := _stored(catalogue, sender, push)) is not None:
+            return receipt
+        if wants_base(push):
+            try:
+                # The bytes will show whether its flags are true.
+                stream_class = None if push.flags is None else class_of(push.flags)
+                catalogue.check_base(sender, str(push.base_guid), stream_class=stream_class, flags=push.flags)
+            except NoBase as error:
+                msg = f"{push.dataset}@{push.snapshot}: {error}"
+                raise NoBase(msg) from None
+    ratio = _ratio(catalogue, sender, push)
     crossed = crossings.find(store, sender, push)
     if arrived >= TELLING:
         ratio = Ratio(stored, arrived, "of what has arrived of it")
@@ -80,11 +80,11 @@ def committed_before(catalogues: Catalogues, sender: str, push: Push) -> Receipt
     if push.whole is None:
         return None
     wanted = (push.snapshot, push.whole.guid, push.whole.base_guid, push.whole.flags, push.whole.raw_bytes)
-    with catalogues.current(sender) as catalogue:
-        for stored in catalogue.select(sender, push.dataset):
-            about = stored.summary
-            if (about.snapshot, about.guid, about.base_guid, about.flags, about.raw_bytes) == wanted:
-                return catalogue.receipt(stored)
+    catalogue = catalogues.current(sender).around(dataset=push.dataset)
+    for stored in catalogue.select(sender, push.dataset):
+        about = stored.summary
+        if (about.snapshot, about.guid, about.base_guid, about.flags, about.raw_bytes) == wanted:
+            return catalogue.receipt(stored)
     return None
 
 
@@ -92,8 +92,7 @@ def already_stored(catalogues: Catalogues, sender: str, push: Push) -> Receipt |
     """Return the receipt of the stream that is offered, None where it is not stored. Blocks. Raises: Damaged."""
     if push.guid is None:
         return None
-    with catalogues.current(sender) as catalogue:
-        return _stored(catalogue, sender, push)
+    return _stored(catalogues.current(sender).around(dataset=push.dataset), sender, push)
 
 
 def _stored(catalogue: Catalogue, sender: str, push: Push) -> Receipt | None:

@@ -7,19 +7,24 @@ keys that are not known.
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from fullsend_receiver.durable import locked, replace_file, write_all
+from fullsend_receiver.folded import Folded
 from fullsend_receiver.store import Store
 
 #: The format of a line that is written. The first version wrote none.
 _FORMAT: Final = 1
 #: Lines beyond the number of files after which the log is written anew.
 _SLACK: Final = 10_000
+#: Rows that are held at a time as they were read: 900 bytes each.
+_AT_ONCE: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,11 @@ class ScrubLog:
         self._store = store
         self._path = scrub_file(store)
         self._lines = 0
-        self._last: dict[str, dict[str, Any]] = {}  # as they were written, with keys that this version does not know
+        self._last = Folded()  # as they were written, with keys that this version does not know
         self._foreign: list[bytes] = []  # lines of which this version does not know of which file they are
-        self._read()
+        self._known = 0  # bytes of the file that were read, up to the end of a line; and their CRC
+        self._crc = 0
+        self.read()
 
     def get(self, file: str, received: str) -> Scrubbed | None:
         """Return the last result for a file (relative to the store) that was received then."""
@@ -73,12 +80,12 @@ class ScrubLog:
     def add(self, scrubbed: Scrubbed) -> None:
         """Record a result. Blocks on the disk."""
         row = scrubbed.to_row()
-        self._last[scrubbed.file] = row
+        self._last.add([(scrubbed.file, row)], _merge)
         with locked(self._store.lock):
             if self._lines > len(self._last) + _SLACK:
-                self._read()  # others may have added to it
-                self._last[scrubbed.file] = row
-                replace_file(self._path, b"".join([*self._foreign, *map(_line, self._last.values())]))
+                self.read(anew=True)  # others may have added to it
+                self._last.add([(scrubbed.file, row)], _merge)
+                replace_file(self._path, b"".join([*self._foreign, *map(_line, self._last.rows())]))
                 self._lines = len(self._last)
                 return
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -90,35 +97,48 @@ class ScrubLog:
                 os.close(descriptor)
         self._lines += 1
 
-    def _read(self) -> None:
-        """Read all; a line that is not whole (a crash) is passed over."""
-        count = 0
-        last: dict[str, dict[str, Any]] = {}
-        foreign: list[bytes] = []
+    def read(self, *, anew: bool = False) -> None:
+        """Read what was added since the last time; all, where something else was done to the file, or `anew`.
+
+        A line that is not whole (a crash) is passed over.
+        """
         try:
-            lines = self._path.read_bytes().splitlines()
+            data = self._path.read_bytes()
         except FileNotFoundError:
-            lines = []
-        for line in lines:
+            data = b""
+        known = 0 if anew or zlib.crc32(data[: self._known]) != self._crc else self._known
+        count, last, foreign = (self._lines, self._last, self._foreign) if known else (0, Folded(), [])
+        whole = data.rfind(b"\n") + 1
+        rows: list[tuple[str, dict[str, Any]]] = []
+        for line in io.BytesIO(data[known:]):  # line by line: all at once would be as much memory once more
             try:
                 row = json.loads(line)
             except ValueError:
                 continue
             count += 1
-            if not isinstance(row, dict) or not isinstance(row.get("file"), str):
-                foreign.append(line + b"\n")
-                continue
-            before = last.get(row["file"])
-            if before is not None and "damage" not in row:  # what it means is not known, and what came before is
-                row = before | row | {"damage": before.get("damage", [])}
-            last[row["file"]] = row
+            if isinstance(row, dict) and isinstance(row.get("file"), str):
+                rows.append((row["file"], row))
+            elif not known:  # else: with the next reading of all, which precedes each writing of all
+                foreign.append(line.rstrip(b"\n") + b"\n")
+            if len(rows) >= _AT_ONCE:
+                last.add(rows, _merge)
+                rows.clear()
+        last.add(rows, _merge)
         # In one step: who asks meanwhile, in another thread, must not be told that nothing is damaged.
         self._lines, self._last, self._foreign = count, last, foreign
+        self._known, self._crc = whole, zlib.crc32(data[:whole])
 
 
 def scrub_file(store: Store) -> Path:
     """Return the log's file."""
     return store.state / "scrub.jsonl"
+
+
+def _merge(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
+    """Return what counts of a file after one more row."""
+    if before is not None and "damage" not in row:  # what it means is not known, and what came before is
+        return before | row | {"damage": before.get("damage", [])}
+    return row
 
 
 def _damage(row: dict[str, Any]) -> tuple[str, ...]:

@@ -12,11 +12,10 @@ import json
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fullsend_protocol.messages import UnchangedDataset
 from fullsend_protocol.units import format_time, parse_time
-from fullsend_receiver.catalogue import Catalogue
 from fullsend_receiver.durable import locked, replace_file
 from fullsend_receiver.store import Store
 
@@ -24,16 +23,26 @@ from fullsend_receiver.store import Store
 _CLOCK_ERROR: Final = 86400.0
 
 
-def note(catalogue: Catalogue, sender: str, datasets: Iterable[UnchangedDataset]) -> None:
-    """Write down, for good, that these are unchanged now. `catalogue`: the sender's. Blocks. Raises: OSError.
+class Stock(Protocol):
+    """What is stored of a sender."""
+
+    @property
+    def store(self) -> Store: ...
+
+    def has(self, dataset: str, guid: str) -> bool:
+        """Whether a snapshot of this GUID is stored of this dataset."""
+
+
+def note(stock: Stock, sender: str, datasets: Iterable[UnchangedDataset]) -> None:
+    """Write down, for good, that these are unchanged now. `stock`: the sender's. Blocks. Raises: OSError.
 
     Passes over what names a snapshot that is not stored of its dataset, and forgets what does so by now.
     """
-    store = catalogue.store
+    store = stock.store
     now = format_time(time.time())
     with locked(store.lock):
         found = _read(store, sender) | {each.dataset: {"guid": each.guid, "at": now} for each in datasets}
-        kept = {dataset: entry for dataset, entry in found.items() if catalogue.has(dataset, entry["guid"])}
+        kept = {dataset: entry for dataset, entry in found.items() if stock.has(dataset, entry["guid"])}
         replace_file(_file(store, sender), json.dumps(kept, indent=1).encode() + b"\n")
 
 

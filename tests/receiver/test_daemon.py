@@ -21,16 +21,18 @@ import pytest
 import uvloop
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
-from tests.receiver.helpers import program, zstd_decode
+from tests.receiver.helpers import plant, program, zstd_decode
 from tests.receiver.peer import CONTROL, Chunk, Peer, chunks, compress, control, finish, header, offer
 from tests.receiver.running import MIB, Receiver, wait_until
 
 from fullsend_receiver import daemon
+from fullsend_receiver.catalogues import Catalogues
 from fullsend_receiver.config import load
-from fullsend_receiver.store import open_store
+from fullsend_receiver.store import Store, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Executor
 
 RAW: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"data" * 1024))
 SHUTDOWN: Final = "shutdown: the receiver is shutting down; try again later"
@@ -572,3 +574,65 @@ def test_a_verify_under_way_holds_nothing_up(tmp_path: Path) -> None:
     finally:
         if receiver.process is not None:
             receiver.stop(signal.SIGKILL)
+
+
+# --- what the kernel does not tell of the store ----------------------------------------------------------------
+
+
+def restorable(receiver: Receiver) -> list[bool]:
+    with receiver.peer() as peer:
+        peer.say("list", dataset=None)
+        found = [each["restorable"] for each in peer.hear("entries")["entries"]]
+        peer.hear("done")
+    return found
+
+
+def test_sighup_has_all_that_is_stored_looked_at(receiver: Receiver) -> None:
+    receiver.start()
+    receiver.enrol("alpha")
+    store = Store(receiver.store)
+    file = plant(store, "s1", 1)
+    assert restorable(receiver) == [True]
+    other = receiver.folder / "other"
+    other.hardlink_to(store.root / file)
+    assert restorable(receiver) == [True]
+    other.write_bytes(b"cut")  # by a name of which nothing is told
+    receiver.send_signal(signal.SIGHUP)
+    wait_until(lambda: "SIGHUP: the next question" in receiver.log, "what the log says of it")
+    assert restorable(receiver) == [False]
+    assert receiver.stop() == 0
+
+
+def test_all_that_is_stored_is_looked_at_now_and_then(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = load(receiver.config)
+    store = open_store(settings.store, settings.store_id)
+    file = plant(store, "s1", 1)
+    failing = [OSError(errno.EIO, "Input/output error")]
+    real = Catalogues.relook
+    looked = asyncio.Event()
+
+    async def relook(catalogues: Catalogues, disk: Executor) -> None:
+        if failing:
+            raise failing.pop()
+        await real(catalogues, disk)
+        looked.set()
+
+    async def look() -> None:
+        server = daemon.Daemon(settings, store)
+        catalogues = server._catalogues
+        (stored,) = catalogues.current("alpha").select()
+        other = receiver.folder / "other"
+        other.hardlink_to(store.root / file)
+        catalogues.current("alpha")
+        other.write_bytes(b"cut")
+        looking = asyncio.create_task(server._relook())
+        await looked.wait()
+        looking.cancel()
+        assert not catalogues.current("alpha").whole().whole(stored)
+
+    monkeypatch.setattr(Catalogues, "relook", relook)
+    monkeypatch.setattr(daemon, "_RELOOK_EVERY", 0)
+    asyncio.run(look())
+    assert "what is stored cannot be looked at: OSError: [Errno 5] Input/output error" in caplog.text

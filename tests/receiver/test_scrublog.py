@@ -77,6 +77,82 @@ def test_the_log_is_written_anew_when_it_has_grown_and_loses_nothing(
     assert found.at == "2026-11-23T06:30:29Z"
 
 
+# --- what is added meanwhile -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The files of the lines that are read."""
+    seen: list[str] = []
+    real = json.loads
+
+    def loads(text: bytes) -> object:
+        row = real(text)
+        if isinstance(row, dict) and "file" in row:
+            seen.append(row["file"])
+        return row
+
+    monkeypatch.setattr("fullsend_receiver.scrublog.json.loads", loads)
+    return seen
+
+
+def test_only_what_was_added_is_read_again(store: Store, parsed: list[str]) -> None:
+    log, other = ScrubLog(store), ScrubLog(store)
+    for name in ("a", "b", "c"):
+        other.add(_result(name))
+    log.read()
+    parsed.clear()
+    other.add(_result("a", "chunk 0"))
+    other.add(_result("d"))
+    log.read()
+    assert sorted(parsed) == ["a", "d"]
+    for name, damage in (("a", ("chunk 0",)), ("b", ()), ("c", ()), ("d", ())):
+        found = log.get(name, NOW)
+        assert found is not None
+        assert found.damage == damage
+
+
+def test_a_line_whose_end_comes_later_counts_then(store: Store) -> None:
+    log = ScrubLog(store)
+    log.add(_result("a"))
+    line = json.dumps({"file": "b", "received": NOW, "at": NOW, "damage": ["chunk 0"], "sha256": None}).encode()
+    for end in (line[:20], line[20:], b"\n"):
+        with _path(store).open("ab") as file:
+            file.write(end)
+        log.read()
+        assert (log.get("b", NOW) is None) == (end == line[:20])
+    assert log.get("a", NOW) == _result("a")
+
+
+def test_a_log_that_was_changed_otherwise_is_read_from_its_beginning(store: Store) -> None:
+    log = ScrubLog(store)
+    for name in ("a", "b"):
+        log.add(_result(name, "chunk 0"))
+    log.read()
+    lines = _path(store).read_bytes().splitlines(keepends=True)
+    longer = [lines[0].replace(b"chunk 0", b"chunk 1"), lines[1], lines[1].replace(b'"b"', b'"c"')]
+    _path(store).write_bytes(b"".join(longer))
+    log.read()
+    assert log.get("a", NOW) == _result("a", "chunk 1")
+    assert log.get("c", NOW) == _result("c", "chunk 0")
+    _path(store).write_bytes(lines[1])
+    log.read()
+    assert (log.get("a", NOW), log.get("b", NOW)) == (None, _result("b", "chunk 0"))
+    _path(store).unlink()
+    log.read()
+    assert log.get("b", NOW) is None
+
+
+def test_many_lines_are_read_a_part_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fullsend_receiver.scrublog._AT_ONCE", 3)
+    log = ScrubLog(store)
+    for number in range(10):
+        log.add(_result(f"tank/{number % 7}", *(["chunk 0"] if number == 9 else [])))
+    fresh = ScrubLog(store)
+    found = [fresh.get(f"tank/{number}", NOW) for number in range(7)]
+    assert [each is not None and each.damage for each in found] == [(), (), ("chunk 0",), (), (), (), ()]
+
+
 # --- what another version wrote ----------------------------------------------------------------------------------
 
 

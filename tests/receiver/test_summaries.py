@@ -24,9 +24,11 @@ from hypothesis.stateful import (
 from tests.receiver.helpers import PLANTED, SENDER, make_store, manifest_path, plant, read_manifest
 
 from fullsend_receiver import summaries
+from fullsend_receiver.rows import Summary
 from fullsend_receiver.store import Store, StoreError
-from fullsend_receiver.summaries import Found, Summary, collector_off, find_streams
+from fullsend_receiver.summaries import Found, Search, collector_off, find_streams
 from fullsend_receiver.summaries import read_manifest as read_stored_manifest
+from fullsend_receiver.watching import Watch, Watcher
 
 YEAR_NS = 365 * 86400 * 10**9
 MOMENTS = itertools.count(10**18)
@@ -415,7 +417,9 @@ def test_folder_that_fails_is_a_problem_and_hides_no_other(store: Store, monkeyp
 
 
 class Changes(RuleBasedStateMachine):
-    """Whatever is done to the folders, and whenever they are read: the answer with the copy is the one without."""
+    """Whatever is done to the folders, and whenever they are read: the answer with the copy is the one without, and so
+    is that of a search which looks at nothing but what it is told.
+    """
 
     @initialize(target=None)
     def begin(self) -> None:
@@ -423,6 +427,7 @@ class Changes(RuleBasedStateMachine):
         self.store = make_store(self.folder, f"store{len(list(self.folder.iterdir()))}")
         self.files: list[PurePosixPath] = []
         self.guid = 0
+        self.kept = Search(self.store, SENDER, Watch(Watcher(self.store.root)))
 
     def some(self, which: int) -> PurePosixPath:
         return self.files[which % len(self.files)]
@@ -495,6 +500,13 @@ class Changes(RuleBasedStateMachine):
             touch(path)
             path = path.parent
 
+    @precondition(lambda self: self.files)
+    @rule(which=st.integers(0, 50), content=st.sampled_from([b"", PLANTED, PLANTED + b"!"]))
+    def write_data(self, which: int, content: bytes) -> None:
+        path = self.store.root / self.some(which)
+        if path.exists():
+            path.write_bytes(content)
+
     @rule()
     def lose_copy(self) -> None:
         copy_of(self.store).unlink(missing_ok=True)
@@ -502,7 +514,17 @@ class Changes(RuleBasedStateMachine):
     @invariant()
     def answer_is_the_truth(self) -> None:
         if hasattr(self, "store"):
-            assert told(find_streams(self.store, SENDER)) == truth(self.store)
+            right = truth(self.store)
+            assert told(find_streams(self.store, SENDER)) == right
+            self.kept.run()
+            assert told(self.kept.found) == right
+            assert self.kept.sure
+            files = [(shelf, each) for shelf in self.kept.shelves for each in shelf.summaries()]
+            for shelf, each in files:
+                path = self.store.root / each.path
+                whole = path.exists() and path.stat().st_size == each.stored_bytes
+                assert shelf.lacking is not None
+                assert (path.name in shelf.lacking) != whole
 
 
 @pytest.mark.usefixtures("eager")

@@ -1,0 +1,204 @@
+"""Changes in the store's folders, told by the kernel: inotify(7), by way of the C library.
+
+Whatever any process of this host does to a name or a file in a folder that is watched is told before that process goes
+on, so who reads what was told sees all that was done before. What comes from elsewhere is not told: another host that
+has the same disk, by a network file system or by a virtual machine. So a folder is watched only on file systems that
+are this host's own, and whoever cannot watch has to look.
+
+Not told either: a write by another name of the same file (a hard link out of the store), and a file system that is
+mounted over a folder. The daemon looks at everything again now and then for that (docs/operations.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import logging
+import os
+import struct
+import threading
+import weakref
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+log: Final = logging.getLogger("fullsendd")
+
+# inotify(7)
+_MODIFY: Final = 0x2
+_ATTRIB: Final = 0x4
+_MOVED_FROM: Final = 0x40
+_MOVED_TO: Final = 0x80
+_CREATE: Final = 0x100
+_DELETE: Final = 0x200
+_DELETE_SELF: Final = 0x400
+_MOVE_SELF: Final = 0x800
+_UNMOUNT: Final = 0x2000
+_OVERFLOW: Final = 0x4000
+_IGNORED: Final = 0x8000
+_ONLY_FOLDERS: Final = 0x1000000
+_ISDIR: Final = 0x40000000
+_WANTED: Final = (
+    _MODIFY | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLY_FOLDERS
+)
+#: After one of these a folder is not where it was.
+_GONE: Final = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
+_EVENT: Final = struct.Struct("iIII")
+_READ: Final = 1 << 16
+#: File systems that nobody changes but by way of this kernel.
+_OWN: Final = frozenset(
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "tmpfs", "zfs"}
+)
+#: The folder itself, as a name in it.
+ITSELF: Final = ""
+
+
+@dataclass(slots=True)
+class Changes:
+    """What may have changed. `everything`: anything may have; `names`: by folder, the names in it."""
+
+    everything: bool = False
+    names: dict[str, set[str]] = field(default_factory=dict)
+
+    def add(self, folder: str, name: str) -> None:
+        """Something about a name has changed."""
+        self.names.setdefault(folder, set()).add(name)
+
+
+class Watcher:
+    """What the kernel tells. For any thread; watches nothing where the kernel cannot tell."""
+
+    def __init__(self, root: Path) -> None:
+        """`root`: what the paths are relative to."""
+        self._root = root
+        self._guard: Final = threading.Lock()
+        # By the kernel's number: where to put what is told, and of which folder. (Not the Watch: a circle of references
+        # would keep the descriptor open.)
+        self._watched: dict[int, tuple[Changes, str]] = {}
+        self._own: dict[int, bool] = {}  # by device: whether its file system is this host's own
+        self._complained = False
+        self._library, self._descriptor = _open()
+        if self._descriptor is not None:
+            weakref.finalize(self, os.close, self._descriptor)
+
+    def add(self, changes: Changes, path: str, device: int) -> bool:
+        """Watch a folder, which lies on this device. Returns: whether it is told from now on what changes in it."""
+        if self._descriptor is None or not self._is_own(path, device):
+            return False
+        with self._guard:
+            number: int = self._library.inotify_add_watch(
+                self._descriptor, os.fsencode(self._root / path), ctypes.c_uint32(_WANTED)
+            )
+            if number < 0:
+                self._complain(ctypes.get_errno())
+                return False
+            # Of a folder that has two places only one is told of. (A bind mount; nothing else has two.)
+            whose, where = self._watched.setdefault(number, (changes, path))
+            return whose is changes and where == path
+
+    def forget(self, changes: Changes) -> None:
+        """Watch nothing for this one."""
+        with self._guard:
+            for number in [number for number, (whose, _path) in self._watched.items() if whose is changes]:
+                del self._watched[number]
+                self._library.inotify_rm_watch(self._descriptor, number)
+
+    def take(self, changes: Changes) -> Changes:
+        """Return what was told until now and not taken yet; leave nothing."""
+        with self._guard:
+            self._read()
+            taken = Changes(changes.everything, changes.names)
+            changes.everything, changes.names = False, {}
+            return taken
+
+    def _read(self) -> None:
+        while self._descriptor is not None:
+            try:
+                said = os.read(self._descriptor, _READ)
+            except BlockingIOError:
+                return
+            at = 0
+            while at < len(said):
+                number, mask, _cookie, length = _EVENT.unpack_from(said, at)
+                at += _EVENT.size + length
+                self._hand_out(number, mask, os.fsdecode(said[at - length : at].rstrip(b"\0")))
+
+    def _hand_out(self, number: int, mask: int, name: str) -> None:
+        if mask & _OVERFLOW:  # there was more than the kernel keeps
+            for changes, _path in self._watched.values():
+                changes.everything = True
+            return
+        if number not in self._watched:
+            return
+        changes, path = self._watched[number]
+        if mask & _IGNORED:
+            del self._watched[number]
+        if mask & _GONE or (mask & _ISDIR and mask & (_DELETE | _MOVED_FROM)):
+            changes.everything = True
+        elif not (mask & _ISDIR and mask & _ATTRIB and name):  # a folder in it is told of by itself
+            changes.add(path, name)
+
+    def _is_own(self, path: str, device: int) -> bool:
+        if device not in self._own:
+            self._own[device] = _file_system(self._root / path) in _OWN
+        return self._own[device]
+
+    def _complain(self, number: int) -> None:
+        """Say, once, that there are too many folders."""
+        if number == errno.ENOSPC and not self._complained:
+            self._complained = True
+            log.warning(
+                "the kernel watches no more folders for this user: each question looks at the disk instead; raise"
+                " the sysctl fs.inotify.max_user_watches beyond the number of datasets"
+            )
+
+
+class Watch:
+    """The folders of one sender."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        """Nothing is watched yet."""
+        self._watcher = watcher
+        self._changes = Changes()
+
+    def begin(self) -> None:
+        """Watch nothing any more."""
+        self._watcher.forget(self._changes)
+
+    def add(self, path: str, device: int) -> bool:
+        """Watch a folder (`Watcher.add`)."""
+        return self._watcher.add(self._changes, path, device)
+
+    def take(self) -> Changes:
+        """Return what has changed since the last time."""
+        return self._watcher.take(self._changes)
+
+
+def _open() -> tuple[ctypes.CDLL, int | None]:
+    library = ctypes.CDLL(None, use_errno=True)
+    with contextlib.suppress(AttributeError):  # not Linux
+        descriptor: int = library.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if descriptor >= 0:
+            return library, descriptor
+        why = os.strerror(ctypes.get_errno())
+        log.warning("the kernel does not tell what changes in the store, so each question looks at it: %s", why)
+    return library, None
+
+
+def _file_system(path: Path) -> str:
+    """Return the type of the file system on which a path lies; empty where that cannot be told."""
+    try:
+        wanted = path.resolve(strict=True)
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return ""
+    found, best = "", -1
+    for line in lines:
+        before, _, after = line.partition(b" - ")
+        mounted = before.split(b" ")[4].decode("unicode_escape").encode("latin-1")
+        place = Path(os.fsdecode(mounted))
+        # Of two at one place, the later one is above.
+        if wanted.is_relative_to(place) and len(place.parts) >= best:
+            found, best = after.split(b" ")[0].decode(), len(place.parts)
+    return found
