@@ -16,8 +16,8 @@ from bench import nightly, programs, questions, report, scenarios
 from bench.data import MIB
 from bench.measure import BenchError
 
-from fullsend_protocol.errors import UsageError
-from fullsend_protocol.units import format_size, parse_size
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.units import format_size, parse_size
 
 _SHM: Final = Path("/dev/shm")
 #: Room for the streams, the files of both sides, and what is left until it is removed; in sizes of a stream.

@@ -20,8 +20,8 @@ from bench.report import Budget
 from tests.receiver.helpers import plant
 from tests.receiver.running import serving
 
-from fullsend_protocol.units import format_time
-from fullsend_receiver.store import Store
+from fullsend_protocol.shared.units import format_time
+from fullsend_receiver.store.local import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 
 from bench.data import MIB
 
-from fullsend_protocol.records import HEADER_SIZE, Feature, Walker, payload_length
-from fullsend_protocol.splice import ResumePoint, Splicer
-from fullsend_sender.pipes import PIPE_SIZE
+from fullsend_protocol.stream.records import HEADER_SIZE, Feature, Walker, payload_length
+from fullsend_protocol.stream.splice import ResumePoint, Splicer
+from fullsend_sender.transfer.pipes import PIPE_SIZE
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 from bench.data import MIB
 from bench.measure import STORAGE, ZFS_HOST
 
-from fullsend_protocol.chunks import Compressor, Cutter, Decompressor, SegmentHash
-from fullsend_protocol.frames import FrameHeader, FrameReader, FrameType
-from fullsend_protocol.records import Walker
-from fullsend_receiver.durable import write_all
-from fullsend_sender.pipes import PIPE_SIZE, Source
+from fullsend_protocol.stream.chunks import Compressor, Cutter, Decompressor, SegmentHash
+from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.wire.frames import FrameHeader, FrameReader, FrameType
+from fullsend_receiver.store.durable import write_all
+from fullsend_sender.transfer.pipes import PIPE_SIZE, Source
 from fullsend_transport.channel import WRITE_SIZE
 
 if TYPE_CHECKING:

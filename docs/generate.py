@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol import __version__
-from fullsend_protocol.exits import MEANING
+from fullsend_protocol.shared.exit_codes import MEANING
 from fullsend_receiver.cli import main as receiver_cli
 from fullsend_sender.cli import main as sender_cli
 

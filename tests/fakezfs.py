@@ -345,7 +345,7 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
 
 def _token_name(state: dict[str, Any], text: str) -> str | None:
     """The snapshot that a token names, where a block of it cannot be read."""
-    from fullsend_protocol.resume_token import ResumeToken
+    from fullsend_protocol.stream.resume_token import ResumeToken
 
     guid = str(ResumeToken.decode(text).guid)
     names = (
@@ -380,7 +380,7 @@ def _resumed(state: dict[str, Any], text: str) -> bytes:
     """What is left of a stream behind the record that a token names. The snapshot is looked for by its GUID."""
     from tests import resumed
 
-    from fullsend_protocol.resume_token import ResumeToken
+    from fullsend_protocol.stream.resume_token import ResumeToken
 
     token = ResumeToken.decode(text)
     for dataset, about in state["datasets"].items():
@@ -471,9 +471,9 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
     """`kept`: what -s has saved: the token, and what _records says. `content`: one hash for each stream."""
     from tests import resumed
 
-    from fullsend_protocol.facts import conclude
-    from fullsend_protocol.records import Feature, Walker
-    from fullsend_protocol.resume_token import ResumeToken, token_features
+    from fullsend_protocol.stream.facts import conclude
+    from fullsend_protocol.stream.records import Feature, Walker
+    from fullsend_protocol.stream.resume_token import ResumeToken, token_features
 
     target, found = arguments[-1], state["datasets"].get(arguments[-1])
     walker, whole = Walker(), True
@@ -535,7 +535,7 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
 
 def _records(raw: bytes) -> list[list[Any]]:
     """Key, and hash but for the running sums, of each whole record that is neither BEGIN nor END."""
-    from fullsend_protocol.records import payload_length, resume_key
+    from fullsend_protocol.stream.records import payload_length, resume_key
 
     found: list[list[Any]] = []
     at = 0

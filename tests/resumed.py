@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 from tests import streams
 from tests.data.load import NOTHING, fletcher
 
-from fullsend_protocol.records import HEADER_SIZE, RecordType
-from fullsend_protocol.resume_token import ResumeToken, token_features
-from fullsend_protocol.splice import ResumePoint
+from fullsend_protocol.stream.records import HEADER_SIZE, RecordType
+from fullsend_protocol.stream.resume_token import ResumeToken, token_features
+from fullsend_protocol.stream.splice import ResumePoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

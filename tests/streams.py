@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import zstandard
 from tests.data import load
 
-from fullsend_protocol.records import HEADER_SIZE, MAGIC, Feature, RecordType
+from fullsend_protocol.stream.records import HEADER_SIZE, MAGIC, Feature, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

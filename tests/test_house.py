@@ -21,6 +21,13 @@ WINGS = {
     "sender": ROOT / "sender" / "fullsend_sender",
 }
 
+#: The rooms of a wing, the lowest first. A room imports only rooms that stand before it.
+ROOMS = {
+    "protocol": ("shared", "stream", "format", "wire"),
+    "receiver": ("store", "catalogue", "access", "arrival", "maintenance", "daemon", "cli"),
+    "sender": ("zfs", "host", "transfer", "push", "restore", "monitor", "cli"),
+}
+
 FORBIDDEN_WINGS = {
     "protocol": {"fullsend_cli", "fullsend_transport", "fullsend_receiver", "fullsend_sender"},
     "transport": {"fullsend_cli", "fullsend_receiver", "fullsend_sender"},
@@ -35,12 +42,13 @@ OUTSIDE_WORLD = {
     *("_socket", "_ssl", "ftplib", "http", "select", "selectors", "smtplib", "socket", "socketserver", "ssl"),
     *("fcntl", "fileinput", "glob", "mmap", "os", "pathlib", "posix", "shelve", "shutil", "sqlite3", "tempfile"),
     "importlib",  # would hide an import from this test
+    "ctypes",  # reaches all of these
 }
 
 #: What a module of a wing must not import. A command line has its descriptors, and no time for what is slow to import.
 FORBIDDEN_MODULES = {
     "protocol": OUTSIDE_WORLD,
-    "cli": (OUTSIDE_WORLD - {"os"}) | {"pydantic", "zstandard"},
+    "cli": (OUTSIDE_WORLD - {"os", "ctypes"}) | {"pydantic", "zstandard"},
 }
 
 #: `io` is allowed for its buffers in memory; these of its names open files.
@@ -102,6 +110,18 @@ def violations(wing: str, source: str) -> list[str]:
     return found
 
 
+def room_violations(wing: str, room: str, source: str) -> list[str]:
+    """Return what in this source a module of this room must not import, as `line: what`."""
+    rooms = ROOMS[wing]
+    above = rooms[rooms.index(room) + 1 :]
+    package = WINGS[wing].name
+    return [
+        f"{line}: {room} imports {name}"
+        for line, name in imports(ast.parse(source))
+        if name.startswith(f"{package}.") and name.split(".")[1] in above
+    ]
+
+
 def mirrored(wing: str) -> set[str]:
     """Return where the tests of a wing's modules belong, relative to tests/."""
     exempt = {"__init__.py", "__main__.py"}
@@ -125,6 +145,37 @@ def test_nobody_leaves_his_wing(wing: str) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize("wing", ROOMS)
+def test_every_module_has_a_room_and_imports_only_rooms_below(wing: str) -> None:
+    found = []
+    for path in modules(wing):
+        relative = path.relative_to(WINGS[wing])
+        if len(relative.parts) == 1:
+            if path.name not in {"__init__.py", "__main__.py"}:
+                found.append(f"{relative}: has no room")
+        elif (room := relative.parts[0]) not in ROOMS[wing]:
+            found.append(f"{relative}: {room} is not a room that ROOMS knows")
+        else:
+            source = path.read_text(encoding="utf-8")
+            found += [f"{relative}:{each}" for each in room_violations(wing, room, source)]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("wing", "room", "source"),
+    [
+        ("protocol", "shared", "from fullsend_protocol.stream.records import Walker"),
+        ("protocol", "format", "import fullsend_protocol.wire.frames"),
+        ("receiver", "store", "def f():\n    from fullsend_receiver.catalogue import streams"),
+        ("receiver", "arrival", "from fullsend_receiver.daemon.session import Session"),
+        ("sender", "host", "if TYPE_CHECKING:\n    from fullsend_sender.push.plan import Send"),
+        ("sender", "push", "from fullsend_sender import restore"),
+    ],
+)
+def test_an_import_of_a_room_above_is_seen(wing: str, room: str, source: str) -> None:
+    assert room_violations(wing, room, source)
+
+
 @pytest.mark.parametrize("wing", WINGS)
 def test_every_module_has_its_test_and_every_test_its_module(wing: str) -> None:
     tests = {str(path.relative_to(ROOT / "tests")) for path in (ROOT / "tests" / wing).rglob("test_*.py")}
@@ -143,28 +194,29 @@ def test_tests_are_no_packages() -> None:
     ("wing", "source"),
     [
         ("sender", "import fullsend_receiver"),
-        ("sender", "from fullsend_receiver.store import Store"),
-        ("sender", "def f():\n    import fullsend_receiver.store as s"),
+        ("sender", "from fullsend_receiver.store.local import Store"),
+        ("sender", "def f():\n    import fullsend_receiver.store.local as s"),
         ("sender", "if TYPE_CHECKING:\n    from fullsend_receiver import store"),
-        ("sender", "importlib.import_module('fullsend_receiver.store')"),
+        ("sender", "importlib.import_module('fullsend_receiver.store.local')"),
         ("receiver", "from fullsend_sender import plan"),
         ("receiver", "__import__('fullsend_sender')"),
         ("protocol", "from fullsend_sender import plan"),
-        ("protocol", "import fullsend_receiver.store"),
+        ("protocol", "import fullsend_receiver.store.local"),
         ("protocol", "from fullsend_transport.channel import Channel"),
-        ("transport", "from fullsend_sender.link import Link"),
+        ("transport", "from fullsend_sender.transfer.link import Link"),
         ("protocol", "from fullsend_cli.output import write_line"),
-        ("transport", "import fullsend_receiver.session"),
+        ("transport", "import fullsend_receiver.daemon.session"),
         ("transport", "from fullsend_cli.output import write_line"),
         ("cli", "from fullsend_transport.channel import Channel"),
-        ("cli", "def f():\n    from fullsend_sender.log import log"),
-        ("cli", "import fullsend_receiver.logs"),
+        ("cli", "def f():\n    from fullsend_sender.host.log import log"),
+        ("cli", "import fullsend_receiver.daemon.log"),
         ("cli", "import asyncio"),
         ("cli", "from pydantic import BaseModel"),
         ("protocol", "import zlib, asyncio.streams"),
         ("protocol", "from socket import socket"),
         ("protocol", "import ssl as tls"),
         ("protocol", "import subprocess"),
+        ("protocol", "import ctypes"),
         ("protocol", "import os.path"),
         ("protocol", "from pathlib import Path"),
         ("protocol", "from io import open as o"),
@@ -181,15 +233,15 @@ def test_violation_is_seen(wing: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("wing", "source"),
     [
-        ("sender", "import asyncio, os\nfrom fullsend_protocol.frames import FrameHeader\nopen('x')"),
+        ("sender", "import asyncio, os\nfrom fullsend_protocol.wire.frames import FrameHeader\nopen('x')"),
         ("receiver", "from fullsend_protocol import limits\nfrom . import store\nfrom .store import Store"),
         ("sender", "from fullsend_transport.channel import Channel"),
-        ("transport", "import asyncio, socket, ssl\nfrom fullsend_protocol.connection import Connection"),
+        ("transport", "import asyncio, socket, ssl\nfrom fullsend_protocol.wire.connection import Connection"),
         ("sender", "from fullsend_cli.output import write_line"),
         ("receiver", "from fullsend_cli.running import run"),
-        ("cli", "import argparse, os, sys\nfrom fullsend_protocol.errors import FullsendError\nopen('x')"),
+        ("cli", "import argparse, os, sys\nfrom fullsend_protocol.shared.errors import FullsendError\nopen('x')"),
         ("protocol", "import io, struct, zlib\nbuffer = io.BytesIO()\nimport zstandard"),
-        ("protocol", "from fullsend_protocol.errors import RemoteProtocolError\nstream.open()"),
+        ("protocol", "from fullsend_protocol.shared.errors import RemoteProtocolError\nstream.open()"),
         ("protocol", "# open() is not called\nfullsend_sender_name = 'fullsend_sender'"),
     ],
 )

@@ -1,6 +1,7 @@
 """What the command lines of both programs do alike, once for both.
 
     descriptors   0, 1 and 2 are open, whatever the caller has closed
+    memory        what the C library does with memory that is done with
     output        results on stdout; what cannot be written is an error
     running       a command, from the words of its command line to its exit code
 

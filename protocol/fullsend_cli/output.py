@@ -10,7 +10,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.errors import OutputFailed
+from fullsend_protocol.shared.errors import OutputFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from fullsend_cli.descriptors import occupy_standard_descriptors
 from fullsend_cli.output import flush_output
-from fullsend_protocol.errors import FullsendError, OutputFailed
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.errors import FullsendError, OutputFailed
+from fullsend_protocol.shared.exit_codes import Exit
 
 if TYPE_CHECKING:
     import argparse

@@ -1,6 +1,6 @@
 """One TLS connection to a peer: frames out, events in, heartbeats, and an end at which the last words arrive.
 
-The rules of the wire are in fullsend_protocol.connection. This module gives them a transport and a clock, for both
+The rules of the wire are in fullsend_protocol.wire.connection. This module gives them a transport and a clock, for both
 sides. It has one writer: `_pump` takes frames from one queue, in order, each to its last byte. Thus a heartbeat, an
 acknowledgement or the last words never get into a chunk, and a caller that is cancelled leaves a whole frame behind.
 
@@ -17,10 +17,10 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
-from fullsend_protocol import limits
-from fullsend_protocol.connection import NEED_DATA, Chunk, Connection, Event, Heartbeat, Role, State
-from fullsend_protocol.errors import ProtocolError, Unreachable
-from fullsend_protocol.messages import Error, Message
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ProtocolError, Unreachable
+from fullsend_protocol.wire.connection import NEED_DATA, Chunk, Connection, Event, Heartbeat, Role, State
+from fullsend_protocol.wire.messages import Error, Message
 
 if TYPE_CHECKING:
     import ssl

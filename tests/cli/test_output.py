@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fullsend_cli.output import flush_output, write_line
-from fullsend_protocol.errors import OutputFailed
+from fullsend_protocol.shared.errors import OutputFailed
 
 
 def test_a_full_stdout_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

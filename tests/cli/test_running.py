@@ -12,8 +12,8 @@ import pytest
 
 from fullsend_cli.output import write_line
 from fullsend_cli.running import run
-from fullsend_protocol.errors import ErrorCode, FullsendError, Interrupted, OutputFailed, PeerError, UsageError
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.errors import ErrorCode, FullsendError, Interrupted, OutputFailed, PeerError, UsageError
+from fullsend_protocol.shared.exit_codes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,7 +104,7 @@ def test_the_interpreter_has_no_exit_code_of_its_own() -> None:
         "import argparse, sys\n"
         "from fullsend_cli.output import write_line\n"
         "from fullsend_cli.running import run\n"
-        "from fullsend_protocol.errors import UsageError\n"
+        "from fullsend_protocol.shared.errors import UsageError\n"
         "def command(options):\n    write_line('a result')\n    raise UsageError('wrong')\n"
         "def make_parser():\n"
         "    parser = argparse.ArgumentParser()\n    parser.set_defaults(run=command)\n    return parser\n"

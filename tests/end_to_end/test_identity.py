@@ -13,7 +13,7 @@ import pytest
 from tests import streams
 from tests.programs import Receiver, Sender, good
 
-from fullsend_protocol.invitation import Invitation
+from fullsend_protocol.wire.invitation import Invitation
 
 pytestmark = pytest.mark.slow
 

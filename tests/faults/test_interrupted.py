@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(180)
 MIB: Final = 1 << 20
 BLOCK: Final = 128 << 10
 SIZE: Final = 64 * MIB
-#: What the sender keeps until it is acknowledged (fullsend_sender.window), and one chunk.
+#: What the sender keeps until it is acknowledged (fullsend_sender.transfer.window), and one chunk.
 WINDOW: Final = 56 * MIB + 5 * MIB
 #: What the wire adds to the bytes of a stream that does not compress.
 HEADERS: Final = 64 << 10

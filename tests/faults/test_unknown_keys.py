@@ -34,19 +34,22 @@ from tests.receiver.helpers import (
 )
 from tests.receiver.peer import make_certificate
 
-from fullsend_protocol.manifest import Resumption
-from fullsend_protocol.messages import UnchangedDataset
-from fullsend_receiver import crossings, identity, journal, senders, summaries, unchanged
-from fullsend_receiver import store as stores
-from fullsend_receiver.catalogue import read_catalogue
-from fullsend_receiver.catalogues import Catalogues
-from fullsend_receiver.commit import commit
-from fullsend_receiver.crossings import Crossing
-from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.leftovers import find_partials
-from fullsend_receiver.partial import begin_partial, journals, partial_key, recover
-from fullsend_receiver.scrublog import Scrubbed, ScrubLog
-from fullsend_receiver.store import Store, read_id
+from fullsend_protocol.format.manifest import Resumption
+from fullsend_protocol.wire.messages import UnchangedDataset
+from fullsend_receiver.access import identity, senders
+from fullsend_receiver.arrival import overruns
+from fullsend_receiver.arrival.commit import commit
+from fullsend_receiver.arrival.expiry import find_partials
+from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.arrival.overruns import Crossing
+from fullsend_receiver.catalogue import summaries, unchanged
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.store import journal
+from fullsend_receiver.store import local as stores
+from fullsend_receiver.store.local import Store, read_id
+from fullsend_receiver.store.partials import begin_partial, journals, partial_key, recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +97,7 @@ def leave_partials(store: Store) -> None:
     take(ingest, [second])
     ingest.partial.close()
     proven = ingest_stream(store, SENDER, PROVEN)
-    with patch("fullsend_receiver.partial._put_in_place", side_effect=StoppedError), pytest.raises(StoppedError):
+    with patch("fullsend_receiver.store.partials._put_in_place", side_effect=StoppedError), pytest.raises(StoppedError):
         commit(Catalogues(store), SENDER, proven, finish_of(PROVEN), push_of(PROVEN), sender_program=PROGRAM)
 
 
@@ -117,7 +120,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Store:
         assert stored is not None
         ScrubLog(store).add(Scrubbed(str(file), stored.summary.received, NOW, damage, None))
     unchanged.note(catalogue, SENDER, [UnchangedDataset(dataset="tank/data", snapshot="next", guid="12")])
-    crossings.note(store, SENDER, push_of(LONG), Crossing(70, 50))
+    overruns.note(store, SENDER, push_of(LONG), Crossing(70, 50))
     leave_partials(store)
     copy_summaries(store)
     (store.state / "serving").touch()  # by the daemon
@@ -279,7 +282,7 @@ def seen(store: Store) -> dict[str, Any]:
         "senders": list(senders.SenderTable(store)),
         "invitations": senders._read_invitations(store),
         "unchanged": unchanged.last_seen(store, SENDER),
-        "crossed": crossings.find(store, SENDER, push_of(LONG)),
+        "crossed": overruns.find(store, SENDER, push_of(LONG)),
     }
 
 
@@ -328,12 +331,12 @@ def test_what_is_written_anew_is_what_it_was(tmp_path: Path, written: Store) -> 
     before = seen(store)
     senders.invite(store, "delta", 3600, replace_existing=False)
     senders.revoke(store, "delta")
-    with patch("fullsend_receiver.scrublog._SLACK", -100):
+    with patch("fullsend_receiver.catalogue.scrub_results._SLACK", -100):
         ScrubLog(store).add(Scrubbed("alpha/other", NOW, NOW, (), None))
     assert b"to come" in (store.state / "scrub.jsonl").read_bytes()
     assert b"a line of another kind" in (store.state / "scrub.jsonl").read_bytes()
     unchanged.note(read_catalogue(store, SENDER), SENDER, [])
-    crossings.note(store, SENDER, push_of(FULL), Crossing(1, 1))
+    overruns.note(store, SENDER, push_of(FULL), Crossing(1, 1))
     assert seen(store) == before
 
 

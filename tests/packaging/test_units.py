@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from fullsend_receiver import config, setup
+from fullsend_receiver.access import config, setup
 
 SYSTEMD: Final = Path(__file__).resolve().parents[2] / "systemd"
 SERVICE: Final = "fullsendd.service"

@@ -166,7 +166,7 @@ def _keep_bytecode() -> None:
 
 def _import() -> None:
     """Import now what `fullsendd` imports for its commands."""
-    for name in ("catalogue", "cli.results", "config", "identity", "scrub", "senders", "setup"):
+    for name in ("catalogue.streams", "cli.results", "access.setup", "access.senders", "maintenance.scrub"):
         importlib.import_module(f"fullsend_receiver.{name}")
 
 

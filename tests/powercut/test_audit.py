@@ -13,9 +13,9 @@ from tests.powercut.audit import audit
 from tests.receiver import helpers
 from tests.receiver.helpers import SENDER
 
-from fullsend_receiver.catalogue import read_catalogue
-from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.partial import begin_partial, partial_key
+from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.store.partials import begin_partial, partial_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

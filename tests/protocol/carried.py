@@ -11,11 +11,11 @@ from tests import resumed, streams
 from tests.resumed import Sent, stream_of
 from tests.streams import CLOSING_END, Genuine
 
-from fullsend_protocol.carry import Piece
-from fullsend_protocol.errors import StreamError
-from fullsend_protocol.records import Feature
-from fullsend_protocol.rejoin import Rejoiner
-from fullsend_protocol.splice import ResumePoint, Splicer
+from fullsend_protocol.shared.errors import StreamError
+from fullsend_protocol.stream.checksums import Piece
+from fullsend_protocol.stream.records import Feature
+from fullsend_protocol.stream.rejoin import Rejoiner
+from fullsend_protocol.stream.splice import ResumePoint, Splicer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

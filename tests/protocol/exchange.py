@@ -13,8 +13,9 @@ from typing import Final
 from tests import streams
 from tests.protocol.helpers import Pair, section
 
-from fullsend_protocol import manifest, messages
-from fullsend_protocol.connection import Chunk, Heartbeat, Role
+from fullsend_protocol.format import manifest
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Chunk, Heartbeat, Role
 
 #: BEGIN and END, nothing between: 624 bytes.
 RAW: Final = streams.substream()

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from tests.streams import ROOT
 
-from fullsend_protocol import manifest, messages
-from fullsend_protocol.connection import NEED_DATA, Chunk, Connection, Event, Role
-from fullsend_protocol.errors import ErrorCode
+from fullsend_protocol.format import manifest
+from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import NEED_DATA, Chunk, Connection, Event, Role
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

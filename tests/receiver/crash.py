@@ -25,21 +25,21 @@ from typing import TYPE_CHECKING, Any, Final
 from tests import streams
 from tests.receiver import helpers
 
-from fullsend_protocol.manifest import Resume, Resumption
-from fullsend_protocol.messages import Finish
-from fullsend_receiver import senders
-from fullsend_receiver.catalogues import Catalogues
-from fullsend_receiver.commit import commit
-from fullsend_receiver.durable import replace_file
-from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.partial import begin_partial, partial_key, recover, reopen_partial
-from fullsend_receiver.scrub import rebuild
-from fullsend_receiver.store import Store, make_store
+from fullsend_protocol.format.manifest import Resume, Resumption
+from fullsend_protocol.wire.messages import Finish
+from fullsend_receiver.access import senders
+from fullsend_receiver.arrival.commit import commit
+from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.maintenance.scrub import rebuild
+from fullsend_receiver.store.durable import replace_file
+from fullsend_receiver.store.local import Store, make_store
+from fullsend_receiver.store.partials import begin_partial, partial_key, recover, reopen_partial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fullsend_protocol.connection import Chunk
+    from fullsend_protocol.wire.connection import Chunk
 
 #: Calls that change what is on the disk, or make it durable.
 CALLS: Final = ("write", "fdatasync", "fsync", "ftruncate", "rename", "replace", "link", "unlink", "mkdir")

@@ -1,7 +1,7 @@
 """What the tests of the receiver share: a store, and the way of a raw stream into it, without a wire.
 
 `chunks_of` is what a sender does to a stream; `take`, `ingest_stream` and `store_stream` are what the receiver does
-with its chunks, in the order in which `fullsend_receiver.receiving` does it.
+with its chunks, in the order in which `fullsend_receiver.arrival.receive` does it.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from typing import TYPE_CHECKING, Any, Final
 import zstandard
 from tests import streams
 
-from fullsend_protocol import facts
-from fullsend_protocol.byhand import HASH_SUFFIX
-from fullsend_protocol.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
-from fullsend_protocol.connection import Chunk
-from fullsend_protocol.manifest import Manifest, Segment
-from fullsend_protocol.messages import Finish, Push
-from fullsend_protocol.records import Walker
-from fullsend_receiver import store as stores
-from fullsend_receiver.catalogue import read_catalogue
-from fullsend_receiver.catalogues import Catalogues
-from fullsend_receiver.commit import commit
-from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.names import MANIFEST_SUFFIX, stream_file
-from fullsend_receiver.partial import begin_partial, partial_key, reopen_partial
-from fullsend_receiver.scrub import scrub
-from fullsend_receiver.store import Store
+from fullsend_protocol.format.manifest import Manifest, Segment
+from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.stream import facts
+from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
+from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.wire.connection import Chunk
+from fullsend_protocol.wire.messages import Finish, Push
+from fullsend_receiver.arrival.commit import commit
+from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.maintenance.scrub import scrub
+from fullsend_receiver.store import local as stores
+from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.names import MANIFEST_SUFFIX, stream_file
+from fullsend_receiver.store.partials import begin_partial, partial_key, reopen_partial
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from fullsend_receiver.catalogue import Stored
-    from fullsend_receiver.scrublog import Scrubbed
+    from fullsend_receiver.catalogue.scrub_results import Scrubbed
+    from fullsend_receiver.catalogue.streams import Stored
 
 SENDER: Final = "alpha"
 PROGRAM: Final = "fullsend 0.0"

@@ -10,10 +10,10 @@ import pytest
 from tests import streams
 from tests.sender.peer import Peer, Script, receipt_of
 
-from fullsend_protocol import messages
-from fullsend_protocol.connection import Chunk
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Chunk
 from fullsend_sender.cli.main import main
-from fullsend_sender.link import Endpoint
+from fullsend_sender.host.options import Endpoint
 
 AWAY = Endpoint("nas", "127.0.0.1", 1, "00" * 32)
 RAW = streams.substream()

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from tests.fakezfs import FakeZfs
-from tests.sender.host import Host
 from tests.sender.peer import Keeper, receiving
+from tests.sender.zfs_host import Host
 
-from fullsend_sender.identity import Identity
-from fullsend_sender.link import Timeouts
+from fullsend_sender.host.identity import Identity
+from fullsend_sender.transfer.link import Timeouts
 
 
 def make_identity(folder: Path) -> Identity:

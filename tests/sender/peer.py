@@ -11,15 +11,24 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fullsend_protocol import limits, messages
-from fullsend_protocol.chunks import Compressor, Cutter, Decompressor, SegmentHash
-from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, ConnectionEnded, Heartbeat, Role
-from fullsend_protocol.errors import ConnectionLost, ErrorCode
-from fullsend_protocol.facts import conclude
-from fullsend_protocol.manifest import Manifest, PartialEntry, Receipt, Segment, Snapshot, StreamEntry
-from fullsend_protocol.records import Walker
-from fullsend_sender.identity import Identity
-from fullsend_sender.link import Endpoint
+from fullsend_protocol.format.manifest import Manifest, PartialEntry, Receipt, Segment, Snapshot, StreamEntry
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ConnectionLost, ErrorCode
+from fullsend_protocol.stream.chunks import Compressor, Cutter, Decompressor, SegmentHash
+from fullsend_protocol.stream.facts import conclude
+from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import (
+    NEED_DATA,
+    Chunk,
+    ChunkArriving,
+    Connection,
+    ConnectionEnded,
+    Heartbeat,
+    Role,
+)
+from fullsend_sender.host.identity import Identity
+from fullsend_sender.host.options import Endpoint
 
 NAME: Final = "alpha"
 SHA: Final = "5c" * 32

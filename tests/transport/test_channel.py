@@ -33,10 +33,10 @@ from tests.receiver.peer import (
 )
 from tests.receiver.running import MIB
 
-from fullsend_protocol import limits
-from fullsend_protocol.connection import NEED_DATA, Chunk, ChunkArriving, Connection, Heartbeat, Role
-from fullsend_protocol.errors import ConnectionLost, ErrorCode, RemoteProtocolError, Unreachable
-from fullsend_protocol.messages import Accept, Ack, Done, Error, Fetch, Push, ReceiverHello, SenderHello, Sending
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ConnectionLost, ErrorCode, RemoteProtocolError, Unreachable
+from fullsend_protocol.wire.connection import NEED_DATA, Chunk, ChunkArriving, Connection, Heartbeat, Role
+from fullsend_protocol.wire.messages import Accept, Ack, Done, Error, Fetch, Push, ReceiverHello, SenderHello, Sending
 from fullsend_transport.channel import WRITE_SIZE, Channel
 from fullsend_transport.throttle import Throttle
 

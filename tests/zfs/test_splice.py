@@ -11,10 +11,10 @@ import pytest
 from tests import resumed
 from tests.zfs import pools
 
-from fullsend_protocol.records import RecordType
-from fullsend_protocol.rejoin import Rejoiner
-from fullsend_protocol.resume_token import ResumeToken
-from fullsend_protocol.splice import Splicer
+from fullsend_protocol.stream.records import RecordType
+from fullsend_protocol.stream.rejoin import Rejoiner
+from fullsend_protocol.stream.resume_token import ResumeToken
+from fullsend_protocol.stream.splice import Splicer
 
 if TYPE_CHECKING:
     from pathlib import Path

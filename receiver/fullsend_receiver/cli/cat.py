@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from fullsend_cli.output import writing_output
-from fullsend_protocol.errors import ChunkError, StreamError, UsageError
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.errors import ChunkError, StreamError, UsageError
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write it. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
-    from fullsend_protocol.proof import Proof
+    from fullsend_protocol.format.proof import Proof
     from fullsend_receiver.cli.selection import find
-    from fullsend_receiver.durable import write_all
-    from fullsend_receiver.playback import DamagedChunk, checked_chunks
+    from fullsend_receiver.store.durable import write_all
+    from fullsend_receiver.store.playback import DamagedChunk, checked_chunks
 
     _settings, store = open_store(options)
     _catalogue, stored = find(store, options.stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Look. Returns: the exit code, FAILED where something is wrong. Raises: UsageError, StoreError."""
-    from fullsend_protocol.units import format_size, plural
-    from fullsend_receiver import identity
-    from fullsend_receiver.catalogue import read_catalogue
+    from fullsend_protocol.shared.units import format_size, plural
+    from fullsend_receiver.access import identity
+    from fullsend_receiver.access.senders import SenderTable
+    from fullsend_receiver.catalogue.streams import read_catalogue
     from fullsend_receiver.cli.results import complain_of, print_good, print_problem
-    from fullsend_receiver.senders import SenderTable
-    from fullsend_receiver.store import StoreFull, check_fitness
+    from fullsend_receiver.store.local import StoreFull, check_fitness
 
     settings, store = open_store(options)
     full = False

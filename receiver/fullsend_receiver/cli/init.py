@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 
 if TYPE_CHECKING:
     import argparse
@@ -26,7 +26,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Make it. Returns: the exit code. Raises: as setup.init."""
-    from fullsend_receiver import config, setup
+    from fullsend_receiver.access import config, setup
     from fullsend_receiver.cli.results import print_made
 
     plan = setup.Plan(

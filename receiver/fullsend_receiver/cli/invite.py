@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Invite. Returns: the exit code. Raises: UsageError, StoreError."""
-    from fullsend_protocol.invitation import Invitation
-    from fullsend_protocol.units import parse_duration
-    from fullsend_receiver import identity, senders, setup
+    from fullsend_protocol.shared.units import parse_duration
+    from fullsend_protocol.wire.invitation import Invitation
+    from fullsend_receiver.access import identity, senders, setup
     from fullsend_receiver.cli.results import print_lines
 
     settings, store = open_store(options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """List. Returns: the exit code, FAILED where something cannot be read. Raises: UsageError, StoreError."""
+    from fullsend_receiver.arrival.expiry import find_partials
     from fullsend_receiver.cli.results import complain_of, print_entries, print_partials
     from fullsend_receiver.cli.selection import select, split_name
-    from fullsend_receiver.leftovers import find_partials
 
     _settings, store = open_store(options)
     if options.partial:

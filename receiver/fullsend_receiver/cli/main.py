@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from fullsend_cli.running import run
 from fullsend_protocol import __version__
-from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.shared.errors import FullsendError
 from fullsend_receiver.cli import cat, check, init, invite, list_, revoke, senders, serve, show, verify
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _begin(options: argparse.Namespace) -> Complain:
-    from fullsend_protocol.units import printable
+    from fullsend_protocol.shared.units import printable
     from fullsend_receiver.cli import results
 
     _set_up_stdout(as_json=getattr(options, "json", False))

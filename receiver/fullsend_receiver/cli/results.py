@@ -8,17 +8,17 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fullsend_cli.output import write_line
-from fullsend_protocol.listing import details, partials_table, table
-from fullsend_protocol.units import format_duration, format_size, format_time, plural, printable
+from fullsend_protocol.format.tables import details, partials_table, table
+from fullsend_protocol.shared.units import format_duration, format_size, format_time, plural, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path, PurePosixPath
 
-    from fullsend_protocol.manifest import PartialEntry, StreamEntry
-    from fullsend_receiver.catalogue import Stored
-    from fullsend_receiver.scrublog import Scrubbed
-    from fullsend_receiver.senders import Sender
+    from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
+    from fullsend_receiver.access.senders import Sender
+    from fullsend_receiver.catalogue.scrub_results import Scrubbed
+    from fullsend_receiver.catalogue.streams import Stored
 
 
 def complain(text: str) -> None:

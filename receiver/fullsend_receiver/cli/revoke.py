@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Revoke. Returns: the exit code. Raises: UsageError, StoreError."""
-    from fullsend_receiver import senders
+    from fullsend_receiver.access import senders
 
     _settings, store = open_store(options)
     senders.revoke(store, options.sender)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.errors import FullsendError, UsageError
-from fullsend_protocol.invitation import is_sender_name
-from fullsend_receiver.catalogue import read_catalogue
-from fullsend_receiver.names import STREAM_SUFFIX
+from fullsend_protocol.shared.errors import FullsendError, UsageError
+from fullsend_protocol.wire.invitation import is_sender_name
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.store.names import STREAM_SUFFIX
 
 if TYPE_CHECKING:
-    from fullsend_receiver.catalogue import Catalogue, Stored
-    from fullsend_receiver.store import Store
+    from fullsend_receiver.catalogue.streams import Catalogue, Stored
+    from fullsend_receiver.store.local import Store
 
 
 def split_name(what: str | None) -> tuple[str | None, str | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Name them. Returns: the exit code. Raises: UsageError, StoreError."""
+    from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.cli.results import print_sender
-    from fullsend_receiver.senders import SenderTable
 
     _settings, store = open_store(options)
     for sender in SenderTable(store):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -25,15 +25,15 @@ def run(options: argparse.Namespace) -> int:
 
     import uvloop
 
-    from fullsend_protocol.limits import MIB
-    from fullsend_protocol.memory import keep_blocks
-    from fullsend_receiver import logs
-    from fullsend_receiver.daemon import Daemon
+    from fullsend_cli.memory import keep_blocks
+    from fullsend_protocol.shared.limits import MIB
+    from fullsend_receiver.daemon import log
+    from fullsend_receiver.daemon.server import Daemon
 
     settings, store = open_store(options)
     # Usual chunks, 4 MiB and a little, stay at hand; what a daemon keeps beyond its streams is given back by `trim`.
     keep_blocks(8 * MIB, 64 * MIB)
-    logs.set_up(options.log_format or settings.log_format, verbose=options.verbose)
+    log.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(Daemon(settings, store).run())

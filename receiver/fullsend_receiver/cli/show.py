@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show it. Returns: the exit code. Raises: FullsendError."""
+    from fullsend_receiver.cli.restore_commands import restore_commands
     from fullsend_receiver.cli.results import print_lines, print_stream
     from fullsend_receiver.cli.selection import find
-    from fullsend_receiver.commands import restore_commands
 
     _settings, store = open_store(options)
     catalogue, stored = find(store, options.stream)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
 if TYPE_CHECKING:
@@ -23,11 +23,11 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify. Returns: the exit code, FAILED where something is damaged. Raises: UsageError, StoreError."""
-    from fullsend_receiver import scrub
-    from fullsend_receiver.catalogue import files_without_manifest
+    from fullsend_receiver.catalogue.streams import files_without_manifest
     from fullsend_receiver.cli.results import Scrubs, complain_of, print_rebuilt
     from fullsend_receiver.cli.selection import select, split_name
-    from fullsend_receiver.store import StoreError
+    from fullsend_receiver.maintenance import scrub
+    from fullsend_receiver.store.local import StoreError
 
     _settings, store = open_store(options)
     sender, _dataset = split_name(options.what)

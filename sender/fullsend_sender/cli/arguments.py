@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from fullsend_protocol.errors import UsageError
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.exit_codes import Exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ def progress(sub: Parser) -> None:
 
 def size(text: str) -> int:
     """Read a size for argparse, which gives its own errors the option's name."""
-    from fullsend_protocol.units import parse_size
+    from fullsend_protocol.shared.units import parse_size
 
     try:
         return parse_size(text)
@@ -94,7 +94,7 @@ def size(text: str) -> int:
 
 def duration(text: str) -> float:
     """Read a duration for argparse, as `size`."""
-    from fullsend_protocol.units import parse_duration
+    from fullsend_protocol.shared.units import parse_duration
 
     try:
         return parse_duration(text)

@@ -6,8 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from fullsend_cli.output import writing_output
-from fullsend_protocol.errors import UsageError
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_sender.cli import arguments
 from fullsend_sender.cli.configuration import read_all
 
@@ -31,9 +31,9 @@ def run(args: argparse.Namespace) -> int:
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("stdout is no pipe: a send stream is binary; pipe it into `zfs receive` or a file")
     settings, endpoint, identity = read_all(args)
-    from fullsend_sender import runtime
-    from fullsend_sender.cat import cat
-    from fullsend_sender.progress import Progress
+    from fullsend_sender.host import runtime
+    from fullsend_sender.restore.cat import cat
+    from fullsend_sender.transfer.progress import Progress
 
     where = endpoint, identity, args.stream, sys.stdout.fileno()
     with writing_output():  # the only OSError that cat raises is of the descriptor

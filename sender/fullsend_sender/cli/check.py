@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_sender.cli import arguments
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def add(commands: Commands[Parser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look. Returns: the exit code that stands for the first problem."""
-    from fullsend_sender import runtime
-    from fullsend_sender.check import check
     from fullsend_sender.cli.results import print_finding
+    from fullsend_sender.host import runtime
+    from fullsend_sender.monitor.check import check
 
     async def look() -> int:
         first = Exit.OK

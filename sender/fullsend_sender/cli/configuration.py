@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
-    from fullsend_sender.config import SenderSettings
-    from fullsend_sender.identity import Identity
-    from fullsend_sender.link import Endpoint
+    from fullsend_sender.host.config import SenderSettings
+    from fullsend_sender.host.identity import Identity
+    from fullsend_sender.host.options import Endpoint
 
 
 def read_settings(args: argparse.Namespace) -> SenderSettings:
     """Read the configuration; log as it says. Raises: UsageError."""
-    from fullsend_sender import config
-    from fullsend_sender.log import configure
+    from fullsend_sender.host import config
+    from fullsend_sender.host.log import configure
 
     settings = config.load(args.config, os.environ, vars(args))
     configure(settings.log_format, verbose=args.verbose)
@@ -25,7 +25,7 @@ def read_settings(args: argparse.Namespace) -> SenderSettings:
 
 def read_all(args: argparse.Namespace) -> tuple[SenderSettings, Endpoint, Identity]:
     """Read the configuration, and choose the receiver. Raises: UsageError."""
-    from fullsend_sender.identity import Identity
+    from fullsend_sender.host.identity import Identity
 
     settings = read_settings(args)
     return settings, settings.endpoint(), Identity.beside(args.config)

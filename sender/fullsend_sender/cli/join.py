@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_sender.cli.arguments import command
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ def add(commands: Commands[Parser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Pair. Returns: the exit code. Raises: as enrol.join."""
-    from fullsend_sender import runtime
     from fullsend_sender.cli.results import print_paired
-    from fullsend_sender.enrol import join
+    from fullsend_sender.host import runtime
+    from fullsend_sender.transfer.pairing import join
 
     print_paired(runtime.run(join(args.config, args.invitation, args.name)))
     return Exit.OK

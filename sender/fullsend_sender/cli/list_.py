@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_sender.cli import arguments
 from fullsend_sender.cli.configuration import read_all
 
@@ -27,10 +27,10 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """List. Returns: the exit code. Raises: FullsendError."""
     _settings, endpoint, identity = read_all(args)
-    from fullsend_sender import runtime
     from fullsend_sender.cli.results import Entries, print_partials
-    from fullsend_sender.link import connect
-    from fullsend_sender.listing import entries, partials
+    from fullsend_sender.host import runtime
+    from fullsend_sender.transfer.link import connect
+    from fullsend_sender.transfer.listing import entries, partials
 
     async def list_partials() -> None:
         async with connect(endpoint, identity) as (link, _name):

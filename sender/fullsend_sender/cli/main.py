@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fullsend_cli.running import run
 from fullsend_protocol import __version__
-from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.shared.errors import FullsendError
 from fullsend_sender.cli import cat, check, join, list_, push, restore, show, status, verify
 from fullsend_sender.cli.arguments import CONFIG, Parser, everywhere
 
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _begin(args: argparse.Namespace) -> Complain:
     """Log as the command line or the environment says, until the configuration is read."""
-    from fullsend_sender.log import configure, log
+    from fullsend_sender.host.log import configure, log
 
     style = args.log_format or os.environ.get("FULLSEND_LOG_FORMAT")
     configure("json" if style == "json" else "text", verbose=args.verbose)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.errors import FullsendError, OutputFailed, UsageError
-from fullsend_protocol.exits import Exit, worst
+from fullsend_protocol.shared.errors import FullsendError, OutputFailed, UsageError
+from fullsend_protocol.shared.exit_codes import Exit, worst
 from fullsend_sender.cli import arguments
 from fullsend_sender.cli.configuration import read_all, read_settings
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from fullsend_cli.running import Commands
     from fullsend_sender.cli.arguments import Parser
-    from fullsend_sender.config import SenderSettings
-    from fullsend_sender.job import Request
+    from fullsend_sender.host.config import SenderSettings
+    from fullsend_sender.push.job import Request
 
 _EXAMPLES: Final = """\
   fullsend push                               all that the configuration names; the line for cron
@@ -94,19 +94,19 @@ def run(args: argparse.Namespace) -> int:
 
 def _push_datasets(args: argparse.Namespace) -> int:
     settings, requests = _requests(args)
-    from fullsend_sender import runtime
     from fullsend_sender.cli.results import print_commands, pushed_printer
-    from fullsend_sender.failures import as_failure
-    from fullsend_sender.identity import Identity
-    from fullsend_sender.job import Job, Summary
-    from fullsend_sender.log import log
-    from fullsend_sender.push import push
-    from fullsend_sender.zfs import Zfs
+    from fullsend_sender.host import runtime
+    from fullsend_sender.host.failures import as_failure
+    from fullsend_sender.host.identity import Identity
+    from fullsend_sender.host.log import log
+    from fullsend_sender.push.job import Job, Summary
+    from fullsend_sender.push.run import push
+    from fullsend_sender.zfs.commands import Zfs
 
     identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
 
     async def rehearsed(job: Job) -> Summary:
-        from fullsend_sender.rehearse import rehearse
+        from fullsend_sender.push.dry_run import rehearse
 
         plan, lines = await rehearse(job)
         print_commands(lines, as_json=args.json)
@@ -140,8 +140,8 @@ def _push_datasets(args: argparse.Namespace) -> int:
 def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, Request]]]:
     """Return what is to be pushed to which receivers: as the command line says, else as the configuration does."""
     settings = read_settings(args)
-    from fullsend_sender.job import Request, Target
-    from fullsend_sender.selection import Selection
+    from fullsend_sender.push.job import Request, Target
+    from fullsend_sender.zfs.selection import Selection
 
     targets: dict[str | None, list[Target]] = {}
     for named in args.dataset:
@@ -170,10 +170,10 @@ def _push_stdin(args: argparse.Namespace) -> int:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("stdin is no pipe: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
     settings, endpoint, identity = read_all(args)
-    from fullsend_sender import runtime
     from fullsend_sender.cli.results import pushed_printer
-    from fullsend_sender.push_stdin import push_stdin
-    from fullsend_sender.transfer import Options
+    from fullsend_sender.host import runtime
+    from fullsend_sender.push.stdin import push_stdin
+    from fullsend_sender.transfer.send import Options
 
     how = settings.how(None)
     options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)

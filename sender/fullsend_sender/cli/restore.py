@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.exits import worst
+from fullsend_protocol.shared.exit_codes import worst
 from fullsend_sender.cli import arguments
 from fullsend_sender.cli.configuration import read_all
 
@@ -60,12 +60,12 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore. Returns: the exit code. Raises: FullsendError."""
     settings, endpoint, identity = read_all(args)
-    from fullsend_sender import runtime
     from fullsend_sender.cli.results import Restores, print_commands
-    from fullsend_sender.log import log
-    from fullsend_sender.restore import Job, rehearse, restore
-    from fullsend_sender.restore_plan import Wanted
-    from fullsend_sender.zfs import Zfs
+    from fullsend_sender.host import runtime
+    from fullsend_sender.host.log import log
+    from fullsend_sender.restore.plan import Wanted
+    from fullsend_sender.restore.run import Job, rehearse, restore
+    from fullsend_sender.zfs.commands import Zfs
 
     wanted = Wanted(
         *(args.what, args.into, args.recursive, tuple(args.exclude), args.rollback, args.mountable),

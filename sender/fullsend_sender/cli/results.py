@@ -7,20 +7,20 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from fullsend_cli.output import write_line
-from fullsend_protocol.units import printable
+from fullsend_protocol.shared.units import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from fullsend_protocol.errors import FullsendError
-    from fullsend_protocol.manifest import PartialEntry, StreamEntry
-    from fullsend_protocol.messages import Verdict
-    from fullsend_sender.check import Finding
-    from fullsend_sender.config import SenderSettings
-    from fullsend_sender.enrol import Paired
-    from fullsend_sender.restore import Job, Restored
-    from fullsend_sender.status import Judged
-    from fullsend_sender.transfer import Pushed
+    from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
+    from fullsend_protocol.shared.errors import FullsendError
+    from fullsend_protocol.wire.messages import Verdict
+    from fullsend_sender.host.config import SenderSettings
+    from fullsend_sender.monitor.check import Finding
+    from fullsend_sender.monitor.status import Judged
+    from fullsend_sender.restore.run import Job, Restored
+    from fullsend_sender.transfer.pairing import Paired
+    from fullsend_sender.transfer.send import Pushed
 
 
 def _json(facts: Mapping[str, Any]) -> str:
@@ -29,7 +29,7 @@ def _json(facts: Mapping[str, Any]) -> str:
 
 def _room(settings: SenderSettings) -> str:
     """Return what makes room for a line where the live line of the progress may stand; "" where there is none."""
-    from fullsend_sender.progress import CLEAR
+    from fullsend_sender.transfer.progress import CLEAR
 
     live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
     return CLEAR if live else ""
@@ -57,8 +57,8 @@ def print_commands(lines: Sequence[str], *, as_json: bool) -> None:
 
 def pushed_printer(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], None]:
     """Return what says of each stream that it is stored."""
-    from fullsend_protocol.lost_spills import warnings
-    from fullsend_sender.log import log
+    from fullsend_protocol.format.lost_spills import warnings
+    from fullsend_sender.host.log import log
 
     room = _room(settings)
 
@@ -90,14 +90,14 @@ class Entries:
             self._kept.append(entry)
 
     def end(self) -> None:
-        from fullsend_protocol.listing import table
+        from fullsend_protocol.format.tables import table
 
         print_lines(table(self._kept, with_sender=False))
 
 
 def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
     """Say what has arrived in part."""
-    from fullsend_protocol.listing import partials_table
+    from fullsend_protocol.format.tables import partials_table
 
     print_lines(
         (each.model_dump_json() for each in partials) if as_json else partials_table(partials, with_sender=False)
@@ -106,7 +106,7 @@ def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
 
 def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
     """Say all that is known of one stream."""
-    from fullsend_protocol.listing import details
+    from fullsend_protocol.format.tables import details
 
     facts = entry.model_dump(mode="json", by_alias=True)
     print_lines([_json(facts)] if as_json else details(facts))
@@ -114,7 +114,7 @@ def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
 
 def print_judged(judged: Sequence[Judged], *, as_json: bool) -> None:
     """Say how each dataset is backed up; for a person, and for a monitoring system, the worst of it first."""
-    from fullsend_sender.status import headline
+    from fullsend_sender.monitor.status import headline
 
     if as_json:
         print_lines(_json(each.to_dict()) for each in judged)
@@ -157,7 +157,7 @@ class Verdicts:
         self.whole = self.damaged = self.size = 0
 
     def add(self, verdict: Verdict) -> None:
-        from fullsend_sender.verify import describe
+        from fullsend_sender.monitor.verify import describe
 
         self.size += verdict.raw_bytes
         self.whole += not verdict.damage
@@ -169,7 +169,7 @@ class Verdicts:
             write_line(line, flush=True)
 
     def end(self) -> None:
-        from fullsend_protocol.units import format_size, plural
+        from fullsend_protocol.shared.units import format_size, plural
 
         verb = "is" if self.whole == 1 else "are"
         write_line(f"{plural(self.whole, 'stream')} {verb} whole, {format_size(self.size)} raw")

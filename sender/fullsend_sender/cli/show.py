@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_sender.cli import arguments
 from fullsend_sender.cli.configuration import read_all
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import argparse
 
     from fullsend_cli.running import Commands
-    from fullsend_sender.chain import Library
     from fullsend_sender.cli.arguments import Parser
+    from fullsend_sender.restore.chains import Library
 
 
 def add(commands: Commands[Parser]) -> None:
@@ -31,12 +31,12 @@ def add(commands: Commands[Parser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Show it. Returns: the exit code. Raises: FullsendError."""
-    from fullsend_protocol.byhand import restore_lines
-    from fullsend_sender import runtime
-    from fullsend_sender.chain import Library, NotRestorable
+    from fullsend_protocol.format.restore_commands import restore_lines
     from fullsend_sender.cli.results import print_lines, print_stream
-    from fullsend_sender.link import connect
-    from fullsend_sender.listing import entries
+    from fullsend_sender.host import runtime
+    from fullsend_sender.restore.chains import Library, NotRestorable
+    from fullsend_sender.transfer.link import connect
+    from fullsend_sender.transfer.listing import entries
 
     _settings, endpoint, identity = read_all(args)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.errors import FullsendError
+from fullsend_protocol.shared.errors import FullsendError
 from fullsend_sender.cli import arguments
 from fullsend_sender.cli.configuration import read_all
 
@@ -41,10 +41,10 @@ def add(commands: Commands[Parser]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Judge. Returns: the exit code, as a plugin of Nagios."""
-    from fullsend_sender import runtime
     from fullsend_sender.cli.results import print_judged, print_unknown
-    from fullsend_sender.status import status, worst
-    from fullsend_sender.zfs import Zfs
+    from fullsend_sender.host import runtime
+    from fullsend_sender.monitor.status import status, worst
+    from fullsend_sender.zfs.commands import Zfs
 
     try:
         settings, endpoint, identity = read_all(args)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.errors import FullsendError
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_sender.cli import arguments
 from fullsend_sender.cli.configuration import read_all
 
@@ -28,11 +28,11 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Have it verified. Returns: the exit code. Raises: FullsendError, also where something is damaged."""
     _settings, endpoint, identity = read_all(args)
-    from fullsend_protocol.units import plural
-    from fullsend_sender import runtime
+    from fullsend_protocol.shared.units import plural
     from fullsend_sender.cli.results import Verdicts
-    from fullsend_sender.link import connect
-    from fullsend_sender.verify import verdicts
+    from fullsend_sender.host import runtime
+    from fullsend_sender.monitor.verify import verdicts
+    from fullsend_sender.transfer.link import connect
 
     found = Verdicts(as_json=args.json)
 

@@ -19,15 +19,16 @@ from tests import streams
 from tests.programs import Receiver, Sender, good, serving, wait_for
 from tests.receiver.helpers import PROGRAM, chunks_of, finish_of, push_of, take
 
-from fullsend_protocol.messages import UnchangedDataset
-from fullsend_receiver import crossings, summaries, unchanged
-from fullsend_receiver.catalogue import read_catalogue
-from fullsend_receiver.catalogues import Catalogues
-from fullsend_receiver.commit import commit
-from fullsend_receiver.crossings import Crossing
-from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.partial import begin_partial, partial_key
-from fullsend_receiver.store import Store
+from fullsend_protocol.wire.messages import UnchangedDataset
+from fullsend_receiver.arrival import overruns
+from fullsend_receiver.arrival.commit import commit
+from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.arrival.overruns import Crossing
+from fullsend_receiver.catalogue import summaries, unchanged
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.partials import begin_partial, partial_key
 
 WHOLE = ("full", "incr", "tree-R", "full-enc-w", "odd-name")
 
@@ -70,7 +71,7 @@ def interrupt_commit(store: Store, sender: str) -> None:
     push = push_of(raw).model_copy(update=more)
     ingest = Ingest(begin_partial(store, partial_key(sender, push), sender, push))
     take(ingest, chunks_of(raw))
-    with patch("fullsend_receiver.partial._put_in_place", side_effect=StoppedError):
+    with patch("fullsend_receiver.store.partials._put_in_place", side_effect=StoppedError):
         try:
             commit(Catalogues(store), sender, ingest, finish_of(raw), push, sender_program=PROGRAM)
         except StoppedError:
@@ -84,7 +85,7 @@ def note_more(store: Store, sender: str) -> None:
         for each in read_catalogue(store, sender).streams
     ]
     unchanged.note(read_catalogue(store, sender), sender, seen)
-    crossings.note(store, sender, push_of(streams.named("full-vol").read()), Crossing(400_000, 300_000))
+    overruns.note(store, sender, push_of(streams.named("full-vol").read()), Crossing(400_000, 300_000))
     with patch.object(summaries, "_WORTH", 1):
         time.sleep(4)  # what has just changed is not copied
         summaries.find_streams(store, sender)

@@ -6,7 +6,7 @@ import pytest
 from tests.receiver.command import fails
 from tests.receiver.running import Receiver
 
-from fullsend_protocol.invitation import Invitation
+from fullsend_protocol.wire.invitation import Invitation
 
 
 def test_an_invitation_is_the_one_line_on_stdout(receiver: Receiver) -> None:

@@ -7,9 +7,9 @@ from pathlib import PurePosixPath
 from tests.receiver.helpers import SENDER, chunks_of, long_stream, push_of, take
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.ingest import Ingest
-from fullsend_receiver.partial import begin_partial, partial_key
-from fullsend_receiver.store import Store
+from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.partials import begin_partial, partial_key
 
 
 def test_an_empty_store_lists_nothing(receiver: Receiver) -> None:

@@ -13,9 +13,9 @@ from tests import streams
 from tests.receiver.helpers import SENDER, manifest_path, store_stream
 from tests.receiver.running import Receiver
 
-from fullsend_protocol.errors import UsageError
+from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.cli import list_
-from fullsend_receiver.store import Store
+from fullsend_receiver.store.local import Store
 
 
 def test_version_imports_nothing_heavy() -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from fullsend_receiver.access.senders import Sender
+from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.cli import results
-from fullsend_receiver.scrublog import Scrubbed
-from fullsend_receiver.senders import Sender
 
 if TYPE_CHECKING:
-    from fullsend_receiver.catalogue import Stored
+    from fullsend_receiver.catalogue.streams import Stored
 
 #: The lines on stdout and on stderr since it was last called.
 Said = Callable[[], tuple[list[str], list[str]]]

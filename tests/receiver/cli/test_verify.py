@@ -10,10 +10,10 @@ from tests.receiver.command import damage
 from tests.receiver.helpers import manifest_path, remove
 from tests.receiver.running import Receiver
 
-from fullsend_receiver import scrub
-from fullsend_receiver.catalogue import Stored
-from fullsend_receiver.scrublog import Scrubbed
-from fullsend_receiver.store import Store
+from fullsend_receiver.catalogue.scrub_results import Scrubbed
+from fullsend_receiver.catalogue.streams import Stored
+from fullsend_receiver.maintenance import scrub
+from fullsend_receiver.store.local import Store
 
 
 def test_verify_of_what_is_whole(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:

@@ -14,8 +14,8 @@ import pytest
 from tests.sender.command import Ended, Fullsend
 from tests.sender.peer import Receiving
 
-from fullsend_sender.identity import Identity
-from fullsend_sender.link import Endpoint
+from fullsend_sender.host.identity import Identity
+from fullsend_sender.host.options import Endpoint
 
 
 @pytest.fixture

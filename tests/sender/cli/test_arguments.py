@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fullsend_protocol.exits import Exit
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_sender.cli import arguments
 from fullsend_sender.cli.arguments import Parser
 

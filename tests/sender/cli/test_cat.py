@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from tests.sender.command import Ended, Fullsend, answering
 from tests.sender.peer import chunks_of, manifest_of, receiving
-from tests.sender.test_pipeline import large
+from tests.sender.transfer.test_pipeline import large
 
-from fullsend_protocol import messages
-from fullsend_protocol.errors import ErrorCode
-from fullsend_sender.identity import Identity
+from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_protocol.wire import messages
+from fullsend_sender.host.identity import Identity
 
 
 async def test_cat(fullsend: Fullsend, receiver_identity: Identity) -> None:

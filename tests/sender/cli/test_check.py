@@ -8,9 +8,9 @@ from tests.programs import free_port
 from tests.sender.command import Fullsend, answering
 from tests.sender.peer import receiving
 
-from fullsend_protocol import messages
-from fullsend_sender.identity import Identity
-from fullsend_sender.link import Endpoint
+from fullsend_protocol.wire import messages
+from fullsend_sender.host.identity import Identity
+from fullsend_sender.host.options import Endpoint
 
 
 async def test_check(fullsend: Fullsend, receiver_identity: Identity) -> None:

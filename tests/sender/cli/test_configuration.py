@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fullsend_protocol.errors import UsageError
+from fullsend_protocol.shared.errors import UsageError
 from fullsend_sender.cli.configuration import read_all, read_settings
 from fullsend_sender.cli.main import make_parser
-from fullsend_sender.identity import Identity
-from fullsend_sender.log import log
+from fullsend_sender.host.identity import Identity
+from fullsend_sender.host.log import log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,9 +7,9 @@ from pathlib import Path
 from tests.sender.command import Fullsend
 from tests.sender.peer import Peer, receiving
 
-from fullsend_protocol import messages
-from fullsend_protocol.invitation import Invitation
-from fullsend_sender.identity import Identity
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.invitation import Invitation
+from fullsend_sender.host.identity import Identity
 
 
 async def test_join(fullsend: Fullsend, receiver_identity: Identity, tmp_path: Path) -> None:

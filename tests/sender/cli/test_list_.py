@@ -12,10 +12,10 @@ from collections.abc import Callable
 from tests.sender.command import Ended, Fullsend, answering
 from tests.sender.peer import Peer, entry, partial_entry, receiving
 
-from fullsend_protocol import messages
-from fullsend_protocol.listing import partials_table
-from fullsend_sender.identity import Identity
-from fullsend_sender.link import Endpoint
+from fullsend_protocol.format.tables import partials_table
+from fullsend_protocol.wire import messages
+from fullsend_sender.host.identity import Identity
+from fullsend_sender.host.options import Endpoint
 
 
 async def test_list(fullsend: Fullsend, receiver_identity: Identity) -> None:

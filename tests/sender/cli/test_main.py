@@ -15,7 +15,7 @@ from tests.sender.command import AWAY, here
 
 from fullsend_protocol import __version__
 from fullsend_sender.cli import list_
-from fullsend_sender.link import Endpoint
+from fullsend_sender.host.options import Endpoint
 
 
 def test_version_imports_nothing_heavy() -> None:

@@ -16,13 +16,13 @@ from tests import streams
 from tests.programs import free_port
 from tests.sender.command import AWAY, RAW, Ended, Fullsend, answering, taking
 from tests.sender.peer import Peer, receipt_of, receiving
-from tests.sender.test_pipeline import large
+from tests.sender.transfer.test_pipeline import large
 
-from fullsend_protocol import messages
-from fullsend_protocol.connection import Chunk
-from fullsend_protocol.errors import ErrorCode
-from fullsend_sender.identity import Identity
-from fullsend_sender.link import Endpoint
+from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Chunk
+from fullsend_sender.host.identity import Identity
+from fullsend_sender.host.options import Endpoint
 
 
 async def test_push_is_silent_and_json_is_one_object(fullsend: Fullsend, receiver_identity: Identity) -> None:

@@ -7,7 +7,7 @@ from tests.programs import free_port
 from tests.sender.command import Fullsend, here
 
 from fullsend_sender.cli.main import make_parser
-from fullsend_sender.link import Endpoint
+from fullsend_sender.host.options import Endpoint
 
 
 def test_nothing_is_asked_for_that_was_not_said() -> None:

@@ -10,20 +10,20 @@ import pytest
 from tests import streams
 from tests.sender.peer import entry, partial_entry, receipt_of
 
-from fullsend_protocol import messages
-from fullsend_protocol.errors import FullsendError
-from fullsend_protocol.exits import Exit
-from fullsend_protocol.listing import partials_table, table
-from fullsend_sender.check import Finding
+from fullsend_protocol.format.tables import partials_table, table
+from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_protocol.wire import messages
 from fullsend_sender.cli import results
-from fullsend_sender.enrol import Paired
-from fullsend_sender.progress import CLEAR
-from fullsend_sender.restore import Job, Restored
-from fullsend_sender.status import Judged, State
-from fullsend_sender.transfer import Pushed
+from fullsend_sender.monitor.check import Finding
+from fullsend_sender.monitor.status import Judged, State
+from fullsend_sender.restore.run import Job, Restored
+from fullsend_sender.transfer.pairing import Paired
+from fullsend_sender.transfer.progress import CLEAR
+from fullsend_sender.transfer.send import Pushed
 
 if TYPE_CHECKING:
-    from fullsend_sender.config import SenderSettings
+    from fullsend_sender.host.config import SenderSettings
 
 
 @pytest.fixture

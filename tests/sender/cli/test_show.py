@@ -7,8 +7,8 @@ import json
 from tests.sender.command import Fullsend, answering
 from tests.sender.peer import entry, receiving
 
-from fullsend_protocol import messages
-from fullsend_sender.identity import Identity
+from fullsend_protocol.wire import messages
+from fullsend_sender.host.identity import Identity
 
 
 async def test_show(fullsend: Fullsend, receiver_identity: Identity) -> None:

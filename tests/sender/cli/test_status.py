@@ -8,7 +8,7 @@ import pytest
 from tests.sender.command import AWAY, Fullsend, here
 
 from fullsend_sender.cli.status import UNKNOWN
-from fullsend_sender.status import State
+from fullsend_sender.monitor.status import State
 
 
 def test_the_exit_code_is_that_of_nagios() -> None:

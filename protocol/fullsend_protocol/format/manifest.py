@@ -1,0 +1,229 @@
+"""What is written down of a stored stream: the manifest beside its file, and what `list` and a receipt say of it.
+
+The manifest is a model of the disk (`OnDisk`), the other two are models of the wire (`Model`). They differ in one
+thing: a key that is not known is ignored on the disk, and refused on the wire, where both sides agree on a version.
+
+GUIDs are decimal strings, as `zfs get guid` prints them: JSON numbers lose bits beyond 2^53 in many readers.
+Times are ISO 8601 in UTC, hashes are lower-case hex, sizes are bytes. docs/format.md specifies the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from fullsend_protocol.shared import limits
+from fullsend_protocol.stream.facts import StreamClass
+
+_GUID_MAX: Final = (1 << 64) - 1
+
+
+def _guid(text: str) -> str:
+    if int(text) > _GUID_MAX:
+        msg = "a GUID has 64 bits"
+        raise ValueError(msg)
+    return text
+
+
+Guid = Annotated[str, Field(pattern=r"^(0|[1-9][0-9]{0,19})$"), AfterValidator(_guid)]
+Sha256Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Offset = Annotated[int, Field(ge=0, lt=limits.OFFSET_END)]
+Name = Annotated[str, Field(max_length=limits.NAME_MAX)]
+SenderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Flags = Annotated[str, Field(pattern=r"^L?e?c?w?p?(r[0-9a-f]{8})?$")]
+Kind = Literal["full", "incremental", "package"]
+DatasetType = Literal["filesystem", "volume"]
+Resume = Literal["none", "reconnect", "replay", "token"]
+
+
+def properties_size(properties: dict[str, str]) -> int:
+    """Return how much properties are of PROPERTIES_MAX: their characters, and one more for each."""
+    return sum(len(name) + len(value) + 1 for name, value in properties.items())
+
+
+def _short(properties: dict[str, str]) -> dict[str, str]:
+    if properties_size(properties) > limits.PROPERTIES_MAX:
+        msg = f"more than {limits.PROPERTIES_MAX} characters of properties"
+        raise ValueError(msg)
+    return properties
+
+
+#: Of a dataset, by name, as `zfs get -Hp` prints them.
+Properties = Annotated[dict[str, str], AfterValidator(_short)]
+
+
+class Model(BaseModel):
+    """What all models of the wire share: immutable, no coercion, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class OnDisk(BaseModel):
+    """What all models of the disk share: immutable, no coercion, and unknown keys are ignored. A file outlives the
+    version that wrote it, so one key more must not make it unreadable, neither after an upgrade nor after a downgrade.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+def _known(model: type[BaseModel]) -> Callable[[object], object]:
+    """Return what drops the unknown keys of a model of the wire that a file on disk contains."""
+
+    def pick(said: object) -> object:
+        return {name: said[name] for name in model.model_fields if name in said} if isinstance(said, dict) else said
+
+    return pick
+
+
+class Segment(Model):
+    """A run of raw bytes hashed without interruption: [start, end) of the stream, and their SHA-256."""
+
+    start: Offset
+    end: Offset
+    sha256: Sha256Hex
+
+
+class Resumption(OnDisk):
+    """Once that a stream was gone on with: how, from which raw offset, and when, by the receiver's clock."""
+
+    how: Resume
+    offset: Offset
+    at: str
+
+
+class Snapshot(Model):
+    """One snapshot that a stream brings, in stream order; `base_guid` is "0" for a full."""
+
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid
+
+
+class LostSpill(Model):
+    """A spill block that `zfs receive` loses with exit 0: see records.EmbeddedSpill. `snapshot`: DATASET@SNAPSHOT."""
+
+    snapshot: Name
+    object: Offset
+
+
+class Manifest(OnDisk):
+    """All that is needed to restore a stored stream and to choose it; a `.json` file beside the `.zst`.
+
+    Its rename into place is the commit: where it stands, the file is whole and durable. Every released version
+    is read forever, so keys that a later version added are ignored, not refused.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    format: Literal[1] = 1
+    sender: SenderName
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid | None  # None: a full
+    kind: Kind
+    dataset_type: DatasetType  # of a package: its top dataset's
+    stream_class: StreamClass = Field(alias="class")
+    flags: Flags
+    features: list[str]  # the stream's feature flags, as words: "can this host receive it?"
+    snapshots: list[Annotated[Snapshot, BeforeValidator(_known(Snapshot))]]
+    created: str  # when the snapshot was made, by the sender's clock
+    received: str  # when the stream was committed, by the receiver's clock
+    #: When its sender first offered it, by the receiver's clock; None: an older fullsendd wrote this, or a rebuild.
+    begun: str | None = None
+    #: The order of reception among this sender's streams: higher is later. None: older than all that have one.
+    sequence: Annotated[int, Field(ge=1, lt=limits.OFFSET_END)] | None = None
+    raw_bytes: Offset
+    stored_bytes: Offset  # size of the .zst file
+    sha256: Sha256Hex | None  # of the whole raw stream; None where several segments prove it
+    segments: list[Annotated[Segment, BeforeValidator(_known(Segment))]]
+    resumptions: list[Resumption]  # how the stream came to have several segments
+    file_sha256: Sha256Hex  # of the .zst file
+    chunks: Offset
+    sender_program: str
+    receiver_program: str
+    zfs_version: str | None  # None: read from stdin
+    properties: Properties | None  # what was set on the dataset itself when it was sent; None: not known
+    proven_by: Literal["both", "receiver"]  # "receiver": the manifest was rebuilt from the file by `verify`
+    #: What `zfs receive` will lose; the first EMBEDDED_SPILLS_MAX. An older fullsendd wrote none, and did not look.
+    lost_spills: list[Annotated[LostSpill, BeforeValidator(_known(LostSpill))]] = Field(default_factory=list)
+
+    @property
+    def lost_spill_count(self) -> int:
+        """How many `lost_spills` there are."""
+        return len(self.lost_spills)
+
+    def to_json(self) -> bytes:
+        """Return the manifest file's bytes: indented JSON with a newline at the end."""
+        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+
+
+class StreamEntry(Model):
+    """What `list` says of one stored stream: one JSON object a line with --json."""
+
+    sender: SenderName
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    kind: Kind
+    dataset_type: DatasetType
+    flags: Flags
+    base: str | None  # DATASET@SNAPSHOT of the base, where it is stored
+    base_guid: Guid | None
+    created: str
+    received: str
+    sequence: int | None  # the order of reception: see Manifest
+    raw_bytes: Offset
+    stored_bytes: Offset
+    sha256: Sha256Hex | None
+    file: str  # relative to the store
+    verified: str | None  # when `verify` last found it whole; None: not since it was received
+    damaged: str | None  # what `verify` found, None: nothing
+    restorable: bool  # false where it, or a base, is missing or damaged
+    lost_spill_count: Offset  # spill blocks that `zfs receive` loses with exit 0; EMBEDDED_SPILLS_MAX: so many, or more
+
+
+class PartialEntry(Model):
+    """What `list --partial` says of a stream that has arrived in part: as its sender offered it, and how far it came.
+
+    `raw_bytes`, `stored_bytes`: what is durable; `resume_offset`: raw bytes before the last resume point, from which a
+    token goes on, None where there is none; `arriving`: on a connection that is open.
+    """
+
+    sender: SenderName
+    dataset: Name
+    snapshot: Name
+    guid: Guid | None
+    base_guid: Guid | None
+    flags: Flags | None
+    raw_bytes: Offset
+    stored_bytes: Offset
+    resume_offset: Offset | None
+    started: str
+    last: str  # when bytes last became durable
+    arriving: bool
+
+
+class Receipt(Model):
+    """The receiver's word that a stream is whole, proven and durable."""
+
+    sender: SenderName
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base: str | None  # DATASET@SNAPSHOT of the base, where it is stored: a stream names its base by GUID alone
+    base_guid: Guid | None
+    kind: Kind
+    flags: Flags
+    raw_bytes: Offset
+    stored_bytes: Offset
+    sha256: Sha256Hex | None
+    file: str
+    file_sha256: Sha256Hex
+    received: str
+    restorable: bool  # false: a base is not stored, or damaged
+    segments: Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
+    lost_spills: Annotated[list[LostSpill], Field(max_length=limits.EMBEDDED_SPILLS_MAX)]

@@ -1,0 +1,97 @@
+"""Stored streams for a terminal: the table of `list`, and all of one of them, which `show` prints, of both programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from fullsend_protocol.format.lost_spills import restoring_loses
+from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
+from fullsend_protocol.shared.units import format_size, printable
+
+_HEADER: Final = ("STREAM", "KIND", "BASE", "FLAGS", "RECEIVED", "RAW", "STORED", "STATE")
+_PARTIAL_HEADER: Final = ("STREAM", "KIND", "STARTED", "LAST", "RAW", "STORED", "STATE")
+#: Columns of numbers stand to the right.
+_RIGHT: Final = frozenset({"RAW", "STORED"})
+
+
+def table(entries: Iterable[StreamEntry], *, with_sender: bool) -> Iterator[str]:
+    """Yield the lines of an aligned table, a heading first; nothing at all for no entries.
+
+    `with_sender`: names begin with SENDER/, as `fullsendd` wants them. What comes from outside is made safe for a
+    terminal.
+    """
+    return _aligned(_HEADER, [_row(entry, with_sender=with_sender) for entry in entries])
+
+
+def partials_table(entries: Iterable[PartialEntry], *, with_sender: bool) -> Iterator[str]:
+    """Yield the same of what has arrived in part."""
+    return _aligned(_PARTIAL_HEADER, [_partial_row(entry, with_sender=with_sender) for entry in entries])
+
+
+def _aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+    if not rows:
+        return
+    everything = [header, *rows]
+    widths = [max(len(cells[column]) for cells in everything) for column in range(len(header))]
+    for cells in everything:
+        aligned = (
+            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+            for cell, width, name in zip(cells, widths, header, strict=True)
+        )
+        yield "  ".join(aligned).rstrip()
+
+
+def details(facts: Mapping[str, object]) -> Iterator[str]:
+    """Yield a line for each of the things that are known of a stream, by its name in the JSON object."""
+    for name, value in facts.items():
+        shown = json.dumps(value) if isinstance(value, list | dict | bool) else printable(str(value))
+        if name.endswith("_bytes"):
+            shown += f" ({format_size(int(str(value)))})"
+        yield f"{name:18} {'-' if value is None else shown}"
+
+
+def _row(entry: StreamEntry, *, with_sender: bool) -> tuple[str, ...]:
+    sender = f"{entry.sender}/" if with_sender else ""
+    return (
+        printable(f"{sender}{entry.dataset}@{entry.snapshot}"),
+        entry.kind,
+        printable(_base(entry)),
+        entry.flags or "-",
+        entry.received,
+        format_size(entry.raw_bytes),
+        format_size(entry.stored_bytes),
+        printable(_state(entry)),
+    )
+
+
+def _partial_row(entry: PartialEntry, *, with_sender: bool) -> tuple[str, ...]:
+    sender = f"{entry.sender}/" if with_sender else ""
+    return (
+        printable(f"{sender}{entry.dataset}@{entry.snapshot}"),
+        "package" if entry.guid is None else "full" if entry.base_guid is None else "incremental",
+        entry.started,
+        entry.last,
+        format_size(entry.raw_bytes),
+        format_size(entry.stored_bytes),
+        "arriving" if entry.arriving else "waits for its sender",
+    )
+
+
+def _base(entry: StreamEntry) -> str:
+    if entry.base_guid is None:
+        return "-"
+    if entry.base is None:
+        return f"guid:{entry.base_guid}"
+    dataset, at, snapshot = entry.base.partition("@")
+    return at + snapshot if dataset == entry.dataset else entry.base
+
+
+def _state(entry: StreamEntry) -> str:
+    if entry.damaged is not None:
+        return f"DAMAGED: {entry.damaged}"
+    if not entry.restorable:
+        return "not restorable: a base is missing or damaged"
+    state = f"verified {entry.verified}" if entry.verified else "ok"
+    return f"{state}, but {restoring_loses(entry.lost_spill_count)}" if entry.lost_spill_count else state

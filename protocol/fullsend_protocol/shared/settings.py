@@ -1,0 +1,97 @@
+"""Configuration: TOML text to a pydantic model, with errors that name the key and the nearest right one."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.units import parse_duration, parse_size
+
+
+def _size(value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+    return _quantity(parse_size, value)
+
+
+def _duration(value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+    return _quantity(parse_duration, value)
+
+
+def _quantity(parse: Callable[[str], float], value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+    if isinstance(value, bool):
+        msg = "a number is wanted"
+        raise ValueError(msg)  # noqa: TRY004 - pydantic makes one line of a ValueError, and lets a TypeError through
+    try:
+        quantity = parse(value) if isinstance(value, str) else value
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    if isinstance(quantity, float) and not math.isfinite(quantity):
+        msg = "a finite number is wanted"
+        raise ValueError(msg)
+    return quantity
+
+
+#: Bytes; in the file a number, or text such as "512M".
+Size = Annotated[int, Field(ge=0), BeforeValidator(_size)]
+#: Seconds; in the file a number, or text such as "15m".
+Duration = Annotated[float, Field(ge=0), BeforeValidator(_duration)]
+
+
+class Settings(BaseModel):
+    """Base of both configurations: keys are written with hyphens, unknown ones are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=lambda name: name.replace("_", "-"), populate_by_name=True
+    )
+
+
+_S = TypeVar("_S", bound=Settings)
+
+
+def parse_settings(model: type[_S], text: str, name: str) -> _S:
+    """Read the TOML text of the configuration file `name`.
+
+    Raises: UsageError, one line: the file, the key, what is wrong, and the nearest right key for an unknown one.
+    """
+    try:
+        keys = tomllib.loads(text)
+        for key in keys:
+            field = model.model_fields.get(key)
+            if field is not None and field.alias not in {None, key}:  # a name that code uses, not the file
+                msg = f"{name}: unknown key {key!r}; did you mean {field.alias!r}?"
+                raise UsageError(msg)
+        return model.model_validate(keys)
+    except tomllib.TOMLDecodeError as error:
+        msg = f"{name}: {error}"
+        raise UsageError(msg) from None
+    except ValidationError as error:
+        errors = error.errors(include_url=False, include_context=False)
+        # A mistyped key is the cause where its right spelling is reported as missing beside it.
+        first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
+        path = [str(part) for part in first["loc"]]
+        key = ".".join(path)
+        if first["type"] != "extra_forbidden":
+            where = f"{name}: {key}" if path else name
+            msg = f"{where}: {first['msg'].removeprefix('Value error, ')}"
+            raise UsageError(msg) from None
+        import difflib  # every command reads its settings, and few are wrong
+
+        near = difflib.get_close_matches(path[-1], _keys(model, path[:-1]), n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        msg = f"{name}: unknown key {key!r}{hint}"
+        raise UsageError(msg) from None
+
+
+def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the keys that may stand in the table at `path`."""
+    for part in path:
+        for name, field in model.model_fields.items():
+            if part in {name, field.alias}:
+                inner = [field.annotation, *getattr(field.annotation, "__args__", ())]
+                models = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
+                model = models[0] if models else model
+    return [field.alias or name for name, field in model.model_fields.items()]

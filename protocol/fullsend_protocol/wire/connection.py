@@ -1,0 +1,441 @@
+"""One connection: who may say what when, and bytes to events and back. No I/O, and no clock.
+
+Everything that affects the state stands in this file, and it does not know which role we play: both sides apply
+the same table to what they send and to what they receive. What is absent from the table is illegal.
+
+Use: `receive_data()` with what the peer sent, then `next_event()` until it returns NEED_DATA; `send()` and
+`send_chunk()` return the bytes to be written. After any ProtocolError the connection is over for good: all that may
+still be said is one `error`, so that the peer learns why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, NoReturn
+
+from fullsend_protocol.format.manifest import Segment
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import (
+    ConnectionLost,
+    ErrorCode,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+)
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.frames import FrameHeader, FrameReader, FrameType
+
+
+class Role(Enum):
+    """Which of the two programs a side is."""
+
+    SENDER = "sender"
+    RECEIVER = "receiver"
+
+    @property
+    def peer(self) -> Role:
+        """The other one."""
+        return Role.RECEIVER if self is Role.SENDER else Role.SENDER
+
+
+class State(Enum):
+    """Where the conversation stands."""
+
+    OPENING = auto()  # the receiver is to say hello
+    GREETED = auto()  # the receiver knows the peer's certificate; the sender is to answer with its own hello
+    STRANGER = auto()  # no certificate was shown; the peer may join, or ask `known?`, and nothing else
+    JOINING = auto()
+    ASKING = auto()
+    IDLE = auto()  # identified; the sender may ask for something
+    OFFERED = auto()  # a push waits for accept or stored
+    STREAMING = auto()  # chunks flow to the receiver, acknowledgements back
+    FINISHING = auto()  # the sender has said all; the receiver commits
+    STOPPING = auto()  # the sender gave up; the receiver makes the partial durable
+    ASKED_BASES = auto()
+    ASKED_PARTIALS = auto()
+    NOTING = auto()
+    ASKED_STATUS = auto()
+    LISTING = auto()
+    REQUESTED = auto()  # a fetch waits for its stream
+    SENDING = auto()  # chunks flow to the sender
+    LOCATING = auto()
+    VERIFYING = auto()
+    CHECKING = auto()
+    CLOSED = auto()  # nothing may be said any more
+    FAILED = auto()  # a rule was broken
+
+
+_ERROR: Final = "error"
+_CHUNK: Final = "chunk"
+#: A receiver's hello that names no sender.
+_STRANGER: Final = "hello, stranger"
+
+#: (state, who speaks, what) -> next state. Besides, an `error` may be said at any time before the end, and closes the
+#: connection; only the sender says nothing at all before the receiver has spoken.
+TRANSITIONS: Final[dict[tuple[State, Role, str], State]] = {
+    (State.OPENING, Role.RECEIVER, "hello"): State.GREETED,
+    (State.OPENING, Role.RECEIVER, _STRANGER): State.STRANGER,
+    (State.GREETED, Role.SENDER, "hello"): State.IDLE,
+    (State.STRANGER, Role.SENDER, "join"): State.JOINING,
+    (State.STRANGER, Role.SENDER, "known?"): State.ASKING,
+    (State.JOINING, Role.RECEIVER, "joined"): State.CLOSED,
+    (State.ASKING, Role.RECEIVER, "known"): State.CLOSED,
+    (State.IDLE, Role.SENDER, "push"): State.OFFERED,
+    (State.OFFERED, Role.RECEIVER, "accept"): State.STREAMING,
+    (State.OFFERED, Role.RECEIVER, "stored"): State.IDLE,
+    (State.STREAMING, Role.SENDER, _CHUNK): State.STREAMING,
+    (State.STREAMING, Role.RECEIVER, "ack"): State.STREAMING,
+    (State.STREAMING, Role.SENDER, "finish"): State.FINISHING,
+    (State.STREAMING, Role.SENDER, "stop"): State.STOPPING,
+    (State.FINISHING, Role.RECEIVER, "ack"): State.FINISHING,
+    (State.FINISHING, Role.RECEIVER, "committed"): State.IDLE,
+    (State.FINISHING, Role.RECEIVER, "stored"): State.IDLE,
+    (State.STOPPING, Role.RECEIVER, "ack"): State.STOPPING,
+    (State.STOPPING, Role.RECEIVER, "stopped"): State.IDLE,
+    (State.IDLE, Role.SENDER, "bases?"): State.ASKED_BASES,
+    (State.ASKED_BASES, Role.RECEIVER, "bases"): State.ASKED_BASES,
+    (State.ASKED_BASES, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "partials?"): State.ASKED_PARTIALS,
+    (State.ASKED_PARTIALS, Role.RECEIVER, "partials"): State.ASKED_PARTIALS,
+    (State.ASKED_PARTIALS, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "unchanged"): State.NOTING,
+    (State.NOTING, Role.RECEIVER, "noted"): State.IDLE,
+    (State.IDLE, Role.SENDER, "status?"): State.ASKED_STATUS,
+    (State.ASKED_STATUS, Role.RECEIVER, "status"): State.ASKED_STATUS,
+    (State.ASKED_STATUS, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "list"): State.LISTING,
+    (State.LISTING, Role.RECEIVER, "entries"): State.LISTING,
+    (State.LISTING, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "fetch"): State.REQUESTED,
+    (State.REQUESTED, Role.RECEIVER, "sending"): State.SENDING,
+    (State.SENDING, Role.RECEIVER, _CHUNK): State.SENDING,
+    (State.SENDING, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "locate"): State.LOCATING,
+    (State.LOCATING, Role.RECEIVER, "located"): State.IDLE,
+    (State.IDLE, Role.SENDER, "verify"): State.VERIFYING,
+    (State.VERIFYING, Role.RECEIVER, "verdict"): State.VERIFYING,
+    (State.VERIFYING, Role.RECEIVER, "done"): State.IDLE,
+    (State.IDLE, Role.SENDER, "check"): State.CHECKING,
+    (State.CHECKING, Role.RECEIVER, "health"): State.IDLE,
+}
+_ENDED: Final = frozenset({State.CLOSED, State.FAILED})
+#: States in which the receiver does not know the peer yet: it holds no more for it than it must.
+_UNIDENTIFIED: Final = frozenset({State.OPENING, State.GREETED, State.STRANGER, State.JOINING, State.ASKING})
+#: States in which an end of the connection takes nothing from anybody.
+_QUIET: Final = frozenset({State.IDLE, State.CLOSED, State.FAILED})
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk as it travels. `sha256`: running SHA-256 of its segment, this chunk included (32 bytes); `frame`: one
+    zstd frame of `raw_length` raw bytes that begin at `raw_offset` of the stream; `starts_segment`: that hash began
+    anew with this chunk.
+    """
+
+    raw_offset: int
+    raw_length: int
+    sha256: bytes | memoryview
+    frame: bytes | memoryview
+    starts_segment: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkArriving:
+    """A chunk was announced. The next call of `next_event` takes `payload_length` bytes for it: wait before that
+    call until there is room.
+    """
+
+    payload_length: int
+    raw_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The peer lives. `busy`: why it is not reading, "" when it is."""
+
+    busy: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionEnded:
+    """The peer closed the connection, at a moment when nothing was under way."""
+
+
+class NeedData(Enum):
+    """The type of NEED_DATA: not an error, and not an end."""
+
+    NEED_DATA = auto()
+
+
+NEED_DATA: Final = NeedData.NEED_DATA
+
+Event = messages.Message | ChunkArriving | Chunk | Heartbeat | ConnectionEnded
+
+
+class Connection:
+    """The state of one connection, as seen by one role."""
+
+    def __init__(self, role: Role) -> None:
+        """Start before the receiver's hello."""
+        self.role = role
+        self.state = State.OPENING
+        self._reader = FrameReader()
+        self._announced: FrameHeader | None = None
+        self._ended = False  # the peer has closed its side
+        self._deaf = False  # we have said the last word: what the peer said before it had read that means nothing
+        self._gave_up = False  # we have said `error`
+        self._versions: list[int] = []  # what the receiver has offered
+        self._next_offset = 0  # where the next chunk must begin
+        self._durable = 0  # what has been acknowledged
+        self._end = limits.OFFSET_END  # where the last chunk must end
+        self._until = limits.OFFSET_END  # where or behind which no chunk may begin
+        self._in_segment = False  # the next chunk may go on with the running hash of the one before it
+
+    # --- bytes to events -----------------------------------------------------------------------------------
+
+    @property
+    def unread(self) -> int:
+        """Bytes that the peer sent and no event has been made of, but for the payload that is being filled."""
+        return self._reader.unread
+
+    def receive_data(self, data: bytes | memoryview) -> None:
+        """Take what the peer sent; b"" says that it closed its side."""
+        if not data:
+            self._ended = True
+        elif not self._deaf:
+            self._reader.feed(data)
+
+    def next_event(self) -> Event | NeedData:
+        """Return the next event, or NEED_DATA.
+
+        Raises: RemoteProtocolError where the peer broke a rule; the state is FAILED then, for good. Anything else
+        raised here is a bug. The end of a connection where something is under way is such a breach, too, a
+        ConnectionLost: a closed socket is never an end.
+        """
+        if self.state is State.FAILED:
+            msg = "the connection has failed before"
+            raise RemoteProtocolError(msg)
+        try:
+            return self._next_event()
+        except ProtocolError:
+            self._fail()
+            raise
+
+    def _next_event(self) -> Event | NeedData:
+        header = self._reader.header()
+        if header is None:
+            return self._at_end() if self._ended else NEED_DATA
+        if header is not self._announced:
+            self._check_header(header)
+            self._announced = header
+            if header.type is FrameType.CHUNK:
+                return ChunkArriving(header.payload_length, header.raw_length)
+        payload = self._reader.payload()
+        if payload is None:
+            return self._at_end() if self._ended else NEED_DATA
+        self._announced = None
+        if header.type is FrameType.CHUNK:
+            return self._take_chunk(header, payload)
+        if header.type is FrameType.HEARTBEAT:
+            return Heartbeat(_take_word(payload))
+        message: messages.Message
+        if self.role is Role.RECEIVER:
+            message = messages.decode_from_sender(payload)
+        else:
+            message = messages.decode_from_receiver(payload)
+        self._said(self.role.peer, message)
+        return message
+
+    def _at_end(self) -> ConnectionEnded:
+        if self._reader.inside_frame or self.state not in _QUIET:
+            msg = f"the connection ended in state {self.state.name.lower()}"
+            raise ConnectionLost(msg)
+        return ConnectionEnded()
+
+    def _check_header(self, header: FrameHeader) -> None:
+        """Refuse what is illegal by its header alone, before memory is taken for the payload."""
+        what = f"a {header.type.name} frame of {header.payload_length} bytes"
+        if self.state in _ENDED:
+            msg = f"{what} after the end of the conversation"
+            raise RemoteProtocolError(msg)
+        if self.state is State.OPENING and (self.role is Role.RECEIVER or header.type is not FrameType.CONTROL):
+            msg = f"{what} before the receiver's hello"
+            raise RemoteProtocolError(msg)
+        if header.type is FrameType.CHUNK:
+            self._advance(self.role.peer, _CHUNK)
+            self._check_place(self.role.peer, header)
+        elif header.payload_length > self._control_max:
+            msg = f"{what} before the peer is identified: at most {self._control_max} are allowed"
+            raise RemoteProtocolError(msg)
+
+    def _take_chunk(self, header: FrameHeader, payload: bytearray) -> Chunk:
+        self.state = self._advance(self.role.peer, _CHUNK)
+        self._next_offset += header.raw_length
+        self._in_segment = True
+        view = memoryview(payload).toreadonly()
+        sha256, frame = view[: limits.DIGEST_SIZE], view[limits.DIGEST_SIZE :]
+        return Chunk(header.raw_offset, header.raw_length, sha256, frame, header.starts_segment)
+
+    # --- events to bytes -----------------------------------------------------------------------------------
+
+    def send(self, message: messages.Message) -> bytes:
+        """Return the frame of a message.
+
+        Raises: LocalProtocolError where it may not be said now: nothing was sent, and the connection has failed. Of a
+        failed connection one `error` may still be said.
+        """
+        try:
+            payload = messages.encode(message)
+            if len(payload) > self._control_max:
+                msg = f"a {message.type!r} message of {len(payload)} bytes: at most {self._control_max} are allowed now"
+                raise LocalProtocolError(msg)
+            self._said(self.role, message)
+            return FrameHeader(FrameType.CONTROL, len(payload)).encode() + payload
+        except ProtocolError:
+            self._fail()
+            raise
+
+    def send_chunk(self, chunk: Chunk) -> tuple[bytes, bytes | memoryview]:
+        """Return a chunk's frame in two parts, the second being `chunk.frame` itself, uncopied.
+
+        Raises: LocalProtocolError where a chunk, or this one, may not be sent now; see `send`.
+        """
+        try:
+            state = self._advance(self.role, _CHUNK)
+            length = limits.DIGEST_SIZE + len(chunk.frame)
+            header = FrameHeader(FrameType.CHUNK, length, chunk.raw_offset, chunk.raw_length, chunk.starts_segment)
+            self._check_place(self.role, header)
+            head = header.encode()
+            if len(chunk.sha256) != limits.DIGEST_SIZE:
+                msg = f"a chunk with a SHA-256 of {len(chunk.sha256)} bytes"
+                raise LocalProtocolError(msg)
+        except ProtocolError:
+            self._fail()
+            raise
+        self.state = state
+        self._next_offset += chunk.raw_length
+        self._in_segment = True
+        return head + bytes(chunk.sha256), chunk.frame
+
+    def heartbeat(self, busy: str = "") -> bytes:
+        """Return a heartbeat's frame, b"" where none may be sent. `busy`: why we are not reading, a word."""
+        if self.state in _ENDED or self.state is State.OPENING:
+            return b""
+        payload = "".join(c if c.isascii() and c.isprintable() else "?" for c in busy).encode()[: limits.HEARTBEAT_MAX]
+        return FrameHeader(FrameType.HEARTBEAT, len(payload)).encode() + payload
+
+    # --- the rules -----------------------------------------------------------------------------------------
+
+    @property
+    def _control_max(self) -> int:
+        """How long a message may be now."""
+        return limits.UNIDENTIFIED_MAX if self.state in _UNIDENTIFIED else limits.CONTROL_MAX
+
+    def _said(self, speaker: Role, message: messages.Message) -> None:
+        """Somebody said something: hold it against the rules, and remember what it changes."""
+        if isinstance(message, messages.Error):
+            self._said_error(speaker)
+            return
+        stranger = isinstance(message, messages.ReceiverHello) and message.sender is None
+        after = self._advance(speaker, _STRANGER if stranger else message.type)
+        match message:
+            case messages.ReceiverHello():
+                self._versions = message.versions
+            case messages.SenderHello(version=version) if version not in self._versions:
+                offered = ", ".join(map(str, self._versions))
+                self._blame(speaker, f"protocol version {version} is not spoken here; {offered} is", ErrorCode.VERSION)
+            case messages.Accept(offset=offset):
+                self._check_segments(speaker, message.segments, offset)
+                self._next_offset = self._durable = offset
+                self._end = self._until = limits.OFFSET_END
+                self._in_segment = False
+                if message.record is not None and not offset:
+                    self._blame(speaker, f"{message.type!r} with a record before raw offset 0")
+            case messages.Ack(offset=offset) | messages.Stopped(offset=offset) if offset > self._next_offset:
+                self._blame(speaker, f"{message.type!r} of {offset} raw bytes: {self._next_offset} have been sent")
+            case messages.Ack(offset=offset):
+                if offset < self._durable:
+                    self._blame(speaker, f"'ack' of {offset} raw bytes after one of {self._durable}")
+                self._durable = offset
+            case messages.Finish(raw_bytes=raw_bytes):
+                if raw_bytes != self._next_offset:
+                    self._blame(speaker, f"'finish' at {raw_bytes} raw bytes: {self._next_offset} have been sent")
+                self._check_segments(speaker, message.segments, raw_bytes)
+            case messages.Fetch(offset=offset, until=until):
+                self._next_offset, self._until = offset, limits.OFFSET_END if until is None else until
+            case messages.Sending(manifest=manifest):
+                if self._next_offset > manifest.raw_bytes:
+                    self._blame(speaker, f"'sending' from raw offset {self._next_offset} of {manifest.raw_bytes}")
+                self._end, self._in_segment = manifest.raw_bytes, True
+            case messages.Done() if self.state is State.SENDING and self._next_offset < min(self._until, self._end):
+                self._blame(speaker, f"'done' after {self._next_offset} raw bytes of {self._end}")
+        self._enter(after, speaker)
+
+    def _said_error(self, speaker: Role) -> None:
+        ours = speaker is self.role
+        too_early = self.state is State.OPENING and speaker is Role.SENDER
+        too_late = self.state is State.CLOSED or (self.state is State.FAILED and not (ours and not self._gave_up))
+        if too_early or too_late:
+            self._blame(speaker, f"{_ERROR!r} from the {speaker.value} in state {self.state.name.lower()}")
+        self._gave_up = self._gave_up or ours
+        if self.state is not State.FAILED:
+            self._enter(State.CLOSED, speaker)
+
+    def _enter(self, after: State, speaker: Role) -> None:
+        self.state = after
+        if after is State.CLOSED and speaker is self.role:
+            self._deafen()
+
+    def _fail(self) -> None:
+        self.state = State.FAILED
+        self._deafen()
+
+    def _deafen(self) -> None:
+        self._deaf = True
+        self._reader = FrameReader()
+        self._announced = None
+
+    def _advance(self, speaker: Role, what: str) -> State:
+        """Return the state that this leads to."""
+        after = TRANSITIONS.get((self.state, speaker, what))
+        if after is None:
+            if self.state is State.STRANGER and what == "hello":
+                why = "no certificate was shown: pair this host first (fullsend join)"
+                self._blame(speaker, why, ErrorCode.UNKNOWN_SENDER)
+            self._blame(speaker, f"{what!r} from the {speaker.value} in state {self.state.name.lower()}")
+        return after
+
+    def _check_place(self, speaker: Role, header: FrameHeader) -> None:
+        """Hold a chunk's place in the stream against what has been said of it."""
+        if header.raw_offset != self._next_offset:
+            self._blame(speaker, f"a chunk at raw offset {header.raw_offset}: {self._next_offset} was expected")
+        if not (header.starts_segment or self._in_segment):
+            self._blame(speaker, f"a chunk at raw offset {header.raw_offset}, the first of a push, starts no segment")
+        if header.raw_offset >= self._until:
+            self._blame(speaker, f"a chunk at raw offset {header.raw_offset}: wanted are those before {self._until}")
+        if header.raw_offset + header.raw_length > self._end:
+            self._blame(speaker, f"a chunk to raw offset {header.raw_offset + header.raw_length} of {self._end}")
+
+    def _check_segments(self, speaker: Role, segments: list[Segment], end: int) -> None:
+        """Segments must cover the stream from its start to `end`, each beginning where the one before it ends."""
+        place = 0
+        for segment in segments:
+            if segment.start != place or segment.end <= place:
+                self._blame(speaker, f"a segment from {segment.start} to {segment.end}, where {place} was reached")
+            place = segment.end
+        if place != end:
+            self._blame(speaker, f"segments that cover {place} raw bytes of {end}")
+
+    def _blame(self, speaker: Role, what: str, code: ErrorCode | None = None) -> NoReturn:
+        if speaker is self.role:
+            raise LocalProtocolError(what)
+        raise RemoteProtocolError(what, code)
+
+
+def _take_word(payload: bytearray) -> str:
+    word = payload.decode("ascii", errors="replace")
+    if not (word.isascii() and word.isprintable()):
+        msg = "a heartbeat whose reason is no printable ASCII"
+        raise RemoteProtocolError(msg)
+    return word

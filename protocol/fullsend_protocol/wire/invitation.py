@@ -1,0 +1,81 @@
+"""The line that `fullsendd invite` prints and `fullsend join` takes.
+
+    fullsend1-<base64url, no padding, of the JSON list [sender, host, port, fingerprint, secret]>-<CRC-32 in hex>
+
+One word without a character that any shell treats specially, so that it survives being pasted; the CRC tells a line
+that did not. The secret lets its holder in, once: the line is as good as a password until it is used or expires.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+from fullsend_protocol.shared.errors import UsageError
+
+_PREFIX: Final = "fullsend1-"
+_LINE: Final = re.compile(r"fullsend1-([A-Za-z0-9_-]{20,4096})-([0-9a-f]{8})")
+_SENDER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
+#: A name or an address (IPv6 too, with its zone): nothing that could break out of a line of configuration.
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_PORT_MAX: Final = 65535
+
+
+def is_sender_name(text: str) -> bool:
+    """Whether a text can name a sender: lower-case letters, digits and hyphens, 63 at most, no hyphen first."""
+    return _SENDER.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Where the receiver is, who it is (SHA-256 of its certificate's DER, hex), and the secret that lets in once.
+
+    Raises: UsageError where a field is none that could stand in a configuration.
+    """
+
+    sender: str
+    host: str
+    port: int
+    fingerprint: str
+    secret: str
+
+    def __post_init__(self) -> None:
+        right = {
+            "sender": is_sender_name(self.sender),
+            "host": _HOST.fullmatch(self.host),
+            "port": type(self.port) is int and 0 < self.port <= _PORT_MAX,
+            "fingerprint": _FINGERPRINT.fullmatch(self.fingerprint),
+            "secret": _SECRET.fullmatch(self.secret),
+        }
+        for name, matched in right.items():
+            if not matched:
+                msg = f"no invitation can say this: {name} {getattr(self, name)!r}"
+                raise UsageError(msg)
+
+    def encode(self) -> str:
+        """Return the invitation as one word."""
+        fields = [self.sender, self.host, self.port, self.fingerprint, self.secret]
+        body = base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).rstrip(b"=")
+        return f"{_PREFIX}{body.decode()}-{zlib.crc32(body):08x}"
+
+    @classmethod
+    def decode(cls, line: str) -> Invitation:
+        """Read an invitation. Raises: UsageError saying whether it was pasted in part or is none at all."""
+        match = _LINE.fullmatch(line.strip())
+        if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[2]:
+            msg = "this is no whole invitation: copy the one line that `fullsendd invite` printed, all of it"
+            raise UsageError(msg)
+        try:
+            sender, host, port, fingerprint, secret = json.loads(
+                base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4))
+            )
+            return cls(sender, host, port, fingerprint, secret)
+        except (ValueError, TypeError, RecursionError, UsageError):
+            msg = "this invitation cannot be read: it is from another version, or forged"
+            raise UsageError(msg) from None

@@ -1,0 +1,106 @@
+"""receiver.toml: the one file that says where the store is and what the daemon may do. The daemon only reads it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, Field
+
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.settings import Duration, Settings, Size, parse_settings
+
+DEFAULT_FILE: Final = Path("/etc/fullsend/receiver.toml")
+DEFAULT_STORE: Final = Path("/var/lib/fullsend")
+DEFAULT_PORT: Final = 7433
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([^\s\[\]:]*)):([0-9]{1,5})")
+_PORT_MAX: Final = 65535
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Split HOST:PORT; an IPv6 address stands in brackets; an empty HOST means all addresses.
+
+    Raises: UsageError.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None or int(match[3]) > _PORT_MAX:
+        msg = f"{text!r} is no HOST:PORT (an IPv6 address stands in brackets, such as [::1]:{DEFAULT_PORT})"
+        raise UsageError(msg)
+    return match[1] or match[2], int(match[3])
+
+
+def _checked_address(text: str) -> str:
+    try:
+        parse_address(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
+class ReceiverSettings(Settings):
+    """What receiver.toml may hold. Times are seconds, sizes bytes."""
+
+    store: Path
+    store_id: str  # of the marker: an unmounted disk must never be filled beneath
+    listen: Address = f":{DEFAULT_PORT}"
+    advertise: Address | None = None  # what invitations say; None: this host's name
+    min_free: Size = 1 << 30  # a push that would leave less is refused before its first byte
+    partial_keep: Duration = 14 * 86400.0  # a partial on which nothing arrives for so long is thrown away
+    partial_max: Size | None = None  # of all partials together: beyond it the oldest are thrown away
+    connections: int = Field(default=512, ge=1)  # in all
+    connections_per_sender: int = Field(default=64, ge=1)
+    unidentified: int = Field(default=256, ge=1)  # at the cap the oldest is dropped
+    tries_per_minute: int = Field(default=20, ge=1)  # joins and `known?`, an address
+    identify_within: Duration = limits.IDENTIFY_WITHIN
+    silence: Duration = limits.SILENCE
+    heartbeat_every: Duration = Field(default=limits.HEARTBEAT_EVERY, gt=0, lt=limits.SILENCE)
+    shutdown_grace: Duration = 30.0  # running streams may go on for this long; systemd kills after 90 s
+    log_format: Literal["text", "json"] = "text"
+
+
+def config_file(argument: Path | None) -> Path:
+    """Return which file is meant: `--config`, else $FULLSENDD_CONFIG, else the default."""
+    return argument or Path(os.environ.get("FULLSENDD_CONFIG") or DEFAULT_FILE)
+
+
+def load(path: Path) -> ReceiverSettings:
+    """Read the configuration. Raises: UsageError."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # editors of other systems put a byte order mark in front
+    except FileNotFoundError:
+        msg = f"{path}: no such file; make a store with `fullsendd init`, or name the file with --config"
+        raise UsageError(msg) from None
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"{path}: cannot be read: {error}"
+        raise UsageError(msg) from None
+    return parse_settings(ReceiverSettings, text, str(path))
+
+
+def render(store: Path, store_id: str, listen: str, advertise: str | None) -> str:
+    """Return the text of a new receiver.toml. Raises: UsageError where the path is no text."""
+    lines = [
+        "# fullsendd: made by `fullsendd init`. docs/operations.md lists all settings.",
+        f"store = {_toml(str(store))}",
+        f"store-id = {_toml(store_id)}  # of STORE/.fullsend: a disk that is not mounted is never filled beneath",
+        f"listen = {_toml(listen)}",
+    ]
+    if advertise is not None:
+        lines.append(f"advertise = {_toml(advertise)}  # what invitations tell the ZFS hosts")
+    return "\n".join(lines) + "\n"
+
+
+def _toml(text: str) -> str:
+    """Return a TOML basic string: JSON's, but without surrogate pairs, and with DEL escaped."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        msg = f"{text!r}: not UTF-8, so it cannot stand in a configuration file"
+        raise UsageError(msg) from None
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,101 @@
+"""The receiver's key and certificate, and the TLS that it speaks with them."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
+from fullsend_protocol.wire.certificate import fingerprint as der_fingerprint
+from fullsend_receiver.store.durable import replace_file
+from fullsend_receiver.store.local import Store, StoreError
+
+#: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h); the ssl module has no name for it. A storage host whose clock
+#: starts in 1970 must still take its senders' certificates: the table decides, not a date.
+_NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
+_OPENSSL_SECONDS: Final = 60
+
+
+def make_identity(store: Store) -> None:
+    """Make the store's key and certificate. Raises: UsageError where `openssl` lacks or fails."""
+    with TemporaryDirectory(dir=store.state) as folder:  # so that the key never lies anywhere else
+        config, key, certificate = (Path(folder, name) for name in ("config", "key", "certificate"))
+        config.write_text(OPENSSL_CONFIG, encoding="ascii")
+        command = openssl_arguments(str(config), str(key), str(certificate))
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_OPENSSL_SECONDS)
+        except FileNotFoundError:
+            msg = "the program `openssl` is not installed: it is needed once, to make a key and certificate"
+            raise UsageError(msg) from None
+        except subprocess.TimeoutExpired:
+            msg = f"`openssl req` has not made a key within {_OPENSSL_SECONDS} seconds"
+            raise UsageError(msg) from None
+        if done.returncode:
+            msg = f"`openssl req` failed: {done.stderr.strip().splitlines()[-1:]}"
+            raise UsageError(msg)
+        replace_file(store.key, key.read_bytes(), 0o600)
+        replace_file(store.certificate, certificate.read_bytes(), 0o644)
+
+
+def fingerprint(store: Store) -> str:
+    """Return the fingerprint of the store's certificate, which senders pin."""
+    try:
+        return der_fingerprint(ssl.PEM_cert_to_DER_cert(store.certificate.read_text(encoding="ascii")))
+    except (OSError, ValueError) as error:
+        msg = f"{store.certificate}: cannot be read: {error}"
+        raise StoreError(msg) from None
+
+
+def server_context(store: Store, certificates: list[str]) -> ssl.SSLContext:
+    """Return the TLS context for the senders whose certificates (PEM) are given.
+
+    A peer may show no certificate (to join, or to ask whether it is known). One it does show must be one of these,
+    or signed by one: the session looks its fingerprint up afterwards, since an enrolled CA could sign others.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_OPTIONAL
+    # PARTIAL_CHAIN: a certificate that is itself in the list is trusted, whatever others there are. Without it OpenSSL
+    # looks for an issuer by name first, and takes one sender's certificate for the forged issuer of another's.
+    context.verify_flags |= _NO_CHECK_TIME | ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.num_tickets = 0  # no resumption: every connection is judged by the table of its own moment
+    try:
+        context.load_cert_chain(store.certificate, store.key)
+    except (OSError, ssl.SSLError) as error:
+        msg = f"{store.state}: key and certificate cannot be used: {error}"
+        raise StoreError(msg) from None
+    if certificates:
+        context.load_verify_locations(cadata="\n".join(certificates))
+    return context
+
+
+def is_certificate(pem: str) -> bool:
+    """Whether a text is exactly one certificate that OpenSSL can read."""
+    try:
+        der = ssl.PEM_cert_to_DER_cert(pem)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_verify_locations(cadata=der)
+    except (ValueError, ssl.SSLError):
+        return False
+    return ssl.DER_cert_to_PEM_cert(der).split() == pem.split()
+
+
+def become_owner(store: Store) -> None:
+    """Where root runs us, become the store's owner, so that nothing in it ends up root's.
+
+    That is who owns its marker: `init` made that, while the folder itself may have been there before.
+    """
+    if os.geteuid() != 0:
+        return
+    owner = store.marker.stat()
+    if owner.st_uid == 0:
+        return
+    os.setgroups([])
+    os.setgid(owner.st_gid)
+    os.setuid(owner.st_uid)
+    os.umask(0o077)

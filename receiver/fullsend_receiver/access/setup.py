@@ -1,0 +1,236 @@
+"""`fullsendd init`: a store, an identity, a configuration file; or the configuration for a store that is there.
+
+Under systemd/fullsendd.service the daemon sees the file system read-only but for the default store. A store elsewhere
+needs a drop-in that opens it, and `init` writes that too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import shlex
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.units import printable
+from fullsend_receiver.access import config, identity
+from fullsend_receiver.store.durable import make_folders, replace_file
+from fullsend_receiver.store.local import Store, make_store, read_id
+
+log = logging.getLogger("fullsendd")
+
+#: Where systemd looks for what the administrator has to say. There wherever systemd is installed, running or not.
+_UNITS: Final = Path("/etc/systemd/system")
+_DROP_IN: Final = Path("fullsendd.service.d", "store.conf")
+#: As in systemd/fullsendd.service: its User=, and the folders that its settings hide, with what shows them again.
+_SERVICE_USER: Final = "fullsend"
+_HIDDEN: Final = {
+    "ProtectHome=read-only": (Path("/home"), Path("/root"), Path("/run/user")),
+    "PrivateTmp=no": (Path("/tmp"), Path("/var/tmp")),  # noqa: S108 - names, nothing is made there
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `init` was asked for. `user`: who shall own the store, None: the user who runs it.
+
+    `units`: the folder of the system's unit files, for the drop-in. None: where root makes the configuration that
+    fullsendd.service reads, systemd's own if there is one; else no drop-in is wanted.
+    """
+
+    config: Path
+    store: Path
+    listen: str
+    advertise: str | None
+    user: str | None
+    adopt: bool
+    units: Path | None = None
+
+
+def init(plan: Plan) -> str:
+    """Carry the plan out. Returns: the receiver's fingerprint.
+
+    Raises: UsageError, StoreError; checks come first, and nothing that is there is overwritten.
+    """
+    owner = _owner(plan.user)
+    config.parse_address(plan.listen)
+    if plan.advertise is not None:
+        config.parse_address(plan.advertise)
+    if plan.config.exists():
+        msg = f"{plan.config}: is there already; it would be overwritten"
+        raise UsageError(msg)
+    root = plan.store.absolute()
+    config.render(root, "", plan.listen, plan.advertise)  # can it be written down?
+    _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
+    if plan.adopt:
+        store, store_id = Store(root), read_id(root)
+        identity.fingerprint(store)
+    else:
+        if owner is not None:
+            _make_parents(root)
+        store, store_id = make_store(root, identity.make_identity)
+    if owner is not None:
+        _give(store, owner)
+    text = config.render(root, store_id, plan.listen, plan.advertise)
+    replace_file(plan.config, text.encode(), 0o644)
+    if owner is not None:
+        plan.config.chmod(0o644)  # whatever root's umask is: the daemon reads it as somebody else
+        for path in (plan.config.absolute(), root):
+            _check_way(path, owner)
+    # From here on all is made, and nothing may fail any more.
+    _open_to_service(plan, root, owner)
+    return identity.fingerprint(store)
+
+
+def drop_in(plan: Plan) -> Path | None:
+    """Return the file that opens the store to fullsendd.service; None where it needs none, or there is no systemd."""
+    units = _units(plan)
+    if units is None:
+        return None
+    needed = not plan.store.absolute().is_relative_to(config.DEFAULT_STORE) or plan.user not in {None, _SERVICE_USER}
+    return units / _DROP_IN if needed else None
+
+
+def advertised(listen: str, advertise: str | None) -> tuple[str, int]:
+    """Return the host and port that an invitation names: what was said, else this host's name."""
+    if advertise is not None:
+        return config.parse_address(advertise)
+    host, port = config.parse_address(listen)
+    return host or socket.getfqdn(), port
+
+
+def _owner(user: str | None) -> pwd.struct_passwd | None:
+    if user is None:
+        return None
+    try:
+        owner = pwd.getpwnam(user)
+    except KeyError:
+        msg = f"--user {user}: no such user on this host"
+        raise UsageError(msg) from None
+    if os.geteuid() not in {0, owner.pw_uid}:
+        msg = f"--user {user}: only root can give the store to another user"
+        raise UsageError(msg)
+    return owner
+
+
+def _make_open_folders(folder: Path, *, for_all: bool) -> None:
+    """Make a folder and what is missing above it. `for_all`: to be entered by all, also where umask says otherwise."""
+    missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
+    make_folders(folder, 0o755)
+    if for_all:
+        for path in missing:
+            path.chmod(0o755)
+
+
+def _make_config_folder(folder: Path, *, for_all: bool) -> None:
+    """Before a store is made: it would be a pity to find out afterwards."""
+    try:
+        _make_open_folders(folder, for_all=for_all)
+    except OSError as error:
+        msg = f"{folder}: cannot be made: {error.strerror}"
+        raise UsageError(msg) from None
+    if not os.access(folder, os.W_OK):
+        msg = f"{folder}: cannot be written to by uid {os.geteuid()}; run this as root, or name a file with --config"
+        raise UsageError(msg)
+
+
+def _make_parents(root: Path) -> None:
+    """Make what is missing above a store that another user gets. `make_store` would make it for us and our group."""
+    try:
+        _make_open_folders(root.parent, for_all=True)
+    except OSError as error:
+        msg = f"{root.parent}: cannot be made: {error.strerror}"
+        raise UsageError(msg) from None
+
+
+def _check_way(path: Path, owner: pwd.struct_passwd) -> None:
+    """Say so where a folder that was there before keeps the store's user out."""
+    if owner.pw_uid == 0:
+        return
+    groups = os.getgrouplist(owner.pw_name, owner.pw_gid)
+    for folder in reversed(path.parents):
+        found = folder.stat()
+        shift = 6 if found.st_uid == owner.pw_uid else 3 if found.st_gid in groups else 0
+        if not found.st_mode >> shift & 0o1:
+            log.warning(
+                "%s: closed to user %s, who has to reach %s: `chmod o+x` opens it", folder, owner.pw_name, path.name
+            )
+
+
+def _units(plan: Plan) -> Path | None:
+    if plan.units is not None:
+        return plan.units
+    for_service = os.geteuid() == 0 and plan.config.absolute() == config.DEFAULT_FILE
+    return _UNITS if for_service and _UNITS.is_dir() else None
+
+
+def _open_to_service(plan: Plan, root: Path, owner: pwd.struct_passwd | None) -> None:
+    """Write the drop-in where one is needed. What goes wrong is said, and no failure: the store can be used without."""
+    shown = printable(str(root))
+    if _units(plan) is not None and (owner is None or owner.pw_uid == 0) and os.geteuid() == 0:
+        log.warning(
+            "%s belongs to root, while fullsendd.service runs as %s: for that service, `chown -R %s: %s`",
+            *(shown, _SERVICE_USER, _SERVICE_USER, shlex.quote(shown)),
+        )
+    file = drop_in(plan)
+    if file is None:
+        return
+    try:
+        text = _render_drop_in(root, owner)
+        _make_open_folders(file.parent, for_all=True)
+        replace_file(file, text.encode(), 0o644)
+        file.chmod(0o644)
+    except (OSError, UsageError) as error:
+        log.warning(
+            "%s: cannot be written: %s. fullsendd.service cannot write to %s without it: under [Service] it has to "
+            "say ReadWritePaths=, and that path",
+            *(file, error, shown),
+        )
+
+
+def _render_drop_in(root: Path, owner: pwd.struct_passwd | None) -> str:
+    """Return the drop-in's text. Raises: UsageError where it cannot be said in a unit file."""
+    store = _unit_word(str(root))
+    writable = _unit_word(f"-{root}")
+    lines = [
+        "# Made by `fullsendd init`: where the store is, and so what fullsendd.service may write to.",
+        "[Unit]",
+        "# At boot its disk comes first.",
+        f"RequiresMountsFor={store}",
+        "",
+        "[Service]",
+        '# "-": where it is not there, fullsendd says so better than systemd.',
+        f"ReadWritePaths={writable}",
+    ]
+    places = {root, root.resolve()}
+    for setting, folders in _HIDDEN.items():
+        if any(place.is_relative_to(folder) for place in places for folder in folders):
+            lines.append(setting)
+    if owner is not None and owner.pw_name != _SERVICE_USER:
+        lines += [f"User={owner.pw_name}", f"Group={owner.pw_gid}"]
+    return "\n".join(lines) + "\n"
+
+
+def _unit_word(text: str) -> str:
+    """Quote one word of a unit file. Within quotes a backslash stands for the next character, whatever that is, and %
+    begins a specifier. There is no way to say a line break.
+
+    Raises: UsageError.
+    """
+    if set("\r\n") & set(text):
+        msg = "a path with a line break cannot stand in a unit file"
+        raise UsageError(msg)
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{quoted}"'
+
+
+def _give(store: Store, owner: pwd.struct_passwd) -> None:
+    """Make a store, all of it, its user's. By descriptors: who owned an adopted one may still change paths in it."""
+    for _path, folders, files, descriptor in os.fwalk(store.root, follow_symlinks=False):
+        os.chown(descriptor, owner.pw_uid, owner.pw_gid)
+        for name in folders + files:
+            os.chown(name, owner.pw_uid, owner.pw_gid, dir_fd=descriptor, follow_symlinks=False)

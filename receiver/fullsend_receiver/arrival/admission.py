@@ -1,0 +1,104 @@
+"""What is to become of a stream that a sender offers: taken, refused, or not needed."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fullsend_protocol.format.chains import reception
+from fullsend_protocol.format.manifest import Receipt
+from fullsend_protocol.shared.units import printable
+from fullsend_protocol.stream.facts import class_of
+from fullsend_protocol.wire.messages import Push
+from fullsend_receiver.arrival import overruns
+from fullsend_receiver.arrival.commit import wants_base
+from fullsend_receiver.arrival.free_space import TELLING, Ratio, Wanted
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import Catalogue, NoBase
+from fullsend_receiver.store.durable import locked
+
+#: Streams of a dataset by which it is known how it compresses: the newest.
+_LIKE: Final = 10
+
+
+def judge(catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, stored: int = 0) -> Receipt | Wanted:
+    """Return the receipt of the stream that is offered; where it is to be taken, the room that it wants. Blocks.
+
+    `arrived`, `stored`: what there is of it, in raw bytes and in bytes of its partial. To be called when its journal
+    stands: from then on prune leaves its base alone, so what is found here stays. Raises: Damaged (stored, and
+    damaged), NoBase, OSError.
+    """
+    store = catalogues.store
+    if push.base_guid is not None:
+        # A prune that has read the journals before ours stood holds the lock until it has deleted all that it chose.
+        with locked(store.lock):
+            pass
+    catalogue = catalogues.current(sender).around(dataset=push.dataset, guid=push.base_guid)
+    if push.guid is not None:
+        if (receipt := _stored(catalogue, sender, push)) is not None:
+            return receipt
+        if wants_base(push):
+            try:
+                # The bytes will show whether its flags are true.
+                stream_class = None if push.flags is None else class_of(push.flags)
+                catalogue.check_base(sender, str(push.base_guid), stream_class=stream_class, flags=push.flags)
+            except NoBase as error:
+                msg = f"{push.dataset}@{push.snapshot}: {error}"
+                raise NoBase(msg) from None
+    ratio = _ratio(catalogue, sender, push)
+    crossed = overruns.find(store, sender, push)
+    if arrived >= TELLING:
+        ratio = Ratio(stored, arrived, "of what has arrived of it")
+    elif crossed is not None and crossed.raw > 0:
+        ratio = Ratio(crossed.stored, crossed.raw, "of the last try, which had too little room")
+    return Wanted(
+        printable(f"{push.dataset}@{push.snapshot}"),
+        None if push.size_estimate is None else max(0, push.size_estimate - arrived),
+        ratio,
+        before=stored,
+        failed_at=crossed.stored if crossed is not None else 0,
+    )
+
+
+def _ratio(catalogue: Catalogue, sender: str, push: Push) -> Ratio | None:
+    """Return how the dataset has compressed: its newest streams of the same class, and of the same kind if there are
+    any. None: nothing of it is stored.
+    """
+    stream_class = None if push.flags is None else class_of(push.flags)
+    about = [each.summary for each in catalogue.select(sender, push.dataset)]
+    about = [each for each in about if stream_class in {None, each.stream_class}]
+    alike = [each for each in about if (each.base_guid is None) == (push.base_guid is None)] or about
+    newest = sorted(alike, key=reception)[-_LIKE:]
+    raw = sum(each.raw_bytes for each in newest)
+    # A stream of a few KiB is stored with tables that are larger than itself.
+    return Ratio(min(raw, sum(each.stored_bytes for each in newest)), raw, "of its last streams") if raw else None
+
+
+def committed_before(catalogues: Catalogues, sender: str, push: Push) -> Receipt | None:
+    """Return the receipt of a stream whose sender has sent all of it and does not know what became of it; None where it
+    is not stored. Blocks. Raises: Damaged.
+    """
+    if push.whole is None:
+        return None
+    wanted = (push.snapshot, push.whole.guid, push.whole.base_guid, push.whole.flags, push.whole.raw_bytes)
+    catalogue = catalogues.current(sender).around(dataset=push.dataset)
+    for stored in catalogue.select(sender, push.dataset):
+        about = stored.summary
+        if (about.snapshot, about.guid, about.base_guid, about.flags, about.raw_bytes) == wanted:
+            return catalogue.receipt(stored)
+    return None
+
+
+def already_stored(catalogues: Catalogues, sender: str, push: Push) -> Receipt | None:
+    """Return the receipt of the stream that is offered, None where it is not stored. Blocks. Raises: Damaged."""
+    if push.guid is None:
+        return None
+    return _stored(catalogues.current(sender).around(dataset=push.dataset), sender, push)
+
+
+def _stored(catalogue: Catalogue, sender: str, push: Push) -> Receipt | None:
+    wanted = (push.snapshot, push.guid, push.base_guid, push.flags)
+    for stored in catalogue.select(sender, push.dataset):
+        about = stored.summary
+        if (about.snapshot, about.guid, about.base_guid, about.flags) == wanted and about.kind != "package":
+            return catalogue.receipt(stored)
+    return None

@@ -1,0 +1,201 @@
+"""From the last chunk to a stored stream: tables, manifest, and the renames that make it one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import Literal
+
+import fullsend_protocol
+from fullsend_protocol.format.manifest import LostSpill, Manifest, Resumption, Segment, Snapshot
+from fullsend_protocol.shared.units import format_time
+from fullsend_protocol.stream import facts
+from fullsend_protocol.stream.facts import Facts
+from fullsend_protocol.stream.records import EmbeddedSpill
+from fullsend_protocol.wire.messages import Committed, Finish, Push, Stored
+from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.catalogue.scrub_results import ScrubLog
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import Catalogue, NoBase
+from fullsend_receiver.catalogue.summaries import read_manifest
+from fullsend_receiver.store import names
+from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.names import MANIFEST_SUFFIX
+from fullsend_receiver.store.partials import Partial, discard
+
+
+def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
+    """Return where a stream belongs, relative to the store, and whether it is stored already."""
+    file = names.stream_file(sender, about)
+    return file, (store.root / file.with_name(file.name + MANIFEST_SUFFIX)).exists()
+
+
+def commit(
+    catalogues: Catalogues, sender: str, ingest: Ingest, finish: Finish, push: Push, *, sender_program: str
+) -> Committed | Stored:
+    """Prove the arrived stream whole and put it in place. All its batches must be durable. Blocks.
+
+    Returns: its receipt; it is in place, durable and listed. Where the same stream was stored before, that one's: it
+    stays, and this one is thrown away. Raises: StreamError, ChunkError (not whole), NoBase (thrown away, too),
+    StoreError, Damaged, OSError.
+    """
+    store = catalogues.store
+    about = ingest.conclude(finish)
+    file, again = stored_file(store, sender, about)
+    if again:
+        _check_stored(store, file, about)
+        ingest.partial.close()
+        discard(store, ingest.partial.key)
+    else:
+        holdings = catalogues.current(sender)
+        if wants_base(push):
+            _check_base(holdings.around(guid=str(about.base_guid)), sender, about, ingest.partial)
+        sequence = holdings.last_sequence + 1
+        again = not _put_in_place(
+            store, sender, ingest, about, file, push=push, sender_program=sender_program, sequence=sequence
+        )
+    catalogue = catalogues.current(sender).around(file=file)
+    found = catalogue.at(file)
+    if found is None:
+        msg = f"{file}: was stored, and is gone"
+        raise StoreError(msg)
+    receipt = catalogue.receipt(found)
+    return Stored(receipt=receipt) if again else Committed(receipt=receipt)
+
+
+def wants_base(push: Push) -> bool:
+    """Whether a stream is to be refused where its base is not restorable. What a package builds on shows at its end."""
+    return not push.keep_orphan and push.guid is not None and push.base_guid is not None
+
+
+def _check_base(catalogue: Catalogue, sender: str, about: Facts, partial: Partial) -> None:
+    """See that an increment's base is still there; else throw the increment away. Raises: NoBase.
+
+    Its journal has kept prune away from it; but a disk that failed, or a person, asks nobody.
+    """
+    try:
+        catalogue.check_base(sender, str(about.base_guid), stream_class=about.stream_class, flags=about.flags)
+    except NoBase as error:
+        partial.close()
+        discard(catalogue.store, partial.key)
+        msg = f"{about.dataset}@{about.snapshot}: {error}"
+        raise NoBase(msg) from None
+
+
+def _put_in_place(
+    store: Store,
+    sender: str,
+    ingest: Ingest,
+    about: Facts,
+    file: PurePosixPath,
+    *,
+    push: Push,
+    sender_program: str,
+    sequence: int,
+) -> bool:
+    """Returns: whether it is this one that is in place now."""
+    size, sha256 = ingest.partial.seal(ingest.chunks)
+    manifest = make_manifest(
+        sender,
+        about,
+        embedded_spills=ingest.walker.embedded_spills,
+        segments=ingest.segments(),
+        resumptions=ingest.resumptions,
+        stored_bytes=size,
+        file_sha256=sha256,
+        chunks=ingest.chunks,
+        sender_program=sender_program,
+        zfs_version=push.zfs_version,
+        properties=push.properties,
+        proven_by="both",
+        begun=ingest.partial.begun,
+        sequence=sequence,
+    )
+    first = ingest.partial.commit(file, manifest)
+    if not first:  # another connection was quicker
+        _check_stored(store, file, about)
+    return first
+
+
+def _check_stored(store: Store, file: PurePosixPath, about: Facts) -> None:
+    """See that what is stored under a stream's name stands for that stream. Raises: StoreError where it does not.
+
+    A package's name has the GUIDs of its top dataset alone: `-i` and `-I`, with `-R` or without, make packages of one
+    name that bring other snapshots. To call the second one stored would be to lose what only it has.
+    """
+    manifest = read_manifest(store, file)
+    if manifest.snapshots != _snapshots(about):
+        msg = (
+            f"{file}: is stored, but with other snapshots ({len(manifest.snapshots)}; this package brings"
+            f" {len(about.substreams)}): it was sent with other options; send the datasets one by one"
+        )
+        raise StoreError(msg)
+    scrubbed = ScrubLog(store).get(str(file), manifest.received)
+    try:
+        size = (store.root / file).stat().st_size
+    except FileNotFoundError:
+        size = -1
+    if size != manifest.stored_bytes or (scrubbed and scrubbed.damage):
+        msg = f"{file}: is stored, but damaged (see `fullsendd verify`): move its three files away, then push it again"
+        raise StoreError(msg)
+
+
+def make_manifest(
+    sender: str,
+    about: Facts,
+    *,
+    embedded_spills: Sequence[EmbeddedSpill],
+    segments: list[Segment],
+    resumptions: list[Resumption],
+    stored_bytes: int,
+    file_sha256: str,
+    chunks: int,
+    sender_program: str,
+    zfs_version: str | None,
+    properties: dict[str, str] | None,
+    proven_by: Literal["both", "receiver"],
+    begun: str | None = None,
+    sequence: int | None = None,
+) -> Manifest:
+    """Write down what is known of a whole stream, now."""
+    return Manifest.model_validate(
+        {
+            "sender": sender,
+            "dataset": about.dataset,
+            "snapshot": about.snapshot,
+            "guid": str(about.guid),
+            "base_guid": None if about.base_guid is None else str(about.base_guid),
+            "kind": about.kind,
+            "dataset_type": about.dataset_type,
+            "class": about.stream_class,
+            "flags": about.flags,
+            "features": list(about.features),
+            "snapshots": _snapshots(about),
+            "created": format_time(about.created),
+            "received": format_time(time.time()),
+            "begun": begun,
+            "sequence": sequence,
+            "raw_bytes": segments[-1].end,
+            "stored_bytes": stored_bytes,
+            "sha256": segments[0].sha256 if len(segments) == 1 else None,
+            "segments": segments,
+            "resumptions": resumptions,
+            "file_sha256": file_sha256,
+            "chunks": chunks,
+            "sender_program": sender_program,
+            "receiver_program": f"fullsendd {fullsend_protocol.__version__}",
+            "zfs_version": zfs_version,
+            "properties": properties,
+            "proven_by": proven_by,
+            "lost_spills": [LostSpill(snapshot=each.snapshot, object=each.number) for each in embedded_spills],
+        }
+    )
+
+
+def _snapshots(about: Facts) -> list[Snapshot]:
+    return [
+        Snapshot(dataset=dataset, snapshot=snapshot, guid=str(begin.guid), base_guid=str(begin.base_guid))
+        for begin in about.substreams
+        for dataset, snapshot in [facts.split_name(begin.name)]
+    ]

@@ -1,0 +1,89 @@
+"""What has arrived in part and waits to be gone on with: listed, and thrown away when it has waited too long."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Container, Iterator
+from operator import itemgetter
+from pathlib import Path
+
+from fullsend_protocol.format.manifest import PartialEntry
+from fullsend_protocol.shared.units import format_duration, format_size, format_time, printable
+from fullsend_receiver.store import journal
+from fullsend_receiver.store.journal import Journal
+from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.opened import Opened, entry_of
+from fullsend_receiver.store.partials import damaged_files, discard, is_arriving, survey
+
+log = logging.getLogger("fullsendd")
+
+
+def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
+    """Yield what has arrived in part; of one sender, or of all (None). What is damaged is left out, and where it is.
+    Blocks: journals are read through.
+
+    Raises: OSError.
+    """
+
+    def look(path: Path) -> PartialEntry | None:
+        opened = journal.read_opened(path)
+        if opened is None or sender not in {None, opened.sender}:
+            return None
+        place, resumable = journal.standings(path)
+        return entry_of(
+            opened,
+            raw_bytes=place.offset if place else 0,
+            stored_bytes=place.stored if place else 0,
+            resume_offset=resumable.offset if resumable else None,
+            last=format_time(path.stat().st_mtime),
+            arriving=is_arriving(path),
+        )
+
+    for _key, found in survey(store, look):
+        if found is not None:
+            yield found
+
+
+def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most: int | None) -> None:
+    """Throw away the partials on which nothing has arrived for `keep` seconds, and, the oldest first, as many as it
+    takes for all together to have at most `most` bytes stored (None: no limit). What is arriving now is left alone.
+
+    What is damaged is set aside, and thrown away `keep` seconds after that. Blocks. By the clock of the file system:
+    one that jumped ahead may cost an interrupted transfer its beginning, and never a stored stream. Raises: OSError.
+    """
+    now = time.time()
+    waiting = []
+    total = 0
+    for key, (last, opened, said) in survey(store, _look, sets_aside=True):
+        stored = said.stored
+        total += stored
+        # What is proven waits for a start to complete its commit: its file may be in place, without its manifest.
+        if key not in arriving and said.committing is None:
+            waiting.append((last, key, opened, stored))
+    for last, key, opened, stored in sorted(waiting, key=itemgetter(0, 1)):
+        if now - last > keep:
+            why = f"nothing has arrived for {format_duration(now - last)} (partial-keep)"
+        elif most is not None and total > most:
+            why = f"all partials together have {format_size(total)} (partial-max)"
+        else:
+            continue
+        what = f"{opened.sender}/{opened.offer.dataset}@{opened.offer.snapshot}" if opened else key
+        try:
+            discard(store, key)
+        except OSError as error:
+            log.error("%s: what has arrived of it cannot be thrown away: %s", printable(what), error)  # noqa: TRY400
+            continue
+        total -= stored
+        log.warning("%s: what had arrived of it (%s) is thrown away: %s", printable(what), format_size(stored), why)
+    for path in damaged_files(store):
+        try:
+            if now - path.stat().st_mtime > keep:
+                path.unlink()
+                log.warning("%s: was set aside as damaged, and is thrown away (partial-keep)", path)
+        except OSError as error:
+            log.error("%s: cannot be thrown away: %s", path, error)  # noqa: TRY400
+
+
+def _look(path: Path) -> tuple[float, Opened | None, Journal]:
+    return path.stat().st_mtime, journal.read_opened(path), journal.read(path)

@@ -1,0 +1,146 @@
+"""What the receiver does with each chunk: decode the frame that it writes, hash, compare, walk, write.
+
+Only what has passed all of this counts as arrived. What the stream is, and whether it is whole, is concluded from
+the bytes, never from the sender's word.
+"""
+
+from __future__ import annotations
+
+import hmac
+
+from fullsend_protocol.format.manifest import Segment
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ChunkError, DamagedStream, UnsupportedStream
+from fullsend_protocol.stream import facts
+from fullsend_protocol.stream.chunks import Cutter, Decompressor, SegmentHash
+from fullsend_protocol.stream.facts import Facts
+from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.wire.connection import Chunk
+from fullsend_protocol.wire.messages import Finish
+from fullsend_receiver.store.journal import Batch, Standing, Written
+from fullsend_receiver.store.partials import Partial
+from fullsend_receiver.store.seekable import CHUNKS_MAX, IndexEntry
+
+
+class Ingest:
+    """The state of one arriving stream. For one thread at a time.
+
+    `unsynced`: bytes of frames written since the last batch was taken.
+    """
+
+    def __init__(self, partial: Partial, standing: Standing | None = None) -> None:
+        """Begin at raw offset 0 of a new partial, or go on where one `standing` there is."""
+        self.partial = partial
+        self.walker = (
+            Walker() if standing is None else Walker.resume(standing.walker, standing.begins, standing.embedded_spills)
+        )
+        self.chunks = standing.chunks if standing else 0
+        self.unsynced = 0
+        self.resumptions = list(standing.resumptions) if standing else []
+        self._cutter = Cutter(self.walker)
+        self._may_follow = True  # the chunk before ended where another may begin
+        self._segments = list(standing.segments) if standing else []  # but for the one that is being hashed
+        self._segment: SegmentHash | None = None
+        self._decompressor = Decompressor()
+        self._pending: list[Written] = []
+        # How many of them are in batches.
+        self._begins, self._spills = len(self.walker.begins), len(self.walker.embedded_spills)
+        # As of the last chunk that was written: the walker itself may be further, inside a chunk that was refused.
+        self._state, self._begun, self._spilt = self.walker.state, self._begins, self._spills
+        self._known = False  # a substream's BEGIN has come, and was looked at
+
+    @property
+    def offset(self) -> int:
+        """Raw bytes that have arrived."""
+        return self._state.offset
+
+    def take(self, chunk: Chunk) -> None:
+        """Check a chunk and write its frame. Holds the raw bytes (`chunk.raw_length`) in memory meanwhile.
+
+        Raises: ChunkError (frame or hash), StreamError (records), OSError (disk). The stream is of no more use then.
+        """
+        if not self._may_follow:
+            msg = f"chunk at raw offset {chunk.raw_offset}: the one before it ended where none may end"
+            raise DamagedStream(msg)
+        if self.chunks == CHUNKS_MAX:
+            msg = f"a stream of more than {CHUNKS_MAX} chunks: a stored file holds no more"
+            raise UnsupportedStream(msg)
+        segment = self._segment
+        if chunk.starts_segment or segment is None:  # the connection has seen to it that the first one starts one
+            segment = self._begin_segment(chunk.raw_offset)
+        raw = self._decompressor.decompress(chunk.frame, chunk.raw_length)
+        digest = segment.update(raw)
+        if not hmac.compare_digest(digest, chunk.sha256):
+            msg = f"chunk at raw offset {chunk.raw_offset}: its SHA-256 differs from the sender's"
+            raise ChunkError(msg)
+        self._cutter.next()
+        self._cutter.walk_chunk(raw)
+        self._may_follow = self._cutter.closed
+        if not self._known:
+            self._look()
+        self.partial.write(chunk.frame)
+        entry = IndexEntry(
+            raw_length=chunk.raw_length,
+            stored_length=len(chunk.frame),
+            ends_at_resume_point=self.walker.at_resume_point,
+            first_key=self.walker.first_key,
+            starts_segment=chunk.raw_offset == segment.start,
+            sha256=digest,
+        )
+        self._pending.append(Written(entry, self.walker.record_start))
+        self.chunks += 1
+        self._state, self._begun = self.walker.state, len(self.walker.begins)
+        self._spilt = len(self.walker.embedded_spills)
+        self.unsynced += len(chunk.frame)
+
+    def _begin_segment(self, start: int) -> SegmentHash:
+        self._segments = self.segments()
+        if len(self._segments) == limits.SEGMENTS_MAX:
+            msg = f"a stream of more than {limits.SEGMENTS_MAX} segments: it was interrupted too often, start it over"
+            raise UnsupportedStream(msg)
+        self._segment = SegmentHash(start)
+        return self._segment
+
+    def _look(self) -> None:
+        """Refuse at once, not after a terabyte, what will never be stored, such as a resumed stream."""
+        self._known = any(not begin.compound for begin in self.walker.begins)
+        if not self._known:
+            # BEGIN records with nvlists of many MiB may fill whole chunks; one that is shorter is the stream's last.
+            if self._cutter.closed:
+                return
+            self.walker.finish()
+        facts.conclude(self.walker.begins)
+
+    def batch(self) -> Batch:
+        """Take the chunks that have been written since the last batch."""
+        batch = Batch(
+            offset=self.offset,
+            stored=self.partial.size,
+            chunks=tuple(self._pending),
+            walker=self._state,
+            begins=tuple(self.walker.begins[self._begins : self._begun]),
+            embedded_spills=tuple(self.walker.embedded_spills[self._spills : self._spilt]),
+        )
+        self._begins, self._spills = self._begun, self._spilt
+        self._pending.clear()
+        self.unsynced = 0
+        return batch
+
+    def segments(self) -> list[Segment]:
+        """Return what proves the bytes that have arrived."""
+        segment = self._segment
+        if segment is None or segment.end == segment.start:
+            return [*self._segments]
+        return [*self._segments, Segment(start=segment.start, end=segment.end, sha256=segment.digest().hex())]
+
+    def conclude(self, finish: Finish) -> Facts:
+        """Hold the whole stream against what the sender says of it.
+
+        Returns: what the stream is. Raises: StreamError, ChunkError.
+        """
+        self.walker.finish()
+        facts.check_package(self.walker.begins)
+        if finish.raw_bytes != self.offset or finish.segments != self.segments():
+            msg = "the whole stream's SHA-256 differs from the sender's"
+            raise ChunkError(msg)
+        return facts.conclude(self.walker.begins)

@@ -1,0 +1,1 @@
+"""What is stored, as the daemon knows it: summaries, chains, and what checks have found."""

@@ -1,0 +1,223 @@
+"""What is stored of one sender, as it was at one moment: in few bytes, and opened a part at a time.
+
+A part is what any answer about a stream can depend on: the datasets whose streams build on one another. Usually that is
+one dataset; of a dataset that was renamed, or a clone, it is several. A GUID links all folders that have it, be it of a
+stream or of a base that is missing. What a prune unlinks may stay linked: a part that is too large costs time alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, pairwise
+from pathlib import PurePosixPath
+from typing import Final
+
+from fullsend_receiver.catalogue.rows import NAME, Shelf
+from fullsend_receiver.catalogue.scrub_results import ScrubLog
+from fullsend_receiver.catalogue.streams import Catalogue, Stored
+from fullsend_receiver.catalogue.summaries import collector_off
+from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.names import STREAM_SUFFIX
+
+#: Parts that are kept open while datasets are gone through: one may come again after others.
+_OPEN: Final = 4
+#: New GUIDs up to which they are looked up one by one; more are sorted with all others.
+_FEW: Final = 50
+#: A GUID's.
+_DIGITS: Final = 20
+
+
+class Holdings:
+    """The streams of one sender. Never changed: for any thread, and as long as anybody likes."""
+
+    def __init__(
+        self,
+        store: Store,
+        sender: str,
+        shelves: Iterable[Shelf],
+        problems: list[str],
+        scrubbed: ScrubLog,
+        *,
+        kin: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """`problems`: as Catalogue has them. `kin`: by folder, the folders of its part; None: that is to be found."""
+        self.store = store
+        self.problems = problems
+        self._sender = sender
+        self._scrubbed = scrubbed
+        self._shelves = {shelf.path: shelf for shelf in shelves}
+        self._kin = _kin(self._shelves) if kin is None else kin
+        self._folders: dict[str, list[str]] = {}  # by dataset
+        for path, shelf in self._shelves.items():
+            for dataset in shelf.datasets:
+                self._folders.setdefault(dataset, []).append(path)
+
+    def renewed(self, shelves: list[Shelf], problems: list[str], scrubbed: ScrubLog) -> Holdings:
+        """Return what is stored at a later moment. Most of it is the same."""
+        kin = _kin_after({shelf.path: shelf for shelf in shelves}, self._shelves, self._kin)
+        return Holdings(self.store, self._sender, shelves, problems, scrubbed, kin=kin)
+
+    def with_news(self, problems: list[str], scrubbed: ScrubLog) -> Holdings:
+        """Return the same streams, of which something else is known."""
+        news = copy.copy(self)
+        news.problems, news._scrubbed = problems, scrubbed  # noqa: SLF001 - our own class
+        return news
+
+    def __len__(self) -> int:
+        """Return the number of streams."""
+        return sum(map(len, self._shelves.values()))
+
+    @property
+    def last_sequence(self) -> int:
+        """The highest `sequence` that a stream has; 0: none has one."""
+        return max((shelf.sequence for shelf in self._shelves.values()), default=0)
+
+    def has(self, dataset: str, guid: str) -> bool:
+        """Whether a snapshot of this GUID is stored of this dataset."""
+        number = _number(guid)
+        shelves = (self._shelves[path] for path in self._folders.get(dataset, ()))
+        return any(
+            len(shelf.datasets) == 1 or any((each.dataset, each.guid) == (dataset, guid) for each in shelf.summaries())
+            for shelf in shelves
+            if shelf.has(number)
+        )
+
+    def around(
+        self, *, dataset: str | None = None, guid: str | None = None, file: PurePosixPath | None = None
+    ) -> Catalogue:
+        """Return the part, or the parts, of a dataset, of the streams of a GUID, and of a file."""
+        paths = [*self._folders.get(dataset, ())] if dataset is not None else []
+        if guid is not None:
+            paths += self._with_guid(guid)
+        if file is not None and str(file.parent) in self._shelves:
+            paths.append(str(file.parent))
+        return self._open({each for path in paths for each in self._kin[path]})
+
+    def find(self, what: str) -> Stored:
+        """Return the one stream that `what` names, as Catalogue.find. Raises: NoSuchStream, AmbiguousStream."""
+        paths = {*self._folders.get(what.rpartition("@")[0], ())}
+        if what.startswith("guid:"):
+            paths |= {*self._with_guid(what.removeprefix("guid:"))}
+        if what.endswith(STREAM_SUFFIX):
+            folder, _, name = what.rpartition("/")
+            paths |= {
+                path
+                for path, shelf in self._shelves.items()
+                if (path == folder if folder else any(row[NAME] == name for row in shelf))
+            }
+        return self._open(paths).find(self._sender, what)
+
+    def dependents(self, stored: Stored) -> list[Stored]:
+        """Return the streams that build on this one, directly or not; never itself."""
+        return self.around(file=stored.file).dependents(stored)
+
+    def unread(self) -> list[Stored]:
+        """Return the streams that came in several segments, and that nobody has read from end to end since."""
+        return self._open([path for path, shelf in self._shelves.items() if shelf.unhashed]).unread()
+
+    def parts(self) -> Iterator[Catalogue]:
+        """Yield all streams, part by part."""
+        for paths in dict.fromkeys(self._kin[path] for path in self._shelves):
+            yield self._open(paths)
+
+    def datasets(self, only: str | None = None) -> Iterator[tuple[str, Catalogue]]:
+        """Yield each dataset, in order, with its part. `only`: this one, None: all."""
+        opened: OrderedDict[tuple[str, ...], Catalogue] = OrderedDict()
+        for dataset in sorted(self._folders) if only is None else [only] * (only in self._folders):
+            paths = tuple(sorted({each for path in self._folders[dataset] for each in self._kin[path]}))
+            if paths not in opened:
+                opened[paths] = self._open(paths)
+            opened.move_to_end(paths)
+            if len(opened) > _OPEN:
+                opened.popitem(last=False)
+            yield dataset, opened[paths]
+
+    def select(self, dataset: str | None = None) -> Iterator[Stored]:
+        """Yield the streams of a dataset, None: of all."""
+        for each, part in self.datasets(dataset):
+            yield from part.select(self._sender, each)
+
+    def troubled(self) -> Catalogue:
+        """Return all problems, with the streams in the folders that have some."""
+        folders = {problem.partition(": ")[0].partition("/@")[0] for problem in self.problems}
+        catalogue = self._open(folders & self._shelves.keys())
+        catalogue.problems = self.problems
+        return catalogue
+
+    def whole(self) -> Catalogue:
+        """Return all of it, as a catalogue: a kilobyte a stream."""
+        catalogue = self._open(self._shelves)
+        catalogue.problems = self.problems
+        return catalogue
+
+    def _with_guid(self, guid: str) -> list[str]:
+        number = _number(guid)
+        return [path for path, shelf in self._shelves.items() if shelf.has(number)]
+
+    def _open(self, paths: Iterable[str]) -> Catalogue:
+        with collector_off():
+            shelves = [self._shelves[path] for path in sorted(paths)]
+            looked = all(shelf.lacking is not None for shelf in shelves)
+            lacking = (f"{shelf.path}/{name}" for shelf in shelves for name in shelf.lacking or ())
+            streams = [Stored(self.store, summary) for shelf in shelves for summary in shelf.summaries()]
+            return Catalogue(self.store, streams, [], self._scrubbed, frozenset(lacking) if looked else None)
+
+
+def _number(guid: str) -> int:
+    """Return a GUID as a number; of what is none, one that no stream has."""
+    return int(guid) if guid.isascii() and guid.isdecimal() and len(guid) <= _DIGITS else -1
+
+
+def _kin(shelves: Mapping[str, Shelf]) -> dict[str, tuple[str, ...]]:
+    """Return the folders of the part of each."""
+    numbers = sorted(chain.from_iterable(chain(shelf.guids, shelf.bases) for shelf in shelves.values()))
+    shared = {one for one, other in pairwise(numbers) if one == other}
+    del numbers
+    # Each folder points to another of its part, or to itself, who then stands for all of them.
+    above = {path: path for path in shelves}
+
+    def top(path: str) -> str:
+        while above[path] != path:
+            above[path] = path = above[above[path]]
+        return path
+
+    first: dict[int, str] = {}
+    for path, shelf in shelves.items():
+        for number in shared.intersection(chain(shelf.guids, shelf.bases)) if shared else ():
+            above[top(path)] = top(first.setdefault(number, path))
+    parts: dict[str, list[str]] = {}
+    for path in shelves:
+        parts.setdefault(top(path), []).append(path)
+    kin: dict[str, tuple[str, ...]] = {}
+    for paths in parts.values():
+        kin |= dict.fromkeys(paths, tuple(sorted(paths)))
+    return kin
+
+
+def _kin_after(
+    shelves: Mapping[str, Shelf], before: Mapping[str, Shelf], kin: Mapping[str, tuple[str, ...]]
+) -> dict[str, tuple[str, ...]]:
+    """Return the same, where it is known how it was before."""
+    new: dict[str, set[int]] = {}
+    for path, shelf in shelves.items():
+        known = before.get(path)
+        if shelf is not known:
+            new[path] = {*shelf.guids, *shelf.bases}
+            if known is not None:
+                new[path] -= {*known.guids, *known.bases}
+    if not before.keys() <= shelves.keys() or sum(map(len, new.values())) > _FEW:
+        return _kin(shelves)
+    after = {path: kin.get(path, (path,)) for path in shelves}
+    for path, numbers in new.items():
+        for number in numbers:
+            for other in [other for other, shelf in shelves.items() if shelf.mentions(number)]:
+                _link(after, path, other)
+    return after
+
+
+def _link(kin: dict[str, tuple[str, ...]], one: str, other: str) -> None:
+    if other not in kin[one]:
+        both = tuple(sorted({*kin[one], *kin[other]}))
+        kin.update(dict.fromkeys(both, both))

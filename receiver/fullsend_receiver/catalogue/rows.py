@@ -1,0 +1,210 @@
+"""The streams of one folder: what the catalogue needs of each manifest, and how it is kept in few bytes.
+
+A daemon holds 100,000 of them. As objects each takes a kilobyte, most of which is the same for all. So the rows of a
+folder are kept as columns, compressed together: some 80 bytes a stream, of which the SHA-256 and the GUID, which are
+random, take half. Beside them stand the GUIDs, by which chains are found without opening a folder.
+
+A `Shelf` is never changed: who has one may read it for as long as he likes, in any thread.
+"""
+
+from __future__ import annotations
+
+import marshal
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import zstandard
+
+from fullsend_protocol.format.manifest import DatasetType, Kind
+from fullsend_protocol.stream.facts import StreamClass
+
+
+class Summary(NamedTuple):
+    """What the catalogue needs of one manifest; the fields mean what they mean there.
+
+    `path`: of the `.zst`, relative to the store.
+    """
+
+    path: str
+    sender: str
+    dataset: str
+    snapshot: str
+    guid: str
+    base_guid: str | None
+    kind: Kind
+    dataset_type: DatasetType
+    stream_class: StreamClass
+    flags: str
+    created: str
+    received: str
+    begun: str | None
+    sequence: int | None
+    raw_bytes: int
+    stored_bytes: int
+    sha256: str | None
+    lost_spill_count: int
+
+
+#: A summary and of which manifest: inode number, size and the two times of that, the name of the stream's file, and
+#: the fields of the summary behind the first two. A line of the copy has it so, too.
+Row = list[Any]
+
+#: The fields of a Summary that are copied, as attributes of a Manifest, come behind so many that are not.
+_GIVEN: Final = 2
+COPIED: Final = Summary._fields[_GIVEN:]
+#: Where they begin in a row, and where the file's name stands.
+NAME: Final = 4
+FIELDS: Final = NAME + 1
+#: What no manifest has: the row does not count the next time.
+NO_STAMP: Final = [0, 0, 0, 0]
+
+
+def _at(field: str) -> int:
+    return FIELDS + COPIED.index(field)
+
+
+_DATASET: Final = _at("dataset")
+_SNAPSHOT: Final = _at("snapshot")
+_GUID: Final = _at("guid")
+_BASE: Final = _at("base_guid")
+_SEQUENCE: Final = _at("sequence")
+_SHA256: Final = _at("sha256")
+STORED_BYTES: Final = _at("stored_bytes")
+_CTIME: Final = 3
+_MTIME: Final = 2
+
+#: How much is gained by more than this is not worth the time: 77 bytes a stream, and 75 at level 9.
+_LEVEL: Final = 1
+#: In a name, where it says what other columns say.
+_GUID_MARK, _BASE_MARK, _SNAPSHOT_MARK = "\1", "\2", "\3"
+#: Before a name that is kept as it is.
+_PLAIN: Final = "\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """The streams of one folder. `path`: the folder, relative to the store; `datasets`: whose streams these are, as
+    their manifests say, in order; `guids`: of the streams, in order, each once; `bases`: on which streams build, and
+    which are not among `guids`; `sequence`: the highest, 0 for none; `unhashed`: streams without a SHA-256; `lacking`:
+    the names of those whose file was not there, or not as long as it was, when it was looked at; None: nobody has
+    looked.
+    """
+
+    path: str
+    datasets: tuple[str, ...]
+    guids: array[int]
+    bases: array[int]
+    sequence: int
+    unhashed: int
+    lacking: frozenset[str] | None
+    _count: int
+    _packed: bytes
+
+    @classmethod
+    def of(cls, path: str, rows: list[Row], lacking: frozenset[str] | None) -> Shelf:
+        """Put rows on a shelf. Raises: ValueError, TypeError, OverflowError where they are none."""
+        guids = {int(row[_GUID]) for row in rows}
+        bases = {int(row[_BASE]) for row in rows if row[_BASE] is not None} - guids
+        return cls(
+            path=path,
+            datasets=tuple(sorted({row[_DATASET] for row in rows})),
+            guids=array("Q", sorted(guids)),
+            bases=array("Q", sorted(bases)),
+            sequence=max((row[_SEQUENCE] or 0 for row in rows), default=0),
+            unhashed=sum(row[_SHA256] is None for row in rows),
+            lacking=lacking,
+            _count=len(rows),
+            _packed=_pack(rows),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of streams."""
+        return self._count
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yield the rows, in the order in which they were given."""
+        columns = self._columns()
+        for number, name in enumerate(columns[NAME]):
+            columns[NAME][number] = _name(name, *(columns[each][number] for each in (_SNAPSHOT, _GUID, _BASE)))
+        columns[_SHA256] = [each.hex() if isinstance(each, bytes) else each for each in columns[_SHA256]]
+        columns[_CTIME] = [sum(times) for times in zip(columns[_MTIME], columns[_CTIME], strict=True)]
+        yield from map(list, zip(*columns, strict=True))
+
+    def summaries(self) -> Iterator[Summary]:
+        """Yield the summaries, in the order of the rows."""
+        return summaries_of(self.path, self)
+
+    def has(self, guid: int) -> bool:
+        """Whether a stream of this GUID is here."""
+        return _contains(self.guids, guid)
+
+    def mentions(self, guid: int) -> bool:
+        """Whether a stream of this GUID is here, or one that builds on it."""
+        return _contains(self.guids, guid) or _contains(self.bases, guid)
+
+    def with_lacking(self, lacking: frozenset[str] | None) -> Shelf:
+        """Return the same streams, of which others lack their file."""
+        return Shelf(
+            *(self.path, self.datasets, self.guids, self.bases, self.sequence, self.unhashed),
+            *(lacking, self._count, self._packed),
+        )
+
+    def _columns(self) -> list[list[Any]]:
+        if not self._count:
+            return [[] for _ in range(FIELDS + len(COPIED))]
+        columns: list[list[Any]] = marshal.loads(zstandard.decompress(self._packed))  # noqa: S302 - made by `_pack`
+        return columns
+
+
+def summaries_of(path: str, rows: Iterable[Row]) -> Iterator[Summary]:
+    """Yield the summaries of a folder's rows."""
+    sender = path.partition("/")[0]
+    # Of 1,000 streams most have the dataset, kind and flags of others, and each is a base.
+    one: dict[str, str] = {}
+    for row in rows:
+        shared: list[Any] = [one.setdefault(each, each) if type(each) is str else each for each in row[FIELDS:]]
+        yield Summary(f"{path}/{row[NAME]}", sender, *shared)
+
+
+def _pack(rows: list[Row]) -> bytes:
+    if not rows:
+        return b""
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    columns[_CTIME] = [row[_CTIME] - row[_MTIME] for row in rows]
+    columns[NAME] = [_template(row[NAME], row[_SNAPSHOT], row[_GUID], row[_BASE]) for row in rows]
+    columns[_SHA256] = [_short(row[_SHA256]) for row in rows]
+    # Version 2 is the last one that does not look for what is there twice: that is zstd's. What zstandard returns has
+    # the memory of the raw bytes behind it: a copy has not.
+    return bytes(memoryview(zstandard.compress(marshal.dumps(columns, 2), _LEVEL)))
+
+
+def _template(name: str, snapshot: str, guid: str, base_guid: str | None) -> str:
+    """Return a name without what the manifest says as well; as it is, where that cannot be undone."""
+    one, other = f"{int(guid):016x}", f"{int(base_guid or 0):016x}"
+    short = name.replace(one, _GUID_MARK).replace(other, _BASE_MARK).replace(snapshot, _SNAPSHOT_MARK)
+    again = short.replace(_GUID_MARK, one).replace(_BASE_MARK, other).replace(_SNAPSHOT_MARK, snapshot)
+    return short if again == name and not short.startswith(_PLAIN) else _PLAIN + name
+
+
+def _name(template: str, snapshot: str, guid: str, base_guid: str | None) -> str:
+    if template.startswith(_PLAIN):
+        return template[1:]
+    whole = template.replace(_GUID_MARK, f"{int(guid):016x}").replace(_BASE_MARK, f"{int(base_guid or 0):016x}")
+    return whole.replace(_SNAPSHOT_MARK, snapshot)
+
+
+def _short(sha256: str | None) -> bytes | str | None:
+    """Return a SHA-256 as bytes, where it has the usual form."""
+    try:
+        short = bytes.fromhex(sha256 or "")
+    except ValueError:
+        return sha256
+    return short if short.hex() == sha256 else sha256
+
+
+def _contains(numbers: array[int], number: int) -> bool:
+    at = bisect_left(numbers, number)
+    return at < len(numbers) and numbers[at] == number

@@ -1,0 +1,153 @@
+"""What checking the stored streams has found: STORE/.state/scrub.jsonl, one JSON line a check, the last one counts.
+
+`Scrubbed` is the model of a line. A line is read by the keys that are known, whatever format it says: damage that is
+known is never forgotten, neither by an upgrade nor by a downgrade. Where the log is written anew, each line keeps the
+keys that are not known.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fullsend_receiver.catalogue.folded import Folded
+from fullsend_receiver.store.durable import locked, replace_file, write_all
+from fullsend_receiver.store.local import Store
+
+#: The format of a line that is written. The first version wrote none.
+_FORMAT: Final = 1
+#: Lines beyond the number of files after which the log is written anew.
+_SLACK: Final = 10_000
+#: Rows that are held at a time as they were read: 900 bytes each.
+_AT_ONCE: Final = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scrubbed:
+    """What one check found. `received`: when the stream was, as its manifest says, so that a file that was removed
+    and pushed again is another one; `at`: when it was checked, ISO 8601; `damage`: a line for each fault, empty for a
+    whole stream; `sha256`: of the whole raw stream, for those whose manifest has none; None where it is damaged.
+    """
+
+    file: str
+    received: str
+    at: str
+    damage: tuple[str, ...]
+    sha256: str | None
+
+    def to_row(self) -> dict[str, Any]:
+        """Return what a line says."""
+        return {"format": _FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any], file: str, received: str) -> Scrubbed | None:
+        """Read what a line says of a file that was received then; None where that cannot be understood.
+
+        A row that says damage and lacks something else counts.
+        """
+        damage, at, sha256 = _damage(row), row.get("at"), row.get("sha256")
+        if not damage and not (isinstance(at, str) and "damage" in row):
+            return None  # as if nobody had looked
+        return cls(file, received, str(at), damage, sha256 if isinstance(sha256, str) else None)
+
+
+class ScrubLog:
+    """The last result for each file, as it stood when it was read."""
+
+    def __init__(self, store: Store) -> None:
+        """Read the log."""
+        self._store = store
+        self._path = scrub_file(store)
+        self._lines = 0
+        self._last = Folded()  # as they were written, with keys that this version does not know
+        self._foreign: list[bytes] = []  # lines of which this version does not know of which file they are
+        self._known = 0  # bytes of the file that were read, up to the end of a line; and their CRC
+        self._crc = 0
+        self.read()
+
+    def get(self, file: str, received: str) -> Scrubbed | None:
+        """Return the last result for a file (relative to the store) that was received then."""
+        row = self._last.get(file)
+        if row is None or row.get("received", received) != received:
+            return None
+        return Scrubbed.from_row(row, file, received)
+
+    def add(self, scrubbed: Scrubbed) -> None:
+        """Record a result. Blocks on the disk."""
+        row = scrubbed.to_row()
+        self._last.add([(scrubbed.file, row)], _merge)
+        with locked(self._store.lock):
+            if self._lines > len(self._last) + _SLACK:
+                self.read(anew=True)  # others may have added to it
+                self._last.add([(scrubbed.file, row)], _merge)
+                replace_file(self._path, b"".join([*self._foreign, *map(_line, self._last.rows())]))
+                self._lines = len(self._last)
+                return
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                size = os.fstat(descriptor).st_size
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # somebody was killed while he wrote
+                write_all(descriptor, b"\n" * torn + _line(row))
+            finally:
+                os.close(descriptor)
+        self._lines += 1
+
+    def read(self, *, anew: bool = False) -> None:
+        """Read what was added since the last time; all, where something else was done to the file, or `anew`.
+
+        A line that is not whole (a crash) is passed over.
+        """
+        try:
+            data = self._path.read_bytes()
+        except FileNotFoundError:
+            data = b""
+        known = 0 if anew or zlib.crc32(data[: self._known]) != self._crc else self._known
+        count, last, foreign = (self._lines, self._last, self._foreign) if known else (0, Folded(), [])
+        whole = data.rfind(b"\n") + 1
+        rows: list[tuple[str, dict[str, Any]]] = []
+        for line in io.BytesIO(data[known:]):  # line by line: all at once would be as much memory once more
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            count += 1
+            if isinstance(row, dict) and isinstance(row.get("file"), str):
+                rows.append((row["file"], row))
+            elif not known:  # else: with the next reading of all, which precedes each writing of all
+                foreign.append(line.rstrip(b"\n") + b"\n")
+            if len(rows) >= _AT_ONCE:
+                last.add(rows, _merge)
+                rows.clear()
+        last.add(rows, _merge)
+        # In one step: who asks meanwhile, in another thread, must not be told that nothing is damaged.
+        self._lines, self._last, self._foreign = count, last, foreign
+        self._known, self._crc = whole, zlib.crc32(data[:whole])
+
+
+def scrub_file(store: Store) -> Path:
+    """Return the log's file."""
+    return store.state / "scrub.jsonl"
+
+
+def _merge(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
+    """Return what counts of a file after one more row."""
+    if before is not None and "damage" not in row:  # what it means is not known, and what came before is
+        return before | row | {"damage": before.get("damage", [])}
+    return row
+
+
+def _damage(row: dict[str, Any]) -> tuple[str, ...]:
+    """Return the lines of damage of a row, whatever form they have."""
+    said: object = row.get("damage")
+    if isinstance(said, list | tuple):
+        return tuple(map(str, said))
+    return (str(said),) if said else ()
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"

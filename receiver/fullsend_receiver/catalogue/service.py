@@ -1,0 +1,178 @@
+"""What is stored, as a running daemon knows it: kept in memory for each sender, and shared by all questions.
+
+It is read once, from the copy of the summaries or from the manifests. From then on the kernel tells what changes in the
+folders (`watching`): a commit by this daemon, a file that somebody has removed, cut short or put back, a manifest that
+a command has made beside it. So a question costs two `stat`s, of the sender's folder and of what checks have found, and
+a look at what has changed since the last one. It is answered from what the disk held when it was asked, or later.
+
+Where the kernel cannot tell (a network file system, too many folders), each question looks at everything instead. In
+any case `relook` looks at everything again now and then, for what is not told.
+
+Questions that wait for one another share a look: it is done again only for one that was asked after it began. What is
+kept of each stream, docs/operations.md says ("Memory").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
+from typing import Final, TypeVar
+
+from fullsend_cli.memory import trim
+from fullsend_receiver.catalogue.holdings import Holdings
+from fullsend_receiver.catalogue.inotify import Watch, Watcher
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog, scrub_file
+from fullsend_receiver.catalogue.streams import describe_orphan, sender_folders
+from fullsend_receiver.catalogue.summaries import Search
+from fullsend_receiver.store.durable import signature
+from fullsend_receiver.store.local import Store
+
+_T = TypeVar("_T")
+
+#: Before all moments.
+_ANY: Final = -1
+_Signature = tuple[int, int, int]
+
+
+class Catalogues:
+    """What is stored of each sender. For any thread."""
+
+    def __init__(self, store: Store) -> None:
+        """Nothing is read before the first question."""
+        self.store = store
+        self._watcher: Final = Watcher(store.root)
+        self._kept: dict[str, _Kept] = {}
+        self._guard: Final = threading.Lock()  # held for moments: of `_kept`, `_moment` and `_turns`
+        self._moment = 0
+        self._turns: dict[str, asyncio.Lock] = {}
+        self._scrub_guard: Final = threading.Lock()
+        self._scrubbed: ScrubLog | None = None
+        self._scrub_signature: _Signature | None = None
+
+    def senders(self) -> list[str]:
+        """Return who has streams here, or had. Raises: OSError."""
+        return sorted(sender_folders(self.store))
+
+    def current(self, sender: str, *, asked: int | None = None) -> Holdings:
+        """Return what is stored of a sender, as of the moment `asked` (None: now) or later.
+
+        Blocks on the disk, and while another thread looks. Raises: OSError.
+        """
+        asked = self._now() if asked is None else asked
+        with self._keep(sender) as kept:
+            if kept.holdings is None or kept.read_at <= asked:
+                began = self._now()
+                kept.holdings = kept.read_again(self._scrub_log())
+                kept.read_at = began
+            return kept.holdings
+
+    async def ask(self, disk: Executor, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
+        """Answer a question in a `disk` thread, as `current`. The questions about one sender take one such thread in
+        all, however many they are: the others wait for fsync. `begun`: it is the rest of an answer, for which the disk
+        was looked at when that was asked.
+        """
+        asked = _ANY if begun else self._now()
+        return await self._in_turn(disk, sender, lambda: work(self.current(sender, asked=asked)))
+
+    async def relook(self, disk: Executor) -> None:
+        """Look at all that is kept again, whatever was told: a folder at a time, so that no question waits for long.
+
+        Raises: OSError.
+        """
+        with self._guard:
+            senders = list(self._kept)
+        for sender in senders:
+            for path in await self._in_turn(disk, sender, lambda sender=sender: self._told(sender)):  # type: ignore[misc]
+                await self._in_turn(disk, sender, lambda sender=sender, path=path: self._look_again(sender, path))  # type: ignore[misc]
+
+    def distrust(self) -> None:
+        """Have the next question about each sender look at everything again."""
+        with self._guard:
+            kept = list(self._kept.values())
+        for each in kept:
+            each.distrusted = True
+
+    def record(self, result: Scrubbed) -> None:
+        """Record what a check has found. Blocks on the disk. Raises: OSError."""
+        log = self._scrub_log()
+        with self._scrub_guard:
+            log.add(result)
+
+    @contextlib.contextmanager
+    def _keep(self, sender: str) -> Iterator[_Kept]:
+        """Have what is kept of a sender, alone."""
+        with self._guard:
+            kept = self._kept.setdefault(sender, _Kept(self.store, sender, Watch(self._watcher)))
+        with kept.lock:
+            yield kept
+
+    async def _in_turn(self, disk: Executor, sender: str, work: Callable[[], _T]) -> _T:
+        with self._guard:
+            turn = self._turns.setdefault(sender, asyncio.Lock())
+        async with turn:
+            return await asyncio.get_running_loop().run_in_executor(disk, work)
+
+    def _told(self, sender: str) -> list[str]:
+        """Return the folders of a sender at which no question looks by itself."""
+        with self._keep(sender) as kept:
+            return kept.search.paths if kept.search.sure else []
+
+    def _look_again(self, sender: str, path: str) -> None:
+        with self._keep(sender) as kept:
+            kept.search.distrust(path)
+            kept.holdings = kept.read_again(self._scrub_log())
+
+    def _now(self) -> int:
+        """Return a moment, later than all before."""
+        with self._guard:
+            self._moment += 1
+            return self._moment
+
+    def _scrub_log(self) -> ScrubLog:
+        """Return what checks have found, also those of commands beside the daemon."""
+        with self._scrub_guard:
+            found = signature(scrub_file(self.store))
+            if self._scrubbed is None:
+                self._scrubbed = ScrubLog(self.store)
+            elif found != self._scrub_signature:
+                self._scrubbed.read()
+            self._scrub_signature = found
+            return self._scrubbed
+
+
+class _Kept:
+    """What is known of one sender. `holdings`: None where nothing was read, or the last look has failed; `read_at`: a
+    moment before it was last looked; `distrusted`: the next look is to be at everything.
+    """
+
+    def __init__(self, store: Store, sender: str, watch: Watch) -> None:
+        self.lock: Final = threading.Lock()
+        self.read_at = _ANY
+        self.holdings: Holdings | None = None
+        self.search: Final = Search(store, sender, watch)
+        self.distrusted = False
+        self._store = store
+        self._sender = sender
+        self._same = False  # the holdings are of what the search has found
+
+    def read_again(self, scrubbed: ScrubLog) -> Holdings:
+        """Look at the disk again. Raises: OSError."""
+        if self.distrusted:
+            self.distrusted = False
+            self.search.distrust()
+        # Said first: where the search fails half-way, what it has found by then must not be taken for known.
+        before, same, self._same = self.holdings, self._same, False
+        same = not self.search.run() and same
+        self._same = True
+        search = self.search
+        problems = sorted([*search.problems, *map(describe_orphan, search.orphans)])
+        if before is None:
+            holdings = Holdings(self._store, self._sender, search.shelves, problems, scrubbed)
+            trim()  # to read all took much more than what is kept
+            return holdings
+        if same:
+            return before.with_news(problems, scrubbed)
+        return before.renewed(search.shelves, problems, scrubbed)

@@ -1,0 +1,553 @@
+"""What the catalogue needs of each manifest, without opening it: a copy in STORE/.state, a file for each sender.
+
+The manifests are the truth. Opening and validating one takes 50 microseconds, a few for its summary: that is what
+makes `list` of 100,000 streams take a second or two instead of six (docs/performance.md). Losing the copy costs just
+this time once; it may be removed at any moment.
+
+    .state/summaries.SENDER     a line for each folder of streams: CRC, space, JSON, newline
+
+What is copied counts only while it cannot differ from what is there. A line: where its CRC is right. The names in a
+folder: where the folder has the inode number and the times of then, since whatever adds, removes or renames a file
+changes these. A summary: where its manifest has the inode number, size and times of then. All else is read from the
+folders and manifests. A file system's clock ticks every few milliseconds, so two changes within a tick look like one:
+what had changed just before it was read does not count the next time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from pydantic import ValidationError
+
+from fullsend_protocol.format.manifest import Manifest
+from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
+from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
+from fullsend_receiver.store.durable import locked, replace_file
+from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX
+from fullsend_receiver.store.partials import committing
+
+#: Manifests that one reading had to open after which the copy is worth writing anew: some 20 ms against one write.
+_WORTH: Final = 200
+#: Characters of a line before its JSON: the CRC, and a space.
+_CRC: Final = 9
+#: So many names in folders that had changed take about the time of one manifest.
+_NAMES_A_MANIFEST: Final = 50
+#: What changed within this time before it was read may change again without a trace. Ticks are 10 ms at most; some
+#: file systems have times in whole seconds, FAT in pairs of them.
+_SETTLED_NS: Final = 3_000_000_000
+
+
+@dataclass(slots=True)
+class Found:
+    """What lies in a sender's folders. `orphans`: `.zst` files without manifest, relative to the store; `problems`:
+    what could not be read, a line each.
+    """
+
+    summaries: list[Summary] = field(default_factory=list)
+    orphans: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+#: A copy with other fields, by another version of fullsendd, says nothing.
+_VERSION: Final = zlib.crc32(" ".join(COPIED).encode())
+#: How the JSON of a line begins: the version and the folder.
+_HEAD: Final = re.compile(rb'\[(\d+),("(?:[^"\\]|\\.)*"),')
+#: A kept catalogue does without its copy until the next start: it is worth writing when it lacks this part of all.
+_WORTH_PART: Final = 50
+
+
+@dataclass(slots=True)
+class _Folder:
+    """What is known of one folder. `stamp`: inode number and times of when its names were read, None where that does
+    not count next time; `folders`: the folders in it; `rows`: one for each stream; `orphans`: names of `.zst` files
+    without manifest; `problems`: by name of a stream, why its manifest cannot be read; `watched`: whether each change
+    is told.
+    """
+
+    path: str
+    stamp: list[int] | None
+    folders: list[str]
+    rows: list[Row] | Shelf
+    orphans: set[str] = field(default_factory=set)
+    problems: dict[str, str] = field(default_factory=dict)
+    watched: bool = False
+
+    @property
+    def doubts(self) -> set[str]:
+        """The names that are to be looked at each time."""
+        return self.orphans | self.problems.keys()
+
+
+def find_streams(store: Store, sender: str) -> Found:
+    """Return what lies in a sender's folders, from the manifests or from what was copied of them. Blocks."""
+    search = Search(store, sender)
+    search.run()
+    return search.found
+
+
+@contextlib.contextmanager
+def collector_off() -> Iterator[None]:
+    """Keep the collector of circular garbage from walking over 100,000 rows again and again while they come to life:
+    that takes longer than all else. Nothing here goes in circles.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
+    """Read the manifest of a stored file. Raises: StoreError."""
+    path = store.root / file.with_name(file.name + MANIFEST_SUFFIX)
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        msg = f"{file}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
+        raise StoreError(msg) from None
+    if manifest.sender != file.parts[0]:
+        msg = f"{file}{MANIFEST_SUFFIX}: says that it is sender {manifest.sender}'s: it was moved"
+        raise StoreError(msg)
+    return manifest
+
+
+class Search:
+    """What lies in a sender's folders. Each `run` looks again, and reads only what has changed since the one before.
+
+    `sure`: whatever has changed since the last run is told.
+    """
+
+    def __init__(self, store: Store, sender: str, watch: Watch | None = None) -> None:
+        """Nothing is read before `run`. `watch`: tells what changes; what is found is kept on shelves, and a look is
+        at what has changed alone. None: each look is at everything.
+        """
+        self._store = store
+        self._sender = sender
+        self._watch = watch
+        self._folders: dict[str, _Folder] | None = None  # by path; None: nothing was read yet
+        self._unreadable: list[str] = []  # folders, a line each
+        self._explained: list[str] = []
+        self._changed = False
+        self._effort = 0  # what it took to read what the copy does not have, in manifests
+        self._settled = 0
+        self.sure = False
+        self._place: tuple[int, int] | None = None  # of the sender's folder: device and inode number
+        self._suspect: set[str] = set()
+
+    def run(self) -> bool:
+        """Look. Returns: whether the streams are others than the last time; after an error too, they may be.
+
+        Raises: OSError, but only where the disk fails on what is looked at to explain an orphan.
+        """
+        known: dict[str, _Folder] | _Copy
+        if self._folders is None:
+            self._changed = True
+            known = _Copy(_file(self._store, self._sender))
+        else:
+            known = self._folders
+        self._settled = time.time_ns() - _SETTLED_NS
+        changes = Changes(everything=True) if self._watch is None else self._watch.take()
+        # Until the end: where this fails half-way, what was told must not be taken for looked at.
+        sure, self.sure = self.sure and not changes.everything and self._is_in_place(), False
+        with collector_off():
+            folders = self._look_at(changes) if sure else None
+            if folders is None:
+                folders = self._look_everywhere(known)
+        self._changed = self._changed or self._folders is None or folders.keys() != self._folders.keys()
+        self._folders = folders
+        streams = sum(len(folder.rows) for folder in folders.values())
+        if self._effort >= (_WORTH if self._watch is None else max(_WORTH, streams // _WORTH_PART)):
+            self._effort = 0
+            # A convenience: a disk that is full or read-only must not keep anybody from listing.
+            with contextlib.suppress(OSError):
+                self._save(folders.values())
+        orphans = [f"{folder.path}/{name}" for folder in folders.values() for name in sorted(folder.orphans)]
+        self._explained = self._judge(orphans) if orphans else []
+        self.sure = not self._unreadable and all(folder.watched for folder in folders.values())
+        changed, self._changed = self._changed, False
+        return changed
+
+    @property
+    def found(self) -> Found:
+        """What the last run has found."""
+        folders = (self._folders or {}).values()
+        return Found(
+            [summary for folder in folders for summary in summaries_of(folder.path, folder.rows)],
+            self._explained,
+            self.problems,
+        )
+
+    @property
+    def problems(self) -> list[str]:
+        """What the last run could not read, a line each."""
+        folders = (self._folders or {}).values()
+        return self._unreadable + [line for folder in folders for line in folder.problems.values()]
+
+    @property
+    def orphans(self) -> list[str]:
+        """The `.zst` files without manifest that the last run has found."""
+        return self._explained
+
+    @property
+    def shelves(self) -> list[Shelf]:
+        """What the last run has found, where it is kept."""
+        found = (folder.rows for folder in (self._folders or {}).values())
+        return [rows for rows in found if isinstance(rows, Shelf) and len(rows)]
+
+    @property
+    def paths(self) -> list[str]:
+        """The folders that the last run has found."""
+        return list(self._folders or ())
+
+    def distrust(self, path: str | None = None) -> None:
+        """Look at all that is in a folder in the next run, whatever was told; None: in all folders."""
+        if path is None:
+            self.sure = False
+        else:
+            self._suspect.add(path)
+
+    def _look_everywhere(self, known: dict[str, _Folder] | _Copy) -> dict[str, _Folder]:
+        if self._watch is not None:
+            self._watch.begin()
+        self._unreadable = []
+        self._suspect = set()
+        self._place = None
+        folders: dict[str, _Folder] = {}
+        self._look_below(self._sender, known, folders)
+        return folders
+
+    def _look_below(self, path: str, known: dict[str, _Folder] | _Copy, folders: dict[str, _Folder]) -> None:
+        """Put into `folders` what is known now of a folder and of all in it."""
+        todo = [path]
+        while todo:
+            path = todo.pop()
+            try:
+                folder = folders[path] = self._look(path, known.get(path))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                self._unreadable.append(f"{path}: cannot be read: {_why(error)}")
+                continue
+            todo += [f"{path}/{name}" for name in folder.folders]
+
+    def _look_at(self, changes: Changes) -> dict[str, _Folder] | None:
+        """Look at what has changed, and at what is in doubt. Returns: what is known now, None where that can be found
+        only by a look at everything.
+        """
+        folders = dict(self._folders or {})
+        for path, folder in folders.items():
+            if folder.orphans or folder.problems:
+                changes.names.setdefault(path, set()).update(folder.doubts)
+        suspect, self._suspect = self._suspect, set()
+        for path in suspect & folders.keys():
+            changes.add(path, ITSELF)
+        for path, names in changes.names.items():
+            before = folders.get(path)
+            if before is None:
+                return None
+            try:
+                folder = self._look(path, before) if ITSELF in names else self._look_at_names(before, names)
+            except OSError:
+                return None
+            if not set(before.folders) <= set(folder.folders):
+                return None
+            folders[path] = folder
+            for name in set(folder.folders) - set(before.folders):
+                self._look_below(f"{path}/{name}", {}, folders)
+        return folders
+
+    def _look_at_names(self, known: _Folder, names: set[str]) -> _Folder:
+        """Look at some names in a folder that is watched."""
+        path = known.path
+        root = self._store.root / path
+        before = list(known.rows)
+        rows = {row[NAME]: row for row in before}
+        found = _Folder(path, None, [*known.folders], [], {*known.orphans}, {**known.problems}, known.watched)
+        lacking = set(known.rows.lacking or ()) if isinstance(known.rows, Shelf) else set()
+        for name in names:
+            if not name.startswith("@"):
+                found.problems.pop(name, None)
+                is_link = (root / name).is_symlink()
+                if is_link:
+                    found.problems[name] = _behind(path, name)
+                is_folder = not is_link and (root / name).is_dir()
+                if is_folder != (name in found.folders):
+                    found.folders = sorted({*found.folders} ^ {name})
+        for name in {_stream(name) for name in names if name.startswith("@")}:
+            if not name.endswith(STREAM_SUFFIX):
+                continue
+            row = rows.pop(name, None)
+            found.orphans.discard(name)
+            found.problems.pop(name, None)
+            lacking.discard(name)
+            try:
+                row = self._row(path, name, row)
+            except StoreError as error:
+                found.problems[name] = str(error)
+                row = None
+            if row is not None:
+                rows[name] = row
+                with _opened(root) as descriptor:
+                    if not _is_whole(descriptor, row):
+                        lacking.add(name)
+            elif name not in found.problems and os.path.lexists(root / name):
+                found.orphans.add(name)
+        self._shelve(found, sorted(rows.values(), key=_by_name), known, before, frozenset(lacking))
+        return found
+
+    def _look(self, path: str, known: _Folder | None) -> _Folder:
+        """Find what is in one folder, by what is known of it where that counts."""
+        root = self._store.root / path
+        status = os.stat(root)
+        watched = self._watch is not None and self._watch.add(path, status.st_dev)
+        if watched:
+            status = os.stat(root)  # from here on all is told
+        if path == self._sender:
+            self._place = (status.st_dev, status.st_ino)
+        stamp = [status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        before = [] if known is None else list(known.rows)
+        rows = None
+        if known is not None and known.stamp == stamp:
+            with _opened(root) as descriptor:
+                rows = self._refresh(path, descriptor, before)
+        if known is not None and rows is not None:
+            folder = _Folder(path, stamp, known.folders, [])
+        else:
+            folder, rows = self._scan(path, stamp, {row[NAME]: row for row in before})
+        folder.watched = watched
+        lacking = None
+        if watched:
+            with _opened(root) as descriptor:
+                lacking = frozenset(row[NAME] for row in rows if not _is_whole(descriptor, row))
+        self._shelve(folder, rows, known, before, lacking)
+        return folder
+
+    def _shelve(
+        self,
+        folder: _Folder,
+        rows: list[Row],
+        known: _Folder | None,
+        before: list[Row],
+        lacking: frozenset[str] | None,
+    ) -> None:
+        """Put the rows into a folder. `known`: what was known of it, with the rows `before`."""
+        was = known.rows.lacking if known is not None and isinstance(known.rows, Shelf) else None
+        if was != lacking or (not self._changed and _content(rows) != _content(before)):
+            self._changed = True
+        if self._watch is None:
+            folder.rows = rows
+        elif known is not None and isinstance(known.rows, Shelf) and rows == before:
+            folder.rows = known.rows if was == lacking else known.rows.with_lacking(lacking)
+        else:
+            folder.rows = Shelf.of(folder.path, rows, lacking)
+
+    def _refresh(self, path: str, folder: int, known: list[Row]) -> list[Row] | None:
+        """Look at each manifest of a folder whose names are known. Returns: the rows; None where one cannot be read."""
+        rows = [*known]
+        for number, row in enumerate(known):
+            try:
+                status = os.stat(row[NAME] + MANIFEST_SUFFIX, dir_fd=folder)
+            except OSError:
+                return None
+            if _stamp(status) != row[:NAME]:
+                try:
+                    rows[number] = self._read(path, row[NAME], status)
+                except StoreError:
+                    return None
+        return rows
+
+    def _scan(self, path: str, stamp: list[int], known: dict[str, Row]) -> tuple[_Folder, list[Row]]:
+        """Read a folder's names, and the manifests among them of which nothing is known. Returns: the folder, and what
+        is to be its rows.
+        """
+        folder = _Folder(path, None, [], [])
+        files: set[str] = set()
+        counts = max(stamp[1:]) < self._settled
+        with os.scandir(self._store.root / path) as entries:
+            for entry in entries:
+                if entry.name.startswith("@"):
+                    files.add(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    folder.folders.append(entry.name)
+                elif entry.is_symlink():
+                    folder.problems[entry.name] = _behind(path, entry.name)
+                    counts = False
+        folder.folders.sort()
+        rows: list[Row] = []
+        for name in sorted(files):
+            if name.endswith(STREAM_SUFFIX + MANIFEST_SUFFIX):
+                stream = name.removesuffix(MANIFEST_SUFFIX)
+                try:
+                    row = self._row(path, stream, known.get(stream))
+                except StoreError as error:
+                    folder.problems[stream] = str(error)
+                    row = None
+                if row is None:
+                    counts = False
+                else:
+                    rows.append(row)
+            elif name.endswith(STREAM_SUFFIX) and name + MANIFEST_SUFFIX not in files:
+                folder.orphans.add(name)
+                counts = False
+        if counts:
+            self._effort += len(files) // _NAMES_A_MANIFEST
+            folder.stamp = stamp
+        return folder, rows
+
+    def _row(self, path: str, name: str, known: Row | None) -> Row | None:
+        """Return what a manifest says, None where it is gone by now. Raises: StoreError."""
+        manifest = self._store.root / path / (name + MANIFEST_SUFFIX)
+        try:
+            status = manifest.stat()
+        except OSError as error:
+            if not os.path.lexists(manifest):
+                return None
+            msg = f"{path}/{name}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
+            raise StoreError(msg) from None
+        if known and _stamp(status) == known[:NAME]:
+            return known
+        return self._read(path, name, status)
+
+    def _read(self, path: str, name: str, status: os.stat_result) -> Row:
+        """Open a manifest. `status`: from before it was opened. Raises: StoreError."""
+        manifest = read_manifest(self._store, PurePosixPath(path, name))
+        stamp = NO_STAMP  # it will be read again
+        if max(status.st_mtime_ns, status.st_ctime_ns) < self._settled:
+            self._effort += 1
+            stamp = _stamp(status)
+        return [*stamp, name, *(getattr(manifest, each) for each in COPIED)]
+
+    def _is_in_place(self) -> bool:
+        """Whether the sender's folder is the one that was looked at: none of those above it was replaced."""
+        try:
+            status = os.stat(self._store.root / self._sender)
+        except FileNotFoundError:
+            return self._place is None
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._place
+
+    def _judge(self, orphans: list[str]) -> list[str]:
+        """Return the orphans among these: tell what has no manifest from what is just getting it.
+
+        The journal is looked at first: while it is there, the commit may still put the manifest in place; after it
+        is gone, the manifest is there.
+        """
+        under_way = committing(self._store)
+        return [
+            path
+            for path in orphans
+            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / (path + MANIFEST_SUFFIX))
+        ]
+
+    def _save(self, folders: Iterable[_Folder]) -> None:
+        with locked(self._store.lock):
+            replace_file(_file(self._store, self._sender), map(_line, folders), durable=False)
+
+
+class _Copy:
+    """What was copied, read a folder at a time: all of it together takes much more memory than what is kept of it."""
+
+    def __init__(self, path: Path) -> None:
+        """Find where each folder's line is."""
+        self._path = path
+        self._lines: dict[str, tuple[int, int]] = {}
+        at = 0
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            for line in file:
+                head = _HEAD.match(line, _CRC)
+                if head is not None and int(head[1]) == _VERSION:
+                    with contextlib.suppress(ValueError):
+                        self._lines[json.loads(head[2])] = (at, len(line))
+                at += len(line)
+
+    def get(self, path: str) -> _Folder | None:
+        """Return what was copied of a folder; None where nothing was, or its line is not whole."""
+        if path not in self._lines:
+            return None
+        at, length = self._lines[path]
+        try:
+            with self._path.open("rb") as file:
+                file.seek(at)
+                crc, _, body = file.read(length).rstrip(b"\n").partition(b" ")
+            if crc != b"%08x" % zlib.crc32(body):
+                return None
+            version, where, stamp, folders, rows = json.loads(body)
+        except (OSError, ValueError, TypeError):
+            return None
+        return _Folder(path, stamp, folders, rows) if (version, where) == (_VERSION, path) else None
+
+
+@contextlib.contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    """Open a folder: to look at 100 names in it takes a quarter less time than by their whole paths."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _is_whole(folder: int, row: Row) -> bool:
+    """Whether a stream's file is there, as long as its manifest says."""
+    try:
+        size: int = os.stat(row[NAME], dir_fd=folder).st_size
+    except OSError:
+        return False
+    return size == row[STORED_BYTES]  # type: ignore[no-any-return]  # a row's values are checked nowhere
+
+
+def _line(folder: _Folder) -> bytes:
+    """Return a folder's line of the copy."""
+    body = json.dumps(
+        [_VERSION, folder.path, folder.stamp, folder.folders, list(folder.rows)], separators=(",", ":")
+    ).encode()
+    return b"%08x %b\n" % (zlib.crc32(body), body)
+
+
+def _behind(path: str, name: str) -> str:
+    """Say of a symbolic link that nothing behind it is listed: it may lead anywhere, and round in circles."""
+    return f"{path}/{name}: is a symbolic link, so nothing in it is listed"
+
+
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _stream(name: str) -> str:
+    """Return the name of the stream's file to which a name belongs."""
+    return name.removesuffix(MANIFEST_SUFFIX).removesuffix(HASH_SUFFIX)
+
+
+def _content(rows: list[Row]) -> list[Row]:
+    """Return the rows without the stamps of their manifests."""
+    return [row[NAME:] for row in rows]
+
+
+def _by_name(row: Row) -> str:
+    name: str = row[NAME]
+    return name
+
+
+def _file(store: Store, sender: str) -> Path:
+    return store.state / f"summaries.{sender}"
+
+
+def _why(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error).splitlines()[0]

@@ -1,0 +1,18 @@
+"""The plain shell lines that restore a stored stream without us."""
+
+from __future__ import annotations
+
+from fullsend_protocol.format.restore_commands import restore_lines
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+
+
+def restore_commands(catalogue: Catalogue, stored: Stored) -> list[str]:
+    """Return the lines that restore a stream and all that it builds on, the full first; for the store's folder.
+
+    Raises: Damaged where it cannot be restored, naming what is missing.
+    """
+    chain = catalogue.chain(stored)
+    if not chain:
+        msg = f"{stored.file}: cannot be restored: {catalogue.obstacle(stored)}"
+        raise Damaged(msg)
+    return restore_lines([catalogue.entry(each) for each in chain])

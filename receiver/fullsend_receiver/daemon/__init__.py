@@ -1,0 +1,1 @@
+"""`fullsendd serve`: connections, and the answers to what is asked on them."""

@@ -1,0 +1,353 @@
+"""What a sender is told of what is stored of its own: pages of it, one stream whole, what checking it finds.
+
+Each answer of several frames is a generator of all that is to be sent before `done`. The disk is read in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from typing import Final, TypeVar
+
+import fullsend_protocol
+from fullsend_protocol.format.chains import ends
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.units import format_size, format_time, parse_time
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Chunk
+from fullsend_protocol.wire.messages import (
+    Base,
+    Bases,
+    DatasetStatus,
+    Entries,
+    Fetch,
+    Health,
+    Locate,
+    Located,
+    Message,
+    Partials,
+    Sending,
+    Status,
+    Verdict,
+)
+from fullsend_receiver.arrival.expiry import find_partials
+from fullsend_receiver.arrival.receive import Workers
+from fullsend_receiver.catalogue import unchanged
+from fullsend_receiver.catalogue.holdings import Holdings
+from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.store.names import dataset_folder
+from fullsend_receiver.store.playback import locate, stored_chunks
+from fullsend_receiver.store.seekable import FileDamaged
+
+log = logging.getLogger("fullsendd")
+
+_T = TypeVar("_T")
+_Item = TypeVar("_Item")
+#: Of a verdict or of health: lines, and characters in one of them.
+_LINES: Final = 100
+_LINE: Final = 4000
+
+
+class Answers:
+    """The answers for one sender, each from what is on the disk when it is asked."""
+
+    def __init__(self, catalogues: Catalogues, workers: Workers, checks: Checks, sender: str, *, peer: str) -> None:
+        """`peer`: what the log calls it."""
+        self._catalogues = catalogues
+        self._store = catalogues.store
+        self._workers = workers
+        self._checks = checks
+        self._sender = sender
+        self._peer = peer
+
+    async def bases(self) -> AsyncGenerator[Message, None]:
+        """Answer `bases?`."""
+        now = time.time()
+        holdings = await self._ask(lambda holdings: holdings)
+        found = (base_of(stored, *chain) for part in holdings.parts() for stored, chain in find_chains(part, now))
+        async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
+            yield page
+
+    async def status(self) -> AsyncGenerator[Message, None]:
+        """Answer `status?`."""
+
+        def find(holdings: Holdings) -> list[DatasetStatus]:
+            seen = unchanged.last_seen(self._store, self._sender)
+            found = (status for part in holdings.parts() for status in find_status(part, seen))
+            all_found = count_unread(found, find_unread(holdings.troubled()))
+            return sorted(all_found, key=lambda status: status.dataset)
+
+        found = await self._ask(find)
+        now = format_time(time.time())
+        async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(now=now, datasets=[*part])):
+            yield page
+
+    async def entries(self, dataset: str | None) -> AsyncGenerator[Message, None]:
+        """Answer `list`. `dataset` None: all."""
+        holdings = await self._ask(lambda holdings: holdings)
+        found = (
+            part.entry(stored)
+            for each, part in holdings.datasets(dataset)
+            for stored in part.select(self._sender, each)
+        )
+        async for page in self._pages(found, limits.ENTRIES_PAGE, lambda part: Entries(entries=[*part])):
+            yield page
+
+    async def partials(self) -> AsyncGenerator[Message, None]:
+        """Answer `partials?`."""
+        found = await self._on_disk(lambda: list(find_partials(self._store, self._sender)))
+        async for page in self._pages(found, limits.PARTIALS_PAGE, lambda part: Partials(partials=[*part])):
+            yield page
+
+    async def locate(self, wanted: Locate) -> Located:
+        """Answer `locate`. Raises: as `fetch`."""
+        stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
+        path = self._store.root / stored.file
+        try:
+            return Located(raw_offset=await self._on_disk(lambda: locate(path, (wanted.object, wanted.offset))))
+        except FileDamaged as error:
+            raise Damaged(f"{stored.file}: {error}") from None
+
+    async def fetch(self, wanted: Fetch) -> AsyncGenerator[Message | Chunk, None]:
+        """Answer `fetch`. Raises: NoSuchStream, AmbiguousStream, Damaged, StoreError, OSError."""
+        offset = wanted.offset
+        stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
+        manifest = await self._on_disk(lambda: stored.manifest)
+        if offset > manifest.raw_bytes:
+            raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
+        until = limits.OFFSET_END if wanted.until is None else wanted.until
+        log.info("%s: reads %s%s", self._peer, stored.file, f" from {offset}" if offset else "")
+        yield Sending(manifest=manifest)
+        sent = offset
+        try:
+            async with contextlib.aclosing(self._stored_chunks(stored, offset, until)) as chunks:
+                async for chunk in chunks:
+                    sent = chunk.raw_offset + chunk.raw_length
+                    if sent > manifest.raw_bytes:
+                        break
+                    yield chunk
+                    del chunk  # here and below: to hold a chunk while the next is read would be to hold two
+        except FullsendError as error:
+            msg = f"{stored.file}: {error}"
+            raise Damaged(msg) from None
+        if not min(until, manifest.raw_bytes) <= sent <= manifest.raw_bytes:
+            msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
+            raise Damaged(msg)
+
+    async def verify(self, dataset: str | None) -> AsyncGenerator[Message, None]:
+        """Answer `verify`. `dataset` None: all."""
+        wanted = (await self._ask(lambda holdings: holdings)).select(dataset)
+        while (stored := await self._ask(lambda _holdings: next(wanted, None), begun=True)) is not None:
+            result = await self._checks.check(stored)
+            if result is None:
+                continue
+            damage = [*result.damage]
+            if damage:
+                broken = await self._ask(lambda holdings, stored=stored: holdings.dependents(stored))  # type: ignore[misc]
+                damage += [f"breaks {each.file}" for each in broken]
+            yield Verdict(
+                file=str(stored.file),
+                dataset=stored.summary.dataset,
+                snapshot=stored.summary.snapshot,
+                raw_bytes=stored.summary.raw_bytes,
+                damage=[line[:_LINE] for line in damage[:_LINES]],
+            )
+        for verdict in await self._ask(lambda holdings: list(find_unread(holdings.troubled(), self._sender, dataset))):
+            yield verdict
+
+    async def health(self, min_free: int) -> Health:
+        """Answer `check`."""
+
+        def look(holdings: Holdings) -> Health:
+            free = self._store.free_bytes()
+            problems = list(holdings.problems)
+            if free < min_free:
+                problems.append(f"only {format_size(free)} are free; pushes are refused")
+            return Health(
+                program=f"fullsendd {fullsend_protocol.__version__}",
+                free_bytes=free,
+                problems=[line[:_LINE] for line in problems[:_LINES]],
+            )
+
+        return await self._ask(look)
+
+    async def note_unchanged(self, datasets: Sequence[messages.UnchangedDataset]) -> messages.Noted:
+        """Answer `unchanged`."""
+        await self._ask(lambda holdings: unchanged.note(holdings, self._sender, datasets))
+        return messages.Noted()
+
+    # --- what they share -----------------------------------------------------------------------------------
+
+    async def _pages(
+        self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
+    ) -> AsyncGenerator[Message, None]:
+        """Yield pages of at most so many items. They are made in a thread, when the peer has taken the page before."""
+        left = iter(items)
+
+        def more(_holdings: Holdings) -> list[Message]:
+            part = list(islice(left, most))
+            return list(fitting(part, page_of)) if part else []
+
+        while pages := await self._ask(more, begun=True):
+            for page in pages:
+                yield page
+
+    async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
+        """Do this in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
+        return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
+
+    async def _stored_chunks(self, stored: Stored, offset: int, until: int) -> AsyncGenerator[Chunk, None]:
+        """Read a stored stream in worker threads, a chunk at a time and none ahead."""
+        chunks = stored_chunks(self._store.root / stored.file, offset, until)
+        while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
+            yield chunk
+            del chunk
+
+    async def _on_disk(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
+
+
+def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
+    """Yield what an increment can build on: all restorable streams but packages. With each come the numbers of its
+    chain: streams, age in seconds, full_bytes, increment_bytes. `now`: seconds since the epoch.
+    """
+    chains: dict[str, tuple[int, int, int, int]] = {}  # by file
+    for stored, base in catalogue.ways():
+        about = stored.summary
+        if base is None:
+            chain = (1, max(0, int(now - (parse_time(about.received) or now))), about.raw_bytes, 0)
+        else:
+            streams, age, full_bytes, increment_bytes = chains[base.summary.path]
+            chain = (streams + 1, age, full_bytes, increment_bytes + about.raw_bytes)
+        chains[about.path] = chain
+        if about.kind != "package":
+            yield stored, chain
+
+
+def base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
+    """Return what `bases` says of a stream, with the numbers of its chain."""
+    about = stored.summary
+    return Base(
+        dataset=about.dataset,
+        guid=about.guid,
+        base_guid=about.base_guid,
+        flags=about.flags,
+        streams=streams,
+        age=age,
+        full_bytes=full_bytes,
+        increment_bytes=increment_bytes,
+    )
+
+
+def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) -> Iterator[DatasetStatus]:
+    """Yield how each dataset of one sender is backed up. `unchanged_at`: as `unchanged.last_seen` says."""
+    lost: dict[str, int] = {}  # by file of each restorable stream: spill blocks that restoring its chain loses
+    for stored, base in catalogue.ways():
+        before = 0 if base is None else lost[base.summary.path]
+        lost[stored.summary.path] = before + stored.summary.lost_spill_count
+    yield from count_unread(_status(catalogue, lost, unchanged_at), find_unread(catalogue))
+
+
+def _status(
+    catalogue: Catalogue, lost: dict[str, int], unchanged_at: dict[tuple[str, str], str]
+) -> Iterator[DatasetStatus]:
+    for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
+        streams = list(group)
+        restorable = [stored.summary for stored in streams if stored.summary.path in lost]
+        newest, unchanged = _newest(restorable, unchanged_at) if restorable else (None, None)
+        yield DatasetStatus(
+            dataset=dataset,
+            snapshot=newest.snapshot if newest else None,
+            guid=newest.guid if newest else None,
+            created=newest.created if newest else None,
+            received=newest.received if newest else None,
+            begun=(newest.begun or newest.received) if newest else None,
+            unchanged=unchanged,
+            streams=len(streams),
+            stored_bytes=sum(stored.summary.stored_bytes for stored in streams),
+            broken=len(streams) - len(restorable),
+            lost_spill_count=lost[newest.path] if newest else 0,
+        )
+
+
+def count_unread(found: Iterable[DatasetStatus], verdicts: Iterable[Verdict]) -> Iterator[DatasetStatus]:
+    """Yield the same, and count as broken what cannot be listed (`find_unread`)."""
+    unread = Counter(verdict.dataset for verdict in verdicts)
+    for status in found:
+        count = unread.pop(status.dataset, 0)
+        yield status.model_copy(update={"streams": status.streams + count, "broken": status.broken + count})
+    # Of these nothing else is left.
+    for dataset, count in unread.items():
+        yield DatasetStatus(
+            dataset=dataset,
+            snapshot=None,
+            guid=None,
+            created=None,
+            received=None,
+            begun=None,
+            unchanged=None,
+            streams=count,
+            stored_bytes=0,
+            broken=count,
+            lost_spill_count=0,
+        )
+
+
+def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | None = None) -> Iterator[Verdict]:
+    """Yield what lies in one sender's folders and cannot be listed: its manifest is missing or cannot be read, or the
+    folder cannot be. `sender`, `dataset`: whose, and of which, None: of all.
+
+    Which dataset it is the other streams in its folder say. Where there is none, the folder's name stands for it. No
+    snapshot is named, since nothing is read out of a file's name.
+    """
+    if not catalogue.problems:
+        return
+    names = {stored.summary.path.rpartition("/")[0]: stored.summary.dataset for stored in catalogue.streams}
+    wanted = None if sender is None or dataset is None else f"{dataset_folder(sender, dataset)}/"
+    for problem in catalogue.problems:
+        path, _, what = problem.partition(": ")
+        folder, is_file, _name = path.partition("/@")
+        # A folder that cannot be read has those in it, too.
+        if wanted is None or wanted == f"{folder}/" or (not is_file and wanted.startswith(f"{folder}/")):
+            name = names.get(folder) or folder.partition("/")[2] or folder
+            yield Verdict(
+                file=path,
+                dataset=name[: limits.NAME_MAX],
+                snapshot="?",
+                raw_bytes=0,
+                damage=[what[:_LINE]],
+            )
+
+
+def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], str]) -> tuple[Summary, str | None]:
+    """Return a dataset's newest state, and when its host last said that it is unchanged. What is said to be unchanged
+    since another one came is the newest: that one was an older snapshot, pushed by name.
+    """
+    newest = (ends(restorable) or restorable)[-1]  # a circle of forged GUIDs has no end
+    said = [(at, each) for each in restorable if (at := unchanged_at.get((each.dataset, each.guid))) is not None]
+    at, confirmed = max(said, key=lambda pair: pair[0], default=(None, newest))
+    if at is not None and (confirmed.guid == newest.guid or at > newest.received):
+        return confirmed, at
+    return newest, None
+
+
+def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message]) -> Iterator[Message]:
+    """Yield one page, or several where it would be too long for a message: a stream from elsewhere may have names that
+    no `zfs` would make, and JSON has to escape.
+    """
+    page = page_of(items)
+    if len(items) == 1 or len(messages.encode(page)) <= limits.CONTROL_MAX:
+        yield page
+        return
+    half = len(items) // 2
+    yield from fitting(items[:half], page_of)
+    yield from fitting(items[half:], page_of)

@@ -1,0 +1,465 @@
+"""`fullsendd serve`: listen, let peers in, and end well.
+
+Shutdown is one sequence (`Daemon.run`): stop listening, tell those that wait, give running streams a bounded time,
+cut the rest. What had arrived by then stays as partials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import gc
+import logging
+import os
+import signal
+import socket
+import ssl
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+from fullsend_cli.memory import trim
+from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_protocol.wire import certificate
+from fullsend_protocol.wire.connection import Role
+from fullsend_receiver.access.config import ReceiverSettings, parse_address
+from fullsend_receiver.access.identity import server_context
+from fullsend_receiver.access.senders import Refused, Sender, SenderTable
+from fullsend_receiver.arrival.expiry import throw_away_old
+from fullsend_receiver.arrival.free_space import Room
+from fullsend_receiver.arrival.receive import Workers
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.daemon import systemd
+from fullsend_receiver.daemon.rate_limit import Limiter
+from fullsend_receiver.daemon.session import House, Session
+from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.store.local import Store, StoreError, StoreFull, check_fitness
+from fullsend_receiver.store.partials import recover, remove_temporaries
+from fullsend_transport.channel import Channel
+
+log = logging.getLogger("fullsendd")
+
+_BACKLOG: Final = 128
+#: Accept fails with these while the system is short of something; it passes (anchors: trio's listeners).
+_SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+#: Linux reports with the next accept what has become of a connection that nobody has accepted yet (accept(2)).
+_PASSED_ON: Final = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "EPROTO", "ENETDOWN", "ENOPROTOOPT", "EHOSTDOWN", "ENONET", "EHOSTUNREACH", "ENETUNREACH"),
+        *("EOPNOTSUPP", "EPERM"),
+    )
+    if hasattr(errno, name)
+)
+_SHORTAGE_PAUSE: Final = 0.1
+#: Seconds between two looks for partials that nobody goes on with.
+_SWEEP_EVERY: Final = 600.0
+#: How often the sender table is looked at between connections, and memory given back after them.
+_HOUSE_EVERY: Final = 1.0
+#: Seconds between two looks at all that is stored, for what the kernel does not tell. docs/operations.md promises it.
+_RELOOK_EVERY: Final = 3600.0
+
+
+class Daemon:
+    """The running daemon; implements the sessions' Gate."""
+
+    def __init__(self, settings: ReceiverSettings, store: Store) -> None:
+        """Nothing is touched before `run`."""
+        self._settings = settings
+        self._store = store
+        try:
+            self._table = SenderTable(store)
+        except StoreError as error:
+            log.error("no sender is let in until the sender table can be read: %s", error)  # noqa: TRY400
+            self._table = SenderTable(store, fault=error)
+        self._context = server_context(store, self._table.certificates)
+        self._reading_table = asyncio.Lock()
+        self._table_fault = ""
+        self._limiter = Limiter(settings.tries_per_minute)
+        self._tasks: dict[asyncio.Task[None], Session | None] = {}  # None: not yet through the handshake
+        self._unidentified: dict[asyncio.Task[None], None] = {}  # oldest first
+        self._some_gone = False  # since memory was last given back
+        self._stopping = asyncio.Event()
+        cpus = os.cpu_count() or 1
+        self._workers = Workers(
+            cpu=ThreadPoolExecutor(cpus, thread_name_prefix="cpu"),
+            # These wait for a disk: one for each stream that may be in fsync, within reason.
+            disk=ThreadPoolExecutor(32, thread_name_prefix="disk"),
+            scrub=ThreadPoolExecutor(1, thread_name_prefix="scrub"),
+        )
+        # Of its own: who is let in must not wait until one of 32 streams is through its fsync.
+        self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
+        self._catalogues = catalogues = Catalogues(store)
+        self._checks = Checks(catalogues, self._workers)
+        room = Room(settings.min_free, lambda: self._workers.on_disk(store.free_bytes))
+        self._house = House(catalogues, self._workers, self._checks, self, settings.min_free, room)
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; at SIGHUP, trust nothing that was known of the store.
+
+        Raises: StoreError (unfit, or served by another daemon), OSError.
+        """
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(_log_exception)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._distrust)
+        lock = _serve_lock(self._store)
+        try:
+            try:
+                check_fitness(self._store)
+            except StoreFull as error:  # what is stored can be read all the same, and old partials may go
+                log.warning("%s", error)
+            remove_temporaries(self._store)
+            for line in recover(self._store):
+                log.info("%s", line)
+            sockets = _passed_sockets() or await _listen(self._settings.listen)
+            accepting = [asyncio.create_task(self._accept(sock)) for sock in sockets]
+            helpers = [
+                *accepting,
+                asyncio.create_task(self._keep_house()),
+                asyncio.create_task(self._sweep()),
+                asyncio.create_task(self._relook()),
+                asyncio.create_task(self._checks.run()),
+                asyncio.create_task(_feed_watchdog()),
+            ]
+            where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
+            log.info("listening on %s, store %s", where, self._store.root)
+            systemd.notify("READY=1", f"STATUS=listening on {where}")
+            try:
+                await self._until_stopped(helpers)
+            finally:
+                systemd.notify("STOPPING=1", "STATUS=stopping")
+                for task in helpers:
+                    task.cancel()
+                await asyncio.wait(accepting)
+                for sock in sockets:
+                    sock.close()
+                await self._end_sessions()
+                await asyncio.wait(helpers)  # last: a thread of theirs that waits for the disk holds up no farewell
+        finally:
+            for executor in (self._workers.cpu, self._workers.disk, self._workers.scrub, self._table_reader):
+                executor.shutdown()
+            os.close(lock)
+
+    async def _until_stopped(self, helpers: list[asyncio.Task[None]]) -> None:
+        """Wait for the signal; a helper that fails ends the daemon, since nobody would notice otherwise."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, *helpers], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            stopped.cancel()
+
+    async def _end_sessions(self) -> None:
+        """Tell those that wait to come back later, give the others `shutdown_grace` seconds, then cut."""
+        for task, session in self._tasks.items():
+            if session is not None:
+                session.farewell(ErrorCode.SHUTDOWN, "the receiver is shutting down; try again later")
+            if session is None or session.idle:
+                task.cancel()
+        if self._tasks:
+            log.info("waiting up to %g s for %d connections", self._settings.shutdown_grace, len(self._tasks))
+            await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace)
+        if self._tasks:
+            log.info("cutting what is left: %d connections", len(self._tasks))
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+
+    # --- letting peers in ----------------------------------------------------------------------------------
+
+    async def _accept(self, listening: socket.socket) -> None:
+        """Serve each connection that arrives, until cancelled; what has not been accepted by then stays in the backlog.
+
+        Not `loop.sock_accept`: where it is cancelled as a connection arrives, nobody closes that one.
+        """
+        loop = asyncio.get_running_loop()
+        arrived = asyncio.Event()
+        loop.add_reader(listening, arrived.set)
+        try:
+            while True:
+                await arrived.wait()
+                arrived.clear()
+                try:
+                    sock, address = listening.accept()
+                except BlockingIOError:  # gone again, or another process has it
+                    continue
+                except OSError as error:
+                    if error.errno in _PASSED_ON:
+                        continue
+                    if error.errno not in _SHORTAGE:
+                        raise
+                    log.warning("cannot accept connections for the moment: %s", error.strerror)
+                    await asyncio.sleep(_SHORTAGE_PAUSE)
+                    continue
+                sock.setblocking(False)
+                self._let_in(sock, address[0])
+        finally:
+            loop.remove_reader(listening)
+
+    def _let_in(self, sock: socket.socket, address: str) -> None:
+        """Begin to serve a connection; of too many that have not said who they are, the oldest is dropped."""
+        if len(self._unidentified) >= self._settings.unidentified:
+            oldest = next(iter(self._unidentified))
+            self._unidentified.pop(oldest)
+            oldest.cancel()
+        task = asyncio.create_task(self._serve(sock, address))
+        self._tasks[task] = None
+        self._unidentified[task] = None
+        task.add_done_callback(self._gone)
+
+    def _gone(self, task: asyncio.Task[None]) -> None:
+        self._tasks.pop(task, None)
+        self._unidentified.pop(task, None)
+        self._some_gone = True
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a connection ended by a bug in fullsendd", exc_info=error)
+
+    async def _serve(self, sock: socket.socket, address: str) -> None:
+        """Serve one connection, from the TLS handshake on."""
+        identify_by = asyncio.get_running_loop().time() + self._settings.identify_within
+        try:
+            async with asyncio.timeout_at(identify_by):
+                channel = await self._shake_hands(sock)
+        except TimeoutError:
+            log.info("%s: no TLS connection within %g s", address, self._settings.identify_within)
+            return
+        except OSError as error:
+            # Also how a certificate that is not enrolled ends: the TLS layer refuses it.
+            log.info("%s: no TLS connection: %s", address, str(error) or type(error).__name__)
+            return
+        try:
+            peer = self._who(channel)
+        except Refused as refusal:
+            log.warning("%s: %s", address, refusal)
+            await Session(self._house, channel, address, None).refuse(refusal.code, str(refusal))
+            return
+        session = Session(self._house, channel, address, peer)
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks[task] = session
+        await session.run(identify_by)
+
+    async def _shake_hands(self, sock: socket.socket) -> Channel:
+        """Make a connection a TLS connection, by the sender table of this moment.
+
+        Raises: OSError (TLS errors are such); the socket is closed then, and after a cancellation.
+        """
+        loop = asyncio.get_running_loop()
+        channel = Channel(
+            Role.RECEIVER,
+            "the sender",
+            silence=self._settings.silence,
+            heartbeat_every=self._settings.heartbeat_every,
+        )
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            await self._reread_table()
+            await loop.connect_accepted_socket(
+                lambda: channel, sock, ssl=self._context, ssl_handshake_timeout=self._settings.identify_within
+            )
+        except BaseException:
+            sock.close()
+            raise
+        return channel
+
+    def _who(self, channel: Channel) -> Sender | None:
+        """Look the peer's certificate up; its chain means nothing. Raises: Refused."""
+        der = channel.certificate
+        return self._table.identify(certificate.fingerprint(der)) if der else None
+
+    # --- Gate ----------------------------------------------------------------------------------------------
+
+    def admit(self, session: Session, sender: Sender) -> None:
+        """Count a connection as its sender's. Raises: Refused (LIMIT)."""
+        counts = Counter(each.peer.name for each in self._tasks.values() if each and each.admitted and each.peer)
+        if counts[sender.name] >= self._settings.connections_per_sender:
+            msg = f"sender {sender.name} has {self._settings.connections_per_sender} connections open already"
+            raise Refused(ErrorCode.LIMIT, msg)
+        if counts.total() >= self._settings.connections:
+            msg = f"{self._settings.connections} connections are open already"
+            raise Refused(ErrorCode.LIMIT, msg)
+        session.admitted = True
+        for task, each in self._tasks.items():
+            if each is session:
+                self._unidentified.pop(task, None)
+
+    def may_try(self, address: str) -> bool:
+        """Whether this address may join, or ask `known?`, once more now."""
+        return self._limiter.may_try(address, time.monotonic())
+
+    def forgive(self, address: str) -> None:
+        """Its last try was a good one, and does not count."""
+        self._limiter.forgive(address)
+
+    def status(self, fingerprint: str) -> str:
+        """Answer `known?`, by the table as it was when the connection was opened, or later."""
+        return self._table.status(fingerprint)
+
+    async def table_changed(self) -> None:
+        """A join has changed the sender table."""
+        await self._reread_table()
+
+    async def _reread_table(self) -> None:
+        """Where the sender table has changed: judge new connections by it, and end those it no longer allows."""
+        async with self._reading_table:
+            try:
+                found = await asyncio.get_running_loop().run_in_executor(self._table_reader, self._read_table)
+            except (OSError, StoreError) as error:
+                # Edited by hand, perhaps: the last good one holds until it can be read again. Said once.
+                if str(error) != self._table_fault:
+                    log.error("the sender table is not taken, the last good one holds: %s", error)  # noqa: TRY400
+                self._table_fault = str(error)
+                return
+            self._table_fault = ""
+            if found is not None:
+                self._table, self._context = found
+                self._end_revoked()
+
+    def _read_table(self) -> tuple[SenderTable, ssl.SSLContext] | None:
+        """Return the table and its TLS context where the table has changed. Blocks on the disk."""
+        if not self._table.changed():
+            return None
+        table = SenderTable(self._store)
+        return table, server_context(self._store, table.certificates)
+
+    def _end_revoked(self) -> None:
+        for task, session in self._tasks.items():
+            if session is None or session.peer is None:
+                continue
+            if self._table.status(session.peer.fingerprint) != "enrolled":
+                log.warning("%s: revoked; its connection ends", session.peer.name)
+                session.farewell(ErrorCode.REVOKED, f"the certificate of sender {session.peer.name} has been revoked")
+                task.cancel()
+
+    async def _keep_house(self) -> None:
+        """Notice changes of the sender table between connections, and give back the memory of those that have gone."""
+        while True:
+            await asyncio.sleep(_HOUSE_EVERY)
+            await self._reread_table()
+            if self._some_gone:
+                self._some_gone = False
+                await asyncio.get_running_loop().run_in_executor(self._table_reader, _tidy, not self._tasks)
+
+    async def _sweep(self) -> None:
+        """Throw away now and then the partials that nobody goes on with."""
+        settings, house = self._settings, self._house
+        while True:
+            try:
+                async with house.sweeping:
+                    # To its end, though this is cancelled: what it throws away, nobody may begin meanwhile.
+                    await self._workers.on_disk(
+                        lambda: throw_away_old(
+                            self._store, house.arriving, keep=settings.partial_keep, most=settings.partial_max
+                        )
+                    )
+            except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
+                log.warning("old partials cannot be looked for: %s: %s", type(error).__name__, error)
+            await asyncio.sleep(_SWEEP_EVERY)
+
+    def _distrust(self) -> None:
+        log.info("SIGHUP: the next question about each sender looks at all that is stored")
+        self._catalogues.distrust()
+
+    async def _relook(self) -> None:
+        """Look now and then at all that is stored."""
+        while True:
+            await asyncio.sleep(_RELOOK_EVERY)
+            try:
+                await self._catalogues.relook(self._workers.disk)
+            except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
+                log.warning("what is stored cannot be looked at: %s: %s", type(error).__name__, error)
+
+
+def _tidy(thoroughly: bool) -> None:  # noqa: FBT001 - for an executor
+    """Give back the memory of connections that have gone. `thoroughly`: nobody is there who would notice the time.
+
+    A connection and what it was last answered refer to each other, 2 MiB of it. The cycle collector goes by the number
+    of objects, and what is stored is few: it would not come for hours.
+    """
+    if thoroughly:
+        gc.collect()
+    trim()
+
+
+async def _feed_watchdog() -> None:
+    """Tell systemd that the loop turns."""
+    interval = systemd.watchdog_interval()
+    while interval is not None:
+        systemd.notify("WATCHDOG=1")
+        await asyncio.sleep(interval)
+    await asyncio.Event().wait()
+
+
+def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What nobody has awaited is a bug, and belongs into the log as every other."""
+    log.error("a bug in fullsendd: %s", context["message"], exc_info=context.get("exception"))
+
+
+def _passed_sockets() -> list[socket.socket]:
+    """Return the listening sockets that systemd passed. Raises: StoreError where one is not TCP."""
+    sockets = systemd.listen_sockets()
+    for wrong in sockets:
+        if wrong.family not in {socket.AF_INET, socket.AF_INET6} or wrong.type != socket.SOCK_STREAM:
+            msg = f"the service manager passed a socket that is not TCP: {wrong.getsockname()!r}"
+            for sock in sockets:
+                sock.close()
+            raise StoreError(msg)
+    return sockets
+
+
+async def _listen(address: str) -> list[socket.socket]:
+    """Open listening sockets for HOST:PORT; all addresses of both families for an empty host."""
+    host, port = parse_address(address)
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        msg = f"cannot listen on {address}: {error.strerror}"
+        raise StoreError(msg) from None
+    sockets = []
+    for family, _type, _protocol, _name, where in sorted(set(found)):
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:  # a kernel without IPv6
+            continue
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        try:
+            sock.bind(where)
+            sock.listen(_BACKLOG)
+        except OSError as error:
+            sock.close()
+            if error.errno == errno.EADDRNOTAVAIL and not host:
+                continue
+            msg = f"cannot listen on {_describe(where)}: {error.strerror}"
+            raise StoreError(msg) from None
+        sockets.append(sock)
+    if not sockets:
+        msg = f"cannot listen on {address}: no such address here"
+        raise StoreError(msg)
+    return sockets
+
+
+def _describe(address: tuple[object, ...]) -> str:
+    host, port = str(address[0]), address[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _serve_lock(store: Store) -> int:
+    """Make sure that one daemon at a time serves a store. Returns: a descriptor that holds the lock."""
+    descriptor = os.open(store.state / "serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        msg = f"{store.root}: another fullsendd serves this store"
+        raise StoreError(msg) from None
+    return descriptor

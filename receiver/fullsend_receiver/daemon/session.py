@@ -1,0 +1,370 @@
+"""One connection, from hello to the end: who is it, and what does it want.
+
+A peer with an enrolled certificate is that sender and sees, reads and adds to what is its own; a peer without one
+may join, or ask whether a certificate is known. Nothing else is ever said to anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import traceback
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import fullsend_protocol
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import (
+    ConnectionLost,
+    ErrorCode,
+    FullsendError,
+    LocalProtocolError,
+    PeerError,
+    RemoteProtocolError,
+    Unreachable,
+)
+from fullsend_protocol.shared.units import printable
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Chunk, ConnectionEnded, Event
+from fullsend_receiver.access import senders
+from fullsend_receiver.access.senders import Refused, Sender
+from fullsend_receiver.arrival.free_space import NoRoom, Room
+from fullsend_receiver.arrival.receive import Halted, Receiving, Workers
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.daemon.answers import Answers
+from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.store.local import FULL, StoreError
+from fullsend_receiver.store.partials import partial_key
+from fullsend_transport.channel import Channel
+
+log = logging.getLogger("fullsendd")
+
+_T = TypeVar("_T")
+
+
+class Busy(FullsendError):  # noqa: N818 - reads as a noun
+    """The same stream is arriving on another connection."""
+
+    code = ErrorCode.BUSY
+
+
+class Gate(Protocol):
+    """What a session asks of the daemon about who may do what."""
+
+    def admit(self, session: Session, sender: Sender) -> None:
+        """The peer is this sender; count it as such. Raises: Refused where it has too many connections."""
+
+    def may_try(self, address: str) -> bool:
+        """Whether this address may join, or ask `known?`, once more now."""
+
+    def forgive(self, address: str) -> None:
+        """Its last try was a good one, and does not count."""
+
+    def status(self, fingerprint: str) -> str:
+        """Answer `known?`."""
+
+    async def table_changed(self) -> None:
+        """A join has changed the sender table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arriving:
+    """A stream that is arriving now. `claim`: who shows it takes the stream over; `task`: serves the session that has
+    it; `gone`: set when that one has let go of it.
+    """
+
+    claim: str
+    session: Session
+    task: asyncio.Task[object]
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What all sessions of a daemon share. `arriving`: the streams that are arriving now, by key; `sweeping`: held
+    while partials are thrown away, and while a session puts a stream into `arriving`.
+    """
+
+    catalogues: Catalogues
+    workers: Workers
+    checks: Checks
+    gate: Gate
+    min_free: int
+    room: Room
+    arriving: dict[str, Arriving] = field(default_factory=dict)
+    sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Session:
+    """One peer. `idle`: it is between two requests. `admitted`: it counts as one of its sender's connections."""
+
+    def __init__(self, house: House, channel: Channel, address: str, peer: Sender | None) -> None:
+        """`peer`: who its certificate says it is, None where it showed none."""
+        self.idle = True
+        self.admitted = False
+        self.peer = peer
+        self._house = house
+        self._channel = channel
+        self._address = address
+        self._program = ""
+        self._farewell: tuple[ErrorCode, str] | None = None
+        self._next_request: Event | None = None  # came while the last answer was still going out
+
+    async def run(self, identify_by: float) -> None:
+        """Serve the peer until it leaves. Foreseen errors are told to it, logged, and end here.
+
+        `identify_by`: when, on the loop's clock, it must have said who it is.
+        """
+        self._channel.start_heartbeat()
+        try:
+            await self._serve(identify_by)
+        except asyncio.CancelledError as error:
+            if self._farewell is None:
+                log.info("%s: dropped: too many connections have not said who they are", self._name)
+                self._channel.abort()
+            else:
+                self._tell(*self._farewell)
+            _let_go(error)
+            raise
+        except Exception as error:  # noqa: BLE001 - each sort is told apart there, and what is unforeseen is logged
+            self._give_up(error)
+            _let_go(error)
+        finally:
+            await self._channel.close()
+
+    def _give_up(self, error: Exception) -> None:
+        """Log what ended the conversation, and tell the peer, where there is one to be told."""
+        match error:
+            case Unreachable():
+                log.info("%s: %s", self._name, error)
+                self._tell(ErrorCode.LIMIT, str(error))  # silent is not deaf
+            case ConnectionLost():
+                log.info("%s: %s", self._name, error)
+            case PeerError():
+                log.info("%s: gave up: %s", self._name, printable(str(error)))
+            case FullsendError() | OSError() if not isinstance(error, LocalProtocolError):
+                refusal = _explain(error)
+                log.warning("%s: %s", self._name, printable(str(refusal)))
+                self._tell(refusal.code, str(refusal))
+            case _:
+                log.error("%s: a bug in fullsendd", self._name, exc_info=error)
+                self._tell(ErrorCode.INTERNAL, "a bug in fullsendd; its log has more")
+
+    def farewell(self, code: ErrorCode, why: str) -> None:
+        """What to tell the peer after its request, or when the session's task is cancelled, whichever comes first. The
+        first reason stays.
+        """
+        self._farewell = self._farewell or (code, why)
+
+    async def refuse(self, code: ErrorCode, why: str) -> None:
+        """Turn the peer away at the door."""
+        self._tell(code, why)
+        await self._channel.close()
+
+    @property
+    def _name(self) -> str:
+        return f"{self.peer.name} ({self._address})" if self.peer else self._address
+
+    @property
+    def _sender(self) -> str:
+        assert self.peer is not None  # noqa: S101 - for mypy; only an identified peer asks for anything
+        return self.peer.name
+
+    def _tell(self, code: ErrorCode, why: str) -> None:
+        self._channel.last_words(messages.Error(code=code, message=why[:4000]))
+
+    async def _serve(self, identify_by: float) -> None:
+        try:
+            async with asyncio.timeout_at(identify_by) as deadline:
+                await self._greet()
+        except TimeoutError:
+            if not deadline.expired():  # a disk's
+                raise
+            raise Refused(ErrorCode.LIMIT, "the peer took too long to say who it is") from None
+        if self.peer is None:
+            return
+        answers = Answers(
+            self._house.catalogues, self._house.workers, self._house.checks, self.peer.name, peer=self._name
+        )
+        while True:
+            self.idle = True
+            if self._farewell is not None:
+                self._tell(*self._farewell)
+                return
+            request = self._next_request or await self._channel.receive()
+            self._next_request = None
+            self.idle = False
+            match request:
+                case ConnectionEnded():
+                    return
+                case messages.Push():
+                    await self._push(request)
+                case messages.BasesWanted():
+                    await self._answer(answers.bases())
+                case messages.PartialsWanted():
+                    await self._answer(answers.partials())
+                case messages.Unchanged():
+                    await self._channel.send(await answers.note_unchanged(request.datasets))
+                case messages.StatusWanted():
+                    await self._answer(answers.status())
+                case messages.List():
+                    await self._answer(answers.entries(request.dataset))
+                case messages.Fetch():
+                    await self._answer(answers.fetch(request))
+                case messages.Locate():
+                    await self._channel.send(await answers.locate(request))
+                case messages.Verify():
+                    await self._answer(answers.verify(request.dataset))
+                case messages.Check():
+                    await self._channel.send(await answers.health(self._house.min_free))
+                case messages.Error():
+                    raise PeerError(request.code, request.message)
+                case _:
+                    msg = f"{type(request).__name__} as a request"
+                    raise RemoteProtocolError(msg)
+
+    # --- who is it -----------------------------------------------------------------------------------------
+
+    async def _greet(self) -> None:
+        if self.peer is not None:
+            self._house.gate.admit(self, self.peer)
+        await self._channel.send(
+            messages.ReceiverHello(
+                program=f"fullsendd {fullsend_protocol.__version__}",
+                versions=[limits.PROTOCOL_VERSION],
+                sender=self.peer.name if self.peer else None,
+            )
+        )
+        answer = await self._channel.receive()
+        match answer:
+            # Who may say which of these, and in which version, the connection's state table has decided.
+            case messages.SenderHello():
+                self._program = answer.program
+                log.info("%s: connected, %s", self._name, printable(answer.program))
+            case messages.Join():
+                self._check_tries()
+                joined = await self._on_disk(
+                    lambda: senders.join(self._house.catalogues.store, answer.secret, answer.certificate)
+                )
+                self._house.gate.forgive(self._address)
+                await self._house.gate.table_changed()
+                log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
+                await self._channel.send(
+                    messages.Joined(sender=joined.name, store=self._house.catalogues.store.root.name)
+                )
+            case messages.Known():
+                self._check_tries()
+                status = self._house.gate.status(answer.fingerprint)
+                await self._channel.send(messages.KnownAnswer.model_validate({"status": status}))
+            case messages.Error():
+                raise PeerError(answer.code, answer.message)
+            case _:
+                msg = f"{type(answer).__name__} as a greeting"
+                raise RemoteProtocolError(msg)
+
+    def _check_tries(self) -> None:
+        if not self._house.gate.may_try(self._address):
+            msg = "too many tries from this address: wait a minute"
+            raise Refused(ErrorCode.LIMIT, msg)
+
+    # --- push ----------------------------------------------------------------------------------------------
+
+    async def _push(self, push: messages.Push) -> None:
+        sender = self._sender
+        what = printable(f"{push.dataset}@{push.snapshot}")
+        key = partial_key(sender, push)
+        house = self._house
+        holder = await self._claim(key, push.claim, what)
+        try:
+            receiving = Receiving(house.catalogues, self._channel, house.workers, sender, push, room=house.room)
+            end = await receiving.run(self._program)
+        finally:
+            del house.arriving[key]
+            holder.gone.set()
+        if isinstance(end, Halted):
+            why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
+            log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
+            await self._channel.send(messages.Stopped(offset=end.kept))
+            return
+        if isinstance(end, messages.Committed):
+            log.info("%s: stored %s", self._name, end.receipt.file)
+            if len(end.receipt.segments) > 1:
+                house.checks.wanted(sender)
+        await self._channel.send(end)
+
+    async def _claim(self, key: str, claim: str, what: str) -> Arriving:
+        """Have a stream for this connection alone. Raises: Busy."""
+        arriving = self._house.arriving
+        while True:
+            async with self._house.sweeping:
+                holder = arriving.get(key)
+                if holder is None:
+                    holder = arriving[key] = Arriving(claim, self, own_task())
+                    return holder
+            if holder.claim != claim:
+                msg = f"{what}: is arriving on another connection"
+                raise Busy(msg)
+            log.info("%s: %s: is taken over from another connection", self._name, what)
+            holder.session.farewell(ErrorCode.BUSY, f"{what}: is arriving on another connection now")
+            holder.task.cancel()
+            await holder.gone.wait()
+
+    # --- answers --------------------------------------------------------------------------------------
+
+    async def _answer(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
+        """Send an answer of several frames. The peer says nothing meanwhile: what it says, or its end, ends it."""
+        sending = asyncio.create_task(self._send_parts(parts))
+        watching = asyncio.create_task(self._channel.receive())
+        try:
+            await asyncio.wait([sending, watching], return_when=asyncio.FIRST_COMPLETED)
+            if watching.done():
+                said = watching.result()
+                if isinstance(said, messages.Error):
+                    raise PeerError(said.code, said.message)
+                # Legal only after `done`: the peer has read all while we were still waiting to see it gone.
+                self._next_request = said
+            await sending
+        finally:
+            for task in (sending, watching):
+                task.cancel()
+            await asyncio.gather(sending, watching, return_exceptions=True)
+
+    async def _send_parts(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                if isinstance(part, Chunk):
+                    await self._channel.send_chunk(part)
+                else:
+                    await self._channel.send(part)
+                del part  # here and below: to hold a chunk while the next is read would be to hold two
+        await self._channel.send(messages.Done())
+
+    async def _on_disk(self, work: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)
+
+
+def own_task() -> asyncio.Task[object]:
+    """Return the task that runs us."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - for mypy; a coroutine runs in one
+    return task
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what an error's frames hold: a refused chunk and its raw bytes. They and the error refer to each other, and
+    the cycle collector goes by the number of objects, not by their size: it would come a hundred errors later.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
+def _explain(error: FullsendError | OSError) -> FullsendError:
+    """Turn what the system said of the disk into an error with a code."""
+    if isinstance(error, OSError):
+        if error.errno in FULL:
+            return NoRoom(f"the store is full ({error.strerror}); what had arrived is kept: free space on the receiver")
+        return StoreError(f"the store's disk failed: {error}")
+    return error

@@ -1,0 +1,392 @@
+"""The journal of a partial: what its data file cannot tell, one line for each batch that has become durable.
+
+A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. A crash can tear the last one alone, since
+each is synced before the next is written: one that is not whole ends the journal, and where whole ones follow, the disk
+has lost what it had taken. docs/format.md goes through the lines. Here they are written and read; whether and when
+they are durable is partial.py's business.
+
+(Design section 5 has the index beside the journal; here it is in the journal: one file less to sync in a batch.)
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from fullsend_protocol.format.manifest import Resumption, Segment
+from fullsend_protocol.shared import limits
+from fullsend_protocol.stream.records import Begin, EmbeddedSpill, Phase, WalkerState
+from fullsend_receiver.store.local import StoreError
+from fullsend_receiver.store.opened import FORMAT, Opened
+from fullsend_receiver.store.seekable import IndexEntry
+
+
+class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
+    """A disk has lost what it had taken of a partial."""
+
+
+#: Where in a line its JSON begins: behind the CRC in hex and a space.
+_BODY: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A chunk of a partial. `record_start`: raw offset of the record that ends with it, where it ends at a resume
+    point.
+    """
+
+    entry: IndexEntry
+    record_start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Chunks that are written and wait to become durable.
+
+    `offset`: raw bytes, and `stored`: bytes of the data file, through the last of them. `walker`: what the walker
+    knows there; `begins`, `embedded_spills`: the BEGIN records, and the spill blocks that `zfs receive` loses, since
+    the batch before.
+    """
+
+    offset: int
+    stored: int
+    chunks: tuple[Written, ...]
+    walker: WalkerState
+    begins: tuple[Begin, ...]
+    embedded_spills: tuple[EmbeddedSpill, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What a journal says, in short. `offset`, `stored`: of its last `durable` line, None: there is none; `committing`:
+    the file that is being put in place; `whole`: the offset at which its whole lines end.
+    """
+
+    offset: int | None
+    stored: int
+    committing: PurePosixPath | None
+    whole: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a partial stands: all that it takes to go on with it.
+
+    `offset`, `stored`: raw bytes, and bytes of the data file, before that place; `chunks`: how many these are;
+    `line`: the offset in the journal of the line that ends there, or in the middle of which that place is, and
+    `part`: what of that line's batch is before it.
+    """
+
+    opened: Opened
+    offset: int
+    stored: int
+    chunks: int
+    segments: tuple[Segment, ...]
+    resumptions: tuple[Resumption, ...]
+    walker: WalkerState
+    begins: tuple[Begin, ...]
+    embedded_spills: tuple[EmbeddedSpill, ...]
+    line: int
+    part: Batch
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether the last chunk ended where the rule says, and not where its sender broke off."""
+        last = self.part.chunks[-1].entry
+        by_size = last.raw_length == limits.CHUNK_MAX
+        by_record = last.raw_length >= limits.CHUNK_MIN and last.ends_at_resume_point
+        return by_size or by_record or self.walker.phase is Phase.DONE
+
+
+# --- lines -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def understanding() -> Iterator[None]:
+    """Read what lines say. Keys that this version does not know are passed over, so that an upgrade or a downgrade
+    costs nothing. Raises: PartialDamaged where something is missing, or is of another form.
+    """
+    try:
+        yield
+    except PartialDamaged:
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:  # ValidationError is a ValueError
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = f"its journal is not one that this version of fullsendd can read ({type(error).__name__}: {why})"
+        raise PartialDamaged(msg) from None
+
+
+def open_line(opened: Opened) -> bytes:
+    """Return the first line."""
+    return _line({"open": opened.model_dump(mode="json", by_alias=True)})
+
+
+def durable_line(batch: Batch) -> bytes:
+    """Return the line for a batch whose data are durable."""
+    chunks = [
+        [
+            written.entry.raw_length,
+            written.entry.stored_length,
+            written.entry.ends_at_resume_point,
+            written.entry.first_key,
+            written.entry.starts_segment,
+            written.entry.sha256.hex(),
+            written.record_start,
+        ]
+        for written in batch.chunks
+    ]
+    state = batch.walker
+    walker = {
+        "phase": state.phase.value,
+        "owed": state.owed,
+        "head": _text(state.head),
+        "begin": None if state.begin is None else _begin_to_json(state.begin),
+        "payload": _text(state.payload),
+        "resumable": state.resumable,
+        "record_start": state.record_start,
+    }
+    begins = [_begin_to_json(begin) for begin in batch.begins]
+    durable = {"offset": batch.offset, "stored": batch.stored, "chunks": chunks, "walker": walker, "begins": begins}
+    if batch.embedded_spills:
+        durable["embedded_spills"] = [[each.snapshot, each.number, each.at] for each in batch.embedded_spills]
+    return _line({"durable": durable})
+
+
+def resumed_line(resumption: Resumption) -> bytes:
+    """Return the line that says that the stream goes on."""
+    return _line({"resumed": resumption.model_dump(mode="json")})
+
+
+def commit_line(file: PurePosixPath) -> bytes:
+    """Return the line from which on the commit is to be completed."""
+    return _line({"commit": {"file": str(file)}})
+
+
+def _line(content: dict[str, Any]) -> bytes:
+    body = json.dumps(content, separators=(",", ":")).encode()
+    return b"%08x %b\n" % (zlib.crc32(body), body)
+
+
+def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the whole lines of a journal, each with the offset in the file at which it ends. Raises: OSError;
+    PartialDamaged behind the last line before one that is not whole, where whole ones follow.
+    """
+    end = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                return  # nothing follows, but what is being written just now
+            if not _is_whole(line):
+                break
+            end += len(line)
+            yield end, json.loads(line[_BODY:])
+        if any(map(_is_whole, file)):
+            msg = f"what its journal has from byte {end} on is not what was written, and whole lines follow"
+            raise PartialDamaged(msg)
+
+
+def _is_whole(line: bytes) -> bool:
+    crc, body, newline = line[:_BODY], line[_BODY:-1], line[-1:]
+    return newline == b"\n" and crc == b"%08x " % zlib.crc32(body)
+
+
+# --- what they say -----------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> Journal:
+    """Read a journal in short; one that is missing says nothing. Raises: OSError, PartialDamaged."""
+    offset = file = None
+    stored = whole = 0
+    with contextlib.suppress(FileNotFoundError), understanding():
+        for end, line in lines(path):
+            if "open" in line:
+                _check_format(line["open"])
+            if "durable" in line:
+                offset, stored = int(line["durable"]["offset"]), int(line["durable"]["stored"])
+            file = line.get("commit", {}).get("file", file)
+            whole = end
+    with understanding():
+        return Journal(offset, stored, None if file is None else PurePosixPath(file), whole)
+
+
+def read_opened(path: Path) -> Opened | None:
+    """Return what the first line says; None where there is no whole one. Raises: OSError, PartialDamaged."""
+    with understanding():
+        return next((_opened(line["open"]) for _end, line in lines(path) if "open" in line), None)
+
+
+def entries(path: Path) -> Iterator[IndexEntry]:
+    """Yield the index entries of all durable chunks, in order. Raises: OSError, PartialDamaged."""
+    with understanding():
+        for _end, line in lines(path):
+            for chunk in line.get("durable", {}).get("chunks", ()):
+                yield _written(chunk).entry
+
+
+def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
+    """Return where a partial stands: at the end of what is durable, or `at_resume_point` at the end of its last chunk
+    that ends with a resumable record and may be followed by another; in a package of several snapshots, of which
+    nobody goes on so, nowhere. None: nowhere. Raises: OSError, PartialDamaged.
+    """
+    reader = _Reader(at_resume_point=at_resume_point)
+    _read(path, reader)
+    return reader.standing
+
+
+def standings(path: Path) -> tuple[Standing | None, Standing | None]:
+    """Return both answers of `standing`, not at a resume point and at one; the journal is gone over once.
+
+    Raises: OSError, PartialDamaged.
+    """
+    end, resumable = _Reader(at_resume_point=False), _Reader(at_resume_point=True)
+    _read(path, end, resumable)
+    return end.standing, resumable.standing
+
+
+def _read(path: Path, *readers: _Reader) -> None:
+    begun = 0
+    with understanding():
+        for end, line in lines(path):
+            for reader in readers:
+                reader.take(begun, line)
+            begun = end
+
+
+class _Reader:
+    """Reads a journal line by line."""
+
+    def __init__(self, *, at_resume_point: bool) -> None:
+        self._found: Standing | None = None
+        self._substreams = 0
+        self._at_resume_point = at_resume_point
+        self._opened: Opened | None = None
+        self._offset = self._stored = self._chunks = 0
+        self._segments: list[Segment] = []
+        self._resumptions: list[Resumption] = []
+        self._resumed: Resumption | None = None  # the last one, as long as nothing has arrived since
+        self._begins: list[Begin] = []
+        self._spills: list[EmbeddedSpill] = []
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where the partial stands as of the lines that were taken."""
+        return None if self._at_resume_point and self._substreams > 1 else self._found
+
+    def take(self, at: int, line: dict[str, Any]) -> None:
+        """Take a line. `at`: where in the journal it begins."""
+        if "open" in line:
+            self._opened = _opened(line["open"])
+        elif "resumed" in line:
+            self._resumed = Resumption.model_validate(line["resumed"])
+        elif "durable" in line and self._opened is not None:
+            self._take_batch(at, self._opened, line["durable"])
+
+    def _take_batch(self, at: int, opened: Opened, durable: dict[str, Any]) -> None:
+        if self._resumed is not None:
+            self._resumptions.append(self._resumed)
+            self._resumed = None
+        begins = tuple(_begin_from_json(each) for each in durable["begins"])
+        self._begins += begins
+        self._substreams += sum(not begin.compound for begin in begins)
+        spills = tuple(EmbeddedSpill(*each[:3]) for each in durable.get("embedded_spills", ()))
+        self._spills += spills
+        walker = _walker(durable)
+        taken: list[Written] = []
+        for each in durable["chunks"]:
+            written = _written(each)
+            taken.append(written)
+            self._take_chunk(written.entry)
+            # A record that began in the chunk before is not whole in this one; it is none to be shown to anybody.
+            whole = written.record_start >= self._offset - written.entry.raw_length
+            # A shorter one is where its sender broke off.
+            long = written.entry.raw_length >= limits.CHUNK_MIN
+            if self._at_resume_point and written.entry.ends_at_resume_point and whole and long:
+                here = WalkerState(self._offset, Phase.SUBSTREAM, resumable=True, record_start=written.record_start)
+                before = tuple(each for each in spills if each.at < self._offset)
+                self._stand(at, opened, Batch(self._offset, self._stored, tuple(taken), here, begins, before))
+        if not self._at_resume_point and taken:
+            self._stand(at, opened, Batch(self._offset, self._stored, tuple(taken), walker, begins, spills))
+
+    def _take_chunk(self, entry: IndexEntry) -> None:
+        start = self._offset if entry.starts_segment or not self._segments else self._segments.pop().start
+        self._offset += entry.raw_length
+        self._stored += entry.stored_length
+        self._chunks += 1
+        self._segments.append(Segment(start=start, end=self._offset, sha256=entry.sha256.hex()))
+
+    def _stand(self, at: int, opened: Opened, part: Batch) -> None:
+        self._found = Standing(
+            opened=opened,
+            offset=self._offset,
+            stored=self._stored,
+            chunks=self._chunks,
+            segments=tuple(self._segments),
+            resumptions=tuple(self._resumptions),
+            walker=part.walker,
+            begins=tuple(self._begins),
+            # A place in the middle of a batch has some of its spill blocks behind it.
+            embedded_spills=tuple(each for each in self._spills if each.at < self._offset),
+            line=at,
+            part=part,
+        )
+
+
+def _opened(line: object) -> Opened:
+    _check_format(line)
+    return Opened.model_validate(line)
+
+
+def _check_format(line: object) -> None:
+    """Raises: PartialDamaged where a later version wrote what this one would not understand."""
+    written = line.get("format", FORMAT) if isinstance(line, dict) else FORMAT
+    if written != FORMAT:
+        msg = f"its journal has format {written!r}, and this version of fullsendd reads format {FORMAT}"
+        raise PartialDamaged(msg)
+
+
+def _written(chunk: Sequence[Any]) -> Written:
+    raw_length, stored_length, resumable, first_key, segment, sha256, record_start, *_later = chunk
+    key = None if first_key is None else (int(first_key[0]), int(first_key[1]))
+    return Written(IndexEntry(raw_length, stored_length, resumable, key, segment, bytes.fromhex(sha256)), record_start)
+
+
+def _walker(durable: dict[str, Any]) -> WalkerState:
+    state = durable["walker"]
+    return WalkerState(
+        offset=durable["offset"],
+        phase=Phase(state["phase"]),
+        owed=state["owed"],
+        head=base64.b64decode(state["head"]),
+        begin=None if state["begin"] is None else _begin_from_json(state["begin"]),
+        payload=base64.b64decode(state["payload"]),
+        resumable=state["resumable"],
+        record_start=state["record_start"],
+    )
+
+
+def _begin_to_json(begin: Begin) -> dict[str, Any]:
+    return {
+        "compound": begin.compound,
+        "name": begin.name,
+        "guid": begin.guid,
+        "base_guid": begin.base_guid,
+        "created": begin.created,
+        "features": begin.features,
+        "volume": begin.volume,
+        "payload": _text(begin.payload),
+    }
+
+
+def _begin_from_json(fields: dict[str, Any]) -> Begin:
+    known = {name: fields[name] for name in Begin.__slots__ if name != "payload"}
+    return Begin(**known, payload=base64.b64decode(fields["payload"]))
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")

@@ -1,0 +1,59 @@
+"""What a stored stream's file is called (docs/format.md, "Names").
+
+    SENDER/DATASET.../@SNAPSHOT.GUID.KIND[.FLAGS].zfs.zst
+
+A name holds no byte that a file system, a shell or a person could stumble over, is never longer than 255 bytes with
+any suffix, and two different streams never have the same one. The manifest has the true names: nothing is ever
+read back out of a file name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import PurePosixPath
+from typing import Final
+
+from fullsend_protocol.stream.facts import Facts
+
+STREAM_SUFFIX: Final = ".zfs.zst"
+MANIFEST_SUFFIX: Final = ".json"
+
+_SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
+#: With "~", 16 hex digits, and the longest of everything else (`.GUID.package.from.GUID.Lecwpr########.zfs.zst.sha256`)
+#: a name stays within the 255 bytes that file systems allow.
+_COMPONENT_MAX: Final = 133
+_HASH_DIGITS: Final = 16
+
+
+def encode_component(name: str) -> str:
+    """Return one name (UTF-8) as a path component: unsafe bytes as %XX, cut and hashed where it is too long."""
+    raw = name.encode()
+    parts = [chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw]
+    if sum(map(len, parts)) <= _COMPONENT_MAX:
+        return "".join(parts)
+    kept = ""
+    for part in parts:
+        if len(kept) + len(part) > _COMPONENT_MAX:
+            break
+        kept += part
+    return kept + "~" + hashlib.sha256(raw).hexdigest()[:_HASH_DIGITS]
+
+
+def dataset_folder(sender: str, dataset: str) -> PurePosixPath:
+    """Return the folder of a dataset's streams, relative to the store."""
+    components = [encode_component(part) for part in dataset.split("/")]
+    # "." and ".." are safe byte by byte, and mean something else as a whole.
+    components = [part.replace(".", "%2E") if part in {".", ".."} else part for part in components]
+    return PurePosixPath(sender, *components)
+
+
+def stream_file(sender: str, facts: Facts) -> PurePosixPath:
+    """Return the path of a stream's `.zst` file, relative to the store."""
+    kind = {
+        "full": "full",
+        "incremental": f"from.{facts.base_guid or 0:016x}",
+        "package": f"package.from.{facts.base_guid:016x}" if facts.base_guid else "package",
+    }[facts.kind]
+    flags = f".{facts.flags}" if facts.flags else ""
+    name = f"@{encode_component(facts.snapshot)}.{facts.guid:016x}.{kind}{flags}{STREAM_SUFFIX}"
+    return dataset_folder(sender, facts.dataset) / name

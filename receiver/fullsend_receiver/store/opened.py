@@ -1,0 +1,89 @@
+"""What the first line of a journal says of a partial: what its sender offered, who that was, and when.
+
+These are models of the disk. The wire has its own: `Push`, with which a sender offers a stream, and `PartialEntry`,
+which tells a sender what has arrived. The functions at the end convert between the two; nothing else does.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from fullsend_protocol.format.manifest import Flags, Guid, Name, Offset, OnDisk, PartialEntry, Properties
+from fullsend_protocol.wire.messages import Push
+
+#: The format of a journal. It is raised only where a version that ignores what it does not know would go wrong.
+FORMAT: Final = 1
+
+
+class Offer(OnDisk):
+    """What is known of a stream before it has come; the fields mean what they mean in the manifest.
+
+    Of a package `guid` and `flags` are None: they show at its end. `keep_orphan`: keep an increment whose base is not
+    stored. How a connection resumed the stream, and its claim to it, ended with that connection, so they are not here.
+    """
+
+    dataset: Name
+    snapshot: Name
+    guid: Guid | None = None
+    base_guid: Guid | None = None  # the lease
+    flags: Flags | None = None
+    size_estimate: Offset | None = None  # raw bytes, where known
+    zfs_version: str | None = None
+    properties: Properties | None = None
+    keep_orphan: bool = False
+
+
+class Opened(OnDisk):
+    """The first line of a journal. `offer`: as it was first made; `at`: when, by the receiver's clock.
+
+    The first version wrote no `format`, and a whole `Push` under the key that is still used.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    format: Literal[1] = FORMAT
+    sender: str
+    offer: Offer = Field(alias="push")
+    at: str
+
+
+# --- to the wire and back ----------------------------------------------------------------------------------------
+
+
+def offer_of(push: Push) -> Offer:
+    """Return what is to be written down of an offer."""
+    return Offer(
+        dataset=push.dataset,
+        snapshot=push.snapshot,
+        guid=push.guid,
+        base_guid=push.base_guid,
+        flags=push.flags,
+        size_estimate=push.size_estimate,
+        zfs_version=push.zfs_version,
+        properties=push.properties,
+        keep_orphan=push.keep_orphan,
+    )
+
+
+def entry_of(
+    opened: Opened, *, raw_bytes: int, stored_bytes: int, resume_offset: int | None, last: str, arriving: bool
+) -> PartialEntry:
+    """Return what `list --partial` says of a partial."""
+    offer = opened.offer
+    return PartialEntry(
+        sender=opened.sender,
+        dataset=offer.dataset,
+        snapshot=offer.snapshot,
+        guid=offer.guid,
+        base_guid=offer.base_guid,
+        flags=offer.flags,
+        raw_bytes=raw_bytes,
+        stored_bytes=stored_bytes,
+        # No token resumes a package: its GUID is not known yet.
+        resume_offset=None if offer.guid is None else resume_offset,
+        started=opened.at,
+        last=last,
+        arriving=arriving,
+    )

@@ -1,0 +1,152 @@
+"""Reading a stored stream back, chunk by chunk, each checked before it is given out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ChunkError, ErrorCode, FullsendError
+from fullsend_protocol.stream.chunks import Decompressor, SegmentHash
+from fullsend_protocol.wire.connection import Chunk
+from fullsend_receiver.store.seekable import FileDamaged, Place, places
+
+#: What is read of a file at a time, to hash it as a whole.
+_BLOCK: Final = 1 << 20
+
+
+class DamagedChunk(FullsendError):  # noqa: N818 - reads as a noun
+    """A chunk of a stored file is not what was written; the line names it and its raw range."""
+
+    code = ErrorCode.DAMAGED
+
+
+@dataclass(frozen=True, slots=True)
+class RawChunk:
+    """A chunk, read and found right. `raw`: its bytes."""
+
+    place: Place
+    raw: bytes
+
+
+def stored_chunks(path: Path, offset: int = 0, until: int = limits.OFFSET_END) -> Iterator[Chunk]:
+    """Yield a file's chunks from raw offset `offset` on, where one must begin, and none that begins at `until` or
+    behind it, as they travel: not decoded and not checked, which is the reader's part. Raises: FileDamaged, OSError.
+    """
+    descriptor = _open(path)
+    end = 0
+    try:
+        for place in places(descriptor):
+            end = place.raw_offset + place.entry.raw_length
+            if end <= offset:
+                continue
+            if max(place.raw_offset, offset) >= until:
+                return
+            if place.raw_offset < offset:
+                raise FileDamaged(f"no chunk begins at raw offset {offset}")
+            try:
+                frame = _read(descriptor, place)
+            except ChunkError as error:
+                msg = f"{describe(place)}: {error}"
+                raise FileDamaged(msg) from None
+            entry = place.entry
+            yield Chunk(place.raw_offset, entry.raw_length, entry.sha256, frame, entry.starts_segment)
+            del frame  # here and below: not two chunks at a time
+        if end < offset:
+            raise FileDamaged(f"no chunk begins at raw offset {offset}")
+    finally:
+        os.close(descriptor)
+
+
+def locate(path: Path, key: tuple[int, int]) -> int:
+    """Return the raw offset of a chunk from which on the resumable records of this key (object, offset) are found, if
+    there are any: of the last one that begins with a record and whose first key is smaller, else of the first.
+
+    Records come in the order of their keys. Not the chunk that begins with the key itself: OBJECT and WRITE at offset 0
+    share one, and the former may end the chunk before. Raises: FileDamaged, OSError.
+    """
+    descriptor = _open(path)
+    try:
+        found = 0
+        at_record = True
+        for place in places(descriptor):
+            first = place.entry.first_key
+            if first is not None and first >= key:
+                break
+            if at_record and first is not None:
+                found = place.raw_offset
+            at_record = place.entry.ends_at_resume_point
+        return found
+    finally:
+        os.close(descriptor)
+
+
+def checked_chunks(path: Path) -> Iterator[RawChunk | DamagedChunk]:
+    """Yield a file's chunks, decoded, with their running hash compared; a bad one as the error it is.
+
+    Frames are independent, so chunks behind a bad one decode; their running hash cannot be told right until the
+    next segment, and they pass on their zstd checksum. Raises: FileDamaged, OSError.
+    """
+    descriptor = _open(path)
+    decompressor = Decompressor()
+    segment: SegmentHash | None = SegmentHash(0)
+    try:
+        for place in places(descriptor):
+            if place.entry.starts_segment:
+                segment = SegmentHash(place.raw_offset)
+            try:
+                raw = decompressor.decompress(_read(descriptor, place), place.entry.raw_length)
+            except ChunkError as error:
+                segment = None
+                yield DamagedChunk(f"{describe(place)}: {error}")
+                continue
+            if segment is not None and segment.update(raw) != place.entry.sha256:
+                segment = None
+                yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the one that was proven")
+                continue
+            yield RawChunk(place, raw)
+            del raw
+    finally:
+        os.close(descriptor)
+
+
+def _read(descriptor: int, place: Place) -> bytes:
+    """Return a chunk's frame. Raises: ChunkError where the disk does not give it: a bad sector takes one chunk with it,
+    not those behind.
+    """
+    try:
+        frame = os.pread(descriptor, place.entry.stored_length, place.file_offset)
+    except OSError as error:
+        msg = f"cannot be read: {error.strerror}"
+        raise ChunkError(msg) from None
+    if len(frame) != place.entry.stored_length:
+        msg = "the file ends inside it"
+        raise ChunkError(msg)
+    return frame
+
+
+def file_sha256(path: Path, between: Callable[[], None] = lambda: None) -> str:
+    """Return the SHA-256 of a file in hex. Reads it whole; `between` is called between two reads, and may raise."""
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+            between()
+    return digest.hexdigest()
+
+
+def describe(place: Place) -> str:
+    """Name a chunk for a person: its number from 0, and its raw range."""
+    return f"chunk {place.number} (raw bytes {place.raw_offset} to {place.raw_offset + place.entry.raw_length})"
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        msg = "the file is missing"
+        raise FileDamaged(msg) from None

@@ -1,0 +1,30 @@
+"""The record at a partial's resume point, for a sender that goes on behind it by a token."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+
+from fullsend_protocol.stream.chunks import Decompressor
+from fullsend_protocol.stream.records import HEADER_SIZE
+from fullsend_protocol.wire.messages import Record
+from fullsend_receiver.store.journal import Standing
+from fullsend_receiver.store.partials import Partial
+
+
+def read_record(partial: Partial, standing: Standing) -> Record:
+    """Read the record that ends where a partial stands, back from its data file. Blocks.
+
+    Raises: ChunkError (the file does not hold it any more), PartialDamaged (nor can it be read), OSError.
+    """
+    entry = standing.part.chunks[-1].entry
+    start = standing.offset - entry.raw_length
+    frame = partial.read(standing.stored - entry.stored_length, entry.stored_length)
+    raw = Decompressor().decompress(frame, entry.raw_length)
+    at = standing.walker.record_start - start  # a partial never stands where that is in the chunk before
+    header, payload = raw[at : at + HEADER_SIZE], memoryview(raw)[at + HEADER_SIZE :]
+    return Record(
+        header=base64.b64encode(header).decode("ascii"),
+        payload_sha256=hashlib.sha256(payload).hexdigest(),
+        features=standing.begins[-1].features,
+    )

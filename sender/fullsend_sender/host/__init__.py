@@ -1,0 +1,1 @@
+"""What this host is and is told: configuration, identity, locks, the log, and how a command runs."""

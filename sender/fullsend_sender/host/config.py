@@ -1,0 +1,277 @@
+"""The sender's configuration: sender.toml, the environment and the command line, into one model.
+
+    level = 3                     # all of the first part is optional
+
+    [receivers.nas]               # `fullsend join` writes this
+    address = "nas.example:7433"
+    fingerprint = "…64 hex digits…"
+    sender = "alpha"              # our name there
+
+    [[push]]                      # what `fullsend push` without DATASET pushes
+    datasets = ["tank/home", "tank/vm/*"]
+    recursive = true
+    exclude = ["tank/home/*/cache"]
+
+    [datasets."tank/vm/**"]       # how these are sent, wherever they are named
+    compressed = true
+    full-after = { age = "90d" }
+
+Precedence: command line > environment (FULLSEND_LEVEL and so on) > [datasets.PATTERN] (of several that fit, the later)
+> [[push]] > the file's first part > default.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
+
+from fullsend_protocol.format.manifest import SenderName, Sha256Hex
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.settings import Duration, Settings, Size, parse_settings
+from fullsend_protocol.stream.chunks import LEVEL_MAX, LEVEL_MIN
+from fullsend_sender.host.options import RETRY_FOR, Endpoint, FullAfter, SendOptions
+from fullsend_sender.zfs.selection import Selection, fits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+#: Each job takes the memory of a push (see `fullsend check`).
+JOBS_MAX: Final = 16
+#: More compressing threads than this gain nothing that one reading thread could feed.
+THREADS_MAX: Final = 64
+
+_PORT_MAX: Final = 65535
+_HEADER: Final = re.compile(r"\s*\[")
+_BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Split HOST:PORT, with an IPv6 address in brackets. Raises: ValueError, saying how it is written."""
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    host = host[1:-1] if bracketed else host
+    if not colon or not host or (":" in host) != bracketed or not port.isdecimal() or not 0 < int(port) <= _PORT_MAX:
+        raise ValueError(f"{address!r} is no HOST:PORT (an IPv6 address stands in brackets, as in [2001:db8::1]:7433)")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """Return HOST:PORT as `split_address` reads it."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def _pattern(text: str) -> str:
+    if not text or "@" in text or "#" in text or text.startswith("/") or text.endswith("/"):
+        raise ValueError(f"{text!r} is no name or pattern of datasets, such as tank/home or tank/vm/*")
+    return text
+
+
+def _words(command: object) -> object:
+    """Split a command as a shell would; a list stays as it is."""
+    return tuple(shlex.split(command)) if isinstance(command, str) else command
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+
+
+class ReceiverSettings(Settings):
+    """One receiver: a table [receivers.NAME]."""
+
+    address: Annotated[str, AfterValidator(_address)]
+    fingerprint: Sha256Hex
+    sender: SenderName
+
+
+class FullAfterSettings(Settings):
+    """When a chain has grown too long (plan.FullAfter)."""
+
+    streams: Annotated[int, Field(ge=1)] | None = None
+    age: Duration | None = None
+    increments: Annotated[float, Field(gt=0)] | None = None
+
+
+class SendSettings(Settings):
+    """How datasets are sent; None: as the next wider place says."""
+
+    level: Annotated[int, Field(ge=LEVEL_MIN, le=LEVEL_MAX)] | None = None
+    raw: bool | None = None
+    decrypt: bool | None = None
+    compressed: bool | None = None
+    embedded: bool | None = None
+    size_check: bool | None = None
+    keep: Annotated[int, Field(ge=1)] | None = None
+    full_after: FullAfterSettings | None = None
+
+
+class PushSettings(SendSettings):
+    """A table [[push]]: what a push without DATASET pushes."""
+
+    datasets: Annotated[list[Pattern], Field(min_length=1)]
+    recursive: bool = False
+    exclude: list[Pattern] = Field(default_factory=list)
+    receiver: str | None = None
+
+    @property
+    def selection(self) -> Selection:
+        """Which datasets it means."""
+        return Selection(tuple(self.datasets), self.recursive, tuple(self.exclude))
+
+
+class SenderSettings(SendSettings):
+    """sender.toml."""
+
+    receivers: dict[str, ReceiverSettings] = Field(default_factory=dict)
+    push: list[PushSettings] = Field(default_factory=list)
+    datasets: dict[Pattern, SendSettings] = Field(default_factory=dict)
+    retired: list[Pattern] = Field(default_factory=list)  # stored datasets that are gone on purpose
+    receiver: str | None = None  # which of them, where several are configured and --receiver is not given
+    jobs: Annotated[int, Field(ge=1, le=JOBS_MAX)] = 1  # datasets that are sent at a time
+    zfs_command: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_words)] = ("zfs",)
+    threads: Annotated[int, Field(ge=1, le=THREADS_MAX)] | None = None  # None: see pipeline.default_threads
+    bwlimit: Annotated[Size, Field(ge=1)] | None = None  # bytes a second
+    retry_for: Duration = RETRY_FOR  # how long a receiver may stay away in the middle of a run
+    allow_orphan: bool = False
+    progress: Literal["auto", "always", "never"] = "auto"
+    log_format: Literal["text", "json"] = "text"
+
+    #: What the environment and the command line say of how datasets are sent: it stands above [datasets.PATTERN].
+    _said: SendSettings = PrivateAttr(default_factory=SendSettings)
+
+    def endpoint(self, name: str | None = None) -> Endpoint:
+        """Return the receiver of this name; without one the only, or the configured one. Raises: UsageError."""
+        if not self.receivers:
+            raise UsageError("no receiver is configured: pair with one by `fullsend join INVITATION`")
+        name = name or self.receiver or (next(iter(self.receivers)) if len(self.receivers) == 1 else None)
+        names = ", ".join(sorted(self.receivers))
+        if name is None:
+            raise UsageError(f"several receivers are configured ({names}): choose one with --receiver NAME")
+        if name not in self.receivers:
+            raise UsageError(f"no receiver {name!r} is configured: there are {names}")
+        chosen = self.receivers[name]
+        host, port = split_address(chosen.address)
+        return Endpoint(name, host, port, chosen.fingerprint, one_of_several=len(self.receivers) > 1)
+
+    def tables_for(self, receiver: str) -> list[PushSettings]:
+        """Return the tables [[push]] of what is pushed to this receiver: those that name it, or none."""
+        return [table for table in self.push if (table.receiver or self.receiver) in {None, receiver}]
+
+    def how(self, dataset: str | None, table: PushSettings | None = None) -> SendOptions:
+        """Return how a dataset is to be sent; None: one that is not known yet. `table`: the one that named it."""
+        places: list[SendSettings] = [self]
+        places += [table] if table is not None else []
+        if dataset is not None:
+            places += [each for pattern, each in self.datasets.items() if fits(dataset, pattern)]
+        places.append(self._said)
+        said: dict[str, Any] = {}
+        for place in places:
+            said |= {name: value for name in SendSettings.model_fields if (value := getattr(place, name)) is not None}
+        limit = said.pop("full_after", None)
+        return SendOptions(**said, full_after=FullAfter(**dict(limit)) if limit is not None else FullAfter())
+
+
+def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object]) -> SenderSettings:
+    """Read the configuration.
+
+    `arguments`: by the settings' names, what the command line says; None where it says nothing.
+    Raises: UsageError: the file is missing or wrong, or a variable or an argument is.
+    """
+    try:
+        text = read_text(path)
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} is missing: make it with `fullsend join INVITATION`, or name one with --config"
+        ) from None
+    settings = parse_settings(SenderSettings, text, path)
+    single = SenderSettings.model_fields.keys() - {"receivers", "push", "datasets", "full_after", "retired"}
+    variables = {name: environ[variable] for name in single if (variable := _variable(name)) in environ}
+    settings = _overlay(settings, variables, _variable)
+    given = {name: value for name in single if (value := arguments.get(name)) is not None}
+    settings = _overlay(settings, given, _option)
+    said = {name for name in (variables.keys() | given.keys()) if name in SendSettings.model_fields}
+    settings._said = SendSettings.model_validate({name: getattr(settings, name) for name in said})  # noqa: SLF001 - not for the file, so no field
+    return settings
+
+
+def read_text(path: str) -> str:
+    """Return the file's text. Raises: FileNotFoundError, UsageError for all else that prevents it."""
+    try:
+        with open(path, encoding="utf-8-sig") as file:  # editors of other systems put a byte order mark in front
+            return file.read()
+    except FileNotFoundError:
+        raise
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise UsageError(f"{path} cannot be read: {why}") from None
+
+
+def _variable(name: str) -> str:
+    return f"FULLSEND_{name.upper()}"
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _overlay(settings: SenderSettings, values: Mapping[str, object], spelling: Callable[[str], str]) -> SenderSettings:
+    if not values:
+        return settings
+    try:
+        return SenderSettings.model_validate({**settings.model_dump(), **values})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        raise UsageError(f"{spelling(str(first['loc'][0]))}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+# --- adding a receiver --------------------------------------------------------------------------------------------
+
+
+def with_receiver(text: str, name: str, receiver: ReceiverSettings, path: str) -> str:
+    """Return the configuration's text with the table [receivers.NAME] added, or replaced where it stands.
+
+    Every other line stays as the user wrote it. Raises: UsageError where that cannot be done; nothing is lost then.
+    """
+    table = [
+        f"[receivers.{name}]",
+        f'address = "{receiver.address}"',
+        f'fingerprint = "{receiver.fingerprint}"',
+        f'sender = "{receiver.sender}"',
+    ]
+    lines = text.splitlines()
+    own = re.compile(rf"""\s*\[\s*receivers\s*\.\s*(["']?){re.escape(name)}\1\s*\]\s*(#.*)?""")
+    start = next((number for number, line in enumerate(lines) if own.fullmatch(line)), None)
+    if start is None:
+        lines += ["", *table] if lines and lines[-1].strip() else table
+    else:
+        stop = next((n for n in range(start + 1, len(lines)) if _HEADER.match(lines[n])), len(lines))
+        while stop > start + 1 and (not lines[stop - 1].strip() or lines[stop - 1].lstrip().startswith("#")):
+            stop -= 1  # blank lines and comments in front of the next table belong to that
+        lines[start:stop] = table
+    after = "\n".join(lines) + "\n"
+    # TOML has more ways to say the same than this knows. So judge by what the result says, not by how it was made.
+    old = tomllib.loads(text)
+    wanted = {**old, "receivers": {**old.get("receivers", {}), name: receiver.model_dump(by_alias=True)}}
+    try:
+        right = tomllib.loads(after) == wanted
+    except tomllib.TOMLDecodeError:
+        right = False
+    if not right:
+        raise UsageError(
+            f"{path} cannot be extended without disturbing it; please add these lines: {' / '.join(table)}"
+        )
+    return after
+
+
+def check_receiver_name(name: str) -> str:
+    """Return `name` if it can name a receiver. Raises: UsageError."""
+    if not _BARE_KEY.fullmatch(name):
+        raise UsageError(f"{name!r} cannot name a receiver: use letters, digits, - and _")
+    return name

@@ -1,0 +1,32 @@
+"""What one dataset fails at stays with that dataset, whatever the class of the exception."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.shared.errors import FullsendError
+
+if TYPE_CHECKING:
+    import logging
+
+#: Characters of an exception's text that go into one line.
+_SHOWN: Final = 500
+
+
+class Unforeseen(FullsendError):  # noqa: N818 - reads as what it says
+    """An exception that no caller expects, such as a ValueError. Its cause is that exception."""
+
+
+def as_failure(error: Exception) -> FullsendError:
+    """Return an exception as the failure of one dataset, in one line. What is a FullsendError is returned as it is."""
+    if isinstance(error, FullsendError):
+        return error
+    text = " ".join(str(error).split())[:_SHOWN]
+    unforeseen = Unforeseen(f"{type(error).__name__}: {text} (--debug shows more)")
+    unforeseen.__cause__ = error
+    return unforeseen
+
+
+def log_failure(log: logging.Logger, name: str, error: FullsendError, *, debug: bool) -> None:
+    """Name a failure on stderr. `debug`: with its traceback."""
+    log.error("%s: %s", name, error, exc_info=error if debug else None)

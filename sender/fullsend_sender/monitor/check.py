@@ -1,0 +1,215 @@
+"""`fullsend check`: would a push work now?
+
+Looks at configuration, `zfs`, the datasets that the configuration names, key, connection and identity, and asks the
+receiver how it is. Every finding is one line. What cannot be looked at because of an earlier problem is left out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import zstandard
+
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_protocol.shared.units import format_size, plural, printable
+from fullsend_protocol.wire import messages
+from fullsend_sender.host.config import SenderSettings, load
+from fullsend_sender.host.identity import Identity
+from fullsend_sender.host.options import Endpoint
+from fullsend_sender.push.job import Job, Request, Target
+from fullsend_sender.push.targets import ALL_EXCLUDED, Chosen, choose, gone
+from fullsend_sender.transfer.link import PATIENCE, Timeouts, connect
+from fullsend_sender.transfer.listing import bases
+from fullsend_sender.transfer.pipeline import default_threads, raw_in_flight
+from fullsend_sender.transfer.window import WINDOW
+from fullsend_sender.zfs import pools
+from fullsend_sender.zfs.commands import Zfs
+from fullsend_sender.zfs.selection import fits
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+#: Interpreter and libraries, roughly; what is known of the rest is computed.
+_INTERPRETER: Final = 50 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at. `outcome`: OK, or the exit code that stands for the problem."""
+
+    what: str
+    outcome: Exit
+    text: str
+
+    def line(self) -> str:
+        """Return the finding for a person."""
+        return printable(f"{'ok     ' if self.outcome is Exit.OK else 'problem'} {self.what}: {self.text}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the finding for a machine."""
+        return {"check": self.what, "ok": self.outcome is Exit.OK, "detail": self.text}
+
+
+async def check(
+    config: str,
+    environ: Mapping[str, str],
+    arguments: Mapping[str, object],
+    *,
+    timeouts: Timeouts = PATIENCE,
+) -> AsyncIterator[Finding]:
+    """Yield findings as they are made: first of this host, then of each receiver (or of the one chosen)."""
+    try:
+        settings = load(config, environ, arguments)
+        chosen = settings.receiver
+        endpoints = [settings.endpoint(name) for name in ([chosen] if chosen else settings.receivers or [None])]
+    except FullsendError as error:
+        yield _problem("configuration", error)
+        return
+    names = ", ".join(settings.receivers)
+    yield Finding("configuration", Exit.OK, f"{config}, receivers: {names}")
+    yield _memory(settings)
+    async for finding in _pools(settings):
+        yield finding
+    identity = Identity.beside(config)
+    try:
+        fingerprint = identity.fingerprint()
+        mode = stat.S_IMODE(os.stat(identity.key).st_mode)
+    except FullsendError as error:
+        yield _problem("identity", error)
+        return
+    except OSError as error:
+        yield Finding("identity", Exit.USAGE, f"{identity.key}: {error.strerror}")
+        return
+    if mode & 0o077:
+        yield Finding("identity", Exit.USAGE, f"{identity.key} is open to others (mode {mode:04o}): chmod 600 it")
+    else:
+        yield Finding("identity", Exit.OK, f"certificate {fingerprint}")
+    for endpoint in endpoints:
+        job = _job(settings, endpoint, identity)
+        async for finding in _receiver(endpoint, identity, timeouts, job):
+            yield finding
+
+
+async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
+    """See whether `zfs` works here, and whether there is what [[push]] and [datasets.PATTERN] name."""
+    zfs = Zfs(settings.zfs_command)
+    try:
+        version, there = await zfs.version(), await pools.look(zfs)
+        names, failed = await pools.names(zfs, there)
+    except FullsendError as error:
+        if settings.push:
+            yield _problem("zfs", error)
+        else:
+            yield Finding("zfs", Exit.OK, f"not here, so only streams from stdin can be pushed ({error})")
+        return
+    yield Finding(
+        "zfs",
+        Exit.OK,
+        f"{version}, {plural(len(names), 'dataset')} in {plural(len({n.partition('/')[0] for n in names}), 'pool')}",
+    )
+    if there.error is not None:
+        yield _problem("zpool", there.error)
+    for pool, problem in failed.items():
+        if not settings.push or any(table.selection.means_pool(pool) for table in settings.push):
+            yield _problem(pool, problem)
+        else:
+            yield Finding(pool, Exit.OK, f"{problem}; nothing of it is to be pushed")
+    for table in settings.push:
+        selection = table.selection
+        for pattern in selection.missing(names):
+            if pattern.partition("/")[0] in failed:
+                continue
+            yield Finding("push", Exit.FAILED, f"{pattern}: there is no such dataset")
+        try:
+            receiver = settings.endpoint(table.receiver).name
+        except FullsendError as error:
+            yield _problem("push", error)
+            continue
+        meant, named = selection.choose(names), ", ".join(table.datasets)
+        if not meant and not selection.missing(names) and not failed:
+            yield Finding("push", Exit.FAILED, f"{named}: {ALL_EXCLUDED}")
+            continue
+        yield Finding("push", Exit.OK, f"{named}: {plural(len(meant), 'dataset')}, to {receiver}")
+    async for finding in _limits(zfs, settings, names):
+        yield finding
+    for pattern in settings.datasets:
+        if not any(fits(name, pattern) for name in names):
+            yield Finding("datasets", Exit.FAILED, f"{pattern}: no dataset fits it, so its settings have no effect")
+
+
+async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> AsyncIterator[Finding]:
+    """Say what the pools that [[push]] names cannot do."""
+    chosen = {name.partition("/")[0] for table in settings.push for name in table.selection.choose(names)}
+    if not chosen:
+        return
+    try:
+        found = await zfs.pool_properties(["readonly", "feature@bookmarks"])
+    except FullsendError as error:
+        yield _problem("zpool", error)
+        return
+    for pool in sorted(chosen):
+        about = found.get(pool, {})
+        if about.get("readonly") == "on":
+            text = "is read-only, so no snapshot can be taken: push one that is there by name, or import it read-write"
+            yield Finding("pool", Exit.FAILED, f"{pool}: {text}")
+        elif about.get("feature@bookmarks") in {"disabled", "-"}:
+            text = (
+                "has no bookmarks: the snapshot that was pushed last has to stay, or the next push is a full"
+                f" (zpool set feature@bookmarks=enabled {pool})"
+            )
+            yield Finding("pool", Exit.OK, f"{pool}: {text}")
+
+
+def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> Job:
+    """Return what `fullsend push` pushes to this receiver."""
+    tables = settings.tables_for(endpoint.name)
+    request = Request(tuple(Target(table.selection, None, table) for table in tables))
+    return Job(request, settings, endpoint, identity, Zfs(settings.zfs_command))
+
+
+async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, job: Job) -> AsyncIterator[Finding]:
+    """See how a receiver is, and whether it has what is to be pushed and is not here. `job`: what is pushed there."""
+    chosen: Chosen | None = None
+    with contextlib.suppress(FullsendError):  # it has been said why there is nothing to list
+        chosen = await choose(job) if job.request.targets else None
+    missed: list[tuple[str, FullsendError]] = []
+    try:
+        async with connect(endpoint, identity, timeouts=timeouts) as (link, sender):
+            yield Finding(endpoint.name, Exit.OK, f"{endpoint.place} knows this host as {sender}")
+            await link.send(messages.Check())
+            health = await link.expect(messages.Health)
+            if chosen is not None:
+                missed = await gone(link, job, chosen, await bases(link))
+    except FullsendError as error:
+        yield _problem(endpoint.name, error)
+        return
+    yield Finding(endpoint.name, Exit.OK, f"{health.program}, protocol {limits.PROTOCOL_VERSION}")
+    yield Finding(endpoint.name, Exit.OK, f"{format_size(health.free_bytes)} free")
+    for name, why in missed:
+        yield _problem(name, why)
+    for problem in health.problems:
+        yield Finding(endpoint.name, Exit.FAILED, problem)
+
+
+def _problem(what: str, error: FullsendError) -> Finding:
+    return Finding(what, error.exit_code, str(error))
+
+
+def _memory(settings: SenderSettings) -> Finding:
+    """Say what a push costs as it is set: a high level, or several datasets at a time, far more than the default."""
+    level, threads = settings.how(None).level, settings.threads or default_threads()
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=limits.CHUNK_MIN)
+    context = parameters.estimated_compression_context_size()
+    each = WINDOW + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
+    total = _INTERPRETER + settings.jobs * each
+    how = f"level {level}, {plural(threads, 'thread')}" + (
+        f", {settings.jobs} datasets at a time" if settings.jobs > 1 else ""
+    )
+    text = f"{how}: a push takes up to {format_size(total)} of memory"
+    return Finding("compression", Exit.OK, text)

@@ -1,0 +1,256 @@
+"""`fullsend status`: how old the backups are, as a monitoring plugin says it.
+
+Judged is what is stored, and what the configuration wants pushed. What is stored and not here any more is critical,
+until `retired` in sender.toml says that it is gone on purpose; what was renamed is judged under its new name.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.format.lost_spills import restoring_loses
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.units import format_duration, format_size, format_time, parse_time, plural, printable
+from fullsend_protocol.wire import messages
+from fullsend_sender.push.gone import is_retired, renamed, without_copies
+from fullsend_sender.push.gone import why as not_here
+from fullsend_sender.transfer import listing
+from fullsend_sender.transfer.link import connect
+from fullsend_sender.zfs import pools
+from fullsend_sender.zfs.commands import ZfsError
+from fullsend_sender.zfs.selection import Selection, is_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+    from fullsend_protocol.shared.errors import FullsendError
+    from fullsend_sender.host.config import SenderSettings
+    from fullsend_sender.host.identity import Identity
+    from fullsend_sender.host.options import Endpoint
+    from fullsend_sender.transfer.link import Link
+    from fullsend_sender.zfs.commands import Zfs
+    from fullsend_sender.zfs.pools import Pools
+
+#: Seconds by which two clocks may differ before it is said.
+_CLOCK_ERROR: Final = 86400.0
+#: Names in the first line, which is all that many a monitoring system shows.
+_NAMED: Final = 3
+
+
+class State(IntEnum):
+    """As the plugins of Nagios exit (nagios-plugins.org, guidelines)."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One dataset's backups. `about`: None: nothing is stored of it; `age`: seconds since the dataset was as it is
+    stored, None: nothing restorable is; `why`: what is wrong.
+    """
+
+    dataset: str
+    state: State
+    about: messages.DatasetStatus | None
+    age: float | None
+    why: str = ""
+
+    def line(self) -> str:
+        """Say it to a person."""
+        age = "never" if self.age is None else f"{format_duration(self.age)} ago"
+        what = (
+            f"{self.about.streams} stored, {format_size(self.about.stored_bytes)}" if self.about else "nothing stored"
+        )
+        return printable(f"{self.state.name:<8}  {self.dataset}: {age}, {what}{f': {self.why}' if self.why else ''}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON object of one dataset."""
+        about = self.about.model_dump() if self.about else {}
+        age = None if self.age is None else round(self.age)
+        return {**about, "dataset": self.dataset, "age": age, "state": self.state.name, "why": self.why}
+
+
+async def status(
+    settings: SenderSettings,
+    endpoint: Endpoint,
+    identity: Identity,
+    zfs: Zfs,
+    patterns: Sequence[str],
+    *,
+    max_age: float | None,
+) -> list[Judged]:
+    """Ask the receiver, and judge. `patterns`: which datasets, none: all; `max_age`: in seconds, None: any age will do.
+
+    Returns: a judgement of each, in the order of their names. Raises: Unreachable, PeerError, UsageError, ZfsError.
+    """
+    async with connect(endpoint, identity) as (link, _name):
+        now, stored = await listing.statuses(link)
+    here = await _look(zfs)
+    wanted: set[str] = set()
+    failed: dict[str, FullsendError] = {}
+    for table in settings.tables_for(endpoint.name):
+        # What is named, also where it is not here: its pool may not have been imported, and nothing is pushed.
+        named = [name for name in table.datasets if not is_pattern(name)]
+        wanted.update(table.selection.choose([*(here.names if here else ()), *named]))
+        failed |= {pool: why for pool, why in here.failed.items() if table.selection.means_pool(pool)} if here else {}
+    gone: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
+    if here is not None and (missing := here.missing(stored, settings.retired)):
+        async with connect(endpoint, identity) as (link, _name):
+            gone = await _find_gone(link, zfs, here, missing, stored)
+    # Of a pool of which nothing is stored yet, nobody knows what there is to push.
+    gone |= {pool: (str(why), None) for pool, why in failed.items() if not is_retired(pool, settings.retired)}
+    old = set[str]() if here is None else {name for name in stored if name not in here.names}
+    names = {name for name in stored if name not in old} | wanted | gone.keys()
+    if patterns:
+        selection = Selection(tuple(patterns))
+        names = set(selection.choose([*stored, *wanted, *gone]))
+        unknown = selection.missing(sorted(names))
+        if unknown:
+            raise UsageError(
+                f"{', '.join(unknown)}: nothing of that name is stored here or wanted by the configuration"
+            )
+    clock = parse_time(now) or time.time()
+    ahead = time.time() - clock
+    judged = []
+    for name in sorted(names):
+        why, about = gone.get(name, ("", stored.get(name)))
+        each = judge(name, about, max_age, clock, ahead=ahead)
+        # What is missing is worse than whatever else is wrong; what goes on under a new name is as old as it is.
+        if why and not about:
+            each = replace(judge(name, stored.get(name), max_age, clock), state=State.CRITICAL, why=why)
+        elif why:
+            each = replace(each, state=max(each.state, State.WARNING), why="; ".join(filter(None, (why, each.why))))
+        judged.append(each)
+    return judged
+
+
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """What there is. `names`: of all datasets; `failed`: by pool, why it cannot be listed."""
+
+    pools: Pools
+    names: Collection[str]
+    failed: Mapping[str, FullsendError]
+
+    def missing(self, stored: Iterable[str], retired: Sequence[str]) -> list[str]:
+        """Return those of these datasets that are not here, and of which nobody has said that this is on purpose."""
+        return [name for name in stored if name not in self.names and not is_retired(name, retired)]
+
+
+async def _find_gone(
+    link: Link,
+    zfs: Zfs,
+    here: _Here,
+    missing: Sequence[str],
+    stored: Mapping[str, messages.DatasetStatus],
+) -> dict[str, tuple[str, messages.DatasetStatus | None]]:
+    """Return, by name, what of `missing` is gone: why, and None; and what was renamed here and has not been pushed
+    under its new name: that, and how its old name is backed up. Raises: UsageError, and as Link.receive.
+    """
+    bases = await listing.bases(link)
+    listed = await pools.listed(zfs, here.pools, {pool: [pool] for pool in here.pools.health}, recursive=True)
+    elsewhere = await without_copies(link, missing, renamed(bases, listed.datasets), stored)
+    found: dict[str, tuple[str, messages.DatasetStatus | None]] = {}
+    for name in missing:
+        now = elsewhere.get(name)
+        pool = name.partition("/")[0]
+        if now is None:
+            found[name] = (str(here.failed[pool]) if pool in here.failed else not_here(name, here.pools), None)
+        elif now in here.names and now not in stored:
+            found[now] = (f"was {name}, and has not been pushed under this name", stored[name])
+    return found
+
+
+async def _look(zfs: Zfs) -> _Here | None:
+    """Return what there is, None where that can't be told, so that all that is stored is judged."""
+    try:
+        there = await pools.look(zfs)
+        names, failed = await pools.names(zfs, there)
+    except (ZfsError, UsageError):
+        return None
+    if failed and not names and all(there.obstacle(pool) is None for pool in failed):
+        return None  # `zfs` does not let us ask
+    return _Here(there, set(names), failed)
+
+
+def judge(
+    dataset: str, about: messages.DatasetStatus | None, max_age: float | None, now: float, *, ahead: float = 0.0
+) -> Judged:
+    """Judge one dataset. `now`: seconds since the epoch, by the receiver's clock, which alone tells ages; `ahead`:
+    seconds that this host's clock is ahead of it.
+    """
+    if about is None:
+        return Judged(dataset, State.CRITICAL, None, None, "it has never been pushed")
+    if about.begun is None or about.created is None:
+        return Judged(dataset, State.CRITICAL, about, None, "nothing of it can be restored")
+    begun = parse_time(about.begun)
+    seen = [(time, said) for said in (about.begun, about.unchanged) if said and (time := parse_time(said)) is not None]
+    if not seen:
+        return Judged(dataset, State.CRITICAL, about, None, f"the receiver says that it came at {about.begun}")
+    # What is yet to come tells no age: it would be young for as long as the receiver's clock was ahead.
+    past = [time for time, _said in seen if time - now <= _CLOCK_ERROR]
+    age = max(0.0, now - max(past, default=now))
+    wrong = [
+        f"the receiver says that it came {said}, and that it is {format_time(now)} there: its clock was wrong, and this"
+        " tells no age"
+        for time, said in seen
+        if time - now > _CLOCK_ERROR
+    ]
+    if max_age is not None and not past:
+        return Judged(dataset, State.CRITICAL, about, age, "; ".join(wrong))
+    if max_age is not None and age > max_age:
+        return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")
+    doubts = [*wrong, *_doubts(about, begun, ahead)]
+    return Judged(dataset, State.WARNING if doubts else State.OK, about, age, "; ".join(doubts))
+
+
+def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) -> Iterator[str]:
+    """Yield what is wrong with backups that are young enough. `begun`: seconds since the epoch."""
+    if about.broken:
+        yield (
+            f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {about.dataset}`,"
+            " and `fullsend check`)"
+        )
+    if about.lost_spill_count:
+        yield (
+            f"{restoring_loses(about.lost_spill_count)}: push a full without -e and -w (see `fullsend list"
+            f" {about.dataset}`)"
+        )
+    if abs(ahead) > _CLOCK_ERROR:
+        how = "ahead of" if ahead > 0 else "behind"
+        yield f"this host's clock is {format_duration(abs(ahead))} {how} the receiver's"
+    taken = parse_time(about.created or "")
+    if begun is None or taken is None or abs(taken - begun) > _CLOCK_ERROR:
+        yield (
+            f"@{about.snapshot} says that it was taken {about.created}, and came {about.begun}: an older snapshot was"
+            " pushed, or a clock was wrong"
+        )
+
+
+def worst(judged: Iterable[Judged]) -> State:
+    """Return the state of all together; nothing at all is unknown."""
+    return max((each.state for each in judged), default=State.UNKNOWN)
+
+
+def headline(judged: Sequence[Judged]) -> str:
+    """Return the one line that a monitoring system shows: the state, and the worst of it by name."""
+    state = worst(judged)
+    if not judged:
+        return f"{state.name}: nothing is stored"
+    bad = [each for each in judged if each.state is not State.OK]
+    if not bad:
+        oldest = max(judged, key=lambda each: each.age or 0.0)
+        return printable(
+            f"{state.name}: {plural(len(judged), 'dataset')}, the oldest backup is of"
+            f" {format_duration(oldest.age or 0.0)} ago ({oldest.dataset})"
+        )
+    bad.sort(key=lambda each: -each.state)
+    named = "; ".join(f"{each.dataset}: {each.why}" for each in bad[:_NAMED])
+    more = f"; {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    return printable(f"{state.name}: {len(bad)} of {plural(len(judged), 'dataset')}: {named}{more}")

@@ -1,0 +1,39 @@
+"""`fullsend verify`: has the receiver read and check what it stores of this sender."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.units import printable
+from fullsend_protocol.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from fullsend_sender.transfer.link import Link
+
+
+class NotStored(FullsendError):  # noqa: N818 - reads as what it says
+    """There is nothing of which somebody could say that it is whole."""
+
+
+async def verdicts(link: Link, dataset: str | None) -> AsyncIterator[messages.Verdict]:
+    """Yield the receiver's verdict on each stream, as it comes to it; that may take hours.
+
+    Raises: NotStored where there is none to read; as Link.receive.
+    """
+    count = 0
+    async for verdict in link.pages(messages.Verify(dataset=dataset), messages.Verdict):
+        count += 1
+        yield verdict
+    if not count:
+        raise NotStored(
+            f"no stream {f'of {dataset} ' if dataset else ''}is stored, so none was read (see `fullsend list`)"
+        )
+
+
+def describe(verdict: messages.Verdict) -> Iterator[str]:
+    """Yield one line for each damage: the stream, its file, and what the receiver says of it."""
+    for damage in verdict.damage:
+        yield printable(f"{verdict.dataset}@{verdict.snapshot}: {verdict.file}: {damage}")

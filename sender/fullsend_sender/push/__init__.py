@@ -1,0 +1,1 @@
+"""`fullsend push`: what is to be sent, sending it, and removing our old snapshots."""

@@ -1,0 +1,97 @@
+"""`fullsend push --dry-run`: what a push would do, as the commands that one would type. Nothing is changed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.shared.units import format_size
+from fullsend_sender.push import naming, retention
+from fullsend_sender.push.targets import choose, gone, make_plan
+from fullsend_sender.transfer.link import connect
+from fullsend_sender.transfer.listing import bases, partials
+from fullsend_sender.zfs.inventory import Dataset, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from fullsend_sender.push.job import Item, Job, Plan
+
+#: The GUID of a snapshot that has not been taken.
+_NOT_KNOWN: Final = "0"
+
+
+async def rehearse(job: Job) -> tuple[Plan, list[str]]:
+    """Find out what `push` would do; nothing is changed. Returns: the plan, and the commands as one would type them."""
+    chosen = await choose(job)
+    async with connect(job.endpoint, job.identity) as (link, _name):
+        stored = await bases(link)
+        plan = make_plan(job, chosen, stored, await partials(link))
+        plan.failures += await gone(link, job, chosen, stored)
+    plan.failures = chosen.failures + plan.failures
+    name, _wait = plan.new_name(job.receiver, time.time())
+    return plan, [line async for line in _lines(job, plan, name)]
+
+
+async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
+    """Yield what would be run, in its order. `name`: of new snapshots (after the @)."""
+    zfs, tag, package, needed = (
+        job.zfs,
+        naming.hold_tag(job.receiver),
+        job.request.package,
+        retention.Needed(plan.partials),
+    )
+    for pool in dict.fromkeys(item.send.dataset.pool for item in plan.new):
+        items = [item for item in plan.new if item.send.dataset.pool == pool]
+        names = [f"{item.name}@{name}" for item in items]
+        for line in [("-r", each) for each in names] if package else [names]:
+            yield zfs.line("snapshot", *line)
+        yield zfs.line("hold", tag, *(each for item in items for each in (*item.names(name), *item.held_base)))
+    for item in plan.items:
+        snapshot = item.send.snapshot or Snapshot(name, _NOT_KNOWN, sys.maxsize, 0, 0, 0)
+        held = [*item.held_base, *item.names(snapshot.name)]
+        if item.send.snapshot is not None:
+            yield zfs.line("hold", tag, *held)
+        yield f"{zfs.line('send', *item.send.arguments(snapshot.name))}  # {await _expected(job, item)}"
+        mark = snapshot._replace(name=naming.bookmark_name(job.receiver, snapshot.guid))
+        if not package and all(each.name != mark.name for each in item.send.dataset.bookmarks):
+            said = f"fullsend-{job.receiver}-GUID" if snapshot.guid == _NOT_KNOWN else mark.name
+            yield zfs.line("bookmark", f"{item.name}@{snapshot.name}", f"{item.name}#{said}")
+        for dataset in item.tree:
+            of_it = [each for each in held if each.partition("@")[0] == dataset.name]
+            if of_it:
+                yield zfs.line("release", tag, *of_it)
+            later = _later(dataset, snapshot, None if package else mark)
+            old = retention.outdated_snapshots(later, job.receiver, item.how.keep, needed)
+            if old:
+                yield zfs.line("destroy", f"{dataset.name}@{','.join(each.name for each in old)}")
+            for each in retention.outdated_bookmarks(later, job.receiver, needed):
+                yield zfs.line("destroy", f"{dataset.name}#{each.name}")
+
+
+def _later(dataset: Dataset, snapshot: Snapshot, mark: Snapshot | None) -> Dataset:
+    """Return a dataset as it will be once this snapshot is stored. `mark`: its bookmark, None: it gets none."""
+    snapshots, bookmarks = list(dataset.snapshots), list(dataset.bookmarks)
+    if snapshot.guid == _NOT_KNOWN:
+        snapshots.append(snapshot)
+    if mark is not None and all(each.name != mark.name for each in bookmarks):
+        bookmarks.append(mark)
+        bookmarks.sort(key=lambda each: each.createtxg)
+    return replace(dataset, snapshots=snapshots, bookmarks=bookmarks)
+
+
+async def _expected(job: Job, item: Item) -> str:
+    """Return what a stream is, and about how large, for a person."""
+    send = item.send
+    kind = "package" if job.request.package else "full" if send.base is None else "incremental"
+    size: int | None
+    if send.snapshot is not None:
+        size = await job.zfs.estimate(*send.arguments(send.snapshot.name))
+    elif send.base is None:
+        size = sum(dataset.referenced for dataset in item.tree)
+    else:
+        size = await job.zfs.written_since(send.dataset.name, f"{send.base_mark}{send.base.name}")
+    why = f", since {send.reason}" if send.reason else ""
+    return f"{kind}{'' if size is None else f', about {format_size(size)}'}{why}"

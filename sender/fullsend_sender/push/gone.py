@@ -1,0 +1,112 @@
+"""What was backed up and is not here any more.
+
+A pool that is not imported, or a dataset that is gone, must not make a backup look well. It is said until the user says
+that it is gone on purpose: `retired` in sender.toml. What was renamed is not gone: it goes on under its new name.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from fullsend_sender.transfer.listing import entries
+from fullsend_sender.zfs.selection import fits
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from fullsend_protocol.wire.messages import Base, DatasetStatus
+    from fullsend_sender.transfer.link import Link
+    from fullsend_sender.zfs.inventory import Dataset
+    from fullsend_sender.zfs.pools import Pools
+
+#: What to do about it.
+_WAY_OUT: Final = "if that is on purpose, add it to `retired` in sender.toml"
+
+
+def is_retired(name: str, patterns: Sequence[str]) -> bool:
+    """Whether the user has said that this dataset is gone on purpose."""
+    return any(fits(name, pattern) for pattern in patterns)
+
+
+def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, str]:
+    """Return by its stored name each dataset that is here, or goes on in the store, under another one: that name.
+
+    `bases`: all that the receiver has; `here`: the datasets with their snapshots and bookmarks. A dataset is known by
+    the GUIDs of its snapshots. These stay in a chain for ever, and at home as long as the last two bookmarks.
+    """
+    of_dataset: dict[str, list[Base]] = defaultdict(list)
+    builds_on: dict[str, list[Base]] = defaultdict(list)  # by GUID, the streams that build on it
+    for base in bases:
+        of_dataset[base.dataset].append(base)
+        if base.base_guid is not None:
+            builds_on[base.base_guid].append(base)
+    found: dict[str, str] = {}
+    for name, mine in of_dataset.items():
+        # The last state is that of the youngest chain; older chains end where a new full was sent.
+        ends = [each for each in mine if all(further.dataset != name for further in builds_on[each.guid])]
+        last = min(ends, key=lambda each: (each.age, -each.streams), default=None)
+        further = _goes_on_as(last, of_dataset, builds_on) if last is not None else set()
+        if further:
+            found[name] = max(further)
+    own = {(base.dataset, base.guid) for base in bases}
+    present: dict[str, str] = {}
+    for name, dataset in here.items():
+        guids = {point.guid for point in (*dataset.snapshots, *dataset.bookmarks)}
+        # What has a point that is stored under its own name is that dataset, such as a replica of the other one.
+        if not any((name, guid) in own for guid in guids):
+            present |= dict.fromkeys(guids, name)
+    for name, mine in of_dataset.items():
+        now = next((present[each.guid] for each in mine if each.guid in present), name)
+        if now != name:
+            found[name] = now
+    return found
+
+
+def _goes_on_as(
+    last: Base, of_dataset: Mapping[str, Sequence[Base]], builds_on: Mapping[str, Sequence[Base]]
+) -> set[str]:
+    """Return the datasets whose streams build on the last state of another one, and all of whose streams do.
+
+    What has a stream from before that state is a dataset of its own, such as a replica. A new full that came later is
+    no such stream.
+    """
+    after, todo = set[str](), [last.guid]
+    while todo:
+        new = {each.guid for each in builds_on.get(todo.pop(), ())} - after
+        after |= new
+        todo += new
+    return {
+        name
+        for name in {each.dataset for each in builds_on.get(last.guid, ())}
+        if all(each.guid in after or each.age < last.age for each in of_dataset[name])
+    }
+
+
+async def without_copies(
+    link: Link, missing: Iterable[str], elsewhere: Mapping[str, str], stored: Mapping[str, DatasetStatus]
+) -> dict[str, str]:
+    """Return, of what `renamed` says of these, all but the datasets that were seen here beside the other one: that is a
+    copy, such as a replica. `stored`: how each is backed up. Raises: as Link.receive.
+    """
+    found = {name: elsewhere[name] for name in missing if name in elsewhere}
+    for name, now in list(found.items()):
+        about = stored.get(name)
+        if about is None or about.unchanged is None:
+            continue
+        async for entry in entries(link, now):
+            if entry.base_guid == about.guid and entry.received < about.unchanged:
+                found.pop(name, None)
+    return found
+
+
+def not_meant(name: str, now: str) -> str:
+    """Say of a dataset that it goes on under a name that is not pushed."""
+    return f"it is {now} here now, which is not among what is pushed: add that, and {name} to `retired` in sender.toml"
+
+
+def why(name: str, there: Pools) -> str:
+    """Say of a dataset that it is not here."""
+    pool = name.partition("/")[0]
+    reason = "it was destroyed or renamed here" if pool in there.health else there.absent(pool)
+    return f"it is stored, and is not here: {reason}; {_WAY_OUT}"

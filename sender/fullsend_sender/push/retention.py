@@ -1,0 +1,59 @@
+"""Which of our own snapshots and bookmarks have had their time (design section 8). No I/O."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from fullsend_sender.push import naming
+from fullsend_sender.zfs.selection import lineage
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from fullsend_protocol.format.manifest import PartialEntry
+    from fullsend_sender.zfs.inventory import Dataset, Snapshot
+
+#: Bookmarks that stay for each receiver: the last common base, and the one before it.
+BOOKMARKS: Final = 2
+
+
+class Needed:
+    """What the streams are made of that have arrived in part: without it none of them could be gone on with."""
+
+    def __init__(self, partials: Iterable[PartialEntry] = ()) -> None:
+        """`partials`: all that the receiver has of this host."""
+        self._guids: set[str | None] = set()
+        self._packages: set[str] = set()
+        for each in partials:
+            self._guids |= {each.guid, each.base_guid}
+            if each.guid is None:
+                self._packages.add(each.dataset)
+
+    def has(self, dataset: Dataset, point: Snapshot) -> bool:
+        """Whether a snapshot or bookmark of a dataset is part of it. A package (-R) brings all that there are."""
+        return point.guid in self._guids or not self._packages.isdisjoint(lineage(dataset.name))
+
+
+def outdated_snapshots(
+    dataset: Dataset, receiver: str, keep: int, needed: Needed, common: Collection[str | None] = ()
+) -> list[Snapshot]:
+    """Return the snapshots taken for `receiver` that nobody needs any more: all but the newest `keep`.
+
+    The last common base of any receiver stays, and what is not of exactly our names is nobody's business here.
+    `common`: GUIDs of those with `receiver`; a pool without bookmarks has no other memory of them.
+    """
+    own = [snapshot for snapshot in dataset.snapshots if naming.snapshot_receiver(snapshot.name) == receiver]
+    newest: dict[str, str] = {}  # GUID of the newest bookmark, by receiver: bookmarks come oldest first
+    for bookmark in dataset.bookmarks:
+        of = naming.bookmark_receiver(bookmark.name, bookmark.guid)
+        if of is not None:
+            newest[of] = bookmark.guid
+    old = own[: max(0, len(own) - keep)]
+    stays = {*newest.values(), *common}
+    return [each for each in old if each.guid not in stays and not needed.has(dataset, each)]
+
+
+def outdated_bookmarks(dataset: Dataset, receiver: str, needed: Needed) -> list[Snapshot]:
+    """Return the bookmarks made for `receiver` that nobody needs any more: all but the last two."""
+    own = [mark for mark in dataset.bookmarks if naming.bookmark_receiver(mark.name, mark.guid) == receiver]
+    return [mark for mark in own[: max(0, len(own) - BOOKMARKS)] if not needed.has(dataset, mark)]

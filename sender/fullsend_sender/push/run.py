@@ -1,0 +1,507 @@
+"""`fullsend push`: from what is asked for to streams that are stored (design section 8).
+
+    list, lock -> ask what is stored -> plan -> snapshot, hold -> send, one dataset after another -> bookmark, tidy up
+
+The receiver is asked before anything is done to a pool. What one dataset fails at is noted, and the others go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from fullsend_protocol.format.manifest import properties_size
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import (
+    ErrorCode,
+    FullsendError,
+    NotTheSameStream,
+    OutputFailed,
+    PeerError,
+    StreamError,
+    Unreachable,
+)
+from fullsend_protocol.wire import messages
+from fullsend_sender.host.failures import Unforeseen, as_failure, log_failure
+from fullsend_sender.host.locks import locks
+from fullsend_sender.host.options import SendOptions
+from fullsend_sender.push import naming, read_only
+from fullsend_sender.push.job import Item, Job, Plan, Summary
+from fullsend_sender.push.plan import CannotSend, Send
+from fullsend_sender.push.prune_source import release_left, tidy
+from fullsend_sender.push.targets import Chosen, choose, gone, make_plan, unfinished
+from fullsend_sender.transfer.link import connect
+from fullsend_sender.transfer.listing import bases, partials
+from fullsend_sender.transfer.pipeline import OtherBytes
+from fullsend_sender.transfer.progress import Progress, reporting
+from fullsend_sender.transfer.resume import go_on_by_token
+from fullsend_sender.transfer.retry import passes
+from fullsend_sender.transfer.send import About, NoFurther, Options, Pushed, transfer
+from fullsend_sender.transfer.window import CannotGoOn
+from fullsend_sender.zfs import inventory
+from fullsend_sender.zfs.commands import ZfsError
+from fullsend_sender.zfs.inventory import Dataset, Snapshot
+from fullsend_sender.zfs.pools import PoolError, while_usable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from fullsend_protocol.format.manifest import PartialEntry, Resume
+    from fullsend_sender.host.locks import Locks
+    from fullsend_sender.transfer.link import Link
+
+_log: Final = logging.getLogger("fullsend.push")
+
+#: Characters of a dataset's name on the progress line, which has 80.
+_LABEL: Final = 24
+
+
+async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
+    """Push what is asked for. `done` is called with each stream that is stored.
+
+    Returns: what has been done, and what has failed. Raises: Unreachable, PeerError, WrongReceiver, UsageError,
+    ZfsError: then nothing new was begun.
+    """
+    summary, output = Summary(), _Output(done)
+    await _push(job, summary, output)
+    if output.failed is not None:  # what is stored is stored all the same
+        raise output.failed
+    return summary
+
+
+class _Output:
+    """Tells of what is stored. That this fails is no dataset's failure, and keeps nothing from being pushed."""
+
+    def __init__(self, done: Callable[[Pushed], None]) -> None:
+        self._done = done
+        self.failed: OutputFailed | BrokenPipeError | None = None
+
+    def __call__(self, pushed: Pushed) -> None:
+        try:
+            self._done(pushed)
+        except (OutputFailed, BrokenPipeError) as error:
+            self.failed = self.failed or error
+
+
+async def _push(job: Job, summary: Summary, done: Callable[[Pushed], None]) -> None:
+    with locks(job.receiver, job.locks_in) as locked:
+        chosen = await _choose(job, locked, summary)
+        begun, plan = await _look(job, chosen, finish=True)
+        if begun.items:
+            # Before anything new is begun, and before it is decided what is new.
+            away, no_more = await _finish(job, chosen, begun, summary, done)
+            if away:
+                return
+            # That may have taken hours, so what there is now is another matter.
+            chosen = await _choose(job, locked, summary)
+            chosen.leave_out(no_more)
+            _, plan = await _look(job, chosen, finish=False)
+        summary.unchanged += sum(each.still for each in plan.unchanged)
+        summary.stored += sum(not each.still for each in plan.unchanged)
+        _note(job, summary, plan.failures)
+        try:
+            await release_left(job, [each.dataset for each in plan.unchanged if each.still], plan.partials)
+        except Exception as error:  # noqa: BLE001 - of whatever class, it keeps nothing from being pushed
+            _note(job, summary, [("what is unchanged", as_failure(error))])
+        if plan.items:
+            await _Run(job, plan, summary, done).run()
+
+
+async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
+    """See what there is of what is asked for, and take the locks. What has failed already is not tried again.
+
+    Raises: as `choose`.
+    """
+    chosen = await choose(job)
+    known = {name for name, _error in summary.failures}
+    chosen.leave_out(known)
+    # At once: a second push must not have to wait to learn that.
+    chosen.keep_apart(locked.take)
+    _note(job, summary, [(name, error) for name, error in chosen.failures if name not in known])
+    return chosen
+
+
+def _note(job: Job, summary: Summary, failures: Sequence[tuple[str, FullsendError]]) -> None:
+    for name, error in failures:
+        log_failure(_log, name, error, debug=job.debug)
+    summary.failures += failures
+
+
+async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[Plan, Plan]:
+    """Ask the receiver what there is, and say what is to be done.
+
+    Returns: with `finish`, what earlier runs have begun and this one can finish; where that is nothing, what is to be
+    sent, and the receiver has noted what is unchanged. Raises: Unreachable, PeerError, WrongReceiver.
+    """
+    if not chosen.targets:
+        return Plan(), Plan()
+    async with connect(job.endpoint, job.identity) as (link, _name):
+        stored, arrived = await bases(link), await partials(link)
+        begun = unfinished(job, chosen, stored, arrived) if finish else []
+        if begun:
+            return Plan(items=begun, partials=arrived), Plan()
+        plan = make_plan(job, chosen, stored, arrived)
+        plan.failures += await gone(link, job, chosen, stored)
+        await _tell_unchanged(link, plan)
+        return Plan(), plan
+
+
+async def _finish(
+    job: Job, chosen: Chosen, begun: Plan, summary: Summary, done: Callable[[Pushed], None]
+) -> tuple[bool, set[str]]:
+    """Finish what earlier runs have begun. That a stream cannot be made again is no failure: what is to be sent instead
+    is decided afterwards. All else is one, and what has arrived so far is kept.
+
+    Returns: whether the receiver is away; of which datasets nothing more is to be sent: those of which the named
+    snapshot is done with, one way or the other, and those of which anything else would fail as well.
+    """
+    tried = Summary()
+    await _Run(job, begun, tried, done, finishing=True).run()
+    summary.pushed += tried.pushed
+    summary.stored += tried.stored
+    away = False
+    named = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
+    no_more = set(named)
+    for name, error in tried.failures:
+        dataset = name.partition("@")[0]
+        unreadable = isinstance(error, ZfsError) and error.unreadable
+        # To read the dataset once more in this run is of use only where the old stream alone is given up, and at once.
+        given_up = isinstance(error, NoFurther) and error.at_once and dataset not in named
+        if given_up or (isinstance(error, ZfsError | StreamError) and not unreadable):
+            _log.info("%s: cannot be finished, so what is new is sent instead: %s", name, error)
+            no_more.discard(dataset)
+            continue
+        _note(job, summary, [(name, error)])
+        away = away or passes(error)
+        if not _is_of_one_stream(error):
+            no_more.add(dataset)
+    return away, no_more
+
+
+def _is_of_one_stream(error: FullsendError) -> bool:
+    """Whether another stream of the dataset may be spared this: what a receiver has of the one may be damaged, say. Not
+    so where there is no room, and not where we have reason to doubt what we have sent or been told.
+    """
+    if isinstance(error, PeerError):
+        return error.code not in {ErrorCode.SPACE, ErrorCode.BUSY}
+    return isinstance(error, Unforeseen)
+
+
+async def _tell_unchanged(link: Link, plan: Plan) -> None:
+    """Have written down which datasets are as they were; one of which that cannot be said is a failure of the plan.
+
+    Raises: as Link.receive.
+    """
+    said: list[messages.UnchangedDataset] = []
+    for each in [each for each in plan.unchanged if each.still]:
+        name, snapshot = each.dataset.name, each.snapshot
+        try:
+            said.append(messages.UnchangedDataset(dataset=name, snapshot=snapshot.name, guid=snapshot.guid))
+        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            plan.unchanged.remove(each)
+            plan.failures.append((name, as_failure(error)))
+    for start in range(0, len(said), limits.DATASETS_PAGE):
+        await link.send(messages.Unchanged(datasets=said[start : start + limits.DATASETS_PAGE]))
+        await link.expect(messages.Noted)
+
+
+class _Run:
+    """Carries out a plan."""
+
+    def __init__(
+        self, job: Job, plan: Plan, summary: Summary, done: Callable[[Pushed], None], *, finishing: bool = False
+    ) -> None:
+        """`finishing`: the plan is to finish what was begun; the caller judges what fails, and says it."""
+        self._job = job
+        self._finishing = finishing
+        self._read_only: set[str] = set()  # pools of which that has shown
+        self._unusable: dict[str, PoolError] = {}  # ... and that, meanwhile
+        self._zfs = job.zfs
+        self._plan = plan
+        self._summary = summary
+        self._done = done
+        self._tag = naming.hold_tag(job.receiver)
+        self._version: str | None = None
+        self._away: FullsendError | None = None  # once the receiver is gone, nothing else is tried
+        # Several at a time share a line.
+        self._shared = Progress(time.monotonic()) if job.settings.jobs > 1 else None
+
+    async def run(self) -> None:
+        with contextlib.suppress(ZfsError):
+            self._version = await self._zfs.version()
+        ready = await self._prepare()
+        show: Literal["auto", "always", "never"] = self._job.settings.progress if self._shared else "never"
+        async with reporting(self._shared or Progress(0.0), sys.stderr, when=show):
+            workers = [asyncio.create_task(self._work(ready), name="job") for _ in range(self._job.settings.jobs)]
+            try:
+                await asyncio.gather(*workers)
+            finally:
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.gather(*workers, return_exceptions=True)
+        if ready:
+            self._fail(f"{len(ready)} more", Unreachable("not tried, since the receiver is away"))
+        for item, snapshot in ready:
+            await self._tidy(item, snapshot.name, stored=False)
+
+    def _fail(self, name: str, error: Exception) -> None:
+        failure = as_failure(error)
+        self._summary.failures.append((name, failure))
+        if not self._finishing:
+            log_failure(_log, name, failure, debug=self._job.debug)
+
+    async def _tidy(self, item: Item, snapshot: str, *, stored: bool) -> None:
+        if item.send.dataset.pool in {*self._read_only, *self._unusable}:
+            return  # nothing can be changed there
+        try:
+            await tidy(self._job, item, self._plan.partials, snapshot=snapshot, tag=self._tag, stored=stored)
+        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            self._fail(item.name, error)
+
+    # --- before the first byte -----------------------------------------------------------------------------
+
+    async def _prepare(self) -> deque[tuple[Item, Snapshot]]:
+        """Take the snapshots that are wanted, and hold them. Returns: what can be sent."""
+        new = self._plan.new
+        name, wait = self._plan.new_name(self._job.receiver, time.time())
+        await asyncio.sleep(wait)
+        taken: dict[str, Snapshot] = {}
+        for pool in dict.fromkeys(item.send.dataset.pool for item in new):
+            of_it = [item for item in new if item.send.dataset.pool == pool]
+            try:
+                taken |= await while_usable(self._zfs, pool, self._take_and_hold(of_it, name))
+            except Exception as error:  # noqa: BLE001 - of whatever class, it is one pool's
+                for item in of_it:
+                    self._fail(item.name, error)
+        ready: deque[tuple[Item, Snapshot]] = deque()
+        for item in self._plan.items:
+            snapshot = item.send.snapshot or taken.get(item.name)
+            if snapshot is not None:
+                ready.append((item, snapshot))
+        return ready
+
+    async def _take_and_hold(self, items: list[Item], name: str) -> dict[str, Snapshot]:
+        """Take the new snapshots of one pool, and hold them. Returns: those that can be sent, by dataset."""
+        return await self._hold_new(await self._take_snapshots(items, name), name)
+
+    async def _take_snapshots(self, items: list[Item], name: str) -> list[Item]:
+        """Take one snapshot of each, all of one pool, in one transaction. Returns: those that have it; who cannot have
+        one is a failure, and in nobody's way.
+        """
+        failed: dict[str, ZfsError] = {}
+        names = [f"{item.name}@{name}" for item in items]
+        if self._job.request.package:
+            for each in names:
+                try:
+                    await self._zfs.snapshot_tree(each)
+                except ZfsError as error:
+                    failed[each] = error
+        else:
+            failed = await self._zfs.snapshot(names)
+        for each, why in failed.items():
+            dataset = next(item.send.dataset for item in items if item.name == each.partition("@")[0])
+            self._fail(dataset.name, read_only.no_snapshot(dataset, why) if why.read_only else why)
+        return [item for item in items if f"{item.name}@{name}" not in failed]
+
+    async def _hold_new(self, items: list[Item], name: str) -> dict[str, Snapshot]:
+        """Hold the new snapshots of these, and their bases. Returns: those that can be sent, by dataset."""
+        wanted = {item.name: [*item.names(name), *item.held_base] for item in items}
+        everything = [each for names in wanted.values() for each in names]
+        failed: dict[str, ZfsError] = {}
+        try:
+            await self._zfs.hold(self._tag, everything)
+        except ZfsError as error:
+            failed = dict.fromkeys(error.about(everything), error)
+        try:
+            listing = await self._zfs.list_snapshots([each for item in items for each in item.names(name)])
+        except ZfsError as error:
+            listing, failed = "", dict.fromkeys(everything, error)
+        found = inventory.parse_snapshots(listing)
+        for dataset in (dataset for item in items for dataset in item.tree):
+            if (snapshot := found.get(f"{dataset.name}@{name}")) is not None:
+                dataset.snapshots.append(snapshot)
+        held: dict[str, Snapshot] = {}
+        for item in items:
+            why = next((failed[each] for each in wanted[item.name] if each in failed), None)
+            if why is None and f"{item.name}@{name}" in found:
+                held[item.name] = found[f"{item.name}@{name}"]
+                continue
+            self._fail(item.name, why or CannotSend("its new snapshot has been destroyed by somebody"))
+            await self._tidy(item, name, stored=False)
+        return held
+
+    # --- one stream after another ----------------------------------------------------------------------------
+
+    async def _work(self, ready: deque[tuple[Item, Snapshot]]) -> None:
+        while ready and self._away is None:
+            item, snapshot = ready.popleft()
+            pool = item.send.dataset.pool
+            stored = False
+            try:
+                self._check_usable(pool)
+                await while_usable(self._zfs, pool, self._push_one(item, snapshot))
+                stored = True
+            except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+                failure = as_failure(error)
+                if isinstance(failure, PoolError):
+                    self._unusable[pool] = failure
+                if passes(failure):  # and was waited for
+                    self._away = failure
+                self._fail(f"{item.name}@{snapshot.name}", failure)
+            await self._tidy(item, snapshot.name, stored=stored)
+
+    def _check_usable(self, pool: str) -> None:
+        """Raises: PoolError where a pool was suspended during this run."""
+        if pool in self._unusable:
+            raise self._unusable[pool]
+
+    async def _push_one(self, item: Item, snapshot: Snapshot) -> None:
+        send = item.send
+        if send.reason:
+            level = logging.INFO if send.routine else logging.WARNING
+            _log.log(level, "%s: a new full: %s", item.name, send.reason)
+        if send.snapshot is not None:  # else it is held since it was taken
+            await self._hold(item, snapshot.name)
+        try:
+            pushed = await self._transfer(item, send, snapshot)
+        except ZfsError as error:
+            if error.unreadable:
+                error.args = (f"{error}: {self._way_out(item, snapshot)}",)
+            raise
+        except PeerError as error:
+            if error.code is not ErrorCode.BASE or send.base is None:
+                raise
+            _log.warning("%s: a full instead of an increment: %s", item.name, error)
+            pushed = await self._transfer(item, send.full(str(error)), snapshot)
+        if isinstance(pushed, Pushed):
+            self._done(pushed)
+        if isinstance(pushed, Pushed) and not pushed.again:
+            self._summary.pushed += 1
+        else:
+            self._summary.stored += 1
+        if not self._job.request.package:
+            await self._set_bookmark(send.dataset, snapshot)
+
+    async def _hold(self, item: Item, snapshot: str) -> None:
+        """Hold what a stream is made of, where anything can be held. Raises: ZfsError."""
+        pool = item.send.dataset.pool
+        if pool in self._read_only:
+            return
+        try:
+            await self._zfs.hold(self._tag, [*item.names(snapshot), *item.held_base])
+        except ZfsError as error:
+            if not error.read_only:
+                raise
+            self._read_only.add(pool)
+            _log.warning("%s: the pool is read-only: what is pushed from it gets neither hold nor bookmark", pool)
+
+    def _way_out(self, item: Item, snapshot: Snapshot) -> str:
+        """Return what to do about a block that cannot be read."""
+        dataset = item.send.dataset
+        said = (
+            f"it will fail again while a file in it cannot be read: `zpool status -v {dataset.pool}` names the files;"
+            " remove or restore them, and the next push sends a new snapshot."
+        )
+        if dataset.pool in self._read_only:
+            return said
+        name = f"{dataset.name}@{snapshot.name}"
+        release, destroy = self._zfs.line("release", self._tag, name), self._zfs.line("destroy", name)
+        return f"{said} This one goes with: {release} && {destroy}"
+
+    async def _transfer(self, item: Item, send: Send, snapshot: Snapshot) -> Pushed | object:
+        """Send a stream: the rest of it, where it has arrived in part and a token can make the rest; else all of it, of
+        which what has arrived is compared and not sent again; where it is not the same, it starts over.
+        """
+        name = f"{send.dataset.name}@{snapshot.name}"
+        if item.begun is not None and item.begun.resume_offset is not None and send is item.send:
+            try:
+                return await self._transfer_once(send, item.how, snapshot, "token", item.begun)
+            except (NotTheSameStream, ZfsError) as error:
+                if isinstance(error, ZfsError) and error.unreadable:
+                    raise  # to read all that is before the block would change nothing
+                _log.info("%s: is sent anew and compared, since a token cannot serve: %s", name, error)
+            except (OtherBytes, CannotGoOn) as error:
+                _log.warning("%s: starts over: %s", name, error)
+        try:
+            return await self._transfer_once(send, item.how, snapshot, "replay", arrived=item.arrived(send))
+        except (OtherBytes, CannotGoOn) as error:
+            _log.warning("%s: starts over: %s", name, error)
+            return await self._transfer_once(send, item.how, snapshot, "none")
+
+    async def _transfer_once(
+        self,
+        send: Send,
+        how: SendOptions,
+        snapshot: Snapshot,
+        resume: Resume,
+        begun: PartialEntry | None = None,
+        *,
+        arrived: int = 0,
+    ) -> Pushed | object:
+        settings, package = self._job.settings, self._job.request.package
+        arguments = send.arguments(snapshot.name)
+        size = await self._zfs.estimate(*arguments)
+        properties = _short(await self._zfs.local_properties(send.dataset.name))
+        options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
+        about = About(
+            size=size if how.size_check else None,
+            zfs_version=self._version,
+            properties=properties,
+            single=not package,
+            claim=self._job.claim(send.dataset),
+            resume=resume,
+            reached=True,
+            arrived=begun.raw_bytes if begun else arrived,
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            progress = self._shared
+            if progress is None:
+                label = f"{send.dataset.name}@{snapshot.name}"
+                label = label if len(label) <= _LABEL else f"…{label[1 - _LABEL :]}"
+                progress = Progress(time.monotonic(), size, label)
+                await stack.enter_async_context(reporting(progress, sys.stderr, when=settings.progress))
+            else:
+                progress.expect(size)
+            where = self._job.endpoint, self._job.identity, options
+            if begun is not None:
+                pushed = await go_on_by_token(self._zfs, begun, *where, about=about, progress=progress)
+            else:
+                sending = await stack.enter_async_context(self._zfs.send(*arguments))
+                about = replace(about, ended=sending.succeeded)
+                pushed = await transfer(sending.fd, *where, about=about, progress=progress)
+            progress.done = self._shared is None
+            return pushed
+
+    async def _set_bookmark(self, dataset: Dataset, snapshot: Snapshot) -> None:
+        """Remember what is stored, so that the next increment survives the snapshot."""
+        name = naming.bookmark_name(self._job.receiver, snapshot.guid)
+        if dataset.pool in self._read_only:
+            return
+        if any(mark.name == name for mark in dataset.bookmarks):
+            return
+        try:
+            await self._zfs.bookmark(f"{dataset.name}@{snapshot.name}", f"{dataset.name}#{name}")
+        except ZfsError as error:
+            # What was pushed is stored all the same, and the snapshot itself can be the next base. `check` says of a
+            # pool without bookmarks what that costs; each night would be too often.
+            _log.log(logging.INFO if error.no_bookmarks else logging.WARNING, "%s: %s", dataset.name, error)
+            return
+        dataset.bookmarks.append(snapshot._replace(name=name))
+        dataset.bookmarks.sort(key=lambda mark: mark.createtxg)
+
+
+def _short(properties: dict[str, str]) -> dict[str, str]:
+    """Return as many properties as the manifest has room for, the short ones first."""
+    kept: dict[str, str] = {}
+    for name, value in sorted(properties.items(), key=lambda pair: len(pair[0]) + len(pair[1])):
+        if properties_size({**kept, name: value}) > limits.PROPERTIES_MAX:
+            _log.info("%s and longer properties are left out of the manifest", name)
+            break
+        kept[name] = value
+    return dict(sorted(kept.items()))

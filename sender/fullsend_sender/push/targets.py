@@ -1,0 +1,190 @@
+"""From what was asked for to a plan: what of it there is on this host, and what is to be done for each."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.shared.errors import FullsendError, UsageError
+from fullsend_sender.host.failures import as_failure
+from fullsend_sender.host.locks import Running
+from fullsend_sender.push.gone import is_retired, not_meant, renamed, why, without_copies
+from fullsend_sender.push.job import Item, Plan
+from fullsend_sender.push.plan import (
+    CannotSend,
+    Send,
+    Stored,
+    Unchanged,
+    check_name,
+    decide,
+    decide_package,
+    find_begun,
+    find_begun_package,
+    last_common,
+)
+from fullsend_sender.transfer.listing import statuses
+from fullsend_sender.zfs import pools
+from fullsend_sender.zfs.selection import is_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from fullsend_protocol.format.manifest import PartialEntry
+    from fullsend_protocol.wire.messages import Base
+    from fullsend_sender.push.job import Job, Target
+    from fullsend_sender.transfer.link import Link
+    from fullsend_sender.zfs.inventory import Dataset
+    from fullsend_sender.zfs.pools import Pools
+
+
+#: What a selection says that excludes all that it names: nothing would be pushed, with exit 0.
+ALL_EXCLUDED: Final = "all of it that is here is excluded, so nothing is pushed"
+
+
+@dataclass(slots=True)
+class Chosen:
+    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there;
+    `failed_pools`: the pools that were asked for, and cannot be used.
+    """
+
+    datasets: dict[str, Dataset]
+    targets: dict[str, Target]
+    failures: list[tuple[str, FullsendError]]
+    package: bool
+    pools: Pools
+    failed_pools: frozenset[str] = frozenset()
+
+    def tree(self, name: str) -> tuple[Dataset, ...]:
+        """Return the datasets that one stream brings."""
+        if not self.package:
+            return (self.datasets[name],)
+        below = f"{name}/"
+        return tuple(each for each in self.datasets.values() if each.name == name or each.name.startswith(below))
+
+    def leave_out(self, names: Iterable[str]) -> None:
+        """Want no more of these."""
+        for name in names:
+            self.targets.pop(name, None)
+
+    def keep_apart(self, take: Callable[[str], bool]) -> None:
+        """Take the lock of each dataset; who gets none is a failure."""
+        for name in list(self.targets):
+            if False in [take(dataset.guid) for dataset in self.tree(name)]:
+                del self.targets[name]
+                self.failures.append((name, Running("is being pushed by another fullsend just now")))
+
+
+async def choose(job: Job) -> Chosen:
+    """List all that may be meant, pool by pool, and choose. Raises: UsageError, ZfsError."""
+    asked = job.request.targets
+    there = await pools.look(job.zfs)
+    roots: dict[str, list[str]] = {}
+    for root in dict.fromkeys(root for target in asked for root in target.selection.roots):
+        if root:
+            roots.setdefault(root.partition("/")[0], []).append(root)
+        else:  # a pattern for every pool
+            roots |= {pool: [pool] for pool in there.health if _is_meant(pool, asked)}
+    deep = job.request.package or any(target.selection.deep for target in asked)
+    found = await pools.listed(job.zfs, there, roots, recursive=deep)
+    datasets, complaint = found.datasets, found.complaint
+    targets: dict[str, Target] = {}
+    failures: list[tuple[str, FullsendError]] = list(found.failed.items())
+    for target in asked:
+        meant, missing = target.selection.choose(datasets), target.selection.missing(list(datasets))
+        if not meant and not missing and not found.failed:
+            failures.append((", ".join(target.selection.patterns), CannotSend(ALL_EXCLUDED)))
+        for name in meant:
+            if targets.setdefault(name, target).snapshot != target.snapshot:
+                raise UsageError(f"{name} is named twice, with different snapshots: push one after another")
+        for pattern in missing:
+            if found.failed and (is_pattern(pattern) or pattern.partition("/")[0] in found.failed):
+                continue  # it may be in a pool that is named
+            said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
+            failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
+    return Chosen(datasets, targets, failures, job.request.package, there, frozenset(found.failed))
+
+
+def _is_meant(pool: str, asked: Sequence[Target]) -> bool:
+    """Whether a pattern for all pools may mean something in this one: else nobody asks how it is."""
+    wide = [target.selection for target in asked if "" in target.selection.roots]
+    return any(selection.means_pool(pool) for selection in wide)
+
+
+async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> list[tuple[str, FullsendError]]:
+    """Return what is stored, is meant, and is not here any more without a word of the user; each with its reason.
+
+    Raises: as Link.receive.
+    """
+    if job.request.package:
+        return []
+    missing = [
+        name
+        for name in sorted({base.dataset for base in bases})
+        if name not in chosen.datasets and not is_retired(name, job.settings.retired)
+        if name.partition("/")[0] not in chosen.failed_pools
+        if any(
+            target.snapshot is None and name not in target.selection.patterns and target.selection.choose([name])
+            for target in job.request.targets
+        )
+    ]
+    if not missing:
+        return []
+    _now, stored = await statuses(link)
+    elsewhere = await without_copies(link, missing, renamed(bases, chosen.datasets), stored)
+    pushed = {base.dataset for base in bases} | chosen.targets.keys()
+    found: list[tuple[str, FullsendError]] = []
+    for name in missing:
+        now = elsewhere.get(name)
+        if now is None:
+            found.append((name, CannotSend(why(name, chosen.pools))))
+        elif now not in pushed:
+            found.append((name, CannotSend(not_meant(name, now))))
+    return found
+
+
+def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> list[Item]:
+    """Return the streams of what is wanted that have arrived in part, can be gone on with, and are of use."""
+    items, stored = [], Stored(bases)
+    for name, target in chosen.targets.items() if arrived and not job.request.full else ():
+        with contextlib.suppress(Exception):  # `make_plan` meets it again, and says it
+            how, tree = job.settings.how(name, target.table), chosen.tree(name)
+            if job.request.package:
+                package = find_begun_package(tree, how, arrived) if target.snapshot is None else None
+                items += [Item(package, how, tree)] if package else []
+            elif (found := find_begun(tree[0], how, stored, arrived, snapshot=target.snapshot)) is not None:
+                items.append(Item(found[0], how, tree, found[1], last_common(tree[0], stored)))
+    return items
+
+
+def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> Plan:
+    """Say what is to be done. `bases`, `arrived`: what the receiver has, and has in part."""
+    plan, stored = Plan(partials=arrived), Stored(bases)
+    lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
+    for name, target in chosen.targets.items():
+        dataset, named = chosen.datasets[name], target.snapshot
+        if named is not None and name not in target.selection.patterns and not dataset.has(named):
+            continue  # -r DATASET@SNAPSHOT: of those below, the ones that have it
+        lacking.pop(id(target), None)
+        try:
+            how, tree = job.settings.how(name, target.table), chosen.tree(name)
+            decided: Send | Unchanged
+            if job.request.package:
+                decided = decide_package(tree, how, snapshot=named)
+            else:
+                decided = decide(dataset, how, stored, snapshot=named, full=job.request.full)
+            if isinstance(decided, Send) and decided.snapshot is None:
+                for each in tree:
+                    check_name(each)
+            common = last_common(dataset, stored)
+        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            plan.failures.append((name, as_failure(error)))
+            continue
+        if isinstance(decided, Unchanged):
+            plan.unchanged.append(decided)
+        else:
+            plan.items.append(Item(decided, how, tree, common=common))
+    for target in lacking.values():
+        name = ", ".join(f"{pattern}@{target.snapshot}" for pattern in target.selection.patterns)
+        plan.failures.append((name, CannotSend("no dataset that is meant has this snapshot")))
+    return plan

@@ -1,0 +1,1 @@
+"""`fullsend restore` and `fullsend cat`: which streams bring a snapshot back, and bringing them."""

@@ -1,0 +1,237 @@
+"""`fullsend cat`: brings one stored stream back, proven before it is written.
+
+    event loop            threads               one thread                one thread's pace
+    receive chunk  ---->  decode (parallel)  -> hash, compare, walk, write ----> pipe
+
+At most READ_AHEAD bytes stand between the socket and the pipe. Beyond that we stop reading, and say so in heartbeats.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.format.proof import Proof
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ChunkError, FullsendError, StreamError
+from fullsend_protocol.stream.chunks import Decompressor
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Chunk, ChunkArriving
+from fullsend_sender.host.options import RETRY_FOR
+from fullsend_sender.transfer.link import PATIENCE, Timeouts, connect
+from fullsend_sender.transfer.pipes import Sink, Stopped
+from fullsend_sender.transfer.retry import Patience, passes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from fullsend_protocol.format.manifest import Manifest
+    from fullsend_protocol.stream.checksums import Piece
+    from fullsend_sender.host.identity import Identity
+    from fullsend_sender.host.options import Endpoint
+    from fullsend_sender.restore.resume import Rest
+    from fullsend_sender.transfer.link import Link
+    from fullsend_sender.transfer.progress import Progress
+
+#: Frames and raw bytes on their way. Room for one of the largest chunks, or for four to eight usual ones.
+READ_AHEAD: Final = 2 * limits.CHUNK_MAX
+#: Decoding outruns hashing and writing by far; two hide its delay.
+_DECODERS: Final = 2
+
+
+class Damaged(FullsendError):  # noqa: N818 - reads as what it says
+    """What came back is not what was stored. The good bytes before it have been written."""
+
+
+async def cat(
+    endpoint: Endpoint,
+    identity: Identity,
+    stream: str,
+    fd: int,
+    progress: Progress,
+    *,
+    retry_for: float = RETRY_FOR,
+    reached: bool = False,
+    rest: Rest | None = None,
+    timeouts: Timeouts = PATIENCE,
+) -> Manifest:
+    """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A connection that
+    is lost is made again, and the stream goes on behind its last chunk.
+
+    `retry_for`: seconds that the receiver may stay away; `reached`: it was there a moment ago, so it is waited for also
+    where it is not there now; `rest`: what of the stream is wanted (of no more use afterwards), None: all of it.
+
+    Returns: its manifest; every byte has been written and held against it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
+    DAMAGED, ...), Damaged, BrokenPipeError (nobody reads `fd` any more), OSError, Unreachable, RemoteProtocolError.
+    """
+    dial = partial(connect, endpoint, identity, timeouts=timeouts)
+    patience = Patience(retry_for)
+    way_back = _WayBack(dial, stream, sink=Sink(fd), progress=progress, patience=patience, reached=reached, proof=rest)
+    try:
+        return await way_back.run()
+    except (ChunkError, StreamError) as error:
+        raise Damaged(f"{way_back.name}: what the receiver sent is damaged: {error}") from error
+
+
+class _Room:
+    """Bytes that may be on their way."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._used = 0
+        self._freed = asyncio.Event()
+
+    def has(self, size: int) -> bool:
+        return self._used == 0 or self._used + size <= self._limit
+
+    async def take(self, size: int) -> None:
+        while not self.has(size):
+            self._freed.clear()
+            await self._freed.wait()
+        self._used += size
+
+    def give(self, size: int) -> None:
+        self._used -= size
+        self._freed.set()
+
+
+class _WayBack:
+    """One stream on its way from the receiver to the sink, over as many connections as it takes."""
+
+    def __init__(
+        self,
+        dial: Callable[[], AbstractAsyncContextManager[tuple[Link, str]]],
+        stream: str,
+        *,
+        sink: Sink,
+        progress: Progress,
+        patience: Patience,
+        reached: bool,
+        proof: Proof | Rest | None,
+    ) -> None:
+        self._dial = dial
+        self._stream = stream
+        self._progress = progress
+        self._patience = patience
+        self._reached = reached
+        self._proof = proof  # None: nothing has come yet
+        self._offset = proof.start if proof else 0  # where the next chunk begins
+        self._sink = sink
+        self._room = _Room(READ_AHEAD)
+        # Unbounded as a queue: what stands in it is paid for in _room. None: the end.
+        self._queue: asyncio.Queue[tuple[Chunk, Future[bytes], int] | None] = asyncio.Queue()
+        self._local = threading.local()
+        self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+
+    @property
+    def name(self) -> str:
+        """What is read, for a person."""
+        return f"{self._proof.manifest.dataset}@{self._proof.manifest.snapshot}" if self._proof else self._stream
+
+    async def run(self) -> Manifest:
+        tasks = [asyncio.create_task(self._fetch(), name="receive"), asyncio.create_task(self._write(), name="write")]
+        try:
+            done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            self._sink.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.to_thread(self._join)
+        assert self._proof is not None  # noqa: S101 - for mypy: without one the fetch has failed
+        return self._proof.manifest
+
+    async def _fetch(self) -> None:
+        """Receive all chunks. Raises: as `cat`."""
+        while True:
+            try:
+                async with self._dial() as (link, _name):
+                    await link.send(messages.Fetch(stream=self._stream, offset=self._offset, until=None))
+                    self._begin((await link.expect(messages.Sending)).manifest)
+                    await self._receive(link)
+                    return
+            except FullsendError as error:
+                if self._proof is None and not self._reached:
+                    raise
+                self._progress.waiting = passes(error)
+                await self._patience.wait(error)
+
+    def _begin(self, manifest: Manifest) -> None:
+        """See that what follows is the stream that was begun. Raises: ChunkError."""
+        if self._proof is None:
+            self._proof = Proof(manifest)
+        elif manifest.file_sha256 != self._proof.manifest.file_sha256:
+            raise ChunkError("it goes on with another stream")
+        self._progress.waiting = False
+        self._patience.met()
+
+    def _join(self) -> None:
+        self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._writer.shutdown(wait=True, cancel_futures=True)
+        self._sink.close()
+
+    async def _receive(self, link: Link) -> None:
+        """Receive the chunks that come over one connection. Raises: as Link.receive."""
+        taken = 0  # room for a chunk that has been announced
+        try:
+            while True:
+                match await link.receive():
+                    case ChunkArriving(payload_length=payload_length, raw_length=raw_length):
+                        cost = payload_length + raw_length
+                        if self._room.has(cost):
+                            await self._room.take(cost)
+                        else:
+                            with link.not_reading("output"):
+                                await self._room.take(cost)
+                        taken = cost
+                    case Chunk() as chunk:
+                        future = self._decoders.submit(self._decode, chunk)
+                        self._queue.put_nowait((chunk, future, taken))
+                        taken = 0
+                        self._offset += chunk.raw_length
+                        self._patience.recovered()
+                    case messages.Done():
+                        self._queue.put_nowait(None)
+                        return
+                    case other:
+                        raise link.unexpected(other)
+        finally:
+            self._room.give(taken)
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        while (item := await self._queue.get()) is not None:
+            chunk, future, cost = item
+            raw = await asyncio.wrap_future(future)
+            await loop.run_in_executor(self._writer, self._prove_and_write, chunk, raw)
+            self._progress.add(len(raw), len(chunk.frame))
+            self._room.give(cost)
+        await loop.run_in_executor(self._writer, self._finish)
+
+    def _decode(self, chunk: Chunk) -> bytes:
+        decompressor: Decompressor | None = getattr(self._local, "decompressor", None)
+        if decompressor is None:
+            decompressor = self._local.decompressor = Decompressor()
+        return decompressor.decompress(chunk.frame, chunk.raw_length)
+
+    def _prove_and_write(self, chunk: Chunk, raw: bytes) -> None:
+        assert self._proof is not None  # noqa: S101 - for mypy: there was a beginning
+        self._write_all(self._proof.take(raw, chunk.sha256))
+
+    def _finish(self) -> None:
+        assert self._proof is not None  # noqa: S101 - for mypy: there was an end, so there was a beginning
+        self._write_all(self._proof.finish())
+
+    def _write_all(self, pieces: list[Piece]) -> None:
+        try:
+            for piece in pieces:
+                self._sink.write(piece)
+        except Stopped:
+            raise asyncio.CancelledError from None

@@ -1,0 +1,353 @@
+"""Which stored streams bring a snapshot back, and in which order. No I/O: what `list` says in, chains out.
+
+A chain is walked by base GUID alone, never by name or time (design section 2): a dataset may have been renamed, and
+after a rollback chains branch. The newest state is the end of a chain that came last (fullsend_protocol.format.chains).
+What this host's clock said when a snapshot was taken only ever leads to a question, never to an answer.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.format.chains import ends, reception
+from fullsend_protocol.shared.errors import FullsendError, UsageError
+from fullsend_protocol.stream.facts import LETTERS, class_of
+from fullsend_sender.zfs.selection import lineage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from fullsend_protocol.format.manifest import StreamEntry
+    from fullsend_protocol.stream.resume_token import ResumeToken
+    from fullsend_protocol.wire.messages import DatasetStatus
+
+#: Candidates named in the error for an ambiguous name.
+_NAMED: Final = 5
+_FILE_SUFFIX: Final = ".zfs.zst"
+
+
+class NotRestorable(FullsendError):  # noqa: N818 - reads as what it says
+    """What is asked for is not stored, or lacks something that it builds on."""
+
+
+@dataclass(slots=True)
+class Tree:
+    """What a tree takes. `chosen`: the streams to end with, parents first. By name of the dataset, `left_out`: why it
+    is not among them; `refused`: of which it is not certain what is meant; `notes`: what to say of one that is chosen.
+    """
+
+    chosen: list[StreamEntry] = field(default_factory=list)
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    refused: list[tuple[str, FullsendError]] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Library:
+    """All that is stored of this sender, as one `list` said. `entries`: in any order; `statuses`: by dataset, what the
+    receiver says of its newest state, as far as that is known.
+    """
+
+    def __init__(self, entries: Iterable[StreamEntry], statuses: Mapping[str, DatasetStatus] | None = None) -> None:
+        self._entries = list(entries)
+        self._statuses = statuses or {}
+        self._by_guid: dict[str, list[StreamEntry]] = defaultdict(list)
+        self._by_dataset: dict[str, list[StreamEntry]] = defaultdict(list)
+        self._by_base: dict[str, list[StreamEntry]] = defaultdict(list)
+        for entry in self._entries:
+            self._by_guid[entry.guid].append(entry)
+            self._by_dataset[entry.dataset].append(entry)
+            if entry.base_guid is not None:
+                self._by_base[entry.base_guid].append(entry)
+
+    def knows(self, guid: str) -> bool:
+        """Whether a snapshot of this GUID is stored, of whatever dataset."""
+        return guid in self._by_guid
+
+    def find(self, what: str) -> StreamEntry:
+        """Return the stream to end with: `what` is DATASET (its newest), DATASET@SNAPSHOT, guid:N, or a file's name.
+
+        Raises: NotRestorable where nothing fits; UsageError where several different snapshots do, and where nobody but
+        the user knows which state is the newest.
+        """
+        if what.endswith(_FILE_SUFFIX):
+            found = [each for each in self._entries if what in {each.file, each.file.rpartition("/")[2]}]
+            if found:
+                return self._only(found, what)
+        if what.startswith("guid:"):
+            found = self._by_guid.get(what.removeprefix("guid:"), [])
+        elif "@" in what:
+            found = [each for each in self._entries if _name(each) == what]
+        else:
+            return self.newest(what)
+        return self._only(found, what)
+
+    def _only(self, found: Sequence[StreamEntry], what: str) -> StreamEntry:
+        if not found:
+            raise NotRestorable(f"{what}: no such stream is stored (see `fullsend list`)")
+        if len({each.guid for each in found}) > 1:
+            names = " ".join(each.file for each in found[:_NAMED])
+            raise UsageError(f"{what}: {len(found)} streams fit; name one by its file: {names}")
+        # The same snapshot: as a full and as an increment, raw and plain, or within a package, which brings more.
+        return min(found, key=self._effort)
+
+    def _effort(self, entry: StreamEntry) -> tuple[bool, bool, int]:
+        chain = self.chain(entry)
+        return chain is None, entry.kind == "package", len(chain or ())
+
+    def newest(self, dataset: str, before: tuple[int, str] | None = None, *, alone: bool = False) -> StreamEntry:
+        """Return the stream to end with for a dataset's newest state: the end of a chain that came last. Not the newest
+        that is whole: nobody shall take an old state for it.
+
+        `before`: as of a place in the order of reception, None: now; `alone`: also where it goes on under another name.
+
+        Raises: NotRestorable: nothing is stored. UsageError where it is not certain which state is the newest: an end
+        that came earlier was taken later by this host's clock, this host has said since that the dataset is as of
+        another snapshot, or the dataset goes on under another name.
+        """
+        mine = [each for each in self._by_dataset.get(dataset, ()) if before is None or reception(each) < before]
+        found = ends(mine)
+        if not found:
+            return self._only([], dataset)
+        newest = found[-1]
+        if before is None and not alone and (there := self._goes_on_as(newest)) is not None:
+            raise UsageError(
+                f"{dataset} was renamed, and goes on as {there.dataset}, up to @{there.snapshot}: restore that"
+                f" (`fullsend restore {there.dataset} --into {dataset}`), or name the state before"
+                f" (`fullsend restore {_name(newest)}`)"
+            )
+        about = self._statuses.get(dataset)
+        # Both times are the receiver's.
+        said = about.unchanged if about is not None and about.guid != newest.guid and before is None else None
+        if about is not None and said is not None and said > newest.received:
+            raise UsageError(
+                f"{dataset}: it is not certain which state is the newest: {_name(newest)} came last (received"
+                f" {newest.received}), and later, at {said}, its host said that it is as of @{about.snapshot}, as after"
+                f" a rollback; name one: {_name(newest)}, {dataset}@{about.snapshot}"
+            )
+        again = None if before is not None else self._came_again(mine, newest)
+        if again is not None and not (about is not None and (about.unchanged or "") > again.received):
+            raise UsageError(
+                f"{dataset}: it is not certain which state is the newest: {_name(newest)} was received"
+                f" {newest.received}, and after it {_name(again)} once more, {again.received}, as after a rollback;"
+                f" name one by its file: {newest.file} {again.file}"
+            )
+        later = [each for each in found[:-1] if each.created > newest.created and self._goes_on_as(each) is None]
+        if later:
+            ways = "; ".join(
+                f"{_name(each)}, taken {each.created}, received {each.received}" for each in (newest, *later[:_NAMED])
+            )
+            raise UsageError(
+                f"{dataset}: it is not certain which state is the newest, since what came last was not taken last: a"
+                f" clock was wrong, or an older snapshot was pushed; name one: {ways}"
+            )
+        return self._only([each for each in mine if each.guid == newest.guid], dataset)
+
+    @staticmethod
+    def _came_again(mine: Sequence[StreamEntry], newest: StreamEntry) -> StreamEntry | None:
+        """Return the last stream to come after a dataset's newest state, and has an older one, which was there before;
+        None: there is none. Somebody may have gone back to that.
+        """
+        last = max(reception(each) for each in mine if each.guid == newest.guid)
+        before = {each.guid for each in mine if reception(each) < last}
+        again = [each for each in mine if reception(each) > last and each.guid in before]
+        return max(again, key=reception, default=None)
+
+    def other_ends(self, entry: StreamEntry) -> list[StreamEntry]:
+        """Return the ends of other chains that branch off from this stream's own, as after a rollback; the last to come
+        first. A chain that ended because a new full was sent is not a branch.
+        """
+        mine = self._lineage(entry)
+        others = [
+            each
+            for each in ends(self._by_dataset.get(entry.dataset, ()))
+            if each.guid != entry.guid and entry.guid not in self._lineage(each) and self._goes_on_as(each) is None
+            if not mine.isdisjoint(self._lineage(each))
+        ]
+        return others[::-1]
+
+    def _goes_on_as(self, entry: StreamEntry) -> StreamEntry | None:
+        """Return the newest end of another dataset's chain that leads through this one's last state, as after a rename;
+        None: there is none.
+        """
+        found, here, seen = None, entry, {entry.dataset}
+        while True:
+            further = [each for each in self._by_base.get(here.guid, ()) if each.dataset not in seen]
+            if not further:
+                return found
+            dataset = max(further, key=reception).dataset
+            after = [each for each in ends(self._by_dataset[dataset]) if here.guid in self._lineage(each)]
+            if not after:
+                return found
+            found = here = after[-1]
+            seen.add(dataset)
+
+    def tree(self, top: str, snapshot: str | None, fits: Callable[[str], bool]) -> Tree:
+        """Say what `top` takes, and each dataset below, as far as it `fits`.
+
+        What has a newer state than the package that brings it is refused: nobody shall take an old state for it.
+
+        `snapshot`: the one that is named (after the @): of a dataset without it, since nothing had changed, the newest
+        that came before the first of those that have it; None: the newest of each. Left out is what was renamed within
+        `top`, and goes on under another name; and what comes with a package, which brings it where it belongs.
+
+        Raises: NotRestorable where nothing fits.
+        """
+        names = [each for each in self._by_dataset if (each == top or each.startswith(f"{top}/")) and fits(each)]
+        same = [each for name in names for each in self._by_dataset[name] if each.snapshot == snapshot]
+        first = min(same, key=reception, default=None)
+        tree = Tree()
+        chosen: list[StreamEntry] = []
+        for name in names:
+            try:
+                if snapshot is None:
+                    chosen.append(self._newest_within(name, names))
+                elif first is not None and (found := self._as_of(name, first, tree)) is not None:
+                    chosen.append(found)
+            except UsageError as error:
+                tree.refused.append((name, error))
+        if not chosen and not tree.refused:
+            raise NotRestorable(f"{top}{f'@{snapshot}' if snapshot else ''}: nothing of it, or below it, is stored")
+        chosen.sort(key=lambda each: each.dataset.split("/"))
+        # What another dataset's chain goes through is that one, under an older name.
+        passed = {guid: each.dataset for each in chosen for guid in self._lineage(each)}
+        packages = {each.dataset: each for each in chosen if each.kind == "package"}
+        for each in chosen:
+            above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
+            if each.guid in passed and not self._beside(each, passed[each.guid]):
+                tree.left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
+            elif above and reception(each) > reception(above[-1]) and each.snapshot != above[-1].snapshot:
+                reason = (
+                    f"comes as it was in the package {_name(above[-1])}, received {above[-1].received}, and its own"
+                    f" state @{each.snapshot} is newer, received {each.received}: restore that into another place"
+                    f" (`fullsend restore {_name(each)} --into`)"
+                )
+                tree.refused.append((each.dataset, UsageError(reason)))
+            elif above:
+                tree.left_out.append((each.dataset, f"comes as it was in the package {_name(above[-1])}"))
+            else:
+                tree.chosen.append(each)
+        return tree
+
+    def _newest_within(self, dataset: str, names: Sequence[str]) -> StreamEntry:
+        """Return the newest of a dataset; of one that goes on as another one of these names, its last state, which the
+        other one passes through. Raises: as `newest`.
+        """
+        last = ends(self._by_dataset[dataset])
+        there = self._goes_on_as(last[-1]) if last else None
+        if there is None or there.dataset not in names:
+            return self.newest(dataset)
+        return self.newest(dataset, alone=True) if self._beside(last[-1], there.dataset) else last[-1]
+
+    def _beside(self, entry: StreamEntry, dataset: str) -> bool:
+        """Whether there was another dataset of this name before a stream came, such as a replica: then that was not
+        renamed to it.
+        """
+        return any(reception(each) < reception(entry) for each in self._by_dataset[dataset])
+
+    def _as_of(self, dataset: str, first: StreamEntry, tree: Tree) -> StreamEntry | None:
+        """Return the stream to end with for a dataset's state as of a named snapshot; None: nothing of it is so old.
+
+        `first`: the stream with that snapshot that came first of all; `tree`: gets a note where this host's clock says
+        that the state is younger. Raises: UsageError as `newest`.
+        """
+        named = [each for each in self._by_dataset[dataset] if each.snapshot == first.snapshot]
+        if named:
+            return self._only(named, f"{dataset}@{first.snapshot}")
+        if not any(reception(each) < reception(first) for each in self._by_dataset[dataset]):
+            return None
+        found = self.newest(dataset, before=reception(first))
+        if found.created > first.created:
+            note = (
+                f"has no @{first.snapshot}, and comes as of @{found.snapshot}, the newest that was received before"
+                f" that. It was taken later, this host's clock said ({found.created}; {_name(first)}:"
+                f" {first.created}): a clock was wrong, or @{first.snapshot} was pushed late"
+            )
+            tree.notes.append((dataset, note))
+        return found
+
+    def _lineage(self, entry: StreamEntry) -> set[str]:
+        """Return the GUIDs that a stream builds on, directly or not."""
+        guids: set[str] = set()
+        todo = [entry]
+        while todo:
+            for base in self._bases(todo.pop()):
+                if base.guid not in guids:
+                    guids.add(base.guid)
+                    todo.append(base)
+        return guids
+
+    def chain(self, entry: StreamEntry, after: str | None = None) -> list[StreamEntry] | None:
+        """Return the shortest chain of streams that ends with this one, in the order of restoring; None: there is none.
+
+        `after`: the GUID of the snapshot to begin after, where that is restored already; None: with a full.
+        """
+        follows: dict[str, StreamEntry | None] = {entry.file: None}
+        todo = deque([entry])
+        while todo:
+            here: StreamEntry | None = todo.popleft()
+            assert here is not None  # noqa: S101 - for mypy
+            if here.guid == after:
+                return self._along(follows, follows[here.file])
+            if here.damaged or (after is None and not here.restorable):
+                continue
+            if here.base_guid == after:  # both None: a full
+                return self._along(follows, here)
+            for base in self._bases(here):
+                if base.file not in follows:
+                    follows[base.file] = here
+                    todo.append(base)
+        return None
+
+    @staticmethod
+    def _along(follows: dict[str, StreamEntry | None], here: StreamEntry | None) -> list[StreamEntry]:
+        chain = []
+        while here is not None:
+            chain.append(here)
+            here = follows[here.file]
+        return chain
+
+    def begun(self, token: ResumeToken) -> list[StreamEntry]:
+        """Return the stored streams of which a target with this resume token may have a part."""
+        letters = {letter for letter, feature in LETTERS if token.features >> feature & 1}
+        base = None if token.base_guid is None else str(token.base_guid)
+        return [
+            each
+            for each in self._by_guid.get(str(token.guid), ())
+            if each.base_guid == base and each.kind != "package" and not each.damaged
+            if class_of(each.flags) != "redacted"  # which has no token; and its flags have a hash in them
+            and {letter for letter, _feature in LETTERS if letter in each.flags} == letters
+        ]
+
+    def obstacle(self, entry: StreamEntry) -> str:
+        """Return why there is no chain to this stream."""
+        here, seen = entry, set[str]()
+        while here.file not in seen:
+            seen.add(here.file)
+            if here.damaged:
+                return f"{here.file} is damaged ({here.damaged})"
+            if here.base_guid is None:
+                break
+            bases = self._bases(here)
+            if not bases:
+                return f"guid:{here.base_guid}, the base of {_name(here)}, is not stored"
+            here = bases[0]
+        return f"a file of its chain is missing, or shorter than it was (see `fullsend verify {entry.dataset}`)"
+
+    def _bases(self, entry: StreamEntry) -> list[StreamEntry]:
+        """Return what a stream can be received on: same class, and large blocks only where it has them itself: ZFS
+        refuses to go back from -L. Packages last: they bring other datasets, too.
+        """
+        if entry.base_guid is None:
+            return []
+        fitting = [
+            base
+            for base in self._by_guid.get(entry.base_guid, ())
+            if class_of(base.flags) == class_of(entry.flags) and ("L" in entry.flags or "L" not in base.flags)
+        ]
+        return sorted(fitting, key=lambda base: base.kind == "package")
+
+
+def _name(entry: StreamEntry) -> str:
+    return f"{entry.dataset}@{entry.snapshot}"

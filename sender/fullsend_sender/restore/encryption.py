@@ -1,0 +1,150 @@
+"""Encryption of what is restored: as it was at home, or by the place that it comes into.
+
+A stream that is not raw but has properties says `encryption=off`: below an encrypted dataset it lies in the clear, with
+exit 0. With `zfs receive -x encryption` it is encrypted by the key of its place. That takes no stream with embedded
+blocks, and needs the key to be loaded. Tried with OpenZFS 2.4.4: fulls, increments, volumes, packages, resumed streams.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.format.quotas import brings_properties
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_sender.restore.plan import Item, Place
+from fullsend_sender.zfs.inventory import Dataset
+from fullsend_sender.zfs.selection import lineage
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from fullsend_sender.restore.plan import Plan
+    from fullsend_sender.zfs.commands import Encryption, Zfs
+
+_log: Final = logging.getLogger("fullsend.restore")
+
+
+def choose_encryption(plan: Plan, *, unencrypted: bool, recursive: bool) -> None:
+    """Say of each item of a plan how it is to be encrypted, before the first byte.
+
+    What comes raw stays as it was, and so does what was below that at home: its key is not loaded yet. What cannot be
+    encrypted as its place is becomes a failure of the plan. `unencrypted`: that is wanted.
+
+    Raises: UsageError, where there is just one item.
+    """
+    # What is encrypted, by name: each dataset that stands, or will; None: it is not.
+    places: dict[str, Dataset | None] = {name: each if each.encrypted else None for name, each in plan.standing.items()}
+    raw: set[str] = set()  # what comes, or came, with its key
+    steps = []
+    for step in plan.steps:
+        standing = plan.standing.get(step.target)
+        parent = step.target.rpartition("/")[0]
+        place = places.get(step.target if standing is not None else parent)
+        chosen: Item | Place = step
+        if isinstance(step, Item) and step.raw:
+            # Its key is not loaded when it has come.
+            place = place if standing is not None else _encrypted(step.target)
+            raw.add(step.target)
+        elif (
+            isinstance(step, Item)
+            and standing is None
+            and parent in raw
+            and step.chain
+            and brings_properties(step.chain[0])
+        ):
+            place = None  # it says that it is not encrypted, and so it was at home
+        if isinstance(step, Item) and step.chain:
+            try:
+                chosen = _choose(step, standing, place, unencrypted=unencrypted)
+            except UsageError as error:
+                if not recursive:
+                    raise
+                plan.failures.append((step.target, error))
+                continue
+            if chosen.encryption != "as its place" and (not step.raw or step.package):
+                place = None
+                _say_clear(chosen, plan.standing, raw)
+        places[step.target] = place
+        steps.append(chosen)
+    plan.steps = steps
+
+
+def _choose(item: Item, standing: Dataset | None, place: Dataset | None, *, unencrypted: bool) -> Item:
+    """Return an item with its encryption. `place`: the encrypted dataset that it comes into. Raises: UsageError."""
+    if place is None or item.raw:
+        return item
+    if unencrypted and standing is None:
+        return replace(item, encryption="off")
+    or_else = "" if standing is not None else ", or let it lie there in the clear with --unencrypted"
+    embedding = next((each for each in item.chain if "e" in each.flags), None)
+    if embedding is not None:
+        raise UsageError(
+            f"{embedding.dataset}@{embedding.snapshot} has embedded blocks (`zfs send -e`), which no encrypted place"
+            f" takes, such as {place.name}: restore it into one that is not encrypted{or_else}"
+        )
+    if not place.key_loaded:
+        raise UsageError(
+            f"{item.target} would be encrypted as {place.name} is, and the key of that is not loaded: `zfs load-key"
+            f" {place.name}` first{or_else}"
+        )
+    return replace(item, encryption="as its place")
+
+
+def _encrypted(name: str) -> Dataset:
+    """Return what stands for a dataset that will have come raw: its key will not be loaded."""
+    return Dataset(name, "filesystem", "0", 0, 0, encrypted=True, key_loaded=False)
+
+
+def _say_clear(item: Item, standing: Mapping[str, Dataset], raw: Collection[str]) -> None:
+    """Say of what is not encrypted that it is so below something that is: its user may not expect that."""
+    above = lineage(item.target)[1:]
+    encrypted = [name for name in above if name in standing and standing[name].encrypted]
+    encrypted += [name for name in above if name in raw]
+    if encrypted:
+        what = "what is not encrypted in this package" if item.raw else "it"
+        _log.warning("%s: %s will lie in the clear, below %s, which is encrypted", item.target, what, encrypted[0])
+
+
+async def say_what_changed(zfs: Zfs, into: str, items: Iterable[Item]) -> None:
+    """Say which datasets have become encryption roots of their own, and what a raw package left in the clear.
+
+    `items`: what is restored, below `into` or as it. Raises: ZfsError.
+    """
+    raw = [item for item in items if item.raw]
+    if not raw:
+        return
+    found = await zfs.encryption(into)
+    for item in raw:
+        if (above := _had_key_of(found, item.target)) is not None:
+            _log.warning(
+                "%s: %s now; with both keys loaded, this undoes it: %s",
+                item.target,
+                above,
+                zfs.line("change-key", "-i", item.target),
+            )
+        if item.package:
+            for name in sorted(found):
+                if name.startswith(f"{item.target}/") and found[name].root is None:
+                    _log.warning("%s lies in the clear, as it did at home", name)
+
+
+def _had_key_of(found: Mapping[str, Encryption], target: str) -> str | None:
+    """Say of an encryption root that it was none at home; None: it is none, or was one there, as far as one can see.
+
+    A raw stream brings the key's salt. Two roots with a passphrase have the same only where they were one; other keys
+    have none (tried with OpenZFS 2.4.4).
+    """
+    own = found.get(target)
+    if own is None or own.root != target:
+        return None
+    above = target.rpartition("/")[0]
+    while above in found and found[above].root is None:
+        above = above.rpartition("/")[0]
+    if above not in found or found[above][1:] != own[1:]:
+        return None
+    root = found[above].root
+    if own.keyformat == "passphrase":
+        return f"at home it had the key of {root}, and is an encryption root of its own"
+    return f"where it had the key of {root} at home, it is an encryption root of its own"

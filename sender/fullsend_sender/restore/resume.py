@@ -1,0 +1,143 @@
+"""Going on inside a stored stream, where `zfs receive -s` was interrupted (design section 7): finding the place.
+
+    start of the stream -> BEGIN -> look for what `zfs receive` must see again, chunk by chunk -> the rest
+
+Fetched are the chunk with BEGIN, the one in which the wanted record is, and of a raw stream those with its OBJECT_RANGE
+and its OBJECT; nothing else of what the target has.
+
+**What is proven.** A chunk's SHA-256 is that of its segment up to there, so amid a segment nobody can tell it who has
+not read what comes before. To the next segment's start, as a rule the end, the rest therefore stands on the checksum
+of each zstd frame, and on the Fletcher-4 of each record, which `zfs receive` checks and in which an error in the bytes
+stays visible (fullsend_protocol.stream.splice).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.format.proof import Hashes
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ChunkError, DamagedStream, FullsendError
+from fullsend_protocol.stream.chunks import Decompressor
+from fullsend_protocol.stream.rejoin import Rejoiner, opening
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Chunk, ChunkArriving
+from fullsend_sender.transfer.link import connect
+from fullsend_sender.transfer.retry import Patience
+
+if TYPE_CHECKING:
+    from fullsend_protocol.format.manifest import Manifest
+    from fullsend_protocol.stream.checksums import Piece
+    from fullsend_protocol.stream.resume_token import ResumeToken
+    from fullsend_sender.host.identity import Identity
+    from fullsend_sender.host.options import Endpoint
+    from fullsend_sender.transfer.link import Link
+
+#: BEGINs and what is around them (splice.opening), to the end of a chunk.
+_OPENING_MAX: Final = 2 * limits.BEGIN_PAYLOAD_MAX + limits.CHUNK_MAX
+
+
+class Rest:
+    """The rest of a stored stream, on its way: what cat needs to go on with it.
+
+    `manifest`: of the stream. `start`: the raw offset at which the chunks to come begin.
+    """
+
+    def __init__(self, manifest: Manifest, start: int, rejoiner: Rejoiner, pieces: list[Piece]) -> None:
+        """`pieces`: what the rejoiner has given of the chunks before `start`."""
+        self.manifest = manifest
+        self.start = start
+        self._rejoiner = rejoiner
+        self._pieces = pieces
+        self._hashes = Hashes(manifest, start)
+
+    def take(self, raw: bytes, sha256: bytes | memoryview) -> list[Piece]:
+        """Take the next chunk, as proof.Proof.take. Returns: what `zfs receive` gets, up to there."""
+        self._hashes.take(raw, sha256)
+        pieces, self._pieces = self._pieces, []
+        return pieces + self._rejoiner.feed(raw)
+
+    def finish(self) -> list[Piece]:
+        """The stream's bytes have ended, as proof.Proof.finish."""
+        self._hashes.finish()
+        self._rejoiner.finish()
+        pieces, self._pieces = self._pieces, []
+        return pieces
+
+
+async def find_rest(
+    endpoint: Endpoint, identity: Identity, stream: str, token: ResumeToken, *, retry_for: float
+) -> Rest:
+    """Find where a stored stream goes on after what `zfs receive` has written of it.
+
+    `stream`: its name, as for cat; `token`: the target's; `retry_for`: seconds that the receiver may stay away.
+
+    Raises: StreamError where that stream cannot go on there; PeerError, ChunkError, Unreachable, RemoteProtocolError.
+    """
+    patience = Patience(retry_for)
+    while True:
+        try:
+            async with connect(endpoint, identity) as (link, _name):
+                return await _Search(link, stream).run(token)
+        except FullsendError as error:
+            await patience.wait(error)
+
+
+class _Search:
+    """Looks for the place, over one connection."""
+
+    def __init__(self, link: Link, stream: str) -> None:
+        self._link = link
+        self._stream = stream
+        self._manifest: Manifest | None = None
+        self._decompressor = Decompressor()
+
+    async def run(self, token: ResumeToken) -> Rest:
+        start = bytearray()
+        while (found := opening(start)) is None:
+            raw = await self._chunk(len(start))
+            if not raw or len(start) > _OPENING_MAX:
+                raise DamagedStream("the stored stream does not begin as one")
+            start += raw
+        package, begin = found
+        rejoiner = Rejoiner(begin, token, package)
+        pieces = await asyncio.to_thread(rejoiner.feed, start[len(package) + len(begin) :])
+        at, key = len(start), None
+        while not rejoiner.found:
+            if rejoiner.seek is not None and rejoiner.seek != key:
+                key = rejoiner.seek
+                if (where := await self._located(*key)) > at:
+                    rejoiner.jump()
+                    at = where
+            raw = await self._chunk(at)
+            if not raw:
+                rejoiner.finish()  # which says what is missing
+            pieces = await asyncio.to_thread(rejoiner.feed, raw)
+            at += len(raw)
+        assert self._manifest is not None  # noqa: S101 - for mypy: there was a chunk, so there was a manifest
+        return Rest(self._manifest, at, rejoiner, pieces)
+
+    async def _located(self, number: int, offset: int) -> int:
+        """Ask where the stream has to be read from for a record. Returns: the raw offset of a chunk."""
+        await self._link.send(messages.Locate(stream=self._stream, object=number, offset=offset))
+        return (await self._link.expect(messages.Located)).raw_offset
+
+    async def _chunk(self, at: int) -> bytes:
+        """Fetch the chunk that begins at a raw offset. Returns: its raw bytes: none at the end."""
+        raw = b""
+        await self._link.send(messages.Fetch(stream=self._stream, offset=at, until=at + 1))
+        manifest = (await self._link.expect(messages.Sending)).manifest
+        self._manifest = self._manifest or manifest
+        if manifest.file_sha256 != self._manifest.file_sha256:
+            raise ChunkError("it goes on with another stream")
+        while True:
+            match await self._link.receive():
+                case ChunkArriving():
+                    pass
+                case Chunk() as chunk:
+                    raw = await asyncio.to_thread(self._decompressor.decompress, chunk.frame, chunk.raw_length)
+                case messages.Done():
+                    return raw
+                case other:
+                    raise self._link.unexpected(other)

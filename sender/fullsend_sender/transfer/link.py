@@ -1,0 +1,323 @@
+"""One connection to a receiver, as the sender sees it: who the receiver is, who we are to it, questions and answers.
+
+    async with connect(endpoint, identity) as link:
+        await link.send(List(dataset=None))
+        event = await link.receive()
+
+fullsend_transport.channel moves the bytes; this module has what is the sender's: the pin, the hello, refusals, pages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from fullsend_protocol import __version__
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import (
+    ConnectionLost,
+    ErrorCode,
+    FullsendError,
+    PeerError,
+    ProtocolError,
+    RemoteProtocolError,
+    Unreachable,
+)
+from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.certificate import fingerprint
+from fullsend_protocol.wire.connection import Chunk, ChunkArriving, ConnectionEnded, Role
+from fullsend_transport.channel import Channel, reason
+from fullsend_transport.dial import Dial
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+
+    from fullsend_sender.host.identity import Identity
+    from fullsend_sender.host.options import Endpoint
+    from fullsend_transport.throttle import Throttle
+
+PROGRAM: Final = f"fullsend {__version__}"
+
+#: Characters of a message's text, as fullsend_protocol.wire.messages bounds them.
+TEXT_MAX: Final = 4096
+
+_M = TypeVar("_M", bound=messages.ReceiverMessage)
+
+
+class WrongReceiver(FullsendError):  # noqa: N818 - reads as what it says
+    """Who answers is not the receiver that was paired. Nothing was sent to it."""
+
+    code = ErrorCode.UNKNOWN_SENDER
+    exit_code = Exit.REFUSED
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """All patience of a connection, in seconds."""
+
+    identify: float = limits.IDENTIFY_WITHIN  # from the first packet to the receiver's hello
+    silence: float = limits.SILENCE  # while reading, without a single byte
+    heartbeat: float = limits.HEARTBEAT_EVERY  # after our own last byte
+    linger: float = limits.LINGER  # at the end
+
+
+PATIENCE: Final = Timeouts()
+
+
+class _EndedEarly(Unreachable):
+    """The connection ended after the TLS handshake and before the receiver's hello."""
+
+
+class Link:
+    """A connection that has shown who the receiver is. Made by `connect` and `connect_unidentified`.
+
+    After any error it is good for nothing but being closed.
+    """
+
+    def __init__(self, endpoint: Endpoint, channel: Channel) -> None:
+        """`channel`: connected, and nothing was said on it."""
+        self.endpoint = endpoint
+        self._channel = channel
+
+    @property
+    def peer_busy(self) -> str:
+        """Why the receiver is not reading, as its last heartbeat says."""
+        return self._channel.peer_busy
+
+    # --- out -----------------------------------------------------------------------------------------------
+
+    async def send(self, message: messages.SenderMessage) -> None:
+        """Say something. Raises: LocalProtocolError (nothing was sent), Unreachable."""
+        await self._channel.send(message)
+
+    async def send_chunk(self, chunk: Chunk) -> int:
+        """Send a chunk, as fast as the receiver takes it and `--bwlimit` lets us.
+
+        Returns: bytes put on the wire. Raises: LocalProtocolError (nothing was sent), Unreachable.
+        """
+        return await self._channel.send_chunk(chunk)
+
+    # --- in ------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> messages.ReceiverMessage | Chunk | ChunkArriving:
+        """Return what the receiver says next; heartbeats are taken on the way.
+
+        After ChunkArriving the next call takes memory for the chunk: make room first, inside `not_reading` if that
+        may take long.
+
+        Raises: PeerError (the receiver gave up), Unreachable (the connection ended, or nothing was heard for the
+        time of silence), RemoteProtocolError.
+        """
+        try:
+            event = await self._channel.receive()
+        except ConnectionLost as error:
+            raise self._ended() from error
+        match event:
+            case ConnectionEnded():
+                # Whatever the state: a closed socket is never an answer.
+                raise self._ended()
+            case messages.Error(code=code, message=message):
+                raise PeerError(code, f"{self.endpoint.name}: {message}")
+            case _:
+                # The channel hands a sender nothing but what a receiver may say.
+                return event  # type: ignore[return-value]
+
+    def _ended(self) -> Unreachable:
+        return Unreachable(f"the connection to {self.endpoint.place} was lost")
+
+    async def expect(self, kind: type[_M]) -> _M:
+        """Return the next message, which must be of this kind. Raises: as `receive`."""
+        message = await self.receive()
+        if not isinstance(message, kind):
+            raise self.unexpected(message)
+        return message
+
+    async def pages(self, question: messages.SenderMessage, kind: type[_M]) -> AsyncIterator[_M]:
+        """Ask, and yield the messages of this kind that answer it, up to `done`. Raises: as `receive`."""
+        await self.send(question)
+        while not isinstance(message := await self.receive(), messages.Done):
+            if not isinstance(message, kind):
+                raise self.unexpected(message)
+            yield message
+
+    def unexpected(self, event: object) -> RemoteProtocolError:
+        """Return the error for an event that is legal at this point of the wire, and yet makes no sense to us."""
+        what = getattr(event, "type", type(event).__name__.lower())
+        return RemoteProtocolError(f"{self.endpoint.name}: unexpected {what!r}")
+
+    # --- heartbeats ----------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def not_reading(self, why: str) -> Iterator[None]:
+        """Let heartbeats say meanwhile that we have stopped reading, and why (one word)."""
+        self._channel.busy = why
+        try:
+            yield
+        finally:
+            self._channel.busy = ""
+
+    def start_heartbeat(self) -> None:
+        """Begin to send heartbeats wherever nothing else is sent; until `close`."""
+        self._channel.start_heartbeat()
+
+    # --- the end -------------------------------------------------------------------------------------------
+
+    def complain(self, code: ErrorCode, why: str) -> None:
+        """Tell the receiver why this is the end, as far as that is still possible; `close` lets it arrive. Raises
+        nothing.
+        """
+        self._channel.last_words(messages.Error(code=code, message=why[:TEXT_MAX]))
+
+    async def close(self) -> None:
+        """End the connection: what was sent is flushed, politely if the connection is still good. Raises nothing."""
+        await self._channel.close()
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    endpoint: Endpoint, identity: Identity, *, timeouts: Timeouts = PATIENCE, throttle: Throttle | None = None
+) -> AsyncGenerator[tuple[Link, str]]:
+    """Connect as an enrolled sender, to the point where something may be asked for.
+
+    Yields: the link, and the name under which the receiver knows us. It is closed at the end, whatever happens.
+
+    Raises: Unreachable, WrongReceiver (not the pinned certificate), PeerError (UNKNOWN_SENDER, REVOKED, VERSION, ...),
+    UsageError (key or certificate cannot be read), RemoteProtocolError.
+    """
+    try:
+        link, hello = await _open(endpoint, _context(identity), timeouts, throttle)
+    except _EndedEarly as early:
+        # A certificate that the receiver does not take shows as nothing but this. Ask once, instead of guessing.
+        raise await _why_refused(endpoint, identity, timeouts, early) from early
+    try:
+        if hello.sender is None:
+            raise PeerError(ErrorCode.UNKNOWN_SENDER, _unknown(endpoint))
+        if limits.PROTOCOL_VERSION not in hello.versions:
+            message = (
+                f"{endpoint.name} ({hello.program}) speaks protocol versions {hello.versions},"
+                f" {PROGRAM} speaks {limits.PROTOCOL_VERSION}: update the older one"
+            )
+            link.complain(ErrorCode.VERSION, message)
+            raise PeerError(ErrorCode.VERSION, message)
+        await link.send(messages.SenderHello(program=PROGRAM, version=limits.PROTOCOL_VERSION))
+        link.start_heartbeat()
+        yield link, hello.sender
+    except ProtocolError as error:
+        link.complain(error.code, str(error))
+        raise
+    finally:
+        await link.close()
+
+
+@contextlib.asynccontextmanager
+async def connect_unidentified(endpoint: Endpoint, *, timeouts: Timeouts = PATIENCE) -> AsyncIterator[Link]:
+    """Connect without certificate, to the point where one `join` or `known?` may be said.
+
+    Raises: Unreachable, WrongReceiver, PeerError, RemoteProtocolError.
+    """
+    link, _hello = await _open(endpoint, _context(None), timeouts)
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+async def _open(
+    endpoint: Endpoint, context: ssl.SSLContext, timeouts: Timeouts, throttle: Throttle | None = None
+) -> tuple[Link, messages.ReceiverHello]:
+    """Connect, check the pin, take the hello; all within `timeouts.identify`, the resolution of the name included."""
+    channel = Channel(
+        Role.SENDER,
+        endpoint.place,
+        silence=timeouts.silence,
+        heartbeat_every=timeouts.heartbeat,
+        linger=timeouts.linger,
+        throttle=throttle,
+    )
+    link = Link(endpoint, channel)
+    dial = Dial(endpoint.host, endpoint.port)
+    try:
+        async with asyncio.timeout(timeouts.identify):
+            sock = await dial.connect()
+            # No server name: the pin says who it must be, and a name in clear text would only tell listeners.
+            try:
+                await asyncio.get_running_loop().create_connection(
+                    lambda: channel, sock=sock, ssl=context, server_hostname=""
+                )
+            except BaseException:
+                sock.close()
+                raise
+            _check_pin(endpoint, channel)
+            try:
+                hello = await link.expect(messages.ReceiverHello)
+            except Unreachable as error:
+                raise _EndedEarly(f"{endpoint.place}: the connection ended before the receiver's hello") from error
+            return link, hello
+    except BaseException as error:
+        channel.abort()  # nothing was said on it: no need to linger
+        await channel.close()
+        match error:
+            case TimeoutError():
+                message = f"{endpoint.place}: no answer within {timeouts.identify:g} s{dial.tried}"
+                raise Unreachable(message) from None
+            case OSError():
+                raise Unreachable(f"{endpoint.place}: cannot connect: {reason(error)}") from error
+            case _:
+                raise
+
+
+def _context(identity: Identity | None) -> ssl.SSLContext:
+    """Return what TLS is made with.
+
+    No chain, no name and no date is checked here: _check_pin decides by the one certificate that was paired, before
+    a byte is sent. That it is no copy TLS 1.3 proves even so: the peer signs the handshake with the certificate's key
+    (CertificateVerify), and OpenSSL checks that signature whatever `verify_mode` says. Our own certificate, which goes
+    out in the handshake, is no secret.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if identity is not None:
+        identity.load_into(context)
+    return context
+
+
+def _check_pin(endpoint: Endpoint, channel: Channel) -> None:
+    found = fingerprint(channel.certificate or b"")
+    if found != endpoint.fingerprint:
+        raise WrongReceiver(
+            f"{endpoint.place}: who answers there is not the receiver that was paired: its certificate is"
+            f" {found}, expected was {endpoint.fingerprint}; nothing was sent"
+        )
+
+
+async def _why_refused(
+    endpoint: Endpoint, identity: Identity, timeouts: Timeouts, early: Unreachable
+) -> PeerError | Unreachable:
+    """Ask `known?`. Returns: the refusal; `early` itself if we are enrolled, or nobody answers."""
+    try:
+        async with connect_unidentified(endpoint, timeouts=timeouts) as link:
+            await link.send(messages.Known(fingerprint=identity.fingerprint()))
+            answer = await link.expect(messages.KnownAnswer)
+    except (Unreachable, ProtocolError, PeerError):  # one that names us, whom it cannot know, lies
+        return early
+    match answer.status:
+        case "revoked":
+            return PeerError(
+                ErrorCode.REVOKED,
+                f"{endpoint.name} has revoked this host's certificate: ask for a new invitation"
+                " (fullsendd invite NAME --replace)",
+            )
+        case "unknown":
+            return PeerError(ErrorCode.UNKNOWN_SENDER, _unknown(endpoint))
+        case _:
+            return early
+
+
+def _unknown(endpoint: Endpoint) -> str:
+    return f"{endpoint.name} does not know this host's certificate: enrol it with `fullsend join INVITATION`"

@@ -1,0 +1,45 @@
+"""What is stored of this sender, as the receiver lists it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.shared.units import format_time
+from fullsend_protocol.wire import messages
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
+    from fullsend_protocol.wire.messages import Base, DatasetStatus
+    from fullsend_sender.transfer.link import Link
+
+
+async def entries(link: Link, dataset: str | None) -> AsyncIterator[StreamEntry]:
+    """Yield what is stored, of one dataset if it is named. Raises: as Link.receive."""
+    async for page in link.pages(messages.List(dataset=dataset), messages.Entries):
+        for entry in page.entries:
+            yield entry
+
+
+async def partials(link: Link) -> list[PartialEntry]:
+    """Return what has arrived in part. Raises: as Link.receive."""
+    pages = link.pages(messages.PartialsWanted(), messages.Partials)
+    return [each async for page in pages for each in page.partials]
+
+
+async def statuses(link: Link) -> tuple[str, dict[str, DatasetStatus]]:
+    """Return what time it is at the receiver, and how each dataset is backed up. Raises: as Link.receive."""
+    now = format_time(time.time())  # where nothing is stored, no page comes
+    stored: dict[str, DatasetStatus] = {}
+    async for page in link.pages(messages.StatusWanted(), messages.Status):
+        now = page.now
+        stored |= {about.dataset: about for about in page.datasets}
+    return now, stored
+
+
+async def bases(link: Link) -> list[Base]:
+    """Return what increments can build on. Raises: as Link.receive."""
+    pages = link.pages(messages.BasesWanted(), messages.Bases)
+    return [each async for page in pages for each in page.bases]

@@ -1,0 +1,351 @@
+r"""From a pipe to chunks that are ready to be sent: read, walk, cut, hash, compress in threads, in order.
+
+    reader thread                     pool of threads          event loop
+    poll, read into a buffer
+    walk (Walker), cut (Cutter)
+    hash (SegmentHash)
+    chunk closed ------------------>  compress
+              \--- its place in line, with a future --------->  async for ready in pipeline
+
+After the first chunk the reader waits to be told what has arrived before (`go_on`). Of a stream that is replayed it
+hashes that much, compares, and passes none of it on.
+
+One thread reads and hashes: both go by order, and read(2), SHA-256 and zstd let the other threads run meanwhile. All
+is bounded by the bytes of raw stream in flight (`raw_in_flight`): beyond that the reader stops reading, the pipe
+fills, and the producer waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+from fullsend_protocol.format.manifest import Segment
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import IncompleteStream, StreamError
+from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
+from fullsend_protocol.stream.facts import Facts, check_package, conclude
+from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.wire.connection import Chunk
+from fullsend_sender.transfer.buffers import FIRST, Buffer, Buffers
+from fullsend_sender.transfer.pipes import PIPE_SIZE, Stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+#: Bytes of raw stream in flight, at least. It holds the largest chunk (20 MiB), or four buffers: one being read, one
+#: being sent, two in the threads. It leaves the sender's budget of 160 MiB enough for the interpreter (40), the window
+#: of unacknowledged chunks (56), and the frames that the threads are writing.
+RAW_IN_FLIGHT: Final = 24 * limits.MIB
+#: As many threads as fit into the budget: each takes a buffer, a frame in the making, and what zstd needs at level 3.
+_THREADS_BY_DEFAULT: Final = 4
+
+
+def default_threads() -> int:
+    """Return how many threads compress unless the user says otherwise: the CPUs we may use, within our memory."""
+    return min(len(os.sched_getaffinity(0)), _THREADS_BY_DEFAULT)
+
+
+def raw_in_flight(threads: int) -> int:
+    """Return the bytes of raw stream in flight that keep this many threads busy."""
+    return max(RAW_IN_FLIGHT, (threads + 2) * FIRST)
+
+
+class OtherBytes(StreamError):  # noqa: N818 - reads as what it says
+    """A stream that is replayed does not have the bytes that arrived before: it cannot be gone on with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What the stream says of itself once its first chunk is closed. `compound`: the end may say otherwise."""
+
+    facts: Facts
+    compound: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A chunk to be sent. `before`: its segment's hash as it was before it, for a caller that has to hash it anew."""
+
+    chunk: Chunk
+    before: SegmentHash
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A chunk that had arrived before, and has the bytes that it had then. `raw_length`: bytes."""
+
+    raw_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the whole stream was. `raw_bytes`: its size."""
+
+    facts: Facts
+    raw_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A chunk whose frame is being made. `cost`: bytes to give back to the buffers afterwards."""
+
+    start: int
+    size: int
+    sha256: bytes
+    before: SegmentHash
+    frame: Future[bytes]
+    cost: int
+
+
+class RawSource(Protocol):
+    """Where the raw bytes come from; as pipes.Source."""
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all has been read."""
+
+    def readinto(self, view: memoryview) -> int:
+        """Read at least one byte. Returns: bytes read, 0 at the end. Raises: OSError, Stopped, StreamError."""
+
+    def stop(self) -> None:
+        """Make this and every later read raise Stopped. From any thread."""
+
+    def close(self) -> None:
+        """Let go of what reading took."""
+
+
+class Pipeline:
+    """The chunks of the stream that comes out of `source`, read from its first byte to its end.
+
+        async with Pipeline(Source(fd)) as pipeline:
+            opened = await pipeline.opened()
+            pipeline.go_on([])
+            async for ready in pipeline: ...
+            pipeline.verdict
+
+    Leaving the block, however it is left, ends the threads and closes the source; a descriptor stays the caller's. To
+    be cancelled while waiting for a chunk loses none.
+    """
+
+    def __init__(
+        self,
+        source: RawSource,
+        *,
+        level: int = LEVEL_DEFAULT,
+        threads: int | None = None,
+        walker: Callable[[], Walker] = Walker,
+    ) -> None:
+        """`walker`: makes one that stands where the source begins; called in the reader's thread."""
+        threads = threads or default_threads()
+        self._level = level
+        self._source = source
+        self._make_walker = walker
+        self._buffers = Buffers(raw_in_flight(threads))
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compress")
+        self._local = threading.local()
+        self._reader = threading.Thread(target=self._read, name="read")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # Unbounded as a queue: what stands in it is paid for in _buffers.
+        self._queue: asyncio.Queue[Opened | Skipped | _Pending | Verdict | Exception] = asyncio.Queue()
+        self._opened: Opened | None = None
+        self._taken: _Pending | None = None  # from the queue, its frame still being made
+        self._failure: Exception | None = None
+        self._verdict: Verdict | None = None
+        self._told = threading.Event()  # `_known` is set, or the block has been left
+        self._stopped = False
+        self._known: deque[Segment] = deque()  # what arrived before and is still to be compared
+        self._new_segment = False
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._reader.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stopped = True
+        self._told.set()
+        self._source.stop()
+        self._buffers.stop()
+        await asyncio.to_thread(self._join)
+
+    def _join(self) -> None:
+        self._reader.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._source.close()
+
+    # --- on the loop ---------------------------------------------------------------------------------------
+
+    @property
+    def at_end(self) -> bool:
+        """Whether the source has been read to its end: then its writer has closed it."""
+        return self._source.at_end
+
+    async def opened(self) -> Opened:
+        """Wait for the first chunk, or for the end of a stream that is shorter.
+
+        Raises: StreamError (no send stream, a resumed one, cut within its first chunk, ...).
+        """
+        while self._opened is None:
+            await self._next()
+        return self._opened
+
+    def go_on(self, known: Sequence[Segment]) -> None:
+        """Read on behind the first chunk. `known`: segments that arrived before, from the stream's first byte on."""
+        self._known.extend(known)
+        self._told.set()
+
+    def start_segment(self) -> None:
+        """Have the reader begin a new segment with the chunk that it begins next: the one before has lost its hash."""
+        self._new_segment = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Ready | Skipped:
+        """Return the next chunk, in stream order. Raises: StreamError (OtherBytes among them)."""
+        while self._verdict is None:
+            if self._taken is None:
+                match await self._next():
+                    case Skipped() as skipped:
+                        return skipped
+                    case _Pending() as pending:
+                        self._taken = pending
+                    case None:
+                        continue
+            pending = self._taken
+            # Not `await` the future itself: to be cancelled here would cancel the compressing too.
+            await asyncio.wait([asyncio.wrap_future(pending.frame)])
+            frame = pending.frame.result()
+            self._taken = None
+            self._buffers.release(pending.cost)
+            starts = pending.before.end == pending.before.start
+            return Ready(Chunk(pending.start, pending.size, pending.sha256, frame, starts), pending.before)
+        raise StopAsyncIteration
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the stream turned out to be; only after the last chunk."""
+        if self._verdict is None:
+            raise RuntimeError("the stream has not been read to its end")
+        return self._verdict
+
+    async def _next(self) -> _Pending | Skipped | None:
+        """Take one item from the queue. Returns: None where it was no chunk. Raises: what the reader failed with."""
+        if self._failure is not None:
+            raise self._failure
+        item = await self._queue.get()
+        match item:
+            case _Pending() | Skipped():
+                return item
+            case Opened():
+                self._opened = item
+            case Verdict():
+                self._verdict = item
+            case Exception():
+                self._failure = item
+                raise item
+        return None
+
+    # --- in the reader thread ------------------------------------------------------------------------------
+
+    def _post(self, item: Opened | Skipped | _Pending | Verdict | Exception) -> None:
+        assert self._loop is not None  # noqa: S101 - for mypy; the thread starts after it is set
+        self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+    def _read(self) -> None:
+        try:
+            self._post(self._run())
+        except Stopped:
+            pass
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again where the chunks are awaited
+            self._post(error)
+
+    def _run(self) -> Verdict:
+        walker = self._make_walker()
+        cutter = Cutter(walker)
+        segment = SegmentHash(walker.offset)
+        before = segment.copy()  # as it was at the start of the chunk
+        buffer = self._buffers.take()
+        filled = walked = 0  # bytes of `buffer`
+        while True:
+            if filled == buffer.capacity:
+                self._buffers.grow(buffer)
+            try:
+                count = self._source.readinto(buffer.view[filled : filled + PIPE_SIZE])
+            except OSError as error:
+                raise IncompleteStream(
+                    f"reading the stream failed after {walker.offset} bytes: {error.strerror}"
+                ) from None
+            if not count:
+                break
+            filled += count
+            while walked < filled:
+                # Hashed step by step, while what was read is still in the processor's cache.
+                start, walked = walked, cutter.walk(buffer.data, walked, filled)
+                segment.update(buffer.view[start:walked])
+                if cutter.closed:
+                    rest = bytes(buffer.view[walked:filled])
+                    segment = self._close_chunk(cutter, buffer, before, segment)
+                    before = segment.copy()
+                    buffer = self._buffers.take()
+                    buffer.view[: len(rest)] = rest
+                    filled, walked = len(rest), 0
+        walker.finish()
+        facts = conclude(walker.begins)
+        check_package(walker.begins)
+        if cutter.size:
+            self._close_chunk(cutter, buffer, before, segment)
+        if self._known:
+            raise OtherBytes(f"the stream has {walker.offset} bytes, and {self._known[-1].end} had arrived before")
+        return Verdict(facts, walker.offset)
+
+    def _close_chunk(self, cutter: Cutter, buffer: Buffer, before: SegmentHash, segment: SegmentHash) -> SegmentHash:
+        """Pass a chunk on, or leave it out. Returns: the hash of the segment that the next one belongs to."""
+        start, size = cutter.start, cutter.size
+        if start == 0:
+            begins = cutter.walker.begins
+            self._post(Opened(conclude(begins), begins[0].compound))
+            self._told.wait()
+            if self._stopped:
+                raise Stopped
+        cutter.next()
+        if self._known:
+            self._buffers.recycle(buffer)
+            self._buffers.release(buffer.capacity)
+            self._post(Skipped(size))
+            return self._compare(segment)
+        frame = self._pool.submit(self._compress, buffer, size)
+        self._post(_Pending(start, size, segment.digest(), before, frame, buffer.capacity))
+        if self._new_segment:
+            self._new_segment = False
+            return SegmentHash(segment.end)
+        return segment
+
+    def _compare(self, segment: SegmentHash) -> SegmentHash:
+        """Hold what was read of a stream that is replayed against what arrived before. Raises: OtherBytes."""
+        known = self._known[0]
+        if segment.end < known.end:
+            return segment
+        if segment.end > known.end or segment.digest().hex() != known.sha256:
+            raise OtherBytes(f"the bytes {known.start} to {known.end} are not those that arrived before")
+        self._known.popleft()
+        return SegmentHash(segment.end)
+
+    # --- in the pool ---------------------------------------------------------------------------------------
+
+    def _compress(self, buffer: Buffer, size: int) -> bytes:
+        compressor: Compressor | None = getattr(self._local, "compressor", None)
+        if compressor is None:
+            compressor = self._local.compressor = Compressor(self._level)
+        frame = compressor.compress(buffer.view[:size])
+        self._buffers.recycle(buffer)
+        return frame

@@ -1,0 +1,133 @@
+"""What there is to send: datasets with their snapshots and bookmarks, as one `zfs list` tells."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from fullsend_sender.zfs.commands import COLUMNS
+
+
+class Snapshot(NamedTuple):
+    """A snapshot, or a bookmark, which is the memory of one.
+
+    `name`: after the @ or #; `guid`: decimal, of the snapshot; `createtxg`: what orders them; `created`: seconds since
+    the epoch; `userrefs`: how many holds there are; `written`: bytes since the snapshot before it.
+    """
+
+    name: str
+    guid: str
+    createtxg: int
+    created: int
+    userrefs: int
+    written: int
+
+
+@dataclass(slots=True)
+class Dataset:
+    """A filesystem or volume.
+
+    `written`: bytes since its newest snapshot; `referenced`: bytes that it holds. `snapshots` and `bookmarks`: oldest
+    first. `unreadable`: a line about it in the listing that cannot be read, so it is not known what there is of it;
+    "" where all can be.
+    """
+
+    name: str
+    type: Literal["filesystem", "volume"]
+    guid: str
+    written: int
+    referenced: int
+    encrypted: bool
+    key_loaded: bool
+    snapshots: list[Snapshot] = field(default_factory=list)
+    bookmarks: list[Snapshot] = field(default_factory=list)
+    unreadable: str = ""
+
+    @property
+    def pool(self) -> str:
+        return self.name.partition("/")[0]
+
+    def has(self, snapshot: str) -> bool:
+        """Whether it has a snapshot of this name (after the @)."""
+        return any(each.name == snapshot for each in self.snapshots)
+
+
+def parse_snapshots(listing: str) -> dict[str, Snapshot]:
+    """Read what `Zfs.list_snapshots` returns. Returns: snapshots by their whole names, but for lines that cannot be
+    read.
+    """
+    found: dict[str, Snapshot] = {}
+    for line in listing.splitlines():
+        with contextlib.suppress(ValueError):
+            found[line.partition("\t")[0]] = _snapshot(_columns(line))
+    return found
+
+
+def parse(listing: str) -> dict[str, Dataset]:
+    """Read what `Zfs.listing` returns. Returns: datasets by name, in the order of the listing, parents first. A line
+    that cannot be read marks its dataset, and no other.
+    """
+    datasets: dict[str, Dataset] = {}
+    snapshots: list[tuple[str, str, Snapshot]] = []
+    unreadable: dict[str, str] = {}
+    for line in listing.splitlines():
+        name, kind = (*line.split("\t", 2), "")[:2]
+        owner, mark = re.split("(?=[@#])", name, maxsplit=1)[0], "@" if "@" in name else "#"
+        try:
+            columns = _columns(line)
+            if kind in {"filesystem", "volume"}:
+                datasets[name] = _dataset(columns)
+            else:
+                snapshots.append((owner, mark, _snapshot(columns)))
+        except ValueError:
+            unreadable[owner] = line
+            if owner == name:
+                datasets[name] = Dataset(name, "filesystem", "0", 0, 0, encrypted=False, key_loaded=False)
+    # `zfs list -d 1` also shows the children, but not what is theirs; and sorting by name puts snapshots anywhere.
+    for owner, mark, found in snapshots:
+        if owner in datasets:
+            (datasets[owner].snapshots if mark == "@" else datasets[owner].bookmarks).append(found)
+    for dataset in datasets.values():
+        dataset.snapshots.sort(key=_age)
+        dataset.bookmarks.sort(key=_age)
+        dataset.unreadable = unreadable.get(dataset.name, "")
+    return datasets
+
+
+def _columns(line: str) -> list[str]:
+    """Raises: ValueError."""
+    columns = line.split("\t", len(COLUMNS) - 1)
+    if len(columns) != len(COLUMNS):
+        raise ValueError(line)
+    return columns
+
+
+def _dataset(columns: list[str]) -> Dataset:
+    """Raises: ValueError."""
+    name, kind, guid, _createtxg, _creation, written, referenced, _userrefs, encryption, keystatus = columns
+    return Dataset(
+        name=name,
+        type="volume" if kind == "volume" else "filesystem",
+        guid=str(int(guid)),
+        written=_number(written),
+        referenced=_number(referenced),
+        encrypted=encryption not in {"off", "-"},
+        key_loaded=keystatus == "available",
+    )
+
+
+def _snapshot(columns: list[str]) -> Snapshot:
+    """Raises: ValueError."""
+    name, kind, guid, createtxg, creation, written, _referenced, userrefs, *_rest = columns
+    short = name.partition("@" if kind == "snapshot" else "#")[2]
+    return Snapshot(short, str(int(guid)), int(createtxg), _number(creation), _number(userrefs), _number(written))
+
+
+def _age(snapshot: Snapshot) -> int:
+    return snapshot.createtxg
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else 0  # "-": does not apply

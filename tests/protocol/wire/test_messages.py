@@ -1,0 +1,451 @@
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from tests.protocol.helpers import (
+    BASE,
+    PUSH,
+    SAYINGS,
+    SHA,
+    STATUS,
+    UNCHANGED,
+    a_manifest,
+    an_entry,
+    document,
+    section,
+    segments,
+    tables,
+)
+
+from fullsend_protocol.format import manifest
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ErrorCode, RemoteProtocolError
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Chunk, Role
+
+DECODE = {Role.SENDER: messages.decode_from_sender, Role.RECEIVER: messages.decode_from_receiver}
+ALL = [(who, what) for who, said in SAYINGS.items() for what in said.values() if not isinstance(what, Chunk)]
+
+#: What stands on the wire, for one of each. A change here is a change of the protocol.
+GOLDEN: dict[Role, dict[str, str]] = {
+    Role.RECEIVER: {
+        "hello": '{"type":"hello","program":"fullsendd 0.1.0","versions":[1],"sender":"alpha"}',
+        "hello, stranger": '{"type":"hello","program":"fullsendd 0.1.0","versions":[1],"sender":null}',
+        "joined": '{"type":"joined","sender":"alpha","store":"/var/lib/fullsend"}',
+        "known": '{"type":"known","status":"unknown"}',
+        "accept": '{"type":"accept","offset":0,"segments":[],"record":null}',
+        "ack": '{"type":"ack","offset":0}',
+        "stopped": '{"type":"stopped","offset":0}',
+        "bases": (
+            '{"type":"bases","bases":[{"dataset":"tank/data","guid":"1234605616436508552","base_guid":null,'
+            '"flags":"","streams":1,'
+            '"age":60,"full_bytes":624,"increment_bytes":0}]}'
+        ),
+        "partials": (
+            '{"type":"partials","partials":[{"sender":"alpha","dataset":"tank/data","snapshot":"now",'
+            '"guid":"1234605616436508552","base_guid":null,"flags":"","raw_bytes":624,"stored_bytes":300,'
+            '"resume_offset":null,"started":"2026-11-23T06:29:00Z","last":"2026-11-23T06:30:00Z","arriving":false}]}'
+        ),
+        "located": '{"type":"located","raw_offset":0}',
+        "noted": '{"type":"noted"}',
+        "status": (
+            '{"type":"status","now":"2026-11-23T07:00:00Z","datasets":[{"dataset":"tank/data","snapshot":"now",'
+            '"guid":"1234605616436508552",'
+            '"created":"2026-11-23T06:29:00Z","received":"2026-11-23T06:30:00Z","begun":"2026-11-23T06:29:30Z","unchanged":null,"streams":1,'
+            '"stored_bytes":300,"broken":0,"lost_spill_count":0}]}'
+        ),
+        "verdict": (
+            '{"type":"verdict","file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst","dataset":"tank/data",'
+            '"snapshot":"now","raw_bytes":624,"damage":[]}'
+        ),
+        "health": '{"type":"health","program":"fullsendd 0.1.0","free_bytes":1099511627776,"problems":[]}',
+        "done": '{"type":"done"}',
+        "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',
+    },
+    Role.SENDER: {
+        "hello": '{"type":"hello","program":"fullsend 0.1.0","version":1}',
+        "join": '{"type":"join","secret":"s3cret","certificate":"-----BEGIN CERTIFICATE-----\\n"}',
+        "known?": f'{{"type":"known?","fingerprint":"{SHA}"}}',
+        "push": (
+            '{"type":"push","dataset":"tank/data","snapshot":"now","guid":"1234605616436508552","base_guid":null,'
+            '"flags":"","size_estimate":null,"zfs_version":null,"properties":null,"keep_orphan":true,'
+            '"claim":"00c1a1300c1a1300","resume":"none","whole":null}'
+        ),
+        "finish": f'{{"type":"finish","raw_bytes":624,"segments":[{{"start":0,"end":624,"sha256":"{SHA}"}}]}}',
+        "stop": '{"type":"stop","reason":"zfs send exited with status 1","keep":true}',
+        "bases?": '{"type":"bases?"}',
+        "partials?": '{"type":"partials?"}',
+        "locate": '{"type":"locate","stream":"tank/data@now","object":1,"offset":0}',
+        "unchanged": (
+            '{"type":"unchanged","datasets":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552"}]}'
+        ),
+        "status?": '{"type":"status?"}',
+        "list": '{"type":"list","dataset":null}',
+        "fetch": '{"type":"fetch","stream":"tank/data@now","offset":0,"until":null}',
+        "verify": '{"type":"verify","dataset":null}',
+        "check": '{"type":"check"}',
+        "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',
+    },
+}
+
+
+@pytest.mark.parametrize(("who", "what"), [(who, what) for who in Role for what in GOLDEN[who]])
+def test_message_is_these_bytes_and_these_bytes_are_the_message(who: Role, what: str) -> None:
+    message = SAYINGS[who][what]
+    assert not isinstance(message, Chunk)
+    assert messages.encode(message).decode() == GOLDEN[who][what]
+    assert DECODE[who](GOLDEN[who][what].encode()) == message
+
+
+@pytest.mark.parametrize(("who", "message"), ALL)
+def test_message_comes_out_as_it_went_in(who: Role, message: messages.Message) -> None:
+    encoded = messages.encode(message)
+    assert DECODE[who](encoded) == message
+    assert DECODE[who](bytearray(encoded)) == message
+    assert DECODE[who](json.dumps(json.loads(encoded), indent=3).encode()) == message  # white space means nothing
+
+
+@pytest.mark.parametrize(("who", "message"), [pair for pair in ALL if pair[1].type not in {"hello", "error"}])
+def test_message_of_the_other_side_is_refused(who: Role, message: messages.Message) -> None:
+    with pytest.raises(RemoteProtocolError):
+        DECODE[who.peer](messages.encode(message))
+
+
+@pytest.mark.parametrize(("who", "message"), ALL)
+def test_message_that_lacks_a_key_is_refused_by_name(who: Role, message: messages.Message) -> None:
+    said = json.loads(messages.encode(message))
+    for key in said:
+        with pytest.raises(RemoteProtocolError, match=re.escape(key)):
+            DECODE[who](json.dumps({name: value for name, value in said.items() if name != key}).encode())
+
+
+OPEN = {"hello", "error", "join", "joined", "known?", "known"}
+
+
+@pytest.mark.parametrize(("who", "message"), ALL)
+def test_key_that_is_unknown_is_refused_but_where_no_version_is_agreed_on(who: Role, message: messages.Message) -> None:
+    said = json.loads(messages.encode(message)) | {"new": 1}
+    if message.type in OPEN:
+        assert DECODE[who](json.dumps(said).encode()) == message
+    else:
+        with pytest.raises(RemoteProtocolError, match="new: Extra inputs are not permitted"):
+            DECODE[who](json.dumps(said).encode())
+
+
+@pytest.mark.parametrize(("who", "message"), ALL)
+def test_value_of_another_type_is_refused(who: Role, message: messages.Message) -> None:
+    said = json.loads(messages.encode(message))
+    for key in said:
+        for odd in (1.5, {"x": 1}, [[1]], True):
+            with pytest.raises(RemoteProtocolError):
+                DECODE[who](json.dumps(said | {key: odd if said[key] is not True else 1}).encode())
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"1",
+        b"{}",
+        b'{"type":"no"}',
+        b'{"type":null}',
+        b'{"type":["ack"]}',
+        b'{"type":"ack","offset":-1}',
+        b'{"type":"ack","offset":9223372036854775808}',
+        b'{"type":"ack","offset":1e3}',
+        b'{"type":"ack","offset":"1"}',
+        b'{"type":"ack","offset":NaN}',
+        b'{"type":"ack","offset":' + b"9" * 5000 + b"}",
+        b"[" * 100_000,
+        b'{"type":' * 50_000,
+        b'{"type":"done"} {"type":"done"}',
+        b"\xff\xfe",
+        b'{"type":"\xff"}',
+        b'{"type":"error","code":"shutdown","message":"\\ud800"}',
+    ],
+    ids=range(21),
+)
+@pytest.mark.parametrize("who", Role)
+def test_what_is_no_message_is_the_peers_fault_in_one_printable_line(payload: bytes, who: Role) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        DECODE[who](payload)
+    assert str(caught.value).startswith("message that cannot be read")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 500
+
+
+def test_key_that_the_peer_chose_cannot_write_on_a_terminal() -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        messages.decode_from_sender(json.dumps({"type": "check", "\x1b[2J\n": 1}).encode())
+    assert r"\x1b[2J\n: Extra inputs" in str(caught.value)
+
+
+@given(st.binary(max_size=200), st.sampled_from(Role))
+def test_any_bytes_are_a_message_or_the_peers_fault(payload: bytes, who: Role) -> None:
+    with pytest.raises(RemoteProtocolError):
+        DECODE[who](payload)
+
+
+ANY_JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(ALL), st.data())
+def test_message_with_any_values_is_a_message_or_the_peers_fault(
+    said: tuple[Role, messages.Message], data: st.DataObject
+) -> None:
+    who, message = said
+    fields = json.loads(messages.encode(message))
+    for key in data.draw(st.lists(st.sampled_from(sorted(fields)), max_size=3)):
+        fields[key] = data.draw(ANY_JSON)
+    with contextlib.suppress(RemoteProtocolError):
+        read = DECODE[who](json.dumps(fields).encode())
+        assert DECODE[who](messages.encode(read)) == read
+
+
+def test_error_code_of_a_later_version_is_read_as_internal() -> None:
+    read = messages.decode_from_receiver(b'{"type":"error","code":"eclipse","message":"the moon"}')
+    assert read == messages.Error(code=ErrorCode.INTERNAL, message="the moon")
+    with pytest.raises(RemoteProtocolError):
+        messages.decode_from_receiver(b'{"type":"error","code":5,"message":"the moon"}')
+
+
+@pytest.mark.parametrize("code", ErrorCode)
+def test_every_error_code_travels(code: ErrorCode) -> None:
+    error = messages.Error(code=code, message="x")
+    assert messages.decode_from_sender(messages.encode(error)) == error
+    assert f'"code":"{code.value}"' in messages.encode(error).decode()
+
+
+@pytest.mark.parametrize(
+    ("guid", "good"),
+    [
+        ("0", True),
+        ("1", True),
+        ("18446744073709551615", True),
+        ("18446744073709551616", False),
+        ("99999999999999999999", False),
+        ("01", False),
+        ("-1", False),
+        ("", False),
+        ("1\n", False),
+        ("٣", False),
+    ],
+)
+def test_guid_is_a_decimal_of_64_bits(guid: str, good: bool) -> None:
+    said = json.loads(GOLDEN[Role.SENDER]["push"]) | {"guid": guid}
+    if good:
+        messages.decode_from_sender(json.dumps(said).encode())
+    else:
+        with pytest.raises(RemoteProtocolError, match="guid"):
+            messages.decode_from_sender(json.dumps(said).encode())
+
+
+@pytest.mark.parametrize("flags", ["", "L", "Lecwp", "Lecwpr0123abcd", "r00000000", "ew"])
+def test_flags_are_letters_in_their_order(flags: str) -> None:
+    push = SAYINGS[Role.SENDER]["push"]
+    assert isinstance(push, messages.Push)
+    messages.decode_from_sender(messages.encode(push.model_copy(update={"flags": flags})))
+
+
+@pytest.mark.parametrize("flags", ["eL", "LL", "r", "r0123", "rABCDEF01", "x", "L "])
+def test_flags_of_another_form_are_refused(flags: str) -> None:
+    said = json.loads(GOLDEN[Role.SENDER]["push"]) | {"flags": flags}
+    with pytest.raises(RemoteProtocolError, match="flags"):
+        messages.decode_from_sender(json.dumps(said).encode())
+
+
+def worst_properties() -> dict[str, str]:
+    """As many bytes of JSON as can be made of properties: each of their characters is escaped to six."""
+    short = {chr(code): "" for code in range(1, 32)}
+    rest = limits.PROPERTIES_MAX - 2 * len(short) - 2
+    return {**short, "\x01\x01": "\x01" * (rest - 1)}
+
+
+def test_properties_count_by_their_characters_and_one_more_for_each() -> None:
+    """So that no number of short ones makes a longer message than a few long ones."""
+    many = {chr(code): "" for code in range(256, 256 + limits.PROPERTIES_MAX // 2)}
+    assert messages.Push.model_validate(PUSH.model_dump() | {"properties": many}).properties == many
+    with pytest.raises(ValidationError, match="more than 32768 characters of properties"):
+        messages.Push.model_validate(PUSH.model_dump() | {"properties": many | {"x": ""}})
+
+
+def test_longest_messages_stay_within_the_limit() -> None:
+    """What limits.py promises of CONTROL_MAX."""
+    finish = messages.Finish(
+        raw_bytes=limits.OFFSET_END - 1,
+        segments=[
+            manifest.Segment(start=limits.OFFSET_END - 2, end=limits.OFFSET_END - 1, sha256=SHA)
+            for _ in range(limits.SEGMENTS_MAX)
+        ],
+    )
+    assert len(messages.encode(finish)) < 200_000
+    name = "\N{EURO SIGN}" * 42  # 126 bytes: a name of 253, and all of it escaped in the file's name
+    entry = an_entry().model_copy(
+        update={
+            "dataset": name,
+            "snapshot": name,
+            "base": f"{name}@{name}",
+            "file": "x" * 1000,
+            "damaged": "x" * 500,
+            "base_guid": "1" * 20,
+        }
+    )
+    page = messages.Entries(entries=[entry] * limits.ENTRIES_PAGE)
+    assert len(messages.encode(page)) <= limits.CONTROL_MAX
+    odd = "\x01" * 126
+    properties = worst_properties()
+    snapshot = manifest.Snapshot(dataset=odd, snapshot=odd, guid=str(2**64 - 1), base_guid=str(2**64 - 1))
+    sending = messages.Sending(
+        manifest=a_manifest().model_copy(
+            update={
+                "dataset": odd,
+                "snapshot": odd,
+                "snapshots": [snapshot] * limits.SNAPSHOTS_SENT,
+                "segments": finish.segments,
+                "properties": properties,
+            }
+        )
+    )
+    assert len(sending.manifest.snapshots) == limits.SNAPSHOTS_SENT
+    assert len(messages.encode(sending)) <= limits.CONTROL_MAX
+    push = PUSH.model_copy(update={"dataset": odd, "snapshot": odd, "properties": properties})
+    assert len(messages.encode(push)) <= limits.CONTROL_MAX // 4
+    most, when = limits.OFFSET_END - 1, f"@{2**64 - 1}"
+    guid, long = str(2**64 - 1), "d" * limits.NAME_MAX  # `zfs` keeps its names to ASCII
+    base = messages.Base(
+        dataset=long,
+        guid=guid,
+        flags="Lecwpr01234567",
+        streams=most,
+        base_guid=guid,
+        age=most,
+        full_bytes=most,
+        increment_bytes=most,
+    )
+    assert len(messages.encode(messages.Bases(bases=[base] * limits.BASES_PAGE))) <= limits.CONTROL_MAX
+    unchanged = messages.UnchangedDataset(dataset=long, snapshot=long, guid=guid)
+    said = messages.Unchanged(datasets=[unchanged] * limits.DATASETS_PAGE)
+    assert len(messages.encode(said)) <= limits.CONTROL_MAX
+    status = messages.DatasetStatus(
+        dataset=long[:127],  # together 255
+        snapshot=long[:127],
+        guid=guid,
+        created=when,
+        received=when,
+        begun=when,
+        unchanged=when,
+        streams=most,
+        stored_bytes=most,
+        broken=most,
+        lost_spill_count=most,
+    )
+    assert (
+        len(messages.encode(messages.Status(now=when, datasets=[status] * limits.DATASETS_PAGE))) <= limits.CONTROL_MAX
+    )
+    join = messages.Join(secret="x" * 128, certificate="x" * 8192)
+    assert len(messages.encode(join)) <= limits.UNIDENTIFIED_MAX
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: messages.Join(secret="x" * 129, certificate=""),
+        lambda: messages.Join(secret="", certificate="x" * 8193),
+        lambda: messages.Finish(raw_bytes=1, segments=segments(1) * (limits.SEGMENTS_MAX + 1)),
+        lambda: messages.Entries(entries=[an_entry()] * (limits.ENTRIES_PAGE + 1)),
+        lambda: messages.Error(code=ErrorCode.BUSY, message="x" * 4097),
+        lambda: messages.ReceiverHello(program="x", versions=[], sender=None),
+        lambda: messages.ReceiverHello(program="x" * 101, versions=[1], sender=None),
+        lambda: messages.ReceiverHello(program="x", versions=[1], sender="Alpha"),
+        lambda: messages.List(dataset="x" * 256),
+        lambda: messages.Bases(bases=[BASE] * (limits.BASES_PAGE + 1)),
+        lambda: messages.Unchanged(datasets=[UNCHANGED] * (limits.DATASETS_PAGE + 1)),
+        lambda: messages.Status(now="x", datasets=[STATUS] * (limits.DATASETS_PAGE + 1)),
+        lambda: messages.Push.model_validate(
+            PUSH.model_dump() | {"properties": {"a": "x" * (limits.PROPERTIES_MAX - 1)}}
+        ),
+    ],
+)
+def test_message_beyond_a_limit_cannot_be_made(build: Any) -> None:
+    with pytest.raises(ValidationError):
+        build()
+
+
+def test_messages_do_not_change() -> None:
+    done = messages.Ack(offset=1)
+    with pytest.raises(ValidationError):
+        done.offset = 2  # type: ignore[misc]
+
+
+# --- docs/protocol.md --------------------------------------------------------------------------------------------
+
+MODELS = [
+    (who, model)
+    for who, union in ((Role.RECEIVER, messages.ReceiverMessage), (Role.SENDER, messages.SenderMessage))
+    for model in union.__args__
+]
+PARTS: dict[type[manifest.Model], str] = {
+    manifest.Segment: "A segment",
+    manifest.Receipt: "A receipt",
+    manifest.PartialEntry: "A partial",
+    messages.Whole: "A whole",
+    messages.Record: "A record",
+    manifest.StreamEntry: "An entry",
+    messages.Base: "A base",
+    messages.UnchangedDataset: "An unchanged dataset",
+    messages.DatasetStatus: "A dataset's status",
+}
+
+
+def keys(model: type[manifest.Model]) -> list[str]:
+    return [field.alias or name for name, field in model.model_fields.items() if name != "type"]
+
+
+@pytest.mark.parametrize(("who", "model"), MODELS)
+def test_document_describes_every_message_key_by_key(who: Role, model: type[manifest.Model]) -> None:
+    name = model.model_fields["type"].default
+    title = "`error`" if name == "error" else f"`{name}` ({who.value})"
+    described = [row["key"].strip("`") for table in tables(section(title)) for row in table]
+    assert described == keys(model)
+
+
+@pytest.mark.parametrize("model", PARTS)
+def test_document_describes_every_part_of_messages_key_by_key(model: type[manifest.Model]) -> None:
+    assert [row["key"].strip("`") for table in tables(section(PARTS[model])) for row in table] == keys(model)
+
+
+def test_document_describes_no_other_message() -> None:
+    titles = re.findall(r"^#+ `([a-z?]+)`(?: \((\w+)\))?$", document(), re.MULTILINE)
+    expected = {(model.model_fields["type"].default, who.value) for who, model in MODELS}
+    assert {(name, who) for name, who in titles if who} == {pair for pair in expected if pair[0] != "error"}
+    assert [name for name, who in titles if not who] == ["error"]
+
+
+def test_manifest_of_a_large_package_travels_without_its_list_of_snapshots() -> None:
+    """With it the message would be too long, and the package could never be given back. The stream names them."""
+    many = [manifest.Snapshot(dataset="tank/data", snapshot=f"s{n}", guid=str(n), base_guid="0") for n in range(20_000)]
+    large = a_manifest().model_copy(update={"snapshots": many})
+    sending = messages.Sending(manifest=large)
+    assert sending.manifest == large.model_copy(update={"snapshots": []})
+    assert len(large.snapshots) == 20_000  # on disk it keeps them
+    assert messages.decode_from_receiver(messages.encode(sending)) == sending
+
+
+def test_sending_carries_a_manifest_under_its_names_on_disk() -> None:
+    encoded = json.loads(messages.encode(messages.Sending(manifest=a_manifest())))
+    assert encoded["manifest"]["class"] == "plain"
+    assert "stream_class" not in encoded["manifest"]

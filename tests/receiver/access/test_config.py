@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_receiver.access import config
+from fullsend_receiver.access.config import ReceiverSettings
+
+MINIMAL = 'store = "/srv/backups"\nstore-id = "0123"\n'
+
+
+def _load(folder: Path, text: str) -> ReceiverSettings:
+    path = folder / "receiver.toml"
+    path.write_text(text, encoding="utf-8")
+    return config.load(path)
+
+
+def _wrong(folder: Path, text: str) -> str:
+    with pytest.raises(UsageError) as caught:
+        _load(folder, text)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.startswith(str(folder / "receiver.toml"))
+    return said
+
+
+def test_what_is_not_said_has_the_designs_defaults(tmp_path: Path) -> None:
+    settings = _load(tmp_path, MINIMAL)
+    assert settings.store == Path("/srv/backups")
+    assert (settings.listen, settings.min_free, settings.unidentified) == (":7433", 1 << 30, 256)
+    assert (settings.tries_per_minute, settings.identify_within, settings.silence) == (20, 10.0, 30.0)
+    assert (settings.partial_keep, settings.partial_max) == (14 * 86400.0, None)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    assert _load(tmp_path, "\ufeff" + MINIMAL).store == Path("/srv/backups")
+
+
+def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) -> None:
+    settings = _load(tmp_path, MINIMAL + 'min-free = "20G"\nshutdown-grace = "2m"\nsilence = 12.5\n')
+    assert (settings.min_free, settings.shutdown_grace, settings.silence) == (20 << 30, 120.0, 12.5)
+    settings = _load(tmp_path, MINIMAL + 'partial-keep = "3d"\npartial-max = "500G"\n')
+    assert (settings.partial_keep, settings.partial_max) == (3 * 86400.0, 500 << 30)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('stor = "/x"', "unknown key 'stor'; did you mean 'store'?"),
+        ('min_free = "1G"', "unknown key 'min_free'; did you mean 'min-free'?"),
+        ('min-free = "much"', "min-free: 'much' is no size"),
+        ('silence = "soon"', "silence: 'soon' is no duration"),
+        ('partial-keep = "long"', "partial-keep: 'long' is no duration"),
+        ('partial-max = "all"', "partial-max: 'all' is no size"),
+        ("connections = 0", "connections: "),
+        ('heartbeat-every = "30s"', "heartbeat-every: Input should be less than 30"),
+        ('heartbeat-every = "0s"', "heartbeat-every: Input should be greater than 0"),
+        ('listen = "nowhere"', "listen: 'nowhere' is no HOST:PORT"),
+        ('advertise = "host:99999"', "advertise: 'host:99999' is no HOST:PORT"),
+        ("x", "Expected '='"),
+    ],
+)
+def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, line: str, says: str) -> None:
+    assert says in _wrong(tmp_path, MINIMAL + line + "\n")
+
+
+def test_what_lacks_is_named(tmp_path: Path) -> None:
+    assert "store-id: Field required" in _wrong(tmp_path, 'store = "/srv"\n')
+
+
+def test_a_file_that_is_not_there_leads_to_init(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no such file; make a store with `fullsendd init`"):
+        config.load(tmp_path / "receiver.toml")
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / "receiver.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="cannot be read"):
+        config.load(tmp_path / "receiver.toml")
+
+
+def test_the_argument_goes_before_the_environment_and_that_before_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FULLSENDD_CONFIG", raising=False)
+    assert config.config_file(None) == Path("/etc/fullsend/receiver.toml")
+    monkeypatch.setenv("FULLSENDD_CONFIG", "/env.toml")
+    assert config.config_file(None) == Path("/env.toml")
+    assert config.config_file(Path("/argument.toml")) == Path("/argument.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (":7433", ("", 7433)),
+        ("backup.example:1", ("backup.example", 1)),
+        ("127.0.0.1:0", ("127.0.0.1", 0)),
+        ("[::1]:7433", ("::1", 7433)),
+        ("[fe80::1%eth0]:7433", ("fe80::1%eth0", 7433)),
+    ],
+)
+def test_addresses(text: str, parts: tuple[str, int]) -> None:
+    assert config.parse_address(text) == parts
+
+
+@pytest.mark.parametrize("text", ["", "host", "host:", "::1:7433", "[::1]", "host:65536", "a b:1", "host:-1"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(UsageError, match="no HOST:PORT"):
+        config.parse_address(text)
+
+
+@pytest.mark.parametrize("name", ["/srv/backups", '/srv/a "b"\\c', "/srv/ü\x7f\n", "/srv/😀"])
+def test_what_is_rendered_is_read_back(tmp_path: Path, name: str) -> None:
+    settings = _load(tmp_path, config.render(Path(name), "id", "127.0.0.1:1", "[::1]:2"))
+    assert (settings.store, settings.store_id) == (Path(name), "id")
+    assert (settings.listen, settings.advertise) == ("127.0.0.1:1", "[::1]:2")
+
+
+def test_a_path_that_is_no_text_cannot_be_rendered() -> None:
+    with pytest.raises(UsageError, match="not UTF-8"):
+        config.render(Path("/srv/\udcff"), "id", ":1", None)
+
+
+def test_the_file_has_a_comment_that_leads_on(tmp_path: Path) -> None:
+    path = tmp_path / "receiver.toml"
+    path.write_text(config.render(Path("/srv"), "id", ":1", None), encoding="utf-8")
+    assert "docs/operations.md" in path.read_text(encoding="utf-8").splitlines()[0]
+    assert not path.stat().st_mode & stat.S_IXUSR

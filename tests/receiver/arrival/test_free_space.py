@@ -1,0 +1,439 @@
+"""Room on the store's disk: the rules by themselves, then a daemon on a disk that is small."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tests import streams
+from tests.receiver.arrival.test_receive import pieces_of
+from tests.receiver.faulty import FaultyDisk
+from tests.receiver.peer import chunks, control, cut_records, finish, offer
+from tests.receiver.running import Receiver, wait_until
+
+from fullsend_receiver.arrival.free_space import Arrival, Crossed, NoRoom, Ratio, Room, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.receiver.peer import Peer
+
+MIB: Final = 1 << 20
+HALF: Final = Ratio(5, 10, "of its last streams")
+
+
+class Disk:
+    """Says how much is free. `files`: what is written by others."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.used = 0
+        self.files = 0
+
+    @property
+    def free(self) -> int:
+        return self.size - self.used - self.files
+
+    async def look(self) -> int:
+        return self.free
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk(1000)
+
+
+@pytest.fixture
+def room(disk: Disk) -> Room:
+    return Room(100, disk.look)
+
+
+async def write(room: Room, disk: Disk, arrival: Arrival, size: int, raw: int | None = None) -> None:
+    await room.claim(arrival, size, raw or size)
+    disk.used += size
+    room.wrote(arrival, size, raw or size, disk.free)
+
+
+def put_away(room: Room, disk: Disk, arrival: Arrival, *, keep: bool) -> None:
+    """As Receiving ends a stream."""
+    if not keep:
+        disk.used -= arrival.stored
+    room.leave(arrival)
+
+
+def wanted(raw: int | None, ratio: Ratio | None = None, **more: Any) -> Wanted:
+    return Wanted("tank/data@now", raw, ratio, **more)
+
+
+# --- who may begin ----------------------------------------------------------------------------------------------
+
+
+async def test_what_fits_is_let_in(room: Room) -> None:
+    for raw, ratio in ((None, None), (900, None), (1800, HALF), (9000, None), (0, None)):
+        room.leave(await room.admit(wanted(raw, ratio)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "about"),
+    [
+        (wanted(1804, HALF), "about 1.8 KiB raw, 902 B at the ratio of its last streams (2.0)"),
+        (wanted(9020), "about 8.8 KiB raw, and how it compresses is not known, 902 B at the best"),
+    ],
+)
+async def test_what_does_not_fit_compressed_is_refused_with_what_was_compared(
+    room: Room, asked: Wanted, about: str
+) -> None:
+    with pytest.raises(NoRoom) as caught:
+        await room.admit(asked)
+    assert str(caught.value) == (
+        f"tank/data@now: no room: {about}; the store has 1000 B free, of which 100 B are to stay free (min-free):"
+        " free space on the receiver, or push it with --no-size-check"
+    )
+    room.leave(await room.admit(wanted(None)))  # --no-size-check
+
+
+async def test_two_that_fit_alone_but_not_together_are_not_both_let_in(room: Room, disk: Disk) -> None:
+    first = await room.admit(wanted(500))
+    with pytest.raises(NoRoom) as caught:
+        await room.admit(wanted(500))
+    assert str(caught.value) == (
+        "tank/data@now: no room: about 500 B raw, and how it compresses is not known; the store has 1000 B free, of"
+        " which 100 B are to stay free (min-free), and 507 B are promised to streams that are arriving: push it again"
+        " when they have arrived"
+    )
+    await write(room, disk, first, 400)
+    with pytest.raises(NoRoom):  # what has arrived is used, and no more promised
+        await room.admit(wanted(500))
+    with pytest.raises(NoRoom, match=r"at the ratio of its last streams .* push it again when they have arrived"):
+        await room.admit(wanted(800, HALF))
+    room.leave(await room.admit(wanted(390)))
+    put_away(room, disk, first, keep=False)
+    room.leave(await room.admit(wanted(500)))
+
+
+async def test_a_stream_that_compresses_better_than_expected_gives_back_what_it_was_promised() -> None:
+    disk = Disk(1000 * MIB)
+    room = Room(0, disk.look)
+    first = await room.admit(wanted(900 * MIB))
+    await write(room, disk, first, 3 * MIB, 30 * MIB)
+    with pytest.raises(NoRoom):
+        await room.admit(wanted(500 * MIB, HALF))
+    await write(room, disk, first, MIB, 10 * MIB)
+    assert first.reserved == 86 * MIB
+    room.leave(await room.admit(wanted(900 * MIB)))
+
+
+async def test_where_less_is_free_than_is_to_stay_free_nothing_is_let_in(room: Room, disk: Disk) -> None:
+    disk.files = 901
+    for asked in (wanted(None), wanted(0), wanted(1, HALF)):
+        with pytest.raises(NoRoom, match=r"no room: .*the store has 99 B free, of which 100 B are to stay free"):
+            await room.admit(asked)
+
+
+async def test_who_had_too_little_room_the_last_time_must_find_more(room: Room, disk: Disk) -> None:
+    with pytest.raises(NoRoom) as caught:
+        await room.admit(wanted(None, failed_at=801))
+    assert str(caught.value) == (
+        "tank/data@now: no room: more than 801 B of it arrived the last time, and was not all; the store has 1000 B"
+        " free, of which 100 B are to stay free (min-free): free space on the receiver, or say how large it is (--size"
+        " with --stdin; else without --no-size-check)"
+    )
+    room.leave(await room.admit(wanted(None, failed_at=800)))
+    room.leave(await room.admit(wanted(None, failed_at=880, before=100)))
+    room.leave(await room.admit(wanted(900, failed_at=5000)))  # it says how large it is now
+
+
+# --- who has to end ---------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_of_unknown_size_ends_before_what_is_to_stay_free(room: Room, disk: Disk) -> None:
+    arrival = await room.admit(wanted(None, before=5))
+    await write(room, disk, arrival, 900)
+    with pytest.raises(Crossed) as caught:
+        await room.claim(arrival, 1, 3)
+    assert str(caught.value) == (
+        "tank/data@now: ended, since the store has no more room for it: the store has 100 B free, of which 100 B are to"
+        " stay free (min-free); it was promised no room; 905 B of it are thrown away: free space on the receiver"
+    )
+    assert arrival.refused == (1, 3)
+
+
+async def test_nobody_may_use_what_is_promised_to_another(room: Room, disk: Disk) -> None:
+    promised = await room.admit(wanted(500))
+    other = await room.admit(wanted(None))
+    await write(room, disk, promised, 100)
+    await write(room, disk, other, 300)
+    with pytest.raises(Crossed, match="407 B are promised to streams that are arriving"):
+        await room.claim(other, 100, 100)
+    put_away(room, disk, other, keep=False)
+    await write(room, disk, promised, 400)
+
+
+async def test_who_stores_more_than_was_promised_may_use_what_nobody_was_promised(room: Room, disk: Disk) -> None:
+    first = await room.admit(wanted(100, HALF))
+    second = await room.admit(wanted(500))
+    await write(room, disk, first, 390)
+    assert not first.is_within()
+    with pytest.raises(Crossed, match=r"it was promised 50 B; 390 B of it are thrown away"):
+        await room.claim(first, 10, 10)
+    put_away(room, disk, first, keep=False)
+    await write(room, disk, second, 500)
+
+
+async def test_of_several_the_one_ends_that_holds_the_most_beyond_its_promise(room: Room, disk: Disk) -> None:
+    large, small = await room.admit(wanted(None)), await room.admit(wanted(None))
+    await write(room, disk, large, 800)
+    await write(room, disk, small, 50)
+    large.ended.add_done_callback(lambda _ended: put_away(room, disk, large, keep=False))
+    await write(room, disk, small, 100)
+    with pytest.raises(Crossed, match="800 B of it are thrown away"):
+        large.ended.result()
+    await write(room, disk, small, 700)
+
+
+async def test_where_something_else_fills_the_disk_those_beyond_their_promise_end_first(room: Room, disk: Disk) -> None:
+    promised, other = await room.admit(wanted(500)), await room.admit(wanted(None))
+    await write(room, disk, promised, 100)
+    await write(room, disk, other, 300)
+    disk.files = 480
+    await write(room, disk, promised, 10)  # it is seen now
+    other.ended.add_done_callback(lambda _ended: put_away(room, disk, other, keep=False))
+    await write(room, disk, promised, 20)
+    assert isinstance(other.ended.exception(), Crossed)
+    with pytest.raises(NoRoom) as caught:
+        await write(room, disk, promised, 300)
+    assert not isinstance(caught.value, Crossed)  # it has done nothing that it may not
+    assert str(caught.value) == (
+        "tank/data@now: ended, since something else has filled the store's disk: the store has 390 B free, of which"
+        " 100 B are to stay free (min-free); what had arrived is kept: free space on the receiver, then push again"
+    )
+
+
+async def test_what_is_claimed_counts_before_it_is_written(room: Room, disk: Disk) -> None:
+    one, other = await room.admit(wanted(None)), await room.admit(wanted(None))
+    await room.claim(one, 500, 500)
+    with pytest.raises(NoRoom):
+        await room.admit(wanted(401, Ratio(1, 1, "")))
+    one.ended.add_done_callback(lambda _ended: put_away(room, disk, one, keep=False))
+    await room.claim(other, 401, 401)
+    assert one.ended.done()
+    put_away(room, disk, other, keep=False)
+
+
+async def test_who_waits_for_another_to_end_may_have_to_end_itself(room: Room, disk: Disk) -> None:
+    """Nothing is left waiting for something that waits."""
+    first, second = await room.admit(wanted(None)), await room.admit(wanted(None))
+    promised = await room.admit(wanted(300))
+    await write(room, disk, first, 300)
+    await write(room, disk, second, 290)
+    disk.files = 300
+    first.ended.add_done_callback(lambda _ended: second.ended.set_exception(Crossed("x")))
+    with pytest.raises(Crossed, match="x"):
+        await room.claim(second, 20, 20)
+    for each in (first, second):
+        put_away(room, disk, each, keep=False)
+    await write(room, disk, promised, 200)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+async def test_a_disk_that_takes_no_more_is_the_same(room: Room, disk: Disk, number: int) -> None:
+    error = OSError(number, os.strerror(number))
+    promised, other = await room.admit(wanted(500)), await room.admit(wanted(None))
+    await write(room, disk, promised, 100)
+    await write(room, disk, other, 50)
+    kept = room.used_up(promised, error)
+    assert not isinstance(kept, Crossed)
+    assert str(kept) == (
+        f"the store is full ({error.strerror}); tank/data@now: what had arrived is kept: free space on the receiver,"
+        " then push again"
+    )
+    assert isinstance(other.ended.exception(), Crossed)  # that one goes first, and makes room again
+    gone = room.used_up(other, error)
+    assert isinstance(gone, Crossed)
+    assert str(gone).endswith("it was promised no room; 50 B of it are thrown away: free space on the receiver")
+
+
+# --- a daemon on a small disk -----------------------------------------------------------------------------------
+
+
+class Small:
+    """A daemon, and its small disk, of which 8 MiB are to stay free."""
+
+    def __init__(self, receiver: Receiver, disk: FaultyDisk) -> None:
+        self.receiver = receiver
+        self.disk = disk
+
+    def has(self, size: int) -> None:
+        """From now on there is room for so many bytes more than are there, and what is to stay free."""
+        store = self.receiver.store
+        self.disk.set_size(size + 8 * MIB + sum(path.stat().st_size for path in store.rglob("*") if path.is_file()))
+
+    def refused(self, pieces: list[bytes], said: dict[str, Any], sender: str = "alpha") -> str:
+        """Offer a stream that is to be refused."""
+        with self.receiver.peer(sender) as peer:
+            peer.write(control(said))
+            return peer.refusal()
+
+    def pushed(self, pieces: list[bytes], said: dict[str, Any], sender: str = "alpha") -> None:
+        with self.receiver.peer(sender) as peer:
+            peer.give(b"".join(pieces), said, pieces)
+
+    def partials(self) -> list[Path]:
+        return self.receiver.partials()
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Small]:
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init(min_free=8 * MIB)
+    disk = FaultyDisk(tmp_path / "faults")
+    receiver.start(program=disk.program, env=disk.env)
+    try:
+        for name in ("alpha", "beta"):
+            receiver.enrol(name)
+        yield Small(receiver, disk)
+        assert receiver.stop() == 0, receiver.log
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)
+
+
+def write_until_refused(peer: Peer, pieces: list[bytes]) -> str:
+    """Send chunks until the daemon ends it. Returns: its last words."""
+    with contextlib.suppress(OSError):  # it has closed
+        for chunk in chunks(pieces):
+            peer.write(chunk.encode())
+    return peer.refusal()
+
+
+def test_a_stream_of_unknown_size_does_not_fill_the_disk_for_all(small: Small) -> None:
+    large = pieces_of(6, "tank/large@now")
+    other = pieces_of(3, "tank/other@now", seed=1)
+    small.has(15 * MIB)
+    with small.receiver.peer() as peer:
+        peer.push(offer("tank/large"))
+        assert write_until_refused(peer, large).startswith(
+            "space: tank/large@now: ended, since the store has no more room for it: the store has "
+        )
+    assert small.partials() == []
+    assert list((small.receiver.store / ".partial").iterdir()) == []
+    # The next night it is refused before it has filled the disk again; another is not.
+    assert small.refused(large, offer("tank/large")).startswith(
+        "space: tank/large@now: no room: more than 16.0 MiB of it arrived the last time, and was not all; the store has"
+    )
+    small.pushed(other, offer("tank/other"), "beta")
+    # Where there is room again, or it says how large it is, it is taken.
+    small.has(30 * MIB)
+    small.pushed(large, offer("tank/large"))
+    assert (small.receiver.store / ".state/crossed.alpha.json").read_bytes() == b"[]\n"
+
+
+def test_of_two_at_once_that_fit_alone_the_second_is_refused_without_a_name(small: Small) -> None:
+    first = pieces_of(3, "tank/secret@now")
+    second = pieces_of(3, "tank/other@now", seed=1)
+    size = sum(map(len, first))
+    small.has(20 * MIB)
+    with small.receiver.peer() as peer:
+        peer.push(offer("tank/secret", size_estimate=size))
+        peer.write(chunks(first)[0].encode())
+        said = small.refused(second, offer("tank/other", size_estimate=size), "beta")
+        assert said.startswith("space: tank/other@now: no room: about 11.9 MiB raw, and how it compresses is not known")
+        assert said.endswith(" promised to streams that are arriving: push it again when they have arrived")
+        assert "secret" not in said
+        assert "alpha" not in said
+        # One of unknown size may come, and ends where it would take what was promised.
+        with small.receiver.peer("beta") as greedy:
+            greedy.push(offer("tank/other"))
+            greedy.write(chunks(second)[0].encode())
+            greedy.hear("ack")
+            greedy.write(b"".join(chunk.encode() for chunk in chunks(second)[1:]))
+            assert greedy.refusal().startswith("space: tank/other@now: ended, since the store has no more room for it")
+        assert len(small.partials()) == 1
+        for chunk in chunks(first)[1:]:
+            peer.write(chunk.encode())
+        peer.write(control(finish(b"".join(first))))
+        peer.hear_after_acks("committed")
+
+
+def test_where_something_else_fills_the_disk_a_stream_within_its_size_is_kept_and_resumed(small: Small) -> None:
+    pieces = pieces_of(4, "tank/large@now")
+    said = offer("tank/large", size_estimate=sum(map(len, pieces)))
+    small.has(20 * MIB)
+    with small.receiver.peer() as peer, small.receiver.peer("beta") as unknown:
+        unknown.push(offer("tank/other"))
+        unknown.write(chunks(pieces_of(2, "tank/other@now", seed=1))[0].encode())
+        unknown.hear("ack")
+        peer.push(said)
+        sent = chunks(pieces)
+        peer.write(sent[0].encode())
+        peer.hear("ack")
+        small.has(5 * MIB)
+        peer.write(sent[1].encode())  # after this one is written, the disk is seen to be full
+        peer.hear("ack")
+        peer.write(sent[2].encode())
+        # What was promised no room goes first, though nothing came of it just now.
+        assert unknown.refusal().startswith("space: tank/other@now: ended, since the store has no more room for it")
+        peer.hear("ack")
+        peer.write(sent[3].encode())
+        assert peer.refusal().startswith("space: tank/large@now: ended, since something else has filled the store's")
+    (partial,) = small.partials()
+    assert partial.stat().st_size > 3 * 4 * MIB
+    small.has(20 * MIB)
+    with small.receiver.peer() as peer:
+        peer.write(control({**said, "resume": "reconnect"}))
+        assert peer.hear("accept")["offset"] == sum(map(len, pieces[:3]))
+
+
+def test_a_size_that_is_raw_does_not_refuse_what_fits_compressed(small: Small) -> None:
+    def soft(name: str) -> list[bytes]:
+        writes = [streams.write(1, at << 17, bytes(1 << 17)) for at in range(160)]
+        return cut_records([streams.begin(name), streams.object_(1), *writes, streams.end()])
+
+    pieces = soft("tank/soft@now")
+    size = sum(map(len, pieces))
+    small.has(10 * MIB)
+    assert size > 20 * MIB
+    # Nobody knows yet how it compresses; then the last streams tell.
+    small.pushed(pieces, offer("tank/soft", size_estimate=size))
+    small.pushed(soft("tank/soft@later"), offer("tank/soft", "later", size_estimate=1000 * MIB))
+    said = small.refused(pieces, offer("tank/soft", "then", size_estimate=1 << 50))
+    assert " at the ratio of its last streams (" in said
+    assert said.endswith("free space on the receiver, or push it with --no-size-check")
+
+
+def test_a_stream_that_came_too_far_is_not_let_in_again_as_it_was(small: Small) -> None:
+    """Also where its size is known, and its last streams say that it fits."""
+    small.has(60 * MIB)
+    writes = [streams.write(1, at << 17, bytes(1 << 17)) for at in range(40)]
+    soft = cut_records([streams.begin("tank/data@soft"), streams.object_(1), *writes, streams.end()])
+    small.pushed(soft, offer(snapshot="soft"))
+    hard = pieces_of(4)
+    said = offer(size_estimate=sum(map(len, hard)))
+    small.has(9 * MIB)
+    with small.receiver.peer() as peer:
+        peer.push(said)
+        assert write_until_refused(peer, hard).startswith("space: tank/data@now: ended, since the store has no more")
+    assert small.partials() == []
+    heard = small.refused(hard, said)
+    assert " at the ratio of the last try, which had too little room (1.0); " in heard
+    small.pushed(pieces_of(1, "tank/data@little", seed=2), offer(snapshot="little", size_estimate=5 * MIB))
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["announced", "unknown"])
+def test_a_disk_that_takes_no_more_keeps_only_what_was_promised(small: Small, announced: bool) -> None:
+    pieces = pieces_of(3)
+    small.has(100 * MIB)
+    with small.receiver.peer() as peer:
+        peer.push(offer(size_estimate=sum(map(len, pieces)) if announced else None))
+        peer.write(chunks(pieces)[0].encode())
+        peer.hear("ack")
+        with small.disk.failing("write", ".data", errno.ENOSPC):
+            peer.write(chunks(pieces)[1].encode())
+            assert peer.refusal().startswith("space: the store is full (No space left on device); tank/data@now: ")
+    wait_until(lambda: len(small.partials()) == announced, "the partial to be put away")

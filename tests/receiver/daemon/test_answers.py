@@ -1,0 +1,455 @@
+"""What a sender is told of its own streams: by planted stores, and over the wire."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tests import streams
+from tests.receiver.helpers import SENDER, cut, long_stream, manifest_path, plant, push_of
+from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
+from tests.receiver.running import Receiver, serving
+
+from fullsend_protocol.shared import limits
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.messages import Base, DatasetStatus
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.daemon.answers import base_of, find_chains, find_status, find_unread, fitting
+from fullsend_receiver.store.local import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+#: An hour after what `plant` says of when a stream was received.
+NOW: Final = 1_795_482_000.0
+FULL: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"full" * 1024))
+
+
+# --- bases ------------------------------------------------------------------------------------------------------
+
+
+def bases(store: Store) -> dict[str, Base]:
+    """By GUID and flags, which are the snapshot's name here."""
+    found = (base_of(stored, *chain) for stored, chain in find_chains(read_catalogue(store, SENDER), NOW))
+    return {f"{base.guid}{base.flags}": base for base in found}
+
+
+def test_base_comes_with_its_chain(store: Store) -> None:
+    plant(store, "s1", 1, raw_bytes=1000, created="2021-01-01T00:00:00Z")  # its host's clock tells no age
+    plant(store, "s2", 2, 1, raw_bytes=20, created="2026-01-02T00:00:00Z", flags="L")
+    plant(store, "s3", 3, 2, raw_bytes=3, created="2026-01-03T00:00:00Z", flags="L", dataset="tank/renamed")
+    found = bases(store)
+    assert found["1"] == Base(
+        dataset="tank/data",
+        guid="1",
+        base_guid=None,
+        flags="",
+        streams=1,
+        age=3600,
+        full_bytes=1000,
+        increment_bytes=0,
+    )
+    assert found["3L"] == Base(
+        dataset="tank/renamed",
+        guid="3",
+        base_guid="2",
+        flags="L",
+        streams=3,
+        age=3600,
+        full_bytes=1000,
+        increment_bytes=23,
+    )
+    assert len(found) == 3
+
+
+def test_base_is_told_with_its_shortest_chain(store: Store) -> None:
+    plant(store, "s1", 1)
+    plant(store, "s2", 2, 1)
+    plant(store, "s3", 3, 2, raw_bytes=7)
+    plant(store, "s3", 3, 1, flags="c", raw_bytes=9)
+    plant(store, "s4", 4, 3, raw_bytes=1)
+    assert (bases(store)["4"].streams, bases(store)["4"].increment_bytes) == (3, 10)
+
+
+def test_only_what_can_be_restored_is_a_base_and_no_package(store: Store) -> None:
+    plant(store, "s1", 1, kind="package", raw_bytes=5000)
+    plant(store, "s2", 2, 1)
+    plant(store, "s4", 4, 3)
+    damaged = plant(store, "s5", 5)
+    plant(store, "s6", 6, 5)
+    (store.root / damaged).write_bytes(b"")
+    plant(store, "theirs", 7, sender="beta")
+    found = bases(store)
+    assert set(found) == {"2"}
+    assert (found["2"].streams, found["2"].full_bytes) == (2, 5000)
+
+
+# --- status -----------------------------------------------------------------------------------------------------
+
+
+def status(store: Store, seen: dict[tuple[str, str], str] | None = None) -> list[DatasetStatus]:
+    return list(find_status(read_catalogue(store, SENDER), seen or {}))
+
+
+def test_what_cannot_be_listed_is_broken_and_named_by_verify(store: Store) -> None:
+    """By the name of its dataset where another stream tells it, else by that of its folder."""
+    plant(store, "s1", 1, dataset="tank/größe")
+    for snapshot, guid, dataset in (("s2", 2, "tank/größe"), ("s1", 3, "tank/other"), ("s1", 4, "tank/other/deep")):
+        manifest_path(store, plant(store, snapshot, guid, dataset=dataset)).write_text("{")
+    found = [(each.dataset, each.streams, each.broken, each.snapshot) for each in status(store)]
+    assert sorted(found) == [("tank/größe", 2, 1, "s1"), ("tank/other", 1, 1, None), ("tank/other/deep", 1, 1, None)]
+    catalogue = read_catalogue(store, SENDER)
+    for wanted, count in {None: 3, "tank/größe": 1, "tank/other": 1, "tank/other/deep": 1, "tank": 0}.items():
+        verdicts = list(find_unread(catalogue, SENDER, wanted))
+        assert len(verdicts) == count
+        assert all(each.file.endswith(".json") and "cannot be read" in each.damage[0] for each in verdicts)
+
+
+def test_a_folder_that_was_moved_elsewhere_is_not_silently_gone(store: Store) -> None:
+    """A link is not followed: nothing behind it was listed, and nothing said so."""
+    for number, dataset in enumerate(("tank/kept", "tank/moved", "tank/moved/deep"), 1):
+        plant(store, "s1", number, dataset=dataset)
+    (store.root / SENDER / "tank" / "moved").rename(store.root.parent / "elsewhere")
+    (store.root / SENDER / "tank" / "moved").symlink_to(store.root.parent / "elsewhere")
+    for _time in range(2):
+        catalogue = read_catalogue(store, SENDER)
+        assert catalogue.problems == [f"{SENDER}/tank/moved: is a symbolic link, so nothing in it is listed"]
+        assert {each.dataset: each.broken for each in status(store)} == {"tank/kept": 0, "tank/moved": 1}
+    assert [each.file for each in find_unread(catalogue, SENDER, "tank/moved/deep")] == [f"{SENDER}/tank/moved"]
+
+
+def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:
+    plant(store, "s1", 1, created="2026-01-01T00:00:00Z", received="2026-02-01T00:00:00Z", stored_bytes=7)
+    plant(store, "s2", 2, 1, created="2026-01-02T00:00:00Z", received="2026-02-02T00:00:00Z", stored_bytes=7)
+    plant(store, "s9", 9, 8, created="2026-01-09T00:00:00Z", received="2026-02-09T00:00:00Z", stored_bytes=7)
+    for path in (store.root / SENDER).rglob("*.zst"):
+        path.write_bytes(b"7 bytes")
+    assert status(store) == [
+        DatasetStatus(
+            dataset="tank/data",
+            snapshot="s2",
+            guid="2",
+            created="2026-01-02T00:00:00Z",
+            received="2026-02-02T00:00:00Z",
+            begun="2026-02-02T00:00:00Z",
+            unchanged=None,
+            streams=3,
+            stored_bytes=21,
+            broken=1,
+            lost_spill_count=0,
+        )
+    ]
+
+
+def test_a_clock_that_was_behind_makes_no_old_stream_the_newest(store: Store) -> None:
+    """sanoid issue 815. `begun` is when the newest was offered, whatever its host's clock said."""
+    plant(store, "s1", 1, sequence=1)
+    plant(store, "s2", 2, 1, created="2021-01-01T00:00:00Z", sequence=2)
+    plant(store, "s3", 3, 2, created="2021-01-02T00:00:00Z", sequence=3, begun="2026-11-23T23:00:00Z")
+    (one,) = status(store)
+    assert (one.snapshot, one.begun, one.received) == ("s3", "2026-11-23T23:00:00Z", "2026-11-24T00:00:00Z")
+
+
+def test_what_is_said_to_be_unchanged_after_an_older_one_was_pushed_is_the_newest(store: Store) -> None:
+    plant(store, "s1", 1, sequence=1)
+    plant(store, "s3", 3, 1, sequence=2, received="2026-11-23T00:00:00Z")
+    plant(store, "s2", 2, 1, sequence=3, received="2026-11-24T00:00:00Z")
+    when = "2026-11-25T00:00:00Z"
+    assert [one.snapshot for one in status(store)] == ["s2"]
+    (one,) = status(store, {("tank/data", "3"): when})
+    assert (one.snapshot, one.unchanged) == ("s3", when)
+    (one,) = status(store, {("tank/data", "3"): "2026-11-23T12:00:00Z"})
+    assert (one.snapshot, one.unchanged) == ("s2", None)
+
+
+def test_of_two_snapshots_of_one_second_the_one_that_builds_on_the_other_is_newer(store: Store) -> None:
+    for snapshot, guid, base in (("z", 9, None), ("m", 5, 9), ("a", 1, 5)):
+        plant(store, snapshot, guid, base, created="2026-01-01T00:00:00Z")
+    assert [one.snapshot for one in status(store)] == ["a"]
+
+
+def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever(store: Store) -> None:
+    plant(store, "s1", 1, created="2036-01-01T00:00:00Z", received="2026-01-01T00:00:00Z")
+    plant(store, "s2", 2, 1, created="2026-01-02T00:00:00Z", received="2026-01-02T00:00:01Z")
+    assert [one.snapshot for one in status(store)] == ["s2"]
+
+
+def test_unchanged_counts_only_for_the_newest_restorable_stream(store: Store) -> None:
+    plant(store, "s1", 1)
+    plant(store, "s2", 2, 1)
+    when = "2026-03-01T00:00:00Z"
+    assert status(store, {("tank/data", "2"): when})[0].unchanged == when
+    assert status(store, {("tank/data", "1"): when})[0].unchanged is None
+    assert status(store, {("tank/other", "2"): when})[0].unchanged is None
+
+
+def test_dataset_of_packages_alone_is_backed_up(store: Store) -> None:
+    plant(store, "s1", 1, kind="package")
+    (one,) = status(store)
+    assert (one.snapshot, one.broken) == ("s1", 0)
+
+
+def test_dataset_without_a_restorable_stream_has_no_backup(store: Store) -> None:
+    plant(store, "s2", 2, 1, dataset="tank/b")
+    plant(store, "s1", 7, dataset="tank/a")
+    plant(store, "theirs", 8, sender="beta", dataset="tank/c")
+    first, second = status(store, {("tank/b", "2"): "2026-03-01T00:00:00Z"})
+    assert (first.dataset, second.dataset) == ("tank/a", "tank/b")
+    assert (second.snapshot, second.guid, second.created, second.received, second.unchanged) == (None,) * 5
+    assert (second.streams, second.broken) == (1, 1)
+
+
+# --- pages ------------------------------------------------------------------------------------------------------
+
+
+def test_page_that_would_be_too_long_comes_in_parts() -> None:
+    """Names as no `zfs` makes them, six bytes of JSON for each of their characters."""
+    one = messages.UnchangedDataset(dataset="\x01" * 255, snapshot="\x02" * 255, guid="1")
+
+    def page(part: Sequence[messages.UnchangedDataset]) -> messages.Message:
+        return messages.Unchanged(datasets=[*part])
+
+    items = [one.model_copy(update={"guid": str(number)}) for number in range(limits.DATASETS_PAGE)]
+    pages = list(fitting(items, page))
+    assert len(pages) == 4
+    assert all(len(messages.encode(each)) <= limits.CONTROL_MAX for each in pages)
+    assert [each for part in pages if isinstance(part, messages.Unchanged) for each in part.datasets] == items
+    assert list(fitting(items[:600:2], page)) == [page(items[:600:2])]
+
+
+# --- over the wire ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def serving_all(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    with serving(tmp_path_factory.mktemp("answers"), SENDER, "beta") as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def receiver(serving_all: Receiver) -> Receiver:
+    """The daemon, with nothing stored."""
+    for name in (SENDER, "beta"):
+        shutil.rmtree(serving_all.store / name, ignore_errors=True)
+        (serving_all.store / f".state/unchanged.{name}.json").unlink(missing_ok=True)
+    return serving_all
+
+
+def asked(peer: Peer, what: str, answer: str, key: str) -> list[dict[str, Any]]:
+    peer.say(what)
+    found = []
+    while (said := peer.hear(answer, "done"))["type"] == answer:
+        found += said[key]
+    return found
+
+
+def test_empty_store_answers_with_done_alone(receiver: Receiver) -> None:
+    with receiver.peer() as peer:
+        assert asked(peer, "bases?", "bases", "bases") == []
+        assert asked(peer, "status?", "status", "datasets") == []
+        peer.say("unchanged", datasets=[])
+        assert peer.hear("noted") == {"type": "noted"}
+
+
+def test_what_is_pushed_is_a_base_and_in_status_and_may_be_unchanged(receiver: Receiver) -> None:
+    with receiver.peer() as peer, receiver.peer("beta") as other:
+        receipt = peer.give(FULL, {"type": "push", **push_of(FULL).model_dump()})
+        (base,) = asked(peer, "bases?", "bases", "bases")
+        assert base == {
+            "dataset": "tank/data",
+            "guid": str(streams.GUID),
+            "base_guid": None,
+            "flags": "",
+            "streams": 1,
+            "age": base["age"],
+            "full_bytes": len(FULL),
+            "increment_bytes": 0,
+        }
+        (before,) = asked(peer, "status?", "status", "datasets")
+        assert before["unchanged"] is None
+        assert base["age"] >= 0
+        assert before["received"] == receipt["received"] >= before["begun"]
+        assert before["stored_bytes"] == receipt["stored_bytes"]
+        said = {"dataset": "tank/data", "snapshot": "now", "guid": str(streams.GUID)}
+        for speaker in (other, peer):
+            speaker.say("unchanged", datasets=[said, {**said, "dataset": "tank/nope"}])
+            speaker.hear("noted")
+            (after,) = asked(peer, "status?", "status", "datasets")
+            assert (after["unchanged"] is None) == (speaker is other)
+        assert after == {**before, "unchanged": after["unchanged"]}
+        assert after["unchanged"] >= receipt["received"]
+        assert asked(other, "bases?", "bases", "bases") == []
+        assert asked(other, "status?", "status", "datasets") == []
+
+
+def test_long_answers_come_in_pages(receiver: Receiver) -> None:
+    store = Store(receiver.store)
+    count = limits.BASES_PAGE + 1
+    for guid in range(1, count + 1):
+        plant(store, "s", guid, dataset=f"tank/d{guid}")
+    with receiver.peer() as peer:
+        peer.say("bases?")
+        pages = [len(peer.hear("bases")["bases"]) for _ in range(2)]
+        peer.hear("done")
+        assert pages == [limits.BASES_PAGE, 1]
+        assert len({base["guid"] for base in asked(peer, "bases?", "bases", "bases")}) == count
+        names = [one["dataset"] for one in asked(peer, "status?", "status", "datasets")]
+        assert names == sorted(names)
+        assert len(names) == count
+
+
+def test_requests_follow_on_one_another_over_one_connection(receiver: Receiver) -> None:
+    with receiver.peer() as peer:
+        for _ in range(3):
+            peer.write(control({"type": "bases?"}))
+            peer.hear("done")
+            peer.write(control({"type": "status?"}))
+            peer.hear("done")
+        peer.say("check")
+        peer.hear("health")
+
+
+# --- what has arrived in part -----------------------------------------------------------------------------------
+
+
+def leave(receiver: Receiver, raw: bytes, count: int, name: str = SENDER) -> int:
+    """Send so many chunks of a stream, and stop. Returns: the offset that is kept."""
+    with receiver.peer(name) as peer:
+        peer.push({"type": "push", **push_of(raw).model_dump()})
+        for chunk in chunks([piece for _offset, piece in cut(raw)][:count]):
+            peer.write(chunk.encode())
+        peer.say("stop", keep=True, reason="enough")
+        kept = peer.hear_after_acks("stopped")["offset"]
+        assert isinstance(kept, int)
+        return kept
+
+
+def test_partials_are_told_to_whose_they_are_and_to_nobody_else(receiver: Receiver) -> None:
+    mine, theirs = long_stream(3, name="tank/mine@now"), long_stream(3, name="tank/theirs@now")
+    kept = leave(receiver, mine, 2)
+    leave(receiver, theirs, 1, "beta")
+    with receiver.peer() as peer, receiver.peer("beta") as other, receiver.peer() as pushing:
+        (found,) = asked(peer, "partials?", "partials", "partials")
+        assert found == {
+            "sender": SENDER,
+            "dataset": "tank/mine",
+            "snapshot": "now",
+            "guid": str(streams.GUID),
+            "base_guid": None,
+            "flags": "",
+            "raw_bytes": kept,
+            "stored_bytes": found["stored_bytes"],
+            "resume_offset": kept,
+            "started": found["started"],
+            "last": found["last"],
+            "arriving": False,
+        }
+        assert [each["dataset"] for each in asked(other, "partials?", "partials", "partials")] == ["tank/theirs"]
+        pushing.write(control({"type": "push", **push_of(mine).model_dump(), "resume": "reconnect"}))
+        assert pushing.hear("accept")["offset"] == kept
+        (again,) = asked(peer, "partials?", "partials", "partials")
+        assert again == {**found, "last": again["last"], "arriving": True}
+        pushing.say("stop", keep=False, reason="not the same")
+        assert pushing.hear("stopped")["offset"] == 0
+        assert asked(peer, "partials?", "partials", "partials") == []
+        assert asked(pushing, "partials?", "partials", "partials") == []
+
+
+def test_many_partials_come_in_pages(receiver: Receiver) -> None:
+    count = limits.PARTIALS_PAGE + 1
+    with receiver.peer() as peer:
+        before = len(asked(peer, "partials?", "partials", "partials"))
+        leave(receiver, long_stream(2, name="tank/0@now"), 1)
+        folder = receiver.store / ".partial"
+        (journal,) = [path for path in folder.glob("*.journal") if b"tank/0" in path.read_bytes()]
+        copies = [folder / f"{number:032x}.journal" for number in range(count - before - 1)]
+        for copy in copies:
+            shutil.copyfile(journal, copy)
+        peer.say("partials?")
+        assert [len(peer.hear("partials")["partials"]) for _ in range(2)] == [limits.PARTIALS_PAGE, 1]
+        peer.hear("done")
+        for copy in copies:
+            copy.unlink()
+
+
+# --- from where one has read ------------------------------------------------------------------------------------
+
+LONG: Final = long_stream(3, name="tank/long@now")
+
+
+@pytest.fixture
+def stored(receiver: Receiver) -> tuple[Receiver, str, list[tuple[int, bytes]]]:
+    """The daemon, with a stream of three chunks: its file, and the chunks."""
+    pieces = list(cut(LONG))
+    with receiver.peer() as peer:
+        said = {"type": "push", **push_of(LONG).model_dump()}
+        return receiver, peer.give(LONG, said, [piece for _, piece in pieces])["file"], pieces
+
+
+def test_a_stream_is_given_from_where_a_chunk_begins(stored: tuple[Receiver, str, list[tuple[int, bytes]]]) -> None:
+    receiver, file, pieces = stored
+    with receiver.peer() as peer:
+        for offset in (*(at for at, _piece in pieces), len(LONG)):
+            peer.say("fetch", stream=file, offset=offset, until=None)
+            assert peer.hear("sending")["manifest"]["raw_bytes"] == len(LONG)
+            expected = offset
+            while (frame := peer.read())[0] == CHUNK:
+                assert frame[1] == expected
+                expected += frame[2]
+                assert frame[3][:32] == hashlib.sha256(LONG[:expected]).digest()
+            assert (frame[0], json.loads(frame[3])) == (CONTROL, {"type": "done"})
+            assert expected == len(LONG)
+
+
+def test_a_stream_is_given_up_to_where_it_is_wanted(stored: tuple[Receiver, str, list[tuple[int, bytes]]]) -> None:
+    receiver, file, pieces = stored
+    second, third = pieces[1][0], pieces[2][0]
+    with receiver.peer() as peer:
+        for offset, until, given in [
+            (0, 1, [0]),
+            (second, second, []),
+            (second, second + 1, [second]),
+            (second, third, [second]),
+            (second, third + 1, [second, third]),
+            (0, 1 << 62, [0, second, third]),
+            (len(LONG), len(LONG) + 1, []),
+        ]:
+            peer.say("fetch", stream=file, offset=offset, until=until)
+            peer.hear("sending")
+            found = []
+            while (frame := peer.read())[0] == CHUNK:
+                found.append(frame[1])
+            assert (frame[0], json.loads(frame[3])) == (CONTROL, {"type": "done"})
+            assert found == given
+
+
+@pytest.mark.parametrize("offset", [1, 4 << 20, len(LONG) - 1, len(LONG) + 1, (1 << 63) - 1])
+def test_a_stream_is_given_from_nowhere_else(
+    stored: tuple[Receiver, str, list[tuple[int, bytes]]], offset: int
+) -> None:
+    receiver, file, _pieces = stored
+    with receiver.peer() as peer:
+        peer.say("fetch", stream=file, offset=offset, until=None)
+        if offset <= len(LONG):
+            peer.hear("sending")
+        assert peer.refusal() == f"damaged: {file}: no chunk begins at raw offset {offset}"
+
+
+def test_a_record_is_located_in_ones_own_streams_alone(stored: tuple[Receiver, str, list[tuple[int, bytes]]]) -> None:
+    receiver, file, pieces = stored
+    with receiver.peer() as peer:
+        for number, (at, _piece) in enumerate(pieces):
+            peer.say("locate", stream=file, object=1, offset=(4 << 20) * number + (1 << 20))
+            assert peer.hear("located") == {"type": "located", "raw_offset": at}
+        peer.say("locate", stream="tank/nope@now", object=1, offset=0)
+        assert peer.refusal().startswith("not-found: tank/nope@now: ")
+    with receiver.peer("beta") as other:
+        other.say("locate", stream=file, object=1, offset=0)
+        assert other.refusal().startswith(f"not-found: {file}: ")
+    (receiver.store / file).unlink()
+    with receiver.peer() as peer:
+        peer.say("locate", stream=file, object=1, offset=0)
+        assert peer.refusal().startswith("damaged: ")

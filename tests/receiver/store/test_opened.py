@@ -1,0 +1,72 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import ValidationError
+from tests import streams
+from tests.receiver.helpers import SENDER, push_of
+
+from fullsend_protocol.format.manifest import PartialEntry
+from fullsend_protocol.wire.messages import Push
+from fullsend_receiver.store.opened import Offer, Opened, entry_of, offer_of
+
+PUSH = push_of(streams.substream(streams.object_(1))).model_copy(
+    update={"base_guid": "9", "flags": "ec", "size_estimate": 7, "zfs_version": "2.4", "properties": {"a": "b"}}
+)
+AT, LAST = "2026-11-23T06:30:00Z", "2026-11-23T06:40:00Z"
+#: What a connection said of itself.
+CONNECTION = {"type", "claim", "resume", "whole"}
+
+
+def test_all_of_an_offer_is_written_down_but_what_its_connection_was() -> None:
+    offer = offer_of(PUSH)
+    assert Offer.model_fields.keys() == Push.model_fields.keys() - CONNECTION
+    assert offer.model_dump() == {name: value for name, value in PUSH.model_dump().items() if name not in CONNECTION}
+
+
+def test_what_is_written_down_is_read_again() -> None:
+    opened = Opened(sender=SENDER, offer=offer_of(PUSH), at=AT)
+    said = json.loads(opened.model_dump_json(by_alias=True))
+    assert Opened.model_validate(said) == opened
+    assert said["format"] == 1
+    # A first version wrote no format, and more of the wire.
+    del said["format"]
+    said["push"] |= {"type": "push", "claim": 7, "resume": "by magic", "whole": []}
+    assert Opened.model_validate(said) == opened
+
+
+def test_a_name_is_all_that_an_offer_must_say() -> None:
+    offer = Offer.model_validate({"dataset": "tank", "snapshot": "now"})
+    assert (offer.guid, offer.base_guid, offer.flags, offer.properties, offer.keep_orphan) == (*[None] * 4, False)
+    for missing in ({"dataset": "tank"}, {"snapshot": "now"}):
+        with pytest.raises(ValidationError):
+            Offer.model_validate(missing)
+
+
+@pytest.mark.parametrize("wrong", [{"guid": "0x1"}, {"guid": 1}, {"flags": "z"}, {"size_estimate": -1}, {"dataset": 7}])
+def test_what_no_stream_has_is_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        Offer.model_validate({"dataset": "tank", "snapshot": "now", **wrong})
+
+
+def test_what_a_sender_is_told_of_a_partial() -> None:
+    offer = offer_of(PUSH)
+    far = {"raw_bytes": 9, "stored_bytes": 5, "resume_offset": 4, "last": LAST, "arriving": True}
+    entry = entry_of(
+        Opened(sender=SENDER, offer=offer, at=AT),
+        raw_bytes=9,
+        stored_bytes=5,
+        resume_offset=4,
+        last=LAST,
+        arriving=True,
+    )
+    about = {"dataset": PUSH.dataset, "snapshot": PUSH.snapshot, "guid": PUSH.guid, "base_guid": "9", "flags": "ec"}
+    assert entry == PartialEntry.model_validate({"sender": SENDER, "started": AT, **about, **far})
+
+
+def test_no_token_resumes_a_package() -> None:
+    offer = offer_of(PUSH.model_copy(update={"guid": None, "flags": None, "base_guid": None}))
+    opened = Opened(sender=SENDER, offer=offer, at=AT)
+    entry = entry_of(opened, raw_bytes=9, stored_bytes=5, resume_offset=4, last=LAST, arriving=False)
+    assert (entry.guid, entry.resume_offset) == (None, None)

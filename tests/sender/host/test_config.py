@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_sender.host import config
+from fullsend_sender.host.config import ReceiverSettings, SenderSettings, load, with_receiver
+from fullsend_sender.zfs.selection import Selection
+
+PIN = "a1" * 32
+NAS = ReceiverSettings(address="nas.example:7433", fingerprint=PIN, sender="alpha")
+TABLE = f"""\
+[receivers.nas]
+address = "nas.example:7433"
+fingerprint = "{PIN}"
+sender = "alpha"
+"""
+
+
+def write(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "sender.toml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+# --- addresses -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "host", "port"),
+    [("nas:7433", "nas", 7433), ("192.0.2.1:1", "192.0.2.1", 1), ("[2001:db8::1]:65535", "2001:db8::1", 65535)],
+)
+def test_addresses_both_ways(address: str, host: str, port: int) -> None:
+    assert config.split_address(address) == (host, port)
+    assert config.join_address(host, port) == address
+
+
+@pytest.mark.parametrize(
+    "address", ["nas", "nas:", ":7433", "nas:0", "nas:65536", "nas:-1", "2001:db8::1:7433", "[nas]:1"]
+)
+def test_what_is_no_address(address: str) -> None:
+    with pytest.raises(ValueError, match="is no HOST:PORT"):
+        config.split_address(address)
+
+
+# --- loading ---------------------------------------------------------------------------------------------------
+
+
+def test_defaults(tmp_path: Path) -> None:
+    settings = load(write(tmp_path, TABLE), {}, {})
+    assert (settings.how(None).level, settings.threads, settings.bwlimit, settings.log_format) == (
+        3,
+        None,
+        None,
+        "text",
+    )
+    endpoint = settings.endpoint()
+    assert (endpoint.name, endpoint.host, endpoint.port, endpoint.fingerprint) == ("nas", "nas.example", 7433, PIN)
+    assert endpoint.place == "nas (nas.example:7433)"
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    path = write(tmp_path, "\ufeff" + TABLE)
+    assert load(path, {}, {}).endpoint().name == "nas"
+    assert config.read_text(path) == TABLE
+
+
+def test_command_line_before_environment_before_file(tmp_path: Path) -> None:
+    path = write(tmp_path, 'level = 5\nbwlimit = "1M"\nthreads = 2\nlog-format = "json"\n' + TABLE)
+    environ = {"FULLSEND_LEVEL": "7", "FULLSEND_BWLIMIT": "2M", "FULLSEND_CONFIG": "elsewhere", "LEVEL": "9"}
+    settings = load(path, environ, {"level": 9, "bwlimit": None, "no such setting": 1})
+    assert (settings.level, settings.bwlimit, settings.threads, settings.log_format) == (9, 2 << 20, 2, "json")
+
+
+@pytest.mark.parametrize(
+    ("environ", "arguments", "message"),
+    [
+        ({"FULLSEND_LEVEL": "high"}, {}, "FULLSEND_LEVEL: "),
+        ({"FULLSEND_BWLIMIT": "fast"}, {}, "FULLSEND_BWLIMIT: 'fast' is no size"),
+        ({}, {"level": 23}, "--level: "),
+        ({}, {"log_format": "xml"}, "--log-format: "),
+    ],
+)
+def test_wrong_values_are_named(
+    tmp_path: Path, environ: dict[str, str], arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        load(write(tmp_path, TABLE), environ, arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("levle = 3", "sender.toml: unknown key 'levle'; did you mean 'level'"),
+        ("[receivers.nas]\naddress = 'nas:1'\nsender = 'a'", "receivers.nas.fingerprint: Field required"),
+        (TABLE.replace("address", "adress"), "adress"),
+        (TABLE.replace(":7433", ""), "receivers.nas.address: 'nas.example' is no HOST:PORT"),
+        (TABLE.replace("alpha", "Alpha"), "receivers.nas.sender"),
+        (TABLE.replace("a1a1", "zz"), "receivers.nas.fingerprint"),
+        ("level = ", "sender.toml: Invalid value"),
+    ],
+)
+def test_wrong_files_are_one_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load(write(tmp_path, text), {}, {})
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_says_what_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none.toml is missing: make it with `fullsend join INVITATION`"):
+        load(str(tmp_path / "none.toml"), {}, {})
+
+
+def test_unreadable_files(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b"# \xe9")
+    with pytest.raises(UsageError, match="it is not UTF-8"):
+        load(str(tmp_path / "latin.toml"), {}, {})
+    with pytest.raises(UsageError, match="Is a directory"):
+        load(str(tmp_path), {}, {})
+
+
+# --- which receiver --------------------------------------------------------------------------------------------
+
+
+def test_choosing_a_receiver() -> None:
+    none = SenderSettings()
+    two = SenderSettings(receivers={"nas": NAS, "far": NAS})
+    with pytest.raises(UsageError, match="no receiver is configured: pair with one by `fullsend join"):
+        none.endpoint()
+    with pytest.raises(UsageError, match=r"several receivers are configured \(far, nas\): choose one with --receiver"):
+        two.endpoint()
+    with pytest.raises(UsageError, match="no receiver 'x' is configured: there are far, nas"):
+        two.endpoint("x")
+    assert two.endpoint("far").name == "far"
+    assert two.model_copy(update={"receiver": "nas"}).endpoint().name == "nas"
+
+
+def test_which_tables_are_pushed_to_a_receiver() -> None:
+    named, open_ = {"datasets": ["tank/a"], "receiver": "nas"}, {"datasets": ["tank/b"], "exclude": ["tank/b/c"]}
+    settings = SenderSettings.model_validate({"push": [named, open_]})
+    assert settings.tables_for("nas") == settings.push
+    assert settings.tables_for("other") == settings.push[1:]
+    settings = SenderSettings.model_validate({"push": [named, open_], "receiver": "other"})
+    assert settings.tables_for("nas") == settings.push[:1]
+    assert settings.push[1].selection == Selection(("tank/b",), exclude=("tank/b/c",))
+
+
+# --- adding a receiver -----------------------------------------------------------------------------------------
+
+
+def test_first_receiver() -> None:
+    assert with_receiver("", "nas", NAS, "f") == TABLE
+
+
+def test_second_receiver_leaves_all_else_as_it_is() -> None:
+    before = "# mine\nlevel=5 # fast\n\n" + TABLE
+    after = with_receiver(before, "far", NAS, "f")
+    assert after == before + "\n" + TABLE.replace("nas]", "far]")
+
+
+def test_same_receiver_is_replaced_in_its_place() -> None:
+    new = NAS.model_copy(update={"sender": "beta"})
+    before = (
+        f"# top\n{TABLE}\n# about the next\n[receivers.far]\naddress = 'f:1'\nfingerprint = '{PIN}'\nsender = 'a'\n"
+    )
+    after = with_receiver(before, "nas", new, "f")
+    assert after == before.replace('"alpha"', '"beta"')
+
+
+@pytest.mark.parametrize("header", ['[receivers."nas"]', "[ receivers . 'nas' ]  # mine", "  [receivers.nas]"])
+def test_same_receiver_is_found_however_it_is_written(header: str) -> None:
+    after = with_receiver(TABLE.replace("[receivers.nas]", header), "nas", NAS, "f")
+    assert after == TABLE
+
+
+def test_what_cannot_be_extended_is_refused_with_the_lines_to_add() -> None:
+    inline = f'receivers = {{ far = {{ address = "f:1", fingerprint = "{PIN}", sender = "a" }} }}\n'
+    with pytest.raises(UsageError, match=r"please add these lines: \[receivers.nas\] / address = "):
+        with_receiver(inline, "nas", NAS, "f")
+
+
+def test_file_without_a_newline_at_its_end() -> None:
+    after = with_receiver("level = 5", "nas", NAS, "f")
+    assert tomllib.loads(after)["level"] == 5
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a.b", "é", "a]"])
+def test_names_that_would_need_quotes_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot name a receiver"):
+        config.check_receiver_name(name)
+
+
+def test_plain_names_are_taken() -> None:
+    assert config.check_receiver_name("Nas_2-b") == "Nas_2-b"
+
+
+def test_how_long_a_receiver_may_stay_away(tmp_path: Path) -> None:
+    assert load(write(tmp_path, TABLE), {}, {}).retry_for == 3600
+    path = write(tmp_path, 'retry-for = "2h"\n' + TABLE)
+    assert load(path, {}, {}).retry_for == 7200
+    assert load(path, {"FULLSEND_RETRY_FOR": "90s"}, {}).retry_for == 90
+    assert load(path, {"FULLSEND_RETRY_FOR": "90s"}, {"retry_for": "0s"}).retry_for == 0
+    with pytest.raises(UsageError, match=r"retry.for"):
+        load(path, {}, {"retry_for": "soon"})

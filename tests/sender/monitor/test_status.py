@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import programs
+from tests.fakezfs import FakeZfs
+
+from fullsend_protocol.wire import messages
+from fullsend_sender.monitor.status import Judged, State, headline, judge, worst
+
+NOW = 1_795_478_400.0  # 2026-11-24T00:00:00Z
+HOUR = 3600.0
+
+
+def about(created: str | None = "2026-11-23T02:00:00Z", **said: Any) -> messages.DatasetStatus:
+    fields: dict[str, Any] = {
+        "dataset": "tank/a",
+        "snapshot": created and "s1",
+        "guid": created and "7",
+        "created": created,
+        "received": created,
+        "begun": created,
+        "unchanged": None,
+        "streams": 3,
+        "stored_bytes": 4096,
+        "broken": 0,
+        "lost_spill_count": 0,
+    }
+    return messages.DatasetStatus(**fields | said)
+
+
+@pytest.mark.parametrize(("stored", "max_age", "state", "age"), [
+    (about(), None, State.OK, 22 * HOUR),
+    (about(), 22 * HOUR, State.OK, 22 * HOUR),
+    (about(), 22 * HOUR - 1, State.CRITICAL, 22 * HOUR),
+    (about(unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, State.OK, HOUR),
+    (about(unchanged="2026-11-20T23:00:00Z"), None, State.OK, 22 * HOUR),
+    (about("2026-11-25T00:00:00Z"), HOUR, State.OK, 0.0),
+    # Its host's clock was ahead, or behind; and of no year.
+    (about("2036-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), HOUR, State.CRITICAL, 22 * HOUR),
+    (about("2036-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), 23 * HOUR, State.WARNING, 22 * HOUR),
+    (about("2021-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), 23 * HOUR, State.WARNING, 22 * HOUR),
+    (about("@99999999999999", begun="2026-11-23T02:00:00Z"), 23 * HOUR, State.WARNING, 22 * HOUR),
+    (about("2026-11-23T02:00:00Z", begun="@99999999999999"), None, State.WARNING, 0.0),
+    (about("2026-11-23T02:00:00Z", begun="then"), None, State.CRITICAL, None),
+    # It took three days to come: it is as old as its offer.
+    (about("2026-11-20T02:00:00Z", received="2026-11-23T02:00:00Z"), 26 * HOUR, State.CRITICAL, 94 * HOUR),
+    (about(broken=1), 23 * HOUR, State.WARNING, 22 * HOUR),
+    (about(broken=1), HOUR, State.CRITICAL, 22 * HOUR),
+    (about(lost_spill_count=1), 23 * HOUR, State.WARNING, 22 * HOUR),
+    (about(lost_spill_count=1), HOUR, State.CRITICAL, 22 * HOUR),
+    # The receiver's clock was ahead: what came then would be young for years.
+    (about(begun="2027-11-23T02:00:00Z"), None, State.WARNING, 0.0),
+    (about(begun="2027-11-23T02:00:00Z"), HOUR, State.CRITICAL, 0.0),
+    (about(unchanged="2027-11-23T02:00:00Z"), None, State.WARNING, 22 * HOUR),
+    (about(unchanged="2027-11-23T02:00:00Z"), HOUR, State.CRITICAL, 22 * HOUR),
+    (about(begun="2027-11-23T02:00:00Z", unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, State.WARNING, HOUR),
+    (about(None, broken=3), None, State.CRITICAL, None),
+    (None, None, State.CRITICAL, None),
+])  # fmt: skip
+def test_how_one_dataset_is_judged(
+    stored: messages.DatasetStatus | None, max_age: float | None, state: State, age: float | None
+) -> None:
+    judged = judge("tank/a", stored, max_age, NOW)
+    assert (judged.state, judged.age) == (state, age), judged.why
+    assert bool(judged.why) == (state is not State.OK)
+    assert judged.line().startswith(state.name)
+    assert judged.to_dict()["state"] == state.name
+
+
+@pytest.mark.parametrize(("ahead", "says"), [(-5 * 365 * 86400.0, "1825d 00:00:00 behind"), (90000.0, "ahead of")])
+def test_a_clock_of_this_host_that_is_wrong_is_said_and_tells_no_age(ahead: float, says: str) -> None:
+    judged = judge("tank/a", about(), 22 * HOUR, NOW, ahead=ahead)
+    assert (judged.state, judged.age) == (State.WARNING, 22 * HOUR)
+    assert says in judged.why
+    assert judge("tank/a", about(), 22 * HOUR - 1, NOW, ahead=ahead).state is State.CRITICAL
+    assert judge("tank/a", about(), 22 * HOUR, NOW, ahead=3600.0).state is State.OK
+
+
+def test_the_worst_of_all_is_named_first() -> None:
+    assert (worst([]), headline([])) == (State.UNKNOWN, "UNKNOWN: nothing is stored")
+    good = [Judged(f"tank/{age}", State.OK, about(), age * HOUR) for age in (1, 3, 2)]
+    assert headline(good) == "OK: 3 datasets, the oldest backup is of 3:00:00 ago (tank/3)"
+    bad = [
+        Judged("tank/w", State.WARNING, about(), 1.0, "broken"),
+        *[Judged(f"tank/c{n}\x1b", State.CRITICAL, None, None, "never") for n in range(3)],
+    ]
+    assert worst(good + bad) is State.CRITICAL
+    assert headline(good + bad) == (
+        r"CRITICAL: 4 of 7 datasets: tank/c0\x1b: never; tank/c1\x1b: never; tank/c2\x1b: never; 1 more"
+    )
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[tuple[programs.Receiver, programs.Sender, FakeZfs]]:
+    with programs.serving(programs.Receiver(tmp_path / "receiver", inside=True)) as receiver:
+        sender = programs.Sender(tmp_path / "sender", inside=True)
+        sender.join(receiver)
+        fake = FakeZfs.make(tmp_path / "zfs")
+        config = sender.folder / "sender.toml"
+        text = config.read_text()
+        config.write_text(f'zfs-command = {json.dumps(fake.program)}\n{text}\n[[push]]\ndatasets = ["tank/*"]\n')
+        yield receiver, sender, fake
+
+
+def said(sender: programs.Sender, code: int, *arguments: str) -> list[str]:
+    done = sender.fullsend("status", *arguments)
+    assert (done.returncode, done.stderr) == (code, b"")
+    return done.stdout.decode().splitlines()
+
+
+@pytest.mark.slow
+def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    receiver, sender, fake = host
+    assert said(sender, 3) == ["UNKNOWN: nothing is stored"]
+    for name in ("tank", "tank/a", "tank/b"):
+        fake.create(name)
+    sender.push("tank/a")
+    # What the configuration wants and nobody has pushed is no backup; the pool itself nobody wants.
+    first, *lines = said(sender, 2, "--max-age", "26h")
+    assert first.startswith("CRITICAL: ")
+    assert "tank/b: it has never been pushed" in first
+    assert [line.split()[1] for line in lines] == ["tank/a:", "tank/b:"]
+    programs.good(sender.fullsend("push"))
+    assert said(sender, 0, "--max-age", "26h")[0].startswith("OK: 2 datasets")
+    # What is gone here rings until the user says that it is gone on purpose.
+    fake.destroy("tank/b")
+    assert "tank/b: it is stored, and is not here: it was destroyed or renamed here" in said(sender, 2)[0]
+    config = sender.folder / "sender.toml"
+    config.write_text('retired = ["tank/b"]\n' + config.read_text())
+    (row,) = [json.loads(line) for line in said(sender, 0, "--json")]
+    assert (row["dataset"], row["state"], row["streams"], row["broken"]) == ("tank/a", "OK", 1, 0)
+    assert "tank/b" in said(sender, 0, "tank/b")[1]
+    # A damaged stream is a warning as long as another one is good.
+    fake.change("tank/a")
+    sender.push("tank/a")
+    file = receiver.store / sender.list("tank/a")[-1]["file"]
+    file.write_bytes(file.read_bytes()[:-1])
+    assert "WARNING: 1 of 1 dataset: tank/a: 1 of its streams are damaged" in said(sender, 1)[0]
+    assert said(sender, 3, "tank/nothing")[0].startswith("UNKNOWN: tank/nothing: nothing of that name is stored")
+    # Without a `zfs` that answers, all that is stored is judged.
+    fake.fail("list", "no such thing")
+    assert len(said(sender, 1)) == 3
+
+
+def test_what_is_configured_and_not_here(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["tank/a", "other"]\nrecursive = true'))
+    for name in ("tank/a", "other", "other/b"):
+        fake.create(name)
+    sender.push()
+    # A pool that was not imported at boot: nothing of it is pushed, and all that is left is well.
+    for name in ("other", "other/b"):
+        fake.destroy(name)
+    sender.push("tank/a")
+    first, *lines = said(sender, 2, "--max-age", "26h")
+    assert "other: it is stored, and is not here: no pool other is imported" in first
+    assert [line.split()[1] for line in lines] == ["other:", "other/b:", "tank/a:"]
+    assert [line.split()[0] for line in lines] == ["CRITICAL", "CRITICAL", "OK"]
+
+
+def test_a_suspended_pool_is_no_backup_and_check_says_so(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]'))
+    for name in ("tank/a", "ext/b"):
+        fake.create(name)
+    sender.push()
+    assert said(sender, 0)[0].startswith("OK: 2 datasets")
+    assert sender.fullsend("check").returncode == 0
+    fake.pool("ext", health="SUSPENDED")
+    assert sender.fullsend("push").returncode == 1
+    assert "ext/b: the pool is SUSPENDED, and its datasets cannot be pushed" in said(sender, 2)[0]
+    checked = sender.fullsend("check")
+    assert (checked.returncode, b"ext: the pool is SUSPENDED" in checked.stdout) == (1, True)
+
+
+def test_a_pool_that_was_never_pushed_is_no_backup_either(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    for name in ("tank/a", "ext/b"):
+        fake.create(name)
+    fake.pool("ext", health="SUSPENDED")
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]\nexclude = ["ext"]'))
+    sender.push()
+    assert said(sender, 0)[0].startswith("OK: 1 dataset,")
+    assert sender.fullsend("check").returncode == 0
+    config.write_text(config.read_text().replace('exclude = ["ext"]', ""))
+    assert "ext: the pool is SUSPENDED" in said(sender, 2)[0]
+
+
+def test_what_is_missed_is_said_by_check_and_status_though_a_replica_is_here(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]'))
+    fake.create("ext/home")
+    for _night in range(2):
+        fake.change("ext/home")
+        sender.push()
+        fake.replicate("ext/home", "tank/replica")
+    sender.push()
+    assert said(sender, 0)[0].startswith("OK: 2 datasets")
+    fake.destroy("ext/home")
+    assert "ext/home: it is stored, and is not here: no pool ext is imported" in said(sender, 2)[0]
+    checked = sender.fullsend("check")
+    assert checked.returncode == 1
+    assert b"problem ext/home: it is stored, and is not here: no pool ext is imported" in checked.stdout
+
+
+def test_a_replica_that_is_always_pushed_last_stands_for_nothing(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """Each night it builds on what it is a replica of, as if that had been renamed: `status` was content."""
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    config.write_text(config.read_text().replace('["tank/*"]', '["**"]'))
+    fake.create("ext/home")
+    for _night in range(2):
+        fake.change("ext/home")
+        sender.push("ext/home")
+        fake.replicate("ext/home", "tank/replica")
+        sender.push("tank/replica")
+    fake.destroy("ext/home")
+    assert "ext/home: it is stored, and is not here: no pool ext is imported" in said(sender, 2)[0]
+    for command in ("check", "push"):
+        done = sender.fullsend(command)
+        assert (done.returncode, b"ext/home: it is stored, and is not here" in done.stdout + done.stderr) == (1, True)
+
+
+def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """`status` dropped it: not here under the old name, and not stored under the new one."""
+    _receiver, sender, fake = host
+    fake.create("tank/home")
+    sender.push("tank/home")
+    fake.rename("tank/home", "new/home")
+    (row,) = [json.loads(line) for line in said(sender, 1, "--json")]
+    assert (row["dataset"], row["state"], row["streams"]) == ("new/home", "WARNING", 1)
+    assert row["why"] == "was tank/home, and has not been pushed under this name"
+    assert said(sender, 1, "new/home")[0].startswith("WARNING: 1 of 1 dataset: new/home: was tank/home")
+    sender.push("new/home")  # though nothing was written to it since
+    (row,) = [json.loads(line) for line in said(sender, 0, "--json")]
+    assert row["dataset"] == "new/home"
+
+
+def test_what_the_receiver_cannot_read_is_no_backup(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    """A stream whose manifest is gone, or is garbage, was in no list; `status` and `verify` were content without it."""
+    receiver, sender, fake = host
+    for name in ("by/hand", "by/two"):
+        fake.create(name)
+    sender.push("by/hand", "by/two")
+    fake.change("by/two")
+    sender.push("by/two")
+    assert said(sender, 0)[0].startswith("OK: 2 datasets")
+    programs.good(sender.fullsend("verify"))
+    (hand,) = sender.list("by/hand")
+    (receiver.store / f"{hand['file']}.json").write_text("{")
+    (receiver.store / f"{sender.list('by/two')[-1]['file']}.json").unlink()
+    first, *lines = said(sender, 2)
+    assert "by/hand: nothing of it can be restored" in first
+    assert "by/two: 1 of its streams are damaged or lack a base" in first
+    assert [line.split()[0] for line in lines] == ["CRITICAL", "WARNING"]
+    assert "2 stored" in lines[1]
+    done = sender.fullsend("verify")
+    assert (done.returncode, b"damaged: 2 of 3 streams" in done.stderr) == (1, True)
+    assert done.stdout.decode().splitlines()[0].startswith(f"by/hand@?: {hand['file']}.json: cannot be")
+    rows = programs.rows(sender.fullsend("verify", "--json", "by/two").stdout)
+    assert [bool(row["damage"]) for row in rows] == [False, True]
+    # And of what is not stored there is nothing to say.
+    done = sender.fullsend("verify", "by/tow")
+    assert (done.returncode, b"no stream of by/tow is stored, so none was read" in done.stderr) == (1, True)
+
+
+def test_what_excludes_all_that_it_names_pushes_nothing(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    """`push` and `check` were content with that."""
+    _receiver, sender, fake = host
+    config = sender.folder / "sender.toml"
+    fake.create("tank/a")
+    config.write_text(config.read_text().replace('["tank/*"]', '["tank/**"]\nexclude = ["tank"]'))
+    words = b"tank/**: all of it that is here is excluded, so nothing is pushed"
+    for command in ("push", "check"):
+        done = sender.fullsend(command)
+        assert (done.returncode, words in done.stdout + done.stderr) == (1, True)
+
+
+def test_what_cannot_be_told_is_unknown(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
+    receiver, sender, _fake = host
+    assert sender.fullsend("status", "--max-age", "soon").returncode == 3
+    assert sender.fullsend("status", "--config", "/nowhere").stdout.startswith(b"UNKNOWN: /nowhere is missing")
+    assert receiver.stop() == 0
+    assert "cannot connect" in said(sender, 3)[0]
+    (row,) = [json.loads(line) for line in said(sender, 3, "--json")]
+    assert (row["state"], "cannot connect" in row["why"]) == ("UNKNOWN", True)

@@ -1,0 +1,58 @@
+"""What `push -n` says, held against what a push then runs."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from tests.sender.zfs_host import Host
+
+from fullsend_sender.push.dry_run import rehearse
+
+
+async def test_rehearsal(host: Host) -> None:
+    host.fake.create("tank/a")
+    host.fake.create("tank/b")
+    host.fake.snapshot("tank/b@mon")
+    plan, lines = await rehearse(host.job("tank/a", "tank/b@mon"))
+    assert len(plan.items) == 2
+    said = [line.removeprefix(f"{host.fake.program} ") for line in lines]
+    assert [line.split()[0] for line in said] == [
+        *("snapshot", "hold", "send", "bookmark", "release"),
+        *("hold", "send", "bookmark", "release"),
+    ]
+    assert said[2].endswith("# full, about 976.6 KiB")
+    assert said[6].endswith("# full, about 293.0 KiB")
+    assert host.fake.names("snapshots", "tank/a") == []
+    _plan, lines = await rehearse(host.job("tank", "tank/a", package=True))
+    assert any(" snapshot -r " in line for line in lines)
+    await host.push("tank/a")
+    host.fake.change("tank/a")
+    plan, lines = await rehearse(host.job("tank/a"))
+    assert any("# incremental, about 4.0 KiB" in line for line in lines)
+
+
+@pytest.mark.parametrize("package", [False, pytest.param(True, marks=pytest.mark.slow)])
+async def test_a_rehearsal_is_what_is_run(host: Host, package: bool) -> None:
+    for name in ("tank", "tank/a b"):
+        host.fake.create(name)
+    for _night in range(2):
+        for name in ("tank", "tank/a b"):
+            host.fake.change(name)
+        await host.push("tank", recursive=not package, package=package)
+    for name in ("tank", "tank/a b"):
+        host.fake.change(name)
+    _plan, lines = await rehearse(host.job("tank", recursive=not package, package=package))
+    await host.push("tank", recursive=not package, package=package)
+    ran = [line for line in host.fake.commands if line.split()[0] not in {"zpool", "list", "version", "get", "holds"}]
+    said = [line.removeprefix(f"{host.fake.program} ").partition("  #")[0] for line in lines]
+    assert [_timeless(line) for line in said] == [_timeless(line) for line in ran if "-nP" not in line]
+    assert sum(line.startswith("destroy") for line in said) == (2 if package else 4)
+
+
+def _timeless(line: str) -> str:
+    """A command without what the clock and chance put into it."""
+    line = re.sub(r"(fullsend:[0-9a-f]{8}:)[0-9a-f]{16}", r"\1RUN", line)
+    line = re.sub(r"^(bookmark .*#fullsend-[0-9a-f]{8}-)([0-9a-f]{16}|GUID)", r"\1GUID", line)
+    newest = max(re.findall(r"[0-9]{8}T[0-9]{6}Z", line), default="none")
+    return line if line.startswith("destroy") else line.replace(newest, "NOW")

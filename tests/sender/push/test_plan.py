@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from tests.sender.peer import partial_entry
+
+from fullsend_protocol.format.manifest import PartialEntry
+from fullsend_protocol.wire.messages import Base
+from fullsend_sender.host.options import FullAfter, SendOptions
+from fullsend_sender.push.plan import (
+    CannotSend,
+    Send,
+    Stored,
+    Unchanged,
+    decide,
+    decide_package,
+    find_begun,
+    find_begun_package,
+)
+from fullsend_sender.zfs.inventory import Dataset, Snapshot
+
+PLAIN = SendOptions()
+NONE = Stored([])
+
+
+def point(name: str, guid: int, txg: int) -> Snapshot:
+    return Snapshot(name, str(guid), txg, 1_789_000_000 + txg, 0, 4096)
+
+
+MONDAY, TUESDAY, WEDNESDAY = point("mon", 101, 1), point("tue", 102, 2), point("wed", 103, 3)
+TUESDAY_MARK = TUESDAY._replace(name="tue-mark")
+
+
+def dataset(**changed: Any) -> Dataset:
+    found = Dataset("tank/a", "filesystem", "7", 4096, 9999, False, False, [MONDAY, TUESDAY, WEDNESDAY], [TUESDAY_MARK])
+    return replace(found, **changed)
+
+
+def base(guid: int, flags: str = "Lep", **changed: Any) -> Base:
+    said = {
+        "dataset": "tank/a",
+        "streams": 1,
+        "base_guid": None,
+        "age": 0,
+        "full_bytes": 1000,
+        "increment_bytes": 0,
+    }
+    return Base.model_validate({**said, "guid": str(guid), "flags": flags, **changed})
+
+
+def sent(decided: object) -> Send:
+    assert isinstance(decided, Send)
+    return decided
+
+
+def test_the_first_push_is_a_full_without_a_word() -> None:
+    send = sent(decide(dataset(), PLAIN, Stored([])))
+    assert (send.snapshot, send.base, send.reason) == (None, None, "")
+    assert send.arguments("new") == ("-L", "-p", "tank/a@new")
+
+
+def test_the_newest_stored_one_is_the_base() -> None:
+    send = sent(decide(dataset(), PLAIN, Stored([base(101), base(102)])))
+    assert send.arguments("new") == ("-L", "-p", "-i", "tank/a@tue", "tank/a@new")
+    bookmark_only = dataset(snapshots=[MONDAY, WEDNESDAY])
+    send = sent(decide(bookmark_only, PLAIN, Stored([base(101), base(102)])))
+    assert send.arguments("new")[-2:] == ("tank/a#tue-mark", "tank/a@new")
+
+
+def test_a_base_is_known_by_its_guid_alone() -> None:
+    send = sent(decide(dataset(name="tank/renamed"), PLAIN, Stored([base(102)])))
+    assert send.base == TUESDAY
+    again = dataset(snapshots=[point("tue", 902, 2)], bookmarks=[])
+    send = sent(decide(again, PLAIN, Stored([base(102)])))
+    assert send.base is None
+    assert "destroyed and made again" in send.reason
+    assert not send.routine
+
+
+def test_nothing_new() -> None:
+    same = decide(dataset(written=0), PLAIN, Stored([base(103)]))
+    assert isinstance(same, Unchanged)
+    assert same.snapshot == WEDNESDAY
+    assert isinstance(decide(dataset(written=0), PLAIN, Stored([base(102)])), Send)  # not stored yet
+    empty = dataset(written=0, snapshots=[MONDAY, TUESDAY, WEDNESDAY._replace(written=0)])
+    same = decide(empty, PLAIN, Stored([base(102)]))  # the newest is another receiver's, and brings nothing
+    assert isinstance(same, Unchanged)
+    assert same.snapshot == TUESDAY
+    assert isinstance(decide(dataset(), PLAIN, Stored([base(103)])), Send)
+    assert isinstance(decide(dataset(written=0), PLAIN, Stored([base(103)]), full=True), Send)
+
+
+def test_a_snapshot_that_is_named() -> None:
+    stored = Stored([base(101), base(103)])
+    send = sent(decide(dataset(written=0), PLAIN, stored, snapshot="tue"))
+    assert send.snapshot == TUESDAY
+    assert send.base == MONDAY  # never one that is younger
+    assert isinstance(decide(dataset(), PLAIN, stored, snapshot="mon"), Unchanged)
+    # That it is stored does not say that nothing has been written since.
+    for name, written, still in (("mon", 0, False), ("wed", 4096, False), ("wed", 0, True)):
+        same = decide(dataset(written=written), PLAIN, stored, snapshot=name)
+        assert isinstance(same, Unchanged)
+        assert same.still is still
+    with pytest.raises(CannotSend, match="tank/a@thu: there is no such snapshot"):
+        decide(dataset(), PLAIN, stored, snapshot="thu")
+
+
+@pytest.mark.parametrize(
+    ("about", "how", "options"),
+    [
+        ({}, PLAIN, "-L -p"),
+        ({}, SendOptions(compressed=True), "-L -c -p"),
+        ({}, SendOptions(embedded=True, compressed=True), "-L -e -c -p"),
+        ({}, SendOptions(raw=True), "-L -p -w"),
+        ({}, SendOptions(decrypt=True), "-L -p"),
+        ({"encrypted": True}, PLAIN, "-L -p -w"),
+        ({"encrypted": True, "key_loaded": True}, SendOptions(decrypt=True, compressed=True), "-L -c"),
+    ],
+)
+def test_options(about: dict[str, Any], how: SendOptions, options: str) -> None:
+    assert sent(decide(dataset(**about), how, Stored([]))).options == tuple(options.split())
+
+
+def test_decrypted_without_key() -> None:
+    with pytest.raises(CannotSend, match="its key is not loaded"):
+        decide(dataset(encrypted=True), SendOptions(decrypt=True), Stored([]))
+
+
+def test_a_chain_is_of_one_class() -> None:
+    stored = Stored([base(102, "Lewp"), base(101, "ep")])
+    assert sent(decide(dataset(encrypted=True), PLAIN, stored)).base == TUESDAY
+    assert sent(decide(dataset(), PLAIN, stored)).base == MONDAY
+    send = sent(decide(dataset(), PLAIN, Stored([base(102, "Lewp")])))
+    assert send.reason == "what is stored of it is raw, and it is sent plain now"
+    redacted = Stored([base(102, "Lepr01234567")])
+    assert "redacted" in sent(decide(dataset(), PLAIN, redacted)).reason
+
+
+@pytest.mark.parametrize(
+    ("limit", "about", "why"),
+    [
+        (FullAfter(streams=30), {"streams": 30}, "its chain has 30 streams"),
+        (FullAfter(age=86400.0), {"age": 86400}, "1d 00:00:00 old"),
+        (FullAfter(increments=1.5), {"increment_bytes": 1500}, "1.5 times its full"),
+        (FullAfter(streams=30), {"streams": 29}, ""),
+        (FullAfter(age=86400.0), {"age": 86399}, ""),
+        (FullAfter(increments=1.5), {"increment_bytes": 1499}, ""),
+    ],
+)
+def test_when_a_chain_has_grown_too_long(limit: FullAfter, about: dict[str, Any], why: str) -> None:
+    send = sent(decide(dataset(), SendOptions(full_after=limit), Stored([base(102, **about)])))
+    assert (send.base is None) is bool(why)
+    assert send.routine is bool(why)
+    assert why in send.reason
+
+
+def test_of_two_chains_the_shorter() -> None:
+    stored = Stored([base(102, streams=9), base(102, streams=2)])
+    found = stored.get("102", "plain")
+    assert found is not None
+    assert found.streams == 2
+
+
+def test_packages() -> None:
+    tree = [dataset(), dataset(name="tank/a/b")]
+    assert decide_package(tree, PLAIN).arguments("x") == ("-R", "-L", "tank/a@x")
+    assert decide_package(tree, PLAIN, snapshot="mon").snapshot == MONDAY
+    vault = dataset(name="tank/a/vault", encrypted=True)
+    assert decide_package([*tree, vault], SendOptions(compressed=True)).options == ("-R", "-L", "-c", "-w")
+    with pytest.raises(CannotSend, match="tank/a/vault: is encrypted, and a package"):
+        decide_package([*tree, vault], SendOptions(decrypt=True))
+
+
+def test_a_full_instead() -> None:
+    send = sent(decide(dataset(), PLAIN, Stored([base(102)]))).full("the base is gone")
+    assert (send.base, send.arguments("x")) == (None, ("-L", "-p", "tank/a@x"))
+    assert send.reason == "the base is gone"
+
+
+# --- what was begun before -------------------------------------------------------------------------------------
+
+
+def begun(**changed: Any) -> PartialEntry:
+    said = {"dataset": "tank/a", "snapshot": "wed", "guid": "103", "flags": "Lep"}
+    return partial_entry(**{**said, **changed})
+
+
+def test_a_stream_that_was_begun_is_found() -> None:
+    full, increment = begun(), begun(base_guid="102")
+    found = find_begun(dataset(), PLAIN, NONE, [full])
+    assert found is not None
+    send, partial = found
+    assert (send.snapshot, send.base, partial) == (WEDNESDAY, None, full)
+    found = find_begun(dataset(), PLAIN, NONE, [increment])
+    assert found is not None
+    assert found[0].arguments("wed") == ("-L", "-p", "-i", "tank/a@tue", "tank/a@wed")
+    bookmark_only = dataset(snapshots=[MONDAY, WEDNESDAY])
+    found = find_begun(bookmark_only, PLAIN, NONE, [increment])
+    assert found is not None
+    assert found[0].arguments("wed")[-2:] == ("tank/a#tue-mark", "tank/a@wed")
+
+
+def test_of_several_the_newest() -> None:
+    entries = [begun(snapshot="mon", guid="101"), begun(), begun(snapshot="tue", guid="102")]
+    found = find_begun(dataset(), PLAIN, NONE, entries)
+    assert found is not None
+    assert found[1].snapshot == "wed"
+    found = find_begun(dataset(), PLAIN, NONE, entries, snapshot="tue")
+    assert found is not None
+    assert found[1].snapshot == "tue"
+    assert find_begun(dataset(), PLAIN, NONE, entries, snapshot="thu") is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"dataset": "tank/b"},
+        {"snapshot": "renamed"},
+        {"guid": "999"},
+        {"guid": None},
+        {"guid": "102", "snapshot": "tue-mark"},
+        {"base_guid": "999"},
+        {"flags": "Lewp"},
+        {"flags": "Lepr01234567"},
+    ],
+    ids=str,
+)
+def test_what_is_another_stream_is_not_gone_on_with(other: dict[str, Any]) -> None:
+    assert find_begun(dataset(), PLAIN, NONE, [begun(**other)]) is None
+    found = find_begun(dataset(), PLAIN, NONE, [begun(**other), begun()])
+    assert found is not None
+    assert found[1] == begun()
+
+
+def test_what_is_stored_by_now_needs_no_finishing() -> None:
+    entries = [begun(), begun(snapshot="tue", guid="102")]
+    stored = Stored([base(103)])
+    found = find_begun(dataset(), PLAIN, stored, entries)
+    assert found is not None
+    assert found[1].snapshot == "tue"
+    assert find_begun(dataset(), PLAIN, Stored([base(103, flags="Lewp")]), entries) == find_begun(
+        dataset(), PLAIN, NONE, entries
+    )
+
+
+def test_a_bookmark_cannot_be_sent() -> None:
+    only_mark = dataset(snapshots=[MONDAY, WEDNESDAY])
+    assert find_begun(only_mark, PLAIN, NONE, [begun(snapshot="tue-mark", guid="102")]) is None
+
+
+def test_the_class_is_what_this_host_means_to_send() -> None:
+    """Whatever the receiver says: what is encrypted does not go out plain, since it is to be raw."""
+    vault = dataset(encrypted=True, key_loaded=True)
+    assert find_begun(vault, PLAIN, NONE, [begun(flags="Lep")]) is None
+    found = find_begun(vault, PLAIN, NONE, [begun(flags="Lep"), begun(flags="Lewp")])
+    assert found is not None
+    assert (found[1].flags, found[0].options) == ("Lewp", ("-L", "-p", "-w"))
+    assert find_begun(vault, SendOptions(decrypt=True), NONE, [begun(flags="Lewp")]) is None
+    with pytest.raises(CannotSend, match="its key is not loaded"):
+        find_begun(dataset(encrypted=True), SendOptions(decrypt=True), NONE, [begun()])
+
+
+def test_a_package_that_was_begun() -> None:
+    tree = [dataset(), dataset(name="tank/a/b")]
+    package = begun(guid=None, flags=None)
+    send = find_begun_package(tree, PLAIN, [package])
+    assert send is not None
+    assert send.arguments("wed") == ("-R", "-L", "tank/a@wed")
+    assert find_begun_package(tree, PLAIN, [begun(), begun(guid=None, flags=None, snapshot="gone")]) is None
+    assert find_begun_package(tree, PLAIN, [begun(guid=None, flags=None, dataset="tank/a/b")]) is None
+    lacking = [dataset(), dataset(name="tank/a/b", snapshots=[MONDAY])]
+    assert find_begun_package(lacking, PLAIN, [package]) is None

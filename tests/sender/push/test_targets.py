@@ -1,0 +1,137 @@
+"""What is chosen of what was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.sender.zfs_host import Host
+
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_sender.push.job import Summary
+from fullsend_sender.push.plan import CannotSend
+
+
+async def test_named_snapshots(host: Host) -> None:
+    host.fake.create("tank/a")
+    host.fake.create("tank/a/b")
+    host.fake.snapshot("tank/a@mon")
+    assert await host.push("tank/a@mon", recursive=True) == Summary(pushed=1)
+    assert host.ran("snapshot") == []
+    assert await host.push("tank/a@mon") == Summary(unchanged=1)
+    assert [each.dataset for each in host.keeper.unchanged] == ["tank/a"]
+    host.fake.change("tank/a")
+    assert await host.push("tank/a@mon") == Summary(stored=1)
+    assert len(host.keeper.unchanged) == 1  # or `status` would take it for a backup of today
+    host.fake.snapshot("tank/a@tue")
+    await host.push("tank/a@tue")
+    assert host.kinds() == [("tank/a", "incremental")]
+    summary = await host.push("tank/a@wed", "tank/none")
+    assert [name for name, _error in summary.failures] == ["tank/none", "tank/a"]
+    assert all(isinstance(error, CannotSend) for _name, error in summary.failures)
+    with pytest.raises(UsageError, match="tank/a is named twice"):
+        await host.push("tank/a@mon", "tank/a")
+
+
+async def test_a_pattern_that_no_snapshot_fits_is_no_success(host: Host) -> None:
+    host.fake.create("tank/a")
+    host.fake.create("tank/b")
+    host.fake.snapshot("tank/b@mon")
+    assert await host.push("tank/*@mon") == Summary(pushed=1)
+    summary = await host.push("tank/*@tue")
+    assert [(name, str(error)) for name, error in summary.failures] == [
+        ("tank/*@tue", "no dataset that is meant has this snapshot")
+    ]
+
+
+async def test_nothing_to_list(host: Host) -> None:
+    host.fake.fail("list", "no pools")
+    host.fake.create("tank/a")
+    ((name, error),) = (await host.push("tank/a")).failures
+    assert name == "tank"
+    assert "no pools" in str(error)
+
+
+async def test_a_suspended_pool_keeps_no_other_from_being_pushed(host: Host) -> None:
+    """Named beside a good one, `zfs list` fails as a whole; with `**` it leaves the pool out, with exit 0."""
+    for name in ("tank/a", "ext/b"):
+        host.fake.create(name)
+    host.fake.pool("ext", health="SUSPENDED")
+    for asked, options in ((["tank/a", "ext/b"], {}), (["**"], {}), (["**"], {"exclude": ["tank"]})):
+        summary = await host.push(*asked, **options)
+        assert [name for name, _error in summary.failures] == ["ext"]
+        assert str(summary.failures[0][1]) == (
+            "the pool is SUSPENDED, and its datasets cannot be pushed: see `zpool status -v ext`, then"
+            " `zpool clear ext`"
+        )
+        assert not any("ext" in line for line in host.fake.commands)
+    assert (await host.push("**", exclude=["ext"])).failures == []
+    assert {name for name, _kind in host.kinds()} <= {"tank", "tank/a"}
+
+
+async def test_what_was_pushed_and_is_gone_is_a_failure_until_it_is_retired(host: Host) -> None:
+    for name in ("tank", "tank/a", "tank/b", "ext/c", "tank/old"):
+        host.fake.create(name)
+    await host.push("**")
+    for name in ("tank/b", "ext/c"):
+        host.fake.destroy(name)
+    host.fake.rename("tank/old", "tank/new")
+    failed = {name: str(error) for name, error in (await host.push("**")).failures}
+    assert sorted(failed) == ["ext/c", "tank/b"]
+    assert (
+        "is not here: it was destroyed or renamed here; if that is on purpose, add it to `retired`" in failed["tank/b"]
+    )
+    assert "is not here: no pool ext is imported; " in failed["ext/c"]
+    # Only what is asked for is looked for; what is retired is not missed.
+    assert (await host.push("tank/a")).failures == []
+    assert list(dict((await host.push("tank", recursive=True)).failures)) == ["tank/b"]
+    assert (await host.push("**", settings={"retired": ["ext/**", "tank/b"]})).failures == []
+
+
+async def test_a_suspended_pool_that_no_pattern_means_is_no_failure(host: Host) -> None:
+    for name in ("tank/vm/one", "ext/b"):
+        host.fake.create(name)
+    host.fake.pool("ext", health="SUSPENDED")
+    for pattern in ("t*/vm/**", "t**"):
+        assert (await host.push(pattern)).failures == []
+    for pattern in ("e*/vm/**", "*/vm/**", "**/one"):
+        assert [name for name, _error in (await host.push(pattern)).failures] == ["ext"]
+
+
+async def test_what_was_renamed_is_stored_under_its_new_name(host: Host) -> None:
+    """Even where nothing was written to it since: or nothing is restored by that name, and `status` knows no age."""
+    host.fake.create("tank/old")
+    await host.push("**")
+    host.fake.rename("tank/old", "tank/new")
+    assert await host.push("**") == Summary(pushed=1)
+    assert host.kinds() == [("tank/new", "incremental")]
+    assert await host.push("**") == Summary(unchanged=1)
+    assert [each.dataset for each in host.keeper.unchanged] == ["tank/new"]
+
+
+@pytest.mark.parametrize("written", [True, False])
+async def test_a_dataset_that_is_missed_is_said_though_its_replica_is_here(host: Host, written: bool) -> None:
+    """`zfs receive` keeps the GUIDs of snapshots, so a replica looks like a dataset that was renamed."""
+    host.fake.create("ext/home")
+    host.fake.create("tank")
+    for night in range(3):
+        if written or not night:
+            host.fake.change("ext/home")
+        await host.push("**")
+        host.fake.replicate("ext/home", "tank/replica")
+    await host.push("**")
+    host.fake.destroy("ext/home")
+    assert [name for name, _error in (await host.push("**")).failures] == ["ext/home"]
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [({}, "tank/a@tue"), ({"guid": "1"}, "tank/a"), ({"flags": "wp"}, "tank/a"), ({"dataset": "tank/b"}, "tank/a")],
+    ids=str,
+)
+async def test_what_was_begun_of_something_else_is_left_alone(host: Host, other: dict[str, Any], named: str) -> None:
+    host.begun(**other)
+    host.fake.snapshot("tank/a@tue")
+    host.fake.change("tank/a")
+    assert await host.push(named) == Summary(pushed=1)
+    assert host.pushed[0].receipt.snapshot != "mon"

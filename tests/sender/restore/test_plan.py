@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.fakezfs import FakeZfs
+from tests.sender.restore.test_chains import entry
+
+from fullsend_protocol.shared.errors import FullsendError, UsageError
+from fullsend_sender.restore.chains import Library
+from fullsend_sender.restore.plan import Item, Place, Plan, Wanted, make_plan
+from fullsend_sender.zfs.commands import Zfs
+
+
+@pytest.fixture
+def there(tmp_path: Path) -> FakeZfs:
+    """The host to restore on: an empty pool."""
+    fake = FakeZfs.make(tmp_path / "zfs")
+    fake.create("pool")
+    return fake
+
+
+async def plan(there: FakeZfs, library: Library, what: str, into: str, *exclude: str, recursive: bool = True) -> Plan:
+    wanted = Wanted(what, into, recursive=recursive, exclude=exclude)
+    return await make_plan(library, wanted, Zfs((there.program,)))
+
+
+def steps(plan: Plan) -> list[tuple[str, int]]:
+    """Targets, and how many streams each takes; a place: -1."""
+    return [(step.target, len(step.chain) if isinstance(step, Item) else -1) for step in plan.steps]
+
+
+TREE = Library([
+    entry("t@1", 1), entry("t@2", 2, 1), entry("t/a@1", 11), entry("t/x/y/z@1", 12), entry("t/x-ray@1", 13),
+])  # fmt: skip
+
+
+async def test_parents_come_first_and_places_in_their_turn(there: FakeZfs) -> None:
+    found = await plan(there, TREE, "t", "pool/back")
+    assert steps(found) == [
+        *(("pool/back", 2), ("pool/back/a", 1), ("pool/back/x", -1), ("pool/back/x/y", -1), ("pool/back/x/y/z", 1)),
+        ("pool/back/x-ray", 1),
+    ]
+    assert [step for step in found.steps if isinstance(step, Place)] == [Place("pool/back/x"), Place("pool/back/x/y")]
+    assert (found.there, found.failures) == ({"pool"}, [])
+    # What is left out is a place, too, and so is the target itself where nothing of that name is stored.
+    assert steps(await plan(there, TREE, "t@1", "pool/back", "t/a", "t/x-ray"))[0] == ("pool/back", 1)
+    assert steps(await plan(there, TREE, "t/x", "pool/x")) == [("pool/x", -1), ("pool/x/y", -1), ("pool/x/y/z", 1)]
+
+
+async def test_what_is_below_what_fails_has_a_place_or_is_not_tried(there: FakeZfs) -> None:
+    damaged = Library([entry("t@1", 1), entry("t/a@1", 2, damaged="a bit", restorable=False), entry("t/a/b@1", 3)])
+    found = await plan(there, damaged, "t", "pool/back")
+    (failed, deep) = (found.failures[0][0], found.steps[-1])
+    assert (failed, deep.target) == ("pool/back/a", "pool/back/a/b")
+    found.there.add("pool/back")
+    assert (found.obstacle(found.steps[0]), found.obstacle(deep)) == (None, "pool/back/a")
+    # Where it is there all the same, as a pool's root always is, it is a place.
+    there.create("pool/back")
+    there.create("pool/back/a")
+    found = await plan(there, damaged, "t", "pool/back")
+    assert [name for name, _error in found.failures] == ["pool/back", "pool/back/a"]
+    assert [found.obstacle(step) for step in found.steps] == [None]
+
+
+async def test_a_part_of_a_new_dataset_is_no_place(there: FakeZfs) -> None:
+    there.create("pool/back")
+    there.edit(lambda state: state["datasets"]["pool/back"].update(kept={"token": "1-0-0-0"}))
+    found = await plan(there, TREE, "t", "pool/back")
+    assert found.there == {"pool"}
+    assert [name for name, _error in found.failures] == ["pool/back"]
+    assert found.obstacle(found.steps[0]) == "pool/back"
+
+
+async def test_what_is_there_is_gone_on_with_after_its_newest_snapshot(there: FakeZfs) -> None:
+    there.create("pool/back")
+    there.snapshot("pool/back@one")
+    there.edit(lambda state: state["datasets"]["pool/back"]["snapshots"][0].update(guid="1"))
+    (step,) = (await plan(there, TREE, "t", "pool/back", recursive=False)).steps
+    assert isinstance(step, Item)
+    assert (step.newest, [each.guid for each in step.chain]) == ("one", ["2"])
+    (step,) = (await plan(there, TREE, "t@1", "pool/back", recursive=False)).steps
+    assert isinstance(step, Item)
+    assert (step.chain, step.quiet) == ([], False)
+    there.edit(lambda state: state["datasets"]["pool/back"]["properties"].update(canmount="noauto"))
+    (step,) = (await plan(there, TREE, "t@1", "pool/back", recursive=False)).steps
+    assert isinstance(step, Item)
+    assert step.quiet
+
+
+async def test_what_builds_on_a_package_brings_what_is_below(there: FakeZfs) -> None:
+    library = Library([entry("t@1", 1, kind="package"), entry("t@2", 2, 1)])
+    (item,) = (await plan(there, library, "t", "pool/back", recursive=False)).items
+    assert (item.wanted.kind, item.package) == ("incremental", True)
+    assert not (await plan(there, TREE, "t", "pool/back", recursive=False)).items[0].package
+
+
+@pytest.mark.parametrize("into", ["pool/a@b", "pool/a#b", "pool/no/where"])
+async def test_where_nothing_can_be(there: FakeZfs, into: str) -> None:
+    with pytest.raises(UsageError):
+        await plan(there, TREE, "t", into)
+    with pytest.raises(FullsendError):
+        await plan(there, TREE, "nothing", "pool/back")

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fullsend_sender.zfs.selection import Selection, fits, is_pattern
+
+NAMES = ["tank", "tank/home", "tank/home/a", "tank/home/a/cache", "tank/home.bak", "tank/vm", "tank/vm/1", "pool2/vm/1"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "chosen", "roots", "deep"),
+    [
+        (Selection(("tank/home",)), ["tank/home"], ("tank/home",), False),
+        (
+            Selection(("tank/home",), recursive=True),
+            ["tank/home", "tank/home/a", "tank/home/a/cache"],
+            ("tank/home",),
+            True,
+        ),
+        (
+            Selection(("tank/home",), recursive=True, exclude=("tank/*/a",)),
+            ["tank/home"],
+            ("tank/home",),
+            True,
+        ),
+        (
+            Selection(("tank",), recursive=True, exclude=("**/cache", "tank/vm")),
+            NAMES[:3] + NAMES[4:5],
+            ("tank",),
+            True,
+        ),
+        (Selection(("tank/vm/*",)), ["tank/vm/1"], ("tank/vm",), True),
+        (Selection(("*/vm/?",)), ["tank/vm/1", "pool2/vm/1"], ("",), True),
+        (Selection(("tank/h*",)), ["tank/home", "tank/home.bak"], ("tank",), True),
+        (Selection(("tank/**",)), NAMES[1:7], ("tank",), True),
+        (Selection(("nowhere",)), [], ("nowhere",), False),
+    ],
+)
+def test_what_is_meant(selection: Selection, chosen: list[str], roots: tuple[str, ...], deep: bool) -> None:
+    assert selection.choose(NAMES) == chosen
+    assert selection.roots == roots
+    assert selection.deep is deep
+    assert selection.missing(NAMES) == ([] if chosen else list(selection.patterns))
+
+
+@given(st.text("ab.*?[]()\\+^$|/", max_size=12), st.text("ab./", max_size=12))
+def test_patterns_are_no_regular_expressions(pattern: str, name: str) -> None:
+    if not is_pattern(pattern):
+        assert fits(name, pattern) is (name == pattern)
+    assert fits(name, "**")
+    assert fits(name, "*") is ("/" not in name)
