@@ -368,10 +368,10 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
         Chunk(SECOND.raw_offset, SECOND.raw_length, hashlib.sha256(PIECES[1]).digest(), SECOND.frame).encode(),
         f"chunk: chunk at raw offset {SECOND.raw_offset}: its SHA-256 differs from the sender's",
     ),
-    "a chunk that is no zstd frame": (
+    "a chunk that is not a zstd frame": (
         streaming,
         Chunk(0, FIRST.raw_length, FIRST.sha256, b"garbage" * 100, starts_segment=True).encode(),
-        "chunk: no zstd frame",
+        "chunk: not a zstd frame",
     ),
     "a chunk with a flipped bit": (
         streaming,
@@ -424,7 +424,7 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     "a chunk cut too late": (
         streaming,
         chunks([WHOLE])[0].encode(),
-        f"stream: chunk at raw offset 0 of {len(WHOLE)} bytes, which ought to end at {len(PIECES[0])}",
+        f"stream: chunk at raw offset 0 of {len(WHOLE)} bytes, which must end at {len(PIECES[0])}",
     ),
 }
 
@@ -609,7 +609,7 @@ GOING_ON: Final[dict[str, tuple[list[bytes], str]]] = {
     ),
     "the stream from its start": (
         [at_border(SHORT)],
-        f"stream: BEGIN record at {BORDER}, where none may stand: the stream is damaged",
+        f"stream: BEGIN record at {BORDER} in a wrong place: the stream is damaged",
     ),
     "another stream's end": (
         [at_border(streams.end(1))],

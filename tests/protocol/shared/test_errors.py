@@ -74,7 +74,7 @@ def test_what_passes_by_itself_is_no_refusal() -> None:
 def test_document_lists_every_code() -> None:
     (table,) = tables(section("Error codes"))
     assert [row["code"].strip("`") for row in table] == [code.value for code in ErrorCode]
-    assert {row["code"].strip("`") for row in table if row["try again"] == "yes"} == {c.value for c in TRANSIENT_CODES}
+    assert {row["code"].strip("`") for row in table if row["retry"] == "yes"} == {c.value for c in TRANSIENT_CODES}
 
 
 # --- how a program ends over an error --------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ def test_chunk_that_is_cut_elsewhere_is_seen_by_the_receiver(
             cutter.walk_chunk(raw[before:end])
         cutter.next()
         if moved > ends[number]:
-            with pytest.raises(DamagedStream, match=f"which ought to end at {ends[number]}"):
+            with pytest.raises(DamagedStream, match=f"which must end at {ends[number]}"):
                 cutter.walk_chunk(raw[start:moved])
         else:
             cutter.walk_chunk(raw[start:moved])
@@ -363,9 +363,9 @@ BOMB = frame(bytes(64 << 20))
 @pytest.mark.parametrize(
     ("packed", "said"),
     [
-        (b"", "no zstd frame"),
-        (b"x" * 100, "no zstd frame"),
-        (b"\x28\xb5\x2f\xfd", "no zstd frame"),
+        (b"", "not a zstd frame"),
+        (b"x" * 100, "not a zstd frame"),
+        (b"\x28\xb5\x2f\xfd", "not a zstd frame"),
         (frame(RAW + b"x"), f"of {len(RAW) + 1} raw bytes: {len(RAW)} were announced"),
         (frame(RAW[:-1]), f"of {len(RAW) - 1} raw bytes"),
         (frame(RAW, write_content_size=False), "raw bytes: 25600 were announced"),

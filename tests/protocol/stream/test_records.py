@@ -333,8 +333,8 @@ INNER = streams.begin("tank/data@now")
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (INNER + INNER, "DamagedStream: BEGIN record at 312, where none may stand"),
-        (OUTER + OUTER, "BEGIN record at 312, where none may stand"),
+        (INNER + INNER, "DamagedStream: BEGIN record at 312 in a wrong place"),
+        (OUTER + OUTER, "BEGIN record at 312 in a wrong place"),
         (OUTER + CLOSING_END + OUTER, "compound BEGIN record at 624, inside a package"),
         (OUTER + CLOSING_END + INNER + INNER, "tank/data@now is cut off at 936"),
         (OUTER + streams.object_(1), "record type 1 at 312, where a BEGIN or END must stand"),
@@ -345,10 +345,10 @@ INNER = streams.begin("tank/data@now")
         (INNER + streams.record(11, {}), "unknown record type 11 at 312"),
         (INNER + streams.record(0xFFFFFFFF, {}), "unknown record type 4294967295 at 312"),
         (INNER + streams.record(0x103, {}), "unknown record type 259 at 312"),
-        (streams.begin(header_type=0), "BEGIN record at 0, where none may stand"),
-        (streams.begin(header_type=3), "BEGIN record at 0, where none may stand"),
-        (streams.begin(b"tank/\xff@now"), "BEGIN record at 0 with a name that is no UTF-8"),
-        (streams.begin(b"x" * 256), "BEGIN record at 0 with a name that is no UTF-8 of at most 255 bytes"),
+        (streams.begin(header_type=0), "BEGIN record at 0 in a wrong place"),
+        (streams.begin(header_type=3), "BEGIN record at 0 in a wrong place"),
+        (streams.begin(b"tank/\xff@now"), "BEGIN record at 0 with a name that is not UTF-8"),
+        (streams.begin(b"x" * 256), "BEGIN record at 0 with a name that is not UTF-8 of at most 255 bytes"),
         (streams.begin(payloadlen=limits.BEGIN_PAYLOAD_MAX + 1), "UnsupportedStream: nvlists of 16777217 bytes"),
         (
             INNER + streams.record(3, {8: ("Q", 1), 32: ("Q", 16777217)}),

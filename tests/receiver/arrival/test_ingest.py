@@ -210,7 +210,7 @@ def test_chunk_that_is_too_short_is_refused_with_the_next_one(store: Store, inge
 def test_chunk_that_goes_on_beyond_its_end_is_refused(store: Store, ingest: Ingest) -> None:
     (_, first), *_rest = cut(RAW)
     (chunk,) = in_pieces(RAW[: len(first) + 1])
-    refused(store, ingest, chunk, DamagedStream, f"which ought to end at {len(first)}")
+    refused(store, ingest, chunk, DamagedStream, f"which must end at {len(first)}")
 
 
 def test_chunk_that_ends_a_byte_early_is_refused_with_the_next_one(store: Store, ingest: Ingest) -> None:
@@ -400,7 +400,7 @@ def test_stream_that_goes_on_with_other_bytes_is_refused_where_they_cannot_follo
     assert found is not None
     again = Ingest(*found)
     (other,) = in_pieces(PLAIN)  # from its BEGIN on
-    refused(store, again, replace(other, raw_offset=second.raw_offset), DamagedStream, "where none may stand")
+    refused(store, again, replace(other, raw_offset=second.raw_offset), DamagedStream, "in a wrong place")
     again.partial.close()
 
 

@@ -27,4 +27,4 @@ async def test_a_receiver_that_is_away_is_told_on_stdout(fullsend: Fullsend) -> 
 def test_wrong_words_are_unknown_too(capsys: pytest.CaptureFixture[str]) -> None:
     ended = here(capsys, "status", "--max-age", "soon")
     assert ended.code == 3
-    assert "argument --max-age: 'soon' is no duration" in ended.line
+    assert "argument --max-age: 'soon' is not a duration" in ended.line

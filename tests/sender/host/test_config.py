@@ -79,7 +79,7 @@ def test_command_line_before_environment_before_file(tmp_path: Path) -> None:
     ("environ", "arguments", "message"),
     [
         ({"FULLSEND_LEVEL": "high"}, {}, "FULLSEND_LEVEL: "),
-        ({"FULLSEND_BWLIMIT": "fast"}, {}, "FULLSEND_BWLIMIT: 'fast' is no size"),
+        ({"FULLSEND_BWLIMIT": "fast"}, {}, "FULLSEND_BWLIMIT: 'fast' is not a size"),
         ({}, {"level": 23}, "--level: "),
         ({}, {"log_format": "xml"}, "--log-format: "),
     ],
