@@ -1,4 +1,4 @@
-"""What commands say of what they have done: lines for a person, or one JSON object a line for a program."""
+"""The output of commands: lines for a person, or one JSON object a line for a program."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 def complain(text: str) -> None:
-    """Say on stderr what is wrong. `text`: fit for a terminal."""
+    """Print an error to stderr. `text`: safe for a terminal."""
     print(f"fullsendd: {text}", file=sys.stderr)
 
 
 def complain_of(problems: Iterable[str]) -> None:
-    """Say on stderr what is wrong with the store: of names and words from outside."""
+    """Print the problems of the store to stderr. Their names and texts come from outside."""
     for problem in problems:
         complain(printable(problem))
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print what is text already."""
+    """Print lines of text."""
     for line in lines:
         write_line(line)
 
 
 def print_made(store: Path, config: Path, fingerprint: str) -> None:
-    """Say what `init` has made, and what comes next."""
+    """Print what `init` has made, and the next steps."""
     write_line(f"store        {store}")
     write_line(f"config       {config}")
     write_line(f"fingerprint  {fingerprint}")
@@ -47,7 +47,7 @@ def print_made(store: Path, config: Path, fingerprint: str) -> None:
 
 
 def print_sender(sender: Sender, *, as_json: bool) -> None:
-    """Say who is enrolled, since when, and whether it still is."""
+    """Print an enrolled sender: since when, and whether it is revoked."""
     enrolled = format_time(sender.enrolled)
     revoked = None if sender.revoked is None else format_time(sender.revoked)
     if as_json:
@@ -59,41 +59,41 @@ def print_sender(sender: Sender, *, as_json: bool) -> None:
 
 
 def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
-    """Say what has arrived in part."""
+    """Print the partial streams."""
     print_lines(
         (each.model_dump_json() for each in partials) if as_json else partials_table(partials, with_sender=True)
     )
 
 
 def print_entries(entries: Iterable[StreamEntry], *, as_json: bool) -> None:
-    """Say what is stored."""
+    """Print what is stored."""
     print_lines(
         (each.model_dump_json(by_alias=True) for each in entries) if as_json else table(entries, with_sender=True)
     )
 
 
 def print_stream(facts: Mapping[str, Any], *, as_json: bool) -> None:
-    """Say all that is known of one stream."""
+    """Print all that is known of one stream."""
     print_lines([json.dumps(facts)] if as_json else details(facts))
 
 
 def print_good(text: str) -> None:
-    """Say what was looked at and is well."""
+    """Print a check without a problem."""
     write_line(f"ok       {text}")
 
 
 def print_problem(text: str) -> None:
-    """Say what was looked at and is not well."""
+    """Print a check with a problem."""
     write_line(f"problem  {text}")
 
 
 def print_rebuilt(file: PurePosixPath) -> None:
-    """Say which file had no manifest, and has one now."""
-    print(f"{file}: had no manifest; made anew from the file", file=sys.stderr)
+    """Print a file that had no manifest, and has one now."""
+    print(f"{file}: had no manifest; rebuilt from the file", file=sys.stderr)
 
 
 class Scrubs:
-    """What is found of each stream, as it is found. `failed`: how many files are known to be lost already."""
+    """Prints the result for each stream, as it is found. `failed`: how many files are known to be lost already."""
 
     def __init__(self, *, as_json: bool, failed: int) -> None:
         self.failed = failed
@@ -108,10 +108,10 @@ class Scrubs:
     def not_recorded(self, error: OSError) -> None:
         self.unrecorded += 1
         if self.unrecorded == 1:
-            complain(f"what is found cannot be recorded: {error}")
+            complain(f"the results cannot be recorded: {error}")
 
     def add(self, stored: Stored, result: Scrubbed, dependents: Iterable[Stored]) -> None:
-        """Say what was found. `dependents`: what a damage breaks, besides."""
+        """Print a result. `dependents`: the streams that a damage also breaks."""
         from dataclasses import asdict
 
         self._checked += 1

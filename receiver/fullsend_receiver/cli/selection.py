@@ -1,4 +1,4 @@
-"""From what a command line names to what it means: a sender, a dataset, a stream."""
+"""Finds what a command line names: a sender, a dataset, a stream."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
 
 
 def split_name(what: str | None) -> tuple[str | None, str | None]:
-    """Split SENDER[/REST]. Raises: UsageError where SENDER can be no sender's name, such as `..`."""
+    """Split SENDER[/REST]. Raises: UsageError if SENDER is not a valid sender's name, such as `..`."""
     if what is None:
         return None, None
     sender, _, rest = what.partition("/")
     if not is_sender_name(sender):
-        msg = f"{what}: {sender!r} can be no sender's name: name it as SENDER/DATASET, SENDER/DATASET@SNAPSHOT, ..."
+        msg = f"{what}: {sender!r} is not a sender's name: name it as SENDER/DATASET, SENDER/DATASET@SNAPSHOT, ..."
         raise UsageError(msg)
     return sender, rest or None
 
 
 def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
-    """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing can be of that name."""
+    """Find all streams of SENDER[/DATASET]. Raises: UsageError if there is no such sender."""
     sender, dataset = split_name(what)
     catalogue = read_catalogue(store, sender)
     chosen = catalogue.select(sender, dataset)
@@ -38,7 +38,7 @@ def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
 
 
 def find(store: Store, what: str) -> tuple[Catalogue, Stored]:
-    """Find the stream that SENDER/STREAM names; a whole `file`, as `list` prints it, does too.
+    """Find the stream that SENDER/STREAM names; also by a whole `file`, as `list` prints it.
 
     Raises: UsageError, NoSuchStream, AmbiguousStream.
     """

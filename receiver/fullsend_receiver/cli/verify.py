@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
+    """Add the parser of the command."""
     sub = commands.add_parser("verify", help="read and check what is stored, byte by byte")
     sub.add_argument("what", nargs="?", metavar="SENDER[/DATASET]")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -22,7 +22,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verify. Returns: the exit code, FAILED where something is damaged. Raises: UsageError, StoreError."""
+    """Verify. Returns: the exit code, FAILED if something is damaged. Raises: UsageError, StoreError."""
     from fullsend_receiver.catalogue.streams import files_without_manifest
     from fullsend_receiver.cli.results import Scrubs, complain_of, print_rebuilt
     from fullsend_receiver.cli.selection import select, split_name
@@ -48,11 +48,11 @@ def run(options: argparse.Namespace) -> int:
             continue
         try:
             catalogue.scrubbed.add(result)
-        except OSError as error:  # a disk that is read-only, or full, wants checking most
+        except OSError as error:  # checking is most useful on a disk that is read-only, or full
             scrubs.not_recorded(error)
         scrubs.add(stored, result, catalogue.dependents(stored) if result.damage else ())
     scrubs.end()
-    # What has no manifest was named above, by what is wrong with it.
+    # Files without manifest were named above, with their errors.
     unread = [problem for problem in catalogue.problems if "has no manifest" not in problem]
     complain_of(unread)
     return Exit.FAILED if scrubs.failed or scrubs.unrecorded or unread else Exit.OK

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
+    """Add the parser of the command."""
     sub = arguments.command(commands, "list", run, "show what is stored of this host")
     sub.add_argument("dataset", nargs="?", metavar="DATASET")
-    sub.add_argument("--partial", action="store_true", help="what has arrived in part, and the next push goes on with")
+    sub.add_argument(
+        "--partial", action="store_true", help="streams that have arrived in part; the next push resumes them"
+    )
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     arguments.receiver(sub)
 

@@ -1,4 +1,4 @@
-"""`fullsend push --dry-run`: what a push would do, as the commands that one would type. Nothing is changed."""
+"""`fullsend push --dry-run`: the commands that a push would run. Changes nothing."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     from fullsend_sender.push.job import Item, Job, Plan
 
-#: The GUID of a snapshot that has not been taken.
+#: The GUID of a snapshot that is not taken yet.
 _NOT_KNOWN: Final = "0"
 
 
 async def rehearse(job: Job) -> tuple[Plan, list[str]]:
-    """Find out what `push` would do; nothing is changed. Returns: the plan, and the commands as one would type them."""
+    """Plan a push; change nothing. Returns: the plan, and the commands as text for a shell."""
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
         stored = await bases(link)
@@ -36,7 +36,7 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
 
 
 async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
-    """Yield what would be run, in its order. `name`: of new snapshots (after the @)."""
+    """Yield the commands in their order. `name`: of new snapshots (after the @)."""
     zfs, tag, package, needed = (
         job.zfs,
         naming.hold_tag(job.receiver),
@@ -72,7 +72,7 @@ async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
 
 
 def _later(dataset: Dataset, snapshot: Snapshot, mark: Snapshot | None) -> Dataset:
-    """Return a dataset as it will be once this snapshot is stored. `mark`: its bookmark, None: it gets none."""
+    """Return a dataset in the state after this snapshot is stored. `mark`: its bookmark, None: it gets none."""
     snapshots, bookmarks = list(dataset.snapshots), list(dataset.bookmarks)
     if snapshot.guid == _NOT_KNOWN:
         snapshots.append(snapshot)
@@ -83,7 +83,7 @@ def _later(dataset: Dataset, snapshot: Snapshot, mark: Snapshot | None) -> Datas
 
 
 async def _expected(job: Job, item: Item) -> str:
-    """Return what a stream is, and about how large, for a person."""
+    """Return the kind and approximate size of a stream, for a person."""
     send = item.send
     kind = "package" if job.request.package else "full" if send.base is None else "incremental"
     size: int | None
@@ -93,5 +93,5 @@ async def _expected(job: Job, item: Item) -> str:
         size = sum(dataset.referenced for dataset in item.tree)
     else:
         size = await job.zfs.written_since(send.dataset.name, f"{send.base_mark}{send.base.name}")
-    why = f", since {send.reason}" if send.reason else ""
+    why = f", because {send.reason}" if send.reason else ""
     return f"{kind}{'' if size is None else f', about {format_size(size)}'}{why}"

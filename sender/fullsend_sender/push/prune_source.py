@@ -1,4 +1,4 @@
-"""After a push: holds that need not be, and our own snapshots and bookmarks that had their time, go."""
+"""After a push: release holds that are not needed, and destroy fullsend's outdated snapshots and bookmarks."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _log: Final = logging.getLogger("fullsend.push")
 async def tidy(
     job: Job, item: Item, partials: Sequence[PartialEntry], *, snapshot: str, tag: str, stored: bool
 ) -> None:
-    """Release what need not be held any more, and destroy our own snapshots and bookmarks that had their time.
+    """Release holds that are no longer needed, and destroy fullsend's outdated snapshots and bookmarks.
 
-    `partials`: what had arrived in part when this run began. What they are made of stays, and stays held; and so does
-    what this stream is made of, where it is not stored. `snapshot`: the stream's own (after the @); `tag`: of this
-    run's holds. That `zfs` fails here does not fail the push: the next run tries it again.
+    `partials`: the partial streams when this run began. Their snapshots stay, and stay held; so do those of this
+    stream, if it is not stored. `snapshot`: the stream's own (after the @); `tag`: of this run's holds. A failure of
+    `zfs` here does not fail the push: the next run tries again.
     """
     if stored:
         partials = [each for each in partials if (each.dataset, each.snapshot) != (item.name, snapshot)]
@@ -44,7 +44,7 @@ async def tidy(
             await _release_of(job, dataset, needed, snapshot, tag=None if stored else tag)
         with _not_now(dataset.name):
             await _destroy(job, dataset.name, [each.name for each in old])
-        # Whether or not they could be destroyed: nothing is to build on them any more.
+        # Even if they could not be destroyed: nothing must build on them any more.
         dataset.snapshots = [each for each in dataset.snapshots if each not in old]
         for mark in retention.outdated_bookmarks(dataset, job.receiver, needed):
             with _not_now(dataset.name):
@@ -53,8 +53,8 @@ async def tidy(
 
 
 async def _release_of(job: Job, dataset: Dataset, needed: retention.Needed, snapshot: str, *, tag: str | None) -> None:
-    """Release the holds on a dataset's snapshots that are not needed. `tag`: of this run, where its stream is not
-    stored: what it holds stays held by that tag, and by no other. Raises: ZfsError.
+    """Release the holds on a dataset's snapshots that are not needed. `tag`: of this run, if its stream is not stored:
+    its snapshots stay held by that tag, and by no other. Raises: ZfsError.
     """
     if tag is None:
         unneeded = {each.name for each in dataset.snapshots if not needed.has(dataset, each)}
@@ -71,8 +71,8 @@ async def _release_of(job: Job, dataset: Dataset, needed: retention.Needed, snap
 
 
 async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:
-    """Release what a run that was killed after its receipt has left of holds; of a dataset that changes, the next push
-    does it. `partials`: what they are made of stays held.
+    """Release the holds that a run has left which was killed after its receipt. For a dataset that changes, the next
+    push does it. `partials`: their snapshots stay held.
     """
     needed = retention.Needed(partials)
     held = [
@@ -86,7 +86,7 @@ async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequenc
 
 
 async def _destroy(job: Job, dataset: str, names: Sequence[str]) -> None:
-    """Destroy snapshots, as far as they can be: one of which there is a clone must not keep the others."""
+    """Destroy snapshots that can be destroyed: one with a clone must not keep the others."""
     if not names:
         return
     try:
@@ -119,8 +119,8 @@ async def _release(job: Job, holds: Iterable[tuple[str, str]]) -> None:
 
 @contextlib.contextmanager
 def _not_now(dataset: str) -> Iterator[None]:
-    """What fails in here fails no push: the next run comes by again."""
+    """Log a failure inside. It fails no push: the next run tries again."""
     try:
         yield
     except ZfsError as error:
-        _log.info("%s: not tidied up: %s", dataset, error)
+        _log.info("%s: not cleaned up: %s", dataset, error)

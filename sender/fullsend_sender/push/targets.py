@@ -1,4 +1,4 @@
-"""From what was asked for to a plan: what of it there is on this host, and what is to be done for each."""
+"""From a request to a plan: select the datasets on this host, and decide what to do with each."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from fullsend_sender.zfs.pools import Pools
 
 
-#: What a selection says that excludes all that it names: nothing would be pushed, with exit 0.
+#: The failure of a selection that excludes all that it names: nothing would be pushed, with exit 0.
 ALL_EXCLUDED: Final = "all of it that is here is excluded, so nothing is pushed"
 
 
 @dataclass(slots=True)
 class Chosen:
-    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there;
-    `failed_pools`: the pools that were asked for, and cannot be used.
+    """The selected datasets. `targets`: by name of the dataset; `failures`: what does not exist; `failed_pools`: the
+    requested pools that are unusable.
     """
 
     datasets: dict[str, Dataset]
@@ -56,19 +56,19 @@ class Chosen:
     failed_pools: frozenset[str] = frozenset()
 
     def tree(self, name: str) -> tuple[Dataset, ...]:
-        """Return the datasets that one stream brings."""
+        """Return the datasets of one stream."""
         if not self.package:
             return (self.datasets[name],)
         below = f"{name}/"
         return tuple(each for each in self.datasets.values() if each.name == name or each.name.startswith(below))
 
     def leave_out(self, names: Iterable[str]) -> None:
-        """Want no more of these."""
+        """Remove these from the selection."""
         for name in names:
             self.targets.pop(name, None)
 
     def keep_apart(self, take: Callable[[str], bool]) -> None:
-        """Take the lock of each dataset; who gets none is a failure."""
+        """Take the lock of each dataset; a dataset whose lock is taken is a failure."""
         for name in list(self.targets):
             if False in [take(dataset.guid) for dataset in self.tree(name)]:
                 del self.targets[name]
@@ -76,7 +76,7 @@ class Chosen:
 
 
 async def choose(job: Job) -> Chosen:
-    """List all that may be meant, pool by pool, and choose. Raises: UsageError, ZfsError."""
+    """List all datasets that may be selected, pool by pool, and select. Raises: UsageError, ZfsError."""
     asked = job.request.targets
     there = await pools.look(job.zfs)
     roots: dict[str, list[str]] = {}
@@ -99,20 +99,20 @@ async def choose(job: Job) -> Chosen:
                 raise UsageError(f"{name} is named twice, with different snapshots: push one after another")
         for pattern in missing:
             if found.failed and (is_pattern(pattern) or pattern.partition("/")[0] in found.failed):
-                continue  # it may be in a pool that is named
+                continue  # it may be in a pool that has failed
             said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
             failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
     return Chosen(datasets, targets, failures, job.request.package, there, frozenset(found.failed))
 
 
 def _is_meant(pool: str, asked: Sequence[Target]) -> bool:
-    """Whether a pattern for all pools may mean something in this one: else nobody asks how it is."""
+    """Whether a pattern for all pools may match in this one: otherwise its health does not matter."""
     wide = [target.selection for target in asked if "" in target.selection.roots]
     return any(selection.means_pool(pool) for selection in wide)
 
 
 async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> list[tuple[str, FullsendError]]:
-    """Return what is stored, is meant, and is not here any more without a word of the user; each with its reason.
+    """Return the datasets that are stored and selected, but no longer here, and not in `retired`; each with its reason.
 
     Raises: as Link.receive.
     """
@@ -144,10 +144,10 @@ async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> l
 
 
 def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> list[Item]:
-    """Return the streams of what is wanted that have arrived in part, can be gone on with, and are of use."""
+    """Return the selected streams that have arrived in part, can be resumed, and are of use."""
     items, stored = [], Stored(bases)
     for name, target in chosen.targets.items() if arrived and not job.request.full else ():
-        with contextlib.suppress(Exception):  # `make_plan` meets it again, and says it
+        with contextlib.suppress(Exception):  # `make_plan` meets the same error, and reports it
             how, tree = job.settings.how(name, target.table), chosen.tree(name)
             if job.request.package:
                 package = find_begun_package(tree, how, arrived) if target.snapshot is None else None
@@ -158,13 +158,13 @@ def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequenc
 
 
 def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> Plan:
-    """Say what is to be done. `bases`, `arrived`: what the receiver has, and has in part."""
+    """Decide what to do. `bases`, `arrived`: what the receiver has, and has in part."""
     plan, stored = Plan(partials=arrived), Stored(bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot
         if named is not None and name not in target.selection.patterns and not dataset.has(named):
-            continue  # -r DATASET@SNAPSHOT: of those below, the ones that have it
+            continue  # -r DATASET@SNAPSHOT: of the datasets below, only those that have the snapshot
         lacking.pop(id(target), None)
         try:
             how, tree = job.settings.how(name, target.table), chosen.tree(name)
@@ -177,7 +177,7 @@ def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence
                 for each in tree:
                     check_name(each)
             common = last_common(dataset, stored)
-        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+        except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
             plan.failures.append((name, as_failure(error)))
             continue
         if isinstance(decided, Unchanged):
@@ -186,5 +186,5 @@ def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence
             plan.items.append(Item(decided, how, tree, common=common))
     for target in lacking.values():
         name = ", ".join(f"{pattern}@{target.snapshot}" for pattern in target.selection.patterns)
-        plan.failures.append((name, CannotSend("no dataset that is meant has this snapshot")))
+        plan.failures.append((name, CannotSend("no selected dataset has this snapshot")))
     return plan

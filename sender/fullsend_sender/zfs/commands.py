@@ -113,7 +113,7 @@ class ZfsError(FullsendError):
         return bool(_NOT_UPGRADED.search(self.complaint))
 
     def about(self, names: Sequence[str]) -> list[str]:
-        """Return those of these datasets or snapshots that stderr names as the reason; all, if it names none of them."""
+        """Return those of these datasets or snapshots that stderr names as the reason; all, if it names none."""
         named = [name for name in names if any(f"'{each}'" in self.complaint for each in (name, _dataset_of(name)))]
         return named or list(names)
 

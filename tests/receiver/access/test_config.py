@@ -58,8 +58,8 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
         ("connections = 0", "connections: "),
         ('heartbeat-every = "30s"', "heartbeat-every: Input should be less than 30"),
         ('heartbeat-every = "0s"', "heartbeat-every: Input should be greater than 0"),
-        ('listen = "nowhere"', "listen: 'nowhere' is no HOST:PORT"),
-        ('advertise = "host:99999"', "advertise: 'host:99999' is no HOST:PORT"),
+        ('listen = "nowhere"', "listen: 'nowhere' is not HOST:PORT"),
+        ('advertise = "host:99999"', "advertise: 'host:99999' is not HOST:PORT"),
         ("x", "Expected '='"),
     ],
 )
@@ -106,7 +106,7 @@ def test_addresses(text: str, parts: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "host", "host:", "::1:7433", "[::1]", "host:65536", "a b:1", "host:-1"])
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match="no HOST:PORT"):
+    with pytest.raises(UsageError, match="not HOST:PORT"):
         config.parse_address(text)
 
 

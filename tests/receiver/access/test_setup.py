@@ -42,7 +42,7 @@ def test_init_makes_a_store_an_identity_and_a_configuration(plan: Plan) -> None:
 def test_init_overwrites_no_configuration(plan: Plan) -> None:
     setup.init(plan)
     before = plan.config.read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         setup.init(replace(plan, store=plan.store.with_name("other")))
     assert plan.config.read_bytes() == before
     assert not plan.store.with_name("other").exists()

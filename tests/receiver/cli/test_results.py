@@ -79,7 +79,7 @@ def test_what_was_looked_at(said: Said) -> None:
 
 def test_a_manifest_that_was_made_anew_is_no_result(said: Said) -> None:
     results.print_rebuilt(PurePosixPath("alpha/x"))
-    assert said() == ([], ["alpha/x: had no manifest; made anew from the file"])
+    assert said() == ([], ["alpha/x: had no manifest; rebuilt from the file"])
 
 
 def test_scrubs(said: Said) -> None:
@@ -95,7 +95,7 @@ def test_scrubs(said: Said) -> None:
     assert said() == ([], ["fullsendd: d: was removed before it could be checked"])
     for _ in range(2):
         scrubs.not_recorded(OSError("read-only"))
-    assert said() == ([], ["fullsendd: what is found cannot be recorded: read-only"])
+    assert said() == ([], ["fullsendd: the results cannot be recorded: read-only"])
     assert (scrubs.failed, scrubs.unrecorded) == (2, 2)
     scrubs.end()
     out, (line,) = said()

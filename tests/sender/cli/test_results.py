@@ -137,7 +137,7 @@ def test_restored(capsys: pytest.CaptureFixture[str], package: bool) -> None:
     restores.end(job)
     undo = f"undo ['pool/a', 'pool/c'] {package}"
     said = capsys.readouterr()
-    assert said.out == f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}\n"
+    assert said.out == f"not mounted, and will not mount at boot (canmount=noauto); to undo that: {undo}\n"
 
 
 def test_restored_as_json(capsys: pytest.CaptureFixture[str]) -> None:

@@ -394,7 +394,7 @@ async def test_other_bytes_than_have_arrived_are_said_and_start_over(push: Push,
         await peer.gone()
 
     async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(FullsendError, match="those that arrived before: run it again, and it starts over"):
+        with pytest.raises(FullsendError, match="those that arrived before: run it again to start over"):
             await push(receiver, BLOCKS)
     assert [(type(said), said.keep) for said in told] == [(messages.Stop, False)]
 
@@ -415,7 +415,7 @@ async def test_a_receiver_that_has_lost_what_it_acknowledged(push: Push, receive
         await peer.gone()
 
     async with receiving(receiver_identity, takes_two, has_none) as receiver:
-        with pytest.raises(FullsendError, match="it has lost what it had acknowledged: run it again, and it starts"):
+        with pytest.raises(FullsendError, match="it has lost what it had acknowledged: run it again to start"):
             await push(receiver, BLOCKS, options=Options(level=1, retry_for=20))
 
 

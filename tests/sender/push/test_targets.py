@@ -40,7 +40,7 @@ async def test_a_pattern_that_no_snapshot_fits_is_no_success(host: Host) -> None
     assert await host.push("tank/*@mon") == Summary(pushed=1)
     summary = await host.push("tank/*@tue")
     assert [(name, str(error)) for name, error in summary.failures] == [
-        ("tank/*@tue", "no dataset that is meant has this snapshot")
+        ("tank/*@tue", "no selected dataset has this snapshot")
     ]
 
 

@@ -56,20 +56,20 @@ def test_what_is_plain_gets_the_encryption_of_its_place(caplog: pytest.LogCaptur
 def test_what_is_raw_stays_as_it_was_and_so_does_what_is_below_it(caplog: pytest.LogCaptureFixture) -> None:
     steps = [item("p/vault/a", "w"), item("p/vault/a/b", "p")]
     assert set(chosen(plan(*steps, standing=[VAULT])).values()) == {"as sent"}
-    assert caplog.messages == ["p/vault/a/b: it will lie in the clear, below p/vault, which is encrypted"]
+    assert caplog.messages == ["p/vault/a/b: it will be unencrypted, below p/vault, which is encrypted"]
     caplog.clear()
     package = Item(
         entry("t@1", 1, kind="package", flags="wp"), "p/vault/a", [entry("t@1", 1, kind="package", flags="wp")]
     )
     assert set(chosen(plan(package, standing=[VAULT])).values()) == {"as sent"}
     assert caplog.messages == [
-        "p/vault/a: what is not encrypted in this package will lie in the clear, below p/vault, which is encrypted"
+        "p/vault/a: what is not encrypted in this package will be unencrypted, below p/vault, which is encrypted"
     ]
 
 
 def test_what_was_in_the_clear_below_what_is_raw_is_so_again_and_said(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing was said; and in a second run it wanted the key of what the first one had restored."""
-    said = ["p/back/b: it will lie in the clear, below p/back, which is encrypted"]
+    said = ["p/back/b: it will be unencrypted, below p/back, which is encrypted"]
     raw, below = item("p/back", "w"), item("p/back/b", "p")
     assert set(chosen(plan(raw, below, standing=[dataset("p")])).values()) == {"as sent"}
     assert caplog.messages == said
@@ -97,14 +97,14 @@ def test_what_lies_in_the_clear_is_said(caplog: pytest.LogCaptureFixture) -> Non
     standing = [VAULT, dataset("p/vault/a")]
     steps = [item("p/vault/a"), item("p/vault/a/b", "p")]
     assert chosen(plan(*steps, standing=standing)) == {"p/vault/a": "as sent", "p/vault/a/b": "as sent"}
-    assert caplog.messages == ["p/vault/a/b: it will lie in the clear, below p/vault, which is encrypted"]
+    assert caplog.messages == ["p/vault/a/b: it will be unencrypted, below p/vault, which is encrypted"]
 
 
 @pytest.mark.parametrize(
     ("flags", "place", "reason"),
     [
         (["p", "ep"], VAULT, "t@2 has embedded blocks"),
-        (["p"], dataset("p/vault", encrypted=True, key_loaded=False), "`zfs load-key p/vault` first, or let it"),
+        (["p"], dataset("p/vault", encrypted=True, key_loaded=False), "`zfs load-key p/vault` first, or leave it"),
     ],
 )
 def test_what_cannot_be_encrypted_is_refused_and_no_other(flags: list[str], place: Dataset, reason: str) -> None:

@@ -219,7 +219,7 @@ async def test_what_cannot_go_on_is_refused_before_anything_is_received(
     # Something else has taken its name.
     shelf = Shelf(of.raw, ends)
     shelf.later = shelf.manifest.model_copy(update={"file_sha256": "00" * 32})
-    await refused(of.token((41, 0)), ChunkError, "goes on with another stream")
+    await refused(of.token((41, 0)), ChunkError, "continues with another stream")
 
 
 async def test_what_does_not_begin_as_a_stream_is_none(identity: Identity, receiver_identity: Identity) -> None:

@@ -443,7 +443,7 @@ def test_what_a_token_cannot_serve_is_compared_and_sent_on(host: Host) -> None:
     (pushed,), said = host.again("tank/a")
     assert (pushed["snapshot"], pushed["resume"]) == (partial["snapshot"], "replay")
     assert pushed["resumed_at"] == partial["resume_offset"]
-    assert "is sent anew and compared, since a token cannot serve" in said
+    assert "is sent again and compared, because a token cannot serve" in said
     assert "out of luck" in said
     assert host.stored(pushed) == host.sends("-L", "-p", f"tank/a@{pushed['snapshot']}")
     assert host.fake.holds("tank/a") == []
@@ -459,7 +459,7 @@ def test_other_bytes_than_have_arrived_start_over(host: Host) -> None:
     host.fake.edit(lambda state: state["datasets"]["tank/a"].update(drift=1))
     (pushed,), said = host.again("tank/a")
     assert (pushed["snapshot"], pushed["resume"], pushed["resumed_at"]) == (partial["snapshot"], "none", 0)
-    assert "since a token cannot serve: the resumed stream has other data" in said
+    assert "because a token cannot serve: the resumed stream has other data" in said
     assert "starts over: the bytes 0 to " in said
     assert host.stored(pushed) == host.sends("-L", "-p", f"tank/a@{pushed['snapshot']}")
     assert host.partials() == []
