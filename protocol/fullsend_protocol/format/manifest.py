@@ -1,7 +1,8 @@
 """The records of a stored stream: the manifest beside its file, an entry of `list`, and a receipt.
 
-The manifest is a model of the disk (`OnDisk`), the other two are models of the wire (`Model`). They differ in one
-point: an unknown key is ignored on the disk, and refused on the wire, where both sides agree on a version.
+The manifest is a model of the disk (`DiskModel`), the other two are models of the wire (`WireModel`). They differ in
+one point: an unknown key is ignored on the disk, and refused on the wire, where both sides agree on a version.
+
 GUIDs are decimal strings, as `zfs get guid` prints them: JSON numbers lose bits beyond 2^53 in many readers.
 Times are ISO 8601 in UTC, hashes are lower-case hex, sizes are bytes. docs/format.md specifies the manifest.
 """
@@ -53,13 +54,13 @@ def _short(properties: dict[str, str]) -> dict[str, str]:
 Properties = Annotated[dict[str, str], AfterValidator(_short)]
 
 
-class Model(BaseModel):
+class WireModel(BaseModel):
     """Base of all models of the wire: immutable, no coercion, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class OnDisk(BaseModel):
+class DiskModel(BaseModel):
     """Base of all models of the disk: immutable, no coercion, and unknown keys are ignored. A file outlives the version
     that wrote it, so a new key must not make it unreadable, neither after an upgrade nor after a downgrade.
     """
@@ -76,7 +77,7 @@ def _known(model: type[BaseModel]) -> Callable[[object], object]:
     return pick
 
 
-class Segment(Model):
+class Segment(WireModel):
     """A run of raw bytes hashed without interruption: [start, end) of the stream, and their SHA-256."""
 
     start: Offset
@@ -84,7 +85,7 @@ class Segment(Model):
     sha256: Sha256Hex
 
 
-class Resumption(OnDisk):
+class Resumption(DiskModel):
     """One resumption of a stream: how, from which raw offset, and when, by the receiver's clock."""
 
     how: Resume
@@ -92,7 +93,7 @@ class Resumption(OnDisk):
     at: str
 
 
-class Snapshot(Model):
+class StreamSnapshot(WireModel):
     """One snapshot of a stream, in stream order; `base_guid` is "0" for a full."""
 
     dataset: Name
@@ -101,14 +102,14 @@ class Snapshot(Model):
     base_guid: Guid
 
 
-class LostSpill(Model):
+class LostSpill(WireModel):
     """A spill block that `zfs receive` loses with exit 0: see records.EmbeddedSpill. `snapshot`: DATASET@SNAPSHOT."""
 
     snapshot: Name
     object: Offset
 
 
-class Manifest(OnDisk):
+class Manifest(DiskModel):
     """All that is needed to restore a stored stream and to choose it; a `.json` file beside the `.zst`.
 
     Its rename into place is the commit: if it is in place, the file is whole and durable. All later versions read every
@@ -128,7 +129,7 @@ class Manifest(OnDisk):
     stream_class: StreamClass = Field(alias="class")
     flags: Flags
     features: list[str]  # the stream's feature flags, as words, for the question whether a host can receive it
-    snapshots: list[Annotated[Snapshot, BeforeValidator(_known(Snapshot))]]
+    snapshots: list[Annotated[StreamSnapshot, BeforeValidator(_known(StreamSnapshot))]]
     created: str  # when the snapshot was made, by the sender's clock
     received: str  # when the stream was committed, by the receiver's clock
     #: When its sender first offered it, by the receiver's clock; None: an older fullsendd wrote this, or a rebuild.
@@ -160,7 +161,7 @@ class Manifest(OnDisk):
         return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
 
 
-class StreamEntry(Model):
+class StreamEntry(WireModel):
     """An entry of `list` for one stored stream: one JSON object a line with --json."""
 
     sender: SenderName
@@ -185,7 +186,7 @@ class StreamEntry(Model):
     lost_spill_count: Offset  # spill blocks that `zfs receive` loses with exit 0; EMBEDDED_SPILLS_MAX: so many, or more
 
 
-class PartialEntry(Model):
+class PartialEntry(WireModel):
     """An entry of `list --partial` for a partial stream: as its sender announced it, and how much has arrived.
 
     `raw_bytes`, `stored_bytes`: what is durable; `resume_offset`: raw bytes before the last resume point, from which a
@@ -206,7 +207,7 @@ class PartialEntry(Model):
     arriving: bool
 
 
-class Receipt(Model):
+class Receipt(WireModel):
     """The receiver's confirmation that a stream is whole, proven and durable."""
 
     sender: SenderName

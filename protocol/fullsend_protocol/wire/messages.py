@@ -14,7 +14,6 @@ from fullsend_protocol.format.manifest import (
     Flags,
     Guid,
     Manifest,
-    Model,
     Name,
     Offset,
     PartialEntry,
@@ -25,6 +24,7 @@ from fullsend_protocol.format.manifest import (
     SenderName,
     Sha256Hex,
     StreamEntry,
+    WireModel,
 )
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ErrorCode, RemoteProtocolError
@@ -45,7 +45,7 @@ def _known_code(code: object) -> object:
     return ErrorCode(code) if code in _CODES else ErrorCode.INTERNAL
 
 
-class Greeting(Model):
+class Greeting(WireModel):
     """Base of what is said before, or without, an agreement on a version. A later version may add keys, which this one
     passes over: else two sides could not even tell each other that they have no version in common.
     """
@@ -116,7 +116,7 @@ class KnownAnswer(Greeting):
 # --- push ------------------------------------------------------------------------------------------------------
 
 
-class Whole(Model):
+class Whole(WireModel):
     """What a stream has turned out to be, once its sender has come to its end."""
 
     guid: Guid
@@ -125,7 +125,7 @@ class Whole(Model):
     raw_bytes: Offset
 
 
-class Push(Model):
+class Push(WireModel):
     """The sender offers a stream, as far as its first records tell what it is.
 
     A package's GUIDs show at its end only: then `guid` and `flags` are None. `keep_orphan`: keep an increment whose
@@ -155,7 +155,7 @@ class Push(Model):
     whole: Whole | None
 
 
-class Record(Model):
+class Record(WireModel):
     """A resumable record, as far as it is needed to go on behind it: the 312 bytes of its header, in base64, and the
     SHA-256 of its payload. `features`: those of the BEGIN of its stream.
     """
@@ -165,7 +165,7 @@ class Record(Model):
     features: Offset
 
 
-class Accept(Model):
+class Accept(WireModel):
     """Send from `offset` on. What is before it is durable and proven by `segments`, which cover it without gap.
 
     `record`: the one that ends at `offset`, where the sender asked for a resume point and there is one.
@@ -177,21 +177,21 @@ class Accept(Model):
     record: Record | None
 
 
-class Stored(Model):
+class Stored(WireModel):
     """This very stream is stored already; nothing needs to be sent, or what was sent is thrown away."""
 
     type: Literal["stored"] = "stored"
     receipt: Receipt
 
 
-class Ack(Model):
+class Ack(WireModel):
     """All raw bytes before `offset` are durable."""
 
     type: Literal["ack"] = "ack"
     offset: Offset
 
 
-class Finish(Model):
+class Finish(WireModel):
     """The stream's end: its raw size and the segments that prove it, hashed by the sender before compression."""
 
     type: Literal["finish"] = "finish"
@@ -199,7 +199,7 @@ class Finish(Model):
     segments: Segments
 
 
-class Stop(Model):
+class Stop(WireModel):
     """The source failed, or the user stopped: the stream is not whole and never will be on this connection.
 
     `keep`: whether what has arrived can be gone on with; False: it is thrown away.
@@ -210,14 +210,14 @@ class Stop(Model):
     keep: bool
 
 
-class Stopped(Model):
+class Stopped(WireModel):
     """What arrived before `offset` is kept as a partial; 0: nothing."""
 
     type: Literal["stopped"] = "stopped"
     offset: Offset
 
 
-class Committed(Model):
+class Committed(WireModel):
     """The stream is whole, proven, durable and listed."""
 
     type: Literal["committed"] = "committed"
@@ -227,13 +227,13 @@ class Committed(Model):
 # --- what to send ----------------------------------------------------------------------------------------------
 
 
-class BasesWanted(Model):
+class BasesWanted(WireModel):
     """`bases?`: which stored streams of this sender can an increment build on?"""
 
     type: Literal["bases?"] = "bases?"
 
 
-class Base(Model):
+class Base(WireModel):
     """A stored stream that is restorable, undamaged and no package, and its chain: how many streams, how many seconds
     ago its full came (receiver's clock), raw bytes of the full and of all increments after it. `base_guid`: what it
     builds on itself, None: nothing, it is a full.
@@ -249,27 +249,27 @@ class Base(Model):
     increment_bytes: Offset
 
 
-class Bases(Model):
+class Bases(WireModel):
     """A page of the answer to `bases?`; in no order."""
 
     type: Literal["bases"] = "bases"
     bases: Annotated[list[Base], Field(max_length=limits.BASES_PAGE)]
 
 
-class PartialsWanted(Model):
+class PartialsWanted(WireModel):
     """`partials?`: which streams of this sender have arrived in part?"""
 
     type: Literal["partials?"] = "partials?"
 
 
-class Partials(Model):
+class Partials(WireModel):
     """A page of the answer to `partials?`; in no order."""
 
     type: Literal["partials"] = "partials"
     partials: Annotated[list[PartialEntry], Field(max_length=limits.PARTIALS_PAGE)]
 
 
-class UnchangedDataset(Model):
+class UnchangedDataset(WireModel):
     """A dataset that is as it was at a snapshot that is stored."""
 
     dataset: Name
@@ -277,26 +277,26 @@ class UnchangedDataset(Model):
     guid: Guid
 
 
-class Unchanged(Model):
+class Unchanged(WireModel):
     """These datasets have nothing new: the receiver writes down that their last backup still holds."""
 
     type: Literal["unchanged"] = "unchanged"
     datasets: Annotated[list[UnchangedDataset], Field(max_length=limits.DATASETS_PAGE)]
 
 
-class Noted(Model):
+class Noted(WireModel):
     """The answer to `unchanged`: written down."""
 
     type: Literal["noted"] = "noted"
 
 
-class StatusWanted(Model):
+class StatusWanted(WireModel):
     """`status?`: how old are this sender's backups?"""
 
     type: Literal["status?"] = "status?"
 
 
-class DatasetStatus(Model):
+class DatasetStatus(WireModel):
     """One dataset's backups. `snapshot`, `guid`, `created`, `received`, `begun`: of the newest restorable stream, None
     where there is none; `begun`: when its sender first offered it, or where that is not known, when it came;
     `unchanged`: when the dataset was last seen to be as it was then. Both by the receiver's clock. `broken`: streams
@@ -316,7 +316,7 @@ class DatasetStatus(Model):
     lost_spill_count: Offset
 
 
-class Status(Model):
+class Status(WireModel):
     """A page of the answer to `status?`; datasets in order of their names. `now`: by the receiver's clock, which is the
     only one that ages are told by.
     """
@@ -329,21 +329,21 @@ class Status(Model):
 # --- reading back ----------------------------------------------------------------------------------------------
 
 
-class List(Model):
+class List(WireModel):
     """What is stored of this sender; of one dataset, if named."""
 
     type: Literal["list"] = "list"
     dataset: Name | None
 
 
-class Entries(Model):
+class Entries(WireModel):
     """A page of the answer to `list`."""
 
     type: Literal["entries"] = "entries"
     entries: Annotated[list[StreamEntry], Field(max_length=limits.ENTRIES_PAGE)]
 
 
-class Fetch(Model):
+class Fetch(WireModel):
     """Give one stored stream back. `stream`: DATASET@SNAPSHOT, guid:N, or a file name; `offset`: the raw offset at
     which to begin: where a chunk does. `until`: the raw offset from which on no chunk is to begin; null: to the end.
     """
@@ -360,7 +360,7 @@ def _short_enough(manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"snapshots": []})
 
 
-class Sending(Model):
+class Sending(WireModel):
     """The stream that follows as chunks; the whole answer ends with `done`.
 
     The manifest of a large package leaves its `snapshots` at home: they would not fit into a message.
@@ -370,7 +370,7 @@ class Sending(Model):
     manifest: Annotated[Manifest, AfterValidator(_short_enough)]
 
 
-class Locate(Model):
+class Locate(WireModel):
     """From which chunk of a stored stream on is a record found? `stream`: as in `fetch`; `object` and `offset`: the
     record's key, as in a resume token.
     """
@@ -381,7 +381,7 @@ class Locate(Model):
     offset: Offset
 
 
-class Located(Model):
+class Located(WireModel):
     """The raw offset of the last chunk that begins with a record and whose first resumable record has a smaller key; 0
     where there is none.
     """
@@ -390,14 +390,14 @@ class Located(Model):
     raw_offset: Offset
 
 
-class Verify(Model):
+class Verify(WireModel):
     """Read and check what is stored of this sender; of one dataset, if named."""
 
     type: Literal["verify"] = "verify"
     dataset: Name | None
 
 
-class Verdict(Model):
+class Verdict(WireModel):
     """What checking one stored stream found: one line for each thing wrong, none where it is whole."""
 
     type: Literal["verdict"] = "verdict"
@@ -408,13 +408,13 @@ class Verdict(Model):
     damage: Annotated[list[Text], Field(max_length=100)]
 
 
-class Check(Model):
+class Check(WireModel):
     """How is the receiver?"""
 
     type: Literal["check"] = "check"
 
 
-class Health(Model):
+class Health(WireModel):
     """What the receiver says of itself to a sender: enough to see trouble coming, nothing of other senders."""
 
     type: Literal["health"] = "health"
@@ -423,7 +423,7 @@ class Health(Model):
     problems: Annotated[list[Text], Field(max_length=100)]
 
 
-class Done(Model):
+class Done(WireModel):
     """The end of an answer of several frames."""
 
     type: Literal["done"] = "done"

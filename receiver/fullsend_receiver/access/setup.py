@@ -35,7 +35,7 @@ _HIDDEN: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class InitOptions:
     """The options of `init`. `user`: the user that is to own the store, None: the user who runs it.
 
     `units`: the folder of the system's unit files, for the drop-in. None: systemd's own, if it exists and root makes
@@ -51,7 +51,7 @@ class Plan:
     units: Path | None = None
 
 
-def init(plan: Plan) -> str:
+def init(plan: InitOptions) -> str:
     """Do what the options say. Returns: the receiver's fingerprint.
 
     Raises: UsageError, StoreError. Checks come first, and nothing that exists is overwritten.
@@ -74,19 +74,19 @@ def init(plan: Plan) -> str:
             _make_parents(root)
         store, store_id = make_store(root, identity.make_identity)
     if owner is not None:
-        _give(store, owner)
+        _change_owner(store, owner)
     text = config.render(root, store_id, plan.listen, plan.advertise)
     replace_file(plan.config, text.encode(), 0o644)
     if owner is not None:
         plan.config.chmod(0o644)  # regardless of root's umask: another user runs the daemon, which reads it
         for path in (plan.config.absolute(), root):
-            _check_way(path, owner)
+            _check_access(path, owner)
     # Everything is made now, and nothing may fail any more.
     _open_to_service(plan, root, owner)
     return identity.fingerprint(store)
 
 
-def drop_in(plan: Plan) -> Path | None:
+def drop_in(plan: InitOptions) -> Path | None:
     """Return the file that opens the store to fullsendd.service; None if it needs none, or there is no systemd."""
     units = _units(plan)
     if units is None:
@@ -147,7 +147,7 @@ def _make_parents(root: Path) -> None:
         raise UsageError(msg) from None
 
 
-def _check_way(path: Path, owner: pwd.struct_passwd) -> None:
+def _check_access(path: Path, owner: pwd.struct_passwd) -> None:
     """Warn of an existing folder that keeps the store's user out."""
     if owner.pw_uid == 0:
         return
@@ -161,14 +161,14 @@ def _check_way(path: Path, owner: pwd.struct_passwd) -> None:
             )
 
 
-def _units(plan: Plan) -> Path | None:
+def _units(plan: InitOptions) -> Path | None:
     if plan.units is not None:
         return plan.units
     for_service = os.geteuid() == 0 and plan.config.absolute() == config.DEFAULT_FILE
     return _UNITS if for_service and _UNITS.is_dir() else None
 
 
-def _open_to_service(plan: Plan, root: Path, owner: pwd.struct_passwd | None) -> None:
+def _open_to_service(plan: InitOptions, root: Path, owner: pwd.struct_passwd | None) -> None:
     """Write the drop-in if it is needed. An error is logged, and is not a failure: the store works without it."""
     shown = printable(str(root))
     if _units(plan) is not None and (owner is None or owner.pw_uid == 0) and os.geteuid() == 0:
@@ -228,7 +228,7 @@ def _unit_word(text: str) -> str:
     return f'"{quoted}"'
 
 
-def _give(store: Store, owner: pwd.struct_passwd) -> None:
+def _change_owner(store: Store, owner: pwd.struct_passwd) -> None:
     """Give a store, all of it, to its user. By descriptors: the former owner of an adopted store may change paths in
     it.
     """

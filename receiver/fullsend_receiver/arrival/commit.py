@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 import fullsend_protocol
-from fullsend_protocol.format.manifest import LostSpill, Manifest, Resumption, Segment, Snapshot
+from fullsend_protocol.format.manifest import LostSpill, Manifest, Resumption, Segment, StreamSnapshot
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
@@ -193,9 +193,9 @@ def make_manifest(
     )
 
 
-def _snapshots(about: Facts) -> list[Snapshot]:
+def _snapshots(about: Facts) -> list[StreamSnapshot]:
     return [
-        Snapshot(dataset=dataset, snapshot=snapshot, guid=str(begin.guid), base_guid=str(begin.base_guid))
+        StreamSnapshot(dataset=dataset, snapshot=snapshot, guid=str(begin.guid), base_guid=str(begin.base_guid))
         for begin in about.substreams
         for dataset, snapshot in [facts.split_name(begin.name)]
     ]

@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.access import config, setup
     from fullsend_receiver.cli.results import print_made
 
-    plan = setup.Plan(
+    plan = setup.InitOptions(
         config=config.config_file(options.config),
         store=options.store,
         listen=options.listen,

@@ -92,7 +92,7 @@ def print_rebuilt(file: PurePosixPath) -> None:
     print(f"{file}: had no manifest; rebuilt from the file", file=sys.stderr)
 
 
-class Scrubs:
+class ScrubPrinter:
     """Prints the result for each stream, as it is found. `failed`: how many files are known to be lost already."""
 
     def __init__(self, *, as_json: bool, failed: int) -> None:

@@ -24,7 +24,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Verify. Returns: the exit code, FAILED if something is damaged. Raises: UsageError, StoreError."""
     from fullsend_receiver.catalogue.streams import files_without_manifest
-    from fullsend_receiver.cli.results import Scrubs, complain_of, print_rebuilt
+    from fullsend_receiver.cli.results import ScrubPrinter, complain_of, print_rebuilt
     from fullsend_receiver.cli.selection import select, split_name
     from fullsend_receiver.maintenance import scrub
     from fullsend_receiver.store.local import StoreError
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
             lost += 1
             complain_of([str(error)])
     catalogue, chosen = select(store, options.what)
-    scrubs = Scrubs(as_json=options.json, failed=lost)
+    scrubs = ScrubPrinter(as_json=options.json, failed=lost)
     for stored in chosen:
         result = scrub.scrub(store, stored)
         if result is None:

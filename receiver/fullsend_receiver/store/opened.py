@@ -10,14 +10,14 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from fullsend_protocol.format.manifest import Flags, Guid, Name, Offset, OnDisk, PartialEntry, Properties
+from fullsend_protocol.format.manifest import DiskModel, Flags, Guid, Name, Offset, PartialEntry, Properties
 from fullsend_protocol.wire.messages import Push
 
 #: The format of a journal. It is raised only where a version that ignores what it does not know would go wrong.
 FORMAT: Final = 1
 
 
-class Offer(OnDisk):
+class Offer(DiskModel):
     """What is known of a stream before it has come; the fields mean what they mean in the manifest.
 
     Of a package `guid` and `flags` are None: they show at its end. `keep_orphan`: keep an increment whose base is not
@@ -35,7 +35,7 @@ class Offer(OnDisk):
     keep_orphan: bool = False
 
 
-class Opened(OnDisk):
+class Opened(DiskModel):
     """The first line of a journal. `offer`: as it was first made; `at`: when, by the receiver's clock.
 
     The first version wrote no `format`, and a whole `Push` under the key that is still used.

@@ -29,7 +29,7 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """List. Returns: the exit code. Raises: FullsendError."""
     _settings, endpoint, identity = read_all(args)
-    from fullsend_sender.cli.results import Entries, print_partials
+    from fullsend_sender.cli.results import EntryPrinter, print_partials
     from fullsend_sender.host import runtime
     from fullsend_sender.transfer.link import connect
     from fullsend_sender.transfer.listing import entries, partials
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         print_partials(found, as_json=args.json)
 
     async def list_entries() -> None:
-        listed = Entries(as_json=args.json)
+        listed = EntryPrinter(as_json=args.json)
         async with connect(endpoint, identity) as (link, _name):
             async for entry in entries(link, args.dataset):
                 listed.add(entry)

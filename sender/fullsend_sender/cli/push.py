@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fullsend_cli.running import Commands
     from fullsend_sender.cli.arguments import Parser
     from fullsend_sender.host.config import SenderSettings
-    from fullsend_sender.push.job import Request
+    from fullsend_sender.push.job import PushRequest
 
 _EXAMPLES: Final = """\
   fullsend push                               all that the configuration names; the line for cron
@@ -103,25 +103,25 @@ def _push_datasets(args: argparse.Namespace) -> int:
     from fullsend_sender.host.failures import as_failure
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.log import log
-    from fullsend_sender.push.job import Job, Summary
+    from fullsend_sender.push.job import PushJob, PushSummary
     from fullsend_sender.push.run import push
     from fullsend_sender.zfs.commands import Zfs
 
     identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
 
-    async def rehearsed(job: Job) -> Summary:
-        from fullsend_sender.push.dry_run import rehearse
+    async def rehearsed(job: PushJob) -> PushSummary:
+        from fullsend_sender.push.dry_run import dry_run
 
-        plan, lines = await rehearse(job)
+        plan, lines = await dry_run(job)
         print_commands(lines, as_json=args.json)
         for failed, error in plan.failures:
             log.error("%s: %s", failed, error)
-        return Summary(unchanged=len(plan.unchanged), failures=plan.failures)
+        return PushSummary(unchanged=len(plan.unchanged), failures=plan.failures)
 
     async def push_all() -> int:
         codes = []
         for name, request in requests:
-            job = Job(request, settings, settings.endpoint(name), identity, zfs, debug=args.debug)
+            job = PushJob(request, settings, settings.endpoint(name), identity, zfs, debug=args.debug)
             try:
                 if args.dry_run:
                     summary = await rehearsed(job)
@@ -141,31 +141,31 @@ def _push_datasets(args: argparse.Namespace) -> int:
     return runtime.run(push_all())
 
 
-def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, Request]]]:
+def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, PushRequest]]]:
     """Return what to push to which receivers: from the command line, or else from the configuration."""
     settings = read_settings(args)
-    from fullsend_sender.push.job import Request, Target
+    from fullsend_sender.push.job import PushRequest, PushTarget
     from fullsend_sender.zfs.selection import Selection
 
-    targets: dict[str | None, list[Target]] = {}
+    targets: dict[str | None, list[PushTarget]] = {}
     for named in args.dataset:
         dataset, at, snapshot = named.partition("@")
         if not dataset or (at and not snapshot) or "@" in snapshot or "#" in named:
             raise UsageError(f"{named!r} is not DATASET or DATASET@SNAPSHOT")
         selection = Selection((dataset,), args.recursive, tuple(args.exclude))
-        targets.setdefault(None, []).append(Target(selection, snapshot or None))
+        targets.setdefault(None, []).append(PushTarget(selection, snapshot or None))
     if not args.dataset:
         if args.recursive or args.package or args.exclude:
             raise UsageError("-r, -R and --exclude need a DATASET; without one the configuration decides")
         for table in settings.push:
             receiver = table.receiver or settings.receiver
             if args.receiver in {None, receiver}:
-                targets.setdefault(receiver, []).append(Target(table.selection, None, table))
+                targets.setdefault(receiver, []).append(PushTarget(table.selection, None, table))
         if not targets:
             raise UsageError(f"nothing to push: name a DATASET, or what to push in a table [[push]] of {args.config}")
     if args.package and args.recursive:
         raise UsageError("-R sends all below in one stream, -r each in its own: choose one")
-    return settings, [(name, Request(tuple(each), args.full, args.package)) for name, each in targets.items()]
+    return settings, [(name, PushRequest(tuple(each), args.full, args.package)) for name, each in targets.items()]
 
 
 def _push_stdin(args: argparse.Namespace) -> int:
@@ -179,9 +179,9 @@ def _push_stdin(args: argparse.Namespace) -> int:
     from fullsend_sender.push.stdin import push_stdin
     from fullsend_sender.transfer.send import Options
 
-    how = settings.how(None)
-    options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
-    sizes = {"size": args.size, "size_check": how.size_check}
+    chosen = settings.send_options(None)
+    options = Options(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
+    sizes = {"size": args.size, "size_check": chosen.size_check}
     where = sys.stdin.fileno(), endpoint, identity
     pushed = runtime.run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))
     pushed_printer(settings, as_json=args.json)(pushed)

@@ -60,29 +60,29 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore. Returns: the exit code. Raises: FullsendError."""
     settings, endpoint, identity = read_all(args)
-    from fullsend_sender.cli.results import Restores, print_commands
+    from fullsend_sender.cli.results import RestorePrinter, print_commands
     from fullsend_sender.host import runtime
     from fullsend_sender.host.log import log
-    from fullsend_sender.restore.plan import Wanted
-    from fullsend_sender.restore.run import Job, rehearse, restore
+    from fullsend_sender.restore.plan import RestoreRequest
+    from fullsend_sender.restore.run import RestoreJob, dry_run, restore
     from fullsend_sender.zfs.commands import Zfs
 
-    wanted = Wanted(
+    wanted = RestoreRequest(
         *(args.what, args.into, args.recursive, tuple(args.exclude), args.rollback, args.mountable),
         quotas=not args.no_quotas,
         unencrypted=args.unencrypted,
     )
-    job = Job(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress, settings.retry_for)
+    job = RestoreJob(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress, settings.retry_for)
 
     async def rehearsed() -> int:
-        plan, lines = await rehearse(job)
+        plan, lines = await dry_run(job)
         print_commands(lines, as_json=args.json)
         for name, error in plan.failures:
             log.error("%s: %s", name, error)
         return worst(error.exit_code for _name, error in plan.failures)
 
     async def restored() -> int:
-        restores = Restores(settings, as_json=args.json)
+        restores = RestorePrinter(settings, as_json=args.json)
         try:
             failures = await restore(job, restores.add)
         finally:  # also if it is interrupted

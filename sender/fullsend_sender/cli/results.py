@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.messages import Verdict
     from fullsend_sender.host.config import SenderSettings
     from fullsend_sender.monitor.check import Finding
-    from fullsend_sender.monitor.status import Judged
-    from fullsend_sender.restore.run import Job, Restored
+    from fullsend_sender.monitor.status import BackupState
+    from fullsend_sender.restore.run import Restored, RestoreJob
     from fullsend_sender.transfer.pairing import Paired
     from fullsend_sender.transfer.send import Pushed
 
@@ -76,7 +76,7 @@ def pushed_printer(settings: SenderSettings, *, as_json: bool) -> Callable[[Push
     return say
 
 
-class Entries:
+class EntryPrinter:
     """Prints what is stored: JSON as it comes, or a table at the end."""
 
     def __init__(self, *, as_json: bool) -> None:
@@ -112,7 +112,7 @@ def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
     print_lines([_json(facts)] if as_json else details(facts))
 
 
-def print_judged(judged: Sequence[Judged], *, as_json: bool) -> None:
+def print_judged(judged: Sequence[BackupState], *, as_json: bool) -> None:
     """Print the state of each dataset's backups; without JSON, first a line with the worst for a monitoring system."""
     from fullsend_sender.monitor.status import headline
 
@@ -127,7 +127,7 @@ def print_unknown(error: FullsendError, *, as_json: bool) -> None:
     write_line(_json({"state": "UNKNOWN", "why": str(error)}) if as_json else printable(f"UNKNOWN: {error}"))
 
 
-class Restores:
+class RestorePrinter:
     """Prints each restored dataset, and at the end how to mount those that were kept unmounted."""
 
     def __init__(self, settings: SenderSettings, *, as_json: bool) -> None:
@@ -141,7 +141,7 @@ class Restores:
         print(self._room, end="", file=sys.stderr, flush=True)
         write_line(_json(restored.to_dict()) if self._as_json else printable(restored.line()), flush=True)
 
-    def end(self, job: Job) -> None:
+    def end(self, job: RestoreJob) -> None:
         if not self._cautious or self._as_json:
             return
         package = any(each.package for each in self._cautious)
@@ -149,7 +149,7 @@ class Restores:
         write_line(f"not mounted, and will not mount at boot (canmount=noauto); to undo that: {undo}")
 
 
-class Verdicts:
+class VerdictPrinter:
     """Prints the receiver's verdict on each stream, as it arrives."""
 
     def __init__(self, *, as_json: bool) -> None:

@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> int:
     """Have the streams verified. Returns: the exit code. Raises: FullsendError, also if something is damaged."""
     _settings, endpoint, identity = read_all(args)
     from fullsend_protocol.shared.units import plural
-    from fullsend_sender.cli.results import Verdicts
+    from fullsend_sender.cli.results import VerdictPrinter
     from fullsend_sender.host import runtime
     from fullsend_sender.monitor.verify import verdicts
     from fullsend_sender.transfer.link import connect
 
-    found = Verdicts(as_json=args.json)
+    found = VerdictPrinter(as_json=args.json)
 
     async def ask() -> None:
         async with connect(endpoint, identity) as (link, _name):

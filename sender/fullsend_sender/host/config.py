@@ -83,7 +83,7 @@ def _words(command: object) -> object:
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
-class ReceiverSettings(Settings):
+class ReceiverTable(Settings):
     """One receiver: a table [receivers.NAME]."""
 
     address: Annotated[str, AfterValidator(_address)]
@@ -129,7 +129,7 @@ class PushSettings(SendSettings):
 class SenderSettings(SendSettings):
     """sender.toml."""
 
-    receivers: dict[str, ReceiverSettings] = Field(default_factory=dict)
+    receivers: dict[str, ReceiverTable] = Field(default_factory=dict)
     push: list[PushSettings] = Field(default_factory=list)
     datasets: dict[Pattern, SendSettings] = Field(default_factory=dict)
     retired: list[Pattern] = Field(default_factory=list)  # stored datasets that no longer exist, on purpose
@@ -144,7 +144,7 @@ class SenderSettings(SendSettings):
     log_format: Literal["text", "json"] = "text"
 
     #: The options for sending from the environment and the command line: they override [datasets.PATTERN].
-    _said: SendSettings = PrivateAttr(default_factory=SendSettings)
+    _overrides: SendSettings = PrivateAttr(default_factory=SendSettings)
 
     def endpoint(self, name: str | None = None) -> Endpoint:
         """Return the receiver of this name; without a name the only or the configured one. Raises: UsageError."""
@@ -164,7 +164,7 @@ class SenderSettings(SendSettings):
         """Return the tables [[push]] for this receiver: those that name it, or no receiver."""
         return [table for table in self.push if (table.receiver or self.receiver) in {None, receiver}]
 
-    def how(self, dataset: str | None, table: PushSettings | None = None) -> SendOptions:
+    def send_options(self, dataset: str | None, table: PushSettings | None = None) -> SendOptions:
         """Return the options for sending a dataset; None: a dataset that is not known yet. `table`: the one that named
         it.
         """
@@ -172,7 +172,7 @@ class SenderSettings(SendSettings):
         places += [table] if table is not None else []
         if dataset is not None:
             places += [each for pattern, each in self.datasets.items() if fits(dataset, pattern)]
-        places.append(self._said)
+        places.append(self._overrides)
         said: dict[str, Any] = {}
         for place in places:
             said |= {name: value for name in SendSettings.model_fields if (value := getattr(place, name)) is not None}
@@ -199,7 +199,7 @@ def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object])
     given = {name: value for name in single if (value := arguments.get(name)) is not None}
     settings = _overlay(settings, given, _option)
     said = {name for name in (variables.keys() | given.keys()) if name in SendSettings.model_fields}
-    settings._said = SendSettings.model_validate({name: getattr(settings, name) for name in said})  # noqa: SLF001 - not for the file, so no field
+    settings._overrides = SendSettings.model_validate({name: getattr(settings, name) for name in said})  # noqa: SLF001 - not for the file, so no field
     return settings
 
 
@@ -236,7 +236,7 @@ def _overlay(settings: SenderSettings, values: Mapping[str, object], spelling: C
 # --- adding a receiver --------------------------------------------------------------------------------------------
 
 
-def with_receiver(text: str, name: str, receiver: ReceiverSettings, path: str) -> str:
+def with_receiver(text: str, name: str, receiver: ReceiverTable, path: str) -> str:
     """Return the configuration's text with the table [receivers.NAME] added, or replaced if it exists.
 
     Every other line stays as the user wrote it. Raises: UsageError if that is not possible; nothing is lost then.

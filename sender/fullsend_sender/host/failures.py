@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _SHOWN: Final = 500
 
 
-class Unforeseen(FullsendError):  # noqa: N818 - reads as what it says
+class UnexpectedError(FullsendError):
     """An exception that no caller expects, such as a ValueError. `__cause__` is that exception."""
 
 
@@ -22,7 +22,7 @@ def as_failure(error: Exception) -> FullsendError:
     if isinstance(error, FullsendError):
         return error
     text = " ".join(str(error).split())[:_SHOWN]
-    unforeseen = Unforeseen(f"{type(error).__name__}: {text} (--debug shows more)")
+    unforeseen = UnexpectedError(f"{type(error).__name__}: {text} (--debug shows more)")
     unforeseen.__cause__ = error
     return unforeseen
 

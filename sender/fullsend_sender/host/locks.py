@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _OFFSETS: Final = (1 << 62) - 1
 
 
-class Running(FullsendError):  # noqa: N818 - reads as what it says
+class AlreadyRunning(FullsendError):  # noqa: N818 - reads as what it says
     """Another process pushes the same dataset to the same receiver."""
 
     code = ErrorCode.BUSY

@@ -22,8 +22,8 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.host.config import SenderSettings, load
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
-from fullsend_sender.push.job import Job, Request, Target
-from fullsend_sender.push.targets import ALL_EXCLUDED, Chosen, choose, gone
+from fullsend_sender.push.job import PushJob, PushRequest, PushTarget
+from fullsend_sender.push.targets import ALL_EXCLUDED, ChosenDatasets, choose, gone
 from fullsend_sender.transfer.link import PATIENCE, Timeouts, connect
 from fullsend_sender.transfer.listing import bases
 from fullsend_sender.transfer.pipeline import default_threads, raw_in_flight
@@ -166,18 +166,18 @@ async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> Async
             yield Finding("pool", Exit.OK, f"{pool}: {text}")
 
 
-def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> Job:
+def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> PushJob:
     """Return the job of `fullsend push` for this receiver."""
     tables = settings.tables_for(endpoint.name)
-    request = Request(tuple(Target(table.selection, None, table) for table in tables))
-    return Job(request, settings, endpoint, identity, Zfs(settings.zfs_command))
+    request = PushRequest(tuple(PushTarget(table.selection, None, table) for table in tables))
+    return PushJob(request, settings, endpoint, identity, Zfs(settings.zfs_command))
 
 
-async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, job: Job) -> AsyncIterator[Finding]:
+async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, job: PushJob) -> AsyncIterator[Finding]:
     """Check a receiver, and whether it has datasets that should be pushed and no longer exist here. `job`: the push to
     that receiver.
     """
-    chosen: Chosen | None = None
+    chosen: ChosenDatasets | None = None
     with contextlib.suppress(FullsendError):  # an earlier finding says why there is nothing to list
         chosen = await choose(job) if job.request.targets else None
     missed: list[tuple[str, FullsendError]] = []
@@ -205,7 +205,7 @@ def _problem(what: str, error: FullsendError) -> Finding:
 
 def _memory(settings: SenderSettings) -> Finding:
     """Report the memory of a push with these settings: a high level, or several jobs, need far more."""
-    level, threads = settings.how(None).level, settings.threads or default_threads()
+    level, threads = settings.send_options(None).level, settings.threads or default_threads()
     parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=limits.CHUNK_MIN)
     context = parameters.estimated_compression_context_size()
     each = WINDOW + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)

@@ -40,7 +40,7 @@ _CLOCK_ERROR: Final = 86400.0
 _NAMED: Final = 3
 
 
-class State(IntEnum):
+class NagiosState(IntEnum):
     """The exit codes of Nagios plugins (nagios-plugins.org, guidelines)."""
 
     OK = 0
@@ -50,13 +50,13 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class BackupState:
     """The state of one dataset's backups. `about`: the receiver's report, None: nothing is stored; `age`: seconds since
     the dataset had its stored state, None: nothing can be restored; `why`: what is wrong.
     """
 
     dataset: str
-    state: State
+    state: NagiosState
     about: messages.DatasetStatus | None
     age: float | None
     why: str = ""
@@ -84,7 +84,7 @@ async def status(
     patterns: Sequence[str],
     *,
     max_age: float | None,
-) -> list[Judged]:
+) -> list[BackupState]:
     """Ask the receiver, and judge. `patterns`: of datasets, none: all; `max_age`: in seconds, None: no limit.
 
     Returns: the state of each dataset, in the order of their names. Raises: Unreachable, PeerError, UsageError,
@@ -122,15 +122,17 @@ async def status(
         each = judge(name, about, max_age, clock, ahead=ahead)
         # A missing dataset is worse than any other problem. A renamed one has the age of its old name.
         if why and not about:
-            each = replace(judge(name, stored.get(name), max_age, clock), state=State.CRITICAL, why=why)
+            each = replace(judge(name, stored.get(name), max_age, clock), state=NagiosState.CRITICAL, why=why)
         elif why:
-            each = replace(each, state=max(each.state, State.WARNING), why="; ".join(filter(None, (why, each.why))))
+            each = replace(
+                each, state=max(each.state, NagiosState.WARNING), why="; ".join(filter(None, (why, each.why)))
+            )
         judged.append(each)
     return judged
 
 
 @dataclass(frozen=True, slots=True)
-class _Here:
+class _LocalDatasets:
     """The datasets of this host. `names`: of all datasets; `failed`: by pool, why it cannot be listed."""
 
     pools: Pools
@@ -145,7 +147,7 @@ class _Here:
 async def _find_gone(
     link: Link,
     zfs: Zfs,
-    here: _Here,
+    here: _LocalDatasets,
     missing: Sequence[str],
     stored: Mapping[str, messages.DatasetStatus],
 ) -> dict[str, tuple[str, messages.DatasetStatus | None]]:
@@ -167,7 +169,7 @@ async def _find_gone(
     return found
 
 
-async def _look(zfs: Zfs) -> _Here | None:
+async def _look(zfs: Zfs) -> _LocalDatasets | None:
     """Return the datasets of this host; None if `zfs` fails: then all that is stored is judged."""
     try:
         there = await pools.look(zfs)
@@ -176,23 +178,25 @@ async def _look(zfs: Zfs) -> _Here | None:
         return None
     if failed and not names and all(there.obstacle(pool) is None for pool in failed):
         return None  # `zfs` gives no permission to ask
-    return _Here(there, set(names), failed)
+    return _LocalDatasets(there, set(names), failed)
 
 
 def judge(
     dataset: str, about: messages.DatasetStatus | None, max_age: float | None, now: float, *, ahead: float = 0.0
-) -> Judged:
+) -> BackupState:
     """Judge one dataset. `now`: seconds since the epoch, by the receiver's clock, from which alone ages follow;
     `ahead`: seconds that this host's clock is ahead of it.
     """
     if about is None:
-        return Judged(dataset, State.CRITICAL, None, None, "it has never been pushed")
+        return BackupState(dataset, NagiosState.CRITICAL, None, None, "it has never been pushed")
     if about.begun is None or about.created is None:
-        return Judged(dataset, State.CRITICAL, about, None, "nothing of it can be restored")
+        return BackupState(dataset, NagiosState.CRITICAL, about, None, "nothing of it can be restored")
     begun = parse_time(about.begun)
     seen = [(time, said) for said in (about.begun, about.unchanged) if said and (time := parse_time(said)) is not None]
     if not seen:
-        return Judged(dataset, State.CRITICAL, about, None, f"the receiver says that it came at {about.begun}")
+        return BackupState(
+            dataset, NagiosState.CRITICAL, about, None, f"the receiver says that it came at {about.begun}"
+        )
     # A time in the future tells no age: it would stay young for as long as the receiver's clock was ahead.
     past = [time for time, _said in seen if time - now <= _CLOCK_ERROR]
     age = max(0.0, now - max(past, default=now))
@@ -203,11 +207,11 @@ def judge(
         if time - now > _CLOCK_ERROR
     ]
     if max_age is not None and not past:
-        return Judged(dataset, State.CRITICAL, about, age, "; ".join(wrong))
+        return BackupState(dataset, NagiosState.CRITICAL, about, age, "; ".join(wrong))
     if max_age is not None and age > max_age:
-        return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")
+        return BackupState(dataset, NagiosState.CRITICAL, about, age, f"older than {format_duration(max_age)}")
     doubts = [*wrong, *_doubts(about, begun, ahead)]
-    return Judged(dataset, State.WARNING if doubts else State.OK, about, age, "; ".join(doubts))
+    return BackupState(dataset, NagiosState.WARNING if doubts else NagiosState.OK, about, age, "; ".join(doubts))
 
 
 def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) -> Iterator[str]:
@@ -233,17 +237,17 @@ def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) ->
         )
 
 
-def worst(judged: Iterable[Judged]) -> State:
+def worst(judged: Iterable[BackupState]) -> NagiosState:
     """Return the worst state; without any dataset it is UNKNOWN."""
-    return max((each.state for each in judged), default=State.UNKNOWN)
+    return max((each.state for each in judged), default=NagiosState.UNKNOWN)
 
 
-def headline(judged: Sequence[Judged]) -> str:
+def headline(judged: Sequence[BackupState]) -> str:
     """Return the one line that a monitoring system shows: the state, and the worst datasets by name."""
     state = worst(judged)
     if not judged:
         return f"{state.name}: nothing is stored"
-    bad = [each for each in judged if each.state is not State.OK]
+    bad = [each for each in judged if each.state is not NagiosState.OK]
     if not bad:
         oldest = max(judged, key=lambda each: each.age or 0.0)
         return printable(

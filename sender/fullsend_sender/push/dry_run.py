@@ -17,13 +17,13 @@ from fullsend_sender.zfs.inventory import Dataset, Snapshot
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from fullsend_sender.push.job import Item, Job, Plan
+    from fullsend_sender.push.job import PushItem, PushJob, PushPlan
 
 #: The GUID of a snapshot that is not taken yet.
 _NOT_KNOWN: Final = "0"
 
 
-async def rehearse(job: Job) -> tuple[Plan, list[str]]:
+async def dry_run(job: PushJob) -> tuple[PushPlan, list[str]]:
     """Plan a push; change nothing. Returns: the plan, and the commands as text for a shell."""
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
@@ -35,7 +35,7 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     return plan, [line async for line in _lines(job, plan, name)]
 
 
-async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
+async def _lines(job: PushJob, plan: PushPlan, name: str) -> AsyncGenerator[str]:
     """Yield the commands in their order. `name`: of new snapshots (after the @)."""
     zfs, tag, package, needed = (
         job.zfs,
@@ -64,7 +64,7 @@ async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
             if of_it:
                 yield zfs.line("release", tag, *of_it)
             later = _later(dataset, snapshot, None if package else mark)
-            old = retention.outdated_snapshots(later, job.receiver, item.how.keep, needed)
+            old = retention.outdated_snapshots(later, job.receiver, item.options.keep, needed)
             if old:
                 yield zfs.line("destroy", f"{dataset.name}@{','.join(each.name for each in old)}")
             for each in retention.outdated_bookmarks(later, job.receiver, needed):
@@ -82,7 +82,7 @@ def _later(dataset: Dataset, snapshot: Snapshot, mark: Snapshot | None) -> Datas
     return replace(dataset, snapshots=snapshots, bookmarks=bookmarks)
 
 
-async def _expected(job: Job, item: Item) -> str:
+async def _expected(job: PushJob, item: PushItem) -> str:
     """Return the kind and approximate size of a stream, for a person."""
     send = item.send
     kind = "package" if job.request.package else "full" if send.base is None else "incremental"

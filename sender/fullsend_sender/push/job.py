@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class PushTarget:
     """A request for datasets. `snapshot`: the named one (after the @), None: a new one; `table`: its table in the
     configuration, None: it is from the command line.
     """
@@ -34,22 +34,22 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class PushRequest:
     """What to push. `full`: send fulls, whatever is stored; `package`: with all below, as one stream (-R)."""
 
-    targets: tuple[Target, ...]
+    targets: tuple[PushTarget, ...]
     full: bool = False
     package: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PushItem:
     """One stream of a plan. `tree`: its datasets; `begun`: the partial at the receiver, if a part has arrived before;
     `common`: GUID of the dataset's newest snapshot or bookmark that is stored, None: none is.
     """
 
     send: Send
-    how: SendOptions
+    options: SendOptions
     tree: tuple[Dataset, ...]
     begun: PartialEntry | None = None
     common: str | None = None
@@ -77,18 +77,18 @@ class Item:
 
 
 @dataclass(slots=True)
-class Plan:
+class PushPlan:
     """What to do. `partials`: the partial streams at the receiver; `unchanged`: datasets with nothing to send;
     `failures`: by name, what cannot be done.
     """
 
-    items: list[Item] = field(default_factory=list)
+    items: list[PushItem] = field(default_factory=list)
     partials: Sequence[PartialEntry] = ()
     unchanged: list[Unchanged] = field(default_factory=list)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
 
     @property
-    def new(self) -> list[Item]:
+    def new(self) -> list[PushItem]:
         """The items that need a new snapshot."""
         return [item for item in self.items if item.send.snapshot is None]
 
@@ -104,7 +104,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Summary:
+class PushSummary:
     """What was done. `failures`: by name, in their order."""
 
     pushed: int = 0
@@ -121,10 +121,10 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class PushJob:
     """A request to one receiver, with all that it needs. `debug`: failures are logged with their tracebacks."""
 
-    request: Request
+    request: PushRequest
     settings: SenderSettings
     endpoint: Endpoint
     identity: Identity

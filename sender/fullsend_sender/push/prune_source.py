@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from fullsend_protocol.format.manifest import PartialEntry
-    from fullsend_sender.push.job import Item, Job
+    from fullsend_sender.push.job import PushItem, PushJob
     from fullsend_sender.zfs.inventory import Dataset
 
 _log: Final = logging.getLogger("fullsend.push")
 
 
-async def tidy(
-    job: Job, item: Item, partials: Sequence[PartialEntry], *, snapshot: str, tag: str, stored: bool
+async def prune_source(
+    job: PushJob, item: PushItem, partials: Sequence[PartialEntry], *, snapshot: str, tag: str, stored: bool
 ) -> None:
     """Release holds that are no longer needed, and destroy fullsend's outdated snapshots and bookmarks.
 
@@ -37,22 +37,24 @@ async def tidy(
         known = [each.guid for each in item.send.dataset.snapshots if each.guid in common or each.name == snapshot]
         common = set(known[-1:])
     for dataset in item.tree:
-        old = retention.outdated_snapshots(dataset, job.receiver, item.how.keep, needed, common)
+        old = retention.outdated_snapshots(dataset, job.receiver, item.options.keep, needed, common)
         if not stored and job.request.package:
             old = []  # it may have arrived in part
-        with _not_now(dataset.name):
+        with _logged(dataset.name):
             await _release_of(job, dataset, needed, snapshot, tag=None if stored else tag)
-        with _not_now(dataset.name):
+        with _logged(dataset.name):
             await _destroy(job, dataset.name, [each.name for each in old])
         # Even if they could not be destroyed: nothing must build on them any more.
         dataset.snapshots = [each for each in dataset.snapshots if each not in old]
         for mark in retention.outdated_bookmarks(dataset, job.receiver, needed):
-            with _not_now(dataset.name):
+            with _logged(dataset.name):
                 await job.zfs.destroy_bookmark(f"{dataset.name}#{mark.name}")
             dataset.bookmarks.remove(mark)
 
 
-async def _release_of(job: Job, dataset: Dataset, needed: retention.Needed, snapshot: str, *, tag: str | None) -> None:
+async def _release_of(
+    job: PushJob, dataset: Dataset, needed: retention.Needed, snapshot: str, *, tag: str | None
+) -> None:
     """Release the holds on a dataset's snapshots that are not needed. `tag`: of this run, if its stream is not stored:
     its snapshots stay held by that tag, and by no other. Raises: ZfsError.
     """
@@ -70,7 +72,7 @@ async def _release_of(job: Job, dataset: Dataset, needed: retention.Needed, snap
     await _release(job, needless)
 
 
-async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:
+async def release_stale_holds(job: PushJob, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:
     """Release the holds that a run has left which was killed after its receipt. For a dataset that changes, the next
     push does it. `partials`: their snapshots stay held.
     """
@@ -81,11 +83,11 @@ async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequenc
         for each in dataset.snapshots
         if each.userrefs and not needed.has(dataset, each)
     ]
-    with _not_now("what is unchanged"):
+    with _logged("what is unchanged"):
         await _release(job, await _holds(job, held))
 
 
-async def _destroy(job: Job, dataset: str, names: Sequence[str]) -> None:
+async def _destroy(job: PushJob, dataset: str, names: Sequence[str]) -> None:
     """Destroy snapshots that can be destroyed: one with a clone must not keep the others."""
     if not names:
         return
@@ -95,11 +97,11 @@ async def _destroy(job: Job, dataset: str, names: Sequence[str]) -> None:
         if len(names) == 1:
             raise
         for name in names:
-            with _not_now(dataset):
+            with _logged(dataset):
                 await job.zfs.destroy_snapshots(dataset, [name])
 
 
-async def _holds(job: Job, snapshots: Sequence[str]) -> list[tuple[str, str]]:
+async def _holds(job: PushJob, snapshots: Sequence[str]) -> list[tuple[str, str]]:
     """Return (snapshot, tag) of this run's holds, and of those that earlier runs for this receiver have left.
 
     Raises: ZfsError.
@@ -108,7 +110,7 @@ async def _holds(job: Job, snapshots: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, tag) for name, tag in await job.zfs.holds(snapshots) if tag.startswith(prefix)]
 
 
-async def _release(job: Job, holds: Iterable[tuple[str, str]]) -> None:
+async def _release(job: PushJob, holds: Iterable[tuple[str, str]]) -> None:
     """Release these holds, each a snapshot and a tag. Raises: ZfsError."""
     by_tag: dict[str, list[str]] = {}
     for name, tag in holds:
@@ -118,7 +120,7 @@ async def _release(job: Job, holds: Iterable[tuple[str, str]]) -> None:
 
 
 @contextlib.contextmanager
-def _not_now(dataset: str) -> Iterator[None]:
+def _logged(dataset: str) -> Iterator[None]:
     """Log a failure inside. It fails no push: the next run tries again."""
     try:
         yield

@@ -28,14 +28,14 @@ from fullsend_protocol.shared.errors import (
     Unreachable,
 )
 from fullsend_protocol.wire import messages
-from fullsend_sender.host.failures import Unforeseen, as_failure, log_failure
+from fullsend_sender.host.failures import UnexpectedError, as_failure, log_failure
 from fullsend_sender.host.locks import locks
 from fullsend_sender.host.options import SendOptions
 from fullsend_sender.push import naming, read_only
-from fullsend_sender.push.job import Item, Job, Plan, Summary
+from fullsend_sender.push.job import PushItem, PushJob, PushPlan, PushSummary
 from fullsend_sender.push.plan import CannotSend, Send
-from fullsend_sender.push.prune_source import release_left, tidy
-from fullsend_sender.push.targets import Chosen, choose, gone, make_plan, unfinished
+from fullsend_sender.push.prune_source import prune_source, release_stale_holds
+from fullsend_sender.push.targets import ChosenDatasets, choose, gone, make_plan, unfinished
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import bases, partials
 from fullsend_sender.transfer.pipeline import OtherBytes
@@ -62,13 +62,13 @@ _log: Final = logging.getLogger("fullsend.push")
 _LABEL: Final = 24
 
 
-async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
+async def push(job: PushJob, done: Callable[[Pushed], None]) -> PushSummary:
     """Push what the job requests. `done` is called with each stream that is stored.
 
     Returns: what was done, and the failures. Raises: Unreachable, PeerError, WrongReceiver, UsageError, ZfsError: then
     nothing new was begun.
     """
-    summary, output = Summary(), _Output(done)
+    summary, output = PushSummary(), _Output(done)
     await _push(job, summary, output)
     if output.failed is not None:  # all streams are stored nevertheless
         raise output.failed
@@ -89,7 +89,7 @@ class _Output:
             self.failed = self.failed or error
 
 
-async def _push(job: Job, summary: Summary, done: Callable[[Pushed], None]) -> None:
+async def _push(job: PushJob, summary: PushSummary, done: Callable[[Pushed], None]) -> None:
     with locks(job.receiver, job.locks_in) as locked:
         chosen = await _choose(job, locked, summary)
         begun, plan = await _look(job, chosen, finish=True)
@@ -106,14 +106,14 @@ async def _push(job: Job, summary: Summary, done: Callable[[Pushed], None]) -> N
         summary.stored += sum(not each.still for each in plan.unchanged)
         _note(job, summary, plan.failures)
         try:
-            await release_left(job, [each.dataset for each in plan.unchanged if each.still], plan.partials)
+            await release_stale_holds(job, [each.dataset for each in plan.unchanged if each.still], plan.partials)
         except Exception as error:  # noqa: BLE001 - of any class, it stops no push
             _note(job, summary, [("what is unchanged", as_failure(error))])
         if plan.items:
             await _Run(job, plan, summary, done).run()
 
 
-async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
+async def _choose(job: PushJob, locked: Locks, summary: PushSummary) -> ChosenDatasets:
     """List and select the datasets, and take the locks. Datasets that have failed already are not tried again.
 
     Raises: as `choose`.
@@ -127,13 +127,13 @@ async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
     return chosen
 
 
-def _note(job: Job, summary: Summary, failures: Sequence[tuple[str, FullsendError]]) -> None:
+def _note(job: PushJob, summary: PushSummary, failures: Sequence[tuple[str, FullsendError]]) -> None:
     for name, error in failures:
         log_failure(_log, name, error, debug=job.debug)
     summary.failures += failures
 
 
-async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[Plan, Plan]:
+async def _look(job: PushJob, chosen: ChosenDatasets, *, finish: bool) -> tuple[PushPlan, PushPlan]:
     """Ask the receiver what is stored, and plan.
 
     Returns: with `finish`, a plan for the streams that earlier runs have begun and this one can finish. If there are
@@ -141,20 +141,20 @@ async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[Plan, Plan]:
     WrongReceiver.
     """
     if not chosen.targets:
-        return Plan(), Plan()
+        return PushPlan(), PushPlan()
     async with connect(job.endpoint, job.identity) as (link, _name):
         stored, arrived = await bases(link), await partials(link)
         begun = unfinished(job, chosen, stored, arrived) if finish else []
         if begun:
-            return Plan(items=begun, partials=arrived), Plan()
+            return PushPlan(items=begun, partials=arrived), PushPlan()
         plan = make_plan(job, chosen, stored, arrived)
         plan.failures += await gone(link, job, chosen, stored)
         await _tell_unchanged(link, plan)
-        return Plan(), plan
+        return PushPlan(), plan
 
 
 async def _finish(
-    job: Job, chosen: Chosen, begun: Plan, summary: Summary, done: Callable[[Pushed], None]
+    job: PushJob, chosen: ChosenDatasets, begun: PushPlan, summary: PushSummary, done: Callable[[Pushed], None]
 ) -> tuple[bool, set[str]]:
     """Finish what earlier runs have begun. If a stream cannot be made again, that is not a failure: a later step
     decides what to send instead. All other errors are failures, and what has arrived so far is kept.
@@ -162,7 +162,7 @@ async def _finish(
     Returns: whether the receiver is away; and the datasets of which nothing more is to be sent. These are the ones
     whose named snapshot is finished or has failed, and those of which anything else would fail as well.
     """
-    tried = Summary()
+    tried = PushSummary()
     await _Run(job, begun, tried, done, finishing=True).run()
     summary.pushed += tried.pushed
     summary.stored += tried.stored
@@ -191,10 +191,10 @@ def _is_of_one_stream(error: FullsendError) -> bool:
     """
     if isinstance(error, PeerError):
         return error.code not in {ErrorCode.SPACE, ErrorCode.BUSY}
-    return isinstance(error, Unforeseen)
+    return isinstance(error, UnexpectedError)
 
 
-async def _tell_unchanged(link: Link, plan: Plan) -> None:
+async def _tell_unchanged(link: Link, plan: PushPlan) -> None:
     """Make the receiver record which datasets are unchanged. A dataset with an error becomes a failure of the plan.
 
     Raises: as Link.receive.
@@ -216,7 +216,13 @@ class _Run:
     """Executes a plan."""
 
     def __init__(
-        self, job: Job, plan: Plan, summary: Summary, done: Callable[[Pushed], None], *, finishing: bool = False
+        self,
+        job: PushJob,
+        plan: PushPlan,
+        summary: PushSummary,
+        done: Callable[[Pushed], None],
+        *,
+        finishing: bool = False,
     ) -> None:
         """`finishing`: the plan is to finish what was begun; the caller judges the failures, and logs them."""
         self._job = job
@@ -257,17 +263,17 @@ class _Run:
         if not self._finishing:
             log_failure(_log, name, failure, debug=self._job.debug)
 
-    async def _tidy(self, item: Item, snapshot: str, *, stored: bool) -> None:
+    async def _tidy(self, item: PushItem, snapshot: str, *, stored: bool) -> None:
         if item.send.dataset.pool in {*self._read_only, *self._unusable}:
             return  # nothing can be changed in this pool
         try:
-            await tidy(self._job, item, self._plan.partials, snapshot=snapshot, tag=self._tag, stored=stored)
+            await prune_source(self._job, item, self._plan.partials, snapshot=snapshot, tag=self._tag, stored=stored)
         except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
             self._fail(item.name, error)
 
     # --- before the first byte -----------------------------------------------------------------------------
 
-    async def _prepare(self) -> deque[tuple[Item, Snapshot]]:
+    async def _prepare(self) -> deque[tuple[PushItem, Snapshot]]:
         """Take the new snapshots, and hold them. Returns: the items that can be sent."""
         new = self._plan.new
         name, wait = self._plan.new_name(self._job.receiver, time.time())
@@ -280,18 +286,18 @@ class _Run:
             except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one pool
                 for item in of_it:
                     self._fail(item.name, error)
-        ready: deque[tuple[Item, Snapshot]] = deque()
+        ready: deque[tuple[PushItem, Snapshot]] = deque()
         for item in self._plan.items:
             snapshot = item.send.snapshot or taken.get(item.name)
             if snapshot is not None:
                 ready.append((item, snapshot))
         return ready
 
-    async def _take_and_hold(self, items: list[Item], name: str) -> dict[str, Snapshot]:
+    async def _take_and_hold(self, items: list[PushItem], name: str) -> dict[str, Snapshot]:
         """Take the new snapshots of one pool, and hold them. Returns: those that can be sent, by dataset."""
         return await self._hold_new(await self._take_snapshots(items, name), name)
 
-    async def _take_snapshots(self, items: list[Item], name: str) -> list[Item]:
+    async def _take_snapshots(self, items: list[PushItem], name: str) -> list[PushItem]:
         """Take one snapshot of each, all of one pool, in one transaction. Returns: the items that have it. An item that
         cannot have one is a failure, and does not stop the others.
         """
@@ -310,7 +316,7 @@ class _Run:
             self._fail(dataset.name, read_only.no_snapshot(dataset, why) if why.read_only else why)
         return [item for item in items if f"{item.name}@{name}" not in failed]
 
-    async def _hold_new(self, items: list[Item], name: str) -> dict[str, Snapshot]:
+    async def _hold_new(self, items: list[PushItem], name: str) -> dict[str, Snapshot]:
         """Hold the new snapshots of these items, and their bases. Returns: those that can be sent, by dataset."""
         wanted = {item.name: [*item.names(name), *item.held_base] for item in items}
         everything = [each for names in wanted.values() for each in names]
@@ -339,7 +345,7 @@ class _Run:
 
     # --- one stream after another ----------------------------------------------------------------------------
 
-    async def _work(self, ready: deque[tuple[Item, Snapshot]]) -> None:
+    async def _work(self, ready: deque[tuple[PushItem, Snapshot]]) -> None:
         while ready and self._away is None:
             item, snapshot = ready.popleft()
             pool = item.send.dataset.pool
@@ -362,7 +368,7 @@ class _Run:
         if pool in self._unusable:
             raise self._unusable[pool]
 
-    async def _push_one(self, item: Item, snapshot: Snapshot) -> None:
+    async def _push_one(self, item: PushItem, snapshot: Snapshot) -> None:
         send = item.send
         if send.reason:
             level = logging.INFO if send.routine else logging.WARNING
@@ -389,7 +395,7 @@ class _Run:
         if not self._job.request.package:
             await self._set_bookmark(send.dataset, snapshot)
 
-    async def _hold(self, item: Item, snapshot: str) -> None:
+    async def _hold(self, item: PushItem, snapshot: str) -> None:
         """Hold the snapshots of a stream, if the pool permits holds. Raises: ZfsError."""
         pool = item.send.dataset.pool
         if pool in self._read_only:
@@ -402,7 +408,7 @@ class _Run:
             self._read_only.add(pool)
             _log.warning("%s: the pool is read-only: what is pushed from it gets neither hold nor bookmark", pool)
 
-    def _way_out(self, item: Item, snapshot: Snapshot) -> str:
+    def _way_out(self, item: PushItem, snapshot: Snapshot) -> str:
         """Return what to do about an unreadable block."""
         dataset = item.send.dataset
         said = (
@@ -415,14 +421,14 @@ class _Run:
         release, destroy = self._zfs.line("release", self._tag, name), self._zfs.line("destroy", name)
         return f"{said} This one goes with: {release} && {destroy}"
 
-    async def _transfer(self, item: Item, send: Send, snapshot: Snapshot) -> Pushed | object:
+    async def _transfer(self, item: PushItem, send: Send, snapshot: Snapshot) -> Pushed | object:
         """Send a stream. If a part of it has arrived and a token can make the rest, send the rest. Otherwise make the
         whole stream: the part that has arrived is compared and not sent again. If it differs, start over.
         """
         name = f"{send.dataset.name}@{snapshot.name}"
         if item.begun is not None and item.begun.resume_offset is not None and send is item.send:
             try:
-                return await self._transfer_once(send, item.how, snapshot, "token", item.begun)
+                return await self._transfer_once(send, item.options, snapshot, "token", item.begun)
             except (NotTheSameStream, ZfsError) as error:
                 if isinstance(error, ZfsError) and error.unreadable:
                     raise  # reading all that precedes the block again would not help
@@ -430,15 +436,15 @@ class _Run:
             except (OtherBytes, CannotGoOn) as error:
                 _log.warning("%s: starts over: %s", name, error)
         try:
-            return await self._transfer_once(send, item.how, snapshot, "replay", arrived=item.arrived(send))
+            return await self._transfer_once(send, item.options, snapshot, "replay", arrived=item.arrived(send))
         except (OtherBytes, CannotGoOn) as error:
             _log.warning("%s: starts over: %s", name, error)
-            return await self._transfer_once(send, item.how, snapshot, "none")
+            return await self._transfer_once(send, item.options, snapshot, "none")
 
     async def _transfer_once(
         self,
         send: Send,
-        how: SendOptions,
+        chosen: SendOptions,
         snapshot: Snapshot,
         resume: Resume,
         begun: PartialEntry | None = None,
@@ -449,9 +455,9 @@ class _Run:
         arguments = send.arguments(snapshot.name)
         size = await self._zfs.estimate(*arguments)
         properties = _short(await self._zfs.local_properties(send.dataset.name))
-        options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
+        options = Options(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
         about = About(
-            size=size if how.size_check else None,
+            size=size if chosen.size_check else None,
             zfs_version=self._version,
             properties=properties,
             single=not package,

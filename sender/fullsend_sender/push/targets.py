@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_sender.host.failures import as_failure
-from fullsend_sender.host.locks import Running
+from fullsend_sender.host.locks import AlreadyRunning
 from fullsend_sender.push.gone import is_retired, not_meant, renamed, why, without_copies
-from fullsend_sender.push.job import Item, Plan
+from fullsend_sender.push.job import PushItem, PushPlan
 from fullsend_sender.push.plan import (
     CannotSend,
     Send,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_protocol.wire.messages import Base
-    from fullsend_sender.push.job import Job, Target
+    from fullsend_sender.push.job import PushJob, PushTarget
     from fullsend_sender.transfer.link import Link
     from fullsend_sender.zfs.inventory import Dataset
     from fullsend_sender.zfs.pools import Pools
@@ -43,13 +43,13 @@ ALL_EXCLUDED: Final = "all of it that is here is excluded, so nothing is pushed"
 
 
 @dataclass(slots=True)
-class Chosen:
+class ChosenDatasets:
     """The selected datasets. `targets`: by name of the dataset; `failures`: what does not exist; `failed_pools`: the
     requested pools that are unusable.
     """
 
     datasets: dict[str, Dataset]
-    targets: dict[str, Target]
+    targets: dict[str, PushTarget]
     failures: list[tuple[str, FullsendError]]
     package: bool
     pools: Pools
@@ -72,10 +72,10 @@ class Chosen:
         for name in list(self.targets):
             if False in [take(dataset.guid) for dataset in self.tree(name)]:
                 del self.targets[name]
-                self.failures.append((name, Running("is being pushed by another fullsend just now")))
+                self.failures.append((name, AlreadyRunning("is being pushed by another fullsend just now")))
 
 
-async def choose(job: Job) -> Chosen:
+async def choose(job: PushJob) -> ChosenDatasets:
     """List all datasets that may be selected, pool by pool, and select. Raises: UsageError, ZfsError."""
     asked = job.request.targets
     there = await pools.look(job.zfs)
@@ -88,7 +88,7 @@ async def choose(job: Job) -> Chosen:
     deep = job.request.package or any(target.selection.deep for target in asked)
     found = await pools.listed(job.zfs, there, roots, recursive=deep)
     datasets, complaint = found.datasets, found.complaint
-    targets: dict[str, Target] = {}
+    targets: dict[str, PushTarget] = {}
     failures: list[tuple[str, FullsendError]] = list(found.failed.items())
     for target in asked:
         meant, missing = target.selection.choose(datasets), target.selection.missing(list(datasets))
@@ -102,16 +102,18 @@ async def choose(job: Job) -> Chosen:
                 continue  # it may be in a pool that has failed
             said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
             failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
-    return Chosen(datasets, targets, failures, job.request.package, there, frozenset(found.failed))
+    return ChosenDatasets(datasets, targets, failures, job.request.package, there, frozenset(found.failed))
 
 
-def _is_meant(pool: str, asked: Sequence[Target]) -> bool:
+def _is_meant(pool: str, asked: Sequence[PushTarget]) -> bool:
     """Whether a pattern for all pools may match in this one: otherwise its health does not matter."""
     wide = [target.selection for target in asked if "" in target.selection.roots]
     return any(selection.means_pool(pool) for selection in wide)
 
 
-async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> list[tuple[str, FullsendError]]:
+async def gone(
+    link: Link, job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base]
+) -> list[tuple[str, FullsendError]]:
     """Return the datasets that are stored and selected, but no longer here, and not in `retired`; each with its reason.
 
     Raises: as Link.receive.
@@ -143,23 +145,25 @@ async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> l
     return found
 
 
-def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> list[Item]:
+def unfinished(
+    job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry]
+) -> list[PushItem]:
     """Return the selected streams that have arrived in part, can be resumed, and are of use."""
     items, stored = [], Stored(bases)
     for name, target in chosen.targets.items() if arrived and not job.request.full else ():
         with contextlib.suppress(Exception):  # `make_plan` meets the same error, and reports it
-            how, tree = job.settings.how(name, target.table), chosen.tree(name)
+            options, tree = job.settings.send_options(name, target.table), chosen.tree(name)
             if job.request.package:
-                package = find_begun_package(tree, how, arrived) if target.snapshot is None else None
-                items += [Item(package, how, tree)] if package else []
-            elif (found := find_begun(tree[0], how, stored, arrived, snapshot=target.snapshot)) is not None:
-                items.append(Item(found[0], how, tree, found[1], last_common(tree[0], stored)))
+                package = find_begun_package(tree, options, arrived) if target.snapshot is None else None
+                items += [PushItem(package, options, tree)] if package else []
+            elif (found := find_begun(tree[0], options, stored, arrived, snapshot=target.snapshot)) is not None:
+                items.append(PushItem(found[0], options, tree, found[1], last_common(tree[0], stored)))
     return items
 
 
-def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> Plan:
+def make_plan(job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> PushPlan:
     """Decide what to do. `bases`, `arrived`: what the receiver has, and has in part."""
-    plan, stored = Plan(partials=arrived), Stored(bases)
+    plan, stored = PushPlan(partials=arrived), Stored(bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot
@@ -167,12 +171,12 @@ def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence
             continue  # -r DATASET@SNAPSHOT: of the datasets below, only those that have the snapshot
         lacking.pop(id(target), None)
         try:
-            how, tree = job.settings.how(name, target.table), chosen.tree(name)
+            options, tree = job.settings.send_options(name, target.table), chosen.tree(name)
             decided: Send | Unchanged
             if job.request.package:
-                decided = decide_package(tree, how, snapshot=named)
+                decided = decide_package(tree, options, snapshot=named)
             else:
-                decided = decide(dataset, how, stored, snapshot=named, full=job.request.full)
+                decided = decide(dataset, options, stored, snapshot=named, full=job.request.full)
             if isinstance(decided, Send) and decided.snapshot is None:
                 for each in tree:
                     check_name(each)
@@ -183,7 +187,7 @@ def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence
         if isinstance(decided, Unchanged):
             plan.unchanged.append(decided)
         else:
-            plan.items.append(Item(decided, how, tree, common=common))
+            plan.items.append(PushItem(decided, options, tree, common=common))
     for target in lacking.values():
         name = ", ".join(f"{pattern}@{target.snapshot}" for pattern in target.selection.patterns)
         plan.failures.append((name, CannotSend("no selected dataset has this snapshot")))

@@ -43,7 +43,7 @@ READ_AHEAD: Final = 2 * limits.CHUNK_MAX
 _DECODERS: Final = 2
 
 
-class Damaged(FullsendError):  # noqa: N818 - reads as what it says
+class DamagedTransfer(FullsendError):  # noqa: N818 - reads as what it says
     """What came back is not what was stored. The correct bytes before it have been written."""
 
 
@@ -66,18 +66,19 @@ async def cat(
     if it is away now; `rest`: the wanted part of the stream (used up afterwards), None: all of it.
 
     Returns: its manifest; every byte was written and compared with it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
-    DAMAGED, ...), Damaged, BrokenPipeError (the reader has closed `fd`), OSError, Unreachable, RemoteProtocolError.
+    DAMAGED, ...), DamagedTransfer, BrokenPipeError (the reader has closed `fd`), OSError, Unreachable,
+    RemoteProtocolError.
     """
     dial = partial(connect, endpoint, identity, timeouts=timeouts)
     patience = Patience(retry_for)
-    way_back = _WayBack(dial, stream, sink=Sink(fd), progress=progress, patience=patience, reached=reached, proof=rest)
+    way_back = _Download(dial, stream, sink=Sink(fd), progress=progress, patience=patience, reached=reached, proof=rest)
     try:
         return await way_back.run()
     except (ChunkError, StreamError) as error:
-        raise Damaged(f"{way_back.name}: what the receiver sent is damaged: {error}") from error
+        raise DamagedTransfer(f"{way_back.name}: what the receiver sent is damaged: {error}") from error
 
 
-class _Room:
+class _ByteBudget:
     """A budget of bytes in flight."""
 
     def __init__(self, limit: int) -> None:
@@ -99,7 +100,7 @@ class _Room:
         self._freed.set()
 
 
-class _WayBack:
+class _Download:
     """One stream from the receiver to the sink, over as many connections as needed."""
 
     def __init__(
@@ -121,7 +122,7 @@ class _WayBack:
         self._proof = proof  # None: nothing has come yet
         self._offset = proof.start if proof else 0  # where the next chunk begins
         self._sink = sink
-        self._room = _Room(READ_AHEAD)
+        self._room = _ByteBudget(READ_AHEAD)
         # The queue is not limited itself: _room limits the bytes in it. None: the end.
         self._queue: asyncio.Queue[tuple[Chunk, Future[bytes], int] | None] = asyncio.Queue()
         self._local = threading.local()

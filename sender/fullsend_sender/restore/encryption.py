@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.format.quotas import brings_properties
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_sender.restore.plan import Item, Place
+from fullsend_sender.restore.plan import ParentDataset, RestoreItem
 from fullsend_sender.zfs.inventory import Dataset
 from fullsend_sender.zfs.selection import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from fullsend_sender.restore.plan import Plan
+    from fullsend_sender.restore.plan import RestorePlan
     from fullsend_sender.zfs.commands import Encryption, Zfs
 
 _log: Final = logging.getLogger("fullsend.restore")
 
 
-def choose_encryption(plan: Plan, *, unencrypted: bool, recursive: bool) -> None:
+def choose_encryption(plan: RestorePlan, *, unencrypted: bool, recursive: bool) -> None:
     """Choose the encryption of each item of a plan, before the first byte.
 
     A raw dataset stays as it was, and so does what was below it at home, because its key is not loaded yet. An item
@@ -42,20 +42,20 @@ def choose_encryption(plan: Plan, *, unencrypted: bool, recursive: bool) -> None
         standing = plan.standing.get(step.target)
         parent = step.target.rpartition("/")[0]
         place = places.get(step.target if standing is not None else parent)
-        chosen: Item | Place = step
-        if isinstance(step, Item) and step.raw:
+        chosen: RestoreItem | ParentDataset = step
+        if isinstance(step, RestoreItem) and step.raw:
             # Its key is not loaded after it has come.
             place = place if standing is not None else _encrypted(step.target)
             raw.add(step.target)
         elif (
-            isinstance(step, Item)
+            isinstance(step, RestoreItem)
             and standing is None
             and parent in raw
             and step.chain
             and brings_properties(step.chain[0])
         ):
             place = None  # its stream says that it is not encrypted, and so it was at home
-        if isinstance(step, Item) and step.chain:
+        if isinstance(step, RestoreItem) and step.chain:
             try:
                 chosen = _choose(step, standing, place, unencrypted=unencrypted)
             except UsageError as error:
@@ -71,7 +71,7 @@ def choose_encryption(plan: Plan, *, unencrypted: bool, recursive: bool) -> None
     plan.steps = steps
 
 
-def _choose(item: Item, standing: Dataset | None, place: Dataset | None, *, unencrypted: bool) -> Item:
+def _choose(item: RestoreItem, standing: Dataset | None, place: Dataset | None, *, unencrypted: bool) -> RestoreItem:
     """Return an item with its encryption. `place`: the encrypted dataset above it. Raises: UsageError."""
     if place is None or item.raw:
         return item
@@ -97,7 +97,7 @@ def _encrypted(name: str) -> Dataset:
     return Dataset(name, "filesystem", "0", 0, 0, encrypted=True, key_loaded=False)
 
 
-def _say_clear(item: Item, standing: Mapping[str, Dataset], raw: Collection[str]) -> None:
+def _say_clear(item: RestoreItem, standing: Mapping[str, Dataset], raw: Collection[str]) -> None:
     """Warn of a dataset that will be unencrypted below an encrypted one: its user may not expect that."""
     above = lineage(item.target)[1:]
     encrypted = [name for name in above if name in standing and standing[name].encrypted]
@@ -107,7 +107,7 @@ def _say_clear(item: Item, standing: Mapping[str, Dataset], raw: Collection[str]
         _log.warning("%s: %s will be unencrypted, below %s, which is encrypted", item.target, what, encrypted[0])
 
 
-async def say_what_changed(zfs: Zfs, into: str, items: Iterable[Item]) -> None:
+async def say_what_changed(zfs: Zfs, into: str, items: Iterable[RestoreItem]) -> None:
     """Warn of datasets that have become encryption roots, and of what a raw package left unencrypted.
 
     `items`: what was restored, at `into` or below. Raises: ZfsError.

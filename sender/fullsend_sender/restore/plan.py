@@ -35,7 +35,7 @@ _BRANCHES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class RestoreRequest:
     """A request to restore.
 
     `what`: DATASET, DATASET@SNAPSHOT, guid:N or a file's name; `into`: the target, None: the dataset's own name;
@@ -54,14 +54,14 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ParentDataset:
     """A dataset to create as a parent of others: it is not stored itself."""
 
     target: str
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class RestoreItem:
     """One dataset to restore.
 
     `chain`: the streams, in order; empty: `target` has the snapshot already. `existing`: whether `target` exists.
@@ -103,27 +103,27 @@ class Item:
 
 
 @dataclass(slots=True)
-class Plan:
+class RestorePlan:
     """What to do. `steps`: parents first; `there`: names of the datasets that can have others below; `failures`: by
     name, what cannot be done; `standing`: the datasets that exist now, at the target, below it and above it; `into`:
     the target of the whole restore.
     """
 
-    steps: list[Place | Item] = field(default_factory=list)
+    steps: list[ParentDataset | RestoreItem] = field(default_factory=list)
     there: set[str] = field(default_factory=set)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
     standing: dict[str, Dataset] = field(default_factory=dict)
     into: str = ""
 
     @property
-    def items(self) -> list[Item]:
-        return [step for step in self.steps if isinstance(step, Item)]
+    def items(self) -> list[RestoreItem]:
+        return [step for step in self.steps if isinstance(step, RestoreItem)]
 
     def missing_within(self, target: str) -> str | None:
         """Return what has failed of a target, or below it; None: nothing has."""
         return next((name for name, _error in self.failures if f"{name}/".startswith(f"{target}/")), None)
 
-    def obstacle(self, step: Place | Item) -> str | None:
+    def obstacle(self, step: ParentDataset | RestoreItem) -> str | None:
         """Return the dataset that has failed, and below which this one would be; None: its parent exists."""
         parent = step.target.rpartition("/")[0]
         if not parent or parent in self.there:
@@ -132,9 +132,9 @@ class Plan:
         return next((name for name in missing if f"{parent}/".startswith(f"{name}/")), parent)
 
 
-async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
+async def make_plan(library: Library, wanted: RestoreRequest, zfs: Zfs) -> RestorePlan:
     """Plan a restore. Raises: UsageError, NotRestorable, ZfsError."""
-    plan = Plan()
+    plan = RestorePlan()
     if wanted.recursive:
         top, at, snapshot = wanted.what.partition("@")
         if at and not snapshot:
@@ -187,14 +187,14 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
     return plan
 
 
-def _with_quotas(item: Item, wanted: Wanted, set_here: Mapping[str, Quota]) -> Item:
+def _with_quotas(item: RestoreItem, wanted: RestoreRequest, set_here: Mapping[str, Quota]) -> RestoreItem:
     """Return an item with its quotas. `set_here`: what is set on its target itself."""
     held = tuple(name for name, quota in set_here.items() if quota.held)
     free = (name for name in quotas_of(item.wanted.dataset_type) if name in held or name not in set_here)
     return replace(item, held=held, quotas=tuple(free) if wanted.quotas else ())
 
 
-def _set_aside(library: Library, item: Item, existing: Dataset | None) -> Mapping[str, tuple[str, str]]:
+def _set_aside(library: Library, item: RestoreItem, existing: Dataset | None) -> Mapping[str, tuple[str, str]]:
     """Return the snapshots of a target to rename before a later one of the same name: only those that are stored."""
     snapshots = () if existing is None else existing.snapshots
     return set_aside(item.chain, {each.name: each.guid for each in snapshots if library.knows(each.guid)})
@@ -228,7 +228,7 @@ async def _parent(zfs: Zfs, target: str, there: dict[str, Dataset]) -> Dataset |
 
 def _item(
     library: Library, entry: StreamEntry, target: str, existing: Dataset | None, token: str | None, *, quiet: bool
-) -> Item:
+) -> RestoreItem:
     """Return the item of one dataset. Raises: NotRestorable; UsageError if the target is something else."""
     if existing is None:
         chain = library.chain(entry)
@@ -237,7 +237,7 @@ def _item(
                 f"{entry.dataset}@{entry.snapshot} cannot be restored: {library.obstacle(entry)}; `fullsend list"
                 f" {entry.dataset}` shows what can be"
             )
-        return Item(entry, target, chain)
+        return RestoreItem(entry, target, chain)
     whole = library.chain(entry)
     if entry.kind == "package" or any(each.kind == "package" for each in whole or ()):
         # After an interrupted package, the top may have its snapshot, and the datasets below may be missing.
@@ -245,7 +245,7 @@ def _item(
             f"{target} exists, and a package is only restored as a whole: choose another --into, or destroy it first"
         )
     if any(each.guid == entry.guid for each in existing.snapshots):
-        return Item(entry, target, [], existing=True, quiet=quiet)
+        return RestoreItem(entry, target, [], existing=True, quiet=quiet)
     if token is not None:
         return _begun(library, entry, existing, token)
     newest = existing.snapshots[-1] if existing.snapshots else None
@@ -255,10 +255,10 @@ def _item(
             f"{target} exists, and {_stranger(library, entry, existing)} choose another name with --into (nothing that"
             " exists is overwritten)"
         )
-    return Item(entry, target, chain, newest.name, existing=True)
+    return RestoreItem(entry, target, chain, newest.name, existing=True)
 
 
-def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -> Item:
+def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -> RestoreItem:
     """Return the item of a dataset with a part of a stream. Raises: UsageError if no stored stream continues it."""
     target, newest = existing.name, existing.snapshots[-1] if existing.snapshots else None
     give_up = f"`zfs receive -A {target}` discards that part, or choose another name with --into"
@@ -277,7 +277,9 @@ def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -
     for first in library.begun(token):
         rest = [] if first.guid == entry.guid else library.chain(entry, first.guid)
         if rest is not None and all(class_of(each.flags) == class_of(first.flags) for each in rest):
-            return Item(entry, target, [first, *rest], newest.name if newest else None, existing=True, token=token)
+            return RestoreItem(
+                entry, target, [first, *rest], newest.name if newest else None, existing=True, token=token
+            )
     raise UsageError(
         f"{target} has a part of {token.name} (GUID {token.guid}), and no stored stream continues it to"
         f" {entry.dataset}@{entry.snapshot}: {give_up}"
@@ -298,7 +300,7 @@ def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
     return f"its newest snapshot, @{newest.name}, cannot be continued from:"
 
 
-def _places(into: str, items: list[Item], taken: set[str]) -> list[Place]:
+def _places(into: str, items: list[RestoreItem], taken: set[str]) -> list[ParentDataset]:
     """Return the datasets between `into` and the items that do not exist."""
     missing: dict[str, None] = {}
     for item in items:
@@ -307,4 +309,4 @@ def _places(into: str, items: list[Item], taken: set[str]) -> list[Place]:
             above = "/".join(parts[:count])
             if above not in taken:
                 missing[above] = None
-    return list(map(Place, missing))
+    return list(map(ParentDataset, missing))

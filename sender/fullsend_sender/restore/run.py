@@ -24,10 +24,10 @@ from fullsend_protocol.shared.errors import ChunkError, FullsendError, StreamErr
 from fullsend_protocol.shared.units import format_duration, format_size, plural
 from fullsend_sender.host.failures import as_failure
 from fullsend_sender.host.options import RETRY_FOR
-from fullsend_sender.restore.cat import Damaged, cat
+from fullsend_sender.restore.cat import DamagedTransfer, cat
 from fullsend_sender.restore.chains import Library
 from fullsend_sender.restore.encryption import choose_encryption, say_what_changed
-from fullsend_sender.restore.plan import Item, Place, Plan, Wanted, make_plan
+from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan, RestoreRequest, make_plan
 from fullsend_sender.restore.resume import find_rest
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import entries, statuses
@@ -99,10 +99,10 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class RestoreJob:
     """A request, with all that it needs."""
 
-    wanted: Wanted
+    wanted: RestoreRequest
     endpoint: Endpoint
     identity: Identity
     zfs: Zfs
@@ -113,7 +113,7 @@ class Job:
     #: Warnings of `zfs receive` by target; it repeats them for each stream of a chain.
     complaints: set[tuple[str, str]] = field(default_factory=set)
 
-    def options(self, item: Item, entry: StreamEntry) -> list[str]:
+    def options(self, item: RestoreItem, entry: StreamEntry) -> list[str]:
         """Return the options of `zfs receive` for a stream of an item, without the target."""
         options = ["-u"]
         # `zfs receive` could resume only one stream of a package.
@@ -130,7 +130,7 @@ class Job:
             options += ["-o", "encryption=off"]
         return options
 
-    def held(self, item: Item) -> list[str]:
+    def held(self, item: RestoreItem) -> list[str]:
         """Return the quotas and reservations that are held back until all of a dataset is restored."""
         brought = item.quotas if any(map(brings_properties, item.chain)) else ()
         return [name for name in quotas_of(item.wanted.dataset_type) if name in {*item.held, *brought}]
@@ -156,7 +156,7 @@ class Job:
         }
         return [flag for flag, wanted in said.items() if wanted]
 
-    def roll_back_to(self, item: Item) -> str | None:
+    def roll_back_to(self, item: RestoreItem) -> str | None:
         """Return the snapshot to which the target is rolled back first; None: it is not.
 
         `zfs receive -F` is not used: it destroys, at its end, every snapshot that was taken meanwhile (dmu_recv.c,
@@ -165,7 +165,7 @@ class Job:
         wanted = self.wanted.rollback and item.chain and item.newest is not None
         return f"{item.target}@{item.newest}" if wanted else None
 
-    def undo(self, item: Item) -> str | None:
+    def undo(self, item: RestoreItem) -> str | None:
         """Return the command that restores a dataset's own `canmount`; None: it is not needed."""
         if not (item.chain or item.quiet) or not self.unmountable(item.wanted):
             return None
@@ -180,7 +180,7 @@ class Job:
         return bool(unmounted(entry)) and not self.wanted.mountable
 
 
-async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str, FullsendError]]:
+async def restore(job: RestoreJob, done: Callable[[Restored], None]) -> list[tuple[str, FullsendError]]:
     """Restore what the job requests. `done` is called with each restored dataset.
 
     If one dataset fails, the others are tried, except those below it whose parent is missing then.
@@ -193,7 +193,7 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
     for name, error in failures:
         _log.error("%s: %s", name, error)
     progress = Progress(time.monotonic(), sum(item.raw_bytes for item in plan.items))
-    restored: list[Item] = []
+    restored: list[RestoreItem] = []
     async with reporting(progress, sys.stderr, when=job.show):
         for step in plan.steps:
             above = plan.obstacle(step)
@@ -202,7 +202,7 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
                 _log.error("%s: %s", *failures[-1])
                 continue
             try:
-                if isinstance(step, Place):
+                if isinstance(step, ParentDataset):
                     await _make(job, step)
                 else:
                     done(await _restore_one(job, step, progress))
@@ -217,14 +217,14 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
                 _log.error("%s: %s", *failures[-1])
             else:
                 plan.there.add(step.target)
-                if isinstance(step, Item):
+                if isinstance(step, RestoreItem):
                     restored.append(step)
         progress.done = not failures
     await _finish(job, plan, restored)
     return failures
 
 
-def _left_over(plan: Plan, after: Place | Item) -> list[tuple[str, FullsendError]]:
+def _left_over(plan: RestorePlan, after: ParentDataset | RestoreItem) -> list[tuple[str, FullsendError]]:
     """Log, and return, what is not tried because the receiver was lost. Quotas above these datasets stay held back."""
     rest = plan.steps[plan.steps.index(after) + 1 :]
     for step in rest:
@@ -232,7 +232,7 @@ def _left_over(plan: Plan, after: Place | Item) -> list[tuple[str, FullsendError
     return [(step.target, Unreachable("not tried, because the receiver is away")) for step in rest]
 
 
-async def _finish(job: Job, plan: Plan, restored: Sequence[Item]) -> None:
+async def _finish(job: RestoreJob, plan: RestorePlan, restored: Sequence[RestoreItem]) -> None:
     """Do what must wait until all streams have arrived, and report what is not as it was at home."""
     if not restored:
         return
@@ -248,7 +248,9 @@ async def _finish(job: Job, plan: Plan, restored: Sequence[Item]) -> None:
         _log.warning("%s: its quotas and encryption could not be compared with those at home: %s", plan.into, error)
 
 
-def _say_held_back(job: Job, plan: Plan, found: Mapping[str, Mapping[str, Quota]], restored: Collection[str]) -> None:
+def _say_held_back(
+    job: RestoreJob, plan: RestorePlan, found: Mapping[str, Mapping[str, Quota]], restored: Collection[str]
+) -> None:
     """Warn of other datasets with quotas that an earlier run has held back: it ended before all streams had arrived.
 
     `found`: by dataset, the quotas that are set on it.
@@ -268,7 +270,7 @@ def _held(here: Mapping[str, Quota]) -> dict[str, Quota]:
     return {name: quota for name, quota in here.items() if quota.held}
 
 
-async def _settle(job: Job, target: str, held: Mapping[str, Quota], plan: Plan) -> None:
+async def _settle(job: RestoreJob, target: str, held: Mapping[str, Quota], plan: RestorePlan) -> None:
     """End the holding back of these quotas and reservations, except if a dataset below is missing. Warn of these, and
     of those that cannot be set, with the command for it.
     """
@@ -290,7 +292,7 @@ async def _settle(job: Job, target: str, held: Mapping[str, Quota], plan: Plan) 
             _log.warning(f"%s: {what}: %s; later: %s", target, name, error, later)
 
 
-async def _plan(job: Job) -> Plan:
+async def _plan(job: RestoreJob) -> RestorePlan:
     async with connect(job.endpoint, job.identity) as (link, _name):
         # Before the list of streams: streams that come meanwhile are newer than the statuses.
         _now, said = await statuses(link)
@@ -300,7 +302,7 @@ async def _plan(job: Job) -> Plan:
     return plan
 
 
-async def rehearse(job: Job) -> tuple[Plan, list[str]]:
+async def dry_run(job: RestoreJob) -> tuple[RestorePlan, list[str]]:
     """Plan a restore; change nothing. Returns: the plan, and the commands as text for a shell."""
     plan = await _plan(job)
     lines, done = [], []
@@ -309,7 +311,7 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
             plan.there.add(step.target)
             lines += _typed(job, step)
             # Another `fullsend restore` resumes the stream, and sets the quotas itself.
-            if isinstance(step, Item) and not (step.chain and step.begun(step.chain[-1])):
+            if isinstance(step, RestoreItem) and not (step.chain and step.begun(step.chain[-1])):
                 done.append(step)
     for item in reversed(done):
         if plan.missing_within(item.target) is None:
@@ -317,9 +319,9 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     return plan, lines
 
 
-def _typed(job: Job, item: Place | Item) -> list[str]:
+def _typed(job: RestoreJob, item: ParentDataset | RestoreItem) -> list[str]:
     """Return the commands that create a parent, or restore a dataset."""
-    if isinstance(item, Place):
+    if isinstance(item, ParentDataset):
         return [job.zfs.line("create", "-o", "canmount=off", item.target)]
     lines = []
     snapshot = job.roll_back_to(item)
@@ -340,12 +342,12 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
     return lines
 
 
-def _at(item: Item, names: Iterable[str]) -> list[str]:
+def _at(item: RestoreItem, names: Iterable[str]) -> list[str]:
     """Return snapshots of the target by their full names."""
     return [f"{item.target}@{name}" for name in names]
 
 
-async def _make(job: Job, place: Place) -> None:
+async def _make(job: RestoreJob, place: ParentDataset) -> None:
     """Create a parent. Raises: ZfsError, after it was logged."""
     try:
         await job.zfs.create_unmounted(place.target)
@@ -355,7 +357,7 @@ async def _make(job: Job, place: Place) -> None:
     _log.warning("%s is created, unmounted, as a parent for the datasets below: it is not stored itself", place.target)
 
 
-async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
+async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -> Restored:
     """Receive the streams of one dataset. Raises: as _receive, after the progress was logged."""
     started = time.monotonic()
     resumed_at = 0
@@ -400,10 +402,10 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
     return Restored(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, undo, item.package)
 
 
-async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
+async def _find_rest(job: RestoreJob, item: RestoreItem, entry: StreamEntry) -> Rest | None:
     """Find where an interrupted stream resumes; None: it begins at its start.
 
-    Raises: UsageError if it cannot resume there; Damaged, Unreachable, PeerError.
+    Raises: UsageError if it cannot resume there; DamagedTransfer, Unreachable, PeerError.
     """
     token = item.begun(entry)
     if token is None:
@@ -411,7 +413,7 @@ async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
     try:
         rest = await find_rest(job.endpoint, job.identity, entry.file, token, retry_for=job.retry_for)
     except ChunkError as error:
-        raise Damaged(f"what the receiver sent is damaged: {error}") from error
+        raise DamagedTransfer(f"what the receiver sent is damaged: {error}") from error
     except StreamError as error:
         raise UsageError(f"{error}: `zfs receive -A {item.target}` discards the part that is there") from error
     _log.info("%s: resumes after %s of %s", item.target, format_size(rest.start), format_size(entry.raw_bytes))
@@ -422,10 +424,12 @@ def _pool(target: str) -> str:
     return target.partition("/")[0]
 
 
-async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
+async def _receive(
+    job: RestoreJob, item: RestoreItem, entry: StreamEntry, progress: Progress, rest: Rest | None
+) -> None:
     """Write one stream to `zfs receive`; without -s if the pool is too old for that.
 
-    Raises: ZfsError, Damaged, Unreachable, PeerError.
+    Raises: ZfsError, DamagedTransfer, Unreachable, PeerError.
     """
     pool = _pool(item.target)
     try:
@@ -439,7 +443,9 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress,
         await _receive_once(job, item, entry, progress, rest)
 
 
-async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
+async def _receive_once(
+    job: RestoreJob, item: RestoreItem, entry: StreamEntry, progress: Progress, rest: Rest | None
+) -> None:
     async with job.zfs.receive(*job.options(item, entry), item.target) as receiving:
         # One connection for each stream: none is idle while `zfs receive` finishes.
         whole = False
@@ -459,7 +465,7 @@ async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Prog
         await job.zfs.keep_unmounted(item.target)
 
 
-async def _in_the_way(job: Job, item: Item, entry: StreamEntry, error: FullsendError) -> str:
+async def _in_the_way(job: RestoreJob, item: RestoreItem, entry: StreamEntry, error: FullsendError) -> str:
     """Return which quotas may be the reason for the lack of room; "": none."""
     if not (isinstance(error, ZfsError) and error.out_of_space):
         return ""
@@ -473,7 +479,7 @@ async def _in_the_way(job: Job, item: Item, entry: StreamEntry, error: FullsendE
     return f" (in the way may be {', '.join(named)})" if named else ""
 
 
-def _how_far(item: Item, count: int, why: str) -> str:
+def _how_far(item: RestoreItem, count: int, why: str) -> str:
     """Return what failed, what is restored so far, and how to continue."""
     entry = item.chain[count]
     hint = ", or with -F to discard what was written there" if _MODIFIED in why and item.existing and not count else ""

@@ -20,7 +20,7 @@ from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.invitation import Invitation
 from fullsend_sender.host import durable
 from fullsend_sender.host.config import (
-    ReceiverSettings,
+    ReceiverTable,
     SenderSettings,
     check_receiver_name,
     join_address,
@@ -98,9 +98,9 @@ def _text(config: str) -> str:
         return ""
 
 
-def _table(invitation: Invitation, sender: str) -> ReceiverSettings:
+def _table(invitation: Invitation, sender: str) -> ReceiverTable:
     address = join_address(invitation.host, invitation.port)
-    return ReceiverSettings(address=address, fingerprint=invitation.fingerprint, sender=sender)
+    return ReceiverTable(address=address, fingerprint=invitation.fingerprint, sender=sender)
 
 
 def _choose_name(settings: SenderSettings, invitation: Invitation, name: str | None) -> str:

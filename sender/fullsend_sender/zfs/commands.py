@@ -420,13 +420,13 @@ class Zfs:
         sizes = [line.split("\t")[1] for line in lines if line.startswith("size\t")]
         return int(sizes[-1]) if sizes and sizes[-1].isdecimal() else None
 
-    def send(self, *arguments: str) -> Send:
+    def send(self, *arguments: str) -> SendProcess:
         """Return `zfs send ARGUMENTS`, not started yet."""
-        return Send(self, arguments)
+        return SendProcess(self, arguments)
 
-    def receive(self, *arguments: str) -> Receive:
+    def receive(self, *arguments: str) -> ReceiveProcess:
         """Return `zfs receive ARGUMENTS`, not started yet."""
-        return Receive(self, arguments)
+        return ReceiveProcess(self, arguments)
 
 
 class _Process:
@@ -555,7 +555,7 @@ async def _terminate(process: asyncio.subprocess.Process) -> None:
             raise
 
 
-class Send:
+class SendProcess:
     """A running `zfs send`.
 
         async with zfs.send("-L", "tank/home@now") as send:
@@ -597,7 +597,7 @@ class Send:
         await self._process.succeeded()
 
 
-class Receive:
+class ReceiveProcess:
     """A running `zfs receive`.
 
         async with zfs.receive("-u", "tank/restored") as receive:

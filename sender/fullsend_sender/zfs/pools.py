@@ -59,7 +59,7 @@ class Pools:
 
 
 @dataclass(slots=True)
-class Listed:
+class PoolListing:
     """The contents of the pools. `complaint`: the stderr of `zfs` about unknown names. `failed`: by pool, why it could
     not be listed.
     """
@@ -79,7 +79,7 @@ async def look(zfs: Zfs) -> Pools:
         return Pools(dict.fromkeys(pools, ""), error)
 
 
-async def listed(zfs: Zfs, pools: Pools, roots: Mapping[str, Sequence[str]], *, recursive: bool) -> Listed:
+async def listed(zfs: Zfs, pools: Pools, roots: Mapping[str, Sequence[str]], *, recursive: bool) -> PoolListing:
     """List datasets with their snapshots and bookmarks, as they are now. `roots`: by pool, the datasets to list.
     `recursive`: and all below them. Raises: UsageError.
     """
@@ -92,7 +92,7 @@ async def listed(zfs: Zfs, pools: Pools, roots: Mapping[str, Sequence[str]], *, 
     found, failed = await _each(pools, roots, ask)
     complaints = [complaint for _listing, complaint in found.values() if complaint]
     datasets = inventory.parse("".join(listing for listing, _complaint in found.values()))
-    return Listed(datasets, "; ".join(complaints), failed)
+    return PoolListing(datasets, "; ".join(complaints), failed)
 
 
 async def names(zfs: Zfs, pools: Pools) -> tuple[list[str], dict[str, PoolError]]:

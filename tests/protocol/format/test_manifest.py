@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 from tests.protocol.helpers import SHA, a_manifest, an_entry, receipt
 
-from fullsend_protocol.format.manifest import Manifest, Receipt, Segment, Snapshot, StreamEntry
+from fullsend_protocol.format.manifest import Manifest, Receipt, Segment, StreamEntry, StreamSnapshot
 
 GOLDEN = f"""{{
  "format": 1,
@@ -150,13 +150,13 @@ def test_what_is_written_down_comes_out_as_it_went_in_and_does_not_change(
         model.sha256 = SHA  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("model", [StreamEntry, Receipt, Segment, Snapshot])
-def test_unknown_key_is_refused_on_the_wire(model: type[StreamEntry | Receipt | Segment | Snapshot]) -> None:
+@pytest.mark.parametrize("model", [StreamEntry, Receipt, Segment, StreamSnapshot])
+def test_unknown_key_is_refused_on_the_wire(model: type[StreamEntry | Receipt | Segment | StreamSnapshot]) -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         model.model_validate_json('{"colour": "blue"}')
 
 
 def test_names_that_json_must_escape_come_out_as_they_went_in() -> None:
     for name in ('a"b\\c', "größe/日本", "\x00\x1f\x7f", "\N{PILE OF POO}"):
-        one = Snapshot(dataset=name, snapshot=name, guid="1", base_guid="0")
-        assert Snapshot.model_validate_json(one.model_dump_json()) == one
+        one = StreamSnapshot(dataset=name, snapshot=name, guid="1", base_guid="0")
+        assert StreamSnapshot.model_validate_json(one.model_dump_json()) == one

@@ -83,7 +83,7 @@ def test_a_manifest_that_was_made_anew_is_no_result(said: Said) -> None:
 
 
 def test_scrubs(said: Said) -> None:
-    scrubs = results.Scrubs(as_json=False, failed=1)
+    scrubs = results.ScrubPrinter(as_json=False, failed=1)
     scrubs.add(stored("a"), scrubbed("a"), [])
     assert said() == (["ok       a"], [])
     scrubs.add(stored("b"), scrubbed("b", "chunk \x1b1", "chunk 2"), [stored("c")])
@@ -105,7 +105,7 @@ def test_scrubs(said: Said) -> None:
 
 
 def test_scrubs_as_json(said: Said) -> None:
-    scrubs = results.Scrubs(as_json=True, failed=0)
+    scrubs = results.ScrubPrinter(as_json=True, failed=0)
     scrubs.add(stored("b"), scrubbed("b", "chunk 1"), [])
     (line,), err = said()
     assert json.loads(line) == {"file": "b", "received": "then", "at": "now", "damage": ["chunk 1"], "sha256": None}

@@ -8,11 +8,11 @@ import pytest
 from tests.sender.command import AWAY, Fullsend, here
 
 from fullsend_sender.cli.status import UNKNOWN
-from fullsend_sender.monitor.status import State
+from fullsend_sender.monitor.status import NagiosState
 
 
 def test_the_exit_code_is_that_of_nagios() -> None:
-    assert State(UNKNOWN) is State.UNKNOWN
+    assert NagiosState(UNKNOWN) is NagiosState.UNKNOWN
 
 
 async def test_a_receiver_that_is_away_is_told_on_stdout(fullsend: Fullsend) -> None:

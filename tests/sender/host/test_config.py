@@ -7,11 +7,11 @@ import pytest
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_sender.host import config
-from fullsend_sender.host.config import ReceiverSettings, SenderSettings, load, with_receiver
+from fullsend_sender.host.config import ReceiverTable, SenderSettings, load, with_receiver
 from fullsend_sender.zfs.selection import Selection
 
 PIN = "a1" * 32
-NAS = ReceiverSettings(address="nas.example:7433", fingerprint=PIN, sender="alpha")
+NAS = ReceiverTable(address="nas.example:7433", fingerprint=PIN, sender="alpha")
 TABLE = f"""\
 [receivers.nas]
 address = "nas.example:7433"
@@ -51,7 +51,7 @@ def test_what_is_no_address(address: str) -> None:
 
 def test_defaults(tmp_path: Path) -> None:
     settings = load(write(tmp_path, TABLE), {}, {})
-    assert (settings.how(None).level, settings.threads, settings.bwlimit, settings.log_format) == (
+    assert (settings.send_options(None).level, settings.threads, settings.bwlimit, settings.log_format) == (
         3,
         None,
         None,

@@ -67,4 +67,4 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_that_still_runs_has_an_exit_code_of_its_own() -> None:
-    assert locks.Running("x").exit_code is Exit.RUNNING
+    assert locks.AlreadyRunning("x").exit_code is Exit.RUNNING

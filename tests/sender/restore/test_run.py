@@ -164,7 +164,10 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
     hosts.there.snapshot("pool/again@hourly-1")
     hosts.there.snapshot("pool/again@hourly-2")
     said = hosts.refused(2, "-F", "tank/home", "--into", "pool/again")
-    assert f"has other snapshots, up to @hourly-2, after @{second['snapshot']}: destroy those if they are not needed" in said
+    assert (
+        f"has other snapshots, up to @hourly-2, after @{second['snapshot']}: destroy those if they are not needed"
+        in said
+    )
 
 
 @pytest.mark.slow
