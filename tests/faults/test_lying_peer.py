@@ -1,7 +1,7 @@
 """Peers that lie, each over a real connection to a real daemon, each refused by name at bounded memory.
 
 One daemon for all of them: after every lie it must still do honest work, know what happened (its log has no traceback),
-hold no more memory than design section 9 allows, and have no connection left over.
+hold no more memory than docs/operations.md says, and have no connection left over.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
         header(CHUNK, 100, 1 << 63, 1),
         f"protocol: a chunk at raw offset {1 << 63}: no stream is that long",
     ),
-    # Frames and messages that are none.
+    # Frames and messages that are not valid.
     "a header with a wrong CRC": (
         idle,
         spoilt(LIST, 23),
@@ -260,8 +260,12 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
         control(offer(properties={"quota": 5})),
         "protocol: message that cannot be read: push.properties.quota: ",
     ),
-    "a claim that is none": (idle, control(offer(claim="mine")), "protocol: message that cannot be read: push.claim: "),
-    "an unknown way to go on": (
+    "a claim that is not one": (
+        idle,
+        control(offer(claim="mine")),
+        "protocol: message that cannot be read: push.claim: ",
+    ),
+    "an unknown way to resume": (
         idle,
         control(offer(resume="magic")),
         "protocol: message that cannot be read: push.resume: ",
@@ -555,7 +559,7 @@ def test_a_stream_that_lies_is_refused_by_name(lie: str, receiver: Receiver) -> 
     wait_until(lambda: line in receiver.log.removeprefix(before), f"{line} in {receiver.log.removeprefix(before)}")
 
 
-# --- who goes on, and lies ------------------------------------------------------------------------------------
+# --- peers that resume, and lie --------------------------------------------------------------------------------
 
 OFFERED: Final = offer(guid=str(streams.GUID), flags="")
 BORDER: Final = len(PIECES[0])
@@ -761,7 +765,7 @@ def test_a_stream_that_is_not_the_one_that_was_offered_is_refused_by_its_first_c
         peer.push(said)
         peer.write(FIRST.encode())
         assert peer.refusal() == expected
-    assert receiver.partials() == kept  # nobody would ever go on with this one
+    assert receiver.partials() == kept  # no sender would ever resume this one
 
 
 def test_a_package_that_is_not_the_one_that_was_offered_is_refused_at_its_end(receiver: Receiver) -> None:
@@ -782,7 +786,7 @@ ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 def rle_frame(content_size: int, blocks: int) -> bytes:
-    """A zstd frame made by hand: `blocks` blocks of 128 KiB each, four bytes each, whatever its header says."""
+    """A synthetic zstd frame: `blocks` blocks of 128 KiB each, four bytes each, whatever its header says."""
     block_size = 128 << 10
     head = bytes([0b10100100]) + struct.pack("<I", content_size)  # 4-byte content size, single segment, checksum
     body = b""

@@ -78,7 +78,7 @@ def chunks_of(raw: bytes, level: int = LEVEL_DEFAULT) -> Iterator[Chunk]:
 
 
 def chunks_from(raw: bytes, offset: int, level: int = LEVEL_DEFAULT) -> Iterator[Chunk]:
-    """Yield the chunks from a border on, as a sender that goes on there puts them on the wire: in a new segment."""
+    """Yield the chunks from a border on, as a sender that resumes there puts them on the wire: in a new segment."""
     compressor = Compressor(level)
     segment = SegmentHash(offset)
     for at, piece in cut(raw):
@@ -109,7 +109,7 @@ def push_of(raw: bytes) -> Push:
 
 
 def segments_of(raw: bytes, *borders: int) -> list[Segment]:
-    """Return what proves a stream that was gone on with at these offsets."""
+    """Return what proves a stream that was resumed at these offsets."""
     return [
         Segment(start=start, end=end, sha256=hashlib.sha256(raw[start:end]).hexdigest())
         for start, end in itertools.pairwise([0, *borders, len(raw)])
@@ -117,7 +117,7 @@ def segments_of(raw: bytes, *borders: int) -> list[Segment]:
 
 
 def finish_of(raw: bytes, *borders: int) -> Finish:
-    """Return a sender's last word on a stream. `borders`: where it was gone on with."""
+    """Return a sender's last word on a stream. `borders`: where it was resumed."""
     return Finish(raw_bytes=len(raw), segments=segments_of(raw, *borders))
 
 
@@ -148,7 +148,7 @@ def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFA
 
 
 def go_on(store: Store, sender: str, raw: bytes, *, at_resume_point: bool = False) -> Ingest:
-    """Open the partial of a stream to go on with it."""
+    """Open the partial of a stream to resume it."""
     found = reopen_partial(store, partial_key(sender, push_of(raw)), at_resume_point=at_resume_point)
     assert found is not None
     return Ingest(*found)

@@ -450,7 +450,7 @@ class Keeper:
         ]
 
     async def _take(self, peer: Peer, offer: messages.Push) -> bool:
-        """Take one stream. Returns: whether the conversation goes on."""
+        """Take one stream. Returns: whether the conversation continues."""
         self.offers.append(offer)
         code = self.refuse.pop(0) if self.refuse else None
         if code is not None:

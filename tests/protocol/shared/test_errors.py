@@ -67,7 +67,7 @@ def test_peer_error_is_what_the_peer_said() -> None:
 
 
 def test_what_passes_by_itself_is_no_refusal() -> None:
-    """The sender tries again on these, and never exits 3 for them (design section 6)."""
+    """The sender retries on these, and never exits 3 for them."""
     assert set(TRANSIENT_CODES) == {ErrorCode.LIMIT, ErrorCode.SHUTDOWN}
 
 

@@ -167,7 +167,7 @@ def test_embedded_records_and_objects_close_a_chunk_too() -> None:
 
 @pytest.mark.parametrize("before", [MIN - HEADER_SIZE, MIN - 311, MIN - 2, MIN - 1])
 def test_record_of_16_mebibytes_that_begins_just_before_4_is_cut_at_20(before: int) -> None:
-    """Where its header does not fit before CHUNK_MIN, the chunk ends inside its payload, and the next goes on there."""
+    """Its header does not fit before CHUNK_MIN: the chunk ends inside its payload, and the next one continues there."""
     opening = streams.begin()
     first = write(1, 0, bytes(before - len(opening) - HEADER_SIZE))
     raw = opening + first + write(1, 1, bytes(limits.RECORD_PAYLOAD_MAX)) + object_(2) + streams.end()

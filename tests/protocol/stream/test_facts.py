@@ -34,7 +34,7 @@ def told(raw: bytes) -> Facts:
 
 
 def identity(one: Facts) -> tuple[object, ...]:
-    """What tells a stream from all others (design section 2)."""
+    """The identity of a stream: what distinguishes it from all others."""
     return one.dataset, one.guid, one.base_guid, one.kind, one.flags
 
 

@@ -198,7 +198,7 @@ def test_genuine_resumed_stream_is_whole_in_itself_and_shows_what_it_is(stream: 
 
 @pytest.mark.slow
 def test_substream_that_zfs_send_failed_in_is_named() -> None:
-    """libzfs goes on with the next snapshot, and closes the package, as if nothing had happened."""
+    """libzfs continues with the next snapshot, and closes the package, as if nothing had happened."""
     said = refusal(streams.named("damaged-R").read())
     assert "tank/ill/b@s1 is cut off at 808724: `zfs send` failed there" in said
 
@@ -512,7 +512,7 @@ def test_record_and_feature_numbers_are_those_of_openzfs() -> None:
     assert shown >= {kind.name for kind in RecordType} - {"WRITE_BYREF"}  # of dedup sends, which OpenZFS has dropped
 
 
-# --- going on elsewhere -----------------------------------------------------------------------------------------
+# --- resuming elsewhere -----------------------------------------------------------------------------------------
 
 
 def meant(walker: Walker) -> WalkerState:
@@ -522,7 +522,7 @@ def meant(walker: Walker) -> WalkerState:
 
 
 def check_resumed(raw: bytes, cuts: Iterable[int]) -> None:
-    """Split a stream at each of these places: a walker that goes on there must be as one that was never interrupted."""
+    """Split a stream at each of these places: a walker that resumes there must be as one that was never interrupted."""
     before = Walker()
     ends = [record.end for record in streams.split(raw)]
     at_end = walked(walk([raw]))

@@ -334,7 +334,7 @@ def test_damaged_stream_is_replaced_by_pushing_it_again_once_it_was_moved_away(s
     catalogue = read_catalogue(store)
     damaged = checked(store, catalogue.streams[0])
     assert damaged.damage
-    # As if it had been received long ago: what was found then must not be held against the new one.
+    # As if it had been received long ago: the old result must not count for the new one.
     told = manifest_path(store, file).read_text(encoding="utf-8")
     received = read_manifest(store, file).received
     manifest_path(store, file).write_text(told.replace(received, "2020-01-01T00:00:00Z"), encoding="utf-8")

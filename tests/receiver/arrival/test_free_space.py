@@ -148,7 +148,7 @@ async def test_who_had_too_little_room_the_last_time_must_find_more(room: Room, 
     room.leave(await room.admit(wanted(900, failed_at=5000)))  # it says how large it is now
 
 
-# --- who has to end ---------------------------------------------------------------------------------------------
+# --- which stream must end --------------------------------------------------------------------------------------
 
 
 async def test_a_stream_of_unknown_size_ends_before_what_is_to_stay_free(room: Room, disk: Disk) -> None:

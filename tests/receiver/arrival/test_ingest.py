@@ -230,7 +230,7 @@ def test_run_without_a_resumable_record_is_cut_at_exactly_chunk_max(store: Store
     assert decode(written(ingest, store)) == raw
 
 
-# --- streams that are none, or not whole ------------------------------------------------------------------------
+# --- no streams, or streams that are not whole ------------------------------------------------------------------
 
 
 @each(broken)
@@ -352,7 +352,7 @@ def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
     refused(store, ingest, third, UnsupportedStream, "more than 2 chunks")
 
 
-# --- going on ---------------------------------------------------------------------------------------------------
+# --- resuming ---------------------------------------------------------------------------------------------------
 
 
 def test_stream_that_goes_on_has_a_segment_more_and_its_batches_go_on(store: Store, ingest: Ingest) -> None:
@@ -413,7 +413,7 @@ def test_segments_are_bounded(store: Store, ingest: Ingest, monkeypatch: pytest.
 
 
 def test_batch_stands_where_the_last_chunk_ended_that_was_written(store: Store, ingest: Ingest) -> None:
-    """The walker has gone on into the one that was refused."""
+    """The walker has walked into the chunk that was refused."""
     first, second, _third = chunks_of(RAW)
     ingest.take(first)
     state = ingest.walker.state

@@ -202,7 +202,7 @@ def test_a_stream_of_which_nothing_came_leaves_nothing(receiver: Receiver) -> No
     wait_until(lambda: receiver.partials() == kept, "the partial is thrown away")
 
 
-# --- going on --------------------------------------------------------------------------------------------------
+# --- resuming --------------------------------------------------------------------------------------------------
 
 ANOTHER: Final = "1" * 16
 
@@ -260,7 +260,7 @@ def test_a_stream_goes_on_where_it_was_interrupted(how: str, count: int, receive
     raw = b"".join(pieces)
     kept = leave(receiver, pieces, count)
     if how == "token" and count == 3:
-        kept, count = kept - len(pieces[2]), 2  # it ends with no record behind which one could go on
+        kept, count = kept - len(pieces[2]), 2  # it ends with no record after which it could be resumed
     with receiver.peer() as peer:
         peer.write(control(offer_of_pieces(pieces, resume=how, claim=ANOTHER)))
         accepted = peer.hear("accept")
@@ -503,7 +503,7 @@ def test_nothing_is_acknowledged_before_it_is_durable(tmp_path: Path) -> None:
                 peer.write(chunk.encode())
             wait_until(lambda: disk.begun("fdatasync", ".data") == 1, "the batch is being synced")
             for chunk in sent[2:]:
-                peer.write(chunk.encode())  # chunks go on arriving meanwhile
+                peer.write(chunk.encode())  # chunks keep arriving meanwhile
             size = sum(len(chunk.frame) for chunk in sent)
             wait_until(lambda: receiver.partials()[0].stat().st_size == size, "all chunks are written")
             hear_beats(peer, 3)

@@ -45,7 +45,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tick(folder: Path) -> None:
-    """Wait until the file system's clock has gone on: a few milliseconds at most."""
+    """Wait until the file system's clock has advanced: a few milliseconds at most."""
     probe = folder / "tick"
     probe.touch()
     before = now = probe.stat().st_ctime_ns

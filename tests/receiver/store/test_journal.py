@@ -61,11 +61,11 @@ def written(path: Path, *lines: bytes) -> Path:
     return file
 
 
-# --- a walker goes on out of its journal ------------------------------------------------------------------------
+# --- a walker resumes from its journal --------------------------------------------------------------------------
 
 
 def through_journal(path: Path, raw: bytes, cuts: Iterable[int]) -> Walker:
-    """Walk a stream, and at each of these places go on with what the journal says."""
+    """Walk a stream, and at each of these places resume from what the journal says."""
     lines = [OPEN_LINE]
     walker = Walker()
     stored = begun = spilt = 0
@@ -293,7 +293,7 @@ def test_of_resumptions_between_which_nothing_arrived_the_last_alone_counts(tmp_
         assert found.resumptions == (third, fourth)
 
 
-# --- where a token goes on --------------------------------------------------------------------------------------
+# --- where a token resumes --------------------------------------------------------------------------------------
 
 
 def resume_offset(path: Path) -> int | None:

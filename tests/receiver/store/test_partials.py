@@ -138,7 +138,7 @@ def acknowledged(told: tuple[str, ...]) -> int:
 
 
 def check_recovery(store: Store, told: tuple[str, ...] = ()) -> None:
-    """Start after a crash, and hold what is there against what design section 5 promises."""
+    """Start after a crash, and compare what is there with the promises of docs/format.md, section 5."""
     before = kept(store)
     listed_before = check_listed(store)
     assert not any(line.startswith("stored ") for line in told) or listed_before == [str(FILE)]
@@ -321,7 +321,7 @@ def test_commit_that_failed_in_a_running_daemon_is_completed_by_the_next_push(
     assert not read_catalogue(store).problems
 
 
-# --- going on ---------------------------------------------------------------------------------------------------
+# --- resuming ---------------------------------------------------------------------------------------------------
 
 
 def left_behind(store: Store, chunks: int, per_batch: int) -> None:
@@ -332,7 +332,7 @@ def left_behind(store: Store, chunks: int, per_batch: int) -> None:
 
 
 def check_went_on(store: Store, raw: bytes = RAW, borders: tuple[int, ...] = BORDERS) -> None:
-    """Whatever happened: what is there is gone on with, to its end."""
+    """Whatever happened: what is there is resumed, to its end."""
     if not read_catalogue(store).streams:
         found = reopen_partial(store, KEY, at_resume_point=False)
         ingest = Ingest(*found) if found else Ingest(begin_partial(store, KEY, SENDER, push_of(raw)))
@@ -345,7 +345,7 @@ def check_went_on(store: Store, raw: bytes = RAW, borders: tuple[int, ...] = BOR
     assert not list(store.partial.iterdir())
 
 
-#: chunks that are there, in batches of how many, how it is gone on with, and from where at least.
+#: chunks that are there, in batches of how many, how it is resumed, and from where at least.
 GOING_ON = {
     "at the end": (2, 1, "replay", BORDERS[1]),
     "at the end, all of it": (3, 2, "reconnect", BORDERS[2]),
@@ -477,7 +477,7 @@ def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_g
 
 
 def reopened(store: Store, *, at_resume_point: bool = False) -> bool:
-    """Whether there is something to go on with; where there is not, nothing has changed."""
+    """Whether there is something to resume; if not, nothing has changed."""
     there = everything(store.partial)
     found = reopen_partial(store, KEY, at_resume_point=at_resume_point)
     if found is None:

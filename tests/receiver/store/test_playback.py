@@ -304,7 +304,7 @@ def test_swapped_chunks_are_damaged(long: Path) -> None:
 
 
 def test_new_segment_is_hashed_from_its_own_start(long: Path) -> None:
-    """Where a stream went on after a restart: the second chunk's hash is of its own bytes alone."""
+    """Where a stream resumed after a restart: the second chunk's hash is of its own bytes alone."""
     _, (_, piece), _ = cut(LONG)
     alone = hashlib.sha256(piece)
 

@@ -61,7 +61,7 @@ entries = st.builds(
 
 
 def write(path: Path, listed: list[IndexEntry]) -> bytes:
-    """Write a file with frames that are none and right tables."""
+    """Write a file with invalid frames and correct tables."""
     content = bytes(sum(entry.stored_length for entry in listed)) + b"".join(tables(iter(listed), len(listed)))
     path.write_bytes(content)
     return content

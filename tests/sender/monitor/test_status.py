@@ -127,7 +127,7 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     assert [line.split()[1] for line in lines] == ["tank/a:", "tank/b:"]
     programs.good(sender.fullsend("push"))
     assert said(sender, 0, "--max-age", "26h")[0].startswith("OK: 2 datasets")
-    # What is gone here rings until the user says that it is gone on purpose.
+    # A missing dataset is critical until the user says that it is missing on purpose.
     fake.destroy("tank/b")
     assert "tank/b: it is stored, and is not here: it was destroyed or renamed here" in said(sender, 2)[0]
     config = sender.folder / "sender.toml"

@@ -1,4 +1,4 @@
-"""What `push -n` says, held against what a push then runs."""
+"""What `push -n` prints, compared with what a push then runs."""
 
 from __future__ import annotations
 

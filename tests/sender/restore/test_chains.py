@@ -69,7 +69,7 @@ def test_an_older_state_that_came_once_more_is_a_question() -> None:
     again = entry("a@a", 1, sequence=3, file="again.zfs.zst", received="2026-11-25T02:00:00Z")
     with pytest.raises(UsageError, match=r"after it a@a once more.*again\.zfs\.zst"):
         Library([*chain, again]).find("a")
-    # A base that came late, or was put in the place of a damaged one, is none; nor what has been built on since.
+    # A base that came late, or replaced a damaged one, is not; nor is what has been built on since.
     assert Library([chain[1], again]).find("a") == chain[1]
     assert Library([*chain, again, entry("a@c", 3, 2, sequence=4)]).find("a").snapshot == "c"
     assert Library([*chain, again, entry("a@b", 2, sequence=4, file="b.zfs.zst")]).find("a").snapshot == "b"

@@ -192,7 +192,7 @@ async def test_another_stream_that_is_stored_is_no_receipt(identity: Identity, r
     assert zfs.asked == []
 
 
-# --- it goes on ------------------------------------------------------------------------------------------------
+# --- it resumes ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("of", [PLAIN, PACKED, RAW], ids=["plain", "-p", "raw increment, -p"])
@@ -453,7 +453,7 @@ def test_what_a_token_cannot_serve_is_compared_and_sent_on(host: Host) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_other_bytes_than_have_arrived_start_over(host: Host) -> None:
-    """As after a change of what ZFS makes of the same snapshot: neither token nor replay may go on."""
+    """As after a change of what ZFS makes of the same snapshot: neither token nor replay may resume."""
     host.fake.create("tank/a", size=SIZE)
     partial = host.killed("tank/a")
     host.fake.edit(lambda state: state["datasets"]["tank/a"].update(drift=1))

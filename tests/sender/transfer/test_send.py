@@ -92,7 +92,7 @@ class Taker:
         self.finish: messages.Finish | None = None
 
     async def offered(self, peer: Peer) -> None:
-        """Take the offer, and go on where it stands."""
+        """Take the offer, and continue at its offset."""
         await self.greeted(peer)
         await peer.say(self.arrived.accept())
 

@@ -339,7 +339,7 @@ async def test_what_memory_has_changed_is_said() -> None:
 
 
 async def test_cancelled_while_hashing_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hash has the chunk in it, and nobody goes on with it; the next connection begins another."""
+    """The hash includes the chunk, and nothing continues it; the next connection begins another."""
     window, reader, receiver = await sent(3)
     await reconnected(window, reader, receiver, ENDS[0])
     sending = asyncio.create_task(window.to_send(window.unacknowledged[0]))
