@@ -20,12 +20,12 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
 from fullsend_receiver.catalogue.summaries import read_manifest
 from fullsend_receiver.store import names
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import StoreError, Upload
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import MANIFEST_SUFFIX
-from fullsend_receiver.store.partials import Partial, discard
 
 
-def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
+def stored_file(store: LocalStore, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
     """Return where a stream belongs, relative to the store, and whether it is stored already."""
     file = names.stream_file(sender, about)
     return file, (store.root / file.with_name(file.name + MANIFEST_SUFFIX)).exists()
@@ -45,8 +45,7 @@ def commit(
     file, again = stored_file(store, sender, about)
     if again:
         _check_stored(store, file, about)
-        ingest.partial.close()
-        discard(store, ingest.partial.key)
+        ingest.partial.close(keep=False)
     else:
         holdings = catalogues.current(sender)
         if wants_base(push):
@@ -69,7 +68,7 @@ def wants_base(push: Push) -> bool:
     return not push.keep_orphan and push.guid is not None and push.base_guid is not None
 
 
-def _check_base(catalogue: Catalogue, sender: str, about: Facts, partial: Partial) -> None:
+def _check_base(catalogue: Catalogue, sender: str, about: Facts, upload: Upload) -> None:
     """See that an increment's base is still there; else throw the increment away. Raises: NoBase.
 
     Its journal has kept prune away from it; but a disk that failed, or a person, asks nobody.
@@ -77,14 +76,13 @@ def _check_base(catalogue: Catalogue, sender: str, about: Facts, partial: Partia
     try:
         catalogue.check_base(sender, str(about.base_guid), stream_class=about.stream_class, flags=about.flags)
     except NoBase as error:
-        partial.close()
-        discard(catalogue.store, partial.key)
+        upload.close(keep=False)
         msg = f"{about.dataset}@{about.snapshot}: {error}"
         raise NoBase(msg) from None
 
 
 def _put_in_place(
-    store: Store,
+    store: LocalStore,
     sender: str,
     ingest: Ingest,
     about: Facts,
@@ -118,7 +116,7 @@ def _put_in_place(
     return first
 
 
-def _check_stored(store: Store, file: PurePosixPath, about: Facts) -> None:
+def _check_stored(store: LocalStore, file: PurePosixPath, about: Facts) -> None:
     """See that what is stored under a stream's name stands for that stream. Raises: StoreError where it does not.
 
     A package's name has the GUIDs of its top dataset alone: `-i` and `-I`, with `-R` or without, make packages of one

@@ -18,7 +18,7 @@ from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream.facts import class_of
 from fullsend_protocol.wire.messages import Push
 from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
 
 #: Entries that are kept of one sender: beyond, the oldest go.
 _MOST: Final = 1000
@@ -31,7 +31,7 @@ class Crossing(NamedTuple):
     stored: int
 
 
-def find(store: Store, sender: str, push: Push) -> Crossing | None:
+def find(store: LocalStore, sender: str, push: Push) -> Crossing | None:
     """Return how far the last push of such a stream came; None: it had room, or was not tried. Raises: OSError."""
     wanted = _what(push)
     for entry in reversed(_read(store, sender)):
@@ -40,7 +40,7 @@ def find(store: Store, sender: str, push: Push) -> Crossing | None:
     return None
 
 
-def note(store: Store, sender: str, push: Push, found: Crossing) -> None:
+def note(store: LocalStore, sender: str, push: Push, found: Crossing) -> None:
     """Write down, for good, how far a stream came. Raises: OSError."""
     what = _what(push)
     entry = {**what, "raw_bytes": found.raw, "stored_bytes": found.stored, "at": format_time(time.time())}
@@ -49,7 +49,7 @@ def note(store: Store, sender: str, push: Push, found: Crossing) -> None:
         _write(store, sender, [*others, entry][-_MOST:])
 
 
-def forget(store: Store, sender: str, push: Push) -> None:
+def forget(store: LocalStore, sender: str, push: Push) -> None:
     """Such a stream is stored. Raises: OSError."""
     what = _what(push)
     if not any(_is_of(each, what) for each in _read(store, sender)):
@@ -72,7 +72,7 @@ def _is_of(entry: dict[str, Any], what: dict[str, Any]) -> bool:
     return all(entry.get(name) == value for name, value in what.items())
 
 
-def _read(store: Store, sender: str) -> list[dict[str, Any]]:
+def _read(store: LocalStore, sender: str) -> list[dict[str, Any]]:
     """Read the file. What is no entry counts for nothing."""
     try:
         said: Any = json.loads(_file(store, sender).read_bytes())
@@ -86,9 +86,9 @@ def _read(store: Store, sender: str) -> list[dict[str, Any]]:
     ]
 
 
-def _write(store: Store, sender: str, entries: list[dict[str, Any]]) -> None:
+def _write(store: LocalStore, sender: str, entries: list[dict[str, Any]]) -> None:
     replace_file(_file(store, sender), json.dumps(entries, indent=1).encode() + b"\n")
 
 
-def _file(store: Store, sender: str) -> Path:
+def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"crossed.{sender}.json"

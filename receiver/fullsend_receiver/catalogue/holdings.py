@@ -18,7 +18,7 @@ from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue, Stored
 from fullsend_receiver.catalogue.summaries import collector_off
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import STREAM_SUFFIX
 
 #: Parts that are kept open while datasets are gone through: one may come again after others.
@@ -34,7 +34,7 @@ class Holdings:
 
     def __init__(
         self,
-        store: Store,
+        store: LocalStore,
         sender: str,
         shelves: Iterable[Shelf],
         problems: list[str],

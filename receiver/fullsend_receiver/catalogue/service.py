@@ -28,7 +28,7 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog, scrub_
 from fullsend_receiver.catalogue.streams import describe_orphan, sender_folders
 from fullsend_receiver.catalogue.summaries import Search
 from fullsend_receiver.store.durable import signature
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
 
 _T = TypeVar("_T")
 
@@ -40,7 +40,7 @@ _Signature = tuple[int, int, int]
 class Catalogues:
     """What is stored of each sender. For any thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: LocalStore) -> None:
         """Nothing is read before the first question."""
         self.store = store
         self._watcher: Final = Watcher(store.root)
@@ -148,7 +148,7 @@ class _Kept:
     moment before it was last looked; `distrusted`: the next look is to be at everything.
     """
 
-    def __init__(self, store: Store, sender: str, watch: Watch) -> None:
+    def __init__(self, store: LocalStore, sender: str, watch: Watch) -> None:
         self.lock: Final = threading.Lock()
         self.read_at = _ANY
         self.holdings: Holdings | None = None

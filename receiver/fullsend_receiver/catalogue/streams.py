@@ -22,7 +22,7 @@ from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams, read_manifest
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import STREAM_SUFFIX
 
 #: Candidates named in the error for an ambiguous STREAM.
@@ -58,7 +58,7 @@ class AmbiguousStream(FullsendError):  # noqa: N818 - reads as a noun
 class Stored:
     """One stored stream. `summary`: what its manifest said when the catalogue was read."""
 
-    store: Store
+    store: LocalStore
     summary: Summary
 
     @property
@@ -101,7 +101,7 @@ class Catalogue:
     not there, or not as long as they were; None: nobody has looked, and whoever asks looks.
     """
 
-    store: Store
+    store: LocalStore
     streams: list[Stored]
     problems: list[str]
     scrubbed: ScrubLog
@@ -379,7 +379,7 @@ class Catalogue:
         return f"damaged ({damage})"
 
 
-def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
+def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:
     """Read what is stored of one sender, or of all. Blocks on the disk."""
     streams: list[Stored] = []
     problems: list[str] = []
@@ -396,17 +396,17 @@ def describe_orphan(path: str) -> str:
     return f"{path}: has no manifest; `fullsendd verify` makes one if it is whole"
 
 
-def files_without_manifest(store: Store, sender: str | None = None) -> list[PurePosixPath]:
+def files_without_manifest(store: LocalStore, sender: str | None = None) -> list[PurePosixPath]:
     """Return the `.zst` files that no manifest speaks for, relative to the store."""
     return sorted(PurePosixPath(path) for found in _find(store, sender) for path in found.orphans)
 
 
-def _find(store: Store, sender: str | None) -> Iterator[Found]:
+def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
     names = [sender] if sender is not None else sorted(sender_folders(store))
     return (find_streams(store, name) for name in names)
 
 
-def sender_folders(store: Store) -> Iterable[str]:
+def sender_folders(store: LocalStore) -> Iterable[str]:
     """Return the names of all who have a folder here. Raises: OSError."""
     with os.scandir(store.root) as entries:
         return [entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir()]

@@ -33,8 +33,9 @@ from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.restore_commands import HASH_SUFFIX
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
+from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX
 from fullsend_receiver.store.partials import committing
 
@@ -90,7 +91,7 @@ class _Folder:
         return self.orphans | self.problems.keys()
 
 
-def find_streams(store: Store, sender: str) -> Found:
+def find_streams(store: LocalStore, sender: str) -> Found:
     """Return what lies in a sender's folders, from the manifests or from what was copied of them. Blocks."""
     search = Search(store, sender)
     search.run()
@@ -111,7 +112,7 @@ def collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
+def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
     """Read the manifest of a stored file. Raises: StoreError."""
     path = store.root / file.with_name(file.name + MANIFEST_SUFFIX)
     try:
@@ -131,7 +132,7 @@ class Search:
     `sure`: whatever has changed since the last run is told.
     """
 
-    def __init__(self, store: Store, sender: str, watch: Watch | None = None) -> None:
+    def __init__(self, store: LocalStore, sender: str, watch: Watch | None = None) -> None:
         """Nothing is read before `run`. `watch`: tells what changes; what is found is kept on shelves, and a look is
         at what has changed alone. None: each look is at everything.
         """
@@ -543,7 +544,7 @@ def _by_name(row: Row) -> str:
     return name
 
 
-def _file(store: Store, sender: str) -> Path:
+def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"summaries.{sender}"
 
 

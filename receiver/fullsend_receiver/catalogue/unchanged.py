@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_protocol.wire.messages import UnchangedDataset
 from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
 
 #: Seconds by which our clock may have been put back without a word.
 _CLOCK_ERROR: Final = 86400.0
@@ -27,7 +27,7 @@ class Stock(Protocol):
     """What is stored of a sender."""
 
     @property
-    def store(self) -> Store: ...
+    def store(self) -> LocalStore: ...
 
     def has(self, dataset: str, guid: str) -> bool:
         """Whether a snapshot of this GUID is stored of this dataset."""
@@ -46,7 +46,7 @@ def note(stock: Stock, sender: str, datasets: Iterable[UnchangedDataset]) -> Non
         replace_file(_file(store, sender), json.dumps(kept, indent=1).encode() + b"\n")
 
 
-def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
+def last_seen(store: LocalStore, sender: str) -> dict[tuple[str, str], str]:
     """Return when datasets were last seen unchanged, by dataset and the GUID that was its newest snapshot's then.
 
     What was noted while our clock was ahead counts for nothing: it would be newer than all that comes.
@@ -59,7 +59,7 @@ def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
     }
 
 
-def _read(store: Store, sender: str) -> dict[str, dict[str, str]]:
+def _read(store: LocalStore, sender: str) -> dict[str, dict[str, str]]:
     """Read the file. What is no entry counts for nothing: then a backup looks older than it is, never younger."""
     try:
         said: Any = json.loads(_file(store, sender).read_bytes())
@@ -73,5 +73,5 @@ def _read(store: Store, sender: str) -> dict[str, dict[str, str]]:
     }
 
 
-def _file(store: Store, sender: str) -> Path:
+def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"unchanged.{sender}.json"

@@ -25,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.catalogue.streams import read_catalogue
     from fullsend_receiver.cli.results import complain_of, print_good, print_problem
-    from fullsend_receiver.store.local import StoreFull, check_fitness
+    from fullsend_receiver.store.api import StoreFull
+    from fullsend_receiver.store.local import check_fitness
 
     settings, store = open_store(options)
     full = False

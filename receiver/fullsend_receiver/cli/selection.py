@@ -12,7 +12,7 @@ from fullsend_receiver.store.names import STREAM_SUFFIX
 
 if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue, Stored
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 def split_name(what: str | None) -> tuple[str | None, str | None]:
@@ -26,7 +26,7 @@ def split_name(what: str | None) -> tuple[str | None, str | None]:
     return sender, rest or None
 
 
-def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
+def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[Stored]]:
     """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing can be of that name."""
     sender, dataset = split_name(what)
     catalogue = read_catalogue(store, sender)
@@ -37,7 +37,7 @@ def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
     return catalogue, chosen
 
 
-def find(store: Store, what: str) -> tuple[Catalogue, Stored]:
+def find(store: LocalStore, what: str) -> tuple[Catalogue, Stored]:
     """Find the stream that SENDER/STREAM names; a whole `file`, as `list` prints it, does too.
 
     Raises: UsageError, NoSuchStream, AmbiguousStream.

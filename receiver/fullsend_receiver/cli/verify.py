@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.cli.results import Scrubs, complain_of, print_rebuilt
     from fullsend_receiver.cli.selection import select, split_name
     from fullsend_receiver.maintenance import scrub
-    from fullsend_receiver.store.local import StoreError
+    from fullsend_receiver.store.api import StoreError
 
     _settings, store = open_store(options)
     sender, _dataset = split_name(options.what)

@@ -35,7 +35,8 @@ from fullsend_receiver.daemon import systemd
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import House, Session
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import Store, StoreError, StoreFull, check_fitness
+from fullsend_receiver.store.api import StoreError, StoreFull
+from fullsend_receiver.store.local import LocalStore, check_fitness
 from fullsend_receiver.store.partials import recover, remove_temporaries
 from fullsend_transport.channel import Channel
 
@@ -65,7 +66,7 @@ _RELOOK_EVERY: Final = 3600.0
 class Daemon:
     """The running daemon; implements the sessions' Gate."""
 
-    def __init__(self, settings: ReceiverSettings, store: Store) -> None:
+    def __init__(self, settings: ReceiverSettings, store: LocalStore) -> None:
         """Nothing is touched before `run`."""
         self._settings = settings
         self._store = store
@@ -453,7 +454,7 @@ def _describe(address: tuple[object, ...]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _serve_lock(store: Store) -> int:
+def _serve_lock(store: LocalStore) -> int:
     """Make sure that one daemon at a time serves a store. Returns: a descriptor that holds the lock."""
     descriptor = os.open(store.state / "serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -35,8 +35,9 @@ from fullsend_receiver.arrival.receive import Halted, Receiving, Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import FULL, StoreError
-from fullsend_receiver.store.partials import partial_key
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import FULL
+from fullsend_receiver.store.opened import partial_key
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")

@@ -20,8 +20,9 @@ from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import Stored
+from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import ABSENT, locked, replace_file, signature, sync_folders
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import MANIFEST_SUFFIX, stream_file
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks, file_sha256
@@ -52,7 +53,7 @@ class _Reading:
     walker: Walker
 
 
-def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) -> Scrubbed | None:
+def scrub(store: LocalStore, stored: Stored, between: Callable[[], None] = _go_on) -> Scrubbed | None:
     """Check one stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
 
     `between` is called between two reads: what it raises ends the check, which may take hours. Returns: what was
@@ -88,7 +89,7 @@ def _which(path: Path) -> tuple[int, int, int] | None:
 
 
 def _check(
-    store: Store, file: PurePosixPath, manifest: Manifest, faults: list[str], between: Callable[[], None]
+    store: LocalStore, file: PurePosixPath, manifest: Manifest, faults: list[str], between: Callable[[], None]
 ) -> str | None:
     """Add to `faults` what is wrong. Returns: the SHA-256 of the raw stream, where it could be read."""
     path = store.root / file
@@ -111,7 +112,7 @@ def _check(
     return reading.sha256
 
 
-def rebuild(store: Store, file: PurePosixPath) -> Manifest:
+def rebuild(store: LocalStore, file: PurePosixPath) -> Manifest:
     """Make manifest and `.sha256` anew for a `.zst` that has none, by walking it.
 
     Returns: the manifest, in place and durable. Raises: StoreError where the stream is not whole, or not where its
@@ -158,7 +159,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     return manifest
 
 
-def _sync(path: Path, store: Store) -> None:
+def _sync(path: Path, store: LocalStore) -> None:
     """Make a file durable that somebody else has put there: a manifest promises that it is."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -173,7 +174,7 @@ def _hash_line(sha256: str, file: PurePosixPath) -> bytes:
     return f"{sha256}  {file.name}\n".encode()
 
 
-def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _go_on) -> _Reading:
+def _read(store: LocalStore, file: PurePosixPath, between: Callable[[], None] = _go_on) -> _Reading:
     """Read and check a file from end to end. Raises: FileDamaged, StreamError, OSError."""
     walker = Walker()
     whole = hashlib.sha256()

@@ -24,7 +24,7 @@ from fullsend_receiver.catalogue.streams import Catalogue, Damaged, read_catalog
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 @pytest.fixture

@@ -35,13 +35,13 @@ from fullsend_receiver.catalogue.streams import (
     files_without_manifest,
     read_catalogue,
 )
-from fullsend_receiver.store.local import StoreError
+from fullsend_receiver.store.api import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fullsend_protocol.stream.facts import StreamClass
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 def snapshots(found: Sequence[Stored]) -> list[str]:

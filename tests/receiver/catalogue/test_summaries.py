@@ -28,7 +28,8 @@ from fullsend_receiver.catalogue.inotify import Watch, Watcher
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.summaries import Found, Search, collector_off, find_streams
 from fullsend_receiver.catalogue.summaries import read_manifest as read_stored_manifest
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import LocalStore as Store
 
 YEAR_NS = 365 * 86400 * 10**9
 MOMENTS = itertools.count(10**18)

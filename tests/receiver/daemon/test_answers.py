@@ -18,7 +18,7 @@ from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import base_of, find_chains, find_status, find_unread, fitting
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -25,7 +25,7 @@ from tests.streams import each, whole
 
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.store.partials import begin_partial, partial_key
+from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.playback import (
     DamagedChunk,
     RawChunk,
@@ -93,10 +93,10 @@ def rewrite(path: Path, change: Callable[[int, IndexEntry, bytes], tuple[IndexEn
 def test_chunks_come_as_they_were_stored_from_any_border_on(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     push = push_of(LONG)
-    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
     sent = list(chunks_of(LONG))
     take(ingest, sent[:1])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     ingest = go_on(store, SENDER, LONG)
     rest = list(chunks_from(LONG, ingest.offset))
     take(ingest, rest)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 GOLDEN: Final = IndexEntry(
     raw_length=936,
