@@ -153,6 +153,12 @@ def rebuild_manifest(folder: Path, file: str, tell: Callable[[str], None]) -> No
     tell("rebuilt")
 
 
+def remove(folder: Path, *arguments: Any) -> None:
+    *files, tell = arguments
+    for file in Store(folder).remove(lambda: map(PurePosixPath, files)):
+        tell(str(file))
+
+
 def join(folder: Path, secret: str, certificate: str, tell: Callable[[str], None]) -> None:
     tell(senders.join(Store(folder), secret, certificate).fingerprint)
 
@@ -167,7 +173,7 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
-    scenario.__name__: scenario for scenario in (push, go_on, start, rebuild_manifest, join, revoke, init)
+    scenario.__name__: scenario for scenario in (push, go_on, start, rebuild_manifest, remove, join, revoke, init)
 }
 
 

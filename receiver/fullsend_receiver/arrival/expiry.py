@@ -9,16 +9,14 @@ from operator import itemgetter
 
 from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, printable
-from fullsend_receiver.store.api import UploadInfo
+from fullsend_receiver.store.api import Store, UploadInfo
 from fullsend_receiver.store.journal import Journal
-from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import Opened, entry_of
-from fullsend_receiver.store.partials import damaged_files
 
 log = logging.getLogger("fullsendd")
 
 
-def find_partials(store: LocalStore, sender: str | None) -> Iterator[PartialEntry]:
+def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
     """Yield what has arrived in part; of one sender, or of all (None). What is damaged is left out, and where it is.
     Blocks: journals are read through.
 
@@ -44,7 +42,7 @@ def find_partials(store: LocalStore, sender: str | None) -> Iterator[PartialEntr
             yield found
 
 
-def throw_away_old(store: LocalStore, arriving: Container[str], *, keep: float, most: int | None) -> None:
+def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most: int | None) -> None:
     """Throw away the partials on which nothing has arrived for `keep` seconds, and, the oldest first, as many as it
     takes for all together to have at most `most` bytes stored (None: no limit). What is arriving now is left alone.
 
@@ -75,13 +73,7 @@ def throw_away_old(store: LocalStore, arriving: Container[str], *, keep: float, 
             continue
         total -= stored
         log.warning("%s: what had arrived of it (%s) is thrown away: %s", printable(what), format_size(stored), why)
-    for path in damaged_files(store):
-        try:
-            if now - path.stat().st_mtime > keep:
-                path.unlink()
-                log.warning("%s: was set aside as damaged, and is thrown away (partial-keep)", path)
-        except OSError as error:
-            log.error("%s: cannot be thrown away: %s", path, error)  # noqa: TRY400
+    store.discard_damaged(now - keep)
 
 
 def _look(upload: UploadInfo) -> tuple[float, Opened | None, Journal]:

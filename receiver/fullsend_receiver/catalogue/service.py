@@ -19,13 +19,14 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from fullsend_cli.memory import trim
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.inotify import Watch, Watcher
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog, scrub_file
-from fullsend_receiver.catalogue.streams import describe_orphan, sender_folders
+from fullsend_receiver.catalogue.streams import describe_orphan
 from fullsend_receiver.catalogue.summaries import Search
 from fullsend_receiver.store.durable import signature
 from fullsend_receiver.store.local import LocalStore
@@ -54,7 +55,7 @@ class Catalogues:
 
     def senders(self) -> list[str]:
         """Return who has streams here, or had. Raises: OSError."""
-        return sorted(sender_folders(self.store))
+        return self.store.senders()
 
     def current(self, sender: str, *, asked: int | None = None) -> Holdings:
         """Return what is stored of a sender, as of the moment `asked` (None: now) or later.
@@ -94,6 +95,10 @@ class Catalogues:
             kept = list(self._kept.values())
         for each in kept:
             each.distrusted = True
+
+    def checked(self, file: PurePosixPath, received: str) -> Scrubbed | None:
+        """Return what the last check of a file found that was received then. Blocks on the disk. Raises: OSError."""
+        return self._scrub_log().get(str(file), received)
 
     def record(self, result: Scrubbed) -> None:
         """Record what a check has found. Blocks on the disk. Raises: OSError."""

@@ -6,9 +6,8 @@ The manifests are the truth and there is no database. A chain is walked by base 
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
@@ -18,10 +17,9 @@ from fullsend_protocol.format.manifest import Manifest, Receipt, StreamEntry
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.stream.facts import StreamClass
-from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams, read_manifest
+from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import STREAM_SUFFIX
 
@@ -69,7 +67,7 @@ class Stored:
     @property
     def manifest(self) -> Manifest:
         """All that is known of it, read from the disk now. Raises: StoreError."""
-        return read_manifest(self.store, self.file)
+        return self.store.manifest(self.file)
 
 
 class _Groups:
@@ -362,7 +360,7 @@ class Catalogue:
 
     def _is_there(self, stored: Stored) -> bool:
         try:
-            return os.stat(f"{self.store.root}/{stored.summary.path}").st_size == stored.summary.stored_bytes
+            return self.store.size(stored.summary.path) == stored.summary.stored_bytes
         except OSError:
             return False
 
@@ -402,14 +400,8 @@ def files_without_manifest(store: LocalStore, sender: str | None = None) -> list
 
 
 def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
-    names = [sender] if sender is not None else sorted(sender_folders(store))
+    names = [sender] if sender is not None else store.senders()
     return (find_streams(store, name) for name in names)
-
-
-def sender_folders(store: LocalStore) -> Iterable[str]:
-    """Return the names of all who have a folder here. Raises: OSError."""
-    with os.scandir(store.root) as entries:
-        return [entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir()]
 
 
 def _place(stored: Stored) -> tuple[str, str, int, str]:

@@ -27,9 +27,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pydantic import ValidationError
-
-from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.restore_commands import HASH_SUFFIX
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
@@ -37,7 +34,6 @@ from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import locked, replace_file
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX
-from fullsend_receiver.store.partials import committing
 
 #: Manifests that one reading had to open after which the copy is worth writing anew: some 20 ms against one write.
 _WORTH: Final = 200
@@ -110,20 +106,6 @@ def collector_off() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
-    """Read the manifest of a stored file. Raises: StoreError."""
-    path = store.root / file.with_name(file.name + MANIFEST_SUFFIX)
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        msg = f"{file}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
-        raise StoreError(msg) from None
-    if manifest.sender != file.parts[0]:
-        msg = f"{file}{MANIFEST_SUFFIX}: says that it is sender {manifest.sender}'s: it was moved"
-        raise StoreError(msg)
-    return manifest
 
 
 class Search:
@@ -425,7 +407,7 @@ class Search:
 
     def _read(self, path: str, name: str, status: os.stat_result) -> Row:
         """Open a manifest. `status`: from before it was opened. Raises: StoreError."""
-        manifest = read_manifest(self._store, PurePosixPath(path, name))
+        manifest = self._store.manifest(PurePosixPath(path, name))
         stamp = NO_STAMP  # it will be read again
         if max(status.st_mtime_ns, status.st_ctime_ns) < self._settled:
             self._effort += 1
@@ -443,12 +425,12 @@ class Search:
         return (status.st_dev, status.st_ino) == self._place
 
     def _judge(self, orphans: list[str]) -> list[str]:
-        """Return the orphans among these: tell what has no manifest from what is just getting it.
+        """Return the orphans among these: tell what has no manifest from what is just getting it, or being removed.
 
-        The journal is looked at first: while it is there, the commit may still put the manifest in place; after it
-        is gone, the manifest is there.
+        What is under way is looked at first: while a journal is there, the commit may still put the manifest in place;
+        after it is gone, the manifest is there.
         """
-        under_way = committing(self._store)
+        under_way = self._store.under_way()
         return [
             path
             for path in orphans
@@ -548,7 +530,5 @@ def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"summaries.{sender}"
 
 
-def _why(error: OSError | ValidationError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error).splitlines()[0]
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     full = False
     try:
         check_fitness(store)
-        print_good(f"store {store.root}, {format_size(store.free_bytes())} free")
+        print_good(f"store {store.where}, {format_size(store.free_bytes())} free")
     except StoreFull as error:
         full = True
         print_problem(str(error))

@@ -31,7 +31,7 @@ def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[Stored]
     sender, dataset = split_name(what)
     catalogue = read_catalogue(store, sender)
     chosen = catalogue.select(sender, dataset)
-    if what is not None and not chosen and not (store.root / (sender or "")).is_dir():
+    if what is not None and not chosen and sender not in store.senders():
         msg = f"no sender {sender!r} has streams here"
         raise UsageError(msg)
     return catalogue, chosen

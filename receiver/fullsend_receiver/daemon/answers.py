@@ -111,9 +111,9 @@ class Answers:
     async def locate(self, wanted: Locate) -> Located:
         """Answer `locate`. Raises: as `fetch`."""
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
-        path = self._store.root / stored.file
+        key = wanted.object, wanted.offset
         try:
-            return Located(raw_offset=await self._on_disk(lambda: locate(path, (wanted.object, wanted.offset))))
+            return Located(raw_offset=await self._on_disk(lambda: locate(self._store, stored.file, key)))
         except FileDamaged as error:
             raise Damaged(f"{stored.file}: {error}") from None
 
@@ -207,7 +207,7 @@ class Answers:
 
     async def _stored_chunks(self, stored: Stored, offset: int, until: int) -> AsyncGenerator[Chunk, None]:
         """Read a stored stream in worker threads, a chunk at a time and none ahead."""
-        chunks = stored_chunks(self._store.root / stored.file, offset, until)
+        chunks = stored_chunks(self._store, stored.file, offset, until)
         while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
             yield chunk
             del chunk

@@ -37,7 +37,6 @@ from fullsend_receiver.daemon.session import House, Session
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.api import StoreError, StoreFull
 from fullsend_receiver.store.local import LocalStore, check_fitness
-from fullsend_receiver.store.partials import recover, remove_temporaries
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
@@ -113,8 +112,7 @@ class Daemon:
                 check_fitness(self._store)
             except StoreFull as error:  # what is stored can be read all the same, and old partials may go
                 log.warning("%s", error)
-            remove_temporaries(self._store)
-            for line in recover(self._store):
+            for line in self._store.recover():
                 log.info("%s", line)
             sockets = _passed_sockets() or await _listen(self._settings.listen)
             accepting = [asyncio.create_task(self._accept(sock)) for sock in sockets]
@@ -127,7 +125,7 @@ class Daemon:
                 asyncio.create_task(_feed_watchdog()),
             ]
             where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
-            log.info("listening on %s, store %s", where, self._store.root)
+            log.info("listening on %s, store %s", where, self._store.where)
             systemd.notify("READY=1", f"STATUS=listening on {where}")
             try:
                 await self._until_stopped(helpers)
@@ -461,6 +459,6 @@ def _serve_lock(store: LocalStore) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        msg = f"{store.root}: another fullsendd serves this store"
+        msg = f"{store.where}: another fullsendd serves this store"
         raise StoreError(msg) from None
     return descriptor

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import PurePosixPath
 
     from fullsend_protocol.format.manifest import Manifest, Resumption
@@ -59,6 +59,64 @@ class Capabilities:
 
 #: What `free_bytes` returns where the free space is not known.
 UNLIMITED: Final = (1 << 63) - 1
+
+
+#: What tells a manifest from the one that takes its place.
+Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """A stored stream. `size`: of its `.zst`, in bytes; `stamp`: of its manifest."""
+
+    file: PurePosixPath
+    size: int
+    stamp: Stamp
+
+
+class Blob(Protocol):
+    """The bytes of a stored `.zst`, to be read. For any thread."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes. Raises: OSError."""
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return bytes of it; fewer at its end. Raises: OSError."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A small document. `tag`: what tells it from the one that takes its place."""
+
+    data: bytes
+    tag: str
+
+
+class Documents(Protocol):
+    """Small documents, each replaced as a whole and durably, by any number of processes."""
+
+    def get(self, name: str) -> Document | None:
+        """Return a document; None: there is none. Raises: OSError."""
+
+    def put(self, name: str, data: bytes, *, if_match: str | None) -> bool:
+        """Replace a document, where it still has this tag (None: where there still is none). Returns: whether it was
+        replaced. Raises: OSError.
+        """
+
+
+def update(documents: Documents, name: str, change: Callable[[bytes | None], bytes | None]) -> None:
+    """Replace a document by what `change` makes of it; None: leave it. `change` is called again where another process
+    was quicker. Raises: OSError, and what `change` raises.
+    """
+    while True:
+        found = documents.get(name)
+        data = change(None if found is None else found.data)
+        if data is None or documents.put(name, data, if_match=None if found is None else found.tag):
+            return
 
 
 class UploadInfo(Protocol):
@@ -159,6 +217,17 @@ class Store(Protocol):
     def capabilities(self) -> Capabilities:
         """What it can do beyond the least."""
 
+    @property
+    def where(self) -> str:
+        """Where it is, for a person."""
+
+    @property
+    def documents(self) -> Documents:
+        """What may change: of each sender and of the whole store."""
+
+    def free_bytes(self) -> int:
+        """Return how many bytes may still be stored; UNLIMITED without `free_space_known`. Raises: OSError."""
+
     # --- what arrives
 
     def begin(self, key: str, opened: Opened) -> Upload:
@@ -186,9 +255,66 @@ class Store(Protocol):
     def discard(self, key: str) -> None:
         """Throw an upload away that nobody has open. Raises: OSError."""
 
+    def discard_damaged(self, before: float) -> None:
+        """Throw away what was set aside as damaged before that moment, in seconds since the epoch. The log says what.
+
+        Raises: OSError where nothing can be looked at.
+        """
+
     def recover(self) -> list[str]:
         """After a start, before all else: complete what a process that died had begun, and remove what is of no use.
         What cannot be done to one upload or object is left as it is, and the log says so.
 
         Returns: a line for the log for each thing done. Raises: OSError.
+        """
+
+    # --- what is stored
+
+    def senders(self) -> list[str]:
+        """Return the names of all who have streams here, or had, in order. Raises: OSError."""
+
+    def objects(self, sender: str | None = None) -> Iterator[ObjectInfo]:
+        """Yield what is stored of a sender, None: of all. Raises: OSError."""
+
+    def has(self, file: PurePosixPath) -> bool:
+        """Whether a stream is stored under this name: its manifest is in place. Raises: OSError."""
+
+    def manifest(self, file: PurePosixPath) -> Manifest:
+        """Read the manifest of a stored stream. Raises: StoreError where it cannot be read, or is another sender's."""
+
+    def stamp(self, file: PurePosixPath) -> Stamp | None:
+        """Return what tells the manifest of a stream from the one that takes its place; None: there is none.
+
+        Raises: OSError.
+        """
+
+    def size(self, file: PurePosixPath | str) -> int:
+        """Return the bytes of a `.zst`. Raises: FileNotFoundError, OSError."""
+
+    def hash_line(self, file: PurePosixPath) -> bytes:
+        """Return what the `.sha256` of a stream says; nothing where it is missing. Raises: OSError."""
+
+    def open(self, file: PurePosixPath) -> Blob:
+        """Open a `.zst`, to be read. Raises: FileDamaged where it is missing; OSError."""
+
+    def under_way(self) -> set[PurePosixPath]:
+        """Return the names whose commit or removal has begun: what is missing of them is no fault. Raises: OSError."""
+
+    def adopt(self, file: PurePosixPath, manifest: Manifest) -> None:
+        """Give a `.zst` that is there without them its manifest and `.sha256`; then it is stored, durable and listed.
+
+        Raises: StoreError where it has its manifest by now, or is just getting it; OSError.
+        """
+
+    def remove(self, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
+        """Remove what `choose` returns, in that order: what builds on a stream stands before it. One process removes at
+        a time, and `choose` is called in its turn: it reads what uploads lease, see `wait_for_removals`. A restart
+        completes what has begun; a stream that is stored again under the same name meanwhile stays.
+
+        Returns: what was removed, and was there. Raises: StoreError, OSError, and what `choose` raises.
+        """
+
+    def wait_for_removals(self) -> None:
+        """Wait until each removal that has begun is done. What finds its base after that, with its own upload begun
+        before, keeps it. Raises: OSError.
         """

@@ -20,13 +20,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store import partials
-from fullsend_receiver.store.api import Capabilities, StoreError, StoreFull, UploadInfo
+from fullsend_receiver.store import objects, partials
+from fullsend_receiver.store.api import Capabilities, ObjectInfo, Stamp, StoreError, StoreFull, UploadInfo
+from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import make_folders, replace_file, sync_folder
+from fullsend_receiver.store.objects import LocalBlob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import PurePosixPath
 
+    from fullsend_protocol.format.manifest import Manifest
     from fullsend_receiver.store.journal import Standing
     from fullsend_receiver.store.opened import Opened
     from fullsend_receiver.store.partials import LocalUpload
@@ -79,6 +83,16 @@ class LocalStore:
         """The receiver's private key (PEM)."""
         return self.state / "key.pem"
 
+    @property
+    def where(self) -> str:
+        """Where it is, for a person."""
+        return str(self.root)
+
+    @property
+    def documents(self) -> LocalDocuments:
+        """What may change: of each sender and of the whole store."""
+        return LocalDocuments(self.state, self.lock)
+
     def free_bytes(self) -> int:
         """Return what an unprivileged process may still write, in bytes."""
         return shutil.disk_usage(self.root).free
@@ -101,9 +115,64 @@ class LocalStore:
         """See `Store.discard`."""
         partials.discard(self, key)
 
+    def discard_damaged(self, before: float) -> None:
+        """See `Store.discard_damaged`."""
+        partials.discard_damaged(self, before)
+
     def recover(self) -> list[str]:
         """See `Store.recover`."""
-        return partials.recover(self)
+        partials.remove_temporaries(self)
+        return partials.recover(self) + objects.finish_removals(self)
+
+    # --- what is stored; the interface says what each does
+
+    def senders(self) -> list[str]:
+        """See `Store.senders`."""
+        return objects.senders(self)
+
+    def objects(self, sender: str | None = None) -> Iterator[ObjectInfo]:
+        """See `Store.objects`."""
+        return objects.listed(self, sender)
+
+    def has(self, file: PurePosixPath) -> bool:
+        """See `Store.has`."""
+        return objects.manifest_path(self, file).exists()
+
+    def manifest(self, file: PurePosixPath) -> Manifest:
+        """See `Store.manifest`."""
+        return objects.read_manifest(self, file)
+
+    def stamp(self, file: PurePosixPath) -> Stamp | None:
+        """See `Store.stamp`."""
+        return objects.stamp(self, file)
+
+    def size(self, file: PurePosixPath | str) -> int:
+        """See `Store.size`."""
+        return os.stat(f"{self.root}/{file}").st_size
+
+    def hash_line(self, file: PurePosixPath) -> bytes:
+        """See `Store.hash_line`."""
+        return objects.read_hash_line(self, file)
+
+    def open(self, file: PurePosixPath) -> LocalBlob:
+        """See `Store.open`."""
+        return LocalBlob(self.root / file)
+
+    def under_way(self) -> set[PurePosixPath]:
+        """See `Store.under_way`."""
+        return objects.under_way(self)
+
+    def adopt(self, file: PurePosixPath, manifest: Manifest) -> None:
+        """See `Store.adopt`."""
+        objects.adopt(self, file, manifest)
+
+    def remove(self, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
+        """See `Store.remove`."""
+        return objects.remove(self, choose)
+
+    def wait_for_removals(self) -> None:
+        """See `Store.wait_for_removals`."""
+        objects.wait_for_removals(self)
 
 
 def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[LocalStore, str]:

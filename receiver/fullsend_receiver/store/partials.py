@@ -45,7 +45,7 @@ from fullsend_receiver.store.durable import (
     write_file,
 )
 from fullsend_receiver.store.journal import Batch, Journal, Standing
-from fullsend_receiver.store.names import MANIFEST_SUFFIX
+from fullsend_receiver.store.names import MANIFEST_SUFFIX, hash_line
 from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store.seekable import IndexEntry, tables
 
@@ -234,8 +234,8 @@ class LocalUpload:
             return False
         _refuse_orphan(self._store, file)
         _make_folder(self._store, target.parent)
-        sha256 = f"{manifest.file_sha256}  {file.name}\n".encode()
-        write_file(_path(self._store, self.key, HASH_SUFFIX), sha256, 0o640)
+        line = hash_line(manifest.file_sha256, file)
+        write_file(_path(self._store, self.key, HASH_SUFFIX), line, 0o640)
         write_file(_path(self._store, self.key, MANIFEST_SUFFIX), manifest.to_json(), 0o640)
         sync_folder(self._store.partial)
         self._committing = True  # even where that fails: what reached the disk is not known
@@ -478,9 +478,16 @@ def survey(
         yield key, found
 
 
-def damaged_files(store: LocalStore) -> list[Path]:
-    """Return the files of partials that are set aside. Their times of modification are when that was done."""
-    return sorted(store.partial.glob(f"*{_DAMAGED}"))
+def discard_damaged(store: LocalStore, before: float) -> None:
+    """Throw away what was set aside before that moment. See `Store.discard_damaged`."""
+    for path in sorted(store.partial.glob(f"*{_DAMAGED}")):
+        try:
+            # Its time of modification is when it was set aside.
+            if path.stat().st_mtime < before:
+                path.unlink()
+                log.warning("%s: was set aside as damaged, and is thrown away (partial-keep)", path)
+        except OSError as error:
+            log.error("%s: cannot be thrown away: %s", path, error)  # noqa: TRY400
 
 
 def journals(store: LocalStore) -> list[tuple[str, Path]]:
