@@ -353,7 +353,9 @@ def test_every_file_of_the_state_folder_is_in_that_store(written: Store) -> None
     """Those that the source names: a new one has to be written above, too."""
     names: set[str] = set()
     for path in RECEIVER.rglob("*.py"):
-        names.update(re.findall(r"\bstate / f?\"([^\"]+)\"", path.read_text(encoding="utf-8")))
+        source = path.read_text(encoding="utf-8")
+        names.update(re.findall(r"\bstate / f?\"([^\"]+)\"", source))
+        names.update(re.findall(r"def _document\(sender: str\) -> str:\n    return f\"([^\"]+)\"", source))
     names = {name.replace("{sender}", SENDER) for name in names if not name.endswith(".tmp")}
     assert len(names) == 10
     assert names == {path.name for path in written.state.iterdir()}

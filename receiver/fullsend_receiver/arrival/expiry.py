@@ -9,7 +9,7 @@ from operator import itemgetter
 
 from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, printable
-from fullsend_receiver.store.api import Store, UploadInfo
+from fullsend_receiver.store.api import Store, StoreError, UploadInfo
 from fullsend_receiver.store.journal import Journal
 from fullsend_receiver.store.opened import Opened, entry_of
 
@@ -68,7 +68,7 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
         what = f"{opened.sender}/{opened.offer.dataset}@{opened.offer.snapshot}" if opened else key
         try:
             store.discard(key)
-        except OSError as error:
+        except (StoreError, OSError) as error:
             log.error("%s: what has arrived of it cannot be thrown away: %s", printable(what), error)  # noqa: TRY400
             continue
         total -= stored

@@ -12,6 +12,7 @@ import logging
 import traceback
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Protocol, TypeVar
 
 import fullsend_protocol
@@ -253,7 +254,7 @@ class Session:
                 await self._house.gate.table_changed()
                 log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
                 await self._channel.send(
-                    messages.Joined(sender=joined.name, store=self._house.catalogues.store.root.name)
+                    messages.Joined(sender=joined.name, store=PurePath(self._house.catalogues.store.where).name)
                 )
             case messages.Known():
                 self._check_tries()

@@ -253,7 +253,7 @@ class Store(Protocol):
         """
 
     def discard(self, key: str) -> None:
-        """Throw an upload away that nobody has open. Raises: OSError."""
+        """Throw an upload away. Raises: StoreError where somebody has it open; OSError."""
 
     def discard_damaged(self, before: float) -> None:
         """Throw away what was set aside as damaged before that moment, in seconds since the epoch. The log says what.

@@ -113,7 +113,7 @@ class LocalStore:
 
     def discard(self, key: str) -> None:
         """See `Store.discard`."""
-        partials.discard(self, key)
+        partials.discard_closed(self, key)
 
     def discard_damaged(self, before: float) -> None:
         """See `Store.discard_damaged`."""

@@ -517,6 +517,15 @@ def discard(store: LocalStore, key: str) -> None:
         path.unlink(missing_ok=True)
 
 
+def discard_closed(store: LocalStore, key: str) -> None:
+    """Throw away a partial that nobody has open. See `Store.discard`."""
+    with contextlib.suppress(FileNotFoundError):
+        if is_arriving(_path(store, key, _JOURNAL)):
+            msg = f"partial {key}: is arriving, and is not thrown away beneath its sender"
+            raise StoreError(msg)
+    discard(store, key)
+
+
 def journal_entries(store: LocalStore, key: str) -> Iterator[IndexEntry]:
     """Yield the index entries of all durable chunks, in order."""
     return journal.entries(_path(store, key, _JOURNAL))

@@ -275,6 +275,18 @@ def test_upload_that_is_discarded_by_its_key_is_gone(store: Store) -> None:
     assert keys(store) == []
 
 
+def test_upload_that_is_open_is_not_discarded_by_its_key(store: Store) -> None:
+    ingest = begun(store, chunks=1)
+    with pytest.raises(StoreError, match="is arriving"):
+        store.discard(KEY)
+    take(ingest, crash.chunks()[1:2])
+    ingest.partial.close(keep=True)
+    again = resumed(store)
+    assert again is not None
+    assert again.offset == BORDERS[1]
+    again.partial.close(keep=True)
+
+
 def test_begin_throws_away_what_is_there_of_the_same_key(store: Store) -> None:
     begun(store, chunks=2).partial.close(keep=True)
     ingest = begun(store)
