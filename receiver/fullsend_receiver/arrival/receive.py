@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import Executor
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -31,6 +30,7 @@ from fullsend_receiver.arrival.decode_queue import Decoded, DecodeQueue
 from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Crossed, Room
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import Crossing
+from fullsend_receiver.arrival.workers import Workers, uncancelled
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.store.journal import PartialDamaged, Standing
 from fullsend_receiver.store.partials import Partial, begin_partial, discard, partial_key, reopen_partial
@@ -58,23 +58,6 @@ class Halted:
 
     stop: Stop
     kept: int
-
-
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """Threads shared by all: `cpu` decodes, hashes and writes; `disk` waits for reads and fsync; `scrub` reads stored
-    streams through, one at a time, since each takes hours and a chunk's memory.
-    """
-
-    cpu: Executor
-    disk: Executor
-    scrub: Executor
-
-    async def on_disk(self, work: Callable[[], _T]) -> _T:
-        """Do this in a `disk` thread, and await its end however often we are cancelled meanwhile. Raises: what it does;
-        CancelledError where we were cancelled, and what it returned or raised is lost then.
-        """
-        return await _uncancelled(asyncio.get_running_loop().run_in_executor(self.disk, work))
 
 
 class Receiving:
@@ -159,7 +142,7 @@ class Receiving:
     async def _begin(self) -> tuple[Partial, Standing | None]:
         making = asyncio.get_running_loop().run_in_executor(self._workers.disk, self._open)
         try:
-            return await _uncancelled(making)
+            return await uncancelled(making)
         except asyncio.CancelledError:
             if making.exception() is None:
                 partial, standing = making.result()
@@ -288,13 +271,13 @@ class Receiving:
             end = await self._take_all(queue, arrival, writing, {writing, acknowledging, arrival.ended})
         except BaseException as error:
             try:
-                await _uncancelled(self._settle(queue, writing, acknowledging))
+                await uncancelled(self._settle(queue, writing, acknowledging))
             except Exception as second:  # noqa: BLE001 - the first one is why this ends; the other must not hide it
                 if second is not error:
                     what = printable(f"{self._push.dataset}@{self._push.snapshot}")
                     log.warning("%s: its last chunks are lost: %s", what, printable(str(second)))
             raise
-        await _uncancelled(self._settle(queue, writing, acknowledging))
+        await uncancelled(self._settle(queue, writing, acknowledging))
         return end
 
     async def _take_all(
@@ -406,20 +389,3 @@ async def _unless_failed(work: Coroutine[Any, Any, _T], watched: set[asyncio.Fut
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def _uncancelled(work: Awaitable[_T]) -> _T:
-    """Await to the end however often we are cancelled meanwhile, then be cancelled: what runs in a thread cannot be
-    abandoned, and what it uses must not be taken away beneath it.
-    """
-    task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        task.exception()  # that we were cancelled is what counts
-        raise asyncio.CancelledError
-    return task.result()

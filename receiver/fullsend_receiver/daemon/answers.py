@@ -37,7 +37,7 @@ from fullsend_protocol.wire.messages import (
     Verdict,
 )
 from fullsend_receiver.arrival.expiry import find_partials
-from fullsend_receiver.arrival.receive import Workers
+from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary

@@ -31,7 +31,8 @@ from fullsend_protocol.wire.connection import Chunk, ConnectionEnded, Event
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, Sender
 from fullsend_receiver.arrival.free_space import NoRoom, Room
-from fullsend_receiver.arrival.receive import Halted, Receiving, Workers
+from fullsend_receiver.arrival.receive import Halted, Receiving
+from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
