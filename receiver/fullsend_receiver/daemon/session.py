@@ -339,7 +339,7 @@ class Session:
                     await self._channel.send_chunk(part)
                 else:
                     await self._channel.send(part)
-                del part  # here and below: to hold a chunk while the next is read would be to hold two
+                del part  # what waits here for the next one would hold two
         await self._channel.send(messages.Done())
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T:
