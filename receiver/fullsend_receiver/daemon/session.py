@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import fullsend_protocol
+from fullsend_cli.memory import trim
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import (
     ConnectionLost,
@@ -284,6 +285,8 @@ class Session:
         finally:
             del house.arriving[key]
             holder.gone.set()
+            if not house.arriving:  # else its memory is used again at once
+                await house.workers.on_disk(trim)
         if isinstance(end, Halted):
             why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
