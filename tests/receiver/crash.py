@@ -112,7 +112,7 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
     offer = helpers.push_of(RAW)
     ingest = Ingest(store.begin(partial_key(helpers.SENDER, offer), open_offer(helpers.SENDER, offer)))
     for chunk in chunks():
-        ingest.take(chunk)
+        helpers.take_one(ingest, chunk)
         batch = ingest.batch()
         ingest.partial.sync(batch)
         tell(f"acknowledged {batch.offset}")
@@ -133,7 +133,7 @@ def go_on(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
     ingest.resumptions.append(resumption)
     tell(f"acknowledged {standing.offset}")
     for chunk in chunks_from(standing.offset):
-        ingest.take(chunk)
+        helpers.take_one(ingest, chunk)
         batch = ingest.batch()
         partial.sync(batch)
         tell(f"acknowledged {batch.offset}")

@@ -16,6 +16,7 @@ from pathlib import PurePath
 from typing import Protocol, TypeVar
 
 import fullsend_protocol
+from fullsend_cli.memory import trim
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import (
     ConnectionLost,
@@ -32,7 +33,8 @@ from fullsend_protocol.wire.connection import Chunk, ConnectionEnded, Event
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, Sender
 from fullsend_receiver.arrival.free_space import NoRoom, Room
-from fullsend_receiver.arrival.receive import Halted, Receiving, Workers
+from fullsend_receiver.arrival.receive import Halted, Receiving
+from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
@@ -285,6 +287,8 @@ class Session:
         finally:
             del house.arriving[key]
             holder.gone.set()
+            if not house.arriving:  # else its memory is used again at once
+                await house.workers.on_disk(trim)
         if isinstance(end, Halted):
             why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
@@ -340,7 +344,7 @@ class Session:
                     await self._channel.send_chunk(part)
                 else:
                     await self._channel.send(part)
-                del part  # here and below: to hold a chunk while the next is read would be to hold two
+                del part  # what waits here for the next one would hold two
         await self._channel.send(messages.Done())
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T:

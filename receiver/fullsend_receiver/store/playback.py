@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -36,7 +36,7 @@ class RawChunk:
 
 def stored_chunks(
     store: Store, file: PurePosixPath, offset: int = 0, until: int = limits.OFFSET_END
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """Yield a file's chunks from raw offset `offset` on, where one must begin, and none that begins at `until` or
     behind it, as they travel: not decoded and not checked, which is the reader's part. Raises: FileDamaged, OSError.
     """

@@ -28,6 +28,7 @@ from tests.receiver.helpers import (
     push_of,
     segments_of,
     take,
+    take_one,
 )
 
 from fullsend_protocol.format.manifest import Manifest
@@ -213,7 +214,7 @@ def test_sync_tells_the_raw_bytes_that_are_durable(store: Store) -> None:
     ingest = begun(store)
     told = []
     for chunk in crash.chunks():
-        ingest.take(chunk)
+        take_one(ingest, chunk)
         told.append(ingest.partial.sync(ingest.batch()))
     assert tuple(told) == BORDERS
     ingest.partial.close(keep=True)
@@ -232,7 +233,7 @@ def test_what_was_appended_is_read_back(store: Store) -> None:
 
 def test_upload_that_is_kept_resumes_where_it_was_durable(store: Store) -> None:
     ingest = begun(store, chunks=1)
-    ingest.take(crash.chunks()[1])  # and no batch of it
+    take_one(ingest, crash.chunks()[1])  # and no batch of it
     ingest.partial.close(keep=True)
     again = resumed(store)
     assert again is not None
@@ -309,7 +310,7 @@ def test_upload_without_a_batch_is_nothing_to_resume_and_gone_with_the_next_star
 
 def test_seal_wants_all_of_it_durable(store: Store) -> None:
     ingest = begun(store, chunks=1)
-    ingest.take(crash.chunks()[1])
+    take_one(ingest, crash.chunks()[1])
     with pytest.raises(StoreError, match="durable"):
         ingest.partial.seal(2)
     ingest.partial.close(keep=True)
@@ -321,7 +322,7 @@ def test_what_was_acknowledged_outlives_a_process_that_dies_at_any_step(kind: Ki
         told = 0
         with kind.cut(at) as cut, contextlib.suppress(Died), owned(begun(store)) as ingest:
             for chunk in crash.chunks():
-                ingest.take(chunk)
+                take_one(ingest, chunk)
                 told = ingest.partial.sync(ingest.batch())
         store = kind.again(store)
         store.recover()
