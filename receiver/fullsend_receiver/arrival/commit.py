@@ -9,6 +9,7 @@ from typing import Literal
 
 import fullsend_protocol
 from fullsend_protocol.format.manifest import LostSpill, Manifest, Resumption, Segment, Snapshot
+from fullsend_protocol.format.names import manifest_of
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
@@ -21,14 +22,13 @@ from fullsend_receiver.catalogue.streams import Catalogue, NoBase
 from fullsend_receiver.catalogue.summaries import read_manifest
 from fullsend_receiver.store import names
 from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.names import MANIFEST_SUFFIX
 from fullsend_receiver.store.partials import Partial, discard
 
 
 def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
     """Return where a stream belongs, relative to the store, and whether it is stored already."""
     file = names.stream_file(sender, about)
-    return file, (store.root / file.with_name(file.name + MANIFEST_SUFFIX)).exists()
+    return file, (store.root / manifest_of(str(file))).exists()
 
 
 def commit(

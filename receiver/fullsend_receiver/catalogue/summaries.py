@@ -30,12 +30,11 @@ from typing import Final
 from pydantic import ValidationError
 
 from fullsend_protocol.format.manifest import Manifest
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, stream_of
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
 from fullsend_receiver.store.durable import locked, replace_file
 from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX
 from fullsend_receiver.store.partials import committing
 
 #: Manifests that one reading had to open after which the copy is worth writing anew: some 20 ms against one write.
@@ -113,14 +112,14 @@ def collector_off() -> Iterator[None]:
 
 def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
     """Read the manifest of a stored file. Raises: StoreError."""
-    path = store.root / file.with_name(file.name + MANIFEST_SUFFIX)
+    path = store.root / manifest_of(str(file))
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        msg = f"{file}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
+        msg = f"{manifest_of(str(file))}: cannot be read: {_why(error)}"
         raise StoreError(msg) from None
     if manifest.sender != file.parts[0]:
-        msg = f"{file}{MANIFEST_SUFFIX}: says that it is sender {manifest.sender}'s: it was moved"
+        msg = f"{manifest_of(str(file))}: says that it is sender {manifest.sender}'s: it was moved"
         raise StoreError(msg)
     return manifest
 
@@ -287,8 +286,8 @@ class Search:
                 is_folder = not is_link and (root / name).is_dir()
                 if is_folder != (name in found.folders):
                     found.folders = sorted({*found.folders} ^ {name})
-        for name in {_stream(name) for name in names if name.startswith("@")}:
-            if not name.endswith(STREAM_SUFFIX):
+        for name in {stream_of(name) for name in names if name.startswith("@")}:
+            if not is_stream(name):
                 continue
             row = rows.pop(name, None)
             found.orphans.discard(name)
@@ -360,7 +359,7 @@ class Search:
         rows = [*known]
         for number, row in enumerate(known):
             try:
-                status = os.stat(row[NAME] + MANIFEST_SUFFIX, dir_fd=folder)
+                status = os.stat(manifest_of(row[NAME]), dir_fd=folder)
             except OSError:
                 return None
             if _stamp(status) != row[:NAME]:
@@ -389,8 +388,8 @@ class Search:
         folder.folders.sort()
         rows: list[Row] = []
         for name in sorted(files):
-            if name.endswith(STREAM_SUFFIX + MANIFEST_SUFFIX):
-                stream = name.removesuffix(MANIFEST_SUFFIX)
+            if is_manifest(name):
+                stream = stream_of(name)
                 try:
                     row = self._row(path, stream, known.get(stream))
                 except StoreError as error:
@@ -400,7 +399,7 @@ class Search:
                     counts = False
                 else:
                     rows.append(row)
-            elif name.endswith(STREAM_SUFFIX) and name + MANIFEST_SUFFIX not in files:
+            elif is_stream(name) and manifest_of(name) not in files:
                 folder.orphans.add(name)
                 counts = False
         if counts:
@@ -410,13 +409,13 @@ class Search:
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
         """Return what a manifest says, None where it is gone by now. Raises: StoreError."""
-        manifest = self._store.root / path / (name + MANIFEST_SUFFIX)
+        manifest = self._store.root / path / manifest_of(name)
         try:
             status = manifest.stat()
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            msg = f"{path}/{name}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
+            msg = f"{path}/{manifest_of(name)}: cannot be read: {_why(error)}"
             raise StoreError(msg) from None
         if known and _stamp(status) == known[:NAME]:
             return known
@@ -451,7 +450,7 @@ class Search:
         return [
             path
             for path in orphans
-            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / (path + MANIFEST_SUFFIX))
+            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / manifest_of(path))
         ]
 
     def _save(self, folders: Iterable[_Folder]) -> None:
@@ -526,11 +525,6 @@ def _behind(path: str, name: str) -> str:
 
 def _stamp(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _stream(name: str) -> str:
-    """Return the name of the stream's file to which a name belongs."""
-    return name.removesuffix(MANIFEST_SUFFIX).removesuffix(HASH_SUFFIX)
 
 
 def _content(rows: list[Row]) -> list[Row]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from fullsend_protocol.format.names import is_stream
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.store.names import STREAM_SUFFIX
 
 if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue, Stored
@@ -48,6 +48,6 @@ def find(store: Store, what: str) -> tuple[Catalogue, Stored]:
         raise UsageError(msg)
     catalogue = read_catalogue(store, sender)
     with contextlib.suppress(FullsendError):
-        if what.endswith(STREAM_SUFFIX):
+        if is_stream(what):
             return catalogue, catalogue.find(sender, what)
     return catalogue, catalogue.find(sender, stream)

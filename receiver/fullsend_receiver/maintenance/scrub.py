@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from fullsend_protocol.format.manifest import Manifest, Segment
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared.errors import FullsendError, StreamError
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts
@@ -22,7 +22,7 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import Stored
 from fullsend_receiver.store.durable import ABSENT, locked, replace_file, signature, sync_folders
 from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, stream_file
+from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks, file_sha256
 from fullsend_receiver.store.seekable import FileDamaged

@@ -31,7 +31,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, NoReturn, TypeVar
 
 from fullsend_protocol.format.manifest import Manifest, Resumption
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.wire.messages import Push
@@ -47,7 +47,6 @@ from fullsend_receiver.store.durable import (
 )
 from fullsend_receiver.store.journal import Batch, PartialDamaged, Standing
 from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.names import MANIFEST_SUFFIX
 from fullsend_receiver.store.opened import Opened, offer_of
 from fullsend_receiver.store.seekable import IndexEntry, tables
 
