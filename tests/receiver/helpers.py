@@ -19,7 +19,7 @@ import zstandard
 from tests import streams
 
 from fullsend_protocol.format.manifest import Manifest, Segment
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
 from fullsend_protocol.stream.records import Walker
@@ -33,7 +33,7 @@ from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import scrub
 from fullsend_receiver.store import local as stores
 from fullsend_receiver.store.local import LocalStore as Store
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, stream_file
+from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import open_offer, partial_key
 
 if TYPE_CHECKING:

@@ -27,13 +27,12 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, stream_of
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
 from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import locked, replace_file
 from fullsend_receiver.store.local import LocalStore
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX
 
 #: Manifests that one reading had to open after which the copy is worth writing anew: some 20 ms against one write.
 _WORTH: Final = 200
@@ -270,8 +269,8 @@ class Search:
                 is_folder = not is_link and (root / name).is_dir()
                 if is_folder != (name in found.folders):
                     found.folders = sorted({*found.folders} ^ {name})
-        for name in {_stream(name) for name in names if name.startswith("@")}:
-            if not name.endswith(STREAM_SUFFIX):
+        for name in {stream_of(name) for name in names if name.startswith("@")}:
+            if not is_stream(name):
                 continue
             row = rows.pop(name, None)
             found.orphans.discard(name)
@@ -343,7 +342,7 @@ class Search:
         rows = [*known]
         for number, row in enumerate(known):
             try:
-                status = os.stat(row[NAME] + MANIFEST_SUFFIX, dir_fd=folder)
+                status = os.stat(manifest_of(row[NAME]), dir_fd=folder)
             except OSError:
                 return None
             if _stamp(status) != row[:NAME]:
@@ -372,8 +371,8 @@ class Search:
         folder.folders.sort()
         rows: list[Row] = []
         for name in sorted(files):
-            if name.endswith(STREAM_SUFFIX + MANIFEST_SUFFIX):
-                stream = name.removesuffix(MANIFEST_SUFFIX)
+            if is_manifest(name):
+                stream = stream_of(name)
                 try:
                     row = self._row(path, stream, known.get(stream))
                 except StoreError as error:
@@ -383,7 +382,7 @@ class Search:
                     counts = False
                 else:
                     rows.append(row)
-            elif name.endswith(STREAM_SUFFIX) and name + MANIFEST_SUFFIX not in files:
+            elif is_stream(name) and manifest_of(name) not in files:
                 folder.orphans.add(name)
                 counts = False
         if counts:
@@ -393,13 +392,13 @@ class Search:
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
         """Return what a manifest says, None where it is gone by now. Raises: StoreError."""
-        manifest = self._store.root / path / (name + MANIFEST_SUFFIX)
+        manifest = self._store.root / path / manifest_of(name)
         try:
             status = manifest.stat()
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            msg = f"{path}/{name}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
+            msg = f"{path}/{manifest_of(name)}: cannot be read: {_why(error)}"
             raise StoreError(msg) from None
         if known and _stamp(status) == known[:NAME]:
             return known
@@ -434,7 +433,7 @@ class Search:
         return [
             path
             for path in orphans
-            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / (path + MANIFEST_SUFFIX))
+            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / manifest_of(path))
         ]
 
     def _save(self, folders: Iterable[_Folder]) -> None:
@@ -509,11 +508,6 @@ def _behind(path: str, name: str) -> str:
 
 def _stamp(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _stream(name: str) -> str:
-    """Return the name of the stream's file to which a name belongs."""
-    return name.removesuffix(MANIFEST_SUFFIX).removesuffix(HASH_SUFFIX)
 
 
 def _content(rows: list[Row]) -> list[Row]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from fullsend_protocol.format.names import is_stream
 from fullsend_protocol.shared.errors import FullsendError, UsageError
+from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.store.names import STREAM_SUFFIX
+from fullsend_receiver.store.names import dataset_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from fullsend_receiver.catalogue.streams import Catalogue, Stored
     from fullsend_receiver.store.local import LocalStore
 
@@ -27,14 +31,27 @@ def split_name(what: str | None) -> tuple[str | None, str | None]:
 
 
 def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[Stored]]:
-    """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing can be of that name."""
+    """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing of that name is stored."""
     sender, dataset = split_name(what)
     catalogue = read_catalogue(store, sender)
     chosen = catalogue.select(sender, dataset)
-    if what is not None and not chosen and sender not in store.senders():
-        msg = f"no sender {sender!r} has streams here"
-        raise UsageError(msg)
+    if sender is not None and not chosen and not any(_concern(catalogue.problems, sender, dataset)):
+        msg = (
+            f"no sender {sender!r} has streams here"
+            if dataset is None
+            else f"{what}: nothing of that name is stored (see `fullsendd list {sender}`)"
+        )
+        raise UsageError(printable(msg))
     return catalogue, chosen
+
+
+def _concern(problems: Iterable[str], sender: str, dataset: str | None) -> Iterator[str]:
+    """Yield those of a sender's problems that are in a dataset's folder, or in one above it; `dataset` None: all."""
+    folder = sender if dataset is None else str(dataset_folder(sender, dataset))
+    for problem in problems:
+        path, is_file, _name = problem.partition(": ")[0].partition("/@")
+        if dataset is None or path == folder or (not is_file and folder.startswith(f"{path}/")):
+            yield problem
 
 
 def find(store: LocalStore, what: str) -> tuple[Catalogue, Stored]:
@@ -48,6 +65,6 @@ def find(store: LocalStore, what: str) -> tuple[Catalogue, Stored]:
         raise UsageError(msg)
     catalogue = read_catalogue(store, sender)
     with contextlib.suppress(FullsendError):
-        if what.endswith(STREAM_SUFFIX):
+        if is_stream(what):
             return catalogue, catalogue.find(sender, what)
     return catalogue, catalogue.find(sender, stream)

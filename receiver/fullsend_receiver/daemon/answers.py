@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import fullsend_protocol
 from fullsend_protocol.format.chains import ends
+from fullsend_protocol.format.manifest import copied
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
@@ -230,12 +231,9 @@ def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tupl
 
 def base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
     """Return what `bases` says of a stream, with the numbers of its chain."""
-    about = stored.summary
-    return Base(
-        dataset=about.dataset,
-        guid=about.guid,
-        base_guid=about.base_guid,
-        flags=about.flags,
+    return copied(
+        Base,
+        stored.summary,
         streams=streams,
         age=age,
         full_bytes=full_bytes,

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.format.manifest import Manifest, Segment
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX
 from fullsend_protocol.shared.errors import FullsendError, StreamError
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts

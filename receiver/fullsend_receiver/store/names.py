@@ -13,10 +13,8 @@ import hashlib
 from pathlib import PurePosixPath
 from typing import Final
 
+from fullsend_protocol.format.names import STREAM_SUFFIX
 from fullsend_protocol.stream.facts import Facts
-
-STREAM_SUFFIX: Final = ".zfs.zst"
-MANIFEST_SUFFIX: Final = ".json"
 
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
 #: With "~", 16 hex digits, and the longest of everything else (`.GUID.package.from.GUID.Lecwpr########.zfs.zst.sha256`)

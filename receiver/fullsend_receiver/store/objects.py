@@ -22,11 +22,11 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from fullsend_protocol.format.manifest import Manifest
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import hash_of, is_stream, manifest_of
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.store.api import ObjectInfo, Stamp, StoreError
 from fullsend_receiver.store.durable import ABSENT, locked, replace_file, signature, sync_folder, sync_folders
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX, hash_line
+from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.seekable import FileDamaged
 
@@ -69,10 +69,10 @@ def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(manifest_path(store, file).read_bytes())
     except (OSError, ValidationError) as error:
-        msg = f"{file}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
+        msg = f"{manifest_of(str(file))}: cannot be read: {_why(error)}"
         raise StoreError(msg) from None
     if manifest.sender != file.parts[0]:
-        msg = f"{file}{MANIFEST_SUFFIX}: says that it is sender {manifest.sender}'s: it was moved"
+        msg = f"{manifest_of(str(file))}: says that it is sender {manifest.sender}'s: it was moved"
         raise StoreError(msg)
     return manifest
 
@@ -103,7 +103,7 @@ def listed(store: LocalStore, sender: str | None) -> Iterator[ObjectInfo]:
         for folder, _folders, files in os.walk(store.root / name, onerror=_raise):
             there = set(files)
             for each in sorted(files):
-                if each.endswith(STREAM_SUFFIX) and each + MANIFEST_SUFFIX in there:
+                if is_stream(each) and manifest_of(each) in there:
                     file = PurePosixPath(Path(folder, each).relative_to(store.root))
                     with contextlib.suppress(FileNotFoundError):  # is being removed
                         if (found := stamp(store, file)) is not None:
@@ -249,11 +249,11 @@ def _stamp_from(said: object) -> Stamp:
 
 def manifest_path(store: LocalStore, file: PurePosixPath) -> Path:
     """Return where the manifest of a file is."""
-    return store.root / file.with_name(file.name + MANIFEST_SUFFIX)
+    return store.root / manifest_of(str(file))
 
 
 def _hash_path(store: LocalStore, file: PurePosixPath) -> Path:
-    return store.root / file.with_name(file.name + HASH_SUFFIX)
+    return store.root / hash_of(str(file))
 
 
 def _why(error: OSError | ValidationError) -> str:

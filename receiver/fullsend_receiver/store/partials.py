@@ -31,7 +31,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from fullsend_protocol.format.manifest import Manifest, Resumption
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared import limits
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.api import PartialDamaged, StoreError
@@ -45,7 +45,7 @@ from fullsend_receiver.store.durable import (
     write_file,
 )
 from fullsend_receiver.store.journal import Batch, Journal, Standing
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, hash_line
+from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store.seekable import IndexEntry, tables
 

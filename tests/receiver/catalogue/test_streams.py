@@ -435,7 +435,7 @@ def test_stream_is_restorable_exactly_where_some_way_leads_back_to_a_full(
             assert catalogue.obstacle(stored)
             continue
         # The shortest chain is that of the way, whichever of several as short ones either takes.
-        assert chain[-1] is stored
+        assert chain[-1] == stored
         assert chain[0].summary.base_guid is None
         assert all(base in catalogue.bases(each) for base, each in itertools.pairwise(chain))
         length, here = 1, ways[stored.summary.path]

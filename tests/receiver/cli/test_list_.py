@@ -57,4 +57,3 @@ def test_list_is_a_table_or_json(filled: tuple[Receiver, PurePosixPath, PurePosi
     assert second.startswith("alpha/tank/plain@s2  incremental  @s1")
     assert [row["file"] for row in receiver.listed()] == [str(full), str(incr)]
     assert receiver.listed("alpha") == receiver.listed("alpha/tank/plain") == receiver.listed()
-    assert receiver.listed("alpha/tank") == []
