@@ -45,7 +45,7 @@ PAGE: Final = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 PUSH: Final = "A chunk from the pipe to the disk"
 RESTORE: Final = "A chunk from the disk to the pipe"
 #: What is called from every room, and is no step of the way: the language, and the threads.
-ANYWHERE: Final = ("fullsend_protocol.", "fullsend_cli.", "fullsend_receiver.arrival.workers")
+ANYWHERE: Final = re.compile(r"fullsend_(protocol|cli)\.|.*\.workers$")
 #: Bytes from which on what is passed on is taken for a chunk's: no message of a small push is as long.
 LARGE: Final = 100_000
 _WRITE: Final = 128 << 10
@@ -172,7 +172,7 @@ class Trace:
             return
         name = f"{module}.{qualified(frame)}"
         self.called.append(name)
-        if name in self._seen or module.startswith(ANYWHERE):
+        if name in self._seen or ANYWHERE.match(module):
             return
         code = frame.f_code
         given = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]  # other locals, where it is resumed

@@ -387,5 +387,6 @@ async def _unless_failed(work: Coroutine[Any, Any, _T], watched: set[asyncio.Fut
                 each.result()
         return task.result()
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
