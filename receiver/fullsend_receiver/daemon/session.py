@@ -185,8 +185,9 @@ class Session:
             raise Refused(ErrorCode.LIMIT, "the peer took too long to say who it is") from None
         if self.peer is None:
             return
+        house = self._house
         answers = Answers(
-            self._house.catalogues, self._house.workers, self._house.checks, self.peer.name, peer=self._name
+            house.catalogues, house.workers, house.checks, self.peer.name, peer=self._name, min_free=house.min_free
         )
         while True:
             self.idle = True
@@ -201,24 +202,8 @@ class Session:
                     return
                 case messages.Push():
                     await self._push(request)
-                case messages.BasesWanted():
-                    await self._answer(answers.bases())
-                case messages.PartialsWanted():
-                    await self._answer(answers.partials())
-                case messages.Unchanged():
-                    await self._channel.send(await answers.note_unchanged(request.datasets))
-                case messages.StatusWanted():
-                    await self._answer(answers.status())
-                case messages.List():
-                    await self._answer(answers.entries(request.dataset))
-                case messages.Fetch():
-                    await self._answer(answers.fetch(request))
-                case messages.Locate():
-                    await self._channel.send(await answers.locate(request))
-                case messages.Verify():
-                    await self._answer(answers.verify(request.dataset))
-                case messages.Check():
-                    await self._channel.send(await answers.health(self._house.min_free))
+                case messages.Question():
+                    await self._answer(answers.answer(request))
                 case messages.Error():
                     raise PeerError(request.code, request.message)
                 case _:
@@ -314,7 +299,7 @@ class Session:
     # --- answers --------------------------------------------------------------------------------------
 
     async def _answer(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
-        """Send an answer of several frames. The peer says nothing meanwhile: what it says, or its end, ends it."""
+        """Send an answer. The peer says nothing meanwhile: what it says, or its end, ends it."""
         sending = asyncio.create_task(self._send_parts(parts))
         watching = asyncio.create_task(self._channel.receive())
         try:
@@ -323,7 +308,7 @@ class Session:
                 said = watching.result()
                 if isinstance(said, messages.Error):
                     raise PeerError(said.code, said.message)
-                # Legal only after `done`: the peer has read all while we were still waiting to see it gone.
+                # Legal only after the answer's end: the peer has read all while we were still waiting to see it gone.
                 self._next_request = said
             await sending
         finally:
@@ -339,7 +324,6 @@ class Session:
                 else:
                     await self._channel.send(part)
                 del part  # here and below: to hold a chunk while the next is read would be to hold two
-        await self._channel.send(messages.Done())
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)

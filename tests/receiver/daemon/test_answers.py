@@ -17,7 +17,7 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.daemon.answers import base_of, find_chains, find_status, find_unread, fitting
+from fullsend_receiver.daemon.answers import METHODS, base_of, find_chains, find_status, find_unread, fitting
 from fullsend_receiver.store.local import Store
 
 if TYPE_CHECKING:
@@ -453,3 +453,10 @@ def test_a_record_is_located_in_ones_own_streams_alone(stored: tuple[Receiver, s
     with receiver.peer() as peer:
         peer.say("locate", stream=file, object=1, offset=0)
         assert peer.refusal().startswith("damaged: ")
+
+
+# --- questions --------------------------------------------------------------------------------------------------
+
+
+def test_each_question_of_the_wire_has_one_answer() -> None:
+    assert METHODS.keys() == {messages.Fetch, *(request.ask for request in messages.REQUESTS)}
