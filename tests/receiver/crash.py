@@ -110,7 +110,7 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
     offer = helpers.push_of(RAW)
     ingest = Ingest(begin_partial(store, partial_key(helpers.SENDER, offer), helpers.SENDER, offer))
     for chunk in chunks():
-        ingest.take(chunk)
+        helpers.take_one(ingest, chunk)
         batch = ingest.batch()
         ingest.partial.make_durable(batch)
         tell(f"acknowledged {batch.offset}")
@@ -131,7 +131,7 @@ def go_on(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
     ingest.resumptions.append(resumption)
     tell(f"acknowledged {standing.offset}")
     for chunk in chunks_from(standing.offset):
-        ingest.take(chunk)
+        helpers.take_one(ingest, chunk)
         batch = ingest.batch()
         partial.make_durable(batch)
         tell(f"acknowledged {batch.offset}")

@@ -26,6 +26,7 @@ from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import Finish, Push
 from fullsend_receiver.arrival.commit import commit
+from fullsend_receiver.arrival.decode_queue import decode_chunk
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
@@ -124,10 +125,15 @@ def finish_of(raw: bytes, *borders: int) -> Finish:
 # --- what the receiver does -------------------------------------------------------------------------------------
 
 
+def take_one(ingest: Ingest, chunk: Chunk) -> None:
+    """Decode a chunk, and take it."""
+    ingest.take(chunk, decode_chunk(chunk))
+
+
 def take(ingest: Ingest, chunks: Iterable[Chunk], *, per_batch: int = 1) -> None:
     """Take chunks; make them durable whenever `per_batch` of them wait, and after the last one."""
     for number, chunk in enumerate(chunks, 1):
-        ingest.take(chunk)
+        take_one(ingest, chunk)
         if number % per_batch == 0:
             ingest.partial.make_durable(ingest.batch())
     batch = ingest.batch()

@@ -48,12 +48,13 @@ from fullsend_protocol.wire.messages import (
     Verify,
 )
 from fullsend_receiver.arrival.expiry import find_partials
-from fullsend_receiver.arrival.receive import Workers
+from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.names import dataset_folder
 from fullsend_receiver.store.playback import locate, stored_chunks
@@ -163,13 +164,14 @@ class Answers:
         yield Sending(manifest=manifest)
         sent = offset
         try:
-            async with contextlib.aclosing(self._stored_chunks(stored, offset, until)) as chunks:
+            stored_ones = stored_chunks(self._store.root / stored.file, offset, until)
+            async with contextlib.aclosing(read_ahead(self._workers, stored_ones)) as chunks:
                 async for chunk in chunks:
                     sent = chunk.raw_offset + chunk.raw_length
                     if sent > manifest.raw_bytes:
                         break
                     yield chunk
-                    del chunk  # here and below: to hold a chunk while the next is read would be to hold two
+                    del chunk  # what waits here for the next one would hold two
         except FullsendError as error:
             msg = f"{stored.file}: {error}"
             raise Damaged(msg) from None
@@ -247,13 +249,6 @@ class Answers:
     async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Do this in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
         return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
-
-    async def _stored_chunks(self, stored: Stored, offset: int, until: int) -> AsyncGenerator[Chunk, None]:
-        """Read a stored stream in worker threads, a chunk at a time and none ahead."""
-        chunks = stored_chunks(self._store.root / stored.file, offset, until)
-        while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
-            yield chunk
-            del chunk
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)

@@ -29,7 +29,7 @@ from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
 from fullsend_receiver.arrival.expiry import throw_away_old
 from fullsend_receiver.arrival.free_space import Room
-from fullsend_receiver.arrival.receive import Workers
+from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import systemd
 from fullsend_receiver.daemon.rate_limit import Limiter

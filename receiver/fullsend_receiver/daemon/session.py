@@ -31,7 +31,8 @@ from fullsend_protocol.wire.connection import Chunk, ConnectionEnded, Event
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, Sender
 from fullsend_receiver.arrival.free_space import NoRoom, Room
-from fullsend_receiver.arrival.receive import Halted, Receiving, Workers
+from fullsend_receiver.arrival.receive import Halted, Receiving
+from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
@@ -323,7 +324,7 @@ class Session:
                     await self._channel.send_chunk(part)
                 else:
                     await self._channel.send(part)
-                del part  # here and below: to hold a chunk while the next is read would be to hold two
+                del part  # what waits here for the next one would hold two
 
     async def _on_disk(self, work: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -33,7 +33,7 @@ class RawChunk:
     raw: bytes
 
 
-def stored_chunks(path: Path, offset: int = 0, until: int = limits.OFFSET_END) -> Iterator[Chunk]:
+def stored_chunks(path: Path, offset: int = 0, until: int = limits.OFFSET_END) -> Generator[Chunk, None, None]:
     """Yield a file's chunks from raw offset `offset` on, where one must begin, and none that begins at `until` or
     behind it, as they travel: not decoded and not checked, which is the reader's part. Raises: FileDamaged, OSError.
     """

@@ -12,7 +12,7 @@ from tests.receiver.helpers import SENDER, make_store, plant, remove, store_stre
 from tests.receiver.peer import control
 from tests.receiver.running import serving, wait_until
 
-from fullsend_receiver.arrival.receive import Workers
+from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.checks import Checks

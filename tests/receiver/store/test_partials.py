@@ -44,6 +44,7 @@ from tests.receiver.helpers import (
     segments_of,
     store_stream,
     take,
+    take_one,
     zstd_decode,
 )
 from tests.receiver.powercut import Disk
@@ -454,7 +455,7 @@ def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_g
         ingest = go_on(store, SENDER, SHORT, at_resume_point=how == "token")
         assert ingest.offset == least
         for chunk in chunks_from(SHORT, least):
-            ingest.take(chunk)
+            take_one(ingest, chunk)
             ingest.partial.make_durable(batch := ingest.batch())
             told = batch.offset
         assert commit_stream(store, SENDER, ingest, SHORT) == FILE
@@ -547,7 +548,7 @@ def test_what_was_not_acknowledged_since_a_sync_failed_is_not_counted_when_the_s
     ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
     take(ingest, crash.chunks()[:1])
     journal = journal_of(store).read_bytes()
-    ingest.take(crash.chunks()[1])
+    take_one(ingest, crash.chunks()[1])
     failing = data_of(store) if sort == "data" else journal_of(store)
     real = os.fdatasync
 
@@ -713,7 +714,7 @@ def test_power_cut_at_any_moment_of_a_push_keeps_what_was_acknowledged_and_lists
     with Disk(store.root, lights_out) as disk:
         ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
         for chunk in chunks:
-            ingest.take(chunk)
+            take_one(ingest, chunk)
             batch = ingest.batch()
             ingest.partial.make_durable(batch)
             told = batch.offset
@@ -1101,7 +1102,7 @@ def push_until_it_fails(store: Store) -> tuple[int, OSError | None]:
         partial = begin_partial(store, KEY, SENDER, push)
         ingest = Ingest(partial)
         for chunk in crash.chunks():
-            ingest.take(chunk)
+            take_one(ingest, chunk)
             batch = ingest.batch()
             partial.make_durable(batch)
             told = batch.offset
@@ -1185,7 +1186,7 @@ def test_partial_whose_sync_failed_once_never_syncs_again(
     """The kernel forgets after a failed fsync that the pages were dirty: the next one would succeed, and lie."""
     ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
     take(ingest, crash.chunks()[:1])
-    ingest.take(crash.chunks()[1])
+    take_one(ingest, crash.chunks()[1])
     batch = ingest.batch()
     failing = data_of(store) if sort == "data" else journal_of(store)
     real = os.fdatasync
@@ -1208,7 +1209,7 @@ def test_partial_whose_sync_failed_once_never_syncs_again(
 
 def test_partial_whose_write_failed_appends_nothing_more_but_keeps_what_is_whole(store: Store) -> None:
     ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
-    ingest.take(crash.chunks()[0])
+    take_one(ingest, crash.chunks()[0])
     with file_size_limit(ingest.partial.size + 10), pytest.raises(OSError, match="File too large"):
         ingest.partial.write(bytes(100))
     with pytest.raises(StoreError, match="writing failed before"):
@@ -1221,7 +1222,7 @@ def test_partial_whose_write_failed_appends_nothing_more_but_keeps_what_is_whole
 def test_partial_is_not_sealed_before_all_of_it_is_durable(store: Store) -> None:
     ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
     take(ingest, crash.chunks()[:1])
-    ingest.take(crash.chunks()[1])
+    take_one(ingest, crash.chunks()[1])
     with pytest.raises(StoreError, match="of which only"):
         ingest.partial.seal(2)
     ingest.partial.close()
