@@ -6,7 +6,6 @@ which. The disk is read in threads.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -48,7 +47,6 @@ from fullsend_protocol.wire.messages import (
     Verify,
 )
 from fullsend_receiver.arrival.expiry import find_partials
-from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
@@ -56,9 +54,11 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.verify import Removed
 from fullsend_receiver.store.names import dataset_folder
 from fullsend_receiver.store.playback import locate, stored_chunks
 from fullsend_receiver.store.seekable import FileDamaged
+from fullsend_receiver.store.workers import Workers
 
 log = logging.getLogger("fullsendd")
 
@@ -139,7 +139,7 @@ class Answers:
 
     @answers(PartialsWanted)
     async def _partials(self, _asked: PartialsWanted) -> _Parts:
-        found = await self._on_disk(lambda: list(find_partials(self._store, self._sender)))
+        found = await self._workers.run(lambda: list(find_partials(self._store, self._sender)))
         async for page in self._pages(found, limits.PARTIALS_PAGE, lambda part: Partials(partials=[*part])):
             yield page
 
@@ -148,7 +148,7 @@ class Answers:
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
         path = self._store.root / stored.file
         try:
-            yield Located(raw_offset=await self._on_disk(lambda: locate(path, (wanted.object, wanted.offset))))
+            yield Located(raw_offset=await self._workers.run(lambda: locate(path, (wanted.object, wanted.offset))))
         except FileDamaged as error:
             raise Damaged(f"{stored.file}: {error}") from None
 
@@ -156,7 +156,7 @@ class Answers:
     async def _stream(self, wanted: Fetch) -> _Parts:
         offset = wanted.offset
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
-        manifest = await self._on_disk(lambda: stored.manifest)
+        manifest = await self._workers.run(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
             raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
         until = limits.OFFSET_END if wanted.until is None else wanted.until
@@ -184,13 +184,10 @@ class Answers:
     async def _verdicts(self, asked: Verify) -> _Parts:
         wanted = (await self._ask(lambda holdings: holdings)).select(asked.dataset)
         while (stored := await self._ask(lambda _holdings: next(wanted, None), begun=True)) is not None:
-            result = await self._checks.check(stored)
-            if result is None:
+            found = await self._checks.check(stored)
+            if isinstance(found, Removed):
                 continue
-            damage = [*result.damage]
-            if damage:
-                broken = await self._ask(lambda holdings, stored=stored: holdings.dependents(stored))  # type: ignore[misc]
-                damage += [f"breaks {each.file}" for each in broken]
+            damage = [*found.result.damage, *(f"breaks {file}" for file in found.breaks)]
             yield Verdict(
                 file=str(stored.file),
                 dataset=stored.summary.dataset,
@@ -211,7 +208,7 @@ class Answers:
 
         def look(holdings: Holdings) -> Health:
             free = self._store.free_bytes()
-            problems = list(holdings.problems)
+            problems = [*map(str, holdings.problems)]
             if free < self._min_free:
                 problems.append(f"only {format_size(free)} are free; pushes are refused")
             return Health(
@@ -249,9 +246,6 @@ class Answers:
     async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Do this in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
         return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
-
-    async def _on_disk(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
 
 
 def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
@@ -347,22 +341,18 @@ def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | 
     Which dataset it is the other streams in its folder say. Where there is none, the folder's name stands for it. No
     snapshot is named, since nothing is read out of a file's name.
     """
-    if not catalogue.problems:
-        return
     names = {stored.summary.path.rpartition("/")[0]: stored.summary.dataset for stored in catalogue.streams}
-    wanted = None if sender is None or dataset is None else f"{dataset_folder(sender, dataset)}/"
+    wanted = None if sender is None or dataset is None else str(dataset_folder(sender, dataset))
     for problem in catalogue.problems:
-        path, _, what = problem.partition(": ")
-        folder, is_file, _name = path.partition("/@")
-        # A folder that cannot be read has those in it, too.
-        if wanted is None or wanted == f"{folder}/" or (not is_file and wanted.startswith(f"{folder}/")):
+        if wanted is None or problem.hides(wanted):
+            folder = problem.folder
             name = names.get(folder) or folder.partition("/")[2] or folder
             yield Verdict(
-                file=path,
+                file=problem.path,
                 dataset=name[: limits.NAME_MAX],
                 snapshot="?",
                 raw_bytes=0,
-                damage=[what[:_LINE]],
+                damage=[problem.what[:_LINE]],
             )
 
 

@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import fullsend_protocol
 from fullsend_protocol.shared import limits
@@ -32,17 +32,15 @@ from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, Sender
 from fullsend_receiver.arrival.free_space import NoRoom, Room
 from fullsend_receiver.arrival.receive import Halted, Receiving
-from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.local import FULL, StoreError
 from fullsend_receiver.store.partials import partial_key
+from fullsend_receiver.store.workers import Workers
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
-
-_T = TypeVar("_T")
 
 
 class Busy(FullsendError):  # noqa: N818 - reads as a noun
@@ -231,7 +229,7 @@ class Session:
                 log.info("%s: connected, %s", self._name, printable(answer.program))
             case messages.Join():
                 self._check_tries()
-                joined = await self._on_disk(
+                joined = await self._house.workers.run(
                     lambda: senders.join(self._house.catalogues.store, answer.secret, answer.certificate)
                 )
                 self._house.gate.forgive(self._address)
@@ -325,9 +323,6 @@ class Session:
                 else:
                     await self._channel.send(part)
                 del part  # what waits here for the next one would hold two
-
-    async def _on_disk(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)
 
 
 def own_task() -> asyncio.Task[object]:
