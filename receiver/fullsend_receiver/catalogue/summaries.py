@@ -32,9 +32,10 @@ from pydantic import ValidationError
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.restore_commands import HASH_SUFFIX
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
+from fullsend_receiver.catalogue.problems import ManifestError, Problem, symbolic_link, unreadable_folder
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
 from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.local import Store
 from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX
 from fullsend_receiver.store.partials import committing
 
@@ -52,12 +53,12 @@ _SETTLED_NS: Final = 3_000_000_000
 @dataclass(slots=True)
 class Found:
     """What lies in a sender's folders. `orphans`: `.zst` files without manifest, relative to the store; `problems`:
-    what could not be read, a line each.
+    what could not be read.
     """
 
     summaries: list[Summary] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 #: A copy with other fields, by another version of fullsendd, says nothing.
@@ -81,7 +82,7 @@ class _Folder:
     folders: list[str]
     rows: list[Row] | Shelf
     orphans: set[str] = field(default_factory=set)
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
     watched: bool = False
 
     @property
@@ -112,16 +113,14 @@ def collector_off() -> Iterator[None]:
 
 
 def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
-    """Read the manifest of a stored file. Raises: StoreError."""
+    """Read the manifest of a stored file. Raises: ManifestError."""
     path = store.root / file.with_name(file.name + MANIFEST_SUFFIX)
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        msg = f"{file}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
-        raise StoreError(msg) from None
+        raise ManifestError(f"{file}{MANIFEST_SUFFIX}", f"cannot be read: {_why(error)}") from None
     if manifest.sender != file.parts[0]:
-        msg = f"{file}{MANIFEST_SUFFIX}: says that it is sender {manifest.sender}'s: it was moved"
-        raise StoreError(msg)
+        raise ManifestError(f"{file}{MANIFEST_SUFFIX}", f"says that it is sender {manifest.sender}'s: it was moved")
     return manifest
 
 
@@ -139,7 +138,7 @@ class Search:
         self._sender = sender
         self._watch = watch
         self._folders: dict[str, _Folder] | None = None  # by path; None: nothing was read yet
-        self._unreadable: list[str] = []  # folders, a line each
+        self._unreadable: list[Problem] = []  # folders
         self._explained: list[str] = []
         self._changed = False
         self._effort = 0  # what it took to read what the copy does not have, in manifests
@@ -192,10 +191,10 @@ class Search:
         )
 
     @property
-    def problems(self) -> list[str]:
-        """What the last run could not read, a line each."""
+    def problems(self) -> list[Problem]:
+        """What the last run could not read."""
         folders = (self._folders or {}).values()
-        return self._unreadable + [line for folder in folders for line in folder.problems.values()]
+        return self._unreadable + [problem for folder in folders for problem in folder.problems.values()]
 
     @property
     def orphans(self) -> list[str]:
@@ -240,7 +239,7 @@ class Search:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._unreadable.append(f"{path}: cannot be read: {_why(error)}")
+                self._unreadable.append(unreadable_folder(path, _why(error)))
                 continue
             todo += [f"{path}/{name}" for name in folder.folders]
 
@@ -283,7 +282,7 @@ class Search:
                 found.problems.pop(name, None)
                 is_link = (root / name).is_symlink()
                 if is_link:
-                    found.problems[name] = _behind(path, name)
+                    found.problems[name] = symbolic_link(f"{path}/{name}")
                 is_folder = not is_link and (root / name).is_dir()
                 if is_folder != (name in found.folders):
                     found.folders = sorted({*found.folders} ^ {name})
@@ -296,8 +295,8 @@ class Search:
             lacking.discard(name)
             try:
                 row = self._row(path, name, row)
-            except StoreError as error:
-                found.problems[name] = str(error)
+            except ManifestError as error:
+                found.problems[name] = error.problem
                 row = None
             if row is not None:
                 rows[name] = row
@@ -366,7 +365,7 @@ class Search:
             if _stamp(status) != row[:NAME]:
                 try:
                     rows[number] = self._read(path, row[NAME], status)
-                except StoreError:
+                except ManifestError:
                     return None
         return rows
 
@@ -384,7 +383,7 @@ class Search:
                 elif entry.is_dir(follow_symlinks=False):
                     folder.folders.append(entry.name)
                 elif entry.is_symlink():
-                    folder.problems[entry.name] = _behind(path, entry.name)
+                    folder.problems[entry.name] = symbolic_link(f"{path}/{entry.name}")
                     counts = False
         folder.folders.sort()
         rows: list[Row] = []
@@ -393,8 +392,8 @@ class Search:
                 stream = name.removesuffix(MANIFEST_SUFFIX)
                 try:
                     row = self._row(path, stream, known.get(stream))
-                except StoreError as error:
-                    folder.problems[stream] = str(error)
+                except ManifestError as error:
+                    folder.problems[stream] = error.problem
                     row = None
                 if row is None:
                     counts = False
@@ -409,21 +408,20 @@ class Search:
         return folder, rows
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
-        """Return what a manifest says, None where it is gone by now. Raises: StoreError."""
+        """Return what a manifest says, None where it is gone by now. Raises: ManifestError."""
         manifest = self._store.root / path / (name + MANIFEST_SUFFIX)
         try:
             status = manifest.stat()
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            msg = f"{path}/{name}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
-            raise StoreError(msg) from None
+            raise ManifestError(f"{path}/{name}{MANIFEST_SUFFIX}", f"cannot be read: {_why(error)}") from None
         if known and _stamp(status) == known[:NAME]:
             return known
         return self._read(path, name, status)
 
     def _read(self, path: str, name: str, status: os.stat_result) -> Row:
-        """Open a manifest. `status`: from before it was opened. Raises: StoreError."""
+        """Open a manifest. `status`: from before it was opened. Raises: ManifestError."""
         manifest = read_manifest(self._store, PurePosixPath(path, name))
         stamp = NO_STAMP  # it will be read again
         if max(status.st_mtime_ns, status.st_ctime_ns) < self._settled:
@@ -517,11 +515,6 @@ def _line(folder: _Folder) -> bytes:
         [_VERSION, folder.path, folder.stamp, folder.folders, list(folder.rows)], separators=(",", ":")
     ).encode()
     return b"%08x %b\n" % (zlib.crc32(body), body)
-
-
-def _behind(path: str, name: str) -> str:
-    """Say of a symbolic link that nothing behind it is listed: it may lead anywhere, and round in circles."""
-    return f"{path}/{name}: is a symbolic link, so nothing in it is listed"
 
 
 def _stamp(status: os.stat_result) -> list[int]:

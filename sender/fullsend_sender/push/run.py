@@ -206,8 +206,7 @@ async def _tell_unchanged(link: Link, plan: Plan) -> None:
             plan.unchanged.remove(each)
             plan.failures.append((name, as_failure(error)))
     for start in range(0, len(said), limits.DATASETS_PAGE):
-        await link.send(messages.Unchanged(datasets=said[start : start + limits.DATASETS_PAGE]))
-        await link.expect(messages.Noted)
+        await link.ask(messages.Unchanged(datasets=said[start : start + limits.DATASETS_PAGE]), messages.Noted)
 
 
 class _Run:
