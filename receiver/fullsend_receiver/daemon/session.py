@@ -269,7 +269,7 @@ class Session:
             del house.arriving[key]
             holder.gone.set()
             if not house.arriving:  # else its memory is used again at once
-                await house.workers.on_disk(trim)
+                await house.workers.run_to_end(trim)
         if isinstance(end, Halted):
             why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
