@@ -275,7 +275,7 @@ def seen(store: Store) -> dict[str, Any]:
     return {
         "id": read_id(store.root),
         "streams": [(catalogue.entry(each), each.manifest) for each in catalogue.streams],
-        "problems": catalogue.problems,
+        "problems": [*map(str, catalogue.problems)],
         "partials": list(find_partials(store, None)),
         "opened": [journal.read_opened(path) for _key, path in journals(store)],
         "journals": [replace(journal.read(path), whole=0) for _key, path in journals(store)],

@@ -305,7 +305,7 @@ def long_stream(chunks: int, *, tail: int = 0, name: str = "tank/data@now", guid
 
 def checked(store: Store, stored: Stored) -> Scrubbed:
     """Check a stream that is still stored afterwards."""
-    found = scrub(store, stored)
+    found = scrub(store, stored.file, stored.summary.received)
     assert found is not None
     return found
 

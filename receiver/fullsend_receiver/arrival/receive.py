@@ -30,12 +30,12 @@ from fullsend_receiver.arrival.decode_queue import Decoded, DecodeQueue
 from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Crossed, Room
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import Crossing
-from fullsend_receiver.arrival.workers import Workers, uncancelled
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.store.api import PartialDamaged, Upload
 from fullsend_receiver.store.journal import Standing
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.resume_point import read_record
+from fullsend_receiver.store.workers import Workers, uncancelled
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
@@ -93,14 +93,14 @@ class Receiving:
         what it is, and nothing of what used more room than there was for it (`Crossed`).
         """
         # Before the journal, since there it would be thrown away: after a lost receipt.
-        known = await self._workers.on_disk(lambda: committed_before(self._catalogues, self._sender, self._push))
+        known = await self._workers.run_to_end(lambda: committed_before(self._catalogues, self._sender, self._push))
         if known is not None:
             return Stored(receipt=known)
         try:
             partial, standing = await self._begin()
         except OSError:
             # There is no room for as much as a journal, perhaps; what is stored already needs none.
-            known = await self._workers.on_disk(lambda: already_stored(self._catalogues, self._sender, self._push))
+            known = await self._workers.run_to_end(lambda: already_stored(self._catalogues, self._sender, self._push))
             if known is None:
                 raise
             return Stored(receipt=known)
@@ -108,7 +108,7 @@ class Receiving:
         keep = True
         try:
             # After the journal, which names the base: a process that deletes reads the journals first (docs/format.md).
-            found = await self._workers.on_disk(
+            found = await self._workers.run_to_end(
                 lambda: judge(
                     self._catalogues, self._sender, self._push, arrived=ingest.offset, stored=ingest.partial.size
                 )
@@ -125,7 +125,7 @@ class Receiving:
             await self._hash_file(partial)
             self._channel.busy = "committing"
             # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.
-            return await self._workers.on_disk(lambda: self._commit(ingest, end, program))
+            return await self._workers.run_to_end(lambda: self._commit(ingest, end, program))
         except OtherStream:
             keep = False  # under this name nobody will ever go on with it
             raise
@@ -135,7 +135,7 @@ class Receiving:
         finally:
             self._channel.busy = ""
             try:
-                await self._workers.on_disk(lambda: partial.close(keep=keep and ingest.chunks > 0))
+                await self._workers.run_to_end(lambda: partial.close(keep=keep and ingest.chunks > 0))
             finally:
                 if self._arrival is not None:
                     self._room.leave(self._arrival)
@@ -147,7 +147,7 @@ class Receiving:
         except asyncio.CancelledError:
             if making.exception() is None:
                 partial, standing = making.result()
-                await self._workers.on_disk(lambda: partial.close(keep=standing is not None))
+                await self._workers.run_to_end(lambda: partial.close(keep=standing is not None))
             raise
 
     def _open(self) -> tuple[Upload, Standing | None]:
@@ -187,7 +187,7 @@ class Receiving:
         """Say where the stream goes on."""
         if standing is not None:
             resumption = Resumption(how=self._push.resume, offset=standing.offset, at=format_time(time.time()))
-            await self._workers.on_disk(lambda: ingest.partial.note_resumed(resumption))
+            await self._workers.run_to_end(lambda: ingest.partial.note_resumed(resumption))
             ingest.resumptions.append(resumption)
         segments = ingest.segments()
         await self._channel.send(Accept(offset=ingest.offset, segments=segments, record=self._record))
@@ -195,7 +195,7 @@ class Receiving:
     async def _hash_file(self, partial: Upload) -> None:
         """Hash what an earlier run has written; that may take as long as reading it, and can be interrupted."""
         self._channel.busy = "hashing"
-        while not await self._workers.on_disk(lambda: partial.catch_up(_HASH_STEP)):
+        while not await self._workers.run_to_end(lambda: partial.catch_up(_HASH_STEP)):
             pass
 
     def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Committed | Stored:
@@ -242,7 +242,7 @@ class Receiving:
                 raise
             ended = self._room.used_up(arrival, error) if isinstance(error, OSError) else error
             if isinstance(ended, Crossed):
-                await self._workers.on_disk(lambda: self._note_crossed(ingest, arrival))
+                await self._workers.run_to_end(lambda: self._note_crossed(ingest, arrival))
             raise ended from None
         self._room.leave(arrival)  # it needs no more room, and is not to be ended any more
         return end
@@ -356,7 +356,7 @@ class Receiving:
             async with self._between:
                 batch = ingest.batch()
             if batch.chunks:
-                await self._workers.on_disk(lambda batch=batch: ingest.partial.sync(batch))  # type: ignore[misc]
+                await self._workers.run_to_end(lambda batch=batch: ingest.partial.sync(batch))  # type: ignore[misc]
                 self._channel.send_soon(Ack(offset=batch.offset))
             if ended:
                 return
@@ -383,5 +383,6 @@ async def _unless_failed(work: Coroutine[Any, Any, _T], watched: set[asyncio.Fut
                 each.result()
         return task.result()
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -25,11 +25,12 @@ from typing import Final, TypeVar
 from fullsend_cli.memory import trim
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.inotify import Watch, Watcher
+from fullsend_receiver.catalogue.problems import without_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog, scrub_file
-from fullsend_receiver.catalogue.streams import describe_orphan
 from fullsend_receiver.catalogue.summaries import Search
 from fullsend_receiver.store.durable import signature
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.workers import run
 
 _T = TypeVar("_T")
 
@@ -118,7 +119,7 @@ class Catalogues:
         with self._guard:
             turn = self._turns.setdefault(sender, asyncio.Lock())
         async with turn:
-            return await asyncio.get_running_loop().run_in_executor(disk, work)
+            return await run(disk, work)
 
     def _told(self, sender: str) -> list[str]:
         """Return the folders of a sender at which no question looks by itself."""
@@ -173,7 +174,7 @@ class _Kept:
         same = not self.search.run() and same
         self._same = True
         search = self.search
-        problems = sorted([*search.problems, *map(describe_orphan, search.orphans)])
+        problems = sorted([*search.problems, *map(without_manifest, search.orphans)], key=str)
         if before is None:
             holdings = Holdings(self._store, self._sender, search.shelves, problems, scrubbed)
             trim()  # to read all took much more than what is kept

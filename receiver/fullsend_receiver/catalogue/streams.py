@@ -17,6 +17,7 @@ from fullsend_protocol.format.names import is_stream
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.stream.facts import StreamClass
+from fullsend_receiver.catalogue.problems import Problem, without_manifest
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams
@@ -72,14 +73,14 @@ class Catalogue:
     """The streams of one sender, or of all, at the moment of reading.
 
     `streams`: in order of sender, dataset, reception, bases first. `problems`: what lies in the folders and is no whole
-    stream, a line each: manifests that cannot be read, data without manifest.
+    stream, in the order of their lines.
     """
 
     def __init__(
         self,
         store: LocalStore,
         summaries: Iterable[Summary],
-        problems: list[str],
+        problems: list[Problem],
         scrubbed: ScrubLog,
         lacking: frozenset[str] | None = None,
     ) -> None:
@@ -270,18 +271,13 @@ class Catalogue:
 def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:
     """Read what is stored of one sender, or of all. Blocks on the disk."""
     summaries: list[Summary] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     with collector_off():
         for found in _find(store, sender):
             summaries += found.summaries
             problems += found.problems
-            problems += map(describe_orphan, found.orphans)
-        return Catalogue(store, summaries, sorted(problems), ScrubLog(store))
-
-
-def describe_orphan(path: str) -> str:
-    """Say of a `.zst` that no manifest speaks for it."""
-    return f"{path}: has no manifest; `fullsendd verify` makes one if it is whole"
+            problems += map(without_manifest, found.orphans)
+        return Catalogue(store, summaries, sorted(problems, key=str), ScrubLog(store))
 
 
 def files_without_manifest(store: LocalStore, sender: str | None = None) -> list[PurePosixPath]:

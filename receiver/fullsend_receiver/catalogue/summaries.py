@@ -29,8 +29,9 @@ from typing import Final
 
 from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, stream_of
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
+from fullsend_receiver.catalogue.problems import Problem, symbolic_link, unreadable_folder, unreadable_manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.api import ManifestError
 from fullsend_receiver.store.durable import locked, replace_file
 from fullsend_receiver.store.local import LocalStore
 
@@ -48,12 +49,12 @@ _SETTLED_NS: Final = 3_000_000_000
 @dataclass(slots=True)
 class Found:
     """What lies in a sender's folders. `orphans`: `.zst` files without manifest, relative to the store; `problems`:
-    what could not be read, a line each.
+    what could not be read.
     """
 
     summaries: list[Summary] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 #: A copy with other fields, by another version of fullsendd, says nothing.
@@ -77,7 +78,7 @@ class _Folder:
     folders: list[str]
     rows: list[Row] | Shelf
     orphans: set[str] = field(default_factory=set)
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
     watched: bool = False
 
     @property
@@ -121,7 +122,7 @@ class Search:
         self._sender = sender
         self._watch = watch
         self._folders: dict[str, _Folder] | None = None  # by path; None: nothing was read yet
-        self._unreadable: list[str] = []  # folders, a line each
+        self._unreadable: list[Problem] = []  # folders
         self._explained: list[str] = []
         self._changed = False
         self._effort = 0  # what it took to read what the copy does not have, in manifests
@@ -174,10 +175,10 @@ class Search:
         )
 
     @property
-    def problems(self) -> list[str]:
-        """What the last run could not read, a line each."""
+    def problems(self) -> list[Problem]:
+        """What the last run could not read."""
         folders = (self._folders or {}).values()
-        return self._unreadable + [line for folder in folders for line in folder.problems.values()]
+        return self._unreadable + [problem for folder in folders for problem in folder.problems.values()]
 
     @property
     def orphans(self) -> list[str]:
@@ -222,7 +223,7 @@ class Search:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._unreadable.append(f"{path}: cannot be read: {_why(error)}")
+                self._unreadable.append(unreadable_folder(path, _why(error)))
                 continue
             todo += [f"{path}/{name}" for name in folder.folders]
 
@@ -265,7 +266,7 @@ class Search:
                 found.problems.pop(name, None)
                 is_link = (root / name).is_symlink()
                 if is_link:
-                    found.problems[name] = _behind(path, name)
+                    found.problems[name] = symbolic_link(f"{path}/{name}")
                 is_folder = not is_link and (root / name).is_dir()
                 if is_folder != (name in found.folders):
                     found.folders = sorted({*found.folders} ^ {name})
@@ -278,8 +279,8 @@ class Search:
             lacking.discard(name)
             try:
                 row = self._row(path, name, row)
-            except StoreError as error:
-                found.problems[name] = str(error)
+            except ManifestError as error:
+                found.problems[name] = unreadable_manifest(error)
                 row = None
             if row is not None:
                 rows[name] = row
@@ -348,7 +349,7 @@ class Search:
             if _stamp(status) != row[:NAME]:
                 try:
                     rows[number] = self._read(path, row[NAME], status)
-                except StoreError:
+                except ManifestError:
                     return None
         return rows
 
@@ -366,7 +367,7 @@ class Search:
                 elif entry.is_dir(follow_symlinks=False):
                     folder.folders.append(entry.name)
                 elif entry.is_symlink():
-                    folder.problems[entry.name] = _behind(path, entry.name)
+                    folder.problems[entry.name] = symbolic_link(f"{path}/{entry.name}")
                     counts = False
         folder.folders.sort()
         rows: list[Row] = []
@@ -375,8 +376,8 @@ class Search:
                 stream = stream_of(name)
                 try:
                     row = self._row(path, stream, known.get(stream))
-                except StoreError as error:
-                    folder.problems[stream] = str(error)
+                except ManifestError as error:
+                    folder.problems[stream] = unreadable_manifest(error)
                     row = None
                 if row is None:
                     counts = False
@@ -391,21 +392,20 @@ class Search:
         return folder, rows
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
-        """Return what a manifest says, None where it is gone by now. Raises: StoreError."""
+        """Return what a manifest says, None where it is gone by now. Raises: ManifestError."""
         manifest = self._store.root / path / manifest_of(name)
         try:
             status = manifest.stat()
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            msg = f"{path}/{manifest_of(name)}: cannot be read: {_why(error)}"
-            raise StoreError(msg) from None
+            raise ManifestError(f"{path}/{manifest_of(name)}", f"cannot be read: {_why(error)}") from None
         if known and _stamp(status) == known[:NAME]:
             return known
         return self._read(path, name, status)
 
     def _read(self, path: str, name: str, status: os.stat_result) -> Row:
-        """Open a manifest. `status`: from before it was opened. Raises: StoreError."""
+        """Open a manifest. `status`: from before it was opened. Raises: ManifestError."""
         manifest = self._store.manifest(PurePosixPath(path, name))
         stamp = NO_STAMP  # it will be read again
         if max(status.st_mtime_ns, status.st_ctime_ns) < self._settled:
@@ -499,11 +499,6 @@ def _line(folder: _Folder) -> bytes:
         [_VERSION, folder.path, folder.stamp, folder.folders, list(folder.rows)], separators=(",", ":")
     ).encode()
     return b"%08x %b\n" % (zlib.crc32(body), body)
-
-
-def _behind(path: str, name: str) -> str:
-    """Say of a symbolic link that nothing behind it is listed: it may lead anywhere, and round in circles."""
-    return f"{path}/{name}: is a symbolic link, so nothing in it is listed"
 
 
 def _stamp(status: os.stat_result) -> list[int]:

@@ -13,7 +13,7 @@ from typing import Final
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.wire.connection import Chunk
-from fullsend_receiver.arrival.workers import Workers, uncancelled
+from fullsend_receiver.store.workers import Workers, uncancelled
 
 #: Chunks that are read and wait for the one before them to be sent.
 CHUNKS_AHEAD: Final = 2
@@ -69,7 +69,7 @@ class _Reader:
                 while len(self.ready) >= CHUNKS_AHEAD or self._held >= FRAMES_HELD:
                     self._freed.clear()
                     await self._freed.wait()
-                chunk = await self._workers.on_disk(lambda: next(self._chunks, None))
+                chunk = await self._workers.run_to_end(lambda: next(self._chunks, None))
                 if chunk is None:
                     return
                 self._held += len(chunk.frame)
@@ -77,7 +77,7 @@ class _Reader:
                 del chunk
                 self.read.set()
         finally:
-            await self._workers.on_disk(self._chunks.close)
+            await self._workers.run_to_end(self._chunks.close)
 
     def take(self) -> Chunk:
         """Return the next chunk, to be sent; there must be one. `release` follows."""

@@ -18,6 +18,7 @@ import ssl
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from fullsend_cli.memory import trim
@@ -29,7 +30,6 @@ from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
 from fullsend_receiver.arrival.expiry import throw_away_old
 from fullsend_receiver.arrival.free_space import Room
-from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import systemd
 from fullsend_receiver.daemon.rate_limit import Limiter
@@ -37,6 +37,7 @@ from fullsend_receiver.daemon.session import House, Session
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.api import StoreError, StoreFull
 from fullsend_receiver.store.local import LocalStore, check_fitness
+from fullsend_receiver.store.workers import Workers, run
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
@@ -93,7 +94,7 @@ class Daemon:
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
         self._catalogues = catalogues = Catalogues(store)
         self._checks = Checks(catalogues, self._workers)
-        room = Room(settings.min_free, lambda: self._workers.on_disk(store.free_bytes))
+        room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
         self._house = House(catalogues, self._workers, self._checks, self, settings.min_free, room)
 
     async def run(self) -> None:
@@ -308,7 +309,7 @@ class Daemon:
         """Where the sender table has changed: judge new connections by it, and end those it no longer allows."""
         async with self._reading_table:
             try:
-                found = await asyncio.get_running_loop().run_in_executor(self._table_reader, self._read_table)
+                found = await run(self._table_reader, self._read_table)
             except (OSError, StoreError) as error:
                 # Edited by hand, perhaps: the last good one holds until it can be read again. Said once.
                 if str(error) != self._table_fault:
@@ -343,7 +344,7 @@ class Daemon:
             await self._reread_table()
             if self._some_gone:
                 self._some_gone = False
-                await asyncio.get_running_loop().run_in_executor(self._table_reader, _tidy, not self._tasks)
+                await run(self._table_reader, partial(_tidy, not self._tasks))
 
     async def _sweep(self) -> None:
         """Throw away now and then the partials that nobody goes on with."""
@@ -352,7 +353,7 @@ class Daemon:
             try:
                 async with house.sweeping:
                     # To its end, though this is cancelled: what it throws away, nobody may begin meanwhile.
-                    await self._workers.on_disk(
+                    await self._workers.run_to_end(
                         lambda: throw_away_old(
                             self._store, house.arriving, keep=settings.partial_keep, most=settings.partial_max
                         )

@@ -18,7 +18,6 @@ from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.catalogue.streams import Stored
 from fullsend_receiver.store.api import Stamp, Store, StoreError
 from fullsend_receiver.store.names import hash_line, stream_file
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks, file_sha256
@@ -49,26 +48,26 @@ class _Reading:
     walker: Walker
 
 
-def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) -> Scrubbed | None:
-    """Check one stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
+def scrub(store: Store, file: PurePosixPath, received: str, between: Callable[[], None] = _go_on) -> Scrubbed | None:
+    """Check a stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
 
+    `file`: its `.zst`, relative to the store; `received`: when it came, as its manifest said when it was chosen;
     `between` is called between two reads: what it raises ends the check, which may take hours. Returns: what was
     found; nothing is raised for damage. None where it has been removed, or removed and stored again: who removes a
     stream removes its manifest first, and what is missing then is no damage.
     """
-    before = _stamp(store, stored.file)
+    before = _stamp(store, file)
     faults: list[str] = []
     sha256 = None
     try:
-        manifest = stored.manifest
-        sha256 = _check(store, stored.file, manifest, faults, between)
+        sha256 = _check(store, file, store.manifest(file), faults, between)
     except (FullsendError, OSError) as error:
         faults.append(str(error))
-    if before is None or _stamp(store, stored.file) != before:
+    if before is None or _stamp(store, file) != before:
         return None
     return Scrubbed(
-        file=str(stored.file),
-        received=stored.summary.received,
+        file=str(file),
+        received=received,
         at=format_time(time.time()),
         damage=tuple(faults[:_FAULTS_MAX]),
         sha256=None if faults else sha256,

@@ -42,6 +42,16 @@ class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
     """A disk has lost what it had taken of a partial."""
 
 
+class ManifestError(StoreError):
+    """A manifest cannot be read, or is not that of the place where it lies."""
+
+    def __init__(self, path: str, what: str) -> None:
+        """`path`: of the manifest, relative to the store; `what`: the rest of the line that says it."""
+        super().__init__(f"{path}: {what}")
+        self.path = path
+        self.what = what
+
+
 @dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an implementation can do beyond the least.
@@ -280,7 +290,7 @@ class Store(Protocol):
         """Whether a stream is stored under this name: its manifest is in place. Raises: OSError."""
 
     def manifest(self, file: PurePosixPath) -> Manifest:
-        """Read the manifest of a stored stream. Raises: StoreError where it cannot be read, or is another sender's."""
+        """Read the manifest of a stored stream. Raises: ManifestError."""
 
     def stamp(self, file: PurePosixPath) -> Stamp | None:
         """Return what tells the manifest of a stream from the one that takes its place; None: there is none.

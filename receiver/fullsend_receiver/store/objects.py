@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.names import hash_of, is_stream, manifest_of
 from fullsend_protocol.wire.invitation import is_sender_name
-from fullsend_receiver.store.api import ObjectInfo, Stamp, StoreError
+from fullsend_receiver.store.api import ManifestError, ObjectInfo, Stamp, StoreError
 from fullsend_receiver.store.durable import ABSENT, locked, replace_file, signature, sync_folder, sync_folders
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.partials import committing
@@ -65,15 +65,14 @@ class LocalBlob:
 
 
 def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
-    """Read the manifest of a stored file. Raises: StoreError."""
+    """Read the manifest of a stored file. Raises: ManifestError."""
+    path = manifest_of(str(file))
     try:
-        manifest = Manifest.model_validate_json(manifest_path(store, file).read_bytes())
+        manifest = Manifest.model_validate_json((store.root / path).read_bytes())
     except (OSError, ValidationError) as error:
-        msg = f"{manifest_of(str(file))}: cannot be read: {_why(error)}"
-        raise StoreError(msg) from None
+        raise ManifestError(path, f"cannot be read: {_why(error)}") from None
     if manifest.sender != file.parts[0]:
-        msg = f"{manifest_of(str(file))}: says that it is sender {manifest.sender}'s: it was moved"
-        raise StoreError(msg)
+        raise ManifestError(path, f"says that it is sender {manifest.sender}'s: it was moved")
     return manifest
 
 

@@ -192,7 +192,7 @@ def test_what_is_stored_removed_and_damaged_meanwhile_is_seen(settled: Store, re
     check(catalogues)
     catalogue = whole(catalogues)
     (problem,) = catalogue.problems
-    assert problem.startswith(f"{second}: has no manifest")
+    assert str(problem).startswith(f"{second}: has no manifest")
     manifest_path(settled, second).write_bytes(text)
     check(catalogues)
     # In place, without a change of its folder.

@@ -68,7 +68,7 @@ def copy_of(store: Store) -> Path:
 
 
 def told(found: Found) -> tuple[list[Summary], list[str], list[str]]:
-    return sorted(found.summaries), sorted(found.orphans), sorted(found.problems)
+    return sorted(found.summaries), sorted(found.orphans), sorted(map(str, found.problems))
 
 
 def truth(store: Store) -> tuple[list[Summary], list[str], list[str]]:
@@ -392,7 +392,7 @@ def test_folder_that_fails_is_a_problem_and_hides_no_other(store: Store, monkeyp
     monkeypatch.setattr(os, "scandir", scandir)
     found = find_streams(store, SENDER)
     assert [each.snapshot for each in found.summaries] == ["s1"]
-    assert found.problems == ["alpha/tank/bad: cannot be read: Input/output error"]
+    assert [*map(str, found.problems)] == ["alpha/tank/bad: cannot be read: Input/output error"]
 
 
 # --- anything that may happen to a store ------------------------------------------------------------------------

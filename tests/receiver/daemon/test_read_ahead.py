@@ -12,9 +12,9 @@ import pytest
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.wire.connection import Chunk
-from fullsend_receiver.arrival.workers import Workers
 from fullsend_receiver.daemon.read_ahead import CHUNKS_AHEAD, FRAMES_HELD, read_ahead
 from fullsend_receiver.store.seekable import FileDamaged
+from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

@@ -179,7 +179,7 @@ def test_disk_that_does_not_read_is_damage(store: Store, small: PurePosixPath, m
 def test_stream_that_was_removed_is_not_damaged(store: Store, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     remove(store, small)
-    assert scrub(store, stored) is None
+    assert scrub(store, stored.file, stored.summary.received) is None
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -196,7 +196,7 @@ def test_stream_that_is_removed_while_it_is_read_is_not_damaged(store: Store, ag
             if again:
                 store_stream(store, SENDER, raw)
 
-    assert scrub(store, stored, between) is None
+    assert scrub(store, stored.file, stored.summary.received, between) is None
     assert next(reads) > 2
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fullsend_receiver.arrival.workers import Workers, uncancelled
+from fullsend_receiver.store.workers import Workers, uncancelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ def workers() -> Iterator[Workers]:
 
 
 async def test_what_is_done_on_disk_is_done_in_a_thread_of_its_own(workers: Workers) -> None:
-    assert (await workers.on_disk(threading.current_thread)).name.startswith("disk")
+    assert (await workers.run_to_end(threading.current_thread)).name.startswith("disk")
 
 
 async def test_what_it_raises_is_raised(workers: Workers) -> None:
@@ -30,7 +30,7 @@ async def test_what_it_raises_is_raised(workers: Workers) -> None:
         raise OSError(5, "no such disk")
 
     with pytest.raises(OSError, match="no such disk"):
-        await workers.on_disk(fail)
+        await workers.run_to_end(fail)
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -46,7 +46,7 @@ async def test_who_is_cancelled_however_often_waits_for_the_thread_and_is_cancel
         if fails:
             raise OSError(5, "no such disk")
 
-    task = asyncio.ensure_future(workers.on_disk(work))
+    task = asyncio.ensure_future(workers.run_to_end(work))
     await asyncio.to_thread(begun.wait)
     for _ in range(3):
         task.cancel()
@@ -56,6 +56,24 @@ async def test_who_is_cancelled_however_often_waits_for_the_thread_and_is_cancel
     await asyncio.wait([task])
     assert ended.is_set()
     assert task.cancelled()
+
+
+async def test_who_abandons_work_is_cancelled_at_once_and_the_thread_ends_it(workers: Workers) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        go_on.wait()
+        ended.set()
+
+    task = asyncio.ensure_future(workers.run(work))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert not ended.is_set()
+    go_on.set()
+    assert await asyncio.to_thread(ended.wait)
 
 
 async def test_who_is_not_cancelled_gets_what_was_awaited() -> None:
