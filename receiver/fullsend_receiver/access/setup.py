@@ -19,7 +19,7 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import printable
 from fullsend_receiver.access import config, identity
 from fullsend_receiver.store.durable import make_folders, replace_file
-from fullsend_receiver.store.local import Store, make_store, read_id
+from fullsend_receiver.store.local import LocalStore, make_store, read_id
 
 log = logging.getLogger("fullsendd")
 
@@ -67,7 +67,7 @@ def init(plan: InitOptions) -> str:
     config.render(root, "", plan.listen, plan.advertise)  # raises now if the text cannot be written
     _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
     if plan.adopt:
-        store, store_id = Store(root), read_id(root)
+        store, store_id = LocalStore(root), read_id(root)
         identity.fingerprint(store)
     else:
         if owner is not None:
@@ -228,7 +228,7 @@ def _unit_word(text: str) -> str:
     return f'"{quoted}"'
 
 
-def _change_owner(store: Store, owner: pwd.struct_passwd) -> None:
+def _change_owner(store: LocalStore, owner: pwd.struct_passwd) -> None:
     """Give a store, all of it, to its user. By descriptors: the former owner of an adopted store may change paths in
     it.
     """
