@@ -34,7 +34,7 @@ from fullsend_sender.host.options import Endpoint
 from fullsend_sender.restore.cat import cat
 from fullsend_sender.transfer.progress import Progress
 from fullsend_sender.transfer.segments import Ready
-from fullsend_sender.transfer.send import About, Options, transfer
+from fullsend_sender.transfer.send import StreamContext, TransferOptions, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -263,7 +263,14 @@ async def push_and_fetch(folder: Path) -> tuple[Trace, Trace, bytes]:
             await listening(port)
             read, write = os.pipe()
             with beside(feed, write):
-                await transfer(read, endpoint, identity, Options(1), about=About(), progress=Progress(time.monotonic()))
+                await transfer(
+                    read,
+                    endpoint,
+                    identity,
+                    TransferOptions(1),
+                    about=StreamContext(),
+                    progress=Progress(time.monotonic()),
+                )
             os.close(read)
             pushed = trace.cut()
             read, write = os.pipe()

@@ -269,7 +269,7 @@ def test_a_receiver_that_stays_away_is_told_of_and_what_arrived_is_kept(line: Li
     line.proxy.cut()
     code, pushed, said = feeding.end()
     assert (code, pushed) == (75, [])
-    assert "trying again for up to" in said
+    assert "retrying for up to" in said
     line.proxy.refuse(False)
     (partial,) = programs.rows(programs.good(line.sender.fullsend("list", "--partial", "--json")))
     assert (partial["dataset"], partial["snapshot"], partial["arriving"]) == ("tank/noise", "now", False)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fullsend_receiver.catalogue.scrub_results import Scrubbed
-    from fullsend_receiver.catalogue.streams import Stored
+    from fullsend_receiver.catalogue.streams import StoredStream
 
 SENDER: Final = "alpha"
 PROGRAM: Final = "fullsend 0.0"
@@ -303,7 +303,7 @@ def long_stream(chunks: int, *, tail: int = 0, name: str = "tank/data@now", guid
     return streams.substream(streams.object_(1), *records, name=name, guid=guid)
 
 
-def checked(store: Store, stored: Stored) -> Scrubbed:
+def checked(store: Store, stored: StoredStream) -> Scrubbed:
     """Check a stream that is still stored afterwards."""
     found = scrub(store, stored.file, stored.summary.received)
     assert found is not None

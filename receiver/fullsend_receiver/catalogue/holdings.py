@@ -18,7 +18,7 @@ from fullsend_protocol.format.names import is_stream
 from fullsend_receiver.catalogue.problems import Problem
 from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
-from fullsend_receiver.catalogue.streams import Catalogue, Stored
+from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
 from fullsend_receiver.catalogue.summaries import collector_off
 from fullsend_receiver.store.local import LocalStore
 
@@ -96,7 +96,7 @@ class Holdings:
             paths.append(str(file.parent))
         return self._open({each for path in paths for each in self._kin[path]})
 
-    def find(self, what: str) -> Stored:
+    def find(self, what: str) -> StoredStream:
         """Return the one stream that `what` names, as Catalogue.find. Raises: NoSuchStream, AmbiguousStream."""
         paths = {*self._folders.get(what.rpartition("@")[0], ())}
         if what.startswith("guid:"):
@@ -110,11 +110,11 @@ class Holdings:
             }
         return self._open(paths).find(self._sender, what)
 
-    def dependents(self, stored: Stored) -> list[Stored]:
+    def dependents(self, stored: StoredStream) -> list[StoredStream]:
         """Return the streams that build on this one, directly or not; never itself."""
         return self.around(file=stored.file).dependents(stored)
 
-    def unread(self) -> list[Stored]:
+    def unread(self) -> list[StoredStream]:
         """Return the streams that came in several segments, and that nobody has read from end to end since."""
         return self._open([path for path, shelf in self._shelves.items() if shelf.unhashed]).unread()
 
@@ -135,7 +135,7 @@ class Holdings:
                 opened.popitem(last=False)
             yield dataset, opened[paths]
 
-    def select(self, dataset: str | None = None) -> Iterator[Stored]:
+    def select(self, dataset: str | None = None) -> Iterator[StoredStream]:
         """Yield the streams of a dataset, None: of all."""
         for each, part in self.datasets(dataset):
             yield from part.select(self._sender, each)

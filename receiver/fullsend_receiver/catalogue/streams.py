@@ -52,7 +52,7 @@ class AmbiguousStream(FullsendError):  # noqa: N818 - reads as a noun
     exit_code = Exit.USAGE
 
 
-class Stored(NamedTuple):
+class StoredStream(NamedTuple):
     """One stored stream. `summary`: what its manifest said when the catalogue was read."""
 
     store: LocalStore
@@ -98,14 +98,14 @@ class Catalogue:
         self._forests = {
             sender: Forest(found, order=reception, key=attrgetter("path")) for sender, found in sorted(mine.items())
         }
-        self.streams = [Stored(store, each) for forest in self._forests.values() for each in forest.in_order()]
+        self.streams = [StoredStream(store, each) for forest in self._forests.values() for each in forest.in_order()]
         self._restorable: set[str] | None = None  # files; None: nobody has asked yet
 
     def has(self, dataset: str, guid: str) -> bool:
         """Whether a snapshot of this GUID is stored of this dataset."""
         return any(each.dataset == dataset for forest in self._forests.values() for each in forest.of_guid(guid))
 
-    def select(self, sender: str | None, dataset: str | None) -> list[Stored]:
+    def select(self, sender: str | None, dataset: str | None) -> list[StoredStream]:
         """Return the streams of a sender and dataset; None: of all."""
         return [
             stored
@@ -113,12 +113,12 @@ class Catalogue:
             if sender in {None, stored.summary.sender} and dataset in {None, stored.summary.dataset}
         ]
 
-    def at(self, file: PurePosixPath) -> Stored | None:
+    def at(self, file: PurePosixPath) -> StoredStream | None:
         """Return the stream in this file."""
         path = str(file)
         return next((stored for stored in self.streams if stored.summary.path == path), None)
 
-    def find(self, sender: str, what: str) -> Stored:
+    def find(self, sender: str, what: str) -> StoredStream:
         """Return the one stream of a sender that `what` names: a file name, DATASET@SNAPSHOT, or guid:N.
 
         Raises: NoSuchStream, AmbiguousStream (naming the candidates).
@@ -134,15 +134,15 @@ class Catalogue:
             found = [each for each in mine if f"{each.summary.dataset}@{each.summary.snapshot}" == what]
         return _only(found, what)
 
-    def bases(self, stored: Stored) -> list[Stored]:
+    def bases(self, stored: StoredStream) -> list[StoredStream]:
         """Return the stored streams that `stored` can be received on; packages last."""
         return self._stored(self._forest(stored).bases(stored.summary))
 
-    def dependents(self, stored: Stored) -> list[Stored]:
+    def dependents(self, stored: StoredStream) -> list[StoredStream]:
         """Return the streams that build on this one, directly or not; never itself."""
         return self._stored(self._forest(stored).dependents(stored.summary))
 
-    def restorable(self, stored: Stored) -> bool:
+    def restorable(self, stored: StoredStream) -> bool:
         """Whether this stream and, by some way, its bases back to a full are there and not known to be damaged.
 
         Looks at all files when first asked: for one stream alone `chain` is quicker.
@@ -151,23 +151,23 @@ class Catalogue:
             self._restorable = {here.path for here, _base in self._ways()}
         return stored.summary.path in self._restorable
 
-    def ways(self) -> Iterator[tuple[Stored, Stored | None]]:
+    def ways(self) -> Iterator[tuple[StoredStream, StoredStream | None]]:
         """Yield all restorable streams, each with the one to restore before it: see Forest.ways."""
         for here, base in self._ways():
-            yield Stored(self.store, here), None if base is None else Stored(self.store, base)
+            yield StoredStream(self.store, here), None if base is None else StoredStream(self.store, base)
 
     def _ways(self) -> Iterator[tuple[Summary, Summary | None]]:
         for forest in self._forests.values():
             yield from forest.ways(self._whole)
 
-    def chain(self, stored: Stored) -> list[Stored]:
+    def chain(self, stored: StoredStream) -> list[StoredStream]:
         """Return the shortest chain of whole streams that ends with this one, its full first; empty: there is none.
 
         Looks at the files of this stream and its bases only.
         """
         return self._stored(self._forest(stored).chain(stored.summary, self._whole) or ())
 
-    def obstacle(self, stored: Stored) -> str:
+    def obstacle(self, stored: StoredStream) -> str:
         """Return why a stream without a chain has none: names the first file on its way that is missing or damaged."""
         found = self._forest(stored).obstacle(stored.summary, self._whole)
         match found:
@@ -197,15 +197,15 @@ class Catalogue:
             msg = f"its base guid:{base_guid} is stored only as {stored[0].path}, which it cannot follow: send a full"
             raise NoBase(msg)
         if not any(forest.chain(each, self._whole) for each in fitting):
-            why = self.obstacle(Stored(self.store, fitting[0]))
+            why = self.obstacle(StoredStream(self.store, fitting[0]))
             msg = f"its base guid:{base_guid} is stored, but not restorable: {why}: send a full"
             raise NoBase(msg)
 
-    def entry(self, stored: Stored) -> StreamEntry:
+    def entry(self, stored: StoredStream) -> StreamEntry:
         """Return what `list` says of a stream."""
         return self.entry_of(stored, restorable=self.restorable(stored))
 
-    def entry_of(self, stored: Stored, *, restorable: bool) -> StreamEntry:
+    def entry_of(self, stored: StoredStream, *, restorable: bool) -> StreamEntry:
         """Return the same, where it is known whether it can be restored."""
         scrub = self._scrub(stored.summary)
         base = next(iter(self._forest(stored).bases(stored.summary)), None)
@@ -219,7 +219,7 @@ class Catalogue:
             restorable=restorable,
         )
 
-    def receipt(self, stored: Stored) -> Receipt:
+    def receipt(self, stored: StoredStream) -> Receipt:
         """Return the receipt of a stream.
 
         Raises: Damaged where it is known to be, or gone: no receipt may stand for it.
@@ -233,19 +233,19 @@ class Catalogue:
             raise Damaged(msg)
         return copied(Receipt, self.entry_of(stored, restorable=bool(self.chain(stored))), stored.manifest)
 
-    def whole(self, stored: Stored) -> bool:
+    def whole(self, stored: StoredStream) -> bool:
         """Whether the file of a stream is there, as long as it was, and not known to be damaged."""
         return self._whole(stored.summary)
 
-    def unread(self) -> list[Stored]:
+    def unread(self) -> list[StoredStream]:
         """Return the streams that came in several segments, and that nobody has read from end to end since."""
         return [each for each in self.streams if each.summary.sha256 is None and self._scrub(each.summary) is None]
 
-    def _forest(self, stored: Stored) -> Forest[Summary]:
+    def _forest(self, stored: StoredStream) -> Forest[Summary]:
         return self._forests.get(stored.summary.sender) or Forest((), order=reception)
 
-    def _stored(self, summaries: Iterable[Summary]) -> list[Stored]:
-        return [Stored(self.store, each) for each in summaries]
+    def _stored(self, summaries: Iterable[Summary]) -> list[StoredStream]:
+        return [StoredStream(self.store, each) for each in summaries]
 
     def _whole(self, about: Summary) -> bool:
         scrub = self._scrub(about)
@@ -290,7 +290,7 @@ def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
     return (find_streams(store, name) for name in names)
 
 
-def _only(found: list[Stored], what: str) -> Stored:
+def _only(found: list[StoredStream], what: str) -> StoredStream:
     if not found:
         msg = f"{what}: no such stream is stored (see `list`)"
         raise NoSuchStream(msg)

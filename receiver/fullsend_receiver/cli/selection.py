@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fullsend_receiver.catalogue.problems import Problem
-    from fullsend_receiver.catalogue.streams import Catalogue, Stored
+    from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.store.local import LocalStore
 
 
@@ -31,7 +31,7 @@ def split_name(what: str | None) -> tuple[str | None, str | None]:
     return sender, rest or None
 
 
-def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[Stored]]:
+def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[StoredStream]]:
     """Find all streams of SENDER[/DATASET]. Raises: UsageError if nothing of that name is stored."""
     sender, dataset = split_name(what)
     catalogue = read_catalogue(store, sender)
@@ -52,7 +52,7 @@ def _may_hide(problems: Iterable[Problem], sender: str, dataset: str | None) -> 
     return any(folder is None or problem.hides(folder) for problem in problems)
 
 
-def find(store: LocalStore, what: str) -> tuple[Catalogue, Stored]:
+def find(store: LocalStore, what: str) -> tuple[Catalogue, StoredStream]:
     """Find the stream that SENDER/STREAM names; also by a whole `file`, as `list` prints it.
 
     Raises: UsageError, NoSuchStream, AmbiguousStream.

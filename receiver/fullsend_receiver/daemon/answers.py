@@ -52,7 +52,7 @@ from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.maintenance.verify import Removed
@@ -249,7 +249,7 @@ class Answers:
         return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
 
 
-def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
+def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[StoredStream, tuple[int, int, int, int]]]:
     """Yield what an increment can build on: all restorable streams but packages. With each come the numbers of its
     chain: streams, age in seconds, full_bytes, increment_bytes. `now`: seconds since the epoch.
     """
@@ -266,7 +266,7 @@ def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tupl
             yield stored, chain
 
 
-def base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
+def base_of(stored: StoredStream, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
     """Return what `bases` says of a stream, with the numbers of its chain."""
     return copied(
         Base,

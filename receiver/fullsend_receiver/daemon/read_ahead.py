@@ -28,7 +28,7 @@ async def read_ahead(workers: Workers, chunks: Generator[Chunk, None, None]) -> 
     Raises: what `chunks` raises, behind the chunks before it. However this is left, no thread reads any more then, and
     `chunks` is closed.
     """
-    reader = _Reader(workers, chunks)
+    reader = _ReadAhead(workers, chunks)
     reading = asyncio.create_task(reader.run(), name="read ahead")
     reading.add_done_callback(lambda _task: reader.read.set())
     try:
@@ -51,7 +51,7 @@ async def read_ahead(workers: Workers, chunks: Generator[Chunk, None, None]) -> 
             reading.exception()  # it has been raised, or nobody wants to know any more
 
 
-class _Reader:
+class _ReadAhead:
     """Reads chunks until so many wait. `ready`: those that do; `read`: set when one more does."""
 
     def __init__(self, workers: Workers, chunks: Generator[Chunk, None, None]) -> None:

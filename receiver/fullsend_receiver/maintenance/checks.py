@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Stored
+from fullsend_receiver.catalogue.streams import StoredStream
 from fullsend_receiver.maintenance.verify import Checked, Removed, Subject, Verifier
 from fullsend_receiver.store.workers import Workers, run
 
@@ -57,7 +57,7 @@ class Checks:
             for stored in await self._catalogues.ask(self._workers.disk, each, lambda holdings: holdings.unread()):
                 await self.check(stored)
 
-    async def check(self, stored: Stored) -> Checked | Removed:
+    async def check(self, stored: StoredStream) -> Checked | Removed:
         """Check one stream, record and log what was found. Where we are cancelled, the thread that does it ends soon.
 
         Raises: FullsendError, OSError where nothing could be looked at.

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from fullsend_protocol.format.manifest import StreamEntry
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.catalogue.streams import Stored
+from fullsend_receiver.catalogue.streams import StoredStream
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
 from fullsend_receiver.store.api import Store, StoreError
 
@@ -30,7 +30,7 @@ class Subject:
     raw_bytes: int
 
     @classmethod
-    def of(cls, stored: Stored) -> Subject:
+    def of(cls, stored: StoredStream) -> Subject:
         """Return a stream of the catalogue as such."""
         about = stored.summary
         return cls(stored.file, about.dataset, about.snapshot, about.received, about.raw_bytes)

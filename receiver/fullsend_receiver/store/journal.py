@@ -229,7 +229,7 @@ def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
     that ends with a resumable record and may be followed by another; in a package of several snapshots, of which
     nobody goes on so, nowhere. None: nowhere. Raises: OSError, PartialDamaged.
     """
-    reader = _Reader(at_resume_point=at_resume_point)
+    reader = _JournalReader(at_resume_point=at_resume_point)
     _read(path, reader)
     return reader.standing
 
@@ -239,12 +239,12 @@ def standings(path: Path) -> tuple[Standing | None, Standing | None]:
 
     Raises: OSError, PartialDamaged.
     """
-    end, resumable = _Reader(at_resume_point=False), _Reader(at_resume_point=True)
+    end, resumable = _JournalReader(at_resume_point=False), _JournalReader(at_resume_point=True)
     _read(path, end, resumable)
     return end.standing, resumable.standing
 
 
-def _read(path: Path, *readers: _Reader) -> None:
+def _read(path: Path, *readers: _JournalReader) -> None:
     begun = 0
     with understanding():
         for end, line in lines(path):
@@ -253,7 +253,7 @@ def _read(path: Path, *readers: _Reader) -> None:
             begun = end
 
 
-class _Reader:
+class _JournalReader:
     """Reads a journal line by line."""
 
     def __init__(self, *, at_resume_point: bool) -> None:

@@ -177,10 +177,10 @@ def _push_stdin(args: argparse.Namespace) -> int:
     from fullsend_sender.cli.results import pushed_printer
     from fullsend_sender.host import runtime
     from fullsend_sender.push.stdin import push_stdin
-    from fullsend_sender.transfer.send import Options
+    from fullsend_sender.transfer.send import TransferOptions
 
     chosen = settings.send_options(None)
-    options = Options(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
+    options = TransferOptions(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
     sizes = {"size": args.size, "size_check": chosen.size_check}
     where = sys.stdin.fileno(), endpoint, identity
     pushed = runtime.run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))

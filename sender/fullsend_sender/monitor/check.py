@@ -24,7 +24,7 @@ from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.push.job import PushJob, PushRequest, PushTarget
 from fullsend_sender.push.targets import ALL_EXCLUDED, ChosenDatasets, choose, gone
-from fullsend_sender.transfer.link import PATIENCE, Timeouts, connect
+from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
 from fullsend_sender.transfer.listing import bases
 from fullsend_sender.transfer.pipeline import default_threads, raw_in_flight
 from fullsend_sender.transfer.window import WINDOW
@@ -61,7 +61,7 @@ async def check(
     environ: Mapping[str, str],
     arguments: Mapping[str, object],
     *,
-    timeouts: Timeouts = PATIENCE,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> AsyncIterator[Finding]:
     """Yield findings as they are made: first of this host, then of each receiver (or of the chosen one)."""
     try:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fullsend_sender.host.config import PushSettings, SenderSettings
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint, SendOptions
-    from fullsend_sender.push.plan import Send, Unchanged
+    from fullsend_sender.push.plan import NothingToSend, PlannedSend
     from fullsend_sender.zfs.commands import Zfs
     from fullsend_sender.zfs.inventory import Dataset
     from fullsend_sender.zfs.selection import Selection
@@ -48,7 +48,7 @@ class PushItem:
     `common`: GUID of the dataset's newest snapshot or bookmark that is stored, None: none is.
     """
 
-    send: Send
+    send: PlannedSend
     options: SendOptions
     tree: tuple[Dataset, ...]
     begun: PartialEntry | None = None
@@ -58,7 +58,7 @@ class PushItem:
     def name(self) -> str:
         return self.send.dataset.name
 
-    def arrived(self, send: Send) -> int:
+    def arrived(self, send: PlannedSend) -> int:
         """Return the raw bytes of a stream that have arrived before."""
         return self.begun.raw_bytes if self.begun is not None and send is self.send else 0
 
@@ -84,7 +84,7 @@ class PushPlan:
 
     items: list[PushItem] = field(default_factory=list)
     partials: Sequence[PartialEntry] = ()
-    unchanged: list[Unchanged] = field(default_factory=list)
+    unchanged: list[NothingToSend] = field(default_factory=list)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
 
     @property

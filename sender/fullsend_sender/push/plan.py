@@ -31,7 +31,7 @@ class CannotSend(FullsendError):  # noqa: N818 - reads as what it says
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
+class NothingToSend:
     """`snapshot` is stored. `still`: and there is nothing new since; else it was named."""
 
     dataset: Dataset
@@ -40,7 +40,7 @@ class Unchanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class PlannedSend:
     """A stream to be sent.
 
     `snapshot`: None: a new one, still to be taken; `base`: None: a full; `base_mark`: @ where the base is a snapshot, #
@@ -62,12 +62,12 @@ class Send:
         base = () if self.base is None else ("-i", f"{self.dataset.name}{self.base_mark}{self.base.name}")
         return (*self.options, *base, name)
 
-    def full(self, reason: str) -> Send:
+    def full(self, reason: str) -> PlannedSend:
         """Return the same without a base."""
-        return Send(self.dataset, self.snapshot, None, "@", self.options, reason)
+        return PlannedSend(self.dataset, self.snapshot, None, "@", self.options, reason)
 
 
-class Stored:
+class StoredBases:
     """What the receiver has that can be a base, by GUID."""
 
     def __init__(self, bases: Iterable[Base]) -> None:
@@ -96,8 +96,8 @@ class Stored:
 
 
 def decide(
-    dataset: Dataset, how: SendOptions, stored: Stored, *, snapshot: str | None = None, full: bool = False
-) -> Unchanged | Send:
+    dataset: Dataset, how: SendOptions, stored: StoredBases, *, snapshot: str | None = None, full: bool = False
+) -> NothingToSend | PlannedSend:
     """Say what is to be sent of a dataset.
 
     `snapshot`: the one that is named (after the @), None: as the dataset is now; `full`: a full, whatever is stored.
@@ -107,21 +107,21 @@ def decide(
     stream_class, options = _how(dataset, how)
     target = None if snapshot is None else _named(dataset, snapshot)
     if full:
-        return Send(dataset, target, None, "@", options)
+        return PlannedSend(dataset, target, None, "@", options)
     equal = list(_equal(dataset))
     for same in equal if target is None else [target]:
         # What is stored under another name alone (it was renamed, or this is a replica) gets a small increment: so it
         # can be restored by its name, and `status` knows how old it is.
         if stored.get(same.guid, stream_class, None if target else dataset.name):
-            return Unchanged(dataset, same, still=same in equal)
+            return NothingToSend(dataset, same, still=same in equal)
     found = _newest_base(dataset, stored, stream_class, target)
     if found is None:
-        return Send(dataset, target, None, "@", options, _why_full(dataset, stored, stream_class))
+        return PlannedSend(dataset, target, None, "@", options, _why_full(dataset, stored, stream_class))
     point, mark, base = found
     grown = _too_long(base, how.full_after)
     if grown:
-        return Send(dataset, target, None, "@", options, grown, routine=True)
-    return Send(dataset, target, point, mark, options)
+        return PlannedSend(dataset, target, None, "@", options, grown, routine=True)
+    return PlannedSend(dataset, target, point, mark, options)
 
 
 def check_name(dataset: Dataset) -> None:
@@ -138,8 +138,13 @@ def check_name(dataset: Dataset) -> None:
 
 
 def find_begun(
-    dataset: Dataset, how: SendOptions, stored: Stored, partials: Iterable[PartialEntry], *, snapshot: str | None = None
-) -> tuple[Send, PartialEntry] | None:
+    dataset: Dataset,
+    how: SendOptions,
+    stored: StoredBases,
+    partials: Iterable[PartialEntry],
+    *,
+    snapshot: str | None = None,
+) -> tuple[PlannedSend, PartialEntry] | None:
     """Return the stream of a dataset that has arrived in part and can be finished, of several the newest; None: none is
     there. What is stored by now, in another way, needs no finishing. `snapshot`: the one that is named; else any may
     be. Raises: CannotSend.
@@ -147,7 +152,7 @@ def find_begun(
     stream_class, options = _how(dataset, how)
     points: dict[str, tuple[Snapshot, Literal["@", "#"]]] = {each.guid: (each, "#") for each in dataset.bookmarks}
     points |= {each.guid: (each, "@") for each in dataset.snapshots}
-    found: list[tuple[int, Send, PartialEntry]] = []
+    found: list[tuple[int, PlannedSend, PartialEntry]] = []
     for partial in partials:
         if partial.dataset != dataset.name or partial.guid is None or class_of(partial.flags or "") != stream_class:
             continue
@@ -160,12 +165,14 @@ def find_begun(
             continue
         if stored.get(partial.guid, stream_class):
             continue
-        send = Send(dataset, target, base[0] if base else None, base[1] if base else "@", options)
+        send = PlannedSend(dataset, target, base[0] if base else None, base[1] if base else "@", options)
         found.append((target.createtxg, send, partial))
     return max(found, key=lambda each: each[0])[1:] if found else None
 
 
-def find_begun_package(tree: Sequence[Dataset], how: SendOptions, partials: Iterable[PartialEntry]) -> Send | None:
+def find_begun_package(
+    tree: Sequence[Dataset], how: SendOptions, partials: Iterable[PartialEntry]
+) -> PlannedSend | None:
     """Return the package of our own making that has arrived in part and can be sent anew. Raises: CannotSend."""
     names = [each.snapshot for each in partials if each.dataset == tree[0].name and each.guid is None]
     for snapshot in reversed(tree[0].snapshots):
@@ -174,7 +181,7 @@ def find_begun_package(tree: Sequence[Dataset], how: SendOptions, partials: Iter
     return None
 
 
-def decide_package(tree: Sequence[Dataset], how: SendOptions, *, snapshot: str | None = None) -> Send:
+def decide_package(tree: Sequence[Dataset], how: SendOptions, *, snapshot: str | None = None) -> PlannedSend:
     """Return the replication package of a dataset and all below it (`tree`, itself first); always a full one.
 
     Raises: CannotSend.
@@ -189,7 +196,7 @@ def decide_package(tree: Sequence[Dataset], how: SendOptions, *, snapshot: str |
         )
     raw = how.raw or encrypted is not None
     options = ("-R", *_block_options(how), *(("-w",) if raw else ()))
-    return Send(tree[0], None if snapshot is None else _named(tree[0], snapshot), None, "@", options)
+    return PlannedSend(tree[0], None if snapshot is None else _named(tree[0], snapshot), None, "@", options)
 
 
 def _how(dataset: Dataset, how: SendOptions) -> tuple[StreamClass, tuple[str, ...]]:
@@ -240,7 +247,7 @@ def _named(dataset: Dataset, name: str) -> Snapshot:
 
 
 def _newest_base(
-    dataset: Dataset, stored: Stored, stream_class: StreamClass, target: Snapshot | None
+    dataset: Dataset, stored: StoredBases, stream_class: StreamClass, target: Snapshot | None
 ) -> tuple[Snapshot, Literal["@", "#"], Base] | None:
     """Return the newest snapshot or bookmark older than `target` that is stored; of the two a snapshot is preferred."""
     points: list[tuple[Snapshot, Literal["@", "#"]]] = [(each, "#") for each in dataset.bookmarks]
@@ -254,13 +261,13 @@ def _newest_base(
     return None
 
 
-def last_common(dataset: Dataset, stored: Stored) -> str | None:
+def last_common(dataset: Dataset, stored: StoredBases) -> str | None:
     """Return the GUID of the newest snapshot or bookmark that is stored, in whatever class; None: none is."""
     points = sorted((*dataset.snapshots, *dataset.bookmarks), key=lambda point: point.createtxg)
     return next((point.guid for point in reversed(points) if stored.classes(point.guid)), None)
 
 
-def _why_full(dataset: Dataset, stored: Stored, stream_class: StreamClass) -> str:
+def _why_full(dataset: Dataset, stored: StoredBases, stream_class: StreamClass) -> str:
     other = {
         one
         for point in (*dataset.snapshots, *dataset.bookmarks)

@@ -33,16 +33,16 @@ from fullsend_sender.host.locks import locks
 from fullsend_sender.host.options import SendOptions
 from fullsend_sender.push import naming, read_only
 from fullsend_sender.push.job import PushItem, PushJob, PushPlan, PushSummary
-from fullsend_sender.push.plan import CannotSend, Send
+from fullsend_sender.push.plan import CannotSend, PlannedSend
 from fullsend_sender.push.prune_source import prune_source, release_stale_holds
 from fullsend_sender.push.targets import ChosenDatasets, choose, gone, make_plan, unfinished
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import bases, partials
 from fullsend_sender.transfer.progress import Progress, reporting
-from fullsend_sender.transfer.resume import go_on_by_token
-from fullsend_sender.transfer.retry import passes
-from fullsend_sender.transfer.segments import CannotResume, OtherBytes
-from fullsend_sender.transfer.send import About, NoFurther, Options, Pushed, transfer
+from fullsend_sender.transfer.resume import resume_by_token
+from fullsend_sender.transfer.retry import is_transient
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
+from fullsend_sender.transfer.send import NoProgress, Pushed, StreamContext, TransferOptions, transfer
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
@@ -172,13 +172,13 @@ async def _finish(
         dataset = name.partition("@")[0]
         unreadable = isinstance(error, ZfsError) and error.unreadable
         # Reading the dataset once more in this run helps only if the old stream alone is given up, and at once.
-        given_up = isinstance(error, NoFurther) and error.at_once and dataset not in named
+        given_up = isinstance(error, NoProgress) and error.at_once and dataset not in named
         if given_up or (isinstance(error, ZfsError | StreamError) and not unreadable):
             _log.info("%s: cannot be finished, so what is new is sent instead: %s", name, error)
             no_more.discard(dataset)
             continue
         _note(job, summary, [(name, error)])
-        away = away or passes(error)
+        away = away or is_transient(error)
         if not _is_of_one_stream(error):
             no_more.add(dataset)
     return away, no_more
@@ -356,7 +356,7 @@ class _Run:
                 failure = as_failure(error)
                 if isinstance(failure, PoolError):
                     self._unusable[pool] = failure
-                if passes(failure):  # and the retries are used up
+                if is_transient(failure):  # and the retries are used up
                     self._away = failure
                 self._fail(f"{item.name}@{snapshot.name}", failure)
             await self._tidy(item, snapshot.name, stored=stored)
@@ -419,7 +419,7 @@ class _Run:
         release, destroy = self._zfs.line("release", self._tag, name), self._zfs.line("destroy", name)
         return f"{said} This one goes with: {release} && {destroy}"
 
-    async def _transfer(self, item: PushItem, send: Send, snapshot: Snapshot) -> Pushed | object:
+    async def _transfer(self, item: PushItem, send: PlannedSend, snapshot: Snapshot) -> Pushed | object:
         """Send a stream. If a part of it has arrived and a token can make the rest, send the rest. Otherwise make the
         whole stream: the part that has arrived is compared and not sent again. If it differs, start over.
         """
@@ -431,17 +431,17 @@ class _Run:
                 if isinstance(error, ZfsError) and error.unreadable:
                     raise  # reading all that precedes the block again would not help
                 _log.info("%s: is sent again and compared, because a token cannot serve: %s", name, error)
-            except (OtherBytes, CannotResume) as error:
+            except (DifferentBytes, CannotResume) as error:
                 _log.warning("%s: starts over: %s", name, error)
         try:
             return await self._transfer_once(send, item.options, snapshot, "replay", arrived=item.arrived(send))
-        except (OtherBytes, CannotResume) as error:
+        except (DifferentBytes, CannotResume) as error:
             _log.warning("%s: starts over: %s", name, error)
             return await self._transfer_once(send, item.options, snapshot, "none")
 
     async def _transfer_once(
         self,
-        send: Send,
+        send: PlannedSend,
         chosen: SendOptions,
         snapshot: Snapshot,
         resume: Resume,
@@ -453,8 +453,8 @@ class _Run:
         arguments = send.arguments(snapshot.name)
         size = await self._zfs.estimate(*arguments)
         properties = _short(await self._zfs.local_properties(send.dataset.name))
-        options = Options(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
-        about = About(
+        options = TransferOptions(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
+        about = StreamContext(
             size=size if chosen.size_check else None,
             zfs_version=self._version,
             properties=properties,
@@ -475,7 +475,7 @@ class _Run:
                 progress.expect(size)
             where = self._job.endpoint, self._job.identity, options
             if begun is not None:
-                pushed = await go_on_by_token(self._zfs, begun, *where, about=about, progress=progress)
+                pushed = await resume_by_token(self._zfs, begun, *where, about=about, progress=progress)
             else:
                 sending = await stack.enter_async_context(self._zfs.send(*arguments))
                 about = replace(about, ended=sending.succeeded)

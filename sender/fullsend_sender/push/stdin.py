@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_sender.transfer.pipes import Source, Stopped
+from fullsend_sender.transfer.pipes import PipeStopped, Source
 from fullsend_sender.transfer.progress import Progress, reporting
-from fullsend_sender.transfer.segments import CannotResume, OtherBytes
-from fullsend_sender.transfer.send import About, Options, Pushed, transfer
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
+from fullsend_sender.transfer.send import Pushed, StreamContext, TransferOptions, transfer
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -25,7 +25,7 @@ async def push_stdin(
     fd: int,
     endpoint: Endpoint,
     identity: Identity,
-    options: Options,
+    options: TransferOptions,
     stderr: TextIO,
     *,
     size: int | None = None,
@@ -40,11 +40,13 @@ async def push_stdin(
     """
     started = time.monotonic()
     progress = Progress(started, size)
-    about = About(size=size if size_check else None, keep_orphan=True, claim=secrets.token_hex(8), resume="replay")
+    about = StreamContext(
+        size=size if size_check else None, keep_orphan=True, claim=secrets.token_hex(8), resume="replay"
+    )
     async with reporting(progress, stderr, when=show):
         try:
             pushed = await transfer(fd, endpoint, identity, options, about=about, progress=progress)
-        except (OtherBytes, CannotResume) as error:
+        except (DifferentBytes, CannotResume) as error:
             # A pipe cannot be read a second time.
             raise FullsendError(f"{error}: run it again to start over") from error
         if isinstance(pushed, Pushed):
@@ -64,6 +66,6 @@ async def _drain(fd: int) -> None:
         await asyncio.shield(reading)
     finally:
         source.stop()
-        with contextlib.suppress(Stopped):
+        with contextlib.suppress(PipeStopped):
             await reading
         source.close()

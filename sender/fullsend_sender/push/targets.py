@@ -13,9 +13,9 @@ from fullsend_sender.push.gone import is_retired, not_meant, renamed, why, witho
 from fullsend_sender.push.job import PushItem, PushPlan
 from fullsend_sender.push.plan import (
     CannotSend,
-    Send,
-    Stored,
-    Unchanged,
+    NothingToSend,
+    PlannedSend,
+    StoredBases,
     check_name,
     decide,
     decide_package,
@@ -149,7 +149,7 @@ def unfinished(
     job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry]
 ) -> list[PushItem]:
     """Return the selected streams that have arrived in part, can be resumed, and are of use."""
-    items, stored = [], Stored(bases)
+    items, stored = [], StoredBases(bases)
     for name, target in chosen.targets.items() if arrived and not job.request.full else ():
         with contextlib.suppress(Exception):  # `make_plan` meets the same error, and reports it
             options, tree = job.settings.send_options(name, target.table), chosen.tree(name)
@@ -163,7 +163,7 @@ def unfinished(
 
 def make_plan(job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> PushPlan:
     """Decide what to do. `bases`, `arrived`: what the receiver has, and has in part."""
-    plan, stored = PushPlan(partials=arrived), Stored(bases)
+    plan, stored = PushPlan(partials=arrived), StoredBases(bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot
@@ -172,19 +172,19 @@ def make_plan(job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arriv
         lacking.pop(id(target), None)
         try:
             options, tree = job.settings.send_options(name, target.table), chosen.tree(name)
-            decided: Send | Unchanged
+            decided: PlannedSend | NothingToSend
             if job.request.package:
                 decided = decide_package(tree, options, snapshot=named)
             else:
                 decided = decide(dataset, options, stored, snapshot=named, full=job.request.full)
-            if isinstance(decided, Send) and decided.snapshot is None:
+            if isinstance(decided, PlannedSend) and decided.snapshot is None:
                 for each in tree:
                     check_name(each)
             common = last_common(dataset, stored)
         except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
             plan.failures.append((name, as_failure(error)))
             continue
-        if isinstance(decided, Unchanged):
+        if isinstance(decided, NothingToSend):
             plan.unchanged.append(decided)
         else:
             plan.items.append(PushItem(decided, options, tree, common=common))

@@ -21,9 +21,9 @@ from fullsend_protocol.stream.chunks import Decompressor
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving
 from fullsend_sender.host.options import RETRY_FOR
-from fullsend_sender.transfer.link import PATIENCE, Timeouts, connect
-from fullsend_sender.transfer.pipes import Sink, Stopped
-from fullsend_sender.transfer.retry import Patience, passes
+from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
+from fullsend_sender.transfer.pipes import PipeStopped, Sink
+from fullsend_sender.transfer.retry import RetryTimer, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ async def cat(
     retry_for: float = RETRY_FOR,
     reached: bool = False,
     rest: Rest | None = None,
-    timeouts: Timeouts = PATIENCE,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> Manifest:
     """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A lost connection
     is made again, and the stream resumes behind its last chunk.
@@ -70,12 +70,14 @@ async def cat(
     RemoteProtocolError.
     """
     dial = partial(connect, endpoint, identity, timeouts=timeouts)
-    patience = Patience(retry_for)
-    way_back = _Download(dial, stream, sink=Sink(fd), progress=progress, patience=patience, reached=reached, proof=rest)
+    retry_timer = RetryTimer(retry_for)
+    download = _Download(
+        dial, stream, sink=Sink(fd), progress=progress, retry_timer=retry_timer, reached=reached, proof=rest
+    )
     try:
-        return await way_back.run()
+        return await download.run()
     except (ChunkError, StreamError) as error:
-        raise DamagedTransfer(f"{way_back.name}: what the receiver sent is damaged: {error}") from error
+        raise DamagedTransfer(f"{download.name}: what the receiver sent is damaged: {error}") from error
 
 
 class _ByteBudget:
@@ -110,14 +112,14 @@ class _Download:
         *,
         sink: Sink,
         progress: Progress,
-        patience: Patience,
+        retry_timer: RetryTimer,
         reached: bool,
         proof: Proof | Rest | None,
     ) -> None:
         self._dial = dial
         self._stream = stream
         self._progress = progress
-        self._patience = patience
+        self._retry_timer = retry_timer
         self._reached = reached
         self._proof = proof  # None: nothing has come yet
         self._offset = proof.start if proof else 0  # where the next chunk begins
@@ -161,8 +163,8 @@ class _Download:
             except FullsendError as error:
                 if self._proof is None and not self._reached:
                     raise
-                self._progress.waiting = passes(error)
-                await self._patience.wait(error)
+                self._progress.waiting = is_transient(error)
+                await self._retry_timer.wait(error)
 
     def _begin(self, manifest: Manifest) -> None:
         """Check that what follows is the stream that was begun. Raises: ChunkError."""
@@ -171,7 +173,7 @@ class _Download:
         elif manifest.file_sha256 != self._proof.manifest.file_sha256:
             raise ChunkError("it continues with another stream")
         self._progress.waiting = False
-        self._patience.met()
+        self._retry_timer.reconnected()
 
     def _join(self) -> None:
         self._decoders.shutdown(wait=True, cancel_futures=True)
@@ -197,7 +199,7 @@ class _Download:
                         self._queue.put_nowait((chunk, future, taken))
                         taken = 0
                         self._offset += chunk.raw_length
-                        self._patience.recovered()
+                        self._retry_timer.progressed()
                     case messages.Done():
                         self._queue.put_nowait(None)
                         return
@@ -234,5 +236,5 @@ class _Download:
         try:
             for piece in pieces:
                 self._sink.write(piece)
-        except Stopped:
+        except PipeStopped:
             raise asyncio.CancelledError from None

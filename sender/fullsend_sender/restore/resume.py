@@ -24,7 +24,7 @@ from fullsend_protocol.stream.rejoin import Rejoiner, opening
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.retry import Patience
+from fullsend_sender.transfer.retry import RetryTimer
 
 if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import Manifest
@@ -75,13 +75,13 @@ async def find_rest(
 
     Raises: StreamError if that stream cannot resume there; PeerError, ChunkError, Unreachable, RemoteProtocolError.
     """
-    patience = Patience(retry_for)
+    retry_timer = RetryTimer(retry_for)
     while True:
         try:
             async with connect(endpoint, identity) as (link, _name):
                 return await _Search(link, stream).run(token)
         except FullsendError as error:
-            await patience.wait(error)
+            await retry_timer.wait(error)
 
 
 class _Search:

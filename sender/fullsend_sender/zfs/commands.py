@@ -35,7 +35,7 @@ _STDERR_SHOWN: Final = 1000
 _NAMES_MAX: Final = 1 << 20
 #: Seconds that a pool has for an answer. Thousands of snapshots on slow disks may take minutes; a suspended pool may
 #: never answer.
-_PATIENCE: Final = 600.0
+_ANSWER_WITHIN: Final = 600.0
 #: Seconds that a process has after SIGTERM. `zfs send` may be in the kernel, waiting for a slow pool.
 _KILL_AFTER: Final = 10.0
 
@@ -143,10 +143,10 @@ class NoAnswer(ZfsError):  # noqa: N818 - reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class Zfs:
-    """The program, by its command. `patience`: seconds that a pool has for an answer."""
+    """The program, by its command. `answer_within`: seconds that a pool has for an answer."""
 
     command: tuple[str, ...] = ("zfs",)
-    patience: float = _PATIENCE
+    answer_within: float = _ANSWER_WITHIN
 
     def line(self, *arguments: str) -> str:
         """Return a command line as text for a shell."""
@@ -173,11 +173,11 @@ class Zfs:
     async def _answering(self, arguments: Sequence[str]) -> AsyncGenerator[None]:
         """Limit the time of an answer. Raises: NoAnswer."""
         try:
-            async with asyncio.timeout(self.patience):
+            async with asyncio.timeout(self.answer_within):
                 yield
         except TimeoutError:
             name = f"{os.path.basename(self.command[-1])} {arguments[0]}"
-            raise NoAnswer(f"no answer within {format_duration(self.patience)} [{name}]") from None
+            raise NoAnswer(f"no answer within {format_duration(self.answer_within)} [{name}]") from None
 
     @property
     def _zpool(self) -> Zfs:
@@ -185,7 +185,7 @@ class Zfs:
         *before, last = self.command
         folder, name = os.path.split(last)
         words = [] if before and os.path.basename(before[0]) in _PRIVILEGE else before
-        return Zfs((*words, os.path.join(folder, name.replace("zfs", "zpool"))), self.patience)
+        return Zfs((*words, os.path.join(folder, name.replace("zfs", "zpool"))), self.answer_within)
 
     async def sync(self, pool: str) -> None:
         """Make a pool write out its pending data, so that `written` and similar properties are true now. Without

@@ -32,7 +32,7 @@ from fullsend_receiver.catalogue.streams import (
     Damaged,
     NoBase,
     NoSuchStream,
-    Stored,
+    StoredStream,
     files_without_manifest,
     read_catalogue,
 )
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore as Store
 
 
-def snapshots(found: Sequence[Stored]) -> list[str]:
+def snapshots(found: Sequence[StoredStream]) -> list[str]:
     return [each.summary.snapshot for each in found]
 
 
@@ -57,7 +57,7 @@ def restorable(store: Store) -> list[str]:
     return sorted(each.summary.snapshot for each in forwards.streams if each.summary.path in found)
 
 
-def named(catalogue: Catalogue, snapshot: str) -> Stored:
+def named(catalogue: Catalogue, snapshot: str) -> StoredStream:
     (found,) = (each for each in catalogue.streams if each.summary.snapshot == snapshot)
     return found
 

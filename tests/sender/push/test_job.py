@@ -6,7 +6,7 @@ from fullsend_protocol.shared.errors import FullsendError
 from fullsend_sender.host.options import SendOptions
 from fullsend_sender.push import naming
 from fullsend_sender.push.job import PushItem, PushPlan, PushSummary
-from fullsend_sender.push.plan import Send
+from fullsend_sender.push.plan import PlannedSend
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
 
@@ -22,5 +22,5 @@ def test_no_two_new_snapshots_have_one_name() -> None:
     for count in range(3):
         taken = [Snapshot(name, "1", 1, 0, 0, 0) for name in names[:count]]
         dataset = Dataset("tank/a", "filesystem", "1", 0, 0, False, False, taken, [])
-        plan = PushPlan(items=[PushItem(Send(dataset, None, None, "@", ()), SendOptions(), (dataset,))])
+        plan = PushPlan(items=[PushItem(PlannedSend(dataset, None, None, "@", ()), SendOptions(), (dataset,))])
         assert plan.new_name("5c5c5c5c", now) == (names[count], count and count - 0.25)

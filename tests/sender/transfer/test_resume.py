@@ -32,9 +32,9 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.transfer import retry
 from fullsend_sender.transfer.progress import Progress
-from fullsend_sender.transfer.resume import go_on_by_token
-from fullsend_sender.transfer.segments import OtherBytes
-from fullsend_sender.transfer.send import About, Options, Pushed, ReceiptMismatch
+from fullsend_sender.transfer.resume import resume_by_token
+from fullsend_sender.transfer.segments import DifferentBytes
+from fullsend_sender.transfer.send import Pushed, ReceiptMismatch, StreamContext, TransferOptions
 from fullsend_sender.zfs.commands import Zfs, ZfsError
 
 BLOCK = hashlib.sha256(b"any").digest() * (128 << 10 >> 5)
@@ -164,13 +164,13 @@ async def go_on(
 ) -> Pushed:
     async with receiving(theirs, always=having) as receiver:
         try:
-            pushed = await go_on_by_token(
+            pushed = await resume_by_token(
                 cast("Zfs", zfs),
                 begun or of.begun,
                 receiver.endpoint,
                 mine,
-                Options(1, threads=2, retry_for=20),
-                about=About(single=True, claim="5c" * 8, reached=True),
+                TransferOptions(1, threads=2, retry_for=20),
+                about=StreamContext(single=True, claim="5c" * 8, reached=True),
                 progress=Progress(time.monotonic()),
             )
         finally:
@@ -252,7 +252,7 @@ def other_payload(record: messages.Record) -> messages.Record:
 @pytest.mark.parametrize(
     ("of", "lie", "asked", "said"),
     [
-        (PLAIN, None, 0, "has no record behind which it could go on"),
+        (PLAIN, None, 0, "has no record after which the stream could be resumed"),
         (RAW, with_features(1 << Feature.RAW), 0, "of another class"),
         (PLAIN, with_features(1 << Feature.RAW), 0, "of another class"),
         (PLAIN, with_features(1 << Feature.REDACTED), 0, "redacted"),
@@ -304,9 +304,9 @@ async def test_zfs_refuses(identity: Identity, receiver_identity: Identity, rest
     ("spoil", "error", "keep"),
     [
         (lambda rest: rest[:-312], IncompleteStream, True),
-        (lambda rest: rest + b"x", OtherBytes, False),
-        (lambda rest: rest[:-312] + streams.begin(), OtherBytes, False),
-        (lambda rest: rest[:-312] + streams.end(99), OtherBytes, False),
+        (lambda rest: rest + b"x", DifferentBytes, False),
+        (lambda rest: rest[:-312] + streams.begin(), DifferentBytes, False),
+        (lambda rest: rest[:-312] + streams.end(99), DifferentBytes, False),
     ],
     ids=["cut", "longer", "another begins", "ends as another"],
 )
