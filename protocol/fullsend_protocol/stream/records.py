@@ -168,6 +168,8 @@ _BEGIN: Final = struct.Struct("<QQQIIQQ256s")  # from 8 on
 _OBJECT, _WRITE, _FREE = int(RecordType.OBJECT), int(RecordType.WRITE), int(RecordType.FREE)
 FREQUENT: Final = frozenset({_OBJECT, _WRITE, _FREE})
 _RESUMABLE: Final = frozenset({RecordType.OBJECT, RecordType.WRITE, RecordType.WRITE_EMBEDDED})
+_FLAGS_AT: Final = 36
+_CLONE: Final = 1  # DRR_FLAG_CLONE of OpenZFS (include/sys/zfs_ioctl.h)
 #: Offsets of WRITE_EMBEDDED records from here on are not in a file: they stand for a spill block.
 _SPILL_OFFSETS: Final = 1 << 63
 _EMPTY_END: Final = bytes(HEADER_SIZE - 4)
@@ -207,6 +209,17 @@ def _rare_length(kind: int, data: bytes | bytearray | memoryview, at: int) -> in
             return 0
         case _:
             return None
+
+
+def without_clone(begin: bytes) -> bytes:
+    """Return a BEGIN record, header and nvlist, without the mark of a clone's increment; as it is, where it has none.
+
+    See reparent for what the mark means.
+    """
+    head = bytearray(begin)
+    (flags,) = _U32.unpack_from(head, _FLAGS_AT)
+    _U32.pack_into(head, _FLAGS_AT, flags & ~_CLONE)
+    return bytes(head)
 
 
 def resume_key(head: bytes | bytearray | memoryview) -> tuple[int, int] | None:
