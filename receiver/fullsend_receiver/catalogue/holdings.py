@@ -15,11 +15,12 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.format.names import guid_of, is_stream
+from fullsend_receiver.catalogue.problems import Problem
 from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue, Stored
 from fullsend_receiver.catalogue.summaries import collector_off
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
 
 #: Parts that are kept open while datasets are gone through: one may come again after others.
 _OPEN: Final = 4
@@ -34,10 +35,10 @@ class Holdings:
 
     def __init__(
         self,
-        store: Store,
+        store: LocalStore,
         sender: str,
         shelves: Iterable[Shelf],
-        problems: list[str],
+        problems: list[Problem],
         scrubbed: ScrubLog,
         *,
         kin: Mapping[str, tuple[str, ...]] | None = None,
@@ -54,12 +55,12 @@ class Holdings:
             for dataset in shelf.datasets:
                 self._folders.setdefault(dataset, []).append(path)
 
-    def renewed(self, shelves: list[Shelf], problems: list[str], scrubbed: ScrubLog) -> Holdings:
+    def renewed(self, shelves: list[Shelf], problems: list[Problem], scrubbed: ScrubLog) -> Holdings:
         """Return what is stored at a later moment. Most of it is the same."""
         kin = _kin_after({shelf.path: shelf for shelf in shelves}, self._shelves, self._kin)
         return Holdings(self.store, self._sender, shelves, problems, scrubbed, kin=kin)
 
-    def with_news(self, problems: list[str], scrubbed: ScrubLog) -> Holdings:
+    def with_news(self, problems: list[Problem], scrubbed: ScrubLog) -> Holdings:
         """Return the same streams, of which something else is known."""
         news = copy.copy(self)
         news.problems, news._scrubbed = problems, scrubbed  # noqa: SLF001 - our own class
@@ -142,7 +143,7 @@ class Holdings:
 
     def troubled(self) -> Catalogue:
         """Return all problems, with the streams in the folders that have some."""
-        folders = {problem.partition(": ")[0].partition("/@")[0] for problem in self.problems}
+        folders = {problem.folder for problem in self.problems}
         catalogue = self._open(folders & self._shelves.keys())
         catalogue.problems = self.problems
         return catalogue

@@ -6,7 +6,6 @@ looks at the disk that it takes, and what is said of the answers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import PurePosixPath
@@ -18,11 +17,11 @@ from fullsend_protocol.format.names import named
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.stream.facts import StreamClass
-from fullsend_protocol.wire.invitation import is_sender_name
+from fullsend_receiver.catalogue.problems import Problem, without_manifest
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams, read_manifest
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams
+from fullsend_receiver.store.local import LocalStore
 
 #: Candidates named in the error for an ambiguous STREAM.
 _CANDIDATES_NAMED: Final = 5
@@ -56,7 +55,7 @@ class AmbiguousStream(FullsendError):  # noqa: N818 - reads as a noun
 class Stored(NamedTuple):
     """One stored stream. `summary`: what its manifest said when the catalogue was read."""
 
-    store: Store
+    store: LocalStore
     summary: Summary
 
     @property
@@ -67,21 +66,21 @@ class Stored(NamedTuple):
     @property
     def manifest(self) -> Manifest:
         """All that is known of it, read from the disk now. Raises: StoreError."""
-        return read_manifest(self.store, self.file)
+        return self.store.manifest(self.file)
 
 
 class Catalogue:
     """The streams of one sender, or of all, at the moment of reading.
 
     `streams`: in order of sender, dataset, reception, bases first. `problems`: what lies in the folders and is no whole
-    stream, a line each: manifests that cannot be read, data without manifest.
+    stream, in the order of their lines.
     """
 
     def __init__(
         self,
-        store: Store,
+        store: LocalStore,
         summaries: Iterable[Summary],
-        problems: list[str],
+        problems: list[Problem],
         scrubbed: ScrubLog,
         lacking: frozenset[str] | None = None,
     ) -> None:
@@ -256,7 +255,7 @@ class Catalogue:
 
     def _is_there(self, about: Summary) -> bool:
         try:
-            return os.stat(f"{self.store.root}/{about.path}").st_size == about.stored_bytes
+            return self.store.size(about.path) == about.stored_bytes
         except OSError:
             return False
 
@@ -269,34 +268,23 @@ class Catalogue:
         return f"damaged ({damage})"
 
 
-def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
+def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:
     """Read what is stored of one sender, or of all. Blocks on the disk."""
     summaries: list[Summary] = []
-    problems: list[str] = []
+    problems: list[Problem] = []
     with collector_off():
         for found in _find(store, sender):
             summaries += found.summaries
             problems += found.problems
-            problems += map(describe_orphan, found.orphans)
-        return Catalogue(store, summaries, sorted(problems), ScrubLog(store))
+            problems += map(without_manifest, found.orphans)
+        return Catalogue(store, summaries, sorted(problems, key=str), ScrubLog(store))
 
 
-def describe_orphan(path: str) -> str:
-    """Say of a `.zst` that no manifest speaks for it."""
-    return f"{path}: has no manifest; `fullsendd verify` makes one if it is whole"
-
-
-def files_without_manifest(store: Store, sender: str | None = None) -> list[PurePosixPath]:
+def files_without_manifest(store: LocalStore, sender: str | None = None) -> list[PurePosixPath]:
     """Return the `.zst` files that no manifest speaks for, relative to the store."""
     return sorted(PurePosixPath(path) for found in _find(store, sender) for path in found.orphans)
 
 
-def _find(store: Store, sender: str | None) -> Iterator[Found]:
-    names = [sender] if sender is not None else sorted(sender_folders(store))
+def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
+    names = [sender] if sender is not None else store.senders()
     return (find_streams(store, name) for name in names)
-
-
-def sender_folders(store: Store) -> Iterable[str]:
-    """Return the names of all who have a folder here. Raises: OSError."""
-    with os.scandir(store.root) as entries:
-        return [entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir()]

@@ -27,15 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pydantic import ValidationError
-
-from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, stream_of
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
+from fullsend_receiver.catalogue.problems import Problem, symbolic_link, unreadable_folder, unreadable_manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
+from fullsend_receiver.store.api import ManifestError
 from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.partials import committing
+from fullsend_receiver.store.local import LocalStore
 
 #: Manifests that one reading had to open after which the copy is worth writing anew: some 20 ms against one write.
 _WORTH: Final = 200
@@ -51,12 +49,12 @@ _SETTLED_NS: Final = 3_000_000_000
 @dataclass(slots=True)
 class Found:
     """What lies in a sender's folders. `orphans`: `.zst` files without manifest, relative to the store; `problems`:
-    what could not be read, a line each.
+    what could not be read.
     """
 
     summaries: list[Summary] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 #: A copy with other fields, by another version of fullsendd, says nothing.
@@ -80,7 +78,7 @@ class _Folder:
     folders: list[str]
     rows: list[Row] | Shelf
     orphans: set[str] = field(default_factory=set)
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
     watched: bool = False
 
     @property
@@ -89,7 +87,7 @@ class _Folder:
         return self.orphans | self.problems.keys()
 
 
-def find_streams(store: Store, sender: str) -> Found:
+def find_streams(store: LocalStore, sender: str) -> Found:
     """Return what lies in a sender's folders, from the manifests or from what was copied of them. Blocks."""
     search = Search(store, sender)
     search.run()
@@ -110,27 +108,13 @@ def collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
-    """Read the manifest of a stored file. Raises: StoreError."""
-    path = store.root / manifest_of(str(file))
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        msg = f"{manifest_of(str(file))}: cannot be read: {_why(error)}"
-        raise StoreError(msg) from None
-    if manifest.sender != file.parts[0]:
-        msg = f"{manifest_of(str(file))}: says that it is sender {manifest.sender}'s: it was moved"
-        raise StoreError(msg)
-    return manifest
-
-
 class Search:
     """What lies in a sender's folders. Each `run` looks again, and reads only what has changed since the one before.
 
     `sure`: whatever has changed since the last run is told.
     """
 
-    def __init__(self, store: Store, sender: str, watch: Watch | None = None) -> None:
+    def __init__(self, store: LocalStore, sender: str, watch: Watch | None = None) -> None:
         """Nothing is read before `run`. `watch`: tells what changes; what is found is kept on shelves, and a look is
         at what has changed alone. None: each look is at everything.
         """
@@ -138,7 +122,7 @@ class Search:
         self._sender = sender
         self._watch = watch
         self._folders: dict[str, _Folder] | None = None  # by path; None: nothing was read yet
-        self._unreadable: list[str] = []  # folders, a line each
+        self._unreadable: list[Problem] = []  # folders
         self._explained: list[str] = []
         self._changed = False
         self._effort = 0  # what it took to read what the copy does not have, in manifests
@@ -191,10 +175,10 @@ class Search:
         )
 
     @property
-    def problems(self) -> list[str]:
-        """What the last run could not read, a line each."""
+    def problems(self) -> list[Problem]:
+        """What the last run could not read."""
         folders = (self._folders or {}).values()
-        return self._unreadable + [line for folder in folders for line in folder.problems.values()]
+        return self._unreadable + [problem for folder in folders for problem in folder.problems.values()]
 
     @property
     def orphans(self) -> list[str]:
@@ -239,7 +223,7 @@ class Search:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._unreadable.append(f"{path}: cannot be read: {_why(error)}")
+                self._unreadable.append(unreadable_folder(path, _why(error)))
                 continue
             todo += [f"{path}/{name}" for name in folder.folders]
 
@@ -282,7 +266,7 @@ class Search:
                 found.problems.pop(name, None)
                 is_link = (root / name).is_symlink()
                 if is_link:
-                    found.problems[name] = _behind(path, name)
+                    found.problems[name] = symbolic_link(f"{path}/{name}")
                 is_folder = not is_link and (root / name).is_dir()
                 if is_folder != (name in found.folders):
                     found.folders = sorted({*found.folders} ^ {name})
@@ -295,8 +279,8 @@ class Search:
             lacking.discard(name)
             try:
                 row = self._row(path, name, row)
-            except StoreError as error:
-                found.problems[name] = str(error)
+            except ManifestError as error:
+                found.problems[name] = unreadable_manifest(error)
                 row = None
             if row is not None:
                 rows[name] = row
@@ -365,7 +349,7 @@ class Search:
             if _stamp(status) != row[:NAME]:
                 try:
                     rows[number] = self._read(path, row[NAME], status)
-                except StoreError:
+                except ManifestError:
                     return None
         return rows
 
@@ -383,7 +367,7 @@ class Search:
                 elif entry.is_dir(follow_symlinks=False):
                     folder.folders.append(entry.name)
                 elif entry.is_symlink():
-                    folder.problems[entry.name] = _behind(path, entry.name)
+                    folder.problems[entry.name] = symbolic_link(f"{path}/{entry.name}")
                     counts = False
         folder.folders.sort()
         rows: list[Row] = []
@@ -392,8 +376,8 @@ class Search:
                 stream = stream_of(name)
                 try:
                     row = self._row(path, stream, known.get(stream))
-                except StoreError as error:
-                    folder.problems[stream] = str(error)
+                except ManifestError as error:
+                    folder.problems[stream] = unreadable_manifest(error)
                     row = None
                 if row is None:
                     counts = False
@@ -408,22 +392,21 @@ class Search:
         return folder, rows
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
-        """Return what a manifest says, None where it is gone by now. Raises: StoreError."""
+        """Return what a manifest says, None where it is gone by now. Raises: ManifestError."""
         manifest = self._store.root / path / manifest_of(name)
         try:
             status = manifest.stat()
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            msg = f"{path}/{manifest_of(name)}: cannot be read: {_why(error)}"
-            raise StoreError(msg) from None
+            raise ManifestError(f"{path}/{manifest_of(name)}", f"cannot be read: {_why(error)}") from None
         if known and _stamp(status) == known[:NAME]:
             return known
         return self._read(path, name, status)
 
     def _read(self, path: str, name: str, status: os.stat_result) -> Row:
-        """Open a manifest. `status`: from before it was opened. Raises: StoreError."""
-        manifest = read_manifest(self._store, PurePosixPath(path, name))
+        """Open a manifest. `status`: from before it was opened. Raises: ManifestError."""
+        manifest = self._store.manifest(PurePosixPath(path, name))
         stamp = NO_STAMP  # it will be read again
         if max(status.st_mtime_ns, status.st_ctime_ns) < self._settled:
             self._effort += 1
@@ -441,12 +424,12 @@ class Search:
         return (status.st_dev, status.st_ino) == self._place
 
     def _judge(self, orphans: list[str]) -> list[str]:
-        """Return the orphans among these: tell what has no manifest from what is just getting it.
+        """Return the orphans among these: tell what has no manifest from what is just getting it, or being removed.
 
-        The journal is looked at first: while it is there, the commit may still put the manifest in place; after it
-        is gone, the manifest is there.
+        What is under way is looked at first: while a journal is there, the commit may still put the manifest in place;
+        after it is gone, the manifest is there.
         """
-        under_way = committing(self._store)
+        under_way = self._store.under_way()
         return [
             path
             for path in orphans
@@ -518,11 +501,6 @@ def _line(folder: _Folder) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
 
-def _behind(path: str, name: str) -> str:
-    """Say of a symbolic link that nothing behind it is listed: it may lead anywhere, and round in circles."""
-    return f"{path}/{name}: is a symbolic link, so nothing in it is listed"
-
-
 def _stamp(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
@@ -537,11 +515,9 @@ def _by_name(row: Row) -> str:
     return name
 
 
-def _file(store: Store, sender: str) -> Path:
+def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"summaries.{sender}"
 
 
-def _why(error: OSError | ValidationError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error).splitlines()[0]
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -13,10 +13,11 @@ from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store.names import dataset_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
+    from fullsend_receiver.catalogue.problems import Problem
     from fullsend_receiver.catalogue.streams import Catalogue, Stored
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 def split_name(what: str | None) -> tuple[str | None, str | None]:
@@ -30,12 +31,12 @@ def split_name(what: str | None) -> tuple[str | None, str | None]:
     return sender, rest or None
 
 
-def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
+def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[Stored]]:
     """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing of that name is stored."""
     sender, dataset = split_name(what)
     catalogue = read_catalogue(store, sender)
     chosen = catalogue.select(sender, dataset)
-    if sender is not None and not chosen and not any(_concern(catalogue.problems, sender, dataset)):
+    if sender is not None and not chosen and not _may_hide(catalogue.problems, sender, dataset):
         msg = (
             f"no sender {sender!r} has streams here"
             if dataset is None
@@ -45,16 +46,13 @@ def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
     return catalogue, chosen
 
 
-def _concern(problems: Iterable[str], sender: str, dataset: str | None) -> Iterator[str]:
-    """Yield those of a sender's problems that are in a dataset's folder, or in one above it; `dataset` None: all."""
-    folder = sender if dataset is None else str(dataset_folder(sender, dataset))
-    for problem in problems:
-        path, is_file, _name = problem.partition(": ")[0].partition("/@")
-        if dataset is None or path == folder or (not is_file and folder.startswith(f"{path}/")):
-            yield problem
+def _may_hide(problems: Iterable[Problem], sender: str, dataset: str | None) -> bool:
+    """Whether one of a sender's problems may hide a stream of a dataset; `dataset` None: of any."""
+    folder = None if dataset is None else str(dataset_folder(sender, dataset))
+    return any(folder is None or problem.hides(folder) for problem in problems)
 
 
-def find(store: Store, what: str) -> tuple[Catalogue, Stored]:
+def find(store: LocalStore, what: str) -> tuple[Catalogue, Stored]:
     """Find the stream that SENDER/STREAM names; a whole `file`, as `list` prints it, does too.
 
     Raises: UsageError, NoSuchStream, AmbiguousStream.

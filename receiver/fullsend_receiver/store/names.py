@@ -55,3 +55,8 @@ def stream_file(sender: str, facts: Facts) -> PurePosixPath:
     flags = f".{facts.flags}" if facts.flags else ""
     name = f"@{encode_component(facts.snapshot)}.{facts.guid:016x}.{kind}{flags}{STREAM_SUFFIX}"
     return dataset_folder(sender, facts.dataset) / name
+
+
+def hash_line(sha256: str, file: PurePosixPath) -> bytes:
+    """Return what the `.sha256` of a file says, as `sha256sum -c` reads it. `sha256`: in hex."""
+    return f"{sha256}  {file.name}\n".encode()

@@ -11,7 +11,7 @@ from tests.receiver.command import fails
 from tests.receiver.helpers import SENDER, manifest_path, store_stream
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 def test_an_unknown_sender_is_named(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
