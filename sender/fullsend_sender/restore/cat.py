@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.stream.checksums import Piece
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
+    from fullsend_sender.restore.onto_base import OntoBase
     from fullsend_sender.restore.resume import Rest
     from fullsend_sender.transfer.link import Link
     from fullsend_sender.transfer.progress import Progress
@@ -57,13 +58,15 @@ async def cat(
     retry_for: float = RETRY_FOR,
     reached: bool = False,
     rest: Rest | None = None,
+    prove: Callable[[Manifest], Proof | OntoBase] = Proof,
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> Manifest:
     """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A lost connection
     is made again, and the stream resumes behind its last chunk.
 
     `retry_for`: seconds that the receiver may stay away; `reached`: it answered a moment ago, so cat waits for it even
-    if it is away now; `rest`: the wanted part of the stream (used up afterwards), None: all of it.
+    if it is away now; `rest`: the wanted part of the stream (used up afterwards), None: all of it, as `prove` passes it
+    on.
 
     Returns: its manifest; every byte was written and compared with it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
     DAMAGED, ...), DamagedTransfer, BrokenPipeError (the reader has closed `fd`), OSError, Unreachable,
@@ -72,7 +75,14 @@ async def cat(
     dial = partial(connect, endpoint, identity, timeouts=timeouts)
     retry_timer = RetryTimer(retry_for)
     download = _Download(
-        dial, stream, sink=Sink(fd), progress=progress, retry_timer=retry_timer, reached=reached, proof=rest
+        dial,
+        stream,
+        sink=Sink(fd),
+        progress=progress,
+        retry_timer=retry_timer,
+        reached=reached,
+        proof=rest,
+        prove=prove,
     )
     try:
         return await download.run()
@@ -114,14 +124,16 @@ class _Download:
         progress: Progress,
         retry_timer: RetryTimer,
         reached: bool,
-        proof: Proof | Rest | None,
+        proof: Rest | None,
+        prove: Callable[[Manifest], Proof | OntoBase],
     ) -> None:
         self._dial = dial
         self._stream = stream
         self._progress = progress
         self._retry_timer = retry_timer
         self._reached = reached
-        self._proof = proof  # None: nothing has come yet
+        self._proof: Proof | OntoBase | Rest | None = proof  # None: nothing has come yet
+        self._prove = prove
         self._offset = proof.start if proof else 0  # where the next chunk begins
         self._sink = sink
         self._room = _ByteBudget(READ_AHEAD)
@@ -169,7 +181,7 @@ class _Download:
     def _begin(self, manifest: Manifest) -> None:
         """Check that what follows is the stream that was begun. Raises: ChunkError."""
         if self._proof is None:
-            self._proof = Proof(manifest)
+            self._proof = self._prove(manifest)
         elif manifest.file_sha256 != self._proof.manifest.file_sha256:
             raise ChunkError("it continues with another stream")
         self._progress.waiting = False
