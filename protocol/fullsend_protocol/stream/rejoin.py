@@ -88,8 +88,8 @@ class Rejoiner:
 
     def __init__(self, begin: bytes, token: ResumeToken, package: bytes = b"", *, onto_base: bool = False) -> None:
         """`begin`: the BEGIN of the stored stream (of a package: of the stream in it), header and nvlist. `token`: the
-        target's. `package`: what precedes BEGIN in a stream with properties (-p); see `opening`. `onto_base`: the target
-        has the snapshot on which the stream builds, so it is not a clone (see reparent).
+        target's. `package`: what precedes BEGIN in a stream with properties (-p); see `opening`. `onto_base`: the
+        target has the snapshot on which the stream builds, so it is not a clone (see reparent).
 
         Raises: NotTheSameStream if another stream has left the target; UnsupportedStream for a stream that is
         redacted, or a resumed one itself, or whose nvlist is packed as no OpenZFS up to 2.4 does it.

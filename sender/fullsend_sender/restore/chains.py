@@ -1,8 +1,7 @@
-"""Which stored streams bring a snapshot back, and in which order. No I/O: what `list` says in, chains out.
+"""Selects the stored streams that restore a snapshot, and their order. No I/O: the entries of `list` in, chains out.
 
-Which stream builds on which, and what the ends of the chains are, fullsend_protocol.format.chains says. The newest
-state is the end of a chain that came last. What this host's clock said when a snapshot was taken only ever leads to a
-question, never to an answer.
+fullsend_protocol.format.chains knows which stream builds on which, and the ends of the chains. The newest state is the
+end of a chain that came last. This host's clock at the time of a snapshot can only cause a question, never an answer.
 """
 
 from __future__ import annotations
