@@ -392,11 +392,6 @@ def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
         return Catalogue(store, streams, sorted(problems, key=str), ScrubLog(store))
 
 
-def files_without_manifest(store: Store, sender: str | None = None) -> list[PurePosixPath]:
-    """Return the `.zst` files that no manifest speaks for, relative to the store."""
-    return sorted(PurePosixPath(path) for found in _find(store, sender) for path in found.orphans)
-
-
 def _find(store: Store, sender: str | None) -> Iterator[Found]:
     names = [sender] if sender is not None else sorted(sender_folders(store))
     return (find_streams(store, name) for name in names)

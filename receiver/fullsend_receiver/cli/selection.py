@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.wire.invitation import is_sender_name
-from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.cli.inventory import read_inventory
 from fullsend_receiver.store.names import STREAM_SUFFIX
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def split_name(what: str | None) -> tuple[str | None, str | None]:
 def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
     """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing can be of that name."""
     sender, dataset = split_name(what)
-    catalogue = read_catalogue(store, sender)
+    catalogue = read_inventory(store, sender, dataset=dataset)
     chosen = catalogue.select(sender, dataset)
     if what is not None and not chosen and not (store.root / (sender or "")).is_dir():
         msg = f"no sender {sender!r} has streams here"
@@ -46,7 +46,7 @@ def find(store: Store, what: str) -> tuple[Catalogue, Stored]:
     if sender is None or stream is None:
         msg = f"{what}: name it as SENDER/DATASET@SNAPSHOT, SENDER/guid:N, or by its file as `list --json` prints it"
         raise UsageError(msg)
-    catalogue = read_catalogue(store, sender)
+    catalogue = read_inventory(store, sender, streams=[what, stream])
     with contextlib.suppress(FullsendError):
         if what.endswith(STREAM_SUFFIX):
             return catalogue, catalogue.find(sender, what)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Final, TypeVar
 
 import fullsend_protocol
@@ -19,8 +19,6 @@ from fullsend_protocol.format.chains import ends
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
-from fullsend_protocol.wire import messages
-from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import (
     Base,
     Bases,
@@ -52,6 +50,7 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+from fullsend_receiver.daemon.answering import Methods, Parts, pages
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.maintenance.verify import Removed
@@ -69,20 +68,7 @@ _LINES: Final = 100
 _LINE: Final = 4000
 
 
-_Parts = AsyncGenerator[Message | Chunk, None]
-_Method = TypeVar("_Method", bound=Callable[..., _Parts])
-#: By the type of a question: the method of Answers that answers it.
-METHODS: Final[dict[type[Question], Callable[..., _Parts]]] = {}
-
-
-def answers(question: type[Question]) -> Callable[[_Method], _Method]:
-    """Have a method answer these questions."""
-
-    def note(method: _Method) -> _Method:
-        METHODS[question] = method
-        return method
-
-    return note
+METHODS: Final = Methods()
 
 
 class Answers:
@@ -100,20 +86,20 @@ class Answers:
         self._peer = peer
         self._min_free = min_free
 
-    def answer(self, question: Question) -> _Parts:
+    def answer(self, question: Question) -> Parts:
         """Return all that is to be sent, in order. Raises, while it is gone through: FullsendError, OSError."""
-        return METHODS[type(question)](self, question)
+        return METHODS.answer(self, question)
 
-    @answers(BasesWanted)
-    async def _bases(self, _asked: BasesWanted) -> _Parts:
+    @METHODS.answers(BasesWanted)
+    async def _bases(self, _asked: BasesWanted) -> Parts:
         now = time.time()
         holdings = await self._ask(lambda holdings: holdings)
         found = (base_of(stored, *chain) for part in holdings.parts() for stored, chain in find_chains(part, now))
         async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
             yield page
 
-    @answers(StatusWanted)
-    async def _status(self, _asked: StatusWanted) -> _Parts:
+    @METHODS.answers(StatusWanted)
+    async def _status(self, _asked: StatusWanted) -> Parts:
 
         def find(holdings: Holdings) -> list[DatasetStatus]:
             seen = unchanged.last_seen(self._store, self._sender)
@@ -126,8 +112,8 @@ class Answers:
         async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(now=now, datasets=[*part])):
             yield page
 
-    @answers(List)
-    async def _entries(self, asked: List) -> _Parts:
+    @METHODS.answers(List)
+    async def _entries(self, asked: List) -> Parts:
         holdings = await self._ask(lambda holdings: holdings)
         found = (
             part.entry(stored)
@@ -137,14 +123,14 @@ class Answers:
         async for page in self._pages(found, limits.ENTRIES_PAGE, lambda part: Entries(entries=[*part])):
             yield page
 
-    @answers(PartialsWanted)
-    async def _partials(self, _asked: PartialsWanted) -> _Parts:
+    @METHODS.answers(PartialsWanted)
+    async def _partials(self, _asked: PartialsWanted) -> Parts:
         found = await self._workers.run(lambda: list(find_partials(self._store, self._sender)))
         async for page in self._pages(found, limits.PARTIALS_PAGE, lambda part: Partials(partials=[*part])):
             yield page
 
-    @answers(Locate)
-    async def _located(self, wanted: Locate) -> _Parts:
+    @METHODS.answers(Locate)
+    async def _located(self, wanted: Locate) -> Parts:
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
         path = self._store.root / stored.file
         try:
@@ -152,8 +138,8 @@ class Answers:
         except FileDamaged as error:
             raise Damaged(f"{stored.file}: {error}") from None
 
-    @answers(Fetch)
-    async def _stream(self, wanted: Fetch) -> _Parts:
+    @METHODS.answers(Fetch)
+    async def _stream(self, wanted: Fetch) -> Parts:
         offset = wanted.offset
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
         manifest = await self._workers.run(lambda: stored.manifest)
@@ -180,8 +166,8 @@ class Answers:
             raise Damaged(msg)
         yield Done()
 
-    @answers(Verify)
-    async def _verdicts(self, asked: Verify) -> _Parts:
+    @METHODS.answers(Verify)
+    async def _verdicts(self, asked: Verify) -> Parts:
         wanted = (await self._ask(lambda holdings: holdings)).select(asked.dataset)
         while (stored := await self._ask(lambda _holdings: next(wanted, None), begun=True)) is not None:
             found = await self._checks.check(stored)
@@ -203,8 +189,8 @@ class Answers:
             yield verdict
         yield Done()
 
-    @answers(Check)
-    async def _health(self, _asked: Check) -> _Parts:
+    @METHODS.answers(Check)
+    async def _health(self, _asked: Check) -> Parts:
 
         def look(holdings: Holdings) -> Health:
             free = self._store.free_bytes()
@@ -219,8 +205,8 @@ class Answers:
 
         yield await self._ask(look)
 
-    @answers(Unchanged)
-    async def _noted(self, said: Unchanged) -> _Parts:
+    @METHODS.answers(Unchanged)
+    async def _noted(self, said: Unchanged) -> Parts:
         await self._ask(lambda holdings: unchanged.note(holdings, self._sender, said.datasets))
         yield Noted()
 
@@ -229,19 +215,14 @@ class Answers:
     async def _pages(
         self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
     ) -> AsyncGenerator[Message, None]:
-        """Yield pages of at most so many items, and `done`. Each is made in a thread, when the peer has taken the page
-        before.
-        """
-        left = iter(items)
-
-        def more(_holdings: Holdings) -> list[Message]:
-            part = list(islice(left, most))
-            return list(fitting(part, page_of)) if part else []
-
-        while pages := await self._ask(more, begun=True):
-            for page in pages:
-                yield page
+        """Yield pages of at most so many items, and `done`."""
+        async for page in pages(self._go_on, items, most, page_of):
+            yield page
         yield Done()
+
+    async def _go_on(self, work: Callable[[], _T], /) -> _T:
+        """Do what is the rest of an answer in a thread."""
+        return await self._ask(lambda _holdings: work(), begun=True)
 
     async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Do this in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
@@ -366,16 +347,3 @@ def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], s
     if at is not None and (confirmed.guid == newest.guid or at > newest.received):
         return confirmed, at
     return newest, None
-
-
-def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message]) -> Iterator[Message]:
-    """Yield one page, or several where it would be too long for a message: a stream from elsewhere may have names that
-    no `zfs` would make, and JSON has to escape.
-    """
-    page = page_of(items)
-    if len(items) == 1 or len(messages.encode(page)) <= limits.CONTROL_MAX:
-        yield page
-        return
-    half = len(items) // 2
-    yield from fitting(items[:half], page_of)
-    yield from fitting(items[half:], page_of)

@@ -17,11 +17,11 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.daemon.answers import METHODS, base_of, find_chains, find_status, find_unread, fitting
+from fullsend_receiver.daemon.answers import METHODS, base_of, find_chains, find_status, find_unread
 from fullsend_receiver.store.local import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 #: An hour after what `plant` says of when a stream was received.
 NOW: Final = 1_795_482_000.0
@@ -202,24 +202,6 @@ def test_dataset_without_a_restorable_stream_has_no_backup(store: Store) -> None
     assert (first.dataset, second.dataset) == ("tank/a", "tank/b")
     assert (second.snapshot, second.guid, second.created, second.received, second.unchanged) == (None,) * 5
     assert (second.streams, second.broken) == (1, 1)
-
-
-# --- pages ------------------------------------------------------------------------------------------------------
-
-
-def test_page_that_would_be_too_long_comes_in_parts() -> None:
-    """Names as no `zfs` makes them, six bytes of JSON for each of their characters."""
-    one = messages.UnchangedDataset(dataset="\x01" * 255, snapshot="\x02" * 255, guid="1")
-
-    def page(part: Sequence[messages.UnchangedDataset]) -> messages.Message:
-        return messages.Unchanged(datasets=[*part])
-
-    items = [one.model_copy(update={"guid": str(number)}) for number in range(limits.DATASETS_PAGE)]
-    pages = list(fitting(items, page))
-    assert len(pages) == 4
-    assert all(len(messages.encode(each)) <= limits.CONTROL_MAX for each in pages)
-    assert [each for part in pages if isinstance(part, messages.Unchanged) for each in part.datasets] == items
-    assert list(fitting(items[:600:2], page)) == [page(items[:600:2])]
 
 
 # --- over the wire ----------------------------------------------------------------------------------------------
@@ -461,4 +443,4 @@ def test_a_record_is_located_in_ones_own_streams_alone(stored: tuple[Receiver, s
 
 
 def test_each_question_of_the_wire_has_one_answer() -> None:
-    assert METHODS.keys() == {messages.Fetch, *(request.ask for request in messages.REQUESTS)}
+    assert METHODS.questions == {messages.Fetch, *(request.ask for request in messages.REQUESTS)}
