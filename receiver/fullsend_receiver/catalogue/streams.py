@@ -280,11 +280,6 @@ def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:
         return Catalogue(store, summaries, sorted(problems, key=str), ScrubLog(store))
 
 
-def files_without_manifest(store: LocalStore, sender: str | None = None) -> list[PurePosixPath]:
-    """Return the `.zst` files that no manifest speaks for, relative to the store."""
-    return sorted(PurePosixPath(path) for found in _find(store, sender) for path in found.orphans)
-
-
 def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
     names = [sender] if sender is not None else store.senders()
     return (find_streams(store, name) for name in names)
