@@ -308,7 +308,7 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     "a heartbeat that writes on a terminal": (
         idle,
         heartbeat(b"\x1b[2J"),
-        "protocol: a heartbeat whose reason is no printable ASCII",
+        "protocol: a heartbeat whose reason is not printable ASCII",
     ),
     # The order.
     "a list by a stranger": (stranger, LIST, "protocol: 'list' from the sender in state stranger"),

@@ -41,7 +41,7 @@ def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, s
     found: dict[str, str] = {}
     for name in forest.datasets:
         for last in forest.ends(name)[-1:]:
-            further = [each for each in forest.taken_up_by(last) if not forest.existed_before(each, last)]
+            further = [each for each in forest.continued_by(last) if not forest.existed_before(each, last)]
             if further:
                 found[name] = further[-1]
     own = {(base.dataset, base.guid) for base in bases}

@@ -83,7 +83,7 @@ def test_a_replica_does_not_take_the_place_of_what_it_builds_on() -> None:
     tree = library.tree("tank", None, lambda _name: True)
     assert (tree.chosen, tree.left_out, tree.refused) == ([replica[-1], source[-1]], [], [])
     # By itself it is a question all the same: it may have been given that name before, and again.
-    with pytest.raises(UsageError, match="goes on as tank/copy"):
+    with pytest.raises(UsageError, match="continues as tank/copy"):
         library.find("tank/home")
     # Where the other one came only then, it was renamed.
     tree = Library([*source, replica[-1]]).tree("tank", None, lambda _name: True)
@@ -191,7 +191,7 @@ def test_trees() -> None:
     ])  # fmt: skip
     chosen, left_out, refused = tree_of(library, "t", None, everything)
     assert [each.dataset for each in chosen] == ["t", "t/a", "t/a/b", "t/new"]
-    assert (left_out, refused) == ([("t/gone", "goes on as t/new")], [])
+    assert (left_out, refused) == ([("t/gone", "continues as t/new")], [])
     assert chosen[0].guid == "2"
     chosen, left_out, refused = tree_of(library, "t", "1", lambda name: name != "t/a")
     assert [(each.dataset, each.guid) for each in chosen] == [("t", "1"), ("t/gone", "13")]
@@ -289,7 +289,7 @@ def test_the_old_name_of_a_dataset_does_not_give_its_old_state() -> None:
     with pytest.raises(UsageError) as caught:
         library.find("tank/home")
     assert str(caught.value) == (
-        "tank/home was renamed, and goes on as last/home, up to @5: restore that (`fullsend restore last/home --into"
+        "tank/home was renamed, and continues as last/home, up to @5: restore that (`fullsend restore last/home --into"
         " tank/home`), or name the state before (`fullsend restore tank/home@2`)"
     )
     assert library.find("last/home").guid == "5"

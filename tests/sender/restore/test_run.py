@@ -233,7 +233,7 @@ def test_a_tree(hosts: Hosts) -> None:
     done = hosts.run("-r", "--json", "tank", "--into", "pool/back", "--exclude", "tank/a/*")
     said = {each["dataset"]: each["streams"] for each in programs.rows(programs.good(done))}
     assert said == {"tank": 1, "tank/a": 2, "tank/renamed": 3, "tank/x/y/z": 1}
-    assert "tank/b goes on as tank/renamed" in done.stderr.decode()
+    assert "tank/b continues as tank/renamed" in done.stderr.decode()
     assert hosts.there.properties("pool/back/x") == {"canmount": "off"}
     assert hosts.guids("pool/back/renamed")[-1] == last["guid"]
     # As of the first night: what was not there yet is not there.
@@ -893,7 +893,7 @@ def test_the_old_name_of_a_pool_says_what_its_new_one_is(hosts: Hosts) -> None:
     after = hosts.push("new/home")[0]
     for arguments in (["tank/home"], ["-r", "tank"]):
         said = hosts.refused(2, *arguments, "--into", "pool/back")
-        assert f"tank/home was renamed, and goes on as new/home, up to @{after['snapshot']}" in said
+        assert f"tank/home was renamed, and continues as new/home, up to @{after['snapshot']}" in said
         assert hosts.received() == []
     assert hosts.restore("new/home", "--into", "pool/back")[0]["guid"] == after["guid"]
     assert hosts.restore(f"tank/home@{before['snapshot']}", "--into", "pool/old")[0]["guid"] == before["guid"]
