@@ -112,7 +112,7 @@ def acknowledged(told: tuple[str, ...]) -> int:
 
 
 def check_recovery(store: Store, told: tuple[str, ...] = ()) -> None:
-    """Start after a crash, and hold what is there against what design section 5 promises."""
+    """Start after a crash, and compare what is there with the promises of docs/format.md, section 5."""
     before = kept(store)
     listed_before = check_listed(store)
     assert not any(line.startswith("stored ") for line in told) or listed_before == [str(FILE)]

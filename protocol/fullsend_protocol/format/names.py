@@ -76,5 +76,5 @@ def hash_of(stream: str) -> str:
 
 
 def stream_of(name: str) -> str:
-    """Return the name of the stream's file that a file belongs to. The file: the stream's, its manifest, or its hash."""
+    """Return the name of the stream's file to which a file belongs: the stream's, its manifest, or its hash."""
     return name.removesuffix(MANIFEST_SUFFIX).removesuffix(HASH_SUFFIX)
