@@ -301,7 +301,7 @@ def test_file_without_manifest_is_neither_overwritten_nor_removed(store: Store) 
     file = store_stream(store, SENDER, PLAIN)
     manifest_path(store, file).unlink()
     there = in_place(store)
-    with pytest.raises(StoreError, match=r"is there without its manifest; run `fullsendd verify`"):
+    with pytest.raises(StoreError, match=r"exists without its manifest; run `fullsendd verify`"):
         store_stream(store, SENDER, PLAIN)
     assert in_place(store) == there
 

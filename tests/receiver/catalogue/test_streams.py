@@ -192,7 +192,7 @@ def test_manifest_of_another_sender_is_a_problem(store: Store) -> None:
     catalogue = read_catalogue(store)
     assert catalogue.streams == []
     (problem,) = catalogue.problems
-    assert "says that it is sender beta's" in problem.what
+    assert "belongs to sender beta" in problem.what
 
 
 def test_data_without_manifest_are_a_problem_and_offered_to_verify(store: Store) -> None:

@@ -451,7 +451,7 @@ def test_commit_that_is_under_way_is_not_rebuilt(store: Store, crasher: Crasher)
     (file,) = committing(store)
     assert (store.root / file).exists()
     assert without_manifest(store) == []
-    with pytest.raises(StoreError, match="is just getting it"):
+    with pytest.raises(StoreError, match="is about to get it"):
         rebuild(store, file)
     recover(store)
     assert read_manifest(store, file).proven_by == "both"

@@ -120,7 +120,7 @@ def test_file_without_manifest_is_never_overwritten(store: Store) -> None:
     target.parent.mkdir(parents=True)
     target.write_bytes(b"somebody's only copy")
     ingest = ingest_stream(store, SENDER, RAW)
-    with pytest.raises(StoreError, match="is there without its manifest"):
+    with pytest.raises(StoreError, match="exists without its manifest"):
         commit_stream(store, SENDER, ingest, RAW)
     assert target.read_bytes() == b"somebody's only copy"
     assert not manifest_path(store, FILE).exists()
@@ -143,7 +143,7 @@ def test_interrupted_commit_overwrites_nothing_that_came_in_between(
     if at == 1:
         assert recover(store) == []
         assert f"partial {KEY}: is left to the next push of its stream, or to the next start: {FILE}: is" in caplog.text
-        with pytest.raises(StoreError, match="is there without its manifest"):
+        with pytest.raises(StoreError, match="exists without its manifest"):
             store.begin(KEY, open_offer(SENDER, push_of(RAW)))
         assert data_of(store).exists()
     else:

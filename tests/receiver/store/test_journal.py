@@ -236,7 +236,7 @@ def test_bad_line_that_whole_ones_follow_is_damage_and_no_end(tmp_path: Path, ba
     lines[bad] = lines[bad][:50] + bytes([lines[bad][50] ^ 1]) + lines[bad][51:]
     for tail in (b"", b"torn", b"00000000 {}\n"):
         path = written(tmp_path, *lines, tail)
-        says = f"has from byte {sum(map(len, lines[:bad]))} on is not what was written, and whole lines follow"
+        says = f"its journal is not as written from byte {sum(map(len, lines[:bad]))} on, and whole lines follow"
         for reading in (journal.read, journal.standing, journal.standings, lambda path: list(journal.entries(path))):
             with pytest.raises(PartialDamaged, match=says):
                 reading(path)

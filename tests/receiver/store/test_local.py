@@ -43,7 +43,7 @@ def test_a_disks_lost_and_found_is_nothing(tmp_path: Path) -> None:
 
 def test_a_store_is_not_made_twice(tmp_path: Path) -> None:
     _store, store_id = make_store(tmp_path / "store", _nothing)
-    with pytest.raises(UsageError, match="is a store already; take it over with --adopt"):
+    with pytest.raises(UsageError, match="is already a store; take it over with --adopt"):
         make_store(tmp_path / "store", _nothing)
     assert read_id(tmp_path / "store") == store_id
 
@@ -179,7 +179,7 @@ def test_a_file_system_that_folds_case_is_unfit(store: Store, monkeypatch: pytes
         return real(self) or real(self.with_name(self.name.swapcase()))
 
     monkeypatch.setattr(Path, "exists", folding)
-    with pytest.raises(StoreError, match="upper and lower case for the same"):
+    with pytest.raises(StoreError, match="does not distinguish upper and lower case"):
         check_fitness(store)
     monkeypatch.undo()
     assert not list(store.state.glob(".[Pp]*"))

@@ -185,7 +185,7 @@ def test_stream_that_is_stored_again_outlives_a_removal_that_was_cut_short(
         for path in (store.root / file, hash_path(store, file), manifest_path(store, file)):
             path.unlink()  # by hand
     elif before:
-        with pytest.raises(StoreError, match="is there without its manifest"):
+        with pytest.raises(StoreError, match="exists without its manifest"):
             store_stream(store, SENDER, RAW)
         return
     assert store_stream(store, SENDER, RAW) == file
@@ -257,7 +257,7 @@ def test_log_that_is_not_understood_stays_and_nothing_is_removed(
     log_of(store).write_text(said, encoding="ascii")
     with caplog.at_level(logging.ERROR):
         assert store.recover() == []
-    assert "is not what this version of fullsendd writes, so nothing is removed" in caplog.text
+    assert "is not in the form that this version of fullsendd writes, so nothing is removed" in caplog.text
     with pytest.raises(StoreError, match="nothing is removed"):
         store.remove(lambda: [file])
     assert store.under_way() == set()

@@ -85,7 +85,7 @@ def test_what_may_not_be_read_is_left_as_it_is_and_costs_nobody_else_anything(
     lose_sector(journal_of(store), monkeypatch, errno.EACCES)
     assert committing(store) == set()
     assert recover(store) == []
-    assert f"partial {KEY}: cannot be looked at: [Errno 13] Permission denied" in caplog.text
+    assert f"partial {KEY}: cannot be examined: [Errno 13] Permission denied" in caplog.text
     with pytest.raises(PermissionError):
         store.reopen(KEY, at_resume_point=False)
     assert of_raw(store) == before

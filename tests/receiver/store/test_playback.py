@@ -290,7 +290,7 @@ def test_chunk_that_decodes_to_other_bytes_than_were_proven_is_damaged(long: Pat
     rewrite(long, tamper)
     first, *rest = checked_chunks(*located_at(long))
     assert isinstance(first, DamagedChunk)
-    assert str(first).endswith("its SHA-256 is not the one that was proven")
+    assert str(first).endswith("its SHA-256 is not the proven one")
     assert all(isinstance(chunk, RawChunk) for chunk in rest), "their running hash cannot be told until a new segment"
 
 

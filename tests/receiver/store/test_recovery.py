@@ -282,7 +282,7 @@ def test_start_sets_a_partial_aside_whose_journal_is_damaged_and_keeps_the_other
     assert of_raw(spoilt) == SET_ASIDE
     (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert re.search(
-        rf"partial {KEY}: (cannot be read: .*Input/output|what its journal has from byte 0 on is not what was written)"
+        rf"partial {KEY}: (cannot be read: .*Input/output|its journal is not as written from byte 0 on)"
         rf".*; check this disk; it is set aside as {data_of(spoilt)}.damaged, and its stream starts over",
         said.getMessage(),
     )
@@ -317,7 +317,7 @@ def test_start_goes_on_where_what_is_of_no_use_cannot_be_removed(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda path, missing_ok=False: unlink(path) if path.suffix == ".data" else None)
         assert recover(store) == [f"partial {KEY}: kept, with {BORDERS[1]} raw bytes"]
-    assert f"{'0' * 32}.data: is of no use, and cannot be removed: [Errno 5] " in caplog.text
+    assert f"{'0' * 32}.data: is useless, and cannot be removed: [Errno 5] " in caplog.text
 
 
 def test_partial_without_an_acknowledged_batch_is_thrown_away(store: Store) -> None:

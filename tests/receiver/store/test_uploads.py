@@ -319,7 +319,7 @@ def test_lock_that_never_comes_is_an_error_and_leaves_nothing_open(
     before = os.listdir("/proc/self/fd")
     with journal_of(store).open("rb") as holding:
         fcntl.flock(holding, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match=rf"{journal_of(store)}: is locked by somebody else for 0 s now; `fuser`"):
+        with pytest.raises(StoreError, match=rf"{journal_of(store)}: has been locked by another process for 0 s; `fuser`"):
             go_on(store, SENDER, RAW)
     assert os.listdir("/proc/self/fd") == before
     go_on(store, SENDER, RAW).partial.close(keep=True)
@@ -346,7 +346,7 @@ def test_close_that_reports_an_error_leaves_nothing_open_and_closes_nothing_twic
         patch.setattr(os, "close", close)
         ingest.partial.close(keep=True)
     assert (
-        f"partial {KEY}: closing it: [Errno 122] Disk quota exceeded; what was acknowledged is durable" in caplog.text
+        f"partial {KEY}: closing it: [Errno 122] Disk quota exceeded; what was acknowledged is still durable" in caplog.text
     )
     assert os.listdir("/proc/self/fd") == before
     ingest.partial.close(keep=True)
