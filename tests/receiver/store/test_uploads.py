@@ -319,7 +319,8 @@ def test_lock_that_never_comes_is_an_error_and_leaves_nothing_open(
     before = os.listdir("/proc/self/fd")
     with journal_of(store).open("rb") as holding:
         fcntl.flock(holding, fcntl.LOCK_EX)
-        with pytest.raises(StoreError, match=rf"{journal_of(store)}: has been locked by another process for 0 s; `fuser`"):
+        refusal = rf"{journal_of(store)}: has been locked by another process for 0 s; `fuser`"
+        with pytest.raises(StoreError, match=refusal):
             go_on(store, SENDER, RAW)
     assert os.listdir("/proc/self/fd") == before
     go_on(store, SENDER, RAW).partial.close(keep=True)
@@ -345,9 +346,8 @@ def test_close_that_reports_an_error_leaves_nothing_open_and_closes_nothing_twic
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", close)
         ingest.partial.close(keep=True)
-    assert (
-        f"partial {KEY}: closing it: [Errno 122] Disk quota exceeded; what was acknowledged is still durable" in caplog.text
-    )
+    line = f"partial {KEY}: closing it: [Errno 122] Disk quota exceeded; what was acknowledged is still durable"
+    assert line in caplog.text
     assert os.listdir("/proc/self/fd") == before
     ingest.partial.close(keep=True)
     assert reopened(store)
