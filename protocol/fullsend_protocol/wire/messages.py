@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAda
 from fullsend_protocol.format.manifest import (
     Flags,
     Guid,
+    Kind,
     Manifest,
     Model,
     Name,
@@ -33,6 +34,7 @@ from fullsend_protocol.format.manifest import (
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ErrorCode, RemoteProtocolError
 from fullsend_protocol.shared.units import printable
+from fullsend_protocol.stream.facts import StreamClass, class_of
 
 Text = Annotated[str, Field(max_length=4096)]
 Program = Annotated[str, Field(max_length=100)]
@@ -265,6 +267,16 @@ class Base(Model):
     age: Offset
     full_bytes: Offset
     increment_bytes: Offset
+
+    @property
+    def kind(self) -> Kind:
+        """As in its manifest. A package is never offered as a base."""
+        return "full" if self.base_guid is None else "incremental"
+
+    @property
+    def stream_class(self) -> StreamClass:
+        """The `class` of its manifest, as its flags show it."""
+        return class_of(self.flags)
 
 
 class Bases(Answer):

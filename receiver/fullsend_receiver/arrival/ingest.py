@@ -17,8 +17,8 @@ from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import Finish
+from fullsend_receiver.store.api import Upload
 from fullsend_receiver.store.journal import Batch, Standing, Written
-from fullsend_receiver.store.partials import Partial
 from fullsend_receiver.store.seekable import CHUNKS_MAX, IndexEntry
 
 
@@ -28,7 +28,7 @@ class Ingest:
     `unsynced`: bytes of frames written since the last batch was taken.
     """
 
-    def __init__(self, partial: Partial, standing: Standing | None = None) -> None:
+    def __init__(self, partial: Upload, standing: Standing | None = None) -> None:
         """Begin at raw offset 0 of a new partial, or go on where one `standing` there is."""
         self.partial = partial
         self.walker = (
@@ -76,7 +76,7 @@ class Ingest:
         self._may_follow = self._cutter.closed
         if not self._known:
             self._look()
-        self.partial.write(chunk.frame)
+        self.partial.append(chunk.frame)
         entry = IndexEntry(
             raw_length=chunk.raw_length,
             stored_length=len(chunk.frame),

@@ -31,8 +31,9 @@ from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Crossed, Room
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import Crossing
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.store.journal import PartialDamaged, Standing
-from fullsend_receiver.store.partials import Partial, begin_partial, discard, partial_key, reopen_partial
+from fullsend_receiver.store.api import PartialDamaged, Upload
+from fullsend_receiver.store.journal import Standing
+from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.resume_point import read_record
 from fullsend_receiver.store.workers import Workers, uncancelled
 from fullsend_transport.channel import Channel
@@ -134,51 +135,51 @@ class Receiving:
         finally:
             self._channel.busy = ""
             try:
-                await self._workers.run_to_end(lambda: self._put_away(partial, keep=keep and ingest.chunks > 0))
+                await self._workers.run_to_end(lambda: partial.close(keep=keep and ingest.chunks > 0))
             finally:
                 if self._arrival is not None:
                     self._room.leave(self._arrival)
 
-    async def _begin(self) -> tuple[Partial, Standing | None]:
+    async def _begin(self) -> tuple[Upload, Standing | None]:
         making = asyncio.get_running_loop().run_in_executor(self._workers.disk, self._open)
         try:
             return await uncancelled(making)
         except asyncio.CancelledError:
             if making.exception() is None:
                 partial, standing = making.result()
-                await self._workers.run_to_end(lambda: self._put_away(partial, keep=standing is not None))
+                await self._workers.run_to_end(lambda: partial.close(keep=standing is not None))
             raise
 
-    def _open(self) -> tuple[Partial, Standing | None]:
+    def _open(self) -> tuple[Upload, Standing | None]:
         """Open the partial, where there is one that the sender wants gone on with; else begin one."""
         how = self._push.resume
         found = None
         if how == "token":
-            found = reopen_partial(self._store, self._key, at_resume_point=True)
+            found = self._store.reopen(self._key, at_resume_point=True)
             if found is not None and not self._read_record(*found):
                 found = None  # what its disk has lost is begun anew
             elif found is None:
-                found = reopen_partial(self._store, self._key, at_resume_point=False)
+                found = self._store.reopen(self._key, at_resume_point=False)
         elif how != "none":
-            found = reopen_partial(self._store, self._key, at_resume_point=False)
-        return found or (begin_partial(self._store, self._key, self._sender, self._push), None)
+            found = self._store.reopen(self._key, at_resume_point=False)
+        return found or (self._store.begin(self._key, open_offer(self._sender, self._push)), None)
 
-    def _read_record(self, partial: Partial, standing: Standing) -> bool:
+    def _read_record(self, partial: Upload, standing: Standing) -> bool:
         """Read the record behind which a token goes on. Returns: whether the disk still has it; else it is closed."""
         try:
             self._record = read_record(partial, standing)
         except ChunkError as error:
-            partial.close()
+            partial.close(keep=True)
             what = printable(f"{self._push.dataset}@{self._push.snapshot}")
             log.error(  # noqa: TRY400 - where it was found says nothing
                 "%s: starts over: its last chunk is not what was written: %s; check this disk", what, error
             )
             return False
         except PartialDamaged:  # set aside, and the log says so
-            partial.close()
+            partial.close(keep=True)
             return False
         except BaseException:
-            partial.close()
+            partial.close(keep=True)
             raise
         return True
 
@@ -191,7 +192,7 @@ class Receiving:
         segments = ingest.segments()
         await self._channel.send(Accept(offset=ingest.offset, segments=segments, record=self._record))
 
-    async def _hash_file(self, partial: Partial) -> None:
+    async def _hash_file(self, partial: Upload) -> None:
         """Hash what an earlier run has written; that may take as long as reading it, and can be interrupted."""
         self._channel.busy = "hashing"
         while not await self._workers.run_to_end(lambda: partial.catch_up(_HASH_STEP)):
@@ -205,11 +206,6 @@ class Receiving:
         except OSError as error:  # it is stored all the same
             log.warning("%s: that it is stored cannot be recorded: %s", printable(done.receipt.file), error)
         return done
-
-    def _put_away(self, partial: Partial, *, keep: bool) -> None:
-        partial.close()
-        if not keep:
-            discard(self._store, self._key)
 
     def _check_offer(self, about: Facts, *, whole: bool) -> None:
         """Hold what the bytes say against what the sender said of them.
@@ -256,7 +252,7 @@ class Receiving:
         stored, raw = arrival.refused
         raw = min(ingest.offset + raw, self._push.size_estimate or 0)
         found = Crossing(raw, ingest.partial.size + stored)
-        self._put_away(ingest.partial, keep=False)  # first, since a full disk has no room for a note
+        ingest.partial.close(keep=False)  # first, since a full disk has no room for a note
         try:
             overruns.note(self._store, self._sender, self._push, found)
         except OSError as error:
@@ -360,7 +356,7 @@ class Receiving:
             async with self._between:
                 batch = ingest.batch()
             if batch.chunks:
-                await self._workers.run_to_end(lambda batch=batch: ingest.partial.make_durable(batch))  # type: ignore[misc]
+                await self._workers.run_to_end(lambda batch=batch: ingest.partial.sync(batch))  # type: ignore[misc]
                 self._channel.send_soon(Ack(offset=batch.offset))
             if ended:
                 return
@@ -387,5 +383,6 @@ async def _unless_failed(work: Coroutine[Any, Any, _T], watched: set[asyncio.Fut
                 each.result()
         return task.result()
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

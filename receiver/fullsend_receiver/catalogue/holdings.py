@@ -14,13 +14,13 @@ from itertools import chain, pairwise
 from pathlib import PurePosixPath
 from typing import Final
 
+from fullsend_protocol.format.names import is_stream
 from fullsend_receiver.catalogue.problems import Problem
 from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue, Stored
 from fullsend_receiver.catalogue.summaries import collector_off
-from fullsend_receiver.store.local import Store
-from fullsend_receiver.store.names import STREAM_SUFFIX
+from fullsend_receiver.store.local import LocalStore
 
 #: Parts that are kept open while datasets are gone through: one may come again after others.
 _OPEN: Final = 4
@@ -35,7 +35,7 @@ class Holdings:
 
     def __init__(
         self,
-        store: Store,
+        store: LocalStore,
         sender: str,
         shelves: Iterable[Shelf],
         problems: list[Problem],
@@ -115,7 +115,7 @@ class Holdings:
         paths = {*self._folders.get(what.rpartition("@")[0], ())}
         if what.startswith("guid:"):
             paths |= {*self._with_guid(what.removeprefix("guid:"))}
-        if what.endswith(STREAM_SUFFIX):
+        if is_stream(what):
             folder, _, name = what.rpartition("/")
             paths |= {
                 path
@@ -176,8 +176,8 @@ class Holdings:
             shelves = [self._shelves[path] for path in sorted(paths)]
             looked = all(shelf.lacking is not None for shelf in shelves)
             lacking = (f"{shelf.path}/{name}" for shelf in shelves for name in shelf.lacking or ())
-            streams = [Stored(self.store, summary) for shelf in shelves for summary in shelf.summaries()]
-            return Catalogue(self.store, streams, [], self._scrubbed, frozenset(lacking) if looked else None)
+            summaries = (summary for shelf in shelves for summary in shelf.summaries())
+            return Catalogue(self.store, summaries, [], self._scrubbed, frozenset(lacking) if looked else None)
 
 
 def _number(guid: str) -> int:

@@ -19,8 +19,8 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, Row, Summary, summaries_of
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
-from fullsend_receiver.catalogue.streams import Catalogue, Stored
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.catalogue.streams import Catalogue
+from fullsend_receiver.store.local import LocalStore
 
 #: Differs where the items have another form, or the rows other fields: then a command reads for itself.
 VERSION: Final = zlib.crc32(" ".join(["1", *COPIED, *ProblemKind]).encode())
@@ -63,11 +63,10 @@ class Pages:
                     msg = f"neither a shelf nor a problem: {str(other)[:100]}"
                     raise ValueError(msg)
 
-    def catalogue(self, store: Store) -> Catalogue:
+    def catalogue(self, store: LocalStore) -> Catalogue:
         """Return what has come. What checks have found is read from the disk."""
-        streams = [Stored(store, summary) for summary in self._summaries]
         lacking = frozenset(self._lacking) if self._looked else None
-        return Catalogue(store, streams, sorted(self._problems, key=str), ScrubLog(store), lacking)
+        return Catalogue(store, self._summaries, sorted(self._problems, key=str), ScrubLog(store), lacking)
 
     def _add_rows(self, folder: str, rows: list[Any]) -> None:
         known: list[Row] = []

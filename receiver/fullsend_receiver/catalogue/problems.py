@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from fullsend_receiver.store.local import StoreError
+from fullsend_receiver.store.api import ManifestError
 
 
 class ProblemKind(StrEnum):
@@ -43,13 +43,9 @@ class Problem:
         return folder == self.folder or (self.kind not in _OF_ONE_FILE and folder.startswith(f"{self.folder}/"))
 
 
-class ManifestError(StoreError):
-    """A manifest cannot be read, or is not that of the place where it lies."""
-
-    def __init__(self, path: str, what: str) -> None:
-        """`path`: of the manifest, relative to the store."""
-        super().__init__(f"{path}: {what}")
-        self.problem = Problem(ProblemKind.MANIFEST, path, what)
+def unreadable_manifest(error: ManifestError) -> Problem:
+    """Say of a manifest that it cannot be read, or is not that of the place where it lies."""
+    return Problem(ProblemKind.MANIFEST, error.path, error.what)
 
 
 def without_manifest(path: str) -> Problem:

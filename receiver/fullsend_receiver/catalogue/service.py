@@ -19,6 +19,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from fullsend_cli.memory import trim
@@ -26,10 +27,9 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.inotify import Watch, Watcher
 from fullsend_receiver.catalogue.problems import without_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog, scrub_file
-from fullsend_receiver.catalogue.streams import sender_folders
 from fullsend_receiver.catalogue.summaries import Search
 from fullsend_receiver.store.durable import signature
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import run
 
 _T = TypeVar("_T")
@@ -42,7 +42,7 @@ _Signature = tuple[int, int, int]
 class Catalogues:
     """What is stored of each sender. For any thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: LocalStore) -> None:
         """Nothing is read before the first question."""
         self.store = store
         self._watcher: Final = Watcher(store.root)
@@ -56,7 +56,7 @@ class Catalogues:
 
     def senders(self) -> list[str]:
         """Return who has streams here, or had. Raises: OSError."""
-        return sorted(sender_folders(self.store))
+        return self.store.senders()
 
     def current(self, sender: str, *, asked: int | None = None) -> Holdings:
         """Return what is stored of a sender, as of the moment `asked` (None: now) or later.
@@ -96,6 +96,10 @@ class Catalogues:
             kept = list(self._kept.values())
         for each in kept:
             each.distrusted = True
+
+    def checked(self, file: PurePosixPath, received: str) -> Scrubbed | None:
+        """Return what the last check of a file found that was received then. Blocks on the disk. Raises: OSError."""
+        return self._scrub_log().get(str(file), received)
 
     def record(self, result: Scrubbed) -> None:
         """Record what a check has found. Blocks on the disk. Raises: OSError."""
@@ -150,7 +154,7 @@ class _Kept:
     moment before it was last looked; `distrusted`: the next look is to be at everything.
     """
 
-    def __init__(self, store: Store, sender: str, watch: Watch) -> None:
+    def __init__(self, store: LocalStore, sender: str, watch: Watch) -> None:
         self.lock: Final = threading.Lock()
         self.read_at = _ANY
         self.holdings: Holdings | None = None

@@ -27,17 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pydantic import ValidationError
-
-from fullsend_protocol.format.manifest import Manifest
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, stream_of
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
-from fullsend_receiver.catalogue.problems import ManifestError, Problem, symbolic_link, unreadable_folder
+from fullsend_receiver.catalogue.problems import Problem, symbolic_link, unreadable_folder, unreadable_manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
+from fullsend_receiver.store.api import ManifestError
 from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX
-from fullsend_receiver.store.partials import committing
+from fullsend_receiver.store.local import LocalStore
 
 #: Manifests that one reading had to open after which the copy is worth writing anew: some 20 ms against one write.
 _WORTH: Final = 200
@@ -91,7 +87,7 @@ class _Folder:
         return self.orphans | self.problems.keys()
 
 
-def find_streams(store: Store, sender: str) -> Found:
+def find_streams(store: LocalStore, sender: str) -> Found:
     """Return what lies in a sender's folders, from the manifests or from what was copied of them. Blocks."""
     search = Search(store, sender)
     search.run()
@@ -112,25 +108,13 @@ def collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
-    """Read the manifest of a stored file. Raises: ManifestError."""
-    path = store.root / file.with_name(file.name + MANIFEST_SUFFIX)
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ManifestError(f"{file}{MANIFEST_SUFFIX}", f"cannot be read: {_why(error)}") from None
-    if manifest.sender != file.parts[0]:
-        raise ManifestError(f"{file}{MANIFEST_SUFFIX}", f"says that it is sender {manifest.sender}'s: it was moved")
-    return manifest
-
-
 class Search:
     """What lies in a sender's folders. Each `run` looks again, and reads only what has changed since the one before.
 
     `sure`: whatever has changed since the last run is told.
     """
 
-    def __init__(self, store: Store, sender: str, watch: Watch | None = None) -> None:
+    def __init__(self, store: LocalStore, sender: str, watch: Watch | None = None) -> None:
         """Nothing is read before `run`. `watch`: tells what changes; what is found is kept on shelves, and a look is
         at what has changed alone. None: each look is at everything.
         """
@@ -286,8 +270,8 @@ class Search:
                 is_folder = not is_link and (root / name).is_dir()
                 if is_folder != (name in found.folders):
                     found.folders = sorted({*found.folders} ^ {name})
-        for name in {_stream(name) for name in names if name.startswith("@")}:
-            if not name.endswith(STREAM_SUFFIX):
+        for name in {stream_of(name) for name in names if name.startswith("@")}:
+            if not is_stream(name):
                 continue
             row = rows.pop(name, None)
             found.orphans.discard(name)
@@ -296,7 +280,7 @@ class Search:
             try:
                 row = self._row(path, name, row)
             except ManifestError as error:
-                found.problems[name] = error.problem
+                found.problems[name] = unreadable_manifest(error)
                 row = None
             if row is not None:
                 rows[name] = row
@@ -359,7 +343,7 @@ class Search:
         rows = [*known]
         for number, row in enumerate(known):
             try:
-                status = os.stat(row[NAME] + MANIFEST_SUFFIX, dir_fd=folder)
+                status = os.stat(manifest_of(row[NAME]), dir_fd=folder)
             except OSError:
                 return None
             if _stamp(status) != row[:NAME]:
@@ -388,18 +372,18 @@ class Search:
         folder.folders.sort()
         rows: list[Row] = []
         for name in sorted(files):
-            if name.endswith(STREAM_SUFFIX + MANIFEST_SUFFIX):
-                stream = name.removesuffix(MANIFEST_SUFFIX)
+            if is_manifest(name):
+                stream = stream_of(name)
                 try:
                     row = self._row(path, stream, known.get(stream))
                 except ManifestError as error:
-                    folder.problems[stream] = error.problem
+                    folder.problems[stream] = unreadable_manifest(error)
                     row = None
                 if row is None:
                     counts = False
                 else:
                     rows.append(row)
-            elif name.endswith(STREAM_SUFFIX) and name + MANIFEST_SUFFIX not in files:
+            elif is_stream(name) and manifest_of(name) not in files:
                 folder.orphans.add(name)
                 counts = False
         if counts:
@@ -409,20 +393,20 @@ class Search:
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
         """Return what a manifest says, None where it is gone by now. Raises: ManifestError."""
-        manifest = self._store.root / path / (name + MANIFEST_SUFFIX)
+        manifest = self._store.root / path / manifest_of(name)
         try:
             status = manifest.stat()
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            raise ManifestError(f"{path}/{name}{MANIFEST_SUFFIX}", f"cannot be read: {_why(error)}") from None
+            raise ManifestError(f"{path}/{manifest_of(name)}", f"cannot be read: {_why(error)}") from None
         if known and _stamp(status) == known[:NAME]:
             return known
         return self._read(path, name, status)
 
     def _read(self, path: str, name: str, status: os.stat_result) -> Row:
         """Open a manifest. `status`: from before it was opened. Raises: ManifestError."""
-        manifest = read_manifest(self._store, PurePosixPath(path, name))
+        manifest = self._store.manifest(PurePosixPath(path, name))
         stamp = NO_STAMP  # it will be read again
         if max(status.st_mtime_ns, status.st_ctime_ns) < self._settled:
             self._effort += 1
@@ -440,16 +424,16 @@ class Search:
         return (status.st_dev, status.st_ino) == self._place
 
     def _judge(self, orphans: list[str]) -> list[str]:
-        """Return the orphans among these: tell what has no manifest from what is just getting it.
+        """Return the orphans among these: tell what has no manifest from what is just getting it, or being removed.
 
-        The journal is looked at first: while it is there, the commit may still put the manifest in place; after it
-        is gone, the manifest is there.
+        What is under way is looked at first: while a journal is there, the commit may still put the manifest in place;
+        after it is gone, the manifest is there.
         """
-        under_way = committing(self._store)
+        under_way = self._store.under_way()
         return [
             path
             for path in orphans
-            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / (path + MANIFEST_SUFFIX))
+            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / manifest_of(path))
         ]
 
     def _save(self, folders: Iterable[_Folder]) -> None:
@@ -521,11 +505,6 @@ def _stamp(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _stream(name: str) -> str:
-    """Return the name of the stream's file to which a name belongs."""
-    return name.removesuffix(MANIFEST_SUFFIX).removesuffix(HASH_SUFFIX)
-
-
 def _content(rows: list[Row]) -> list[Row]:
     """Return the rows without the stamps of their manifests."""
     return [row[NAME:] for row in rows]
@@ -536,11 +515,9 @@ def _by_name(row: Row) -> str:
     return name
 
 
-def _file(store: Store, sender: str) -> Path:
+def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"summaries.{sender}"
 
 
-def _why(error: OSError | ValidationError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error).splitlines()[0]
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from fullsend_receiver.catalogue.streams import Catalogue
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore
 
 #: Seconds that the daemon may take for each part of its answer. Its first look at a large store on a slow disk is the
 #: longest; a command that gives up looks itself.
@@ -34,7 +34,7 @@ _READ_SIZE: Final = 64 << 10
 
 
 def read_inventory(
-    store: Store, sender: str | None = None, *, dataset: str | None = None, streams: Sequence[str] | None = None
+    store: LocalStore, sender: str | None = None, *, dataset: str | None = None, streams: Sequence[str] | None = None
 ) -> Catalogue:
     """Return what is stored of a sender, None: of all. `dataset`, `streams`: what the caller wants to know of; the
     catalogue may leave out what no answer about these depends on. Blocks.
@@ -54,7 +54,7 @@ def read_inventory(
     return read_catalogue(store, sender) if found is None else found
 
 
-def _ask_daemon(store: Store, question: SummariesWanted) -> Catalogue | None:
+def _ask_daemon(store: LocalStore, question: SummariesWanted) -> Catalogue | None:
     """Ask the daemon; None where none runs.
 
     Raises: FullsendError, OSError where it does not answer; ValueError, TypeError, IndexError where its answer has

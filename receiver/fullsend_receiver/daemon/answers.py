@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import fullsend_protocol
 from fullsend_protocol.format.chains import ends
+from fullsend_protocol.format.manifest import copied
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
@@ -132,9 +133,9 @@ class Answers:
     @METHODS.answers(Locate)
     async def _located(self, wanted: Locate) -> Parts:
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
-        path = self._store.root / stored.file
+        key = wanted.object, wanted.offset
         try:
-            yield Located(raw_offset=await self._workers.run(lambda: locate(path, (wanted.object, wanted.offset))))
+            yield Located(raw_offset=await self._workers.run(lambda: locate(self._store, stored.file, key)))
         except FileDamaged as error:
             raise Damaged(f"{stored.file}: {error}") from None
 
@@ -150,7 +151,7 @@ class Answers:
         yield Sending(manifest=manifest)
         sent = offset
         try:
-            stored_ones = stored_chunks(self._store.root / stored.file, offset, until)
+            stored_ones = stored_chunks(self._store, stored.file, offset, until)
             async with contextlib.aclosing(read_ahead(self._workers, stored_ones)) as chunks:
                 async for chunk in chunks:
                     sent = chunk.raw_offset + chunk.raw_length
@@ -248,12 +249,9 @@ def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tupl
 
 def base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
     """Return what `bases` says of a stream, with the numbers of its chain."""
-    about = stored.summary
-    return Base(
-        dataset=about.dataset,
-        guid=about.guid,
-        base_guid=about.base_guid,
-        flags=about.flags,
+    return copied(
+        Base,
+        stored.summary,
         streams=streams,
         age=age,
         full_bytes=full_bytes,

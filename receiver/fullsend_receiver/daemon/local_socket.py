@@ -14,7 +14,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import LocalStore
 
 _NAME: Final = "socket"
 _BACKLOG: Final = 16
@@ -22,7 +23,7 @@ _BACKLOG: Final = 16
 _UCRED: Final = struct.Struct("iII")
 
 
-def listen(store: Store) -> socket.socket:
+def listen(store: LocalStore) -> socket.socket:
     """Listen for commands. What a daemon that was killed has left there is replaced: the caller is the only one that
     serves this store. Raises: StoreError where others may enter the folder, OSError.
     """
@@ -45,13 +46,13 @@ def listen(store: Store) -> socket.socket:
     return listening
 
 
-def remove(store: Store) -> None:
+def remove(store: LocalStore) -> None:
     """Remove the socket, so that no command tries it. Raises: OSError."""
     with _folder(store) as folder, contextlib.suppress(FileNotFoundError):
         os.unlink(f"{folder}/{_NAME}")
 
 
-def connect(store: Store, patience: float) -> socket.socket | None:
+def connect(store: LocalStore, patience: float) -> socket.socket | None:
     """Connect to the daemon that serves a store; None where none runs, or none that this user may ask.
 
     `patience`: seconds, for this and for each later operation of the socket. Raises: StoreError where somebody else
@@ -81,7 +82,7 @@ def check_peer(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _folder(store: Store) -> Iterator[str]:
+def _folder(store: LocalStore) -> Iterator[str]:
     """Have a short path of the state folder: that of a socket has 107 bytes at most. It stays the same folder."""
     descriptor = os.open(store.state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -38,8 +38,8 @@ from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import House, Session
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import Store, StoreError, StoreFull, check_fitness
-from fullsend_receiver.store.partials import recover, remove_temporaries
+from fullsend_receiver.store.api import StoreError, StoreFull
+from fullsend_receiver.store.local import LocalStore, check_fitness
 from fullsend_receiver.store.workers import Workers, run
 from fullsend_transport.channel import Channel
 
@@ -69,7 +69,7 @@ _RELOOK_EVERY: Final = 3600.0
 class Daemon:
     """The running daemon; implements the sessions' Gate."""
 
-    def __init__(self, settings: ReceiverSettings, store: Store) -> None:
+    def __init__(self, settings: ReceiverSettings, store: LocalStore) -> None:
         """Nothing is touched before `run`."""
         self._settings = settings
         self._store = store
@@ -117,8 +117,7 @@ class Daemon:
                 check_fitness(self._store)
             except StoreFull as error:  # what is stored can be read all the same, and old partials may go
                 log.warning("%s", error)
-            remove_temporaries(self._store)
-            for line in recover(self._store):
+            for line in self._store.recover():
                 log.info("%s", line)
             sockets = _passed_sockets() or await _listen(self._settings.listen)
             accepting = [asyncio.create_task(self._accept(sock, self._let_in)) for sock in sockets]
@@ -135,7 +134,7 @@ class Daemon:
                 asyncio.create_task(self._checks.run()),
                 asyncio.create_task(_feed_watchdog()),
             ]
-            log.info("listening on %s, store %s", where, self._store.root)
+            log.info("listening on %s, store %s", where, self._store.where)
             systemd.notify("READY=1", f"STATUS=listening on {where}")
             try:
                 await self._until_stopped(helpers)
@@ -474,13 +473,13 @@ def _describe(address: tuple[object, ...]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _serve_lock(store: Store) -> int:
+def _serve_lock(store: LocalStore) -> int:
     """Make sure that one daemon at a time serves a store. Returns: a descriptor that holds the lock."""
     descriptor = os.open(store.state / "serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        msg = f"{store.root}: another fullsendd serves this store"
+        msg = f"{store.where}: another fullsendd serves this store"
         raise StoreError(msg) from None
     return descriptor

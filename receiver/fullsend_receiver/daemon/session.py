@@ -10,9 +10,11 @@ import asyncio
 import logging
 import traceback
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Protocol
 
 import fullsend_protocol
+from fullsend_cli.memory import trim
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import (
     ConnectionLost,
@@ -34,8 +36,9 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answering import send_answer
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import FULL, StoreError
-from fullsend_receiver.store.partials import partial_key
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import FULL
+from fullsend_receiver.store.opened import partial_key
 from fullsend_receiver.store.workers import Workers
 from fullsend_transport.channel import Channel
 
@@ -235,7 +238,7 @@ class Session:
                 await self._house.gate.table_changed()
                 log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
                 await self._channel.send(
-                    messages.Joined(sender=joined.name, store=self._house.catalogues.store.root.name)
+                    messages.Joined(sender=joined.name, store=PurePath(self._house.catalogues.store.where).name)
                 )
             case messages.Known():
                 self._check_tries()
@@ -266,6 +269,8 @@ class Session:
         finally:
             del house.arriving[key]
             holder.gone.set()
+            if not house.arriving:  # else its memory is used again at once
+                await house.workers.run_to_end(trim)
         if isinstance(end, Halted):
             why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)

@@ -14,7 +14,7 @@ from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import Stored
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import Store, StoreError
 
 
 @dataclass(frozen=True, slots=True)

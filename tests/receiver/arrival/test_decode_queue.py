@@ -18,7 +18,7 @@ from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, CHUNKS_HELD, Deco
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-RAW = long_stream(3, tail=2)
+RAW = long_stream(CHUNKS_HELD - 1, tail=2)  # so many chunks as are held
 
 
 class ByHand(Executor):

@@ -39,14 +39,14 @@ from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.arrival import ingest as ingest_module
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.store.partials import begin_partial, partial_key, reopen_partial
+from fullsend_receiver.store.opened import open_offer, partial_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 RAW = long_stream(2, tail=2)
 PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
@@ -56,9 +56,9 @@ PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 def ingest(store: Store) -> Iterator[Ingest]:
     """An arriving stream of which nothing has come."""
     push = push_of(PLAIN)
-    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
     yield ingest
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
 
 
 def written(ingest: Ingest, store: Store) -> bytes:
@@ -359,8 +359,8 @@ def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
 def test_stream_that_goes_on_has_a_segment_more_and_its_batches_go_on(store: Store, ingest: Ingest) -> None:
     first, second, third = chunks_of(RAW)
     take(ingest, [first])
-    ingest.partial.close()
-    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    ingest.partial.close(keep=True)
+    found = store.reopen(ingest.partial.key, at_resume_point=False)
     assert found is not None
     again = Ingest(*found)
     assert (again.offset, again.chunks, again.unsynced) == (second.raw_offset, 1, 0)
@@ -377,32 +377,32 @@ def test_stream_that_goes_on_has_a_segment_more_and_its_batches_go_on(store: Sto
     again.conclude(finish_of(RAW, second.raw_offset, third.raw_offset))
     with pytest.raises(ChunkError, match="differs from the sender's"):
         again.conclude(finish_of(RAW, second.raw_offset))
-    again.partial.close()
+    again.partial.close(keep=True)
 
 
 def test_stream_that_is_whole_goes_on_with_its_last_word_alone(store: Store, ingest: Ingest) -> None:
     take(ingest, chunks_of(PLAIN))
-    ingest.partial.close()
-    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    ingest.partial.close(keep=True)
+    found = store.reopen(ingest.partial.key, at_resume_point=False)
     assert found is not None
     again = Ingest(*found)
     assert again.conclude(finish_of(PLAIN)).guid == streams.GUID
     refused(
         store, again, replace(next(chunks_of(PLAIN)), starts_segment=True), TrailingBytes, "follow the stream's end"
     )
-    again.partial.close()
+    again.partial.close(keep=True)
 
 
 def test_stream_that_goes_on_with_other_bytes_is_refused_where_they_cannot_follow(store: Store, ingest: Ingest) -> None:
     first, second, _third = chunks_of(RAW)
     take(ingest, [first])
-    ingest.partial.close()
-    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    ingest.partial.close(keep=True)
+    found = store.reopen(ingest.partial.key, at_resume_point=False)
     assert found is not None
     again = Ingest(*found)
     (other,) = in_pieces(PLAIN)  # from its BEGIN on
     refused(store, again, replace(other, raw_offset=second.raw_offset), DamagedStream, "where none may stand")
-    again.partial.close()
+    again.partial.close(keep=True)
 
 
 def test_segments_are_bounded(store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:

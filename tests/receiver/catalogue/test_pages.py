@@ -17,7 +17,7 @@ from fullsend_receiver.catalogue.streams import read_catalogue
 
 if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 @pytest.fixture(params=["told", "not told"])

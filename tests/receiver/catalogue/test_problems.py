@@ -3,13 +3,14 @@ from __future__ import annotations
 import pytest
 
 from fullsend_receiver.catalogue.problems import (
-    ManifestError,
     Problem,
     ProblemKind,
     symbolic_link,
     unreadable_folder,
+    unreadable_manifest,
     without_manifest,
 )
+from fullsend_receiver.store.api import ManifestError
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from fullsend_receiver.catalogue.problems import (
             ProblemKind.NO_MANIFEST,
             "alpha/tank/@a.zfs.zst: has no manifest; `fullsendd verify` makes one if it is whole",
         ),
-        (ManifestError("alpha/tank/@a.zfs.zst.json", "is bad").problem, ProblemKind.MANIFEST, None),
+        (unreadable_manifest(ManifestError("alpha/tank/@a.zfs.zst.json", "is bad")), ProblemKind.MANIFEST, None),
         (
             unreadable_folder("alpha/tank", "Permission denied"),
             ProblemKind.FOLDER,
@@ -41,7 +42,7 @@ def test_what_it_is_and_how_it_is_said(problem: Problem, kind: ProblemKind, line
 
 def test_a_manifest_error_says_the_line_of_its_problem() -> None:
     error = ManifestError("alpha/tank/@a.zfs.zst.json", "is bad")
-    assert str(error) == str(error.problem)
+    assert str(error) == str(unreadable_manifest(error))
 
 
 def test_a_file_hides_what_is_in_its_folder_and_a_folder_what_is_below_it() -> None:

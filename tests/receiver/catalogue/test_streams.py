@@ -35,13 +35,13 @@ from fullsend_receiver.catalogue.streams import (
     Stored,
     read_catalogue,
 )
-from fullsend_receiver.store.local import StoreError
+from fullsend_receiver.store.api import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fullsend_protocol.stream.facts import StreamClass
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 def snapshots(found: Sequence[Stored]) -> list[str]:
@@ -435,7 +435,7 @@ def test_stream_is_restorable_exactly_where_some_way_leads_back_to_a_full(
             assert catalogue.obstacle(stored)
             continue
         # The shortest chain is that of the way, whichever of several as short ones either takes.
-        assert chain[-1] is stored
+        assert chain[-1] == stored
         assert chain[0].summary.base_guid is None
         assert all(base in catalogue.bases(each) for base, each in itertools.pairwise(chain))
         length, here = 1, ways[stored.summary.path]

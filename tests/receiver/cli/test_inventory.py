@@ -23,7 +23,8 @@ from fullsend_receiver.catalogue.pages import VERSION
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.cli import inventory
 from fullsend_receiver.daemon import local_socket
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +73,7 @@ def fill(store: Store) -> PurePosixPath:
     manifest_path(store, plant(store, "garbage", 71, dataset="tank/lost")).write_text("{", encoding="utf-8")
     (store.root / SENDER / "tank" / "link").symlink_to(store.root)
     plant(store, "one", 80, sender="beta", dataset="tank/x")
-    ingest_stream(store, SENDER, long_stream(2, name="tank/arriving@now", guid=90)).partial.close()
+    ingest_stream(store, SENDER, long_stream(2, name="tank/arriving@now", guid=90)).partial.close(keep=True)
     return full
 
 

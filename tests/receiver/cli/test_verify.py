@@ -13,7 +13,7 @@ from tests.receiver.running import Receiver
 
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.maintenance import scrub, verify
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 def test_verify_of_what_is_whole(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:

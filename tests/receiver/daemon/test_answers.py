@@ -24,7 +24,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import METHODS, Answers, base_of, find_chains, find_status, find_unread
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:

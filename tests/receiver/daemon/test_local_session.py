@@ -15,7 +15,7 @@ from fullsend_protocol.wire.connection import LOCAL, NEED_DATA, Connection, Conn
 from fullsend_protocol.wire.frames import FrameHeader, FrameType
 from fullsend_receiver.catalogue.pages import VERSION, Pages
 from fullsend_receiver.daemon import local_session, local_socket
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

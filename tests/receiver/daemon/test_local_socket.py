@@ -12,13 +12,13 @@ import pytest
 from tests.receiver.helpers import make_store
 
 from fullsend_receiver.daemon import local_socket
-from fullsend_receiver.store.local import StoreError
+from fullsend_receiver.store.api import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 #: Seconds; nothing here waits for so long.
 PATIENCE = 30.0

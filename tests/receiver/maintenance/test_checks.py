@@ -16,7 +16,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.maintenance.verify import Removed, Subject
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:

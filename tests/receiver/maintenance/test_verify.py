@@ -25,7 +25,7 @@ from fullsend_receiver.maintenance.verify import (
 
 if TYPE_CHECKING:
     from fullsend_receiver.catalogue.scrub_results import Scrubbed
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 RAW = streams.substream(streams.object_(1))
 
