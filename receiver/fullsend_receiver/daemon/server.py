@@ -30,13 +30,13 @@ from fullsend_protocol.wire.connection import Role
 from fullsend_receiver.access.config import ReceiverSettings, parse_address
 from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
-from fullsend_receiver.arrival.expiry import throw_away_old
+from fullsend_receiver.arrival.expiry import discard_old
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.rate_limit import Limiter
-from fullsend_receiver.daemon.session import House, Session
+from fullsend_receiver.daemon.session import SharedState, Session
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.api import StoreError, StoreFull
 from fullsend_receiver.store.local import LocalStore, check_fitness
@@ -99,7 +99,7 @@ class Daemon:
         self._checks = Checks(catalogues, self._workers)
         room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
         self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
-        self._house = House(catalogues, self._workers, self._checks, self, settings.min_free, room)
+        self._house = SharedState(catalogues, self._workers, self._checks, self, settings.min_free, room)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT; at SIGHUP, trust nothing that was known of the store.
@@ -374,7 +374,7 @@ class Daemon:
                 async with house.sweeping:
                     # To its end, though this is cancelled: what it throws away, nobody may begin meanwhile.
                     await self._workers.run_to_end(
-                        lambda: throw_away_old(
+                        lambda: discard_old(
                             self._store, house.arriving, keep=settings.partial_keep, most=settings.partial_max
                         )
                     )

@@ -83,7 +83,7 @@ class Arriving:
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class SharedState:
     """What all sessions of a daemon share. `arriving`: the streams that are arriving now, by key; `sweeping`: held
     while partials are thrown away, and while a session puts a stream into `arriving`.
     """
@@ -101,7 +101,7 @@ class House:
 class Session:
     """One peer. `idle`: it is between two requests. `admitted`: it counts as one of its sender's connections."""
 
-    def __init__(self, house: House, channel: Channel, address: str, peer: Sender | None) -> None:
+    def __init__(self, house: SharedState, channel: Channel, address: str, peer: Sender | None) -> None:
         """`peer`: who its certificate says it is, None where it showed none."""
         self.idle = True
         self.admitted = False
@@ -127,11 +127,11 @@ class Session:
                 self._channel.abort()
             else:
                 self._tell(*self._farewell)
-            let_go(error)
+            release_frames(error)
             raise
         except Exception as error:  # noqa: BLE001 - each sort is told apart there, and what is unforeseen is logged
             self._give_up(error)
-            let_go(error)
+            release_frames(error)
         finally:
             await self._channel.close()
 
@@ -272,7 +272,7 @@ class Session:
             if not house.arriving:  # else its memory is used again at once
                 await house.workers.run_to_end(trim)
         if isinstance(end, Halted):
-            why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
+            why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "deleted"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
             await self._channel.send(messages.Stopped(offset=end.kept))
             return
@@ -307,7 +307,7 @@ def own_task() -> asyncio.Task[object]:
     return task
 
 
-def let_go(error: BaseException | None) -> None:
+def release_frames(error: BaseException | None) -> None:
     """Free what an error's frames hold: a refused chunk and its raw bytes. They and the error refer to each other, and
     the cycle collector goes by the number of objects, not by their size: it would come a hundred errors later.
     """
