@@ -901,7 +901,7 @@ def test_silence_before_tls_ends_the_connection(impatient: Receiver) -> None:
     wait_until(lambda: impatient.log.removeprefix(before).count(expected) == 2, "two lines in the log")
 
 
-TOO_LONG: Final = "limit: the peer took too long to say who it is"
+TOO_LONG: Final = "limit: the peer took too long to identify itself"
 SILENT: Final = f"limit: the sender has been silent for {IMPATIENCE} s"
 
 
@@ -1038,7 +1038,7 @@ def test_of_too_many_unidentified_peers_the_oldest_is_dropped(crowded: Receiver)
         peers = [stack.enter_context(stranger(crowded)) for _ in range(5)]
         assert peers[0].has_ended()
         assert peers[1].has_ended()
-        crowded.wait_log("127.0.0.1: dropped: too many connections have not said who they are", 2)
+        crowded.wait_log("127.0.0.1: dropped: too many connections without identification", 2)
         for peer in peers[2:]:
             peer.say("known?", fingerprint="0" * 64)
             assert peer.hear("known")["status"] == "unknown"
@@ -1066,7 +1066,7 @@ def test_a_flood_of_strangers_keeps_no_sender_out_and_takes_no_descriptors(crowd
 
 
 def test_a_sender_has_so_many_connections_and_no_more(crowded: Receiver) -> None:
-    refusal = "limit: sender alpha has 2 connections open already"
+    refusal = "limit: sender alpha already has 2 open connections"
     with crowded.peer() as first, crowded.peer():
         with Peer(crowded.port, crowded.senders["alpha"]) as third:
             assert third.refusal() == refusal
@@ -1085,7 +1085,7 @@ def test_a_sender_has_so_many_connections_and_no_more(crowded: Receiver) -> None
 
 
 def test_there_are_so_many_connections_in_all_and_no_more(crowded: Receiver) -> None:
-    refusal = "limit: 3 connections are open already"
+    refusal = "limit: 3 connections are already open"
     with crowded.peer() as first, crowded.peer(), crowded.peer("beta"):
         with Peer(crowded.port, crowded.senders["gamma"]) as fourth:
             assert fourth.refusal() == refusal
@@ -1127,8 +1127,11 @@ def test_tries_are_limited_by_address_and_touch_no_sender(bad: str, tmp_path: Pa
         for again in ("known?", "join"):
             fields = question if again == bad else {"fingerprint": "0" * 64, "secret": "x", "certificate": "x"}
             answer = ask(receiver, again, **fields)
-            assert (answer["code"], answer["message"]) == ("limit", "too many tries from this address: wait a minute")
-        receiver.wait_log("127.0.0.1: too many tries from this address: wait a minute", 2)
+            assert (answer["code"], answer["message"]) == (
+                "limit",
+                "too many attempts from this address: wait a minute",
+            )
+        receiver.wait_log("127.0.0.1: too many attempts from this address: wait a minute", 2)
         with receiver.peer() as peer:
             peer.say("check")
             peer.hear("health")

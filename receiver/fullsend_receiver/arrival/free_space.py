@@ -213,7 +213,7 @@ class Room:
         others = sum(each.reserved for each in self._arrivals if each is not arrival)
         return Overrun(
             f"{arrival.wanted.name}: ended, since the store has no more room for it: {self._numbers(others)};"
-            f" {_thrown_away(arrival)}"
+            f" {_deletion(arrival)}"
         )
 
     def _judge(self, wanted: RoomRequest, alone: int, left: int) -> int | None:

@@ -12,7 +12,7 @@ from tests.receiver.helpers import SENDER, chunks_of, go_on, long_stream, push_o
 
 from fullsend_protocol.format.manifest import PartialEntry, Resumption
 from fullsend_protocol.shared.units import format_time
-from fullsend_receiver.arrival.expiry import find_partials, discard_old
+from fullsend_receiver.arrival.expiry import discard_old, find_partials
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.opened import open_offer, partial_key

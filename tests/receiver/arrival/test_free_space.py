@@ -15,7 +15,7 @@ from tests.receiver.faulty import FaultyDisk
 from tests.receiver.peer import chunks, control, cut_records, finish, offer
 from tests.receiver.running import Receiver, wait_until
 
-from fullsend_receiver.arrival.free_space import Arrival, Overrun, NoRoom, Ratio, Room, RoomRequest
+from fullsend_receiver.arrival.free_space import Arrival, NoRoom, Overrun, Ratio, Room, RoomRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -733,7 +733,7 @@ def test_what_a_check_finds_is_told_though_it_cannot_be_recorded(failing: tuple[
             peer.say("verify", dataset="tank/checked")
             assert peer.hear("verdict")["damage"] == []
             peer.hear("done")
-    receiver.wait_log(f"{file}: what was found cannot be recorded: [Errno 28] ")
+    receiver.wait_log(f"{file}: the result cannot be recorded: [Errno 28] ")
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EIO])
@@ -855,7 +855,7 @@ def test_nothing_is_taken_away_beneath_a_thread_at_work_however_often_its_task_i
             (receiver.store / ".state/senders.json").touch()
             receiver.wait_log("alpha: revoked; its connection ends", 2)  # twice
             receiver.send_signal(signal.SIGTERM)
-            receiver.wait_log("cutting what is left: 1 connections")  # three times
+            receiver.wait_log("cancelling the remaining 1 connections")  # three times
         assert peer.hear("ack")["offset"] == chunk.raw_length
         assert peer.refusal() == "revoked: the certificate of sender alpha has been revoked"
         assert receiver.wait() == 0

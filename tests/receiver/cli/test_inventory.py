@@ -178,7 +178,7 @@ def test_a_daemon_of_another_version_is_named(alone: tuple[Receiver, str], monke
 def test_a_daemon_that_may_not_be_asked_is_not_waited_for(
     alone: tuple[Receiver, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_store: object, _patience: float) -> None:
+    def refuse(_store: object, _timeout: float) -> None:
         raise StoreError("uid 7 is at the other end of the store's socket")
 
     monkeypatch.setattr(local_socket, "connect", refuse)

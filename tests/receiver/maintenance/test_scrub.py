@@ -381,7 +381,7 @@ def test_nothing_is_rebuilt_from_an_index_that_starts_no_segment(store: Store, s
     entry = IndexEntry(13376, len(frame), False, None, False, bytes.fromhex(manifest.segments[0].sha256))
     path.write_bytes(frame + b"".join(tables([entry], 1)))
     manifest_path(store, small).unlink()
-    with pytest.raises(StoreError, match="does not say where the first segment starts"):
+    with pytest.raises(StoreError, match="does not show where the first segment starts"):
         rebuild(store, small)
 
 

@@ -308,7 +308,7 @@ async def test_what_shows_at_its_end_to_be_stored_is_a_success(sending: Sending,
         pushed = await sending(receiver.endpoint, STREAM)
     assert isinstance(pushed, Pushed)
     assert (pushed.again, pushed.receipt) == (True, stored)
-    assert pushed.line().endswith("is stored already, as its end has shown; what was sent is thrown away")
+    assert pushed.line().endswith("is stored already, as its end has shown; what was sent is deleted")
     stored = receipt_of(STREAM, guid="7")
     taker = Taker()
     async with receiving(receiver_identity, has_it) as receiver:
