@@ -42,7 +42,7 @@ _ISDIR: Final = 0x40000000
 _WANTED: Final = (
     _MODIFY | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLY_FOLDERS
 )
-#: After one of these a folder is not where it was.
+#: After one of these a folder is no longer in its place.
 _GONE: Final = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
 _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 1 << 16
@@ -56,21 +56,21 @@ ITSELF: Final = ""
 
 @dataclass(slots=True)
 class Changes:
-    """What may have changed. `everything`: anything may have; `names`: by folder, the names in it."""
+    """What may have changed. `everything`: anything; `names`: by folder, the names in it."""
 
     everything: bool = False
     names: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, folder: str, name: str) -> None:
-        """Something about a name has changed."""
+        """Add a changed name."""
         self.names.setdefault(folder, set()).add(name)
 
 
 class Watcher:
-    """What the kernel tells. For any thread; watches nothing where the kernel cannot tell."""
+    """The changes that the kernel reports. Thread-safe; watches nothing if the kernel cannot report."""
 
     def __init__(self, root: Path) -> None:
-        """`root`: what the paths are relative to."""
+        """`root`: the folder that paths are relative to."""
         self._root = root
         self._guard: Final = threading.Lock()
         # By the kernel's number: where to put what is told, and of which folder. (Not the Watch: a circle of references
@@ -83,7 +83,7 @@ class Watcher:
             weakref.finalize(self, os.close, self._descriptor)
 
     def add(self, changes: Changes, path: str, device: int) -> bool:
-        """Watch a folder, which lies on this device. Returns: whether it is told from now on what changes in it."""
+        """Watch a folder on this device. Returns: whether its changes are reported from now on."""
         if self._descriptor is None or not self._is_own(path, device):
             return False
         with self._guard:
@@ -93,7 +93,7 @@ class Watcher:
             if number < 0:
                 self._complain(ctypes.get_errno())
                 return False
-            # Of a folder that has two places only one is told of. (A bind mount; nothing else has two.)
+            # Of a folder that is in two places only one is reported. (A bind mount; nothing else has two.)
             whose, where = self._watched.setdefault(number, (changes, path))
             return whose is changes and where == path
 
@@ -105,7 +105,7 @@ class Watcher:
                 self._library.inotify_rm_watch(self._descriptor, number)
 
     def take(self, changes: Changes) -> Changes:
-        """Return what was told until now and not taken yet; leave nothing."""
+        """Return the changes until now that were not taken yet."""
         with self._guard:
             self._read()
             taken = Changes(changes.everything, changes.names)
@@ -145,7 +145,7 @@ class Watcher:
         return self._own[device]
 
     def _complain(self, number: int) -> None:
-        """Say, once, that there are too many folders."""
+        """Log, once, that there are too many folders."""
         if number == errno.ENOSPC and not self._complained:
             self._complained = True
             log.warning(
@@ -155,15 +155,15 @@ class Watcher:
 
 
 class Watch:
-    """The folders of one sender."""
+    """The watched folders of one sender."""
 
     def __init__(self, watcher: Watcher) -> None:
-        """Nothing is watched yet."""
+        """Watches nothing yet."""
         self._watcher = watcher
         self._changes = Changes()
 
     def begin(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         self._watcher.forget(self._changes)
 
     def add(self, path: str, device: int) -> bool:
@@ -171,7 +171,7 @@ class Watch:
         return self._watcher.add(self._changes, path, device)
 
     def take(self) -> Changes:
-        """Return what has changed since the last time."""
+        """Return what has changed since the last call."""
         return self._watcher.take(self._changes)
 
 
@@ -182,7 +182,7 @@ def _open() -> tuple[ctypes.CDLL, int | None]:
         if descriptor >= 0:
             return library, descriptor
         why = os.strerror(ctypes.get_errno())
-        log.warning("the kernel does not tell what changes in the store, so each question looks at it: %s", why)
+        log.warning("the kernel does not report changes in the store, so each question examines it: %s", why)
     return library, None
 
 

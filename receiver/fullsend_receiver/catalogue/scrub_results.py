@@ -1,8 +1,7 @@
-"""What checking the stored streams has found: STORE/.state/scrub.jsonl, one JSON line a check, the last one counts.
+"""The results of checks of stored streams: STORE/.state/scrub.jsonl, one JSON line a check, the last one counts.
 
-`Scrubbed` is the model of a line. A line is read by the keys that are known, whatever format it says: damage that is
-known is never forgotten, neither by an upgrade nor by a downgrade. Where the log is written anew, each line keeps the
-keys that are not known.
+`Scrubbed` is the model of a line. A line is read by the known keys, whatever its format is: known damage is never
+forgotten, neither by an upgrade nor by a downgrade. When the log is rewritten, each line keeps its unknown keys.
 """
 
 from __future__ import annotations
@@ -19,9 +18,9 @@ from fullsend_receiver.catalogue.folded import Folded
 from fullsend_receiver.store.durable import locked, replace_file, write_all
 from fullsend_receiver.store.local import LocalStore
 
-#: The format of a line that is written. The first version wrote none.
+#: The format of new lines. The first version wrote none.
 _FORMAT: Final = 1
-#: Lines beyond the number of files after which the log is written anew.
+#: When the log has so many lines more than files, it is rewritten.
 _SLACK: Final = 10_000
 #: Rows that are held at a time as they were read: 900 bytes each.
 _AT_ONCE: Final = 5_000
@@ -29,9 +28,11 @@ _AT_ONCE: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """What one check found. `received`: when the stream was, as its manifest says, so that a file that was removed
-    and pushed again is another one; `at`: when it was checked, ISO 8601; `damage`: a line for each fault, empty for a
-    whole stream; `sha256`: of the whole raw stream, for those whose manifest has none; None where it is damaged.
+    """The result of one check.
+
+    `received`: the time of reception in the manifest, so that a file that was removed and pushed again counts as
+    another one; `at`: the time of the check, ISO 8601; `damage`: a line for each fault, empty for a whole stream;
+    `sha256`: of the whole raw stream, for those whose manifest has none; None if it is damaged.
     """
 
     file: str
@@ -41,23 +42,23 @@ class Scrubbed:
     sha256: str | None
 
     def to_row(self) -> dict[str, Any]:
-        """Return what a line says."""
+        """Return the content of a line."""
         return {"format": _FORMAT, **asdict(self)}
 
     @classmethod
     def from_row(cls, row: dict[str, Any], file: str, received: str) -> Scrubbed | None:
-        """Read what a line says of a file that was received then; None where that cannot be understood.
+        """Read a line about a file that was received then; None if it cannot be understood.
 
-        A row that says damage and lacks something else counts.
+        A row with damage that lacks something else is understood.
         """
         damage, at, sha256 = _damage(row), row.get("at"), row.get("sha256")
         if not damage and not (isinstance(at, str) and "damage" in row):
-            return None  # as if nobody had looked
+            return None  # as if it had not been checked
         return cls(file, received, str(at), damage, sha256 if isinstance(sha256, str) else None)
 
 
 class ScrubLog:
-    """The last result for each file, as it stood when it was read."""
+    """The last result for each file, as of the last reading."""
 
     def __init__(self, store: LocalStore) -> None:
         """Read the log."""

@@ -142,7 +142,7 @@ def test_kernel_that_tells_nothing_is_named_and_no_end(
     assert not watch.add("top", folder.stat().st_dev)
     assert not watch.take().everything
     watch.begin()
-    assert "each question looks at it: Too many open files" in caplog.text
+    assert "each question examines it: Too many open files" in caplog.text
 
 
 def test_too_many_folders_are_said_once(folder: Path, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:

@@ -223,8 +223,8 @@ def test_manifest_that_cannot_be_looked_at_is_damage(store: Store, small: PurePo
     ("changes", "why"),
     [
         ({"stored_bytes": 5}, "the file has"),
-        ({"raw_bytes": 13375}, "the file holds 13376 raw bytes in 1 chunks; its manifest says 13375 in 1"),
-        ({"chunks": 2}, "the file holds 13376 raw bytes in 1 chunks; its manifest says 13376 in 2"),
+        ({"raw_bytes": 13375}, "the file has 13376 raw bytes in 1 chunks; its manifest says 13375 in 1"),
+        ({"chunks": 2}, "the file has 13376 raw bytes in 1 chunks; its manifest says 13376 in 2"),
         ({"sha256": "00" * 32}, "the raw stream's SHA-256 is not the one in its manifest"),
         ({"segments": [{"start": 0, "end": 13376, "sha256": "00" * 32}]}, "the segments' SHA-256 are not those"),
         ({"segments": []}, "the segments' SHA-256 are not those"),
