@@ -222,8 +222,8 @@ class Measurement:
         self.stop_clock()
         self._over.set()
         self._sampler.join()
-        busy, wire, ours, _began = self._before
-        self.busy = _busy() - busy - (time.process_time() - ours)
+        busy, wire, own, _began = self._before
+        self.busy = _busy() - busy - (time.process_time() - own)
         self.wire = _wire() - wire
 
     def child(self, argv: Sequence[str | Path], *, source: Path | None = None, cwd: Path | None = None) -> bytes:

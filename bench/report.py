@@ -82,9 +82,9 @@ class Results:
     def add(self, key: str, name: str, raw: int, run: Run) -> None:
         self.rows.setdefault(key, Row(name, raw)).runs.append(run)
 
-    def ratio(self, text: str, bound: float | None, peer: str, ours: str) -> None:
-        """Note how much faster `ours` is than `peer`, repetition by repetition."""
-        pairs = zip(self.rows[peer].runs, self.rows[ours].runs, strict=True)
+    def ratio(self, text: str, bound: float | None, peer: str, fullsend: str) -> None:
+        """Note how much faster `fullsend` is than `peer`, repetition by repetition."""
+        pairs = zip(self.rows[peer].runs, self.rows[fullsend].runs, strict=True)
         self.budgets.append(Budget(text, bound, [theirs.seconds / our.seconds for theirs, our in pairs]))
 
 

@@ -154,7 +154,7 @@ class Channel(asyncio.BufferedProtocol):
         if self._connection.state in {State.CLOSED, State.FAILED} or self._is_closing:
             return
         if self._waiting > _BACKLOG:
-            msg = f"{self._peer} does not read what it is told"
+            msg = f"{self._peer} does not read"
             raise Unreachable(msg)
         self._outbox.append(_Frame(deque([self._connection.send(message)]), None, None))
         self._pump()

@@ -42,8 +42,8 @@ class Hashes:
         self._at = start  # the raw offset reached
         self._raw_bytes = manifest.raw_bytes
         self._remaining = [segment for segment in reversed(manifest.segments) if segment.end > start]
-        amid = self._remaining and self._remaining[-1].start < start
-        self._hash = None if amid else SegmentHash(start)
+        inside = self._remaining and self._remaining[-1].start < start
+        self._hash = None if inside else SegmentHash(start)
 
     def take(self, raw: bytes | memoryview, sha256: bytes | memoryview) -> None:
         """Take the next chunk: its raw bytes, and the SHA-256 that came with it. Raises: ChunkError."""

@@ -181,8 +181,8 @@ class ChecksumRewriter:
             before = words(view, at)
             put(view, at, was_a + a & mask, was_b + b & mask, was_c + c & mask, was_d + d & mask)
             # fletcher.stepped
-            for ours, theirs in zip(words(view, at), before):  # noqa: B905 - it costs, and both are eight
-                a += ours - theirs
+            for left, right in zip(words(view, at), before):  # noqa: B905 - it costs, and both are eight
+                a += left - right
                 b += a
                 c += b
                 d += c

@@ -67,13 +67,13 @@ def unsummed(data: Data, state: State) -> State:
 
 def difference(wanted: State, found: State) -> State:
     """Return what must be added to `found` to get `wanted`."""
-    a, b, c, d = (ours - theirs & MASK for ours, theirs in zip(wanted, found, strict=True))
+    a, b, c, d = (left - right & MASK for left, right in zip(wanted, found, strict=True))
     return a, b, c, d
 
 
 def added(state: State, moved: State) -> State:
     """Return the sum of a state and a difference."""
-    a, b, c, d = (ours + theirs & MASK for ours, theirs in zip(state, moved, strict=True))
+    a, b, c, d = (left + right & MASK for left, right in zip(state, moved, strict=True))
     return a, b, c, d
 
 
@@ -99,8 +99,8 @@ def stepped(moved: State, wanted: Data, found: Data) -> State:
     """
     _whole(wanted), _whole(found)
     a, b, c, d = moved
-    for ours, theirs in zip(_words(wanted), _words(found), strict=True):
-        a += ours - theirs
+    for left, right in zip(_words(wanted), _words(found), strict=True):
+        a += left - right
         b += a
         c += b
         d += c

@@ -74,13 +74,13 @@ def put_first(pairs: Mapping[str, bool | int | str], packed: bytes) -> bytes:
 
     Raises: UnsupportedStream if the list is not native and little-endian; ValueError as `encode`.
     """
-    ours = encode(pairs)
+    encoded = encode(pairs)
     if not packed:
-        return ours
-    if len(packed) < _PAIRS_AT + len(_NATIVE_END) or packed[:_PAIRS_AT] != ours[:_PAIRS_AT]:
+        return encoded
+    if len(packed) < _PAIRS_AT + len(_NATIVE_END) or packed[:_PAIRS_AT] != encoded[:_PAIRS_AT]:
         msg = f"the nvlist of a BEGIN record is packed in a way that is not known ({packed[:_PAIRS_AT].hex()})"
         raise UnsupportedStream(msg)
-    return ours[: -len(_NATIVE_END)] + packed[_PAIRS_AT:]
+    return encoded[: -len(_NATIVE_END)] + packed[_PAIRS_AT:]
 
 
 def _packed(name: str, value: bool | int | str) -> bytes:  # noqa: FBT001 - a value among others

@@ -397,12 +397,12 @@ class Connection:
         self._enter(after, speaker)
 
     def _said_error(self, speaker: Role) -> None:
-        ours = speaker is self.role
+        own = speaker is self.role
         too_early = self.state is State.OPENING and speaker is Role.SENDER
-        too_late = self.state is State.CLOSED or (self.state is State.FAILED and not (ours and not self._gave_up))
+        too_late = self.state is State.CLOSED or (self.state is State.FAILED and not (own and not self._gave_up))
         if too_early or too_late:
             self._blame(speaker, f"{_ERROR!r} from the {speaker.value} in state {self.state.name.lower()}")
-        self._gave_up = self._gave_up or ours
+        self._gave_up = self._gave_up or own
         if self.state is not State.FAILED:
             self._enter(State.CLOSED, speaker)
 

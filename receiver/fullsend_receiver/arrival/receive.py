@@ -312,7 +312,7 @@ class Receiving:
                 case Error():
                     raise PeerError(event.code, event.message)
                 case _:
-                    msg = f"{type(event).__name__} amid a stream"
+                    msg = f"{type(event).__name__} during a stream"
                     raise RemoteProtocolError(msg)
 
     async def _write_all(self, ingest: Ingest, arrival: Arrival, queue: DecodeQueue) -> None:

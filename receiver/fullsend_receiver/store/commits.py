@@ -72,17 +72,17 @@ def put_in_place(store: LocalStore, key: str, file: PurePosixPath) -> bool:
     """
     target = store.root / file
     data, sha256, manifest = (partial_path(store, key, suffix) for suffix in (DATA, HASH_SUFFIX, MANIFEST_SUFFIX))
-    ours = True
+    in_place = True
     # Without the partial's manifest the last rename is done; at most the clean-up remains.
     if manifest.exists():
-        ours = _claim(store, data, file)
-        if ours:
+        in_place = _claim(store, data, file)
+        if in_place:
             _move(sha256, target.with_name(target.name + HASH_SUFFIX))
             sync_folder(target.parent)
             _move(manifest, target.with_name(target.name + MANIFEST_SUFFIX))
             sync_folder(target.parent)
     discard(store, key)
-    return ours
+    return in_place
 
 
 def _claim(store: LocalStore, data: Path, file: PurePosixPath) -> bool:

@@ -170,7 +170,7 @@ def test_a_daemon_of_another_version_is_named(alone: tuple[Receiver, str], monke
     receiver.start()
     try:
         monkeypatch.setattr(inventory, "VERSION", VERSION + 1)
-        manages(alone, "which speaks to commands of its own version: restart it")
+        manages(alone, "which answers only commands of its own version: restart it")
     finally:
         receiver.stop()
 
