@@ -14,7 +14,7 @@ from itertools import chain, pairwise
 from pathlib import PurePosixPath
 from typing import Final
 
-from fullsend_protocol.format.names import is_stream
+from fullsend_protocol.format.names import guid_of, is_stream
 from fullsend_receiver.catalogue.problems import Problem
 from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
@@ -113,8 +113,9 @@ class Holdings:
     def _named(self, what: str) -> set[str]:
         """Return the folders that may have what this names."""
         paths = {*self._folders.get(what.rpartition("@")[0], ())}
-        if what.startswith("guid:"):
-            paths |= {*self._with_guid(what.removeprefix("guid:"))}
+        guid = guid_of(what)
+        if guid is not None:
+            paths |= {*self._with_guid(guid)}
         if is_stream(what):
             folder, _, name = what.rpartition("/")
             paths |= {
