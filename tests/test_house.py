@@ -44,7 +44,7 @@ STORE_FILES = {
     "catalogue/scrub_results.py": "a log that is appended to; a document is replaced as a whole",
     "catalogue/service.py": "the kernel watches folders",
     "catalogue/summaries.py": "what the folders' inodes and times say saves reading 100,000 manifests",
-    "daemon/local_socket.py": "a socket for the commands beside the daemon lies in a folder",
+    "daemon/local_socket.py": "a socket is a file, and who may enter its folder decides who may ask",
     "daemon/server.py": "one daemon at a time has the folder: flock",
 }
 
@@ -52,7 +52,7 @@ STORE_FILES = {
 STORE_PATHS = {"root", "marker", "state", "partial", "lock", "certificate", "key"}
 
 #: The modules of a LocalStore. Whatever else the store's room has, any store has.
-LOCAL_MODULES = {"documents", "objects", "partials"}
+LOCAL_MODULES = {"commits", "documents", "objects", "partials", "recovery", "uploads"}
 
 #: What reaches a socket, a file, a process or an event loop. `secrets` stands in for os.urandom.
 OUTSIDE_WORLD = {
