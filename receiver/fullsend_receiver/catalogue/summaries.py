@@ -72,8 +72,9 @@ _WORTH_PART: Final = 50
 class _Folder:
     """What is known of one folder. `stamp`: inode number and times of when its names were read, None where that does
     not count next time; `folders`: the folders in it; `rows`: one for each stream; `orphans`: names of `.zst` files
-    without manifest; `problems`: by name of a stream, why its manifest cannot be read; `watched`: whether each change
-    is told.
+    without manifest; `problems`: by name of a stream, why its manifest cannot be read; `linked`: names of streams whose
+    file or manifest is a symbolic link, so that a change behind it is not told; `watched`: whether each other change is
+    told.
     """
 
     path: str
@@ -82,12 +83,13 @@ class _Folder:
     rows: list[Row] | Shelf
     orphans: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
+    linked: set[str] = field(default_factory=set)
     watched: bool = False
 
     @property
     def doubts(self) -> set[str]:
         """The names that are to be looked at each time."""
-        return self.orphans | self.problems.keys()
+        return self.orphans | self.problems.keys() | self.linked
 
 
 def find_streams(store: Store, sender: str) -> Found:
@@ -250,7 +252,7 @@ class Search:
         """
         folders = dict(self._folders or {})
         for path, folder in folders.items():
-            if folder.orphans or folder.problems:
+            if folder.orphans or folder.problems or folder.linked:
                 changes.names.setdefault(path, set()).update(folder.doubts)
         suspect, self._suspect = self._suspect, set()
         for path in suspect & folders.keys():
@@ -276,7 +278,8 @@ class Search:
         root = self._store.root / path
         before = list(known.rows)
         rows = {row[NAME]: row for row in before}
-        found = _Folder(path, None, [*known.folders], [], {*known.orphans}, {**known.problems}, known.watched)
+        found = _Folder(path, None, [*known.folders], [], watched=known.watched)
+        found.orphans, found.problems, found.linked = {*known.orphans}, {**known.problems}, {*known.linked}
         lacking = set(known.rows.lacking or ()) if isinstance(known.rows, Shelf) else set()
         for name in names:
             if not name.startswith("@"):
@@ -294,6 +297,9 @@ class Search:
             found.orphans.discard(name)
             found.problems.pop(name, None)
             lacking.discard(name)
+            found.linked.discard(name)
+            if any((root / each).is_symlink() for each in (name, name + MANIFEST_SUFFIX)):
+                found.linked.add(name)
             try:
                 row = self._row(path, name, row)
             except StoreError as error:
@@ -381,6 +387,9 @@ class Search:
             for entry in entries:
                 if entry.name.startswith("@"):
                     files.add(entry.name)
+                    if entry.is_symlink():
+                        folder.linked.add(_stream(entry.name))
+                        counts = False
                 elif entry.is_dir(follow_symlinks=False):
                     folder.folders.append(entry.name)
                 elif entry.is_symlink():

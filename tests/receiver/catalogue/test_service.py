@@ -340,6 +340,28 @@ def test_a_look_again_finds_what_a_disk_that_does_not_tell_has(settled: Store) -
     check(catalogues)
 
 
+@pytest.mark.parametrize("suffix", ["", ".json"])
+def test_what_a_symbolic_link_leads_to_is_looked_at_each_time(settled: Store, tmp_path: Path, suffix: str) -> None:
+    """A disk was full, and somebody has moved a file to another one: of what happens there nothing is told."""
+    file = plant(settled, "s9", 9, 5)
+    path = settled.root / file.with_name(file.name + suffix)
+    elsewhere = tmp_path / "elsewhere"
+    catalogues = Catalogues(settled)
+    check(catalogues)
+    shutil.move(path, elsewhere)
+    path.symlink_to(elsewhere)
+    check(catalogues)
+    aside = elsewhere.rename(tmp_path / "aside")
+    check(catalogues)
+    check(Catalogues(settled))
+    aside.rename(elsewhere)
+    check(catalogues)
+    path.unlink()
+    shutil.move(elsewhere, path)
+    check(catalogues)
+    assert len(whole(catalogues).chain(catalogues.current(SENDER).find("tank/data@s9"))) == 6
+
+
 @pytest.mark.parametrize("above", ["sender", "store"])
 def test_another_folder_in_the_place_of_what_was_read_is_seen(settled: Store, above: str) -> None:
     """Of a rename above the sender's folder nothing is told there."""

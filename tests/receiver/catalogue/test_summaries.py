@@ -507,6 +507,23 @@ class Changes(RuleBasedStateMachine):
         if path.exists():
             path.write_bytes(content)
 
+    @precondition(lambda self: self.files)
+    @rule(which=st.integers(0, 50), suffix=st.sampled_from(["", ".json"]))
+    def put_elsewhere(self, which: int, suffix: str) -> None:
+        """Behind a symbolic link nothing is told."""
+        path = self.store.root / self.some(which)
+        path = path.with_name(path.name + suffix)
+        if path.exists() and not path.is_symlink():
+            target = self.store.root / f"elsewhere{next(MOMENTS)}"
+            path.rename(target)
+            path.symlink_to(target)
+            touch(path.parent)
+
+    @rule()
+    def lose_what_is_elsewhere(self) -> None:
+        for path in self.store.root.glob("elsewhere*"):
+            path.unlink()
+
     @rule()
     def lose_copy(self) -> None:
         copy_of(self.store).unlink(missing_ok=True)
