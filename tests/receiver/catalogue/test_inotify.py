@@ -118,13 +118,17 @@ def test_folder_that_is_not_there_is_not_watched(watch: Watch, folder: Path) -> 
 def test_file_system_that_others_have_too_is_not_watched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(inotify, "_file_system", lambda _path: kind)
+    monkeypatch.setattr(inotify, "file_system", lambda _path: kind)
     assert not Watch(Watcher(folder.parent)).add("top", folder.stat().st_dev)
 
 
-def test_type_of_a_file_system_is_that_of_the_last_mount_above() -> None:
-    assert inotify._file_system(Path("/proc/self")) == "proc"
-    assert inotify._file_system(Path("/proc/missing")) == ""
+def test_another_set_of_mounts_changes_everything(folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = watch._watcher
+    monkeypatch.setattr(watcher._mounts, "changed", lambda: True)
+    monkeypatch.setattr(inotify, "file_system", lambda _path: "nfs4")
+    assert watch.take().everything
+    # The device may be another one by now.
+    assert not watch.add("top", folder.stat().st_dev)
 
 
 def test_kernel_that_tells_nothing_is_named_and_no_end(
@@ -154,13 +158,13 @@ def test_too_many_folders_are_said_once(folder: Path, watch: Watch, caplog: pyte
     assert folder.is_dir()
 
 
-def test_descriptor_is_closed_with_its_watcher(folder: Path) -> None:
+def test_descriptors_are_closed_with_their_watcher(folder: Path) -> None:
     gc.disable()
     try:
         before = len(os.listdir("/proc/self/fd"))
         watch = Watch(Watcher(folder.parent))
         watch.add("top", folder.stat().st_dev)
-        assert len(os.listdir("/proc/self/fd")) == before + 1
+        assert len(os.listdir("/proc/self/fd")) == before + 2  # of inotify, and of the table of mounts
         del watch
         assert len(os.listdir("/proc/self/fd")) == before
     finally:
