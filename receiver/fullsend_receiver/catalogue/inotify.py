@@ -49,9 +49,10 @@ _WANTED: Final = (
 _GONE: Final = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
 _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 1 << 16
-#: File systems that nobody changes but by way of this kernel.
+#: File systems that are changed only by way of names and files in this kernel. ZFS is not: `zfs rollback` and
+#: `zfs receive -F` put another state in the place of the mounted one, and the kernel tells nothing.
 _OWN: Final = frozenset(
-    {"ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "tmpfs", "zfs"}
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "tmpfs"}
 )
 #: The folder itself, as a name in it.
 ITSELF: Final = ""

@@ -114,8 +114,8 @@ def test_folder_that_is_not_there_is_not_watched(watch: Watch, folder: Path) -> 
     assert not watch.add("top/file", folder.stat().st_dev)
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "9p", "cifs", ""])
-def test_file_system_that_others_have_too_is_not_watched(
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "9p", "cifs", "zfs", ""])
+def test_file_system_that_changes_otherwise_is_not_watched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(inotify, "file_system", lambda _path: kind)
