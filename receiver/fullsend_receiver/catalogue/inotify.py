@@ -49,6 +49,8 @@ _WANTED: Final = (
 _GONE: Final = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
 _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 1 << 16
+#: Watches that are ended before the kernel's queue is read. It tells the end of each, and keeps 16,384.
+_FORGOTTEN: Final = 1000
 #: File systems that are changed only by way of names and files in this kernel. ZFS is not: `zfs rollback` and
 #: `zfs receive -F` put another state in the place of the mounted one, and the kernel tells nothing.
 _OWN: Final = frozenset(
@@ -105,9 +107,12 @@ class Watcher:
     def forget(self, changes: Changes) -> None:
         """Watch nothing for this one."""
         with self._guard:
-            for number in [number for number, (whose, _path) in self._watched.items() if whose is changes]:
-                del self._watched[number]
+            numbers = [number for number, (whose, _path) in self._watched.items() if whose is changes]
+            for count, number in enumerate(numbers, 1):
+                self._watched.pop(number, None)
                 self._library.inotify_rm_watch(self._descriptor, number)
+                if count % _FORGOTTEN == 0:
+                    self._read()
 
     def take(self, changes: Changes) -> Changes:
         """Return what was told until now and not taken yet; leave nothing."""

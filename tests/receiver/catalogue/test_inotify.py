@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import gc
 import logging
 import os
+import termios
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -106,6 +109,32 @@ def test_each_is_told_of_its_own_folders(folder: Path) -> None:
     (folder / "c").touch()
     assert mine.take().names == {}
     assert theirs.add("top", device)
+
+
+def test_end_of_many_watches_takes_no_more_than_the_kernel_keeps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells the end of each. With more folders than it keeps, each look at everything led to another one."""
+    watcher = Watcher(folder.parent)
+    mine, theirs = Watch(watcher), Watch(watcher)
+    device = folder.stat().st_dev
+    for number in range(2500):
+        (folder / str(number)).mkdir()
+        assert mine.add(f"top/{number}", device)
+    assert theirs.add("top", device)
+    queued = array("i", [0])
+    most = 0
+    remove = watcher._library.inotify_rm_watch
+
+    def watched(descriptor: int, number: int) -> int:
+        nonlocal most
+        fcntl.ioctl(descriptor, termios.FIONREAD, queued)
+        most = max(most, queued[0])
+        return int(remove(descriptor, number))
+
+    (folder / "file").touch()
+    monkeypatch.setattr(watcher._library, "inotify_rm_watch", watched)
+    mine.begin()
+    assert 0 < most <= 1024 * 16  # bytes of an event without a name
+    assert theirs.take().names == {"top": {"file"}}
 
 
 def test_folder_that_is_not_there_is_not_watched(watch: Watch, folder: Path) -> None:
