@@ -54,6 +54,7 @@ def check(store: Store, found: Holdings) -> None:
     assert files(found.whole()) == files(right)
     parts = list(found.parts())
     assert sorted(path for part in parts for path in files(part)) == sorted(files(right))
+    assert sorted(each for part in parts for each in datasets(part)) == datasets(right)  # none in two parts
     for part in parts:
         assert answers(part, part) == answers(right, part)
     assert [each.summary.path for each in found.select()] == files(right)
@@ -81,12 +82,14 @@ def check(store: Store, found: Holdings) -> None:
         max_size=12,
     ),
     st.integers(0, 12),
+    st.integers(0, 12),
     st.booleans(),
 )
 def test_parts_say_what_the_whole_says_however_they_came(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, int, int | None, str]],
     later: int,
+    moved: int,
     few: bool,
 ) -> None:
     store = make_store(tmp_path_factory.mktemp("parts"))
@@ -97,6 +100,10 @@ def test_parts_say_what_the_whole_says_however_they_came(
         for number, (dataset, guid, base, flags) in enumerate(rows):
             file = plant(store, f"n{number}", guid, base, dataset=dataset, flags=flags, sequence=1 + number)
             planted.append(file)
+            if number == moved:  # by hand: the manifests still say the old name
+                folder = store.root / file.parent
+                planted = [each for each in planted if each.parent != file.parent]
+                folder.rename(folder.with_name("moved"))
             if number >= later:
                 catalogues.current(SENDER)
         check(store, catalogues.current(SENDER))
@@ -119,6 +126,19 @@ def test_part_is_the_datasets_that_build_on_one_another(store: Store) -> None:
     assert len(list(found.parts())) == 2
     (stored,) = found.select("tank/old")
     assert [each.summary.snapshot for each in found.dependents(stored)] == ["s2"]
+
+
+def test_dataset_in_two_folders_is_in_one_part(store: Store) -> None:
+    """A folder was renamed by hand: its manifests say as before which dataset that is."""
+    plant(store, "s1", 1, dataset="tank/a", sequence=1)
+    folder = store.root / SENDER / "tank"
+    (folder / "a").rename(folder / "b")
+    catalogues = Catalogues(store)
+    assert len(catalogues.current(SENDER)) == 1
+    plant(store, "s2", 2, dataset="tank/a", sequence=2)
+    for found in (catalogues.current(SENDER), held(store)):
+        assert [datasets(part) for part in found.parts()] == [["tank/a"]]
+        check(store, found)
 
 
 def test_base_that_comes_later_joins_what_has_waited_for_it(store: Store) -> None:
