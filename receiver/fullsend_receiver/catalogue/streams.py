@@ -355,8 +355,7 @@ class Catalogue:
 
     def whole(self, stored: Stored) -> bool:
         """Whether the file of a stream is there, as long as it was, and not known to be damaged."""
-        scrub = self._scrub(stored)
-        if scrub and scrub.damage:
+        if self.scrubbed.is_damaged(stored.summary.path, stored.summary.received):
             return False
         return self._is_there(stored) if self.lacking is None else stored.summary.path not in self.lacking
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tests.receiver.helpers import SENDER, make_store, manifest_path, plant, remove
 
 from fullsend_receiver.catalogue import holdings as module
+from fullsend_receiver.catalogue.folded import Folded
 from fullsend_receiver.catalogue.holdings import Holdings
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import AmbiguousStream, Catalogue, NoSuchStream, read_catalogue
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from fullsend_receiver.store.local import Store
 
+NOW = "2026-11-24T12:00:00Z"
 DATASETS = ("tank/a", "tank/b", "tank/c", "tank/d")
 
 
@@ -149,6 +152,28 @@ def test_base_that_comes_later_joins_what_has_waited_for_it(store: Store) -> Non
     part = catalogues.current(SENDER).around(dataset="tank/new")
     assert datasets(part) == ["tank/new", "tank/old"]
     assert all(map(part.restorable, part.streams))
+
+
+def test_results_of_checks_are_not_opened_once_for_each_stream_of_a_chain(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred clones of one template are one part: with the checks of each, a question about one took a second."""
+    log = ScrubLog(store)
+    for number in range(1, 21):
+        file = plant(store, "s", number, 1 if number > 1 else None, dataset=f"tank/{number}")
+        log.add(Scrubbed(str(file), "2026-11-24T00:00:00Z", NOW, ("chunk 0",) if number == 5 else (), None))
+    found = held(store)
+    opened: list[str] = []
+    real = Folded._open
+
+    def watched(self: Folded, folder: str) -> Any:
+        opened.append(folder)
+        return real(self, folder)
+
+    monkeypatch.setattr(Folded, "_open", watched)
+    part = found.around(dataset="tank/2")
+    assert [each.summary.dataset for each in part.streams if not part.restorable(each)] == ["tank/5"]
+    assert opened == []
 
 
 def test_what_is_held_stays_as_it_was(store: Store) -> None:
