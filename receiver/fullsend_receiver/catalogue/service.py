@@ -19,6 +19,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final, TypeVar
 
 from fullsend_cli.memory import trim
@@ -78,15 +79,22 @@ class Catalogues:
         return await self._in_turn(disk, sender, lambda: work(self.current(sender, asked=asked)))
 
     async def relook(self, disk: Executor) -> None:
-        """Look at all that is kept again, whatever was told: a folder at a time, so that no question waits for long.
+        """Look at all that is kept again, whatever was told: some folders at a time, so that no question waits for
+        long. Where that fails for one sender, it is done for the others.
 
-        Raises: OSError.
+        Raises: the first error.
         """
         with self._guard:
             senders = list(self._kept)
+        failed: Exception | None = None
         for sender in senders:
-            for path in await self._in_turn(disk, sender, lambda sender=sender: self._told(sender)):  # type: ignore[misc]
-                await self._in_turn(disk, sender, lambda sender=sender, path=path: self._look_again(sender, path))  # type: ignore[misc]
+            try:
+                for paths in await self._in_turn(disk, sender, partial(self._told, sender)):
+                    await self._in_turn(disk, sender, partial(self._look_again, sender, paths))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def distrust(self) -> None:
         """Have the next question about each sender look at everything again."""
@@ -115,14 +123,14 @@ class Catalogues:
         async with turn:
             return await asyncio.get_running_loop().run_in_executor(disk, work)
 
-    def _told(self, sender: str) -> list[str]:
-        """Return the folders of a sender at which no question looks by itself."""
+    def _told(self, sender: str) -> list[list[str]]:
+        """Return the folders of a sender at which no question looks by itself, in batches."""
         with self._keep(sender) as kept:
-            return kept.search.paths if kept.search.sure else []
+            return list(kept.search.batches()) if kept.search.sure else []
 
-    def _look_again(self, sender: str, path: str) -> None:
+    def _look_again(self, sender: str, paths: list[str]) -> None:
         with self._keep(sender) as kept:
-            kept.search.distrust(path)
+            kept.search.distrust(paths)
             kept.holdings = kept.read_again(self._scrub_log())
 
     def _now(self) -> int:

@@ -44,6 +44,9 @@ _WORTH: Final = 200
 _CRC: Final = 9
 #: So many names in folders that had changed take about the time of one manifest.
 _NAMES_A_MANIFEST: Final = 50
+#: Streams that are looked at in one go, besides questions; and how many of them a folder takes by itself.
+_BATCH: Final = 500
+_STREAMS_A_FOLDER: Final = 5
 #: What changed within this time before it was read may change again without a trace. Ticks are 10 ms at most; some
 #: file systems have times in whole seconds, FAT in pairs of them.
 _SETTLED_NS: Final = 3_000_000_000
@@ -210,17 +213,25 @@ class Search:
         found = (folder.rows for folder in (self._folders or {}).values())
         return [rows for rows in found if isinstance(rows, Shelf) and len(rows)]
 
-    @property
-    def paths(self) -> list[str]:
-        """The folders that the last run has found."""
-        return list(self._folders or ())
+    def batches(self) -> Iterator[list[str]]:
+        """Yield the folders that the last run has found, as many together as take some milliseconds to look at."""
+        batch: list[str] = []
+        streams = 0
+        for path, folder in (self._folders or {}).items():
+            batch.append(path)
+            streams += len(folder.rows) + _STREAMS_A_FOLDER
+            if streams >= _BATCH:
+                yield batch
+                batch, streams = [], 0
+        if batch:
+            yield batch
 
-    def distrust(self, path: str | None = None) -> None:
-        """Look at all that is in a folder in the next run, whatever was told; None: in all folders."""
-        if path is None:
+    def distrust(self, paths: Iterable[str] | None = None) -> None:
+        """Look at all that is in these folders in the next run, whatever was told; None: in all folders."""
+        if paths is None:
             self.sure = False
         else:
-            self._suspect.add(path)
+            self._suspect.update(paths)
 
     def _look_everywhere(self, known: dict[str, _Folder] | _Copy) -> dict[str, _Folder]:
         if self._watch is not None:
