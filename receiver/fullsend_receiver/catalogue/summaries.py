@@ -63,8 +63,10 @@ class Found:
     problems: list[str] = field(default_factory=list)
 
 
-#: A copy with other fields, by another version of fullsendd, says nothing.
-_VERSION: Final = zlib.crc32(" ".join(COPIED).encode())
+#: A copy with other fields, by another version of fullsendd, says nothing. Format 2: no folder with a symbolic link to
+#: a file has a stamp, since such folders are to be read each time.
+_FORMAT: Final = "2"
+_VERSION: Final = zlib.crc32(" ".join((_FORMAT, *COPIED)).encode())
 #: How the JSON of a line begins: the version and the folder.
 _HEAD: Final = re.compile(rb'\[(\d+),("(?:[^"\\]|\\.)*"),')
 #: A kept catalogue does without its copy until the next start: it is worth writing when it lacks this part of all.
