@@ -427,6 +427,7 @@ class Changes(RuleBasedStateMachine):
         self.store = make_store(self.folder, f"store{len(list(self.folder.iterdir()))}")
         self.files: list[PurePosixPath] = []
         self.guid = 0
+        self.quiet = 0
         self.kept = Search(self.store, SENDER, Watch(Watcher(self.store.root)))
 
     def some(self, which: int) -> PurePosixPath:
@@ -524,13 +525,19 @@ class Changes(RuleBasedStateMachine):
         for path in self.store.root.glob("elsewhere*"):
             path.unlink()
 
+    @rule(steps=st.integers(1, 5))
+    def nobody_asks_for_a_while(self, steps: int) -> None:
+        self.quiet = steps
+
     @rule()
     def lose_copy(self) -> None:
         copy_of(self.store).unlink(missing_ok=True)
 
     @invariant()
     def answer_is_the_truth(self) -> None:
-        if hasattr(self, "store"):
+        if hasattr(self, "store") and self.quiet:
+            self.quiet -= 1
+        elif hasattr(self, "store"):
             right = truth(self.store)
             assert told(find_streams(self.store, SENDER)) == right
             self.kept.run()
