@@ -6,8 +6,9 @@ has the same disk, by a network file system or by a virtual machine. So a folder
 are this host's own, and whoever cannot watch has to look.
 
 Nothing is told here of a file system that is mounted over a folder or unmounted from it: the table of mounts is asked
-for that (`Mounts`). Not told at all is a write by another name of the same file (a hard link out of the store). The
-daemon looks at everything again now and then for that (docs/operations.md).
+for that (`Mounts`). Not told at all is a write to a file by no name in the folder: by another one (a hard link out of
+the store), or by a handle (open_by_handle_at(2), as the kernel's NFS server does). The daemon looks at everything again
+now and then for that (docs/operations.md).
 """
 
 from __future__ import annotations
