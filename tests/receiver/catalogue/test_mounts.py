@@ -96,8 +96,8 @@ def test_nothing_is_read_where_nothing_was_mounted(tmp_path: Path, monkeypatch: 
 SCRIPT = """
 import subprocess, sys
 from pathlib import Path
-from tests.receiver.catalogue.test_service import check, everywhere
-from tests.receiver.helpers import SENDER, make_store, plant
+from tests.receiver.catalogue.test_service import check
+from tests.receiver.helpers import SENDER, everywhere, make_store, plant
 from fullsend_receiver.catalogue import inotify
 from fullsend_receiver.catalogue.service import Catalogues
 

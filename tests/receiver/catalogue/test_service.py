@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.receiver.helpers import PLANTED, SENDER, manifest_path, plant, remove
+from tests.receiver.helpers import PLANTED, SENDER, everywhere, manifest_path, plant, remove
 
 from fullsend_receiver.catalogue import inotify, summaries
 from fullsend_receiver.catalogue.holdings import Holdings
@@ -49,12 +49,6 @@ def settled(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.Mo
         plant(store, f"s{number}", 1 + number, number or None)
     monkeypatch.setattr(summaries, "_SETTLED_NS", -(10**18))
     return store
-
-
-def everywhere() -> frozenset[str]:
-    """Whatever the tests run on: nobody else has their folders."""
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return frozenset(line.partition(" - ")[2].split()[0] for line in mounts)
 
 
 def told(catalogue: Catalogue) -> object:
