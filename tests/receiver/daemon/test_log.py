@@ -9,7 +9,7 @@ import pytest
 
 _SPEAK = """
 import logging, sys
-from fullsend_receiver.daemon import log
+from fullsend_receiver.daemon import log as logs
 logs.set_up(sys.argv[1], verbose=len(sys.argv) > 2)
 log = logging.getLogger("fullsendd")
 log.debug("a detail")
