@@ -14,7 +14,7 @@ from bench.ours import FULLSEND, Receiver, Sender
 from bench.report import Budget
 from tests.receiver.helpers import plant
 
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

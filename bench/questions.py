@@ -21,7 +21,7 @@ from tests.receiver.helpers import plant
 from tests.receiver.running import serving
 
 from fullsend_protocol.shared.units import format_time
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable

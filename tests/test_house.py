@@ -36,6 +36,23 @@ FORBIDDEN_WINGS = {
     "sender": {"fullsend_receiver"},
 }
 
+#: Which modules outside the store's room still go to the files of a LocalStore, and why. All others have a Store.
+STORE_FILES = {
+    "access/identity.py": "the key must not leave this host, and TLS wants files; the marker says whose the store is",
+    "access/senders.py": "a join changes two tables, under one lock",
+    "access/setup.py": "makes the folder, and gives it to its user",
+    "catalogue/scrub_results.py": "a log that is appended to; a document is replaced as a whole",
+    "catalogue/service.py": "the kernel watches folders",
+    "catalogue/summaries.py": "what the folders' inodes and times say saves reading 100,000 manifests",
+    "daemon/server.py": "one daemon at a time has the folder: flock",
+}
+
+#: The attributes of a LocalStore that lead to its files.
+STORE_PATHS = {"root", "marker", "state", "partial", "lock", "certificate", "key"}
+
+#: The modules of a LocalStore. Whatever else the store's room has, any store has.
+LOCAL_MODULES = {"documents", "objects", "partials"}
+
 #: What reaches a socket, a file, a process or an event loop. `secrets` stands in for os.urandom.
 OUTSIDE_WORLD = {
     *("asyncio", "concurrent", "multiprocessing", "pty", "runpy", "signal", "subprocess", "uvloop"),
@@ -122,6 +139,20 @@ def room_violations(wing: str, room: str, source: str) -> list[str]:
     ]
 
 
+def store_files(source: str) -> list[str]:
+    """Return where in this source the files of a store are gone to, as `line: what`."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Attribute(
+                value=ast.Name(id="store" | "_store") | ast.Attribute(attr="store" | "_store"), attr=attr
+            ) if attr in STORE_PATHS:
+                found.append(f"{node.lineno}: uses {attr}")
+            case _:
+                pass
+    return found
+
+
 def mirrored(wing: str) -> set[str]:
     """Return where the tests of a wing's modules belong, relative to tests/."""
     exempt = {"__init__.py", "__main__.py"}
@@ -174,6 +205,38 @@ def test_every_module_has_a_room_and_imports_only_rooms_below(wing: str) -> None
 )
 def test_an_import_of_a_room_above_is_seen(wing: str, room: str, source: str) -> None:
     assert room_violations(wing, room, source)
+
+
+def test_files_of_a_store_are_gone_to_where_that_has_a_reason() -> None:
+    found = {}
+    for path in modules("receiver"):
+        relative = path.relative_to(WINGS["receiver"])
+        if relative.parts[0] != "store" and (uses := store_files(path.read_text(encoding="utf-8"))):
+            found[str(relative)] = uses
+    assert found.keys() == STORE_FILES.keys(), {name: uses for name, uses in found.items() if name not in STORE_FILES}
+
+
+def test_nobody_imports_what_only_a_store_in_a_folder_has() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: imports {name}"
+        for path in modules("receiver")
+        if path.relative_to(WINGS["receiver"]).parts[0] != "store"
+        for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
+        if name.startswith("fullsend_receiver.store.") and name.split(".")[2] in LOCAL_MODULES
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source", ["store.root / file", "self._store.state", "catalogues.store.lock", "_store.partial"]
+)
+def test_a_way_to_the_files_of_a_store_is_seen(source: str) -> None:
+    assert store_files(source)
+
+
+@pytest.mark.parametrize("source", ["store.open(file)", "self._store.documents", "tree.root", "settings.store"])
+def test_what_any_store_has_is_no_way_to_its_files(source: str) -> None:
+    assert not store_files(source)
 
 
 @pytest.mark.parametrize("wing", WINGS)

@@ -19,7 +19,7 @@ from tests.receiver.helpers import push_of
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.overruns import Crossing
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -41,7 +41,7 @@ from tests.receiver.peer import (
 )
 from tests.receiver.running import MEMORY, MEMORY_PER_STREAM, MIB, Receiver, serving, wait_until
 
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 CHUNK_MAX: Final = 20 * MIB
 CHUNK_FRAME_MAX: Final = CHUNK_MAX + CHUNK_MAX // 256 + 64

@@ -48,13 +48,15 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store import journal
 from fullsend_receiver.store import local as stores
-from fullsend_receiver.store.local import Store, read_id
-from fullsend_receiver.store.partials import begin_partial, journals, partial_key, recover
+from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import read_id
+from fullsend_receiver.store.opened import open_offer, partial_key
+from fullsend_receiver.store.partials import journals, recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-RECEIVER: Final = Path(journal.__file__).parent
+RECEIVER: Final = Path(journal.__file__).parent.parent
 NOW: Final = "2026-11-23T06:30:00Z"
 #: The spill block of an object, which `zfs receive` loses.
 SPILL: Final = streams.write_embedded(1, 1 << 63, b"target")
@@ -91,11 +93,11 @@ def leave_partials(store: Store) -> None:
     """Leave one partial that was resumed, and one that is proven and not in place."""
     push = push_of(LONG).model_copy(update={"properties": {"compression": "lz4"}, "size_estimate": len(LONG)})
     first, second, *_rest = chunks_of(LONG)
-    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
     take(ingest, [first])
     ingest.partial.note_resumed(Resumption(how="reconnect", offset=ingest.offset, at=NOW))
     take(ingest, [second])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     proven = ingest_stream(store, SENDER, PROVEN)
     with patch("fullsend_receiver.store.partials._put_in_place", side_effect=StoppedError), pytest.raises(StoppedError):
         commit(Catalogues(store), SENDER, proven, finish_of(PROVEN), push_of(PROVEN), sender_program=PROGRAM)
@@ -273,7 +275,7 @@ def seen(store: Store) -> dict[str, Any]:
     return {
         "id": read_id(store.root),
         "streams": [(catalogue.entry(each), each.manifest) for each in catalogue.streams],
-        "problems": catalogue.problems,
+        "problems": [*map(str, catalogue.problems)],
         "partials": list(find_partials(store, None)),
         "opened": [journal.read_opened(path) for _key, path in journals(store)],
         "journals": [replace(journal.read(path), whole=0) for _key, path in journals(store)],
@@ -351,7 +353,9 @@ def test_every_file_of_the_state_folder_is_in_that_store(written: Store) -> None
     """Those that the source names: a new one has to be written above, too."""
     names: set[str] = set()
     for path in RECEIVER.rglob("*.py"):
-        names.update(re.findall(r"\bstate / f?\"([^\"]+)\"", path.read_text(encoding="utf-8")))
+        source = path.read_text(encoding="utf-8")
+        names.update(re.findall(r"\bstate / f?\"([^\"]+)\"", source))
+        names.update(re.findall(r"def _document\(sender: str\) -> str:\n    return f\"([^\"]+)\"", source))
     names = {name.replace("{sender}", SENDER) for name in names if not name.endswith(".tmp")}
     assert len(names) == 10
     assert names == {path.name for path in written.state.iterdir()}

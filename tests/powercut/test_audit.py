@@ -15,7 +15,7 @@ from tests.receiver.helpers import SENDER
 
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.store.partials import begin_partial, partial_key
+from fullsend_receiver.store.opened import open_offer, partial_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +33,9 @@ class Case:
         self.store = helpers.make_store(folder)
         self.file = self.store.root / helpers.store_stream(self.store, SENDER, RAW[STORED])
         push = helpers.push_of(RAW[PARTIAL])
-        ingest = Ingest(begin_partial(self.store, partial_key(SENDER, push), SENDER, push))
+        ingest = Ingest(self.store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
         helpers.take(ingest, list(helpers.chunks_of(RAW[PARTIAL]))[:2])
-        ingest.partial.close()
+        ingest.partial.close(keep=True)
         (self.data,) = self.store.partial.glob("*.data")
         self.journal = self.data.with_suffix(".journal")
         self.book: dict[str, Any] = {

@@ -13,7 +13,7 @@ from tests.receiver.helpers import make_store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 @pytest.fixture

@@ -33,8 +33,10 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.maintenance.scrub import rebuild
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.local import Store, make_store
-from fullsend_receiver.store.partials import begin_partial, partial_key, recover, reopen_partial
+from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import make_store
+from fullsend_receiver.store.opened import open_offer, partial_key
+from fullsend_receiver.store.partials import recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -108,11 +110,11 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
     """Take a stream and commit it, and tell what a receiver would tell its sender."""
     store = Store(folder)
     offer = helpers.push_of(RAW)
-    ingest = Ingest(begin_partial(store, partial_key(helpers.SENDER, offer), helpers.SENDER, offer))
+    ingest = Ingest(store.begin(partial_key(helpers.SENDER, offer), open_offer(helpers.SENDER, offer)))
     for chunk in chunks():
-        ingest.take(chunk)
+        helpers.take_one(ingest, chunk)
         batch = ingest.batch()
-        ingest.partial.make_durable(batch)
+        ingest.partial.sync(batch)
         tell(f"acknowledged {batch.offset}")
     finish = helpers.finish_of(RAW)
     file = commit(Catalogues(store), helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
@@ -123,7 +125,7 @@ def go_on(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
     """Go on with a stream that is there in part, to its end."""
     store = Store(folder)
     offer = helpers.push_of(RAW)
-    found = reopen_partial(store, partial_key(helpers.SENDER, offer), at_resume_point=how == "token")
+    found = store.reopen(partial_key(helpers.SENDER, offer), at_resume_point=how == "token")
     assert found is not None
     partial, standing = found
     ingest = Ingest(partial, standing)
@@ -131,9 +133,9 @@ def go_on(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
     ingest.resumptions.append(resumption)
     tell(f"acknowledged {standing.offset}")
     for chunk in chunks_from(standing.offset):
-        ingest.take(chunk)
+        helpers.take_one(ingest, chunk)
         batch = ingest.batch()
-        partial.make_durable(batch)
+        partial.sync(batch)
         tell(f"acknowledged {batch.offset}")
     finish = Finish(raw_bytes=len(RAW), segments=ingest.segments())
     file = commit(Catalogues(store), helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
@@ -151,6 +153,12 @@ def rebuild_manifest(folder: Path, file: str, tell: Callable[[str], None]) -> No
     tell("rebuilt")
 
 
+def remove(folder: Path, *arguments: Any) -> None:
+    *files, tell = arguments
+    for file in Store(folder).remove(lambda: map(PurePosixPath, files)):
+        tell(str(file))
+
+
 def join(folder: Path, secret: str, certificate: str, tell: Callable[[str], None]) -> None:
     tell(senders.join(Store(folder), secret, certificate).fingerprint)
 
@@ -165,7 +173,7 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
-    scenario.__name__: scenario for scenario in (push, go_on, start, rebuild_manifest, join, revoke, init)
+    scenario.__name__: scenario for scenario in (push, go_on, start, rebuild_manifest, remove, join, revoke, init)
 }
 
 

@@ -19,21 +19,22 @@ import zstandard
 from tests import streams
 
 from fullsend_protocol.format.manifest import Manifest, Segment
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import Finish, Push
 from fullsend_receiver.arrival.commit import commit
+from fullsend_receiver.arrival.decode_queue import decode_chunk
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import scrub
 from fullsend_receiver.store import local as stores
-from fullsend_receiver.store.local import Store
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, stream_file
-from fullsend_receiver.store.partials import begin_partial, partial_key, reopen_partial
+from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.names import stream_file
+from fullsend_receiver.store.opened import open_offer, partial_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -130,32 +131,37 @@ def finish_of(raw: bytes, *borders: int) -> Finish:
 # --- what the receiver does -------------------------------------------------------------------------------------
 
 
+def take_one(ingest: Ingest, chunk: Chunk) -> None:
+    """Decode a chunk, and take it."""
+    ingest.take(chunk, decode_chunk(chunk))
+
+
 def take(ingest: Ingest, chunks: Iterable[Chunk], *, per_batch: int = 1) -> None:
     """Take chunks; make them durable whenever `per_batch` of them wait, and after the last one."""
     for number, chunk in enumerate(chunks, 1):
-        ingest.take(chunk)
+        take_one(ingest, chunk)
         if number % per_batch == 0:
-            ingest.partial.make_durable(ingest.batch())
+            ingest.partial.sync(ingest.batch())
     batch = ingest.batch()
     if batch.chunks:
-        ingest.partial.make_durable(batch)
+        ingest.partial.sync(batch)
 
 
 def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT, *, per_batch: int = 1) -> Ingest:
     """Take a whole stream into a partial; all of it is durable. The caller closes the partial, or commits it."""
     push = push_of(raw)
-    ingest = Ingest(begin_partial(store, partial_key(sender, push), sender, push))
+    ingest = Ingest(store.begin(partial_key(sender, push), open_offer(sender, push)))
     try:
         take(ingest, chunks_of(raw, level), per_batch=per_batch)
     except BaseException:
-        ingest.partial.close()
+        ingest.partial.close(keep=True)
         raise
     return ingest
 
 
 def go_on(store: Store, sender: str, raw: bytes, *, at_resume_point: bool = False) -> Ingest:
     """Open the partial of a stream to go on with it."""
-    found = reopen_partial(store, partial_key(sender, push_of(raw)), at_resume_point=at_resume_point)
+    found = store.reopen(partial_key(sender, push_of(raw)), at_resume_point=at_resume_point)
     assert found is not None
     return Ingest(*found)
 
@@ -169,7 +175,7 @@ def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> Pure
             commit(Catalogues(store), sender, ingest, finish, push_of(raw), sender_program=PROGRAM).receipt.file
         )
     finally:
-        ingest.partial.close()
+        ingest.partial.close(keep=True)
 
 
 def store_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT) -> PurePosixPath:
@@ -305,7 +311,7 @@ def long_stream(chunks: int, *, tail: int = 0, name: str = "tank/data@now", guid
 
 def checked(store: Store, stored: Stored) -> Scrubbed:
     """Check a stream that is still stored afterwards."""
-    found = scrub(store, stored)
+    found = scrub(store, stored.file, stored.summary.received)
     assert found is not None
     return found
 

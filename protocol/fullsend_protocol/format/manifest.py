@@ -10,13 +10,15 @@ Times are ISO 8601 in UTC, hashes are lower-case hex, sizes are bytes. docs/form
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from fullsend_protocol.shared import limits
-from fullsend_protocol.stream.facts import StreamClass
+from fullsend_protocol.stream.facts import StreamClass, class_of
 
+_M = TypeVar("_M", bound=BaseModel)
+_MISSING: Final = object()
 _GUID_MAX: Final = (1 << 64) - 1
 
 
@@ -75,6 +77,22 @@ def _known(model: type[BaseModel]) -> Callable[[object], object]:
         return {name: said[name] for name in model.model_fields if name in said} if isinstance(said, dict) else said
 
     return pick
+
+
+def copied(model: type[_M], *sources: object, **more: object) -> _M:
+    """Return a `model` whose fields are `more`, and of the others what the first of `sources` that has it says.
+
+    A field of a stream has one name and one meaning in every model, so this is how it comes from one to another.
+    Raises: ValidationError where a field is in none of them.
+    """
+    for name in model.model_fields:
+        if name not in more:
+            for source in sources:
+                value = getattr(source, name, _MISSING)
+                if value is not _MISSING:
+                    more[name] = value
+                    break
+    return model(**more)
 
 
 class Segment(Model):
@@ -184,6 +202,11 @@ class StreamEntry(Model):
     damaged: str | None  # what `verify` found, None: nothing
     restorable: bool  # false where it, or a base, is missing or damaged
     lost_spill_count: Offset  # spill blocks that `zfs receive` loses with exit 0; EMBEDDED_SPILLS_MAX: so many, or more
+
+    @property
+    def stream_class(self) -> StreamClass:
+        """The `class` of its manifest, as its flags show it."""
+        return class_of(self.flags)
 
 
 class PartialEntry(Model):

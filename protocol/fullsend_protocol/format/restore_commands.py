@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
 
 from fullsend_protocol.format.lost_spills import restoring_loses
 from fullsend_protocol.format.manifest import StreamEntry
+from fullsend_protocol.format.names import hash_of
 from fullsend_protocol.format.quotas import brings_properties, held_back, quotas_of
 from fullsend_protocol.shared.units import printable
-
-#: What the file is called that has a stream's SHA-256, after the stream's own name (docs/format.md).
-HASH_SUFFIX: Final = ".sha256"
 
 
 def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
@@ -26,7 +23,7 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
     for each in chain:
         # It names the file without its folder.
         folder, _, file = each.file.rpartition("/")
-        lines.append(f"(cd {shlex.quote(folder)} && sha256sum -c {shlex.quote(file + HASH_SUFFIX)})")
+        lines.append(f"(cd {shlex.quote(folder)} && sha256sum -c {shlex.quote(hash_of(file))})")
     lost = sum(each.lost_spill_count for each in chain)
     if lost:
         lines.append(f"# {restoring_loses(lost)}")

@@ -2,7 +2,7 @@
 
 0    all done
 1    something failed: the stream is at fault or was cut, something is damaged, not found, or a bug
-2    usage or configuration; a STREAM that fits several
+2    usage or configuration; a STREAM that fits several, a DATASET of which nothing is stored
 3    refused: identity (ours is not enrolled, or the receiver is not the one that was paired), invitation,
      protocol version, quota, space, and a store that is missing or cannot be written
 4    the same stream is just being sent by somebody else

@@ -52,18 +52,22 @@ class State(Enum):
     STREAMING = auto()  # chunks flow to the receiver, acknowledgements back
     FINISHING = auto()  # the sender has said all; the receiver commits
     STOPPING = auto()  # the sender gave up; the receiver makes the partial durable
-    ASKED_BASES = auto()
-    ASKED_PARTIALS = auto()
-    NOTING = auto()
-    ASKED_STATUS = auto()
-    LISTING = auto()
     REQUESTED = auto()  # a fetch waits for its stream
     SENDING = auto()  # chunks flow to the sender
-    LOCATING = auto()
-    VERIFYING = auto()
-    CHECKING = auto()
     CLOSED = auto()  # nothing may be said any more
     FAILED = auto()  # a rule was broken
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A state: the receiver answers a question. `what`: the question, as its `type` has it."""
+
+    what: str
+
+    @property
+    def name(self) -> str:
+        """The state's name in errors."""
+        return f"asked {self.what}"
 
 
 _ERROR: Final = "error"
@@ -71,9 +75,25 @@ _CHUNK: Final = "chunk"
 #: A receiver's hello that names no sender.
 _STRANGER: Final = "hello, stranger"
 
+_Table = dict[tuple[State | Asked, Role, str], State | Asked]
+
+
+def _rows(request: messages.Request) -> _Table:
+    """Return what a request adds to the table of transitions."""
+    ask = messages.type_of(request.ask)
+    asked = Asked(ask)
+    rows: _Table = {
+        (State.IDLE, Role.SENDER, ask): asked,
+        (asked, Role.RECEIVER, messages.type_of(request.done)): State.IDLE,
+    }
+    if request.pages is not None:
+        rows[asked, Role.RECEIVER, messages.type_of(request.pages)] = asked
+    return rows
+
+
 #: (state, who speaks, what) -> next state. Besides, an `error` may be said at any time before the end, and closes the
 #: connection; only the sender says nothing at all before the receiver has spoken.
-TRANSITIONS: Final[dict[tuple[State, Role, str], State]] = {
+TRANSITIONS: Final[_Table] = {
     (State.OPENING, Role.RECEIVER, "hello"): State.GREETED,
     (State.OPENING, Role.RECEIVER, _STRANGER): State.STRANGER,
     (State.GREETED, Role.SENDER, "hello"): State.IDLE,
@@ -93,31 +113,11 @@ TRANSITIONS: Final[dict[tuple[State, Role, str], State]] = {
     (State.FINISHING, Role.RECEIVER, "stored"): State.IDLE,
     (State.STOPPING, Role.RECEIVER, "ack"): State.STOPPING,
     (State.STOPPING, Role.RECEIVER, "stopped"): State.IDLE,
-    (State.IDLE, Role.SENDER, "bases?"): State.ASKED_BASES,
-    (State.ASKED_BASES, Role.RECEIVER, "bases"): State.ASKED_BASES,
-    (State.ASKED_BASES, Role.RECEIVER, "done"): State.IDLE,
-    (State.IDLE, Role.SENDER, "partials?"): State.ASKED_PARTIALS,
-    (State.ASKED_PARTIALS, Role.RECEIVER, "partials"): State.ASKED_PARTIALS,
-    (State.ASKED_PARTIALS, Role.RECEIVER, "done"): State.IDLE,
-    (State.IDLE, Role.SENDER, "unchanged"): State.NOTING,
-    (State.NOTING, Role.RECEIVER, "noted"): State.IDLE,
-    (State.IDLE, Role.SENDER, "status?"): State.ASKED_STATUS,
-    (State.ASKED_STATUS, Role.RECEIVER, "status"): State.ASKED_STATUS,
-    (State.ASKED_STATUS, Role.RECEIVER, "done"): State.IDLE,
-    (State.IDLE, Role.SENDER, "list"): State.LISTING,
-    (State.LISTING, Role.RECEIVER, "entries"): State.LISTING,
-    (State.LISTING, Role.RECEIVER, "done"): State.IDLE,
     (State.IDLE, Role.SENDER, "fetch"): State.REQUESTED,
     (State.REQUESTED, Role.RECEIVER, "sending"): State.SENDING,
     (State.SENDING, Role.RECEIVER, _CHUNK): State.SENDING,
     (State.SENDING, Role.RECEIVER, "done"): State.IDLE,
-    (State.IDLE, Role.SENDER, "locate"): State.LOCATING,
-    (State.LOCATING, Role.RECEIVER, "located"): State.IDLE,
-    (State.IDLE, Role.SENDER, "verify"): State.VERIFYING,
-    (State.VERIFYING, Role.RECEIVER, "verdict"): State.VERIFYING,
-    (State.VERIFYING, Role.RECEIVER, "done"): State.IDLE,
-    (State.IDLE, Role.SENDER, "check"): State.CHECKING,
-    (State.CHECKING, Role.RECEIVER, "health"): State.IDLE,
+    **{row: after for request in messages.REQUESTS for row, after in _rows(request).items()},
 }
 _ENDED: Final = frozenset({State.CLOSED, State.FAILED})
 #: States in which the receiver does not know the peer yet: it holds no more for it than it must.
@@ -179,7 +179,7 @@ class Connection:
     def __init__(self, role: Role) -> None:
         """Start before the receiver's hello."""
         self.role = role
-        self.state = State.OPENING
+        self.state: State | Asked = State.OPENING
         self._reader = FrameReader()
         self._announced: FrameHeader | None = None
         self._ended = False  # the peer has closed its side
@@ -382,7 +382,7 @@ class Connection:
         if self.state is not State.FAILED:
             self._enter(State.CLOSED, speaker)
 
-    def _enter(self, after: State, speaker: Role) -> None:
+    def _enter(self, after: State | Asked, speaker: Role) -> None:
         self.state = after
         if after is State.CLOSED and speaker is self.role:
             self._deafen()
@@ -396,7 +396,7 @@ class Connection:
         self._reader = FrameReader()
         self._announced = None
 
-    def _advance(self, speaker: Role, what: str) -> State:
+    def _advance(self, speaker: Role, what: str) -> State | Asked:
         """Return the state that this leads to."""
         after = TRANSITIONS.get((self.state, speaker, what))
         if after is None:

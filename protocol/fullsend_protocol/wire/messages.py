@@ -2,17 +2,22 @@
 
 Each message has a `type` of its own; there is one discriminated union a direction. Bulk data is no message: a
 CHUNK frame carries it and bypasses pydantic. docs/protocol.md goes through them field by field.
+
+A new question to the receiver is its models here and one entry in REQUESTS: the unions and the state table
+(fullsend_protocol.wire.connection) are made from that.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Union
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fullsend_protocol.format.manifest import (
     Flags,
     Guid,
+    Kind,
     Manifest,
     Model,
     Name,
@@ -29,6 +34,7 @@ from fullsend_protocol.format.manifest import (
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ErrorCode, RemoteProtocolError
 from fullsend_protocol.shared.units import printable
+from fullsend_protocol.stream.facts import StreamClass, class_of
 
 Text = Annotated[str, Field(max_length=4096)]
 Program = Annotated[str, Field(max_length=100)]
@@ -51,6 +57,20 @@ class Greeting(Model):
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+
+
+class Question(Model):
+    """Base of what a sender asks the receiver for."""
+
+    if TYPE_CHECKING:
+        type: Any  # each message has its own
+
+
+class Answer(Model):
+    """Base of what the receiver answers a question with."""
+
+    if TYPE_CHECKING:
+        type: Any
 
 
 class Error(Greeting):
@@ -227,7 +247,7 @@ class Committed(Model):
 # --- what to send ----------------------------------------------------------------------------------------------
 
 
-class BasesWanted(Model):
+class BasesWanted(Question):
     """`bases?`: which stored streams of this sender can an increment build on?"""
 
     type: Literal["bases?"] = "bases?"
@@ -248,21 +268,31 @@ class Base(Model):
     full_bytes: Offset
     increment_bytes: Offset
 
+    @property
+    def kind(self) -> Kind:
+        """As in its manifest. A package is never offered as a base."""
+        return "full" if self.base_guid is None else "incremental"
 
-class Bases(Model):
+    @property
+    def stream_class(self) -> StreamClass:
+        """The `class` of its manifest, as its flags show it."""
+        return class_of(self.flags)
+
+
+class Bases(Answer):
     """A page of the answer to `bases?`; in no order."""
 
     type: Literal["bases"] = "bases"
     bases: Annotated[list[Base], Field(max_length=limits.BASES_PAGE)]
 
 
-class PartialsWanted(Model):
+class PartialsWanted(Question):
     """`partials?`: which streams of this sender have arrived in part?"""
 
     type: Literal["partials?"] = "partials?"
 
 
-class Partials(Model):
+class Partials(Answer):
     """A page of the answer to `partials?`; in no order."""
 
     type: Literal["partials"] = "partials"
@@ -277,20 +307,20 @@ class UnchangedDataset(Model):
     guid: Guid
 
 
-class Unchanged(Model):
+class Unchanged(Question):
     """These datasets have nothing new: the receiver writes down that their last backup still holds."""
 
     type: Literal["unchanged"] = "unchanged"
     datasets: Annotated[list[UnchangedDataset], Field(max_length=limits.DATASETS_PAGE)]
 
 
-class Noted(Model):
+class Noted(Answer):
     """The answer to `unchanged`: written down."""
 
     type: Literal["noted"] = "noted"
 
 
-class StatusWanted(Model):
+class StatusWanted(Question):
     """`status?`: how old are this sender's backups?"""
 
     type: Literal["status?"] = "status?"
@@ -316,7 +346,7 @@ class DatasetStatus(Model):
     lost_spill_count: Offset
 
 
-class Status(Model):
+class Status(Answer):
     """A page of the answer to `status?`; datasets in order of their names. `now`: by the receiver's clock, which is the
     only one that ages are told by.
     """
@@ -329,21 +359,21 @@ class Status(Model):
 # --- reading back ----------------------------------------------------------------------------------------------
 
 
-class List(Model):
+class List(Question):
     """What is stored of this sender; of one dataset, if named."""
 
     type: Literal["list"] = "list"
     dataset: Name | None
 
 
-class Entries(Model):
+class Entries(Answer):
     """A page of the answer to `list`."""
 
     type: Literal["entries"] = "entries"
     entries: Annotated[list[StreamEntry], Field(max_length=limits.ENTRIES_PAGE)]
 
 
-class Fetch(Model):
+class Fetch(Question):
     """Give one stored stream back. `stream`: DATASET@SNAPSHOT, guid:N, or a file name; `offset`: the raw offset at
     which to begin: where a chunk does. `until`: the raw offset from which on no chunk is to begin; null: to the end.
     """
@@ -360,7 +390,7 @@ def _short_enough(manifest: Manifest) -> Manifest:
     return manifest.model_copy(update={"snapshots": []})
 
 
-class Sending(Model):
+class Sending(Answer):
     """The stream that follows as chunks; the whole answer ends with `done`.
 
     The manifest of a large package leaves its `snapshots` at home: they would not fit into a message.
@@ -370,7 +400,7 @@ class Sending(Model):
     manifest: Annotated[Manifest, AfterValidator(_short_enough)]
 
 
-class Locate(Model):
+class Locate(Question):
     """From which chunk of a stored stream on is a record found? `stream`: as in `fetch`; `object` and `offset`: the
     record's key, as in a resume token.
     """
@@ -381,7 +411,7 @@ class Locate(Model):
     offset: Offset
 
 
-class Located(Model):
+class Located(Answer):
     """The raw offset of the last chunk that begins with a record and whose first resumable record has a smaller key; 0
     where there is none.
     """
@@ -390,14 +420,14 @@ class Located(Model):
     raw_offset: Offset
 
 
-class Verify(Model):
+class Verify(Question):
     """Read and check what is stored of this sender; of one dataset, if named."""
 
     type: Literal["verify"] = "verify"
     dataset: Name | None
 
 
-class Verdict(Model):
+class Verdict(Answer):
     """What checking one stored stream found: one line for each thing wrong, none where it is whole."""
 
     type: Literal["verdict"] = "verdict"
@@ -408,13 +438,13 @@ class Verdict(Model):
     damage: Annotated[list[Text], Field(max_length=100)]
 
 
-class Check(Model):
+class Check(Question):
     """How is the receiver?"""
 
     type: Literal["check"] = "check"
 
 
-class Health(Model):
+class Health(Answer):
     """What the receiver says of itself to a sender: enough to see trouble coming, nothing of other senders."""
 
     type: Literal["health"] = "health"
@@ -423,59 +453,64 @@ class Health(Model):
     problems: Annotated[list[Text], Field(max_length=100)]
 
 
-class Done(Model):
+class Done(Answer):
     """The end of an answer of several frames."""
 
     type: Literal["done"] = "done"
 
 
-ReceiverMessage = (
-    ReceiverHello
-    | Joined
-    | KnownAnswer
-    | Accept
-    | Stored
-    | Ack
-    | Stopped
-    | Committed
-    | Bases
-    | Partials
-    | Noted
-    | Status
-    | Entries
-    | Sending
-    | Located
-    | Verdict
-    | Health
-    | Done
-    | Error
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What may be asked between two pushes. `pages`: what the answer has any number of; None: it has none. `done`: what
+    ends the answer.
+    """
+
+    ask: type[Question]
+    pages: type[Answer] | None = None
+    done: type[Answer] = Done
+
+
+#: All that a sender may ask, but `push` and `fetch`: those carry a stream.
+REQUESTS: Final = (
+    Request(BasesWanted, Bases),
+    Request(PartialsWanted, Partials),
+    Request(Unchanged, done=Noted),
+    Request(StatusWanted, Status),
+    Request(List, Entries),
+    Request(Locate, done=Located),
+    Request(Verify, Verdict),
+    Request(Check, done=Health),
 )
-SenderMessage = (
-    SenderHello
-    | Join
-    | Known
-    | Push
-    | Finish
-    | Stop
-    | BasesWanted
-    | PartialsWanted
-    | Unchanged
-    | StatusWanted
-    | List
-    | Fetch
-    | Locate
-    | Verify
-    | Check
-    | Error
-)
+
+ReceiverMessage = ReceiverHello | Joined | KnownAnswer | Accept | Stored | Ack | Stopped | Committed | Answer | Error
+SenderMessage = SenderHello | Join | Known | Push | Finish | Stop | Question | Error
 Message = ReceiverMessage | SenderMessage
+
+#: The models of each direction.
+FROM_RECEIVER: Final[tuple[type[ReceiverMessage], ...]] = (
+    *(ReceiverHello, Joined, KnownAnswer, Accept, Stored, Ack, Stopped, Committed, Sending, Error),
+    *dict.fromkeys(each for request in REQUESTS for each in (request.pages, request.done) if each is not None),
+)
+FROM_SENDER: Final[tuple[type[SenderMessage], ...]] = (
+    *(SenderHello, Join, Known, Push, Finish, Stop, Fetch, Error),
+    *(request.ask for request in REQUESTS),
+)
 
 _T = TypeVar("_T")
 
-_FROM_RECEIVER: Final[TypeAdapter[ReceiverMessage]] = TypeAdapter(
-    Annotated[ReceiverMessage, Field(discriminator="type")]
-)
-_FROM_SENDER: Final[TypeAdapter[SenderMessage]] = TypeAdapter(Annotated[SenderMessage, Field(discriminator="type")])
+
+def _adapter(models: tuple[type[_T], ...]) -> TypeAdapter[_T]:
+    return TypeAdapter(Annotated[Union[models], Field(discriminator="type")])  # type: ignore[arg-type]  # noqa: UP007
+
+
+_READ_RECEIVER: Final = _adapter(FROM_RECEIVER)
+_READ_SENDER: Final = _adapter(FROM_SENDER)
+
+
+def type_of(model: type[Message]) -> str:
+    """Return the `type` that a message of this model has on the wire."""
+    name: str = model.model_fields["type"].default
+    return name
 
 
 def encode(message: Message) -> bytes:
@@ -485,12 +520,12 @@ def encode(message: Message) -> bytes:
 
 def decode_from_receiver(payload: bytes | bytearray) -> ReceiverMessage:
     """Read a message that a receiver may send. Raises: RemoteProtocolError."""
-    return _decode(_FROM_RECEIVER, payload)
+    return _decode(_READ_RECEIVER, payload)
 
 
 def decode_from_sender(payload: bytes | bytearray) -> SenderMessage:
     """Read a message that a sender may send. Raises: RemoteProtocolError."""
-    return _decode(_FROM_SENDER, payload)
+    return _decode(_READ_SENDER, payload)
 
 
 def _decode(adapter: TypeAdapter[_T], payload: bytes | bytearray) -> _T:

@@ -12,8 +12,9 @@ from typing import Final
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
 from fullsend_protocol.wire.certificate import fingerprint as der_fingerprint
+from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.local import LocalStore
 
 #: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h); the ssl module has no name for it. A storage host whose clock
 #: starts in 1970 must still take its senders' certificates: the table decides, not a date.
@@ -21,7 +22,7 @@ _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 _OPENSSL_SECONDS: Final = 60
 
 
-def make_identity(store: Store) -> None:
+def make_identity(store: LocalStore) -> None:
     """Make the store's key and certificate. Raises: UsageError where `openssl` lacks or fails."""
     with TemporaryDirectory(dir=store.state) as folder:  # so that the key never lies anywhere else
         config, key, certificate = (Path(folder, name) for name in ("config", "key", "certificate"))
@@ -42,7 +43,7 @@ def make_identity(store: Store) -> None:
         replace_file(store.certificate, certificate.read_bytes(), 0o644)
 
 
-def fingerprint(store: Store) -> str:
+def fingerprint(store: LocalStore) -> str:
     """Return the fingerprint of the store's certificate, which senders pin."""
     try:
         return der_fingerprint(ssl.PEM_cert_to_DER_cert(store.certificate.read_text(encoding="ascii")))
@@ -51,7 +52,7 @@ def fingerprint(store: Store) -> str:
         raise StoreError(msg) from None
 
 
-def server_context(store: Store, certificates: list[str]) -> ssl.SSLContext:
+def server_context(store: LocalStore, certificates: list[str]) -> ssl.SSLContext:
     """Return the TLS context for the senders whose certificates (PEM) are given.
 
     A peer may show no certificate (to join, or to ask whether it is known). One it does show must be one of these,
@@ -85,7 +86,7 @@ def is_certificate(pem: str) -> bool:
     return ssl.DER_cert_to_PEM_cert(der).split() == pem.split()
 
 
-def become_owner(store: Store) -> None:
+def become_owner(store: LocalStore) -> None:
     """Where root runs us, become the store's owner, so that nothing in it ends up root's.
 
     That is who owns its marker: `init` made that, while the folder itself may have been there before.

@@ -21,8 +21,9 @@ from fullsend_protocol.shared.errors import ErrorCode, FullsendError, UsageError
 from fullsend_protocol.wire.certificate import fingerprint
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.access.identity import is_certificate
+from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import locked, replace_file, signature
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.local import LocalStore
 
 #: 128 bits: nobody guesses one within the life of an invitation, at any number of tries.
 _SECRET_BYTES: Final = 16
@@ -65,7 +66,7 @@ _Row = TypeVar("_Row", Sender, _Invited)
 class SenderTable:
     """The table as it stood when it was read; `changed` tells whether to read it again."""
 
-    def __init__(self, store: Store, *, fault: StoreError | None = None) -> None:
+    def __init__(self, store: LocalStore, *, fault: StoreError | None = None) -> None:
         """Read the table. Raises: StoreError where it is damaged.
 
         `fault`: the table could not be read. Then this stands for it: it lets no one in, says why to those who ask, and
@@ -110,7 +111,7 @@ class SenderTable:
         return iter(self._senders.values())
 
 
-def invite(store: Store, name: str, expires_in: float, *, replace_existing: bool) -> str:
+def invite(store: LocalStore, name: str, expires_in: float, *, replace_existing: bool) -> str:
     """Make an invitation. Returns: its secret, which is kept nowhere.
 
     Raises: UsageError where the name is none, or is taken and `replace_existing` is not set.
@@ -132,7 +133,7 @@ def invite(store: Store, name: str, expires_in: float, *, replace_existing: bool
     return secret
 
 
-def join(store: Store, secret: str, certificate: str) -> Sender:
+def join(store: LocalStore, secret: str, certificate: str) -> Sender:
     """Enrol a certificate (PEM) for an invitation, which is then spent.
 
     A host that did not hear the answer may join again with the same certificate. Raises: Refused (INVITATION).
@@ -177,7 +178,7 @@ def join(store: Store, secret: str, certificate: str) -> Sender:
     return joined
 
 
-def revoke(store: Store, name: str) -> None:
+def revoke(store: LocalStore, name: str) -> None:
     """Let a sender in no more, nor the holder of an invitation under its name. Its streams stay.
 
     Raises: UsageError where there is nobody to revoke.
@@ -198,11 +199,11 @@ def revoke(store: Store, name: str) -> None:
             _write(_table_file(store), [_as_dict(sender) for sender in after])
 
 
-def _table_file(store: Store) -> Path:
+def _table_file(store: LocalStore) -> Path:
     return store.state / "senders.json"
 
 
-def _invitations_file(store: Store) -> Path:
+def _invitations_file(store: LocalStore) -> Path:
     return store.state / "invitations.json"
 
 
@@ -230,11 +231,11 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_senders(store: Store) -> list[Sender]:
+def _read_senders(store: LocalStore) -> list[Sender]:
     return _rows(Sender, _table_file(store))
 
 
-def _read_invitations(store: Store) -> list[_Invited]:
+def _read_invitations(store: LocalStore) -> list[_Invited]:
     return _rows(_Invited, _invitations_file(store))
 
 

@@ -19,7 +19,7 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import printable
 from fullsend_receiver.access import config, identity
 from fullsend_receiver.store.durable import make_folders, replace_file
-from fullsend_receiver.store.local import Store, make_store, read_id
+from fullsend_receiver.store.local import LocalStore, make_store, read_id
 
 log = logging.getLogger("fullsendd")
 
@@ -67,7 +67,7 @@ def init(plan: Plan) -> str:
     config.render(root, "", plan.listen, plan.advertise)  # can it be written down?
     _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
     if plan.adopt:
-        store, store_id = Store(root), read_id(root)
+        store, store_id = LocalStore(root), read_id(root)
         identity.fingerprint(store)
     else:
         if owner is not None:
@@ -228,7 +228,7 @@ def _unit_word(text: str) -> str:
     return f'"{quoted}"'
 
 
-def _give(store: Store, owner: pwd.struct_passwd) -> None:
+def _give(store: LocalStore, owner: pwd.struct_passwd) -> None:
     """Make a store, all of it, its user's. By descriptors: who owned an adopted one may still change paths in it."""
     for _path, folders, files, descriptor in os.fwalk(store.root, follow_symlinks=False):
         os.chown(descriptor, owner.pw_uid, owner.pw_gid)

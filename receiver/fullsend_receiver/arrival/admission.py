@@ -14,7 +14,6 @@ from fullsend_receiver.arrival.commit import wants_base
 from fullsend_receiver.arrival.free_space import TELLING, Ratio, Wanted
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
-from fullsend_receiver.store.durable import locked
 
 #: Streams of a dataset by which it is known how it compresses: the newest.
 _LIKE: Final = 10
@@ -29,9 +28,8 @@ def judge(catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, 
     """
     store = catalogues.store
     if push.base_guid is not None:
-        # A prune that has read the journals before ours stood holds the lock until it has deleted all that it chose.
-        with locked(store.lock):
-            pass
+        # A prune that has read the journals before ours stood does not end before it has deleted all that it chose.
+        store.wait_for_removals()
     catalogue = catalogues.current(sender).around(dataset=push.dataset, guid=push.base_guid)
     if push.guid is not None:
         if (receipt := _stored(catalogue, sender, push)) is not None:

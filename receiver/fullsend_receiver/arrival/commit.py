@@ -15,20 +15,16 @@ from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.stream.records import EmbeddedSpill
 from fullsend_protocol.wire.messages import Committed, Finish, Push, Stored
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
-from fullsend_receiver.catalogue.summaries import read_manifest
 from fullsend_receiver.store import names
-from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.names import MANIFEST_SUFFIX
-from fullsend_receiver.store.partials import Partial, discard
+from fullsend_receiver.store.api import Store, StoreError, Upload
 
 
 def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
     """Return where a stream belongs, relative to the store, and whether it is stored already."""
     file = names.stream_file(sender, about)
-    return file, (store.root / file.with_name(file.name + MANIFEST_SUFFIX)).exists()
+    return file, store.has(file)
 
 
 def commit(
@@ -44,16 +40,15 @@ def commit(
     about = ingest.conclude(finish)
     file, again = stored_file(store, sender, about)
     if again:
-        _check_stored(store, file, about)
-        ingest.partial.close()
-        discard(store, ingest.partial.key)
+        _check_stored(catalogues, file, about)
+        ingest.partial.close(keep=False)
     else:
         holdings = catalogues.current(sender)
         if wants_base(push):
             _check_base(holdings.around(guid=str(about.base_guid)), sender, about, ingest.partial)
         sequence = holdings.last_sequence + 1
         again = not _put_in_place(
-            store, sender, ingest, about, file, push=push, sender_program=sender_program, sequence=sequence
+            catalogues, sender, ingest, about, file, push=push, sender_program=sender_program, sequence=sequence
         )
     catalogue = catalogues.current(sender).around(file=file)
     found = catalogue.at(file)
@@ -69,7 +64,7 @@ def wants_base(push: Push) -> bool:
     return not push.keep_orphan and push.guid is not None and push.base_guid is not None
 
 
-def _check_base(catalogue: Catalogue, sender: str, about: Facts, partial: Partial) -> None:
+def _check_base(catalogue: Catalogue, sender: str, about: Facts, upload: Upload) -> None:
     """See that an increment's base is still there; else throw the increment away. Raises: NoBase.
 
     Its journal has kept prune away from it; but a disk that failed, or a person, asks nobody.
@@ -77,14 +72,13 @@ def _check_base(catalogue: Catalogue, sender: str, about: Facts, partial: Partia
     try:
         catalogue.check_base(sender, str(about.base_guid), stream_class=about.stream_class, flags=about.flags)
     except NoBase as error:
-        partial.close()
-        discard(catalogue.store, partial.key)
+        upload.close(keep=False)
         msg = f"{about.dataset}@{about.snapshot}: {error}"
         raise NoBase(msg) from None
 
 
 def _put_in_place(
-    store: Store,
+    catalogues: Catalogues,
     sender: str,
     ingest: Ingest,
     about: Facts,
@@ -114,26 +108,27 @@ def _put_in_place(
     )
     first = ingest.partial.commit(file, manifest)
     if not first:  # another connection was quicker
-        _check_stored(store, file, about)
+        _check_stored(catalogues, file, about)
     return first
 
 
-def _check_stored(store: Store, file: PurePosixPath, about: Facts) -> None:
+def _check_stored(catalogues: Catalogues, file: PurePosixPath, about: Facts) -> None:
     """See that what is stored under a stream's name stands for that stream. Raises: StoreError where it does not.
 
     A package's name has the GUIDs of its top dataset alone: `-i` and `-I`, with `-R` or without, make packages of one
     name that bring other snapshots. To call the second one stored would be to lose what only it has.
     """
-    manifest = read_manifest(store, file)
+    store = catalogues.store
+    manifest = store.manifest(file)
     if manifest.snapshots != _snapshots(about):
         msg = (
             f"{file}: is stored, but with other snapshots ({len(manifest.snapshots)}; this package brings"
             f" {len(about.substreams)}): it was sent with other options; send the datasets one by one"
         )
         raise StoreError(msg)
-    scrubbed = ScrubLog(store).get(str(file), manifest.received)
+    scrubbed = catalogues.checked(file, manifest.received)
     try:
-        size = (store.root / file).stat().st_size
+        size = store.size(file)
     except FileNotFoundError:
         size = -1
     if size != manifest.stored_bytes or (scrubbed and scrubbed.damage):

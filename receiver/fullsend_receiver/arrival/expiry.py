@@ -6,15 +6,12 @@ import logging
 import time
 from collections.abc import Container, Iterator
 from operator import itemgetter
-from pathlib import Path
 
 from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, printable
-from fullsend_receiver.store import journal
+from fullsend_receiver.store.api import Store, StoreError, UploadInfo
 from fullsend_receiver.store.journal import Journal
-from fullsend_receiver.store.local import Store
 from fullsend_receiver.store.opened import Opened, entry_of
-from fullsend_receiver.store.partials import damaged_files, discard, is_arriving, survey
 
 log = logging.getLogger("fullsendd")
 
@@ -26,21 +23,21 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
     Raises: OSError.
     """
 
-    def look(path: Path) -> PartialEntry | None:
-        opened = journal.read_opened(path)
+    def look(upload: UploadInfo) -> PartialEntry | None:
+        opened = upload.opened
         if opened is None or sender not in {None, opened.sender}:
             return None
-        place, resumable = journal.standings(path)
+        place, resumable = upload.places
         return entry_of(
             opened,
             raw_bytes=place.offset if place else 0,
             stored_bytes=place.stored if place else 0,
             resume_offset=resumable.offset if resumable else None,
-            last=format_time(path.stat().st_mtime),
-            arriving=is_arriving(path),
+            last=format_time(upload.last),
+            arriving=upload.arriving,
         )
 
-    for _key, found in survey(store, look):
+    for _key, found in store.uploads(look):
         if found is not None:
             yield found
 
@@ -55,7 +52,7 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
     now = time.time()
     waiting = []
     total = 0
-    for key, (last, opened, said) in survey(store, _look, sets_aside=True):
+    for key, (last, opened, said) in store.uploads(_look, sets_aside=True):
         stored = said.stored
         total += stored
         # What is proven waits for a start to complete its commit: its file may be in place, without its manifest.
@@ -70,20 +67,14 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
             continue
         what = f"{opened.sender}/{opened.offer.dataset}@{opened.offer.snapshot}" if opened else key
         try:
-            discard(store, key)
-        except OSError as error:
+            store.discard(key)
+        except (StoreError, OSError) as error:
             log.error("%s: what has arrived of it cannot be thrown away: %s", printable(what), error)  # noqa: TRY400
             continue
         total -= stored
         log.warning("%s: what had arrived of it (%s) is thrown away: %s", printable(what), format_size(stored), why)
-    for path in damaged_files(store):
-        try:
-            if now - path.stat().st_mtime > keep:
-                path.unlink()
-                log.warning("%s: was set aside as damaged, and is thrown away (partial-keep)", path)
-        except OSError as error:
-            log.error("%s: cannot be thrown away: %s", path, error)  # noqa: TRY400
+    store.discard_damaged(now - keep)
 
 
-def _look(path: Path) -> tuple[float, Opened | None, Journal]:
-    return path.stat().st_mtime, journal.read_opened(path), journal.read(path)
+def _look(upload: UploadInfo) -> tuple[float, Opened | None, Journal]:
+    return upload.last, upload.opened, upload.journal

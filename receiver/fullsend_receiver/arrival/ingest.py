@@ -1,7 +1,7 @@
-"""What the receiver does with each chunk: decode the frame that it writes, hash, compare, walk, write.
+"""What the receiver does with each chunk, in order: hash the raw bytes, compare, walk, write the frame.
 
 Only what has passed all of this counts as arrived. What the stream is, and whether it is whole, is concluded from
-the bytes, never from the sender's word.
+the bytes, never from the sender's word. The raw bytes come from decode_queue.py, which decodes in parallel.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from fullsend_protocol.format.manifest import Segment
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, DamagedStream, UnsupportedStream
 from fullsend_protocol.stream import facts
-from fullsend_protocol.stream.chunks import Cutter, Decompressor, SegmentHash
+from fullsend_protocol.stream.chunks import Cutter, SegmentHash
 from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import Finish
+from fullsend_receiver.store.api import Upload
 from fullsend_receiver.store.journal import Batch, Standing, Written
-from fullsend_receiver.store.partials import Partial
 from fullsend_receiver.store.seekable import CHUNKS_MAX, IndexEntry
 
 
@@ -28,7 +28,7 @@ class Ingest:
     `unsynced`: bytes of frames written since the last batch was taken.
     """
 
-    def __init__(self, partial: Partial, standing: Standing | None = None) -> None:
+    def __init__(self, partial: Upload, standing: Standing | None = None) -> None:
         """Begin at raw offset 0 of a new partial, or go on where one `standing` there is."""
         self.partial = partial
         self.walker = (
@@ -41,7 +41,6 @@ class Ingest:
         self._may_follow = True  # the chunk before ended where another may begin
         self._segments = list(standing.segments) if standing else []  # but for the one that is being hashed
         self._segment: SegmentHash | None = None
-        self._decompressor = Decompressor()
         self._pending: list[Written] = []
         # How many of them are in batches.
         self._begins, self._spills = len(self.walker.begins), len(self.walker.embedded_spills)
@@ -54,10 +53,10 @@ class Ingest:
         """Raw bytes that have arrived."""
         return self._state.offset
 
-    def take(self, chunk: Chunk) -> None:
-        """Check a chunk and write its frame. Holds the raw bytes (`chunk.raw_length`) in memory meanwhile.
+    def take(self, chunk: Chunk, raw: bytes) -> None:
+        """Check a chunk and write its frame. `raw`: what the frame decodes to.
 
-        Raises: ChunkError (frame or hash), StreamError (records), OSError (disk). The stream is of no more use then.
+        Raises: ChunkError (hash), StreamError (records), OSError (disk). The stream is of no more use then.
         """
         if not self._may_follow:
             msg = f"chunk at raw offset {chunk.raw_offset}: the one before it ended where none may end"
@@ -68,7 +67,6 @@ class Ingest:
         segment = self._segment
         if chunk.starts_segment or segment is None:  # the connection has seen to it that the first one starts one
             segment = self._begin_segment(chunk.raw_offset)
-        raw = self._decompressor.decompress(chunk.frame, chunk.raw_length)
         digest = segment.update(raw)
         if not hmac.compare_digest(digest, chunk.sha256):
             msg = f"chunk at raw offset {chunk.raw_offset}: its SHA-256 differs from the sender's"
@@ -78,7 +76,7 @@ class Ingest:
         self._may_follow = self._cutter.closed
         if not self._known:
             self._look()
-        self.partial.write(chunk.frame)
+        self.partial.append(chunk.frame)
         entry = IndexEntry(
             raw_length=chunk.raw_length,
             stored_length=len(chunk.frame),

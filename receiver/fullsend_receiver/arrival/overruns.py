@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream.facts import class_of
 from fullsend_protocol.wire.messages import Push
-from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.api import Store, update
 
 #: Entries that are kept of one sender: beyond, the oldest go.
 _MOST: Final = 1000
@@ -34,7 +32,8 @@ class Crossing(NamedTuple):
 def find(store: Store, sender: str, push: Push) -> Crossing | None:
     """Return how far the last push of such a stream came; None: it had room, or was not tried. Raises: OSError."""
     wanted = _what(push)
-    for entry in reversed(_read(store, sender)):
+    found = store.documents.get(_document(sender))
+    for entry in reversed(_entries(found.data if found else None)):
         if _is_of(entry, wanted):
             return Crossing(entry["raw_bytes"], entry["stored_bytes"])
     return None
@@ -44,18 +43,24 @@ def note(store: Store, sender: str, push: Push, found: Crossing) -> None:
     """Write down, for good, how far a stream came. Raises: OSError."""
     what = _what(push)
     entry = {**what, "raw_bytes": found.raw, "stored_bytes": found.stored, "at": format_time(time.time())}
-    with locked(store.lock):
-        others = [each for each in _read(store, sender) if not _is_of(each, what)]
-        _write(store, sender, [*others, entry][-_MOST:])
+
+    def add(data: bytes | None) -> bytes:
+        others = [each for each in _entries(data) if not _is_of(each, what)]
+        return _to_json([*others, entry][-_MOST:])
+
+    update(store.documents, _document(sender), add)
 
 
 def forget(store: Store, sender: str, push: Push) -> None:
     """Such a stream is stored. Raises: OSError."""
     what = _what(push)
-    if not any(_is_of(each, what) for each in _read(store, sender)):
-        return
-    with locked(store.lock):
-        _write(store, sender, [each for each in _read(store, sender) if not _is_of(each, what)])
+
+    def drop(data: bytes | None) -> bytes | None:
+        entries = _entries(data)
+        others = [each for each in entries if not _is_of(each, what)]
+        return None if len(others) == len(entries) else _to_json(others)
+
+    update(store.documents, _document(sender), drop)
 
 
 def _what(push: Push) -> dict[str, Any]:
@@ -72,11 +77,11 @@ def _is_of(entry: dict[str, Any], what: dict[str, Any]) -> bool:
     return all(entry.get(name) == value for name, value in what.items())
 
 
-def _read(store: Store, sender: str) -> list[dict[str, Any]]:
-    """Read the file. What is no entry counts for nothing."""
+def _entries(data: bytes | None) -> list[dict[str, Any]]:
+    """Read the document. What is no entry counts for nothing."""
     try:
-        said: Any = json.loads(_file(store, sender).read_bytes())
-    except (FileNotFoundError, ValueError):
+        said: Any = json.loads(data or b"[]")
+    except ValueError:
         return []
     entries = said if isinstance(said, list) else []
     return [
@@ -86,9 +91,9 @@ def _read(store: Store, sender: str) -> list[dict[str, Any]]:
     ]
 
 
-def _write(store: Store, sender: str, entries: list[dict[str, Any]]) -> None:
-    replace_file(_file(store, sender), json.dumps(entries, indent=1).encode() + b"\n")
+def _to_json(entries: list[dict[str, Any]]) -> bytes:
+    return json.dumps(entries, indent=1).encode() + b"\n"
 
 
-def _file(store: Store, sender: str) -> Path:
-    return store.state / f"crossed.{sender}.json"
+def _document(sender: str) -> str:
+    return f"crossed.{sender}.json"

@@ -1,8 +1,8 @@
 """Taking one pushed stream: a journal, the answer to the offer, chunks in order, acknowledgements as they become
 durable, then the commit.
 
-Bounds (docs/operations.md adds them up): one chunk is in work while the next arrives, and the next is let in only
-when both fit into CHUNK_ROOM.
+Chunks come over the channel and are decoded in parallel (decode_queue.py). One task at a time checks and writes them,
+in order; another makes batches of them durable and acknowledges these.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -22,25 +21,25 @@ from fullsend_protocol.shared.errors import ChunkError, PeerError, RemoteProtoco
 from fullsend_protocol.shared.units import format_time, printable
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
-from fullsend_protocol.wire.connection import Chunk, ChunkArriving, Event
+from fullsend_protocol.wire.connection import Chunk, ChunkArriving
 from fullsend_protocol.wire.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
 from fullsend_receiver.arrival.commit import commit
+from fullsend_receiver.arrival.decode_queue import Decoded, DecodeQueue
 from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Crossed, Room
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import Crossing
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.store.journal import PartialDamaged, Standing
-from fullsend_receiver.store.partials import Partial, begin_partial, discard, partial_key, reopen_partial
+from fullsend_receiver.store.api import PartialDamaged, Upload
+from fullsend_receiver.store.journal import Standing
+from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.resume_point import read_record
+from fullsend_receiver.store.workers import Workers, uncancelled
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
 
-#: Frame and raw bytes of all chunks held for one stream. The largest possible chunk (20 MiB raw, incompressible)
-#: fits once; of usual ones (4 MiB raw, 2 MiB frame) one is in work while the next arrives.
-CHUNK_ROOM: Final = 2 * limits.CHUNK_MAX + 2 * limits.MIB
 #: Durability comes in batches: this much, or this long after the first byte that waits, whichever is first.
 BATCH_BYTES: Final = 32 * limits.MIB
 BATCH_SECONDS: Final = 1.0
@@ -62,23 +61,6 @@ class Halted:
     kept: int
 
 
-@dataclass(frozen=True, slots=True)
-class Workers:
-    """Threads shared by all: `cpu` decodes, hashes and writes; `disk` waits for reads and fsync; `scrub` reads stored
-    streams through, one at a time, since each takes hours and a chunk's memory.
-    """
-
-    cpu: Executor
-    disk: Executor
-    scrub: Executor
-
-    async def on_disk(self, work: Callable[[], _T]) -> _T:
-        """Do this in a `disk` thread, and await its end however often we are cancelled meanwhile. Raises: what it does;
-        CancelledError where we were cancelled, and what it returned or raised is lost then.
-        """
-        return await _uncancelled(asyncio.get_running_loop().run_in_executor(self.disk, work))
-
-
 class Receiving:
     """One stream that is being pushed over one channel."""
 
@@ -95,9 +77,7 @@ class Receiving:
         self._sender = sender
         self._push = push
         self._key = partial_key(sender, push)
-        self._work: asyncio.Future[int] | None = None  # the chunk in work; it returns what is free on the disk then
-        self._held = 0  # bytes of that chunk
-        self._between = asyncio.Lock()  # held while a chunk is in work, so that a batch ends between two
+        self._between = asyncio.Lock()  # held while a chunk is being written, so that a batch ends between two
         self._dirty = asyncio.Event()  # something waits to become durable
         self._full = asyncio.Event()  # ... and does not wait for more
         self._ended = False  # no more chunks will come
@@ -113,14 +93,14 @@ class Receiving:
         what it is, and nothing of what used more room than there was for it (`Crossed`).
         """
         # Before the journal, since there it would be thrown away: after a lost receipt.
-        known = await self._workers.on_disk(lambda: committed_before(self._catalogues, self._sender, self._push))
+        known = await self._workers.run_to_end(lambda: committed_before(self._catalogues, self._sender, self._push))
         if known is not None:
             return Stored(receipt=known)
         try:
             partial, standing = await self._begin()
         except OSError:
             # There is no room for as much as a journal, perhaps; what is stored already needs none.
-            known = await self._workers.on_disk(lambda: already_stored(self._catalogues, self._sender, self._push))
+            known = await self._workers.run_to_end(lambda: already_stored(self._catalogues, self._sender, self._push))
             if known is None:
                 raise
             return Stored(receipt=known)
@@ -128,7 +108,7 @@ class Receiving:
         keep = True
         try:
             # After the journal, which names the base: a process that deletes reads the journals first (docs/format.md).
-            found = await self._workers.on_disk(
+            found = await self._workers.run_to_end(
                 lambda: judge(
                     self._catalogues, self._sender, self._push, arrived=ingest.offset, stored=ingest.partial.size
                 )
@@ -145,7 +125,7 @@ class Receiving:
             await self._hash_file(partial)
             self._channel.busy = "committing"
             # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.
-            return await self._workers.on_disk(lambda: self._commit(ingest, end, program))
+            return await self._workers.run_to_end(lambda: self._commit(ingest, end, program))
         except OtherStream:
             keep = False  # under this name nobody will ever go on with it
             raise
@@ -155,51 +135,51 @@ class Receiving:
         finally:
             self._channel.busy = ""
             try:
-                await self._workers.on_disk(lambda: self._put_away(partial, keep=keep and ingest.chunks > 0))
+                await self._workers.run_to_end(lambda: partial.close(keep=keep and ingest.chunks > 0))
             finally:
                 if self._arrival is not None:
                     self._room.leave(self._arrival)
 
-    async def _begin(self) -> tuple[Partial, Standing | None]:
+    async def _begin(self) -> tuple[Upload, Standing | None]:
         making = asyncio.get_running_loop().run_in_executor(self._workers.disk, self._open)
         try:
-            return await _uncancelled(making)
+            return await uncancelled(making)
         except asyncio.CancelledError:
             if making.exception() is None:
                 partial, standing = making.result()
-                await self._workers.on_disk(lambda: self._put_away(partial, keep=standing is not None))
+                await self._workers.run_to_end(lambda: partial.close(keep=standing is not None))
             raise
 
-    def _open(self) -> tuple[Partial, Standing | None]:
+    def _open(self) -> tuple[Upload, Standing | None]:
         """Open the partial, where there is one that the sender wants gone on with; else begin one."""
         how = self._push.resume
         found = None
         if how == "token":
-            found = reopen_partial(self._store, self._key, at_resume_point=True)
+            found = self._store.reopen(self._key, at_resume_point=True)
             if found is not None and not self._read_record(*found):
                 found = None  # what its disk has lost is begun anew
             elif found is None:
-                found = reopen_partial(self._store, self._key, at_resume_point=False)
+                found = self._store.reopen(self._key, at_resume_point=False)
         elif how != "none":
-            found = reopen_partial(self._store, self._key, at_resume_point=False)
-        return found or (begin_partial(self._store, self._key, self._sender, self._push), None)
+            found = self._store.reopen(self._key, at_resume_point=False)
+        return found or (self._store.begin(self._key, open_offer(self._sender, self._push)), None)
 
-    def _read_record(self, partial: Partial, standing: Standing) -> bool:
+    def _read_record(self, partial: Upload, standing: Standing) -> bool:
         """Read the record behind which a token goes on. Returns: whether the disk still has it; else it is closed."""
         try:
             self._record = read_record(partial, standing)
         except ChunkError as error:
-            partial.close()
+            partial.close(keep=True)
             what = printable(f"{self._push.dataset}@{self._push.snapshot}")
             log.error(  # noqa: TRY400 - where it was found says nothing
                 "%s: starts over: its last chunk is not what was written: %s; check this disk", what, error
             )
             return False
         except PartialDamaged:  # set aside, and the log says so
-            partial.close()
+            partial.close(keep=True)
             return False
         except BaseException:
-            partial.close()
+            partial.close(keep=True)
             raise
         return True
 
@@ -207,15 +187,15 @@ class Receiving:
         """Say where the stream goes on."""
         if standing is not None:
             resumption = Resumption(how=self._push.resume, offset=standing.offset, at=format_time(time.time()))
-            await self._workers.on_disk(lambda: ingest.partial.note_resumed(resumption))
+            await self._workers.run_to_end(lambda: ingest.partial.note_resumed(resumption))
             ingest.resumptions.append(resumption)
         segments = ingest.segments()
         await self._channel.send(Accept(offset=ingest.offset, segments=segments, record=self._record))
 
-    async def _hash_file(self, partial: Partial) -> None:
+    async def _hash_file(self, partial: Upload) -> None:
         """Hash what an earlier run has written; that may take as long as reading it, and can be interrupted."""
         self._channel.busy = "hashing"
-        while not await self._workers.on_disk(lambda: partial.catch_up(_HASH_STEP)):
+        while not await self._workers.run_to_end(lambda: partial.catch_up(_HASH_STEP)):
             pass
 
     def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Committed | Stored:
@@ -226,11 +206,6 @@ class Receiving:
         except OSError as error:  # it is stored all the same
             log.warning("%s: that it is stored cannot be recorded: %s", printable(done.receipt.file), error)
         return done
-
-    def _put_away(self, partial: Partial, *, keep: bool) -> None:
-        partial.close()
-        if not keep:
-            discard(self._store, self._key)
 
     def _check_offer(self, about: Facts, *, whole: bool) -> None:
         """Hold what the bytes say against what the sender said of them.
@@ -267,7 +242,7 @@ class Receiving:
                 raise
             ended = self._room.used_up(arrival, error) if isinstance(error, OSError) else error
             if isinstance(ended, Crossed):
-                await self._workers.on_disk(lambda: self._note_crossed(ingest, arrival))
+                await self._workers.run_to_end(lambda: self._note_crossed(ingest, arrival))
             raise ended from None
         self._room.leave(arrival)  # it needs no more room, and is not to be ended any more
         return end
@@ -277,7 +252,7 @@ class Receiving:
         stored, raw = arrival.refused
         raw = min(ingest.offset + raw, self._push.size_estimate or 0)
         found = Crossing(raw, ingest.partial.size + stored)
-        self._put_away(ingest.partial, keep=False)  # first, since a full disk has no room for a note
+        ingest.partial.close(keep=False)  # first, since a full disk has no room for a note
         try:
             overruns.note(self._store, self._sender, self._push, found)
         except OSError as error:
@@ -285,42 +260,54 @@ class Receiving:
 
     async def _take_durably(self, ingest: Ingest, arrival: Arrival) -> Finish | Stop:
         """Take all chunks; whatever ends this, what has arrived is durable afterwards, and acknowledged."""
+        queue = DecodeQueue(self._workers.cpu)
+        writing = asyncio.create_task(self._write_all(ingest, arrival, queue))
         acknowledging = asyncio.create_task(self._acknowledge(ingest))
         try:
-            end = await self._take_all(ingest, arrival, acknowledging)
+            end = await self._take_all(queue, arrival, writing, {writing, acknowledging, arrival.ended})
         except BaseException as error:
             try:
-                await _uncancelled(self._settle(acknowledging))
+                await uncancelled(self._settle(queue, writing, acknowledging))
             except Exception as second:  # noqa: BLE001 - the first one is why this ends; the other must not hide it
                 if second is not error:
                     what = printable(f"{self._push.dataset}@{self._push.snapshot}")
                     log.warning("%s: its last chunks are lost: %s", what, printable(str(second)))
             raise
-        await _uncancelled(self._settle(acknowledging))
+        await uncancelled(self._settle(queue, writing, acknowledging))
         return end
 
-    async def _take_all(self, ingest: Ingest, arrival: Arrival, acknowledging: asyncio.Task[None]) -> Finish | Stop:
-        """Take chunks until the sender says that it is done."""
-        size = payload = 0
+    async def _take_all(
+        self, queue: DecodeQueue, arrival: Arrival, writing: asyncio.Task[None], watched: set[asyncio.Future[Any]]
+    ) -> Finish | Stop:
+        """Take chunks until the sender says that it is done, and all are written. Raises: also what `watched` raise,
+        at once: what went wrong with a chunk or the disk, or why the stream has ended.
+        """
+        arriving: ChunkArriving | None = None
         while True:
-            event = await self._next_event(acknowledging, arrival.ended)
+            event = await _unless_failed(self._channel.receive(), watched)
             match event:
                 case ChunkArriving():
-                    payload = event.payload_length
-                    size = payload + event.raw_length
+                    arriving = event
                     self._channel.busy = "waiting for room"
                     try:
-                        await self._room.claim(arrival, payload, event.raw_length)
+                        await self._room.claim(arrival, event.payload_length, event.raw_length)
+                        if not queue.has_room(event):
+                            self._channel.busy = "writing"
+                        await _unless_failed(queue.claim(event), watched)
                     finally:
                         self._channel.busy = ""
-                    if self._held + size > CHUNK_ROOM:
-                        await self._work_done()
                 case Chunk():
-                    await self._work_done()
-                    await self._start_work(ingest, arrival, event, size, payload)
-                    del event  # the work holds it; to hold it longer would be to hold two
+                    assert arriving is not None  # noqa: S101 - for mypy: the channel announces each chunk
+                    queue.put(arriving, event)
+                    del event  # the queue holds it; to hold it longer would be to hold one more
                 case Finish() | Stop():
-                    await self._work_done()
+                    queue.end()
+                    self._channel.busy = "writing"
+                    try:
+                        await _unless_failed(asyncio.wait([writing]), watched)
+                    finally:
+                        self._channel.busy = ""
+                    writing.result()
                     return event
                 case Error():
                     raise PeerError(event.code, event.message)
@@ -328,62 +315,33 @@ class Receiving:
                     msg = f"{type(event).__name__} amid a stream"
                     raise RemoteProtocolError(msg)
 
-    async def _next_event(self, acknowledging: asyncio.Task[None], ended: asyncio.Future[None]) -> Event:
-        """Return what the sender says next; raises at once what meanwhile went wrong with a chunk or the disk, or why
-        the stream has `ended`.
+    async def _write_all(self, ingest: Ingest, arrival: Arrival, queue: DecodeQueue) -> None:
+        """Check and write chunks in order, until the last one. What is wrong with one ends this, and nothing behind it
+        is written. Raises: ChunkError, StreamError, OSError.
         """
-        receiving = asyncio.ensure_future(self._channel.receive())
-        watched: set[asyncio.Future[Any]] = {receiving, acknowledging, ended}
-        if self._work is not None:
-            watched.add(self._work)
+        loop = asyncio.get_running_loop()
         try:
-            while not receiving.done():
-                done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-                for task in done - {receiving}:
-                    task.result()
-            return receiving.result()
+            while (decoded := await queue.get()) is not None:
+                arriving = decoded.arriving
+                async with self._between:
+                    free = await loop.run_in_executor(self._workers.cpu, self._write, ingest, decoded)
+                del decoded  # to hold it while the next is awaited would be to hold one more
+                self._room.wrote(arrival, arriving.payload_length, arriving.raw_length, free)
+                queue.release(arriving)
+                self._dirty.set()
+                if ingest.unsynced >= BATCH_BYTES:
+                    self._full.set()
         finally:
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
+            await queue.close()
 
-    async def _start_work(self, ingest: Ingest, arrival: Arrival, chunk: Chunk, size: int, claimed: int) -> None:
-        await self._between.acquire()
-        self._held = size
-        self._work = asyncio.get_running_loop().run_in_executor(self._workers.cpu, self._take, ingest, chunk)
-
-        raw_length = chunk.raw_length
-
-        def written(work: asyncio.Future[int]) -> None:
-            if work.exception() is None:  # else the task that awaits it raises it, unless another error came first
-                self._room.wrote(arrival, claimed, raw_length, work.result())
-            self._between.release()
-            self._dirty.set()
-            if ingest.unsynced >= BATCH_BYTES:
-                self._full.set()
-
-        self._work.add_done_callback(written)
-
-    def _take(self, ingest: Ingest, chunk: Chunk) -> int:
-        """Take a chunk. Returns: what is free on the disk after it."""
-        ingest.take(chunk)
+    def _write(self, ingest: Ingest, decoded: Decoded) -> int:
+        """Check and write a chunk. Returns: what is free on the disk after it, in bytes."""
+        ingest.take(decoded.chunk, decoded.raw)
         begins = ingest.walker.begins
         if not self._looked and not all(begin.compound for begin in begins):
             self._looked = True
             self._check_offer(facts.conclude(begins), whole=not begins[0].compound)
         return self._store.free_bytes()
-
-    async def _work_done(self) -> None:
-        """Wait for the chunk in work; raises what was wrong with it."""
-        if self._work is None:
-            return
-        self._channel.busy = "writing"
-        try:
-            # Not `await self._work`: cancelling us would call it done while its thread still runs.
-            await asyncio.wait([self._work])
-        finally:
-            self._channel.busy = ""
-        work, self._work, self._held = self._work, None, 0
-        work.result()
 
     async def _acknowledge(self, ingest: Ingest) -> None:
         """Make batches durable, one at a time, and acknowledge each, until the last chunk's."""
@@ -398,33 +356,33 @@ class Receiving:
             async with self._between:
                 batch = ingest.batch()
             if batch.chunks:
-                await self._workers.on_disk(lambda batch=batch: ingest.partial.make_durable(batch))  # type: ignore[misc]
+                await self._workers.run_to_end(lambda batch=batch: ingest.partial.sync(batch))  # type: ignore[misc]
                 self._channel.send_soon(Ack(offset=batch.offset))
             if ended:
                 return
 
-    async def _settle(self, acknowledging: asyncio.Task[None]) -> None:
-        """After the last chunk, whatever ended the stream: wait for the work and for the last batch."""
-        if self._work is not None:
-            await asyncio.wait([self._work])
+    async def _settle(self, queue: DecodeQueue, writing: asyncio.Task[None], acknowledging: asyncio.Task[None]) -> None:
+        """Whatever ended the stream: wait until what has arrived is written, and for the last batch."""
+        queue.end()
+        await asyncio.wait([writing])
+        writing.exception()  # where it is not why the stream ended, another error came first
         self._ended = True
         self._dirty.set()
         self._full.set()
         await acknowledging
 
 
-async def _uncancelled(work: Awaitable[_T]) -> _T:
-    """Await to the end however often we are cancelled meanwhile, then be cancelled: what runs in a thread cannot be
-    abandoned, and what it uses must not be taken away beneath it.
-    """
+async def _unless_failed(work: Coroutine[Any, Any, _T], watched: set[asyncio.Future[Any]]) -> _T:
+    """Return what `work` returns; where one of `watched` fails meanwhile, raise that at once, and cancel the work."""
     task = asyncio.ensure_future(work)
-    cancelled = False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    if cancelled:
-        task.exception()  # that we were cancelled is what counts
-        raise asyncio.CancelledError
-    return task.result()
+    try:
+        waiting: set[asyncio.Future[Any]] = {task, *watched}
+        while not task.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for each in done - {task}:
+                each.result()
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

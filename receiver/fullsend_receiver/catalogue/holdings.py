@@ -15,12 +15,13 @@ from itertools import chain, pairwise
 from pathlib import PurePosixPath
 from typing import Final
 
+from fullsend_protocol.format.names import is_stream
+from fullsend_receiver.catalogue.problems import Problem
 from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue, Stored
 from fullsend_receiver.catalogue.summaries import collector_off
-from fullsend_receiver.store.local import Store
-from fullsend_receiver.store.names import STREAM_SUFFIX
+from fullsend_receiver.store.local import LocalStore
 
 #: Parts that are kept open while datasets are gone through: one may come again after others.
 _OPEN: Final = 4
@@ -35,10 +36,10 @@ class Holdings:
 
     def __init__(
         self,
-        store: Store,
+        store: LocalStore,
         sender: str,
         shelves: Iterable[Shelf],
-        problems: list[str],
+        problems: list[Problem],
         scrubbed: ScrubLog,
         *,
         kin: Mapping[str, tuple[str, ...]] | None = None,
@@ -55,12 +56,12 @@ class Holdings:
             for dataset in shelf.datasets:
                 self._folders.setdefault(dataset, []).append(path)
 
-    def renewed(self, shelves: list[Shelf], problems: list[str], scrubbed: ScrubLog) -> Holdings:
+    def renewed(self, shelves: list[Shelf], problems: list[Problem], scrubbed: ScrubLog) -> Holdings:
         """Return what is stored at a later moment. Most of it is the same."""
         kin = _kin_after({shelf.path: shelf for shelf in shelves}, self._shelves, self._kin)
         return Holdings(self.store, self._sender, shelves, problems, scrubbed, kin=kin)
 
-    def with_news(self, problems: list[str], scrubbed: ScrubLog) -> Holdings:
+    def with_news(self, problems: list[Problem], scrubbed: ScrubLog) -> Holdings:
         """Return the same streams, of which something else is known."""
         news = copy.copy(self)
         news.problems, news._scrubbed = problems, scrubbed  # noqa: SLF001 - our own class
@@ -101,7 +102,7 @@ class Holdings:
         paths = {*self._folders.get(what.rpartition("@")[0], ())}
         if what.startswith("guid:"):
             paths |= {*self._with_guid(what.removeprefix("guid:"))}
-        if what.endswith(STREAM_SUFFIX):
+        if is_stream(what):
             folder, _, name = what.rpartition("/")
             paths |= {
                 path
@@ -142,7 +143,7 @@ class Holdings:
 
     def troubled(self) -> Catalogue:
         """Return all problems, with the streams in the folders that have some."""
-        folders = {problem.partition(": ")[0].partition("/@")[0] for problem in self.problems}
+        folders = {problem.folder for problem in self.problems}
         catalogue = self._open(folders & self._shelves.keys())
         catalogue.problems = self.problems
         return catalogue
@@ -162,8 +163,8 @@ class Holdings:
             shelves = [self._shelves[path] for path in sorted(paths)]
             looked = all(shelf.lacking is not None for shelf in shelves)
             lacking = (f"{shelf.path}/{name}" for shelf in shelves for name in shelf.lacking or ())
-            streams = [Stored(self.store, summary) for shelf in shelves for summary in shelf.summaries()]
-            return Catalogue(self.store, streams, [], self._scrubbed, frozenset(lacking) if looked else None)
+            summaries = (summary for shelf in shelves for summary in shelf.summaries())
+            return Catalogue(self.store, summaries, [], self._scrubbed, frozenset(lacking) if looked else None)
 
 
 def _number(guid: str) -> int:

@@ -47,6 +47,11 @@ class Summary(NamedTuple):
     sha256: str | None
     lost_spill_count: int
 
+    @property
+    def file(self) -> str:
+        """The path, as `list` and a receipt call it."""
+        return self.path
+
 
 #: A summary and of which manifest: inode number, size and the two times of that, the name of the stream's file, and
 #: the fields of the summary behind the first two. A line of the copy has it so, too.

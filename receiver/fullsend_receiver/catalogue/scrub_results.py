@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Final
 
 from fullsend_receiver.catalogue.folded import Folded
 from fullsend_receiver.store.durable import locked, replace_file, write_all
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
 
 #: The format of a line that is written. The first version wrote none.
 _FORMAT: Final = 1
@@ -62,7 +62,7 @@ class Scrubbed:
 class ScrubLog:
     """The last result for each file, as it stood when it was read."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: LocalStore) -> None:
         """Read the log."""
         self._store = store
         self._path = scrub_file(store)
@@ -144,7 +144,7 @@ class ScrubLog:
         self._known, self._crc = whole, crc
 
 
-def scrub_file(store: Store) -> Path:
+def scrub_file(store: LocalStore) -> Path:
     """Return the log's file."""
     return store.state / "scrub.jsonl"
 

@@ -20,16 +20,18 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 from fullsend_cli.memory import trim
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.inotify import Watch, Watcher
+from fullsend_receiver.catalogue.problems import without_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog, scrub_file
-from fullsend_receiver.catalogue.streams import describe_orphan, sender_folders
 from fullsend_receiver.catalogue.summaries import Search
 from fullsend_receiver.store.durable import signature
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.workers import run
 
 _T = TypeVar("_T")
 
@@ -41,7 +43,7 @@ _Signature = tuple[int, int, int]
 class Catalogues:
     """What is stored of each sender. For any thread."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: LocalStore) -> None:
         """Nothing is read before the first question."""
         self.store = store
         self._watcher: Final = Watcher(store.root)
@@ -55,7 +57,7 @@ class Catalogues:
 
     def senders(self) -> list[str]:
         """Return who has streams here, or had. Raises: OSError."""
-        return sorted(sender_folders(self.store))
+        return self.store.senders()
 
     def current(self, sender: str, *, asked: int | None = None) -> Holdings:
         """Return what is stored of a sender, as of the moment `asked` (None: now) or later.
@@ -103,6 +105,10 @@ class Catalogues:
         for each in kept:
             each.distrusted = True
 
+    def checked(self, file: PurePosixPath, received: str) -> Scrubbed | None:
+        """Return what the last check of a file found that was received then. Blocks on the disk. Raises: OSError."""
+        return self._scrub_log().get(str(file), received)
+
     def record(self, result: Scrubbed) -> None:
         """Record what a check has found. Blocks on the disk. Raises: OSError."""
         log = self._scrub_log()
@@ -121,7 +127,7 @@ class Catalogues:
         with self._guard:
             turn = self._turns.setdefault(sender, asyncio.Lock())
         async with turn:
-            return await asyncio.get_running_loop().run_in_executor(disk, work)
+            return await run(disk, work)
 
     def _told(self, sender: str) -> list[list[str]]:
         """Return the folders of a sender at which no question looks by itself, in batches."""
@@ -156,7 +162,7 @@ class _Kept:
     moment before it was last looked; `distrusted`: the next look is to be at everything.
     """
 
-    def __init__(self, store: Store, sender: str, watch: Watch) -> None:
+    def __init__(self, store: LocalStore, sender: str, watch: Watch) -> None:
         self.lock: Final = threading.Lock()
         self.read_at = _ANY
         self.holdings: Holdings | None = None
@@ -176,7 +182,7 @@ class _Kept:
         same = not self.search.run() and same
         self._same = True
         search = self.search
-        problems = sorted([*search.problems, *map(describe_orphan, search.orphans)])
+        problems = sorted([*search.problems, *map(without_manifest, search.orphans)], key=str)
         if before is None:
             holdings = Holdings(self._store, self._sender, search.shelves, problems, scrubbed)
             trim()  # to read all took much more than what is kept

@@ -27,16 +27,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from pydantic import ValidationError
-
-from fullsend_protocol.format.manifest import Manifest
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, stream_of
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
+from fullsend_receiver.catalogue.problems import Problem, symbolic_link, unreadable_folder, unreadable_manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
+from fullsend_receiver.store.api import ManifestError
 from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, STREAM_SUFFIX
-from fullsend_receiver.store.partials import committing
+from fullsend_receiver.store.local import LocalStore
 
 #: Manifests that one reading had to open after which the copy is worth writing anew: some 20 ms against one write.
 _WORTH: Final = 200
@@ -55,12 +52,12 @@ _SETTLED_NS: Final = 3_000_000_000
 @dataclass(slots=True)
 class Found:
     """What lies in a sender's folders. `orphans`: `.zst` files without manifest, relative to the store; `problems`:
-    what could not be read, a line each.
+    what could not be read.
     """
 
     summaries: list[Summary] = field(default_factory=list)
     orphans: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
 
 
 #: A copy with other fields, by another version of fullsendd, says nothing. Format 2: no folder with a symbolic link to
@@ -87,7 +84,7 @@ class _Folder:
     folders: list[str]
     rows: list[Row] | Shelf
     orphans: set[str] = field(default_factory=set)
-    problems: dict[str, str] = field(default_factory=dict)
+    problems: dict[str, Problem] = field(default_factory=dict)
     linked: set[str] = field(default_factory=set)
     watched: bool = False
 
@@ -97,7 +94,7 @@ class _Folder:
         return self.orphans | self.problems.keys() | self.linked
 
 
-def find_streams(store: Store, sender: str) -> Found:
+def find_streams(store: LocalStore, sender: str) -> Found:
     """Return what lies in a sender's folders, from the manifests or from what was copied of them. Blocks."""
     search = Search(store, sender)
     search.run()
@@ -118,27 +115,13 @@ def collector_off() -> Iterator[None]:
             gc.enable()
 
 
-def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
-    """Read the manifest of a stored file. Raises: StoreError."""
-    path = store.root / file.with_name(file.name + MANIFEST_SUFFIX)
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        msg = f"{file}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
-        raise StoreError(msg) from None
-    if manifest.sender != file.parts[0]:
-        msg = f"{file}{MANIFEST_SUFFIX}: says that it is sender {manifest.sender}'s: it was moved"
-        raise StoreError(msg)
-    return manifest
-
-
 class Search:
     """What lies in a sender's folders. Each `run` looks again, and reads only what has changed since the one before.
 
     `sure`: whatever has changed since the last run is told.
     """
 
-    def __init__(self, store: Store, sender: str, watch: Watch | None = None) -> None:
+    def __init__(self, store: LocalStore, sender: str, watch: Watch | None = None) -> None:
         """Nothing is read before `run`. `watch`: tells what changes; what is found is kept on shelves, and a look is
         at what has changed alone. None: each look is at everything.
         """
@@ -146,7 +129,7 @@ class Search:
         self._sender = sender
         self._watch = watch
         self._folders: dict[str, _Folder] | None = None  # by path; None: nothing was read yet
-        self._unreadable: list[str] = []  # folders, a line each
+        self._unreadable: list[Problem] = []  # folders
         self._explained: list[str] = []
         self._changed = False
         self._effort = 0  # what it took to read what the copy does not have, in manifests
@@ -199,10 +182,10 @@ class Search:
         )
 
     @property
-    def problems(self) -> list[str]:
-        """What the last run could not read, a line each."""
+    def problems(self) -> list[Problem]:
+        """What the last run could not read."""
         folders = (self._folders or {}).values()
-        return self._unreadable + [line for folder in folders for line in folder.problems.values()]
+        return self._unreadable + [problem for folder in folders for problem in folder.problems.values()]
 
     @property
     def orphans(self) -> list[str]:
@@ -255,7 +238,7 @@ class Search:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._unreadable.append(f"{path}: cannot be read: {_why(error)}")
+                self._unreadable.append(unreadable_folder(path, _why(error)))
                 continue
             todo += [f"{path}/{name}" for name in folder.folders]
 
@@ -299,24 +282,24 @@ class Search:
                 found.problems.pop(name, None)
                 is_link = (root / name).is_symlink()
                 if is_link:
-                    found.problems[name] = _behind(path, name)
+                    found.problems[name] = symbolic_link(f"{path}/{name}")
                 is_folder = not is_link and (root / name).is_dir()
                 if is_folder != (name in found.folders):
                     found.folders = sorted({*found.folders} ^ {name})
-        for name in {_stream(name) for name in names if name.startswith("@")}:
-            if not name.endswith(STREAM_SUFFIX):
+        for name in {stream_of(name) for name in names if name.startswith("@")}:
+            if not is_stream(name):
                 continue
             row = rows.pop(name, None)
             found.orphans.discard(name)
             found.problems.pop(name, None)
             lacking.discard(name)
             found.linked.discard(name)
-            if any((root / each).is_symlink() for each in (name, name + MANIFEST_SUFFIX)):
+            if any((root / each).is_symlink() for each in (name, manifest_of(name))):
                 found.linked.add(name)
             try:
                 row = self._row(path, name, row)
-            except StoreError as error:
-                found.problems[name] = str(error)
+            except ManifestError as error:
+                found.problems[name] = unreadable_manifest(error)
                 row = None
             if row is not None:
                 rows[name] = row
@@ -379,13 +362,13 @@ class Search:
         rows = [*known]
         for number, row in enumerate(known):
             try:
-                status = os.stat(row[NAME] + MANIFEST_SUFFIX, dir_fd=folder)
+                status = os.stat(manifest_of(row[NAME]), dir_fd=folder)
             except OSError:
                 return None
             if _stamp(status) != row[:NAME]:
                 try:
                     rows[number] = self._read(path, row[NAME], status)
-                except StoreError:
+                except ManifestError:
                     return None
         return rows
 
@@ -401,28 +384,28 @@ class Search:
                 if entry.name.startswith("@"):
                     files.add(entry.name)
                     if entry.is_symlink():
-                        folder.linked.add(_stream(entry.name))
+                        folder.linked.add(stream_of(entry.name))
                         counts = False
                 elif entry.is_dir(follow_symlinks=False):
                     folder.folders.append(entry.name)
                 elif entry.is_symlink():
-                    folder.problems[entry.name] = _behind(path, entry.name)
+                    folder.problems[entry.name] = symbolic_link(f"{path}/{entry.name}")
                     counts = False
         folder.folders.sort()
         rows: list[Row] = []
         for name in sorted(files):
-            if name.endswith(STREAM_SUFFIX + MANIFEST_SUFFIX):
-                stream = name.removesuffix(MANIFEST_SUFFIX)
+            if is_manifest(name):
+                stream = stream_of(name)
                 try:
                     row = self._row(path, stream, known.get(stream))
-                except StoreError as error:
-                    folder.problems[stream] = str(error)
+                except ManifestError as error:
+                    folder.problems[stream] = unreadable_manifest(error)
                     row = None
                 if row is None:
                     counts = False
                 else:
                     rows.append(row)
-            elif name.endswith(STREAM_SUFFIX) and name + MANIFEST_SUFFIX not in files:
+            elif is_stream(name) and manifest_of(name) not in files:
                 folder.orphans.add(name)
                 counts = False
         if counts:
@@ -431,22 +414,21 @@ class Search:
         return folder, rows
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
-        """Return what a manifest says, None where it is gone by now. Raises: StoreError."""
-        manifest = self._store.root / path / (name + MANIFEST_SUFFIX)
+        """Return what a manifest says, None where it is gone by now. Raises: ManifestError."""
+        manifest = self._store.root / path / manifest_of(name)
         try:
             status = manifest.stat()
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            msg = f"{path}/{name}{MANIFEST_SUFFIX}: cannot be read: {_why(error)}"
-            raise StoreError(msg) from None
+            raise ManifestError(f"{path}/{manifest_of(name)}", f"cannot be read: {_why(error)}") from None
         if known and _stamp(status) == known[:NAME]:
             return known
         return self._read(path, name, status)
 
     def _read(self, path: str, name: str, status: os.stat_result) -> Row:
-        """Open a manifest. `status`: from before it was opened. Raises: StoreError."""
-        manifest = read_manifest(self._store, PurePosixPath(path, name))
+        """Open a manifest. `status`: from before it was opened. Raises: ManifestError."""
+        manifest = self._store.manifest(PurePosixPath(path, name))
         stamp = NO_STAMP  # it will be read again
         if max(status.st_mtime_ns, status.st_ctime_ns) < self._settled:
             self._effort += 1
@@ -464,16 +446,16 @@ class Search:
         return (status.st_dev, status.st_ino) == self._place
 
     def _judge(self, orphans: list[str]) -> list[str]:
-        """Return the orphans among these: tell what has no manifest from what is just getting it.
+        """Return the orphans among these: tell what has no manifest from what is just getting it, or being removed.
 
-        The journal is looked at first: while it is there, the commit may still put the manifest in place; after it
-        is gone, the manifest is there.
+        What is under way is looked at first: while a journal is there, the commit may still put the manifest in place;
+        after it is gone, the manifest is there.
         """
-        under_way = committing(self._store)
+        under_way = self._store.under_way()
         return [
             path
             for path in orphans
-            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / (path + MANIFEST_SUFFIX))
+            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / manifest_of(path))
         ]
 
     def _save(self, folders: Iterable[_Folder]) -> None:
@@ -541,18 +523,8 @@ def _line(folder: _Folder) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
 
-def _behind(path: str, name: str) -> str:
-    """Say of a symbolic link that nothing behind it is listed: it may lead anywhere, and round in circles."""
-    return f"{path}/{name}: is a symbolic link, so nothing in it is listed"
-
-
 def _stamp(status: os.stat_result) -> list[int]:
     return [status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
-
-
-def _stream(name: str) -> str:
-    """Return the name of the stream's file to which a name belongs."""
-    return name.removesuffix(MANIFEST_SUFFIX).removesuffix(HASH_SUFFIX)
 
 
 def _content(rows: list[Row]) -> list[Row]:
@@ -565,11 +537,9 @@ def _by_name(row: Row) -> str:
     return name
 
 
-def _file(store: Store, sender: str) -> Path:
+def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"summaries.{sender}"
 
 
-def _why(error: OSError | ValidationError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error).splitlines()[0]
+def _why(error: OSError) -> str:
+    return error.strerror or type(error).__name__

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Collection
 from typing import Any, Final, Protocol
 
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_protocol.wire.messages import UnchangedDataset
-from fullsend_receiver.store.durable import locked, replace_file
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.api import Store, update
 
 #: Seconds by which our clock may have been put back without a word.
 _CLOCK_ERROR: Final = 86400.0
@@ -33,17 +31,19 @@ class Stock(Protocol):
         """Whether a snapshot of this GUID is stored of this dataset."""
 
 
-def note(stock: Stock, sender: str, datasets: Iterable[UnchangedDataset]) -> None:
+def note(stock: Stock, sender: str, datasets: Collection[UnchangedDataset]) -> None:
     """Write down, for good, that these are unchanged now. `stock`: the sender's. Blocks. Raises: OSError.
 
     Passes over what names a snapshot that is not stored of its dataset, and forgets what does so by now.
     """
-    store = stock.store
     now = format_time(time.time())
-    with locked(store.lock):
-        found = _read(store, sender) | {each.dataset: {"guid": each.guid, "at": now} for each in datasets}
+
+    def add(data: bytes | None) -> bytes:
+        found = _entries(data) | {each.dataset: {"guid": each.guid, "at": now} for each in datasets}
         kept = {dataset: entry for dataset, entry in found.items() if stock.has(dataset, entry["guid"])}
-        replace_file(_file(store, sender), json.dumps(kept, indent=1).encode() + b"\n")
+        return json.dumps(kept, indent=1).encode() + b"\n"
+
+    update(stock.store.documents, _document(sender), add)
 
 
 def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
@@ -52,18 +52,19 @@ def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
     What was noted while our clock was ahead counts for nothing: it would be newer than all that comes.
     """
     limit = time.time() + _CLOCK_ERROR
+    found = store.documents.get(_document(sender))
     return {
         (dataset, entry["guid"]): entry["at"]
-        for dataset, entry in _read(store, sender).items()
+        for dataset, entry in _entries(found.data if found else None).items()
         if (parse_time(entry["at"]) or 0.0) <= limit
     }
 
 
-def _read(store: Store, sender: str) -> dict[str, dict[str, str]]:
-    """Read the file. What is no entry counts for nothing: then a backup looks older than it is, never younger."""
+def _entries(data: bytes | None) -> dict[str, dict[str, str]]:
+    """Read the document. What is no entry counts for nothing: then a backup looks older than it is, never younger."""
     try:
-        said: Any = json.loads(_file(store, sender).read_bytes())
-    except (FileNotFoundError, ValueError):
+        said: Any = json.loads(data or b"{}")
+    except ValueError:
         return {}
     entries = said.items() if isinstance(said, dict) else ()
     return {
@@ -73,5 +74,5 @@ def _read(store: Store, sender: str) -> dict[str, dict[str, str]]:
     }
 
 
-def _file(store: Store, sender: str) -> Path:
-    return store.state / f"unchanged.{sender}.json"
+def _document(sender: str) -> str:
+    return f"unchanged.{sender}.json"

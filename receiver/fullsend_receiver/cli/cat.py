@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(msg)
     try:
         proof = Proof(stored.manifest)
-        for chunk in checked_chunks(store.root / stored.file):
+        for chunk in checked_chunks(store, stored.file):
             if isinstance(chunk, DamagedChunk):
                 raise chunk
             proof.take(chunk.raw, chunk.place.entry.sha256)

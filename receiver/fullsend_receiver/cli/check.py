@@ -25,13 +25,14 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.catalogue.streams import read_catalogue
     from fullsend_receiver.cli.results import complain_of, print_good, print_problem
-    from fullsend_receiver.store.local import StoreFull, check_fitness
+    from fullsend_receiver.store.api import StoreFull
+    from fullsend_receiver.store.local import check_fitness
 
     settings, store = open_store(options)
     full = False
     try:
         check_fitness(store)
-        print_good(f"store {store.root}, {format_size(store.free_bytes())} free")
+        print_good(f"store {store.where}, {format_size(store.free_bytes())} free")
     except StoreFull as error:
         full = True
         print_problem(str(error))

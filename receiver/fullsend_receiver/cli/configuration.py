@@ -9,10 +9,10 @@ if TYPE_CHECKING:
     import argparse
 
     from fullsend_receiver.access.config import ReceiverSettings
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore
 
 
-def open_store(options: argparse.Namespace) -> tuple[ReceiverSettings, Store]:
+def open_store(options: argparse.Namespace) -> tuple[ReceiverSettings, LocalStore]:
     """Read the configuration, open the store, and become its owner. Raises: UsageError, StoreError."""
     from fullsend_receiver.access import config, identity
     from fullsend_receiver.store import local

@@ -13,12 +13,11 @@ from fullsend_protocol.shared.units import format_duration, format_size, format_
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path
 
     from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
     from fullsend_receiver.access.senders import Sender
-    from fullsend_receiver.catalogue.scrub_results import Scrubbed
-    from fullsend_receiver.catalogue.streams import Stored
+    from fullsend_receiver.maintenance.verify import Checked, Finding
 
 
 def complain(text: str) -> None:
@@ -26,10 +25,10 @@ def complain(text: str) -> None:
     print(f"fullsendd: {text}", file=sys.stderr)
 
 
-def complain_of(problems: Iterable[str]) -> None:
+def complain_of(problems: Iterable[object]) -> None:
     """Say on stderr what is wrong with the store: of names and words from outside."""
     for problem in problems:
-        complain(printable(problem))
+        complain(printable(str(problem)))
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -87,46 +86,61 @@ def print_problem(text: str) -> None:
     write_line(f"problem  {text}")
 
 
-def print_rebuilt(file: PurePosixPath) -> None:
-    """Say which file had no manifest, and has one now."""
-    print(f"{file}: had no manifest; made anew from the file", file=sys.stderr)
+class Findings:
+    """What `verify` finds, said as it is found. `failed`: whether something is not as it should be."""
 
-
-class Scrubs:
-    """What is found of each stream, as it is found. `failed`: how many files are known to be lost already."""
-
-    def __init__(self, *, as_json: bool, failed: int) -> None:
-        self.failed = failed
-        self.unrecorded = 0
+    def __init__(self, *, as_json: bool) -> None:
+        self.failed = False
+        self._damaged = 0
+        self._unrecorded = False
         self._as_json = as_json
         self._checked = self._raw_bytes = 0
         self._started = time.monotonic()
 
-    def removed(self, stored: Stored) -> None:
-        complain(f"{stored.file}: was removed before it could be checked")
+    def add(self, finding: Finding) -> None:
+        """Say one finding."""
+        from fullsend_receiver.maintenance.verify import Checked, Lost, Rebuilt, Removed, Unlisted
 
-    def not_recorded(self, error: OSError) -> None:
-        self.unrecorded += 1
-        if self.unrecorded == 1:
-            complain(f"what is found cannot be recorded: {error}")
+        match finding:
+            case Rebuilt():
+                print(f"{finding.file}: had no manifest; made anew from the file", file=sys.stderr)
+            case Removed():
+                complain(f"{finding.subject.file}: was removed before it could be checked")
+            case Lost():
+                self.failed = True
+                self._damaged += 1
+                complain_of([finding.why])
+            case Unlisted():
+                self.failed = True
+                complain_of([str(finding.problem)])
+            case Checked():
+                self._add_checked(finding)
 
-    def add(self, stored: Stored, result: Scrubbed, dependents: Iterable[Stored]) -> None:
-        """Say what was found. `dependents`: what a damage breaks, besides."""
+    def sum_up(self) -> None:
+        """Say how much was checked, and what came of it."""
+        seconds = time.monotonic() - self._started
+        streams, raw = plural(self._checked, "stream"), format_size(self._raw_bytes)
+        print(f"{streams}, {raw} raw, in {format_duration(seconds)}: {self._damaged} damaged", file=sys.stderr)
+
+    def _add_checked(self, checked: Checked) -> None:
         from dataclasses import asdict
 
+        file, result = checked.subject.file, checked.result
+        if checked.unrecorded is not None:
+            self.failed = True
+            if not self._unrecorded:
+                complain(f"what is found cannot be recorded: {checked.unrecorded}")
+            self._unrecorded = True
         self._checked += 1
-        self._raw_bytes += stored.summary.raw_bytes
-        self.failed += bool(result.damage)
+        self._raw_bytes += checked.subject.raw_bytes
+        if result.damage:
+            self.failed = True
+            self._damaged += 1
         if self._as_json:
             write_line(json.dumps(asdict(result)))
         else:
-            write_line(f"{'DAMAGED  ' if result.damage else 'ok       '}{stored.file}")
+            write_line(f"{'DAMAGED  ' if result.damage else 'ok       '}{file}")
         for line in result.damage:
-            complain(f"{stored.file}: {printable(line)}")
-        for broken in dependents:
-            complain(f"{stored.file}: breaks {broken.file}")
-
-    def end(self) -> None:
-        seconds = time.monotonic() - self._started
-        streams, raw = plural(self._checked, "stream"), format_size(self._raw_bytes)
-        print(f"{streams}, {raw} raw, in {format_duration(seconds)}: {self.failed} damaged", file=sys.stderr)
+            complain(f"{file}: {printable(line)}")
+        for broken in checked.breaks:
+            complain(f"{file}: breaks {broken}")

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from fullsend_protocol.format.names import is_stream
 from fullsend_protocol.shared.errors import FullsendError, UsageError
+from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.store.names import STREAM_SUFFIX
+from fullsend_receiver.store.names import dataset_folder
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fullsend_receiver.catalogue.problems import Problem
     from fullsend_receiver.catalogue.streams import Catalogue, Stored
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 def split_name(what: str | None) -> tuple[str | None, str | None]:
@@ -26,18 +31,28 @@ def split_name(what: str | None) -> tuple[str | None, str | None]:
     return sender, rest or None
 
 
-def select(store: Store, what: str | None) -> tuple[Catalogue, list[Stored]]:
-    """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing can be of that name."""
+def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[Stored]]:
+    """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing of that name is stored."""
     sender, dataset = split_name(what)
     catalogue = read_catalogue(store, sender)
     chosen = catalogue.select(sender, dataset)
-    if what is not None and not chosen and not (store.root / (sender or "")).is_dir():
-        msg = f"no sender {sender!r} has streams here"
-        raise UsageError(msg)
+    if sender is not None and not chosen and not _may_hide(catalogue.problems, sender, dataset):
+        msg = (
+            f"no sender {sender!r} has streams here"
+            if dataset is None
+            else f"{what}: nothing of that name is stored (see `fullsendd list {sender}`)"
+        )
+        raise UsageError(printable(msg))
     return catalogue, chosen
 
 
-def find(store: Store, what: str) -> tuple[Catalogue, Stored]:
+def _may_hide(problems: Iterable[Problem], sender: str, dataset: str | None) -> bool:
+    """Whether one of a sender's problems may hide a stream of a dataset; `dataset` None: of any."""
+    folder = None if dataset is None else str(dataset_folder(sender, dataset))
+    return any(folder is None or problem.hides(folder) for problem in problems)
+
+
+def find(store: LocalStore, what: str) -> tuple[Catalogue, Stored]:
     """Find the stream that SENDER/STREAM names; a whole `file`, as `list` prints it, does too.
 
     Raises: UsageError, NoSuchStream, AmbiguousStream.
@@ -48,6 +63,6 @@ def find(store: Store, what: str) -> tuple[Catalogue, Stored]:
         raise UsageError(msg)
     catalogue = read_catalogue(store, sender)
     with contextlib.suppress(FullsendError):
-        if what.endswith(STREAM_SUFFIX):
+        if is_stream(what):
             return catalogue, catalogue.find(sender, what)
     return catalogue, catalogue.find(sender, stream)

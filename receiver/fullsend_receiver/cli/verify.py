@@ -24,35 +24,25 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Verify. Returns: the exit code, FAILED where something is damaged. Raises: UsageError, StoreError."""
     from fullsend_receiver.catalogue.streams import files_without_manifest
-    from fullsend_receiver.cli.results import Scrubs, complain_of, print_rebuilt
+    from fullsend_receiver.cli.results import Findings
     from fullsend_receiver.cli.selection import select, split_name
-    from fullsend_receiver.maintenance import scrub
-    from fullsend_receiver.store.local import StoreError
+    from fullsend_receiver.maintenance.verify import Subject, Verifier, take_back, unlisted
 
     _settings, store = open_store(options)
     sender, _dataset = split_name(options.what)
-    lost = 0
-    for file in files_without_manifest(store, sender):
-        try:
-            scrub.rebuild(store, file)
-            print_rebuilt(file)
-        except (StoreError, OSError) as error:
-            lost += 1
-            complain_of([str(error)])
+    findings = Findings(as_json=options.json)
+    for finding in take_back(store, files_without_manifest(store, sender)):
+        findings.add(finding)
     catalogue, chosen = select(store, options.what)
-    scrubs = Scrubs(as_json=options.json, failed=lost)
+
+    def dependents(subject: Subject) -> list[str]:
+        stored = catalogue.at(subject.file)
+        return [] if stored is None else [str(each.file) for each in catalogue.dependents(stored)]
+
+    verifier = Verifier(store, catalogue.scrubbed.add, dependents)
     for stored in chosen:
-        result = scrub.scrub(store, stored)
-        if result is None:
-            scrubs.removed(stored)
-            continue
-        try:
-            catalogue.scrubbed.add(result)
-        except OSError as error:  # a disk that is read-only, or full, wants checking most
-            scrubs.not_recorded(error)
-        scrubs.add(stored, result, catalogue.dependents(stored) if result.damage else ())
-    scrubs.end()
-    # What has no manifest was named above, by what is wrong with it.
-    unread = [problem for problem in catalogue.problems if "has no manifest" not in problem]
-    complain_of(unread)
-    return Exit.FAILED if scrubs.failed or scrubs.unrecorded or unread else Exit.OK
+        findings.add(verifier.check(Subject.of(stored)))
+    findings.sum_up()
+    for unread in unlisted(catalogue.problems):
+        findings.add(unread)
+    return Exit.FAILED if findings.failed else Exit.OK

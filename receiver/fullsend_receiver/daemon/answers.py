@@ -1,11 +1,11 @@
 """What a sender is told of what is stored of its own: pages of it, one stream whole, what checking it finds.
 
-Each answer of several frames is a generator of all that is to be sent before `done`. The disk is read in threads.
+Each answer is a generator of all that is to be sent, its end included. One method answers each question: `answers` says
+which. The disk is read in threads.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import fullsend_protocol
 from fullsend_protocol.format.chains import ends
+from fullsend_protocol.format.manifest import copied
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
@@ -24,29 +25,41 @@ from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import (
     Base,
     Bases,
+    BasesWanted,
+    Check,
     DatasetStatus,
+    Done,
     Entries,
     Fetch,
     Health,
+    List,
     Locate,
     Located,
     Message,
+    Noted,
     Partials,
+    PartialsWanted,
+    Question,
     Sending,
     Status,
+    StatusWanted,
+    Unchanged,
     Verdict,
+    Verify,
 )
 from fullsend_receiver.arrival.expiry import find_partials
-from fullsend_receiver.arrival.receive import Workers
 from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.verify import Removed
 from fullsend_receiver.store.names import dataset_folder
 from fullsend_receiver.store.playback import locate, stored_chunks
 from fullsend_receiver.store.seekable import FileDamaged
+from fullsend_receiver.store.workers import Workers
 
 log = logging.getLogger("fullsendd")
 
@@ -57,28 +70,51 @@ _LINES: Final = 100
 _LINE: Final = 4000
 
 
+_Parts = AsyncGenerator[Message | Chunk, None]
+_Method = TypeVar("_Method", bound=Callable[..., _Parts])
+#: By the type of a question: the method of Answers that answers it.
+METHODS: Final[dict[type[Question], Callable[..., _Parts]]] = {}
+
+
+def answers(question: type[Question]) -> Callable[[_Method], _Method]:
+    """Have a method answer these questions."""
+
+    def note(method: _Method) -> _Method:
+        METHODS[question] = method
+        return method
+
+    return note
+
+
 class Answers:
     """The answers for one sender, each from what is on the disk when it is asked."""
 
-    def __init__(self, catalogues: Catalogues, workers: Workers, checks: Checks, sender: str, *, peer: str) -> None:
-        """`peer`: what the log calls it."""
+    def __init__(
+        self, catalogues: Catalogues, workers: Workers, checks: Checks, sender: str, *, peer: str, min_free: int
+    ) -> None:
+        """`peer`: what the log calls it. `min_free`: bytes that are to stay free."""
         self._catalogues = catalogues
         self._store = catalogues.store
         self._workers = workers
         self._checks = checks
         self._sender = sender
         self._peer = peer
+        self._min_free = min_free
 
-    async def bases(self) -> AsyncGenerator[Message, None]:
-        """Answer `bases?`."""
+    def answer(self, question: Question) -> _Parts:
+        """Return all that is to be sent, in order. Raises, while it is gone through: FullsendError, OSError."""
+        return METHODS[type(question)](self, question)
+
+    @answers(BasesWanted)
+    async def _bases(self, _asked: BasesWanted) -> _Parts:
         now = time.time()
         holdings = await self._ask(lambda holdings: holdings)
         found = (base_of(stored, *chain) for part in holdings.parts() for stored, chain in find_chains(part, now))
         async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
             yield page
 
-    async def status(self) -> AsyncGenerator[Message, None]:
-        """Answer `status?`."""
+    @answers(StatusWanted)
+    async def _status(self, _asked: StatusWanted) -> _Parts:
 
         def find(holdings: Holdings) -> list[DatasetStatus]:
             seen = unchanged.last_seen(self._store, self._sender)
@@ -91,37 +127,37 @@ class Answers:
         async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(now=now, datasets=[*part])):
             yield page
 
-    async def entries(self, dataset: str | None) -> AsyncGenerator[Message, None]:
-        """Answer `list`. `dataset` None: all."""
+    @answers(List)
+    async def _entries(self, asked: List) -> _Parts:
         holdings = await self._ask(lambda holdings: holdings)
         found = (
             part.entry(stored)
-            for each, part in holdings.datasets(dataset)
+            for each, part in holdings.datasets(asked.dataset)
             for stored in part.select(self._sender, each)
         )
         async for page in self._pages(found, limits.ENTRIES_PAGE, lambda part: Entries(entries=[*part])):
             yield page
 
-    async def partials(self) -> AsyncGenerator[Message, None]:
-        """Answer `partials?`."""
-        found = await self._on_disk(lambda: list(find_partials(self._store, self._sender)))
+    @answers(PartialsWanted)
+    async def _partials(self, _asked: PartialsWanted) -> _Parts:
+        found = await self._workers.run(lambda: list(find_partials(self._store, self._sender)))
         async for page in self._pages(found, limits.PARTIALS_PAGE, lambda part: Partials(partials=[*part])):
             yield page
 
-    async def locate(self, wanted: Locate) -> Located:
-        """Answer `locate`. Raises: as `fetch`."""
+    @answers(Locate)
+    async def _located(self, wanted: Locate) -> _Parts:
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
-        path = self._store.root / stored.file
+        key = wanted.object, wanted.offset
         try:
-            return Located(raw_offset=await self._on_disk(lambda: locate(path, (wanted.object, wanted.offset))))
+            yield Located(raw_offset=await self._workers.run(lambda: locate(self._store, stored.file, key)))
         except FileDamaged as error:
             raise Damaged(f"{stored.file}: {error}") from None
 
-    async def fetch(self, wanted: Fetch) -> AsyncGenerator[Message | Chunk, None]:
-        """Answer `fetch`. Raises: NoSuchStream, AmbiguousStream, Damaged, StoreError, OSError."""
+    @answers(Fetch)
+    async def _stream(self, wanted: Fetch) -> _Parts:
         offset = wanted.offset
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
-        manifest = await self._on_disk(lambda: stored.manifest)
+        manifest = await self._workers.run(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
             raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
         until = limits.OFFSET_END if wanted.until is None else wanted.until
@@ -129,31 +165,30 @@ class Answers:
         yield Sending(manifest=manifest)
         sent = offset
         try:
-            async with contextlib.aclosing(self._stored_chunks(stored, offset, until)) as chunks:
+            stored_ones = stored_chunks(self._store, stored.file, offset, until)
+            async with contextlib.aclosing(read_ahead(self._workers, stored_ones)) as chunks:
                 async for chunk in chunks:
                     sent = chunk.raw_offset + chunk.raw_length
                     if sent > manifest.raw_bytes:
                         break
                     yield chunk
-                    del chunk  # here and below: to hold a chunk while the next is read would be to hold two
+                    del chunk  # what waits here for the next one would hold two
         except FullsendError as error:
             msg = f"{stored.file}: {error}"
             raise Damaged(msg) from None
         if not min(until, manifest.raw_bytes) <= sent <= manifest.raw_bytes:
             msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
             raise Damaged(msg)
+        yield Done()
 
-    async def verify(self, dataset: str | None) -> AsyncGenerator[Message, None]:
-        """Answer `verify`. `dataset` None: all."""
-        wanted = (await self._ask(lambda holdings: holdings)).select(dataset)
+    @answers(Verify)
+    async def _verdicts(self, asked: Verify) -> _Parts:
+        wanted = (await self._ask(lambda holdings: holdings)).select(asked.dataset)
         while (stored := await self._ask(lambda _holdings: next(wanted, None), begun=True)) is not None:
-            result = await self._checks.check(stored)
-            if result is None:
+            found = await self._checks.check(stored)
+            if isinstance(found, Removed):
                 continue
-            damage = [*result.damage]
-            if damage:
-                broken = await self._ask(lambda holdings, stored=stored: holdings.dependents(stored))  # type: ignore[misc]
-                damage += [f"breaks {each.file}" for each in broken]
+            damage = [*found.result.damage, *(f"breaks {file}" for file in found.breaks)]
             yield Verdict(
                 file=str(stored.file),
                 dataset=stored.summary.dataset,
@@ -161,16 +196,21 @@ class Answers:
                 raw_bytes=stored.summary.raw_bytes,
                 damage=[line[:_LINE] for line in damage[:_LINES]],
             )
-        for verdict in await self._ask(lambda holdings: list(find_unread(holdings.troubled(), self._sender, dataset))):
-            yield verdict
 
-    async def health(self, min_free: int) -> Health:
-        """Answer `check`."""
+        def find(holdings: Holdings) -> list[Verdict]:
+            return list(find_unread(holdings.troubled(), self._sender, asked.dataset))
+
+        for verdict in await self._ask(find):
+            yield verdict
+        yield Done()
+
+    @answers(Check)
+    async def _health(self, _asked: Check) -> _Parts:
 
         def look(holdings: Holdings) -> Health:
             free = self._store.free_bytes()
-            problems = list(holdings.problems)
-            if free < min_free:
+            problems = [*map(str, holdings.problems)]
+            if free < self._min_free:
                 problems.append(f"only {format_size(free)} are free; pushes are refused")
             return Health(
                 program=f"fullsendd {fullsend_protocol.__version__}",
@@ -178,19 +218,21 @@ class Answers:
                 problems=[line[:_LINE] for line in problems[:_LINES]],
             )
 
-        return await self._ask(look)
+        yield await self._ask(look)
 
-    async def note_unchanged(self, datasets: Sequence[messages.UnchangedDataset]) -> messages.Noted:
-        """Answer `unchanged`."""
-        await self._ask(lambda holdings: unchanged.note(holdings, self._sender, datasets))
-        return messages.Noted()
+    @answers(Unchanged)
+    async def _noted(self, said: Unchanged) -> _Parts:
+        await self._ask(lambda holdings: unchanged.note(holdings, self._sender, said.datasets))
+        yield Noted()
 
     # --- what they share -----------------------------------------------------------------------------------
 
     async def _pages(
         self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
     ) -> AsyncGenerator[Message, None]:
-        """Yield pages of at most so many items. They are made in a thread, when the peer has taken the page before."""
+        """Yield pages of at most so many items, and `done`. Each is made in a thread, when the peer has taken the page
+        before.
+        """
         left = iter(items)
 
         def more(_holdings: Holdings) -> list[Message]:
@@ -200,20 +242,11 @@ class Answers:
         while pages := await self._ask(more, begun=True):
             for page in pages:
                 yield page
+        yield Done()
 
     async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Do this in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
         return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
-
-    async def _stored_chunks(self, stored: Stored, offset: int, until: int) -> AsyncGenerator[Chunk, None]:
-        """Read a stored stream in worker threads, a chunk at a time and none ahead."""
-        chunks = stored_chunks(self._store.root / stored.file, offset, until)
-        while (chunk := await self._on_disk(lambda: next(chunks, None))) is not None:
-            yield chunk
-            del chunk
-
-    async def _on_disk(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
 
 
 def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
@@ -235,12 +268,9 @@ def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tupl
 
 def base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
     """Return what `bases` says of a stream, with the numbers of its chain."""
-    about = stored.summary
-    return Base(
-        dataset=about.dataset,
-        guid=about.guid,
-        base_guid=about.base_guid,
-        flags=about.flags,
+    return copied(
+        Base,
+        stored.summary,
         streams=streams,
         age=age,
         full_bytes=full_bytes,
@@ -309,22 +339,18 @@ def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | 
     Which dataset it is the other streams in its folder say. Where there is none, the folder's name stands for it. No
     snapshot is named, since nothing is read out of a file's name.
     """
-    if not catalogue.problems:
-        return
     names = {stored.summary.path.rpartition("/")[0]: stored.summary.dataset for stored in catalogue.streams}
-    wanted = None if sender is None or dataset is None else f"{dataset_folder(sender, dataset)}/"
+    wanted = None if sender is None or dataset is None else str(dataset_folder(sender, dataset))
     for problem in catalogue.problems:
-        path, _, what = problem.partition(": ")
-        folder, is_file, _name = path.partition("/@")
-        # A folder that cannot be read has those in it, too.
-        if wanted is None or wanted == f"{folder}/" or (not is_file and wanted.startswith(f"{folder}/")):
+        if wanted is None or problem.hides(wanted):
+            folder = problem.folder
             name = names.get(folder) or folder.partition("/")[2] or folder
             yield Verdict(
-                file=path,
+                file=problem.path,
                 dataset=name[: limits.NAME_MAX],
                 snapshot="?",
                 raw_bytes=0,
-                damage=[what[:_LINE]],
+                damage=[problem.what[:_LINE]],
             )
 
 

@@ -18,6 +18,7 @@ import ssl
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from fullsend_cli.memory import trim
@@ -29,14 +30,14 @@ from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
 from fullsend_receiver.arrival.expiry import throw_away_old
 from fullsend_receiver.arrival.free_space import Room
-from fullsend_receiver.arrival.receive import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import systemd
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import House, Session
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import Store, StoreError, StoreFull, check_fitness
-from fullsend_receiver.store.partials import recover, remove_temporaries
+from fullsend_receiver.store.api import StoreError, StoreFull
+from fullsend_receiver.store.local import LocalStore, check_fitness
+from fullsend_receiver.store.workers import Workers, run
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
@@ -65,7 +66,7 @@ _RELOOK_EVERY: Final = 3600.0
 class Daemon:
     """The running daemon; implements the sessions' Gate."""
 
-    def __init__(self, settings: ReceiverSettings, store: Store) -> None:
+    def __init__(self, settings: ReceiverSettings, store: LocalStore) -> None:
         """Nothing is touched before `run`."""
         self._settings = settings
         self._store = store
@@ -93,7 +94,7 @@ class Daemon:
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
         self._catalogues = catalogues = Catalogues(store)
         self._checks = Checks(catalogues, self._workers)
-        room = Room(settings.min_free, lambda: self._workers.on_disk(store.free_bytes))
+        room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
         self._house = House(catalogues, self._workers, self._checks, self, settings.min_free, room)
 
     async def run(self) -> None:
@@ -112,8 +113,7 @@ class Daemon:
                 check_fitness(self._store)
             except StoreFull as error:  # what is stored can be read all the same, and old partials may go
                 log.warning("%s", error)
-            remove_temporaries(self._store)
-            for line in recover(self._store):
+            for line in self._store.recover():
                 log.info("%s", line)
             sockets = _passed_sockets() or await _listen(self._settings.listen)
             accepting = [asyncio.create_task(self._accept(sock)) for sock in sockets]
@@ -126,7 +126,7 @@ class Daemon:
                 asyncio.create_task(_feed_watchdog()),
             ]
             where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
-            log.info("listening on %s, store %s", where, self._store.root)
+            log.info("listening on %s, store %s", where, self._store.where)
             systemd.notify("READY=1", f"STATUS=listening on {where}")
             try:
                 await self._until_stopped(helpers)
@@ -309,7 +309,7 @@ class Daemon:
         """Where the sender table has changed: judge new connections by it, and end those it no longer allows."""
         async with self._reading_table:
             try:
-                found = await asyncio.get_running_loop().run_in_executor(self._table_reader, self._read_table)
+                found = await run(self._table_reader, self._read_table)
             except (OSError, StoreError) as error:
                 # Edited by hand, perhaps: the last good one holds until it can be read again. Said once.
                 if str(error) != self._table_fault:
@@ -344,7 +344,7 @@ class Daemon:
             await self._reread_table()
             if self._some_gone:
                 self._some_gone = False
-                await asyncio.get_running_loop().run_in_executor(self._table_reader, _tidy, not self._tasks)
+                await run(self._table_reader, partial(_tidy, not self._tasks))
 
     async def _sweep(self) -> None:
         """Throw away now and then the partials that nobody goes on with."""
@@ -353,7 +353,7 @@ class Daemon:
             try:
                 async with house.sweeping:
                     # To its end, though this is cancelled: what it throws away, nobody may begin meanwhile.
-                    await self._workers.on_disk(
+                    await self._workers.run_to_end(
                         lambda: throw_away_old(
                             self._store, house.arriving, keep=settings.partial_keep, most=settings.partial_max
                         )
@@ -453,13 +453,13 @@ def _describe(address: tuple[object, ...]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _serve_lock(store: Store) -> int:
+def _serve_lock(store: LocalStore) -> int:
     """Make sure that one daemon at a time serves a store. Returns: a descriptor that holds the lock."""
     descriptor = os.open(store.state / "serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        msg = f"{store.root}: another fullsendd serves this store"
+        msg = f"{store.where}: another fullsendd serves this store"
         raise StoreError(msg) from None
     return descriptor

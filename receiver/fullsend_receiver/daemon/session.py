@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import logging
 import traceback
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from pathlib import PurePath
+from typing import Protocol
 
 import fullsend_protocol
+from fullsend_cli.memory import trim
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import (
     ConnectionLost,
@@ -31,17 +33,17 @@ from fullsend_protocol.wire.connection import Chunk, ConnectionEnded, Event
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, Sender
 from fullsend_receiver.arrival.free_space import NoRoom, Room
-from fullsend_receiver.arrival.receive import Halted, Receiving, Workers
+from fullsend_receiver.arrival.receive import Halted, Receiving
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import FULL, StoreError
-from fullsend_receiver.store.partials import partial_key
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import FULL
+from fullsend_receiver.store.opened import partial_key
+from fullsend_receiver.store.workers import Workers
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
-
-_T = TypeVar("_T")
 
 
 class Busy(FullsendError):  # noqa: N818 - reads as a noun
@@ -185,8 +187,9 @@ class Session:
             raise Refused(ErrorCode.LIMIT, "the peer took too long to say who it is") from None
         if self.peer is None:
             return
+        house = self._house
         answers = Answers(
-            self._house.catalogues, self._house.workers, self._house.checks, self.peer.name, peer=self._name
+            house.catalogues, house.workers, house.checks, self.peer.name, peer=self._name, min_free=house.min_free
         )
         while True:
             self.idle = True
@@ -201,24 +204,8 @@ class Session:
                     return
                 case messages.Push():
                     await self._push(request)
-                case messages.BasesWanted():
-                    await self._answer(answers.bases())
-                case messages.PartialsWanted():
-                    await self._answer(answers.partials())
-                case messages.Unchanged():
-                    await self._channel.send(await answers.note_unchanged(request.datasets))
-                case messages.StatusWanted():
-                    await self._answer(answers.status())
-                case messages.List():
-                    await self._answer(answers.entries(request.dataset))
-                case messages.Fetch():
-                    await self._answer(answers.fetch(request))
-                case messages.Locate():
-                    await self._channel.send(await answers.locate(request))
-                case messages.Verify():
-                    await self._answer(answers.verify(request.dataset))
-                case messages.Check():
-                    await self._channel.send(await answers.health(self._house.min_free))
+                case messages.Question():
+                    await self._answer(answers.answer(request))
                 case messages.Error():
                     raise PeerError(request.code, request.message)
                 case _:
@@ -245,14 +232,14 @@ class Session:
                 log.info("%s: connected, %s", self._name, printable(answer.program))
             case messages.Join():
                 self._check_tries()
-                joined = await self._on_disk(
+                joined = await self._house.workers.run(
                     lambda: senders.join(self._house.catalogues.store, answer.secret, answer.certificate)
                 )
                 self._house.gate.forgive(self._address)
                 await self._house.gate.table_changed()
                 log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
                 await self._channel.send(
-                    messages.Joined(sender=joined.name, store=self._house.catalogues.store.root.name)
+                    messages.Joined(sender=joined.name, store=PurePath(self._house.catalogues.store.where).name)
                 )
             case messages.Known():
                 self._check_tries()
@@ -283,6 +270,8 @@ class Session:
         finally:
             del house.arriving[key]
             holder.gone.set()
+            if not house.arriving:  # else its memory is used again at once
+                await house.workers.run_to_end(trim)
         if isinstance(end, Halted):
             why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
@@ -314,7 +303,7 @@ class Session:
     # --- answers --------------------------------------------------------------------------------------
 
     async def _answer(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
-        """Send an answer of several frames. The peer says nothing meanwhile: what it says, or its end, ends it."""
+        """Send an answer. The peer says nothing meanwhile: what it says, or its end, ends it."""
         sending = asyncio.create_task(self._send_parts(parts))
         watching = asyncio.create_task(self._channel.receive())
         try:
@@ -323,7 +312,7 @@ class Session:
                 said = watching.result()
                 if isinstance(said, messages.Error):
                     raise PeerError(said.code, said.message)
-                # Legal only after `done`: the peer has read all while we were still waiting to see it gone.
+                # Legal only after the answer's end: the peer has read all while we were still waiting to see it gone.
                 self._next_request = said
             await sending
         finally:
@@ -338,11 +327,7 @@ class Session:
                     await self._channel.send_chunk(part)
                 else:
                     await self._channel.send(part)
-                del part  # here and below: to hold a chunk while the next is read would be to hold two
-        await self._channel.send(messages.Done())
-
-    async def _on_disk(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._house.workers.disk, work)
+                del part  # what waits here for the next one would hold two
 
 
 def own_task() -> asyncio.Task[object]:

@@ -1,7 +1,7 @@
-"""Checking stored streams beside all else: in a thread of its own, one after another, and what is found goes on record.
+"""Checking stored streams beside all else, in a thread of its own, one after another.
 
 A stream that came in several segments has as many hashes, and none of the whole: nobody has read it from end to end. So
-the daemon does, when it is stored (design section 5); `list` and `show` have that SHA-256 from then on.
+the daemon does, when it is stored; `list` and `show` have that SHA-256 from then on.
 """
 
 from __future__ import annotations
@@ -9,18 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
-from fullsend_receiver.arrival.receive import Workers
-from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Stored
-from fullsend_receiver.maintenance.scrub import scrub
+from fullsend_receiver.maintenance.verify import Checked, Removed, Subject, Verifier
+from fullsend_receiver.store.workers import Workers, run
 
 log: Final = logging.getLogger("fullsendd")
-
-_T = TypeVar("_T")
 
 
 class Checks:
@@ -30,6 +26,7 @@ class Checks:
         """Nothing is read before `run` or `check`."""
         self._catalogues = catalogues
         self._workers = workers
+        self._verifier = Verifier(catalogues.store, catalogues.record, self._dependents)
         # Whose streams to look through; None: all, since a run before this one may have left some.
         self._senders: set[str | None] = {None}
         self._wanted = asyncio.Event()
@@ -55,16 +52,15 @@ class Checks:
                     self._senders.add(sender)  # with the next that is wanted
 
     async def _read_again(self, sender: str | None) -> None:
-        senders = await self._on_disk(self._catalogues.senders) if sender is None else [sender]
+        senders = await self._workers.run(self._catalogues.senders) if sender is None else [sender]
         for each in senders:
             for stored in await self._catalogues.ask(self._workers.disk, each, lambda holdings: holdings.unread()):
                 await self.check(stored)
 
-    async def check(self, stored: Stored) -> Scrubbed | None:
-        """Check one stream, and record what was found. Where we are cancelled, the thread that does it ends soon.
+    async def check(self, stored: Stored) -> Checked | Removed:
+        """Check one stream, record and log what was found. Where we are cancelled, the thread that does it ends soon.
 
-        Returns: what was found; None where the stream has been removed, of which nothing is recorded. Raises:
-        FullsendError, OSError where nothing could be looked at.
+        Raises: FullsendError, OSError where nothing could be looked at.
         """
         abandoned = threading.Event()
 
@@ -73,21 +69,21 @@ class Checks:
                 raise asyncio.CancelledError
 
         try:
-            result = await asyncio.get_running_loop().run_in_executor(
-                self._workers.scrub, scrub, self._catalogues.store, stored, between
-            )
+            found = await run(self._workers.scrub, lambda: self._verifier.check(Subject.of(stored), between))
         finally:
             abandoned.set()
-        if result is None:
+        if isinstance(found, Removed):
             log.info("%s: was removed before it could be checked", stored.file)
-            return None
-        try:
-            await self._on_disk(lambda: self._catalogues.record(result))
-        except OSError as error:  # a disk that is full wants checking most
-            log.warning("%s: what was found cannot be recorded: %s", stored.file, error)
-        if result.damage:
-            log.error("%s: damaged: %s", stored.file, result.damage[0])
-        return result
+            return found
+        if found.unrecorded is not None:
+            log.warning("%s: what was found cannot be recorded: %s", stored.file, found.unrecorded)
+        if found.result.damage:
+            log.error("%s: damaged: %s", stored.file, found.result.damage[0])
+        return found
 
-    async def _on_disk(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._workers.disk, work)
+    def _dependents(self, subject: Subject) -> list[str]:
+        """Return the files that build on a stream."""
+        file = subject.file
+        holdings = self._catalogues.current(file.parts[0])
+        stored = holdings.around(file=file).at(file)
+        return [] if stored is None else [str(each.file) for each in holdings.dependents(stored)]

@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.format.manifest import Manifest, Segment
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX
 from fullsend_protocol.shared.errors import FullsendError, StreamError
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.catalogue.streams import Stored
-from fullsend_receiver.store.durable import ABSENT, locked, replace_file, signature, sync_folders
-from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.names import MANIFEST_SUFFIX, stream_file
-from fullsend_receiver.store.partials import committing
+from fullsend_receiver.store.api import Stamp, Store, StoreError
+from fullsend_receiver.store.names import hash_line, stream_file
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks, file_sha256
 from fullsend_receiver.store.seekable import FileDamaged
 
@@ -52,61 +48,57 @@ class _Reading:
     walker: Walker
 
 
-def scrub(store: Store, stored: Stored, between: Callable[[], None] = _go_on) -> Scrubbed | None:
-    """Check one stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
+def scrub(store: Store, file: PurePosixPath, received: str, between: Callable[[], None] = _go_on) -> Scrubbed | None:
+    """Check a stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
 
+    `file`: its `.zst`, relative to the store; `received`: when it came, as its manifest said when it was chosen;
     `between` is called between two reads: what it raises ends the check, which may take hours. Returns: what was
     found; nothing is raised for damage. None where it has been removed, or removed and stored again: who removes a
     stream removes its manifest first, and what is missing then is no damage.
     """
-    path = store.root / f"{stored.file}{MANIFEST_SUFFIX}"
-    before = _which(path)
+    before = _stamp(store, file)
     faults: list[str] = []
     sha256 = None
     try:
-        manifest = stored.manifest
-        sha256 = _check(store, stored.file, manifest, faults, between)
+        sha256 = _check(store, file, store.manifest(file), faults, between)
     except (FullsendError, OSError) as error:
         faults.append(str(error))
-    if before == ABSENT or _which(path) != before:
+    if before is None or _stamp(store, file) != before:
         return None
     return Scrubbed(
-        file=str(stored.file),
-        received=stored.summary.received,
+        file=str(file),
+        received=received,
         at=format_time(time.time()),
         damage=tuple(faults[:_FAULTS_MAX]),
         sha256=None if faults else sha256,
     )
 
 
-def _which(path: Path) -> tuple[int, int, int] | None:
-    """Return a file's signature; None where the disk fails: that removes nothing, and reading it says what is wrong."""
+def _stamp(store: Store, file: PurePosixPath) -> Stamp | None:
+    """Return the stamp of a stream's manifest, None where it is gone; an empty one where the disk fails: that removes
+    nothing, and reading it says what is wrong.
+    """
     try:
-        return signature(path)
+        return store.stamp(file)
     except OSError:
-        return None
+        return ()
 
 
 def _check(
     store: Store, file: PurePosixPath, manifest: Manifest, faults: list[str], between: Callable[[], None]
 ) -> str | None:
     """Add to `faults` what is wrong. Returns: the SHA-256 of the raw stream, where it could be read."""
-    path = store.root / file
     with contextlib.suppress(FileNotFoundError):  # said below
-        size = path.stat().st_size
+        size = store.size(file)
         if size != manifest.stored_bytes:
             faults.append(f"the file has {size} bytes; its manifest says {manifest.stored_bytes}")
     reading = _read(store, file, between)
     faults += reading.faults
     if not faults:
         faults += _compare(reading, manifest)
-    if not faults and file_sha256(path, between) != manifest.file_sha256:
+    if not faults and file_sha256(store, file, between) != manifest.file_sha256:
         faults.append("the file's SHA-256 is not the one in its manifest")
-    try:
-        line = path.with_name(path.name + HASH_SUFFIX).read_bytes()
-    except FileNotFoundError:
-        line = b""
-    if line != _hash_line(manifest.file_sha256, file):
+    if store.hash_line(file) != hash_line(manifest.file_sha256, file):
         faults.append(f"the {HASH_SUFFIX} file is missing, or does not say what the manifest says")
     return reading.sha256
 
@@ -118,22 +110,20 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     own records say it belongs, or has its manifest by now; nothing is changed then.
     """
     sender = file.parts[0]
-    path = store.root / file
     try:
         reading = _read(store, file)
         if reading.faults:
             raise FileDamaged(reading.faults[0])
         facts.check_package(reading.walker.begins)
         about = facts.conclude(reading.walker.begins)
-        _sync(path, store)
         manifest = make_manifest(
             sender,
             about,
             embedded_spills=reading.walker.embedded_spills,
             segments=reading.segments,
             resumptions=[],  # only its segments tell that there were any
-            stored_bytes=path.stat().st_size,
-            file_sha256=file_sha256(path),
+            stored_bytes=store.size(file),
+            file_sha256=file_sha256(store, file),
             chunks=reading.chunks,
             sender_program="unknown",
             zfs_version=None,
@@ -146,31 +136,8 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     if stream_file(sender, about) != file:
         msg = f"{file}: has no manifest, and holds {about.dataset}@{about.snapshot}, which belongs elsewhere"
         raise StoreError(msg)
-    # `.state` is where the next start looks for what a crash leaves behind; it takes the lock for that.
-    with locked(store.lock):
-        target = path.with_name(path.name + MANIFEST_SUFFIX)
-        if file in committing(store) or target.exists():
-            msg = f"{file}: has its manifest by now, or is just getting it"
-            raise StoreError(msg)
-        line = _hash_line(manifest.file_sha256, file)
-        replace_file(path.with_name(path.name + HASH_SUFFIX), line, 0o640, beside=store.state)
-        replace_file(target, manifest.to_json(), 0o640, beside=store.state)
+    store.adopt(file, manifest)
     return manifest
-
-
-def _sync(path: Path, store: Store) -> None:
-    """Make a file durable that somebody else has put there: a manifest promises that it is."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    sync_folders(path, store.root)
-
-
-def _hash_line(sha256: str, file: PurePosixPath) -> bytes:
-    """Return what the `.sha256` file holds."""
-    return f"{sha256}  {file.name}\n".encode()
 
 
 def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _go_on) -> _Reading:
@@ -180,7 +147,7 @@ def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _go_o
     faults: list[str] = []
     segments: list[Segment] = []
     raw_bytes = chunks = 0
-    for chunk in checked_chunks(store.root / file):
+    for chunk in checked_chunks(store, file):
         chunks += 1
         between()
         if isinstance(chunk, DamagedChunk):

@@ -22,14 +22,9 @@ from typing import Any, Final
 from fullsend_protocol.format.manifest import Resumption, Segment
 from fullsend_protocol.shared import limits
 from fullsend_protocol.stream.records import Begin, EmbeddedSpill, Phase, WalkerState
-from fullsend_receiver.store.local import StoreError
+from fullsend_receiver.store.api import PartialDamaged
 from fullsend_receiver.store.opened import FORMAT, Opened
 from fullsend_receiver.store.seekable import IndexEntry
-
-
-class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
-    """A disk has lost what it had taken of a partial."""
-
 
 #: Where in a line its JSON begins: behind the CRC in hex and a space.
 _BODY: Final = 9

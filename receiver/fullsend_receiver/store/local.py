@@ -17,10 +17,25 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
-from fullsend_protocol.shared.errors import ErrorCode, FullsendError, UsageError
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_receiver.store import objects, partials
+from fullsend_receiver.store.api import Capabilities, ObjectInfo, Stamp, StoreError, StoreFull, UploadInfo
+from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import make_folders, replace_file, sync_folder
+from fullsend_receiver.store.objects import LocalBlob
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import PurePosixPath
+
+    from fullsend_protocol.format.manifest import Manifest
+    from fullsend_receiver.store.journal import Standing
+    from fullsend_receiver.store.opened import Opened
+    from fullsend_receiver.store.partials import LocalUpload
+
+_T = TypeVar("_T")
 
 _FORMAT: Final = 1
 _MARKER: Final = ".fullsend"
@@ -30,21 +45,11 @@ _NAME_MAX: Final = 255
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class StoreError(FullsendError):
-    """The store is missing, not mounted, read-only, full, or unfit."""
-
-    code = ErrorCode.STORE
-
-
-class StoreFull(StoreError):  # noqa: N818 - reads as an adjective
-    """The store has no room for as much as a name."""
-
-    code = ErrorCode.SPACE
-
-
 @dataclass(frozen=True, slots=True)
-class Store:
-    """The paths of a store. Making one touches nothing; `open_store` and `make_store` give one that is there."""
+class LocalStore:
+    """A `Store` in one folder. Making one touches nothing; `open_store` and `make_store` give one that is there."""
+
+    capabilities: ClassVar = Capabilities(part_size=0, can_truncate=True, can_read_partials=True, free_space_known=True)
 
     root: Path
 
@@ -78,19 +83,106 @@ class Store:
         """The receiver's private key (PEM)."""
         return self.state / "key.pem"
 
+    @property
+    def where(self) -> str:
+        """Where it is, for a person."""
+        return str(self.root)
+
+    @property
+    def documents(self) -> LocalDocuments:
+        """What may change: of each sender and of the whole store."""
+        return LocalDocuments(self.state, self.lock)
+
     def free_bytes(self) -> int:
         """Return what an unprivileged process may still write, in bytes."""
         return shutil.disk_usage(self.root).free
 
+    # --- what arrives; the interface says what each does
 
-def make_store(root: Path, furnish: Callable[[Store], None]) -> tuple[Store, str]:
+    def begin(self, key: str, opened: Opened) -> LocalUpload:
+        """See `Store.begin`."""
+        return partials.begin_partial(self, key, opened)
+
+    def reopen(self, key: str, *, at_resume_point: bool) -> tuple[LocalUpload, Standing] | None:
+        """See `Store.reopen`."""
+        return partials.reopen_partial(self, key, at_resume_point=at_resume_point)
+
+    def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
+        """See `Store.uploads`."""
+        return partials.survey(self, look, sets_aside=sets_aside)
+
+    def discard(self, key: str) -> None:
+        """See `Store.discard`."""
+        partials.discard_closed(self, key)
+
+    def discard_damaged(self, before: float) -> None:
+        """See `Store.discard_damaged`."""
+        partials.discard_damaged(self, before)
+
+    def recover(self) -> list[str]:
+        """See `Store.recover`."""
+        partials.remove_temporaries(self)
+        return partials.recover(self) + objects.finish_removals(self)
+
+    # --- what is stored; the interface says what each does
+
+    def senders(self) -> list[str]:
+        """See `Store.senders`."""
+        return objects.senders(self)
+
+    def objects(self, sender: str | None = None) -> Iterator[ObjectInfo]:
+        """See `Store.objects`."""
+        return objects.listed(self, sender)
+
+    def has(self, file: PurePosixPath) -> bool:
+        """See `Store.has`."""
+        return objects.manifest_path(self, file).exists()
+
+    def manifest(self, file: PurePosixPath) -> Manifest:
+        """See `Store.manifest`."""
+        return objects.read_manifest(self, file)
+
+    def stamp(self, file: PurePosixPath) -> Stamp | None:
+        """See `Store.stamp`."""
+        return objects.stamp(self, file)
+
+    def size(self, file: PurePosixPath | str) -> int:
+        """See `Store.size`."""
+        return os.stat(f"{self.root}/{file}").st_size
+
+    def hash_line(self, file: PurePosixPath) -> bytes:
+        """See `Store.hash_line`."""
+        return objects.read_hash_line(self, file)
+
+    def open(self, file: PurePosixPath) -> LocalBlob:
+        """See `Store.open`."""
+        return LocalBlob(self.root / file)
+
+    def under_way(self) -> set[PurePosixPath]:
+        """See `Store.under_way`."""
+        return objects.under_way(self)
+
+    def adopt(self, file: PurePosixPath, manifest: Manifest) -> None:
+        """See `Store.adopt`."""
+        objects.adopt(self, file, manifest)
+
+    def remove(self, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
+        """See `Store.remove`."""
+        return objects.remove(self, choose)
+
+    def wait_for_removals(self) -> None:
+        """See `Store.wait_for_removals`."""
+        objects.wait_for_removals(self)
+
+
+def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[LocalStore, str]:
     """Make a new store in an empty or missing folder; parents are made too. `furnish` puts in what is to be there
     before it is a store.
 
     Returns: the store, and the id in its marker. Raises: UsageError where something is there already, StoreError, and
     whatever `furnish` does; nothing is left behind then, but the folder.
     """
-    store = Store(root)
+    store = LocalStore(root)
     if store.marker.exists():
         msg = f"{root}: is a store already; take it over with --adopt"
         raise UsageError(msg)
@@ -138,16 +230,16 @@ def read_id(root: Path) -> str:
     return store_id
 
 
-def open_store(root: Path, store_id: str) -> Store:
+def open_store(root: Path, store_id: str) -> LocalStore:
     """Return the store at `root`. Raises: StoreError where it is missing, or has another id than `store_id`."""
     found = read_id(root)
     if found != store_id:
         msg = f"{root}: is store {found}, but the configuration names {store_id}: another disk is mounted there"
         raise StoreError(msg)
-    return Store(root)
+    return LocalStore(root)
 
 
-def check_fitness(store: Store) -> None:
+def check_fitness(store: LocalStore) -> None:
     """Try what the promises rest on: rename, fsync of a folder, names of 255 bytes, and that differ in case.
 
     Names alone are tried: a disk that is full of data is as fit as ever. Raises: StoreFull where there is no room for a

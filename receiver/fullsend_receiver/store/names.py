@@ -13,10 +13,8 @@ import hashlib
 from pathlib import PurePosixPath
 from typing import Final
 
+from fullsend_protocol.format.names import STREAM_SUFFIX
 from fullsend_protocol.stream.facts import Facts
-
-STREAM_SUFFIX: Final = ".zfs.zst"
-MANIFEST_SUFFIX: Final = ".json"
 
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
 #: With "~", 16 hex digits, and the longest of everything else (`.GUID.package.from.GUID.Lecwpr########.zfs.zst.sha256`)
@@ -57,3 +55,8 @@ def stream_file(sender: str, facts: Facts) -> PurePosixPath:
     flags = f".{facts.flags}" if facts.flags else ""
     name = f"@{encode_component(facts.snapshot)}.{facts.guid:016x}.{kind}{flags}{STREAM_SUFFIX}"
     return dataset_folder(sender, facts.dataset) / name
+
+
+def hash_line(sha256: str, file: PurePosixPath) -> bytes:
+    """Return what the `.sha256` of a file says, as `sha256sum -c` reads it. `sha256`: in hex."""
+    return f"{sha256}  {file.name}\n".encode()

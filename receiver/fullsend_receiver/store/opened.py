@@ -6,15 +6,20 @@ which tells a sender what has arrived. The functions at the end convert between 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import time
 from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
 
 from fullsend_protocol.format.manifest import Flags, Guid, Name, Offset, OnDisk, PartialEntry, Properties
+from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.wire.messages import Push
 
 #: The format of a journal. It is raised only where a version that ignores what it does not know would go wrong.
 FORMAT: Final = 1
+_KEY_DIGITS: Final = 32
 
 
 class Offer(OnDisk):
@@ -50,6 +55,17 @@ class Opened(OnDisk):
 
 
 # --- to the wire and back ----------------------------------------------------------------------------------------
+
+
+def partial_key(sender: str, push: Push) -> str:
+    """Return what tells partials apart: everything by which the sender announced the stream."""
+    what = [sender, push.dataset, push.snapshot, push.guid, push.base_guid, push.flags]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def open_offer(sender: str, push: Push) -> Opened:
+    """Return what the first line says of an offer that is made now."""
+    return Opened(sender=sender, offer=offer_of(push), at=format_time(time.time()))
 
 
 def offer_of(push: Push) -> Offer:

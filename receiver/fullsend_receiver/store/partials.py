@@ -21,21 +21,20 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from fullsend_protocol.format.manifest import Manifest, Resumption
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared import limits
-from fullsend_protocol.shared.units import format_time
-from fullsend_protocol.wire.messages import Push
 from fullsend_receiver.store import journal
+from fullsend_receiver.store.api import PartialDamaged, StoreError
 from fullsend_receiver.store.durable import (
     locked,
     make_folders,
@@ -45,18 +44,19 @@ from fullsend_receiver.store.durable import (
     write_all,
     write_file,
 )
-from fullsend_receiver.store.journal import Batch, PartialDamaged, Standing
-from fullsend_receiver.store.local import Store, StoreError
-from fullsend_receiver.store.names import MANIFEST_SUFFIX
-from fullsend_receiver.store.opened import Opened, offer_of
+from fullsend_receiver.store.journal import Batch, Journal, Standing
+from fullsend_receiver.store.names import hash_line
+from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store.seekable import IndexEntry, tables
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.local import LocalStore
 
 log = logging.getLogger("fullsendd")
 
 _DATA: Final = ".data"
 _JOURNAL: Final = ".journal"
 _DAMAGED: Final = ".damaged"
-_KEY_DIGITS: Final = 32
 #: What is read of a data file at a time, to hash it.
 _BLOCK: Final = 1 << 20
 
@@ -79,20 +79,43 @@ _LOCK_STEP: Final = 0.01
 _T = TypeVar("_T")
 
 
-def partial_key(sender: str, push: Push) -> str:
-    """Return what tells partials apart: everything by which the sender announced the stream."""
-    what = [sender, push.dataset, push.snapshot, push.guid, push.base_guid, push.flags]
-    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:_KEY_DIGITS]
+@dataclass(frozen=True, slots=True)
+class LocalUploadInfo:
+    """A partial as it lies there: an `UploadInfo`, read from its journal."""
+
+    key: str
+    path: Path
+
+    @property
+    def opened(self) -> Opened | None:
+        """What it is. See `UploadInfo`."""
+        return journal.read_opened(self.path)
+
+    @property
+    def last(self) -> float:
+        """When something arrived last: the journal's time of modification."""
+        return self.path.stat().st_mtime
+
+    @property
+    def journal(self) -> Journal:
+        """What its journal says, in short."""
+        return journal.read(self.path)
+
+    @property
+    def places(self) -> tuple[Standing | None, Standing | None]:
+        """Where it resumes; the journal is read through once."""
+        return journal.standings(self.path)
+
+    @property
+    def arriving(self) -> bool:
+        """Whether somebody has it open."""
+        return is_arriving(self.path)
 
 
-class Partial:
-    """A partial that is being written. Made by `begin_partial` and `reopen_partial`. All methods block on the disk:
-    call them off the event loop.
+class LocalUpload:
+    """A partial that is being written: an `Upload`. Made by `begin_partial` and `reopen_partial`."""
 
-    `write` may run while `make_durable` runs in another thread; nothing else may run beside anything.
-    """
-
-    def __init__(self, store: Store, key: str, data: int, log: int, *, size: int = 0) -> None:
+    def __init__(self, store: LocalStore, key: str, data: int, log: int, *, size: int = 0) -> None:
         """`data`, `log`: descriptors of data file and journal, which are ours from now on; `size`: bytes of the data
         file, all durable.
         """
@@ -106,16 +129,28 @@ class Partial:
         self._durable = size  # bytes of the data file that the journal speaks of
         self._torn = False  # a write has failed: what the file ends with is unknown
         self._failed = False  # a sync, or the journal, has failed
+        self._committing = False  # the journal may say so
+        self._ended = False
 
-    def close(self) -> None:
-        """Close the files; what is durable stays."""
+    def close(self, *, keep: bool) -> None:
+        """End it. See `Upload.close`."""
+        if self._ended:
+            return
+        self._ended = True
+        self._release()
+        # What is proven is never thrown away: a restart completes its commit.
+        if not (keep or self._committing):
+            discard(self._store, self.key)
+
+    def _release(self) -> None:
+        """Close the files."""
         # First of all, since the numbers may be another file's as soon as they are closed.
         descriptors = self._data, self._journal
         self._data = self._journal = -1
         _close(self.key, *descriptors)
 
-    def write(self, frame: bytes | memoryview) -> None:
-        """Append a frame. Raises: OSError; nothing can be appended then, but what came before can become durable."""
+    def append(self, frame: bytes | memoryview) -> None:
+        """Append a frame. See `Upload.append`."""
         if self._torn:
             msg = f"partial {self.key}: writing failed before, nothing more is appended"
             raise StoreError(msg)
@@ -129,27 +164,26 @@ class Partial:
             self._hashed += len(frame)
         self.size += len(frame)
 
-    def make_durable(self, batch: Batch) -> None:
-        """Sync the data through this batch, then say so in the journal, then sync that.
+    def sync(self, batch: Batch) -> int:
+        """Sync the data through this batch, then say so in the journal, then sync that. See `Upload.sync`.
 
-        Raises: OSError; nothing of the batch may be acknowledged then, and nothing later either: Linux forgets
-        after a failed fsync that the pages were dirty. So whatever is tried later raises StoreError.
+        Nothing counts after a failed fsync, since Linux forgets then that the pages were dirty.
         """
         self._sync()
         self._note(journal.durable_line(batch))
         self._durable = batch.stored
+        return batch.offset
 
     def note_resumed(self, resumption: Resumption) -> None:
-        """Write down that the stream goes on; durable with the next batch at the latest. Raises: OSError."""
+        """Write down that the stream resumes. See `Upload.note_resumed`."""
         before = os.fstat(self._journal)
         self._note(journal.resumed_line(resumption))
         _keep_age(self._journal, before)
 
     def catch_up(self, most: int) -> bool:
-        """Hash at most so many bytes of what an earlier run has written.
+        """Hash at most so many bytes of what an earlier process has written. See `Upload.catch_up`.
 
-        The hash of the whole file goes into its `.sha256`, and dies with the process that computed it. Returns: whether
-        all is hashed. Raises: PartialDamaged where the disk has lost something of it; it is set aside then.
+        The hash of the whole file goes into its `.sha256`, and dies with the process that computed it.
         """
         end = min(self.size, self._hashed + most)
         while self._hashed < end:
@@ -163,23 +197,19 @@ class Partial:
         return self._hashed == self.size
 
     def read(self, start: int, size: int) -> bytes:
-        """Return bytes of the data file; fewer where it ends. Raises: as `catch_up`."""
+        """Return bytes of the data file. See `Upload.read`."""
         with examining(self._store, self.key, held=True):
             return os.pread(self._data, size, start)
 
     def seal(self, chunks: int) -> tuple[int, str]:
-        """Write index and seek table behind the frames, and sync. All batches must be durable.
-
-        Returns: size of the file in bytes, and its SHA-256 in hex. Raises: OSError, StoreError; PartialDamaged as
-        `catch_up`, also where it is the journal.
-        """
+        """Write index and seek table behind the frames, and sync. See `Upload.seal`."""
         if self._durable != self.size:
             msg = f"partial {self.key}: {self.size} bytes are written, of which only {self._durable} are durable"
             raise StoreError(msg)
         while not self.catch_up(_BLOCK):
             pass
         for piece in tables(self._entries(), chunks):
-            self.write(piece)
+            self.append(piece)
         self._sync()
         return self.size, self._file_hash.hexdigest()
 
@@ -189,30 +219,28 @@ class Partial:
 
     @property
     def begun(self) -> str | None:
-        """When its stream was first offered, by this host's clock. Raises: OSError, PartialDamaged."""
+        """When its stream was first offered. See `Upload.begun`."""
         opened = journal.read_opened(_path(self._store, self.key, _JOURNAL))
         return opened.at if opened else None
 
     def commit(self, file: PurePosixPath, manifest: Manifest) -> bool:
-        """Put the stream in place. The order is the promise (docs/format.md, "Write order").
+        """Put the stream in place. See `Upload.commit`. The order is the promise (docs/format.md, "Write order").
 
-        From the journal's `commit` line on, a restart completes what is left. Returns: whether it is ours that is
-        in place; False where another stream of this name was there first, which stays: ours is thrown away then.
-        Raises: StoreError, OSError.
+        From the journal's `commit` line on, a restart completes what is left.
         """
         target = self._store.root / file
         if _is_stored(target):
-            self.close()
-            discard(self._store, self.key)
+            self.close(keep=False)
             return False
         _refuse_orphan(self._store, file)
         _make_folder(self._store, target.parent)
-        sha256 = f"{manifest.file_sha256}  {file.name}\n".encode()
-        write_file(_path(self._store, self.key, HASH_SUFFIX), sha256, 0o640)
+        line = hash_line(manifest.file_sha256, file)
+        write_file(_path(self._store, self.key, HASH_SUFFIX), line, 0o640)
         write_file(_path(self._store, self.key, MANIFEST_SUFFIX), manifest.to_json(), 0o640)
         sync_folder(self._store.partial)
+        self._committing = True  # even where that fails: what reached the disk is not known
         self._note(journal.commit_line(file))
-        self.close()
+        self.close(keep=True)
         return _put_in_place(self._store, self.key, file)
 
     def _sync(self) -> None:
@@ -242,7 +270,7 @@ class Partial:
             raise StoreError(msg)
 
 
-def begin_partial(store: Store, key: str, sender: str, push: Push) -> Partial:
+def begin_partial(store: LocalStore, key: str, opened: Opened) -> LocalUpload:
     """Begin a new partial. One of the same key is thrown away, or set aside where it is damaged; its commit, had that
     begun, is completed.
 
@@ -255,18 +283,17 @@ def begin_partial(store: Store, key: str, sender: str, push: Push) -> Partial:
         _complete(store, key, committing)
     else:
         discard(store, key)
-    opened = Opened(sender=sender, offer=offer_of(push), at=format_time(time.time()))
     partial = _open(store, key, os.O_CREAT | os.O_EXCL)
     try:
         partial._note(journal.open_line(opened))  # noqa: SLF001 - it is ours
         sync_folder(store.partial)
     except BaseException:
-        partial.close()
+        partial.close(keep=True)
         raise
     return partial
 
 
-def reopen_partial(store: Store, key: str, *, at_resume_point: bool) -> tuple[Partial, Standing] | None:
+def reopen_partial(store: LocalStore, key: str, *, at_resume_point: bool) -> tuple[LocalUpload, Standing] | None:
     """Open a partial to go on with it: where its durable bytes end, or `at_resume_point` behind the last chunk of them
     that ends with a resumable record. What is behind that place is thrown away.
 
@@ -294,7 +321,7 @@ def reopen_partial(store: Store, key: str, *, at_resume_point: bool) -> tuple[Pa
     return _open(store, key, 0, size=place.stored), place
 
 
-def _open(store: Store, key: str, flags: int, *, size: int = 0) -> Partial:
+def _open(store: LocalStore, key: str, flags: int, *, size: int = 0) -> LocalUpload:
     opened = []
     try:
         opened.append(data := os.open(_path(store, key, _DATA), os.O_RDWR | os.O_CLOEXEC | flags, 0o640))
@@ -306,7 +333,7 @@ def _open(store: Store, key: str, flags: int, *, size: int = 0) -> Partial:
     except BaseException:
         _close(key, *opened)
         raise
-    return Partial(store, key, data, log, size=size)
+    return LocalUpload(store, key, data, log, size=size)
 
 
 def _lock(path: Path, descriptor: int) -> None:
@@ -342,7 +369,7 @@ def _close(key: str, *descriptors: int) -> None:
             log.warning("partial %s: closing it: %s; what was acknowledged is durable all the same", key, error)
 
 
-def _cut_journal(store: Store, path: Path, place: Standing) -> None:
+def _cut_journal(store: LocalStore, path: Path, place: Standing) -> None:
     """Make the journal end at a place within it: it is replaced, since at no moment it may say less than that."""
     with path.open("rb") as file:
         head = file.read(place.line)
@@ -356,7 +383,7 @@ def _keep_age(path: Path | int, before: os.stat_result) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def recover(store: Store) -> list[str]:
+def recover(store: LocalStore) -> list[str]:
     """After a start: complete commits, cut partials back to what was acknowledged, throw away what holds nothing, set
     aside what has lost what was acknowledged. What cannot be done to one keeps nothing from being done to the others:
     the log says so, and it is left as it is.
@@ -381,7 +408,7 @@ def recover(store: Store) -> list[str]:
     return done
 
 
-def _recover(store: Store, key: str) -> list[str]:
+def _recover(store: LocalStore, key: str) -> list[str]:
     with examining(store, key):
         said = journal.read(_path(store, key, _JOURNAL))
         if said.committing is None and said.offset is not None:
@@ -406,14 +433,14 @@ def _remove_stray(path: Path, owner: Path | None) -> None:
         log.error("%s: is of no use, and cannot be removed: %s", path, error)  # noqa: TRY400
 
 
-def committing(store: Store) -> set[PurePosixPath]:
+def committing(store: LocalStore) -> set[PurePosixPath]:
     """Return the files whose commit has begun and is not complete."""
-    said = survey(store, journal.read)
+    said = survey(store, lambda upload: upload.journal)
     return {each.committing for _key, each in said if each.committing is not None}
 
 
 @contextlib.contextmanager
-def examining(store: Store, key: str, *, held: bool = False, reads_only: bool = False) -> Iterator[None]:
+def examining(store: LocalStore, key: str, *, held: bool = False, reads_only: bool = False) -> Iterator[None]:
     """Read of a partial. Where it shows that a disk has lost some of it, the partial is set aside, and the log says so:
     its stream starts over, and nobody else need know. `held`: it is we who have it open; `reads_only`: it is left where
     it is, for the daemon.
@@ -433,15 +460,14 @@ def examining(store: Store, key: str, *, held: bool = False, reads_only: bool = 
         raise PartialDamaged(f"partial {key}: {why}; {_set_aside(store, key, why, held=held)}") from None
 
 
-def survey(store: Store, look: Callable[[Path], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
-    """Yield what `look` finds about each partial, whose journal it is given, with the key; nothing for those that are
-    gone by then, damaged, or that cannot be looked at, which the log says. `sets_aside`: what is damaged is set aside;
-    else this only reads. Raises: OSError where the system is short of something.
-    """
+def survey(
+    store: LocalStore, look: Callable[[LocalUploadInfo], _T], *, sets_aside: bool = False
+) -> Iterator[tuple[str, _T]]:
+    """Yield what `look` finds about each partial. See `Store.uploads`."""
     for key, path in journals(store):
         try:
             with examining(store, key, reads_only=not sets_aside):
-                found = look(path)
+                found = look(LocalUploadInfo(key, path))
         except (FileNotFoundError, PartialDamaged):
             continue
         except OSError as error:
@@ -452,12 +478,19 @@ def survey(store: Store, look: Callable[[Path], _T], *, sets_aside: bool = False
         yield key, found
 
 
-def damaged_files(store: Store) -> list[Path]:
-    """Return the files of partials that are set aside. Their times of modification are when that was done."""
-    return sorted(store.partial.glob(f"*{_DAMAGED}"))
+def discard_damaged(store: LocalStore, before: float) -> None:
+    """Throw away what was set aside before that moment. See `Store.discard_damaged`."""
+    for path in sorted(store.partial.glob(f"*{_DAMAGED}")):
+        try:
+            # Its time of modification is when it was set aside.
+            if path.stat().st_mtime < before:
+                path.unlink()
+                log.warning("%s: was set aside as damaged, and is thrown away (partial-keep)", path)
+        except OSError as error:
+            log.error("%s: cannot be thrown away: %s", path, error)  # noqa: TRY400
 
 
-def journals(store: Store) -> list[tuple[str, Path]]:
+def journals(store: LocalStore) -> list[tuple[str, Path]]:
     """Return the keys of all partials, each with its journal."""
     return sorted((path.name.removesuffix(_JOURNAL), path) for path in store.partial.glob(f"*{_JOURNAL}"))
 
@@ -474,7 +507,7 @@ def is_arriving(path: Path) -> bool:
     return False
 
 
-def discard(store: Store, key: str) -> None:
+def discard(store: LocalStore, key: str) -> None:
     """Throw a partial away. The journal goes first, for good: the rest means nothing without it."""
     first, *rest = (_path(store, key, suffix) for suffix in (_JOURNAL, HASH_SUFFIX, MANIFEST_SUFFIX, _DATA))
     with contextlib.suppress(FileNotFoundError):
@@ -484,16 +517,25 @@ def discard(store: Store, key: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def journal_entries(store: Store, key: str) -> Iterator[IndexEntry]:
+def discard_closed(store: LocalStore, key: str) -> None:
+    """Throw away a partial that nobody has open. See `Store.discard`."""
+    with contextlib.suppress(FileNotFoundError):
+        if is_arriving(_path(store, key, _JOURNAL)):
+            msg = f"partial {key}: is arriving, and is not thrown away beneath its sender"
+            raise StoreError(msg)
+    discard(store, key)
+
+
+def journal_entries(store: LocalStore, key: str) -> Iterator[IndexEntry]:
     """Yield the index entries of all durable chunks, in order."""
     return journal.entries(_path(store, key, _JOURNAL))
 
 
-def _path(store: Store, key: str, suffix: str) -> Path:
+def _path(store: LocalStore, key: str, suffix: str) -> Path:
     return store.partial / (key + suffix)
 
 
-def _cut_back(store: Store, key: str, stored: int, whole: int) -> None:
+def _cut_back(store: LocalStore, key: str, stored: int, whole: int) -> None:
     """Cut the data file to its acknowledged bytes, the journal to its whole lines, and off what a commit prepared."""
     for path, size in ((_path(store, key, _DATA), stored), (_path(store, key, _JOURNAL), whole)):
         if path.stat().st_size == size:
@@ -508,7 +550,7 @@ def _cut_back(store: Store, key: str, stored: int, whole: int) -> None:
         _path(store, key, suffix).unlink(missing_ok=True)
 
 
-def _check_size(store: Store, key: str, stored: int) -> None:
+def _check_size(store: LocalStore, key: str, stored: int) -> None:
     """Raises: PartialDamaged where the data file is shorter than the journal says."""
     found = _size(_path(store, key, _DATA))
     if found < stored:
@@ -516,7 +558,7 @@ def _check_size(store: Store, key: str, stored: int) -> None:
         raise PartialDamaged(msg)
 
 
-def _set_aside(store: Store, key: str, why: str, *, held: bool) -> str:
+def _set_aside(store: LocalStore, key: str, why: str, *, held: bool) -> str:
     """Put a partial that cannot be gone on with where nobody takes it for one, for a person to look at. What somebody
     has open is left to him: he will find the same.
 
@@ -537,7 +579,7 @@ def _set_aside(store: Store, key: str, why: str, *, held: bool) -> str:
     return outcome
 
 
-def _rename_damaged(store: Store, key: str) -> None:
+def _rename_damaged(store: LocalStore, key: str) -> None:
     # The journal last: until then another start finds the same, and does the rest.
     for suffix in (_DATA, _JOURNAL):
         with contextlib.suppress(FileNotFoundError):
@@ -558,14 +600,14 @@ def _is_stored(target: Path) -> bool:
     return target.with_name(target.name + MANIFEST_SUFFIX).exists()
 
 
-def _refuse_orphan(store: Store, file: PurePosixPath) -> None:
+def _refuse_orphan(store: LocalStore, file: PurePosixPath) -> None:
     """A `.zst` without manifest is never overwritten: it may be somebody's only copy."""
     if (store.root / file).exists():
         msg = f"{file}: is there without its manifest; run `fullsendd verify` to take it back into the store"
         raise StoreError(msg)
 
 
-def _make_folder(store: Store, folder: Path) -> None:
+def _make_folder(store: LocalStore, folder: Path) -> None:
     """Make a dataset's folder, durable with all that lead to it, and see that a rename can reach it."""
     make_folders(folder)
     # Also those that were there: another stream, or a run that was killed, may have made them without syncing yet.
@@ -574,13 +616,13 @@ def _make_folder(store: Store, folder: Path) -> None:
         _refuse_other_file_system(folder)
 
 
-def _complete(store: Store, key: str, file: PurePosixPath) -> bool:
+def _complete(store: LocalStore, key: str, file: PurePosixPath) -> bool:
     """Complete a commit that was cut short. Returns: as `_put_in_place`."""
     _make_folder(store, (store.root / file).parent)
     return _put_in_place(store, key, file)
 
 
-def _put_in_place(store: Store, key: str, file: PurePosixPath) -> bool:
+def _put_in_place(store: LocalStore, key: str, file: PurePosixPath) -> bool:
     """Rename the three files in, `.json` last. May be repeated after a crash at any point.
 
     Returns: False where another stream of this name is stored; nothing of it is touched, ours is thrown away.
@@ -600,7 +642,7 @@ def _put_in_place(store: Store, key: str, file: PurePosixPath) -> bool:
     return ours
 
 
-def _claim(store: Store, data: Path, file: PurePosixPath) -> bool:
+def _claim(store: LocalStore, data: Path, file: PurePosixPath) -> bool:
     """Rename the data in, unless another stream has that name. Returns: whether what is there now is ours."""
     target = store.root / file
     with _CLAIMING:
@@ -630,7 +672,7 @@ def _refuse_other_file_system(folder: Path) -> NoReturn:
     raise StoreError(msg)
 
 
-def remove_temporaries(store: Store) -> None:
+def remove_temporaries(store: LocalStore) -> None:
     """Remove what `replace_file` left behind in `.state` when it was killed. A process that changes something
     there now holds the lock.
     """

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, ErrorCode, FullsendError
 from fullsend_protocol.stream.chunks import Decompressor, SegmentHash
 from fullsend_protocol.wire.connection import Chunk
+from fullsend_receiver.store.api import Blob, Store
 from fullsend_receiver.store.seekable import FileDamaged, Place, places
 
 #: What is read of a file at a time, to hash it as a whole.
@@ -33,14 +34,15 @@ class RawChunk:
     raw: bytes
 
 
-def stored_chunks(path: Path, offset: int = 0, until: int = limits.OFFSET_END) -> Iterator[Chunk]:
+def stored_chunks(
+    store: Store, file: PurePosixPath, offset: int = 0, until: int = limits.OFFSET_END
+) -> Generator[Chunk, None, None]:
     """Yield a file's chunks from raw offset `offset` on, where one must begin, and none that begins at `until` or
     behind it, as they travel: not decoded and not checked, which is the reader's part. Raises: FileDamaged, OSError.
     """
-    descriptor = _open(path)
     end = 0
-    try:
-        for place in places(descriptor):
+    with closing(store.open(file)) as blob:
+        for place in places(blob):
             end = place.raw_offset + place.entry.raw_length
             if end <= offset:
                 continue
@@ -49,7 +51,7 @@ def stored_chunks(path: Path, offset: int = 0, until: int = limits.OFFSET_END) -
             if place.raw_offset < offset:
                 raise FileDamaged(f"no chunk begins at raw offset {offset}")
             try:
-                frame = _read(descriptor, place)
+                frame = _read(blob, place)
             except ChunkError as error:
                 msg = f"{describe(place)}: {error}"
                 raise FileDamaged(msg) from None
@@ -58,22 +60,19 @@ def stored_chunks(path: Path, offset: int = 0, until: int = limits.OFFSET_END) -
             del frame  # here and below: not two chunks at a time
         if end < offset:
             raise FileDamaged(f"no chunk begins at raw offset {offset}")
-    finally:
-        os.close(descriptor)
 
 
-def locate(path: Path, key: tuple[int, int]) -> int:
+def locate(store: Store, file: PurePosixPath, key: tuple[int, int]) -> int:
     """Return the raw offset of a chunk from which on the resumable records of this key (object, offset) are found, if
     there are any: of the last one that begins with a record and whose first key is smaller, else of the first.
 
     Records come in the order of their keys. Not the chunk that begins with the key itself: OBJECT and WRITE at offset 0
     share one, and the former may end the chunk before. Raises: FileDamaged, OSError.
     """
-    descriptor = _open(path)
-    try:
+    with closing(store.open(file)) as blob:
         found = 0
         at_record = True
-        for place in places(descriptor):
+        for place in places(blob):
             first = place.entry.first_key
             if first is not None and first >= key:
                 break
@@ -81,25 +80,22 @@ def locate(path: Path, key: tuple[int, int]) -> int:
                 found = place.raw_offset
             at_record = place.entry.ends_at_resume_point
         return found
-    finally:
-        os.close(descriptor)
 
 
-def checked_chunks(path: Path) -> Iterator[RawChunk | DamagedChunk]:
+def checked_chunks(store: Store, file: PurePosixPath) -> Iterator[RawChunk | DamagedChunk]:
     """Yield a file's chunks, decoded, with their running hash compared; a bad one as the error it is.
 
     Frames are independent, so chunks behind a bad one decode; their running hash cannot be told right until the
     next segment, and they pass on their zstd checksum. Raises: FileDamaged, OSError.
     """
-    descriptor = _open(path)
     decompressor = Decompressor()
     segment: SegmentHash | None = SegmentHash(0)
-    try:
-        for place in places(descriptor):
+    with closing(store.open(file)) as blob:
+        for place in places(blob):
             if place.entry.starts_segment:
                 segment = SegmentHash(place.raw_offset)
             try:
-                raw = decompressor.decompress(_read(descriptor, place), place.entry.raw_length)
+                raw = decompressor.decompress(_read(blob, place), place.entry.raw_length)
             except ChunkError as error:
                 segment = None
                 yield DamagedChunk(f"{describe(place)}: {error}")
@@ -110,16 +106,14 @@ def checked_chunks(path: Path) -> Iterator[RawChunk | DamagedChunk]:
                 continue
             yield RawChunk(place, raw)
             del raw
-    finally:
-        os.close(descriptor)
 
 
-def _read(descriptor: int, place: Place) -> bytes:
+def _read(blob: Blob, place: Place) -> bytes:
     """Return a chunk's frame. Raises: ChunkError where the disk does not give it: a bad sector takes one chunk with it,
     not those behind.
     """
     try:
-        frame = os.pread(descriptor, place.entry.stored_length, place.file_offset)
+        frame = blob.read(place.file_offset, place.entry.stored_length)
     except OSError as error:
         msg = f"cannot be read: {error.strerror}"
         raise ChunkError(msg) from None
@@ -129,12 +123,14 @@ def _read(descriptor: int, place: Place) -> bytes:
     return frame
 
 
-def file_sha256(path: Path, between: Callable[[], None] = lambda: None) -> str:
+def file_sha256(store: Store, file: PurePosixPath, between: Callable[[], None] = lambda: None) -> str:
     """Return the SHA-256 of a file in hex. Reads it whole; `between` is called between two reads, and may raise."""
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK):
+    at = 0
+    with closing(store.open(file)) as blob:
+        while block := blob.read(at, _BLOCK):
             digest.update(block)
+            at += len(block)
             between()
     return digest.hexdigest()
 
@@ -142,11 +138,3 @@ def file_sha256(path: Path, between: Callable[[], None] = lambda: None) -> str:
 def describe(place: Place) -> str:
     """Name a chunk for a person: its number from 0, and its raw range."""
     return f"chunk {place.number} (raw bytes {place.raw_offset} to {place.raw_offset + place.entry.raw_length})"
-
-
-def _open(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        msg = "the file is missing"
-        raise FileDamaged(msg) from None

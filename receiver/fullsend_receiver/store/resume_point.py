@@ -8,18 +8,18 @@ import hashlib
 from fullsend_protocol.stream.chunks import Decompressor
 from fullsend_protocol.stream.records import HEADER_SIZE
 from fullsend_protocol.wire.messages import Record
+from fullsend_receiver.store.api import Upload
 from fullsend_receiver.store.journal import Standing
-from fullsend_receiver.store.partials import Partial
 
 
-def read_record(partial: Partial, standing: Standing) -> Record:
+def read_record(upload: Upload, standing: Standing) -> Record:
     """Read the record that ends where a partial stands, back from its data file. Blocks.
 
     Raises: ChunkError (the file does not hold it any more), PartialDamaged (nor can it be read), OSError.
     """
     entry = standing.part.chunks[-1].entry
     start = standing.offset - entry.raw_length
-    frame = partial.read(standing.stored - entry.stored_length, entry.stored_length)
+    frame = upload.read(standing.stored - entry.stored_length, entry.stored_length)
     raw = Decompressor().decompress(frame, entry.raw_length)
     at = standing.walker.record_start - start  # a partial never stands where that is in the chunk before
     header, payload = raw[at : at + HEADER_SIZE], memoryview(raw)[at + HEADER_SIZE :]

@@ -11,7 +11,6 @@ Source: facebook/zstd, contrib/seekable_format/zstd_seekable_compression_format.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from typing import Final
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
+from fullsend_receiver.store.api import Blob
 
 _SKIPPABLE: Final = struct.Struct("<II")  # magic, size of what follows
 _INDEX_MAGIC: Final = 0x184D2A5D
@@ -125,16 +125,16 @@ def tables_size(count: int) -> int:
     return _index_size(count) + _SKIPPABLE.size + (count + 1) * _SEEK_ENTRY.size + _SEEK_FOOT.size
 
 
-def places(descriptor: int) -> Iterator[Place]:
+def places(blob: Blob) -> Iterator[Place]:
     """Yield the chunks of a stored file, from its index, a page at a time.
 
     Both tables are held against each other, the CRC and the file's size before the first chunk is told of.
     Raises: FileDamaged where they are missing, cut, or wrong in a single bit; OSError.
     """
-    count, index_at = _find_tables(descriptor)
-    _check_tables(descriptor, count, index_at)
+    count, index_at = _find_tables(blob)
+    _check_tables(blob, count, index_at)
     raw_offset = file_offset = number = 0
-    for page in _pages(descriptor, count, index_at):
+    for page in _pages(blob, count, index_at):
         for entry in _entries(page):
             yield Place(number, raw_offset, file_offset, entry)
             number += 1
@@ -142,10 +142,10 @@ def places(descriptor: int) -> Iterator[Place]:
             file_offset += entry.stored_length
 
 
-def _find_tables(descriptor: int) -> tuple[int, int]:
+def _find_tables(blob: Blob) -> tuple[int, int]:
     """Return the number of chunks, and where the index begins."""
-    size = os.fstat(descriptor).st_size
-    foot = os.pread(descriptor, _SEEK_FOOT.size, max(0, size - _SEEK_FOOT.size))
+    size = blob.size
+    foot = blob.read(max(0, size - _SEEK_FOOT.size), _SEEK_FOOT.size)
     if len(foot) < _SEEK_FOOT.size or _SEEK_FOOT.unpack(foot)[1:] != (0, _SEEKABLE_MAGIC):
         msg = "no seek table at the end: the file is cut, or not one of fullsend's"
         raise FileDamaged(msg)
@@ -157,19 +157,19 @@ def _find_tables(descriptor: int) -> tuple[int, int]:
     return count, index_at
 
 
-def _check_tables(descriptor: int, count: int, index_at: int) -> None:
+def _check_tables(blob: Blob, count: int, index_at: int) -> None:
     head = _index_head(count)
-    if os.pread(descriptor, len(head), index_at) != head:
+    if blob.read(index_at, len(head)) != head:
         msg = "no index where the seek table says it is"
         raise FileDamaged(msg)
     seek_at = index_at + _index_size(count)
-    if os.pread(descriptor, _SKIPPABLE.size, seek_at) != _seek_head(count):
+    if blob.read(seek_at, _SKIPPABLE.size) != _seek_head(count):
         msg = "no seek table behind the index"
         raise FileDamaged(msg)
     seek_at += _SKIPPABLE.size
     crc = zlib.crc32(head[_SKIPPABLE.size :])
     number = frames = 0
-    for page in _pages(descriptor, count, index_at):
+    for page in _pages(blob, count, index_at):
         crc = zlib.crc32(page, crc)
         seek = bytearray()
         for entry in _entries(page):
@@ -179,28 +179,28 @@ def _check_tables(descriptor: int, count: int, index_at: int) -> None:
             seek += _SEEK_ENTRY.pack(entry.stored_length, entry.raw_length)
             frames += entry.stored_length
             number += 1
-        if os.pread(descriptor, len(seek), seek_at) != seek:
+        if blob.read(seek_at, len(seek)) != seek:
             msg = f"index and seek table differ on the chunks before {number}"
             raise FileDamaged(msg)
         seek_at += len(seek)
-    if os.pread(descriptor, _CRC.size, index_at + _index_size(count) - _CRC.size) != _CRC.pack(crc):
+    if blob.read(index_at + _index_size(count) - _CRC.size, _CRC.size) != _CRC.pack(crc):
         msg = "the index has a wrong CRC"
         raise FileDamaged(msg)
     if frames != index_at:
         msg = f"the index speaks of {frames} bytes of chunks, and stands behind {index_at}"
         raise FileDamaged(msg)
     end = _seek_end(count)
-    if os.pread(descriptor, len(end), seek_at) != end:
+    if blob.read(seek_at, len(end)) != end:
         msg = "the seek table does not end as it must"
         raise FileDamaged(msg)
 
 
-def _pages(descriptor: int, count: int, index_at: int) -> Iterator[bytes]:
+def _pages(blob: Blob, count: int, index_at: int) -> Iterator[bytes]:
     """Yield the entries of the index, packed, a page at a time."""
     at = index_at + _SKIPPABLE.size + _INDEX_HEAD.size
     end = at + count * _ENTRY.size
     while at < end:
-        page = os.pread(descriptor, min(_PAGE * _ENTRY.size, end - at), at)
+        page = blob.read(at, min(_PAGE * _ENTRY.size, end - at))
         if not page or len(page) % _ENTRY.size:
             msg = "the index ends early"
             raise FileDamaged(msg)

@@ -27,6 +27,8 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """List. Returns: the exit code. Raises: FullsendError."""
     _settings, endpoint, identity = read_all(args)
+    from fullsend_protocol.shared.errors import UsageError
+    from fullsend_protocol.shared.units import printable
     from fullsend_sender.cli.results import Entries, print_partials
     from fullsend_sender.host import runtime
     from fullsend_sender.transfer.link import connect
@@ -42,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
         async with connect(endpoint, identity) as (link, _name):
             async for entry in entries(link, args.dataset):
                 listed.add(entry)
+        if args.dataset is not None and not listed.count:
+            raise UsageError(f"{printable(args.dataset)}: nothing of that name is stored (see `fullsend list`)")
         listed.end()
 
     runtime.run(list_partials() if args.partial else list_entries())

@@ -77,13 +77,15 @@ def pushed_printer(settings: SenderSettings, *, as_json: bool) -> Callable[[Push
 
 
 class Entries:
-    """What is stored: JSON as it comes, or a table once all is there."""
+    """What is stored: JSON as it comes, or a table once all is there. `count`: how many streams have come."""
 
     def __init__(self, *, as_json: bool) -> None:
+        self.count = 0
         self._as_json = as_json
         self._kept: list[StreamEntry] = []
 
     def add(self, entry: StreamEntry) -> None:
+        self.count += 1
         if self._as_json:
             write_line(entry.model_dump_json(by_alias=True))
         else:

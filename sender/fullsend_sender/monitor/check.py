@@ -182,8 +182,7 @@ async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, 
     try:
         async with connect(endpoint, identity, timeouts=timeouts) as (link, sender):
             yield Finding(endpoint.name, Exit.OK, f"{endpoint.place} knows this host as {sender}")
-            await link.send(messages.Check())
-            health = await link.expect(messages.Health)
+            health = await link.ask(messages.Check(), messages.Health)
             if chosen is not None:
                 missed = await gone(link, job, chosen, await bases(link))
     except FullsendError as error:

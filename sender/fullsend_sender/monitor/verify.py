@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire import messages
 
@@ -21,16 +21,16 @@ class NotStored(FullsendError):  # noqa: N818 - reads as what it says
 async def verdicts(link: Link, dataset: str | None) -> AsyncIterator[messages.Verdict]:
     """Yield the receiver's verdict on each stream, as it comes to it; that may take hours.
 
-    Raises: NotStored where there is none to read; as Link.receive.
+    Raises: NotStored where there is none to read; UsageError where there is none of this dataset; as Link.receive.
     """
     count = 0
     async for verdict in link.pages(messages.Verify(dataset=dataset), messages.Verdict):
         count += 1
         yield verdict
+    if not count and dataset is not None:
+        raise UsageError(f"no stream of {printable(dataset)} is stored, so none was read (see `fullsend list`)")
     if not count:
-        raise NotStored(
-            f"no stream {f'of {dataset} ' if dataset else ''}is stored, so none was read (see `fullsend list`)"
-        )
+        raise NotStored("no stream is stored, so none was read (see `fullsend list`)")
 
 
 def describe(verdict: messages.Verdict) -> Iterator[str]:

@@ -6,9 +6,9 @@ that it is gone on purpose: `retired` in sender.toml. What was renamed is not go
 
 from __future__ import annotations
 
-from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
+from fullsend_protocol.format.chains import Forest
 from fullsend_sender.transfer.listing import entries
 from fullsend_sender.zfs.selection import fits
 
@@ -35,20 +35,15 @@ def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, s
     `bases`: all that the receiver has; `here`: the datasets with their snapshots and bookmarks. A dataset is known by
     the GUIDs of its snapshots. These stay in a chain for ever, and at home as long as the last two bookmarks.
     """
-    of_dataset: dict[str, list[Base]] = defaultdict(list)
-    builds_on: dict[str, list[Base]] = defaultdict(list)  # by GUID, the streams that build on it
-    for base in bases:
-        of_dataset[base.dataset].append(base)
-        if base.base_guid is not None:
-            builds_on[base.base_guid].append(base)
+    # A base has no order of reception. Of two states the later one is that of the younger chain (older chains end where
+    # a new full was sent), and within chains of one age, that with more streams.
+    forest = Forest(sorted(bases, key=lambda base: base.streams), order=lambda base: -base.age)
     found: dict[str, str] = {}
-    for name, mine in of_dataset.items():
-        # The last state is that of the youngest chain; older chains end where a new full was sent.
-        ends = [each for each in mine if all(further.dataset != name for further in builds_on[each.guid])]
-        last = min(ends, key=lambda each: (each.age, -each.streams), default=None)
-        further = _goes_on_as(last, of_dataset, builds_on) if last is not None else set()
-        if further:
-            found[name] = max(further)
+    for name in forest.datasets:
+        for last in forest.ends(name)[-1:]:
+            further = [each for each in forest.taken_up_by(last) if not forest.existed_before(each, last)]
+            if further:
+                found[name] = further[-1]
     own = {(base.dataset, base.guid) for base in bases}
     present: dict[str, str] = {}
     for name, dataset in here.items():
@@ -56,31 +51,11 @@ def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, s
         # What has a point that is stored under its own name is that dataset, such as a replica of the other one.
         if not any((name, guid) in own for guid in guids):
             present |= dict.fromkeys(guids, name)
-    for name, mine in of_dataset.items():
-        now = next((present[each.guid] for each in mine if each.guid in present), name)
+    for name in forest.datasets:
+        now = next((present[each.guid] for each in forest.of_dataset(name) if each.guid in present), name)
         if now != name:
             found[name] = now
     return found
-
-
-def _goes_on_as(
-    last: Base, of_dataset: Mapping[str, Sequence[Base]], builds_on: Mapping[str, Sequence[Base]]
-) -> set[str]:
-    """Return the datasets whose streams build on the last state of another one, and all of whose streams do.
-
-    What has a stream from before that state is a dataset of its own, such as a replica. A new full that came later is
-    no such stream.
-    """
-    after, todo = set[str](), [last.guid]
-    while todo:
-        new = {each.guid for each in builds_on.get(todo.pop(), ())} - after
-        after |= new
-        todo += new
-    return {
-        name
-        for name in {each.dataset for each in builds_on.get(last.guid, ())}
-        if all(each.guid in after or each.age < last.age for each in of_dataset[name])
-    }
 
 
 async def without_copies(

@@ -86,13 +86,13 @@ class Stored:
         fitting = [
             base
             for base in self._by_guid.get(guid, ())
-            if class_of(base.flags) == stream_class and dataset in {None, base.dataset}
+            if base.stream_class == stream_class and dataset in {None, base.dataset}
         ]
         return min(fitting, key=lambda base: base.streams, default=None)
 
     def classes(self, guid: str) -> list[StreamClass]:
         """Return the classes in which this snapshot is stored."""
-        return sorted({class_of(base.flags) for base in self._by_guid.get(guid, ())})
+        return sorted({base.stream_class for base in self._by_guid.get(guid, ())})
 
 
 def decide(

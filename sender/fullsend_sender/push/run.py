@@ -38,12 +38,11 @@ from fullsend_sender.push.prune_source import release_left, tidy
 from fullsend_sender.push.targets import Chosen, choose, gone, make_plan, unfinished
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import bases, partials
-from fullsend_sender.transfer.pipeline import OtherBytes
 from fullsend_sender.transfer.progress import Progress, reporting
 from fullsend_sender.transfer.resume import go_on_by_token
 from fullsend_sender.transfer.retry import passes
+from fullsend_sender.transfer.segments import CannotResume, OtherBytes
 from fullsend_sender.transfer.send import About, NoFurther, Options, Pushed, transfer
-from fullsend_sender.transfer.window import CannotGoOn
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
@@ -207,8 +206,7 @@ async def _tell_unchanged(link: Link, plan: Plan) -> None:
             plan.unchanged.remove(each)
             plan.failures.append((name, as_failure(error)))
     for start in range(0, len(said), limits.DATASETS_PAGE):
-        await link.send(messages.Unchanged(datasets=said[start : start + limits.DATASETS_PAGE]))
-        await link.expect(messages.Noted)
+        await link.ask(messages.Unchanged(datasets=said[start : start + limits.DATASETS_PAGE]), messages.Noted)
 
 
 class _Run:
@@ -426,11 +424,11 @@ class _Run:
                 if isinstance(error, ZfsError) and error.unreadable:
                     raise  # to read all that is before the block would change nothing
                 _log.info("%s: is sent anew and compared, since a token cannot serve: %s", name, error)
-            except (OtherBytes, CannotGoOn) as error:
+            except (OtherBytes, CannotResume) as error:
                 _log.warning("%s: starts over: %s", name, error)
         try:
             return await self._transfer_once(send, item.how, snapshot, "replay", arrived=item.arrived(send))
-        except (OtherBytes, CannotGoOn) as error:
+        except (OtherBytes, CannotResume) as error:
             _log.warning("%s: starts over: %s", name, error)
             return await self._transfer_once(send, item.how, snapshot, "none")
 

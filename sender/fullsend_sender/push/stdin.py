@@ -9,11 +9,10 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_sender.transfer.pipeline import OtherBytes
 from fullsend_sender.transfer.pipes import Source, Stopped
 from fullsend_sender.transfer.progress import Progress, reporting
+from fullsend_sender.transfer.segments import CannotResume, OtherBytes
 from fullsend_sender.transfer.send import About, Options, Pushed, transfer
-from fullsend_sender.transfer.window import CannotGoOn
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -45,7 +44,7 @@ async def push_stdin(
     async with reporting(progress, stderr, when=show):
         try:
             pushed = await transfer(fd, endpoint, identity, options, about=about, progress=progress)
-        except (OtherBytes, CannotGoOn) as error:
+        except (OtherBytes, CannotResume) as error:
             # What has been read of a pipe cannot be read again.
             raise FullsendError(f"{error}: run it again, and it starts over") from error
         if isinstance(pushed, Pushed):

@@ -153,8 +153,8 @@ class _WayBack:
         while True:
             try:
                 async with self._dial() as (link, _name):
-                    await link.send(messages.Fetch(stream=self._stream, offset=self._offset, until=None))
-                    self._begin((await link.expect(messages.Sending)).manifest)
+                    fetch = messages.Fetch(stream=self._stream, offset=self._offset, until=None)
+                    self._begin((await link.ask(fetch, messages.Sending)).manifest)
                     await self._receive(link)
                     return
             except FullsendError as error:

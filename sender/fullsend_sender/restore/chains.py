@@ -1,19 +1,20 @@
 """Which stored streams bring a snapshot back, and in which order. No I/O: what `list` says in, chains out.
 
-A chain is walked by base GUID alone, never by name or time (design section 2): a dataset may have been renamed, and
-after a rollback chains branch. The newest state is the end of a chain that came last (fullsend_protocol.format.chains).
-What this host's clock said when a snapshot was taken only ever leads to a question, never to an answer.
+Which stream builds on which, and what the ends of the chains are, fullsend_protocol.format.chains says. The newest
+state is the end of a chain that came last. What this host's clock said when a snapshot was taken only ever leads to a
+question, never to an answer.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.format.chains import ends, reception
+from fullsend_protocol.format.chains import Forest, ends, reception
+from fullsend_protocol.format.names import is_stream
 from fullsend_protocol.shared.errors import FullsendError, UsageError
-from fullsend_protocol.stream.facts import LETTERS, class_of
+from fullsend_protocol.stream.facts import LETTERS
 from fullsend_sender.zfs.selection import lineage
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 #: Candidates named in the error for an ambiguous name.
 _NAMED: Final = 5
-_FILE_SUFFIX: Final = ".zfs.zst"
 
 
 class NotRestorable(FullsendError):  # noqa: N818 - reads as what it says
@@ -52,18 +52,11 @@ class Library:
     def __init__(self, entries: Iterable[StreamEntry], statuses: Mapping[str, DatasetStatus] | None = None) -> None:
         self._entries = list(entries)
         self._statuses = statuses or {}
-        self._by_guid: dict[str, list[StreamEntry]] = defaultdict(list)
-        self._by_dataset: dict[str, list[StreamEntry]] = defaultdict(list)
-        self._by_base: dict[str, list[StreamEntry]] = defaultdict(list)
-        for entry in self._entries:
-            self._by_guid[entry.guid].append(entry)
-            self._by_dataset[entry.dataset].append(entry)
-            if entry.base_guid is not None:
-                self._by_base[entry.base_guid].append(entry)
+        self._forest = Forest(self._entries, order=reception, key=attrgetter("file"))
 
     def knows(self, guid: str) -> bool:
         """Whether a snapshot of this GUID is stored, of whatever dataset."""
-        return guid in self._by_guid
+        return bool(self._forest.of_guid(guid))
 
     def find(self, what: str) -> StreamEntry:
         """Return the stream to end with: `what` is DATASET (its newest), DATASET@SNAPSHOT, guid:N, or a file's name.
@@ -71,12 +64,12 @@ class Library:
         Raises: NotRestorable where nothing fits; UsageError where several different snapshots do, and where nobody but
         the user knows which state is the newest.
         """
-        if what.endswith(_FILE_SUFFIX):
+        if is_stream(what):
             found = [each for each in self._entries if what in {each.file, each.file.rpartition("/")[2]}]
             if found:
                 return self._only(found, what)
         if what.startswith("guid:"):
-            found = self._by_guid.get(what.removeprefix("guid:"), [])
+            found = list(self._forest.of_guid(what.removeprefix("guid:")))
         elif "@" in what:
             found = [each for each in self._entries if _name(each) == what]
         else:
@@ -106,12 +99,12 @@ class Library:
         that came earlier was taken later by this host's clock, this host has said since that the dataset is as of
         another snapshot, or the dataset goes on under another name.
         """
-        mine = [each for each in self._by_dataset.get(dataset, ()) if before is None or reception(each) < before]
+        mine = [each for each in self._forest.of_dataset(dataset) if before is None or reception(each) < before]
         found = ends(mine)
         if not found:
             return self._only([], dataset)
         newest = found[-1]
-        if before is None and not alone and (there := self._goes_on_as(newest)) is not None:
+        if before is None and not alone and (there := self._forest.goes_on_as(newest)) is not None:
             raise UsageError(
                 f"{dataset} was renamed, and goes on as {there.dataset}, up to @{there.snapshot}: restore that"
                 f" (`fullsend restore {there.dataset} --into {dataset}`), or name the state before"
@@ -133,7 +126,7 @@ class Library:
                 f" {newest.received}, and after it {_name(again)} once more, {again.received}, as after a rollback;"
                 f" name one by its file: {newest.file} {again.file}"
             )
-        later = [each for each in found[:-1] if each.created > newest.created and self._goes_on_as(each) is None]
+        later = [each for each in found[:-1] if each.created > newest.created and self._forest.goes_on_as(each) is None]
         if later:
             ways = "; ".join(
                 f"{_name(each)}, taken {each.created}, received {each.received}" for each in (newest, *later[:_NAMED])
@@ -158,30 +151,16 @@ class Library:
         """Return the ends of other chains that branch off from this stream's own, as after a rollback; the last to come
         first. A chain that ended because a new full was sent is not a branch.
         """
-        mine = self._lineage(entry)
+        mine = self._forest.lineage(entry)
         others = [
             each
-            for each in ends(self._by_dataset.get(entry.dataset, ()))
-            if each.guid != entry.guid and entry.guid not in self._lineage(each) and self._goes_on_as(each) is None
-            if not mine.isdisjoint(self._lineage(each))
+            for each in self._forest.ends(entry.dataset)
+            if each.guid != entry.guid
+            and entry.guid not in self._forest.lineage(each)
+            and self._forest.goes_on_as(each) is None
+            if not mine.isdisjoint(self._forest.lineage(each))
         ]
         return others[::-1]
-
-    def _goes_on_as(self, entry: StreamEntry) -> StreamEntry | None:
-        """Return the newest end of another dataset's chain that leads through this one's last state, as after a rename;
-        None: there is none.
-        """
-        found, here, seen = None, entry, {entry.dataset}
-        while True:
-            further = [each for each in self._by_base.get(here.guid, ()) if each.dataset not in seen]
-            if not further:
-                return found
-            dataset = max(further, key=reception).dataset
-            after = [each for each in ends(self._by_dataset[dataset]) if here.guid in self._lineage(each)]
-            if not after:
-                return found
-            found = here = after[-1]
-            seen.add(dataset)
 
     def tree(self, top: str, snapshot: str | None, fits: Callable[[str], bool]) -> Tree:
         """Say what `top` takes, and each dataset below, as far as it `fits`.
@@ -194,8 +173,8 @@ class Library:
 
         Raises: NotRestorable where nothing fits.
         """
-        names = [each for each in self._by_dataset if (each == top or each.startswith(f"{top}/")) and fits(each)]
-        same = [each for name in names for each in self._by_dataset[name] if each.snapshot == snapshot]
+        names = [each for each in self._forest.datasets if (each == top or each.startswith(f"{top}/")) and fits(each)]
+        same = [each for name in names for each in self._forest.of_dataset(name) if each.snapshot == snapshot]
         first = min(same, key=reception, default=None)
         tree = Tree()
         chosen: list[StreamEntry] = []
@@ -211,11 +190,11 @@ class Library:
             raise NotRestorable(f"{top}{f'@{snapshot}' if snapshot else ''}: nothing of it, or below it, is stored")
         chosen.sort(key=lambda each: each.dataset.split("/"))
         # What another dataset's chain goes through is that one, under an older name.
-        passed = {guid: each.dataset for each in chosen for guid in self._lineage(each)}
+        passed = {guid: each.dataset for each in chosen for guid in self._forest.lineage(each)}
         packages = {each.dataset: each for each in chosen if each.kind == "package"}
         for each in chosen:
             above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
-            if each.guid in passed and not self._beside(each, passed[each.guid]):
+            if each.guid in passed and not self._forest.existed_before(passed[each.guid], each):
                 tree.left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
             elif above and reception(each) > reception(above[-1]) and each.snapshot != above[-1].snapshot:
                 reason = (
@@ -234,17 +213,13 @@ class Library:
         """Return the newest of a dataset; of one that goes on as another one of these names, its last state, which the
         other one passes through. Raises: as `newest`.
         """
-        last = ends(self._by_dataset[dataset])
-        there = self._goes_on_as(last[-1]) if last else None
+        last = self._forest.ends(dataset)
+        there = self._forest.goes_on_as(last[-1]) if last else None
         if there is None or there.dataset not in names:
             return self.newest(dataset)
-        return self.newest(dataset, alone=True) if self._beside(last[-1], there.dataset) else last[-1]
-
-    def _beside(self, entry: StreamEntry, dataset: str) -> bool:
-        """Whether there was another dataset of this name before a stream came, such as a replica: then that was not
-        renamed to it.
-        """
-        return any(reception(each) < reception(entry) for each in self._by_dataset[dataset])
+        # What was there before is another dataset, such as a replica: this one was not renamed to it.
+        apart = self._forest.existed_before(there.dataset, last[-1])
+        return self.newest(dataset, alone=True) if apart else last[-1]
 
     def _as_of(self, dataset: str, first: StreamEntry, tree: Tree) -> StreamEntry | None:
         """Return the stream to end with for a dataset's state as of a named snapshot; None: nothing of it is so old.
@@ -252,10 +227,10 @@ class Library:
         `first`: the stream with that snapshot that came first of all; `tree`: gets a note where this host's clock says
         that the state is younger. Raises: UsageError as `newest`.
         """
-        named = [each for each in self._by_dataset[dataset] if each.snapshot == first.snapshot]
+        named = [each for each in self._forest.of_dataset(dataset) if each.snapshot == first.snapshot]
         if named:
             return self._only(named, f"{dataset}@{first.snapshot}")
-        if not any(reception(each) < reception(first) for each in self._by_dataset[dataset]):
+        if not any(reception(each) < reception(first) for each in self._forest.of_dataset(dataset)):
             return None
         found = self.newest(dataset, before=reception(first))
         if found.created > first.created:
@@ -267,46 +242,12 @@ class Library:
             tree.notes.append((dataset, note))
         return found
 
-    def _lineage(self, entry: StreamEntry) -> set[str]:
-        """Return the GUIDs that a stream builds on, directly or not."""
-        guids: set[str] = set()
-        todo = [entry]
-        while todo:
-            for base in self._bases(todo.pop()):
-                if base.guid not in guids:
-                    guids.add(base.guid)
-                    todo.append(base)
-        return guids
-
     def chain(self, entry: StreamEntry, after: str | None = None) -> list[StreamEntry] | None:
         """Return the shortest chain of streams that ends with this one, in the order of restoring; None: there is none.
 
         `after`: the GUID of the snapshot to begin after, where that is restored already; None: with a full.
         """
-        follows: dict[str, StreamEntry | None] = {entry.file: None}
-        todo = deque([entry])
-        while todo:
-            here: StreamEntry | None = todo.popleft()
-            assert here is not None  # noqa: S101 - for mypy
-            if here.guid == after:
-                return self._along(follows, follows[here.file])
-            if here.damaged or (after is None and not here.restorable):
-                continue
-            if here.base_guid == after:  # both None: a full
-                return self._along(follows, here)
-            for base in self._bases(here):
-                if base.file not in follows:
-                    follows[base.file] = here
-                    todo.append(base)
-        return None
-
-    @staticmethod
-    def _along(follows: dict[str, StreamEntry | None], here: StreamEntry | None) -> list[StreamEntry]:
-        chain = []
-        while here is not None:
-            chain.append(here)
-            here = follows[here.file]
-        return chain
+        return self._forest.chain(entry, _restorable if after is None else _whole, after)
 
     def begun(self, token: ResumeToken) -> list[StreamEntry]:
         """Return the stored streams of which a target with this resume token may have a part."""
@@ -314,39 +255,31 @@ class Library:
         base = None if token.base_guid is None else str(token.base_guid)
         return [
             each
-            for each in self._by_guid.get(str(token.guid), ())
+            for each in self._forest.of_guid(str(token.guid))
             if each.base_guid == base and each.kind != "package" and not each.damaged
-            if class_of(each.flags) != "redacted"  # which has no token; and its flags have a hash in them
+            if each.stream_class != "redacted"  # which has no token; and its flags have a hash in them
             and {letter for letter, _feature in LETTERS if letter in each.flags} == letters
         ]
 
     def obstacle(self, entry: StreamEntry) -> str:
         """Return why there is no chain to this stream."""
-        here, seen = entry, set[str]()
-        while here.file not in seen:
-            seen.add(here.file)
-            if here.damaged:
+        match self._forest.obstacle(entry, _whole):
+            case (here, "damaged"):
                 return f"{here.file} is damaged ({here.damaged})"
-            if here.base_guid is None:
-                break
-            bases = self._bases(here)
-            if not bases:
+            case (here, "no base"):
                 return f"guid:{here.base_guid}, the base of {_name(here)}, is not stored"
-            here = bases[0]
-        return f"a file of its chain is missing, or shorter than it was (see `fullsend verify {entry.dataset}`)"
+            case _:
+                return f"a file of its chain is missing, or shorter than it was (see `fullsend verify {entry.dataset}`)"
 
-    def _bases(self, entry: StreamEntry) -> list[StreamEntry]:
-        """Return what a stream can be received on: same class, and large blocks only where it has them itself: ZFS
-        refuses to go back from -L. Packages last: they bring other datasets, too.
-        """
-        if entry.base_guid is None:
-            return []
-        fitting = [
-            base
-            for base in self._by_guid.get(entry.base_guid, ())
-            if class_of(base.flags) == class_of(entry.flags) and ("L" in entry.flags or "L" not in base.flags)
-        ]
-        return sorted(fitting, key=lambda base: base.kind == "package")
+
+def _whole(entry: StreamEntry) -> bool:
+    """Whether no damage is known. That a file is missing shows only in what is restorable: `list` says no more."""
+    return not entry.damaged
+
+
+def _restorable(entry: StreamEntry) -> bool:
+    """Whether it can be restored from a full on."""
+    return entry.restorable and _whole(entry)
 
 
 def _name(entry: StreamEntry) -> str:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final, Literal
 from fullsend_protocol.format.quotas import quotas_of
 from fullsend_protocol.format.restore_commands import set_aside
 from fullsend_protocol.shared.errors import FullsendError, StreamError, UsageError
-from fullsend_protocol.stream.facts import class_of
 from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_sender.restore.chains import Library, NotRestorable
 from fullsend_sender.zfs import inventory
@@ -277,7 +276,7 @@ def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -
         )
     for first in library.begun(token):
         rest = [] if first.guid == entry.guid else library.chain(entry, first.guid)
-        if rest is not None and all(class_of(each.flags) == class_of(first.flags) for each in rest):
+        if rest is not None and all(each.stream_class == first.stream_class for each in rest):
             return Item(entry, target, [first, *rest], newest.name if newest else None, existing=True, token=token)
     raise UsageError(
         f"{target} has a part of {token.name} (GUID {token.guid}), of which nothing is stored that leads to"

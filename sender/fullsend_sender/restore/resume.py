@@ -120,14 +120,16 @@ class _Search:
 
     async def _located(self, number: int, offset: int) -> int:
         """Ask where the stream has to be read from for a record. Returns: the raw offset of a chunk."""
-        await self._link.send(messages.Locate(stream=self._stream, object=number, offset=offset))
-        return (await self._link.expect(messages.Located)).raw_offset
+        located = await self._link.ask(
+            messages.Locate(stream=self._stream, object=number, offset=offset), messages.Located
+        )
+        return located.raw_offset
 
     async def _chunk(self, at: int) -> bytes:
         """Fetch the chunk that begins at a raw offset. Returns: its raw bytes: none at the end."""
         raw = b""
-        await self._link.send(messages.Fetch(stream=self._stream, offset=at, until=at + 1))
-        manifest = (await self._link.expect(messages.Sending)).manifest
+        fetch = messages.Fetch(stream=self._stream, offset=at, until=at + 1)
+        manifest = (await self._link.ask(fetch, messages.Sending)).manifest
         self._manifest = self._manifest or manifest
         if manifest.file_sha256 != self._manifest.file_sha256:
             raise ChunkError("it goes on with another stream")

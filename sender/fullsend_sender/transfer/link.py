@@ -136,7 +136,12 @@ class Link:
             raise self.unexpected(message)
         return message
 
-    async def pages(self, question: messages.SenderMessage, kind: type[_M]) -> AsyncIterator[_M]:
+    async def ask(self, question: messages.Question | messages.Join | messages.Known, kind: type[_M]) -> _M:
+        """Ask, and return the answer, which must be of this kind. Raises: as `receive`."""
+        await self.send(question)
+        return await self.expect(kind)
+
+    async def pages(self, question: messages.Question, kind: type[_M]) -> AsyncIterator[_M]:
         """Ask, and yield the messages of this kind that answer it, up to `done`. Raises: as `receive`."""
         await self.send(question)
         while not isinstance(message := await self.receive(), messages.Done):
@@ -302,8 +307,7 @@ async def _why_refused(
     """Ask `known?`. Returns: the refusal; `early` itself if we are enrolled, or nobody answers."""
     try:
         async with connect_unidentified(endpoint, timeouts=timeouts) as link:
-            await link.send(messages.Known(fingerprint=identity.fingerprint()))
-            answer = await link.expect(messages.KnownAnswer)
+            answer = await link.ask(messages.Known(fingerprint=identity.fingerprint()), messages.KnownAnswer)
     except (Unreachable, ProtocolError, PeerError):  # one that names us, whom it cannot know, lies
         return early
     match answer.status:

@@ -75,8 +75,8 @@ async def _enrol(endpoint: Endpoint, invitation: Invitation, identity: Identity,
     """Have our certificate enrolled. Returns: the name we were given."""
     try:
         async with connect_unidentified(endpoint, timeouts=timeouts) as link:
-            await link.send(messages.Join(secret=invitation.secret, certificate=identity.pem()))
-            return (await link.expect(messages.Joined)).sender
+            join = messages.Join(secret=invitation.secret, certificate=identity.pem())
+            return (await link.ask(join, messages.Joined)).sender
     except PeerError as refusal:
         if refusal.code is not ErrorCode.INVITATION:
             raise

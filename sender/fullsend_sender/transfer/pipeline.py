@@ -3,11 +3,11 @@ r"""From a pipe to chunks that are ready to be sent: read, walk, cut, hash, comp
     reader thread                     pool of threads          event loop
     poll, read into a buffer
     walk (Walker), cut (Cutter)
-    hash (SegmentHash)
+    hash (Segments)
     chunk closed ------------------>  compress
               \--- its place in line, with a future --------->  async for ready in pipeline
 
-After the first chunk the reader waits to be told what has arrived before (`go_on`). Of a stream that is replayed it
+After the first chunk the reader waits to be told what has arrived before (`proceed`). Of a stream that is replayed it
 hashes that much, compares, and passes none of it on.
 
 One thread reads and hashes: both go by order, and read(2), SHA-256 and zstd let the other threads run meanwhile. All
@@ -20,24 +20,25 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from fullsend_protocol.format.manifest import Segment
 from fullsend_protocol.shared import limits
-from fullsend_protocol.shared.errors import IncompleteStream, StreamError
-from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor, Cutter, SegmentHash
+from fullsend_protocol.shared.errors import IncompleteStream
+from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor, Cutter
 from fullsend_protocol.stream.facts import Facts, check_package, conclude
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_sender.transfer.buffers import FIRST, Buffer, Buffers
 from fullsend_sender.transfer.pipes import PIPE_SIZE, Stopped
+from fullsend_sender.transfer.segments import Hashed, Ready, Segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
+
+    from fullsend_protocol.format.manifest import Segment
 
 #: Bytes of raw stream in flight, at least. It holds the largest chunk (20 MiB), or four buffers: one being read, one
 #: being sent, two in the threads. It leaves the sender's budget of 160 MiB enough for the interpreter (40), the window
@@ -57,24 +58,12 @@ def raw_in_flight(threads: int) -> int:
     return max(RAW_IN_FLIGHT, (threads + 2) * FIRST)
 
 
-class OtherBytes(StreamError):  # noqa: N818 - reads as what it says
-    """A stream that is replayed does not have the bytes that arrived before: it cannot be gone on with."""
-
-
 @dataclass(frozen=True, slots=True)
 class Opened:
     """What the stream says of itself once its first chunk is closed. `compound`: the end may say otherwise."""
 
     facts: Facts
     compound: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A chunk to be sent. `before`: its segment's hash as it was before it, for a caller that has to hash it anew."""
-
-    chunk: Chunk
-    before: SegmentHash
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +87,7 @@ class _Pending:
 
     start: int
     size: int
-    sha256: bytes
-    before: SegmentHash
+    hashed: Hashed
     frame: Future[bytes]
     cost: int
 
@@ -126,12 +114,14 @@ class Pipeline:
 
         async with Pipeline(Source(fd)) as pipeline:
             opened = await pipeline.opened()
-            pipeline.go_on([])
+            pipeline.proceed([])
             async for ready in pipeline: ...
             pipeline.verdict
 
     Leaving the block, however it is left, ends the threads and closes the source; a descriptor stays the caller's. To
     be cancelled while waiting for a chunk loses none.
+
+    `segments`: the hashes and the proof; the caller has the event loop's half.
     """
 
     def __init__(
@@ -144,6 +134,7 @@ class Pipeline:
     ) -> None:
         """`walker`: makes one that stands where the source begins; called in the reader's thread."""
         threads = threads or default_threads()
+        self.segments = Segments()
         self._level = level
         self._source = source
         self._make_walker = walker
@@ -158,10 +149,8 @@ class Pipeline:
         self._taken: _Pending | None = None  # from the queue, its frame still being made
         self._failure: Exception | None = None
         self._verdict: Verdict | None = None
-        self._told = threading.Event()  # `_known` is set, or the block has been left
+        self._told = threading.Event()  # what has arrived before, or that the block has been left
         self._stopped = False
-        self._known: deque[Segment] = deque()  # what arrived before and is still to be compared
-        self._new_segment = False
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
@@ -198,14 +187,12 @@ class Pipeline:
             await self._next()
         return self._opened
 
-    def go_on(self, known: Sequence[Segment]) -> None:
-        """Read on behind the first chunk. `known`: segments that arrived before, from the stream's first byte on."""
-        self._known.extend(known)
+    def proceed(self, known: Sequence[Segment]) -> None:
+        """Read on behind the first chunk. `known`: segments that arrived before, from the stream's first byte on, also
+        where the source begins behind them.
+        """
+        self.segments.start(known)
         self._told.set()
-
-    def start_segment(self) -> None:
-        """Have the reader begin a new segment with the chunk that it begins next: the one before has lost its hash."""
-        self._new_segment = True
 
     def __aiter__(self) -> Self:
         return self
@@ -227,8 +214,9 @@ class Pipeline:
             frame = pending.frame.result()
             self._taken = None
             self._buffers.release(pending.cost)
-            starts = pending.before.end == pending.before.start
-            return Ready(Chunk(pending.start, pending.size, pending.sha256, frame, starts), pending.before)
+            hashed = pending.hashed
+            chunk = Chunk(pending.start, pending.size, hashed.sha256, frame, hashed.starts_segment)
+            return Ready(chunk, hashed.before)
         raise StopAsyncIteration
 
     @property
@@ -272,8 +260,7 @@ class Pipeline:
     def _run(self) -> Verdict:
         walker = self._make_walker()
         cutter = Cutter(walker)
-        segment = SegmentHash(walker.offset)
-        before = segment.copy()  # as it was at the start of the chunk
+        self.segments.begin(walker.offset)
         buffer = self._buffers.take()
         filled = walked = 0  # bytes of `buffer`
         while True:
@@ -291,11 +278,10 @@ class Pipeline:
             while walked < filled:
                 # Hashed step by step, while what was read is still in the processor's cache.
                 start, walked = walked, cutter.walk(buffer.data, walked, filled)
-                segment.update(buffer.view[start:walked])
+                self.segments.update(buffer.view[start:walked])
                 if cutter.closed:
                     rest = bytes(buffer.view[walked:filled])
-                    segment = self._close_chunk(cutter, buffer, before, segment)
-                    before = segment.copy()
+                    self._close_chunk(cutter, buffer)
                     buffer = self._buffers.take()
                     buffer.view[: len(rest)] = rest
                     filled, walked = len(rest), 0
@@ -303,13 +289,12 @@ class Pipeline:
         facts = conclude(walker.begins)
         check_package(walker.begins)
         if cutter.size:
-            self._close_chunk(cutter, buffer, before, segment)
-        if self._known:
-            raise OtherBytes(f"the stream has {walker.offset} bytes, and {self._known[-1].end} had arrived before")
+            self._close_chunk(cutter, buffer)
+        self.segments.finish()
         return Verdict(facts, walker.offset)
 
-    def _close_chunk(self, cutter: Cutter, buffer: Buffer, before: SegmentHash, segment: SegmentHash) -> SegmentHash:
-        """Pass a chunk on, or leave it out. Returns: the hash of the segment that the next one belongs to."""
+    def _close_chunk(self, cutter: Cutter, buffer: Buffer) -> None:
+        """Pass a chunk on, or leave it out. Raises: OtherBytes."""
         start, size = cutter.start, cutter.size
         if start == 0:
             begins = cutter.walker.begins
@@ -318,27 +303,14 @@ class Pipeline:
             if self._stopped:
                 raise Stopped
         cutter.next()
-        if self._known:
+        hashed = self.segments.close()
+        if hashed is None:
             self._buffers.recycle(buffer)
             self._buffers.release(buffer.capacity)
             self._post(Skipped(size))
-            return self._compare(segment)
-        frame = self._pool.submit(self._compress, buffer, size)
-        self._post(_Pending(start, size, segment.digest(), before, frame, buffer.capacity))
-        if self._new_segment:
-            self._new_segment = False
-            return SegmentHash(segment.end)
-        return segment
-
-    def _compare(self, segment: SegmentHash) -> SegmentHash:
-        """Hold what was read of a stream that is replayed against what arrived before. Raises: OtherBytes."""
-        known = self._known[0]
-        if segment.end < known.end:
-            return segment
-        if segment.end > known.end or segment.digest().hex() != known.sha256:
-            raise OtherBytes(f"the bytes {known.start} to {known.end} are not those that arrived before")
-        self._known.popleft()
-        return SegmentHash(segment.end)
+        else:
+            frame = self._pool.submit(self._compress, buffer, size)
+            self._post(_Pending(start, size, hashed, frame, buffer.capacity))
 
     # --- in the pool ---------------------------------------------------------------------------------------
 

@@ -19,8 +19,9 @@ from fullsend_protocol.stream import nvlist
 from fullsend_protocol.stream.records import Begin, Feature, Phase, Walker, WalkerState
 from fullsend_protocol.stream.resume_token import ResumeToken, token_features
 from fullsend_protocol.stream.splice import ResumePoint, Splicer
-from fullsend_sender.transfer.pipeline import OtherBytes, Pipeline
+from fullsend_sender.transfer.pipeline import Pipeline
 from fullsend_sender.transfer.pipes import PIPE_SIZE, Source
+from fullsend_sender.transfer.segments import OtherBytes
 from fullsend_sender.transfer.send import About, Offer, Options, Pushed, Transfer
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ async def go_on_by_token(
             source = Spliced(Source(sending.fd), splicer)
             pipeline = Pipeline(source, level=options.level, threads=options.threads, walker=walker)
             await stack.enter_async_context(pipeline)
-            pipeline.go_on([])
+            pipeline.proceed(accept.segments)
             progress.add(accept.offset, 0)
             return pipeline
 

@@ -1,8 +1,8 @@
 """One send stream to a receiver, whatever becomes of the wire meanwhile; nothing is believed but its receipt.
 
     producer -> Pipeline -> Window -> Link
-                  |  hashes, compresses
-                            |  keeps what is not acknowledged, and sends it again over the next connection
+                  |  hashes, compresses; its Segments are the proof of all that was sent
+                            |  keeps what is not acknowledged, to be sent again over the next connection
 
 The three ways to go on (design section 7): a connection that was lost is made again, and the stream goes on where the
 receiver's durable bytes end (reconnect); what an earlier run has sent is compared while the stream is sent anew
@@ -23,10 +23,11 @@ from fullsend_protocol.shared.units import format_duration, format_size
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.options import RETRY_FOR, Endpoint
 from fullsend_sender.transfer.link import PATIENCE, TEXT_MAX, Link, Timeouts, connect
-from fullsend_sender.transfer.pipeline import OtherBytes, Pipeline, Ready, Skipped
+from fullsend_sender.transfer.pipeline import Pipeline, Skipped
 from fullsend_sender.transfer.pipes import Source
 from fullsend_sender.transfer.retry import Patience, passes
-from fullsend_sender.transfer.window import CannotGoOn, Window
+from fullsend_sender.transfer.segments import CannotResume, OtherBytes, Ready
+from fullsend_sender.transfer.window import Window
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_transport.throttle import Throttle
 
@@ -160,8 +161,8 @@ async def transfer(
     not been read to its end.
 
     Raises: StreamError, ZfsError (the receiver was told, and keeps what arrived as a partial), OtherBytes (replayed,
-    and not the same: the receiver has thrown away what had arrived), CannotGoOn, Unreachable, PeerError, WrongReceiver,
-    ReceiptMismatch, RemoteProtocolError, UsageError.
+    and not the same: the receiver has thrown away what had arrived), CannotResume, Unreachable, PeerError,
+    WrongReceiver, ReceiptMismatch, RemoteProtocolError, UsageError.
     """
     async with Pipeline(Source(fd), level=options.level, threads=options.threads) as pipeline:
         async with _producer_first(pipeline, about):
@@ -178,7 +179,7 @@ async def transfer(
         )
 
         async def same(accept: messages.Accept) -> Pipeline:
-            pipeline.go_on(accept.segments)
+            pipeline.proceed(accept.segments)
             return pipeline
 
         return await Transfer(endpoint, identity, options, about, offer, begin=same, progress=progress).run()
@@ -285,18 +286,17 @@ class Transfer:
         )
 
     async def _accepted(self, accept: messages.Accept) -> None:
-        """Go on where the receiver wants it. Raises: CannotGoOn, and as `begin`."""
+        """Resume where the receiver wants it. Raises: CannotResume, and as `begin`."""
         self._progress.waiting = False
         self._patience.met()
         if self._pipeline is None:
             if accept.offset and self._about.resume == "none":
-                raise CannotGoOn(f"the receiver goes on at {accept.offset}, though it was told to start over")
-            self._window.start(accept.segments)
+                raise CannotResume(f"the receiver goes on at {accept.offset}, though it was told to start over")
             how: Resume = self._about.resume
             self._pipeline = await self._begin(accept)
         else:
-            self._window.go_on(accept.offset, accept.segments)
-            self._pipeline.start_segment()
+            self._pipeline.segments.resume(accept.offset, accept.segments)
+            self._window.acknowledge(accept.offset)
             how = "reconnect"
         if accept.offset or how == "reconnect":
             _log.info("%s@%s: goes on at %d (%s)", self._offer.dataset, self._offer.snapshot, accept.offset, how)
@@ -349,7 +349,7 @@ class Transfer:
         assert pipeline is not None  # noqa: S101 - for mypy: `_accepted` has made one
         try:
             for ready in self._window.unacknowledged:
-                await self._send(link, ready)
+                await self._send(link, pipeline, ready)
             async with _producer_first(pipeline, self._about):
                 async for item in pipeline:
                     if isinstance(item, Skipped):
@@ -358,7 +358,7 @@ class Transfer:
                     self._arrived = item.chunk.raw_offset + item.chunk.raw_length
                     self._progress.add(item.chunk.raw_length, 0)
                     await self._window.keep(item)
-                    await self._send(link, item)
+                    await self._send(link, pipeline, item)
             # Before `finish`: a stream may look whole to us, and its `zfs send` know better.
             await self._about.ended()
         except (StreamError, ZfsError) as error:
@@ -367,7 +367,7 @@ class Transfer:
             await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=keep))
             raise failure from error
         self._finished = True
-        await link.send(messages.Finish(raw_bytes=pipeline.verdict.raw_bytes, segments=self._window.segments))
+        await link.send(messages.Finish(raw_bytes=pipeline.verdict.raw_bytes, segments=pipeline.segments.proof))
 
     def _judge(self, error: StreamError | ZfsError) -> StreamError | ZfsError:
         """Return the producer's error: NoFurther where a later run would fail in the same way."""
@@ -378,24 +378,26 @@ class Transfer:
         no_further.at_once = about.resume == "token"
         return no_further
 
-    async def _send(self, link: Link, ready: Ready) -> None:
-        wire = await link.send_chunk(await self._window.to_send(ready))
+    async def _send(self, link: Link, pipeline: Pipeline, ready: Ready) -> None:
+        wire = await link.send_chunk(await pipeline.segments.to_send(ready))
         self._wire += wire
         self._progress.add(0, wire)
 
     async def _take_acks(self, link: Link) -> object:
         """Take acknowledgements. Returns: the first event that is none. Raises: as Link.receive."""
+        assert self._pipeline is not None  # noqa: S101 - for mypy: `_accepted` has made one
         while True:
             event = await link.receive()
             if not isinstance(event, messages.Ack):
                 return event
             self._window.acknowledge(event.offset)
+            self._pipeline.segments.acknowledge(event.offset)
             self._patience.recovered()
 
     def _check_receipt(self, receipt: Receipt) -> None:
         """Hold the receipt against what we sent. Raises: ReceiptMismatch."""
         assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
-        verdict, segments = self._pipeline.verdict, self._window.segments
+        verdict, segments = self._pipeline.verdict, self._pipeline.segments.proof
         facts = verdict.facts
         expected = {
             "dataset": facts.dataset,

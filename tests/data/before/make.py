@@ -27,8 +27,8 @@ from fullsend_receiver.arrival.overruns import Crossing
 from fullsend_receiver.catalogue import summaries, unchanged
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.store.local import Store
-from fullsend_receiver.store.partials import begin_partial, partial_key
+from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.opened import open_offer, partial_key
 
 WHOLE = ("full", "incr", "tree-R", "full-enc-w", "odd-name")
 
@@ -69,13 +69,13 @@ def interrupt_commit(store: Store, sender: str) -> None:
     raw = streams.named("incr-2").read()
     more = {"zfs_version": "zfs-2.4.4", "properties": {"compression": "lz4"}, "size_estimate": len(raw)}
     push = push_of(raw).model_copy(update=more)
-    ingest = Ingest(begin_partial(store, partial_key(sender, push), sender, push))
+    ingest = Ingest(store.begin(partial_key(sender, push), open_offer(sender, push)))
     take(ingest, chunks_of(raw))
     with patch("fullsend_receiver.store.partials._put_in_place", side_effect=StoppedError):
         try:
             commit(Catalogues(store), sender, ingest, finish_of(raw), push, sender_program=PROGRAM)
         except StoppedError:
-            ingest.partial.close()
+            ingest.partial.close(keep=True)
 
 
 def note_more(store: Store, sender: str) -> None:

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
 import json
+from types import NoneType
+from typing import get_args, get_type_hints
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from tests.protocol.helpers import SHA, a_manifest, an_entry, receipt
 
-from fullsend_protocol.format.manifest import Manifest, Receipt, Segment, Snapshot, StreamEntry
+from fullsend_protocol.format.manifest import (
+    Manifest,
+    PartialEntry,
+    Receipt,
+    Segment,
+    Snapshot,
+    StreamEntry,
+    copied,
+)
+from fullsend_protocol.wire.messages import Base, DatasetStatus
 
 GOLDEN = f"""{{
  "format": 1,
@@ -160,3 +171,27 @@ def test_names_that_json_must_escape_come_out_as_they_went_in() -> None:
     for name in ('a"b\\c', "größe/日本", "\x00\x1f\x7f", "\N{PILE OF POO}"):
         one = Snapshot(dataset=name, snapshot=name, guid="1", base_guid="0")
         assert Snapshot.model_validate_json(one.model_dump_json()) == one
+
+
+def meanings(model: type[BaseModel]) -> dict[str, object]:
+    """The types of a model's fields, by name; what may be missing alone is no other type."""
+    hints = {name: hint for name, hint in get_type_hints(model).items() if name in model.model_fields}
+    return {name: frozenset(get_args(hint) or [hint]) - {NoneType} for name, hint in hints.items()}
+
+
+@pytest.mark.parametrize("model", [StreamEntry, PartialEntry, Receipt, Snapshot, Base, DatasetStatus])
+def test_a_field_of_a_stream_means_the_same_in_every_model(model: type[BaseModel]) -> None:
+    mine, said = meanings(model), meanings(Manifest) | meanings(StreamEntry) | meanings(Receipt)
+    shared = mine.keys() & said.keys()
+    assert {"dataset", "guid"} <= shared
+    assert {name: mine[name] for name in shared} == {name: said[name] for name in shared}
+
+
+def test_a_field_is_copied_from_the_first_that_has_it() -> None:
+    entry = copied(StreamEntry, an_entry(), a_manifest(), restorable=False)
+    assert entry == an_entry().model_copy(update={"restorable": False})
+    found = copied(Receipt, entry, a_manifest())
+    assert (found.restorable, found.file) == (False, an_entry().file)
+    assert (found.file_sha256, found.segments) == (a_manifest().file_sha256, a_manifest().segments)
+    with pytest.raises(ValidationError, match="file_sha256"):
+        copied(Receipt, entry)

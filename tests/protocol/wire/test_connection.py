@@ -47,6 +47,7 @@ from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import (
     NEED_DATA,
     TRANSITIONS,
+    Asked,
     Chunk,
     ChunkArriving,
     Connection,
@@ -60,15 +61,16 @@ from fullsend_protocol.wire.frames import FrameHeader, FrameType
 SENDER, RECEIVER = Role.SENDER, Role.RECEIVER
 
 #: How to get into each state: what is said, and by whom.
-PATHS: dict[State, list[tuple[Role, str]]] = {State.OPENING: []}
+PATHS: dict[State | Asked, list[tuple[Role, str]]] = {State.OPENING: []}
 while len(PATHS) < len({*TRANSITIONS.values(), State.OPENING}):
     for (before, who, what), after in TRANSITIONS.items():
         if before in PATHS and after not in PATHS:
             PATHS[after] = [*PATHS[before], (who, what)]
-TALKING = [state for state in State if state not in {State.CLOSED, State.FAILED}]
+ASKED = [Asked(messages.type_of(request.ask)) for request in messages.REQUESTS]
+TALKING = [*(state for state in State if state not in {State.CLOSED, State.FAILED}), *ASKED]
 
 ALL_SAYINGS = [(who, what) for who in Role for what in SAYINGS[who]]
-LEGAL = sorted(TRANSITIONS, key=lambda row: (row[0].value, row[1].value, row[2]))
+LEGAL = sorted(TRANSITIONS, key=lambda row: (row[0].name, row[1].value, row[2]))
 ILLEGAL = [
     (state, who, what)
     for state, (who, what) in itertools.product([*TALKING, State.CLOSED], ALL_SAYINGS)
@@ -78,18 +80,18 @@ ILLEGAL = [
 NEEDS_CHUNK = {"finish", "done"}
 
 
-def row_name(row: tuple[State, Role, str]) -> str:
+def row_name(row: tuple[State | Asked, Role, str]) -> str:
     return f"{row[0].name}-{row[1].value}-{row[2]}"
 
 
-def pair_in(state: State) -> Pair:
+def pair_in(state: State | Asked) -> Pair:
     """Two sides in this state, by the shortest way."""
     pair = Pair()
     for who, what in PATHS[state]:
         if what == "finish":
             pair.say(who, CHUNK)
         pair.say(who, SAYINGS[who][what])
-    assert pair.sender.state is state
+    assert pair.sender.state == state
     return pair
 
 
@@ -132,30 +134,30 @@ def assert_failed_for_good(connection: Connection) -> None:
 
 
 def test_every_state_can_be_reached_but_by_a_rule_broken() -> None:
-    assert set(PATHS) == set(State) - {State.FAILED}
+    assert set(PATHS) == {*State, *ASKED} - {State.FAILED}
 
 
 def test_every_message_stands_in_the_table() -> None:
     """With the `type` that it has on the wire, for the direction whose union it is in; there is an example of each."""
-    for role, union in ((SENDER, messages.SenderMessage), (RECEIVER, messages.ReceiverMessage)):
-        types = {model.model_fields["type"].default for model in union.__args__}
+    for role, models in ((SENDER, messages.FROM_SENDER), (RECEIVER, messages.FROM_RECEIVER)):
+        types = {messages.type_of(model) for model in models}
         said = {what.split(",")[0] for (_, who, what) in TRANSITIONS if who is role and what != "chunk"}
         assert types == said | {"error"}
         assert {what.split(",")[0] for what in SAYINGS[role]} - {"chunk"} == types
 
 
 @pytest.mark.parametrize("row", LEGAL, ids=row_name)
-def test_row_of_the_table_leads_both_sides_to_its_state(row: tuple[State, Role, str]) -> None:
+def test_row_of_the_table_leads_both_sides_to_its_state(row: tuple[State | Asked, Role, str]) -> None:
     state, who, what = row
     pair = pair_in(state)
     if state in {State.STREAMING, State.SENDING} and what in NEEDS_CHUNK:
         pair.say(who, CHUNK)
     pair.say(who, SAYINGS[who][what])
-    assert pair.sender.state is pair.receiver.state is TRANSITIONS[row]
+    assert pair.sender.state == pair.receiver.state == TRANSITIONS[row]
 
 
 @pytest.mark.parametrize("row", ILLEGAL, ids=row_name)
-def test_what_is_not_in_the_table_cannot_be_said(row: tuple[State, Role, str]) -> None:
+def test_what_is_not_in_the_table_cannot_be_said(row: tuple[State | Asked, Role, str]) -> None:
     state, who, what = row
     speaker = pair_in(state).side(who)
     with pytest.raises(LocalProtocolError, match=r"in state|expected|no certificate"):
@@ -164,7 +166,7 @@ def test_what_is_not_in_the_table_cannot_be_said(row: tuple[State, Role, str]) -
 
 
 @pytest.mark.parametrize("row", ILLEGAL, ids=row_name)
-def test_what_is_not_in_the_table_is_the_peers_fault_where_it_comes(row: tuple[State, Role, str]) -> None:
+def test_what_is_not_in_the_table_is_the_peers_fault_where_it_comes(row: tuple[State | Asked, Role, str]) -> None:
     state, who, what = row
     listener = pair_in(state).side(who.peer)
     deaf = state is State.CLOSED and PATHS[state][-1][0] is listener.role  # it has said the last word
@@ -179,7 +181,7 @@ def test_what_is_not_in_the_table_is_the_peers_fault_where_it_comes(row: tuple[S
 
 @pytest.mark.parametrize("state", TALKING)
 @pytest.mark.parametrize("who", Role)
-def test_either_side_may_give_up_anywhere_but_the_sender_not_before_the_hello(state: State, who: Role) -> None:
+def test_either_side_may_give_up_anywhere_but_the_sender_not_before_the_hello(state: State | Asked, who: Role) -> None:
     pair = pair_in(state)
     if state is State.OPENING and who is SENDER:
         with pytest.raises(LocalProtocolError):
@@ -189,7 +191,7 @@ def test_either_side_may_give_up_anywhere_but_the_sender_not_before_the_hello(st
             pair.receiver.next_event()
         return
     pair.say(who, ERROR)
-    assert pair.sender.state is pair.receiver.state is State.CLOSED
+    assert pair.sender.state == pair.receiver.state is State.CLOSED
     assert (pair.sender.heartbeat(), pair.receiver.heartbeat()) == (b"", b"")
 
 
@@ -212,8 +214,16 @@ def test_stranger_may_not_pass_for_a_sender_and_is_told_what_to_do() -> None:
 
 
 def test_document_has_the_state_table_as_it_is() -> None:
-    table, states = tables(section("Who may say what when"))
-    said = {(State[row["state"]], Role(row["who"]), row["says"].strip("`")): State[row["then"]] for row in table}
+    table, states, questions = tables(section("Who may say what when"))
+    said: dict[tuple[State | Asked, Role, str], State | Asked] = {
+        (State[row["state"]], Role(row["who"]), row["says"].strip("`")): State[row["then"]] for row in table
+    }
+    for row in questions:
+        ask, pages, end = (row[key].strip("`") for key in ("sender asks", "pages", "end"))
+        said[State.IDLE, SENDER, ask] = Asked(ask)
+        said[Asked(ask), RECEIVER, end] = State.IDLE
+        if pages != "none":
+            said[Asked(ask), RECEIVER, pages] = Asked(ask)
     assert said == TRANSITIONS
     assert [row["state"] for row in states] == [state.name for state in State]
 
@@ -284,7 +294,7 @@ def test_acknowledgements_may_cross_chunks_finish_and_stop() -> None:
         pair.receiver.receive_data(said)
         assert list(events(pair.receiver)) == [last]
         pair.say(RECEIVER, messages.Ack(offset=624))
-        assert pair.sender.state is pair.receiver.state is state
+        assert pair.sender.state == pair.receiver.state == state
 
 
 def test_second_push_begins_anew() -> None:
@@ -382,7 +392,7 @@ BROKEN_PROMISES: list[tuple[State, Role, list[messages.Message | Chunk], str]] =
 
 @pytest.mark.parametrize(("state", "who", "said", "why"), BROKEN_PROMISES)
 def test_what_contradicts_what_was_said_before_is_refused_on_both_sides(
-    state: State, who: Role, said: list[messages.Message | Chunk], why: str
+    state: State | Asked, who: Role, said: list[messages.Message | Chunk], why: str
 ) -> None:
     pair = pair_in(state)
     pair.say(who, *said[:-1])
@@ -425,7 +435,7 @@ def test_chunk_that_the_peer_must_refuse_is_not_sent(chunk: Chunk) -> None:
 
 
 def test_message_beyond_the_limit_is_not_sent() -> None:
-    pair = pair_in(State.LISTING)
+    pair = pair_in(Asked("list"))
     entry = SAYINGS[RECEIVER]["entries"]
     assert isinstance(entry, messages.Entries)
     long = entry.entries[0].model_copy(update={"damaged": "x" * limits.CONTROL_MAX})
@@ -465,7 +475,7 @@ def forged(kind: int, payload: int, offset: int = 0, raw: int = 0) -> bytes:
     ],
     ids=["control", "control 4 GiB", "frame", "raw", "both 4 GiB", "heartbeat", "type"],
 )
-def test_oversized_payload_is_refused_by_its_header_alone(state: State, role: Role, header: bytes) -> None:
+def test_oversized_payload_is_refused_by_its_header_alone(state: State | Asked, role: Role, header: bytes) -> None:
     refused_by_header(pair_in(state).side(role), header)
 
 
@@ -474,7 +484,7 @@ UNIDENTIFIED = [State.GREETED, State.STRANGER, State.JOINING, State.ASKING]
 
 @pytest.mark.parametrize("state", UNIDENTIFIED)
 @pytest.mark.parametrize("role", Role)
-def test_before_the_peer_is_identified_16_kib_are_all_it_may_send(state: State, role: Role) -> None:
+def test_before_the_peer_is_identified_16_kib_are_all_it_may_send(state: State | Asked, role: Role) -> None:
     connection = pair_in(state).side(role)
     connection.receive_data(FrameHeader(FrameType.CONTROL, limits.UNIDENTIFIED_MAX).encode())
     assert connection.next_event() is NEED_DATA
@@ -501,7 +511,7 @@ def test_receiver_speaks_no_heartbeat_and_no_chunk_before_its_hello() -> None:
 
 @pytest.mark.parametrize("state", TALKING)
 @pytest.mark.parametrize("role", Role)
-def test_chunk_where_none_may_come_is_refused_by_its_header_alone(state: State, role: Role) -> None:
+def test_chunk_where_none_may_come_is_refused_by_its_header_alone(state: State | Asked, role: Role) -> None:
     header = FrameHeader(FrameType.CHUNK, 20_000_000, 0, 624, starts_segment=True).encode()
     connection = pair_in(state).side(role)
     if (state, role.peer, "chunk") in TRANSITIONS:
@@ -516,7 +526,7 @@ def test_chunk_where_none_may_come_is_refused_by_its_header_alone(state: State, 
 
 @pytest.mark.parametrize("state", [state for state in State if state is not State.FAILED])
 @pytest.mark.parametrize("role", Role)
-def test_closed_socket_is_an_end_only_where_nothing_is_under_way(state: State, role: Role) -> None:
+def test_closed_socket_is_an_end_only_where_nothing_is_under_way(state: State | Asked, role: Role) -> None:
     connection = pair_in(state).side(role)
     connection.receive_data(b"")
     if state in {State.IDLE, State.CLOSED}:
@@ -584,7 +594,7 @@ def test_join_may_cross_a_heartbeat() -> None:
 
 
 @pytest.mark.parametrize("state", TALKING)
-def test_peer_that_broke_a_rule_is_told_why_once(state: State) -> None:
+def test_peer_that_broke_a_rule_is_told_why_once(state: State | Asked) -> None:
     pair = pair_in(state)
     pair.receiver.receive_data(b"GET / HTTP/1.1\r\nHost: backup\r\n\r\n")
     with pytest.raises(RemoteProtocolError, match="does not speak fullsend's protocol"):
@@ -611,11 +621,11 @@ def test_failed_connection_keeps_nothing_of_what_comes() -> None:
 
 @pytest.mark.parametrize("state", [state for state in TALKING if state is not State.OPENING])
 @pytest.mark.parametrize("role", Role)
-def test_heartbeat_passes_in_every_state_and_changes_none(state: State, role: Role) -> None:
+def test_heartbeat_passes_in_every_state_and_changes_none(state: State | Asked, role: Role) -> None:
     pair = pair_in(state)
     assert pair.heartbeat(role, "disk") == [Heartbeat("disk")]
     assert pair.heartbeat(role) == [Heartbeat("")]
-    assert pair.sender.state is pair.receiver.state is state
+    assert pair.sender.state == pair.receiver.state == state
 
 
 @pytest.mark.parametrize("role", Role)
@@ -683,7 +693,7 @@ ANY_INPUT = st.one_of(
     st.lists(ANY_INPUT, min_size=1, max_size=5),
 )
 def test_any_input_in_any_state_is_an_event_or_a_wish_for_more_or_the_peers_fault(
-    state: State, role: Role, received: list[bytes]
+    state: State | Asked, role: Role, received: list[bytes]
 ) -> None:
     connection = pair_in(state).side(role)
     failed, said = False, ""

@@ -395,8 +395,8 @@ def test_messages_do_not_change() -> None:
 
 MODELS = [
     (who, model)
-    for who, union in ((Role.RECEIVER, messages.ReceiverMessage), (Role.SENDER, messages.SenderMessage))
-    for model in union.__args__
+    for who, models in ((Role.RECEIVER, messages.FROM_RECEIVER), (Role.SENDER, messages.FROM_SENDER))
+    for model in models
 ]
 PARTS: dict[type[manifest.Model], str] = {
     manifest.Segment: "A segment",

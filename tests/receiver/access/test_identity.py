@@ -10,7 +10,8 @@ import pytest
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import identity
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 def test_the_key_is_for_its_owner_alone_and_nothing_else_is_left(store: Store) -> None:
@@ -87,7 +88,7 @@ _BECOME = """
 import os, sys
 from pathlib import Path
 from fullsend_receiver.access.identity import become_owner
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 become_owner(Store(Path(sys.argv[1])))
 print(os.getuid(), os.geteuid(), os.getgid(), os.getgroups())
 """

@@ -15,8 +15,9 @@ from fullsend_protocol.shared.errors import ErrorCode, UsageError
 from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, SenderTable
+from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.local import LocalStore as Store
 
 HOUR = 3600.0
 
@@ -188,7 +189,7 @@ _JOIN = """
 import sys
 from pathlib import Path
 from fullsend_receiver.access import senders
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 sys.stdin.readline()
 try:
     senders.join(Store(Path(sys.argv[1])), sys.argv[2], sys.argv[3])

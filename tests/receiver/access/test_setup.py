@@ -15,7 +15,8 @@ import pytest
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import config, identity, setup
 from fullsend_receiver.access.setup import Plan
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 @pytest.fixture

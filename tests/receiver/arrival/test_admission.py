@@ -21,7 +21,7 @@ from fullsend_receiver.arrival.free_space import Ratio, Wanted
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Damaged, NoBase
 from fullsend_receiver.store.durable import locked
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

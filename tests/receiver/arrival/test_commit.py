@@ -46,12 +46,12 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import find_status
 from fullsend_receiver.maintenance.scrub import rebuild
-from fullsend_receiver.store.local import StoreError
+from fullsend_receiver.store.api import StoreError
 
 if TYPE_CHECKING:
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 OTHER = streams.substream(streams.object_(1), streams.write(1, 0, b"y" * 512))  # the same identity, other bytes
@@ -268,7 +268,7 @@ def test_stream_whose_hash_the_sender_does_not_confirm_is_not_stored(store: Stor
     ingest = ingest_stream(store, SENDER, PLAIN)
     with pytest.raises(ChunkError):
         commit(Catalogues(store), SENDER, ingest, finish_of(OTHER), push_of(PLAIN), sender_program=PROGRAM)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     assert in_place(store) == {}
 
 

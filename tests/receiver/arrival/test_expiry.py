@@ -15,12 +15,12 @@ from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.arrival.expiry import find_partials, throw_away_old
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.partials import begin_partial, partial_key
+from fullsend_receiver.store.opened import open_offer, partial_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 DAY = 86400.0
 RAW = long_stream(3)
@@ -32,9 +32,9 @@ def leave(
     """Leave so many chunks of a stream behind, which came so long ago. Returns: the key of the partial."""
     raw = long_stream(3, name=name, guid=guid)
     push = push_of(raw)
-    ingest = Ingest(begin_partial(store, key := partial_key(sender, push), sender, push))
+    ingest = Ingest(store.begin(key := partial_key(sender, push), open_offer(sender, push)))
     take(ingest, list(chunks_of(raw))[:chunks])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     when = time.time() - age
     os.utime(store.partial / f"{key}.journal", (when, when))
     return key
@@ -87,7 +87,7 @@ def test_what_is_open_is_arriving(store: Store) -> None:
     leave(store)
     ingest = go_on(store, SENDER, long_stream(3, guid=7))
     assert [each.arriving for each in find_partials(store, SENDER)] == [True]
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     assert [each.arriving for each in find_partials(store, SENDER)] == [False]
 
 
@@ -101,9 +101,9 @@ def test_package_has_nowhere_for_a_token_to_go_on(store: Store) -> None:
     first = long_stream(3, name="tank/data@before", guid=7)
     raw = streams.package(first, streams.substream(guid=8, base_guid=7))
     push = push_of(raw)
-    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
     take(ingest, list(chunks_of(raw))[:2])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     (found,) = find_partials(store, SENDER)
     assert (found.guid, found.resume_offset) == (None, None)
     assert found.raw_bytes > 0
@@ -163,7 +163,7 @@ def test_what_was_gone_on_with_and_brought_nothing_is_as_old_as_before(store: St
     assert ingest.offset < before.raw_bytes or not at_resume_point  # the journal was cut
     resumption = Resumption(how="replay", offset=ingest.offset, at="2026-11-23T06:30:00Z")
     ingest.partial.note_resumed(resumption)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     (after,) = find_partials(store, SENDER)
     assert after.last == before.last
     throw_away_old(store, {key}, keep=14 * DAY, most=None)

@@ -18,6 +18,7 @@ from tests.receiver.helpers import (
     push_of,
     segments_of,
     take,
+    take_one,
 )
 from tests.streams import broken, each, whole
 
@@ -38,14 +39,14 @@ from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.arrival import ingest as ingest_module
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.store.partials import begin_partial, partial_key, reopen_partial
+from fullsend_receiver.store.opened import open_offer, partial_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 RAW = long_stream(2, tail=2)
 PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
@@ -55,9 +56,9 @@ PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 def ingest(store: Store) -> Iterator[Ingest]:
     """An arriving stream of which nothing has come."""
     push = push_of(PLAIN)
-    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
     yield ingest
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
 
 
 def written(ingest: Ingest, store: Store) -> bytes:
@@ -66,7 +67,7 @@ def written(ingest: Ingest, store: Store) -> bytes:
 
 def take_all(ingest: Ingest, chunks: Iterable[Chunk]) -> None:
     for chunk in chunks:
-        ingest.take(chunk)
+        take_one(ingest, chunk)
 
 
 def in_pieces(*pieces: bytes) -> list[Chunk]:
@@ -103,7 +104,7 @@ def test_genuine_stream_is_taken_and_its_frames_are_written_as_they_came(
 def test_segment_proves_what_has_arrived(ingest: Ingest) -> None:
     offset = 0
     for chunk in chunks_of(RAW):
-        ingest.take(chunk)
+        take_one(ingest, chunk)
         offset += chunk.raw_length
         sha256 = hashlib.sha256(RAW[:offset]).hexdigest()
         assert ingest.segments() == [Segment(start=0, end=offset, sha256=sha256)]
@@ -117,7 +118,7 @@ def test_batch_has_the_chunks_since_the_last_one(ingest: Ingest) -> None:
     assert ingest.unsynced == 0
     assert (batch.offset, batch.stored) == (sum(chunk.raw_length for chunk in chunks[:2]), ingest.partial.size)
     assert [written.entry.sha256 for written in batch.chunks] == [chunk.sha256 for chunk in chunks[:2]]
-    ingest.take(chunks[2])
+    take_one(ingest, chunks[2])
     batch = ingest.batch()
     assert batch.offset == len(RAW)
     assert [written.entry.sha256 for written in batch.chunks] == [chunks[2].sha256]
@@ -127,7 +128,7 @@ def test_batch_has_the_chunks_since_the_last_one(ingest: Ingest) -> None:
 def test_chunk_may_be_views_into_a_buffer(store: Store, ingest: Ingest) -> None:
     (chunk,) = chunks_of(PLAIN)
     views = replace(chunk, sha256=memoryview(bytes(chunk.sha256)), frame=memoryview(bytearray(chunk.frame)))
-    ingest.take(views)
+    take_one(ingest, views)
     assert decode(written(ingest, store)) == PLAIN
 
 
@@ -144,14 +145,14 @@ def refused(store: Store, ingest: Ingest, chunk: Chunk, error: type[FullsendErro
     """The chunk is refused, and nothing of it is written or counted."""
     before = written(ingest, store), ingest.chunks, ingest.partial.size
     with pytest.raises(error, match=match):
-        ingest.take(chunk)
+        take_one(ingest, chunk)
     assert (written(ingest, store), ingest.chunks, ingest.partial.size) == before
 
 
 @pytest.mark.parametrize("at", [0, 31])
 def test_chunk_with_a_wrong_hash_is_refused(store: Store, ingest: Ingest, at: int) -> None:
     first, second, _ = chunks_of(RAW)
-    ingest.take(first)
+    take_one(ingest, first)
     wrong = bytearray(second.sha256)
     wrong[at] ^= 1
     refused(store, ingest, replace(second, sha256=bytes(wrong)), ChunkError, "its SHA-256 differs from the sender's")
@@ -160,7 +161,7 @@ def test_chunk_with_a_wrong_hash_is_refused(store: Store, ingest: Ingest, at: in
 def test_chunk_with_the_hash_of_its_own_bytes_alone_is_refused(store: Store, ingest: Ingest) -> None:
     """The hash runs: a chunk that was swapped for another one of the same stream has the wrong one."""
     first, second, _ = chunks_of(RAW)
-    ingest.take(first)
+    take_one(ingest, first)
     alone = hashlib.sha256(RAW[second.raw_offset : second.raw_offset + second.raw_length]).digest()
     refused(store, ingest, replace(second, sha256=alone), ChunkError, "SHA-256 differs")
 
@@ -203,7 +204,7 @@ def test_chunk_of_another_length_than_announced_is_refused(store: Store, ingest:
 def test_chunk_that_is_too_short_is_refused_with_the_next_one(store: Store, ingest: Ingest) -> None:
     """By itself it could be the stream's last."""
     first, second = in_pieces(RAW[:1_000_000], RAW[1_000_000:1_000_100])
-    ingest.take(first)
+    take_one(ingest, first)
     refused(store, ingest, second, DamagedStream, "the one before it ended where none may end")
 
 
@@ -216,7 +217,7 @@ def test_chunk_that_goes_on_beyond_its_end_is_refused(store: Store, ingest: Inge
 def test_chunk_that_ends_a_byte_early_is_refused_with_the_next_one(store: Store, ingest: Ingest) -> None:
     (_, first), *_rest = cut(RAW)
     one, other = in_pieces(RAW[: len(first) - 1], RAW[len(first) - 1 : len(first)])
-    ingest.take(one)
+    take_one(ingest, one)
     refused(store, ingest, other, DamagedStream, "the one before it ended where none may end")
 
 
@@ -277,7 +278,7 @@ def test_stream_with_a_damaged_record_is_refused_at_its_chunk(store: Store, inge
     at = 312 + (1 << 20)  # the second record of the second chunk
     damaged = second[:at] + b"\x63" + second[at + 1 :]  # type 99
     one, other = in_pieces(first, damaged)
-    ingest.take(one)
+    take_one(ingest, one)
     refused(store, ingest, other, DamagedStream, "unknown record type 99")
 
 
@@ -358,56 +359,56 @@ def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
 def test_stream_that_goes_on_has_a_segment_more_and_its_batches_go_on(store: Store, ingest: Ingest) -> None:
     first, second, third = chunks_of(RAW)
     take(ingest, [first])
-    ingest.partial.close()
-    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    ingest.partial.close(keep=True)
+    found = store.reopen(ingest.partial.key, at_resume_point=False)
     assert found is not None
     again = Ingest(*found)
     assert (again.offset, again.chunks, again.unsynced) == (second.raw_offset, 1, 0)
     assert again.segments() == segments_of(RAW[: second.raw_offset])
     assert again.batch().chunks == ()
-    again.take(rest := next(chunks_from(RAW, second.raw_offset)))
+    take_one(again, rest := next(chunks_from(RAW, second.raw_offset)))
     assert again.segments() == segments_of(RAW[: third.raw_offset], second.raw_offset)
     batch = again.batch()
     assert [each.entry.starts_segment for each in batch.chunks] == [True]
     assert (batch.offset, batch.stored, batch.begins) == (third.raw_offset, len(first.frame) + len(rest.frame), ())
     # A sender may start one whenever it likes.
-    again.take(next(chunks_from(RAW, third.raw_offset)))
+    take_one(again, next(chunks_from(RAW, third.raw_offset)))
     assert [each.entry.starts_segment for each in again.batch().chunks] == [True]
     again.conclude(finish_of(RAW, second.raw_offset, third.raw_offset))
     with pytest.raises(ChunkError, match="differs from the sender's"):
         again.conclude(finish_of(RAW, second.raw_offset))
-    again.partial.close()
+    again.partial.close(keep=True)
 
 
 def test_stream_that_is_whole_goes_on_with_its_last_word_alone(store: Store, ingest: Ingest) -> None:
     take(ingest, chunks_of(PLAIN))
-    ingest.partial.close()
-    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    ingest.partial.close(keep=True)
+    found = store.reopen(ingest.partial.key, at_resume_point=False)
     assert found is not None
     again = Ingest(*found)
     assert again.conclude(finish_of(PLAIN)).guid == streams.GUID
     refused(
         store, again, replace(next(chunks_of(PLAIN)), starts_segment=True), TrailingBytes, "follow the stream's end"
     )
-    again.partial.close()
+    again.partial.close(keep=True)
 
 
 def test_stream_that_goes_on_with_other_bytes_is_refused_where_they_cannot_follow(store: Store, ingest: Ingest) -> None:
     first, second, _third = chunks_of(RAW)
     take(ingest, [first])
-    ingest.partial.close()
-    found = reopen_partial(store, ingest.partial.key, at_resume_point=False)
+    ingest.partial.close(keep=True)
+    found = store.reopen(ingest.partial.key, at_resume_point=False)
     assert found is not None
     again = Ingest(*found)
     (other,) = in_pieces(PLAIN)  # from its BEGIN on
     refused(store, again, replace(other, raw_offset=second.raw_offset), DamagedStream, "where none may stand")
-    again.partial.close()
+    again.partial.close(keep=True)
 
 
 def test_segments_are_bounded(store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SEGMENTS_MAX", 2)
     for chunk in list(chunks_of(RAW))[:2]:
-        ingest.take(next(chunks_from(RAW, chunk.raw_offset)))
+        take_one(ingest, next(chunks_from(RAW, chunk.raw_offset)))
     third = next(chunks_from(RAW, ingest.offset))
     refused(store, ingest, third, UnsupportedStream, "of more than 2 segments: it was interrupted too often")
 
@@ -415,7 +416,7 @@ def test_segments_are_bounded(store: Store, ingest: Ingest, monkeypatch: pytest.
 def test_batch_stands_where_the_last_chunk_ended_that_was_written(store: Store, ingest: Ingest) -> None:
     """The walker has gone on into the one that was refused."""
     first, second, _third = chunks_of(RAW)
-    ingest.take(first)
+    take_one(ingest, first)
     state = ingest.walker.state
     damaged = RAW[second.raw_offset :][: 312 + (1 << 20)] + b"\x63" * 400
     one, other = in_pieces(RAW[: second.raw_offset], damaged)

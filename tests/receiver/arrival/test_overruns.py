@@ -10,7 +10,7 @@ from tests.receiver.helpers import SENDER, push_of
 from fullsend_receiver.arrival.overruns import Crossing, find, forget, note
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 PUSH = push_of(streams.substream(streams.object_(1)))
 

@@ -23,7 +23,7 @@ from tests.receiver.peer import HEARTBEAT, Chunk, Peer, chunks, control, cut_rec
 from tests.receiver.running import MEMORY, MEMORY_PER_STREAM, MIB, Receiver, serving, wait_until
 
 from fullsend_protocol.shared.errors import StreamError
-from fullsend_receiver.arrival.receive import CHUNK_ROOM
+from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, CHUNKS_HELD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -192,6 +192,29 @@ def test_a_stream_that_is_stopped_is_kept_as_far_as_it_came(receiver: Receiver) 
         peer.say("fetch", offset=0, stream="tank/stopped@now", until=None)
         assert peer.fetched()[1] == raw
     assert set(receiver.partials()) == set(kept)
+
+
+@pytest.mark.parametrize("what", ["frame", "hash"])
+def test_behind_a_chunk_that_is_refused_nothing_is_written_and_what_was_before_it_stays(
+    what: str, receiver: Receiver
+) -> None:
+    """Also where those behind it have arrived, and are decoded, before it is looked at."""
+    kept = receiver.partials()
+    name = f"tank/wrong-{what}"
+    first, second, third, fourth = chunks(pieces_of(4, f"{name}@now"))
+    wrong = (
+        Chunk(second.raw_offset, second.raw_length, second.sha256, second.frame[:-1])
+        if what == "frame"
+        else Chunk(second.raw_offset, second.raw_length, bytes(32), second.frame)
+    )
+    with receiver.peer() as peer:
+        peer.push(offer(name))
+        for chunk in (first, wrong, third, fourth):
+            peer.write(chunk.encode())
+        assert peer.refusal().startswith("chunk: ")
+        assert peer.acks == [first.raw_length]
+    (partial,) = set(receiver.partials()) - set(kept)
+    assert partial.read_bytes() == first.frame
 
 
 def test_a_stream_of_which_nothing_came_leaves_nothing(receiver: Receiver) -> None:
@@ -514,15 +537,15 @@ def test_nothing_is_acknowledged_before_it_is_durable(tmp_path: Path) -> None:
 
 
 def test_heartbeats_say_why_the_daemon_does_not_read(tmp_path: Path) -> None:
-    pieces = pieces_of(4)
+    pieces = pieces_of(CHUNKS_HELD + 2)
     sent = chunks(pieces)
     with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as peer:
         peer.push()
         with disk.blocked("write"):
-            for chunk in sent[:3]:
+            for chunk in sent[:-1]:
                 peer.write(chunk.encode())
             hear_beats(peer, 2, b"writing")
-        peer.write(sent[3].encode())
+        peer.write(sent[-1].encode())
         take_acks(peer, sent, disk)
         with disk.blocked("rename"):
             peer.write(control(finish(b"".join(pieces))))

@@ -19,7 +19,7 @@ from fullsend_receiver.catalogue.streams import AmbiguousStream, Catalogue, NoSu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 NOW = "2026-11-24T12:00:00Z"
 DATASETS = ("tank/a", "tank/b", "tank/c", "tank/d")

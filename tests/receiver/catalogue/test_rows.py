@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fullsend_protocol.format.manifest import Manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, Row, Shelf, Summary
 
 GUIDS = st.integers(0, (1 << 64) - 1).map(str)
@@ -113,3 +114,9 @@ def test_shelf_takes_few_bytes_a_stream(streams: int) -> None:
         tracemalloc.stop()
     assert len(shelf) == streams
     assert (after - before) / streams < 130
+
+
+def test_a_field_of_a_summary_means_what_it_means_in_the_manifest() -> None:
+    said = get_type_hints(Manifest) | {"lost_spill_count": int}
+    hints = get_type_hints(Summary)
+    assert {name: hints[name] for name in ("sender", *COPIED)} == {name: said[name] for name in ("sender", *COPIED)}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 NOW = "2026-11-23T06:30:00Z"
 
@@ -233,7 +233,7 @@ _ADD = """
 import sys
 from pathlib import Path
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 log = ScrubLog(Store(Path(sys.argv[1])))
 for number in range(100):
     log.add(Scrubbed(f"{sys.argv[2]}/{number}", "then", "now", ("x" * 5000,), None))

@@ -20,24 +20,25 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, read_catalogue
+from fullsend_receiver.store import objects
 
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[PurePosixPath]:
     """The manifests that are opened."""
     found: list[PurePosixPath] = []
-    real = summaries.read_manifest
+    real = objects.read_manifest
 
     def read(store: Store, file: PurePosixPath) -> Any:
         found.append(file)
         return real(store, file)
 
-    monkeypatch.setattr(summaries, "read_manifest", read)
+    monkeypatch.setattr(objects, "read_manifest", read)
     return found
 
 
@@ -185,7 +186,7 @@ def test_what_is_stored_removed_and_damaged_meanwhile_is_seen(settled: Store, re
     check(catalogues)
     catalogue = whole(catalogues)
     (problem,) = catalogue.problems
-    assert problem.startswith(f"{second}: has no manifest")
+    assert str(problem).startswith(f"{second}: has no manifest")
     manifest_path(settled, second).write_bytes(text)
     check(catalogues)
     # In place, without a change of its folder.
@@ -228,7 +229,7 @@ def test_a_look_that_fails_is_not_taken_for_done(settled: Store, monkeypatch: py
     os.rename(settled.root / file, settled.root / f"{file}.aside")  # and one without manifest, to be explained
     (settled.root / SENDER / "tank/data/@x.zfs.zst").write_bytes(PLANTED)
     with monkeypatch.context() as patch:
-        patch.setattr(summaries, "committing", lambda _store: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        patch.setattr(objects, "committing", lambda _store: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(OSError, match="Input/output"):
             whole(catalogues)
     check(catalogues)

@@ -24,6 +24,7 @@ from tests.receiver.helpers import (
 
 from fullsend_protocol.format.manifest import Receipt
 from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_receiver.catalogue.problems import ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import (
     AmbiguousStream,
@@ -35,13 +36,13 @@ from fullsend_receiver.catalogue.streams import (
     files_without_manifest,
     read_catalogue,
 )
-from fullsend_receiver.store.local import StoreError
+from fullsend_receiver.store.api import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fullsend_protocol.stream.facts import StreamClass
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 def snapshots(found: Sequence[Stored]) -> list[str]:
@@ -153,8 +154,9 @@ def test_manifest_that_cannot_be_read_is_a_problem_and_hides_no_other(store: Sto
     catalogue = read_catalogue(store)
     assert snapshots(catalogue.streams) == ["two"]
     (problem,) = catalogue.problems
-    assert problem.startswith(f"{file}.json: cannot be read: ")
-    assert "\n" not in problem
+    assert (problem.kind, problem.path) == (ProblemKind.MANIFEST, f"{file}.json")
+    assert problem.what.startswith("cannot be read: ")
+    assert "\n" not in str(problem)
     assert files_without_manifest(store) == []
 
 
@@ -192,7 +194,7 @@ def test_manifest_of_another_sender_is_a_problem(store: Store) -> None:
     catalogue = read_catalogue(store)
     assert catalogue.streams == []
     (problem,) = catalogue.problems
-    assert "says that it is sender beta's" in problem
+    assert "says that it is sender beta's" in problem.what
 
 
 def test_data_without_manifest_are_a_problem_and_offered_to_verify(store: Store) -> None:
@@ -200,7 +202,7 @@ def test_data_without_manifest_are_a_problem_and_offered_to_verify(store: Store)
     manifest_path(store, file).unlink()
     catalogue = read_catalogue(store)
     assert catalogue.streams == []
-    assert catalogue.problems == [f"{file}: has no manifest; `fullsendd verify` makes one if it is whole"]
+    assert [*map(str, catalogue.problems)] == [f"{file}: has no manifest; `fullsendd verify` makes one if it is whole"]
     assert files_without_manifest(store) == [file]
     assert files_without_manifest(store, SENDER) == [file]
     assert files_without_manifest(store, "beta") == []
@@ -225,7 +227,7 @@ def test_folder_that_cannot_be_read_is_a_problem_and_hides_no_other(store: Store
     finally:
         (store.root / SENDER / "tank" / "closed").chmod(0o700)
     assert snapshots(catalogue.streams) == ["one"]
-    assert catalogue.problems == ["alpha/tank/closed: cannot be read: Permission denied"]
+    assert [*map(str, catalogue.problems)] == ["alpha/tank/closed: cannot be read: Permission denied"]
 
 
 # --- chains -----------------------------------------------------------------------------------------------------
@@ -435,7 +437,7 @@ def test_stream_is_restorable_exactly_where_some_way_leads_back_to_a_full(
             assert catalogue.obstacle(stored)
             continue
         # The shortest chain is that of the way, whichever of several as short ones either takes.
-        assert chain[-1] is stored
+        assert chain[-1] == stored
         assert chain[0].summary.base_guid is None
         assert all(base in catalogue.bases(each) for base, each in itertools.pairwise(chain))
         length, here = 1, ways[stored.summary.path]

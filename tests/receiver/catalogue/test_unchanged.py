@@ -14,7 +14,7 @@ from fullsend_receiver.catalogue.unchanged import last_seen, note
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 def seen(dataset: str, guid: int) -> UnchangedDataset:

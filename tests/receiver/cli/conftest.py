@@ -9,7 +9,7 @@ from tests import streams
 from tests.receiver.helpers import SENDER, store_stream
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 @pytest.fixture

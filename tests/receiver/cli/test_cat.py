@@ -13,7 +13,7 @@ from tests.receiver.command import damage
 from tests.receiver.helpers import SENDER, long_stream, manifest_path, store_stream
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 def test_cat_gives_the_stream_back(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:

@@ -40,7 +40,7 @@ def test_run_as_root_a_command_becomes_the_stores_owner(receiver: Receiver) -> N
             folder.chmod(0o755)
     # This Python may be one that only root can read (a build in root's home): what is needed is imported before.
     code = (
-        "import encodings.ascii, sys\nfrom fullsend_receiver import config, identity, senders, setup\n"
+        "import encodings.ascii, sys\nfrom fullsend_receiver.access import config, identity, senders, setup\n"
         "from fullsend_receiver.cli.main import main\nsys.exit(main(sys.argv[1:]))"
     )
     subprocess.run([sys.executable, "-c", code, "--config", receiver.config, "invite", "alpha"], check=True)
@@ -76,7 +76,7 @@ def test_as_the_stores_owner_nothing_of_ours_is_imported(
     """The owner may not be able to read what root can."""
     receiver, full, _incr = filled
     code = (
-        "import sys\nfrom fullsend_receiver import identity\nfrom fullsend_receiver.cli.main import main\n"
+        "import sys\nfrom fullsend_receiver.access import identity\nfrom fullsend_receiver.cli.main import main\n"
         "real, before = identity.become_owner, []\n"
         "def become_owner(store):\n    real(store)\n    before.extend(sys.modules)\n"
         "identity.become_owner = become_owner\n"

@@ -15,7 +15,7 @@ from tests.receiver.running import Receiver
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.cli import list_
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 def test_version_imports_nothing_heavy() -> None:

@@ -13,7 +13,7 @@ from fullsend_receiver.cli.restore_commands import restore_commands
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 ODD = "tank/it's odd; rm -rf ~/größe"
 FULL = streams.substream(streams.object_(1), name=f"{ODD}@one", guid=1)

@@ -6,16 +6,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import pytest
 
 from fullsend_receiver.access.senders import Sender
+from fullsend_receiver.catalogue.problems import symbolic_link
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.cli import results
-
-if TYPE_CHECKING:
-    from fullsend_receiver.catalogue.streams import Stored
+from fullsend_receiver.maintenance.verify import Checked, Lost, Rebuilt, Removed, Subject, Unlisted
 
 #: The lines on stdout and on stderr since it was last called.
 Said = Callable[[], tuple[list[str], list[str]]]
@@ -30,12 +29,13 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
     return lines
 
 
-def stored(file: str, raw_bytes: int = 1 << 20) -> Stored:
-    return cast("Stored", SimpleNamespace(file=PurePosixPath(file), summary=SimpleNamespace(raw_bytes=raw_bytes)))
+def subject(file: str) -> Subject:
+    return Subject(PurePosixPath(file), dataset="tank", snapshot="now", received="then", raw_bytes=1 << 20)
 
 
-def scrubbed(file: str, *damage: str) -> Scrubbed:
-    return Scrubbed(file=file, received="then", at="now", damage=damage, sha256=None)
+def checked(file: str, *damage: str, breaks: tuple[str, ...] = (), unrecorded: OSError | None = None) -> Checked:
+    result = Scrubbed(file=file, received="then", at="now", damage=damage, sha256=None)
+    return Checked(subject(file), result, breaks, unrecorded)
 
 
 def test_complaints(said: Said) -> None:
@@ -77,36 +77,47 @@ def test_what_was_looked_at(said: Said) -> None:
     assert said() == (["ok       store", "problem  disk"], [])
 
 
-def test_a_manifest_that_was_made_anew_is_no_result(said: Said) -> None:
-    results.print_rebuilt(PurePosixPath("alpha/x"))
+def test_what_verify_finds(said: Said) -> None:
+    findings = results.Findings(as_json=False)
+    findings.add(Rebuilt(PurePosixPath("alpha/x")))
     assert said() == ([], ["alpha/x: had no manifest; made anew from the file"])
-
-
-def test_scrubs(said: Said) -> None:
-    scrubs = results.Scrubs(as_json=False, failed=1)
-    scrubs.add(stored("a"), scrubbed("a"), [])
+    findings.add(checked("a"))
     assert said() == (["ok       a"], [])
-    scrubs.add(stored("b"), scrubbed("b", "chunk \x1b1", "chunk 2"), [stored("c")])
+    findings.add(Removed(subject("d")))
+    assert said() == ([], ["fullsendd: d: was removed before it could be checked"])
+    assert not findings.failed
+    findings.add(Lost(PurePosixPath("y"), "y: has no manifest, and none can be made\x1b"))
+    assert said() == ([], [r"fullsendd: y: has no manifest, and none can be made\x1b"])
+    findings.add(checked("b", "chunk \x1b1", "chunk 2", breaks=("c",)))
     assert said() == (
         ["DAMAGED  b"],
         [r"fullsendd: b: chunk \x1b1", "fullsendd: b: chunk 2", "fullsendd: b: breaks c"],
     )
-    scrubs.removed(stored("d"))
-    assert said() == ([], ["fullsendd: d: was removed before it could be checked"])
-    for _ in range(2):
-        scrubs.not_recorded(OSError("read-only"))
-    assert said() == ([], ["fullsendd: what is found cannot be recorded: read-only"])
-    assert (scrubs.failed, scrubs.unrecorded) == (2, 2)
-    scrubs.end()
+    findings.sum_up()
     out, (line,) = said()
     assert out == []
     assert line.startswith("2 streams, 2.0 MiB raw, in 0:00:0")
     assert line.endswith(": 2 damaged")
+    assert findings.failed
 
 
-def test_scrubs_as_json(said: Said) -> None:
-    scrubs = results.Scrubs(as_json=True, failed=0)
-    scrubs.add(stored("b"), scrubbed("b", "chunk 1"), [])
+def test_what_cannot_be_recorded_is_said_once(said: Said) -> None:
+    findings = results.Findings(as_json=False)
+    for _ in range(2):
+        findings.add(checked("a", unrecorded=OSError("read-only")))
+    assert said() == (["ok       a"] * 2, ["fullsendd: what is found cannot be recorded: read-only"])
+    assert findings.failed
+
+
+def test_what_is_not_listed_was_not_checked(said: Said) -> None:
+    findings = results.Findings(as_json=False)
+    findings.add(Unlisted(symbolic_link("alpha/x")))
+    assert said() == ([], ["fullsendd: alpha/x: is a symbolic link, so nothing in it is listed"])
+    assert findings.failed
+
+
+def test_what_verify_finds_as_json(said: Said) -> None:
+    results.Findings(as_json=True).add(checked("b", "chunk 1"))
     (line,), err = said()
     assert json.loads(line) == {"file": "b", "received": "then", "at": "now", "damage": ["chunk 1"], "sha256": None}
     assert err == ["fullsendd: b: chunk 1"]

@@ -8,14 +8,44 @@ from pathlib import PurePosixPath
 import pytest
 from tests import streams
 from tests.receiver.command import fails
-from tests.receiver.helpers import SENDER, store_stream
+from tests.receiver.helpers import SENDER, manifest_path, store_stream
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 def test_an_unknown_sender_is_named(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
     fails(filled[0].fullsendd("list", "beta"), 2, "no sender 'beta'")
+
+
+@pytest.mark.parametrize("command", ["list", "verify"])
+@pytest.mark.parametrize("dataset", ["tank/typo", "tank", "tank/plain/", "tank/plain@s1"])
+def test_a_dataset_of_which_nothing_is_stored_is_named(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], command: str, dataset: str
+) -> None:
+    says = f"alpha/{dataset}: nothing of that name is stored (see `fullsendd list alpha`)"
+    fails(filled[0].fullsendd(command, f"alpha/{dataset}"), 2, says)
+    fails(filled[0].fullsendd(command, f"alpha/{dataset}", "--json"), 2, says)
+
+
+@pytest.mark.parametrize("command", ["list", "verify"])
+def test_a_sender_whose_folder_is_empty_is_named(receiver: Receiver, command: str) -> None:
+    (receiver.store / "alpha").mkdir()
+    fails(receiver.fullsendd(command, "alpha"), 2, "no sender 'alpha' has streams here")
+    assert receiver.fullsendd(command).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["alpha", "alpha/tank/plain"])
+def test_what_cannot_be_read_is_no_name_that_fits_nothing(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], name: str
+) -> None:
+    receiver, *files = filled
+    for file in files:
+        manifest_path(Store(receiver.store), file).write_text("garbage", encoding="utf-8")
+    done = receiver.fullsendd("list", name)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert all(f"fullsendd: {file}.json: cannot be read: " in done.stderr for file in files)
+    fails(receiver.fullsendd("list", "alpha/tank/typo"), 2, "alpha/tank/typo: nothing of that name is stored")
 
 
 @pytest.mark.parametrize("way", ["name", "guid", "file", "last component"])

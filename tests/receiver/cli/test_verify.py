@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import PurePosixPath
 
 import pytest
@@ -11,9 +12,8 @@ from tests.receiver.helpers import manifest_path, remove
 from tests.receiver.running import Receiver
 
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.catalogue.streams import Stored
-from fullsend_receiver.maintenance import scrub
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.maintenance import scrub, verify
+from fullsend_receiver.store.local import LocalStore as Store
 
 
 def test_verify_of_what_is_whole(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
@@ -32,12 +32,12 @@ def test_verify_of_what_is_removed_meanwhile(
     receiver, full, incr = filled
     real = scrub.scrub
 
-    def first_removed(store: Store, stored: Stored) -> Scrubbed | None:
-        if stored.file == incr:
+    def first_removed(store: Store, file: PurePosixPath, received: str, between: Callable[[], None]) -> Scrubbed | None:
+        if file == incr:
             remove(store, incr)
-        return real(store, stored)
+        return real(store, file, received, between)
 
-    monkeypatch.setattr(scrub, "scrub", first_removed)
+    monkeypatch.setattr(verify, "scrub", first_removed)
     done = receiver.fullsendd("verify")
     assert (done.returncode, done.stdout.splitlines()) == (0, [f"ok       {full}"])
     assert f"{incr}: was removed before it could be checked" in done.stderr

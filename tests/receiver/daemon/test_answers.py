@@ -17,8 +17,8 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.daemon.answers import base_of, find_chains, find_status, find_unread, fitting
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.daemon.answers import METHODS, base_of, find_chains, find_status, find_unread, fitting
+from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -116,7 +116,9 @@ def test_a_folder_that_was_moved_elsewhere_is_not_silently_gone(store: Store) ->
     (store.root / SENDER / "tank" / "moved").symlink_to(store.root.parent / "elsewhere")
     for _time in range(2):
         catalogue = read_catalogue(store, SENDER)
-        assert catalogue.problems == [f"{SENDER}/tank/moved: is a symbolic link, so nothing in it is listed"]
+        assert [*map(str, catalogue.problems)] == [
+            f"{SENDER}/tank/moved: is a symbolic link, so nothing in it is listed"
+        ]
         assert {each.dataset: each.broken for each in status(store)} == {"tank/kept": 0, "tank/moved": 1}
     assert [each.file for each in find_unread(catalogue, SENDER, "tank/moved/deep")] == [f"{SENDER}/tank/moved"]
 
@@ -453,3 +455,10 @@ def test_a_record_is_located_in_ones_own_streams_alone(stored: tuple[Receiver, s
     with receiver.peer() as peer:
         peer.say("locate", stream=file, object=1, offset=0)
         assert peer.refusal().startswith("damaged: ")
+
+
+# --- questions --------------------------------------------------------------------------------------------------
+
+
+def test_each_question_of_the_wire_has_one_answer() -> None:
+    assert METHODS.keys() == {messages.Fetch, *(request.ask for request in messages.REQUESTS)}

@@ -28,7 +28,8 @@ from tests.receiver.running import MIB, Receiver, wait_until
 from fullsend_receiver.access.config import load
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import server as daemon
-from fullsend_receiver.store.local import Store, open_store
+from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,11 +12,12 @@ from tests.receiver.helpers import SENDER, make_store, plant, remove, store_stre
 from tests.receiver.peer import control
 from tests.receiver.running import serving, wait_until
 
-from fullsend_receiver.arrival.receive import Workers
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import Store
+from fullsend_receiver.maintenance.verify import Removed, Subject
+from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,7 +122,8 @@ async def test_what_is_removed_before_its_turn_is_no_damage(tmp_path: Path) -> N
     catalogue = read_catalogue(store)
     remove(store, file)
     with ThreadPoolExecutor(1) as pool:
-        assert await Checks(Catalogues(store), Workers(pool, pool, pool)).check(catalogue.streams[0]) is None
+        found = await Checks(Catalogues(store), Workers(pool, pool, pool)).check(catalogue.streams[0])
+        assert found == Removed(Subject.of(catalogue.streams[0]))
     store_stream(store, SENDER, raw)  # within the same second
     (again,) = read_catalogue(store).streams
     assert read_catalogue(store).whole(again)

@@ -35,7 +35,8 @@ from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import files_without_manifest, read_catalogue
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.local import LocalStore as Store
 from fullsend_receiver.store.partials import committing, recover, remove_temporaries
 from fullsend_receiver.store.seekable import IndexEntry, tables, tables_size
 
@@ -178,7 +179,7 @@ def test_disk_that_does_not_read_is_damage(store: Store, small: PurePosixPath, m
 def test_stream_that_was_removed_is_not_damaged(store: Store, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     remove(store, small)
-    assert scrub(store, stored) is None
+    assert scrub(store, stored.file, stored.summary.received) is None
 
 
 @pytest.mark.parametrize("again", [False, True])
@@ -195,7 +196,7 @@ def test_stream_that_is_removed_while_it_is_read_is_not_damaged(store: Store, ag
             if again:
                 store_stream(store, SENDER, raw)
 
-    assert scrub(store, stored, between) is None
+    assert scrub(store, stored.file, stored.summary.received, between) is None
     assert next(reads) > 2
 
 

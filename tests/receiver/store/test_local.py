@@ -14,8 +14,10 @@ from tests.receiver.powercut import Disk
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.store import local as stores
+from fullsend_receiver.store.api import StoreError, StoreFull
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.local import Store, StoreError, StoreFull, check_fitness, make_store, open_store, read_id
+from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import check_fitness, make_store, open_store, read_id
 
 
 def _nothing(_store: Store) -> None:

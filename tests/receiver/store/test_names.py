@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 from tests import streams
 from tests.streams import each, whole
 
-from fullsend_protocol.format.restore_commands import HASH_SUFFIX
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX, STREAM_SUFFIX
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.store.names import (
-    MANIFEST_SUFFIX,
-    STREAM_SUFFIX,
     dataset_folder,
     encode_component,
     stream_file,

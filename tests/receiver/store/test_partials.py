@@ -44,6 +44,7 @@ from tests.receiver.helpers import (
     segments_of,
     store_stream,
     take,
+    take_one,
     zstd_decode,
 )
 from tests.receiver.powercut import Disk
@@ -59,19 +60,17 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import rebuild
 from fullsend_receiver.store import journal, partials
-from fullsend_receiver.store.journal import Batch, PartialDamaged
-from fullsend_receiver.store.local import Store, StoreError
+from fullsend_receiver.store.api import PartialDamaged, StoreError, Upload
+from fullsend_receiver.store.journal import Batch
+from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.partials import (
-    Partial,
-    begin_partial,
     committing,
     discard,
     is_arriving,
     journal_entries,
-    partial_key,
     recover,
     remove_temporaries,
-    reopen_partial,
     survey,
 )
 
@@ -173,12 +172,12 @@ def check_pushed_again(store: Store) -> None:
     assert not list(store.partial.iterdir())
 
 
-def begun(store: Store, chunks: int = 2) -> Partial:
+def begun(store: Store, chunks: int = 2) -> Upload:
     """A partial of so many chunks, each a batch; closed."""
     push = push_of(RAW)
-    ingest = Ingest(begin_partial(store, KEY, SENDER, push))
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push)))
     take(ingest, crash.chunks()[:chunks])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     return ingest.partial
 
 
@@ -316,7 +315,7 @@ def test_commit_that_failed_in_a_running_daemon_is_completed_by_the_next_push(
     store: Store, crasher: Crasher, at: int
 ) -> None:
     cut(store, crasher, "rename", at)
-    begin_partial(store, KEY, SENDER, push_of(RAW)).close()
+    store.begin(KEY, open_offer(SENDER, push_of(RAW))).close(keep=True)
     assert check_listed(store) == [str(FILE)]
     assert not read_catalogue(store).problems
 
@@ -326,16 +325,16 @@ def test_commit_that_failed_in_a_running_daemon_is_completed_by_the_next_push(
 
 def left_behind(store: Store, chunks: int, per_batch: int) -> None:
     """A partial of so many chunks, of which so many become durable at a time."""
-    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push_of(RAW))))
     take(ingest, crash.chunks()[:chunks], per_batch=per_batch)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
 
 
 def check_went_on(store: Store, raw: bytes = RAW, borders: tuple[int, ...] = BORDERS) -> None:
     """Whatever happened: what is there is gone on with, to its end."""
     if not read_catalogue(store).streams:
-        found = reopen_partial(store, KEY, at_resume_point=False)
-        ingest = Ingest(*found) if found else Ingest(begin_partial(store, KEY, SENDER, push_of(raw)))
+        found = store.reopen(KEY, at_resume_point=False)
+        ingest = Ingest(*found) if found else Ingest(store.begin(KEY, open_offer(SENDER, push_of(raw))))
         assert ingest.offset in {0, *borders}
         take(ingest, chunks_from(raw, ingest.offset))
         assert commit_stream(store, SENDER, ingest, raw) == FILE
@@ -409,11 +408,11 @@ def test_genuine_stream_goes_on_at_every_border(store: Store, stream: Genuine) -
     push = push_of(raw)
     key = partial_key(SENDER, push)
     borders = [chunk.raw_offset for chunk in chunks_of(raw)]
-    ingest = Ingest(begin_partial(store, key, SENDER, push))
+    ingest = Ingest(store.begin(key, open_offer(SENDER, push)))
     for border in borders:
         assert ingest.offset == border
         take(ingest, [next(chunks_from(raw, border))])
-        ingest.partial.close()
+        ingest.partial.close(keep=True)
         ingest = go_on(store, SENDER, raw)
     assert [segment.start for segment in ingest.segments()] == borders
     assert ingest.segments() == segments_of(raw, *borders[1:])
@@ -437,9 +436,9 @@ def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_g
     push = push_of(SHORT)
     borders = tuple(itertools.accumulate(chunk.raw_length for chunk in chunks_of(SHORT)))
     least = borders[0] if how == "token" else borders[1]
-    ingest = Ingest(begin_partial(store, KEY, SENDER, push))
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push)))
     take(ingest, chunks_of(SHORT), per_batch=2)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     told = least
     stored = False
     found: list[Left] = []
@@ -454,8 +453,8 @@ def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_g
         ingest = go_on(store, SENDER, SHORT, at_resume_point=how == "token")
         assert ingest.offset == least
         for chunk in chunks_from(SHORT, least):
-            ingest.take(chunk)
-            ingest.partial.make_durable(batch := ingest.batch())
+            take_one(ingest, chunk)
+            ingest.partial.sync(batch := ingest.batch())
             told = batch.offset
         assert commit_stream(store, SENDER, ingest, SHORT) == FILE
         stored = True
@@ -479,11 +478,11 @@ def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_g
 def reopened(store: Store, *, at_resume_point: bool = False) -> bool:
     """Whether there is something to go on with; where there is not, nothing has changed."""
     there = everything(store.partial)
-    found = reopen_partial(store, KEY, at_resume_point=at_resume_point)
+    found = store.reopen(KEY, at_resume_point=at_resume_point)
     if found is None:
         assert everything(store.partial) == there
         return False
-    found[0].close()
+    found[0].close(keep=True)
     return True
 
 
@@ -505,20 +504,20 @@ def test_data_that_are_shorter_than_their_journal_are_not_gone_on_with(
     else:
         os.truncate(data_of(store), data_of(store).stat().st_size - missing)
     there = everything(store.partial)
-    assert reopen_partial(store, KEY, at_resume_point=at_resume_point) is None
+    assert store.reopen(KEY, at_resume_point=at_resume_point) is None
     assert everything(store.partial) == {f"{name}.damaged": content for name, content in there.items()}
     assert store_stream(store, SENDER, RAW) == FILE
 
 
 def test_partial_whose_last_chunk_ends_where_none_may_is_begun_anew_but_a_token_goes_back(store: Store) -> None:
-    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push_of(RAW))))
     first, second, _third = crash.chunks()
     piece = RAW[second.raw_offset :][: second.raw_length - 1]
     segment = SegmentHash(second.raw_offset)
     frame = Compressor(1).compress(piece)
     short = Chunk(second.raw_offset, len(piece), segment.update(piece), frame, starts_segment=True)
     take(ingest, [first, short])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     assert not reopened(store)
     ingest = go_on(store, SENDER, RAW, at_resume_point=True)
     assert ingest.offset == BORDERS[0]
@@ -531,7 +530,7 @@ def test_partial_of_too_many_segments_is_begun_anew(store: Store, monkeypatch: p
     begun(store, chunks=1)
     ingest = go_on(store, SENDER, RAW)
     take(ingest, [next(chunks_from(RAW, BORDERS[0]))])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     monkeypatch.setattr(limits, "SEGMENTS_MAX", 2 + limits.SEGMENTS_RESUMED)
     assert reopened(store)
     monkeypatch.setattr(limits, "SEGMENTS_MAX", 1 + limits.SEGMENTS_RESUMED)
@@ -544,10 +543,10 @@ def test_what_was_not_acknowledged_since_a_sync_failed_is_not_counted_when_the_s
     store: Store, monkeypatch: pytest.MonkeyPatch, sort: str
 ) -> None:
     """What the page cache shows of it after that may never reach the disk: it must be written anew."""
-    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push_of(RAW))))
     take(ingest, crash.chunks()[:1])
     journal = journal_of(store).read_bytes()
-    ingest.take(crash.chunks()[1])
+    take_one(ingest, crash.chunks()[1])
     failing = data_of(store) if sort == "data" else journal_of(store)
     real = os.fdatasync
 
@@ -558,8 +557,8 @@ def test_what_was_not_acknowledged_since_a_sync_failed_is_not_counted_when_the_s
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     with pytest.raises(OSError, match="Input/output error"):
-        ingest.partial.make_durable(ingest.batch())
-    ingest.partial.close()
+        ingest.partial.sync(ingest.batch())
+    ingest.partial.close(keep=True)
     monkeypatch.undo()
     ingest = go_on(store, SENDER, RAW)
     assert ingest.offset == BORDERS[0]
@@ -581,7 +580,7 @@ def test_a_look_whether_it_arrives_does_not_keep_a_stream_from_going_on(store: S
             fcntl.flock(looking, fcntl.LOCK_UN)
             ingest = going_on.result()
         assert is_arriving(journal_of(store))
-        ingest.partial.close()
+        ingest.partial.close(keep=True)
         assert not is_arriving(journal_of(store))
 
 
@@ -596,7 +595,7 @@ def test_lock_that_never_comes_is_an_error_and_leaves_nothing_open(
         with pytest.raises(StoreError, match=rf"{journal_of(store)}: is locked by somebody else for 0 s now; `fuser`"):
             go_on(store, SENDER, RAW)
     assert os.listdir("/proc/self/fd") == before
-    go_on(store, SENDER, RAW).partial.close()
+    go_on(store, SENDER, RAW).partial.close(keep=True)
 
 
 @pytest.mark.parametrize("which", ["data", "journal"])
@@ -618,12 +617,12 @@ def test_close_that_reports_an_error_leaves_nothing_open_and_closes_nothing_twic
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "close", close)
-        ingest.partial.close()
+        ingest.partial.close(keep=True)
     assert (
         f"partial {KEY}: closing it: [Errno 122] Disk quota exceeded; what was acknowledged is durable" in caplog.text
     )
     assert os.listdir("/proc/self/fd") == before
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     assert reopened(store)
 
 
@@ -649,7 +648,7 @@ def test_hash_of_a_file_that_was_cut_meanwhile_is_none(store: Store) -> None:
     os.truncate(data_of(store), 7)
     with pytest.raises(PartialDamaged, match="its data file ends at 7, and"):
         ingest.partial.catch_up(10**9)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     assert of_raw(store) == SET_ASIDE
 
 
@@ -671,7 +670,7 @@ def test_data_that_cannot_be_read_back_are_set_aside_and_the_stream_starts_over(
     arguments = {"catch_up": (1,), "read": (0, 10), "seal": (2,)}[reading]
     with pytest.raises(PartialDamaged, match=f"partial {KEY}: cannot be read: .*Input/output error; it is set aside"):
         getattr(ingest.partial, reading)(*arguments)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     assert caplog.text.count(f"partial {KEY}: ") == 1
     assert of_raw(store) == SET_ASIDE
     assert store_stream(store, SENDER, RAW) == FILE
@@ -711,11 +710,11 @@ def test_power_cut_at_any_moment_of_a_push_keeps_what_was_acknowledged_and_lists
     push = push_of(SHORT)
     chunks = list(chunks_of(SHORT))
     with Disk(store.root, lights_out) as disk:
-        ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+        ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
         for chunk in chunks:
-            ingest.take(chunk)
+            take_one(ingest, chunk)
             batch = ingest.batch()
-            ingest.partial.make_durable(batch)
+            ingest.partial.sync(batch)
             told = batch.offset
         finish = finish_of(SHORT)
         assert commit(Catalogues(store), SENDER, ingest, finish, push, sender_program=PROGRAM).receipt.file == str(FILE)
@@ -862,7 +861,7 @@ def spoilt(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.Mon
     """A store with two partials; the disk has lost something of the journal of RAW's."""
     begun(store)
     ingest = second(store, RAW)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     if request.param == "a bit":
         flip(journal_of(store))
     else:
@@ -921,12 +920,12 @@ def test_partial_of_a_later_format_is_set_aside_as_it_is(store: Store, caplog: p
 
 
 def test_push_begins_anew_beside_a_partial_whose_journal_is_damaged(spoilt: Store) -> None:
-    assert reopen_partial(spoilt, KEY, at_resume_point=False) is None
+    assert spoilt.reopen(KEY, at_resume_point=False) is None
     assert of_raw(spoilt) == SET_ASIDE
 
 
 def test_push_that_starts_over_is_not_kept_from_it_by_a_journal_that_is_damaged(spoilt: Store) -> None:
-    begin_partial(spoilt, KEY, SENDER, push_of(RAW)).close()
+    spoilt.begin(KEY, open_offer(SENDER, push_of(RAW))).close(keep=True)
     assert of_raw(spoilt) == {*SET_ASIDE, f"{KEY}.data", f"{KEY}.journal"}
     assert data_of(spoilt).read_bytes() == b""
 
@@ -953,10 +952,10 @@ def test_what_somebody_has_open_is_not_set_aside_beneath_him(store: Store, caplo
     begun(store)
     ingest = go_on(store, SENDER, RAW)
     flip(journal_of(store))
-    assert list(survey(store, journal.read, sets_aside=True)) == []
+    assert list(survey(store, lambda upload: upload.journal, sets_aside=True)) == []
     assert of_raw(store) == {f"{KEY}.data", f"{KEY}.journal"}
     assert "it is arriving now" in caplog.text
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
 
 
 def test_system_that_is_short_of_something_costs_no_partial(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -964,8 +963,8 @@ def test_system_that_is_short_of_something_costs_no_partial(store: Store, monkey
     lose_sector(journal_of(store), monkeypatch, errno.EMFILE)
     for using in (
         committing,
-        lambda store: begin_partial(store, KEY, SENDER, push_of(RAW)),
-        lambda store: reopen_partial(store, KEY, at_resume_point=False),
+        lambda store: store.begin(KEY, open_offer(SENDER, push_of(RAW))),
+        lambda store: store.reopen(KEY, at_resume_point=False),
     ):
         with pytest.raises(OSError, match="Too many open files"):
             using(store)
@@ -984,7 +983,7 @@ def test_what_may_not_be_read_is_left_as_it_is_and_costs_nobody_else_anything(
     assert recover(store) == []
     assert f"partial {KEY}: cannot be looked at: [Errno 13] Permission denied" in caplog.text
     with pytest.raises(PermissionError):
-        reopen_partial(store, KEY, at_resume_point=False)
+        store.reopen(KEY, at_resume_point=False)
     assert of_raw(store) == before
     monkeypatch.undo()
     assert reopened(store)
@@ -1030,7 +1029,7 @@ def test_start_touches_nothing_that_is_not_of_a_partial(store: Store) -> None:
 def test_journal_entries_are_those_of_the_durable_chunks(store: Store) -> None:
     ingest = ingest_stream(store, SENDER, RAW)
     entries = list(journal_entries(store, KEY))
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     assert [entry.raw_length for entry in entries] == [chunk.raw_length for chunk in crash.chunks()]
     assert [entry.stored_length for entry in entries] == [len(chunk.frame) for chunk in crash.chunks()]
     assert [entry.sha256 for entry in entries] == [chunk.sha256 for chunk in crash.chunks()]
@@ -1041,7 +1040,7 @@ def test_journal_entries_are_those_of_the_durable_chunks(store: Store) -> None:
 
 def test_partial_of_the_same_key_is_thrown_away(store: Store) -> None:
     begun(store)
-    begin_partial(store, KEY, SENDER, push_of(RAW)).close()
+    store.begin(KEY, open_offer(SENDER, push_of(RAW))).close(keep=True)
     assert data_of(store).read_bytes() == b""
     assert kept(store) == Kept(0, 0, b"", committing=False)
 
@@ -1098,19 +1097,19 @@ def push_until_it_fails(store: Store) -> tuple[int, OSError | None]:
     push = push_of(RAW)
     partial = None
     try:
-        partial = begin_partial(store, KEY, SENDER, push)
+        partial = store.begin(KEY, open_offer(SENDER, push))
         ingest = Ingest(partial)
         for chunk in crash.chunks():
-            ingest.take(chunk)
+            take_one(ingest, chunk)
             batch = ingest.batch()
-            partial.make_durable(batch)
+            partial.sync(batch)
             told = batch.offset
         commit(Catalogues(store), SENDER, ingest, finish_of(RAW), push, sender_program=PROGRAM)
     except OSError as error:
         return told, error
     finally:
         if partial is not None:
-            partial.close()
+            partial.close(keep=True)
     return told, None
 
 
@@ -1183,9 +1182,9 @@ def test_partial_whose_sync_failed_once_never_syncs_again(
     store: Store, monkeypatch: pytest.MonkeyPatch, sort: str
 ) -> None:
     """The kernel forgets after a failed fsync that the pages were dirty: the next one would succeed, and lie."""
-    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push_of(RAW))))
     take(ingest, crash.chunks()[:1])
-    ingest.take(crash.chunks()[1])
+    take_one(ingest, crash.chunks()[1])
     batch = ingest.batch()
     failing = data_of(store) if sort == "data" else journal_of(store)
     real = os.fdatasync
@@ -1197,34 +1196,34 @@ def test_partial_whose_sync_failed_once_never_syncs_again(
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
     with pytest.raises(OSError, match="Input/output error"):
-        ingest.partial.make_durable(batch)
+        ingest.partial.sync(batch)
     monkeypatch.undo()
     with pytest.raises(StoreError, match="syncing failed before"):
-        ingest.partial.make_durable(batch)
+        ingest.partial.sync(batch)
     with pytest.raises(StoreError):
         ingest.partial.seal(2)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
 
 
 def test_partial_whose_write_failed_appends_nothing_more_but_keeps_what_is_whole(store: Store) -> None:
-    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
-    ingest.take(crash.chunks()[0])
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push_of(RAW))))
+    take_one(ingest, crash.chunks()[0])
     with file_size_limit(ingest.partial.size + 10), pytest.raises(OSError, match="File too large"):
-        ingest.partial.write(bytes(100))
+        ingest.partial.append(bytes(100))
     with pytest.raises(StoreError, match="writing failed before"):
-        ingest.partial.write(bytes(100))
-    ingest.partial.make_durable(ingest.batch())
-    ingest.partial.close()
+        ingest.partial.append(bytes(100))
+    ingest.partial.sync(ingest.batch())
+    ingest.partial.close(keep=True)
     check_recovery(store, (f"acknowledged {BORDERS[0]}",))
 
 
 def test_partial_is_not_sealed_before_all_of_it_is_durable(store: Store) -> None:
-    ingest = Ingest(begin_partial(store, KEY, SENDER, push_of(RAW)))
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push_of(RAW))))
     take(ingest, crash.chunks()[:1])
-    ingest.take(crash.chunks()[1])
+    take_one(ingest, crash.chunks()[1])
     with pytest.raises(StoreError, match="of which only"):
         ingest.partial.seal(2)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
 
 
 # --- names that are taken ---------------------------------------------------------------------------------------
@@ -1233,7 +1232,7 @@ def test_partial_is_not_sealed_before_all_of_it_is_durable(store: Store) -> None
 def second(store: Store, raw: bytes) -> Ingest:
     """The same stream, announced under another name: a partial of its own that belongs to the same file."""
     push = push_of(raw).model_copy(update={"snapshot": "as announced"})
-    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
     take(ingest, chunks_of(raw))
     return ingest
 
@@ -1267,7 +1266,7 @@ def test_interrupted_commit_overwrites_nothing_that_came_in_between(
         assert recover(store) == []
         assert f"partial {KEY}: is left to the next push of its stream, or to the next start: {FILE}: is" in caplog.text
         with pytest.raises(StoreError, match="is there without its manifest"):
-            begin_partial(store, KEY, SENDER, push_of(RAW))
+            store.begin(KEY, open_offer(SENDER, push_of(RAW)))
         assert data_of(store).exists()
     else:
         recover(store)  # its own data were moved; what stands there now is taken for them, and `verify` will tell
@@ -1311,7 +1310,7 @@ def test_of_two_commits_at_once_into_one_name_exactly_one_wins(swift_path: Path)
         with ThreadPoolExecutor(2) as pool:
             results = list(pool.map(put, (0, 1)))
         for ingest in ingests:
-            ingest.partial.close()
+            ingest.partial.close(keep=True)
         assert results.count(True) == 1
         assert check_listed(store) == [str(FILE)]
         assert read_manifest(store, FILE).sender_program == ("first", "second")[results.index(True)]
@@ -1346,7 +1345,7 @@ def test_discarded_partial_is_gone(store: Store) -> None:
 def test_batch_is_journaled_with_its_entries_only_after_its_data_are_synced(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    partial = begin_partial(store, KEY, SENDER, push_of(RAW))
+    partial = store.begin(KEY, open_offer(SENDER, push_of(RAW)))
     calls: list[str] = []
     for name in ("write", "fdatasync"):
         real = getattr(os, name)
@@ -1356,8 +1355,8 @@ def test_batch_is_journaled_with_its_entries_only_after_its_data_are_synced(
             return real(descriptor, *rest)
 
         monkeypatch.setattr(os, name, traced)
-    partial.write(b"frame")
-    partial.make_durable(Batch(5, 5, (), WalkerState(5, Phase.SUBSTREAM), ()))
+    partial.append(b"frame")
+    partial.sync(Batch(5, 5, (), WalkerState(5, Phase.SUBSTREAM), ()))
     monkeypatch.undo()
-    partial.close()
+    partial.close(keep=True)
     assert calls == ["write .data", "fdatasync .data", "write .journal", "fdatasync .journal"]

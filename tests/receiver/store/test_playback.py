@@ -4,6 +4,8 @@ import errno
 import hashlib
 import itertools
 import os
+from contextlib import closing
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +27,9 @@ from tests.streams import each, whole
 
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.store.partials import begin_partial, partial_key
+from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.objects import LocalBlob
+from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.playback import (
     DamagedChunk,
     RawChunk,
@@ -39,7 +43,6 @@ from fullsend_receiver.store.seekable import FileDamaged, IndexEntry, places, ta
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.streams import Genuine
 
@@ -63,11 +66,13 @@ def long(tmp_path: Path) -> Path:
 
 
 def places_of(path: Path) -> list[Place]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return list(places(descriptor))
-    finally:
-        os.close(descriptor)
+    with closing(LocalBlob(path)) as blob:
+        return list(places(blob))
+
+
+def located_at(path: Path) -> tuple[LocalStore, PurePosixPath]:
+    """Where a file is, as it is asked for. (What is read needs no marker.)"""
+    return LocalStore(path.parent), PurePosixPath(path.name)
 
 
 def flip(path: Path, at: int) -> None:
@@ -93,10 +98,10 @@ def rewrite(path: Path, change: Callable[[int, IndexEntry, bytes], tuple[IndexEn
 def test_chunks_come_as_they_were_stored_from_any_border_on(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     push = push_of(LONG)
-    ingest = Ingest(begin_partial(store, partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
     sent = list(chunks_of(LONG))
     take(ingest, sent[:1])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     ingest = go_on(store, SENDER, LONG)
     rest = list(chunks_from(LONG, ingest.offset))
     take(ingest, rest)
@@ -104,15 +109,17 @@ def test_chunks_come_as_they_were_stored_from_any_border_on(tmp_path: Path) -> N
     sent[1:] = rest
     assert [chunk.starts_segment for chunk in sent] == [True, True, False]
     for number, chunk in enumerate(sent):
-        assert list(stored_chunks(path, chunk.raw_offset)) == sent[number:]
-    assert list(stored_chunks(path, len(LONG))) == []
-    assert [found.raw for found in checked_chunks(path) if isinstance(found, RawChunk)] == [raw for _, raw in cut(LONG)]
+        assert list(stored_chunks(*located_at(path), chunk.raw_offset)) == sent[number:]
+    assert list(stored_chunks(*located_at(path), len(LONG))) == []
+    assert [found.raw for found in checked_chunks(*located_at(path)) if isinstance(found, RawChunk)] == [
+        raw for _, raw in cut(LONG)
+    ]
 
 
 @pytest.mark.parametrize("offset", [1, 4 << 20, len(LONG) - 1, len(LONG) + 1, 1 << 62])
 def test_there_is_nothing_to_begin_with_amid_a_chunk(long: Path, offset: int) -> None:
     with pytest.raises(FileDamaged, match=f"no chunk begins at raw offset {offset}$"):
-        list(stored_chunks(long, offset))
+        list(stored_chunks(*located_at(long), offset))
 
 
 # --- where a record is ------------------------------------------------------------------------------------------
@@ -127,7 +134,7 @@ def test_record_is_found_from_where_it_is_located_on(tmp_path: Path, stream: Gen
     records = [record for record in streams.split(raw) if record.key is not None]
     for record in records[:: max(1, len(records) // 50)]:
         assert record.key is not None
-        at = locate(path, record.key)
+        at = locate(*located_at(path), record.key)
         assert at in begins
         assert at <= min(other.start for other in records if other.key == record.key)
         # ... and no earlier than it must be: the next chunk begins with this key or a greater one.
@@ -138,13 +145,13 @@ def test_record_is_found_from_where_it_is_located_on(tmp_path: Path, stream: Gen
 
 def test_record_before_all_others_is_located_at_the_start_and_one_behind_them_at_the_end(long: Path) -> None:
     begins = [place.raw_offset for place in places_of(long)]
-    assert locate(long, (0, 0)) == 0
-    assert locate(long, (1, 0)) == 0
-    assert locate(long, (1 << 60, 0)) == begins[-1]
+    assert locate(*located_at(long), (0, 0)) == 0
+    assert locate(*located_at(long), (1, 0)) == 0
+    assert locate(*located_at(long), (1 << 60, 0)) == begins[-1]
     second = places_of(long)[1].entry.first_key
     assert second is not None
-    assert locate(long, second) == begins[0]  # an OBJECT of this key may end the chunk before
-    assert locate(long, (second[0], second[1] + 1)) == begins[1]
+    assert locate(*located_at(long), second) == begins[0]  # an OBJECT of this key may end the chunk before
+    assert locate(*located_at(long), (second[0], second[1] + 1)) == begins[1]
 
 
 def test_nothing_is_located_amid_a_record(tmp_path: Path) -> None:
@@ -154,32 +161,34 @@ def test_nothing_is_located_amid_a_record(tmp_path: Path) -> None:
     store = make_store(tmp_path)
     path = store.root / store_stream(store, SENDER, raw)
     ends = {0, *(record.end for record in streams.split(raw) if record.key)}
-    located = {locate(path, record.key) for record in streams.split(raw) if record.key} | {locate(path, (9, 0))}
+    located = {locate(*located_at(path), record.key) for record in streams.split(raw) if record.key} | {
+        locate(*located_at(path), (9, 0))
+    }
     assert located <= ends
     assert len(located) > 1
 
 
 def test_nothing_is_located_in_a_file_that_is_gone(tmp_path: Path) -> None:
     with pytest.raises(FileDamaged, match="the file is missing"):
-        locate(tmp_path / "gone.zst", (1, 0))
+        locate(*located_at(tmp_path / "gone.zst"), (1, 0))
 
 
 @each(whole)
 def test_stream_comes_back_as_it_was(tmp_path: Path, stream: Genuine) -> None:
     store = make_store(tmp_path)
     path = store.root / store_stream(store, SENDER, stream.read())
-    found = list(checked_chunks(path))
+    found = list(checked_chunks(*located_at(path)))
     raw = b"".join(chunk.raw for chunk in found if isinstance(chunk, RawChunk))
     assert len(found) == len(list(cut(stream.read())))
     assert hashlib.sha256(raw).hexdigest() == stream.sha256
 
 
 def test_chunks_travel_as_they_came(long: Path) -> None:
-    assert list(stored_chunks(long)) == list(chunks_of(LONG))
+    assert list(stored_chunks(*located_at(long))) == list(chunks_of(LONG))
 
 
 def test_file_has_its_hash(small: Path) -> None:
-    assert file_sha256(small) == hashlib.sha256(small.read_bytes()).hexdigest()
+    assert file_sha256(*located_at(small)) == hashlib.sha256(small.read_bytes()).hexdigest()
 
 
 def test_chunk_is_named_by_its_number_and_raw_range(long: Path) -> None:
@@ -193,14 +202,14 @@ def test_chunk_is_named_by_its_number_and_raw_range(long: Path) -> None:
 def test_nothing_stays_open(long: Path) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for read in (checked_chunks, stored_chunks):
-        list(read(long))
-        unfinished = read(long)
+        list(read(*located_at(long)))
+        unfinished = read(*located_at(long))
         next(unfinished)
         del unfinished
     flip(long, -1)
     for read in (checked_chunks, stored_chunks):
         with pytest.raises(FileDamaged):
-            next(read(long))
+            next(read(*located_at(long)))
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -221,9 +230,9 @@ def test_any_wrong_byte_of_a_file_is_found(small: Path) -> None:
         small.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
         if at >= frames:
             with pytest.raises(FileDamaged):
-                list(checked_chunks(small))
+                list(checked_chunks(*located_at(small)))
             continue
-        (found,) = checked_chunks(small)
+        (found,) = checked_chunks(*located_at(small))
         if isinstance(found, RawChunk):
             assert found.raw == streams.named("incr-2").read()
             ignored.append(at)
@@ -237,7 +246,7 @@ def test_any_wrong_byte_of_a_file_is_found(small: Path) -> None:
 def test_chunks_beside_a_damaged_one_are_readable(long: Path, damaged: int) -> None:
     place = places_of(long)[damaged]
     flip(long, place.file_offset + place.entry.stored_length // 2)
-    found = list(checked_chunks(long))
+    found = list(checked_chunks(*located_at(long)))
     pieces = [piece for _offset, piece in cut(LONG)]
     for number, chunk in enumerate(found):
         if number == damaged:
@@ -253,7 +262,7 @@ def test_chunks_beside_a_damaged_one_are_readable(long: Path, damaged: int) -> N
 def test_all_damaged_chunks_are_told_of(long: Path) -> None:
     for place in places_of(long):
         flip(long, place.file_offset + 10)
-    assert [str(chunk)[:7] for chunk in checked_chunks(long) if isinstance(chunk, DamagedChunk)] == [
+    assert [str(chunk)[:7] for chunk in checked_chunks(*located_at(long)) if isinstance(chunk, DamagedChunk)] == [
         "chunk 0",
         "chunk 1",
         "chunk 2",
@@ -279,7 +288,7 @@ def test_chunk_that_decodes_to_other_bytes_than_were_proven_is_damaged(long: Pat
         return changed, bytes(other.frame)
 
     rewrite(long, tamper)
-    first, *rest = checked_chunks(long)
+    first, *rest = checked_chunks(*located_at(long))
     assert isinstance(first, DamagedChunk)
     assert str(first).endswith("its SHA-256 is not the one that was proven")
     assert all(isinstance(chunk, RawChunk) for chunk in rest), "their running hash cannot be told until a new segment"
@@ -300,7 +309,7 @@ def test_swapped_chunks_are_damaged(long: Path) -> None:
         )
 
     rewrite(long, swap)
-    assert isinstance(next(iter(checked_chunks(long))), DamagedChunk)
+    assert isinstance(next(iter(checked_chunks(*located_at(long)))), DamagedChunk)
 
 
 def test_new_segment_is_hashed_from_its_own_start(long: Path) -> None:
@@ -319,10 +328,10 @@ def test_new_segment_is_hashed_from_its_own_start(long: Path) -> None:
         )
 
     rewrite(long, split)
-    found = list(checked_chunks(long))
+    found = list(checked_chunks(*located_at(long)))
     assert all(isinstance(chunk, RawChunk) for chunk in found)
     flip(long, places_of(long)[0].file_offset + 10)
-    damaged, *rest = checked_chunks(long)
+    damaged, *rest = checked_chunks(*located_at(long))
     assert isinstance(damaged, DamagedChunk)
     assert all(isinstance(chunk, RawChunk) for chunk in rest)
 
@@ -330,7 +339,7 @@ def test_new_segment_is_hashed_from_its_own_start(long: Path) -> None:
 def test_missing_file_is_damage(tmp_path: Path) -> None:
     for read in (checked_chunks, stored_chunks):
         with pytest.raises(FileDamaged, match="the file is missing"):
-            next(read(tmp_path / "missing"))
+            next(read(*located_at(tmp_path / "missing")))
 
 
 def test_file_that_is_cut_or_no_stored_file_is_damage(tmp_path: Path, small: Path) -> None:
@@ -340,7 +349,7 @@ def test_file_that_is_cut_or_no_stored_file_is_damage(tmp_path: Path, small: Pat
     for path in (tmp_path / "empty", tmp_path / "text", small):
         for read in (checked_chunks, stored_chunks):
             with pytest.raises(FileDamaged):
-                next(read(path))
+                next(read(*located_at(path)))
 
 
 def test_bad_sector_takes_one_chunk_with_it_and_not_those_behind(long: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -353,12 +362,12 @@ def test_bad_sector_takes_one_chunk_with_it_and_not_those_behind(long: Path, mon
         return real(descriptor, length, offset)
 
     monkeypatch.setattr(os, "pread", pread)
-    first, second, third = checked_chunks(long)
+    first, second, third = checked_chunks(*located_at(long))
     assert isinstance(first, RawChunk)
     assert isinstance(second, DamagedChunk)
     assert str(second) == f"{describe(bad)}: cannot be read: Input/output error"
     assert isinstance(third, RawChunk)
-    travelling = stored_chunks(long)
+    travelling = stored_chunks(*located_at(long))
     next(travelling)
     with pytest.raises(FileDamaged, match=r"chunk 1 \(raw bytes \d+ to \d+\): cannot be read: Input/output error"):
         next(travelling)
@@ -368,7 +377,7 @@ def test_file_that_is_cut_while_it_is_read_ends_inside_a_chunk(long: Path) -> No
     bad = places_of(long)[1]
     for read, first in ((checked_chunks, RawChunk), (stored_chunks, object)):
         content = long.read_bytes()
-        reading = read(long)
+        reading = read(*located_at(long))
         assert isinstance(next(reading), first)
         os.truncate(long, bad.file_offset + 5)
         if read is checked_chunks:

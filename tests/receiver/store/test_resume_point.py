@@ -12,13 +12,13 @@ from tests.streams import each, whole
 from fullsend_protocol.shared.errors import ChunkError
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.partials import begin_partial, partial_key, reopen_partial
+from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.resume_point import read_record
 
 if TYPE_CHECKING:
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 
 @each(whole)
@@ -28,16 +28,16 @@ def test_record_is_the_one_that_ends_where_the_token_goes_on(store: Store, strea
     key = partial_key(SENDER, push)
     records = {record.end: record for record in streams.split(raw)} if len(stream.begins) == 1 else {}
     ingest = ingest_stream(store, SENDER, raw, per_batch=3)
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     borders = [chunk.raw_offset + chunk.raw_length for chunk in chunks_of(raw)]
-    found = reopen_partial(store, key, at_resume_point=True)
+    found = store.reopen(key, at_resume_point=True)
     if found is None:
         resumable = [at for at in borders if at in records and records[at].key is not None]
         assert not resumable or len(borders) == 1
         return
     partial, standing = found
     said = read_record(partial, standing)
-    partial.close()
+    partial.close(keep=True)
     assert standing.offset in borders
     if not records:  # a package of one substream so far
         return
@@ -52,9 +52,9 @@ def test_record_is_the_one_that_ends_where_the_token_goes_on(store: Store, strea
 def test_record_that_the_disk_does_not_hold_any_more_is_none(store: Store) -> None:
     raw = streams.named("long").read()
     push = push_of(raw)
-    ingest = Ingest(begin_partial(store, key := partial_key(SENDER, push), SENDER, push))
+    ingest = Ingest(store.begin(key := partial_key(SENDER, push), open_offer(SENDER, push)))
     take(ingest, list(chunks_of(raw))[:2])
-    ingest.partial.close()
+    ingest.partial.close(keep=True)
     path = store.partial / f"{key}.data"
     data = bytearray(path.read_bytes())
     data[-100] ^= 1
@@ -64,4 +64,4 @@ def test_record_that_the_disk_does_not_hold_any_more_is_none(store: Store) -> No
     again = go_on(store, SENDER, raw, at_resume_point=True)
     with pytest.raises(ChunkError, match="does not decode"):
         read_record(again.partial, standing)
-    again.partial.close()
+    again.partial.close(keep=True)

@@ -6,6 +6,7 @@ import resource
 import struct
 import subprocess
 import zlib
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,7 @@ from tests.receiver.helpers import (
 from tests.streams import ROOT, each, whole
 
 from fullsend_protocol.shared import limits
+from fullsend_receiver.store.objects import LocalBlob
 from fullsend_receiver.store.seekable import CHUNKS_MAX, FileDamaged, IndexEntry, Place, places, tables, tables_size
 
 if TYPE_CHECKING:
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import Store
+    from fullsend_receiver.store.local import LocalStore as Store
 
 GOLDEN: Final = IndexEntry(
     raw_length=936,
@@ -68,11 +70,8 @@ def write(path: Path, listed: list[IndexEntry]) -> bytes:
 
 
 def read(path: Path) -> list[Place]:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        return list(places(descriptor))
-    finally:
-        os.close(descriptor)
+    with closing(LocalBlob(path)) as blob:
+        return list(places(blob))
 
 
 def run(name: str, *arguments: str | Path, cwd: Path | None = None) -> str:
@@ -215,10 +214,8 @@ def test_any_wrong_bit_in_the_tables_is_found_before_the_first_chunk_is_told_of(
     for at in range(len(content) - tables_size(1), len(content)):
         for bit in range(8):
             small.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
-            descriptor = os.open(small, os.O_RDONLY)
-            with pytest.raises(FileDamaged):
-                next(places(descriptor))
-            os.close(descriptor)
+            with closing(LocalBlob(small)) as blob, pytest.raises(FileDamaged):
+                next(places(blob))
 
 
 def test_file_cut_anywhere_is_damaged(small: Path) -> None:

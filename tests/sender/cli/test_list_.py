@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 from tests.sender.command import Ended, Fullsend, answering
 from tests.sender.peer import Peer, entry, partial_entry, receiving
 
@@ -28,6 +29,16 @@ async def test_list(fullsend: Fullsend, receiver_identity: Identity) -> None:
         ended = await fullsend(receiver, "list", "--json")
         assert [json.loads(line) for line in ended.out.splitlines()] == [one.model_dump() for one in stored]
         assert await fullsend(receiver, "list") == Ended(0, b"", "")
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+async def test_a_dataset_of_which_nothing_is_stored_is_named(
+    fullsend: Fullsend, receiver_identity: Identity, form: list[str]
+) -> None:
+    async with receiving(receiver_identity, answering(messages.Done())) as receiver:
+        ended = await fullsend(receiver, "list", "tank/typo", *form)
+        assert (ended.code, ended.out) == (2, b"")
+        assert ended.line == "fullsend: tank/typo: nothing of that name is stored (see `fullsend list`)"
 
 
 async def test_list_whose_reader_has_enough(config: Callable[[Endpoint], str], receiver_identity: Identity) -> None:

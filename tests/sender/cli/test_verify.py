@@ -31,3 +31,14 @@ async def test_verify(fullsend: Fullsend, receiver_identity: Identity) -> None:
             "raw_bytes": 1,
             "damage": ["chunk 1", "chunk 2"],
         }
+
+
+async def test_what_is_not_stored_is_named(fullsend: Fullsend, receiver_identity: Identity) -> None:
+    nothing = answering(messages.Done())
+    async with receiving(receiver_identity, nothing, nothing) as receiver:
+        ended = await fullsend(receiver, "verify", "tank/typo")
+        assert (ended.code, ended.out) == (2, b"")
+        assert ended.line == "fullsend: no stream of tank/typo is stored, so none was read (see `fullsend list`)"
+        ended = await fullsend(receiver, "verify")
+        assert (ended.code, ended.out) == (1, b"")
+        assert ended.line == "fullsend: no stream is stored, so none was read (see `fullsend list`)"

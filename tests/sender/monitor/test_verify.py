@@ -5,6 +5,7 @@ from tests.sender.peer import Peer, receiving
 
 from fullsend_protocol.shared.errors import RemoteProtocolError
 from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Asked
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.monitor.verify import describe, verdicts
 from fullsend_sender.transfer.link import connect
@@ -36,7 +37,7 @@ async def test_something_else_in_between(identity: Identity, receiver_identity: 
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        peer.connection.state = type(peer.connection.state).LISTING
+        peer.connection.state = Asked("list")
         await peer.say(messages.Entries(entries=[]))
         await peer.gone()
 

@@ -22,7 +22,7 @@ from fullsend_protocol.shared.errors import (
     Unreachable,
 )
 from fullsend_protocol.wire import messages
-from fullsend_protocol.wire.connection import Chunk
+from fullsend_protocol.wire.connection import Chunk, State
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.push.stdin import push_stdin
@@ -449,7 +449,7 @@ async def test_stopped_without_being_asked(push: Push, receiver_identity: Identi
         await peer.greet()
         await peer.hear()
         await peer.say(messages.Accept(offset=0, segments=[], record=None))
-        peer.connection.state = type(peer.connection.state).STOPPING
+        peer.connection.state = State.STOPPING
         await peer.say(messages.Stopped(offset=0))
         await peer.gone()
 

@@ -5,6 +5,7 @@ from tests.sender.peer import Peer, entry, partial_entry, receiving
 
 from fullsend_protocol.shared.errors import PeerError, RemoteProtocolError
 from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import Asked
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import entries, partials
@@ -29,7 +30,7 @@ async def test_something_else_in_between(identity: Identity, receiver_identity: 
     async def script(peer: Peer) -> None:
         await peer.greet()
         await peer.hear()
-        peer.connection.state = type(peer.connection.state).CHECKING
+        peer.connection.state = Asked("check")
         await peer.say(messages.Health(program="x", free_bytes=1, problems=[]))
         await peer.gone()
 

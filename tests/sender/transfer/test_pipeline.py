@@ -29,8 +29,9 @@ from fullsend_protocol.stream.records import Feature, Phase, Walker, WalkerState
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_sender.transfer import pipeline as module
 from fullsend_sender.transfer.buffers import FIRST, LARGEST
-from fullsend_sender.transfer.pipeline import OtherBytes, Pipeline, Ready, Skipped, default_threads, raw_in_flight
+from fullsend_sender.transfer.pipeline import Pipeline, Skipped, default_threads, raw_in_flight
 from fullsend_sender.transfer.pipes import Source
+from fullsend_sender.transfer.segments import OtherBytes, Ready
 
 
 @asynccontextmanager
@@ -65,7 +66,7 @@ async def flowing(*parts: bytes, hold: bool = False) -> AsyncGenerator[int]:
 async def run(raw: bytes, *, known: Sequence[Segment] = (), threads: int = 2) -> tuple[Pipeline, list[Chunk]]:
     async with flowing(raw) as fd, Pipeline(Source(fd), level=1, threads=threads) as pipeline:
         await pipeline.opened()
-        pipeline.go_on(known)
+        pipeline.proceed(known)
         return pipeline, await chunks_from(pipeline)
 
 
@@ -127,7 +128,7 @@ async def test_it_does_not_matter_how_the_bytes_arrive(size: int) -> None:
     most = len(raw) if size > 1 else 3000  # a system call a byte takes its time
     parts = [raw[at : at + size] for at in range(0, most, size)] + [raw[most:]]
     async with flowing(*parts) as fd, Pipeline(Source(fd), level=1) as pipeline:
-        pipeline.go_on([])
+        pipeline.proceed([])
         chunks = await chunks_from(pipeline)
     assert [c.sha256 for c in chunks] == [c.sha256 for c in chunks_of(raw)]
 
@@ -137,7 +138,7 @@ async def test_a_file_serves_as_well(tmp_path: Path) -> None:
     (tmp_path / "stream").write_bytes(raw)
     with (tmp_path / "stream").open("rb") as file:
         async with Pipeline(Source(file.fileno()), level=1) as pipeline:
-            pipeline.go_on([])
+            pipeline.proceed([])
             assert sum(chunk.raw_length for chunk in await chunks_from(pipeline)) == len(raw)
 
 
@@ -180,7 +181,7 @@ async def test_a_package_says_more_at_its_end() -> None:
     async with flowing(raw) as fd, Pipeline(Source(fd), level=1) as pipeline:
         opened = await pipeline.opened()
         assert (opened.compound, opened.facts.guid, opened.facts.kind) == (True, 1, "full")
-        pipeline.go_on([])
+        pipeline.proceed([])
         _ = await chunks_from(pipeline)
         assert (pipeline.verdict.facts.guid, pipeline.verdict.facts.kind) == (2, "package")
 
@@ -198,7 +199,7 @@ ENDS = [chunk.raw_offset + chunk.raw_length for chunk in chunks_of(BLOCKS)]
 async def test_what_has_arrived_is_compared_and_left_out(borders: list[int]) -> None:
     async with flowing(BLOCKS) as fd, Pipeline(Source(fd), level=1) as pipeline:
         await pipeline.opened()
-        pipeline.go_on(segments_of(BLOCKS, *borders))
+        pipeline.proceed(segments_of(BLOCKS, *borders))
         items = [item async for item in pipeline]
         assert pipeline.verdict.raw_bytes == len(BLOCKS)
     skipped = [item.raw_length for item in items if isinstance(item, Skipped)]
@@ -217,7 +218,7 @@ async def test_other_bytes_in_any_segment_are_noticed_before_anything_is_given_o
     raw[at] ^= 1
     async with flowing(bytes(raw)) as fd, Pipeline(Source(fd), level=1) as pipeline:
         await pipeline.opened()
-        pipeline.go_on(segments_of(BLOCKS, ENDS[0], ENDS[2]))
+        pipeline.proceed(segments_of(BLOCKS, ENDS[0], ENDS[2]))
         got: list[Ready | Skipped] = []
         with pytest.raises(OtherBytes, match="are not those that arrived before"):  # noqa: PT012 - what came before
             async for item in pipeline:
@@ -249,15 +250,15 @@ async def test_a_segment_that_ends_where_no_chunk_does() -> None:
 
 async def test_a_new_segment_begins_with_the_chunk_that_is_begun_next() -> None:
     async with flowing(BLOCKS[: ENDS[1] + 1], hold=True) as fd, Pipeline(Source(fd), level=1) as pipeline:
-        pipeline.go_on([])
+        pipeline.proceed([])
         first = await anext(pipeline)
         second = await anext(pipeline)
-        pipeline.start_segment()
+        pipeline.segments.resume(0, [])
         assert [isinstance(each, Ready) and each.chunk.starts_segment for each in (first, second)] == [True, False]
     async with flowing(BLOCKS) as fd, Pipeline(Source(fd), level=1) as pipeline:
         await pipeline.opened()
-        pipeline.start_segment()
-        pipeline.go_on([])
+        pipeline.segments.resume(0, [])
+        pipeline.proceed([])
         chunks = await chunks_from(pipeline)
     assert [c.sha256 for c in chunks] == [c.sha256 for c in chunks_of(BLOCKS, ENDS[0])]
     assert [c.raw_offset for c in chunks if c.starts_segment] == [0, ENDS[0]]
@@ -265,7 +266,7 @@ async def test_a_new_segment_begins_with_the_chunk_that_is_begun_next() -> None:
 
 async def test_each_chunk_has_the_hash_that_went_before_it() -> None:
     async with flowing(BLOCKS) as fd, Pipeline(Source(fd), level=1) as pipeline:
-        pipeline.go_on([])
+        pipeline.proceed([])
         items = [item async for item in pipeline if isinstance(item, Ready)]
     decompressor = Decompressor()
     for item in items:
@@ -292,7 +293,7 @@ async def test_cancelled_while_waiting_loses_no_chunk(monkeypatch: pytest.Monkey
                 waiting.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await waiting
-                pipeline.go_on([])
+                pipeline.proceed([])
         finally:
             may_go.set()
         chunks = await chunks_from(pipeline)
@@ -309,7 +310,7 @@ async def test_a_source_that_begins_behind_a_record() -> None:
         flowing(BLOCKS[ENDS[1] :]) as fd,
         Pipeline(Source(fd), level=1, walker=lambda: Walker.resume(state, walker.begins)) as pipeline,
     ):
-        pipeline.go_on([])
+        pipeline.proceed([])
         chunks = await chunks_from(pipeline)
         assert pipeline.verdict.raw_bytes == len(BLOCKS)
         assert (pipeline.verdict.facts.dataset, pipeline.verdict.facts.snapshot) == ("tank/data", "now")
@@ -365,7 +366,7 @@ async def test_good_chunks_before_a_fault_come_first(spoil: Callable[[bytes], by
     raw = spoil(large(20 << 20))
     got = []
     async with flowing(raw) as fd, Pipeline(Source(fd), level=1) as pipeline:
-        pipeline.go_on([])
+        pipeline.proceed([])
         with pytest.raises(error):  # noqa: PT012 - what came before the error counts, too
             async for item in pipeline:
                 assert isinstance(item, Ready)
@@ -404,7 +405,7 @@ async def test_reading_stops_where_nobody_takes_the_chunks(monkeypatch: pytest.M
     async with flowing(raw) as fd, Pipeline(Source(fd), level=1, threads=2) as pipeline:
         buffers = pipeline._buffers
         await pipeline.opened()
-        pipeline.go_on([])
+        pipeline.proceed([])
         # The reader waits for room when it has closed as many chunks as are paid for.
         while pipeline._queue.qsize() < raw_in_flight(2) // FIRST:
             await asyncio.sleep(0.001)
@@ -417,7 +418,7 @@ async def test_reading_stops_where_nobody_takes_the_chunks(monkeypatch: pytest.M
 async def test_leaving_ends_the_threads_while_the_producer_is_silent() -> None:
     async with flowing(large(6 << 20)[:-312], hold=True) as fd:
         async with Pipeline(Source(fd), level=1) as pipeline:
-            pipeline.go_on([])
+            pipeline.proceed([])
             await anext(pipeline)
         assert no_threads_left()
 

@@ -31,9 +31,9 @@ from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.transfer import retry
-from fullsend_sender.transfer.pipeline import OtherBytes
 from fullsend_sender.transfer.progress import Progress
 from fullsend_sender.transfer.resume import go_on_by_token
+from fullsend_sender.transfer.segments import OtherBytes
 from fullsend_sender.transfer.send import About, Options, Pushed, ReceiptMismatch
 from fullsend_sender.zfs.commands import Zfs, ZfsError
 

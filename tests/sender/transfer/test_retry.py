@@ -17,7 +17,7 @@ from fullsend_protocol.shared.errors import (
 from fullsend_sender.host.options import RETRY_FOR
 from fullsend_sender.transfer.link import WrongReceiver
 from fullsend_sender.transfer.retry import FIRST_DELAY, LONGEST_DELAY, VAIN_MAX, Patience, passes
-from fullsend_sender.transfer.window import CannotGoOn
+from fullsend_sender.transfer.segments import CannotResume
 from fullsend_sender.zfs.commands import ZfsError
 
 AWAY = Unreachable("nas is away")
@@ -70,7 +70,7 @@ async def test_what_passes(error: FullsendError) -> None:
         ChunkError("memory"),
         IncompleteStream("cut"),
         NotTheSameStream("other"),
-        CannotGoOn("lost"),
+        CannotResume("lost"),
         WrongReceiver("who"),
         ZfsError("I/O error"),
         UsageError("what"),

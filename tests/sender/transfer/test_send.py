@@ -28,10 +28,10 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.transfer import retry
-from fullsend_sender.transfer.pipeline import OtherBytes, Pipeline
+from fullsend_sender.transfer.pipeline import Pipeline
 from fullsend_sender.transfer.progress import Progress
+from fullsend_sender.transfer.segments import CannotResume, OtherBytes
 from fullsend_sender.transfer.send import About, Options, Pushed, ReceiptMismatch, transfer
-from fullsend_sender.transfer.window import CannotGoOn
 from fullsend_sender.zfs.commands import ZfsError
 
 STREAM = streams.package(streams.substream(name="tank/a@2", guid=2, base_guid=1), name="tank/a@2")
@@ -373,7 +373,7 @@ async def test_an_offset_that_is_not_ours(
 
     # Held open behind the second chunk, or it would have sent the third one, too.
     async with receiving(receiver_identity, taker.drops(2), lies) as receiver:
-        with pytest.raises(CannotGoOn, match=said):
+        with pytest.raises(CannotResume, match=said):
             await sending(receiver.endpoint, BLOCKS[: ENDS[1] + 400], hold=True)
 
 
@@ -386,7 +386,7 @@ async def test_segments_that_are_not_ours(sending: Sending, receiver_identity: I
         await peer.gone()
 
     async with receiving(receiver_identity, taker.drops(2), lies) as receiver:
-        with pytest.raises(CannotGoOn, match="are not those that were sent"):
+        with pytest.raises(CannotResume, match="are not those that were sent"):
             await sending(receiver.endpoint)
 
 
@@ -399,7 +399,7 @@ async def test_told_to_start_over_and_it_does_not(sending: Sending, receiver_ide
         await peer.gone()
 
     async with receiving(receiver_identity, lies) as receiver:
-        with pytest.raises(CannotGoOn, match=f"goes on at {ENDS[1]}, though it was told to start over"):
+        with pytest.raises(CannotResume, match=f"goes on at {ENDS[1]}, though it was told to start over"):
             await sending(receiver.endpoint)
 
 

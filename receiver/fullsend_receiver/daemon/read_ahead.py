@@ -1,0 +1,90 @@
+"""Chunks of a stored stream, read ahead of the wire: while one is sent, a thread reads the next.
+
+Bounds (docs/operations.md adds them up): CHUNKS_AHEAD and FRAMES_HELD. A frame counts from when it is read until the
+caller asks for the next one: then the transport has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Generator
+from typing import Final
+
+from fullsend_protocol.shared import limits
+from fullsend_protocol.wire.connection import Chunk
+from fullsend_receiver.store.workers import Workers, uncancelled
+
+#: Chunks that are read and wait for the one before them to be sent.
+CHUNKS_AHEAD: Final = 2
+#: Bytes of frames, the one being sent among them, at which no more is read: three usual chunks that do not compress.
+#: One may be read just below it, so at most a CHUNK_FRAME_MAX more is held; where frames are that large, none is ahead.
+FRAMES_HELD: Final = 12 * limits.MIB
+
+
+async def read_ahead(workers: Workers, chunks: Generator[Chunk, None, None]) -> AsyncGenerator[Chunk, None]:
+    """Yield these chunks, in order. `chunks` reads the disk; it is resumed in a `disk` thread.
+
+    Raises: what `chunks` raises, behind the chunks before it. However this is left, no thread reads any more then, and
+    `chunks` is closed.
+    """
+    reader = _Reader(workers, chunks)
+    reading = asyncio.create_task(reader.run(), name="read ahead")
+    reading.add_done_callback(lambda _task: reader.read.set())
+    try:
+        while True:
+            while not reader.ready and not reading.done():
+                reader.read.clear()
+                await reader.read.wait()
+            if not reader.ready:
+                reading.result()
+                return
+            chunk = reader.take()
+            size = len(chunk.frame)
+            yield chunk
+            del chunk  # what waits here for the next one would hold two
+            reader.release(size)
+    finally:
+        reading.cancel()
+        await uncancelled(asyncio.wait([reading]))
+        if not reading.cancelled():
+            reading.exception()  # it has been raised, or nobody wants to know any more
+
+
+class _Reader:
+    """Reads chunks until so many wait. `ready`: those that do; `read`: set when one more does."""
+
+    def __init__(self, workers: Workers, chunks: Generator[Chunk, None, None]) -> None:
+        self.ready: deque[Chunk] = deque()
+        self.read = asyncio.Event()
+        self._workers = workers
+        self._chunks = chunks
+        self._held = 0  # bytes of frames
+        self._freed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read all, then close what is read from. Raises: what reading raises."""
+        try:
+            while True:
+                while len(self.ready) >= CHUNKS_AHEAD or self._held >= FRAMES_HELD:
+                    self._freed.clear()
+                    await self._freed.wait()
+                chunk = await self._workers.run_to_end(lambda: next(self._chunks, None))
+                if chunk is None:
+                    return
+                self._held += len(chunk.frame)
+                self.ready.append(chunk)
+                del chunk
+                self.read.set()
+        finally:
+            await self._workers.run_to_end(self._chunks.close)
+
+    def take(self) -> Chunk:
+        """Return the next chunk, to be sent; there must be one. `release` follows."""
+        self._freed.set()
+        return self.ready.popleft()
+
+    def release(self, size: int) -> None:
+        """A frame of so many bytes is sent."""
+        self._held -= size
+        self._freed.set()

@@ -1,0 +1,133 @@
+"""Checking what is stored, and what each check finds: for `fullsendd verify`, for senders that ask, for the daemon.
+
+What is found has types; how it is said is the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+from fullsend_protocol.format.manifest import StreamEntry
+from fullsend_receiver.catalogue.problems import Problem, ProblemKind
+from fullsend_receiver.catalogue.scrub_results import Scrubbed
+from fullsend_receiver.catalogue.streams import Stored
+from fullsend_receiver.maintenance.scrub import rebuild, scrub
+from fullsend_receiver.store.api import Store, StoreError
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A stored stream that is to be checked. `received`: as its manifest said when it was chosen; `file`: its `.zst`,
+    relative to the store.
+    """
+
+    file: PurePosixPath
+    dataset: str
+    snapshot: str
+    received: str
+    raw_bytes: int
+
+    @classmethod
+    def of(cls, stored: Stored) -> Subject:
+        """Return a stream of the catalogue as such."""
+        about = stored.summary
+        return cls(stored.file, about.dataset, about.snapshot, about.received, about.raw_bytes)
+
+    @classmethod
+    def of_entry(cls, entry: StreamEntry) -> Subject:
+        """Return a stream that is listed as such."""
+        return cls(PurePosixPath(entry.file), entry.dataset, entry.snapshot, entry.received, entry.raw_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A stream was read from end to end. `breaks`: the files that build on it, where it is damaged; `unrecorded`: why
+    the result could not be recorded, None: it was.
+    """
+
+    subject: Subject
+    result: Scrubbed
+    breaks: tuple[str, ...]
+    unrecorded: OSError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A stream was removed before it could be checked."""
+
+    subject: Subject
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """A `.zst` had no manifest, and has one now."""
+
+    file: PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """A `.zst` has no manifest, and none can be made; `why` names it."""
+
+    file: PurePosixPath
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """What is not listed, and so was not checked."""
+
+    problem: Problem
+
+
+Finding = Checked | Removed | Rebuilt | Lost | Unlisted
+
+
+def _go_on() -> None:
+    """Nobody interrupts."""
+
+
+class Verifier:
+    """Checks streams, and records what is found. For any thread."""
+
+    def __init__(
+        self, store: Store, record: Callable[[Scrubbed], None], dependents: Callable[[Subject], Iterable[str]]
+    ) -> None:
+        """`record`: records a result, and raises OSError; `dependents`: says which files build on a stream."""
+        self._store = store
+        self._record = record
+        self._dependents = dependents
+
+    def check(self, subject: Subject, between: Callable[[], None] = _go_on) -> Checked | Removed:
+        """Check one stream, and record what was found. Blocks, perhaps for hours.
+
+        `between` is called between two reads: what it raises ends the check. Raises: FullsendError, OSError where
+        nothing could be looked at; nothing for damage.
+        """
+        result = scrub(self._store, subject.file, subject.received, between)
+        if result is None:
+            return Removed(subject)
+        unrecorded = None
+        try:
+            self._record(result)
+        except OSError as error:  # a disk that is read-only, or full, wants checking most
+            unrecorded = error
+        return Checked(subject, result, tuple(self._dependents(subject)) if result.damage else (), unrecorded)
+
+
+def take_back(store: Store, files: Iterable[PurePosixPath]) -> Iterator[Rebuilt | Lost]:
+    """Make a manifest for each of these files, which have none. Blocks while each is read."""
+    for file in files:
+        try:
+            rebuild(store, file)
+        except (StoreError, OSError) as error:
+            yield Lost(file, str(error))
+        else:
+            yield Rebuilt(file)
+
+
+def unlisted(problems: Iterable[Problem]) -> Iterator[Unlisted]:
+    """Yield what is not listed, to a caller that has tried to take back what has no manifest (`take_back`)."""
+    yield from (Unlisted(problem) for problem in problems if problem.kind is not ProblemKind.NO_MANIFEST)

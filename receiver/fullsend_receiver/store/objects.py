@@ -1,0 +1,261 @@
+"""What is stored in a folder: a `.zst` with its manifest and its `.sha256`, to be read, listed, taken back and removed.
+
+A removal is logged before its first step, in STORE/.state/removing.json, so that a restart completes it:
+
+    {"format": 1, "streams": [{"file": relative to the store, "manifest": [inode, time of writing in ns, size]}, ...]}
+
+Each stream loses its manifest first, then its `.sha256`, then its `.zst`, and each step is durable before the next.
+While its `.zst` is there, no other stream is committed under its name; after that there is nothing left to remove. One
+whose `.zst` was lost before loses its manifest last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from fullsend_protocol.format.manifest import Manifest
+from fullsend_protocol.format.names import hash_of, is_stream, manifest_of
+from fullsend_protocol.wire.invitation import is_sender_name
+from fullsend_receiver.store.api import ManifestError, ObjectInfo, Stamp, StoreError
+from fullsend_receiver.store.durable import ABSENT, locked, replace_file, signature, sync_folder, sync_folders
+from fullsend_receiver.store.names import hash_line
+from fullsend_receiver.store.partials import committing
+from fullsend_receiver.store.seekable import FileDamaged
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.local import LocalStore
+
+log = logging.getLogger("fullsendd")
+
+_REMOVING: Final = "removing.json"
+_FORMAT: Final = 1
+
+
+class LocalBlob:
+    """A `Blob`: an open file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file. Raises: FileDamaged where it is missing; OSError."""
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            msg = "the file is missing"
+            raise FileDamaged(msg) from None
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return os.fstat(self._descriptor).st_size
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return bytes of it; fewer at its end. Raises: OSError."""
+        return os.pread(self._descriptor, size, start)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
+    """Read the manifest of a stored file. Raises: ManifestError."""
+    path = manifest_of(str(file))
+    try:
+        manifest = Manifest.model_validate_json((store.root / path).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ManifestError(path, f"cannot be read: {_why(error)}") from None
+    if manifest.sender != file.parts[0]:
+        raise ManifestError(path, f"says that it is sender {manifest.sender}'s: it was moved")
+    return manifest
+
+
+def read_hash_line(store: LocalStore, file: PurePosixPath) -> bytes:
+    """Return what the `.sha256` of a file holds, nothing where it is missing. Raises: OSError."""
+    try:
+        return _hash_path(store, file).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def stamp(store: LocalStore, file: PurePosixPath) -> Stamp | None:
+    """Return what tells a file's manifest from the one that takes its place. See `Store.stamp`."""
+    found = signature(manifest_path(store, file))
+    return None if found == ABSENT else found
+
+
+def senders(store: LocalStore) -> list[str]:
+    """Return the names of all who have a folder here. Raises: OSError."""
+    with os.scandir(store.root) as entries:
+        return sorted(entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir())
+
+
+def listed(store: LocalStore, sender: str | None) -> Iterator[ObjectInfo]:
+    """Yield what has a manifest. See `Store.objects`."""
+    for name in senders(store) if sender is None else [sender]:
+        for folder, _folders, files in os.walk(store.root / name, onerror=_raise):
+            there = set(files)
+            for each in sorted(files):
+                if is_stream(each) and manifest_of(each) in there:
+                    file = PurePosixPath(Path(folder, each).relative_to(store.root))
+                    with contextlib.suppress(FileNotFoundError):  # is being removed
+                        if (found := stamp(store, file)) is not None:
+                            yield ObjectInfo(file, (store.root / file).stat().st_size, found)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def adopt(store: LocalStore, file: PurePosixPath, manifest: Manifest) -> None:
+    """Give a file its manifest and its `.sha256`. See `Store.adopt`."""
+    path = store.root / file
+    try:
+        _sync(path, store)
+    except OSError as error:
+        msg = f"{file}: has no manifest, and none can be made: {error}"
+        raise StoreError(msg) from None
+    # `.state` is where the next start looks for what a crash leaves behind; it takes the lock for that.
+    with locked(store.lock):
+        target = manifest_path(store, file)
+        if file in under_way(store) or target.exists():
+            msg = f"{file}: has its manifest by now, or is just getting it"
+            raise StoreError(msg)
+        line = hash_line(manifest.file_sha256, file)
+        replace_file(_hash_path(store, file), line, 0o640, beside=store.state)
+        replace_file(target, manifest.to_json(), 0o640, beside=store.state)
+
+
+def _sync(path: Path, store: LocalStore) -> None:
+    """Make a file durable that somebody else has put there: a manifest promises that it is."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    sync_folders(path, store.root)
+
+
+# --- removing -----------------------------------------------------------------------------------------------------
+
+
+def remove(store: LocalStore, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
+    """Remove what `choose` returns. See `Store.remove`."""
+    with locked(store.lock):
+        _finish(store)
+        chosen = {}
+        for file in choose():
+            if (found := stamp(store, file)) is not None:
+                chosen[file] = found
+        if chosen:
+            said = [{"file": str(file), "manifest": found} for file, found in chosen.items()]
+            line = json.dumps({"format": _FORMAT, "streams": said}, indent=1).encode() + b"\n"
+            replace_file(store.state / _REMOVING, line)
+            _finish(store)
+        return list(chosen)
+
+
+def wait_for_removals(store: LocalStore) -> None:
+    """Wait until no removal is under way that has begun before now. See `Store.wait_for_removals`."""
+    with locked(store.lock):
+        pass
+
+
+def under_way(store: LocalStore) -> set[PurePosixPath]:
+    """Return the files that are being put in place or removed. See `Store.under_way`."""
+    removed: Iterable[PurePosixPath] = ()
+    try:
+        removed = _logged(store)
+    except StoreError as error:
+        log.error("%s", error)  # noqa: TRY400 - where it was found says nothing
+    return committing(store).union(removed)
+
+
+def finish_removals(store: LocalStore) -> list[str]:
+    """Complete a removal that was cut short. Returns: a line for each stream that is gone now. Raises: OSError."""
+    with locked(store.lock):
+        try:
+            return [f"{file}: its removal was interrupted and is complete now" for file in _finish(store)]
+        except StoreError as error:
+            log.error("%s", error)  # noqa: TRY400 - where it was found says nothing
+            return []
+
+
+def _finish(store: LocalStore) -> list[PurePosixPath]:
+    """Do what the log says. The store's lock is held. Returns: what was removed. Raises: StoreError, OSError."""
+    if not (store.state / _REMOVING).exists():
+        return []
+    logged = _logged(store)
+    # In this order: a `.zst` that was there before the journals were read is that of a commit that they tell of, of one
+    # that has ended by now, which the stamp shows, or the one to remove; and while it is there, no commit begins.
+    there = {file for file in logged if (store.root / file).exists()}
+    commits = committing(store)
+    done = []
+    for file, chosen in logged.items():
+        zst, sha256, manifest = store.root / file, _hash_path(store, file), manifest_path(store, file)
+        found = stamp(store, file)
+        if file in there and file not in commits and found in {None, chosen}:
+            _unlink(manifest, sha256, zst)
+            done.append(file)
+        elif file not in there and found == chosen:
+            _unlink(sha256, manifest)  # last what keeps others from this name
+            done.append(file)
+    (store.state / _REMOVING).unlink()
+    sync_folder(store.state)
+    return done
+
+
+def _unlink(*paths: Path) -> None:
+    """Remove files, each for good before the next."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed the folder, too
+            sync_folder(path.parent)
+
+
+def _logged(store: LocalStore) -> dict[PurePosixPath, Stamp]:
+    """Return the files that the log names, with the stamps of their manifests.
+
+    Raises: StoreError where it is not understood, so that it stays for a version that does; OSError.
+    """
+    path = store.state / _REMOVING
+    try:
+        said: Any = json.loads(path.read_bytes())
+        if said["format"] == _FORMAT:
+            return {PurePosixPath(each["file"]): _stamp_from(each["manifest"]) for each in said["streams"]}
+        why = f"it has format {said['format']!r}"
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        why = f"{type(error).__name__}: {error}"
+    msg = f"{path}: is not what this version of fullsendd writes, so nothing is removed: {why}"
+    raise StoreError(msg)
+
+
+def _stamp_from(said: object) -> Stamp:
+    if not isinstance(said, list) or not all(type(each) is int for each in said):
+        msg = f"{said!r} is not a stamp"
+        raise TypeError(msg)
+    return tuple(said)
+
+
+def manifest_path(store: LocalStore, file: PurePosixPath) -> Path:
+    """Return where the manifest of a file is."""
+    return store.root / manifest_of(str(file))
+
+
+def _hash_path(store: LocalStore, file: PurePosixPath) -> Path:
+    return store.root / hash_of(str(file))
+
+
+def _why(error: OSError | ValidationError) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or type(error).__name__
+    return str(error).splitlines()[0]

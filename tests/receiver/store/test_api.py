@@ -1,0 +1,716 @@
+"""What every store does, whatever holds its bytes: an implementation that passes this is one.
+
+A new one needs a `Kind` in KINDS, and nothing else here. `cut` stands for a process that dies: from its `at`-th step on
+that changes what is stored, each raises `Died`, and `again` is the next process. What a kill or a power cut leaves of
+files in a folder is tested in test_partials.py; here it is enough that no step is the wrong one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import pytest
+from tests.receiver import crash
+from tests.receiver.helpers import (
+    PROGRAM,
+    SENDER,
+    chunks_from,
+    chunks_of,
+    decode,
+    make_store,
+    push_of,
+    segments_of,
+    take,
+    take_one,
+)
+
+from fullsend_protocol.format.manifest import Manifest
+from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.store.api import UNLIMITED, StoreError, update
+from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.names import hash_line
+from fullsend_receiver.store.opened import open_offer, partial_key
+from fullsend_receiver.store.seekable import FileDamaged, tables_size
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fullsend_receiver.store.api import Store, Upload, UploadInfo
+
+#: A stream of three chunks, and where each ends in the raw stream.
+RAW: Final = crash.RAW
+BORDERS: Final = tuple(itertools.accumulate(chunk.raw_length for chunk in crash.chunks()))
+PUSH: Final = push_of(RAW)
+KEY: Final = partial_key(SENDER, PUSH)
+FILE: Final = PurePosixPath("alpha/tank/data/@now.1122334455667788.full.zfs.zst")
+#: What distinguishes two uploads of one stream.
+NAMES: Final = ("first", "second")
+MANIFEST: Final = Manifest.model_validate(
+    {
+        "sender": SENDER,
+        "dataset": PUSH.dataset,
+        "snapshot": PUSH.snapshot,
+        "guid": PUSH.guid,
+        "base_guid": None,
+        "kind": "full",
+        "dataset_type": "filesystem",
+        "stream_class": "plain",
+        "flags": "",
+        "features": [],
+        "snapshots": [],
+        "created": "2026-11-23T06:30:00Z",
+        "received": "2026-11-24T00:00:00Z",
+        "raw_bytes": len(RAW),
+        "stored_bytes": 0,
+        "sha256": None,
+        "segments": [segment.model_dump() for segment in segments_of(RAW)],
+        "resumptions": [],
+        "file_sha256": "00" * 32,
+        "chunks": len(crash.chunks()),
+        "sender_program": PROGRAM,
+        "receiver_program": "fullsendd 0.0",
+        "zfs_version": None,
+        "properties": None,
+        "proven_by": "both",
+    }
+)
+
+
+class Died(BaseException):
+    """The process is dead; nothing catches this but the test."""
+
+
+class Kind(Protocol):
+    """An implementation, as the tests need it."""
+
+    def make(self, folder: Path) -> Store:
+        """Make an empty store; `folder` is for it alone."""
+
+    def again(self, store: Store) -> Store:
+        """Return the same store for a process that starts now."""
+
+    def cut(self, at: int) -> contextlib.AbstractContextManager[Cut]:
+        """Let all steps from the `at`-th on raise Died."""
+
+
+class Cut:
+    """Counts steps."""
+
+    def __init__(self, at: int) -> None:
+        self._left = at
+        self.died = False
+
+    def step(self) -> None:
+        """Something is about to be changed. Raises: Died."""
+        self._left -= 1
+        if self._left <= 0:
+            self.died = True
+            raise Died
+
+
+class Local:
+    """Files in a folder."""
+
+    _CALLS: Final = ("write", "fdatasync", "fsync", "ftruncate", "rename", "replace", "unlink", "mkdir")
+
+    def make(self, folder: Path) -> LocalStore:
+        return make_store(folder)
+
+    def again(self, store: Store) -> LocalStore:
+        assert isinstance(store, LocalStore)
+        return LocalStore(store.root)
+
+    @contextlib.contextmanager
+    def cut(self, at: int) -> Iterator[Cut]:
+        cut = Cut(at)
+        with pytest.MonkeyPatch.context() as patch:
+            for name in self._CALLS:
+                patch.setattr(os, name, self._step(cut, getattr(os, name)))
+            yield cut
+
+    @staticmethod
+    def _step(cut: Cut, real: Any) -> Any:
+        def call(*arguments: Any, **named: Any) -> Any:
+            cut.step()
+            return real(*arguments, **named)
+
+        return call
+
+
+KINDS: Final[dict[str, Kind]] = {"local": Local()}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def store(kind: Kind, tmp_path: Path) -> Store:
+    return kind.make(tmp_path)
+
+
+def begun(store: Store, chunks: int = 0) -> Ingest:
+    """Begin an upload, and append so many chunks, each a batch."""
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, PUSH)))
+    take(ingest, crash.chunks()[:chunks])
+    return ingest
+
+
+@contextlib.contextmanager
+def owned(ingest: Ingest) -> Iterator[Ingest]:
+    """Let go of an upload, also where its process dies: the system does that much for the dead."""
+    try:
+        yield ingest
+    finally:
+        ingest.partial.close(keep=True)
+
+
+def resumed(store: Store, *, at_resume_point: bool = False) -> Ingest | None:
+    found = store.reopen(KEY, at_resume_point=at_resume_point)
+    return None if found is None else Ingest(*found)
+
+
+def keys(store: Store) -> list[str]:
+    return [key for key, _nothing in store.uploads(lambda upload: upload.journal)]
+
+
+# --- what arrives -----------------------------------------------------------------------------------------------
+
+
+def test_upload_is_told_with_what_it_is_and_how_much_is_durable(store: Store) -> None:
+    ingest = begun(store, chunks=2)
+    opened = open_offer(SENDER, PUSH)
+
+    def look(upload: UploadInfo) -> tuple[Any, ...]:
+        said, (end, resumable) = upload.journal, upload.places
+        assert upload.opened is not None
+        assert end is not None
+        assert resumable is not None
+        assert upload.last > 0
+        return (
+            (upload.key, upload.opened.sender, upload.opened.offer),
+            (said.offset, said.stored, said.committing),
+            (end.offset, resumable.offset, upload.arriving),
+        )
+
+    size = ingest.partial.size
+    told = (KEY, SENDER, opened.offer), (BORDERS[1], size, None), (BORDERS[1], BORDERS[1], True)
+    assert list(store.uploads(look)) == [(KEY, told)]
+    ingest.partial.close(keep=True)
+    ((_key, (_what, _durable, (*_places, arriving))),) = store.uploads(look)
+    assert not arriving
+
+
+def test_sync_tells_the_raw_bytes_that_are_durable(store: Store) -> None:
+    ingest = begun(store)
+    told = []
+    for chunk in crash.chunks():
+        take_one(ingest, chunk)
+        told.append(ingest.partial.sync(ingest.batch()))
+    assert tuple(told) == BORDERS
+    ingest.partial.close(keep=True)
+
+
+def test_what_was_appended_is_read_back(store: Store) -> None:
+    if not store.capabilities.can_read_partials:
+        pytest.skip("this store gives back nothing before the commit")
+    ingest = begun(store, chunks=2)
+    frames = b"".join(bytes(chunk.frame) for chunk in crash.chunks()[:2])
+    assert ingest.partial.read(0, len(frames)) == frames
+    assert ingest.partial.read(5, 7) == frames[5:12]
+    assert ingest.partial.read(len(frames), 1) == b""
+    ingest.partial.close(keep=True)
+
+
+def test_upload_that_is_kept_resumes_where_it_was_durable(store: Store) -> None:
+    ingest = begun(store, chunks=1)
+    take_one(ingest, crash.chunks()[1])  # and no batch of it
+    ingest.partial.close(keep=True)
+    again = resumed(store)
+    assert again is not None
+    assert again.offset == BORDERS[0]
+    take(again, chunks_from(RAW, again.offset))
+    assert again.offset == len(RAW)
+    again.partial.close(keep=True)
+
+
+@pytest.mark.parametrize("there", [1, 2, 3])
+def test_upload_resumes_for_a_token_behind_a_resumable_record(store: Store, there: int) -> None:
+    begun(store, chunks=there).partial.close(keep=True)
+    again = resumed(store, at_resume_point=True)
+    assert again is not None
+    # The last chunk is short, so nothing may follow it.
+    least = BORDERS[min(there, 2) - 1]
+    assert again.offset == least if store.capabilities.can_truncate else again.offset <= least
+    again.partial.close(keep=True)
+
+
+def test_upload_that_was_discarded_is_gone(store: Store) -> None:
+    ingest = begun(store, chunks=2)
+    ingest.partial.close(keep=False)
+    assert keys(store) == []
+    assert resumed(store) is None
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_upload_ends_once_and_the_first_end_counts(store: Store, keep: bool) -> None:
+    ingest = begun(store, chunks=2)
+    ingest.partial.close(keep=keep)
+    ingest.partial.close(keep=not keep)
+    assert keys(store) == [KEY] * keep
+
+
+def test_upload_that_is_discarded_by_its_key_is_gone(store: Store) -> None:
+    begun(store, chunks=2).partial.close(keep=True)
+    store.discard(KEY)
+    store.discard(KEY)  # nothing left: fine too
+    assert keys(store) == []
+
+
+def test_upload_that_is_open_is_not_discarded_by_its_key(store: Store) -> None:
+    ingest = begun(store, chunks=1)
+    with pytest.raises(StoreError, match="is arriving"):
+        store.discard(KEY)
+    take(ingest, crash.chunks()[1:2])
+    ingest.partial.close(keep=True)
+    again = resumed(store)
+    assert again is not None
+    assert again.offset == BORDERS[1]
+    again.partial.close(keep=True)
+
+
+def test_begin_throws_away_what_is_there_of_the_same_key(store: Store) -> None:
+    begun(store, chunks=2).partial.close(keep=True)
+    ingest = begun(store)
+    assert (ingest.offset, ingest.partial.size) == (0, 0)
+    take(ingest, chunks_of(RAW))
+    ingest.partial.close(keep=True)
+    again = resumed(store)
+    assert again is not None
+    assert again.offset == len(RAW)
+    again.partial.close(keep=True)
+
+
+def test_upload_without_a_batch_is_nothing_to_resume_and_gone_with_the_next_start(kind: Kind, store: Store) -> None:
+    begun(store).partial.close(keep=True)
+    assert resumed(store) is None
+    store = kind.again(store)
+    store.recover()
+    assert keys(store) == []
+
+
+def test_seal_wants_all_of_it_durable(store: Store) -> None:
+    ingest = begun(store, chunks=1)
+    take_one(ingest, crash.chunks()[1])
+    with pytest.raises(StoreError, match="durable"):
+        ingest.partial.seal(2)
+    ingest.partial.close(keep=True)
+
+
+def test_what_was_acknowledged_outlives_a_process_that_dies_at_any_step(kind: Kind, swift_path: Path) -> None:
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        told = 0
+        with kind.cut(at) as cut, contextlib.suppress(Died), owned(begun(store)) as ingest:
+            for chunk in crash.chunks():
+                take_one(ingest, chunk)
+                told = ingest.partial.sync(ingest.batch())
+        store = kind.again(store)
+        store.recover()
+        again = resumed(store)
+        found = 0 if again is None else again.offset
+        assert told <= found
+        assert found in {0, *BORDERS}
+        if again is not None:
+            again.partial.close(keep=True)
+        if not cut.died:
+            break
+    assert told == len(RAW)
+
+
+def test_process_that_dies_as_it_discards_leaves_all_or_nothing(kind: Kind, swift_path: Path) -> None:
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        begun(store, chunks=2).partial.close(keep=True)
+        with kind.cut(at) as cut, contextlib.suppress(Died):
+            store.discard(KEY)
+        store = kind.again(store)
+        store.recover()
+        again = resumed(store)
+        assert again is None or again.offset == BORDERS[1]
+        if again is not None:
+            again.partial.close(keep=True)
+        if not cut.died:
+            break
+    assert again is None
+
+
+# --- the commit ---------------------------------------------------------------------------------------------------
+
+
+def finished(store: Store, sender: str = SENDER, announced: str = "now") -> Upload:
+    """An upload of RAW, all of it durable, and sealed. `announced`: makes it another upload of the same stream."""
+    push = PUSH.model_copy(update={"snapshot": announced})
+    ingest = Ingest(store.begin(partial_key(sender, push), open_offer(sender, push)))
+    take(ingest, crash.chunks())
+    return ingest.partial
+
+
+def manifest_of(sealed: tuple[int, str], sender: str = SENDER, program: str = PROGRAM) -> Manifest:
+    size, sha256 = sealed
+    about = {"sender": sender, "stored_bytes": size, "file_sha256": sha256, "sender_program": program}
+    return MANIFEST.model_copy(update=about)
+
+
+def file_of(sender: str = SENDER) -> PurePosixPath:
+    return PurePosixPath(sender, *FILE.parts[1:])
+
+
+def stored(store: Store, sender: str = SENDER) -> Manifest:
+    """Store RAW. Returns: its manifest."""
+    upload = finished(store, sender)
+    manifest = manifest_of(upload.seal(len(crash.chunks())), sender)
+    assert upload.commit(file_of(sender), manifest)
+    upload.close(keep=True)
+    return manifest
+
+
+def content(store: Store, file: PurePosixPath = FILE) -> bytes:
+    with contextlib.closing(store.open(file)) as blob:
+        return blob.read(0, blob.size)
+
+
+def check_stored(store: Store, sender: str = SENDER) -> None:
+    """See that what stands under the name is whole, and says so."""
+    file = file_of(sender)
+    data, manifest = content(store, file), store.manifest(file)
+    assert manifest.stored_bytes == len(data) == store.size(file)
+    assert manifest.file_sha256 == hashlib.sha256(data).hexdigest()
+    assert store.hash_line(file) == hash_line(manifest.file_sha256, file)
+    assert decode(data) == RAW
+    assert store.has(file)
+    (found,) = store.objects(sender)
+    assert (found.file, found.size, found.stamp) == (file, len(data), store.stamp(file))
+
+
+def check_absent(store: Store) -> None:
+    assert list(store.objects()) == []
+    assert not store.has(FILE)
+    assert store.stamp(FILE) is None
+    with pytest.raises(FileDamaged):
+        store.open(FILE)
+    with pytest.raises(FileNotFoundError):
+        store.size(FILE)
+    with pytest.raises(StoreError):
+        store.manifest(FILE)
+
+
+def test_stream_is_stored_by_its_commit_and_not_before(store: Store) -> None:
+    upload = finished(store)
+    manifest = manifest_of(upload.seal(len(crash.chunks())))
+    check_absent(store)
+    assert upload.commit(FILE, manifest)
+    upload.close(keep=False)  # its owner always does
+    check_stored(store)
+    assert store.manifest(FILE) == manifest
+    assert keys(store) == []
+    assert store.under_way() == set()
+
+
+def test_stored_bytes_are_those_that_were_appended_and_the_tables(store: Store) -> None:
+    stored(store)
+    frames = b"".join(bytes(chunk.frame) for chunk in crash.chunks())
+    data = content(store)
+    assert data[: len(frames)] == frames
+    assert len(data) - len(frames) == tables_size(len(crash.chunks()))
+    with contextlib.closing(store.open(FILE)) as blob:
+        assert blob.read(10, 20) == data[10:30]
+        assert blob.read(len(data) - 5, 20) == data[-5:]
+        assert blob.read(len(data) + 5, 20) == b""
+
+
+def test_upload_that_was_resumed_is_stored_as_if_it_had_come_at_once(store: Store) -> None:
+    begun(store, chunks=1).partial.close(keep=True)
+    again = resumed(store)
+    assert again is not None
+    take(again, chunks_from(RAW, again.offset))
+    while not again.partial.catch_up(1000):
+        pass
+    manifest = manifest_of(again.partial.seal(again.chunks))
+    assert again.partial.commit(FILE, manifest)
+    check_stored(store)
+
+
+def test_of_two_streams_of_one_name_the_first_one_stays(store: Store) -> None:
+    upload = finished(store, announced="second")
+    sealed = upload.seal(len(crash.chunks()))
+    stored(store)
+    there = store.stamp(FILE)
+    assert upload.commit(FILE, manifest_of(sealed, program="second")) is False
+    assert (store.stamp(FILE), store.manifest(FILE).sender_program) == (there, PROGRAM)
+    check_stored(store)
+    assert keys(store) == []
+
+
+def test_of_two_commits_at_once_into_one_name_one_wins(kind: Kind, swift_path: Path) -> None:
+    rounds = 10
+    for number in range(rounds):
+        store = kind.make(swift_path / str(number))
+        uploads = [finished(store, announced=name) for name in NAMES]
+        manifests = [
+            manifest_of(upload.seal(len(crash.chunks())), program=name)
+            for upload, name in zip(uploads, NAMES, strict=True)
+        ]
+        barrier = threading.Barrier(len(NAMES))
+
+        def put(which: int) -> bool:
+            barrier.wait()  # noqa: B023 - the threads end within this round
+            try:
+                return uploads[which].commit(FILE, manifests[which])  # noqa: B023
+            except StoreError:  # it saw the other one half-way in
+                return False
+
+        with ThreadPoolExecutor(len(NAMES)) as pool:
+            won = list(pool.map(put, range(len(NAMES))))
+        for upload in uploads:
+            upload.close(keep=True)
+        assert won.count(True) == 1
+        store = kind.again(store)
+        store.recover()
+        check_stored(store)
+        assert store.manifest(FILE).sender_program == NAMES[won.index(True)]
+
+
+def test_process_that_dies_at_any_step_of_a_commit_leaves_the_upload_or_the_stored_stream(
+    kind: Kind, swift_path: Path
+) -> None:
+    ends = set()
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        upload = finished(store)
+        with kind.cut(at) as cut, contextlib.suppress(Died):
+            try:
+                upload.commit(FILE, manifest_of(upload.seal(len(crash.chunks()))))
+            finally:
+                upload.close(keep=False)  # once the commit has begun, it is not to be thrown away
+        store = kind.again(store)
+        listed = store.has(FILE)
+        begun_to_commit = FILE in store.under_way()
+        store.recover()
+        assert store.under_way() == set()
+        ends.add((listed, begun_to_commit))
+        if listed or begun_to_commit:
+            check_stored(store)
+            assert keys(store) == []
+        else:
+            check_absent(store)
+            stored(store)  # it is pushed again
+            check_stored(store)
+        if not cut.died:
+            break
+    assert ends == {(False, False), (False, True), (True, True), (True, False)}
+
+
+def test_stream_whose_commit_was_cut_short_is_stored_by_the_next_push_of_it(kind: Kind, swift_path: Path) -> None:
+    """The daemon lives on: a disk has failed amid the commit, and the sender comes again."""
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        upload = finished(store)
+        sealed = upload.seal(len(crash.chunks()))
+        with kind.cut(at) as cut, contextlib.suppress(Died):
+            upload.commit(FILE, manifest_of(sealed))
+        upload.close(keep=True)
+        was_stored, was_begun = store.has(FILE), FILE in store.under_way()
+        begun(store).partial.close(keep=False)
+        assert store.has(FILE) is (was_stored or was_begun)
+        assert store.under_way() == set()
+        if store.has(FILE):
+            check_stored(store)
+        if not cut.died:
+            break
+
+
+# --- what is stored -----------------------------------------------------------------------------------------------
+
+
+def test_each_sender_is_listed_with_its_own(store: Store) -> None:
+    assert (store.senders(), list(store.objects()), list(store.objects("nobody"))) == ([], [], [])
+    for sender in ("beta", SENDER):
+        stored(store, sender)
+    assert store.senders() == [SENDER, "beta"]
+    assert {each.file for each in store.objects()} == {file_of(SENDER), file_of("beta")}
+    for sender in (SENDER, "beta"):
+        check_stored(store, sender)
+
+
+def test_manifest_of_another_sender_is_refused(store: Store) -> None:
+    upload = finished(store)
+    manifest = manifest_of(upload.seal(len(crash.chunks())), sender="beta")
+    upload.commit(FILE, manifest)
+    with pytest.raises(StoreError, match="says that it is sender beta's"):
+        store.manifest(FILE)
+
+
+def test_stamp_tells_a_stream_from_the_one_that_takes_its_place(store: Store) -> None:
+    stored(store)
+    first = store.stamp(FILE)
+    store.remove(lambda: [FILE])
+    stored(store)
+    assert store.stamp(FILE) not in {None, first}
+
+
+def test_stream_that_has_its_manifest_is_not_adopted(store: Store) -> None:
+    manifest = stored(store)
+    with pytest.raises(StoreError, match="has its manifest by now"):
+        store.adopt(FILE, manifest)
+
+
+def test_room_is_known_or_without_bound(store: Store) -> None:
+    assert store.capabilities.free_space_known is (store.free_bytes() != UNLIMITED)
+    assert store.free_bytes() > 0
+
+
+# --- removing -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_removed_is_gone_and_nothing_else(store: Store) -> None:
+    for sender in (SENDER, "beta"):
+        stored(store, sender)
+    assert store.remove(lambda: [FILE, FILE.with_name("@none.zfs.zst")]) == [FILE]
+    assert [each.file for each in store.objects()] == [file_of("beta")]
+    check_stored(store, "beta")
+    assert store.remove(lambda: [FILE]) == []
+    assert store.under_way() == set()
+    stored(store)
+    check_stored(store)
+
+
+def test_choice_that_fails_removes_nothing(store: Store) -> None:
+    stored(store)
+
+    def choose() -> list[PurePosixPath]:
+        raise StoreError("nothing can be chosen")
+
+    with pytest.raises(StoreError, match="nothing can be chosen"):
+        store.remove(choose)
+    check_stored(store)
+
+
+def test_process_that_dies_at_any_step_of_a_removal_leaves_all_or_what_the_next_start_removes(
+    kind: Kind, swift_path: Path
+) -> None:
+    ends = set()
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        for sender in (SENDER, "beta"):
+            stored(store, sender)
+        with kind.cut(at) as cut, contextlib.suppress(Died):
+            store.remove(lambda: [FILE, file_of("beta")])
+        store = kind.again(store)
+        had_begun = bool(store.under_way())
+        store.recover()
+        assert store.under_way() == set()
+        left = [each.file for each in store.objects()]
+        assert left in ([], [FILE, file_of("beta")])
+        assert not (had_begun and left)
+        for file in left:
+            check_stored(store, file.parts[0])
+        ends.add(bool(left))
+        if not cut.died:
+            break
+    assert ends == {True, False}
+    assert not left
+
+
+def test_upload_waits_for_the_removal_that_may_not_have_seen_it(store: Store) -> None:
+    """What it builds on is chosen before it begins: it must not find it there, and be told so."""
+    stored(store)
+    chosen, go = threading.Event(), threading.Event()
+
+    def choose() -> list[PurePosixPath]:
+        chosen.set()
+        go.wait()
+        return [FILE]
+
+    def look() -> bool:
+        store.wait_for_removals()
+        return store.has(FILE)
+
+    with ThreadPoolExecutor(2) as pool:
+        removing = pool.submit(store.remove, choose)
+        chosen.wait()
+        waiting = pool.submit(look)
+        go.set()
+        assert waiting.result() is False
+        assert removing.result() == [FILE]
+
+
+# --- documents ----------------------------------------------------------------------------------------------------
+
+
+def test_document_is_replaced_as_long_as_it_is_the_one_that_was_read(kind: Kind, store: Store) -> None:
+    documents = store.documents
+    assert documents.get("notes.json") is None
+    assert documents.put("notes.json", b"one", if_match=None)
+    assert not documents.put("notes.json", b"other", if_match=None)
+    first = documents.get("notes.json")
+    assert first is not None
+    assert first.data == b"one"
+    assert documents.put("notes.json", b"two", if_match=first.tag)
+    assert not documents.put("notes.json", b"three", if_match=first.tag)
+    again = kind.again(store).documents.get("notes.json")
+    assert again is not None
+    assert again.data == b"two"
+    assert documents.get("others.json") is None
+
+
+def test_update_leaves_a_document_that_it_does_not_change(store: Store) -> None:
+    seen: list[bytes | None] = []
+
+    def change(data: bytes | None) -> bytes | None:
+        seen.append(data)
+        return b"one" if len(seen) > 1 and data is None else None
+
+    for _number in range(3):
+        update(store.documents, "notes.json", change)
+    assert seen == [None, None, b"one"]
+
+
+def test_of_updates_at_once_none_is_lost(store: Store) -> None:
+    each, workers = 20, 4
+
+    def count(_worker: int) -> None:
+        for _number in range(each):
+            update(store.documents, "count", lambda data: str(int(data or b"0") + 1).encode())
+
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(count, range(workers)))
+    found = store.documents.get("count")
+    assert found is not None
+    assert int(found.data) == each * workers
+
+
+def test_process_that_dies_as_it_replaces_a_document_leaves_the_old_one_or_the_new_one(
+    kind: Kind, swift_path: Path
+) -> None:
+    for at in itertools.count(1):
+        store = kind.make(swift_path / str(at))
+        update(store.documents, "notes.json", lambda _data: b"old")
+        with kind.cut(at) as cut, contextlib.suppress(Died):
+            update(store.documents, "notes.json", lambda _data: b"new")
+        store = kind.again(store)
+        store.recover()
+        found = store.documents.get("notes.json")
+        assert found is not None
+        assert found.data in ({b"old", b"new"} if cut.died else {b"new"})
+        if not cut.died:
+            break
