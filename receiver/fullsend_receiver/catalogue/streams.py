@@ -7,6 +7,7 @@ The manifests are the truth and there is no database. A chain is walked by base 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -164,6 +165,9 @@ class Catalogue:
 
     def select(self, sender: str | None, dataset: str | None) -> list[Stored]:
         """Return the streams of a sender and dataset; None: of all."""
+        if sender is not None and dataset is not None:  # they stand together
+            first = bisect_left(self.streams, (sender, dataset), key=_whose)
+            return self.streams[first : bisect_right(self.streams, (sender, dataset), lo=first, key=_whose)]
         return [
             stored
             for stored in self.streams
@@ -413,6 +417,10 @@ def sender_folders(store: Store) -> Iterable[str]:
 
 def _place(stored: Stored) -> tuple[str, str, int, str]:
     return stored.summary.sender, stored.summary.dataset, *reception(stored.summary)
+
+
+def _whose(stored: Stored) -> tuple[str, str]:
+    return stored.summary.sender, stored.summary.dataset
 
 
 def _may_follow(stored: Stored, base: Stored) -> bool:
