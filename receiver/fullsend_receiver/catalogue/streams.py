@@ -6,6 +6,7 @@ looks at the disk that it takes, and what is said of the answers.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import PurePosixPath
@@ -107,6 +108,9 @@ class Catalogue:
 
     def select(self, sender: str | None, dataset: str | None) -> list[Stored]:
         """Return the streams of a sender and dataset; None: of all."""
+        if sender is not None and dataset is not None:  # they stand together
+            first = bisect_left(self.streams, (sender, dataset), key=_whose)
+            return self.streams[first : bisect_right(self.streams, (sender, dataset), lo=first, key=_whose)]
         return [
             stored
             for stored in self.streams
@@ -287,6 +291,10 @@ def files_without_manifest(store: LocalStore, sender: str | None = None) -> list
 def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
     names = [sender] if sender is not None else store.senders()
     return (find_streams(store, name) for name in names)
+
+
+def _whose(stored: Stored) -> tuple[str, str]:
+    return stored.summary.sender, stored.summary.dataset
 
 
 def _only(found: list[Stored], what: str) -> Stored:
