@@ -51,7 +51,7 @@ STORE_FILES = {
 STORE_PATHS = {"root", "marker", "state", "partial", "lock", "certificate", "key"}
 
 #: The modules of a LocalStore. Whatever else the store's room has, any store has.
-LOCAL_MODULES = {"documents", "objects", "partials"}
+LOCAL_MODULES = {"commits", "documents", "objects", "partials", "recovery", "uploads"}
 
 #: What reaches a socket, a file, a process or an event loop. `secrets` stands in for os.urandom.
 OUTSIDE_WORLD = {

@@ -51,7 +51,8 @@ from fullsend_receiver.store import local as stores
 from fullsend_receiver.store.local import LocalStore as Store
 from fullsend_receiver.store.local import read_id
 from fullsend_receiver.store.opened import open_offer, partial_key
-from fullsend_receiver.store.partials import journals, recover
+from fullsend_receiver.store.partials import journals
+from fullsend_receiver.store.recovery import recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +100,7 @@ def leave_partials(store: Store) -> None:
     take(ingest, [second])
     ingest.partial.close(keep=True)
     proven = ingest_stream(store, SENDER, PROVEN)
-    with patch("fullsend_receiver.store.partials._put_in_place", side_effect=StoppedError), pytest.raises(StoppedError):
+    with patch("fullsend_receiver.store.uploads.put_in_place", side_effect=StoppedError), pytest.raises(StoppedError):
         commit(Catalogues(store), SENDER, proven, finish_of(PROVEN), push_of(PROVEN), sender_program=PROGRAM)
 
 

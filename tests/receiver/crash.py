@@ -36,7 +36,7 @@ from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.local import LocalStore as Store
 from fullsend_receiver.store.local import make_store
 from fullsend_receiver.store.opened import open_offer, partial_key
-from fullsend_receiver.store.partials import recover
+from fullsend_receiver.store.recovery import recover
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""From the last chunk to a stored stream: tables, manifest, and the renames that make it one."""
+"""The commit of an arrived stream: check it, write its manifest, and put it in place."""
 
 from __future__ import annotations
 
@@ -32,9 +32,11 @@ def commit(
 ) -> Committed | Stored:
     """Prove the arrived stream whole and put it in place. All its batches must be durable. Blocks.
 
-    Returns: its receipt; it is in place, durable and listed. Where the same stream was stored before, that one's: it
-    stays, and this one is thrown away. Raises: StreamError, ChunkError (not whole), NoBase (thrown away, too),
-    StoreError, Damaged, OSError.
+    The upload ends here: committed, or discarded where the same stream was stored before or the base is gone. After any
+    other error it is still open, and its owner decides.
+
+    Returns: the receipt of the stream, which is in place, durable and listed; where it was stored before, that of the
+    first one. Raises: StreamError, ChunkError (not whole), NoBase, StoreError, Damaged, OSError.
     """
     store = catalogues.store
     about = ingest.conclude(finish)
@@ -65,9 +67,9 @@ def wants_base(push: Push) -> bool:
 
 
 def _check_base(catalogue: Catalogue, sender: str, about: Facts, upload: Upload) -> None:
-    """See that an increment's base is still there; else throw the increment away. Raises: NoBase.
+    """Check that an increment's base is still restorable; else discard the increment. Raises: NoBase.
 
-    Its journal has kept prune away from it; but a disk that failed, or a person, asks nobody.
+    Its journal kept prune away from the base, but a disk may have failed, or a person may have removed it.
     """
     try:
         catalogue.check_base(sender, str(about.base_guid), stream_class=about.stream_class, flags=about.flags)
@@ -88,7 +90,7 @@ def _put_in_place(
     sender_program: str,
     sequence: int,
 ) -> bool:
-    """Returns: whether it is this one that is in place now."""
+    """Seal and commit the upload. Returns: whether this upload is in place now."""
     size, sha256 = ingest.partial.seal(ingest.chunks)
     manifest = make_manifest(
         sender,
@@ -107,16 +109,16 @@ def _put_in_place(
         sequence=sequence,
     )
     first = ingest.partial.commit(file, manifest)
-    if not first:  # another connection was quicker
+    if not first:  # another connection was first
         _check_stored(catalogues, file, about)
     return first
 
 
 def _check_stored(catalogues: Catalogues, file: PurePosixPath, about: Facts) -> None:
-    """See that what is stored under a stream's name stands for that stream. Raises: StoreError where it does not.
+    """Check that the stored stream of this name is the same stream, and whole. Raises: StoreError where it is not.
 
     A package's name has the GUIDs of its top dataset alone: `-i` and `-I`, with `-R` or without, make packages of one
-    name that bring other snapshots. To call the second one stored would be to lose what only it has.
+    name that bring other snapshots. To report the second one as stored would lose what only it has.
     """
     store = catalogues.store
     manifest = store.manifest(file)
@@ -153,7 +155,7 @@ def make_manifest(
     begun: str | None = None,
     sequence: int | None = None,
 ) -> Manifest:
-    """Write down what is known of a whole stream, now."""
+    """Return the manifest of a whole stream that is received now."""
     return Manifest.model_validate(
         {
             "sender": sender,

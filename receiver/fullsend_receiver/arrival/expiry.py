@@ -1,4 +1,4 @@
-"""What has arrived in part and waits to be gone on with: listed, and thrown away when it has waited too long."""
+"""Partials that wait to be resumed: list them, and discard those that have waited too long."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ log = logging.getLogger("fullsendd")
 
 
 def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
-    """Yield what has arrived in part; of one sender, or of all (None). What is damaged is left out, and where it is.
-    Blocks: journals are read through.
+    """Yield the partials of one sender, or of all (None). Damaged ones are left out, and stay where they are. Blocks:
+    journals are read through.
 
     Raises: OSError.
     """
@@ -43,10 +43,10 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
 
 
 def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most: int | None) -> None:
-    """Throw away the partials on which nothing has arrived for `keep` seconds, and, the oldest first, as many as it
-    takes for all together to have at most `most` bytes stored (None: no limit). What is arriving now is left alone.
+    """Discard the partials on which nothing has arrived for `keep` seconds, and, the oldest first, as many more as it
+    takes for all together to store at most `most` bytes (None: no limit). `arriving`: keys that are not discarded.
 
-    What is damaged is set aside, and thrown away `keep` seconds after that. Blocks. By the clock of the file system:
+    A damaged partial is set aside, and removed `keep` seconds after that. Blocks. Goes by the clock of the file system:
     one that jumped ahead may cost an interrupted transfer its beginning, and never a stored stream. Raises: OSError.
     """
     now = time.time()
@@ -55,7 +55,7 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
     for key, (last, opened, said) in store.uploads(_look, sets_aside=True):
         stored = said.stored
         total += stored
-        # What is proven waits for a start to complete its commit: its file may be in place, without its manifest.
+        # One that is committing waits for the next start: its file may be in place, without its manifest.
         if key not in arriving and said.committing is None:
             waiting.append((last, key, opened, stored))
     for last, key, opened, stored in sorted(waiting, key=itemgetter(0, 1)):

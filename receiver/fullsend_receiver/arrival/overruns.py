@@ -1,10 +1,10 @@
-"""Streams that had to end for want of room, and of which what had arrived was thrown away: .state/crossed.SENDER.json.
+"""Streams that were ended for lack of room, and whose partial was discarded: the document crossed.SENDER.json.
 
     [{"dataset", "base_guid", "class", "package", "raw_bytes", "stored_bytes", "at"}, ...]    the newest last
 
-The next push of the same stream is judged by what this one took. Otherwise the same host would fill the disk each night
-and be ended each night, and everybody else would be refused meanwhile. An entry goes when such a stream is stored.
-Losing the file costs one more such night.
+The next push of the same stream is judged by what this one took. Otherwise the same host would fill the disk each
+night, and all others would be refused meanwhile. An entry is removed when such a stream is stored. Losing the document
+costs one more such night.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def find(store: Store, sender: str, push: Push) -> Crossing | None:
 
 
 def note(store: Store, sender: str, push: Push, found: Crossing) -> None:
-    """Write down, for good, how far a stream came. Raises: OSError."""
+    """Record, durably, how far a stream came. Raises: OSError."""
     what = _what(push)
     entry = {**what, "raw_bytes": found.raw, "stored_bytes": found.stored, "at": format_time(time.time())}
 
@@ -52,7 +52,7 @@ def note(store: Store, sender: str, push: Push, found: Crossing) -> None:
 
 
 def forget(store: Store, sender: str, push: Push) -> None:
-    """Such a stream is stored. Raises: OSError."""
+    """Remove the entry of a stream: such a stream is stored. Raises: OSError."""
     what = _what(push)
 
     def drop(data: bytes | None) -> bytes | None:
@@ -64,7 +64,7 @@ def forget(store: Store, sender: str, push: Push) -> None:
 
 
 def _what(push: Push) -> dict[str, Any]:
-    """Return by what the next one is known to be of the same size or so: a new snapshot, on the same base."""
+    """Return what makes the next push one of about the same size: a new snapshot on the same base."""
     return {
         "dataset": push.dataset,
         "base_guid": push.base_guid,
@@ -78,7 +78,7 @@ def _is_of(entry: dict[str, Any], what: dict[str, Any]) -> bool:
 
 
 def _entries(data: bytes | None) -> list[dict[str, Any]]:
-    """Read the document. What is no entry counts for nothing."""
+    """Read the document. What is not an entry is ignored."""
     try:
         said: Any = json.loads(data or b"[]")
     except ValueError:

@@ -1,9 +1,9 @@
-"""When a dataset was last seen to be as it was at a stored snapshot: STORE/.state/unchanged.SENDER.json.
+"""When a dataset was last seen unchanged since a stored snapshot: the document unchanged.SENDER.json.
 
     {DATASET: {"guid": of the snapshot, "at": when the sender said so, by our clock}}
 
-A dataset that nothing is written to gets no new streams, and is backed up all the same: `status` goes by this. The file
-has at most one entry for each dataset of which something is stored, whatever a sender says.
+A dataset to which nothing is written gets no new streams, and is backed up all the same: `status` uses this. The
+document has at most one entry for each dataset of which something is stored, whatever a sender says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_protocol.wire.messages import UnchangedDataset
 from fullsend_receiver.store.api import Store, update
 
-#: Seconds by which our clock may have been put back without a word.
+#: Seconds by which this host's clock may have been set back.
 _CLOCK_ERROR: Final = 86400.0
 
 
@@ -32,9 +32,9 @@ class Stock(Protocol):
 
 
 def note(stock: Stock, sender: str, datasets: Collection[UnchangedDataset]) -> None:
-    """Write down, for good, that these are unchanged now. `stock`: the sender's. Blocks. Raises: OSError.
+    """Record, durably, that these are unchanged now. `stock`: what is stored of the sender. Blocks. Raises: OSError.
 
-    Passes over what names a snapshot that is not stored of its dataset, and forgets what does so by now.
+    Entries that name a snapshot that is not stored of its dataset are ignored, and older ones are removed.
     """
     now = format_time(time.time())
 
@@ -49,7 +49,7 @@ def note(stock: Stock, sender: str, datasets: Collection[UnchangedDataset]) -> N
 def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
     """Return when datasets were last seen unchanged, by dataset and the GUID that was its newest snapshot's then.
 
-    What was noted while our clock was ahead counts for nothing: it would be newer than all that comes.
+    What was recorded while this host's clock was ahead is ignored: it would be newer than all that follows.
     """
     limit = time.time() + _CLOCK_ERROR
     found = store.documents.get(_document(sender))
@@ -61,7 +61,7 @@ def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
 
 
 def _entries(data: bytes | None) -> dict[str, dict[str, str]]:
-    """Read the document. What is no entry counts for nothing: then a backup looks older than it is, never younger."""
+    """Read the document. What is not an entry is ignored: a backup may then look older than it is, never younger."""
     try:
         said: Any = json.loads(data or b"{}")
     except ValueError:

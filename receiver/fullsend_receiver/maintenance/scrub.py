@@ -1,4 +1,4 @@
-"""Checking stored streams: every byte is read, decoded, hashed and walked again (docs/verification.md)."""
+"""Check stored streams: every byte is read, decoded, hashed and walked again (docs/verification.md)."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _stamp(store: Store, file: PurePosixPath) -> Stamp | None:
 def _check(
     store: Store, file: PurePosixPath, manifest: Manifest, faults: list[str], between: Callable[[], None]
 ) -> str | None:
-    """Add to `faults` what is wrong. Returns: the SHA-256 of the raw stream, where it could be read."""
+    """Add what is wrong to `faults`. Returns: the SHA-256 of the raw stream, where it could be read."""
     with contextlib.suppress(FileNotFoundError):  # said below
         size = store.size(file)
         if size != manifest.stored_bytes:
@@ -177,7 +177,7 @@ def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _go_o
 
 
 def _compare(reading: _Reading, manifest: Manifest) -> list[str]:
-    """Hold what was read against the manifest."""
+    """Compare what was read with the manifest. Returns: the faults."""
     faults = []
     if reading.raw_bytes != manifest.raw_bytes or reading.chunks != manifest.chunks:
         faults.append(

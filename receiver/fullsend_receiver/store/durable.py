@@ -1,6 +1,6 @@
-"""The few ways in which a file gets onto the disk for good.
+"""How a file is made durable.
 
-`fsync` of a new file says nothing of its name: the folder needs one of its own. All functions here block on the
+`fsync` of a new file does not cover its name: the folder needs its own. All functions here block on the
 disk; call them off the event loop.
 """
 
@@ -29,7 +29,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_folders(folder: Path, root: Path) -> None:
-    """Make the names of `folder` and of all that is between it and `root` durable, also those that others made."""
+    """Make the names of `folder` and of all folders between it and `root` durable, also those that others made."""
     while folder != root:
         folder = folder.parent
         sync_folder(folder)

@@ -1,11 +1,10 @@
 """The journal of a partial: what its data file cannot tell, one line for each batch that has become durable.
 
-A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. A crash can tear the last one alone, since
+A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. A crash can tear only the last one, since
 each is synced before the next is written: one that is not whole ends the journal, and where whole ones follow, the disk
-has lost what it had taken. docs/format.md goes through the lines. Here they are written and read; whether and when
-they are durable is partial.py's business.
+has lost data. docs/format.md describes the lines. This module writes and reads them; `uploads` makes them durable.
 
-(Design section 5 has the index beside the journal; here it is in the journal: one file less to sync in a batch.)
+The index entries are in the journal, and not in a file beside it: one file less to sync in a batch.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a partial stands: all that it takes to go on with it.
+    """Where a partial stands: all that it takes to resume it.
 
     `offset`, `stored`: raw bytes, and bytes of the data file, before that place; `chunks`: how many these are;
     `line`: the offset in the journal of the line that ends there, or in the middle of which that place is, and
@@ -91,7 +90,7 @@ class Standing:
     part: Batch
 
     @property
-    def may_go_on(self) -> bool:
+    def may_resume(self) -> bool:
         """Whether the last chunk ended where the rule says, and not where its sender broke off."""
         last = self.part.chunks[-1].entry
         by_size = last.raw_length == limits.CHUNK_MAX
@@ -104,8 +103,8 @@ class Standing:
 
 @contextlib.contextmanager
 def understanding() -> Iterator[None]:
-    """Read what lines say. Keys that this version does not know are passed over, so that an upgrade or a downgrade
-    costs nothing. Raises: PartialDamaged where something is missing, or is of another form.
+    """Read the content of lines inside this context. Unknown keys are ignored, so that an upgrade or a downgrade costs
+    nothing. Raises: PartialDamaged where something is missing, or has another form.
     """
     try:
         yield
@@ -154,12 +153,12 @@ def durable_line(batch: Batch) -> bytes:
 
 
 def resumed_line(resumption: Resumption) -> bytes:
-    """Return the line that says that the stream goes on."""
+    """Return the line that says that the stream was resumed."""
     return _line({"resumed": resumption.model_dump(mode="json")})
 
 
 def commit_line(file: PurePosixPath) -> bytes:
-    """Return the line from which on the commit is to be completed."""
+    """Return the line from which on a commit is to be completed."""
     return _line({"commit": {"file": str(file)}})
 
 
@@ -195,7 +194,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def read(path: Path) -> Journal:
-    """Read a journal in short; one that is missing says nothing. Raises: OSError, PartialDamaged."""
+    """Read a journal in short; a missing one says nothing. Raises: OSError, PartialDamaged."""
     offset = file = None
     stored = whole = 0
     with contextlib.suppress(FileNotFoundError), understanding():
@@ -226,8 +225,8 @@ def entries(path: Path) -> Iterator[IndexEntry]:
 
 def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
     """Return where a partial stands: at the end of what is durable, or `at_resume_point` at the end of its last chunk
-    that ends with a resumable record and may be followed by another; in a package of several snapshots, of which
-    nobody goes on so, nowhere. None: nowhere. Raises: OSError, PartialDamaged.
+    that ends with a resumable record and may be followed by another. None: nowhere; so in a package of several
+    snapshots, which no token resumes. Raises: OSError, PartialDamaged.
     """
     reader = _Reader(at_resume_point=at_resume_point)
     _read(path, reader)
@@ -235,7 +234,7 @@ def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
 
 
 def standings(path: Path) -> tuple[Standing | None, Standing | None]:
-    """Return both answers of `standing`, not at a resume point and at one; the journal is gone over once.
+    """Return both answers of `standing`, not at a resume point and at one; the journal is read once.
 
     Raises: OSError, PartialDamaged.
     """
@@ -297,9 +296,9 @@ class _Reader:
             written = _written(each)
             taken.append(written)
             self._take_chunk(written.entry)
-            # A record that began in the chunk before is not whole in this one; it is none to be shown to anybody.
+            # A record that began in the chunk before is not whole in this one, and cannot be compared.
             whole = written.record_start >= self._offset - written.entry.raw_length
-            # A shorter one is where its sender broke off.
+            # A shorter one is where its sender stopped.
             long = written.entry.raw_length >= limits.CHUNK_MIN
             if self._at_resume_point and written.entry.ends_at_resume_point and whole and long:
                 here = WalkerState(self._offset, Phase.SUBSTREAM, resumable=True, record_start=written.record_start)
@@ -325,7 +324,7 @@ class _Reader:
             resumptions=tuple(self._resumptions),
             walker=part.walker,
             begins=tuple(self._begins),
-            # A place in the middle of a batch has some of its spill blocks behind it.
+            # At a place in the middle of a batch, some of its spill blocks come later.
             embedded_spills=tuple(each for each in self._spills if each.at < self._offset),
             line=at,
             part=part,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store import objects, partials
+from fullsend_receiver.store import objects, partials, recovery, uploads
 from fullsend_receiver.store.api import Capabilities, ObjectInfo, Stamp, StoreError, StoreFull, UploadInfo
 from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import make_folders, replace_file, sync_folder
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import Manifest
     from fullsend_receiver.store.journal import Standing
     from fullsend_receiver.store.opened import Opened
-    from fullsend_receiver.store.partials import LocalUpload
+    from fullsend_receiver.store.uploads import LocalUpload
 
 _T = TypeVar("_T")
 
@@ -101,11 +101,11 @@ class LocalStore:
 
     def begin(self, key: str, opened: Opened) -> LocalUpload:
         """See `Store.begin`."""
-        return partials.begin_partial(self, key, opened)
+        return uploads.begin_partial(self, key, opened)
 
     def reopen(self, key: str, *, at_resume_point: bool) -> tuple[LocalUpload, Standing] | None:
         """See `Store.reopen`."""
-        return partials.reopen_partial(self, key, at_resume_point=at_resume_point)
+        return uploads.reopen_partial(self, key, at_resume_point=at_resume_point)
 
     def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
         """See `Store.uploads`."""
@@ -121,8 +121,8 @@ class LocalStore:
 
     def recover(self) -> list[str]:
         """See `Store.recover`."""
-        partials.remove_temporaries(self)
-        return partials.recover(self) + objects.finish_removals(self)
+        recovery.remove_temporaries(self)
+        return recovery.recover(self) + objects.finish_removals(self)
 
     # --- what is stored; the interface says what each does
 

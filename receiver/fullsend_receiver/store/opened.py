@@ -1,4 +1,4 @@
-"""What the first line of a journal says of a partial: what its sender offered, who that was, and when.
+"""The first line of a journal: what a sender offered, which sender, and when.
 
 These are models of the disk. The wire has its own: `Push`, with which a sender offers a stream, and `PartialEntry`,
 which tells a sender what has arrived. The functions at the end convert between the two; nothing else does.
@@ -23,10 +23,10 @@ _KEY_DIGITS: Final = 32
 
 
 class Offer(OnDisk):
-    """What is known of a stream before it has come; the fields mean what they mean in the manifest.
+    """What is known of a stream before it arrives; the fields mean what they mean in the manifest.
 
     Of a package `guid` and `flags` are None: they show at its end. `keep_orphan`: keep an increment whose base is not
-    stored. How a connection resumed the stream, and its claim to it, ended with that connection, so they are not here.
+    stored. How a connection resumed the stream, and its claim to it, end with that connection, so they are not here.
     """
 
     dataset: Name
@@ -58,7 +58,7 @@ class Opened(OnDisk):
 
 
 def partial_key(sender: str, push: Push) -> str:
-    """Return what tells partials apart: everything by which the sender announced the stream."""
+    """Return the key of a partial: 32 hex digits, from everything by which the sender announced the stream."""
     what = [sender, push.dataset, push.snapshot, push.guid, push.base_guid, push.flags]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:_KEY_DIGITS]
 
@@ -69,7 +69,7 @@ def open_offer(sender: str, push: Push) -> Opened:
 
 
 def offer_of(push: Push) -> Offer:
-    """Return what is to be written down of an offer."""
+    """Return what is kept of an offer."""
     return Offer(
         dataset=push.dataset,
         snapshot=push.snapshot,

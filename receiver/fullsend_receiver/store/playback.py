@@ -1,4 +1,4 @@
-"""Reading a stored stream back, chunk by chunk, each checked before it is given out."""
+"""Read a stored stream, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -83,10 +83,10 @@ def locate(store: Store, file: PurePosixPath, key: tuple[int, int]) -> int:
 
 
 def checked_chunks(store: Store, file: PurePosixPath) -> Iterator[RawChunk | DamagedChunk]:
-    """Yield a file's chunks, decoded, with their running hash compared; a bad one as the error it is.
+    """Yield a file's chunks, decoded, with their running hash compared; a bad one as the error that it is.
 
-    Frames are independent, so chunks behind a bad one decode; their running hash cannot be told right until the
-    next segment, and they pass on their zstd checksum. Raises: FileDamaged, OSError.
+    Frames are independent, so chunks behind a bad one decode. Their running hash cannot be compared until the next
+    segment; until then only their zstd checksum is checked. Raises: FileDamaged, OSError.
     """
     decompressor = Decompressor()
     segment: SegmentHash | None = SegmentHash(0)
@@ -109,8 +109,8 @@ def checked_chunks(store: Store, file: PurePosixPath) -> Iterator[RawChunk | Dam
 
 
 def _read(blob: Blob, place: Place) -> bytes:
-    """Return a chunk's frame. Raises: ChunkError where the disk does not give it: a bad sector takes one chunk with it,
-    not those behind.
+    """Return a chunk's frame. Raises: ChunkError where it cannot be read: a bad sector costs one chunk, and not those
+    behind it.
     """
     try:
         frame = blob.read(place.file_offset, place.entry.stored_length)

@@ -1,4 +1,4 @@
-"""The record at a partial's resume point, for a sender that goes on behind it by a token."""
+"""The record at a partial's resume point, for a sender that resumes behind it by a token."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fullsend_receiver.store.journal import Standing
 def read_record(upload: Upload, standing: Standing) -> Record:
     """Read the record that ends where a partial stands, back from its data file. Blocks.
 
-    Raises: ChunkError (the file does not hold it any more), PartialDamaged (nor can it be read), OSError.
+    Raises: ChunkError (the file no longer holds it), PartialDamaged (it cannot be read), OSError.
     """
     entry = standing.part.chunks[-1].entry
     start = standing.offset - entry.raw_length

@@ -96,7 +96,7 @@ class Place:
 
 def tables(entries: Iterable[IndexEntry], count: int) -> Iterator[bytes]:
     """Yield, piece by piece, what follows the chunk frames: index, then seek table. `entries` are `count` entries;
-    they are gone over once, and only their sizes are kept (8 bytes each).
+    they are read once, and only their sizes are kept (8 bytes each).
     """
     head = _index_head(count)
     crc = zlib.crc32(head[_SKIPPABLE.size :])
@@ -128,7 +128,7 @@ def tables_size(count: int) -> int:
 def places(blob: Blob) -> Iterator[Place]:
     """Yield the chunks of a stored file, from its index, a page at a time.
 
-    Both tables are held against each other, the CRC and the file's size before the first chunk is told of.
+    Both tables are compared with each other, the CRC and the file's size before the first chunk is yielded.
     Raises: FileDamaged where they are missing, cut, or wrong in a single bit; OSError.
     """
     count, index_at = _find_tables(blob)

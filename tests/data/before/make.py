@@ -71,7 +71,7 @@ def interrupt_commit(store: Store, sender: str) -> None:
     push = push_of(raw).model_copy(update=more)
     ingest = Ingest(store.begin(partial_key(sender, push), open_offer(sender, push)))
     take(ingest, chunks_of(raw))
-    with patch("fullsend_receiver.store.partials._put_in_place", side_effect=StoppedError):
+    with patch("fullsend_receiver.store.uploads.put_in_place", side_effect=StoppedError):
         try:
             commit(Catalogues(store), sender, ingest, finish_of(raw), push, sender_program=PROGRAM)
         except StoppedError:

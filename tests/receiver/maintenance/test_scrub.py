@@ -37,7 +37,8 @@ from fullsend_receiver.catalogue.streams import files_without_manifest, read_cat
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
 from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.local import LocalStore as Store
-from fullsend_receiver.store.partials import committing, recover, remove_temporaries
+from fullsend_receiver.store.partials import committing
+from fullsend_receiver.store.recovery import recover, remove_temporaries
 from fullsend_receiver.store.seekable import IndexEntry, tables, tables_size
 
 if TYPE_CHECKING:

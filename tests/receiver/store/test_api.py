@@ -2,7 +2,7 @@
 
 A new one needs a `Kind` in KINDS, and nothing else here. `cut` stands for a process that dies: from its `at`-th step on
 that changes what is stored, each raises `Died`, and `again` is the next process. What a kill or a power cut leaves of
-files in a folder is tested in test_partials.py; here it is enough that no step is the wrong one.
+files in a folder is tested in test_recovery.py; here it is enough that no step is the wrong one.
 """
 
 from __future__ import annotations

@@ -353,7 +353,7 @@ def test_stream_goes_on_only_where_a_chunk_may_end(tmp_path: Path, last: Written
     said = batch(offset, last, walker=WalkerState(offset, phase))
     found = journal.standing(written(tmp_path, journal.open_line(OPENED), journal.durable_line(said)))
     assert found is not None
-    assert found.may_go_on is may
+    assert found.may_resume is may
 
 
 # --- what another version wrote ----------------------------------------------------------------------------------

@@ -199,7 +199,7 @@ def test_commit_that_was_cut_short_outlives_a_removal_that_was(store: LocalStore
     entry = {"file": str(file), "manifest": [1, 2, 3]}
     log_of(store).write_text(json.dumps({"format": 1, "streams": [entry]}), encoding="ascii")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fullsend_receiver.store.partials._complete", refuse)
+        patch.setattr("fullsend_receiver.store.recovery.complete", refuse)
         store.recover()
     assert names_beside(store, file) == {"", ".sha256"}
     store.recover()

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 from tests import streams
+from tests.receiver.arriving import KEY, RAW
 from tests.receiver.helpers import SENDER, push_of
 
 from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.wire.messages import Push
-from fullsend_receiver.store.opened import Offer, Opened, entry_of, offer_of
+from fullsend_receiver.store.opened import Offer, Opened, entry_of, offer_of, partial_key
 
 PUSH = push_of(streams.substream(streams.object_(1))).model_copy(
     update={"base_guid": "9", "flags": "ec", "size_estimate": 7, "zfs_version": "2.4", "properties": {"a": "b"}}
@@ -70,3 +72,28 @@ def test_no_token_resumes_a_package() -> None:
     opened = Opened(sender=SENDER, offer=offer, at=AT)
     entry = entry_of(opened, raw_bytes=9, stored_bytes=5, resume_offset=4, last=LAST, arriving=False)
     assert (entry.guid, entry.resume_offset) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dataset": "tank/other"},
+        {"snapshot": "then"},
+        {"guid": "1"},
+        {"guid": None},
+        {"base_guid": "1"},
+        {"flags": "L"},
+        {"flags": None},
+    ],
+)
+def test_streams_that_are_announced_differently_are_partials_of_their_own(change: dict[str, Any]) -> None:
+    assert partial_key(SENDER, push_of(RAW).model_copy(update=change)) != KEY
+
+
+def test_senders_have_partials_of_their_own() -> None:
+    assert partial_key("beta", push_of(RAW)) != KEY
+
+
+def test_what_a_sender_does_not_know_for_sure_does_not_tell_partials_apart() -> None:
+    changed = push_of(RAW).model_copy(update={"size_estimate": 5, "zfs_version": "2.4"})
+    assert partial_key(SENDER, changed) == KEY

@@ -1,0 +1,115 @@
+"""From a sealed partial to a stored stream: three renames, the manifest's last (docs/format.md, "Write order").
+
+Each step may be repeated: a process that dies leaves the journal's `commit` line, by which the next one completes it.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
+from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.durable import (
+    make_folders,
+    sync_folder,
+    sync_folders,
+)
+from fullsend_receiver.store.partials import (
+    DATA,
+    discard,
+    partial_path,
+)
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.local import LocalStore
+
+log = logging.getLogger("fullsendd")
+
+#: Held from the check that a name is free to the rename that takes it. One daemon at a time commits into a store, so a
+#: lock between its threads is enough. It is not held during a sync.
+_CLAIMING: Final = threading.Lock()
+
+
+def is_stored(target: Path) -> bool:
+    """Whether a stream is stored in this file: its manifest is in place."""
+    return target.with_name(target.name + MANIFEST_SUFFIX).exists()
+
+
+def refuse_orphan(store: LocalStore, file: PurePosixPath) -> None:
+    """Refuse to overwrite a `.zst` without manifest: it may be the only copy. Raises: StoreError."""
+    if (store.root / file).exists():
+        msg = f"{file}: is there without its manifest; run `fullsendd verify` to take it back into the store"
+        raise StoreError(msg)
+
+
+def make_folder(store: LocalStore, folder: Path) -> None:
+    """Make a dataset's folder, durable with all folders above it, and check that a rename can reach it.
+
+    Raises: StoreError where the folder is on another file system; OSError.
+    """
+    make_folders(folder)
+    # Also the folders that existed: another stream, or a process that was killed, may have made them without a sync.
+    sync_folders(folder, store.root)
+    if folder.stat().st_dev != store.partial.stat().st_dev:
+        _refuse_other_file_system(folder)
+
+
+def complete(store: LocalStore, key: str, file: PurePosixPath) -> bool:
+    """Complete a commit that was interrupted. Returns: as `put_in_place`."""
+    make_folder(store, (store.root / file).parent)
+    return put_in_place(store, key, file)
+
+
+def put_in_place(store: LocalStore, key: str, file: PurePosixPath) -> bool:
+    """Rename the three files into place, `.json` last. May be repeated after a crash at any point.
+
+    Returns: False where another stream of this name is stored; that one is not changed, and this one is discarded.
+    Raises: StoreError, OSError.
+    """
+    target = store.root / file
+    data, sha256, manifest = (partial_path(store, key, suffix) for suffix in (DATA, HASH_SUFFIX, MANIFEST_SUFFIX))
+    ours = True
+    # Where it is gone, the last rename is done, and at most the clean-up is left.
+    if manifest.exists():
+        ours = _claim(store, data, file)
+        if ours:
+            _move(sha256, target.with_name(target.name + HASH_SUFFIX))
+            sync_folder(target.parent)
+            _move(manifest, target.with_name(target.name + MANIFEST_SUFFIX))
+            sync_folder(target.parent)
+    discard(store, key)
+    return ours
+
+
+def _claim(store: LocalStore, data: Path, file: PurePosixPath) -> bool:
+    """Rename the data file into place, unless another stream has that name. Returns: whether it is in place."""
+    target = store.root / file
+    with _CLAIMING:
+        if data.exists() and target.exists() and not data.samefile(target):
+            if is_stored(target):
+                return False
+            refuse_orphan(store, file)
+        _move(data, target)
+        return True
+
+
+def _move(source: Path, destination: Path) -> None:
+    try:
+        source.rename(destination)
+    except FileNotFoundError:
+        if not destination.exists():  # else an earlier process has moved it
+            msg = f"{destination}: lost amid its commit: it is neither there nor at {source}"
+            raise StoreError(msg) from None
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            _refuse_other_file_system(destination.parent)
+        raise
+
+
+def _refuse_other_file_system(folder: Path) -> NoReturn:
+    msg = f"{folder}: on another file system than the store; a store must be one file system"
+    raise StoreError(msg)

@@ -1,0 +1,88 @@
+"""The start: complete or clean up what the last process left in STORE/.partial and STORE/.state."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
+from fullsend_receiver.store import journal
+from fullsend_receiver.store.api import PartialDamaged, StoreError
+from fullsend_receiver.store.commits import complete
+from fullsend_receiver.store.durable import (
+    locked,
+)
+from fullsend_receiver.store.partials import (
+    DATA,
+    JOURNAL,
+    check_size,
+    cut_back,
+    discard,
+    examining,
+    journals,
+    partial_path,
+)
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.local import LocalStore
+
+log = logging.getLogger("fullsendd")
+
+
+def recover(store: LocalStore) -> list[str]:
+    """Complete commits, cut partials back to what was acknowledged, discard those that hold nothing, set aside those
+    that have lost acknowledged bytes. A partial on which this fails stays as it is, and the log says so.
+
+    Returns: a line for the log for each partial. Raises: OSError where the folder cannot be read.
+    """
+    done = []
+    for key, _journal in journals(store):
+        try:
+            done += _recover(store, key)
+        except PartialDamaged:
+            continue  # set aside, and the log says so
+        except (OSError, StoreError) as error:
+            log.error(  # noqa: TRY400 - where it was found says nothing
+                "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
+            )
+    for suffix in (DATA, HASH_SUFFIX, MANIFEST_SUFFIX):
+        for path in store.partial.glob(f"*{suffix}"):
+            _remove_stray(path, path.with_suffix(JOURNAL))
+    for path in store.partial.glob(".*.tmp"):  # of a journal that was being replaced
+        _remove_stray(path, None)
+    return done
+
+
+def _recover(store: LocalStore, key: str) -> list[str]:
+    with examining(store, key):
+        said = journal.read(partial_path(store, key, JOURNAL))
+        if said.committing is None and said.offset is not None:
+            check_size(store, key, said.stored)
+    if said.committing is not None:
+        if complete(store, key, said.committing):
+            return [f"{said.committing}: its commit was interrupted and is complete now"]
+        return [f"{said.committing}: was stored twice; the first one stays"]
+    if said.offset is None:
+        discard(store, key)
+        return []
+    cut_back(store, key, said.stored, said.whole)
+    return [f"partial {key}: kept, with {said.offset} raw bytes"]
+
+
+def _remove_stray(path: Path, owner: Path | None) -> None:
+    """Remove a file that means nothing without its `owner`, where that is not there."""
+    try:
+        if owner is None or not owner.exists():
+            path.unlink()
+    except OSError as error:
+        log.error("%s: is of no use, and cannot be removed: %s", path, error)  # noqa: TRY400
+
+
+def remove_temporaries(store: LocalStore) -> None:
+    """Remove the temporary files that `replace_file` left in `.state` when it was killed. Takes the store's lock, which
+    any process that is changing something there holds.
+    """
+    with locked(store.lock):
+        for path in store.state.glob(".*.tmp"):
+            path.unlink()

@@ -1,0 +1,316 @@
+"""The `Upload` of a store in a folder, and how one is begun and reopened.
+
+A batch's data are synced before its journal line is written, and the line is synced before the batch is acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.format.manifest import Manifest, Resumption
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
+from fullsend_protocol.shared import limits
+from fullsend_receiver.store import journal
+from fullsend_receiver.store.api import PartialDamaged, StoreError
+from fullsend_receiver.store.commits import complete, is_stored, make_folder, put_in_place, refuse_orphan
+from fullsend_receiver.store.durable import (
+    replace_file,
+    sync_folder,
+    write_all,
+    write_file,
+)
+from fullsend_receiver.store.journal import Batch, Standing
+from fullsend_receiver.store.names import hash_line
+from fullsend_receiver.store.opened import Opened
+from fullsend_receiver.store.partials import (
+    DATA,
+    JOURNAL,
+    check_size,
+    cut_back,
+    discard,
+    examining,
+    journal_entries,
+    keep_age,
+    partial_path,
+)
+from fullsend_receiver.store.seekable import IndexEntry, tables
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.local import LocalStore
+
+log = logging.getLogger("fullsendd")
+
+#: What is read of a data file at a time, to hash it.
+_BLOCK: Final = 1 << 20
+
+#: Seconds to wait for a journal's lock. `list --partial` holds it during two system calls; the bound is for a process
+#: that is stopped between them, on a machine that swaps. After that a push that waited would never end.
+_LOCK_SECONDS: Final = 10.0
+
+#: Seconds between two tries.
+_LOCK_STEP: Final = 0.01
+
+
+class LocalUpload:
+    """A partial that is being written: an `Upload`. Made by `begin_partial` and `reopen_partial`."""
+
+    def __init__(self, store: LocalStore, key: str, data: int, log: int, *, size: int = 0) -> None:
+        """`data`, `log`: descriptors of data file and journal, which are closed with this object; `size`: bytes of the
+        data file, all durable.
+        """
+        self.key = key
+        self.size = size
+        self._store = store
+        self._data = data
+        self._journal = log
+        self._file_hash = hashlib.sha256()
+        self._hashed = 0  # bytes of the data file that this hash has seen
+        self._durable = size  # bytes of the data file that the journal speaks of
+        self._torn = False  # a write has failed: what the file ends with is unknown
+        self._failed = False  # a sync, or the journal, has failed
+        self._committing = False  # the journal may have the `commit` line
+        self._ended = False
+
+    def close(self, *, keep: bool) -> None:
+        """End it. See `Upload.close`."""
+        if self._ended:
+            return
+        self._ended = True
+        self._release()
+        # A proven stream is never discarded: a restart completes its commit.
+        if not (keep or self._committing):
+            discard(self._store, self.key)
+
+    def _release(self) -> None:
+        """Close the files."""
+        # Forget the numbers first: another file may have them as soon as they are closed.
+        descriptors = self._data, self._journal
+        self._data = self._journal = -1
+        _close(self.key, *descriptors)
+
+    def append(self, frame: bytes | memoryview) -> None:
+        """Append a frame. See `Upload.append`."""
+        if self._torn:
+            msg = f"partial {self.key}: writing failed before, nothing more is appended"
+            raise StoreError(msg)
+        try:
+            write_all(self._data, frame)
+        except BaseException:
+            self._torn = True
+            raise
+        if self._hashed == self.size:
+            self._file_hash.update(frame)
+            self._hashed += len(frame)
+        self.size += len(frame)
+
+    def sync(self, batch: Batch) -> int:
+        """Sync the data through this batch, then say so in the journal, then sync that. See `Upload.sync`.
+
+        Nothing counts after a failed fsync, since Linux forgets then that the pages were dirty.
+        """
+        self._sync()
+        self._note(journal.durable_line(batch))
+        self._durable = batch.stored
+        return batch.offset
+
+    def note_resumed(self, resumption: Resumption) -> None:
+        """Write down that the stream resumes. See `Upload.note_resumed`."""
+        before = os.fstat(self._journal)
+        self._note(journal.resumed_line(resumption))
+        keep_age(self._journal, before)
+
+    def catch_up(self, most: int) -> bool:
+        """Hash at most so many bytes of what an earlier process has written. See `Upload.catch_up`.
+
+        The hash of the whole file goes into its `.sha256`, and dies with the process that computed it.
+        """
+        end = min(self.size, self._hashed + most)
+        while self._hashed < end:
+            with examining(self._store, self.key, held=True):
+                block = os.pread(self._data, min(_BLOCK, end - self._hashed), self._hashed)
+                if not block:
+                    msg = f"its data file ends at {self._hashed}, and {self.size} bytes were written"
+                    raise PartialDamaged(msg)
+            self._file_hash.update(block)
+            self._hashed += len(block)
+        return self._hashed == self.size
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return bytes of the data file. See `Upload.read`."""
+        with examining(self._store, self.key, held=True):
+            return os.pread(self._data, size, start)
+
+    def seal(self, chunks: int) -> tuple[int, str]:
+        """Write index and seek table behind the frames, and sync. See `Upload.seal`."""
+        if self._durable != self.size:
+            msg = f"partial {self.key}: {self.size} bytes are written, of which only {self._durable} are durable"
+            raise StoreError(msg)
+        while not self.catch_up(_BLOCK):
+            pass
+        for piece in tables(self._entries(), chunks):
+            self.append(piece)
+        self._sync()
+        return self.size, self._file_hash.hexdigest()
+
+    def _entries(self) -> Iterator[IndexEntry]:
+        with examining(self._store, self.key, held=True):
+            yield from journal_entries(self._store, self.key)
+
+    @property
+    def begun(self) -> str | None:
+        """When its stream was first offered. See `Upload.begun`."""
+        opened = journal.read_opened(partial_path(self._store, self.key, JOURNAL))
+        return opened.at if opened else None
+
+    def commit(self, file: PurePosixPath, manifest: Manifest) -> bool:
+        """Put the stream in place. See `Upload.commit`. The order of steps is in docs/format.md, "Write order".
+
+        From the journal's `commit` line on, a restart completes the rest.
+        """
+        target = self._store.root / file
+        if is_stored(target):
+            self.close(keep=False)
+            return False
+        refuse_orphan(self._store, file)
+        make_folder(self._store, target.parent)
+        line = hash_line(manifest.file_sha256, file)
+        write_file(partial_path(self._store, self.key, HASH_SUFFIX), line, 0o640)
+        write_file(partial_path(self._store, self.key, MANIFEST_SUFFIX), manifest.to_json(), 0o640)
+        sync_folder(self._store.partial)
+        self._committing = True  # even where that fails: what reached the disk is not known
+        self._note(journal.commit_line(file))
+        self.close(keep=True)
+        return put_in_place(self._store, self.key, file)
+
+    def _sync(self) -> None:
+        self._refuse_failed()
+        try:
+            os.fdatasync(self._data)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _note(self, line: bytes) -> None:
+        self._refuse_failed()
+        before = os.fstat(self._journal).st_size
+        try:
+            write_all(self._journal, line)
+            os.fdatasync(self._journal)
+        except BaseException:
+            self._failed = True
+            # Else a later resume would find a line that may never reach the disk, and take it as durable.
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._journal, before)
+            raise
+
+    def _refuse_failed(self) -> None:
+        if self._failed:
+            msg = f"partial {self.key}: syncing failed before, nothing later counts as durable"
+            raise StoreError(msg)
+
+
+def begin_partial(store: LocalStore, key: str, opened: Opened) -> LocalUpload:
+    """Begin a partial. See `Store.begin`."""
+    committing = None
+    with contextlib.suppress(PartialDamaged), examining(store, key):
+        committing = journal.read(partial_path(store, key, JOURNAL)).committing
+    if committing is not None:
+        complete(store, key, committing)
+    else:
+        discard(store, key)
+    partial = _open(store, key, os.O_CREAT | os.O_EXCL)
+    try:
+        partial._note(journal.open_line(opened))  # noqa: SLF001 - of this module
+        sync_folder(store.partial)
+    except BaseException:
+        partial.close(keep=True)
+        raise
+    return partial
+
+
+def reopen_partial(store: LocalStore, key: str, *, at_resume_point: bool) -> tuple[LocalUpload, Standing] | None:
+    """Open a partial to resume it. See `Store.reopen`."""
+    path = partial_path(store, key, JOURNAL)
+    try:
+        with examining(store, key):
+            found = journal.read(path)
+            place = journal.standing(path, at_resume_point=at_resume_point) if found.committing is None else None
+            if place is not None:
+                check_size(store, key, found.stored)
+    except (FileNotFoundError, PartialDamaged):
+        return None
+    if place is None or not place.may_resume:
+        return None
+    if len(place.segments) > limits.SEGMENTS_MAX - limits.SEGMENTS_RESUMED:
+        return None  # interrupted too often: the manifest holds no more segments
+    if place.offset != found.offset:
+        _cut_journal(store, path, place)
+        found = journal.read(path)
+    # Also the bytes of a write that failed or was not acknowledged.
+    cut_back(store, key, place.stored, found.whole)
+    return _open(store, key, 0, size=place.stored), place
+
+
+def _open(store: LocalStore, key: str, flags: int, *, size: int = 0) -> LocalUpload:
+    opened = []
+    try:
+        opened.append(data := os.open(partial_path(store, key, DATA), os.O_RDWR | os.O_CLOEXEC | flags, 0o640))
+        if size:
+            os.lseek(data, size, os.SEEK_SET)
+        path = partial_path(store, key, JOURNAL)
+        opened.append(log := os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | flags, 0o600))
+        _lock(path, log)
+    except BaseException:
+        _close(key, *opened)
+        raise
+    return LocalUpload(store, key, data, log, size=size)
+
+
+def _lock(path: Path, descriptor: int) -> None:
+    """Lock a journal, so that another process can tell (`is_arriving`). Only one daemon has a partial open, and only
+    once, so this waits only for a process that is just looking. Raises: StoreError where the wait takes too long;
+    OSError.
+    """
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                msg = (
+                    f"{path}: is locked by somebody else for {_LOCK_SECONDS:g} s now; `fuser` says by whom: end that,"
+                    " or restart fullsendd where it is fullsendd itself"
+                )
+                raise StoreError(msg) from None
+            time.sleep(_LOCK_STEP)
+        else:
+            return
+
+
+def _close(key: str, *descriptors: int) -> None:
+    """Close each descriptor (-1: is not open), also after an error: Linux has closed the file then. Such an error is
+    about bytes that were not synced, so none of them was acknowledged, and a line in the log is enough.
+    """
+    for descriptor in descriptors:
+        try:
+            if descriptor >= 0:
+                os.close(descriptor)
+        except OSError as error:
+            log.warning("partial %s: closing it: %s; what was acknowledged is durable all the same", key, error)
+
+
+def _cut_journal(store: LocalStore, path: Path, place: Standing) -> None:
+    """Make the journal end at a place within it. It is replaced: at no moment may it say less than that."""
+    with path.open("rb") as file:
+        head = file.read(place.line)
+    before = path.stat()
+    replace_file(path, head + journal.durable_line(place.part), beside=store.partial)
+    keep_age(path, before)
