@@ -2,8 +2,9 @@
 
 It is read once, from the copy of the summaries or from the manifests. From then on the kernel tells what changes in the
 folders (`watching`): a commit by this daemon, a file that somebody has removed, cut short or put back, a manifest that
-a command has made beside it. So a question costs two `stat`s, of the sender's folder and of what checks have found, and
-a look at what has changed since the last one. It is answered from what the disk held when it was asked, or later.
+a command has made beside it. So a question costs two `stat`s, of the sender's folder and of what checks have found, a
+poll of the table of mounts, and a look at what has changed since the last one. It is answered from what the disk held
+when it was asked, or later.
 
 Where the kernel cannot tell (a network file system, too many folders), each question looks at everything instead. In
 any case `relook` looks at everything again now and then, for what is not told.
