@@ -473,6 +473,7 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
 
     from fullsend_protocol.stream.facts import conclude
     from fullsend_protocol.stream.records import Feature, Walker
+    from fullsend_protocol.stream.rejoin import opening
     from fullsend_protocol.stream.resume_token import ResumeToken, token_features
 
     target, found = arguments[-1], state["datasets"].get(arguments[-1])
@@ -492,9 +493,17 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         _die(f'cannot receive: destination {target} contains partially-complete state from "zfs receive -s"')
     if "-s" in arguments and not state.get("pools", {}).get(target.partition("/")[0], {}).get("extensible", True):
         _die("cannot receive resume stream: pool must be upgraded to receive this stream.")
-    if facts.base_guid is None and not resuming:
+    package, begin = opening(raw) or (b"", b"")
+    clone = begin[36] & 1 and not resuming  # DRR_FLAG_CLONE: it is for a new dataset
+    if clone and not any(
+        each["guid"] == str(facts.base_guid) for about in state["datasets"].values() for each in about["snapshots"]
+    ):
+        _die(f"cannot receive: local origin for clone {target}@{facts.snapshot} does not exist")
+    if clone or (facts.base_guid is None and not resuming):
         if found is not None:
-            _die(f"cannot receive new filesystem stream: destination '{target}' exists")
+            _die(
+                f"cannot receive new filesystem stream: destination '{target}' exists\nmust specify -F to overwrite it"
+            )
         if target.rpartition("/")[0] not in state["datasets"]:
             _die(f"cannot open '{target}': dataset does not exist")
         found = _create(state, target, type=facts.dataset_type)
@@ -506,6 +515,8 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         _die(f"cannot receive incremental stream: destination '{target}@{facts.snapshot}' already exists")
     elif found["written"]:
         _die(f"cannot receive incremental stream: destination {target} has been modified since most recent snapshot")
+    if whole and facts.base_guid is not None and not package and not kept and resumed.wrong_sums(raw):
+        _die("cannot receive incremental stream: checksum mismatch")
     found.setdefault("received", {}).update(state.get("brings", {}))
     # 4E, as -p prints it.
     found["properties"].update({name: value.replace("4E", str(4 << 60)) for name, value in _set(arguments).items()})

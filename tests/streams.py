@@ -65,8 +65,9 @@ def begin(
     created: int = CREATED,
     payloadlen: int | None = None,
     objset_type: int = 0,
+    flags: int = 0,
 ) -> bytes:
-    """BEGIN. `features`: the bits that are set; `payloadlen`: a false length for the payload."""
+    """BEGIN. `features`: the bits that are set; `flags`: drr_flags; `payloadlen`: a false length for the payload."""
     versioninfo = header_type | sum(1 << bit for bit in features) << 2
     head = bytearray(
         record(
@@ -76,6 +77,7 @@ def begin(
                 16: ("Q", versioninfo),
                 24: ("Q", created),
                 32: ("I", objset_type),
+                36: ("I", flags),
                 40: ("Q", guid),
                 48: ("Q", base_guid),
             },

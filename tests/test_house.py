@@ -44,6 +44,7 @@ STORE_FILES = {
     "catalogue/scrub_results.py": "a log that is appended to; a document is replaced as a whole",
     "catalogue/service.py": "the kernel watches folders",
     "catalogue/summaries.py": "what the folders' inodes and times say saves reading 100,000 manifests",
+    "daemon/local_socket.py": "a socket is a file, and who may enter its folder decides who may ask",
     "daemon/server.py": "one daemon at a time has the folder: flock",
 }
 

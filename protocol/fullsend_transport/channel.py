@@ -1,4 +1,4 @@
-"""One TLS connection to a peer: frames out, events in, heartbeats, and an end at which the last words arrive.
+"""One connection to a peer: frames out, events in, heartbeats, and an end at which the last words arrive.
 
 The rules of the wire are in fullsend_protocol.wire.connection. This module gives them a transport and a clock, for both
 sides. It has one writer: `_pump` takes frames from one queue, in order, each to its last byte. Thus a heartbeat, an
@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Final, cast
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ProtocolError, Unreachable
-from fullsend_protocol.wire.connection import NEED_DATA, Chunk, Connection, Event, Heartbeat, Role, State
+from fullsend_protocol.wire.connection import (
+    LOCAL,
+    NEED_DATA,
+    WIRE,
+    Chunk,
+    Connection,
+    Event,
+    Heartbeat,
+    Language,
+    Role,
+    State,
+)
 from fullsend_protocol.wire.messages import Error, Message
 
 if TYPE_CHECKING:
@@ -71,13 +82,14 @@ class Channel(asyncio.BufferedProtocol):
         role: Role,
         peer: str,
         *,
+        language: Language = WIRE,
         silence: float = limits.SILENCE,
         heartbeat_every: float = limits.HEARTBEAT_EVERY,
         linger: float = limits.LINGER,
         throttle: Throttle | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        """`role`: which side this is; `peer`: the other one's name in errors.
+        """`role`: which side this is; `peer`: the other one's name in errors; `language`: what may be said.
 
         `silence`: seconds without a byte, while reading, after which the peer is taken for dead; `heartbeat_every`:
         seconds after the last byte sent; `linger`: seconds that `close` gives the peer. `throttle` is for chunks.
@@ -91,7 +103,8 @@ class Channel(asyncio.BufferedProtocol):
         self._linger = linger
         self._throttle = throttle
         self._loop = loop or asyncio.get_running_loop()
-        self._connection = Connection(role)
+        self._language = language
+        self._connection = Connection(role, language)
         self._transport: asyncio.Transport | None = None  # before it is connected, and after it is gone
         self._gone: asyncio.Future[None] = self._loop.create_future()  # done when the connection is closed or lost
         self._error: Exception | None = None  # what the connection was lost by
@@ -325,8 +338,9 @@ class Channel(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[explicit-override]
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(_WRITE_BUFFER)
-        tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
-        self.certificate = tls.getpeercert(binary_form=True) or None
+        if self._language is not LOCAL:  # over a network nothing is said without TLS
+            tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
+            self.certificate = tls.getpeercert(binary_form=True) or None
         self._pump()
 
     def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]

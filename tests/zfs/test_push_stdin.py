@@ -104,6 +104,32 @@ def test_a_package_of_a_tree_with_a_clone_comes_back(pool: Pool, other_pool: Poo
     assert snapshots == {name.partition("/")[2]: other_pool.guid(name) for name in other_pool.names("snapshot")}
 
 
+@pytest.mark.parametrize("options", [[], ["-L", "-e", "-c"], ["-p"]], ids=["plain", "blocks", "props"])
+def test_the_increment_of_a_clone_comes_back_onto_its_origin(
+    pool: Pool, other_pool: Pool, sender: Sender, options: list[str]
+) -> None:
+    """`zfs receive` refuses it where the origin's snapshot is, so `restore` takes the mark of a clone away."""
+    home = pool.create("home")
+    pools.fill(pool.path(home), 0)
+    pool.snapshot(f"{home}@one")
+    clone = pool.full("clone")
+    pools.zfs("clone", f"{home}@one", clone)
+    pools.change(pool.path(clone), 1)
+    pool.snapshot(f"{clone}@two")
+    pools.change(pool.path(clone), 2)
+    pool.snapshot(f"{clone}@three")
+    _push(sender, *options, f"{home}@one")
+    _push(sender, *options, "-i", f"{home}@one", f"{clone}@two")
+    _push(sender, *options, "-i", "@two", f"{clone}@three")
+    assert [entry["restorable"] for entry in sender.list()] == [True] * 3
+    target = other_pool.full("clone")
+    good(sender.fullsend("restore", clone, "--into", target))
+    pools.zfs("set", f"mountpoint={other_pool.path(target)}", "canmount=on", target)
+    pools.zfs("mount", target)
+    assert pools.tree(other_pool.path(target)) == pools.tree(pool.path(clone))
+    assert other_pool.guid(f"{target}@three") == pool.guid(f"{clone}@three")
+
+
 @pytest.mark.parametrize("letter", ["-i", "-I"])
 def test_an_incremental_package_comes_back_onto_its_base(
     pool: Pool, other_pool: Pool, sender: Sender, letter: str

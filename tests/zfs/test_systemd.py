@@ -176,6 +176,10 @@ def test_a_push_arrives_at_the_daemon_under_its_restrictions(serving: None) -> N
     assert run("fullsend", "cat", "tank/long@s1").stdout == stream("long")
     run("fullsend", "verify")
     run("fullsend", "check")
+    # Commands ask the daemon, across its mounts and its user namespace: what cannot be asked is named on stderr.
+    assert (STORE / ".state" / "socket").is_socket()
+    beside = run("fullsendd", "list", "--json")
+    assert (rows(beside.stdout.decode())[0]["file"], beside.stderr) == (listed["file"], b"")
 
     pid = main_pid()
     run("systemctl", "restart", "fullsendd.service")

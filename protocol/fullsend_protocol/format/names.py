@@ -1,4 +1,4 @@
-"""What the files of a stored stream are called at their end (docs/format.md, "Names"). No I/O.
+"""What the files of a stored stream are called at their end (docs/format.md, "Names"), and which stream a name means.
 
 A stream is three files: NAME.zfs.zst has its bytes, the same name with `.json` behind it its manifest, with `.sha256`
 the SHA-256 of its bytes, as `sha256sum -c` reads it.
@@ -6,11 +6,51 @@ the SHA-256 of its bytes, as `sha256sum -c` reads it.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 STREAM_SUFFIX: Final = ".zfs.zst"
 MANIFEST_SUFFIX: Final = ".json"
 HASH_SUFFIX: Final = ".sha256"
+_GUID: Final = "guid:"
+
+
+class Named(Protocol):
+    """What a stored stream is found by: see manifest.StreamEntry."""
+
+    @property
+    def dataset(self) -> str: ...
+    @property
+    def snapshot(self) -> str: ...
+    @property
+    def guid(self) -> str: ...
+    @property
+    def file(self) -> str: ...
+
+
+_N = TypeVar("_N", bound=Named)
+
+
+def named(what: str, streams: Iterable[_N]) -> list[_N]:
+    """Return the streams of one sender that `what` may mean: a file, by its path or its name alone, guid:N, or
+    DATASET@SNAPSHOT, which may end as a file does.
+    """
+    streams = list(streams)
+    if is_stream(what):
+        found = [each for each in streams if what in {each.file, each.file.rpartition("/")[2]}]
+        if found:
+            return found
+    guid = guid_of(what)
+    if guid is not None:
+        return [each for each in streams if each.guid == guid]
+    return [each for each in streams if f"{each.dataset}@{each.snapshot}" == what]
+
+
+def guid_of(what: str) -> str | None:
+    """Return N of guid:N; None: it is another sort of name."""
+    return what.removeprefix(_GUID) if what.startswith(_GUID) else None
 
 
 def is_stream(name: str) -> bool:

@@ -32,7 +32,9 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
             "# below an encrypted dataset it lies in the clear, but with -x encryption (which takes no embedded blocks)"
         )
     aside = set_aside(chain, {})
-    for each in chain:
+    for before, each in zip((None, *chain), chain, strict=False):
+        if before is not None and before.dataset != each.dataset:
+            lines += _other_base(before)
         if (old := aside.get(each.file)) is not None:
             was, now = (f'"$TARGET"{shlex.quote(f"@{name}")}' for name in old)
             lines.append(f"zfs rename {was} {now}  # the next has the same name")
@@ -53,6 +55,17 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
             '# to mount it, where its mountpoint is free: zfs set canmount=on "$TARGET" && zfs mount "$TARGET"'
         )
     return lines
+
+
+def _other_base(base: StreamEntry) -> list[str]:
+    """Return what to know of a stream that builds on another dataset's snapshot. It does not show here which it is: the
+    dataset was renamed, which changes nothing, or it is a clone (see stream.reparent).
+    """
+    name, target, origin = printable(base.dataset), '"$TARGET"', '"$TARGET.origin"'
+    return [
+        f"# the next builds on a snapshot of {name}; where `zfs receive` says that the target exists, it is a clone's:",
+        f"#   zfs rename {target} {origin}; the next line; zfs promote {target}; zfs destroy {origin}",
+    ]
 
 
 def set_aside(chain: Iterable[StreamEntry], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:

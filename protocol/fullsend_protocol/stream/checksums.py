@@ -17,7 +17,7 @@ from typing import Final, NoReturn, Protocol
 from fullsend_protocol.shared import limits
 from fullsend_protocol.stream import fletcher
 from fullsend_protocol.stream.fletcher import MASK, WORD_SIZE, State
-from fullsend_protocol.stream.records import HEADER_SIZE, RecordType, payload_length
+from fullsend_protocol.stream.records import FREQUENT, HEADER_SIZE, RecordType, payload_length
 
 #: What a piece of the result may be.
 Piece = bytes | bytearray | memoryview
@@ -36,10 +36,9 @@ SUBSTREAM: Final = 1
 
 SUM_FIELDS: Final = struct.Struct("<4Q")
 _WORDS: Final = struct.Struct("<8I")  # a sum, as the words that are summed
+_HOT: Final = struct.Struct("<I276x4Q")  # type and checksum
 _U64: Final = struct.Struct("<Q")
 BEGIN_FIELDS: Final = struct.Struct("<I4xQQ16xQQ256s")  # type, magic, versioninfo; toguid, fromguid, toname
-_BONUS: Final = struct.Struct("<I4xI")  # of an OBJECT, from 28 on
-_HOT: Final = struct.Struct("<I28xQ10xB229x4Q")  # type; at 32 and 50 a WRITE's size and compression; the checksum
 
 #: Payloads come in few lengths: blocks in one, compressed ones in multiples of 512 bytes. What is remembered of them is
 #: bounded, because a stream that says otherwise must cost no memory.
@@ -167,16 +166,8 @@ class Carrier:
         last_header = stop - HEADER_SIZE
         a, b, c, d = self._difference
         while position <= last_header:
-            kind, length, compression, was_a, was_b, was_c, was_d = unpack(view, position)
-            if kind == 3:  # noqa: PLR2004 - WRITE; an enum's name would be looked up for every record
-                if compression:
-                    (length,) = _U64.unpack_from(view, position + 96)
-            elif kind == 4:  # noqa: PLR2004 - FREE
-                length = 0
-            elif kind == 1:  # OBJECT
-                bonuslen, raw_bonuslen = _BONUS.unpack_from(view, position + 28)
-                length = raw_bonuslen or (bonuslen + 7) & ~7
-            else:
+            kind, was_a, was_b, was_c, was_d = unpack(view, position)
+            if kind not in FREQUENT:
                 self._difference = a, b, c, d
                 length = self._correct(view[position : position + HEADER_SIZE])
                 a, b, c, d = self._difference
@@ -184,6 +175,7 @@ class Carrier:
                 if self.done:
                     break
                 continue
+            length = payload_length(view, position) or 0
             n, n2, n3 = powers.get(length) or self._power(length)
             at = position + SUM_AT
             before = words(view, at)

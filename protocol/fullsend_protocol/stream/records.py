@@ -164,32 +164,44 @@ _BONUS: Final = struct.Struct("<I4xI")  # of an OBJECT, from 28 on
 _KIND: Final = struct.Struct("<II")  # type, payloadlen
 _FIELDS: Final = struct.Struct("<II3Q")  # the same, and u64 at 8, 16 and 24
 _BEGIN: Final = struct.Struct("<QQQIIQQ256s")  # from 8 on
+#: Types of most records; as numbers, since to look up a name of an enum takes as long as all else there.
+_OBJECT, _WRITE, _FREE = int(RecordType.OBJECT), int(RecordType.WRITE), int(RecordType.FREE)
+FREQUENT: Final = frozenset({_OBJECT, _WRITE, _FREE})
 _RESUMABLE: Final = frozenset({RecordType.OBJECT, RecordType.WRITE, RecordType.WRITE_EMBEDDED})
+_FLAGS_AT: Final = 36
+_CLONE: Final = 1  # DRR_FLAG_CLONE of OpenZFS (include/sys/zfs_ioctl.h)
 #: Offsets of WRITE_EMBEDDED records from here on are not in a file: they stand for a spill block.
 _SPILL_OFFSETS: Final = 1 << 63
 _EMPTY_END: Final = bytes(HEADER_SIZE - 4)
 _OPENING_SIZE: Final = 16  # type, payloadlen, magic: what tells a send stream from garbage
 
 
-def payload_length(head: bytes | bytearray | memoryview) -> int | None:
-    """Return the bytes of payload behind this header: what it says, held against nothing; None for an unknown type."""
-    kind, payloadlen = _KIND.unpack_from(head)
+def payload_length(data: bytes | bytearray | memoryview, at: int = 0) -> int | None:
+    """Return the bytes of payload behind the header that begins at `at`: what it says, compared with nothing; None for
+    an unknown type. The frequent types come first.
+    """
+    kind, size, compression = _HOT.unpack_from(data, at)
+    if kind == _WRITE:
+        return _U64.unpack_from(data, at + 96)[0] if compression else size  # type: ignore[no-any-return]
+    if kind == _FREE:
+        return 0
+    if kind == _OBJECT:
+        bonuslen, raw_bonuslen = _BONUS.unpack_from(data, at + 28)
+        return raw_bonuslen or (bonuslen + 7) & ~7  # type: ignore[no-any-return]
+    return _rare_length(kind, data, at)
+
+
+def _rare_length(kind: int, data: bytes | bytearray | memoryview, at: int) -> int | None:
     match kind:
         case RecordType.BEGIN:
-            return int(payloadlen)
-        case RecordType.OBJECT:
-            bonuslen, raw_bonuslen = _BONUS.unpack_from(head, 28)
-            return int(raw_bonuslen or (bonuslen + 7) & ~7)
-        case RecordType.WRITE:
-            return int(_U64.unpack_from(head, 96 if head[50] else 32)[0])
+            return int(_U32.unpack_from(data, at + 4)[0])
         case RecordType.SPILL:
-            return int(_U64.unpack_from(head, 40)[0] or _U64.unpack_from(head, 16)[0])
+            return int(_U64.unpack_from(data, at + 40)[0] or _U64.unpack_from(data, at + 16)[0])
         case RecordType.WRITE_EMBEDDED:
-            return int(_U32.unpack_from(head, 52)[0] + 7) & ~7
+            return int(_U32.unpack_from(data, at + 52)[0] + 7) & ~7
         case (
             RecordType.END
             | RecordType.FREEOBJECTS
-            | RecordType.FREE
             | RecordType.WRITE_BYREF
             | RecordType.OBJECT_RANGE
             | RecordType.REDACT
@@ -197,6 +209,17 @@ def payload_length(head: bytes | bytearray | memoryview) -> int | None:
             return 0
         case _:
             return None
+
+
+def without_clone(begin: bytes) -> bytes:
+    """Return a BEGIN record, header and nvlist, without the mark of a clone's increment; as it is, where it has none.
+
+    See reparent for what the mark means.
+    """
+    head = bytearray(begin)
+    (flags,) = _U32.unpack_from(head, _FLAGS_AT)
+    _U32.pack_into(head, _FLAGS_AT, flags & ~_CLONE)
+    return bytes(head)
 
 
 def resume_key(head: bytes | bytearray | memoryview) -> tuple[int, int] | None:

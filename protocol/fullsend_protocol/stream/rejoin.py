@@ -32,7 +32,15 @@ from fullsend_protocol.stream.checksums import (
     sum_of,
 )
 from fullsend_protocol.stream.fletcher import WORD_SIZE, State
-from fullsend_protocol.stream.records import HEADER_SIZE, MAGIC, Feature, RecordType, payload_length, resume_key
+from fullsend_protocol.stream.records import (
+    HEADER_SIZE,
+    MAGIC,
+    Feature,
+    RecordType,
+    payload_length,
+    resume_key,
+    without_clone,
+)
 from fullsend_protocol.stream.resume_token import ResumeToken, token_features
 
 #: What a token says of a target that nothing was written to yet (dmu_recv.c, dmu_recv_begin_sync).
@@ -77,14 +85,15 @@ class Rejoiner:
     The stored records are passed on as they are: the caller has to prove them.
     """
 
-    def __init__(self, begin: bytes, token: ResumeToken, package: bytes = b"") -> None:
+    def __init__(self, begin: bytes, token: ResumeToken, package: bytes = b"", *, onto_base: bool = False) -> None:
         """`begin`: the BEGIN of the stored stream (of a package: of the stream in it), header and nvlist. `token`: that
         of the target. `package`: what stands in front of BEGIN in a stream with properties (-p); see `opening`.
+        `onto_base`: the target has the snapshot that the stream builds on, so it is not a clone (see reparent).
 
         Raises: NotTheSameStream where the target was left by another stream; UnsupportedStream for a stream that is
         redacted, or a resumed one itself, or whose nvlist is packed as no OpenZFS up to 2.4 does it.
         """
-        self._seeker = _Wanted(begin, token, package)
+        self._seeker = _Wanted(begin, token, package, onto_base=onto_base)
         self._carrier = Carrier(self._seeker, token.guid)
         self._compound = bool(package)
 
@@ -140,7 +149,7 @@ class Rejoiner:
 class _Wanted:
     """Looks for the record that a token names."""
 
-    def __init__(self, begin: bytes, token: ResumeToken, package: bytes) -> None:
+    def __init__(self, begin: bytes, token: ResumeToken, package: bytes, *, onto_base: bool) -> None:
         self._token = token
         self._package = package
         self._wanted = token.object, token.offset
@@ -148,7 +157,7 @@ class _Wanted:
         self._check_begin(begin)
         self._raw = bool(token.features >> Feature.RAW & 1)
         self._before_first = fletcher.summed(begin)
-        self._begin = _resuming(begin, token)
+        self._begin = _resuming(without_clone(begin) if onto_base else begin, token)
         # What a raw stream has to repeat.
         self._range = bytearray()  # the last OBJECT_RANGE
         self._object: list[bytearray] = []  # OBJECT, with its payload, and the FREE behind it

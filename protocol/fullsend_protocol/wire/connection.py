@@ -10,6 +10,7 @@ still be said is one `error`, so that the peer learns why.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, NoReturn
@@ -23,7 +24,7 @@ from fullsend_protocol.shared.errors import (
     ProtocolError,
     RemoteProtocolError,
 )
-from fullsend_protocol.wire import messages
+from fullsend_protocol.wire import local, messages
 from fullsend_protocol.wire.frames import FrameHeader, FrameReader, FrameType
 
 
@@ -119,6 +120,31 @@ TRANSITIONS: Final[_Table] = {
     (State.SENDING, Role.RECEIVER, "done"): State.IDLE,
     **{row: after for request in messages.REQUESTS for row, after in _rows(request).items()},
 }
+#: The same between a command and the daemon beside it. The command has the sender's part, and shows no certificate.
+LOCAL_TRANSITIONS: Final[_Table] = {
+    (State.OPENING, Role.RECEIVER, _STRANGER): State.STRANGER,
+    (State.STRANGER, Role.SENDER, "hello"): State.IDLE,
+    **{row: after for request in local.REQUESTS for row, after in _rows(request).items()},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """What may be said on a connection. `table`: as TRANSITIONS; `decode`: by who says it."""
+
+    table: Mapping[tuple[State | Asked, Role, str], State | Asked]
+    decode: Mapping[Role, Callable[[bytes | bytearray], messages.Message]]
+
+
+#: That of docs/protocol.md.
+WIRE: Final = Language(
+    TRANSITIONS, {Role.SENDER: messages.decode_from_sender, Role.RECEIVER: messages.decode_from_receiver}
+)
+#: Between a command and the daemon beside it.
+LOCAL: Final = Language(
+    LOCAL_TRANSITIONS, {Role.SENDER: local.decode_from_command, Role.RECEIVER: local.decode_from_daemon}
+)
+
 _ENDED: Final = frozenset({State.CLOSED, State.FAILED})
 #: States in which the receiver does not know the peer yet: it holds no more for it than it must.
 _UNIDENTIFIED: Final = frozenset({State.OPENING, State.GREETED, State.STRANGER, State.JOINING, State.ASKING})
@@ -176,9 +202,10 @@ Event = messages.Message | ChunkArriving | Chunk | Heartbeat | ConnectionEnded
 class Connection:
     """The state of one connection, as seen by one role."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, language: Language = WIRE) -> None:
         """Start before the receiver's hello."""
         self.role = role
+        self._language = language
         self.state: State | Asked = State.OPENING
         self._reader = FrameReader()
         self._announced: FrameHeader | None = None
@@ -239,11 +266,7 @@ class Connection:
             return self._take_chunk(header, payload)
         if header.type is FrameType.HEARTBEAT:
             return Heartbeat(_take_word(payload))
-        message: messages.Message
-        if self.role is Role.RECEIVER:
-            message = messages.decode_from_sender(payload)
-        else:
-            message = messages.decode_from_receiver(payload)
+        message = self._language.decode[self.role.peer](payload)
         self._said(self.role.peer, message)
         return message
 
@@ -398,7 +421,7 @@ class Connection:
 
     def _advance(self, speaker: Role, what: str) -> State | Asked:
         """Return the state that this leads to."""
-        after = TRANSITIONS.get((self.state, speaker, what))
+        after = self._language.table.get((self.state, speaker, what))
         if after is None:
             if self.state is State.STRANGER and what == "hello":
                 why = "no certificate was shown: pair this host first (fullsend join)"

@@ -499,12 +499,13 @@ FROM_SENDER: Final[tuple[type[SenderMessage], ...]] = (
 _T = TypeVar("_T")
 
 
-def _adapter(models: tuple[type[_T], ...]) -> TypeAdapter[_T]:
+def adapter(models: tuple[type[_T], ...]) -> TypeAdapter[_T]:
+    """Return what reads a message that is one of these."""
     return TypeAdapter(Annotated[Union[models], Field(discriminator="type")])  # type: ignore[arg-type]  # noqa: UP007
 
 
-_READ_RECEIVER: Final = _adapter(FROM_RECEIVER)
-_READ_SENDER: Final = _adapter(FROM_SENDER)
+_READ_RECEIVER: Final = adapter(FROM_RECEIVER)
+_READ_SENDER: Final = adapter(FROM_SENDER)
 
 
 def type_of(model: type[Message]) -> str:
@@ -520,17 +521,18 @@ def encode(message: Message) -> bytes:
 
 def decode_from_receiver(payload: bytes | bytearray) -> ReceiverMessage:
     """Read a message that a receiver may send. Raises: RemoteProtocolError."""
-    return _decode(_READ_RECEIVER, payload)
+    return decode(_READ_RECEIVER, payload)
 
 
 def decode_from_sender(payload: bytes | bytearray) -> SenderMessage:
     """Read a message that a sender may send. Raises: RemoteProtocolError."""
-    return _decode(_READ_SENDER, payload)
+    return decode(_READ_SENDER, payload)
 
 
-def _decode(adapter: TypeAdapter[_T], payload: bytes | bytearray) -> _T:
+def decode(reads: TypeAdapter[_T], payload: bytes | bytearray) -> _T:
+    """Read a message. Raises: RemoteProtocolError."""
     try:
-        return adapter.validate_json(payload)
+        return reads.validate_json(payload)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -15,7 +15,7 @@ from itertools import chain, pairwise
 from pathlib import PurePosixPath
 from typing import Final
 
-from fullsend_protocol.format.names import is_stream
+from fullsend_protocol.format.names import guid_of, is_stream
 from fullsend_receiver.catalogue.problems import Problem
 from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
@@ -99,9 +99,24 @@ class Holdings:
 
     def find(self, what: str) -> Stored:
         """Return the one stream that `what` names, as Catalogue.find. Raises: NoSuchStream, AmbiguousStream."""
+        return self._open(self._named(what)).find(self._sender, what)
+
+    def shelves(self, *, dataset: str | None = None, streams: Iterable[str] | None = None) -> Iterator[Shelf]:
+        """Yield all shelves, in order; or those of the parts of a dataset, or of what `streams` name."""
+        if dataset is None and streams is None:
+            chosen = {*self._shelves}
+        else:
+            chosen = {*self._folders.get(dataset, ())} if dataset is not None else set()
+            chosen.update(path for what in streams or () for path in self._named(what))
+            chosen = {each for path in chosen for each in self._kin[path]}
+        yield from (self._shelves[path] for path in sorted(chosen))
+
+    def _named(self, what: str) -> set[str]:
+        """Return the folders that may have what this names."""
         paths = {*self._folders.get(what.rpartition("@")[0], ())}
-        if what.startswith("guid:"):
-            paths |= {*self._with_guid(what.removeprefix("guid:"))}
+        guid = guid_of(what)
+        if guid is not None:
+            paths |= {*self._with_guid(guid)}
         if is_stream(what):
             folder, _, name = what.rpartition("/")
             paths |= {
@@ -109,7 +124,7 @@ class Holdings:
                 for path, shelf in self._shelves.items()
                 if (path == folder if folder else any(row[NAME] == name for row in shelf))
             }
-        return self._open(paths).find(self._sender, what)
+        return paths
 
     def dependents(self, stored: Stored) -> list[Stored]:
         """Return the streams that build on this one, directly or not; never itself."""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from fullsend_protocol.format.chains import Forest, can_follow, reception
 from fullsend_protocol.format.manifest import Manifest, Receipt, StreamEntry, copied
-from fullsend_protocol.format.names import is_stream
+from fullsend_protocol.format.names import named
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.stream.facts import StreamClass
@@ -127,16 +127,16 @@ class Catalogue:
 
         Raises: NoSuchStream, AmbiguousStream (naming the candidates).
         """
-        mine = self.select(sender, None)
-        if is_stream(what):
-            found = [each for each in mine if what in {each.summary.path, each.file.name}]
-            if found:
-                return _only(found, what)
-        if what.startswith("guid:"):
-            found = [each for each in mine if each.summary.guid == what.removeprefix("guid:")]
-        else:
-            found = [each for each in mine if f"{each.summary.dataset}@{each.summary.snapshot}" == what]
-        return _only(found, what)
+        forest = self._forests.get(sender)
+        found = self._stored(named(what, forest.streams if forest else ()))
+        if not found:
+            msg = f"{what}: no such stream is stored (see `list`)"
+            raise NoSuchStream(msg)
+        if len(found) > 1:
+            names = " ".join(each.summary.path for each in found[:_CANDIDATES_NAMED])
+            msg = f"{what}: {len(found)} streams fit; name one by its file: {names}"
+            raise AmbiguousStream(msg)
+        return found[0]
 
     def bases(self, stored: Stored) -> list[Stored]:
         """Return the stored streams that `stored` can be received on; packages last."""
@@ -283,11 +283,6 @@ def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:
         return Catalogue(store, summaries, sorted(problems, key=str), ScrubLog(store))
 
 
-def files_without_manifest(store: LocalStore, sender: str | None = None) -> list[PurePosixPath]:
-    """Return the `.zst` files that no manifest speaks for, relative to the store."""
-    return sorted(PurePosixPath(path) for found in _find(store, sender) for path in found.orphans)
-
-
 def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
     names = [sender] if sender is not None else store.senders()
     return (find_streams(store, name) for name in names)
@@ -295,14 +290,3 @@ def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
 
 def _whose(stored: Stored) -> tuple[str, str]:
     return stored.summary.sender, stored.summary.dataset
-
-
-def _only(found: list[Stored], what: str) -> Stored:
-    if not found:
-        msg = f"{what}: no such stream is stored (see `list`)"
-        raise NoSuchStream(msg)
-    if len(found) > 1:
-        names = " ".join(each.summary.path for each in found[:_CANDIDATES_NAMED])
-        msg = f"{what}: {len(found)} streams fit; name one by its file: {names}"
-        raise AmbiguousStream(msg)
-    return found[0]

@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_protocol.shared.units import format_size, plural
     from fullsend_receiver.access import identity
     from fullsend_receiver.access.senders import SenderTable
-    from fullsend_receiver.catalogue.streams import read_catalogue
+    from fullsend_receiver.cli.inventory import read_inventory
     from fullsend_receiver.cli.results import complain_of, print_good, print_problem
     from fullsend_receiver.store.api import StoreFull
     from fullsend_receiver.store.local import check_fitness
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
     identity.server_context(store, table.certificates)
     print_good(f"certificate {identity.fingerprint(store)}")
     print_good(f"{plural(len(table.certificates), 'sender')} enrolled")
-    catalogue = read_catalogue(store)
+    catalogue = read_inventory(store)
     print_good(plural(len(catalogue.streams), "stream"))
     broken = [stored for stored in catalogue.streams if not catalogue.restorable(stored)]
     for stored in broken:

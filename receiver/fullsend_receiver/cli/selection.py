@@ -9,7 +9,7 @@ from fullsend_protocol.format.names import is_stream
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire.invitation import is_sender_name
-from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.cli.inventory import read_inventory
 from fullsend_receiver.store.names import dataset_folder
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def split_name(what: str | None) -> tuple[str | None, str | None]:
 def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[Stored]]:
     """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing of that name is stored."""
     sender, dataset = split_name(what)
-    catalogue = read_catalogue(store, sender)
+    catalogue = read_inventory(store, sender, dataset=dataset)
     chosen = catalogue.select(sender, dataset)
     if sender is not None and not chosen and not _may_hide(catalogue.problems, sender, dataset):
         msg = (
@@ -61,7 +61,7 @@ def find(store: LocalStore, what: str) -> tuple[Catalogue, Stored]:
     if sender is None or stream is None:
         msg = f"{what}: name it as SENDER/DATASET@SNAPSHOT, SENDER/guid:N, or by its file as `list --json` prints it"
         raise UsageError(msg)
-    catalogue = read_catalogue(store, sender)
+    catalogue = read_inventory(store, sender, streams=[what, stream])
     with contextlib.suppress(FullsendError):
         if is_stream(what):
             return catalogue, catalogue.find(sender, what)

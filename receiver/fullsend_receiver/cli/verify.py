@@ -23,17 +23,19 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Verify. Returns: the exit code, FAILED where something is damaged. Raises: UsageError, StoreError."""
-    from fullsend_receiver.catalogue.streams import files_without_manifest
     from fullsend_receiver.cli.results import Findings
-    from fullsend_receiver.cli.selection import select, split_name
-    from fullsend_receiver.maintenance.verify import Subject, Verifier, take_back, unlisted
+    from fullsend_receiver.cli.selection import select
+    from fullsend_receiver.maintenance.verify import Rebuilt, Subject, Verifier, take_back, unlisted
 
     _settings, store = open_store(options)
-    sender, _dataset = split_name(options.what)
     findings = Findings(as_json=options.json)
-    for finding in take_back(store, files_without_manifest(store, sender)):
-        findings.add(finding)
     catalogue, chosen = select(store, options.what)
+    rebuilt = False
+    for finding in take_back(store, catalogue.problems):
+        findings.add(finding)
+        rebuilt = rebuilt or isinstance(finding, Rebuilt)
+    if rebuilt:
+        catalogue, chosen = select(store, options.what)
 
     def dependents(subject: Subject) -> list[str]:
         stored = catalogue.at(subject.file)

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Final, TypeVar
 
 import fullsend_protocol
@@ -20,8 +20,6 @@ from fullsend_protocol.format.manifest import copied
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
-from fullsend_protocol.wire import messages
-from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import (
     Base,
     Bases,
@@ -53,6 +51,7 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+from fullsend_receiver.daemon.answering import Methods, Parts, pages
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.maintenance.verify import Removed
@@ -70,20 +69,7 @@ _LINES: Final = 100
 _LINE: Final = 4000
 
 
-_Parts = AsyncGenerator[Message | Chunk, None]
-_Method = TypeVar("_Method", bound=Callable[..., _Parts])
-#: By the type of a question: the method of Answers that answers it.
-METHODS: Final[dict[type[Question], Callable[..., _Parts]]] = {}
-
-
-def answers(question: type[Question]) -> Callable[[_Method], _Method]:
-    """Have a method answer these questions."""
-
-    def note(method: _Method) -> _Method:
-        METHODS[question] = method
-        return method
-
-    return note
+METHODS: Final = Methods()
 
 
 class Answers:
@@ -101,20 +87,20 @@ class Answers:
         self._peer = peer
         self._min_free = min_free
 
-    def answer(self, question: Question) -> _Parts:
+    def answer(self, question: Question) -> Parts:
         """Return all that is to be sent, in order. Raises, while it is gone through: FullsendError, OSError."""
-        return METHODS[type(question)](self, question)
+        return METHODS.answer(self, question)
 
-    @answers(BasesWanted)
-    async def _bases(self, _asked: BasesWanted) -> _Parts:
+    @METHODS.answers(BasesWanted)
+    async def _bases(self, _asked: BasesWanted) -> Parts:
         now = time.time()
         holdings = await self._ask(lambda holdings: holdings)
         found = (base_of(stored, *chain) for part in holdings.parts() for stored, chain in find_chains(part, now))
         async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
             yield page
 
-    @answers(StatusWanted)
-    async def _status(self, _asked: StatusWanted) -> _Parts:
+    @METHODS.answers(StatusWanted)
+    async def _status(self, _asked: StatusWanted) -> Parts:
 
         def find(holdings: Holdings) -> list[DatasetStatus]:
             seen = unchanged.last_seen(self._store, self._sender)
@@ -127,8 +113,8 @@ class Answers:
         async for page in self._pages(found, limits.DATASETS_PAGE, lambda part: Status(now=now, datasets=[*part])):
             yield page
 
-    @answers(List)
-    async def _entries(self, asked: List) -> _Parts:
+    @METHODS.answers(List)
+    async def _entries(self, asked: List) -> Parts:
         holdings = await self._ask(lambda holdings: holdings)
         found = (
             part.entry(stored)
@@ -138,14 +124,14 @@ class Answers:
         async for page in self._pages(found, limits.ENTRIES_PAGE, lambda part: Entries(entries=[*part])):
             yield page
 
-    @answers(PartialsWanted)
-    async def _partials(self, _asked: PartialsWanted) -> _Parts:
+    @METHODS.answers(PartialsWanted)
+    async def _partials(self, _asked: PartialsWanted) -> Parts:
         found = await self._workers.run(lambda: list(find_partials(self._store, self._sender)))
         async for page in self._pages(found, limits.PARTIALS_PAGE, lambda part: Partials(partials=[*part])):
             yield page
 
-    @answers(Locate)
-    async def _located(self, wanted: Locate) -> _Parts:
+    @METHODS.answers(Locate)
+    async def _located(self, wanted: Locate) -> Parts:
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
         key = wanted.object, wanted.offset
         try:
@@ -153,8 +139,8 @@ class Answers:
         except FileDamaged as error:
             raise Damaged(f"{stored.file}: {error}") from None
 
-    @answers(Fetch)
-    async def _stream(self, wanted: Fetch) -> _Parts:
+    @METHODS.answers(Fetch)
+    async def _stream(self, wanted: Fetch) -> Parts:
         offset = wanted.offset
         stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
         manifest = await self._workers.run(lambda: stored.manifest)
@@ -181,8 +167,8 @@ class Answers:
             raise Damaged(msg)
         yield Done()
 
-    @answers(Verify)
-    async def _verdicts(self, asked: Verify) -> _Parts:
+    @METHODS.answers(Verify)
+    async def _verdicts(self, asked: Verify) -> Parts:
         wanted = (await self._ask(lambda holdings: holdings)).select(asked.dataset)
         while (stored := await self._ask(lambda _holdings: next(wanted, None), begun=True)) is not None:
             found = await self._checks.check(stored)
@@ -204,8 +190,8 @@ class Answers:
             yield verdict
         yield Done()
 
-    @answers(Check)
-    async def _health(self, _asked: Check) -> _Parts:
+    @METHODS.answers(Check)
+    async def _health(self, _asked: Check) -> Parts:
 
         def look(holdings: Holdings) -> Health:
             free = self._store.free_bytes()
@@ -220,8 +206,8 @@ class Answers:
 
         yield await self._ask(look)
 
-    @answers(Unchanged)
-    async def _noted(self, said: Unchanged) -> _Parts:
+    @METHODS.answers(Unchanged)
+    async def _noted(self, said: Unchanged) -> Parts:
         await self._ask(lambda holdings: unchanged.note(holdings, self._sender, said.datasets))
         yield Noted()
 
@@ -230,19 +216,14 @@ class Answers:
     async def _pages(
         self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
     ) -> AsyncGenerator[Message, None]:
-        """Yield pages of at most so many items, and `done`. Each is made in a thread, when the peer has taken the page
-        before.
-        """
-        left = iter(items)
-
-        def more(_holdings: Holdings) -> list[Message]:
-            part = list(islice(left, most))
-            return list(fitting(part, page_of)) if part else []
-
-        while pages := await self._ask(more, begun=True):
-            for page in pages:
-                yield page
+        """Yield pages of at most so many items, and `done`."""
+        async for page in pages(self._go_on, items, most, page_of):
+            yield page
         yield Done()
+
+    async def _go_on(self, work: Callable[[], _T], /) -> _T:
+        """Do what is the rest of an answer in a thread."""
+        return await self._ask(lambda _holdings: work(), begun=True)
 
     async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Do this in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
@@ -364,16 +345,3 @@ def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], s
     if at is not None and (confirmed.guid == newest.guid or at > newest.received):
         return confirmed, at
     return newest, None
-
-
-def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message]) -> Iterator[Message]:
-    """Yield one page, or several where it would be too long for a message: a stream from elsewhere may have names that
-    no `zfs` would make, and JSON has to escape.
-    """
-    page = page_of(items)
-    if len(items) == 1 or len(messages.encode(page)) <= limits.CONTROL_MAX:
-        yield page
-        return
-    half = len(items) // 2
-    yield from fitting(items[:half], page_of)
-    yield from fitting(items[half:], page_of)

@@ -7,6 +7,7 @@ cut the rest. What had arrived by then stays as partials.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import gc
@@ -17,6 +18,7 @@ import socket
 import ssl
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final
@@ -31,7 +33,8 @@ from fullsend_receiver.access.senders import Refused, Sender, SenderTable
 from fullsend_receiver.arrival.expiry import throw_away_old
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.daemon import systemd
+from fullsend_receiver.daemon import local_socket, systemd
+from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import House, Session
 from fullsend_receiver.maintenance.checks import Checks
@@ -95,6 +98,7 @@ class Daemon:
         self._catalogues = catalogues = Catalogues(store)
         self._checks = Checks(catalogues, self._workers)
         room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
+        self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
         self._house = House(catalogues, self._workers, self._checks, self, settings.min_free, room)
 
     async def run(self) -> None:
@@ -116,7 +120,12 @@ class Daemon:
             for line in self._store.recover():
                 log.info("%s", line)
             sockets = _passed_sockets() or await _listen(self._settings.listen)
-            accepting = [asyncio.create_task(self._accept(sock)) for sock in sockets]
+            accepting = [asyncio.create_task(self._accept(sock, self._let_in)) for sock in sockets]
+            where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
+            local = self._listen_locally()
+            if local is not None:
+                sockets.append(local)
+                accepting.append(asyncio.create_task(self._accept(local, self._local.let_in)))
             helpers = [
                 *accepting,
                 asyncio.create_task(self._keep_house()),
@@ -125,7 +134,6 @@ class Daemon:
                 asyncio.create_task(self._checks.run()),
                 asyncio.create_task(_feed_watchdog()),
             ]
-            where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
             log.info("listening on %s, store %s", where, self._store.where)
             systemd.notify("READY=1", f"STATUS=listening on {where}")
             try:
@@ -137,12 +145,23 @@ class Daemon:
                 await asyncio.wait(accepting)
                 for sock in sockets:
                     sock.close()
-                await self._end_sessions()
+                if local is not None:
+                    with contextlib.suppress(OSError):
+                        local_socket.remove(self._store)
+                await asyncio.gather(self._local.end(), self._end_sessions())
                 await asyncio.wait(helpers)  # last: a thread of theirs that waits for the disk holds up no farewell
         finally:
             for executor in (self._workers.cpu, self._workers.disk, self._workers.scrub, self._table_reader):
                 executor.shutdown()
             os.close(lock)
+
+    def _listen_locally(self) -> socket.socket | None:
+        """Listen for commands beside us, where that can be: else they read for themselves."""
+        try:
+            return local_socket.listen(self._store)
+        except (StoreError, OSError) as error:
+            log.warning("commands beside this daemon read what is stored for themselves: %s", error)
+            return None
 
     async def _until_stopped(self, helpers: list[asyncio.Task[None]]) -> None:
         """Wait for the signal; a helper that fails ends the daemon, since nobody would notice otherwise."""
@@ -172,8 +191,9 @@ class Daemon:
 
     # --- letting peers in ----------------------------------------------------------------------------------
 
-    async def _accept(self, listening: socket.socket) -> None:
-        """Serve each connection that arrives, until cancelled; what has not been accepted by then stays in the backlog.
+    async def _accept(self, listening: socket.socket, let_in: Callable[[socket.socket, Any], None]) -> None:
+        """Let in each connection that arrives, with its address, until cancelled; what has not been accepted by then
+        stays in the backlog.
 
         Not `loop.sock_accept`: where it is cancelled as a connection arrives, nobody closes that one.
         """
@@ -197,17 +217,17 @@ class Daemon:
                     await asyncio.sleep(_SHORTAGE_PAUSE)
                     continue
                 sock.setblocking(False)
-                self._let_in(sock, address[0])
+                let_in(sock, address)
         finally:
             loop.remove_reader(listening)
 
-    def _let_in(self, sock: socket.socket, address: str) -> None:
+    def _let_in(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
         """Begin to serve a connection; of too many that have not said who they are, the oldest is dropped."""
         if len(self._unidentified) >= self._settings.unidentified:
             oldest = next(iter(self._unidentified))
             self._unidentified.pop(oldest)
             oldest.cancel()
-        task = asyncio.create_task(self._serve(sock, address))
+        task = asyncio.create_task(self._serve(sock, address[0]))
         self._tasks[task] = None
         self._unidentified[task] = None
         task.add_done_callback(self._gone)

@@ -7,10 +7,8 @@ may join, or ask whether a certificate is known. Nothing else is ever said to an
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import traceback
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Protocol
@@ -29,12 +27,13 @@ from fullsend_protocol.shared.errors import (
 )
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire import messages
-from fullsend_protocol.wire.connection import Chunk, ConnectionEnded, Event
+from fullsend_protocol.wire.connection import ConnectionEnded, Event
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, Sender
 from fullsend_receiver.arrival.free_space import NoRoom, Room
 from fullsend_receiver.arrival.receive import Halted, Receiving
 from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.daemon.answering import send_answer
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.api import StoreError
@@ -128,11 +127,11 @@ class Session:
                 self._channel.abort()
             else:
                 self._tell(*self._farewell)
-            _let_go(error)
+            let_go(error)
             raise
         except Exception as error:  # noqa: BLE001 - each sort is told apart there, and what is unforeseen is logged
             self._give_up(error)
-            _let_go(error)
+            let_go(error)
         finally:
             await self._channel.close()
 
@@ -147,7 +146,7 @@ class Session:
             case PeerError():
                 log.info("%s: gave up: %s", self._name, printable(str(error)))
             case FullsendError() | OSError() if not isinstance(error, LocalProtocolError):
-                refusal = _explain(error)
+                refusal = explain(error)
                 log.warning("%s: %s", self._name, printable(str(refusal)))
                 self._tell(refusal.code, str(refusal))
             case _:
@@ -205,7 +204,7 @@ class Session:
                 case messages.Push():
                     await self._push(request)
                 case messages.Question():
-                    await self._answer(answers.answer(request))
+                    self._next_request = await send_answer(self._channel, answers.answer(request))
                 case messages.Error():
                     raise PeerError(request.code, request.message)
                 case _:
@@ -300,35 +299,6 @@ class Session:
             holder.task.cancel()
             await holder.gone.wait()
 
-    # --- answers --------------------------------------------------------------------------------------
-
-    async def _answer(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
-        """Send an answer. The peer says nothing meanwhile: what it says, or its end, ends it."""
-        sending = asyncio.create_task(self._send_parts(parts))
-        watching = asyncio.create_task(self._channel.receive())
-        try:
-            await asyncio.wait([sending, watching], return_when=asyncio.FIRST_COMPLETED)
-            if watching.done():
-                said = watching.result()
-                if isinstance(said, messages.Error):
-                    raise PeerError(said.code, said.message)
-                # Legal only after the answer's end: the peer has read all while we were still waiting to see it gone.
-                self._next_request = said
-            await sending
-        finally:
-            for task in (sending, watching):
-                task.cancel()
-            await asyncio.gather(sending, watching, return_exceptions=True)
-
-    async def _send_parts(self, parts: AsyncGenerator[messages.Message | Chunk, None]) -> None:
-        async with contextlib.aclosing(parts):
-            async for part in parts:
-                if isinstance(part, Chunk):
-                    await self._channel.send_chunk(part)
-                else:
-                    await self._channel.send(part)
-                del part  # what waits here for the next one would hold two
-
 
 def own_task() -> asyncio.Task[object]:
     """Return the task that runs us."""
@@ -337,7 +307,7 @@ def own_task() -> asyncio.Task[object]:
     return task
 
 
-def _let_go(error: BaseException | None) -> None:
+def let_go(error: BaseException | None) -> None:
     """Free what an error's frames hold: a refused chunk and its raw bytes. They and the error refer to each other, and
     the cycle collector goes by the number of objects, not by their size: it would come a hundred errors later.
     """
@@ -346,7 +316,7 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def _explain(error: FullsendError | OSError) -> FullsendError:
+def explain(error: FullsendError | OSError) -> FullsendError:
     """Turn what the system said of the disk into an error with a code."""
     if isinstance(error, OSError):
         if error.errno in FULL:

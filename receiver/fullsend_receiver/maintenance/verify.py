@@ -117,9 +117,12 @@ class Verifier:
         return Checked(subject, result, tuple(self._dependents(subject)) if result.damage else (), unrecorded)
 
 
-def take_back(store: Store, files: Iterable[PurePosixPath]) -> Iterator[Rebuilt | Lost]:
-    """Make a manifest for each of these files, which have none. Blocks while each is read."""
-    for file in files:
+def take_back(store: Store, problems: Iterable[Problem]) -> Iterator[Rebuilt | Lost]:
+    """Make a manifest for each file among these problems that has none. Blocks while each is read."""
+    for problem in problems:
+        if problem.kind is not ProblemKind.NO_MANIFEST:
+            continue
+        file = PurePosixPath(problem.path)
         try:
             rebuild(store, file)
         except (StoreError, OSError) as error:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.stream.checksums import Piece
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
+    from fullsend_sender.restore.onto_base import OntoBase
     from fullsend_sender.restore.resume import Rest
     from fullsend_sender.transfer.link import Link
     from fullsend_sender.transfer.progress import Progress
@@ -57,20 +58,24 @@ async def cat(
     retry_for: float = RETRY_FOR,
     reached: bool = False,
     rest: Rest | None = None,
+    prove: Callable[[Manifest], Proof | OntoBase] = Proof,
     timeouts: Timeouts = PATIENCE,
 ) -> Manifest:
     """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A connection that
     is lost is made again, and the stream goes on behind its last chunk.
 
     `retry_for`: seconds that the receiver may stay away; `reached`: it was there a moment ago, so it is waited for also
-    where it is not there now; `rest`: what of the stream is wanted (of no more use afterwards), None: all of it.
+    where it is not there now; `rest`: what of the stream is wanted (of no more use afterwards), None: all of it, as
+    `prove` passes it on.
 
     Returns: its manifest; every byte has been written and held against it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
     DAMAGED, ...), Damaged, BrokenPipeError (nobody reads `fd` any more), OSError, Unreachable, RemoteProtocolError.
     """
     dial = partial(connect, endpoint, identity, timeouts=timeouts)
     patience = Patience(retry_for)
-    way_back = _WayBack(dial, stream, sink=Sink(fd), progress=progress, patience=patience, reached=reached, proof=rest)
+    way_back = _WayBack(
+        dial, stream, sink=Sink(fd), progress=progress, patience=patience, reached=reached, proof=rest, prove=prove
+    )
     try:
         return await way_back.run()
     except (ChunkError, StreamError) as error:
@@ -111,14 +116,16 @@ class _WayBack:
         progress: Progress,
         patience: Patience,
         reached: bool,
-        proof: Proof | Rest | None,
+        proof: Rest | None,
+        prove: Callable[[Manifest], Proof | OntoBase],
     ) -> None:
         self._dial = dial
         self._stream = stream
         self._progress = progress
         self._patience = patience
         self._reached = reached
-        self._proof = proof  # None: nothing has come yet
+        self._proof: Proof | OntoBase | Rest | None = proof  # None: nothing has come yet
+        self._prove = prove
         self._offset = proof.start if proof else 0  # where the next chunk begins
         self._sink = sink
         self._room = _Room(READ_AHEAD)
@@ -166,7 +173,7 @@ class _WayBack:
     def _begin(self, manifest: Manifest) -> None:
         """See that what follows is the stream that was begun. Raises: ChunkError."""
         if self._proof is None:
-            self._proof = Proof(manifest)
+            self._proof = self._prove(manifest)
         elif manifest.file_sha256 != self._proof.manifest.file_sha256:
             raise ChunkError("it goes on with another stream")
         self._progress.waiting = False

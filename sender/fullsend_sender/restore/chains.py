@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.format.chains import Forest, ends, reception
-from fullsend_protocol.format.names import is_stream
+from fullsend_protocol.format.names import guid_of, named
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.stream.facts import LETTERS
 from fullsend_sender.zfs.selection import lineage
@@ -64,15 +64,8 @@ class Library:
         Raises: NotRestorable where nothing fits; UsageError where several different snapshots do, and where nobody but
         the user knows which state is the newest.
         """
-        if is_stream(what):
-            found = [each for each in self._entries if what in {each.file, each.file.rpartition("/")[2]}]
-            if found:
-                return self._only(found, what)
-        if what.startswith("guid:"):
-            found = list(self._forest.of_guid(what.removeprefix("guid:")))
-        elif "@" in what:
-            found = [each for each in self._entries if _name(each) == what]
-        else:
+        found = named(what, self._entries)
+        if not found and "@" not in what and guid_of(what) is None:
             return self.newest(what)
         return self._only(found, what)
 

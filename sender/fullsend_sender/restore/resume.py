@@ -67,11 +67,18 @@ class Rest:
 
 
 async def find_rest(
-    endpoint: Endpoint, identity: Identity, stream: str, token: ResumeToken, *, retry_for: float
+    endpoint: Endpoint,
+    identity: Identity,
+    stream: str,
+    token: ResumeToken,
+    *,
+    retry_for: float,
+    onto_base: bool = False,
 ) -> Rest:
     """Find where a stored stream goes on after what `zfs receive` has written of it.
 
-    `stream`: its name, as for cat; `token`: the target's; `retry_for`: seconds that the receiver may stay away.
+    `stream`: its name, as for cat; `token`: the target's; `retry_for`: seconds that the receiver may stay away;
+    `onto_base`: as Rejoiner.
 
     Raises: StreamError where that stream cannot go on there; PeerError, ChunkError, Unreachable, RemoteProtocolError.
     """
@@ -79,7 +86,7 @@ async def find_rest(
     while True:
         try:
             async with connect(endpoint, identity) as (link, _name):
-                return await _Search(link, stream).run(token)
+                return await _Search(link, stream).run(token, onto_base=onto_base)
         except FullsendError as error:
             await patience.wait(error)
 
@@ -93,7 +100,7 @@ class _Search:
         self._manifest: Manifest | None = None
         self._decompressor = Decompressor()
 
-    async def run(self, token: ResumeToken) -> Rest:
+    async def run(self, token: ResumeToken, *, onto_base: bool) -> Rest:
         start = bytearray()
         while (found := opening(start)) is None:
             raw = await self._chunk(len(start))
@@ -101,7 +108,7 @@ class _Search:
                 raise DamagedStream("the stored stream does not begin as one")
             start += raw
         package, begin = found
-        rejoiner = Rejoiner(begin, token, package)
+        rejoiner = Rejoiner(begin, token, package, onto_base=onto_base)
         pieces = await asyncio.to_thread(rejoiner.feed, start[len(package) + len(begin) :])
         at, key = len(start), None
         while not rejoiner.found:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.format.lost_spills import restoring_loses
+from fullsend_protocol.format.proof import Proof
 from fullsend_protocol.format.quotas import brings_properties, held_back, quotas_of
 from fullsend_protocol.format.restore_commands import settled, unmounted
 from fullsend_protocol.shared.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
@@ -26,6 +27,7 @@ from fullsend_sender.host.options import RETRY_FOR
 from fullsend_sender.restore.cat import Damaged, cat
 from fullsend_sender.restore.chains import Library
 from fullsend_sender.restore.encryption import choose_encryption, say_what_changed
+from fullsend_sender.restore.onto_base import OntoBase
 from fullsend_sender.restore.plan import Item, Place, Plan, Wanted, make_plan
 from fullsend_sender.restore.resume import find_rest
 from fullsend_sender.transfer.link import connect
@@ -326,7 +328,7 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
     snapshot = job.roll_back_to(item)
     if snapshot is not None:
         lines.append(f"{job.zfs.line('rollback', snapshot)}  # -F")
-    for entry in item.chain:
+    for before, entry in zip((None, *item.chain), item.chain, strict=False):
         if (aside := item.aside.get(entry.file)) is not None:
             lines.append(f"{job.zfs.line('rename', *_at(item, aside))}  # the next has the same name")
         if item.begun(entry) is not None:
@@ -335,7 +337,11 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
             continue
         fetch = job.typed("cat", entry.file)
         take = job.zfs.line("receive", *job.options(item, entry), item.target)
-        lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}")
+        note = ""
+        if before is not None and before.dataset != entry.dataset:
+            shown = job.typed("show", "--commands", f"{item.wanted.dataset}@{item.wanted.snapshot}")
+            note = f"; if the target exists, it is a clone's: `{shown}` says how"
+        lines.append(f"{fetch} | {take}  # {entry.kind}, {format_size(entry.raw_bytes)}{note}")
         if entry.kind == "package" and job.unmountable(entry):
             lines += settled(job.zfs.line(), shlex.quote(item.target))
     return lines
@@ -410,7 +416,9 @@ async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
     if token is None:
         return None
     try:
-        rest = await find_rest(job.endpoint, job.identity, entry.file, token, retry_for=job.retry_for)
+        where = job.endpoint, job.identity, entry.file
+        onto_base = item.newest is not None
+        rest = await find_rest(*where, token, retry_for=job.retry_for, onto_base=onto_base)
     except ChunkError as error:
         raise Damaged(f"what the receiver sent is damaged: {error}") from error
     except StreamError as error:
@@ -445,8 +453,10 @@ async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Prog
         # A connection for each: none stands idle while `zfs receive` does what it has left to do.
         whole = False
         with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more
-            where = job.endpoint, job.identity
-            await cat(*where, entry.file, receiving.fd, progress, retry_for=job.retry_for, reached=True, rest=rest)
+            where = job.endpoint, job.identity, entry.file, receiving.fd, progress
+            # An increment finds its base in the target, also that of a clone.
+            prove = OntoBase if entry.kind == "incremental" else Proof
+            await cat(*where, retry_for=job.retry_for, reached=True, rest=rest, prove=prove)
             whole = True
         await receiving.succeeded()
         found = inventory.parse_snapshots(await job.zfs.list_snapshots([f"{item.target}@{entry.snapshot}"]))

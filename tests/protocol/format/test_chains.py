@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fullsend_protocol.format.chains import Forest, can_follow, ends, reception
+from fullsend_protocol.stream.facts import class_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -173,7 +174,7 @@ def forests(draw: st.DrawFn) -> list[Stored]:
                 st.integers(1, 7),
                 st.none() | st.integers(1, 7),
                 st.sampled_from("abc"),
-                st.sampled_from(["", "L", "w"]),
+                st.sampled_from(["", "", "L", "w", "Lw", "r0a1b2c3d"]),
                 st.sampled_from(["full", "full", "full", "package"]),
                 st.integers(0, 9) | st.none(),
                 st.booleans() | st.just(True),
@@ -188,7 +189,7 @@ def forests(draw: st.DrawFn) -> list[Stored]:
             sequence,
             dataset=dataset,
             kind=kind,
-            stream_class="raw" if flags == "w" else "plain",
+            stream_class=class_of(flags),
             flags=flags,
             file=f"{number}",
             whole=is_whole,

@@ -28,6 +28,18 @@ def test_lines_for_a_chain() -> None:
     ]
 
 
+def test_a_base_of_another_dataset_may_be_a_clones_origin() -> None:
+    chain = [entry("tank/a@1", 1), entry("tank/clone\n@2", 2, 1), entry("tank/clone\n@3", 3, 2)]
+    lines = restore_lines(chain)
+    (at,) = (
+        number for number, line in enumerate(lines) if line.startswith("# the next builds on a snapshot of tank/a;")
+    )
+    assert lines[at + 1] == (
+        '#   zfs rename "$TARGET" "$TARGET.origin"; the next line; zfs promote "$TARGET"; zfs destroy "$TARGET.origin"'
+    )
+    assert chain[1].file.partition("/@")[2].partition(".")[0] in lines[at + 2]
+
+
 def test_a_snapshot_gives_way_to_a_later_one_of_its_name() -> None:
     chain = [
         entry("a@daily", 1),

@@ -23,7 +23,16 @@ from fullsend_protocol.shared.errors import (
     TrailingBytes,
     UnsupportedStream,
 )
-from fullsend_protocol.stream.records import HEADER_SIZE, Begin, Feature, Phase, RecordType, Walker, WalkerState
+from fullsend_protocol.stream.records import (
+    HEADER_SIZE,
+    Begin,
+    Feature,
+    Phase,
+    RecordType,
+    Walker,
+    WalkerState,
+    payload_length,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -106,6 +115,17 @@ def test_stream_with_every_record_type_is_walked_to_its_end() -> None:
     assert walker.done
     assert walker.offset == len(EVERY)
     assert walker.begins == [Begin(False, "tank/data@now", streams.GUID, 0, streams.CREATED, 0, False, b"")]
+
+
+def test_a_headers_length_is_that_of_the_record_that_another_reader_finds() -> None:
+    found = streams.split(EVERY)
+    assert {record.kind for record in found} >= {*RecordType}
+    for record in found:
+        head = EVERY[record.start : record.start + HEADER_SIZE]
+        length = record.end - record.start - HEADER_SIZE
+        assert (payload_length(EVERY, record.start), payload_length(head)) == (length, length)
+    assert payload_length(b"\x0b".ljust(HEADER_SIZE, b"\0")) is None
+    assert payload_length(b"\x03\x01".ljust(HEADER_SIZE, b"\0")) is None  # not a WRITE: the type has four bytes
 
 
 def test_begin_records_say_who_the_stream_is() -> None:

@@ -34,7 +34,6 @@ from fullsend_receiver.catalogue.streams import (
     NoBase,
     NoSuchStream,
     Stored,
-    files_without_manifest,
     read_catalogue,
 )
 from fullsend_receiver.store.api import StoreError
@@ -158,7 +157,6 @@ def test_manifest_that_cannot_be_read_is_a_problem_and_hides_no_other(store: Sto
     assert (problem.kind, problem.path) == (ProblemKind.MANIFEST, f"{file}.json")
     assert problem.what.startswith("cannot be read: ")
     assert "\n" not in str(problem)
-    assert files_without_manifest(store) == []
 
 
 def test_manifest_with_one_wrong_value_is_a_problem(store: Store) -> None:
@@ -204,9 +202,9 @@ def test_data_without_manifest_are_a_problem_and_offered_to_verify(store: Store)
     catalogue = read_catalogue(store)
     assert catalogue.streams == []
     assert [*map(str, catalogue.problems)] == [f"{file}: has no manifest; `fullsendd verify` makes one if it is whole"]
-    assert files_without_manifest(store) == [file]
-    assert files_without_manifest(store, SENDER) == [file]
-    assert files_without_manifest(store, "beta") == []
+    assert [(each.kind, each.path) for each in catalogue.problems] == [(ProblemKind.NO_MANIFEST, str(file))]
+    assert read_catalogue(store, SENDER).problems == catalogue.problems
+    assert read_catalogue(store, "beta").problems == []
 
 
 def test_hash_file_alone_is_nothing(store: Store) -> None:

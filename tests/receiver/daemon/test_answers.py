@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.helpers import SENDER, cut, long_stream, manifest_path, plant, push_of
+from tests.receiver.helpers import SENDER, cut, everywhere, long_stream, manifest_path, plant, push_of
 from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
 from tests.receiver.running import Receiver, serving
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
+from fullsend_receiver.catalogue import inotify
+from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.daemon.answers import METHODS, base_of, find_chains, find_status, find_unread, fitting
+from fullsend_receiver.daemon.answers import METHODS, Answers, base_of, find_chains, find_status, find_unread
+from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
 #: An hour after what `plant` says of when a stream was received.
 NOW: Final = 1_795_482_000.0
@@ -202,24 +208,6 @@ def test_dataset_without_a_restorable_stream_has_no_backup(store: Store) -> None
     assert (first.dataset, second.dataset) == ("tank/a", "tank/b")
     assert (second.snapshot, second.guid, second.created, second.received, second.unchanged) == (None,) * 5
     assert (second.streams, second.broken) == (1, 1)
-
-
-# --- pages ------------------------------------------------------------------------------------------------------
-
-
-def test_page_that_would_be_too_long_comes_in_parts() -> None:
-    """Names as no `zfs` makes them, six bytes of JSON for each of their characters."""
-    one = messages.UnchangedDataset(dataset="\x01" * 255, snapshot="\x02" * 255, guid="1")
-
-    def page(part: Sequence[messages.UnchangedDataset]) -> messages.Message:
-        return messages.Unchanged(datasets=[*part])
-
-    items = [one.model_copy(update={"guid": str(number)}) for number in range(limits.DATASETS_PAGE)]
-    pages = list(fitting(items, page))
-    assert len(pages) == 4
-    assert all(len(messages.encode(each)) <= limits.CONTROL_MAX for each in pages)
-    assert [each for part in pages if isinstance(part, messages.Unchanged) for each in part.datasets] == items
-    assert list(fitting(items[:600:2], page)) == [page(items[:600:2])]
 
 
 # --- over the wire ----------------------------------------------------------------------------------------------
@@ -461,4 +449,49 @@ def test_a_record_is_located_in_ones_own_streams_alone(stored: tuple[Receiver, s
 
 
 def test_each_question_of_the_wire_has_one_answer() -> None:
-    assert METHODS.keys() == {messages.Fetch, *(request.ask for request in messages.REQUESTS)}
+    assert METHODS.questions == {messages.Fetch, *(request.ask for request in messages.REQUESTS)}
+
+
+@pytest.mark.slow
+async def test_the_questions_of_a_night_of_a_thousand_datasets_look_at_nothing_that_is_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What increments build on, how old each backup is, what is unchanged: a look at the sender's folder for each."""
+    monkeypatch.setattr(inotify, "_OWN", everywhere())
+    names = [f"tank/{number}" for number in range(1000)]
+    for number, name in enumerate(names, 1):
+        plant(store, "s1", number, dataset=name)
+    with ThreadPoolExecutor(4) as threads:
+        workers, catalogues = Workers(threads, threads, threads), Catalogues(store)
+        answers = Answers(catalogues, workers, Checks(catalogues, workers), SENDER, peer=SENDER, min_free=0)
+
+        async def ask(question: messages.Question) -> list[object]:
+            return [part async for part in answers.answer(question)]
+
+        await ask(messages.Check())  # the first question reads all
+        seen: list[str] = []
+        for call in ("stat", "lstat", "open", "scandir", "listdir", "readlink"):
+            real = getattr(os, call)
+
+            def watched(path: Any, *more: Any, real: Any = real, **named: Any) -> Any:
+                seen.append(path if isinstance(path, str) else os.fspath(path) if not isinstance(path, int) else "")
+                return real(path, *more, **named)
+
+            monkeypatch.setattr(os, call, watched)
+        bases, status, entries = [
+            await ask(question)
+            for question in (messages.BasesWanted(), messages.StatusWanted(), messages.List(dataset=None))
+        ]
+        said = [messages.UnchangedDataset(dataset=name, snapshot="s1", guid=str(n)) for n, name in enumerate(names, 1)]
+        assert await ask(messages.Unchanged(datasets=said)) == [messages.Noted()]
+        for name in names[::20]:
+            entries += await ask(messages.List(dataset=name))
+        monkeypatch.undo()
+    assert sum(len(page.bases) for page in bases if isinstance(page, messages.Bases)) == 1000
+    assert sum(len(page.datasets) for page in status if isinstance(page, messages.Status)) == 1000
+    assert sum(len(page.entries) for page in entries if isinstance(page, messages.Entries)) == 1050
+    there, mine = str(store.root), str(store.root / SENDER)
+    seen = [path for path in seen if path.startswith((there, "@"))]
+    assert [path for path in seen if path.startswith((f"{mine}/", "@"))] == []
+    # Whether the sender's folder is in place, and whether checks have found something.
+    assert len(seen) < 3 * 55 + 20

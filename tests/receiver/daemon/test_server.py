@@ -517,7 +517,7 @@ def test_a_connection_that_arrives_as_the_daemon_stops_is_not_left_open(
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as stack:
             listening.setblocking(False)
-            accepting = loop.create_task(server._accept(listening))
+            accepting = loop.create_task(server._accept(listening, server._let_in))
             await asyncio.sleep(0)
             told, tell = map(stack.enter_context, socket.socketpair())
             # One turn of the loop finds both: that there is a connection, and that this is the end.

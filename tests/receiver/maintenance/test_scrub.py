@@ -32,8 +32,9 @@ from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.stream.chunks import Compressor
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.arrival.commit import make_manifest
+from fullsend_receiver.catalogue.problems import ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.catalogue.streams import files_without_manifest, read_catalogue
+from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
 from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.local import LocalStore as Store
@@ -46,6 +47,12 @@ if TYPE_CHECKING:
     from tests.streams import Genuine
 
 PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
+
+
+def without_manifest(store: Store) -> list[PurePosixPath]:
+    """The files that `verify` takes back."""
+    problems = read_catalogue(store).problems
+    return [PurePosixPath(each.path) for each in problems if each.kind is ProblemKind.NO_MANIFEST]
 
 
 def scrubbed(store: Store) -> Scrubbed:
@@ -286,7 +293,7 @@ def test_manifest_is_rebuilt_from_the_file_alone(store: Store, stream: Genuine) 
     before, line = read_manifest(store, file), hash_path(store, file).read_bytes()
     manifest_path(store, file).unlink()
     hash_path(store, file).unlink()
-    assert files_without_manifest(store) == [file]
+    assert without_manifest(store) == [file]
 
     rebuilt = rebuild(store, file)
 
@@ -412,7 +419,7 @@ def test_power_cut_at_any_moment_of_a_rebuild_lists_only_what_is_whole(swift_pat
         disk.leave(swift_path / "left")
     for left in found:
         if not check_listed(left):
-            assert files_without_manifest(left) == [file]
+            assert without_manifest(left) == [file]
     assert check_listed(Store(swift_path / "left")) == [str(file)]
 
 
@@ -425,7 +432,7 @@ def test_kill_at_any_call_of_a_rebuild_leaves_nothing_that_the_next_start_does_n
         manifest_path(store, file).unlink()
         outcome = crasher.run("rebuild_manifest", store.root, str(file), at=at)
         if not check_listed(store):
-            assert files_without_manifest(store) == [file]
+            assert without_manifest(store) == [file]
             rebuild(store, file)
         remove_temporaries(store)
         assert check_listed(store) == [str(file)]
@@ -443,7 +450,7 @@ def test_commit_that_is_under_way_is_not_rebuilt(store: Store, crasher: Crasher)
     crasher.run("push", store.root, call="rename", at=3)
     (file,) = committing(store)
     assert (store.root / file).exists()
-    assert files_without_manifest(store) == []
+    assert without_manifest(store) == []
     with pytest.raises(StoreError, match="is just getting it"):
         rebuild(store, file)
     recover(store)

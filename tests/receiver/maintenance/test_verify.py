@@ -95,7 +95,8 @@ def test_what_ends_the_caller_ends_the_check(store: Store, file: PurePosixPath) 
 def test_a_file_without_manifest_is_taken_back_or_lost(store: Store, file: PurePosixPath) -> None:
     manifest_path(store, file).unlink()
     missing = file.with_name("@other.zfs.zst")
-    rebuilt, lost = take_back(store, [file, missing])
+    problems = [symbolic_link("alpha/x"), without_manifest(str(file)), without_manifest(str(missing))]
+    rebuilt, lost = take_back(store, problems)
     assert rebuilt == Rebuilt(file)
     assert isinstance(lost, Lost)
     assert lost.file == missing

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests import programs
+from tests import programs, resumed, streams
 from tests.fakezfs import FakeZfs
 
 from fullsend_protocol.shared.errors import Unreachable
@@ -20,6 +20,10 @@ from fullsend_sender.restore import run as restoring
 
 #: What holds quotas and reservations back until all is restored.
 HELD = "-o quota=4E -o refquota=4E -o reservation=1 -o refreservation=1"
+
+
+#: DRR_FLAG_CLONE of OpenZFS (include/sys/zfs_ioctl.h).
+CLONE = 1
 
 
 @dataclass
@@ -522,6 +526,42 @@ def test_show_and_the_lines_without_us(hosts: Hosts) -> None:
     (hosts.receiver.store / full["file"]).unlink()
     done = hosts.sender.fullsend("show", "--commands", name)
     assert (done.returncode, b"cannot be restored" in done.stderr) == (1, True)
+
+
+# --- clones --------------------------------------------------------------------------------------------------------
+
+
+def made(name: str, guid: int, base: int = 0, *, flags: int = 0, props: bool = False) -> bytes:
+    """A stream of one object, with true sums. `flags`: 1 is a clone's increment on its origin."""
+    found = resumed.stream_of(
+        streams.begin(name, guid, base, flags=flags),
+        [streams.object_(1, b"bonus"), streams.write(1, 0, name.encode().ljust(512)), streams.end(guid)],
+    )
+    return streams.package(found, name=name, nvlist={"tosnap": name.partition("@")[2]}) if props else found
+
+
+@pytest.mark.parametrize("props", [False, True], ids=["plain", "props"])
+def test_a_clones_increment_comes_back_after_its_origin(hosts: Hosts, props: bool) -> None:
+    """`zfs send -i tank/a@one tank/clone@two | fullsend push --stdin` was called restorable, and `zfs receive` took it
+    into no dataset that there is.
+    """
+    clone = made("tank/clone@two", 2, 1, flags=CLONE, props=props)
+    hosts.sender.push("--stdin", "--allow-orphan", stdin=clone)
+    assert [each["restorable"] for each in hosts.sender.list()] == [False]
+    assert "guid:1, the base of tank/clone@two, is not stored" in hosts.refused(1, "tank/clone", "--into", "pool/back")
+    hosts.sender.push("--stdin", stdin=made("tank/a@one", 1))
+    hosts.sender.push("--stdin", stdin=made("tank/clone@three", 3, 2))
+    assert [each["restorable"] for each in hosts.sender.list()] == [True] * 3
+    _full, increment, after = (
+        programs.good(hosts.run("-n", "tank/clone", "--into", "pool/back")).decode().splitlines()[:3]
+    )
+    assert "it is a clone's: `fullsend show --commands tank/clone@three` says how" in increment
+    assert "clone's" not in after
+    (said,) = hosts.restore("tank/clone", "--into", "pool/back")
+    assert said["streams"] == 3
+    assert hosts.guids("pool/back") == ["1", "2", "3"]
+    # What is stored is the clone's stream, byte for byte.
+    assert programs.good(hosts.sender.fullsend("cat", "tank/clone@two")) == clone
 
 
 # --- quotas and reservations -------------------------------------------------------------------------------------

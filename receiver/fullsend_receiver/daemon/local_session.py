@@ -1,0 +1,153 @@
+"""One command that asks the daemon beside it, from hello to the end; and what it is answered.
+
+The answers are the daemon's catalogue (fullsend_receiver.catalogue.service): a command that reads for itself says the
+same. A command asks once and leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import fullsend_protocol
+from fullsend_protocol.shared.errors import (
+    ErrorCode,
+    FullsendError,
+    LocalProtocolError,
+    PeerError,
+    RemoteProtocolError,
+    Unreachable,
+)
+from fullsend_protocol.shared.units import printable
+from fullsend_protocol.wire import messages
+from fullsend_protocol.wire.connection import LOCAL, ConnectionEnded, Event, Role
+from fullsend_protocol.wire.local import Summaries, SummariesWanted
+from fullsend_receiver.catalogue.holdings import Holdings
+from fullsend_receiver.catalogue.pages import VERSION, items_of
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.daemon.answering import Ask, Methods, Parts, pages, send_answer
+from fullsend_receiver.daemon.local_socket import check_peer
+from fullsend_receiver.daemon.session import explain
+from fullsend_receiver.store.workers import Workers
+from fullsend_transport.channel import Channel
+
+log: Final = logging.getLogger("fullsendd")
+
+_T = TypeVar("_T")
+
+#: Items in a page: some 70 KiB, since each has up to 100 streams; a page that is longer than a message is halved.
+_PAGE: Final = 2
+#: Commands that are answered at a time. Each costs a thread of the disk's, and some pages.
+COMMANDS: Final = 16
+METHODS: Final = Methods()
+
+
+class LocalAnswers:
+    """The answers for a command."""
+
+    def __init__(self, catalogues: Catalogues, workers: Workers) -> None:
+        """Nothing is read before a question."""
+        self._catalogues = catalogues
+        self._workers = workers
+
+    def answer(self, question: messages.Question) -> Parts:
+        """Return all that is to be sent. Raises, while it is gone through: FullsendError, OSError."""
+        return METHODS.answer(self, question)
+
+    @METHODS.answers(SummariesWanted)
+    async def _summaries(self, asked: SummariesWanted) -> Parts:
+        catalogues = self._catalogues
+        for sender in [asked.sender] if asked.sender is not None else await self._workers.run(catalogues.senders):
+            holdings = await self._ask(sender, lambda holdings: holdings)
+            items = items_of(holdings, dataset=asked.dataset, streams=asked.streams)
+            async for page in pages(self._go_on(sender), items, _PAGE, lambda part: Summaries(items=[*part])):
+                yield page
+        yield messages.Done()
+
+    async def _ask(self, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
+        return await self._catalogues.ask(self._workers.disk, sender, work, begun=begun)
+
+    def _go_on(self, sender: str) -> Ask:
+        """Return what does the rest of an answer about a sender."""
+
+        async def ask(work: Callable[[], _T], /) -> _T:
+            return await self._ask(sender, lambda _holdings: work(), begun=True)
+
+        return ask
+
+
+class LocalServer:
+    """All commands that ask."""
+
+    def __init__(self, answers: LocalAnswers, *, silence: float) -> None:
+        """`silence`: seconds without a byte, while reading, after which a command is given up."""
+        self._answers = answers
+        self._silence = silence
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def let_in(self, sock: socket.socket, _address: object) -> None:
+        """Begin to serve a connection; of too many, turn this one away: that command reads for itself."""
+        if len(self._tasks) >= COMMANDS:
+            sock.close()
+            return
+        task = asyncio.create_task(self._serve(sock))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """End all connections now: what a command was not told, it reads for itself."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, sock: socket.socket) -> None:
+        channel = Channel(Role.RECEIVER, "the command", language=LOCAL, silence=self._silence)
+        try:
+            check_peer(sock)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: channel, sock)
+        except (FullsendError, OSError) as error:
+            sock.close()
+            log.warning("a command is not answered: %s", error)
+            return
+        except BaseException:
+            sock.close()
+            raise
+        try:
+            await self._converse(channel)
+        except (Unreachable, PeerError, RemoteProtocolError) as error:
+            log.info("a command: %s", printable(str(error)))
+        except (FullsendError, OSError) as error:
+            if isinstance(error, LocalProtocolError):
+                self._bug(channel, error)
+            else:
+                refusal = explain(error)
+                log.warning("a command: %s", printable(str(refusal)))
+                channel.last_words(messages.Error(code=refusal.code, message=str(refusal)[:4000]))
+        except Exception as error:  # noqa: BLE001 - whatever is in the store, the daemon goes on
+            self._bug(channel, error)
+        finally:
+            await channel.close()
+
+    async def _converse(self, channel: Channel) -> None:
+        program = f"fullsendd {fullsend_protocol.__version__}"
+        await channel.send(messages.ReceiverHello(program=program, versions=[VERSION], sender=None))
+        event: Event | None = None
+        while not isinstance(event := event or await channel.receive(), ConnectionEnded):
+            match event:
+                case messages.SenderHello():
+                    event = None
+                case messages.Question():
+                    event = await send_answer(channel, self._answers.answer(event))
+                case messages.Error():
+                    raise PeerError(event.code, event.message)
+                case _:
+                    msg = f"{type(event).__name__} as a request"
+                    raise RemoteProtocolError(msg)
+
+    def _bug(self, channel: Channel, error: Exception) -> None:
+        log.error("a command: a bug in fullsendd", exc_info=error)
+        channel.last_words(messages.Error(code=ErrorCode.INTERNAL, message="a bug in fullsendd; its log has more"))

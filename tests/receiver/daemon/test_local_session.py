@@ -1,0 +1,156 @@
+"""The daemon's side of what commands ask: what it answers, to how many, and until when."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.receiver.helpers import SENDER, plant
+from tests.receiver.running import Receiver, serving, wait_until
+
+from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_protocol.wire import local, messages
+from fullsend_protocol.wire.connection import LOCAL, NEED_DATA, Connection, ConnectionEnded, Role
+from fullsend_protocol.wire.frames import FrameHeader, FrameType
+from fullsend_receiver.catalogue.pages import VERSION, Pages
+from fullsend_receiver.daemon import local_session, local_socket
+from fullsend_receiver.store.local import LocalStore as Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HELLO = messages.SenderHello(program="fullsendd 0", version=VERSION)
+ASK = local.SummariesWanted(sender=None, dataset=None, streams=None)
+
+
+class Command:
+    """A command that says whatever a test wants."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        connected = local_socket.connect(Store(receiver.store), 50.0)
+        assert connected is not None
+        self.socket = connected
+        self.connection = Connection(Role.SENDER, LOCAL)
+
+    def say(self, *said: messages.Message) -> None:
+        for message in said:
+            self.socket.sendall(self.connection.send(message))
+
+    def hear(self) -> object:
+        while (event := self.connection.next_event()) is NEED_DATA:
+            self.connection.receive_data(self.socket.recv(65536))
+        return event
+
+    def answer(self) -> list[str]:
+        found: list[str] = []
+        while isinstance(page := self.hear(), local.Summaries):
+            found += page.items
+        assert page == messages.Done()
+        return found
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
+    with serving(tmp_path_factory.mktemp("local"), SENDER) as found:
+        for number in range(1, 4):
+            plant(Store(found.store), f"s{number}", number, number - 1 or None)
+        plant(Store(found.store), "theirs", 9, sender="beta", dataset="tank/x")
+        yield found
+
+
+@contextlib.contextmanager
+def command(receiver: Receiver) -> Iterator[Command]:
+    """One that has been greeted."""
+    found = Command(receiver)
+    with found.socket:
+        hello = found.hear()
+        assert isinstance(hello, messages.ReceiverHello)
+        assert (hello.versions, hello.sender) == ([VERSION], None)
+        yield found
+
+
+def test_all_senders_are_told_of_and_one_alone(receiver: Receiver) -> None:
+    with command(receiver) as asking:
+        asking.say(HELLO)
+        for sender, count in ((None, 4), (SENDER, 3), ("beta", 1), ("gamma", 0)):
+            asking.say(ASK.model_copy(update={"sender": sender}))
+            pages = Pages()
+            pages.add(asking.answer())
+            assert len(pages.catalogue(Store(receiver.store)).streams) == count
+
+
+@pytest.mark.parametrize(
+    "said",
+    [messages.List(dataset=None), messages.Check(), messages.Known(fingerprint="00" * 32), HELLO, messages.Done()],
+)
+def test_nothing_else_can_be_asked(receiver: Receiver, said: messages.Message) -> None:
+    with command(receiver) as asking:
+        asking.say(HELLO)
+        payload = messages.encode(said)
+        asking.socket.sendall(FrameHeader(FrameType.CONTROL, len(payload)).encode() + payload)
+        with contextlib.suppress(ConnectionResetError):
+            assert asking.socket.recv(65536) == b""
+
+
+def test_a_command_that_gives_up_is_no_trouble(receiver: Receiver) -> None:
+    with command(receiver) as asking:
+        asking.say(HELLO, messages.Error(code=ErrorCode.INTERNAL, message="no more\x1b"))
+        assert asking.socket.recv(65536) == b""
+    receiver.wait_log(r"a command: no more\x1b")
+
+
+def test_more_than_so_many_are_turned_away(receiver: Receiver) -> None:
+    with receiver.all_closed(), contextlib.ExitStack() as stack:
+        for _ in range(local_session.COMMANDS):
+            stack.enter_context(command(receiver))
+        one_more = Command(receiver)
+        stack.enter_context(one_more.socket)
+        assert one_more.socket.recv(65536) == b""
+
+    def answers() -> bool:
+        again = Command(receiver)
+        with again.socket:
+            return again.socket.recv(1) != b""
+
+    wait_until(answers, "a place for one more")
+
+
+def test_what_fails_in_the_daemon_is_said(receiver: Receiver) -> None:
+    scrub_log = receiver.store / ".state" / "scrub.jsonl"
+    scrub_log.unlink(missing_ok=True)
+    scrub_log.mkdir()
+    try:
+        with command(receiver) as asking:
+            asking.say(HELLO, ASK)
+            error = asking.hear()
+            assert isinstance(error, messages.Error)
+            assert error.code is ErrorCode.STORE
+    finally:
+        scrub_log.rmdir()
+
+
+def test_a_daemon_that_stops_does_not_wait_for_commands(receiver: Receiver) -> None:
+    with command(receiver) as greeted, command(receiver) as idle:
+        idle.say(HELLO)
+        assert receiver.stop() == 0
+        for each in (greeted, idle):
+            each.connection.receive_data(each.socket.recv(65536))
+        assert idle.connection.next_event() == ConnectionEnded()
+    assert not (receiver.store / ".state" / "socket").exists()
+    receiver.start()
+
+
+def test_where_others_may_enter_the_folder_the_daemon_serves_all_the_same(receiver: Receiver) -> None:
+    receiver.stop()
+    (receiver.store / ".state").chmod(0o755)
+    try:
+        receiver.start()
+        assert "commands beside this daemon read what is stored for themselves" in receiver.log
+        assert local_socket.connect(Store(receiver.store), 50.0) is None
+        with receiver.peer() as peer:
+            peer.say("list", dataset=None)
+            assert len(peer.hear("entries")["entries"]) == 3
+            peer.hear("done")
+    finally:
+        (receiver.store / ".state").chmod(0o700)
