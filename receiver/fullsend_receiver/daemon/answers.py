@@ -217,11 +217,11 @@ class Answers:
         self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
     ) -> AsyncGenerator[Message, None]:
         """Yield pages of at most so many items, and `done`."""
-        async for page in pages(self._go_on, items, most, page_of):
+        async for page in pages(self._continue, items, most, page_of):
             yield page
         yield Done()
 
-    async def _go_on(self, work: Callable[[], _T], /) -> _T:
+    async def _continue(self, work: Callable[[], _T], /) -> _T:
         """Do what is the rest of an answer in a thread."""
         return await self._ask(lambda _holdings: work(), begun=True)
 

@@ -63,14 +63,14 @@ class LocalAnswers:
         for sender in [asked.sender] if asked.sender is not None else await self._workers.run(catalogues.senders):
             holdings = await self._ask(sender, lambda holdings: holdings)
             items = items_of(holdings, dataset=asked.dataset, streams=asked.streams)
-            async for page in pages(self._go_on(sender), items, _PAGE, lambda part: Summaries(items=[*part])):
+            async for page in pages(self._continue(sender), items, _PAGE, lambda part: Summaries(items=[*part])):
                 yield page
         yield messages.Done()
 
     async def _ask(self, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         return await self._catalogues.ask(self._workers.disk, sender, work, begun=begun)
 
-    def _go_on(self, sender: str) -> Ask:
+    def _continue(self, sender: str) -> Ask:
         """Return what does the rest of an answer about a sender."""
 
         async def ask(work: Callable[[], _T], /) -> _T:
@@ -127,7 +127,7 @@ class LocalServer:
                 refusal = explain(error)
                 log.warning("a command: %s", printable(str(refusal)))
                 channel.last_words(messages.Error(code=refusal.code, message=str(refusal)[:4000]))
-        except Exception as error:  # noqa: BLE001 - whatever is in the store, the daemon goes on
+        except Exception as error:  # noqa: BLE001 - whatever is in the store, the daemon stays
             self._bug(channel, error)
         finally:
             await channel.close()

@@ -53,7 +53,7 @@ def remove(store: LocalStore) -> None:
 
 
 def connect(store: LocalStore, patience: float) -> socket.socket | None:
-    """Connect to the daemon that serves a store; None where none runs, or none that this user may ask.
+    """Connect to the daemon that serves a store; None where none runs, or this user may not ask it.
 
     `patience`: seconds, for this and for each later operation of the socket. Raises: StoreError where somebody else
     listens there, TimeoutError where the daemon takes no connection.

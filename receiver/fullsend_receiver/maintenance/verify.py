@@ -85,7 +85,7 @@ class Unlisted:
 Finding = Checked | Removed | Rebuilt | Lost | Unlisted
 
 
-def _go_on() -> None:
+def _never_ends() -> None:
     """Nobody interrupts."""
 
 
@@ -100,7 +100,7 @@ class Verifier:
         self._record = record
         self._dependents = dependents
 
-    def check(self, subject: Subject, between: Callable[[], None] = _go_on) -> Checked | Removed:
+    def check(self, subject: Subject, between: Callable[[], None] = _never_ends) -> Checked | Removed:
         """Check one stream, and record what was found. Blocks, perhaps for hours.
 
         `between` is called between two reads: what it raises ends the check. Raises: FullsendError, OSError where
