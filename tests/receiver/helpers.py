@@ -54,6 +54,12 @@ def make_store(tmp_path: Path, name: str = "store") -> Store:
     return store
 
 
+def everywhere() -> frozenset[str]:
+    """Return the types of all file systems here, for `inotify._OWN`: nobody else has the tests' folders."""
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return frozenset(line.partition(" - ")[2].split()[0] for line in mounts)
+
+
 # --- what a sender does -----------------------------------------------------------------------------------------
 
 

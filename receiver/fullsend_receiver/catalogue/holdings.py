@@ -2,7 +2,8 @@
 
 A part is what any answer about a stream can depend on: the datasets whose streams build on one another. Usually that is
 one dataset; of a dataset that was renamed, or a clone, it is several. A GUID links all folders that have it, be it of a
-stream or of a base that is missing. What a prune unlinks may stay linked: a part that is too large costs time alone.
+stream or of a base that is missing, and so does a dataset (a folder that was renamed by hand has still its streams).
+What a prune unlinks may stay linked: a part that is too large costs time alone.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from fullsend_receiver.store.local import LocalStore
 
 #: Parts that stay open while iterating over datasets: one may be needed again after others.
 _OPEN: Final = 4
-#: New GUIDs up to which they are looked up one by one; more are sorted with all others.
+#: New GUIDs and datasets up to which they are looked up one by one; more are sorted with all others.
 _FEW: Final = 50
 #: Decimal digits of a GUID.
 _DIGITS: Final = 20
@@ -142,7 +143,7 @@ class Holdings:
         """Yield each dataset, in order, with its part. `only`: this one, None: all."""
         opened: OrderedDict[tuple[str, ...], Catalogue] = OrderedDict()
         for dataset in sorted(self._folders) if only is None else [only] * (only in self._folders):
-            paths = tuple(sorted({each for path in self._folders[dataset] for each in self._kin[path]}))
+            paths = self._kin[self._folders[dataset][0]]
             if paths not in opened:
                 opened[paths] = self._open(paths)
             opened.move_to_end(paths)
@@ -199,10 +200,13 @@ def _kin(shelves: Mapping[str, Shelf]) -> dict[str, tuple[str, ...]]:
             above[path] = path = above[above[path]]
         return path
 
-    first: dict[int, str] = {}
+    first: dict[int | str, str] = {}
     for path, shelf in shelves.items():
-        for number in shared.intersection(chain(shelf.guids, shelf.bases)) if shared else ():
-            above[top(path)] = top(first.setdefault(number, path))
+        marks: list[int | str] = [*shelf.datasets]
+        if shared:
+            marks += shared.intersection(chain(shelf.guids, shelf.bases))
+        for mark in marks:
+            above[top(path)] = top(first.setdefault(mark, path))
     parts: dict[str, list[str]] = {}
     for path in shelves:
         parts.setdefault(top(path), []).append(path)
@@ -216,19 +220,19 @@ def _kin_after(
     shelves: Mapping[str, Shelf], before: Mapping[str, Shelf], kin: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
     """Return the same, where it is known how it was before."""
-    new: dict[str, set[int]] = {}
+    new: dict[str, set[int | str]] = {}
     for path, shelf in shelves.items():
         known = before.get(path)
         if shelf is not known:
-            new[path] = {*shelf.guids, *shelf.bases}
+            new[path] = {*shelf.guids, *shelf.bases, *shelf.datasets}
             if known is not None:
-                new[path] -= {*known.guids, *known.bases}
+                new[path] -= {*known.guids, *known.bases, *known.datasets}
     if not before.keys() <= shelves.keys() or sum(map(len, new.values())) > _FEW:
         return _kin(shelves)
     after = {path: kin.get(path, (path,)) for path in shelves}
-    for path, numbers in new.items():
-        for number in numbers:
-            for other in [other for other, shelf in shelves.items() if shelf.mentions(number)]:
+    for path, marks in new.items():
+        for mark in marks:
+            for other in [other for other, shelf in shelves.items() if shelf.mentions(mark)]:
                 _link(after, path, other)
     return after
 

@@ -147,9 +147,11 @@ class Shelf:
         """Whether a stream of this GUID is in this folder."""
         return _contains(self.guids, guid)
 
-    def mentions(self, guid: int) -> bool:
-        """Whether a stream of this GUID is here, or one that builds on it."""
-        return _contains(self.guids, guid) or _contains(self.bases, guid)
+    def mentions(self, mark: int | str) -> bool:
+        """Whether a stream of this GUID is here, or one that builds on it, or a stream of this dataset."""
+        if isinstance(mark, str):
+            return mark in self.datasets
+        return _contains(self.guids, mark) or _contains(self.bases, mark)
 
     def with_lacking(self, lacking: frozenset[str] | None) -> Shelf:
         """Return a shelf with the same streams, and another `lacking`."""

@@ -10,9 +10,10 @@ import io
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from fullsend_receiver.catalogue.folded import Folded
 from fullsend_receiver.store.durable import locked, replace_file, write_all
@@ -24,6 +25,8 @@ _FORMAT: Final = 1
 _SLACK: Final = 10_000
 #: Rows that are held at a time as they were read: 900 bytes each.
 _AT_ONCE: Final = 5_000
+#: Bytes that are read at a time.
+_BLOCK: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,8 @@ class ScrubLog:
         self._path = scrub_file(store)
         self._lines = 0
         self._last = Folded()  # as they were written, with keys that this version does not know
+        # Of the files whose row says damage: when each was received, empty where the row does not say.
+        self._damaged: dict[str, tuple[Any, ...]] = {}
         self._foreign: list[bytes] = []  # lines of which this version does not know of which file they are
         self._known = 0  # bytes of the file that were read, up to the end of a line; and their CRC
         self._crc = 0
@@ -78,14 +83,18 @@ class ScrubLog:
             return None
         return Scrubbed.from_row(row, file, received)
 
+    def is_damaged(self, file: str, received: str) -> bool:
+        """Whether `get` returns damage. Reads no row: the streams of a chain may lie in as many folders."""
+        return self._damaged.get(file) in ((), (received,))
+
     def add(self, scrubbed: Scrubbed) -> None:
         """Record a result. Blocks on the disk."""
         row = scrubbed.to_row()
-        self._last.add([(scrubbed.file, row)], _merge)
+        _take(self._last, self._damaged, [(scrubbed.file, row)])
         with locked(self._store.lock):
             if self._lines > len(self._last) + _SLACK:
                 self.read(anew=True)  # others may have added to it
-                self._last.add([(scrubbed.file, row)], _merge)
+                _take(self._last, self._damaged, [(scrubbed.file, row)])
                 replace_file(self._path, b"".join([*self._foreign, *map(_line, self._last.rows())]))
                 self._lines = len(self._last)
                 return
@@ -104,35 +113,64 @@ class ScrubLog:
         A line that is not whole (a crash) is passed over.
         """
         try:
-            data = self._path.read_bytes()
+            file: BinaryIO = self._path.open("rb")
         except FileNotFoundError:
-            data = b""
-        known = 0 if anew or zlib.crc32(data[: self._known]) != self._crc else self._known
-        count, last, foreign = (self._lines, self._last, self._foreign) if known else (0, Folded(), [])
-        whole = data.rfind(b"\n") + 1
-        rows: list[tuple[str, dict[str, Any]]] = []
-        for line in io.BytesIO(data[known:]):  # line by line: all at once would be as much memory once more
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            count += 1
-            if isinstance(row, dict) and isinstance(row.get("file"), str):
-                rows.append((row["file"], row))
-            elif not known:  # else: with the next reading of all, which precedes each writing of all
-                foreign.append(line.rstrip(b"\n") + b"\n")
-            if len(rows) >= _AT_ONCE:
-                last.add(rows, _merge)
-                rows.clear()
-        last.add(rows, _merge)
-        # In one step: who asks meanwhile, in another thread, must not be told that nothing is damaged.
-        self._lines, self._last, self._foreign = count, last, foreign
-        self._known, self._crc = whole, zlib.crc32(data[:whole])
+            file = io.BytesIO()
+        with file:
+            known = 0 if anew or _crc(file, self._known) != self._crc else self._known
+            count, last, damaged, foreign = (
+                (self._lines, self._last, self._damaged, self._foreign) if known else (0, Folded(), {}, [])
+            )
+            whole, crc = known, self._crc if known else 0
+            rows: list[tuple[str, dict[str, Any]]] = []
+            file.seek(known)
+            for line in file:
+                if line.endswith(b"\n"):
+                    whole, crc = whole + len(line), zlib.crc32(line, crc)
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                count += 1
+                if isinstance(row, dict) and isinstance(row.get("file"), str):
+                    rows.append((row["file"], row))
+                elif not known:  # else: with the next reading of all, which precedes each writing of all
+                    foreign.append(line.rstrip(b"\n") + b"\n")
+                if len(rows) >= _AT_ONCE:
+                    _take(last, damaged, rows)
+                    rows.clear()
+        _take(last, damaged, rows)
+        # In one step: another thread that asks meanwhile must not be told that nothing is damaged.
+        self._lines, self._last, self._damaged, self._foreign = count, last, damaged, foreign
+        self._known, self._crc = whole, crc
 
 
 def scrub_file(store: LocalStore) -> Path:
     """Return the log's file."""
     return store.state / "scrub.jsonl"
+
+
+def _crc(file: BinaryIO, length: int) -> int:
+    """Return the CRC-32 of the first `length` bytes of a file, or of all where it has fewer."""
+    crc = 0
+    while length and (block := file.read(min(length, _BLOCK))):
+        crc = zlib.crc32(block, crc)
+        length -= len(block)
+    return crc
+
+
+def _take(last: Folded, damaged: dict[str, tuple[Any, ...]], rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Take rows, each with its file, into the last ones and into what is known to be damaged."""
+
+    def merge(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
+        merged = _merge(before, row)
+        if _damage(merged):
+            damaged[row["file"]] = (merged["received"],) if "received" in merged else ()
+        else:
+            damaged.pop(row["file"], None)
+        return merged
+
+    last.add(rows, merge)
 
 
 def _merge(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 It is read once, from the copy of the summaries or from the manifests. From then on the kernel tells what changes in the
 folders (`watching`): a commit by this daemon, a file that somebody has removed, cut short or put back, a manifest that
-a command has made beside it. So a question costs two `stat`s, of the sender's folder and of what checks have found, and
-a look at what has changed since the last one. It is answered from what the disk held when it was asked, or later.
+a command has made beside it. So a question costs two `stat`s, of the sender's folder and of what checks have found, a
+poll of the table of mounts, and a look at what has changed since the last one. It is answered from what the disk held
+when it was asked, or later.
 
 Where the kernel cannot tell (a network file system, too many folders), each question looks at everything instead. In
 any case `relook` looks at everything again now and then, for what is not told.
@@ -19,6 +20,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
@@ -80,15 +82,22 @@ class Catalogues:
         return await self._in_turn(disk, sender, lambda: work(self.current(sender, asked=asked)))
 
     async def relook(self, disk: Executor) -> None:
-        """Look at all that is kept again, whatever was told: a folder at a time, so that no question waits for long.
+        """Look at all that is kept again, whatever was told: some folders at a time, so that no question waits for
+        long. Where that fails for one sender, it is done for the others.
 
-        Raises: OSError.
+        Raises: the first error.
         """
         with self._guard:
             senders = list(self._kept)
+        failed: Exception | None = None
         for sender in senders:
-            for path in await self._in_turn(disk, sender, lambda sender=sender: self._told(sender)):  # type: ignore[misc]
-                await self._in_turn(disk, sender, lambda sender=sender, path=path: self._look_again(sender, path))  # type: ignore[misc]
+            try:
+                for paths in await self._in_turn(disk, sender, partial(self._told, sender)):
+                    await self._in_turn(disk, sender, partial(self._look_again, sender, paths))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def distrust(self) -> None:
         """Have the next question about each sender look at everything again."""
@@ -121,14 +130,14 @@ class Catalogues:
         async with turn:
             return await run(disk, work)
 
-    def _told(self, sender: str) -> list[str]:
-        """Return the folders of a sender at which no question looks by itself."""
+    def _told(self, sender: str) -> list[list[str]]:
+        """Return the folders of a sender at which no question looks by itself, in batches."""
         with self._keep(sender) as kept:
-            return kept.search.paths if kept.search.sure else []
+            return list(kept.search.batches()) if kept.search.sure else []
 
-    def _look_again(self, sender: str, path: str) -> None:
+    def _look_again(self, sender: str, paths: list[str]) -> None:
         with self._keep(sender) as kept:
-            kept.search.distrust(path)
+            kept.search.distrust(paths)
             kept.holdings = kept.read_again(self._scrub_log())
 
     def _now(self) -> int:

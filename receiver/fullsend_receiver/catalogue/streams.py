@@ -6,6 +6,7 @@ looks at the disk that it takes, and what is said of the answers.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import PurePosixPath
@@ -107,6 +108,9 @@ class Catalogue:
 
     def select(self, sender: str | None, dataset: str | None) -> list[StoredStream]:
         """Return the streams of a sender and dataset; None: of all."""
+        if sender is not None and dataset is not None:  # they stand together
+            first = bisect_left(self.streams, (sender, dataset), key=_whose)
+            return self.streams[first : bisect_right(self.streams, (sender, dataset), lo=first, key=_whose)]
         return [
             stored
             for stored in self.streams
@@ -248,8 +252,7 @@ class Catalogue:
         return [StoredStream(self.store, each) for each in summaries]
 
     def _whole(self, about: Summary) -> bool:
-        scrub = self._scrub(about)
-        if scrub and scrub.damage:
+        if self.scrubbed.is_damaged(about.path, about.received):
             return False
         return self._is_there(about) if self._lacking is None else about.path not in self._lacking
 
@@ -283,3 +286,7 @@ def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:
 def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
     names = [sender] if sender is not None else store.senders()
     return (find_streams(store, name) for name in names)
+
+
+def _whose(stored: StoredStream) -> tuple[str, str]:
+    return stored.summary.sender, stored.summary.dataset

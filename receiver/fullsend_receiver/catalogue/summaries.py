@@ -41,6 +41,9 @@ _WORTH: Final = 200
 _CRC: Final = 9
 #: So many names in folders that had changed take about the time of one manifest.
 _NAMES_A_MANIFEST: Final = 50
+#: Streams that are looked at in one go, besides questions; and how many of them a folder takes by itself.
+_BATCH: Final = 500
+_STREAMS_A_FOLDER: Final = 5
 #: What changed within this time before it was read may change again without a trace. Ticks are 10 ms at most; some
 #: file systems have times in whole seconds, FAT in pairs of them.
 _SETTLED_NS: Final = 3_000_000_000
@@ -57,8 +60,10 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-#: A copy with other fields, by another version of fullsendd, says nothing.
-_VERSION: Final = zlib.crc32(" ".join(COPIED).encode())
+#: A copy with other fields, by another version of fullsendd, says nothing. Format 2: no folder with a symbolic link to
+#: a file has a stamp, since such folders are to be read each time.
+_FORMAT: Final = "2"
+_VERSION: Final = zlib.crc32(" ".join((_FORMAT, *COPIED)).encode())
 #: How the JSON of a line begins: the version and the folder.
 _HEAD: Final = re.compile(rb'\[(\d+),("(?:[^"\\]|\\.)*"),')
 #: A kept catalogue does without its copy until the next start: it is worth writing when it lacks this part of all.
@@ -69,8 +74,9 @@ _WORTH_PART: Final = 50
 class _Folder:
     """What is known of one folder. `stamp`: inode number and times of when its names were read, None where that does
     not count next time; `folders`: the folders in it; `rows`: one for each stream; `orphans`: names of `.zst` files
-    without manifest; `problems`: by name of a stream, why its manifest cannot be read; `watched`: whether each change
-    is told.
+    without manifest; `problems`: by name of a stream, why its manifest cannot be read; `linked`: names of streams whose
+    file or manifest is a symbolic link, so that a change behind it is not told; `watched`: whether each other change is
+    told.
     """
 
     path: str
@@ -79,12 +85,13 @@ class _Folder:
     rows: list[Row] | Shelf
     orphans: set[str] = field(default_factory=set)
     problems: dict[str, Problem] = field(default_factory=dict)
+    linked: set[str] = field(default_factory=set)
     watched: bool = False
 
     @property
     def doubts(self) -> set[str]:
         """The names that are to be looked at each time."""
-        return self.orphans | self.problems.keys()
+        return self.orphans | self.problems.keys() | self.linked
 
 
 def find_streams(store: LocalStore, sender: str) -> Found:
@@ -192,17 +199,25 @@ class Search:
         found = (folder.rows for folder in (self._folders or {}).values())
         return [rows for rows in found if isinstance(rows, Shelf) and len(rows)]
 
-    @property
-    def paths(self) -> list[str]:
-        """The folders that the last run has found."""
-        return list(self._folders or ())
+    def batches(self) -> Iterator[list[str]]:
+        """Yield the folders that the last run has found, as many together as take some milliseconds to look at."""
+        batch: list[str] = []
+        streams = 0
+        for path, folder in (self._folders or {}).items():
+            batch.append(path)
+            streams += len(folder.rows) + _STREAMS_A_FOLDER
+            if streams >= _BATCH:
+                yield batch
+                batch, streams = [], 0
+        if batch:
+            yield batch
 
-    def distrust(self, path: str | None = None) -> None:
-        """Look at all that is in a folder in the next run, whatever was told; None: in all folders."""
-        if path is None:
+    def distrust(self, paths: Iterable[str] | None = None) -> None:
+        """Look at all that is in these folders in the next run, whatever was told; None: in all folders."""
+        if paths is None:
             self.sure = False
         else:
-            self._suspect.add(path)
+            self._suspect.update(paths)
 
     def _look_everywhere(self, known: dict[str, _Folder] | _Copy) -> dict[str, _Folder]:
         if self._watch is not None:
@@ -234,7 +249,7 @@ class Search:
         """
         folders = dict(self._folders or {})
         for path, folder in folders.items():
-            if folder.orphans or folder.problems:
+            if folder.orphans or folder.problems or folder.linked:
                 changes.names.setdefault(path, set()).update(folder.doubts)
         suspect, self._suspect = self._suspect, set()
         for path in suspect & folders.keys():
@@ -260,7 +275,8 @@ class Search:
         root = self._store.root / path
         before = list(known.rows)
         rows = {row[NAME]: row for row in before}
-        found = _Folder(path, None, [*known.folders], [], {*known.orphans}, {**known.problems}, known.watched)
+        found = _Folder(path, None, [*known.folders], [], watched=known.watched)
+        found.orphans, found.problems, found.linked = {*known.orphans}, {**known.problems}, {*known.linked}
         lacking = set(known.rows.lacking or ()) if isinstance(known.rows, Shelf) else set()
         for name in names:
             if not name.startswith("@"):
@@ -278,6 +294,9 @@ class Search:
             found.orphans.discard(name)
             found.problems.pop(name, None)
             lacking.discard(name)
+            found.linked.discard(name)
+            if any((root / each).is_symlink() for each in (name, manifest_of(name))):
+                found.linked.add(name)
             try:
                 row = self._row(path, name, row)
             except ManifestError as error:
@@ -365,6 +384,9 @@ class Search:
             for entry in entries:
                 if entry.name.startswith("@"):
                     files.add(entry.name)
+                    if entry.is_symlink():
+                        folder.linked.add(stream_of(entry.name))
+                        counts = False
                 elif entry.is_dir(follow_symlinks=False):
                     folder.folders.append(entry.name)
                 elif entry.is_symlink():
