@@ -163,7 +163,7 @@ def test_history_that_changes(pool: Pool, receiver: Receiver, sender: Sender) ->
     done = sender.fullsend("push", "--json", home)
     (pushed,) = programs.rows(programs.good(done))
     assert pushed["kind"] == "full"
-    assert "destroyed and made again" in done.stderr.decode()
+    assert "destroyed and created again" in done.stderr.decode()
     assert kinds(sender.push("--full", home)) == [(home, "full")]
     # A clone begins with a full; promoted, it continues from what it has taken over: snapshots, and bookmarks too, so
     # that what it was made of has no base left.

@@ -75,7 +75,7 @@ def test_a_base_is_known_by_its_guid_alone() -> None:
     again = dataset(snapshots=[point("tue", 902, 2)], bookmarks=[])
     send = sent(decide(again, PLAIN, StoredBases([base(102)])))
     assert send.base is None
-    assert "destroyed and made again" in send.reason
+    assert "destroyed and created again" in send.reason
     assert not send.routine
 
 
