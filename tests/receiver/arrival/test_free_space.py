@@ -158,7 +158,7 @@ async def test_a_stream_of_unknown_size_ends_before_what_is_to_stay_free(room: R
         await room.claim(arrival, 1, 3)
     assert str(caught.value) == (
         "tank/data@now: ended, since the store has no more room for it: the store has 100 B free, of which 100 B are to"
-        " stay free (min-free); it had no reservation; 905 Bof it are deleted: free space on the receiver"
+        " stay free (min-free); it had no reservation; 905 B of it are deleted: free space on the receiver"
     )
     assert arrival.refused == (1, 3)
 
@@ -179,7 +179,7 @@ async def test_who_stores_more_than_was_promised_may_use_what_nobody_was_promise
     second = await room.admit(wanted(500))
     await write(room, disk, first, 390)
     assert not first.is_within()
-    with pytest.raises(Overrun, match=r"it had a reservation of 50 B; 390 Bof it are deleted"):
+    with pytest.raises(Overrun, match=r"it had a reservation of 50 B; 390 B of it are deleted"):
         await room.claim(first, 10, 10)
     put_away(room, disk, first, keep=False)
     await write(room, disk, second, 500)
@@ -191,7 +191,7 @@ async def test_of_several_the_one_ends_that_holds_the_most_beyond_its_promise(ro
     await write(room, disk, small, 50)
     large.ended.add_done_callback(lambda _ended: put_away(room, disk, large, keep=False))
     await write(room, disk, small, 100)
-    with pytest.raises(Overrun, match="800 Bof it are deleted"):
+    with pytest.raises(Overrun, match="800 B of it are deleted"):
         large.ended.result()
     await write(room, disk, small, 700)
 
@@ -255,7 +255,7 @@ async def test_a_disk_that_takes_no_more_is_the_same(room: Room, disk: Disk, num
     assert isinstance(other.ended.exception(), Overrun)  # that one goes first, and makes room again
     gone = room.used_up(other, error)
     assert isinstance(gone, Overrun)
-    assert str(gone).endswith("it had no reservation; 50 Bof it are deleted: free space on the receiver")
+    assert str(gone).endswith("it had no reservation; 50 B of it are deleted: free space on the receiver")
 
 
 # --- a daemon on a small disk -----------------------------------------------------------------------------------

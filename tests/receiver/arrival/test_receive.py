@@ -353,7 +353,7 @@ def test_a_chunk_that_the_disk_has_lost_does_not_keep_a_stream_from_ever_being_s
     with receiver.peer() as peer:
         peer.write(control(offer_of_pieces(pieces, resume="token")))
         assert peer.hear("accept") == {"type": "accept", "offset": 0, "segments": [], "record": None}
-    receiver.wait_log("tank/rotten@now: starts over: its last chunk is not what was written: ")
+    receiver.wait_log("tank/rotten@now: starts over: its last chunk is not as written: ")
 
 
 def test_a_line_that_breaks_off_again_and_again_makes_no_manifest_long(receiver: Receiver) -> None:
