@@ -1,7 +1,10 @@
 """Chunks of one stream between the wire and the disk: decoded in parallel, given out in the order in which they came.
 
-    event loop          cpu threads              the stream's admitting task
+    event loop          cpu threads              the stream's writing task
     claim, put  ----->  decode (parallel)  --->  get (in order), check and write, release
+
+A chunk for which that task waits is not decoded ahead: the thread that checks it does so, while its bytes are in the
+processor's cache. Where the wire is slower than the threads, that is every chunk.
 
 Bounds (docs/operations.md adds them up): CHUNK_ROOM bytes and CHUNKS_HELD chunks. A chunk counts from `claim`, before
 its first byte is taken from the wire, until `release`.
@@ -28,12 +31,16 @@ CHUNKS_HELD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """A chunk and its raw bytes. `arriving`: how it was announced."""
+class Arrived:
+    """A chunk whose turn it is. `arriving`: how it was announced; `decoded`: its raw bytes, None: not yet decoded."""
 
     arriving: ChunkArriving
     chunk: Chunk
-    raw: bytes
+    decoded: bytes | None
+
+    def raw(self) -> bytes:
+        """Return the raw bytes. In a thread. Raises: ChunkError."""
+        return decode_chunk(self.chunk) if self.decoded is None else self.decoded
 
 
 class DecodeQueue:
@@ -45,7 +52,8 @@ class DecodeQueue:
         self._held = 0  # bytes
         self._count = 0  # chunks
         self._freed = asyncio.Event()
-        self._queue: deque[tuple[ChunkArriving, Chunk, asyncio.Future[bytes]]] = deque()
+        self._queue: deque[tuple[ChunkArriving, Chunk, asyncio.Future[bytes] | None]] = deque()
+        self._wanted = False  # `get` waits for the next one
         self._put = asyncio.Event()  # ... or no more will come
         self._ended = False
 
@@ -62,8 +70,11 @@ class DecodeQueue:
         self._held += _size(arriving)
 
     def put(self, arriving: ChunkArriving, chunk: Chunk) -> None:
-        """Begin to decode a chunk that was claimed."""
-        decoding = asyncio.get_running_loop().run_in_executor(self._cpu, decode_chunk, chunk)
+        """Put a chunk that was claimed in line, and begin to decode it where it has to wait."""
+        decoding = None
+        if not self._wanted:
+            decoding = asyncio.get_running_loop().run_in_executor(self._cpu, decode_chunk, chunk)
+        self._wanted = False
         self._queue.append((arriving, chunk, decoding))
         self._put.set()
 
@@ -72,8 +83,8 @@ class DecodeQueue:
         self._ended = True
         self._put.set()
 
-    async def get(self) -> Decoded | None:
-        """Return the next chunk, in order; None after the last one. Raises: ChunkError where it does not decode.
+    async def get(self) -> Arrived | None:
+        """Return the next chunk, in order; None after the last one. Raises: ChunkError where it was decoded in vain.
 
         For one task, which is not cancelled.
         """
@@ -81,11 +92,13 @@ class DecodeQueue:
             if self._ended:
                 return None
             self._put.clear()
+            self._wanted = True
             await self._put.wait()
         arriving, chunk, decoding = self._queue[0]
-        await asyncio.wait([decoding])
+        if decoding is not None:
+            await asyncio.wait([decoding])
         self._queue.popleft()
-        return Decoded(arriving, chunk, decoding.result())
+        return Arrived(arriving, chunk, None if decoding is None else decoding.result())
 
     def release(self, arriving: ChunkArriving) -> None:
         """Let the room of a chunk go: it is written, and its bytes are no longer needed."""
@@ -97,8 +110,9 @@ class DecodeQueue:
         """Drop what `get` has not given out. Returns when no thread decodes any of it."""
         while self._queue:
             _arriving, _chunk, decoding = self._queue.popleft()
-            await asyncio.wait([decoding])
-            decoding.exception()  # that the stream has ended is what counts
+            if decoding is not None:
+                await asyncio.wait([decoding])
+                decoding.exception()  # that the stream has ended is what counts
 
 
 def decode_chunk(chunk: Chunk) -> bytes:

@@ -25,7 +25,7 @@ from fullsend_protocol.wire.messages import Accept, Ack, Committed, Error, Finis
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
 from fullsend_receiver.arrival.commit import commit
-from fullsend_receiver.arrival.decode_queue import Decoded, DecodeQueue
+from fullsend_receiver.arrival.decode_queue import Arrived, DecodeQueue
 from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Crossed, Room
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import Crossing
@@ -317,11 +317,11 @@ class Receiving:
         """
         loop = asyncio.get_running_loop()
         try:
-            while (decoded := await queue.get()) is not None:
-                arriving = decoded.arriving
+            while (arrived := await queue.get()) is not None:
+                arriving = arrived.arriving
                 async with self._between:
-                    free = await loop.run_in_executor(self._workers.cpu, self._write, ingest, decoded)
-                del decoded  # to hold it while the next is awaited would be to hold one more
+                    free = await loop.run_in_executor(self._workers.cpu, self._write, ingest, arrived)
+                del arrived  # to hold it while the next is awaited would be to hold one more
                 self._room.wrote(arrival, arriving.payload_length, arriving.raw_length, free)
                 queue.release(arriving)
                 self._dirty.set()
@@ -330,9 +330,9 @@ class Receiving:
         finally:
             await queue.close()
 
-    def _write(self, ingest: Ingest, decoded: Decoded) -> int:
+    def _write(self, ingest: Ingest, arrived: Arrived) -> int:
         """Check and write a chunk. Returns: what is free on the disk after it, in bytes."""
-        ingest.take(decoded.chunk, decoded.raw)
+        ingest.take(arrived.chunk, arrived.raw())
         begins = ingest.walker.begins
         if not self._looked and not all(begin.compound for begin in begins):
             self._looked = True
