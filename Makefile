@@ -1,21 +1,22 @@
-# Every target sets up what it needs by itself. PYTHON=python3.13 chooses the interpreter of .venv: a .venv of another one is
-# made anew. Without it, .venv stays as it is.
+# Every target sets up what it needs. PYTHON=python3.13 chooses the interpreter of .venv; a .venv of another interpreter is
+# made again. Without PYTHON, .venv stays as it is.
 #
-# Warnings and asyncio's debug mode are pytest's business (pyproject.toml, tests/conftest.py), so that `pytest` by hand does the same as `make test`.
+# pytest sets warnings and asyncio's debug mode (pyproject.toml, tests/conftest.py), so that plain `pytest` does the same as
+# `make test`.
 
-# A stamp for another interpreter counts for nothing.
+# A stamp of another interpreter is not valid.
 ifneq ($(origin PYTHON),undefined)
 $(shell .ci/setup --is-made-with '$(PYTHON)' || rm -f .venv/.stamp)
 endif
 PYTHON ?= python3
-# The tests' own runners read it too, and want the one in .venv: the first in their PATH.
+# The tests' own runners read PYTHON too, and need the one in .venv: the first in their PATH.
 unexport PYTHON
 PY := .venv/bin/python
 STAMP := .venv/.stamp
-# How many workers, and which tests stay together: tests/conftest.py.
+# tests/conftest.py sets the number of workers, and which tests one worker runs.
 PARALLEL := -n auto
 
-# Where it is set, each of the thousand programs that the suite starts compiles all of fullsend anew. Empty is off.
+# Where this is set, each of the thousand programs that the suite starts compiles all of fullsend again. Empty is off.
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -26,7 +27,7 @@ export PYTHONDONTWRITEBYTECODE :=
 help: ## show this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 23
 
-setup: $(STAMP) ## make .venv, with fullsend in it (editable) and all that the other targets need
+setup: $(STAMP) ## make .venv, with fullsend (editable) and all that the other targets need
 
 $(STAMP): pyproject.toml .ci/setup
 	PYTHON=$(PYTHON) .ci/setup
@@ -44,14 +45,14 @@ lint: $(STAMP) ## ruff: rules and format
 types: $(STAMP) ## mypy, strict
 	$(PY) -m mypy
 
-# Coverage is reported, and held against its bound, only where the tests themselves passed.
+# Coverage is reported, and compared with its floor, only if the tests themselves passed.
 suite: $(STAMP)
 	$(PY) -m coverage erase
 	$(PY) -m coverage run -m pytest -m "not slow" $(PARALLEL)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 
-# pytest exits 5 where it finds no test. That is right as long as none is marked slow, and said; later it is a failure.
+# pytest exits 5 where it finds no test. Where no test is marked slow, that is correct, and a line says so.
 test-slow: $(STAMP) ## the tests that take long
 	@if grep -rqs --include='*.py' 'pytest\.mark\.slow' tests; then \
 		set -x; $(PY) -m pytest -m slow $(PARALLEL); \
@@ -59,8 +60,8 @@ test-slow: $(STAMP) ## the tests that take long
 		echo "test-slow: no test is marked slow, so none was run"; \
 	fi
 
-# In each of these roots TARGET=test-slow, for one, makes another target.
-test-debian12: ## `make test` with Debian 12's Python (3.11), in a root of its own (needs root)
+# TARGET=test-slow, for example, makes another target in each of these roots.
+test-debian12: ## `make test` with Debian 12's Python (3.11), in a separate root (needs root)
 	.ci/test-in-debian 3.11 bookworm
 
 test-debian13: ## the same with Debian 13's (3.13)
@@ -69,18 +70,18 @@ test-debian13: ## the same with Debian 13's (3.13)
 test-python314: ## the same with Python 3.14, of the next Debian
 	.ci/test-in-debian 3.14 forky sid
 
-test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine of their own
+test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
 
-# What depends most on OpenZFS: tokens, and the streams that they give.
-test-zfs-old: $(STAMP) ## those of them that go on where something was interrupted, against OpenZFS 2.1
+# These depend most on the version of OpenZFS: tokens, and the streams that they give.
+test-zfs-old: $(STAMP) ## those of them that resume what was interrupted, against OpenZFS 2.1
 	FULLSEND_ZFS_VM=1 FULLSEND_ZFS_PART=resumes FULLSEND_ZFSVM_SUITE=bookworm FULLSEND_ZFSVM_ZFS_SUITE=bookworm \
 		PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
 
-test-power-cut: $(STAMP) ## a virtual machine's power is cut amid pushes, twice: what was acknowledged must be there
+test-power-cut: $(STAMP) ## cut a virtual machine's power during pushes, twice: what was acknowledged must be there
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/powercut/run --rounds 2
 
-# SEED=N: what a run did before, as far as it depends on chance. BREAK=sync: a daemon that syncs nothing must be found out.
+# SEED=N repeats the random choices of an earlier run. BREAK=sync: the run must detect a daemon that syncs nothing.
 ROUNDS ?= 30
 power-cut: $(STAMP) ## the same for half an hour: ROUNDS=30, SEED=N, BREAK=sync|data|folders
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/powercut/run --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED)) $(if $(BREAK),--break $(BREAK))
@@ -91,7 +92,7 @@ deb: ## build a package for this machine's Debian or Ubuntu: build/fullsend_VERS
 test-deb: ## build the package; install, use, remove and purge it in a clean Debian root (needs root)
 	tests/packaging/run
 
-man: $(STAMP) ## write man pages and completions anew, out of the programs' own options
+man: $(STAMP) ## write man pages and completions from the programs' own options
 	$(PY) docs/generate.py
 
 bench: $(STAMP) ## the benchmarks behind the numbers in the README

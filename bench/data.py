@@ -1,4 +1,4 @@
-"""What is sent: synthetic streams that are valid send streams, the same bytes on every machine.
+"""The data: synthetic streams that are valid send streams, the same bytes on every machine.
 
 The payload is drawn once, as a pool of 64 MiB, and repeated: no window that zstd uses at level 3 (2 MiB), and none
 that a chunk allows (4 MiB), reaches from one round to the next, so nothing is gained by the repetition. A block is
@@ -33,7 +33,7 @@ _CREATED: Final = 1_795_417_089
 #: One object (file) of the stream has this much payload.
 _OBJECT: Final = 8 * MIB
 _BONUS: Final = bytes(168)
-#: What is written at a time.
+#: Bytes that are written at a time.
 _BATCH: Final = 8 * MIB
 
 
@@ -87,7 +87,7 @@ def _records(pool: bytes, size: int, record: int, snapshot: str) -> Iterator[byt
             yield pool[at : at + record]
             at = (at + record) % len(pool)
             written += _HEADER + record
-        # What follows a file's last block in a real stream.
+        # The records that follow a file's last block in a real stream.
         yield _record(4, {8: ("Q", number), 16: ("QQ", _OBJECT, (1 << 64) - 1)})
     yield _record(5, {40: ("Q", _GUID)})
 
@@ -128,7 +128,7 @@ def _text(rng: random.Random, phrases: list[str], weights: list[float]) -> bytes
 
 
 def _table(rng: random.Random) -> bytes:
-    """Rows as a database keeps them: a key that grows, a time, small numbers, a measured value, padding."""
+    """Rows of a database: a key that grows, a time, small numbers, a measured value, padding."""
     row = struct.Struct("<IQHHd8x")
     key, at = rng.randrange(1 << 24), rng.randrange(1 << 40)
     rows = []

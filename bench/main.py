@@ -1,4 +1,4 @@
-"""`make bench`: measures fullsend against what it replaces, in the same run on the same data; prints tables."""
+"""`make bench`: compares fullsend with what it replaces, in one run on the same data; prints tables."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import format_size, parse_size
 
 _SHM: Final = Path("/dev/shm")
-#: Room for the streams, the files of both sides, and what is left until it is removed; in sizes of a stream.
+#: Room for the streams, the files of both sides, and files that are not removed yet; in sizes of a stream.
 _ROOM: Final = 6
 _PARTS: Final = ("transfers", "many", "nightly", "questions", "stages")
 
 
 def main() -> int:
-    """Run the benchmark. Returns: the exit code; a budget that is not met is no failure, it is a result."""
+    """Run the benchmark. Returns: the exit code; a budget that is not met is a result, not a failure."""
     args = _arguments()
     signal.signal(
         signal.SIGTERM, lambda number, _frame: sys.exit(128 + number)
-    )  # as an exception: daemons end, files go
+    )  # as an exception, so that daemons end and files are removed
     try:
         programs.need()
         with tempfile.TemporaryDirectory(prefix="fullsend-bench-", dir=_place(args.scratch, args.size)) as name:
@@ -97,7 +97,7 @@ def _size(text: str) -> int:
 
 
 def _place(scratch: Path | None, size: int) -> Path:
-    """Return where files go. Raises: BenchError where there is no room."""
+    """Return the folder for files. Raises: BenchError if there is no room."""
     wanted = _ROOM * size
     if scratch is None:
         pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")

@@ -1,4 +1,4 @@
-"""What a transfer costs: seconds, CPU seconds and peak memory of both ends, bytes on the wire, and who else ran.
+"""The cost of a transfer: seconds, CPU seconds and peak memory of both ends, bytes on the wire, and other CPU use.
 
     CPU      of processes that we start: wait4(2), which includes those that they started and waited for; of a service
              that was there before (fullsendd, sshd): utime + stime + those of its dead children, before and after
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 SAMPLE: Final = 0.05
-#: Nothing here takes this long on any machine that is worth measuring; a hang must end.
+#: Seconds: longer than anything here takes on any machine worth measuring. A hang must end.
 TIMEOUT: Final = 900.0
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
@@ -40,12 +40,12 @@ STORAGE: Final = "storage host"
 
 
 class BenchError(Exception):
-    """A benchmark could not be run, or did not do what it measures."""
+    """A benchmark could not run, or did not do what it should measure."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one end took. `peak`: bytes."""
+    """The cost at one end. `peak`: bytes of memory."""
 
     cpu: float
     peak: int
@@ -66,7 +66,7 @@ class Run:
 
 
 class Child:
-    """A process that we start; with `source`, its stdin is a pipe that `cat SOURCE` fills."""
+    """A process of the benchmark; with `source`, its stdin is a pipe that `cat SOURCE` fills."""
 
     def __init__(self, argv: Sequence[str | Path], *, source: Path | None = None, cwd: Path | None = None) -> None:
         self.argv = [str(word) for word in argv]
@@ -88,7 +88,7 @@ class Child:
             start_new_session=True,
         )
         if self._producer is not None and self._producer.stdout is not None:
-            self._producer.stdout.close()  # the child has it; a producer must see that its reader is gone
+            self._producer.stdout.close()  # the child has it; the producer must notice when its reader ends
 
     @property
     def pid(self) -> int:
@@ -115,7 +115,7 @@ class Child:
         return cpu
 
     def kill(self) -> None:
-        """End it and all that it started."""
+        """End the process and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
 
@@ -158,17 +158,17 @@ class Service:
         return self._process.pid
 
     def cpu(self) -> float:
-        """CPU seconds so far, with those of its children that are gone; waits for the others to be gone."""
+        """CPU seconds so far, with those of its ended children; waits for the others to end."""
         wait_for(lambda: len(list(_tree([self.pid]))) == 1, f"the children of {self._argv[0]} to end", self._look)
         fields = _stat(self.pid)
         return sum(map(int, fields[11:15])) / _TICKS
 
     def resident(self) -> int:
-        """Bytes in memory now."""
+        """Bytes of memory now."""
         return _status(self.pid, "VmRSS")
 
     def reset_peak(self) -> None:
-        """Begin the high-water mark anew."""
+        """Reset the high-water mark."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
 
     def _look(self) -> None:
@@ -193,14 +193,14 @@ def run_quietly(argv: Sequence[str | Path]) -> str:
 
 @dataclass
 class Measurement:
-    """What is measured from `with` to its end.
+    """A measurement from `with` to its end.
 
     with Measurement({STORAGE: [daemon.pid]}) as measured:
         measured.child(["fullsend", "push", "--stdin"], source=stream)
     measured.run()
     """
 
-    roots: Mapping[str, Sequence[int]]  # of each end, by what we call it; those that are there before
+    roots: Mapping[str, Sequence[int]]  # of each end, by name; the processes that exist before
     cpu: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     seconds: float = 0.0
     wire: int = 0
@@ -222,8 +222,8 @@ class Measurement:
         self.stop_clock()
         self._over.set()
         self._sampler.join()
-        busy, wire, ours, _began = self._before
-        self.busy = _busy() - busy - (time.process_time() - ours)
+        busy, wire, own, _began = self._before
+        self.busy = _busy() - busy - (time.process_time() - own)
         self.wire = _wire() - wire
 
     def child(self, argv: Sequence[str | Path], *, source: Path | None = None, cwd: Path | None = None) -> bytes:
@@ -238,11 +238,11 @@ class Measurement:
         return child.output
 
     def stop_clock(self) -> None:
-        """Take the time now, the first time; what follows in the block is only counted."""
+        """Stop the clock at the first call; the rest of the block is only counted."""
         self.seconds = self.seconds or time.monotonic() - self._before[3]
 
     def run(self) -> Run:
-        """Put it together, after the block."""
+        """Return the measurements, after the block."""
         zfs_host, storage = (Cost(self.cpu[end], self._peaks[end]) for end in (ZFS_HOST, STORAGE))
         return Run(self.seconds, zfs_host, storage, self.wire, max(0.0, self.busy - sum(self.cpu.values())))
 
@@ -254,7 +254,7 @@ class Measurement:
                 watched = {end: list(pids) for end, pids in self._watched.items()}
             for end, roots in watched.items():
                 self._peaks[end] = max(self._peaks[end], sum(_status(pid, "VmHWM") for pid in _tree(roots)))
-            # With hundreds of processes a look takes long, and must not become part of what is measured.
+            # With hundreds of processes a look at /proc is slow, and must not become part of the measurement.
             pause = max(SAMPLE, 50 * (time.thread_time() - begun))
 
 
@@ -301,7 +301,7 @@ def _with_service(
 
 
 def wait_for(condition: Callable[[], bool], what: str, look: Callable[[], None] = lambda: None) -> None:
-    """Wait until `condition` holds. `look` may raise where it never will. Raises: BenchError after a minute."""
+    """Wait until `condition` holds. `look` may raise if it never will. Raises: BenchError after a minute."""
     deadline = time.monotonic() + 60
     while not condition():
         look()
@@ -312,7 +312,7 @@ def wait_for(condition: Callable[[], bool], what: str, look: Callable[[], None] 
 
 
 def is_listening(port: int) -> bool:
-    """Whether anybody listens on this TCP port. Asking so takes no connection from who accepts only one."""
+    """Whether a process listens on this TCP port. This makes no connection, which a peer may accept only once."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with contextlib.suppress(FileNotFoundError):
             for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
@@ -340,7 +340,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _status(pid: int, name: str) -> int:
-    """Return a size from /proc/PID/status, in bytes; 0 for a process that is gone already."""
+    """Return a size from /proc/PID/status, in bytes; 0 for a process that has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith(f"{name}:"):
@@ -349,7 +349,7 @@ def _status(pid: int, name: str) -> int:
 
 
 def _tree(roots: Sequence[int]) -> Iterator[int]:
-    """Yield these processes and all that descend from them."""
+    """Yield these processes and all their descendants."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for entry in os.listdir("/proc"):
         if entry.isdecimal():

@@ -1,4 +1,4 @@
-"""A night on which nothing is new: `fullsend push -r tank` over many datasets with many snapshots.
+"""A night without changes: `fullsend push -r tank` over many datasets with many snapshots.
 
 `zfs` is a shell script here that prints a listing made before: what is measured is what fullsend adds to zfs's own
 time. It writes down each command, so that "one `zfs list`, no process per dataset" is checked in each run.
@@ -9,8 +9,8 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Final
 
+from bench.fullsend_hosts import FULLSEND, Receiver, Sender
 from bench.measure import BenchError, Run, Service, transfer
-from bench.ours import FULLSEND, Receiver, Sender
 from bench.report import Budget
 from tests.receiver.helpers import plant
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _DATASETS: Final = 1000
 _SNAPSHOTS: Final = 50
 _BUDGET: Final = 0.5
-#: When the first snapshot was taken, and what every one later adds: seconds since the epoch.
+#: The time of the first snapshot, and the interval to the next: seconds since the epoch.
 _FIRST: Final = 1_790_000_000
 _SNAPSHOT_EVERY: Final = 86_400
 
 
 def nothing_new(results: Results, folder: Path, say: Callable[[str], None]) -> None:
-    """Push one dataset, and a thousand, of which all is stored."""
+    """Push one dataset, and a thousand, when everything is stored already."""
     for key, datasets in (("night-1", 1), ("night", _DATASETS)):
         host = _Host(folder / key, datasets)
         say(f"storing {datasets * _SNAPSHOTS} streams")
@@ -48,7 +48,7 @@ def nothing_new(results: Results, folder: Path, say: Callable[[str], None]) -> N
 
 
 class _Host:
-    """A ZFS host with as many datasets, each with its snapshots, all of which are stored."""
+    """A ZFS host with so many datasets, each with its snapshots, all of them stored."""
 
     def __init__(self, folder: Path, datasets: int) -> None:
         folder.mkdir()
@@ -67,7 +67,7 @@ class _Host:
             path.chmod(0o755)
 
     def pair(self) -> None:
-        """Get enrolled, and have everything stored. The daemon must run."""
+        """Enrol, and store everything. The daemon must run."""
         Sender(self._folder / "sender", self.receiver, "alpha")
         config = self._folder / "sender" / "sender.toml"
         config.write_text(
@@ -80,7 +80,7 @@ class _Host:
                 plant(store, f"night-{number}", _guid(place, number), base, sender="alpha", dataset=name, flags="Lep")
 
     def push(self, daemon: Service) -> Run:
-        """Push, and see that nothing was done that need not be. Raises: BenchError."""
+        """Push, and check that nothing was done without need. Raises: BenchError."""
         self._commands.write_text("", encoding="utf-8")
         config = self._folder / "sender" / "sender.toml"
         run, output = transfer([FULLSEND, "--config", config, "push", "-r", "--json", "tank"], daemon)
@@ -91,7 +91,7 @@ class _Host:
         return run
 
     def _listing(self) -> list[str]:
-        """What `zfs list` prints (zfs.COLUMNS), in its order."""
+        """The output of `zfs list` (zfs.COLUMNS), in its order."""
         lines = []
         for place, name in enumerate(self._names):
             lines.append(f"{name}\tfilesystem\t{7 * 10**18 + place}\t{place + 10}\t{_FIRST}\t0\t98304\t-\toff\t-\n")

@@ -1,9 +1,9 @@
-"""The pipelines that fullsend is held against, as people write them.
+"""The pipelines with which fullsend is compared, as people write them.
 
 Each is two shell scripts, one for each end, run in the same folder. All of them leave a file and `sync` it, since
-ours is durable when the push ends. The sums on both ends are over the raw stream: before zstd on the sender, after
-`zstd -d` of what is being written on the receiver. That is what fullsend proves; a sum over the compressed bytes would
-not show that they can be decoded.
+fullsend's is durable when the push ends. The sums on both ends are over the raw stream: before zstd on the sender,
+after `zstd -d` of what is being written on the receiver. That is what fullsend proves; a sum over the compressed bytes
+would not show that they can be decoded.
 
 `Tools` are the two things that differ between systems by far: which program makes the sums (the sha256sum of some
 distributions does not use the processor's instructions for it, that of others does), and with which cipher ssh runs.
@@ -37,14 +37,14 @@ _MBUFFER: Final = "mbuffer -q -s 128k -m 128M"
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What peers are made of. `sums`: reads stdin, prints the sum first; `cipher`: of ssh, None for its default."""
+    """The programs of a peer. `sums`: reads stdin, prints the sum first; `cipher`: of ssh, None for its default."""
 
     sums: str
     cipher: str | None
 
 
 USUAL: Final = Tools("sha256sum", None)
-#: The fastest that can be had where the processor knows AES and SHA.
+#: The fastest choice on a processor with AES and SHA instructions.
 FASTEST: Final = Tools("openssl dgst -sha256 -r", "aes128-gcm@openssh.com")
 
 
@@ -82,7 +82,9 @@ class Ssh:
         key = (folder / "host.pub").read_text(encoding="utf-8")
         (folder / "known_hosts").write_text(f"[127.0.0.1]:{self._port} {key}", encoding="utf-8")
         if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # where Debian's sshd, run as root, shuts itself in
+            Path("/run/sshd").mkdir(
+                mode=0o755, exist_ok=True
+            )  # the folder in which Debian's sshd, run as root, confines itself
 
     def service(self) -> Service:
         """The daemon."""
@@ -136,13 +138,13 @@ class Peers:
     # --- restore -------------------------------------------------------------------------------------------
 
     def keep(self, stream: Stream) -> Path:
-        """Make the file that `nc_restore` gives back, as `zstd | nc` leaves it."""
+        """Make the file that `nc_restore` sends back, as `zstd | nc` leaves it."""
         path = self._folder / "kept.zst"
         run_quietly(["bash", "-c", f"{_COMPRESS} <{shlex.quote(str(stream.path))} >{shlex.quote(str(path))}"])
         return path
 
     def nc_restore(self, kept: Path) -> Run:
-        """nc from where the file is, `nc | zstd -d` where it goes."""
+        """nc at the sending end, `nc | zstd -d` at the receiving end."""
         port = free_port()
         give = f"nc -N -l 127.0.0.1 {port} <{shlex.quote(str(kept))}"
         return transfer(
@@ -162,7 +164,7 @@ class Peers:
         return run
 
     def _check(self, stream: Stream, compress: bool) -> None:
-        """See to it that the peer did what it was timed for; outside of the time."""
+        """Check that the peer did what was timed; outside of the time."""
         found = _sha256(self._folder / _FILE, compress)
         sums = [found]
         for name in (_SENT, _RECEIVED):
@@ -203,7 +205,7 @@ def _sha256(path: Path, compressed: bool) -> str:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that nobody has now."""
+    """Return a free TCP port of the loopback."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port: int = listening.getsockname()[1]
         return port

@@ -1,4 +1,4 @@
-"""The programs of the peers: found, or installed by apt where we are root, or named."""
+"""The programs of the peers: found, or installed by apt as root, or named."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PACKAGES: Final = {
 
 
 def need() -> None:
-    """See to it that all programs are there, and are those that we mean. Raises: BenchError, naming what lacks."""
+    """Make sure that all programs are there, and are the right ones. Raises: BenchError, naming the missing ones."""
     lacking = sorted({package for program, package in _PACKAGES.items() if not find(program)})
     if lacking and os.geteuid() == 0 and shutil.which("apt-get"):
         # An ssh server's package starts it, and at every boot from then on. A benchmark must not open a port for that;
@@ -51,13 +51,13 @@ def need() -> None:
 
 
 def find(program: str) -> str:
-    """Return the path of a program, "" where there is none. sshd wants to be called by its whole path."""
+    """Return the path of a program, "" if it is missing. sshd must be started by its full path."""
     path = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     return shutil.which(program, path=path) or ""
 
 
 def versions() -> dict[str, str]:
-    """Return what the programs say they are."""
+    """Return the versions that the programs print."""
     return {
         "zstd": _says(["zstd", "-V"]).partition(" v")[2].partition(",")[0],
         "ssh": _says(["ssh", "-V"]).partition(",")[0],

@@ -1,6 +1,6 @@
-"""Questions about a store of many streams: the daemon's memory and time, and the catalogue's part of them.
+"""Requests about a store of many streams: the daemon's memory and time, and the catalogue's part of them.
 
-The streams have names, manifests and no data worth speaking of: what is measured is what is kept of each. What differs
+The streams have names, manifests and almost no data: the benchmark measures what the daemon keeps of each. What differs
 from stream to stream in a real store (GUIDs, hashes, sizes, times) differs here: it is what cannot be made smaller.
 """
 
@@ -34,7 +34,7 @@ _STREAMS: Final = 100_000
 _QUICK: Final = 5_000
 _DATASETS: Final = 1_000
 _AT_ONCE: Final = 16
-#: What is asked, each by all connections at once: the message, and the rest of it.
+#: The requests, each sent by all connections at once: the message, and the rest of it.
 _QUESTIONS: Final = {"bases?": {}, "status?": {}, "list": {"dataset": None}}
 _MIB: Final = 1 << 20
 #: Seconds that a connection waits for its answer.
@@ -63,14 +63,14 @@ def ask_at_once(results: Results, folder: Path, say: Callable[[str], None], *, q
         _plant(Store(receiver.store), streams)
         receiver.stop()
         receiver.start(pure=True)
-        _list(receiver, _dataset(0))  # the summaries are there from now on
+        _list(receiver, _dataset(0))  # the summaries exist from now on
         receiver.stop()
         began = time.monotonic()
         receiver.start(pure=True)
         _list(receiver, _dataset(0))
         report(f"from the start to the first answer, {among}", time.monotonic() - began, " s", _START)
         report("processor time until then", _processor_time(receiver.pid), " s")
-        time.sleep(2)  # for the daemon to give back what it has no use for
+        time.sleep(2)  # so that the daemon can give back unused memory
         before = receiver.held
         report(f"memory of the receiver with nothing arriving, {among}", before / _MIB, " MiB", _IDLE)
         report("kept of each stream", (before - empty) / streams, " bytes")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.splice import SplicerSpeed
     from bench.stages import Stage, WalkerSpeed
 
-BEGIN: Final = "<!-- measured: begin (written by `make bench`, not by hand) -->"
+BEGIN: Final = "<!-- measured: begin (written by `make bench`; do not edit) -->"
 END: Final = "<!-- measured: end -->"
 
 _GIB: Final = 1 << 30
@@ -29,7 +29,7 @@ _GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that was done, in each repetition once. `raw`: bytes of raw stream."""
+    """One measured action, done once in each repetition. `raw`: bytes of raw stream."""
 
     name: str
     raw: int
@@ -44,10 +44,10 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A promise, and what was measured of it: one figure for each repetition."""
+    """A budget, and its measurements: one figure for each repetition."""
 
     text: str
-    bound: float | None  # None: no promise, for comparison
+    bound: float | None  # None: no budget, for comparison
     figures: Sequence[float]
     unit: str = ""
     at_least: bool = True
@@ -66,7 +66,7 @@ class Budget:
 
 @dataclass
 class Results:
-    """All that one run of the benchmark found."""
+    """All results of one run of the benchmark."""
 
     size: int
     repetitions: int
@@ -82,9 +82,9 @@ class Results:
     def add(self, key: str, name: str, raw: int, run: Run) -> None:
         self.rows.setdefault(key, Row(name, raw)).runs.append(run)
 
-    def ratio(self, text: str, bound: float | None, peer: str, ours: str) -> None:
-        """Note how much faster `ours` is than `peer`, repetition by repetition."""
-        pairs = zip(self.rows[peer].runs, self.rows[ours].runs, strict=True)
+    def ratio(self, text: str, bound: float | None, peer: str, fullsend: str) -> None:
+        """Note how much faster `fullsend` is than `peer`, repetition by repetition."""
+        pairs = zip(self.rows[peer].runs, self.rows[fullsend].runs, strict=True)
         self.budgets.append(Budget(text, bound, [theirs.seconds / our.seconds for theirs, our in pairs]))
 
 
@@ -103,7 +103,7 @@ def render(results: Results) -> str:
     if results.walkers:
         parts += ["### The walker by itself", _walkers(results.walkers)]
     if results.splicers:
-        parts += ["### The splicer by itself (a stream that was cut goes on)", _splicers(results.splicers)]
+        parts += ["### The splicer by itself (a cut stream is resumed)", _splicers(results.splicers)]
     if results.notes:
         parts += ["\n".join(f"- {note}" for note in results.notes)]
     return "\n\n".join(parts) + "\n"
@@ -121,7 +121,7 @@ def write(path: Path, text: str) -> None:
 
 
 def machine(programs: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Say what was measured on; no names of hosts, users or folders."""
+    """Describe the machine, without names of hosts, users or folders."""
     model = "unknown"
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):

@@ -1,4 +1,4 @@
-"""What is measured: the pairs and limits of the project's budgets, one function each."""
+"""The measurements: the pairs and limits of the project's budgets, one function each."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from bench import data, splice, stages
 from bench.data import LARGE_RECORD, MIB, SMALL_RECORD
+from bench.fullsend_hosts import FULLSEND, Receiver, Sender, check_pushed
 from bench.measure import STORAGE, Measurement, Run, Service
-from bench.ours import FULLSEND, Receiver, Sender, check_pushed
 from bench.peers import FASTEST, Peers, Ssh, Stream
 from bench.report import Budget, Results
 
@@ -41,7 +41,7 @@ _SSH_PLAIN_FAST: Final = "ssh (AES-GCM), openssl's sums on both ends"
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One way to do something. `key`: what ratios call it."""
+    """One way to do something. `key`: its name in ratios."""
 
     key: str
     name: str
@@ -51,12 +51,12 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class Streams:
-    """What is sent. `small_records`: the payload of `mixed`, in small records."""
+    """The streams to send. `small_records`: the payload of `mixed`, in small records."""
 
     mixed: Stream
     small_records: Stream
     random: Stream
-    tiny: Stream  # shows what a push costs whatever its size
+    tiny: Stream  # shows the fixed cost of a push
     short: Stream  # of which many are pushed at once
 
 
@@ -80,7 +80,7 @@ def make_streams(folder: Path, size: int) -> Streams:
 
 
 def transfers(results: Results, streams: Streams, folder: Path, say: Callable[[str], None]) -> None:
-    """Push and restore, ours and the peers' in turns."""
+    """Push and restore, fullsend and its peers in turns."""
     mixed, noise = streams.mixed, streams.random
     ssh = Ssh(folder / "ssh")
     receiver = Receiver(folder / "receiver")
@@ -194,7 +194,7 @@ def _crowd(senders: Sequence[Sender], stream: Stream, daemon: Service, width: in
     daemon.reset_peak()
     before = daemon.cpu()
     with Measurement({STORAGE: [daemon.pid]}) as measured:
-        # One thread each from the start, so that starting threads is not what is measured.
+        # One thread each from the start, so that starting threads is not measured.
         gate = threading.Semaphore(width)
 
         def push(sender: Sender) -> bytes:
@@ -223,7 +223,7 @@ def start_up(results: Results) -> None:
 
 
 def inside(results: Results, streams: Streams, folder: Path) -> None:
-    """What the stages take by themselves."""
+    """The cost of the stages by themselves."""
     receiver = Receiver(folder / "stages")
     with receiver.service():
         sender = Sender(folder / "stages-sender", receiver, "alpha")
@@ -240,7 +240,7 @@ def inside(results: Results, streams: Streams, folder: Path) -> None:
 
 
 def _floors(results: Results) -> None:
-    """Say what cannot be beaten: what the stages take if every core is always busy with them and nothing else."""
+    """Return the lower bound: the time of the stages if every core is always busy with them and nothing else."""
     cores = len(os.sched_getaffinity(0))
     everything = sum(stage.seconds for stage in results.stages)
     back = {"SHA-256 of the raw stream", "walk the records", "zstd: decode"}

@@ -1,4 +1,4 @@
-"""What it costs to go on where a stream was cut: the splicer, on the same records as the walker.
+"""The cost of resuming a cut stream: the splicer, on the same records as the walker.
 
 The stream is a sample of one of the benchmark's, as `zfs send -t` would give it for its very first record. Its sums are
 made up: the splicer adds to what it finds, right or not.
@@ -29,7 +29,7 @@ _SUM_AT: Final = 280
 
 @dataclass(frozen=True, slots=True)
 class SplicerSpeed:
-    """How fast the splicer carries sums along. `record`: payload bytes of a WRITE record; `walker`: how many times as
+    """The speed of the splicer. `record`: payload bytes of a WRITE record; `walker`: how many times as
     long it takes as the walker, on the same bytes.
     """
 

@@ -1,4 +1,4 @@
-"""Where the time goes: CPU seconds that each stage takes by itself, on the same data, with the programs' own code.
+"""CPU seconds that each stage takes by itself, on the same data, with the programs' own code.
 
 Each runs alone in this process, in a thread of its own, and is charged that thread's CPU time. What a whole transfer
 takes beyond their sum is the interpreter, the event loop, copies, page faults, and caches that are fought over.
@@ -201,7 +201,7 @@ def _tls(frames: list[bytes], certificate: tuple[Path, Path]) -> tuple[float, fl
 
 
 def _wire(frames: list[bytes]) -> tuple[float, float]:
-    """A TCP connection over the loopback. Returns: CPU seconds of who sends, of who receives."""
+    """A TCP connection over the loopback. Returns: CPU seconds of the sending and of the receiving end."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         sending = socket.create_connection(listening.getsockname())
         receiving, _address = listening.accept()

@@ -1,4 +1,4 @@
-"""Writes docs/man and docs/completion out of the programs' own options, so that these and `--help` cannot disagree.
+"""Writes docs/man and docs/completion from the programs' own options, so that these and `--help` cannot disagree.
 
     make man                                       or: .venv/bin/python docs/generate.py
     .venv/bin/python docs/generate.py --check      names the files that are not as they would be written, and exits 1
@@ -38,7 +38,7 @@ class Argument:
     needed: bool
 
     def usage(self) -> str:
-        """Return how it stands in a synopsis."""
+        """Return its form in a synopsis."""
         text = f"{self.flags[-1]} {self.value}".strip() if self.flags else self.value
         text += " ..." if self.many else ""
         return text if self.needed else f"[{text}]"
@@ -182,7 +182,7 @@ def _exits(command: Command) -> Iterator[str]:
 
 
 def _roff(text: str) -> str:
-    """Escape what roff would take for its own."""
+    """Escape roff's control characters."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-")
     return f"\\&{escaped}" if escaped.startswith((".", "'")) else escaped
 
@@ -191,7 +191,7 @@ def _roff(text: str) -> str:
 
 
 def _after(command: Command) -> list[Argument]:
-    """Return all options that may stand after a command."""
+    """Return all options that are allowed after a command."""
     return [
         *command.options,
         *(each for each in command.everywhere if each.flags not in {o.flags for o in command.options}),
@@ -199,7 +199,7 @@ def _after(command: Command) -> list[Argument]:
 
 
 def bash(program: Command) -> str:
-    """Return what completes a program's words in bash."""
+    """Return the completion of a program for bash."""
     function = f"_{program.program}"
     names = [each.name for each in program.commands]
     lines = [
@@ -250,7 +250,7 @@ def _takes_datasets(command: Command) -> bool:
 
 
 def zsh(program: Command) -> str:
-    """Return what completes a program's words in zsh."""
+    """Return the completion of a program for zsh."""
     lines = [
         f"#compdef {program.program}",
         f"# Completion of {program.program} in zsh. Made by docs/generate.py; changes here are lost.",
@@ -293,7 +293,7 @@ def _zsh_specs(option: Argument) -> Iterator[str]:
 
 
 def fish(program: Command) -> str:
-    """Return what completes a program's words in fish."""
+    """Return the completion of a program for fish."""
     name = program.program
     lines = [
         f"# Completion of {name} in fish. Made by docs/generate.py; changes here are lost.",
@@ -336,7 +336,7 @@ def files() -> dict[str, str]:
     for program in programs():
         for command in (program, *program.commands):
             made[f"man/man{command.section}/{command.page}.{command.section}"] = man_page(command, program)
-        # By the names by which the shells look for them.
+        # By the names that the shells search for.
         made[f"completion/bash/{program.program}"] = bash(program)
         made[f"completion/zsh/_{program.program}"] = zsh(program)
         made[f"completion/fish/{program.program}.fish"] = fish(program)
@@ -344,7 +344,7 @@ def files() -> dict[str, str]:
 
 
 def differing(folder: Path) -> list[str]:
-    """Return the files below `folder` that are not as they would be written: others, missing, or too many."""
+    """Return the files below `folder` that differ from what would be written, are missing, or are superfluous."""
     made = files()
     there = {str(path.relative_to(folder)) for kind in ("man", "completion") for path in (folder / kind).glob("*/*")}
     return sorted(
@@ -356,7 +356,7 @@ def differing(folder: Path) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the files, or check them. Returns: the exit code."""
-    parser = argparse.ArgumentParser(description="Write man pages and completions out of the programs' own options.")
+    parser = argparse.ArgumentParser(description="Write man pages and completions from the programs' own options.")
     parser.add_argument("--check", action="store_true", help="write nothing; name the files that differ")
     options = parser.parse_args(arguments)
     stale = differing(HERE)

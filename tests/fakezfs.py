@@ -560,7 +560,7 @@ def _records(raw: bytes) -> list[list[Any]]:
 
 
 def _joined(kept: list[list[Any]], rest: list[list[Any]]) -> list[list[Any]]:
-    """What was kept, and what goes on with it, which begins with the last record once more."""
+    """What was kept, and what continues it, which begins with the last record once more."""
     if not kept:
         return rest
     again = next((index for index, each in enumerate(rest) if each == kept[-1]), None)
@@ -786,7 +786,7 @@ def _answer(client: socket.socket) -> NoReturn:
     """Do what one client was started for, and end as it shall."""
     code = 1
     try:
-        # Whoever kills the client means us: SIGIO ends us when its socket is closed.
+        # To kill the client is to kill this program: SIGIO ends it when the client's socket is closed.
         fcntl.fcntl(client, fcntl.F_SETOWN, os.getpid())
         length, fds, *_rest = socket.recv_fds(client, 4, 3)
         said = b""

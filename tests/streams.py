@@ -372,7 +372,7 @@ def _read(stream: Genuine) -> bytes:
 
 
 def corpus() -> Path | None:
-    """The larger corpus, None where there is none. One that was asked for and is not there is an error."""
+    """The larger corpus, None if there is none. A missing one that was asked for is an error."""
     named = os.environ.get("FULLSEND_CORPUS")
     if named:
         path = Path(named)

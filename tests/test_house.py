@@ -1,8 +1,9 @@
-"""The house rules, read from the source: who may import whom, what `protocol` may touch, and where tests live."""
+"""The rules for the source, checked in the source: imports, what `protocol` may use, names, and where tests are."""
 
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,6 +75,9 @@ IO_FILES = {"FileIO", "open", "open_code"}
 
 #: Builtins that open a file, or that hide an import from this test.
 OUTSIDE_CALLS = {"__import__", "open"}
+
+#: The design is not in this repository. A comment states the fact, or names a document in docs/.
+DESIGN_SECTION = re.compile(r"\bdesign,? +section\b", re.IGNORECASE)
 
 
 def modules(wing: str) -> list[Path]:
@@ -151,6 +155,34 @@ def store_files(source: str) -> list[str]:
                 found.append(f"{node.lineno}: uses {attr}")
             case _:
                 pass
+    return found
+
+
+def class_names(tree: ast.AST) -> Iterator[str]:
+    """Yield the name of every class, wherever it is defined."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+
+
+def defined_twice(sources: dict[str, str]) -> dict[str, list[str]]:
+    """Return the class names that stand more than once in these sources (by path), each with its paths."""
+    found: dict[str, list[str]] = {}
+    for path, source in sources.items():
+        for name in class_names(ast.parse(source)):
+            found.setdefault(name, []).append(path)
+    return {name: paths for name, paths in found.items() if len(paths) > 1}
+
+
+def design_mentions(source: str) -> list[int]:
+    """Return the lines of this source that mention a section of the design, which is not in this repository."""
+    lines = source.splitlines()
+    found = []
+    for number, line in enumerate(lines, 1):
+        # A mention may be wrapped: look across the end of the line, and past the mark of a comment.
+        wrapped = f"{line} {lines[number].lstrip(' #:')}" if number < len(lines) else line
+        if any(match.start() < len(line) for match in DESIGN_SECTION.finditer(wrapped)):
+            found.append(number)
     return found
 
 
@@ -238,6 +270,55 @@ def test_a_way_to_the_files_of_a_store_is_seen(source: str) -> None:
 @pytest.mark.parametrize("source", ["store.open(file)", "self._store.documents", "tree.root", "settings.store"])
 def test_what_any_store_has_is_no_way_to_its_files(source: str) -> None:
     assert not store_files(source)
+
+
+def test_no_class_name_exists_twice() -> None:
+    sources = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for wing in WINGS for path in modules(wing)
+    }
+    assert not defined_twice(sources)
+
+
+@pytest.mark.parametrize(
+    "sources",
+    [
+        {"a.py": "class Chunk: ...", "b.py": "class Chunk(NamedTuple):\n    size: int"},
+        {"a.py": "class Chunk: ...\ndef f():\n    class Chunk: ..."},
+    ],
+)
+def test_a_class_name_that_exists_twice_is_seen(sources: dict[str, str]) -> None:
+    assert set(defined_twice(sources)) == {"Chunk"}
+
+
+def test_different_class_names_are_allowed() -> None:
+    assert not defined_twice({"a.py": "class Chunk: ...\nchunk = Chunk()", "b.py": "from a import Chunk"})
+
+
+def test_no_module_mentions_the_design() -> None:
+    me = Path(__file__).resolve()
+    paths = [path for wing in WINGS for path in modules(wing)]
+    for folder in ("tests", "bench", "docs"):
+        paths += sorted((ROOT / folder).rglob("*.py"))
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in paths
+        if path != me
+        for line in design_mentions(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("source", "lines"),
+    [
+        ('"""The first frame (design section 6)."""', [1]),
+        ("x = 1\n# see Design, section 8", [2]),
+        ("# it holds what the design\n# section 5 promises", [1]),
+        ('"""See docs/format.md, section 6. This design has no section."""', []),
+    ],
+)
+def test_a_mention_of_the_design_is_seen(source: str, lines: list[int]) -> None:
+    assert design_mentions(source) == lines
 
 
 @pytest.mark.parametrize("wing", WINGS)

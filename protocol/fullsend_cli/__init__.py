@@ -1,11 +1,11 @@
-"""What the command lines of both programs do alike, once for both.
+"""What the command lines of both programs have in common.
 
-    descriptors   0, 1 and 2 are open, whatever the caller has closed
-    memory        what the C library does with memory that is done with
-    output        results on stdout; what cannot be written is an error
-    running       a command, from the words of its command line to its exit code
+    descriptors   open 0, 1 and 2 where the caller has closed them
+    memory        settings of the C library's allocator
+    output        results on stdout; a failed write is an error
+    running       a command, from its command line to its exit code
 
-It is a package of its own, because neither of its neighbours is the place: fullsend_protocol touches no descriptor, and
-fullsend_transport is the connection. Both programs import it; of fullsend, it imports fullsend_protocol alone. It is
-loaded for every command, `--version` too, so it imports nothing that takes long.
+Neither neighbour is the place for it: fullsend_protocol touches no descriptor, and fullsend_transport is the
+connection. Both programs import it; of fullsend, it imports fullsend_protocol alone. Every command loads it, also
+`--version`, so it imports nothing slow.
 """

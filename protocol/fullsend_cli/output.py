@@ -1,7 +1,7 @@
-"""Results on stdout: what cannot be written is an error that names stdout.
+"""Results on stdout. A failed write is an error that names stdout.
 
-Python passes over `print` in silence where stdout is closed, and says "No space left on device" of /dev/full, which
-reads as if a pool or a store were full.
+Where stdout is closed, Python's `print` silently does nothing. For /dev/full Python reports "No space left on device",
+which reads as if a pool or a store were full.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 def write_line(text: str, *, flush: bool = False) -> None:
-    """Write a line to stdout. `flush`: now, and not when the buffer is full.
+    """Write a line to stdout. `flush`: write it out now, not when the buffer is full.
 
-    Raises: OutputFailed; BrokenPipeError, which means that the reader has enough and needs no message.
+    Raises: OutputFailed; BrokenPipeError, if the reader has closed the pipe: that needs no message.
     """
     if sys.stdout is None:
         msg = "stdout is closed, so there is no place for the result: redirect it to a file, or to /dev/null"
@@ -31,7 +31,7 @@ def write_line(text: str, *, flush: bool = False) -> None:
 
 
 def flush_output() -> None:
-    """Write out what the buffer of stdout holds. Raises: as write_line; nothing where stdout is closed."""
+    """Write out the buffer of stdout. Raises: as write_line; nothing if stdout is closed."""
     if sys.stdout is not None:
         with writing_output():
             sys.stdout.flush()
@@ -39,7 +39,7 @@ def flush_output() -> None:
 
 @contextlib.contextmanager
 def writing_output() -> Iterator[None]:
-    """What fails inside is a write to stdout. Raises: as write_line."""
+    """Convert an OSError of a write to stdout inside. Raises: as write_line."""
     try:
         yield
     except BrokenPipeError:

@@ -1,6 +1,6 @@
-"""A command from its words to its exit code: one rule for both programs.
+"""Run a command, from its command line to its exit code, by one rule for both programs.
 
-How an error is told is each program's own. Which exit code it has is not: it stands on the error's class.
+Each program prints errors in its own way. The exit code of an error is an attribute of its class.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
     _P = TypeVar("_P", bound=argparse.ArgumentParser)
 
-    #: What a command adds itself to. argparse has no public name for it.
+    #: What a command adds its parser to. argparse has no public name for it.
     Commands = argparse._SubParsersAction[_P]  # noqa: SLF001
 
 
 class Complain(Protocol):
-    """Says on stderr, in one line, what a command ended with."""
+    """Prints on stderr, in one line, the error that ended a command."""
 
     def __call__(self, error: Exception | KeyboardInterrupt, /) -> None: ...
 
@@ -36,21 +36,21 @@ def run(
 ) -> int:
     """Run a command line (without the program's name; None: that of the process). Returns: the exit code.
 
-    The parser gives `run`, the command, which takes the parsed words and returns its exit code; and, where it gives
-    `troubled`, that is the exit code of what nobody foresaw. `begin` prepares what every command needs, and returns
-    what tells of errors.
+    The parser sets `run`: the command, which takes the parsed options and returns its exit code. It may set `troubled`:
+    the exit code for unexpected errors. `begin` prepares what every command needs, and returns the function that prints
+    errors.
     """
     occupy_standard_descriptors()
     try:
         options = make_parser().parse_args(arguments)
-    except SystemExit as end:  # argparse has said what there is to say
+    except SystemExit as end:  # argparse has printed its message
         return end.code if isinstance(end.code, int) else Exit.USAGE
     complain = begin(options)
     troubled: int = getattr(options, "troubled", None) or Exit.FAILED
     try:
         code: int = options.run(options)
         flush_output()
-    except BrokenPipeError:  # the reader of stdout has enough: nothing to say, but no success either
+    except BrokenPipeError:  # the reader of stdout has closed it: no message, but no success either
         code = troubled
     except OutputFailed as error:
         complain(error)
@@ -58,15 +58,15 @@ def run(
     except FullsendError as error:
         complain(error)
         code = error.exit_code
-    except KeyboardInterrupt as error:  # outside of a running loop
+    except KeyboardInterrupt as error:  # outside of an event loop
         complain(error)
         code = Exit.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - a person gets one line, whatever happens
+    except Exception as error:  # noqa: BLE001 - a person gets one line, whatever the error
         complain(error)
         code = troubled
     try:
         flush_output()
     except (OSError, OutputFailed):
-        # At its end the interpreter would try once more, complain, and exit with a code of its own.
+        # Otherwise the interpreter would try once more at exit, complain, and exit with another code.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return code

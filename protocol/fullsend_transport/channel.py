@@ -1,8 +1,8 @@
-"""One connection to a peer: frames out, events in, heartbeats, and an end at which the last words arrive.
+"""One connection to a peer: frames out, events in, heartbeats, and a close that delivers the last message.
 
 The rules of the wire are in fullsend_protocol.wire.connection. This module gives them a transport and a clock, for both
-sides. It has one writer: `_pump` takes frames from one queue, in order, each to its last byte. Thus a heartbeat, an
-acknowledgement or the last words never get into a chunk, and a caller that is cancelled leaves a whole frame behind.
+sides. It has one writer: `_pump` takes frames from one queue, in order, each to its last byte. So a heartbeat, an
+acknowledgement or the last message never gets into a chunk. A caller that is cancelled leaves a whole frame behind.
 
     channel = Channel(Role.SENDER, "nas (nas.example:7433)")
     await loop.create_connection(lambda: channel, sock=sock, ssl=context, server_hostname="")
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
 
     from fullsend_transport.throttle import Throttle
 
-#: Bytes of a chunk that TLS is given at a time. It copies and encrypts them at once, so a whole chunk would stand three
-#: times in memory.
+#: Bytes of a chunk that are given to TLS at a time. TLS copies and encrypts them at once, so a whole chunk would be
+#: three times in memory.
 WRITE_SIZE: Final = 256 << 10
-#: Bytes that may wait in the transport for the peer to take them; the pump stops above.
+#: Bytes that may wait in the transport for the peer; above, the pump stops.
 _WRITE_BUFFER: Final = 1 << 20
-#: Bytes that may wait of messages that no caller waits for: some 500 acknowledgements.
+#: Bytes of messages without a waiting caller that may queue up: about 500 acknowledgements.
 _BACKLOG: Final = 64 << 10
-#: Bytes that are taken from the transport before `receive` asks for them. A peer's last words must fit.
+#: Bytes that are read before `receive` asks for them. A peer's last message must fit.
 _READ_AHEAD: Final = 256 << 10
-#: Bytes that are taken from the transport at a time.
+#: Bytes that are read at a time.
 _READ_SIZE: Final = 64 << 10
 
 
 class _Frame:
-    """A frame that is to be sent. `pieces`: what is left of it; `sent`: done when the transport has room again behind
-    it, None where no caller waits.
+    """A frame that is to be sent. `pieces`: what is left of it. `sent`: a future that is done when the transport has
+    room again after the frame; None if no caller waits.
     """
 
     __slots__ = ("may_go", "pieces", "sent", "throttled")
@@ -64,17 +64,17 @@ class _Frame:
         self.pieces = pieces
         self.sent = sent
         self.throttled = throttled
-        self.may_go = True  # the next piece need not wait for the throttle: the header, or one that has waited
+        self.may_go = True  # the next piece need not wait for the throttle: it is the header, or it has waited
 
 
 class Channel(asyncio.BufferedProtocol):
     """One end of a connection, made with the transport: `loop.create_connection(lambda: channel, ...)`.
 
-    One task may receive while others send. What the peer sends is taken only as `receive` asks for it, but for a small
-    buffer: a caller that does not receive holds the peer back.
+    One task may receive while others send. The channel reads from the peer only as `receive` asks for it, except for a
+    small buffer: a caller that does not receive slows the peer down.
 
-    `busy`: why this side does not read, for the heartbeats; "" while it does. `peer_busy`: what the peer's last
-    heartbeat said. `certificate`: the peer's, as DER; None where it has shown none, or is not connected yet.
+    `busy`: the reason why this side does not read, for the heartbeats; "" while it reads. `peer_busy`: the reason in
+    the peer's last heartbeat. `certificate`: the peer's, as DER; None if it has shown none, or is not connected yet.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Channel(asyncio.BufferedProtocol):
     ) -> None:
         """`role`: which side this is; `peer`: the other one's name in errors; `language`: what may be said.
 
-        `silence`: seconds without a byte, while reading, after which the peer is taken for dead; `heartbeat_every`:
-        seconds after the last byte sent; `linger`: seconds that `close` gives the peer. `throttle` is for chunks.
+        `silence`: seconds without a byte, while reading, after which the peer counts as dead. `heartbeat_every`:
+        seconds after the last byte sent. `linger`: seconds that `close` gives the peer. `throttle` is for chunks.
         """
         self.busy = ""
         self.peer_busy = ""
@@ -105,19 +105,19 @@ class Channel(asyncio.BufferedProtocol):
         self._loop = loop or asyncio.get_running_loop()
         self._language = language
         self._connection = Connection(role, language)
-        self._transport: asyncio.Transport | None = None  # before it is connected, and after it is gone
+        self._transport: asyncio.Transport | None = None  # None before it is connected, and after it is lost
         self._gone: asyncio.Future[None] = self._loop.create_future()  # done when the connection is closed or lost
-        self._error: Exception | None = None  # what the connection was lost by
+        self._error: Exception | None = None  # why the connection was lost
         # Reading.
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._reading = True
         self._ended = False  # the peer has closed its side
-        self._more: asyncio.Future[None] | None = None  # `receive` waits for it
+        self._more: asyncio.Future[None] | None = None  # what `receive` waits for
         # Writing.
         self._outbox: deque[_Frame] = deque()
-        self._paused = False  # the transport has enough
-        self._next_piece: asyncio.Handle | None = None  # the pump goes on then
-        self._emptied: asyncio.Future[None] | None = None  # `close` waits for it
+        self._paused = False  # the transport's buffer is full
+        self._next_piece: asyncio.Handle | None = None  # when the pump continues
+        self._emptied: asyncio.Future[None] | None = None  # what `close` waits for
         self._last_sent = self._loop.time()
         self._heart: asyncio.TimerHandle | None = None
         self._has_last_words = False
@@ -133,8 +133,8 @@ class Channel(asyncio.BufferedProtocol):
         await self._put([self._connection.send(message)])
 
     async def send_chunk(self, chunk: Chunk) -> int:
-        """Send a chunk; returns when the transport has room again. Where the caller is cancelled, the rest of the
-        frame is sent all the same.
+        """Send a chunk; returns when the transport has room again. If the caller is cancelled, the rest of the frame is
+        sent all the same.
 
         Returns: bytes of the frame. Raises: LocalProtocolError (nothing was sent), Unreachable.
         """
@@ -147,30 +147,30 @@ class Channel(asyncio.BufferedProtocol):
         return len(head) + len(frame)
 
     def send_soon(self, message: Message) -> None:
-        """Send a small message without waiting for the peer to take it. Does nothing where the connection is over.
+        """Send a small message without waiting for the peer. Does nothing if the connection is over.
 
-        Raises: Unreachable where the peer has left too many of them unread.
+        Raises: Unreachable if the peer has left too many of them unread.
         """
         if self._connection.state in {State.CLOSED, State.FAILED} or self._is_closing:
             return
         if self._waiting > _BACKLOG:
-            msg = f"{self._peer} does not read what it is told"
+            msg = f"{self._peer} does not read"
             raise Unreachable(msg)
         self._outbox.append(_Frame(deque([self._connection.send(message)]), None, None))
         self._pump()
 
     def last_words(self, error: Error) -> None:
-        """Say why this is the end, if that may still be said; `close` lets it arrive. Raises nothing."""
+        """Send the error that ends the connection, if that is still legal; `close` delivers it. Raises nothing."""
         with contextlib.suppress(ProtocolError):
             said = self._connection.send(error)
             if not self._is_closing:
                 self._has_last_words = True
-                self._read_on()  # what the peer says is dropped from now on: it must not be kept from reading by it
+                self._read_on()  # from now on what the peer sends is dropped: it must be able to send, in order to read
                 self._outbox.append(_Frame(deque([said]), None, None))
                 self._pump()
 
     def _check(self) -> None:
-        """See that there is still a peer: where there is none, what may be said next matters no more."""
+        """Raise if the peer has closed its side: then the state of the connection no longer matters."""
         if self._ended:
             raise self._lost()
 
@@ -179,11 +179,11 @@ class Channel(asyncio.BufferedProtocol):
         self._outbox.append(_Frame(deque(pieces), sent, throttle))
         self._pump()
         await sent
-        # A peer that takes everything at once would otherwise keep the loop.
+        # Otherwise a peer that takes everything at once would keep the loop busy.
         await asyncio.sleep(0)
 
     def _pump(self) -> None:
-        """Write what is queued, as far as the transport has room. The one place where anything is written."""
+        """Write what is queued, as far as the transport has room. Nothing else writes."""
         transport = self._transport
         if transport is None or self._next_piece is not None:
             return
@@ -203,7 +203,7 @@ class Channel(asyncio.BufferedProtocol):
             frame.may_go = False
             self._last_sent = self._loop.time()
             if frame.pieces:
-                # One piece a turn of the loop: others have work, too.
+                # One piece for each turn of the loop, so that other tasks run, too.
                 self._next_piece = self._loop.call_soon(self._pump_on)
                 return
         if not self._outbox:
@@ -215,7 +215,7 @@ class Channel(asyncio.BufferedProtocol):
 
     @property
     def _waiting(self) -> int:
-        """Bytes that the peer has not taken, but for those that the kernel has."""
+        """Bytes that the peer has not taken, without those in the kernel."""
         if self._transport is None:
             return 0
         return self._transport.get_write_buffer_size() + sum(
@@ -225,11 +225,11 @@ class Channel(asyncio.BufferedProtocol):
     # --- in ------------------------------------------------------------------------------------------------
 
     async def receive(self) -> Event:
-        """Return the next event but heartbeats.
+        """Return the next event other than a heartbeat.
 
-        After ChunkArriving the next call takes memory for the chunk: make room first.
+        After ChunkArriving the next call allocates memory for the chunk: make room first.
 
-        Raises: RemoteProtocolError, Unreachable (silence; the connection broke).
+        Raises: RemoteProtocolError, Unreachable (silence; the connection was lost).
         """
         while True:
             event = self._connection.next_event()
@@ -241,7 +241,7 @@ class Channel(asyncio.BufferedProtocol):
                 return event
 
     async def _read(self) -> None:
-        """Return when there is more for the connection, or the peer has closed its side. Raises: Unreachable."""
+        """Return when more bytes have arrived, or the peer has closed its side. Raises: Unreachable."""
         if self._ended:
             if self._error is not None:
                 raise self._lost()
@@ -250,7 +250,7 @@ class Channel(asyncio.BufferedProtocol):
         self._more = self._loop.create_future()
         self._read_on()
         try:
-            # Silence counts from now: before, nobody read.
+            # Silence counts from now: before, this side did not read.
             async with asyncio.timeout(self._silence):
                 await self._more
         except TimeoutError:
@@ -271,7 +271,7 @@ class Channel(asyncio.BufferedProtocol):
     # --- heartbeats ----------------------------------------------------------------------------------------
 
     def start_heartbeat(self) -> None:
-        """Send heartbeats wherever nothing else is sent, until `close`; none before the receiver's hello."""
+        """Send heartbeats while nothing else is sent, until `close`; none before the receiver's hello."""
         if not self._gone.done():
             self._heart = self._loop.call_at(self._last_sent + self._heartbeat_every, self._beat)
 
@@ -280,7 +280,8 @@ class Channel(asyncio.BufferedProtocol):
         due = now + self._heartbeat_every
         if self._last_sent + self._heartbeat_every > now:
             due = self._last_sent + self._heartbeat_every
-        # What waits is a sign of life itself, as soon as the peer takes it. Beats must not pile up behind it.
+        # A frame that waits is a sign of life itself, as soon as the peer takes it. Heartbeats must not pile up behind
+        # it.
         elif not self._waiting:
             beat = self._connection.heartbeat(self.busy)
             if beat:
@@ -291,13 +292,13 @@ class Channel(asyncio.BufferedProtocol):
     # --- the end -------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End the connection: let the peer read what was said last, then close. After `linger` seconds it is cut, and
-        at once where a frame is stuck that a cancelled caller left. Raises nothing but CancelledError; the connection
-        is closed even so.
+        """End the connection: let the peer read the last message, then close. After `linger` seconds the connection is
+        cut, and at once if a cancelled caller has left a frame behind. Raises only CancelledError; the connection is
+        closed even then.
 
-        What the peer still says is read and dropped until it goes, too. To close while unread bytes wait would make
-        the kernel send RST, which may overtake what we said. TLS does that by itself when it closes: it flushes, says
-        close_notify, and reads up to the peer's.
+        What the peer still sends is read and dropped until it closes, too. If unread bytes waited at the close, the
+        kernel would send RST, which may overtake the last message. TLS does that reading itself when it closes: it
+        flushes, sends close_notify, and reads up to the peer's.
         """
         transport = self._transport
         if transport is None:
@@ -314,19 +315,19 @@ class Channel(asyncio.BufferedProtocol):
                         transport.close()
                     await asyncio.wait([self._gone])
         finally:
-            # Also where we are cancelled: a transport that outlives its loop ends the command with a traceback.
+            # Also if this task is cancelled: a transport that outlives its loop ends the command with a traceback.
             self.abort()
             await asyncio.wait([self._gone])
 
     async def _flush(self) -> None:
-        """Return when all frames are with the transport, or the connection is gone."""
+        """Return when the transport has all frames, or the connection is lost."""
         if self._outbox and not self._gone.done():
             self._emptied = self._loop.create_future()
             await asyncio.wait([self._emptied, self._gone], return_when=asyncio.FIRST_COMPLETED)
 
     def abort(self) -> None:
-        """Cut the connection at once; nothing where it is gone."""
-        if self._transport is not None:  # asyncio's fails where it is aborted after it has closed
+        """Cut the connection at once; does nothing if it is lost."""
+        if self._transport is not None:  # asyncio's transport fails if it is aborted after it has closed
             self._transport.abort()
 
     @property
@@ -346,7 +347,7 @@ class Channel(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:  # type: ignore[explicit-override]
         self._error = exc
         self._ended = True
-        # The transport refers to us: without this, what we hold of a chunk would wait for the cycle collector.
+        # The transport refers to this object: without this, the memory of a chunk would wait for the cycle collector.
         self._transport = None
         _settle(self._gone)
         _settle(self._more)
@@ -381,7 +382,7 @@ class Channel(asyncio.BufferedProtocol):
 
 
 def reason(error: Exception) -> str:
-    """Return what the system says of an error, without numbers and Python's own wrapping."""
+    """Return the system's text of an error, without numbers and Python's own wrapping."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 

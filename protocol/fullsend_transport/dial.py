@@ -1,6 +1,6 @@
 """The TCP connection to a host that may have several addresses, some of them dead (RFC 8305, "happy eyeballs").
 
-asyncio has this as `happy_eyeballs_delay`, uvloop has not; and asyncio's does not say which addresses it tried.
+asyncio has this as `happy_eyeballs_delay`, uvloop does not; and asyncio does not say which addresses it tried.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
     Address = tuple[int, tuple[Any, ...]]  # family, and what connect(2) takes
 
-#: Seconds that an address has for itself before the next one is tried as well (RFC 8305, section 5).
+#: Seconds that an address has alone before the next one is tried as well (RFC 8305, section 5).
 ATTEMPT_DELAY: Final = 0.25
 _NO_ANSWER: Final = "no answer"
 
 
 class Dial:
-    """One try to reach a host. `connect` may be cancelled at any moment; `tried` says then how far it had come."""
+    """One attempt to reach a host. `connect` may be cancelled at any time; then `tried` says how far it got."""
 
     def __init__(
         self, host: str, port: int, *, resolve: Callable[[str, int], Awaitable[list[Address]]] | None = None
@@ -36,18 +36,18 @@ class Dial:
         self._host = host
         self._port = port
         self._resolve = resolve or _resolve
-        self._tried: dict[str, str] | None = None  # by address what came of it; None: the name is not resolved
+        self._tried: dict[str, str] | None = None  # the result by address; None: the name is not resolved
 
     @property
     def tried(self) -> str:
-        """What was tried, each with what came of it, to be put behind an error's text; "" where that says it all."""
+        """The addresses tried, each with its result, to append to an error's text; "" if that text has it all."""
         if self._tried is None:
             return f"; the name {self._host} was not resolved"
         return "" if self._is_plain else f"; tried {self._outcomes}"
 
     @property
     def _is_plain(self) -> bool:
-        """Whether the host was given as an address, so that it need not be named."""
+        """Whether the host was given as an address, so that the text need not name it."""
         return list(self._tried or ()) == [self._host]
 
     @property
@@ -56,12 +56,12 @@ class Dial:
         return ", ".join(tried.values() if self._is_plain else (f"{where} ({what})" for where, what in tried.items()))
 
     async def connect(self) -> socket.socket:
-        """Return a connected socket: that of the address that was first to answer.
+        """Return a connected socket: that of the first address to answer.
 
         An address is tried ATTEMPT_DELAY seconds after the one before it, or as soon as one has failed. The families of
         addresses take turns.
 
-        Raises: OSError, whose text names what was tried: none could be reached, or the name is not known.
+        Raises: OSError, whose text names the addresses tried: none could be reached, or the name is unknown.
         """
         left = interleaved(await self._resolve(self._host, self._port))
         self._tried = {}
@@ -87,7 +87,7 @@ class Dial:
                     late.close()
 
     async def _attempt(self, tried: dict[str, str], family: int, address: tuple[Any, ...]) -> socket.socket | None:
-        """Return a socket that is connected to an address, or None; `tried` says what came of it."""
+        """Return a socket connected to an address, or None; `tried` gets the result."""
         where = str(address[0])
         tried[where] = _NO_ANSWER
         try:
@@ -100,7 +100,7 @@ class Dial:
 
 
 def interleaved(addresses: Iterable[Address]) -> list[Address]:
-    """Return the addresses in order, the families taking turns, each address once (RFC 8305, section 4)."""
+    """Return the addresses in order, with the families in turns, each address once (RFC 8305, section 4)."""
     families: dict[int, list[Address]] = {}
     for address in dict.fromkeys(addresses):
         families.setdefault(address[0], []).append(address)
@@ -111,8 +111,8 @@ def interleaved(addresses: Iterable[Address]) -> list[Address]:
 async def _resolve(host: str, port: int) -> list[Address]:
     """Return the addresses of a host. Raises: OSError.
 
-    The C library cannot be interrupted, and may wait for a name server far longer than we do. A thread of the loop's
-    would be waited for at exit; a daemon thread is not.
+    The C library cannot be interrupted, and may wait for a name server far longer than the caller wants. The loop would
+    wait at exit for a thread of its executor; it does not wait for a daemon thread.
     """
     loop = asyncio.get_running_loop()
     addresses: asyncio.Future[list[Address]] = loop.create_future()
@@ -123,7 +123,7 @@ async def _resolve(host: str, port: int) -> list[Address]:
             found = [(each[0], each[4]) for each in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
         except OSError as error:
             found = error
-        with contextlib.suppress(RuntimeError):  # nobody waits any more: the loop is closed
+        with contextlib.suppress(RuntimeError):  # no caller waits any more: the loop is closed
             loop.call_soon_threadsafe(tell, found)
 
     def tell(found: list[Address] | OSError) -> None:
@@ -139,13 +139,13 @@ async def _resolve(host: str, port: int) -> list[Address]:
 
 
 async def _connect(family: int, address: tuple[Any, ...]) -> socket.socket:
-    """Return a socket that is connected to an address. Raises: OSError."""
+    """Return a socket connected to an address. Raises: OSError."""
     loop = asyncio.get_running_loop()
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Not loop.sock_connect: uvloop's looks the address up once more, and a link-local one loses its interface.
+        # Not loop.sock_connect: uvloop's resolves the address once more, and a link-local one loses its interface.
         failed = sock.connect_ex(address)
         if failed == errno.EINPROGRESS:
             answered = loop.create_future()

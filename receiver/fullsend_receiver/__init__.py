@@ -1,1 +1,1 @@
-"""Everything that runs on the storage host: `fullsendd` takes streams in, proves them whole and gives them back."""
+"""Everything that runs on the storage host: `fullsendd` receives streams, proves them whole and gives them back."""

@@ -1,1 +1,1 @@
-"""Everything that runs on the ZFS host: `fullsend` sends streams to a receiver and brings them back."""
+"""Everything that runs on the ZFS host: `fullsend` sends streams to a receiver and restores them."""

@@ -25,7 +25,7 @@ from fullsend_protocol.shared.limits import CHUNK_MIN
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.config import load
-from fullsend_receiver.access.setup import Plan, init
+from fullsend_receiver.access.setup import InitOptions, init
 from fullsend_receiver.arrival.decode_queue import Arrived
 from fullsend_receiver.daemon.server import Daemon
 from fullsend_receiver.store.local import open_store
@@ -34,7 +34,7 @@ from fullsend_sender.host.options import Endpoint
 from fullsend_sender.restore.cat import cat
 from fullsend_sender.transfer.progress import Progress
 from fullsend_sender.transfer.segments import Ready
-from fullsend_sender.transfer.send import About, Options, transfer
+from fullsend_sender.transfer.send import StreamContext, TransferOptions, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,7 +95,7 @@ def test_the_rooms_are_those_that_the_house_has_in_their_order(wing: str) -> Non
     assert tuple(rows) == ROOMS[wing]
 
 
-@pytest.mark.parametrize("wing", WINGS.keys() - ROOMS.keys())
+@pytest.mark.parametrize("wing", sorted(WINGS.keys() - ROOMS.keys()))
 def test_a_package_without_rooms_is_named_as_one(wing: str) -> None:
     assert re.search(rf"`{WINGS[wing].name}`[^.]*no rooms|Nor has `{WINGS[wing].name}`", section("Rooms"))
 
@@ -245,7 +245,9 @@ async def listening(port: int) -> None:
 async def push_and_fetch(folder: Path) -> tuple[Trace, Trace, bytes]:
     """Push a stream of one chunk to a daemon in this process, and fetch it. Returns: both traces, and what came."""
     port = free_port()
-    fingerprint = init(Plan(folder / "receiver.toml", folder / "store", f"127.0.0.1:{port}", None, None, adopt=False))
+    fingerprint = init(
+        InitOptions(folder / "receiver.toml", folder / "store", f"127.0.0.1:{port}", None, None, adopt=False)
+    )
     settings = load(folder / "receiver.toml")
     store = open_store(settings.store, settings.store_id)
     identity = Identity.beside(str(folder / "sender.toml"))
@@ -261,7 +263,14 @@ async def push_and_fetch(folder: Path) -> tuple[Trace, Trace, bytes]:
             await listening(port)
             read, write = os.pipe()
             with beside(feed, write):
-                await transfer(read, endpoint, identity, Options(1), about=About(), progress=Progress(time.monotonic()))
+                await transfer(
+                    read,
+                    endpoint,
+                    identity,
+                    TransferOptions(1),
+                    about=StreamContext(),
+                    progress=Progress(time.monotonic()),
+                )
             os.close(read)
             pushed = trace.cut()
             read, write = os.pipe()

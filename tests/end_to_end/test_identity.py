@@ -68,7 +68,7 @@ def test_a_forged_invitation_is_refused(receiver: Receiver, tmp_path: Path) -> N
 def test_an_invitation_that_was_pasted_in_part_says_so(receiver: Receiver, tmp_path: Path) -> None:
     done = Sender(tmp_path / "host").fullsend("join", receiver.invite("alpha")[:-3])
     assert done.returncode == 2
-    assert "no whole invitation" in _said(done)
+    assert "not a whole invitation" in _said(done)
 
 
 def test_a_known_name_is_invited_again_only_to_be_replaced(receiver: Receiver, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ class Proxy:
                     self._listen(pair)
 
     def _listen(self, pair: _Pair) -> None:
-        """Look for what can be done now: who has to be written to is not read for."""
+        """Return what can be done now: while a side must be written to, the other is not read."""
         for sock, other in ((pair.client, pair.server), (pair.server, pair.client)):
             events = 0
             if not self._stalled:

@@ -115,7 +115,7 @@ def test_what_another_process_writes_ends_a_stream_that_was_promised_nothing(hos
     code, pushed, said = feeding.end()
     assert (code, pushed) == (3, [])
     assert len(said.splitlines()) == 1
-    assert "thrown away: free space on the receiver" in said
+    assert "deleted: free space on the receiver" in said
     assert hosts.partials() == []
     filler.unlink()
     assert begin(hosts.one, raw).good()["resume"] == "none"

@@ -1,4 +1,4 @@
-"""A push that is interrupted goes on: wires that are cut, daemons and senders that are killed, peers that stop.
+"""An interrupted push resumes: connections that are cut, daemons and senders that are killed, peers that stop.
 
 Each case ends with the right bytes stored, or with an error that names what failed; never with a false success. What
 was sent twice is printed (pytest -s), and bounded.
@@ -205,7 +205,7 @@ def test_other_bytes_are_never_spliced(line: Line, raw: bytes) -> None:
     other = noise_stream(1)
     code, pushed, said = Feeding(line.begin(), other).end()
     assert (code, pushed) == (1, [])
-    assert "are not those that arrived before: run it again, and it starts over" in said
+    assert "are not those that arrived before: run it again to start over" in said
     assert line.sender.list() == []
     pushed_again = Feeding(line.begin(), other).good()
     assert pushed_again["resume"] == "none"
@@ -269,7 +269,7 @@ def test_a_receiver_that_stays_away_is_told_of_and_what_arrived_is_kept(line: Li
     line.proxy.cut()
     code, pushed, said = feeding.end()
     assert (code, pushed) == (75, [])
-    assert "trying again for up to" in said
+    assert "retrying for up to" in said
     line.proxy.refuse(False)
     (partial,) = programs.rows(programs.good(line.sender.fullsend("list", "--partial", "--json")))
     assert (partial["dataset"], partial["snapshot"], partial["arriving"]) == ("tank/noise", "now", False)
@@ -318,7 +318,7 @@ SAID: Final = {errno.EIO: "the store's disk failed", errno.ENOSPC: "the store is
 def test_a_disk_that_fails_and_is_well_again(
     line: Line, disk: FaultyDisk, raw: bytes, fault: tuple[str, str, int]
 ) -> None:
-    """Amid the stream, or at its commit: the push says what it was, and the next one goes on with what is sure.
+    """During the stream, or at its commit: the push names the fault, and the next one resumes from what is durable.
 
     The size is announced: without, what had arrived would go where the disk is full (test_full_disk.py).
     """
@@ -412,7 +412,7 @@ def test_a_receiver_that_stays_away_ends_a_reading(line: Line, raw: bytes) -> No
 
 @pytest.mark.slow
 def test_a_restore_over_a_wire_that_is_cut_and_a_daemon_that_is_killed(line: Line, tmp_path: Path) -> None:
-    """`zfs receive` never notices; and where the restore dies, too, the next one goes on inside the stream."""
+    """`zfs receive` never notices; and if the restore dies, too, the next one resumes inside the stream."""
     here, there = FakeZfs.make(tmp_path / "here"), FakeZfs.make(tmp_path / "there")
     here.create("tank/home", size=40_000_000)
     there.create("pool")

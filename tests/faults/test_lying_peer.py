@@ -1,7 +1,7 @@
 """Peers that lie, each over a real connection to a real daemon, each refused by name at bounded memory.
 
 One daemon for all of them: after every lie it must still do honest work, know what happened (its log has no traceback),
-hold no more memory than design section 9 allows, and have no connection left over.
+hold no more memory than docs/operations.md says, and have no connection left over.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
         header(CHUNK, 100, 1 << 63, 1),
         f"protocol: a chunk at raw offset {1 << 63}: no stream is that long",
     ),
-    # Frames and messages that are none.
+    # Frames and messages that are not valid.
     "a header with a wrong CRC": (
         idle,
         spoilt(LIST, 23),
@@ -260,8 +260,12 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
         control(offer(properties={"quota": 5})),
         "protocol: message that cannot be read: push.properties.quota: ",
     ),
-    "a claim that is none": (idle, control(offer(claim="mine")), "protocol: message that cannot be read: push.claim: "),
-    "an unknown way to go on": (
+    "a claim that is not one": (
+        idle,
+        control(offer(claim="mine")),
+        "protocol: message that cannot be read: push.claim: ",
+    ),
+    "an unknown way to resume": (
         idle,
         control(offer(resume="magic")),
         "protocol: message that cannot be read: push.resume: ",
@@ -304,7 +308,7 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     "a heartbeat that writes on a terminal": (
         idle,
         heartbeat(b"\x1b[2J"),
-        "protocol: a heartbeat whose reason is no printable ASCII",
+        "protocol: a heartbeat whose reason is not printable ASCII",
     ),
     # The order.
     "a list by a stranger": (stranger, LIST, "protocol: 'list' from the sender in state stranger"),
@@ -368,10 +372,10 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
         Chunk(SECOND.raw_offset, SECOND.raw_length, hashlib.sha256(PIECES[1]).digest(), SECOND.frame).encode(),
         f"chunk: chunk at raw offset {SECOND.raw_offset}: its SHA-256 differs from the sender's",
     ),
-    "a chunk that is no zstd frame": (
+    "a chunk that is not a zstd frame": (
         streaming,
         Chunk(0, FIRST.raw_length, FIRST.sha256, b"garbage" * 100, starts_segment=True).encode(),
-        "chunk: no zstd frame",
+        "chunk: not a zstd frame",
     ),
     "a chunk with a flipped bit": (
         streaming,
@@ -424,7 +428,7 @@ LIES: Final[dict[str, tuple[Moment, bytes, str]]] = {
     "a chunk cut too late": (
         streaming,
         chunks([WHOLE])[0].encode(),
-        f"stream: chunk at raw offset 0 of {len(WHOLE)} bytes, which ought to end at {len(PIECES[0])}",
+        f"stream: chunk at raw offset 0 of {len(WHOLE)} bytes, which must end at {len(PIECES[0])}",
     ),
 }
 
@@ -555,7 +559,7 @@ def test_a_stream_that_lies_is_refused_by_name(lie: str, receiver: Receiver) -> 
     wait_until(lambda: line in receiver.log.removeprefix(before), f"{line} in {receiver.log.removeprefix(before)}")
 
 
-# --- who goes on, and lies ------------------------------------------------------------------------------------
+# --- peers that resume, and lie --------------------------------------------------------------------------------
 
 OFFERED: Final = offer(guid=str(streams.GUID), flags="")
 BORDER: Final = len(PIECES[0])
@@ -609,7 +613,7 @@ GOING_ON: Final[dict[str, tuple[list[bytes], str]]] = {
     ),
     "the stream from its start": (
         [at_border(SHORT)],
-        f"stream: BEGIN record at {BORDER}, where none may stand: the stream is damaged",
+        f"stream: BEGIN record at {BORDER} in a wrong place: the stream is damaged",
     ),
     "another stream's end": (
         [at_border(streams.end(1))],
@@ -761,7 +765,7 @@ def test_a_stream_that_is_not_the_one_that_was_offered_is_refused_by_its_first_c
         peer.push(said)
         peer.write(FIRST.encode())
         assert peer.refusal() == expected
-    assert receiver.partials() == kept  # nobody would ever go on with this one
+    assert receiver.partials() == kept  # no sender would ever resume this one
 
 
 def test_a_package_that_is_not_the_one_that_was_offered_is_refused_at_its_end(receiver: Receiver) -> None:
@@ -782,7 +786,7 @@ ZSTD_MAGIC: Final = b"\x28\xb5\x2f\xfd"
 
 
 def rle_frame(content_size: int, blocks: int) -> bytes:
-    """A zstd frame made by hand: `blocks` blocks of 128 KiB each, four bytes each, whatever its header says."""
+    """A synthetic zstd frame: `blocks` blocks of 128 KiB each, four bytes each, whatever its header says."""
     block_size = 128 << 10
     head = bytes([0b10100100]) + struct.pack("<I", content_size)  # 4-byte content size, single segment, checksum
     body = b""
@@ -897,7 +901,7 @@ def test_silence_before_tls_ends_the_connection(impatient: Receiver) -> None:
     wait_until(lambda: impatient.log.removeprefix(before).count(expected) == 2, "two lines in the log")
 
 
-TOO_LONG: Final = "limit: the peer took too long to say who it is"
+TOO_LONG: Final = "limit: the peer took too long to identify itself"
 SILENT: Final = f"limit: the sender has been silent for {IMPATIENCE} s"
 
 
@@ -1034,7 +1038,7 @@ def test_of_too_many_unidentified_peers_the_oldest_is_dropped(crowded: Receiver)
         peers = [stack.enter_context(stranger(crowded)) for _ in range(5)]
         assert peers[0].has_ended()
         assert peers[1].has_ended()
-        crowded.wait_log("127.0.0.1: dropped: too many connections have not said who they are", 2)
+        crowded.wait_log("127.0.0.1: dropped: too many connections without identification", 2)
         for peer in peers[2:]:
             peer.say("known?", fingerprint="0" * 64)
             assert peer.hear("known")["status"] == "unknown"
@@ -1062,7 +1066,7 @@ def test_a_flood_of_strangers_keeps_no_sender_out_and_takes_no_descriptors(crowd
 
 
 def test_a_sender_has_so_many_connections_and_no_more(crowded: Receiver) -> None:
-    refusal = "limit: sender alpha has 2 connections open already"
+    refusal = "limit: sender alpha already has 2 open connections"
     with crowded.peer() as first, crowded.peer():
         with Peer(crowded.port, crowded.senders["alpha"]) as third:
             assert third.refusal() == refusal
@@ -1081,7 +1085,7 @@ def test_a_sender_has_so_many_connections_and_no_more(crowded: Receiver) -> None
 
 
 def test_there_are_so_many_connections_in_all_and_no_more(crowded: Receiver) -> None:
-    refusal = "limit: 3 connections are open already"
+    refusal = "limit: 3 connections are already open"
     with crowded.peer() as first, crowded.peer(), crowded.peer("beta"):
         with Peer(crowded.port, crowded.senders["gamma"]) as fourth:
             assert fourth.refusal() == refusal
@@ -1123,8 +1127,11 @@ def test_tries_are_limited_by_address_and_touch_no_sender(bad: str, tmp_path: Pa
         for again in ("known?", "join"):
             fields = question if again == bad else {"fingerprint": "0" * 64, "secret": "x", "certificate": "x"}
             answer = ask(receiver, again, **fields)
-            assert (answer["code"], answer["message"]) == ("limit", "too many tries from this address: wait a minute")
-        receiver.wait_log("127.0.0.1: too many tries from this address: wait a minute", 2)
+            assert (answer["code"], answer["message"]) == (
+                "limit",
+                "too many attempts from this address: wait a minute",
+            )
+        receiver.wait_log("127.0.0.1: too many attempts from this address: wait a minute", 2)
         with receiver.peer() as peer:
             peer.say("check")
             peer.hear("health")

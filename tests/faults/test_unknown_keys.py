@@ -41,7 +41,7 @@ from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.expiry import find_partials
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.arrival.overruns import Crossing
+from fullsend_receiver.arrival.overruns import OverrunRecord
 from fullsend_receiver.catalogue import summaries, unchanged
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
@@ -123,7 +123,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Store:
         assert stored is not None
         ScrubLog(store).add(Scrubbed(str(file), stored.summary.received, NOW, damage, None))
     unchanged.note(catalogue, SENDER, [UnchangedDataset(dataset="tank/data", snapshot="next", guid="12")])
-    overruns.note(store, SENDER, push_of(LONG), Crossing(70, 50))
+    overruns.note(store, SENDER, push_of(LONG), OverrunRecord(70, 50))
     leave_partials(store)
     copy_summaries(store)
     (store.state / "serving").touch()  # by the daemon
@@ -339,7 +339,7 @@ def test_what_is_written_anew_is_what_it_was(tmp_path: Path, written: Store) -> 
     assert b"to come" in (store.state / "scrub.jsonl").read_bytes()
     assert b"a line of another kind" in (store.state / "scrub.jsonl").read_bytes()
     unchanged.note(read_catalogue(store, SENDER), SENDER, [])
-    overruns.note(store, SENDER, push_of(FULL), Crossing(1, 1))
+    overruns.note(store, SENDER, push_of(FULL), OverrunRecord(1, 1))
     assert seen(store) == before
 
 

@@ -75,7 +75,7 @@ _EVERY_TIME: Final = ("receipts held", "enrolments held")
 
 
 class RoundError(Exception):
-    """The rounds cannot go on: something is wrong, with the receiver or with this test."""
+    """The rounds cannot continue: something is wrong, with the receiver or with this test."""
 
 
 class PromiseError(RoundError):
@@ -357,7 +357,7 @@ def main() -> int:
             rounds.run(options.rounds)
         except RoundError as error:
             found = error
-    heard = {"acknowledgements": rounds.book.acks, "receipts": rounds.book.receipts, "gone on": rounds.book.resumed}
+    heard = {"acknowledgements": rounds.book.acks, "receipts": rounds.book.receipts, "resumed": rounds.book.resumed}
     totals = Counter(heard) + rounds.totals
     cuts = totals.pop("power cuts", 0)
     say(f"{cuts} power cuts in {time.monotonic() - began:.0f} s: {_listed(totals)}")

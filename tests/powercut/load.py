@@ -85,7 +85,7 @@ class Entry:
     """A page of the book: one stream, and what was promised of it.
 
     `marks`: (raw offset, SHA-256 of all before it) of each chunk that was sent, since the stream was last offered or
-    before: they are the same each time. `acked`: raw bytes that are durable; `resumed`: it went on. `finished`:
+    before: they are the same each time. `acked`: raw bytes that are durable; `resumed`: it was resumed. `finished`:
     the daemon may think the stream whole. `receipt`: it is stored. `stored`: so it was found to be, with or without
     receipt. `proven`: what is on the disk was compared with all of this.
     """
@@ -113,7 +113,7 @@ class Book:
         self.enrolled: dict[str, Certificate] = {}
         self.acks = 0
         self.receipts = 0
-        self.resumed = 0  # streams that were gone on with
+        self.resumed = 0  # streams that were resumed
 
     def as_json(self) -> dict[str, Any]:
         """What the audit in the guest is told."""
@@ -172,7 +172,7 @@ class Load:
 
     @property
     def under_way(self) -> str:
-        """What was going on, for a person."""
+        """The present state, for a person."""
         with self._lock:
             return ", ".join(f"{count} {what}" for what, count in self._counts.items())
 
@@ -253,7 +253,7 @@ class Load:
             self._take_receipt(entry, answer["receipt"])
             return
         at, segments = answer["offset"], answer["segments"]
-        assert at >= entry.acked, f"{entry.acked} had been acknowledged, and it goes on at {at}"
+        assert at >= entry.acked, f"{entry.acked} had been acknowledged, and it resumes at {at}"
         self._check_segments(entry, segments, at)
         if at:
             entry.resumed = True

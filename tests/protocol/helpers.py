@@ -113,7 +113,7 @@ def a_manifest(raw_bytes: int = 624) -> manifest.Manifest:
             "flags": "",
             "features": ["sa_spill"],
             "snapshots": [
-                manifest.Snapshot(dataset="tank/data", snapshot="now", guid="1234605616436508552", base_guid="0")
+                manifest.StreamSnapshot(dataset="tank/data", snapshot="now", guid="1234605616436508552", base_guid="0")
             ],
             "created": "2026-11-23T06:29:00Z",
             "received": "2026-11-23T06:30:00Z",

@@ -38,7 +38,7 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store.api import Upload
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.recovery import recover
 
@@ -71,7 +71,7 @@ DRAWS = 4
 class Left:
     """What a power cut left, at a step, and what the sender had been told by then."""
 
-    store: Store
+    store: LocalStore
     told: int
     stored: bool
 
@@ -86,7 +86,7 @@ class Kept:
     committing: bool
 
 
-def kept(store: Store) -> Kept | None:
+def kept(store: LocalStore) -> Kept | None:
     """Read the one partial, by docs/format.md, section 6."""
     journals = list(store.partial.glob("*.journal"))
     if not journals:
@@ -111,8 +111,8 @@ def acknowledged(told: tuple[str, ...]) -> int:
     return max([0, *(int(line.split()[1]) for line in told if line.startswith("acknowledged "))])
 
 
-def check_recovery(store: Store, told: tuple[str, ...] = ()) -> None:
-    """Start after a crash, and hold what is there against what design section 5 promises."""
+def check_recovery(store: LocalStore, told: tuple[str, ...] = ()) -> None:
+    """Start after a crash, and compare what is there with the promises of docs/format.md, section 5."""
     before = kept(store)
     listed_before = check_listed(store)
     assert not any(line.startswith("stored ") for line in told) or listed_before == [str(FILE)]
@@ -140,14 +140,14 @@ def check_recovery(store: Store, told: tuple[str, ...] = ()) -> None:
     assert everything(store.root) == there, "a second start changes something"
 
 
-def check_pushed_again(store: Store) -> None:
+def check_pushed_again(store: LocalStore) -> None:
     """The same stream, from the start: whatever happened before, it is stored once."""
     assert store_stream(store, SENDER, RAW) == FILE
     assert check_listed(store) == [str(FILE)]
     assert not list(store.partial.iterdir())
 
 
-def begun(store: Store, chunks: int = 2) -> Upload:
+def begun(store: LocalStore, chunks: int = 2) -> Upload:
     """A partial of so many chunks, each a batch; closed."""
     push = push_of(RAW)
     ingest = Ingest(store.begin(KEY, open_offer(SENDER, push)))
@@ -156,28 +156,28 @@ def begun(store: Store, chunks: int = 2) -> Upload:
     return ingest.partial
 
 
-def journal_of(store: Store) -> Path:
+def journal_of(store: LocalStore) -> Path:
     return store.partial / f"{KEY}.journal"
 
 
-def data_of(store: Store) -> Path:
+def data_of(store: LocalStore) -> Path:
     return store.partial / f"{KEY}.data"
 
 
-def cut(store: Store, crasher: Crasher, call: str, at: int) -> None:
+def cut(store: LocalStore, crasher: Crasher, call: str, at: int) -> None:
     outcome = crasher.run("push", store.root, call=call, at=at)
     assert outcome.killed
     assert outcome.call == call
 
 
-def left_behind(store: Store, chunks: int, per_batch: int) -> None:
+def left_behind(store: LocalStore, chunks: int, per_batch: int) -> None:
     """A partial of so many chunks, of which so many become durable at a time."""
     ingest = Ingest(store.begin(KEY, open_offer(SENDER, push_of(RAW))))
     take(ingest, crash.chunks()[:chunks], per_batch=per_batch)
     ingest.partial.close(keep=True)
 
 
-def check_went_on(store: Store, raw: bytes = RAW, borders: tuple[int, ...] = BORDERS) -> None:
+def check_went_on(store: LocalStore, raw: bytes = RAW, borders: tuple[int, ...] = BORDERS) -> None:
     """Whatever happened: what is there is gone on with, to its end."""
     if not read_catalogue(store).streams:
         found = store.reopen(KEY, at_resume_point=False)
@@ -191,7 +191,7 @@ def check_went_on(store: Store, raw: bytes = RAW, borders: tuple[int, ...] = BOR
     assert not list(store.partial.iterdir())
 
 
-def reopened(store: Store, *, at_resume_point: bool = False) -> bool:
+def reopened(store: LocalStore, *, at_resume_point: bool = False) -> bool:
     """Whether there is something to go on with; where there is not, nothing has changed."""
     there = everything(store.partial)
     found = store.reopen(KEY, at_resume_point=at_resume_point)
@@ -223,7 +223,7 @@ def lose_sector(bad: Path, monkeypatch: pytest.MonkeyPatch, number: int = errno.
 SET_ASIDE = {f"{KEY}.data.damaged", f"{KEY}.journal.damaged"}
 
 
-def of_raw(store: Store) -> set[str]:
+def of_raw(store: LocalStore) -> set[str]:
     return {path.name for path in store.partial.glob(f"{KEY}*")}
 
 
@@ -238,7 +238,7 @@ def file_size_limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def push_until_it_fails(store: Store) -> tuple[int, OSError | None]:
+def push_until_it_fails(store: LocalStore) -> tuple[int, OSError | None]:
     """Take and commit RAW. Returns: the last offset that was acknowledged, and the error that ended it."""
     told = 0
     push = push_of(RAW)
@@ -260,7 +260,7 @@ def push_until_it_fails(store: Store) -> tuple[int, OSError | None]:
     return told, None
 
 
-def second(store: Store, raw: bytes) -> Ingest:
+def second(store: LocalStore, raw: bytes) -> Ingest:
     """The same stream, announced under another name: a partial of its own that belongs to the same file."""
     push = push_of(raw).model_copy(update={"snapshot": "as announced"})
     ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))

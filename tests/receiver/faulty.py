@@ -54,7 +54,7 @@ class FaultyDisk:
 
     @contextlib.contextmanager
     def blocked(self, call: str, suffix: str = "") -> Iterator[None]:
-        """No such call on a file whose name ends like this goes on before this is left."""
+        """No such call on a file whose name ends like this proceeds before the block is left."""
         with (self.folder / f"gate-{call}").open("r+", encoding="utf-8") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
             gate.write(suffix)

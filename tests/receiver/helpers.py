@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fullsend_receiver.catalogue.scrub_results import Scrubbed
-    from fullsend_receiver.catalogue.streams import Stored
+    from fullsend_receiver.catalogue.streams import StoredStream
 
 SENDER: Final = "alpha"
 PROGRAM: Final = "fullsend 0.0"
@@ -52,6 +52,12 @@ def make_store(tmp_path: Path, name: str = "store") -> Store:
     """Make an empty store without an identity."""
     store, _store_id = stores.make_store(tmp_path / name, lambda _store: None)
     return store
+
+
+def everywhere() -> frozenset[str]:
+    """Return the types of all file systems here, for `inotify._OWN`: nobody else has the tests' folders."""
+    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    return frozenset(line.partition(" - ")[2].split()[0] for line in mounts)
 
 
 # --- what a sender does -----------------------------------------------------------------------------------------
@@ -79,7 +85,7 @@ def chunks_of(raw: bytes, level: int = LEVEL_DEFAULT) -> Iterator[Chunk]:
 
 
 def chunks_from(raw: bytes, offset: int, level: int = LEVEL_DEFAULT) -> Iterator[Chunk]:
-    """Yield the chunks from a border on, as a sender that goes on there puts them on the wire: in a new segment."""
+    """Yield the chunks from a border on, as a sender that resumes there puts them on the wire: in a new segment."""
     compressor = Compressor(level)
     segment = SegmentHash(offset)
     for at, piece in cut(raw):
@@ -110,7 +116,7 @@ def push_of(raw: bytes) -> Push:
 
 
 def segments_of(raw: bytes, *borders: int) -> list[Segment]:
-    """Return what proves a stream that was gone on with at these offsets."""
+    """Return what proves a stream that was resumed at these offsets."""
     return [
         Segment(start=start, end=end, sha256=hashlib.sha256(raw[start:end]).hexdigest())
         for start, end in itertools.pairwise([0, *borders, len(raw)])
@@ -118,7 +124,7 @@ def segments_of(raw: bytes, *borders: int) -> list[Segment]:
 
 
 def finish_of(raw: bytes, *borders: int) -> Finish:
-    """Return a sender's last word on a stream. `borders`: where it was gone on with."""
+    """Return a sender's last word on a stream. `borders`: where it was resumed."""
     return Finish(raw_bytes=len(raw), segments=segments_of(raw, *borders))
 
 
@@ -303,7 +309,7 @@ def long_stream(chunks: int, *, tail: int = 0, name: str = "tank/data@now", guid
     return streams.substream(streams.object_(1), *records, name=name, guid=guid)
 
 
-def checked(store: Store, stored: Stored) -> Scrubbed:
+def checked(store: Store, stored: StoredStream) -> Scrubbed:
     """Check a stream that is still stored afterwards."""
     found = scrub(store, stored.file, stored.summary.received)
     assert found is not None

@@ -1,4 +1,4 @@
-"""A sender that speaks the receiver's language byte by byte, by hand, and may therefore lie.
+"""A sender that speaks the protocol byte by byte, and may therefore lie.
 
 Nothing here comes from `fullsend_protocol`: what the daemon takes for granted of a peer is not what this peer is made
 of. Sockets are blocking, with a limit: a daemon that says nothing is a failed test, not a hanging one.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 MIB: Final = 1 << 20
-#: Design section 9: what the daemon may hold, and for each stream that is arriving.
+#: Bytes that the daemon may hold, and for each arriving stream (docs/operations.md, Memory).
 MEMORY: Final = 64 * MIB
 MEMORY_PER_STREAM: Final = 48 * MIB
 

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fullsend_protocol.format.manifest import Manifest, PartialEntry, Receipt, Segment, Snapshot, StreamEntry
+from fullsend_protocol.format.manifest import Manifest, PartialEntry, Receipt, Segment, StreamEntry, StreamSnapshot
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ConnectionLost, ErrorCode
 from fullsend_protocol.stream.chunks import Compressor, Cutter, Decompressor, SegmentHash
@@ -258,7 +258,7 @@ def manifest_of(raw: bytes, *cuts: int) -> Manifest:
             "flags": facts.flags,
             "features": list(facts.features),
             "snapshots": [
-                Snapshot(dataset=facts.dataset, snapshot=facts.snapshot, guid=str(facts.guid), base_guid="0")
+                StreamSnapshot(dataset=facts.dataset, snapshot=facts.snapshot, guid=str(facts.guid), base_guid="0")
             ],
             "created": "2026-11-23T06:30:00Z",
             "received": "2026-11-23T06:30:01Z",
@@ -450,7 +450,7 @@ class Keeper:
         ]
 
     async def _take(self, peer: Peer, offer: messages.Push) -> bool:
-        """Take one stream. Returns: whether the conversation goes on."""
+        """Take one stream. Returns: whether the conversation continues."""
         self.offers.append(offer)
         code = self.refuse.pop(0) if self.refuse else None
         if code is not None:

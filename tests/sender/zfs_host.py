@@ -12,7 +12,7 @@ from fullsend_sender.host.config import SenderSettings
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.push import naming
-from fullsend_sender.push.job import Job, Request, Summary, Target
+from fullsend_sender.push.job import PushJob, PushRequest, PushSummary, PushTarget
 from fullsend_sender.push.run import push
 from fullsend_sender.transfer.send import Pushed
 from fullsend_sender.zfs.commands import Zfs
@@ -33,17 +33,19 @@ class Host:
     def receiver(self) -> str:
         return naming.receiver_id(self.endpoint.fingerprint)
 
-    def job(self, *names: str, **options: Any) -> Job:
+    def job(self, *names: str, **options: Any) -> PushJob:
         recursive, exclude = options.pop("recursive", False), tuple(options.pop("exclude", ()))
         settings = SenderSettings(progress="never", **options.pop("settings", {}))
         targets = []
         for name in names:
             dataset, _, snapshot = name.partition("@")
-            targets.append(Target(Selection((dataset,), recursive, exclude), snapshot or None))
-        request = Request(tuple(targets), **options)
-        return Job(request, settings, self.endpoint, self.identity, Zfs((self.fake.program,)), str(self.fake.folder))
+            targets.append(PushTarget(Selection((dataset,), recursive, exclude), snapshot or None))
+        request = PushRequest(tuple(targets), **options)
+        return PushJob(
+            request, settings, self.endpoint, self.identity, Zfs((self.fake.program,)), str(self.fake.folder)
+        )
 
-    async def push(self, *names: str, **options: Any) -> Summary:
+    async def push(self, *names: str, **options: Any) -> PushSummary:
         self.pushed.clear()
         self.fake.forget_commands()
         return await push(self.job(*names, **options), self.pushed.append)

@@ -180,7 +180,7 @@ def test_sending_to_a_peer_that_has_gone_is_unreachable(run: Run) -> None:
 
 
 class Clock:
-    """A loop's clock and timers, which go on only as a test says."""
+    """A loop's clock and timers, which advance only as a test says."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -219,7 +219,7 @@ class Clock:
 
 
 async def settle() -> None:
-    """Let the loop turn until what can go on has gone on."""
+    """Let the loop turn until nothing more can proceed."""
     for _ in range(100):
         await asyncio.sleep(0)
 
@@ -350,7 +350,7 @@ async def test_no_heartbeat_gets_into_a_chunk_whose_reader_stalls_and_resumes() 
         sending = asyncio.create_task(made.channel.send_chunk(Chunk(0, 1, bytes(32), bytes(MIB))))
         await settle()
         assert not sending.done()
-        # What waits has just left when the beat is due, and the writer has not gone on yet.
+        # What waits has just left when the beat is due, and the writer has not continued yet.
         made.transport.full = False
         made.transport.sent.append((made.clock.now, bytes(made.transport._waits)))
         made.transport._waits.clear()
@@ -559,7 +559,7 @@ def test_messages_that_nobody_waits_for_do_not_pile_up(run: Run) -> None:
             while True:
                 channel.send_soon(Ack(offset=0))
 
-        with pytest.raises(Unreachable, match=r"^the sender does not read what it is told$"):
+        with pytest.raises(Unreachable, match=r"^the sender does not read$"):
             say_on()
         assert channel._waiting <= 128 << 10
 

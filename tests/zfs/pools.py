@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def retire(sender: Sender, *patterns: str) -> None:
-    """Say that datasets are gone on purpose."""
+    """Declare datasets as retired."""
     config = sender.folder / "sender.toml"
     config.write_text(f"retired = {json.dumps(patterns)}\n{config.read_text()}")
 

@@ -66,7 +66,7 @@ def test_a_dataset_night_after_night(pool: Pool, other_pool: Pool, receiver: Rec
         pools.change(pool.path("home"), night)
         (pushed,) = sender.push(home)
         assert pushed["kind"] == "incremental"
-    # Two snapshots and two bookmarks stay, nothing is held, and the chain goes on from a bookmark alone.
+    # Two snapshots and two bookmarks stay, nothing is held, and the chain continues from a bookmark alone.
     assert len(own(pool, "snapshot")) == 2
     assert len(own(pool, "bookmark")) == 2
     assert holds(pool) == []
@@ -163,9 +163,9 @@ def test_history_that_changes(pool: Pool, receiver: Receiver, sender: Sender) ->
     done = sender.fullsend("push", "--json", home)
     (pushed,) = programs.rows(programs.good(done))
     assert pushed["kind"] == "full"
-    assert "destroyed and made again" in done.stderr.decode()
+    assert "destroyed and created again" in done.stderr.decode()
     assert kinds(sender.push("--full", home)) == [(home, "full")]
-    # A clone begins with a full; promoted, it goes on from what it has taken over: snapshots, and bookmarks too, so
+    # A clone begins with a full; promoted, it continues from what it has taken over: snapshots, and bookmarks too, so
     # that what it was made of has no base left.
     pool.snapshot(f"{home}@origin")
     sender.push(f"{home}@origin")
@@ -271,7 +271,7 @@ def test_two_receivers_and_two_runs_at_once(pool: Pool, receiver: Receiver, send
         assert kinds(sender.push()) == [(home, "incremental")]
         names = own(pool, "snapshot")
         assert len({name.split("-")[1] for name in names}) == 2
-        # The same job again while it runs: exit 4, at once. Another one goes on.
+        # The same job again while it runs: exit 4, at once. Another one continues.
         (pool.path("home") / "noise").write_bytes(b"".join(pools.noise(16 << 20)))
         running = sender.popen("push", "--bwlimit", "100K", "--receiver", first, home)
         try:

@@ -182,7 +182,7 @@ def test_what_may_go_wrong(pool: Pool, other_pool: Pool, receiver: Receiver, sen
     said = failure(sender.fullsend("restore", home, "--into", into), 1)
     assert "zfs receive" in said
     assert "quota" in said or "out of space" in said
-    assert "its snapshots are as they were: run the same again to go on" in said
+    assert "its snapshots are as they were: run the same command again to resume" in said
     assert f"(in the way may be quota=4.0 MiB of {into})" in said
     assert newest(other_pool, into) == first["snapshot"]
     pools.zfs("set", "quota=none", into)
@@ -234,7 +234,7 @@ def test_the_target_pool_is_full(
     into = small.full("back")
     said = failure(sender.fullsend("restore", home, "--into", into), 1)
     assert "out of space" in said
-    assert "nothing is restored yet: run the same again to go on" in said
+    assert "nothing is restored yet: run the same command again to resume" in said
     assert not [name for name in small.names() if name.startswith(f"{into}@")]
     filler.unlink()
     subprocess.run(["zpool", "sync", small.name], check=True)
@@ -388,12 +388,12 @@ def test_what_was_not_encrypted_is_so_in_an_encrypted_place(
     # In the clear, where somebody says so.
     said = said_while(sender, "-r", "--unencrypted", top, "--into", back)
     for name in roots():
-        assert f"{name}: it will lie in the clear, below {vault}, which is encrypted" in said
+        assert f"{name}: it will be unencrypted, below {vault}, which is encrypted" in said
     assert set(roots().values()) == {"-"}
     write(pool, "t/a/b", "d")
     sender.push("-r", top)
     said = said_while(sender, "-r", top, "--into", back)
-    assert f"{back}/a/b: it will lie in the clear, below {vault}, which is encrypted" in said
+    assert f"{back}/a/b: it will be unencrypted, below {vault}, which is encrypted" in said
     pools.zfs("destroy", "-r", back)
     # A package, all of it; and what broke off in the middle.
     sender.push("-R", pool.full("t/a"))
@@ -405,7 +405,7 @@ def test_what_was_not_encrypted_is_so_in_an_encrypted_place(
     sender.push(pool.full("noise"))
     die_amid_receive(sender, 6 << 20, pool.full("noise"), "--into", f"{vault}/noise")
     assert (
-        "went on after"
+        "resumed after"
         in programs.good(sender.fullsend("restore", pool.full("noise"), "--into", f"{vault}/noise")).decode()
     )
     assert roots() == {f"{vault}/noise": vault}
@@ -450,8 +450,8 @@ def test_a_tree_of_one_key_gets_it_back(pool: Pool, other_pool: Pool, sender: Se
     sender.push("-R", top)
     strange = create_encrypted(other_pool, "strange", tmp_path / "key", "raw")
     said = said_while(sender, top, "--into", f"{strange}/back")
-    assert f"what is not encrypted in this package will lie in the clear, below {strange}" in said
-    assert f"{strange}/back/plain lies in the clear, as it did at home" in said
+    assert f"what is not encrypted in this package will be unencrypted, below {strange}" in said
+    assert f"{strange}/back/plain is unencrypted, as it was at home" in said
     assert "change-key" not in said
     assert other_pool.get(f"{strange}/back/a/b", "encryptionroot") == f"{strange}/back"
 

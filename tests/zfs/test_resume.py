@@ -1,4 +1,4 @@
-"""A push that died is gone on with by `zfs send -t`, against real ZFS: what is stored is what an uninterrupted send
+"""A push that died is resumed by `zfs send -t`, against real ZFS: what is stored is what an uninterrupted send
 would have made, byte for byte.
 """
 

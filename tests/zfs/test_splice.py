@@ -1,4 +1,4 @@
-"""Streams that were cut go on, with real ZFS: `zfs send -t` into a stream, and a stream into `zfs receive -s`."""
+"""Cut streams are resumed, with real ZFS: `zfs send -t` into a stream, and a stream into `zfs receive -s`."""
 
 from __future__ import annotations
 

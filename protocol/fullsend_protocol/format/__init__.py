@@ -1,1 +1,1 @@
-"""What is written down of a stored stream, which stream builds on which, and how both are shown."""
+"""The records of a stored stream, which stream builds on which, and how both programs print them."""

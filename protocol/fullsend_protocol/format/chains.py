@@ -1,13 +1,13 @@
-"""Which stored streams build on which, and what follows from that. No I/O; both programs ask it.
+"""Which stored streams build on which, and what follows from that. No I/O; both programs use it.
 
-A stream builds on a snapshot, which it names by GUID alone, never by name, folder or time: a dataset may have been
-renamed, and after a rollback chains branch. Three rules say whether it can be received on a stream that brings that
-snapshot: both are of one sender, both are of one class, and large blocks may come in a chain but not go again.
+A stream builds on a snapshot. It names the snapshot by GUID alone, never by name, folder or time: a dataset may have
+been renamed, and after a rollback chains branch. A stream with that snapshot can be its base if three rules hold. Both
+are of one sender; both are of one class; a stream without large blocks does not follow one with them.
 
-A sender's clock decides nothing here. A host that wakes up in 2021 sends increments that are older than their full by
-its clock, and newer by every other measure (sanoid issue 815). The receiver numbers what it commits: `sequence`. Its
-own clock (`received`) orders only what has no number: streams that an older fullsendd has stored, and manifests that
-were rebuilt. All of these are older than what has one.
+A sender's clock decides nothing here. A host whose clock says 2021 sends increments that are older than their full by
+that clock alone (sanoid issue 815). The receiver numbers what it commits: `sequence`. Its own clock (`received`) orders
+only streams without a number: streams that an older fullsendd has stored, and those with a rebuilt manifest. All of
+these count as older than those with a number.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
     from fullsend_protocol.stream.facts import StreamClass
 
-#: What keeps a stream from being restored: it is damaged itself, its base is not stored, it is a base of itself.
+#: Why a stream cannot be restored: it is damaged itself, its base is not stored, or it is a base of itself.
 Hindrance = Literal["damaged", "no base", "circle"]
 
 
 class Built(Protocol):
-    """The snapshot that a stream brings last, and the one that it builds on; None: a full."""
+    """A stream's last snapshot, and the snapshot that it builds on; None: a full."""
 
     @property
     def guid(self) -> str: ...
@@ -61,24 +61,24 @@ _S = TypeVar("_S", bound=Linked)
 
 
 def reception(stream: Received) -> tuple[int, str]:
-    """Return what orders streams of one sender by reception."""
+    """Return the sort key that orders streams of one sender by reception."""
     return stream.sequence or 0, stream.received
 
 
 def ends(streams: Iterable[_R]) -> list[_R]:
     """Return the ends of the chains of one dataset, in the order of reception: the last one is its newest state.
 
-    `streams`: all of the dataset, or those of them that count. An end is a snapshot on which none of them builds. A
-    snapshot that is stored several times (as a full and as an increment, raw and plain) is one end, and counts as of
-    when it came first; returned is the stream that came first.
+    `streams`: those of the dataset that count. An end is a snapshot on which none of them builds. A snapshot may be
+    stored several times (as a full and as an increment, raw and plain): it is one end, and the first received stream
+    stands for it.
     """
     return _ends(sorted(streams, key=reception))
 
 
 def can_follow(base: Linked, stream_class: StreamClass | None, flags: str | None) -> bool:
-    """Whether a stream of this class and these flags can be received on `base`; None: not known, any may do.
+    """Whether a stream of this class and these flags can be received on `base`; None: unknown, any class or flags.
 
-    A chain is of one class, and ZFS refuses to go back from large blocks (-L) to streams without them.
+    A chain is of one class, and ZFS refuses a stream without large blocks (-L) after one with them.
     """
     if stream_class is not None and stream_class != base.stream_class:
         return False
@@ -86,17 +86,17 @@ def can_follow(base: Linked, stream_class: StreamClass | None, flags: str | None
 
 
 class Forest(Generic[_S]):
-    """The streams of one sender, linked by GUID. Neither it nor what it returns changes."""
+    """The streams of one sender, linked by GUID. It does not change, nor may the caller change what it returns."""
 
     def __init__(
         self, streams: Iterable[_S], *, order: Callable[[_S], Any], key: Callable[[_S], Hashable] = id
     ) -> None:
-        """`order`: what orders them by reception, later ones higher; where it is equal they stay as they come. `key`:
-        what tells one stream from another.
+        """`order`: the sort key of a stream by reception; streams with the same key stay in the given order. `key`: the
+        identity of a stream.
         """
         self._order = order
         self._key = key
-        #: By dataset, then by `order`: so of several bases the same one is taken whoever has read them.
+        #: By dataset, then by `order`: so the choice among several bases does not depend on the order of reading.
         self.streams = sorted(streams, key=lambda each: (each.dataset, order(each)))
         self._by_guid: _Groups[_S] = _Groups()
         self._by_base: _Groups[_S] = _Groups()
@@ -104,10 +104,10 @@ class Forest(Generic[_S]):
             self._by_guid.add(each.guid, each)
             if each.base_guid is not None:
                 self._by_base.add(each.base_guid, each)
-        self._by_dataset: dict[str, list[_S]] | None = None  # None: nobody has asked yet
+        self._by_dataset: dict[str, list[_S]] | None = None  # None: not needed yet
 
     def of_guid(self, guid: str) -> Sequence[_S]:
-        """Return the streams that bring this snapshot last, of whatever dataset."""
+        """Return the streams whose last snapshot has this GUID, of any dataset."""
         return self._by_guid.get(guid)
 
     def of_dataset(self, dataset: str) -> Sequence[_S]:
@@ -122,8 +122,8 @@ class Forest(Generic[_S]):
     def in_order(self) -> list[_S]:
         """Return all streams by dataset and order, but none before its base.
 
-        A base may have come after what builds on it (an orphan that was kept), and times are to the second. Few stores
-        have such streams, and the way along all chains takes as long as all else here.
+        A base may have been received after a stream that builds on it (an orphan that was kept). Times are to the
+        second. Few stores have such streams, and following all chains takes as long as everything else here.
         """
         if self._bases_come_first():
             return self.streams
@@ -135,7 +135,7 @@ class Forest(Generic[_S]):
     # --- restoring: what can be received on what -------------------------------------------------------------
 
     def bases(self, stream: _S) -> Sequence[_S]:
-        """Return what a stream can be received on. Packages last: they bring other datasets, too."""
+        """Return the streams that a stream can be received on. Packages last: they contain other datasets, too."""
         if stream.base_guid is None:
             return ()
         stream_class, flags = stream.stream_class, stream.flags
@@ -143,7 +143,7 @@ class Forest(Generic[_S]):
         return sorted(fitting, key=_is_package) if len(fitting) > 1 else fitting
 
     def dependents(self, stream: _S) -> list[_S]:
-        """Return the streams that build on this one, directly or not; never itself."""
+        """Return the streams that build on this one, directly or indirectly, without itself."""
         found = {self._key(stream): stream}
         todo = [stream]
         while todo:
@@ -154,7 +154,7 @@ class Forest(Generic[_S]):
         return list(found.values())[1:]
 
     def lineage(self, stream: _S) -> set[str]:
-        """Return the GUIDs that a stream builds on, directly or not."""
+        """Return the GUIDs that a stream builds on, directly or indirectly."""
         found: dict[Hashable, _S] = {}
         todo = [stream]
         while todo:
@@ -165,15 +165,15 @@ class Forest(Generic[_S]):
         return {each.guid for each in found.values()}
 
     def ways(self, whole: Callable[[_S], bool]) -> Iterator[tuple[_S, _S | None]]:
-        """Yield all restorable streams, each with the one to restore before it, None for a full: bases before what
-        builds on them, and of several bases the one with the shortest chain.
+        """Yield all restorable streams, each with the one to restore before it, None for a full. Bases come before the
+        streams on them. Of several bases it is the one with the shortest chain.
 
-        `whole`: whether a stream itself is there and not damaged. Forward from the fulls, breadth first, so a circle of
-        GUIDs, which only forged streams can make, is never entered.
+        `whole`: whether a stream itself is present and undamaged. The search goes from the fulls forward, breadth
+        first. So it never enters a circle of GUIDs, which only forged streams can make.
         """
         seen: set[Hashable] = set()
         fulls = [each for each in self.streams if each.base_guid is None]
-        fulls.sort(key=_is_package)  # where there is a choice, no stream that brings other datasets, too
+        fulls.sort(key=_is_package)  # prefer streams without other datasets
         todo: deque[tuple[_S, _S | None]] = deque((each, None) for each in fulls)
         while todo:
             here, base = todo.popleft()
@@ -186,9 +186,9 @@ class Forest(Generic[_S]):
 
     def chain(self, stream: _S, whole: Callable[[_S], bool], after: str | None = None) -> list[_S] | None:
         """Return the shortest chain of whole streams that ends with this one, in the order of restoring; None: there is
-        none. Asks `whole` of this stream and its bases only.
+        none. Calls `whole` for this stream and its bases only.
 
-        `after`: the GUID of the snapshot to begin after, where that is restored already; None: with a full.
+        `after`: the GUID of a snapshot that is already restored, from which to begin; None: begin with a full.
         """
         follows: dict[Hashable, _S | None] = {self._key(stream): None}
         todo = deque([stream])
@@ -207,7 +207,7 @@ class Forest(Generic[_S]):
         return None
 
     def obstacle(self, stream: _S, whole: Callable[[_S], bool]) -> tuple[_S, Hindrance] | None:
-        """Return the first stream on the way back to a full that hinders, and how; None: `whole` shows nothing."""
+        """Return the first hindrance on the way back to a full, with its stream; None: `whole` shows none."""
         seen: set[Hashable] = set()
         here = stream
         while self._key(here) not in seen:
@@ -222,15 +222,15 @@ class Forest(Generic[_S]):
             here = bases[0]
         return here, "circle"
 
-    # --- states: which is the newest, and under which name it goes on ------------------------------------------
+    # --- states: which is the newest, and under which name it continues ----------------------------------------
 
     def ends(self, dataset: str) -> list[_S]:
         """Return the ends of a dataset's chains, as the function `ends` does, by this forest's order."""
         return _ends(self.of_dataset(dataset))
 
-    def taken_up_by(self, state: _S) -> list[str]:
-        """Return the other datasets of which a stream builds on this state, without one between: the dataset was
-        renamed, or cloned, or this is what it was copied from. In the order of what came last of each.
+    def continued_by(self, state: _S) -> list[str]:
+        """Return the other datasets with a stream directly on this state: the dataset was renamed, or cloned, or this
+        is what it was copied from. In the order of their last received streams.
         """
         last: dict[str, Any] = {}
         for each in self._by_base.get(state.guid):
@@ -240,20 +240,20 @@ class Forest(Generic[_S]):
         return sorted(last, key=lambda name: (last[name], name))
 
     def existed_before(self, dataset: str, state: _S) -> bool:
-        """Whether a dataset was there before this state came: a stream of it came no later, and does not build on it.
-        A replica existed before; what has the dataset's new name did not.
+        """Whether a dataset existed before this state was received: it has a stream that was not received later, and
+        does not build on the state. A replica existed before; the dataset's new name after a rename did not.
         """
         after = self._after(state.guid)
         return any(
             each.guid not in after and not self._order(each) > self._order(state) for each in self.of_dataset(dataset)
         )
 
-    def goes_on_as(self, state: _S) -> _S | None:
-        """Return the newest end of another dataset's chain that leads through this state, as after a rename, or
-        several; None: there is none. Of several datasets it is the one of which a stream came last.
+    def continues_as(self, state: _S) -> _S | None:
+        """Return the newest end of another dataset's chain that passes through this state, as after one or several
+        renames; None: there is none. Of several datasets it is the one with the last received stream.
         """
         found, here, seen = None, state, {state.dataset}
-        while names := [name for name in self.taken_up_by(here) if name not in seen]:
+        while names := [name for name in self.continued_by(here) if name not in seen]:
             after = self._after(here.guid)
             last = [each for each in self.ends(names[-1]) if each.guid in after]
             if not last:
@@ -262,14 +262,14 @@ class Forest(Generic[_S]):
             seen.add(here.dataset)
         return found
 
-    # --- what they share ---------------------------------------------------------------------------------------
+    # --- shared ------------------------------------------------------------------------------------------------
 
     def _followers(self, base: _S) -> list[_S]:
         """Return the streams that can be received on this one."""
         return [each for each in self._by_base.get(base.guid) if can_follow(base, each.stream_class, each.flags)]
 
     def _after(self, guid: str) -> set[str]:
-        """Return the GUIDs of the snapshots that came after one, in whatever class."""
+        """Return the GUIDs of the snapshots that build on this one, in any class."""
         found: set[str] = set()
         todo = [guid]
         while todo:
@@ -293,7 +293,7 @@ class Forest(Generic[_S]):
         return self._by_dataset
 
     def _bases_come_first(self) -> bool:
-        """Whether within each dataset every stream stands behind its base, and no two stand at one place."""
+        """Whether within each dataset every stream stands behind its base, and no two have the same order."""
         seen: set[str] = set()  # of this dataset
         dataset, before = None, None
         for each in self.streams:
@@ -312,7 +312,7 @@ class Forest(Generic[_S]):
         return True
 
     def _places(self) -> dict[Hashable, tuple[str, Any, int]]:
-        """Return where each stream stands, by key: not before its base, and of one moment behind it."""
+        """Return the sort key of each stream, by its `key`: none before its base, and with the same order behind it."""
         places: dict[Hashable, tuple[str, Any, int]] = {}
         todo: list[tuple[_S, Any, int]] = [(each, None, 0) for each in self.streams if not self.bases(each)]
         while todo:

@@ -1,4 +1,4 @@
-"""What to say of spill blocks that `zfs receive` loses (records.EmbeddedSpill)."""
+"""Warnings about spill blocks that `zfs receive` loses (records.EmbeddedSpill)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ _ISSUE: Final = "openzfs issue 18239"
 
 
 def count_said(count: int) -> str:
-    """Say how many there are. `count`: at least 1; of one stream EMBEDDED_SPILLS_MAX stands for so many or more."""
+    """Return the number as text. `count`: at least 1; of one stream EMBEDDED_SPILLS_MAX means so many or more."""
     return f"{plural(count, 'spill block')}{' or more' if count >= limits.EMBEDDED_SPILLS_MAX else ''}"
 
 
 def restoring_loses(count: int) -> str:
-    """Say what a restore loses, and why."""
+    """Return what a restore loses, and why, as text."""
     return f"`zfs receive` loses {count_said(count)} of it, with exit 0 ({_ISSUE})"
 
 
 def warnings(spills: Iterable[LostSpill]) -> Iterator[str]:
-    """Yield a line for each snapshot that is named: which objects lose what, and the way out."""
+    """Yield a line for each named snapshot: which objects lose what, and the way out."""
     by_snapshot: dict[str, list[str]] = {}
     for spill in spills:
         by_snapshot.setdefault(spill.snapshot, []).append(str(spill.object))

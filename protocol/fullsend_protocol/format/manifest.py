@@ -1,7 +1,7 @@
-"""What is written down of a stored stream: the manifest beside its file, and what `list` and a receipt say of it.
+"""The records of a stored stream: the manifest beside its file, an entry of `list`, and a receipt.
 
-The manifest is a model of the disk (`OnDisk`), the other two are models of the wire (`Model`). They differ in one
-thing: a key that is not known is ignored on the disk, and refused on the wire, where both sides agree on a version.
+The manifest is a model of the disk (`DiskModel`), the other two are models of the wire (`WireModel`). They differ in
+one point: an unknown key is ignored on the disk, and refused on the wire, where both sides agree on a version.
 
 GUIDs are decimal strings, as `zfs get guid` prints them: JSON numbers lose bits beyond 2^53 in many readers.
 Times are ISO 8601 in UTC, hashes are lower-case hex, sizes are bytes. docs/format.md specifies the manifest.
@@ -41,7 +41,7 @@ Resume = Literal["none", "reconnect", "replay", "token"]
 
 
 def properties_size(properties: dict[str, str]) -> int:
-    """Return how much properties are of PROPERTIES_MAX: their characters, and one more for each."""
+    """Return the size of properties as PROPERTIES_MAX counts it: their characters, and one more for each."""
     return sum(len(name) + len(value) + 1 for name, value in properties.items())
 
 
@@ -56,22 +56,22 @@ def _short(properties: dict[str, str]) -> dict[str, str]:
 Properties = Annotated[dict[str, str], AfterValidator(_short)]
 
 
-class Model(BaseModel):
-    """What all models of the wire share: immutable, no coercion, no unknown keys."""
+class WireModel(BaseModel):
+    """Base of all models of the wire: immutable, no coercion, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
 
-class OnDisk(BaseModel):
-    """What all models of the disk share: immutable, no coercion, and unknown keys are ignored. A file outlives the
-    version that wrote it, so one key more must not make it unreadable, neither after an upgrade nor after a downgrade.
+class DiskModel(BaseModel):
+    """Base of all models of the disk: immutable, no coercion, and unknown keys are ignored. A file outlives the version
+    that wrote it, so a new key must not make it unreadable, neither after an upgrade nor after a downgrade.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
 def _known(model: type[BaseModel]) -> Callable[[object], object]:
-    """Return what drops the unknown keys of a model of the wire that a file on disk contains."""
+    """Return a function that drops the unknown keys of a model of the wire inside a file on disk."""
 
     def pick(said: object) -> object:
         return {name: said[name] for name in model.model_fields if name in said} if isinstance(said, dict) else said
@@ -95,7 +95,7 @@ def copied(model: type[_M], *sources: object, **more: object) -> _M:
     return model(**more)
 
 
-class Segment(Model):
+class Segment(WireModel):
     """A run of raw bytes hashed without interruption: [start, end) of the stream, and their SHA-256."""
 
     start: Offset
@@ -103,16 +103,16 @@ class Segment(Model):
     sha256: Sha256Hex
 
 
-class Resumption(OnDisk):
-    """Once that a stream was gone on with: how, from which raw offset, and when, by the receiver's clock."""
+class Resumption(DiskModel):
+    """One resumption of a stream: how, from which raw offset, and when, by the receiver's clock."""
 
     how: Resume
     offset: Offset
     at: str
 
 
-class Snapshot(Model):
-    """One snapshot that a stream brings, in stream order; `base_guid` is "0" for a full."""
+class StreamSnapshot(WireModel):
+    """One snapshot of a stream, in stream order; `base_guid` is "0" for a full."""
 
     dataset: Name
     snapshot: Name
@@ -120,18 +120,18 @@ class Snapshot(Model):
     base_guid: Guid
 
 
-class LostSpill(Model):
+class LostSpill(WireModel):
     """A spill block that `zfs receive` loses with exit 0: see records.EmbeddedSpill. `snapshot`: DATASET@SNAPSHOT."""
 
     snapshot: Name
     object: Offset
 
 
-class Manifest(OnDisk):
+class Manifest(DiskModel):
     """All that is needed to restore a stored stream and to choose it; a `.json` file beside the `.zst`.
 
-    Its rename into place is the commit: where it stands, the file is whole and durable. Every released version
-    is read forever, so keys that a later version added are ignored, not refused.
+    Its rename into place is the commit: if it is in place, the file is whole and durable. All later versions read every
+    released version, so keys that a later version added are ignored, not refused.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -146,8 +146,8 @@ class Manifest(OnDisk):
     dataset_type: DatasetType  # of a package: its top dataset's
     stream_class: StreamClass = Field(alias="class")
     flags: Flags
-    features: list[str]  # the stream's feature flags, as words: "can this host receive it?"
-    snapshots: list[Annotated[Snapshot, BeforeValidator(_known(Snapshot))]]
+    features: list[str]  # the stream's feature flags, as words, for the question whether a host can receive it
+    snapshots: list[Annotated[StreamSnapshot, BeforeValidator(_known(StreamSnapshot))]]
     created: str  # when the snapshot was made, by the sender's clock
     received: str  # when the stream was committed, by the receiver's clock
     #: When its sender first offered it, by the receiver's clock; None: an older fullsendd wrote this, or a rebuild.
@@ -156,9 +156,9 @@ class Manifest(OnDisk):
     sequence: Annotated[int, Field(ge=1, lt=limits.OFFSET_END)] | None = None
     raw_bytes: Offset
     stored_bytes: Offset  # size of the .zst file
-    sha256: Sha256Hex | None  # of the whole raw stream; None where several segments prove it
+    sha256: Sha256Hex | None  # of the whole raw stream; None if several segments prove it
     segments: list[Annotated[Segment, BeforeValidator(_known(Segment))]]
-    resumptions: list[Resumption]  # how the stream came to have several segments
+    resumptions: list[Resumption]  # why the stream has several segments
     file_sha256: Sha256Hex  # of the .zst file
     chunks: Offset
     sender_program: str
@@ -166,12 +166,12 @@ class Manifest(OnDisk):
     zfs_version: str | None  # None: read from stdin
     properties: Properties | None  # what was set on the dataset itself when it was sent; None: not known
     proven_by: Literal["both", "receiver"]  # "receiver": the manifest was rebuilt from the file by `verify`
-    #: What `zfs receive` will lose; the first EMBEDDED_SPILLS_MAX. An older fullsendd wrote none, and did not look.
+    #: What `zfs receive` will lose; the first EMBEDDED_SPILLS_MAX. Empty also if an older fullsendd wrote the manifest.
     lost_spills: list[Annotated[LostSpill, BeforeValidator(_known(LostSpill))]] = Field(default_factory=list)
 
     @property
     def lost_spill_count(self) -> int:
-        """How many `lost_spills` there are."""
+        """The number of `lost_spills`."""
         return len(self.lost_spills)
 
     def to_json(self) -> bytes:
@@ -179,8 +179,8 @@ class Manifest(OnDisk):
         return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
 
 
-class StreamEntry(Model):
-    """What `list` says of one stored stream: one JSON object a line with --json."""
+class StreamEntry(WireModel):
+    """An entry of `list` for one stored stream: one JSON object a line with --json."""
 
     sender: SenderName
     dataset: Name
@@ -189,7 +189,7 @@ class StreamEntry(Model):
     kind: Kind
     dataset_type: DatasetType
     flags: Flags
-    base: str | None  # DATASET@SNAPSHOT of the base, where it is stored
+    base: str | None  # DATASET@SNAPSHOT of the base, if it is stored
     base_guid: Guid | None
     created: str
     received: str
@@ -200,7 +200,7 @@ class StreamEntry(Model):
     file: str  # relative to the store
     verified: str | None  # when `verify` last found it whole; None: not since it was received
     damaged: str | None  # what `verify` found, None: nothing
-    restorable: bool  # false where it, or a base, is missing or damaged
+    restorable: bool  # false if it, or a base, is missing or damaged
     lost_spill_count: Offset  # spill blocks that `zfs receive` loses with exit 0; EMBEDDED_SPILLS_MAX: so many, or more
 
     @property
@@ -209,11 +209,11 @@ class StreamEntry(Model):
         return class_of(self.flags)
 
 
-class PartialEntry(Model):
-    """What `list --partial` says of a stream that has arrived in part: as its sender offered it, and how far it came.
+class PartialEntry(WireModel):
+    """An entry of `list --partial` for a partial stream: as its sender announced it, and how much has arrived.
 
     `raw_bytes`, `stored_bytes`: what is durable; `resume_offset`: raw bytes before the last resume point, from which a
-    token goes on, None where there is none; `arriving`: on a connection that is open.
+    token resumes, None if there is none; `arriving`: on an open connection.
     """
 
     sender: SenderName
@@ -230,14 +230,14 @@ class PartialEntry(Model):
     arriving: bool
 
 
-class Receipt(Model):
-    """The receiver's word that a stream is whole, proven and durable."""
+class Receipt(WireModel):
+    """The receiver's confirmation that a stream is whole, proven and durable."""
 
     sender: SenderName
     dataset: Name
     snapshot: Name
     guid: Guid
-    base: str | None  # DATASET@SNAPSHOT of the base, where it is stored: a stream names its base by GUID alone
+    base: str | None  # DATASET@SNAPSHOT of the base, if it is stored: a stream names its base by GUID alone
     base_guid: Guid | None
     kind: Kind
     flags: Flags

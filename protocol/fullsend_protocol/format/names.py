@@ -1,7 +1,7 @@
-"""What the files of a stored stream are called at their end (docs/format.md, "Names"), and which stream a name means.
+"""The suffixes of the files of a stored stream (docs/format.md, "Names"), and which stream a name means.
 
-A stream is three files: NAME.zfs.zst has its bytes, the same name with `.json` behind it its manifest, with `.sha256`
-the SHA-256 of its bytes, as `sha256sum -c` reads it.
+A stream is three files: NAME.zfs.zst has its bytes. NAME.zfs.zst.json is its manifest. NAME.zfs.zst.sha256 has the
+SHA-256 of its bytes, in the format of `sha256sum -c`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _GUID: Final = "guid:"
 
 
 class Named(Protocol):
-    """What a stored stream is found by: see manifest.StreamEntry."""
+    """A stored stream, as far as its name matters: see manifest.StreamEntry."""
 
     @property
     def dataset(self) -> str: ...
@@ -34,8 +34,10 @@ _N = TypeVar("_N", bound=Named)
 
 
 def named(what: str, streams: Iterable[_N]) -> list[_N]:
-    """Return the streams of one sender that `what` may mean: a file, by its path or its name alone, guid:N, or
-    DATASET@SNAPSHOT, which may end as a file does.
+    """Return the streams of one sender that `what` may mean.
+
+    `what`: a file, by its path or its name alone, or guid:N, or DATASET@SNAPSHOT. The last one may end with a suffix of
+    a file.
     """
     streams = list(streams)
     if is_stream(what):
@@ -49,12 +51,12 @@ def named(what: str, streams: Iterable[_N]) -> list[_N]:
 
 
 def guid_of(what: str) -> str | None:
-    """Return N of guid:N; None: it is another sort of name."""
+    """Return N of guid:N; None: `what` is not of that form."""
     return what.removeprefix(_GUID) if what.startswith(_GUID) else None
 
 
 def is_stream(name: str) -> bool:
-    """Whether a file has a stream's bytes, by its name."""
+    """Whether a file has the bytes of a stream, by its name."""
     return name.endswith(STREAM_SUFFIX)
 
 
@@ -74,5 +76,5 @@ def hash_of(stream: str) -> str:
 
 
 def stream_of(name: str) -> str:
-    """Return the name of the stream's file to which a file belongs: that itself, its manifest, or its hash."""
+    """Return the name of the stream's file to which a file belongs: the stream's, its manifest, or its hash."""
     return name.removesuffix(MANIFEST_SUFFIX).removesuffix(HASH_SUFFIX)

@@ -1,6 +1,7 @@
-"""Compare a stream that is read back with its manifest: every chunk before it is used, and the whole at its end.
+"""Compares a stream that is read back with its manifest: every chunk before it is used, and the whole at its end.
 
-Both programs read stored streams by this: a valid file of the same length under a stream's name proves nothing.
+Both programs read stored streams with this module. That a stream's file is valid and has the right length proves
+nothing.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class Hashes:
-    """Holds the chunks of a stored stream, from one of them on, against their hashes.
+    """Compares the chunks of a stored stream, from one of them on, with their hashes.
 
-    Two independent ones stand against each chunk: what the sender of that time put beside it, and, at each segment's
-    end, what the manifest says. Both are of the segment up to there, so where one begins amid a segment nothing can be
-    told up to the next. After any error it is of no more use.
+    Each chunk has two independent hashes: the one that its sender sent with it, and, at each segment's end, the one in
+    the manifest. Both cover the segment up to there. So if the first chunk is inside a segment, nothing can be compared
+    up to the next segment. After any error the object is unusable.
     """
 
     def __init__(self, manifest: Manifest, start: int = 0) -> None:
         """`start`: the raw offset at which the first chunk begins.
 
-        Raises: ChunkError where the manifest's segments do not cover its stream without gap.
+        Raises: ChunkError if the manifest's segments do not cover its stream without gap.
         """
         at = 0
         for segment in manifest.segments:
@@ -38,14 +39,14 @@ class Hashes:
             at = segment.end
         if at != manifest.raw_bytes:
             raise ChunkError("the manifest's segments do not cover the stream without gap: it proves nothing")
-        self._at = start  # up to there it has come, in raw bytes
+        self._at = start  # the raw offset reached
         self._raw_bytes = manifest.raw_bytes
         self._remaining = [segment for segment in reversed(manifest.segments) if segment.end > start]
-        amid = self._remaining and self._remaining[-1].start < start
-        self._hash = None if amid else SegmentHash(start)
+        inside = self._remaining and self._remaining[-1].start < start
+        self._hash = None if inside else SegmentHash(start)
 
     def take(self, raw: bytes | memoryview, sha256: bytes | memoryview) -> None:
-        """Take the next chunk: its raw bytes, and the hash that came with it. Raises: ChunkError."""
+        """Take the next chunk: its raw bytes, and the SHA-256 that came with it. Raises: ChunkError."""
         start = self._at
         self._at += len(raw)
         if not self._remaining or self._at > self._remaining[-1].end:
@@ -61,25 +62,25 @@ class Hashes:
             self._hash = SegmentHash(segment.end)
 
     def finish(self) -> None:
-        """The chunks have ended. Raises: ChunkError where some are missing."""
+        """Note the end of the chunks. Raises: ChunkError if some are missing."""
         if self._remaining:
             raise ChunkError(f"the stream ended after {self._at} of {self._raw_bytes} bytes")
 
 
 class Proof:
-    """The running proof of one stored stream, from its start. After any error it is of no more use."""
+    """The running proof of one stored stream, from its start. After any error the object is unusable."""
 
-    #: Where it begins, in raw bytes.
+    #: The raw offset at which it begins.
     start: Final = 0
 
     def __init__(self, manifest: Manifest) -> None:
-        """Raises: ChunkError where the manifest proves nothing."""
+        """Raises: ChunkError if the manifest proves nothing."""
         self.manifest = manifest
         self._hashes = Hashes(manifest)
         self._walker = Walker()
 
     def take(self, raw: bytes, sha256: bytes | memoryview) -> list[Piece]:
-        """Take the next chunk: its raw bytes, and the hash that came with it. Returns: what goes on, which is all of
+        """Take the next chunk: its raw bytes, and the SHA-256 that came with it. Returns: the pieces to pass on: all of
         it. Raises: ChunkError, StreamError.
         """
         self._hashes.take(raw, sha256)
@@ -87,9 +88,9 @@ class Proof:
         return [raw]
 
     def finish(self) -> list[Piece]:
-        """The stream's bytes have ended. Returns: what still goes on: nothing.
+        """Note the end of the stream's bytes. Returns: the pieces still to pass on: none.
 
-        Raises: ChunkError, StreamError where they are not what was stored.
+        Raises: ChunkError, StreamError if they are not what was stored.
         """
         self._hashes.finish()
         self._walker.finish()

@@ -1,4 +1,4 @@
-"""The plain shell lines that restore a chain without us: `sha256sum`, `zstd` and `zfs receive`."""
+"""The plain shell lines that restore a chain without fullsend: `sha256sum`, `zstd` and `zfs receive`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fullsend_protocol.shared.units import printable
 
 
 def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
-    """Return the lines that restore a chain, for the store's folder. `chain`: what to restore, the full first."""
+    """Return the lines that restore a chain, for the store's folder. `chain`: its streams, the full first."""
     last = chain[-1]
     name = printable(f"{last.dataset}@{last.snapshot}")
     lines = [
@@ -21,7 +21,7 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
         "TARGET=pool/restored",
     ]
     for each in chain:
-        # It names the file without its folder.
+        # The .sha256 file names the stream's file without its folder.
         folder, _, file = each.file.rpartition("/")
         lines.append(f"(cd {shlex.quote(folder)} && sha256sum -c {shlex.quote(hash_of(file))})")
     lost = sum(each.lost_spill_count for each in chain)
@@ -29,7 +29,7 @@ def restore_lines(chain: Sequence[StreamEntry]) -> list[str]:
         lines.append(f"# {restoring_loses(lost)}")
     if any("p" in each.flags and "w" not in each.flags for each in chain):
         lines.append(
-            "# below an encrypted dataset it lies in the clear, but with -x encryption (which takes no embedded blocks)"
+            "# below an encrypted dataset it is unencrypted, except with -x encryption (which takes no embedded blocks)"
         )
     aside = set_aside(chain, {})
     for before, each in zip((None, *chain), chain, strict=False):
@@ -69,12 +69,12 @@ def _other_base(base: StreamEntry) -> list[str]:
 
 
 def set_aside(chain: Iterable[StreamEntry], names: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """Return by its file each stream before which a snapshot of the target has to be renamed: what it is called, and is
-    to be called (both after the @).
+    """Return by its file each stream before which a snapshot of the target must be renamed: its name, and its new name
+    (both after the @).
 
-    `zfs receive` refuses a snapshot of whose name there is one. At home that was renamed, or destroyed when a bookmark
-    kept its place, as scripts do that always push @daily. `names`: by name, the GUIDs of the snapshots that the target
-    has, as far as they are stored.
+    `zfs receive` refuses a snapshot whose name exists. At home the older one was renamed, or it was destroyed while a
+    bookmark kept its place, as by scripts that always push @daily. `names`: by name, the GUIDs of the target's
+    snapshots that are stored.
     """
     has = dict(names)
     found: dict[str, tuple[str, str]] = {}
@@ -87,10 +87,10 @@ def set_aside(chain: Iterable[StreamEntry], names: Mapping[str, str]) -> dict[st
 
 
 def unmounted(entry: StreamEntry) -> list[str]:
-    """Return the options with which `zfs receive` brings nothing that mounts at the next boot, wherever it may end.
+    """Return the options with which nothing that `zfs receive` creates mounts at the next boot.
 
-    A volume has no mountpoint; a filesystem's may have come along, and be where something else is mounted. `canmount`
-    reaches a package's top alone; `mountpoint` is inherited by what is below, from its first moment on (tried).
+    A volume has no mountpoint. A filesystem's received mountpoint may be that of another dataset. `canmount` affects a
+    package's top alone; `mountpoint` is inherited by the datasets below, from the beginning (tried).
     """
     if entry.dataset_type != "filesystem":
         return []
@@ -98,9 +98,9 @@ def unmounted(entry: StreamEntry) -> list[str]:
 
 
 def settled(zfs: str, target: str) -> list[str]:
-    """Return the lines that let what a package has brought have its own mountpoints, unmounted.
+    """Return the lines that give a package's datasets their own mountpoints, unmounted.
 
-    `zfs`, `target`: as they are to be typed.
+    `zfs`, `target`: as shell words.
     """
     return [
         f"{zfs} list -Hr -o name -t filesystem {target} | xargs -d '\\n' {zfs} set canmount=noauto",

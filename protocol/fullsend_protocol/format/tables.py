@@ -1,4 +1,4 @@
-"""Stored streams for a terminal: the table of `list`, and all of one of them, which `show` prints, of both programs."""
+"""Stored streams for a terminal: the tables of `list`, and the details of `show`, for both programs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,20 @@ from fullsend_protocol.shared.units import format_size, printable
 
 _HEADER: Final = ("STREAM", "KIND", "BASE", "FLAGS", "RECEIVED", "RAW", "STORED", "STATE")
 _PARTIAL_HEADER: Final = ("STREAM", "KIND", "STARTED", "LAST", "RAW", "STORED", "STATE")
-#: Columns of numbers stand to the right.
+#: Columns of numbers, aligned to the right.
 _RIGHT: Final = frozenset({"RAW", "STORED"})
 
 
 def table(entries: Iterable[StreamEntry], *, with_sender: bool) -> Iterator[str]:
-    """Yield the lines of an aligned table, a heading first; nothing at all for no entries.
+    """Yield the lines of an aligned table, with a heading; nothing at all for no entries.
 
-    `with_sender`: names begin with SENDER/, as `fullsendd` wants them. What comes from outside is made safe for a
-    terminal.
+    `with_sender`: names begin with SENDER/, as for `fullsendd`. Texts from outside are made safe for a terminal.
     """
     return _aligned(_HEADER, [_row(entry, with_sender=with_sender) for entry in entries])
 
 
 def partials_table(entries: Iterable[PartialEntry], *, with_sender: bool) -> Iterator[str]:
-    """Yield the same of what has arrived in part."""
+    """Yield the lines of a table of partial streams."""
     return _aligned(_PARTIAL_HEADER, [_partial_row(entry, with_sender=with_sender) for entry in entries])
 
 
@@ -44,7 +43,7 @@ def _aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[s
 
 
 def details(facts: Mapping[str, object]) -> Iterator[str]:
-    """Yield a line for each of the things that are known of a stream, by its name in the JSON object."""
+    """Yield a line for each key and value of a stream's JSON object."""
     for name, value in facts.items():
         shown = json.dumps(value) if isinstance(value, list | dict | bool) else printable(str(value))
         if name.endswith("_bytes"):

@@ -1,1 +1,1 @@
-"""What all other rooms need: errors, exit codes, limits, units, and configuration text to model."""
+"""What all other rooms need: errors, exit codes, limits, units, and configuration text to models."""

@@ -1,28 +1,28 @@
-"""Every error of fullsend that is foreseen, as one tree; the type says whose fault it is.
+"""All expected errors of fullsend, as one tree of classes. The class says which side is at fault.
 
     FullsendError                  one line for the user; `code` travels on the wire, `exit_code` ends either program
     +-- UsageError                 wrong arguments or configuration (exit 2)
     +-- StreamError                the send stream itself is at fault
     |   +-- NotASendStream         it does not begin as one
-    |   +-- UnsupportedStream      a send stream of a sort we refuse by name (big-endian, resumed, too large)
+    |   +-- UnsupportedStream      a kind of send stream that is refused (big-endian, resumed, too large)
     |   +-- IncompleteStream       it ends before its END records, or a package lacks snapshots
-    |   +-- TrailingBytes          something follows its end
-    |   +-- DamagedStream          a record that cannot be
-    |   +-- NotTheSameStream       it does not go on where another one was cut
-    +-- ChunkError                 a chunk does not decode to what was promised
+    |   +-- TrailingBytes          bytes follow its end
+    |   +-- DamagedStream          it has an impossible record
+    |   +-- NotTheSameStream       it does not continue the stream that was cut
+    +-- ChunkError                 a chunk does not decode to the announced bytes
     +-- ProtocolError
-    |   +-- LocalProtocolError     we were about to say something illegal: a bug of ours
-    |   +-- RemoteProtocolError    the peer said something illegal
-    |       +-- ConnectionLost     it closed the connection in the middle of something
-    +-- PeerError                  the peer told us of an error, by code
-    +-- Unreachable                no connection, or it went away (exit 75)
+    |   +-- LocalProtocolError     this side was about to send something illegal: a bug in this program
+    |   +-- RemoteProtocolError    the peer sent something illegal
+    |       +-- ConnectionLost     it closed the connection in the middle of an exchange
+    +-- PeerError                  the peer reported an error, by code
+    +-- Unreachable                no connection, or it was lost (exit 75)
     +-- OutputFailed               a result cannot be written to stdout
     +-- Interrupted                SIGINT or SIGTERM (exit 130)
 
 A message is one line: it names the thing, what went wrong and, where something can be done, what to do.
 
-Each class says with which exit code a program ends over it: 1, unless something else stands there. Classes elsewhere
-do the same.
+`exit_code` of a class is the exit code of a program that this error ends: 1, unless the class sets another. Error
+classes of other modules do the same.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ from fullsend_protocol.shared.exit_codes import Exit
 
 
 class ErrorCode(StrEnum):
-    """Why a side gives up, as it travels in an `error` message (docs/protocol.md lists them for other languages)."""
+    """The reason why a side ends the connection, as in an `error` message (docs/protocol.md has the same list)."""
 
     PROTOCOL = "protocol"  # the peer broke the rules of the wire
     VERSION = "version"  # no protocol version in common
     UNKNOWN_SENDER = "unknown-sender"  # certificate not enrolled
     REVOKED = "revoked"  # certificate was enrolled and is no longer
     INVITATION = "invitation"  # spent, expired, forged
-    LIMIT = "limit"  # a limit on connections or tries is reached: try again later
-    SHUTDOWN = "shutdown"  # the daemon stops: try again later
+    LIMIT = "limit"  # a limit on connections or tries is reached: retry later
+    SHUTDOWN = "shutdown"  # the daemon stops: retry later
     BUSY = "busy"  # the same stream is arriving on another connection
     SPACE = "space"  # the store is full, or would be
     BASE = "base"  # the base of an increment is not stored, or not restorable: send a full
@@ -55,10 +55,10 @@ class ErrorCode(StrEnum):
     INTERNAL = "internal"  # a bug; the daemon's log has more
 
 
-#: Refusals that pass by themselves: the sender tries again, and never exits 3 for them (design section 6).
+#: Refusals that do not last: the sender retries, and never exits 3 for them.
 TRANSIENT_CODES = frozenset({ErrorCode.LIMIT, ErrorCode.SHUTDOWN})
 
-#: How a program ends over what its peer said. What is not here is FAILED.
+#: The exit code for each error that the peer reports. All others are FAILED.
 _EXIT_OF_PEERS: Final = {
     ErrorCode.UNKNOWN_SENDER: Exit.REFUSED,
     ErrorCode.REVOKED: Exit.REFUSED,
@@ -73,7 +73,7 @@ _EXIT_OF_PEERS: Final = {
 
 
 class FullsendError(Exception):
-    """Base of all foreseen errors. `str(error)` is one line fit for a user."""
+    """Base of all expected errors. `str(error)` is one line for a user."""
 
     code = ErrorCode.INTERNAL
     exit_code = Exit.FAILED
@@ -96,7 +96,7 @@ class NotASendStream(StreamError):  # noqa: N818 - the field reads these as noun
 
 
 class UnsupportedStream(StreamError):  # noqa: N818 - see NotASendStream
-    """A send stream of a sort that is refused by name."""
+    """A kind of send stream that is refused by name."""
 
 
 class IncompleteStream(StreamError):  # noqa: N818 - see NotASendStream
@@ -112,39 +112,39 @@ class DamagedStream(StreamError):  # noqa: N818 - see NotASendStream
 
 
 class NotTheSameStream(StreamError):  # noqa: N818 - see NotASendStream
-    """What was to go on where a stream was cut does not belong to that stream: nothing of it may be used."""
+    """The stream does not continue the stream that was cut: nothing of it may be used."""
 
 
 class ChunkError(FullsendError):
-    """A chunk's frame does not decode to the raw bytes that were promised."""
+    """A chunk's frame does not decode to the announced raw bytes."""
 
     code = ErrorCode.CHUNK
 
 
 class ProtocolError(FullsendError):
-    """The rules of the wire were broken; the connection is over."""
+    """A side broke the rules of the wire; the connection is over."""
 
     code = ErrorCode.PROTOCOL
 
 
 class LocalProtocolError(ProtocolError):
-    """We were about to break the rules. Always a bug of ours; nothing was sent."""
+    """This side was about to break the rules. Always a bug in this program; nothing was sent."""
 
     code = ErrorCode.INTERNAL
 
 
 class RemoteProtocolError(ProtocolError):
-    """The peer broke the rules. `code` is what to answer."""
+    """The peer broke the rules. `code` is the code for the answer."""
 
     def __init__(self, message: str, code: ErrorCode | None = None) -> None:
-        """`code`: where it is not simply PROTOCOL."""
+        """`code`: where it is not PROTOCOL."""
         super().__init__(message)
         if code is not None:
             self.code = code
 
 
 class ConnectionLost(RemoteProtocolError):  # noqa: N818 - see NotASendStream
-    """The peer closed the connection in the middle of something: a cut wire or a killed program, rather than malice.
+    """The peer closed the connection in the middle of an exchange: a cut connection or a killed program, not malice.
     A closed socket is never an end.
     """
 
@@ -153,23 +153,23 @@ class PeerError(FullsendError):
     """The peer sent an `error` message."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
-        """`code` says what kind of refusal it is, `message` is the peer's own line."""
+        """`code`: the kind of refusal; `message`: the peer's own line."""
         super().__init__(message)
         self.code = code
         self.exit_code = _EXIT_OF_PEERS.get(code, Exit.FAILED)
 
 
 class Unreachable(FullsendError):  # noqa: N818 - see NotASendStream
-    """There is no connection to the peer, or it went away. What arrived is kept; run again."""
+    """There is no connection to the peer, or it was lost. What arrived is kept; run again."""
 
     exit_code = Exit.UNREACHABLE
 
 
 class OutputFailed(FullsendError):  # noqa: N818 - reads as what it says
-    """A result cannot be written to stdout. What was done is done."""
+    """A result cannot be written to stdout. The work itself is done."""
 
 
 class Interrupted(FullsendError):  # noqa: N818 - no fault of anything
-    """SIGINT or SIGTERM came. All has been cleaned up."""
+    """SIGINT or SIGTERM arrived. The program has cleaned up."""
 
     exit_code = Exit.INTERRUPTED

@@ -1,15 +1,15 @@
-"""What a run's end means to its caller: the exit codes of both programs (docs/operations.md).
+"""The exit codes of both programs (docs/operations.md).
 
-0    all done
-1    something failed: the stream is at fault or was cut, something is damaged, not found, or a bug
-2    usage or configuration; a STREAM that fits several, a DATASET of which nothing is stored
-3    refused: identity (ours is not enrolled, or the receiver is not the one that was paired), invitation,
-     protocol version, quota, space, and a store that is missing or cannot be written
-4    the same stream is just being sent by somebody else
-75   the receiver could not be reached, went away, stops, or has no room for another connection: run again
-130  interrupted, by SIGINT or SIGTERM: either way it was the user, or the system on the user's behalf
+    0    all done
+    1    something failed: the stream is at fault or was cut, something is damaged, not found, or a bug
+    2    usage or configuration; a STREAM that fits several, a DATASET of which nothing is stored
+    3    refused: identity (this sender is not enrolled, or the receiver is not the paired one), invitation,
+         protocol version, quota, space, and a store that is missing or cannot be written
+    4    another process is sending the same stream
+    75   the receiver could not be reached, was lost, stops, or has no room for another connection: run again
+    130  interrupted, by SIGINT or SIGTERM: the user, or the system for the user, wanted it
 
-An unknown code is a failure. Which error ends with which code stands on the error's class (`exit_code`).
+An unknown code is a failure. Each error class has its exit code (`exit_code`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Exit(IntEnum):
-    """What a run's exit code says to cron, to a script, to a person."""
+    """The result of a run, for cron, scripts and people."""
 
     OK = 0
     FAILED = 1
@@ -30,22 +30,22 @@ class Exit(IntEnum):
     REFUSED = 3
     RUNNING = 4
     UNREACHABLE = 75  # EX_TEMPFAIL of sysexits.h
-    INTERRUPTED = 130  # as shells have it for SIGINT
+    INTERRUPTED = 130  # as shells report SIGINT
 
 
-#: What each of them means, for people.
+#: The meaning of each, for people.
 MEANING: Final = {
     Exit.OK: "all done",
     Exit.FAILED: "something failed; each failure is named on stderr, the others are done",
     Exit.USAGE: "usage or configuration",
     Exit.REFUSED: "refused by the receiver: identity, quota, space",
     Exit.RUNNING: "the same job is still running",
-    Exit.UNREACHABLE: "the receiver could not be reached or went away; what arrived is kept, run again",
+    Exit.UNREACHABLE: "the receiver could not be reached or was lost; what arrived is kept, run again",
     Exit.INTERRUPTED: "interrupted",
 }
 
 
 def worst(codes: Iterable[Exit]) -> Exit:
-    """Return the exit code of a run in which several things went wrong: theirs where they agree, else FAILED."""
+    """Return the exit code of a run with these codes of its parts: the one code that all have, else FAILED."""
     found = set(codes)
     return found.pop() if len(found) == 1 else Exit.FAILED if found else Exit.OK

@@ -1,4 +1,4 @@
-"""Every bound that both sides keep, with its reason. All are checked before memory is taken.
+"""Every limit that both sides keep, with its reason. Code compares with it before it allocates memory.
 
 Sizes are bytes, times seconds.
 """
@@ -9,15 +9,15 @@ from typing import Final
 
 MIB: Final = 1 << 20
 
-#: The one protocol version there is. A daemon will speak the current and the previous one.
+#: The only protocol version so far. A daemon will speak the current and the previous one.
 PROTOCOL_VERSION: Final = 1
 
 #: A chunk closes after the first resumable record whose end lies this far from the chunk's start. 4 MiB: frames
-#: of that size compress as well as one long stream (measured: 2.50 against 2.49), and four or so fit in cache.
+#: of that size compress as well as one long stream (measured: 2.50 against 2.49), and about four fit in cache.
 CHUNK_MIN: Final = 4 * MIB
-#: ... else at exactly this size: CHUNK_MIN plus the largest record payload that OpenZFS writes (16 MiB), so that
-#: little but runs of records that are not resumable (FREE) is ever cut inside a record. (A record of 16 MiB is, if
-#: its 312-byte header begins within the last 311 bytes before CHUNK_MIN.)
+#: ... else at exactly this size: CHUNK_MIN plus the largest record payload that OpenZFS writes (16 MiB). So almost only
+#: runs of records that are not resumable (FREE) are cut inside a record. (A record of 16 MiB is cut, if its 312-byte
+#: header begins within the last 311 bytes before CHUNK_MIN.)
 CHUNK_MAX: Final = 20 * MIB
 
 #: Raw offsets are below this everywhere, so that a signed 64-bit integer holds them: 8 EiB.
@@ -25,15 +25,15 @@ OFFSET_END: Final = 1 << 63
 
 #: SPA_MAXBLOCKSIZE of OpenZFS (include/sys/spa.h): no record carries a longer payload.
 RECORD_PAYLOAD_MAX: Final = 16 * MIB
-#: The nvlists in BEGIN records, of one and of all that a stream has and we keep; a package's names every snapshot.
-#: OpenZFS reads up to 64 MiB (libzfs_max_nvlist); we have to hold it whole in memory on both sides, and 16 MiB is some
-#: 100,000 snapshots.
+#: The nvlists in BEGIN records: of one, and of all that a side keeps of a stream. A package's names every snapshot.
+#: OpenZFS reads up to 64 MiB (libzfs_max_nvlist). Both sides hold it whole in memory, and 16 MiB is about 100,000
+#: snapshots.
 BEGIN_PAYLOAD_MAX: Final = 16 * MIB
 #: Substreams of one package. What both sides remember of each, and the manifest that names it, take about 1 KiB.
 SUBSTREAMS_MAX: Final = 32768
 
-#: The zstd window of a chunk. One-shot decoding needs no window beyond the chunk; the bound is for readers that
-#: decode as they go, and keeps stock `zstd -d` far below its own 128 MiB limit.
+#: The zstd window of a chunk. One-shot decoding needs no window beyond the chunk. The limit is for readers that
+#: decode as they read, and keeps stock `zstd -d` far below its own 128 MiB limit.
 WINDOW_LOG_MAX: Final = 22
 
 #: ZSTD_COMPRESSBOUND(CHUNK_MAX) is CHUNK_MAX + CHUNK_MAX / 256: an incompressible chunk with its block headers.
@@ -48,26 +48,25 @@ UNIDENTIFIED_MAX: Final = 16 << 10
 #: A heartbeat's reason is a word.
 HEARTBEAT_MAX: Final = 64
 
-#: Segments of one stream: each interruption adds some, and one that was interrupted too often starts over. 1,000
+#: Segments of one stream. Each interruption adds some, and a stream that was interrupted too often starts over. 1,000
 #: segments are about 130 KiB of JSON, well within CONTROL_MAX.
 SEGMENTS_MAX: Final = 1000
-#: ... of which each time that it is gone on with may add so many: what was sent and has to be hashed again, and what
-#: is read from then on.
+#: ... of which each resumption may add so many: what was sent and must be hashed again, and what is read from then on.
 SEGMENTS_RESUMED: Final = 2
-#: Snapshots of a package that its manifest names in `sending`; one of more travels with none. At most 1.7 KiB each
-#: (names that JSON has to escape), so that with SEGMENTS_MAX segments, as many resumptions and PROPERTIES_MAX the
-#: message stays within CONTROL_MAX.
+#: Snapshots of a package that its manifest names in `sending`; a larger package's manifest names none. At most 1.7 KiB
+#: each (names that JSON must escape). With SEGMENTS_MAX segments, as many resumptions and PROPERTIES_MAX the message
+#: stays within CONTROL_MAX.
 SNAPSHOTS_SENT: Final = 340
-#: Characters of a dataset's local properties, names and values together, and one more for each: people write notes into
-#: theirs. JSON may make six bytes of each of them.
+#: Characters of a dataset's local properties, names and values together, and one more for each: some users write notes
+#: into them. JSON may make six bytes of each character.
 PROPERTIES_MAX: Final = 32 << 10
-#: Embedded spill blocks that a walker, a manifest and a receipt name of one stream: enough to see what kind they are.
+#: Embedded spill blocks that a walker, a manifest and a receipt name of one stream: enough to show what kind they are.
 #: A stream may have millions. Each name is at most 1.5 KiB in JSON.
 EMBEDDED_SPILLS_MAX: Final = 16
-#: Datasets in one `unchanged` message: two names, which `zfs` keeps to ASCII, and a GUID are at most 600 bytes. A
-#: message of a `status` answer adds three times: 700.
+#: Datasets in one `unchanged` message: two names, which `zfs` restricts to ASCII, and a GUID are at most 600 bytes. A
+#: message of a `status` answer adds three times: 700 bytes.
 DATASETS_PAGE: Final = 1200
-#: Streams in one `partials` message: two names, at most 3 KiB where JSON has to escape them, and some numbers.
+#: Streams in one `partials` message: two names, at most 3 KiB where JSON must escape them, and some numbers.
 PARTIALS_PAGE: Final = 200
 #: Streams in one `bases` message, at most 500 bytes each.
 BASES_PAGE: Final = 2000
@@ -79,9 +78,9 @@ NAME_MAX: Final = 255
 
 #: A side that has sent nothing for this long sends a heartbeat.
 HEARTBEAT_EVERY: Final = 10.0
-#: A side that is reading and has received nothing for this long takes the peer for dead: three heartbeats.
+#: A side that is reading and has received nothing for this long counts the peer as dead: three heartbeats.
 SILENCE: Final = 30.0
-#: From accept to an identified peer, TLS handshake included; and the same patience on the sender's side.
+#: From accept to an identified peer, TLS handshake included; the sender waits as long.
 IDENTIFY_WITHIN: Final = 10.0
-#: After the last words: how long the other side may take to read them and close.
+#: After the last message: how long the other side may take to read it and close.
 LINGER: Final = 3.0

@@ -1,4 +1,4 @@
-"""Configuration: TOML text to a pydantic model, with errors that name the key and the nearest right one."""
+"""Configuration: TOML text to a pydantic model, with errors that name the key and the nearest known one."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import parse_duration, parse_size
 
 
-def _size(value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+def _size(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
     return _quantity(parse_size, value)
 
 
-def _duration(value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+def _duration(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
     return _quantity(parse_duration, value)
 
 
-def _quantity(parse: Callable[[str], float], value: Any) -> Any:  # noqa: ANN401 - whatever TOML holds
+def _quantity(parse: Callable[[str], float], value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
     if isinstance(value, bool):
         msg = "a number is wanted"
-        raise ValueError(msg)  # noqa: TRY004 - pydantic makes one line of a ValueError, and lets a TypeError through
+        raise ValueError(msg)  # noqa: TRY004 - pydantic makes one line of a ValueError, and passes a TypeError on
     try:
         quantity = parse(value) if isinstance(value, str) else value
     except UsageError as error:
@@ -42,7 +42,7 @@ Duration = Annotated[float, Field(ge=0), BeforeValidator(_duration)]
 
 
 class Settings(BaseModel):
-    """Base of both configurations: keys are written with hyphens, unknown ones are refused."""
+    """Base of both configurations: keys have hyphens, unknown ones are refused."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", alias_generator=lambda name: name.replace("_", "-"), populate_by_name=True
@@ -55,13 +55,13 @@ _S = TypeVar("_S", bound=Settings)
 def parse_settings(model: type[_S], text: str, name: str) -> _S:
     """Read the TOML text of the configuration file `name`.
 
-    Raises: UsageError, one line: the file, the key, what is wrong, and the nearest right key for an unknown one.
+    Raises: UsageError, one line: the file, the key, what is wrong, and the nearest known key for an unknown one.
     """
     try:
         keys = tomllib.loads(text)
         for key in keys:
             field = model.model_fields.get(key)
-            if field is not None and field.alias not in {None, key}:  # a name that code uses, not the file
+            if field is not None and field.alias not in {None, key}:  # the name in the code, not in the file
                 msg = f"{name}: unknown key {key!r}; did you mean {field.alias!r}?"
                 raise UsageError(msg)
         return model.model_validate(keys)
@@ -70,7 +70,7 @@ def parse_settings(model: type[_S], text: str, name: str) -> _S:
         raise UsageError(msg) from None
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
-        # A mistyped key is the cause where its right spelling is reported as missing beside it.
+        # A mistyped key is the cause where its correct spelling is reported as missing.
         first = next((one for one in errors if one["type"] == "extra_forbidden"), errors[0])
         path = [str(part) for part in first["loc"]]
         key = ".".join(path)
@@ -78,7 +78,7 @@ def parse_settings(model: type[_S], text: str, name: str) -> _S:
             where = f"{name}: {key}" if path else name
             msg = f"{where}: {first['msg'].removeprefix('Value error, ')}"
             raise UsageError(msg) from None
-        import difflib  # every command reads its settings, and few are wrong
+        import difflib  # every command reads its settings, and few are wrong: this saves the import
 
         near = difflib.get_close_matches(path[-1], _keys(model, path[:-1]), n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -87,7 +87,7 @@ def parse_settings(model: type[_S], text: str, name: str) -> _S:
 
 
 def _keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Return the keys that may stand in the table at `path`."""
+    """Return the keys that are allowed in the table at `path`."""
     for part in path:
         for name, field in model.model_fields.items():
             if part in {name, field.alias}:

@@ -14,7 +14,7 @@ from fullsend_protocol.shared.errors import UsageError
 
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TIME_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-#: Digits are bounded: more of them are a slip on a key.
+#: The number of digits is limited: more are a typing error.
 _NUMBER: Final = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
 _SIZE: Final = re.compile(_NUMBER + r"\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _DURATION: Final = re.compile(_NUMBER + r"\s*([smhd])")
@@ -24,11 +24,11 @@ _STEP: Final = 1024.0
 def parse_size(text: str) -> int:
     """Read a size such as `512K`, `1.5G` or `4096`.
 
-    Returns: bytes. Raises: UsageError, naming what was written.
+    Returns: bytes. Raises: UsageError, which quotes the text.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        msg = f"{text!r} is no size: write a number with K, M, G or T, such as 512M"
+        msg = f"{text!r} is not a size: write a number with K, M, G or T, such as 512M"
         raise UsageError(msg)
     return int(Decimal(match[1]) * _SIZE_UNITS[match[2].upper()])
 
@@ -36,11 +36,11 @@ def parse_size(text: str) -> int:
 def parse_duration(text: str) -> float:
     """Read a duration such as `90s`, `15m`, `26h` or `30d`.
 
-    Returns: seconds. Raises: UsageError, naming what was written.
+    Returns: seconds. Raises: UsageError, which quotes the text.
     """
     match = _DURATION.fullmatch(text.strip())
     if match is None:
-        msg = f"{text!r} is no duration: write a number with s, m, h or d, such as 15m"
+        msg = f"{text!r} is not a duration: write a number with s, m, h or d, such as 15m"
         raise UsageError(msg)
     return float(match[1]) * _TIME_UNITS[match[2]]
 
@@ -89,7 +89,7 @@ def parse_time(text: str) -> float | None:
 
 
 def plural(count: int, noun: str) -> str:
-    """Write a count with its noun: `1 dataset`, `2 datasets`. `noun`: one that takes an s."""
+    """Write a count with its noun: `1 dataset`, `2 datasets`. `noun`: one whose plural ends in s."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 

@@ -1,1 +1,1 @@
-"""ZFS send streams: their records, what they say of themselves, chunks of them, and how a cut one is joined."""
+"""ZFS send streams: their records, their identity, chunks of them, and how two parts of a cut stream are joined."""

@@ -1,7 +1,7 @@
 """Chunks: where a stream is cut, how a chunk is compressed and decoded, and the running hash of a segment.
 
-The cut rule depends on the raw bytes alone, so that any two sends of the same stream are cut alike, by any version,
-at any level, on any day: that is what lets an interrupted transfer go on.
+The cut rule depends on the raw bytes alone. So every version cuts any two sends of the same stream alike, at any level.
+That is what makes an interrupted transfer resumable.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, DamagedStream
 from fullsend_protocol.stream.records import Walker
 
-#: What zstd itself calls its default; the range is that of `zstd --fast=7` to `zstd --ultra -22`.
+#: zstd's own default; the range is that of `zstd --fast=7` to `zstd --ultra -22`.
 LEVEL_DEFAULT: Final = 3
 LEVEL_MIN: Final = -7
 LEVEL_MAX: Final = 22
@@ -25,46 +25,46 @@ class Cutter:
     """Finds the ends of chunks while a walker reads the stream.
 
     A chunk closes after the first resumable record whose end lies CHUNK_MIN or more from the chunk's start; else at
-    exactly CHUNK_MAX, wherever in a record that falls; else at the stream's end (that one the caller closes).
+    exactly CHUNK_MAX, wherever in a record that falls; else at the stream's end (there the caller closes it).
     """
 
     def __init__(self, walker: Walker) -> None:
-        """Start a chunk where the walker stands."""
+        """Start a chunk at the walker's position."""
         self.walker = walker
         self.start = walker.offset
 
     @property
     def size(self) -> int:
-        """Raw bytes in the chunk that is open."""
+        """Raw bytes in the open chunk."""
         return self.walker.offset - self.start
 
     @property
     def closed(self) -> bool:
-        """Whether the chunk ends where the walker stands, by the rule."""
+        """Whether the chunk ends at the walker's position, by the rule."""
         size = self.size
         return size == limits.CHUNK_MAX or (size >= limits.CHUNK_MIN and self.walker.at_resume_point)
 
     def next(self) -> None:
-        """Open the next chunk where the walker stands."""
+        """Open the next chunk at the walker's position."""
         self.start = self.walker.offset
         self.walker.first_key = None
 
     def walk(self, data: bytes | bytearray | memoryview, start: int, stop: int) -> int:
         """Walk over data[start:stop], at most to the end of the open chunk.
 
-        Returns: the position reached; `closed` says whether the chunk ends there. Raises as Walker.walk.
+        Returns: the position reached; `closed` says whether the chunk ends there. Raises: as Walker.walk.
         """
         stop = min(stop, start + limits.CHUNK_MAX - self.size)
         return self.walker.walk(data, start, stop, self.start + limits.CHUNK_MIN)
 
     def walk_chunk(self, data: bytes | bytearray | memoryview) -> None:
-        """Walk over one whole chunk that somebody else has cut.
+        """Walk over one whole chunk that the peer, or an earlier run, has cut.
 
-        `closed` says afterwards whether it ended by the rule; one that did not must be the stream's last.
-        Raises: DamagedStream where the chunk goes on beyond its end, and as Walker.walk.
+        Afterwards `closed` says whether the chunk ended by the rule; one that did not must be the stream's last.
+        Raises: DamagedStream if the chunk continues beyond its end by the rule; as Walker.walk.
         """
         if self.walk(data, 0, len(data)) != len(data):
-            msg = f"chunk at raw offset {self.start} of {len(data)} bytes, which ought to end at {self.walker.offset}"
+            msg = f"chunk at raw offset {self.start} of {len(data)} bytes, which must end at {self.walker.offset}"
             raise DamagedStream(msg)
 
 
@@ -78,13 +78,13 @@ class SegmentHash:
         self._hash = hashlib.sha256()
 
     def update(self, raw: bytes | bytearray | memoryview) -> bytes:
-        """Take a chunk's raw bytes. Returns: the 32-byte SHA-256 of the segment through this chunk."""
+        """Add a chunk's raw bytes. Returns: the 32-byte SHA-256 of the segment through this chunk."""
         self._hash.update(raw)
         self.end += len(raw)
         return self.digest()
 
     def copy(self) -> SegmentHash:
-        """Return another one that goes on from here by itself."""
+        """Return an independent copy of the current state."""
         other = SegmentHash(self.start)
         other.end, other._hash = self.end, self._hash.copy()
         return other
@@ -95,7 +95,7 @@ class SegmentHash:
 
 
 class Compressor:
-    """Makes the zstd frames of chunks. For one thread at a time; a frame does not depend on those before it."""
+    """Makes the zstd frames of chunks. For one thread at a time; frames do not depend on each other."""
 
     def __init__(self, level: int) -> None:
         """`level`: LEVEL_MIN to LEVEL_MAX."""
@@ -113,35 +113,35 @@ class Compressor:
         )
 
     def compress(self, raw: bytes | bytearray | memoryview) -> bytes:
-        """Return one frame with content size and checksum. Lets other threads run meanwhile."""
+        """Return one frame with content size and checksum. `raw`: a chunk. Releases the GIL meanwhile."""
         frame = self._compressor.compress(raw)
-        # It stands at the beginning of a block that had room for the worst case. A frame that is kept is to have a
-        # block of its own size, or what is free lies in pieces between frames, each too small for the next block.
+        # The frame lies at the start of a block that had room for the worst case. A frame that is kept gets a block of
+        # its own size. Otherwise free memory lies in pieces between frames, each too small for the next block.
         return bytes(memoryview(frame))
 
 
 class Decompressor:
-    """Decodes frames of chunks and holds them against what is allowed. For one thread at a time."""
+    """Decodes frames of chunks, and checks that they are as the protocol requires. For one thread at a time."""
 
     def __init__(self) -> None:
-        """Take the context that all frames are decoded with."""
+        """Allocate the context for all frames."""
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=limits.CHUNK_MAX)
 
     def decompress(self, frame: bytes | memoryview, raw_length: int) -> bytes:
-        """Return the raw bytes of a chunk. Takes `raw_length` bytes of memory, no more whatever the frame says.
+        """Return the raw bytes of a chunk. Allocates `raw_length` bytes, no more, whatever the frame claims.
 
-        Raises: ChunkError where it is not exactly one frame with content size `raw_length` and a right checksum.
+        Raises: ChunkError if it is not exactly one frame with content size `raw_length` and a correct checksum.
         """
         try:
             parameters = zstandard.get_frame_parameters(frame)
         except zstandard.ZstdError as error:
-            msg = f"no zstd frame: {error}"
+            msg = f"not a zstd frame: {error}"
             raise ChunkError(msg) from None
         if parameters.content_size != raw_length:
             msg = f"a zstd frame of {parameters.content_size} raw bytes: {raw_length} were announced"
             raise ChunkError(msg)
         if parameters.window_size > limits.CHUNK_MAX:
-            # It would decode here, in one go; stock `zstd -d` refuses to take that much memory for it.
+            # It would decode here, in one step; stock `zstd -d` refuses to use that much memory.
             msg = f"a zstd frame with a window of {parameters.window_size} bytes: {limits.CHUNK_MAX} are allowed"
             raise ChunkError(msg)
         if not parameters.has_checksum or parameters.dict_id:
@@ -152,7 +152,7 @@ class Decompressor:
         except zstandard.ZstdError as error:
             msg = f"a zstd frame that does not decode: {error}"
             raise ChunkError(msg) from None
-        if len(raw) != raw_length:  # pragma: no cover - zstd holds a frame to its own content size
+        if len(raw) != raw_length:  # pragma: no cover - zstd itself checks the content size
             msg = f"a zstd frame that decodes to {len(raw)} bytes: {raw_length} were announced"
             raise ChunkError(msg)
         return raw

@@ -1,6 +1,6 @@
-"""What a send stream is, concluded from its BEGIN records: dataset, snapshot, GUIDs, kind, class, flags.
+"""The identity of a send stream, concluded from its BEGIN records: dataset, snapshot, GUIDs, kind, class, flags.
 
-Both sides conclude for themselves, from the bytes: what a stream is called in the store never rests on a peer's word.
+Each side concludes it from the bytes. The name of a stream in the store never depends on a peer's word.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from fullsend_protocol.stream.records import Begin, Feature
 
 StreamClass = Literal["plain", "raw", "redacted"]
 
-#: Letters of `flags` and the features that show them (design section 2); p and r are found otherwise.
+#: Letters of `flags` and the features that show them (docs/format.md, section 2). p and r are found otherwise.
 LETTERS: Final = (
     ("L", Feature.LARGE_BLOCKS),
     ("e", Feature.EMBED_DATA),
@@ -30,8 +30,8 @@ _FEATURE_BITS: Final = 62  # versioninfo is 64 bits, two of which are the header
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a stream is. GUIDs as in BEGIN records; `base_guid` None: a full; of a package all but `substreams`, `flags`
-    and `features` is about its top dataset.
+    """The identity of a stream. GUIDs as in BEGIN records; `base_guid` None: a full. For a package, all fields but
+    `substreams`, `flags` and `features` are about its top dataset. `created`: seconds since 1970.
     """
 
     dataset: str
@@ -48,16 +48,16 @@ class Facts:
 
 
 def class_of(flags: str) -> StreamClass:
-    """Return the class of a stream with these flags (design section 2)."""
+    """Return the class of a stream with these flags: r is redacted, else w is raw, else plain."""
     return "redacted" if "r" in flags else "raw" if "w" in flags else "plain"
 
 
 def conclude(begins: list[Begin]) -> Facts:
-    """Say what a stream with these BEGIN records is.
+    """Return the identity of a stream with these BEGIN records.
 
-    For a compound stream that has not been walked to its end the answer is about what has come so far.
+    For a compound stream that has not been walked to its end, the result is about the part that has arrived.
 
-    Raises: UnsupportedStream (a resumed stream), DamagedStream (names or GUIDs that cannot be), IncompleteStream
+    Raises: UnsupportedStream (a resumed stream), DamagedStream (impossible names or GUIDs), IncompleteStream
     (no substream yet).
     """
     outer = begins[0] if begins and begins[0].compound else None
@@ -65,7 +65,7 @@ def conclude(begins: list[Begin]) -> Facts:
     for begin in substreams:
         if begin.has(Feature.RESUMING):
             msg = (
-                f"{begin.name} is a resumed stream (zfs send -t): it lacks what was sent before, so it is no backup;"
+                f"{begin.name} is a resumed stream (zfs send -t): it lacks what was sent before, so it is not a backup;"
                 " send it whole"
             )
             raise UnsupportedStream(msg)
@@ -106,20 +106,20 @@ def conclude(begins: list[Begin]) -> Facts:
 
 
 def check_package(begins: list[Begin]) -> None:
-    """Hold a compound stream, walked to its end, against its outer BEGIN: its name, and the nvlist where it has one.
+    """Compare a compound stream, walked to its end, with its outer BEGIN: the name, and the nvlist if there is one.
 
-    `zfs send` closes a package as if nothing had happened also after an error, and on stdin nobody sees its exit
-    code; so this is what tells a whole package. In every package the substreams of a dataset follow on one another
-    without a gap, and those of the top dataset end with the snapshot that the package is named after. The nvlist (-R,
-    -p) names all snapshots of each dataset:
+    `zfs send` also closes a package after an error, and on stdin its exit code is not visible. So this check decides
+    whether a package is whole. In every package the substreams of a dataset follow each other without a gap. Those of
+    the top dataset end with the snapshot after which the package is named. The nvlist (-R, -p) names all snapshots of
+    each dataset:
 
     - Without `fromsnap`, all of them must have arrived.
-    - With `fromsnap` (-R -i, -R -I, -p -I) it also names older ones and such as are left out on purpose. Then the
-      dataset's newest (`tosnap`) must have arrived, and its first substream must begin at `fromsnap`, or where the
-      dataset has no such snapshot, at its origin, if it is a clone, or at nothing.
+    - With `fromsnap` (-R -i, -R -I, -p -I) it also names older ones, and some that are left out on purpose. Then the
+      dataset's newest (`tosnap`) must have arrived. Its first substream must begin at `fromsnap`, or if the dataset
+      has no such snapshot, at its origin, if it is a clone, or at nothing.
 
-    A dataset that was excluded (`zfs send -R -X`) is named all the same, so it cannot be told from a lost one, and is
-    refused. One that was skipped (-s) is not named at all.
+    The nvlist also names an excluded dataset (`zfs send -R -X`). It cannot be told from a lost one, and is refused. A
+    skipped one (-s) is not named.
 
     Raises: IncompleteStream, naming the snapshot.
     """
@@ -132,7 +132,7 @@ def check_package(begins: list[Begin]) -> None:
     for substreams in arrived.values():
         for before, after in itertools.pairwise(substreams):
             if after.base_guid != before.guid:
-                msg = f"the package has a gap: {after.name} does not follow on {before.name}"
+                msg = f"the package has a gap: {after.name} does not follow {before.name}"
                 raise IncompleteStream(msg)
     top = arrived.get(split_name(outer.name)[0])
     if not top or top[-1].name != outer.name:
@@ -145,7 +145,7 @@ def check_package(begins: list[Begin]) -> None:
 
 
 def _check_dataset(name: str, substreams: list[Begin], file_system: nvlist.NvList, header: nvlist.NvList) -> None:
-    """Hold a dataset's substreams against what the nvlist says of it."""
+    """Compare a dataset's substreams with its entry in the nvlist."""
     tosnap, fromsnap = header.get("tosnap"), header.get("fromsnap")
     named = file_system.get("snaps")
     named = named if isinstance(named, dict) else {}
@@ -160,7 +160,7 @@ def _check_dataset(name: str, substreams: list[Begin], file_system: nvlist.NvLis
     if fromsnap is not None and substreams:
         first = substreams[0]
         if first.base_guid != named.get(str(fromsnap), file_system.get("origin", 0)):
-            msg = f"the package has a gap: {first.name} is the first of its dataset, and does not follow on @{fromsnap}"
+            msg = f"the package has a gap: {first.name} is the first of its dataset, and does not follow @{fromsnap}"
             raise IncompleteStream(msg)
 
 
@@ -183,10 +183,10 @@ def feature_words(features: int) -> tuple[str, ...]:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Split DATASET@SNAPSHOT. Raises: DamagedStream where it is none that could be stored under its name."""
+    """Split DATASET@SNAPSHOT. Raises: DamagedStream if the name cannot be stored."""
     dataset, at, snapshot = name.partition("@")
     if not at or not snapshot or "@" in snapshot or "/" in snapshot or not all(dataset.split("/")):
-        msg = f"BEGIN record with the name {name!r}, which is no DATASET@SNAPSHOT"
+        msg = f"BEGIN record with the name {name!r}, which is not DATASET@SNAPSHOT"
         raise DamagedStream(msg)
     return dataset, snapshot
 

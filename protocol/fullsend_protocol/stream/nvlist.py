@@ -1,9 +1,9 @@
-"""Packed nvlists as BEGIN records and resume tokens carry them, decoded and encoded as far as we need them.
+"""Packed nvlists of BEGIN records and resume tokens: decoding and encoding of the parts that fullsend uses.
 
 OpenZFS packs the nvlist of a compound stream in XDR (libzfs_sendrecv.c, fnvlist_pack with NV_ENCODE_XDR) and those of
-a substream and of a resume token natively (kernel). Layouts: module/nvpair/nvpair.c. Values of types that we have no
-use for are passed over. The bytes come from outside: every length is held against what is there, and depth is bounded.
-What we encode is native, little-endian and flat, byte for byte as the kernel would pack it.
+a substream and of a resume token natively (kernel). Layouts: module/nvpair/nvpair.c. Values of unused types are
+skipped. The bytes come from outside: every length is compared with the bytes that are there, and depth is limited.
+Encoded lists are native, little-endian and flat, byte for byte as the kernel packs them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 
 from fullsend_protocol.shared.errors import DamagedStream, UnsupportedStream
 
-#: bool: a boolean pair (present); int: any integer type; the rest as they read. Others are left out.
+#: bool: a boolean pair (present); int: any integer type; the others are literal. Other types are left out.
 Value = bool | int | str | tuple[int, ...] | dict[str, "Value"]
 NvList = dict[str, Value]
 
@@ -25,9 +25,9 @@ _DEPTH_MAX: Final = 16
 _NATIVE: Final = 0
 _XDR: Final = 1
 _LITTLE_ENDIAN: Final = 1
-#: Where the pairs of a native list begin: behind encoding, endian, two reserved bytes, i32 version, u32 flags.
+#: Where the pairs of a native list begin: after encoding, endian, two reserved bytes, i32 version, u32 flags.
 _PAIRS_AT: Final = 12
-#: NV_UNIQUE_NAME, which all lists have that we meet.
+#: NV_UNIQUE_NAME, which all lists in streams have.
 _UNIQUE_NAMES: Final = 1
 _NATIVE_END: Final = bytes(4)  # a pair of size zero
 
@@ -43,7 +43,7 @@ class _Type(IntEnum):
 
 
 def decode(data: bytes | bytearray, what: str = "the nvlist of a BEGIN record") -> NvList:
-    """Read a packed nvlist; empty data is an empty nvlist. `what` it is, for the error. Raises: DamagedStream."""
+    """Read a packed nvlist; empty data is an empty nvlist. `what`: its name, for errors. Raises: DamagedStream."""
     if not data:
         return {}
     data = bytes(data)
@@ -63,24 +63,24 @@ def decode(data: bytes | bytearray, what: str = "the nvlist of a BEGIN record") 
 def encode(pairs: Mapping[str, bool | int | str]) -> bytes:
     """Pack a list as the kernel does: True as a boolean pair, integers as uint64, in the order given.
 
-    Raises: ValueError for what that cannot hold (False, a NUL in a text, an integer beyond 64 bits).
+    Raises: ValueError for values that it cannot encode (False, a NUL in a text, an integer beyond 64 bits).
     """
     head = struct.pack("<BBxxiI", _NATIVE, _LITTLE_ENDIAN, 0, _UNIQUE_NAMES)
     return b"".join([head, *itertools.starmap(_packed, pairs.items()), _NATIVE_END])
 
 
 def put_first(pairs: Mapping[str, bool | int | str], packed: bytes) -> bytes:
-    """Return a packed list with these pairs in front of its own, which stay as they are; empty data is an empty list.
+    """Return a packed list with these pairs before its own, which stay unchanged; empty data is an empty list.
 
-    Raises: UnsupportedStream where it is not native and little-endian, ValueError as `encode`.
+    Raises: UnsupportedStream if the list is not native and little-endian; ValueError as `encode`.
     """
-    ours = encode(pairs)
+    encoded = encode(pairs)
     if not packed:
-        return ours
-    if len(packed) < _PAIRS_AT + len(_NATIVE_END) or packed[:_PAIRS_AT] != ours[:_PAIRS_AT]:
+        return encoded
+    if len(packed) < _PAIRS_AT + len(_NATIVE_END) or packed[:_PAIRS_AT] != encoded[:_PAIRS_AT]:
         msg = f"the nvlist of a BEGIN record is packed in a way that is not known ({packed[:_PAIRS_AT].hex()})"
         raise UnsupportedStream(msg)
-    return ours[: -len(_NATIVE_END)] + packed[_PAIRS_AT:]
+    return encoded[: -len(_NATIVE_END)] + packed[_PAIRS_AT:]
 
 
 def _packed(name: str, value: bool | int | str) -> bytes:  # noqa: FBT001 - a value among others
@@ -101,7 +101,7 @@ def _packed(name: str, value: bool | int | str) -> bytes:  # noqa: FBT001 - a va
 
 
 def _text(raw: bytes) -> str:
-    """Decode a name or a value. User properties may hold any bytes: they are no reason to refuse a backup."""
+    """Decode a name or a value. User properties may hold any bytes: that is no reason to refuse a backup."""
     return raw.decode(errors="backslashreplace")
 
 
@@ -109,12 +109,12 @@ class _Xdr:
     """XDR: i32 version, u32 flags; pairs of i32 encoded size (whole pair), i32 decoded size, string name, i32 type,
     i32 count, value; the end is two zero sizes. Big-endian, everything padded to 4.
 
-    What is inside a pair must end there: so each byte is read once, whatever the sizes claim.
+    The contents of a pair must end within it: so each byte is read once, whatever the sizes claim.
     """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
-        self._at = 4  # past encoding, endian and two reserved bytes
+        self._at = 4  # after encoding, endian and two reserved bytes
 
     def nvlist(self, end: int, depth: int) -> NvList:
         """Read a list that ends at `end` or before."""
@@ -150,7 +150,7 @@ class _Xdr:
             case _Type.STRING:
                 return self._string(end)
             case _Type.UINT64_ARRAY:
-                self._take(4, end)  # the array's length once more
+                self._take(4, end)  # the array's length, repeated
                 return struct.unpack(f">{max(count, 0)}Q", self._take(count * 8, end))
             case _Type.NVLIST:
                 return self.nvlist(end, depth + 1)
@@ -178,7 +178,7 @@ class _Xdr:
 class _Native:
     """Native, little-endian: i32 version, u32 flags; pairs of i32 size, i16 name length with NUL, i16 0, i32 count,
     i32 type, name padded to 8, value padded to 8; the end is a zero size. The pairs of an embedded nvlist follow
-    the pair that holds it. As with _Xdr, what is inside a pair must end there.
+    the pair that contains it. As with _Xdr, the contents of a pair must end within it.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""The walker: reads a ZFS send stream record by record as its bytes come, and tells what it is.
+"""The walker: reads a ZFS send stream record by record as its bytes arrive, and concludes what it is.
 
 A send stream is a sequence of dmu_replay_record headers of 312 bytes, each followed by its payload (OpenZFS,
 include/sys/zfs_ioctl.h). Offsets used here, little-endian:
@@ -21,10 +21,10 @@ include/sys/zfs_ioctl.h). Offsets used here, little-endian:
     2 FREEOBJECTS, 4 FREE, 6 WRITE_BYREF, 9 OBJECT_RANGE, 10 REDACT: no payload
 
 A stream is BEGIN, records, END. A compound stream (-R, -I, -p) is BEGIN (compound), END, substreams, and a closing
-END that is zero after its type. The walker does not sum the running Fletcher-4: Python cannot do so at the speed of
-a disk, and `zfs receive` does (docs/verification.md says what this leaves open).
+END that is zero after its type. The walker does not compute the running Fletcher-4: Python cannot do that at the speed
+of a disk, and `zfs receive` does (docs/verification.md says what this does not prove).
 
-Walking is on the hot path: a zvol of 8 KiB blocks is 120,000 records a gigabyte.
+Walking is on the hot path: a zvol of 8 KiB blocks has 120,000 records a gigabyte.
 """
 
 from __future__ import annotations
@@ -93,10 +93,10 @@ class Feature(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """What one BEGIN record says. `name` is its toname (DATASET@SNAPSHOT), `features` the bits of `Feature`, `volume`
-    whether its objset type is DMU_OST_ZVOL.
+    """The fields of one BEGIN record. `name` is its toname (DATASET@SNAPSHOT), `features` the bits of `Feature`,
+    `volume` whether its objset type is DMU_OST_ZVOL. `created`: seconds since 1970.
 
-    `payload`: its nvlist, packed; b"" also where it says nothing that we have a use for (such as a raw stream's keys).
+    `payload`: its nvlist, packed; b"" also if fullsend uses nothing of it (for example a raw stream's keys).
     """
 
     compound: bool
@@ -115,10 +115,10 @@ class Begin:
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedSpill:
-    """A spill block in a WRITE_EMBEDDED record: `zfs receive` takes it with exit 0, and loses it.
+    """A spill block in a WRITE_EMBEDDED record: `zfs receive` accepts it with exit 0, and loses it.
 
-    `zfs send -e` of OpenZFS 2.4 writes one where the spill block of an object could be embedded (openzfs issue 18239).
-    Its offset is 2^63 or more, which no file has. With it go a symlink's target, or extended attributes.
+    `zfs send -e` of OpenZFS 2.4 writes one if the spill block of an object could be embedded (openzfs issue 18239).
+    Its offset is 2^63 or more, which no file has. A symlink's target, or extended attributes, are lost with it.
 
     `snapshot`: DATASET@SNAPSHOT that brings it; `number`: of the object; `at`: the raw offset of the record.
     """
@@ -129,7 +129,7 @@ class EmbeddedSpill:
 
 
 class Phase(StrEnum):
-    """Where in a stream a walker stands."""
+    """The position of a walker in the structure of a stream."""
 
     START = "start"  # nothing has come yet
     HEADER = "header"  # the compound BEGIN has come; its END must follow
@@ -140,11 +140,11 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class WalkerState:
-    """What a walker knows between two bytes of a stream, besides its `begins` and `embedded_spills`: enough to resume.
+    """The state of a walker between two bytes of a stream, without `begins` and `embedded_spills`: enough to resume.
 
-    `owed`: payload bytes of the current record that are still to come; `head`: of a header that is not whole yet;
-    `begin`, `payload`: a BEGIN whose payload is arriving, and what has come of it; `resumable`: whether the record that
-    came last is a resumable one; `record_start`: the raw offset of that one's header.
+    `owed`: payload bytes of the current record that are still to come; `head`: the part of a header that has arrived;
+    `begin`, `payload`: a BEGIN whose payload is arriving, and the part that has arrived; `resumable`: whether the last
+    record is a resumable one; `record_start`: the raw offset of that record's header.
     """
 
     offset: int
@@ -159,7 +159,7 @@ class WalkerState:
 
 _U32: Final = struct.Struct("<I")
 _U64: Final = struct.Struct("<Q")
-_HOT: Final = struct.Struct("<I28xQ10xB")  # type, and what is at 32 and 50: in a WRITE its size and compression
+_HOT: Final = struct.Struct("<I28xQ10xB")  # type; at 32 and 50 a WRITE's size and compression
 _BONUS: Final = struct.Struct("<I4xI")  # of an OBJECT, from 28 on
 _KIND: Final = struct.Struct("<II")  # type, payloadlen
 _FIELDS: Final = struct.Struct("<II3Q")  # the same, and u64 at 8, 16 and 24
@@ -170,15 +170,15 @@ FREQUENT: Final = frozenset({_OBJECT, _WRITE, _FREE})
 _RESUMABLE: Final = frozenset({RecordType.OBJECT, RecordType.WRITE, RecordType.WRITE_EMBEDDED})
 _FLAGS_AT: Final = 36
 _CLONE: Final = 1  # DRR_FLAG_CLONE of OpenZFS (include/sys/zfs_ioctl.h)
-#: Offsets of WRITE_EMBEDDED records from here on are not in a file: they stand for a spill block.
+#: WRITE_EMBEDDED records with offsets from here on are not in a file: they stand for a spill block.
 _SPILL_OFFSETS: Final = 1 << 63
 _EMPTY_END: Final = bytes(HEADER_SIZE - 4)
-_OPENING_SIZE: Final = 16  # type, payloadlen, magic: what tells a send stream from garbage
+_OPENING_SIZE: Final = 16  # type, payloadlen, magic: enough to tell a send stream from garbage
 
 
 def payload_length(data: bytes | bytearray | memoryview, at: int = 0) -> int | None:
-    """Return the bytes of payload behind the header that begins at `at`: what it says, compared with nothing; None for
-    an unknown type. The frequent types come first.
+    """Return the payload length after the header at `at`, in bytes, as it claims; None for an unknown type. The
+    frequent types come first.
     """
     kind, size, compression = _HOT.unpack_from(data, at)
     if kind == _WRITE:
@@ -223,7 +223,7 @@ def without_clone(begin: bytes) -> bytes:
 
 
 def resume_key(head: bytes | bytearray | memoryview) -> tuple[int, int] | None:
-    """Return (object, offset) of a resumable record by its header, of an OBJECT (its number, 0); None of others."""
+    """Return (object, offset) of a resumable record from its header, of an OBJECT (its number, 0); else None."""
     kind, _payloadlen, number, u16, u24 = _FIELDS.unpack_from(head)
     match kind:
         case RecordType.OBJECT:
@@ -239,12 +239,12 @@ def resume_key(head: bytes | bytearray | memoryview) -> tuple[int, int] | None:
 class Walker:
     """Walks one stream, from its first byte.
 
-    `offset`: raw bytes walked so far. `begins`: what the BEGIN records said, in order. `embedded_spills`: spill blocks
-    that `zfs receive` will lose, in order, the first EMBEDDED_SPILLS_MAX of them. `done`: the last END has come.
+    `offset`: raw bytes walked so far. `begins`: the BEGIN records, in order. `embedded_spills`: spill blocks
+    that `zfs receive` will lose, in order, the first EMBEDDED_SPILLS_MAX of them. `done`: the last END has arrived.
     `at_resume_point`: the bytes walked so far end exactly at the end of a resumable record (OBJECT, WRITE,
-    WRITE_EMBEDDED). `record_start`: the raw offset at which that record began; of no meaning elsewhere. `first_key`:
+    WRITE_EMBEDDED). `record_start`: the raw offset at which that record began; undefined elsewhere. `first_key`:
     (object, offset) of the first resumable record seen since it was last set to None. After any StreamError the walker
-    is of no more use.
+    is unusable.
     """
 
     def __init__(self) -> None:
@@ -259,7 +259,7 @@ class Walker:
         self._compound = False
         self._owed = 0  # payload bytes of the current record that are still to come
         self._resumable = False  # whether the current record is a resumable one
-        self._head = bytearray()  # of a header that is not whole yet
+        self._head = bytearray()  # the part of a header that has arrived
         self._begin: Begin | None = None  # whose payload is arriving in _payload
         self._payload = bytearray()
 
@@ -269,7 +269,7 @@ class Walker:
     def resume(
         cls, state: WalkerState, begins: Iterable[Begin], embedded_spills: Iterable[EmbeddedSpill] = ()
     ) -> Walker:
-        """Return a walker that resumes where another one stood. `begins`, `embedded_spills`: all up to there."""
+        """Return a walker that continues from a state. `begins`, `embedded_spills`: all up to there."""
         walker = cls()
         walker.offset = state.offset
         walker.begins = list(begins)
@@ -288,7 +288,7 @@ class Walker:
 
     @property
     def state(self) -> WalkerState:
-        """What it takes to go on from here, besides `begins`."""
+        """What `resume` needs, besides `begins` and `embedded_spills`."""
         return WalkerState(
             offset=self.offset,
             phase=self._phase,
@@ -302,14 +302,14 @@ class Walker:
 
     @property
     def done(self) -> bool:
-        """Whether the stream's last END record has come."""
+        """Whether the stream's last END record has arrived."""
         return self._phase is Phase.DONE
 
     def walk(self, data: bytes | bytearray | memoryview, start: int, stop: int, target: int) -> int:
         """Walk over data[start:stop], the stream's next bytes.
 
-        Stops early right after the first resumable record whose end lies at raw offset `target` or later;
-        `at_resume_point` tells that from having walked all. Returns: the position in `data` that was reached.
+        Stops early right after the first resumable record whose end lies at raw offset `target` or later; then
+        `at_resume_point` is true. Returns: the position reached in `data`.
         Raises: NotASendStream, UnsupportedStream, DamagedStream, TrailingBytes.
         """
         position = start
@@ -325,7 +325,7 @@ class Walker:
         return position
 
     def finish(self) -> None:
-        """The stream's bytes have ended. Raises: NotASendStream, IncompleteStream where that is too early."""
+        """Note the end of the stream's bytes. Raises: NotASendStream, IncompleteStream if that is too early."""
         if self.done:
             return
         if self.offset == 0:
@@ -344,8 +344,8 @@ class Walker:
     # --- the hot loop --------------------------------------------------------------------------------------
 
     def _run(self, data: bytes | bytearray | memoryview, position: int, stop: int, target: int) -> int:
-        """Walk over records of a substream whose headers lie whole in `data`. Straight-line on purpose: what every
-        record needs is unpacked at once, what few need is looked up when they need it.
+        """Walk over records of a substream whose headers lie whole in `data`. Inlined on purpose: fields that every
+        record needs are unpacked at once, rare ones only when needed.
         """
         unpack = _HOT.unpack_from
         header_size, longest = HEADER_SIZE, limits.RECORD_PAYLOAD_MAX
@@ -395,7 +395,7 @@ class Walker:
     # --- everything else -----------------------------------------------------------------------------------
 
     def _pay(self, data: bytes | bytearray | memoryview, position: int, stop: int) -> int:
-        """Pass over the payload of the current record."""
+        """Skip the payload of the current record."""
         count = min(self._owed, stop - position)
         if self._begin is not None:
             self._payload += data[position : position + count]
@@ -406,7 +406,7 @@ class Walker:
         return position + count
 
     def _gather(self, data: bytes | bytearray | memoryview, position: int, stop: int) -> int:
-        """Collect a header that the data hold in part, or that wants a closer look; take it when it is whole."""
+        """Collect a header that the data have only in part, or that needs a full check; process it when it is whole."""
         count = min(HEADER_SIZE - len(self._head), stop - position)
         if self._phase is Phase.DONE:
             msg = f"bytes follow the stream's end at {self.offset}: one send stream at a time"
@@ -425,7 +425,7 @@ class Walker:
         return position + count
 
     def _check_opening(self) -> None:
-        """Tell garbage by its first 16 bytes, without waiting for more."""
+        """Recognize garbage by its first 16 bytes, without waiting for more."""
         if len(self._head) < _OPENING_SIZE:
             return
         kind, magic = _U64.unpack_from(self._head)[0] & 0xFFFFFFFF, _U64.unpack_from(self._head, 8)[0]
@@ -438,7 +438,7 @@ class Walker:
         raise NotASendStream(msg)
 
     def _take(self, head: bytes) -> None:
-        """Take one whole header; sets what its record owes."""
+        """Process one whole header; sets what its record owes."""
         kind, payloadlen = _KIND.unpack_from(head)
         at = self.record_start = self.offset - HEADER_SIZE
         self._resumable = kind in _RESUMABLE
@@ -475,7 +475,7 @@ class Walker:
         if self._phase is Phase.SUBSTREAM and self._compound and magic == MAGIC:
             self._refuse_cut(at)
         if self._phase not in {Phase.START, Phase.BETWEEN} or magic != MAGIC or version & 3 not in {1, _COMPOUND}:
-            msg = f"BEGIN record at {at}, where none may stand: the stream is damaged"
+            msg = f"BEGIN record at {at} in a wrong place: the stream is damaged"
             raise DamagedStream(msg)
         if compound and self._phase is not Phase.START:
             msg = f"compound BEGIN record at {at}, inside a package: the stream is damaged"
@@ -491,7 +491,7 @@ class Walker:
         try:
             toname = name[: name.index(0)].decode()
         except ValueError:  # no NUL, or no UTF-8 (UnicodeDecodeError)
-            msg = f"BEGIN record at {at} with a name that is no UTF-8 of at most {limits.NAME_MAX} bytes"
+            msg = f"BEGIN record at {at} with a name that is not UTF-8 of at most {limits.NAME_MAX} bytes"
             raise DamagedStream(msg) from None
         self._begin = Begin(compound, toname, guid, base_guid, created, version >> 2, objset_type == _ZVOL, b"")
         self._owed = payloadlen
@@ -504,7 +504,7 @@ class Walker:
         raise UnsupportedStream(msg)
 
     def _refuse_cut(self, at: int) -> NoReturn:
-        """Inside a package, what must follow a substream's END follows without it: libzfs goes on after an error."""
+        """Refuse a substream without its END inside a package: libzfs continues after an error."""
         msg = (
             f"{self.begins[-1].name} is cut off at {at}: `zfs send` failed there, and its own message says why; the"
             " package is not whole"
@@ -519,7 +519,7 @@ class Walker:
                 msg = f"END record at {at} where the closing one must stand: the stream is damaged"
                 raise DamagedStream(msg)
             self._phase = Phase.DONE
-        else:  # in a substream: the first record of all is a BEGIN, and after the last none is taken
+        else:  # in a substream: the very first record is a BEGIN, and no record is accepted after the last one
             if self._compound and head[4:] == _EMPTY_END:
                 self._refuse_cut(at)
             guid = _U64.unpack_from(head, 40)[0]
@@ -539,7 +539,7 @@ class Walker:
             self._kept += len(payload)
             if self._kept > limits.BEGIN_PAYLOAD_MAX:
                 self._refuse_payload(self._kept)
-            nvlist.decode(payload)  # refuse now what could not be read at the end
+            nvlist.decode(payload)  # refuse now what would be unreadable at the end
             begin = replace(begin, payload=payload)
         self.begins.append(begin)
         self._payload = bytearray()

@@ -1,16 +1,16 @@
-"""Resume tokens: what `zfs send -t` takes, and what the property receive_resume_token gives.
+"""Resume tokens: the argument of `zfs send -t`, and the value of the property receive_resume_token.
 
     1-<checksum>-<packed length>-<deflated>
 
-all three in hex: word a of the Fletcher-4 of the deflated bytes (those beyond a multiple of 4 are left out of it), the
+All three are in hex: word a of the Fletcher-4 of the deflated bytes (without those beyond a multiple of 4), the
 length of the packed nvlist, and that nvlist, deflated by zlib at level 6. The nvlist is native; its pairs, in this
 order: `fromguid` of an increment, `object`, `offset`, `bytes`, `toguid`, `toname`, and as booleans those of
 `largeblockok`, `embedok`, `compressok`, `rawok` that the stream's BEGIN shows as features. (OpenZFS,
 module/zfs/dsl_dataset.c, get_receive_resume_token_impl; read by lib/libzfs/libzfs_sendrecv.c,
 zfs_send_resume_token_to_nvlist.)
 
-A token names any snapshot of a host (openzfs issue 14153): one that comes from outside must not reach `zfs send`. So we
-make our own, of what was meant to be sent, and read one only where the local ZFS gives it.
+A token names any snapshot of a host (openzfs issue 14153): one that comes from outside must not reach `zfs send`. So
+the sender makes its own, of what it means to send, and reads a token only from the local ZFS.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from fullsend_protocol.shared.errors import DamagedStream, UnsupportedStream
 from fullsend_protocol.stream import fletcher, nvlist
 from fullsend_protocol.stream.records import Feature
 
-#: ZFS_MAXPROPLEN of OpenZFS (include/sys/fs/zfs.h): no property is longer, and ours need some 600 characters.
+#: ZFS_MAXPROPLEN of OpenZFS (include/sys/fs/zfs.h): no property is longer, and fullsend's tokens need about 600.
 _TEXT_MAX: Final = 8192
-#: A packed list of ours is below 700 bytes. What deflates a thousand times smaller must not fill the memory.
+#: fullsend's packed lists are below 700 bytes. Data that inflate a thousand times must not fill the memory.
 _PACKED_MAX: Final = 16 << 10
 
 _LEVEL: Final = 6
 _U64_END: Final = 1 << 64
 _FORM: Final = re.compile(r"([0-9]{1,9})-([0-9a-f]{1,16})-([0-9a-f]{1,16})-([0-9a-f]+)", re.ASCII)
 
-#: The boolean pairs, in their order, and the features that stand for them.
+#: The boolean pairs, in their order, and the corresponding features.
 _FLAGS: Final = (
     ("largeblockok", Feature.LARGE_BLOCKS),
     ("embedok", Feature.EMBED_DATA),
@@ -45,17 +45,17 @@ _FEATURES: Final = sum(1 << feature for _name, feature in _FLAGS)
 _KNOWN: Final = frozenset(
     {"fromguid", "object", "offset", "bytes", "toguid", "toname", *(name for name, _feature in _FLAGS)}
 )
-#: What only a redacted stream's token has.
+#: Pairs that only a redacted stream's token has.
 _REDACTED: Final = frozenset({"redact_snaps", "book_redact_snaps"})
 _WHAT: Final = "the resume token"
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeToken:
-    """What a token says. `name` is the toname (DATASET@SNAPSHOT); `base_guid` None: of a full.
+    """The contents of a token. `name` is the toname (DATASET@SNAPSHOT); `base_guid` None: of a full.
 
-    `object`, `offset`: of the last record that was received; the stream is to begin with that record once more.
-    `received`: the pair `bytes`, which is for display alone. `features`: of BEGIN's, the four bits that a token has
+    `object`, `offset`: of the last record that was received; the stream must begin with that record once more.
+    `received`: the pair `bytes`, which is for display alone. `features`: the four bits of BEGIN's that a token has
     flags for (LARGE_BLOCKS, EMBED_DATA, COMPRESSED, RAW).
     """
 
@@ -89,12 +89,12 @@ class ResumeToken:
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Read a token, which may be anything.
+        """Read a token from any text.
 
-        One with a pair that we don't know is refused, since such a pair may change what the stream has to be; only
-        pairs of types that nvlist passes over go unseen.
+        A token with an unknown pair is refused, because such a pair may change what the stream must be. Only pairs of
+        types that nvlist skips are not noticed.
 
-        Raises: DamagedStream (no token, or one that was changed), UnsupportedStream (of a redacted stream, or newer).
+        Raises: DamagedStream (not a token, or a changed one), UnsupportedStream (of a redacted stream, or newer).
         """
         found = _unpacked(text)
         if _REDACTED & found.keys():
@@ -102,7 +102,7 @@ class ResumeToken:
             raise UnsupportedStream(msg)
         unknown = sorted(found.keys() - _KNOWN)
         if unknown:
-            msg = f"{_WHAT} has {unknown[0]!r}, which this fullsend does not know: it cannot tell what that asks for"
+            msg = f"{_WHAT} has {unknown[0]!r}, which this fullsend does not know: it cannot know what that pair means"
             raise UnsupportedStream(msg)
         name = found.get("toname")
         if not isinstance(name, str) or not _is_name(name):
@@ -119,19 +119,19 @@ class ResumeToken:
 
 
 def token_features(features: int) -> int:
-    """Return those of a BEGIN's feature bits that a token has flags for.
+    """Return the feature bits of a BEGIN that a token has flags for.
 
-    Raises: UnsupportedStream for a redacted stream: by a token that says nothing of it, OpenZFS would go on with what
-    had been left out of it.
+    Raises: UnsupportedStream for a redacted stream: from a token without these pairs, OpenZFS would continue with what
+    was redacted.
     """
     if features >> Feature.REDACTED & 1:
-        msg = "a redacted stream cannot be resumed: `zfs send -t` would go on with what was redacted"
+        msg = "a redacted stream cannot be resumed: `zfs send -t` would continue with what was redacted"
         raise UnsupportedStream(msg)
     return features & _FEATURES
 
 
 def _unpacked(text: str) -> nvlist.NvList:
-    """Take the text apart. Holds at most _PACKED_MAX bytes, whatever it claims. Raises: as ResumeToken.decode."""
+    """Parse the text. Allocates at most _PACKED_MAX bytes, whatever it claims. Raises: as ResumeToken.decode."""
     parts = _FORM.fullmatch(text) if len(text) <= _TEXT_MAX else None
     if parts is None or len(parts[4]) % 2:
         msg = f"{_WHAT} is not of the form 1-CHECKSUM-LENGTH-DATA"
@@ -165,7 +165,7 @@ def _is_name(name: str) -> bool:
 
 
 def _integer(found: nvlist.NvList, key: str, default: int | None = None) -> int:
-    """Return an integer pair. Raises: DamagedStream where it is missing, or none."""
+    """Return an integer pair. Raises: DamagedStream if it is missing, or not an integer."""
     value = found.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool):
         raise _lacking(key)

@@ -1,1 +1,1 @@
-"""What both programs say to each other: frames, messages, who may say what when, and how two hosts are paired."""
+"""The wire: frames, messages, the state table of a connection, and how two hosts are paired."""

@@ -1,4 +1,4 @@
-"""What an identity is: the SHA-256 of a self-signed certificate; and how `openssl` is asked to make one.
+"""An identity: the SHA-256 of a self-signed certificate; and the `openssl` command that makes one.
 
 Subject, issuer and chain mean nothing, and neither do dates: the sender table and the pin decide. So the
 certificate is CA:FALSE and valid to the end of 9999-12-31, the day that RFC 5280 (4.1.2.5) gives to certificates
@@ -11,7 +11,7 @@ import hashlib
 from datetime import UTC, date, datetime
 from typing import Final
 
-#: Given to `openssl req -config`: the system's own openssl.cnf, which may add CA:TRUE, must not have a say.
+#: For `openssl req -config`, instead of the system's own openssl.cnf, which may add CA:TRUE.
 OPENSSL_CONFIG: Final = """\
 [req]
 distinguished_name = name
@@ -31,9 +31,9 @@ _LAST_DAY: Final = date(9999, 12, 31)
 def openssl_arguments(config: str, key: str, certificate: str, today: date | None = None) -> list[str]:
     """Return the command that makes a key (P-256) and its certificate.
 
-    `config`, `key`, `certificate`: paths; the first must hold OPENSSL_CONFIG, the others are written.
+    `config`, `key`, `certificate`: paths; the first must have OPENSSL_CONFIG, the others are written.
     """
-    # -not_after would say it directly, but is younger than OpenSSL 3.0.
+    # -not_after would set the date directly, but OpenSSL 3.0 does not have it.
     days = (_LAST_DAY - (today or datetime.now(UTC).date())).days
     return [
         *("openssl", "req", "-x509", "-new", "-nodes", "-sha256", "-batch", "-config", config),

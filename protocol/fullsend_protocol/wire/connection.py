@@ -1,11 +1,11 @@
-"""One connection: who may say what when, and bytes to events and back. No I/O, and no clock.
+"""One connection: which side may send which message when, and bytes to events and back. No I/O, and no clock.
 
-Everything that affects the state stands in this file, and it does not know which role we play: both sides apply
-the same table to what they send and to what they receive. What is absent from the table is illegal.
+Everything that affects the state is in this file, and is the same for both roles: each side applies the same table to
+what it sends and to what it receives. What the table lacks is illegal.
 
-Use: `receive_data()` with what the peer sent, then `next_event()` until it returns NEED_DATA; `send()` and
-`send_chunk()` return the bytes to be written. After any ProtocolError the connection is over for good: all that may
-still be said is one `error`, so that the peer learns why.
+Use: call `receive_data()` with what the peer sent, then `next_event()` until it returns NEED_DATA. `send()` and
+`send_chunk()` return the bytes to write. After any ProtocolError the connection has failed for good. The caller may
+only send one more `error`, so that the peer learns why.
 """
 
 from __future__ import annotations
@@ -36,32 +36,32 @@ class Role(Enum):
 
     @property
     def peer(self) -> Role:
-        """The other one."""
+        """The other role."""
         return Role.RECEIVER if self is Role.SENDER else Role.SENDER
 
 
 class State(Enum):
-    """Where the conversation stands."""
+    """The state of the conversation."""
 
-    OPENING = auto()  # the receiver is to say hello
-    GREETED = auto()  # the receiver knows the peer's certificate; the sender is to answer with its own hello
-    STRANGER = auto()  # no certificate was shown; the peer may join, or ask `known?`, and nothing else
+    OPENING = auto()  # the receiver sends hello next
+    GREETED = auto()  # the receiver knows the peer's certificate; the sender's hello is next
+    STRANGER = auto()  # the peer showed no certificate; it may send `join` or `known?`, nothing else
     JOINING = auto()
     ASKING = auto()
-    IDLE = auto()  # identified; the sender may ask for something
+    IDLE = auto()  # the sender is identified, and may send a request
     OFFERED = auto()  # a push waits for accept or stored
     STREAMING = auto()  # chunks flow to the receiver, acknowledgements back
-    FINISHING = auto()  # the sender has said all; the receiver commits
+    FINISHING = auto()  # the sender has sent everything; the receiver commits
     STOPPING = auto()  # the sender gave up; the receiver makes the partial durable
     REQUESTED = auto()  # a fetch waits for its stream
     SENDING = auto()  # chunks flow to the sender
-    CLOSED = auto()  # nothing may be said any more
-    FAILED = auto()  # a rule was broken
+    CLOSED = auto()  # no message is allowed any more
+    FAILED = auto()  # a side broke a rule
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A state: the receiver answers a question. `what`: the question, as its `type` has it."""
+    """A state: the receiver answers a question. `what`: the `type` of the question."""
 
     what: str
 
@@ -80,7 +80,7 @@ _Table = dict[tuple[State | Asked, Role, str], State | Asked]
 
 
 def _rows(request: messages.Request) -> _Table:
-    """Return what a request adds to the table of transitions."""
+    """Return the rows that a request adds to the table of transitions."""
     ask = messages.type_of(request.ask)
     asked = Asked(ask)
     rows: _Table = {
@@ -92,8 +92,8 @@ def _rows(request: messages.Request) -> _Table:
     return rows
 
 
-#: (state, who speaks, what) -> next state. Besides, an `error` may be said at any time before the end, and closes the
-#: connection; only the sender says nothing at all before the receiver has spoken.
+#: (state, speaker, message) -> next state. In addition, either side may send `error` at any time before the end, which
+#: closes the connection. Only the sender may not send one before the receiver's hello.
 TRANSITIONS: Final[_Table] = {
     (State.OPENING, Role.RECEIVER, "hello"): State.GREETED,
     (State.OPENING, Role.RECEIVER, _STRANGER): State.STRANGER,
@@ -120,7 +120,7 @@ TRANSITIONS: Final[_Table] = {
     (State.SENDING, Role.RECEIVER, "done"): State.IDLE,
     **{row: after for request in messages.REQUESTS for row, after in _rows(request).items()},
 }
-#: The same between a command and the daemon beside it. The command has the sender's part, and shows no certificate.
+#: The same between a command and the daemon on its host. The command is in the sender's role, without a certificate.
 LOCAL_TRANSITIONS: Final[_Table] = {
     (State.OPENING, Role.RECEIVER, _STRANGER): State.STRANGER,
     (State.STRANGER, Role.SENDER, "hello"): State.IDLE,
@@ -130,33 +130,34 @@ LOCAL_TRANSITIONS: Final[_Table] = {
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """What may be said on a connection. `table`: as TRANSITIONS; `decode`: by who says it."""
+    """The messages of a connection. `table`: as TRANSITIONS; `decode`: reads a message of this role."""
 
     table: Mapping[tuple[State | Asked, Role, str], State | Asked]
     decode: Mapping[Role, Callable[[bytes | bytearray], messages.Message]]
 
 
-#: That of docs/protocol.md.
+#: The language of docs/protocol.md.
 WIRE: Final = Language(
     TRANSITIONS, {Role.SENDER: messages.decode_from_sender, Role.RECEIVER: messages.decode_from_receiver}
 )
-#: Between a command and the daemon beside it.
+#: The language between a command and the daemon on its host.
 LOCAL: Final = Language(
     LOCAL_TRANSITIONS, {Role.SENDER: local.decode_from_command, Role.RECEIVER: local.decode_from_daemon}
 )
 
 _ENDED: Final = frozenset({State.CLOSED, State.FAILED})
-#: States in which the receiver does not know the peer yet: it holds no more for it than it must.
+#: States in which the receiver does not know the peer yet, and accepts only small messages.
 _UNIDENTIFIED: Final = frozenset({State.OPENING, State.GREETED, State.STRANGER, State.JOINING, State.ASKING})
-#: States in which an end of the connection takes nothing from anybody.
+#: States in which the end of the connection interrupts nothing.
 _QUIET: Final = frozenset({State.IDLE, State.CLOSED, State.FAILED})
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A chunk as it travels. `sha256`: running SHA-256 of its segment, this chunk included (32 bytes); `frame`: one
-    zstd frame of `raw_length` raw bytes that begin at `raw_offset` of the stream; `starts_segment`: that hash began
-    anew with this chunk.
+    """A chunk on the wire.
+
+    `sha256`: running SHA-256 of its segment, this chunk included (32 bytes); `frame`: one zstd frame of `raw_length`
+    raw bytes that begin at `raw_offset` of the stream; `starts_segment`: the hash starts with this chunk.
     """
 
     raw_offset: int
@@ -168,8 +169,8 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class ChunkArriving:
-    """A chunk was announced. The next call of `next_event` takes `payload_length` bytes for it: wait before that
-    call until there is room.
+    """The header of a chunk arrived. The next call of `next_event` allocates `payload_length` bytes for it: the caller
+    waits before that call until there is room.
     """
 
     payload_length: int
@@ -178,18 +179,18 @@ class ChunkArriving:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The peer lives. `busy`: why it is not reading, "" when it is."""
+    """The peer is alive. `busy`: why it is not reading, "" if it is."""
 
     busy: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionEnded:
-    """The peer closed the connection, at a moment when nothing was under way."""
+    """The peer closed the connection while nothing was under way."""
 
 
 class NeedData(Enum):
-    """The type of NEED_DATA: not an error, and not an end."""
+    """The type of NEED_DATA: neither an error nor an end."""
 
     NEED_DATA = auto()
 
@@ -203,31 +204,31 @@ class Connection:
     """The state of one connection, as seen by one role."""
 
     def __init__(self, role: Role, language: Language = WIRE) -> None:
-        """Start before the receiver's hello."""
+        """Start before the receiver's hello. `role`: of this side; `language`: which messages are allowed."""
         self.role = role
         self._language = language
         self.state: State | Asked = State.OPENING
         self._reader = FrameReader()
         self._announced: FrameHeader | None = None
         self._ended = False  # the peer has closed its side
-        self._deaf = False  # we have said the last word: what the peer said before it had read that means nothing
-        self._gave_up = False  # we have said `error`
-        self._versions: list[int] = []  # what the receiver has offered
+        self._deaf = False  # this side has sent its last message: ignore what the peer sent before it read that
+        self._gave_up = False  # this side has sent `error`
+        self._versions: list[int] = []  # the receiver's
         self._next_offset = 0  # where the next chunk must begin
-        self._durable = 0  # what has been acknowledged
+        self._durable = 0  # the last acknowledged offset
         self._end = limits.OFFSET_END  # where the last chunk must end
-        self._until = limits.OFFSET_END  # where or behind which no chunk may begin
-        self._in_segment = False  # the next chunk may go on with the running hash of the one before it
+        self._until = limits.OFFSET_END  # no chunk may begin here or later
+        self._in_segment = False  # the next chunk may continue the running hash of the chunk before it
 
     # --- bytes to events -----------------------------------------------------------------------------------
 
     @property
     def unread(self) -> int:
-        """Bytes that the peer sent and no event has been made of, but for the payload that is being filled."""
+        """Bytes that the peer sent and that are in no event yet, without the payload that is being filled."""
         return self._reader.unread
 
     def receive_data(self, data: bytes | memoryview) -> None:
-        """Take what the peer sent; b"" says that it closed its side."""
+        """Take what the peer sent; b"": it closed its side."""
         if not data:
             self._ended = True
         elif not self._deaf:
@@ -236,9 +237,9 @@ class Connection:
     def next_event(self) -> Event | NeedData:
         """Return the next event, or NEED_DATA.
 
-        Raises: RemoteProtocolError where the peer broke a rule; the state is FAILED then, for good. Anything else
-        raised here is a bug. The end of a connection where something is under way is such a breach, too, a
-        ConnectionLost: a closed socket is never an end.
+        Raises: RemoteProtocolError if the peer broke a rule; then the state is FAILED for good. ConnectionLost, which
+        is such an error, if the connection ended while something was under way: a closed socket is never a regular end.
+        Any other exception is a bug.
         """
         if self.state is State.FAILED:
             msg = "the connection has failed before"
@@ -277,7 +278,7 @@ class Connection:
         return ConnectionEnded()
 
     def _check_header(self, header: FrameHeader) -> None:
-        """Refuse what is illegal by its header alone, before memory is taken for the payload."""
+        """Refuse what is illegal by its header alone, before memory is allocated for the payload."""
         what = f"a {header.type.name} frame of {header.payload_length} bytes"
         if self.state in _ENDED:
             msg = f"{what} after the end of the conversation"
@@ -305,8 +306,8 @@ class Connection:
     def send(self, message: messages.Message) -> bytes:
         """Return the frame of a message.
 
-        Raises: LocalProtocolError where it may not be said now: nothing was sent, and the connection has failed. Of a
-        failed connection one `error` may still be said.
+        Raises: LocalProtocolError if the message is not allowed now: nothing was sent, and the connection has failed.
+        On a failed connection one `error` is still allowed.
         """
         try:
             payload = messages.encode(message)
@@ -322,7 +323,7 @@ class Connection:
     def send_chunk(self, chunk: Chunk) -> tuple[bytes, bytes | memoryview]:
         """Return a chunk's frame in two parts, the second being `chunk.frame` itself, uncopied.
 
-        Raises: LocalProtocolError where a chunk, or this one, may not be sent now; see `send`.
+        Raises: LocalProtocolError if a chunk, or this one, is not allowed now; see `send`.
         """
         try:
             state = self._advance(self.role, _CHUNK)
@@ -342,7 +343,7 @@ class Connection:
         return head + bytes(chunk.sha256), chunk.frame
 
     def heartbeat(self, busy: str = "") -> bytes:
-        """Return a heartbeat's frame, b"" where none may be sent. `busy`: why we are not reading, a word."""
+        """Return a heartbeat's frame, b"" if none is allowed. `busy`: why this side is not reading, a word."""
         if self.state in _ENDED or self.state is State.OPENING:
             return b""
         payload = "".join(c if c.isascii() and c.isprintable() else "?" for c in busy).encode()[: limits.HEARTBEAT_MAX]
@@ -352,11 +353,11 @@ class Connection:
 
     @property
     def _control_max(self) -> int:
-        """How long a message may be now."""
+        """The allowed length of a message now."""
         return limits.UNIDENTIFIED_MAX if self.state in _UNIDENTIFIED else limits.CONTROL_MAX
 
     def _said(self, speaker: Role, message: messages.Message) -> None:
-        """Somebody said something: hold it against the rules, and remember what it changes."""
+        """Compare a message with the rules, whichever side sent it, and update the state."""
         if isinstance(message, messages.Error):
             self._said_error(speaker)
             return
@@ -396,12 +397,12 @@ class Connection:
         self._enter(after, speaker)
 
     def _said_error(self, speaker: Role) -> None:
-        ours = speaker is self.role
+        own = speaker is self.role
         too_early = self.state is State.OPENING and speaker is Role.SENDER
-        too_late = self.state is State.CLOSED or (self.state is State.FAILED and not (ours and not self._gave_up))
+        too_late = self.state is State.CLOSED or (self.state is State.FAILED and not (own and not self._gave_up))
         if too_early or too_late:
             self._blame(speaker, f"{_ERROR!r} from the {speaker.value} in state {self.state.name.lower()}")
-        self._gave_up = self._gave_up or ours
+        self._gave_up = self._gave_up or own
         if self.state is not State.FAILED:
             self._enter(State.CLOSED, speaker)
 
@@ -420,7 +421,7 @@ class Connection:
         self._announced = None
 
     def _advance(self, speaker: Role, what: str) -> State | Asked:
-        """Return the state that this leads to."""
+        """Return the state after this message. Raises: ProtocolError if it is not allowed."""
         after = self._language.table.get((self.state, speaker, what))
         if after is None:
             if self.state is State.STRANGER and what == "hello":
@@ -430,7 +431,7 @@ class Connection:
         return after
 
     def _check_place(self, speaker: Role, header: FrameHeader) -> None:
-        """Hold a chunk's place in the stream against what has been said of it."""
+        """Compare a chunk's place in the stream with what is allowed."""
         if header.raw_offset != self._next_offset:
             self._blame(speaker, f"a chunk at raw offset {header.raw_offset}: {self._next_offset} was expected")
         if not (header.starts_segment or self._in_segment):
@@ -441,7 +442,7 @@ class Connection:
             self._blame(speaker, f"a chunk to raw offset {header.raw_offset + header.raw_length} of {self._end}")
 
     def _check_segments(self, speaker: Role, segments: list[Segment], end: int) -> None:
-        """Segments must cover the stream from its start to `end`, each beginning where the one before it ends."""
+        """Check that segments cover the stream from its start to `end`, each beginning where the one before it ends."""
         place = 0
         for segment in segments:
             if segment.start != place or segment.end <= place:
@@ -459,6 +460,6 @@ class Connection:
 def _take_word(payload: bytearray) -> str:
     word = payload.decode("ascii", errors="replace")
     if not (word.isascii() and word.isprintable()):
-        msg = "a heartbeat whose reason is no printable ASCII"
+        msg = "a heartbeat whose reason is not printable ASCII"
         raise RemoteProtocolError(msg)
     return word

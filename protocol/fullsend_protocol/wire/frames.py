@@ -1,4 +1,4 @@
-"""The frame: a fixed header in front of everything on the wire, and the reader that never takes memory unasked.
+"""The frame: a fixed header before everything on the wire, and a reader that allocates only when the caller asks.
 
     offset  size  field            all numbers big-endian (network order)
          0     1  type             FrameType
@@ -9,8 +9,8 @@
         16     4  raw length       CHUNK: its raw bytes; else zero
         20     4  CRC-32           of bytes 0..20 (the polynomial of zlib and Ethernet)
 
-The CRC tells a peer that speaks something else, and a bug of ours, from a length to be believed; it is no
-protection against an attacker: TLS is.
+The CRC detects a peer that speaks something else, and bugs, before the length is used. It does not protect against an
+attacker: TLS does.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _STARTS_SEGMENT: Final = 1
 
 
 class FrameType(IntEnum):
-    """What a frame's payload is. Unknown numbers are refused by name."""
+    """The type of a frame's payload. Unknown numbers are refused by name."""
 
     CONTROL = 1  # a message, as JSON
     CHUNK = 2  # running SHA-256 of the segment (32 bytes), then one zstd frame
-    HEARTBEAT = 3  # why the side is not reading ("" when it is), ASCII
+    HEARTBEAT = 3  # the reason why the side is not reading ("" while it reads), ASCII
 
 
 @dataclass(frozen=True, slots=True)
 class FrameHeader:
-    """A header, decoded. `payload_length`: bytes on the wire; `raw_offset`, `raw_length`: bytes of the raw stream;
+    """A decoded header. `payload_length`: bytes on the wire; `raw_offset`, `raw_length`: bytes of the raw stream;
     `starts_segment`: the running hash of a CHUNK begins with it.
     """
 
@@ -51,7 +51,7 @@ class FrameHeader:
     starts_segment: bool = False
 
     def encode(self) -> bytes:
-        """Return the HEADER_SIZE bytes of this header. Raises: LocalProtocolError where the peer must refuse it."""
+        """Return the HEADER_SIZE bytes of this header. Raises: LocalProtocolError if the peer must refuse it."""
         fault = self._fault()
         if fault is not None:
             raise LocalProtocolError(fault)
@@ -62,7 +62,7 @@ class FrameHeader:
 
     @classmethod
     def decode(cls, data: bytes | bytearray | memoryview) -> FrameHeader:
-        """Read a header from exactly HEADER_SIZE bytes and check it against the limits of its type.
+        """Read a header from exactly HEADER_SIZE bytes, and compare it with the limits of its type.
 
         Raises: RemoteProtocolError, naming the field, before anything of the payload is read.
         """
@@ -86,7 +86,7 @@ class FrameHeader:
         return header
 
     def _fault(self) -> str | None:
-        """Say which limit of its type this header breaks, if any."""
+        """Return the limit of its type that this header breaks, as text; None: it breaks none."""
         if self.type is FrameType.CHUNK:
             least, most = limits.DIGEST_SIZE + 1, limits.DIGEST_SIZE + limits.CHUNK_FRAME_MAX
             if not 0 < self.raw_length <= limits.CHUNK_MAX:
@@ -105,8 +105,8 @@ class FrameHeader:
 class FrameReader:
     """Bytes in, frames out.
 
-    Strategy: `header()` tells of the next frame as soon as its header is there; only `payload()` takes memory for
-    what the header announces. A caller that must wait for room calls `payload()` later and feeds nothing meanwhile.
+    `header()` returns the next frame's header as soon as it is there. Only `payload()` allocates the memory that the
+    header announces. A caller that must wait for room calls `payload()` later and feeds nothing meanwhile.
     """
 
     def __init__(self) -> None:
@@ -123,26 +123,26 @@ class FrameReader:
 
     @property
     def unread(self) -> int:
-        """Bytes that were fed and belong to no payload yet."""
+        """Bytes that were fed and do not belong to a payload yet."""
         return len(self._buffer)
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
-        """Take bytes as they came from the peer, any number of them; they are copied."""
+        """Take bytes from the peer, any number of them; they are copied."""
         view = memoryview(data)
         if self._payload is not None:
             view = view[self._fill(view) :]
         self._buffer += view
 
     def header(self) -> FrameHeader | None:
-        """Return the next frame's header, or None while bytes of it lack. Raises as FrameHeader.decode."""
+        """Return the next frame's header, or None until it is complete. Raises: as FrameHeader.decode."""
         if self._header is None and len(self._buffer) >= HEADER_SIZE:
             self._header = FrameHeader.decode(self._buffer[:HEADER_SIZE])
             del self._buffer[:HEADER_SIZE]
         return self._header
 
     def payload(self) -> bytearray | None:
-        """Return the whole payload of the frame that `header()` told of, and go on to the next frame; None while
-        bytes of it lack. Memory of the announced length is taken at the first call.
+        """Return the whole payload of the frame whose header `header()` returned, and step to the next frame; None
+        until it is complete. The first call allocates the announced length.
         """
         if self._header is None:
             return None
@@ -157,7 +157,7 @@ class FrameReader:
 
     def _fill(self, view: memoryview) -> int:
         """Copy what fits from `view` into the payload. Returns: bytes copied."""
-        assert self._payload is not None  # noqa: S101 - for mypy; both callers have just made sure
+        assert self._payload is not None  # noqa: S101 - for mypy; both callers have checked it
         count = min(len(view), len(self._payload) - self._filled)
         self._payload[self._filled : self._filled + count] = view[:count]
         self._filled += count

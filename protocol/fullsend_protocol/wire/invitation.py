@@ -1,9 +1,9 @@
-"""The line that `fullsendd invite` prints and `fullsend join` takes.
+"""The line that `fullsendd invite` prints and `fullsend join` reads.
 
     fullsend1-<base64url, no padding, of the JSON list [sender, host, port, fingerprint, secret]>-<CRC-32 in hex>
 
-One word without a character that any shell treats specially, so that it survives being pasted; the CRC tells a line
-that did not. The secret lets its holder in, once: the line is as good as a password until it is used or expires.
+It is one word without characters that any shell treats specially, so that it can be pasted. The CRC detects a damaged
+line. The secret admits its holder, once: the line is as good as a password until it is used or expires.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ _PREFIX: Final = "fullsend1-"
 _LINE: Final = re.compile(r"fullsend1-([A-Za-z0-9_-]{20,4096})-([0-9a-f]{8})")
 _SENDER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
-#: A name or an address (IPv6 too, with its zone): nothing that could break out of a line of configuration.
+#: A name or an address (IPv6 too, with its zone): nothing that could end a line of configuration.
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PORT_MAX: Final = 65535
 
 
 def is_sender_name(text: str) -> bool:
-    """Whether a text can name a sender: lower-case letters, digits and hyphens, 63 at most, no hyphen first."""
+    """Whether a text is a valid sender's name: lower-case letters, digits and hyphens, 63 at most, no hyphen first."""
     return _SENDER.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """Where the receiver is, who it is (SHA-256 of its certificate's DER, hex), and the secret that lets in once.
+    """The receiver's address, its identity (SHA-256 of its certificate's DER, hex), and the secret that admits once.
 
-    Raises: UsageError where a field is none that could stand in a configuration.
+    Raises: UsageError if a field is not valid.
     """
 
     sender: str
@@ -55,7 +55,7 @@ class Invitation:
         }
         for name, matched in right.items():
             if not matched:
-                msg = f"no invitation can say this: {name} {getattr(self, name)!r}"
+                msg = f"an invitation cannot have {name} {getattr(self, name)!r}"
                 raise UsageError(msg)
 
     def encode(self) -> str:
@@ -66,10 +66,10 @@ class Invitation:
 
     @classmethod
     def decode(cls, line: str) -> Invitation:
-        """Read an invitation. Raises: UsageError saying whether it was pasted in part or is none at all."""
+        """Read an invitation. Raises: UsageError; the text says whether it is incomplete or not valid."""
         match = _LINE.fullmatch(line.strip())
         if match is None or f"{zlib.crc32(match[1].encode()):08x}" != match[2]:
-            msg = "this is no whole invitation: copy the one line that `fullsendd invite` printed, all of it"
+            msg = "this is not a whole invitation: copy the one line that `fullsendd invite` printed, all of it"
             raise UsageError(msg)
         try:
             sender, host, port, fingerprint, secret = json.loads(

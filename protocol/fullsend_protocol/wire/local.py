@@ -1,7 +1,7 @@
-"""What a command asks the daemon that runs beside it, over a socket in the store's state folder.
+"""What a command asks the daemon on the same host, over a socket in the store's state folder.
 
-Frames, hello, errors and the ends of answers are those of the wire (fullsend_protocol.wire.messages). Both sides are of
-one program, mostly of one version; where they are not, the hello says so. Nothing of this is ever said over a network.
+Frames, hello, errors and the ends of answers are those of the wire (fullsend_protocol.wire.messages). Both sides are
+the same program, usually of the same version; otherwise the hello tells. Nothing of this ever crosses a network.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from fullsend_protocol.wire.messages import (
 
 
 class SummariesWanted(Question):
-    """`summaries?`: what does the catalogue hold of a sender, None: of all?
+    """`summaries?`: what does the catalogue have of a sender, None: of all senders?
 
-    With `dataset`: of that dataset; with `streams`: of the datasets of what these name (as in `fetch`). With either
-    comes all that an answer about it depends on.
+    With `dataset`: of that dataset. With `streams`: of the datasets of the streams that these names mean (as in
+    `fetch`). With either, the answer also has all streams that an answer about them depends on.
     """
 
     type: Literal["summaries?"] = "summaries?"
@@ -39,8 +39,8 @@ class SummariesWanted(Question):
 
 
 class Summaries(Answer):
-    """A page of the answer. Each item is a JSON text, in ASCII: a file's name need not be Unicode. Their form is the
-    catalogue's (fullsend_receiver.catalogue.pages).
+    """A page of the answer. Each item is a JSON text, in ASCII: a file's name need not be Unicode. The catalogue
+    defines the items (fullsend_receiver.catalogue.pages).
     """
 
     type: Literal["summaries"] = "summaries"

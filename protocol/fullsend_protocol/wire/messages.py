@@ -1,10 +1,10 @@
-"""What can be said, one model a message, and JSON to model and back.
+"""The messages of the protocol, one model each, and JSON to model and back.
 
-Each message has a `type` of its own; there is one discriminated union a direction. Bulk data is no message: a
-CHUNK frame carries it and bypasses pydantic. docs/protocol.md goes through them field by field.
+Each message has a `type` of its own; there is one discriminated union per direction. Bulk data is not in messages: a
+CHUNK frame carries it, without pydantic. docs/protocol.md describes the messages field by field.
 
-A new question to the receiver is its models here and one entry in REQUESTS: the unions and the state table
-(fullsend_protocol.wire.connection) are made from that.
+To add a question to the receiver, add its models here and one entry in REQUESTS. The unions and the state table
+(fullsend_protocol.wire.connection) are made from these.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from fullsend_protocol.format.manifest import (
     Guid,
     Kind,
     Manifest,
-    Model,
     Name,
     Offset,
     PartialEntry,
@@ -30,6 +29,7 @@ from fullsend_protocol.format.manifest import (
     SenderName,
     Sha256Hex,
     StreamEntry,
+    WireModel,
 )
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ErrorCode, RemoteProtocolError
@@ -51,31 +51,31 @@ def _known_code(code: object) -> object:
     return ErrorCode(code) if code in _CODES else ErrorCode.INTERNAL
 
 
-class Greeting(Model):
-    """Base of what is said before, or without, an agreement on a version. A later version may add keys, which this one
-    passes over: else two sides could not even tell each other that they have no version in common.
+class Greeting(WireModel):
+    """Base of messages before, or without, an agreement on a version. A later version may add keys, which this one
+    ignores: otherwise the sides could not even tell each other that they have no version in common.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
 
 
-class Question(Model):
-    """Base of what a sender asks the receiver for."""
+class Question(WireModel):
+    """Base of a sender's questions to the receiver."""
 
     if TYPE_CHECKING:
         type: Any  # each message has its own
 
 
-class Answer(Model):
-    """Base of what the receiver answers a question with."""
+class Answer(WireModel):
+    """Base of the receiver's answers to questions."""
 
     if TYPE_CHECKING:
         type: Any
 
 
 class Error(Greeting):
-    """Either side gives up; the connection is over. `message` is one line for a person. A code that a later version
-    may add is read as "internal".
+    """This side gives up; the connection is over. `message` is one line for a person. A code that only a later version
+    knows is read as "internal".
     """
 
     type: Literal["error"] = "error"
@@ -87,12 +87,12 @@ class Error(Greeting):
 
 
 class ReceiverHello(Greeting):
-    """The first frame of a connection. The sender says nothing before it (design section 6)."""
+    """The first frame of a connection. The sender sends nothing before it."""
 
     type: Literal["hello"] = "hello"
     program: Program
     versions: Annotated[list[int], Field(min_length=1, max_length=16)]
-    sender: SenderName | None  # who the receiver takes the peer for; None: no certificate was shown
+    sender: SenderName | None  # the name of the peer's certificate; None: the peer showed no certificate
 
 
 class SenderHello(Greeting):
@@ -104,7 +104,7 @@ class SenderHello(Greeting):
 
 
 class Join(Greeting):
-    """A host that is not enrolled shows its invitation and the certificate it wants enrolled (PEM)."""
+    """A host that is not enrolled sends its invitation and the certificate to enroll (PEM)."""
 
     type: Literal["join"] = "join"
     secret: Annotated[str, Field(max_length=128)]
@@ -136,8 +136,8 @@ class KnownAnswer(Greeting):
 # --- push ------------------------------------------------------------------------------------------------------
 
 
-class Whole(Model):
-    """What a stream has turned out to be, once its sender has come to its end."""
+class Whole(WireModel):
+    """What the sender knows of a stream after reading it to its end."""
 
     guid: Guid
     base_guid: Guid | None
@@ -145,19 +145,18 @@ class Whole(Model):
     raw_bytes: Offset
 
 
-class Push(Model):
-    """The sender offers a stream, as far as its first records tell what it is.
+class Push(WireModel):
+    """The sender offers a stream, with what its first records tell.
 
-    A package's GUIDs show at its end only: then `guid` and `flags` are None. `keep_orphan`: keep an increment whose
-    base is not stored; else it is refused with the code "base", at the offer or at the end, and nothing of it is kept.
-    `properties`: what is set on the dataset itself, for the manifest.
+    A package's GUIDs are known only at its end: then `guid` and `flags` are None. `keep_orphan`: keep an increment
+    whose base is not stored. Otherwise it is refused with the code "base", at the offer or at the end, and nothing of
+    it is kept. `properties`: the ones set on the dataset itself, for the manifest.
 
-    `claim`: a peer that shows the same takes the stream over from a connection on which it still seems to be arriving.
-    `resume`: how to go on, if a part of the stream has arrived before: not at all ("none": that part is thrown away);
-    where its durable bytes end, with what was not acknowledged ("reconnect") or with all of the stream sent anew
-    ("replay"); or behind the last record from which `zfs send -t` goes on ("token": what is durable behind that is
-    thrown away). `whole`: said when a connection was lost after all of the stream had been sent: it may be stored by
-    now.
+    `claim`: a peer with the same claim takes the stream over from a connection on which it still seems to be arriving.
+    `resume`: how to resume, if a part of the stream has arrived before. "none": not at all, and that part is deleted.
+    "reconnect": at the end of its durable bytes, with the unacknowledged bytes. "replay": there, with all of the stream
+    sent again. "token": behind the last record from which `zfs send -t` can resume; durable bytes behind that record
+    are deleted. `whole`: set if a connection was lost after all of the stream had been sent: it may be stored by now.
     """
 
     type: Literal["push"] = "push"
@@ -175,8 +174,8 @@ class Push(Model):
     whole: Whole | None
 
 
-class Record(Model):
-    """A resumable record, as far as it is needed to go on behind it: the 312 bytes of its header, in base64, and the
+class Record(WireModel):
+    """A resumable record, as far as resuming behind it needs it: the 312 bytes of its header, in base64, and the
     SHA-256 of its payload. `features`: those of the BEGIN of its stream.
     """
 
@@ -185,10 +184,10 @@ class Record(Model):
     features: Offset
 
 
-class Accept(Model):
+class Accept(WireModel):
     """Send from `offset` on. What is before it is durable and proven by `segments`, which cover it without gap.
 
-    `record`: the one that ends at `offset`, where the sender asked for a resume point and there is one.
+    `record`: the one that ends at `offset`, if the sender asked for a resume point and there is one.
     """
 
     type: Literal["accept"] = "accept"
@@ -197,32 +196,32 @@ class Accept(Model):
     record: Record | None
 
 
-class Stored(Model):
-    """This very stream is stored already; nothing needs to be sent, or what was sent is thrown away."""
+class Stored(WireModel):
+    """This very stream is already stored. Nothing needs to be sent; what was sent is deleted."""
 
     type: Literal["stored"] = "stored"
     receipt: Receipt
 
 
-class Ack(Model):
+class Ack(WireModel):
     """All raw bytes before `offset` are durable."""
 
     type: Literal["ack"] = "ack"
     offset: Offset
 
 
-class Finish(Model):
-    """The stream's end: its raw size and the segments that prove it, hashed by the sender before compression."""
+class Finish(WireModel):
+    """The end of the stream: its raw size and the segments that prove it, hashed by the sender before compression."""
 
     type: Literal["finish"] = "finish"
     raw_bytes: Offset
     segments: Segments
 
 
-class Stop(Model):
-    """The source failed, or the user stopped: the stream is not whole and never will be on this connection.
+class Stop(WireModel):
+    """The source failed, or the user stopped: the stream will not be complete on this connection.
 
-    `keep`: whether what has arrived can be gone on with; False: it is thrown away.
+    `keep`: whether what has arrived can be resumed; False: it is deleted.
     """
 
     type: Literal["stop"] = "stop"
@@ -230,14 +229,14 @@ class Stop(Model):
     keep: bool
 
 
-class Stopped(Model):
+class Stopped(WireModel):
     """What arrived before `offset` is kept as a partial; 0: nothing."""
 
     type: Literal["stopped"] = "stopped"
     offset: Offset
 
 
-class Committed(Model):
+class Committed(WireModel):
     """The stream is whole, proven, durable and listed."""
 
     type: Literal["committed"] = "committed"
@@ -248,15 +247,17 @@ class Committed(Model):
 
 
 class BasesWanted(Question):
-    """`bases?`: which stored streams of this sender can an increment build on?"""
+    """`bases?`: which stored streams of this sender can be the base of an increment?"""
 
     type: Literal["bases?"] = "bases?"
 
 
-class Base(Model):
-    """A stored stream that is restorable, undamaged and no package, and its chain: how many streams, how many seconds
-    ago its full came (receiver's clock), raw bytes of the full and of all increments after it. `base_guid`: what it
-    builds on itself, None: nothing, it is a full.
+class Base(WireModel):
+    """A stored stream that is restorable, undamaged and not a package, and its chain.
+
+    `base_guid`: the snapshot that it builds on, None: it is a full. `streams`: length of the chain; `age`: seconds
+    since its full was received (receiver's clock); `full_bytes`, `increment_bytes`: raw bytes of the full, and of all
+    increments after it.
     """
 
     dataset: Name
@@ -270,17 +271,17 @@ class Base(Model):
 
     @property
     def kind(self) -> Kind:
-        """As in its manifest. A package is never offered as a base."""
+        """The kind in its manifest. A package is never offered as a base."""
         return "full" if self.base_guid is None else "incremental"
 
     @property
     def stream_class(self) -> StreamClass:
-        """The `class` of its manifest, as its flags show it."""
+        """The class in its manifest, from its flags."""
         return class_of(self.flags)
 
 
 class Bases(Answer):
-    """A page of the answer to `bases?`; in no order."""
+    """A page of the answer to `bases?`, in no particular order."""
 
     type: Literal["bases"] = "bases"
     bases: Annotated[list[Base], Field(max_length=limits.BASES_PAGE)]
@@ -293,14 +294,14 @@ class PartialsWanted(Question):
 
 
 class Partials(Answer):
-    """A page of the answer to `partials?`; in no order."""
+    """A page of the answer to `partials?`, in no particular order."""
 
     type: Literal["partials"] = "partials"
     partials: Annotated[list[PartialEntry], Field(max_length=limits.PARTIALS_PAGE)]
 
 
-class UnchangedDataset(Model):
-    """A dataset that is as it was at a snapshot that is stored."""
+class UnchangedDataset(WireModel):
+    """A dataset that has not changed since a stored snapshot."""
 
     dataset: Name
     snapshot: Name
@@ -308,14 +309,14 @@ class UnchangedDataset(Model):
 
 
 class Unchanged(Question):
-    """These datasets have nothing new: the receiver writes down that their last backup still holds."""
+    """These datasets have not changed: the receiver records that their last backup is still current."""
 
     type: Literal["unchanged"] = "unchanged"
     datasets: Annotated[list[UnchangedDataset], Field(max_length=limits.DATASETS_PAGE)]
 
 
 class Noted(Answer):
-    """The answer to `unchanged`: written down."""
+    """The answer to `unchanged`: recorded."""
 
     type: Literal["noted"] = "noted"
 
@@ -326,11 +327,13 @@ class StatusWanted(Question):
     type: Literal["status?"] = "status?"
 
 
-class DatasetStatus(Model):
-    """One dataset's backups. `snapshot`, `guid`, `created`, `received`, `begun`: of the newest restorable stream, None
-    where there is none; `begun`: when its sender first offered it, or where that is not known, when it came;
-    `unchanged`: when the dataset was last seen to be as it was then. Both by the receiver's clock. `broken`: streams
-    that are damaged or lack a base; `lost_spill_count`: spill blocks that restoring the newest one loses.
+class DatasetStatus(WireModel):
+    """The backups of one dataset.
+
+    `snapshot`, `guid`, `created`, `received`, `begun`: of the newest restorable stream, None if there is none. `begun`:
+    when its sender first offered it, or if that is unknown, when it was received. `unchanged`: when its sender last
+    reported the dataset as not changed since then. Both by the receiver's clock. `broken`: number of streams that are
+    damaged or lack a base. `lost_spill_count`: number of spill blocks that restoring the newest stream loses.
     """
 
     dataset: Name
@@ -347,8 +350,8 @@ class DatasetStatus(Model):
 
 
 class Status(Answer):
-    """A page of the answer to `status?`; datasets in order of their names. `now`: by the receiver's clock, which is the
-    only one that ages are told by.
+    """A page of the answer to `status?`, in order of the datasets' names. `now`: the receiver's clock; ages are
+    computed with it alone.
     """
 
     type: Literal["status"] = "status"
@@ -360,7 +363,7 @@ class Status(Answer):
 
 
 class List(Question):
-    """What is stored of this sender; of one dataset, if named."""
+    """What is stored of this sender? `dataset`: only of this one, None: all."""
 
     type: Literal["list"] = "list"
     dataset: Name | None
@@ -374,8 +377,10 @@ class Entries(Answer):
 
 
 class Fetch(Question):
-    """Give one stored stream back. `stream`: DATASET@SNAPSHOT, guid:N, or a file name; `offset`: the raw offset at
-    which to begin: where a chunk does. `until`: the raw offset from which on no chunk is to begin; null: to the end.
+    """Send one stored stream back.
+
+    `stream`: DATASET@SNAPSHOT, guid:N, or a file name; `offset`: the raw offset to begin at, where a chunk begins;
+    `until`: no chunk may begin at this raw offset or later, None: to the end.
     """
 
     type: Literal["fetch"] = "fetch"
@@ -393,7 +398,7 @@ def _short_enough(manifest: Manifest) -> Manifest:
 class Sending(Answer):
     """The stream that follows as chunks; the whole answer ends with `done`.
 
-    The manifest of a large package leaves its `snapshots` at home: they would not fit into a message.
+    The manifest of a large package is sent without its `snapshots`: they would not fit into a message.
     """
 
     type: Literal["sending"] = "sending"
@@ -401,7 +406,7 @@ class Sending(Answer):
 
 
 class Locate(Question):
-    """From which chunk of a stored stream on is a record found? `stream`: as in `fetch`; `object` and `offset`: the
+    """In which chunk of a stored stream to look for a record? `stream`: as in `fetch`; `object` and `offset`: the
     record's key, as in a resume token.
     """
 
@@ -413,7 +418,7 @@ class Locate(Question):
 
 class Located(Answer):
     """The raw offset of the last chunk that begins with a record and whose first resumable record has a smaller key; 0
-    where there is none.
+    if there is none.
     """
 
     type: Literal["located"] = "located"
@@ -421,14 +426,14 @@ class Located(Answer):
 
 
 class Verify(Question):
-    """Read and check what is stored of this sender; of one dataset, if named."""
+    """Read and check what is stored of this sender. `dataset`: only of this one, None: all."""
 
     type: Literal["verify"] = "verify"
     dataset: Name | None
 
 
 class Verdict(Answer):
-    """What checking one stored stream found: one line for each thing wrong, none where it is whole."""
+    """The result of checking one stored stream: a line for each fault, none if it is whole."""
 
     type: Literal["verdict"] = "verdict"
     file: str
@@ -439,13 +444,13 @@ class Verdict(Answer):
 
 
 class Check(Question):
-    """How is the receiver?"""
+    """Is the receiver well?"""
 
     type: Literal["check"] = "check"
 
 
 class Health(Answer):
-    """What the receiver says of itself to a sender: enough to see trouble coming, nothing of other senders."""
+    """The receiver's state, for a sender: enough to see trouble coming, nothing about other senders."""
 
     type: Literal["health"] = "health"
     program: Program
@@ -461,8 +466,8 @@ class Done(Answer):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What may be asked between two pushes. `pages`: what the answer has any number of; None: it has none. `done`: what
-    ends the answer.
+    """A request that is allowed between two pushes. `pages`: the messages that the answer has any number of; None: it
+    has none. `done`: the message that ends the answer.
     """
 
     ask: type[Question]
@@ -470,7 +475,7 @@ class Request:
     done: type[Answer] = Done
 
 
-#: All that a sender may ask, but `push` and `fetch`: those carry a stream.
+#: All questions of a sender, but not `push` and `fetch`: these carry a stream.
 REQUESTS: Final = (
     Request(BasesWanted, Bases),
     Request(PartialsWanted, Partials),
@@ -500,7 +505,7 @@ _T = TypeVar("_T")
 
 
 def adapter(models: tuple[type[_T], ...]) -> TypeAdapter[_T]:
-    """Return what reads a message that is one of these."""
+    """Return a reader of messages that are one of these models."""
     return TypeAdapter(Annotated[Union[models], Field(discriminator="type")])  # type: ignore[arg-type]  # noqa: UP007
 
 
@@ -536,6 +541,6 @@ def decode(reads: TypeAdapter[_T], payload: bytes | bytearray) -> _T:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        # The peer chose the names of its keys: they must not write on anybody's terminal.
+        # The peer chose the names of its keys: they must not write control characters to a terminal.
         msg = printable(f"message that cannot be read: {where + ': ' if where else ''}{first['msg']}")
         raise RemoteProtocolError(msg[:500]) from None

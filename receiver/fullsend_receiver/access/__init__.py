@@ -1,1 +1,1 @@
-"""Who this receiver is, who may speak to it, and how it is set up."""
+"""The identity of the receiver, the senders that may talk to it, and its setup."""

@@ -1,4 +1,4 @@
-"""receiver.toml: the one file that says where the store is and what the daemon may do. The daemon only reads it."""
+"""receiver.toml: the file with the store's folder and the daemon's limits. The daemon only reads it."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _PORT_MAX: Final = 65535
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Split HOST:PORT; an IPv6 address stands in brackets; an empty HOST means all addresses.
+    """Split HOST:PORT. An IPv6 address is in brackets; an empty HOST means all addresses.
 
     Raises: UsageError.
     """
     match = _ADDRESS.fullmatch(text)
     if match is None or int(match[3]) > _PORT_MAX:
-        msg = f"{text!r} is no HOST:PORT (an IPv6 address stands in brackets, such as [::1]:{DEFAULT_PORT})"
+        msg = f"{text!r} is not HOST:PORT (write an IPv6 address in brackets, such as [::1]:{DEFAULT_PORT})"
         raise UsageError(msg)
     return match[1] or match[2], int(match[3])
 
@@ -45,35 +45,35 @@ Address = Annotated[str, AfterValidator(_checked_address)]
 
 
 class ReceiverSettings(Settings):
-    """What receiver.toml may hold. Times are seconds, sizes bytes."""
+    """The settings in receiver.toml. Times are seconds, sizes bytes."""
 
     store: Path
-    store_id: str  # of the marker: an unmounted disk must never be filled beneath
+    store_id: str  # of the marker: the daemon must not write into the mount point of an unmounted disk
     listen: Address = f":{DEFAULT_PORT}"
-    advertise: Address | None = None  # what invitations say; None: this host's name
-    min_free: Size = 1 << 30  # a push that would leave less is refused before its first byte
-    partial_keep: Duration = 14 * 86400.0  # a partial on which nothing arrives for so long is thrown away
-    partial_max: Size | None = None  # of all partials together: beyond it the oldest are thrown away
+    advertise: Address | None = None  # the address in invitations; None: this host's name
+    min_free: Size = 1 << 30  # what stays free, before and while streams arrive
+    partial_keep: Duration = 14 * 86400.0  # a partial to which nothing was added for so long is deleted
+    partial_max: Size | None = None  # of all partials together: above it the oldest are deleted
     connections: int = Field(default=512, ge=1)  # in all
     connections_per_sender: int = Field(default=64, ge=1)
-    unidentified: int = Field(default=256, ge=1)  # at the cap the oldest is dropped
-    tries_per_minute: int = Field(default=20, ge=1)  # joins and `known?`, an address
+    unidentified: int = Field(default=256, ge=1)  # at the limit the oldest is closed
+    tries_per_minute: int = Field(default=20, ge=1)  # of `join` and `known?`, from one address
     identify_within: Duration = limits.IDENTIFY_WITHIN
     silence: Duration = limits.SILENCE
     heartbeat_every: Duration = Field(default=limits.HEARTBEAT_EVERY, gt=0, lt=limits.SILENCE)
-    shutdown_grace: Duration = 30.0  # running streams may go on for this long; systemd kills after 90 s
+    shutdown_grace: Duration = 30.0  # time for running streams after SIGTERM; systemd kills after 90 s
     log_format: Literal["text", "json"] = "text"
 
 
 def config_file(argument: Path | None) -> Path:
-    """Return which file is meant: `--config`, else $FULLSENDD_CONFIG, else the default."""
+    """Return the configuration file: `--config`, else $FULLSENDD_CONFIG, else the default."""
     return argument or Path(os.environ.get("FULLSENDD_CONFIG") or DEFAULT_FILE)
 
 
 def load(path: Path) -> ReceiverSettings:
     """Read the configuration. Raises: UsageError."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # editors of other systems put a byte order mark in front
+        text = path.read_text(encoding="utf-8-sig")  # editors of other systems write a byte order mark
     except FileNotFoundError:
         msg = f"{path}: no such file; make a store with `fullsendd init`, or name the file with --config"
         raise UsageError(msg) from None
@@ -84,11 +84,11 @@ def load(path: Path) -> ReceiverSettings:
 
 
 def render(store: Path, store_id: str, listen: str, advertise: str | None) -> str:
-    """Return the text of a new receiver.toml. Raises: UsageError where the path is no text."""
+    """Return the text of a new receiver.toml. Raises: UsageError if the path is not UTF-8."""
     lines = [
         "# fullsendd: made by `fullsendd init`. docs/operations.md lists all settings.",
         f"store = {_toml(str(store))}",
-        f"store-id = {_toml(store_id)}  # of STORE/.fullsend: a disk that is not mounted is never filled beneath",
+        f"store-id = {_toml(store_id)}  # of STORE/.fullsend: the daemon does not write where another disk is mounted",
         f"listen = {_toml(listen)}",
     ]
     if advertise is not None:
@@ -101,6 +101,6 @@ def _toml(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        msg = f"{text!r}: not UTF-8, so it cannot stand in a configuration file"
+        msg = f"{text!r}: not UTF-8, so it cannot be written to a configuration file"
         raise UsageError(msg) from None
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

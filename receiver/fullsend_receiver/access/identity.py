@@ -1,4 +1,4 @@
-"""The receiver's key and certificate, and the TLS that it speaks with them."""
+"""The receiver's key and certificate, and its TLS settings."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.local import LocalStore
 
 #: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h); the ssl module has no name for it. A storage host whose clock
-#: starts in 1970 must still take its senders' certificates: the table decides, not a date.
+#: starts in 1970 must still accept its senders' certificates: the table decides, not a date.
 _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 _OPENSSL_SECONDS: Final = 60
 
 
 def make_identity(store: LocalStore) -> None:
-    """Make the store's key and certificate. Raises: UsageError where `openssl` lacks or fails."""
-    with TemporaryDirectory(dir=store.state) as folder:  # so that the key never lies anywhere else
+    """Make the store's key and certificate. Raises: UsageError if `openssl` is missing or fails."""
+    with TemporaryDirectory(dir=store.state) as folder:  # so that the key is never in another place
         config, key, certificate = (Path(folder, name) for name in ("config", "key", "certificate"))
         config.write_text(OPENSSL_CONFIG, encoding="ascii")
         command = openssl_arguments(str(config), str(key), str(certificate))
@@ -55,16 +55,16 @@ def fingerprint(store: LocalStore) -> str:
 def server_context(store: LocalStore, certificates: list[str]) -> ssl.SSLContext:
     """Return the TLS context for the senders whose certificates (PEM) are given.
 
-    A peer may show no certificate (to join, or to ask whether it is known). One it does show must be one of these,
-    or signed by one: the session looks its fingerprint up afterwards, since an enrolled CA could sign others.
+    A peer may show no certificate (to join, or to ask `known?`). A certificate that it shows must be one of these, or
+    signed by one. The session looks its fingerprint up afterwards, because an enrolled CA could sign others.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_OPTIONAL
-    # PARTIAL_CHAIN: a certificate that is itself in the list is trusted, whatever others there are. Without it OpenSSL
-    # looks for an issuer by name first, and takes one sender's certificate for the forged issuer of another's.
+    # PARTIAL_CHAIN: a certificate in the list is trusted, whatever others there are. Without it OpenSSL looks for an
+    # issuer by name first, and takes one sender's certificate for the forged issuer of another's.
     context.verify_flags |= _NO_CHECK_TIME | ssl.VERIFY_X509_PARTIAL_CHAIN
-    context.num_tickets = 0  # no resumption: every connection is judged by the table of its own moment
+    context.num_tickets = 0  # no resumption: every connection is judged by the present table
     try:
         context.load_cert_chain(store.certificate, store.key)
     except (OSError, ssl.SSLError) as error:
@@ -87,9 +87,9 @@ def is_certificate(pem: str) -> bool:
 
 
 def become_owner(store: LocalStore) -> None:
-    """Where root runs us, become the store's owner, so that nothing in it ends up root's.
+    """If root runs this process, become the store's owner, so that no file in the store becomes root's.
 
-    That is who owns its marker: `init` made that, while the folder itself may have been there before.
+    The owner is that of the marker: `init` made the marker, but the folder itself may have existed before.
     """
     if os.geteuid() != 0:
         return

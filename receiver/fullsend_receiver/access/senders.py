@@ -1,7 +1,7 @@
-"""Who may speak to this receiver: the sender table and the invitations, in STORE/.state.
+"""The senders that may talk to this receiver: the sender table and the invitations, in STORE/.state.
 
 A sender is the SHA-256 of its certificate (DER). Both files are small JSON, replaced as a whole under the store's
-lock; the daemon reads them anew whenever they have changed.
+lock. The daemon reads them again whenever they have changed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import locked, replace_file, signature
 from fullsend_receiver.store.local import LocalStore
 
-#: 128 bits: nobody guesses one within the life of an invitation, at any number of tries.
+#: 128 bits: impossible to guess within the life of an invitation, at any number of tries.
 _SECRET_BYTES: Final = 16
 
 
 class Refused(FullsendError):  # noqa: N818 - reads as a noun
-    """A peer is not let in; `code` says why."""
+    """A peer is not admitted; `code` says why."""
 
     def __init__(self, code: ErrorCode, message: str) -> None:
         """`code`: UNKNOWN_SENDER, REVOKED or INVITATION."""
@@ -40,7 +40,7 @@ class Refused(FullsendError):  # noqa: N818 - reads as a noun
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """One enrolled certificate. Times are seconds since the epoch; `revoked` None: in force."""
+    """One enrolled certificate (PEM). Times are seconds since the epoch; `revoked` None: it is in force."""
 
     name: str
     fingerprint: str
@@ -51,7 +51,7 @@ class Sender:
 
 @dataclass(frozen=True, slots=True)
 class _Invited:
-    """One invitation. The secret itself is not kept. `used_by`: the fingerprint that joined with it."""
+    """One invitation, without its secret. `expires`: seconds since the epoch; `used_by`: a fingerprint that joined."""
 
     secret_sha256: str
     sender: str
@@ -64,13 +64,13 @@ _Row = TypeVar("_Row", Sender, _Invited)
 
 
 class SenderTable:
-    """The table as it stood when it was read; `changed` tells whether to read it again."""
+    """The table as of the time when it was read; `changed` says whether to read it again."""
 
     def __init__(self, store: LocalStore, *, fault: StoreError | None = None) -> None:
-        """Read the table. Raises: StoreError where it is damaged.
+        """Read the table. Raises: StoreError if it is damaged.
 
-        `fault`: the table could not be read. Then this stands for it: it lets no one in, says why to those who ask, and
-        is never written. A daemon that refused to start instead would be started again for ever.
+        `fault`: the table could not be read. Then this object admits no sender, reports the fault to peers that ask,
+        and is never written. If the daemon did not start instead, systemd would restart it without end.
         """
         self._store = store
         self._signature = signature(_table_file(store))
@@ -78,7 +78,7 @@ class SenderTable:
         self._senders = {} if fault else {sender.fingerprint: sender for sender in _read_senders(store)}
 
     def changed(self) -> bool:
-        """Whether somebody has changed the table since."""
+        """Whether the file has changed since it was read."""
         return signature(_table_file(self._store)) != self._signature
 
     @property
@@ -98,7 +98,7 @@ class SenderTable:
         return sender
 
     def status(self, fingerprint: str) -> Literal["enrolled", "revoked", "unknown"]:
-        """Answer `known?`. Raises: StoreError where the table could not be read."""
+        """Answer `known?`. Raises: StoreError if the table could not be read."""
         if self._fault is not None:
             raise self._fault
         sender = self._senders.get(fingerprint)
@@ -107,14 +107,14 @@ class SenderTable:
         return "enrolled" if sender.revoked is None else "revoked"
 
     def __iter__(self) -> Iterator[Sender]:
-        """Go over all that were ever enrolled, in order."""
+        """Iterate over all that were ever enrolled, in order."""
         return iter(self._senders.values())
 
 
 def invite(store: LocalStore, name: str, expires_in: float, *, replace_existing: bool) -> str:
-    """Make an invitation. Returns: its secret, which is kept nowhere.
+    """Make an invitation. `expires_in`: seconds. Returns: its secret, which is stored nowhere.
 
-    Raises: UsageError where the name is none, or is taken and `replace_existing` is not set.
+    Raises: UsageError if the name is not valid, or is taken and `replace_existing` is not set.
     """
     if not is_sender_name(name):
         msg = f"{name!r} cannot name a sender: lower-case letters, digits and hyphens, 63 at most"
@@ -134,9 +134,9 @@ def invite(store: LocalStore, name: str, expires_in: float, *, replace_existing:
 
 
 def join(store: LocalStore, secret: str, certificate: str) -> Sender:
-    """Enrol a certificate (PEM) for an invitation, which is then spent.
+    """Enrol a certificate (PEM) with an invitation, which is spent then.
 
-    A host that did not hear the answer may join again with the same certificate. Raises: Refused (INVITATION).
+    A host that did not receive the answer may join again with the same certificate. Raises: Refused (INVITATION).
     """
     if not is_certificate(certificate):
         msg = "the certificate to enrol cannot be read"
@@ -155,7 +155,7 @@ def join(store: LocalStore, secret: str, certificate: str) -> Sender:
         now = time.time()
         if invited.used_by == print_ and known and known[0].revoked is None:
             return known[0]
-        # Bound to this certificate, which the table has never seen: we were killed between the two writes below.
+        # Bound to this certificate, which the table does not have: a process was killed between the two writes below.
         if invited.used_by is not None and (invited.used_by != print_ or known):
             msg = "this invitation has been used: make a new one (fullsendd invite --replace NAME)"
             raise Refused(ErrorCode.INVITATION, msg)
@@ -171,7 +171,7 @@ def join(store: LocalStore, secret: str, certificate: str) -> Sender:
             for sender in senders
             if sender.fingerprint != print_
         ]
-        # The invitation first: whatever happens in between, nobody else's certificate can come in by it any more.
+        # The invitation first: if the process dies in between, it admits no other certificate any more.
         spent = [replace(each, used_by=print_) if each is invited else each for each in invitations]
         _write(_invitations_file(store), [_as_dict(each) for each in spent])
         _write(_table_file(store), [_as_dict(sender) for sender in [*others, joined]])
@@ -179,9 +179,9 @@ def join(store: LocalStore, secret: str, certificate: str) -> Sender:
 
 
 def revoke(store: LocalStore, name: str) -> None:
-    """Let a sender in no more, nor the holder of an invitation under its name. Its streams stay.
+    """Admit a sender no more, nor the holder of an invitation under its name. Its streams stay.
 
-    Raises: UsageError where there is nobody to revoke.
+    Raises: UsageError if no such sender is enrolled or invited.
     """
     with locked(store.lock):
         senders, invitations = _read_senders(store), _read_invitations(store)
@@ -190,7 +190,7 @@ def revoke(store: LocalStore, name: str) -> None:
         if not in_force and all(each.used_by for each in invited):
             msg = f"no sender {name!r} is enrolled or invited here (see `fullsendd senders`)"
             raise UsageError(msg)
-        # The table last: where this is cut short, the sender is still there to be revoked.
+        # The table last: if the process dies in between, the sender can still be revoked.
         if invited:
             _write(_invitations_file(store), [_as_dict(each) for each in invitations if each.sender != name])
         if in_force:
@@ -241,7 +241,7 @@ def _read_invitations(store: LocalStore) -> list[_Invited]:
 
 def _rows(kind: type[_Row], path: Path) -> list[_Row]:
     try:
-        # A later version may have written more.
+        # A later version may have written more keys.
         return [kind(**{name: row[name] for name in kind.__slots__ if name in row}) for row in _read(path)]
     except (TypeError, AttributeError) as error:
         msg = f"{path}: cannot be read: {error}"

@@ -1,7 +1,7 @@
-"""`fullsendd init`: a store, an identity, a configuration file; or the configuration for a store that is there.
+"""`fullsendd init`: makes a store, an identity, a configuration file; or the configuration for an existing store.
 
-Under systemd/fullsendd.service the daemon sees the file system read-only but for the default store. A store elsewhere
-needs a drop-in that opens it, and `init` writes that too.
+Under systemd/fullsendd.service the daemon sees the file system read-only, except for the default store. For a store
+elsewhere `init` writes a drop-in that opens it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from fullsend_receiver.store.local import LocalStore, make_store, read_id
 
 log = logging.getLogger("fullsendd")
 
-#: Where systemd looks for what the administrator has to say. There wherever systemd is installed, running or not.
+#: The folder of systemd for the administrator's unit files. It exists wherever systemd is installed, running or not.
 _UNITS: Final = Path("/etc/systemd/system")
 _DROP_IN: Final = Path("fullsendd.service.d", "store.conf")
-#: As in systemd/fullsendd.service: its User=, and the folders that its settings hide, with what shows them again.
+#: As in systemd/fullsendd.service: its User=, and the folders that its settings hide, with the settings that show them.
 _SERVICE_USER: Final = "fullsend"
 _HIDDEN: Final = {
     "ProtectHome=read-only": (Path("/home"), Path("/root"), Path("/run/user")),
-    "PrivateTmp=no": (Path("/tmp"), Path("/var/tmp")),  # noqa: S108 - names, nothing is made there
+    "PrivateTmp=no": (Path("/tmp"), Path("/var/tmp")),  # noqa: S108 - names, nothing is written there
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What `init` was asked for. `user`: who shall own the store, None: the user who runs it.
+class InitOptions:
+    """The options of `init`. `user`: the user that is to own the store, None: the user who runs it.
 
-    `units`: the folder of the system's unit files, for the drop-in. None: where root makes the configuration that
-    fullsendd.service reads, systemd's own if there is one; else no drop-in is wanted.
+    `units`: the folder of the system's unit files, for the drop-in. None: systemd's own, if it exists and root makes
+    the configuration that fullsendd.service reads; otherwise there is no drop-in.
     """
 
     config: Path
@@ -51,20 +51,20 @@ class Plan:
     units: Path | None = None
 
 
-def init(plan: Plan) -> str:
-    """Carry the plan out. Returns: the receiver's fingerprint.
+def init(plan: InitOptions) -> str:
+    """Do what the options say. Returns: the receiver's fingerprint.
 
-    Raises: UsageError, StoreError; checks come first, and nothing that is there is overwritten.
+    Raises: UsageError, StoreError. Checks come first, and nothing that exists is overwritten.
     """
     owner = _owner(plan.user)
     config.parse_address(plan.listen)
     if plan.advertise is not None:
         config.parse_address(plan.advertise)
     if plan.config.exists():
-        msg = f"{plan.config}: is there already; it would be overwritten"
+        msg = f"{plan.config}: exists already; it would be overwritten"
         raise UsageError(msg)
     root = plan.store.absolute()
-    config.render(root, "", plan.listen, plan.advertise)  # can it be written down?
+    config.render(root, "", plan.listen, plan.advertise)  # raises now if the text cannot be written
     _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
     if plan.adopt:
         store, store_id = LocalStore(root), read_id(root)
@@ -74,20 +74,20 @@ def init(plan: Plan) -> str:
             _make_parents(root)
         store, store_id = make_store(root, identity.make_identity)
     if owner is not None:
-        _give(store, owner)
+        _change_owner(store, owner)
     text = config.render(root, store_id, plan.listen, plan.advertise)
     replace_file(plan.config, text.encode(), 0o644)
     if owner is not None:
-        plan.config.chmod(0o644)  # whatever root's umask is: the daemon reads it as somebody else
+        plan.config.chmod(0o644)  # regardless of root's umask: another user runs the daemon, which reads it
         for path in (plan.config.absolute(), root):
-            _check_way(path, owner)
-    # From here on all is made, and nothing may fail any more.
+            _check_access(path, owner)
+    # Everything is made now, and nothing may fail any more.
     _open_to_service(plan, root, owner)
     return identity.fingerprint(store)
 
 
-def drop_in(plan: Plan) -> Path | None:
-    """Return the file that opens the store to fullsendd.service; None where it needs none, or there is no systemd."""
+def drop_in(plan: InitOptions) -> Path | None:
+    """Return the file that opens the store to fullsendd.service; None if it needs none, or there is no systemd."""
     units = _units(plan)
     if units is None:
         return None
@@ -96,7 +96,7 @@ def drop_in(plan: Plan) -> Path | None:
 
 
 def advertised(listen: str, advertise: str | None) -> tuple[str, int]:
-    """Return the host and port that an invitation names: what was said, else this host's name."""
+    """Return the host and port for invitations: those of `advertise`, else this host's name."""
     if advertise is not None:
         return config.parse_address(advertise)
     host, port = config.parse_address(listen)
@@ -118,7 +118,7 @@ def _owner(user: str | None) -> pwd.struct_passwd | None:
 
 
 def _make_open_folders(folder: Path, *, for_all: bool) -> None:
-    """Make a folder and what is missing above it. `for_all`: to be entered by all, also where umask says otherwise."""
+    """Make a folder and its missing parents. `for_all`: all users may enter them, whatever the umask."""
     missing = [path for path in (folder, *folder.parents) if not path.is_dir()]
     make_folders(folder, 0o755)
     if for_all:
@@ -127,28 +127,28 @@ def _make_open_folders(folder: Path, *, for_all: bool) -> None:
 
 
 def _make_config_folder(folder: Path, *, for_all: bool) -> None:
-    """Before a store is made: it would be a pity to find out afterwards."""
+    """Make the folder of the configuration, before the store: a failure must come before the store exists."""
     try:
         _make_open_folders(folder, for_all=for_all)
     except OSError as error:
-        msg = f"{folder}: cannot be made: {error.strerror}"
+        msg = f"{folder}: cannot be created: {error.strerror}"
         raise UsageError(msg) from None
     if not os.access(folder, os.W_OK):
-        msg = f"{folder}: cannot be written to by uid {os.geteuid()}; run this as root, or name a file with --config"
+        msg = f"{folder}: uid {os.geteuid()} cannot write to it; run this as root, or name a file with --config"
         raise UsageError(msg)
 
 
 def _make_parents(root: Path) -> None:
-    """Make what is missing above a store that another user gets. `make_store` would make it for us and our group."""
+    """Make the missing parents of a store for another user. `make_store` would make them for this user and group."""
     try:
         _make_open_folders(root.parent, for_all=True)
     except OSError as error:
-        msg = f"{root.parent}: cannot be made: {error.strerror}"
+        msg = f"{root.parent}: cannot be created: {error.strerror}"
         raise UsageError(msg) from None
 
 
-def _check_way(path: Path, owner: pwd.struct_passwd) -> None:
-    """Say so where a folder that was there before keeps the store's user out."""
+def _check_access(path: Path, owner: pwd.struct_passwd) -> None:
+    """Warn of an existing folder that keeps the store's user out."""
     if owner.pw_uid == 0:
         return
     groups = os.getgrouplist(owner.pw_name, owner.pw_gid)
@@ -157,19 +157,19 @@ def _check_way(path: Path, owner: pwd.struct_passwd) -> None:
         shift = 6 if found.st_uid == owner.pw_uid else 3 if found.st_gid in groups else 0
         if not found.st_mode >> shift & 0o1:
             log.warning(
-                "%s: closed to user %s, who has to reach %s: `chmod o+x` opens it", folder, owner.pw_name, path.name
+                "%s: closed to user %s, who must reach %s: `chmod o+x` opens it", folder, owner.pw_name, path.name
             )
 
 
-def _units(plan: Plan) -> Path | None:
+def _units(plan: InitOptions) -> Path | None:
     if plan.units is not None:
         return plan.units
     for_service = os.geteuid() == 0 and plan.config.absolute() == config.DEFAULT_FILE
     return _UNITS if for_service and _UNITS.is_dir() else None
 
 
-def _open_to_service(plan: Plan, root: Path, owner: pwd.struct_passwd | None) -> None:
-    """Write the drop-in where one is needed. What goes wrong is said, and no failure: the store can be used without."""
+def _open_to_service(plan: InitOptions, root: Path, owner: pwd.struct_passwd | None) -> None:
+    """Write the drop-in if it is needed. An error is logged, and is not a failure: the store works without it."""
     shown = printable(str(root))
     if _units(plan) is not None and (owner is None or owner.pw_uid == 0) and os.geteuid() == 0:
         log.warning(
@@ -186,24 +186,24 @@ def _open_to_service(plan: Plan, root: Path, owner: pwd.struct_passwd | None) ->
         file.chmod(0o644)
     except (OSError, UsageError) as error:
         log.warning(
-            "%s: cannot be written: %s. fullsendd.service cannot write to %s without it: under [Service] it has to "
-            "say ReadWritePaths=, and that path",
+            "%s: cannot be written: %s. Without it fullsendd.service cannot write to %s: add ReadWritePaths= with that "
+            "path under [Service]",
             *(file, error, shown),
         )
 
 
 def _render_drop_in(root: Path, owner: pwd.struct_passwd | None) -> str:
-    """Return the drop-in's text. Raises: UsageError where it cannot be said in a unit file."""
+    """Return the drop-in's text. Raises: UsageError if a unit file cannot contain the path."""
     store = _unit_word(str(root))
     writable = _unit_word(f"-{root}")
     lines = [
-        "# Made by `fullsendd init`: where the store is, and so what fullsendd.service may write to.",
+        "# Made by `fullsendd init`: the store's folder, to which fullsendd.service may write.",
         "[Unit]",
-        "# At boot its disk comes first.",
+        "# At boot, mount its disk first.",
         f"RequiresMountsFor={store}",
         "",
         "[Service]",
-        '# "-": where it is not there, fullsendd says so better than systemd.',
+        '# "-": if the folder is missing, fullsendd has a better error than systemd.',
         f"ReadWritePaths={writable}",
     ]
     places = {root, root.resolve()}
@@ -216,20 +216,22 @@ def _render_drop_in(root: Path, owner: pwd.struct_passwd | None) -> str:
 
 
 def _unit_word(text: str) -> str:
-    """Quote one word of a unit file. Within quotes a backslash stands for the next character, whatever that is, and %
-    begins a specifier. There is no way to say a line break.
+    """Quote one word of a unit file. Within quotes a backslash escapes the next character, and % begins a specifier. A
+    line break cannot be written.
 
     Raises: UsageError.
     """
     if set("\r\n") & set(text):
-        msg = "a path with a line break cannot stand in a unit file"
+        msg = "a unit file cannot contain a path with a line break"
         raise UsageError(msg)
     quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{quoted}"'
 
 
-def _give(store: LocalStore, owner: pwd.struct_passwd) -> None:
-    """Make a store, all of it, its user's. By descriptors: who owned an adopted one may still change paths in it."""
+def _change_owner(store: LocalStore, owner: pwd.struct_passwd) -> None:
+    """Give a store, all of it, to its user. By descriptors: the former owner of an adopted store may change paths in
+    it.
+    """
     for _path, folders, files, descriptor in os.fwalk(store.root, follow_symlinks=False):
         os.chown(descriptor, owner.pw_uid, owner.pw_gid)
         for name in folders + files:

@@ -1,1 +1,1 @@
-"""A stream that arrives: admission, chunks in order, commit; and the room that it may take."""
+"""Arriving streams: admission, chunks in order, commit; and the disk space that they may take."""

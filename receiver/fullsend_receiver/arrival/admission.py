@@ -1,4 +1,4 @@
-"""What is to become of a stream that a sender offers: taken, refused, or not needed."""
+"""Decides about a stream that a sender offers: it is received, refused, or not needed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ from fullsend_protocol.stream.facts import class_of
 from fullsend_protocol.wire.messages import Push
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.commit import wants_base
-from fullsend_receiver.arrival.free_space import TELLING, Ratio, Wanted
+from fullsend_receiver.arrival.free_space import TELLING, Ratio, RoomRequest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
 
-#: Streams of a dataset by which it is known how it compresses: the newest.
+#: Number of streams of a dataset, the newest, from which its compression ratio is computed.
 _LIKE: Final = 10
 
 
-def judge(catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, stored: int = 0) -> Receipt | Wanted:
-    """Return the receipt of the stream that is offered; where it is to be taken, the room that it wants. Blocks.
+def judge(
+    catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, stored: int = 0
+) -> Receipt | RoomRequest:
+    """Return the receipt of the offered stream if it is stored; otherwise the room that it needs. Blocks.
 
-    `arrived`, `stored`: what there is of it, in raw bytes and in bytes of its partial. To be called when its journal
-    stands: from then on prune leaves its base alone, so what is found here stays. Raises: Damaged (stored, and
-    damaged), NoBase, OSError.
+    `arrived`, `stored`: its part that is there, in raw bytes and in bytes of the partial. Call this when its journal is
+    written: from then on prune keeps its base, so that what is found here stays. Raises: Damaged (stored, and damaged),
+    NoBase, OSError.
     """
     store = catalogues.store
     if push.base_guid is not None:
-        # A prune that has read the journals before ours stood does not end before it has deleted all that it chose.
+        # A prune that read the journals before this one was written has deleted everything it chose when this returns.
         store.wait_for_removals()
     catalogue = catalogues.current(sender).around(dataset=push.dataset, guid=push.base_guid)
     if push.guid is not None:
@@ -43,23 +45,23 @@ def judge(catalogues: Catalogues, sender: str, push: Push, *, arrived: int = 0, 
                 msg = f"{push.dataset}@{push.snapshot}: {error}"
                 raise NoBase(msg) from None
     ratio = _ratio(catalogue, sender, push)
-    crossed = overruns.find(store, sender, push)
+    overrun = overruns.find(store, sender, push)
     if arrived >= TELLING:
         ratio = Ratio(stored, arrived, "of what has arrived of it")
-    elif crossed is not None and crossed.raw > 0:
-        ratio = Ratio(crossed.stored, crossed.raw, "of the last try, which had too little room")
-    return Wanted(
+    elif overrun is not None and overrun.raw > 0:
+        ratio = Ratio(overrun.stored, overrun.raw, "of the last try, which had too little room")
+    return RoomRequest(
         printable(f"{push.dataset}@{push.snapshot}"),
         None if push.size_estimate is None else max(0, push.size_estimate - arrived),
         ratio,
         before=stored,
-        failed_at=crossed.stored if crossed is not None else 0,
+        failed_at=overrun.stored if overrun is not None else 0,
     )
 
 
 def _ratio(catalogue: Catalogue, sender: str, push: Push) -> Ratio | None:
-    """Return how the dataset has compressed: its newest streams of the same class, and of the same kind if there are
-    any. None: nothing of it is stored.
+    """Return the compression ratio of the dataset: of its newest streams of the same class, and of the same kind if
+    there are any. None: none is stored.
     """
     stream_class = None if push.flags is None else class_of(push.flags)
     about = [each.summary for each in catalogue.select(sender, push.dataset)]
@@ -72,8 +74,8 @@ def _ratio(catalogue: Catalogue, sender: str, push: Push) -> Ratio | None:
 
 
 def committed_before(catalogues: Catalogues, sender: str, push: Push) -> Receipt | None:
-    """Return the receipt of a stream whose sender has sent all of it and does not know what became of it; None where it
-    is not stored. Blocks. Raises: Damaged.
+    """Return the receipt of a stream whose sender has sent all of it and does not know whether it was committed; None
+    if it is not stored. Blocks. Raises: Damaged.
     """
     if push.whole is None:
         return None
@@ -87,7 +89,7 @@ def committed_before(catalogues: Catalogues, sender: str, push: Push) -> Receipt
 
 
 def already_stored(catalogues: Catalogues, sender: str, push: Push) -> Receipt | None:
-    """Return the receipt of the stream that is offered, None where it is not stored. Blocks. Raises: Damaged."""
+    """Return the receipt of the offered stream, None if it is not stored. Blocks. Raises: Damaged."""
     if push.guid is None:
         return None
     return _stored(catalogues.current(sender).around(dataset=push.dataset), sender, push)

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 import fullsend_protocol
-from fullsend_protocol.format.manifest import LostSpill, Manifest, Resumption, Segment, Snapshot
+from fullsend_protocol.format.manifest import LostSpill, Manifest, Resumption, Segment, StreamSnapshot
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
@@ -22,7 +22,7 @@ from fullsend_receiver.store.api import Store, StoreError, Upload
 
 
 def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
-    """Return where a stream belongs, relative to the store, and whether it is stored already."""
+    """Return the path of a stream, relative to the store, and whether it is already stored."""
     file = names.stream_file(sender, about)
     return file, store.has(file)
 
@@ -32,11 +32,11 @@ def commit(
 ) -> Committed | Stored:
     """Prove the arrived stream whole and put it in place. All its batches must be durable. Blocks.
 
-    The upload ends here: committed, or discarded where the same stream was stored before or the base is gone. After any
+    The upload ends here: committed, or discarded if the same stream was stored before or the base is missing. After any
     other error it is still open, and its owner decides.
 
-    Returns: the receipt of the stream, which is in place, durable and listed; where it was stored before, that of the
-    first one. Raises: StreamError, ChunkError (not whole), NoBase, StoreError, Damaged, OSError.
+    Returns: the receipt of the stream, which is in place, durable and listed; if it was stored before, the receipt of
+    the first one. Raises: StreamError, ChunkError (not whole), NoBase, StoreError, Damaged, OSError.
     """
     store = catalogues.store
     about = ingest.conclude(finish)
@@ -55,21 +55,21 @@ def commit(
     catalogue = catalogues.current(sender).around(file=file)
     found = catalogue.at(file)
     if found is None:
-        msg = f"{file}: was stored, and is gone"
+        msg = f"{file}: was stored, and is missing now"
         raise StoreError(msg)
     receipt = catalogue.receipt(found)
     return Stored(receipt=receipt) if again else Committed(receipt=receipt)
 
 
 def wants_base(push: Push) -> bool:
-    """Whether a stream is to be refused where its base is not restorable. What a package builds on shows at its end."""
+    """Whether a stream is refused without a restorable base. The base of a package is known at its end only."""
     return not push.keep_orphan and push.guid is not None and push.base_guid is not None
 
 
 def _check_base(catalogue: Catalogue, sender: str, about: Facts, upload: Upload) -> None:
-    """Check that an increment's base is still restorable; else discard the increment. Raises: NoBase.
+    """Check that an increment's base is still restorable; otherwise discard the increment. Raises: NoBase.
 
-    Its journal kept prune away from the base, but a disk may have failed, or a person may have removed it.
+    Its journal has kept prune from the base, but a disk may have failed, or a person may have removed the base.
     """
     try:
         catalogue.check_base(sender, str(about.base_guid), stream_class=about.stream_class, flags=about.flags)
@@ -109,22 +109,22 @@ def _put_in_place(
         sequence=sequence,
     )
     first = ingest.partial.commit(file, manifest)
-    if not first:  # another connection was first
+    if not first:  # another connection has stored it first
         _check_stored(catalogues, file, about)
     return first
 
 
 def _check_stored(catalogues: Catalogues, file: PurePosixPath, about: Facts) -> None:
-    """Check that the stored stream of this name is the same stream, and whole. Raises: StoreError where it is not.
+    """Check that the stored stream of this name is the same stream, and whole. Raises: StoreError if it is not.
 
-    A package's name has the GUIDs of its top dataset alone: `-i` and `-I`, with `-R` or without, make packages of one
-    name that bring other snapshots. To report the second one as stored would lose what only it has.
+    A package's name has the GUIDs of its top dataset alone. `-i` and `-I`, with `-R` or without, make packages of one
+    name with different snapshots. To report the second one as stored would lose what only it has.
     """
     store = catalogues.store
     manifest = store.manifest(file)
     if manifest.snapshots != _snapshots(about):
         msg = (
-            f"{file}: is stored, but with other snapshots ({len(manifest.snapshots)}; this package brings"
+            f"{file}: is stored, but with other snapshots ({len(manifest.snapshots)}; this package has"
             f" {len(about.substreams)}): it was sent with other options; send the datasets one by one"
         )
         raise StoreError(msg)
@@ -155,7 +155,7 @@ def make_manifest(
     begun: str | None = None,
     sequence: int | None = None,
 ) -> Manifest:
-    """Return the manifest of a whole stream that is received now."""
+    """Return the manifest of a whole stream that was received just now."""
     return Manifest.model_validate(
         {
             "sender": sender,
@@ -190,9 +190,9 @@ def make_manifest(
     )
 
 
-def _snapshots(about: Facts) -> list[Snapshot]:
+def _snapshots(about: Facts) -> list[StreamSnapshot]:
     return [
-        Snapshot(dataset=dataset, snapshot=snapshot, guid=str(begin.guid), base_guid=str(begin.base_guid))
+        StreamSnapshot(dataset=dataset, snapshot=snapshot, guid=str(begin.guid), base_guid=str(begin.base_guid))
         for begin in about.substreams
         for dataset, snapshot in [facts.split_name(begin.name)]
     ]

@@ -1,13 +1,13 @@
-"""Chunks of one stream between the wire and the disk: decoded in parallel, given out in the order in which they came.
+"""Chunks of one stream between the wire and the disk: decoded in parallel, returned in the order of arrival.
 
     event loop          cpu threads              the stream's writing task
     claim, put  ----->  decode (parallel)  --->  get (in order), check and write, release
 
-A chunk for which that task waits is not decoded ahead: the thread that checks it does so, while its bytes are in the
-processor's cache. Where the wire is slower than the threads, that is every chunk.
+A chunk for which that task waits is not decoded ahead: the thread that checks it decodes it, while its bytes are in the
+processor's cache. If the wire is slower than the threads, that is every chunk.
 
-Bounds (docs/operations.md adds them up): CHUNK_ROOM bytes and CHUNKS_HELD chunks. A chunk counts from `claim`, before
-its first byte is taken from the wire, until `release`.
+Limits (docs/operations.md adds them up): CHUNK_ROOM bytes and CHUNKS_HELD chunks. A chunk counts from `claim`, before
+its first byte is read from the wire, until `release`.
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.stream.chunks import Decompressor
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving
 
-#: Frame and raw bytes of all chunks held for one stream. The largest possible chunk (20 MiB raw, incompressible)
-#: fits once; of usual ones (4 MiB raw, 2 MiB frame) CHUNKS_HELD do.
+#: Frame and raw bytes of all chunks in memory for one stream. The largest possible chunk (20 MiB raw, incompressible)
+#: fits once; of usual ones (4 MiB raw, 2 MiB frame) CHUNKS_HELD fit.
 CHUNK_ROOM: Final = 2 * limits.CHUNK_MAX + 2 * limits.MIB
-#: Chunks held for one stream: one arriving, one being decoded, one being checked and written. Decoding takes no longer
-#: than checking and writing (of 4 MiB: 0.4 to 2.8 ms, and 2.4 to 3.5 for the hashes alone), so more would only wait.
+#: Chunks in memory for one stream: one arriving, one being decoded, one being checked and written. Decoding takes no
+#: longer than checking and writing (of 4 MiB: 0.4 to 2.8 ms, and 2.4 to 3.5 for the hashes alone). More would only
+#: wait.
 CHUNKS_HELD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """A chunk whose turn it is. `arriving`: how it was announced; `decoded`: its raw bytes, None: not yet decoded."""
+    """A chunk that is next in order. `arriving`: its announcement; `decoded`: its raw bytes, None: not decoded yet."""
 
     arriving: ChunkArriving
     chunk: Chunk
@@ -44,25 +45,25 @@ class Arrived:
 
 
 class DecodeQueue:
-    """The chunks of one stream that have arrived and are not written yet. For the event loop alone."""
+    """The chunks of one stream that have arrived and are not written yet. Not thread-safe: for the event loop."""
 
     def __init__(self, cpu: Executor) -> None:
-        """`cpu`: decodes."""
+        """`cpu`: the threads that decode."""
         self._cpu = cpu
         self._held = 0  # bytes
         self._count = 0  # chunks
         self._freed = asyncio.Event()
         self._queue: deque[tuple[ChunkArriving, Chunk, asyncio.Future[bytes] | None]] = deque()
         self._wanted = False  # `get` waits for the next one
-        self._put = asyncio.Event()  # ... or no more will come
+        self._put = asyncio.Event()  # a chunk was put, or no more will come
         self._ended = False
 
     def has_room(self, arriving: ChunkArriving) -> bool:
-        """Whether `claim` would not wait. It never waits where nothing is held."""
+        """Whether `claim` would not wait. It never waits if no chunk is in memory."""
         return self._count == 0 or (self._count < CHUNKS_HELD and self._held + _size(arriving) <= CHUNK_ROOM)
 
     async def claim(self, arriving: ChunkArriving) -> None:
-        """Wait until there is room for this chunk, and count it. A caller that is cancelled has claimed nothing."""
+        """Wait until there is room for this chunk, and count it. A cancelled call has claimed nothing."""
         while not self.has_room(arriving):
             self._freed.clear()
             await self._freed.wait()
@@ -70,7 +71,7 @@ class DecodeQueue:
         self._held += _size(arriving)
 
     def put(self, arriving: ChunkArriving, chunk: Chunk) -> None:
-        """Put a chunk that was claimed in line, and begin to decode it where it has to wait."""
+        """Queue a claimed chunk, and begin to decode it if it has to wait."""
         decoding = None
         if not self._wanted:
             decoding = asyncio.get_running_loop().run_in_executor(self._cpu, decode_chunk, chunk)
@@ -84,9 +85,9 @@ class DecodeQueue:
         self._put.set()
 
     async def get(self) -> Arrived | None:
-        """Return the next chunk, in order; None after the last one. Raises: ChunkError where it was decoded in vain.
+        """Return the next chunk, in order; None after the last one. Raises: ChunkError if it cannot be decoded.
 
-        For one task, which is not cancelled.
+        For one task, which must not be cancelled.
         """
         while not self._queue:
             if self._ended:
@@ -101,22 +102,22 @@ class DecodeQueue:
         return Arrived(arriving, chunk, None if decoding is None else decoding.result())
 
     def release(self, arriving: ChunkArriving) -> None:
-        """Let the room of a chunk go: it is written, and its bytes are no longer needed."""
+        """Release the room of a chunk: it is written, and its bytes are no longer needed."""
         self._count -= 1
         self._held -= _size(arriving)
         self._freed.set()
 
     async def close(self) -> None:
-        """Drop what `get` has not given out. Returns when no thread decodes any of it."""
+        """Drop the chunks that `get` has not returned. Returns when no thread is decoding any of them."""
         while self._queue:
             _arriving, _chunk, decoding = self._queue.popleft()
             if decoding is not None:
                 await asyncio.wait([decoding])
-                decoding.exception()  # that the stream has ended is what counts
+                decoding.exception()  # retrieved, not raised: the stream has ended
 
 
 def decode_chunk(chunk: Chunk) -> bytes:
-    """Return a chunk's raw bytes. Safe for threads. Raises: ChunkError where the frame is not allowed or not whole."""
+    """Return a chunk's raw bytes. Thread-safe. Raises: ChunkError if the frame is not allowed or not whole."""
     return Decompressor().decompress(chunk.frame, chunk.raw_length)
 
 

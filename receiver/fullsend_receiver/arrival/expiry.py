@@ -1,4 +1,4 @@
-"""Partials that wait to be resumed: list them, and discard those that have waited too long."""
+"""Partials that wait for resumption: lists them, and discards those that have waited too long."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ log = logging.getLogger("fullsendd")
 
 
 def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
-    """Yield the partials of one sender, or of all (None). Damaged ones are left out, and stay where they are. Blocks:
-    journals are read through.
+    """Yield the partials of one sender, or of all (None). Damaged ones are omitted, and left as they are. Blocks: reads
+    the journals.
 
     Raises: OSError.
     """
@@ -42,12 +42,12 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
             yield found
 
 
-def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most: int | None) -> None:
-    """Discard the partials on which nothing has arrived for `keep` seconds, and, the oldest first, as many more as it
-    takes for all together to store at most `most` bytes (None: no limit). `arriving`: keys that are not discarded.
+def discard_old(store: Store, arriving: Container[str], *, keep: float, most: int | None) -> None:
+    """Discard the partials on which nothing has arrived for `keep` seconds. If all others together store more than
+    `most` bytes (None: no limit), discard the oldest of them. `arriving`: keys that are not discarded.
 
-    A damaged partial is set aside, and removed `keep` seconds after that. Blocks. Goes by the clock of the file system:
-    one that jumped ahead may cost an interrupted transfer its beginning, and never a stored stream. Raises: OSError.
+    A damaged partial is set aside, and removed `keep` seconds after that. Blocks. The clock is that of the file system.
+    If it jumps ahead, an interrupted transfer may have to start over; a stored stream is never lost. Raises: OSError.
     """
     now = time.time()
     waiting = []
@@ -55,7 +55,7 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
     for key, (last, opened, said) in store.uploads(_look, sets_aside=True):
         stored = said.stored
         total += stored
-        # One that is committing waits for the next start: its file may be in place, without its manifest.
+        # A partial that is committing waits for the next start: its file may be in place, without its manifest.
         if key not in arriving and said.committing is None:
             waiting.append((last, key, opened, stored))
     for last, key, opened, stored in sorted(waiting, key=itemgetter(0, 1)):
@@ -69,10 +69,10 @@ def throw_away_old(store: Store, arriving: Container[str], *, keep: float, most:
         try:
             store.discard(key)
         except (StoreError, OSError) as error:
-            log.error("%s: what has arrived of it cannot be thrown away: %s", printable(what), error)  # noqa: TRY400
+            log.error("%s: what has arrived of it cannot be deleted: %s", printable(what), error)  # noqa: TRY400
             continue
         total -= stored
-        log.warning("%s: what had arrived of it (%s) is thrown away: %s", printable(what), format_size(stored), why)
+        log.warning("%s: what had arrived of it (%s) is deleted: %s", printable(what), format_size(stored), why)
     store.discard_damaged(now - keep)
 
 

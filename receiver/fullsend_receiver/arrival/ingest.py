@@ -1,7 +1,7 @@
-"""What the receiver does with each chunk, in order: hash the raw bytes, compare, walk, write the frame.
+"""What the receiver does with each chunk, in order: hash the raw bytes, compare, parse the records, write the frame.
 
-Only what has passed all of this counts as arrived. What the stream is, and whether it is whole, is concluded from
-the bytes, never from the sender's word. The raw bytes come from decode_queue.py, which decodes in parallel.
+A chunk counts as arrived only after all of this. What the stream is, and whether it is whole, follows from its bytes
+alone; the sender's statements are only compared. The raw bytes come from decode_queue.py, which decodes in parallel.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from fullsend_receiver.store.seekable import CHUNKS_MAX, IndexEntry
 
 
 class Ingest:
-    """The state of one arriving stream. For one thread at a time.
+    """The state of one arriving stream. Only one thread may use it at a time.
 
     `unsynced`: bytes of frames written since the last batch was taken.
     """
 
     def __init__(self, partial: Upload, standing: Standing | None = None) -> None:
-        """Begin at raw offset 0 of a new partial, or go on where one `standing` there is."""
+        """Begin at raw offset 0 of a new partial, or resume one at the place `standing`."""
         self.partial = partial
         self.walker = (
             Walker() if standing is None else Walker.resume(standing.walker, standing.begins, standing.embedded_spills)
@@ -38,15 +38,15 @@ class Ingest:
         self.unsynced = 0
         self.resumptions = list(standing.resumptions) if standing else []
         self._cutter = Cutter(self.walker)
-        self._may_follow = True  # the chunk before ended where another may begin
-        self._segments = list(standing.segments) if standing else []  # but for the one that is being hashed
+        self._may_follow = True  # the last chunk ended where another may begin
+        self._segments = list(standing.segments) if standing else []  # without the one that is being hashed
         self._segment: SegmentHash | None = None
         self._pending: list[Written] = []
         # How many of them are in batches.
         self._begins, self._spills = len(self.walker.begins), len(self.walker.embedded_spills)
-        # As of the last chunk that was written: the walker itself may be further, inside a chunk that was refused.
+        # As of the last written chunk: the walker itself may be further, inside a refused chunk.
         self._state, self._begun, self._spilt = self.walker.state, self._begins, self._spills
-        self._known = False  # a substream's BEGIN has come, and was looked at
+        self._known = False  # a substream's BEGIN has arrived, and was checked
 
     @property
     def offset(self) -> int:
@@ -54,9 +54,9 @@ class Ingest:
         return self._state.offset
 
     def take(self, chunk: Chunk, raw: bytes) -> None:
-        """Check a chunk and write its frame. `raw`: what the frame decodes to.
+        """Check a chunk and write its frame. `raw`: the decoded frame.
 
-        Raises: ChunkError (hash), StreamError (records), OSError (disk). The stream is of no more use then.
+        Raises: ChunkError (hash), StreamError (records), OSError (disk). After an error this object is useless.
         """
         if not self._may_follow:
             msg = f"chunk at raw offset {chunk.raw_offset}: the one before it ended where none may end"
@@ -65,7 +65,7 @@ class Ingest:
             msg = f"a stream of more than {CHUNKS_MAX} chunks: a stored file holds no more"
             raise UnsupportedStream(msg)
         segment = self._segment
-        if chunk.starts_segment or segment is None:  # the connection has seen to it that the first one starts one
+        if chunk.starts_segment or segment is None:  # the connection has checked that the first one starts one
             segment = self._begin_segment(chunk.raw_offset)
         digest = segment.update(raw)
         if not hmac.compare_digest(digest, chunk.sha256):
@@ -100,17 +100,17 @@ class Ingest:
         return self._segment
 
     def _look(self) -> None:
-        """Refuse at once, not after a terabyte, what will never be stored, such as a resumed stream."""
+        """Refuse at once, not after a terabyte, a stream that will never be stored, such as a resumed one."""
         self._known = any(not begin.compound for begin in self.walker.begins)
         if not self._known:
-            # BEGIN records with nvlists of many MiB may fill whole chunks; one that is shorter is the stream's last.
+            # BEGIN records with nvlists of many MiB may fill whole chunks. A shorter chunk is the stream's last.
             if self._cutter.closed:
                 return
             self.walker.finish()
         facts.conclude(self.walker.begins)
 
     def batch(self) -> Batch:
-        """Take the chunks that have been written since the last batch."""
+        """Return the chunks that have been written since the last batch."""
         batch = Batch(
             offset=self.offset,
             stored=self.partial.size,
@@ -125,14 +125,14 @@ class Ingest:
         return batch
 
     def segments(self) -> list[Segment]:
-        """Return what proves the bytes that have arrived."""
+        """Return the segments that prove the bytes that have arrived."""
         segment = self._segment
         if segment is None or segment.end == segment.start:
             return [*self._segments]
         return [*self._segments, Segment(start=segment.start, end=segment.end, sha256=segment.digest().hex())]
 
     def conclude(self, finish: Finish) -> Facts:
-        """Hold the whole stream against what the sender says of it.
+        """Compare the whole stream with the sender's statements.
 
         Returns: what the stream is. Raises: StreamError, ChunkError.
         """

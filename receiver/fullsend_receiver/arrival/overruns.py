@@ -2,9 +2,9 @@
 
     [{"dataset", "base_guid", "class", "package", "raw_bytes", "stored_bytes", "at"}, ...]    the newest last
 
-The next push of the same stream is judged by what this one took. Otherwise the same host would fill the disk each
-night, and all others would be refused meanwhile. An entry is removed when such a stream is stored. Losing the document
-costs one more such night.
+The next push of the same stream is judged by what this one needed. Otherwise the same host would fill the disk each
+night, and all others would be refused meanwhile. Storing such a stream removes the entry. Losing the document costs one
+more such night.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from fullsend_protocol.stream.facts import class_of
 from fullsend_protocol.wire.messages import Push
 from fullsend_receiver.store.api import Store, update
 
-#: Entries that are kept of one sender: beyond, the oldest go.
+#: Entries per sender; beyond that the oldest are removed.
 _MOST: Final = 1000
 
 
-class Crossing(NamedTuple):
-    """How far one stream came: `stored` bytes, for `raw` of the raw bytes that were announced. Never enough."""
+class OverrunRecord(NamedTuple):
+    """How far one stream came: `stored` bytes, for `raw` of the announced raw bytes. It needed more than that."""
 
     raw: int
     stored: int
 
 
-def find(store: Store, sender: str, push: Push) -> Crossing | None:
-    """Return how far the last push of such a stream came; None: it had room, or was not tried. Raises: OSError."""
+def find(store: Store, sender: str, push: Push) -> OverrunRecord | None:
+    """Return how far the last push of such a stream came; None: it had room, or there was none. Raises: OSError."""
     wanted = _what(push)
     found = store.documents.get(_document(sender))
     for entry in reversed(_entries(found.data if found else None)):
         if _is_of(entry, wanted):
-            return Crossing(entry["raw_bytes"], entry["stored_bytes"])
+            return OverrunRecord(entry["raw_bytes"], entry["stored_bytes"])
     return None
 
 
-def note(store: Store, sender: str, push: Push, found: Crossing) -> None:
+def note(store: Store, sender: str, push: Push, found: OverrunRecord) -> None:
     """Record, durably, how far a stream came. Raises: OSError."""
     what = _what(push)
     entry = {**what, "raw_bytes": found.raw, "stored_bytes": found.stored, "at": format_time(time.time())}
@@ -52,7 +52,7 @@ def note(store: Store, sender: str, push: Push, found: Crossing) -> None:
 
 
 def forget(store: Store, sender: str, push: Push) -> None:
-    """Remove the entry of a stream: such a stream is stored. Raises: OSError."""
+    """Remove the entry of a stream, because such a stream is stored. Raises: OSError."""
     what = _what(push)
 
     def drop(data: bytes | None) -> bytes | None:
@@ -64,7 +64,7 @@ def forget(store: Store, sender: str, push: Push) -> None:
 
 
 def _what(push: Push) -> dict[str, Any]:
-    """Return what makes the next push one of about the same size: a new snapshot on the same base."""
+    """Return what identifies a push of about the same size: a new snapshot on the same base."""
     return {
         "dataset": push.dataset,
         "base_guid": push.base_guid,
@@ -78,7 +78,7 @@ def _is_of(entry: dict[str, Any], what: dict[str, Any]) -> bool:
 
 
 def _entries(data: bytes | None) -> list[dict[str, Any]]:
-    """Read the document. What is not an entry is ignored."""
+    """Read the document. Ignores what is not an entry."""
     try:
         said: Any = json.loads(data or b"[]")
     except ValueError:

@@ -1,8 +1,8 @@
-"""Taking one pushed stream: a journal, the answer to the offer, chunks in order, acknowledgements as they become
+"""Receives one pushed stream: a journal, the answer to the offer, chunks in order, acknowledgements as they become
 durable, then the commit.
 
-Chunks come over the channel and are decoded in parallel (decode_queue.py). One task at a time checks and writes them,
-in order; another makes batches of them durable and acknowledges these.
+Chunks arrive over the channel and are decoded in parallel (decode_queue.py). One task at a time checks and writes them,
+in order. Another task makes batches of them durable and acknowledges these.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.decode_queue import Arrived, DecodeQueue
-from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Crossed, Room
+from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Overrun, Room
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.arrival.overruns import Crossing
+from fullsend_receiver.arrival.overruns import OverrunRecord
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.store.api import PartialDamaged, Upload
 from fullsend_receiver.store.journal import Standing
@@ -39,22 +39,22 @@ from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
 
-#: Durability comes in batches: this much, or this long after the first byte that waits, whichever is first.
+#: A batch becomes durable after so many bytes, or after a time since its first byte, whichever is first.
 BATCH_BYTES: Final = 32 * limits.MIB
 BATCH_SECONDS: Final = 1.0
-#: Bytes of a file that are hashed between two moments at which a shutdown may come.
+#: Bytes of a file that are hashed in one step; a shutdown can interrupt between steps.
 _HASH_STEP: Final = 64 * limits.MIB
 
 _T = TypeVar("_T")
 
 
-class OtherStream(StreamError):  # noqa: N818 - reads as a noun, like the stream errors
-    """The bytes are those of another stream than was offered."""
+class DifferentStream(StreamError):  # noqa: N818 - reads as a noun, like the stream errors
+    """The bytes are those of another stream than the offered one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Halted:
-    """The sender has stopped. `stop`: as it said it; `kept`: raw bytes that stay as a partial."""
+    """The sender has stopped. `stop`: its message; `kept`: raw bytes that stay as a partial."""
 
     stop: Stop
     kept: int
@@ -66,39 +66,39 @@ class Receiving:
     def __init__(
         self, catalogues: Catalogues, channel: Channel, workers: Workers, sender: str, push: Push, *, room: Room
     ) -> None:
-        """Nothing is touched before `run`."""
+        """Does nothing before `run`."""
         self._catalogues = catalogues
         self._store = catalogues.store
         self._room = room
-        self._arrival: Arrival | None = None  # None: not let in yet
+        self._arrival: Arrival | None = None  # None: not admitted yet
         self._channel = channel
         self._workers = workers
         self._sender = sender
         self._push = push
         self._key = partial_key(sender, push)
         self._between = asyncio.Lock()  # held while a chunk is being written, so that a batch ends between two
-        self._dirty = asyncio.Event()  # something waits to become durable
-        self._full = asyncio.Event()  # ... and does not wait for more
+        self._dirty = asyncio.Event()  # bytes wait to become durable
+        self._full = asyncio.Event()  # the batch is full: do not wait for more
         self._ended = False  # no more chunks will come
-        self._looked = False  # the bytes have shown what they are
-        self._record: Record | None = None  # behind which a token goes on
+        self._looked = False  # the bytes have been compared with the offer
+        self._record: Record | None = None  # the record behind which a token resumes
 
     async def run(self, program: str) -> Stored | Committed | Halted:
-        """Accept the stream, if it is to be taken, and take it to its end.
+        """Accept the stream, unless it is refused or already stored, and receive it to its end.
 
-        Returns: what to tell the sender; nothing was said yet, and all of it is so. Raises: Damaged, NoBase, NoRoom,
-        StreamError, ChunkError, ProtocolError, PeerError, Unreachable, OSError, StoreError. Whatever ends it,
-        cancellation too, what has arrived is made durable and stays as a partial; but nothing of what was refused for
-        what it is, and nothing of what used more room than there was for it (`Crossed`).
+        Returns: the message for the sender, which is not sent yet. Raises: Damaged, NoBase, NoRoom, StreamError,
+        ChunkError, ProtocolError, PeerError, Unreachable, OSError, StoreError. After any end, cancellation included,
+        what has arrived is durable and stays as a partial. There are two exceptions: a stream that is refused for its
+        content, and one that used more than its room (`Overrun`). Nothing of these is kept.
         """
-        # Before the journal, since there it would be thrown away: after a lost receipt.
+        # Before the journal is opened, which would discard what arrived: the receipt may have been lost.
         known = await self._workers.run_to_end(lambda: committed_before(self._catalogues, self._sender, self._push))
         if known is not None:
             return Stored(receipt=known)
         try:
             partial, standing = await self._begin()
         except OSError:
-            # There is no room for as much as a journal, perhaps; what is stored already needs none.
+            # There may be no room even for a journal; a stream that is already stored needs none.
             known = await self._workers.run_to_end(lambda: already_stored(self._catalogues, self._sender, self._push))
             if known is None:
                 raise
@@ -123,13 +123,13 @@ class Receiving:
                 return Halted(end, ingest.offset if keep else 0)
             await self._hash_file(partial)
             self._channel.busy = "committing"
-            # Not to be abandoned half-way by a shutdown: it is short, and a restart would have to complete it.
+            # A shutdown must not interrupt this: it is short, and a restart would have to complete it.
             return await self._workers.run_to_end(lambda: self._commit(ingest, end, program))
-        except OtherStream:
-            keep = False  # under this name nobody will ever go on with it
+        except DifferentStream:
+            keep = False  # under this name it can never be resumed
             raise
-        except Crossed:
-            keep = False  # it has the room that others need
+        except Overrun:
+            keep = False  # others need its room
             raise
         finally:
             self._channel.busy = ""
@@ -150,13 +150,13 @@ class Receiving:
             raise
 
     def _open(self) -> tuple[Upload, Standing | None]:
-        """Open the partial, where there is one that the sender wants gone on with; else begin one."""
+        """Open the partial, if there is one and the sender wants to resume it; otherwise begin one."""
         how = self._push.resume
         found = None
         if how == "token":
             found = self._store.reopen(self._key, at_resume_point=True)
             if found is not None and not self._read_record(*found):
-                found = None  # what its disk has lost is begun anew
+                found = None  # begin a new one if its disk has lost something
             elif found is None:
                 found = self._store.reopen(self._key, at_resume_point=False)
         elif how != "none":
@@ -164,17 +164,17 @@ class Receiving:
         return found or (self._store.begin(self._key, open_offer(self._sender, self._push)), None)
 
     def _read_record(self, partial: Upload, standing: Standing) -> bool:
-        """Read the record behind which a token goes on. Returns: whether the disk still has it; else it is closed."""
+        """Read the record behind which a token resumes. Returns: whether the disk still has it; if not, closes it."""
         try:
             self._record = read_record(partial, standing)
         except ChunkError as error:
             partial.close(keep=True)
             what = printable(f"{self._push.dataset}@{self._push.snapshot}")
             log.error(  # noqa: TRY400 - where it was found says nothing
-                "%s: starts over: its last chunk is not what was written: %s; check this disk", what, error
+                "%s: starts over: its last chunk is not as written: %s; check this disk", what, error
             )
             return False
-        except PartialDamaged:  # set aside, and the log says so
+        except PartialDamaged:  # it was set aside, and that was logged
             partial.close(keep=True)
             return False
         except BaseException:
@@ -183,7 +183,7 @@ class Receiving:
         return True
 
     async def _accept(self, ingest: Ingest, standing: Standing | None) -> None:
-        """Say where the stream goes on."""
+        """Tell the sender where the stream resumes."""
         if standing is not None:
             resumption = Resumption(how=self._push.resume, offset=standing.offset, at=format_time(time.time()))
             await self._workers.run_to_end(lambda: ingest.partial.note_resumed(resumption))
@@ -192,7 +192,7 @@ class Receiving:
         await self._channel.send(Accept(offset=ingest.offset, segments=segments, record=self._record))
 
     async def _hash_file(self, partial: Upload) -> None:
-        """Hash what an earlier run has written; that may take as long as reading it, and can be interrupted."""
+        """Hash what an earlier process has written. This may take as long as reading it, and can be interrupted."""
         self._channel.busy = "hashing"
         while not await self._workers.run_to_end(lambda: partial.catch_up(_HASH_STEP)):
             pass
@@ -202,22 +202,22 @@ class Receiving:
         done = commit(self._catalogues, self._sender, ingest, finish, self._push, sender_program=program)
         try:
             overruns.forget(self._store, self._sender, self._push)
-        except OSError as error:  # it is stored all the same
+        except OSError as error:  # it is stored nevertheless
             log.warning("%s: that it is stored cannot be recorded: %s", printable(done.receipt.file), error)
         return done
 
     def _check_offer(self, about: Facts, *, whole: bool) -> None:
-        """Hold what the bytes say against what the sender said of them.
+        """Compare the bytes with the sender's statements.
 
-        The bytes decide where the stream is stored; but a sender that believes it has pushed another dataset would
-        never find it. What was offered as None is not known to the sender before the end. `whole`: this is the end;
+        The bytes decide where the stream is stored. But a sender that believes it has pushed another dataset would
+        never find it. What was offered as None is unknown to the sender before the end. `whole`: this is the end;
         before it the GUIDs and flags of a package may still change.
         """
         push = self._push
         found, offered = f"{about.dataset}@{about.snapshot}", f"{push.dataset}@{push.snapshot}"
         if found != offered:
             msg = f"the stream holds {found}, and {offered} was offered"
-            raise OtherStream(msg)
+            raise DifferentStream(msg)
         if push.guid is None or not whole:
             return
         base_guid = None if about.base_guid is None else str(about.base_guid)
@@ -228,37 +228,37 @@ class Receiving:
         ):
             if has != said:
                 msg = f"{found}: the stream has the {name} {has or 'none'}, and {said or 'none'} was offered"
-                raise OtherStream(msg)
+                raise DifferentStream(msg)
 
     async def _take_while_there_is_room(self, ingest: Ingest, arrival: Arrival) -> Finish | Stop:
-        """Take all chunks. Raises: NoRoom where the disk has no more room, or what is left belongs to others; as
+        """Receive all chunks. Raises: NoRoom if the disk has no more room, or the rest is reserved for others; as
         `_take_durably`.
         """
         try:
             end = await self._take_durably(ingest, arrival)
-        except (Crossed, OSError) as error:
+        except (Overrun, OSError) as error:
             if isinstance(error, OSError) and error.errno not in USED_UP:
                 raise
             ended = self._room.used_up(arrival, error) if isinstance(error, OSError) else error
-            if isinstance(ended, Crossed):
-                await self._workers.run_to_end(lambda: self._note_crossed(ingest, arrival))
+            if isinstance(ended, Overrun):
+                await self._workers.run_to_end(lambda: self._record_overrun(ingest, arrival))
             raise ended from None
-        self._room.leave(arrival)  # it needs no more room, and is not to be ended any more
+        self._room.leave(arrival)  # it needs no more room, and must not be ended any more
         return end
 
-    def _note_crossed(self, ingest: Ingest, arrival: Arrival) -> None:
-        """Throw away what has arrived, and write down how much that was: the same may come again tomorrow."""
+    def _record_overrun(self, ingest: Ingest, arrival: Arrival) -> None:
+        """Delete what has arrived, and record its size: the same stream may come again tomorrow."""
         stored, raw = arrival.refused
         raw = min(ingest.offset + raw, self._push.size_estimate or 0)
-        found = Crossing(raw, ingest.partial.size + stored)
-        ingest.partial.close(keep=False)  # first, since a full disk has no room for a note
+        found = OverrunRecord(raw, ingest.partial.size + stored)
+        ingest.partial.close(keep=False)  # first, because a full disk has no room for the record
         try:
             overruns.note(self._store, self._sender, self._push, found)
         except OSError as error:
             log.warning("%s: how much room it took cannot be recorded: %s", arrival.wanted.name, error)
 
     async def _take_durably(self, ingest: Ingest, arrival: Arrival) -> Finish | Stop:
-        """Take all chunks; whatever ends this, what has arrived is durable afterwards, and acknowledged."""
+        """Receive all chunks. Whatever ends this, what has arrived is durable afterwards, and acknowledged."""
         queue = DecodeQueue(self._workers.cpu)
         writing = asyncio.create_task(self._write_all(ingest, arrival, queue))
         acknowledging = asyncio.create_task(self._acknowledge(ingest))
@@ -277,7 +277,7 @@ class Receiving:
         return end
 
     async def _take_all(self, queue: DecodeQueue, arrival: Arrival, writing: asyncio.Task[None]) -> Finish | Stop:
-        """Take chunks until the sender says that it is done, and all are written."""
+        """Receive chunks until the sender has finished, and all are written."""
         arriving: ChunkArriving | None = None
         while True:
             event = await self._channel.receive()
@@ -295,7 +295,7 @@ class Receiving:
                 case Chunk():
                     assert arriving is not None  # noqa: S101 - for mypy: the channel announces each chunk
                     queue.put(arriving, event)
-                    del event  # the queue holds it; to hold it longer would be to hold one more
+                    del event  # the queue has it; a reference here would keep one more chunk in memory
                 case Finish() | Stop():
                     queue.end()
                     self._channel.busy = "writing"
@@ -308,12 +308,12 @@ class Receiving:
                 case Error():
                     raise PeerError(event.code, event.message)
                 case _:
-                    msg = f"{type(event).__name__} amid a stream"
+                    msg = f"{type(event).__name__} during a stream"
                     raise RemoteProtocolError(msg)
 
     async def _write_all(self, ingest: Ingest, arrival: Arrival, queue: DecodeQueue) -> None:
-        """Check and write chunks in order, until the last one. What is wrong with one ends this, and nothing behind it
-        is written. Raises: ChunkError, StreamError, OSError.
+        """Check and write chunks in order, until the last one. A fault of one ends this, and none behind it is written.
+        Raises: ChunkError, StreamError, OSError.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -321,7 +321,7 @@ class Receiving:
                 arriving = arrived.arriving
                 async with self._between:
                     free = await loop.run_in_executor(self._workers.cpu, self._write, ingest, arrived)
-                del arrived  # to hold it while the next is awaited would be to hold one more
+                del arrived  # a reference while the next is awaited would keep one more chunk in memory
                 self._room.wrote(arrival, arriving.payload_length, arriving.raw_length, free)
                 queue.release(arriving)
                 self._dirty.set()
@@ -331,7 +331,7 @@ class Receiving:
             await queue.close()
 
     def _write(self, ingest: Ingest, arrived: Arrived) -> int:
-        """Check and write a chunk. Returns: what is free on the disk after it, in bytes."""
+        """Check and write a chunk. Returns: the free bytes of the disk afterwards."""
         ingest.take(arrived.chunk, arrived.raw())
         begins = ingest.walker.begins
         if not self._looked and not all(begin.compound for begin in begins):
@@ -340,7 +340,7 @@ class Receiving:
         return self._store.free_bytes()
 
     async def _acknowledge(self, ingest: Ingest) -> None:
-        """Make batches durable, one at a time, and acknowledge each, until the last chunk's."""
+        """Make batches durable, one at a time, and acknowledge each, through the last chunk's."""
         while True:
             await self._dirty.wait()
             with contextlib.suppress(TimeoutError):
@@ -364,14 +364,14 @@ class Receiving:
         writing: asyncio.Task[None],
         acknowledging: asyncio.Task[None],
     ) -> None:
-        """Whatever ended the stream: wait until what has arrived is written, and for the last batch."""
+        """After any end of the stream: wait until what has arrived is written, and for the last batch."""
         taking.cancel()
         await asyncio.wait([taking])
         queue.end()
         await asyncio.wait([writing])
         for task in (taking, writing):
             if not task.cancelled():
-                task.exception()  # where it is not why the stream ended, another error came first
+                task.exception()  # retrieved, not raised: if it did not end the stream, another error came first
         self._ended = True
         self._dirty.set()
         self._full.set()
@@ -379,7 +379,7 @@ class Receiving:
 
 
 async def _unless_failed(task: asyncio.Task[_T], others: set[asyncio.Future[Any]]) -> _T:
-    """Return what a task returns; where one of the others fails meanwhile, raise that at once."""
+    """Return what a task returns; if one of the others fails meanwhile, raise that at once."""
     waiting: set[asyncio.Future[Any]] = {task, *others}
     while not task.done():
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

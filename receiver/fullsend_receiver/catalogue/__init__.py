@@ -1,1 +1,1 @@
-"""What is stored, as the daemon knows it: summaries, chains, and what checks have found."""
+"""The daemon's knowledge of what is stored: summaries, chains, and the results of checks."""

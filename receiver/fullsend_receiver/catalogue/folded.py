@@ -1,6 +1,6 @@
-"""JSON rows by file, in few bytes: those of one folder together, compressed.
+"""JSON rows by file, in few bytes: the rows of one folder are compressed together.
 
-What checks have found of 100,000 files takes 90 MB as dictionaries, and 3 MB like this. A row keeps the keys that this
+The results of checks of 100,000 files take 90 MB as dictionaries, and 3 MB in this form. A row keeps the keys that this
 version does not know.
 """
 
@@ -17,13 +17,13 @@ _LEVEL: Final = 1
 
 
 class Folded:
-    """Rows by file. One thread at a time may change it; others may read meanwhile."""
+    """Rows by file. Only one thread at a time may change it; others may read meanwhile."""
 
     def __init__(self) -> None:
-        """No rows."""
+        """Start without rows."""
         self._packed: dict[str, bytes] = {}  # by folder
         self._count = 0
-        # The folder that was opened last: its packed rows, by which one that has changed since is told, and the rows.
+        # The last opened folder: its packed rows, which show whether it has changed since, and the rows.
         self._opened: tuple[bytes, dict[str, _Row]] = (b"", {})
 
     def __len__(self) -> int:
@@ -31,7 +31,7 @@ class Folded:
         return self._count
 
     def get(self, file: str) -> _Row | None:
-        """Return the row of a file. Not to be changed."""
+        """Return the row of a file. The caller must not change it."""
         return self._open(_folder(file)).get(file)
 
     def rows(self) -> Iterator[_Row]:
@@ -40,7 +40,7 @@ class Folded:
             yield from self._open(folder).values()
 
     def add(self, rows: Iterable[tuple[str, _Row]], merge: Callable[[_Row | None, _Row], _Row]) -> None:
-        """Take rows, each with its file. `merge`: say what counts from then on, by what did and by the new one."""
+        """Add rows, each with its file. `merge`: returns the resulting row from the old and the new one."""
         folders: dict[str, list[tuple[str, _Row]]] = {}
         for file, row in rows:
             folders.setdefault(_folder(file), []).append((file, row))
@@ -49,7 +49,7 @@ class Folded:
             before = len(found)
             for file, row in added:
                 found[file] = merge(found.get(file), row)
-            # What zstandard returns has the memory of the raw bytes behind it: a copy has not.
+            # The result of zstandard keeps a buffer of the size of the raw bytes; a copy does not.
             packed = bytes(memoryview(zstandard.compress(json.dumps(found).encode(), _LEVEL)))
             self._packed[folder] = packed
             self._count += len(found) - before

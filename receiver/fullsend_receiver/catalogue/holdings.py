@@ -2,7 +2,8 @@
 
 A part is what any answer about a stream can depend on: the datasets whose streams build on one another. Usually that is
 one dataset; of a dataset that was renamed, or a clone, it is several. A GUID links all folders that have it, be it of a
-stream or of a base that is missing. What a prune unlinks may stay linked: a part that is too large costs time alone.
+stream or of a base that is missing, and so does a dataset (a folder that was renamed by hand has still its streams).
+What a prune unlinks may stay linked: a part that is too large costs time alone.
 """
 
 from __future__ import annotations
@@ -18,20 +19,20 @@ from fullsend_protocol.format.names import guid_of, is_stream
 from fullsend_receiver.catalogue.problems import Problem
 from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
-from fullsend_receiver.catalogue.streams import Catalogue, Stored
+from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
 from fullsend_receiver.catalogue.summaries import collector_off
 from fullsend_receiver.store.local import LocalStore
 
-#: Parts that are kept open while datasets are gone through: one may come again after others.
+#: Parts that stay open while iterating over datasets: one may be needed again after others.
 _OPEN: Final = 4
-#: New GUIDs up to which they are looked up one by one; more are sorted with all others.
+#: New GUIDs and datasets up to which they are looked up one by one; more are sorted with all others.
 _FEW: Final = 50
-#: A GUID's.
+#: Decimal digits of a GUID.
 _DIGITS: Final = 20
 
 
 class Holdings:
-    """The streams of one sender. Never changed: for any thread, and as long as anybody likes."""
+    """The streams of one sender. It never changes: any thread may use it at any time."""
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class Holdings:
         *,
         kin: Mapping[str, tuple[str, ...]] | None = None,
     ) -> None:
-        """`problems`: as Catalogue has them. `kin`: by folder, the folders of its part; None: that is to be found."""
+        """`problems`: as in Catalogue. `kin`: by folder, the folders of its part; None: not known yet."""
         self.store = store
         self.problems = problems
         self._sender = sender
@@ -61,7 +62,7 @@ class Holdings:
         return Holdings(self.store, self._sender, shelves, problems, scrubbed, kin=kin)
 
     def with_news(self, problems: list[Problem], scrubbed: ScrubLog) -> Holdings:
-        """Return the same streams, of which something else is known."""
+        """Return the same streams with other problems and results of checks."""
         news = copy.copy(self)
         news.problems, news._scrubbed = problems, scrubbed  # noqa: SLF001 - our own class
         return news
@@ -72,11 +73,11 @@ class Holdings:
 
     @property
     def last_sequence(self) -> int:
-        """The highest `sequence` that a stream has; 0: none has one."""
+        """The highest `sequence` of a stream; 0: none has one."""
         return max((shelf.sequence for shelf in self._shelves.values()), default=0)
 
     def has(self, dataset: str, guid: str) -> bool:
-        """Whether a snapshot of this GUID is stored of this dataset."""
+        """Whether a snapshot with this GUID is stored of this dataset."""
         number = _number(guid)
         shelves = (self._shelves[path] for path in self._folders.get(dataset, ()))
         return any(
@@ -88,7 +89,7 @@ class Holdings:
     def around(
         self, *, dataset: str | None = None, guid: str | None = None, file: PurePosixPath | None = None
     ) -> Catalogue:
-        """Return the part, or the parts, of a dataset, of the streams of a GUID, and of a file."""
+        """Return the part, or the parts, with a dataset, with the streams of a GUID, and with a file."""
         paths = [*self._folders.get(dataset, ())] if dataset is not None else []
         if guid is not None:
             paths += self._with_guid(guid)
@@ -96,12 +97,12 @@ class Holdings:
             paths.append(str(file.parent))
         return self._open({each for path in paths for each in self._kin[path]})
 
-    def find(self, what: str) -> Stored:
+    def find(self, what: str) -> StoredStream:
         """Return the one stream that `what` names, as Catalogue.find. Raises: NoSuchStream, AmbiguousStream."""
         return self._open(self._named(what)).find(self._sender, what)
 
     def shelves(self, *, dataset: str | None = None, streams: Iterable[str] | None = None) -> Iterator[Shelf]:
-        """Yield all shelves, in order; or those of the parts of a dataset, or of what `streams` name."""
+        """Yield all shelves, in order; or those of the parts of a dataset, or of the streams that `streams` name."""
         if dataset is None and streams is None:
             chosen = {*self._shelves}
         else:
@@ -111,7 +112,7 @@ class Holdings:
         yield from (self._shelves[path] for path in sorted(chosen))
 
     def _named(self, what: str) -> set[str]:
-        """Return the folders that may have what this names."""
+        """Return the folders that may contain what this names."""
         paths = {*self._folders.get(what.rpartition("@")[0], ())}
         guid = guid_of(what)
         if guid is not None:
@@ -125,12 +126,12 @@ class Holdings:
             }
         return paths
 
-    def dependents(self, stored: Stored) -> list[Stored]:
-        """Return the streams that build on this one, directly or not; never itself."""
+    def dependents(self, stored: StoredStream) -> list[StoredStream]:
+        """Return the streams that build on this one, directly or indirectly, without itself."""
         return self.around(file=stored.file).dependents(stored)
 
-    def unread(self) -> list[Stored]:
-        """Return the streams that came in several segments, and that nobody has read from end to end since."""
+    def unread(self) -> list[StoredStream]:
+        """Return the streams that arrived in several segments, and were not read from end to end since."""
         return self._open([path for path, shelf in self._shelves.items() if shelf.unhashed]).unread()
 
     def parts(self) -> Iterator[Catalogue]:
@@ -142,7 +143,7 @@ class Holdings:
         """Yield each dataset, in order, with its part. `only`: this one, None: all."""
         opened: OrderedDict[tuple[str, ...], Catalogue] = OrderedDict()
         for dataset in sorted(self._folders) if only is None else [only] * (only in self._folders):
-            paths = tuple(sorted({each for path in self._folders[dataset] for each in self._kin[path]}))
+            paths = self._kin[self._folders[dataset][0]]
             if paths not in opened:
                 opened[paths] = self._open(paths)
             opened.move_to_end(paths)
@@ -150,20 +151,20 @@ class Holdings:
                 opened.popitem(last=False)
             yield dataset, opened[paths]
 
-    def select(self, dataset: str | None = None) -> Iterator[Stored]:
+    def select(self, dataset: str | None = None) -> Iterator[StoredStream]:
         """Yield the streams of a dataset, None: of all."""
         for each, part in self.datasets(dataset):
             yield from part.select(self._sender, each)
 
     def troubled(self) -> Catalogue:
-        """Return all problems, with the streams in the folders that have some."""
+        """Return all problems, with the streams in their folders."""
         folders = {problem.folder for problem in self.problems}
         catalogue = self._open(folders & self._shelves.keys())
         catalogue.problems = self.problems
         return catalogue
 
     def whole(self) -> Catalogue:
-        """Return all of it, as a catalogue: a kilobyte a stream."""
+        """Return everything as one catalogue: a kilobyte a stream."""
         catalogue = self._open(self._shelves)
         catalogue.problems = self.problems
         return catalogue
@@ -182,16 +183,16 @@ class Holdings:
 
 
 def _number(guid: str) -> int:
-    """Return a GUID as a number; of what is none, one that no stream has."""
+    """Return a GUID as a number; if it is not one, a number that no stream has."""
     return int(guid) if guid.isascii() and guid.isdecimal() and len(guid) <= _DIGITS else -1
 
 
 def _kin(shelves: Mapping[str, Shelf]) -> dict[str, tuple[str, ...]]:
-    """Return the folders of the part of each."""
+    """Return, by folder, the folders of its part."""
     numbers = sorted(chain.from_iterable(chain(shelf.guids, shelf.bases) for shelf in shelves.values()))
     shared = {one for one, other in pairwise(numbers) if one == other}
     del numbers
-    # Each folder points to another of its part, or to itself, who then stands for all of them.
+    # Each folder points to another one of its part, or to itself, which then stands for all of them.
     above = {path: path for path in shelves}
 
     def top(path: str) -> str:
@@ -199,10 +200,13 @@ def _kin(shelves: Mapping[str, Shelf]) -> dict[str, tuple[str, ...]]:
             above[path] = path = above[above[path]]
         return path
 
-    first: dict[int, str] = {}
+    first: dict[int | str, str] = {}
     for path, shelf in shelves.items():
-        for number in shared.intersection(chain(shelf.guids, shelf.bases)) if shared else ():
-            above[top(path)] = top(first.setdefault(number, path))
+        marks: list[int | str] = [*shelf.datasets]
+        if shared:
+            marks += shared.intersection(chain(shelf.guids, shelf.bases))
+        for mark in marks:
+            above[top(path)] = top(first.setdefault(mark, path))
     parts: dict[str, list[str]] = {}
     for path in shelves:
         parts.setdefault(top(path), []).append(path)
@@ -216,19 +220,19 @@ def _kin_after(
     shelves: Mapping[str, Shelf], before: Mapping[str, Shelf], kin: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
     """Return the same, where it is known how it was before."""
-    new: dict[str, set[int]] = {}
+    new: dict[str, set[int | str]] = {}
     for path, shelf in shelves.items():
         known = before.get(path)
         if shelf is not known:
-            new[path] = {*shelf.guids, *shelf.bases}
+            new[path] = {*shelf.guids, *shelf.bases, *shelf.datasets}
             if known is not None:
-                new[path] -= {*known.guids, *known.bases}
+                new[path] -= {*known.guids, *known.bases, *known.datasets}
     if not before.keys() <= shelves.keys() or sum(map(len, new.values())) > _FEW:
         return _kin(shelves)
     after = {path: kin.get(path, (path,)) for path in shelves}
-    for path, numbers in new.items():
-        for number in numbers:
-            for other in [other for other, shelf in shelves.items() if shelf.mentions(number)]:
+    for path, marks in new.items():
+        for mark in marks:
+            for other in [other for other, shelf in shelves.items() if shelf.mentions(mark)]:
                 _link(after, path, other)
     return after
 

@@ -5,8 +5,10 @@ on, so who reads what was told sees all that was done before. What comes from el
 has the same disk, by a network file system or by a virtual machine. So a folder is watched only on file systems that
 are this host's own, and whoever cannot watch has to look.
 
-Not told either: a write by another name of the same file (a hard link out of the store), and a file system that is
-mounted over a folder. The daemon looks at everything again now and then for that (docs/operations.md).
+Nothing is told here of a file system that is mounted over a folder or unmounted from it: the table of mounts is asked
+for that (`Mounts`). Not told at all is a write to a file by no name in the folder: by another one (a hard link out of
+the store), or by a handle (open_by_handle_at(2), as the kernel's NFS server does). The daemon looks at everything again
+now and then for that (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
+
+from fullsend_receiver.catalogue.mounts import Mounts, file_system
 
 log: Final = logging.getLogger("fullsendd")
 
@@ -42,13 +46,16 @@ _ISDIR: Final = 0x40000000
 _WANTED: Final = (
     _MODIFY | _ATTRIB | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLY_FOLDERS
 )
-#: After one of these a folder is not where it was.
+#: After one of these a folder is no longer in its place.
 _GONE: Final = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
 _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 1 << 16
-#: File systems that nobody changes but by way of this kernel.
+#: Watches that are ended before the kernel's queue is read. It tells the end of each, and keeps 16,384.
+_FORGOTTEN: Final = 1000
+#: File systems that are changed only by way of names and files in this kernel. ZFS is not: `zfs rollback` and
+#: `zfs receive -F` put another state in the place of the mounted one, and the kernel tells nothing.
 _OWN: Final = frozenset(
-    {"ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "tmpfs", "zfs"}
+    {"ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "tmpfs"}
 )
 #: The folder itself, as a name in it.
 ITSELF: Final = ""
@@ -56,26 +63,27 @@ ITSELF: Final = ""
 
 @dataclass(slots=True)
 class Changes:
-    """What may have changed. `everything`: anything may have; `names`: by folder, the names in it."""
+    """What may have changed. `everything`: anything; `names`: by folder, the names in it."""
 
     everything: bool = False
     names: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, folder: str, name: str) -> None:
-        """Something about a name has changed."""
+        """Add a changed name."""
         self.names.setdefault(folder, set()).add(name)
 
 
 class Watcher:
-    """What the kernel tells. For any thread; watches nothing where the kernel cannot tell."""
+    """The changes that the kernel reports. Thread-safe; watches nothing if the kernel cannot report."""
 
     def __init__(self, root: Path) -> None:
-        """`root`: what the paths are relative to."""
+        """`root`: the folder that paths are relative to."""
         self._root = root
         self._guard: Final = threading.Lock()
         # By the kernel's number: where to put what is told, and of which folder. (Not the Watch: a circle of references
         # would keep the descriptor open.)
         self._watched: dict[int, tuple[Changes, str]] = {}
+        self._mounts: Final = Mounts(root)
         self._own: dict[int, bool] = {}  # by device: whether its file system is this host's own
         self._complained = False
         self._library, self._descriptor = _open()
@@ -83,7 +91,7 @@ class Watcher:
             weakref.finalize(self, os.close, self._descriptor)
 
     def add(self, changes: Changes, path: str, device: int) -> bool:
-        """Watch a folder, which lies on this device. Returns: whether it is told from now on what changes in it."""
+        """Watch a folder on this device. Returns: whether its changes are reported from now on."""
         if self._descriptor is None or not self._is_own(path, device):
             return False
         with self._guard:
@@ -93,20 +101,26 @@ class Watcher:
             if number < 0:
                 self._complain(ctypes.get_errno())
                 return False
-            # Of a folder that has two places only one is told of. (A bind mount; nothing else has two.)
+            # Of a folder that is in two places only one is reported. (A bind mount; nothing else has two.)
             whose, where = self._watched.setdefault(number, (changes, path))
             return whose is changes and where == path
 
     def forget(self, changes: Changes) -> None:
         """Watch nothing for this one."""
         with self._guard:
-            for number in [number for number, (whose, _path) in self._watched.items() if whose is changes]:
-                del self._watched[number]
+            numbers = [number for number, (whose, _path) in self._watched.items() if whose is changes]
+            for count, number in enumerate(numbers, 1):
+                self._watched.pop(number, None)
                 self._library.inotify_rm_watch(self._descriptor, number)
+                if count % _FORGOTTEN == 0:
+                    self._read()
 
     def take(self, changes: Changes) -> Changes:
-        """Return what was told until now and not taken yet; leave nothing."""
+        """Return the changes until now that were not taken yet."""
         with self._guard:
+            if self._mounts.changed():
+                self._own.clear()  # another file system may have the number of one that has gone
+                self._doubt_all()
             self._read()
             taken = Changes(changes.everything, changes.names)
             changes.everything, changes.names = False, {}
@@ -126,8 +140,7 @@ class Watcher:
 
     def _hand_out(self, number: int, mask: int, name: str) -> None:
         if mask & _OVERFLOW:  # there was more than the kernel keeps
-            for changes, _path in self._watched.values():
-                changes.everything = True
+            self._doubt_all()
             return
         if number not in self._watched:
             return
@@ -139,13 +152,17 @@ class Watcher:
         elif not (mask & _ISDIR and mask & _ATTRIB and name):  # a folder in it is told of by itself
             changes.add(path, name)
 
+    def _doubt_all(self) -> None:
+        for changes, _path in self._watched.values():
+            changes.everything = True
+
     def _is_own(self, path: str, device: int) -> bool:
         if device not in self._own:
-            self._own[device] = _file_system(self._root / path) in _OWN
+            self._own[device] = file_system(self._root / path) in _OWN
         return self._own[device]
 
     def _complain(self, number: int) -> None:
-        """Say, once, that there are too many folders."""
+        """Log, once, that there are too many folders."""
         if number == errno.ENOSPC and not self._complained:
             self._complained = True
             log.warning(
@@ -155,15 +172,15 @@ class Watcher:
 
 
 class Watch:
-    """The folders of one sender."""
+    """The watched folders of one sender."""
 
     def __init__(self, watcher: Watcher) -> None:
-        """Nothing is watched yet."""
+        """Watches nothing yet."""
         self._watcher = watcher
         self._changes = Changes()
 
     def begin(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         self._watcher.forget(self._changes)
 
     def add(self, path: str, device: int) -> bool:
@@ -171,7 +188,7 @@ class Watch:
         return self._watcher.add(self._changes, path, device)
 
     def take(self) -> Changes:
-        """Return what has changed since the last time."""
+        """Return what has changed since the last call."""
         return self._watcher.take(self._changes)
 
 
@@ -182,23 +199,5 @@ def _open() -> tuple[ctypes.CDLL, int | None]:
         if descriptor >= 0:
             return library, descriptor
         why = os.strerror(ctypes.get_errno())
-        log.warning("the kernel does not tell what changes in the store, so each question looks at it: %s", why)
+        log.warning("the kernel does not report changes in the store, so each question examines it: %s", why)
     return library, None
-
-
-def _file_system(path: Path) -> str:
-    """Return the type of the file system on which a path lies; empty where that cannot be told."""
-    try:
-        wanted = path.resolve(strict=True)
-        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
-    except OSError:
-        return ""
-    found, best = "", -1
-    for line in lines:
-        before, _, after = line.partition(b" - ")
-        mounted = before.split(b" ")[4].decode("unicode_escape").encode("latin-1")
-        place = Path(os.fsdecode(mounted))
-        # Of two at one place, the later one is above.
-        if wanted.is_relative_to(place) and len(place.parts) >= best:
-            found, best = after.split(b" ")[0].decode(), len(place.parts)
-    return found

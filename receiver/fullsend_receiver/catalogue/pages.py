@@ -1,9 +1,9 @@
-"""What is stored, as texts for another process of this host: the daemon's catalogue for the commands beside it.
+"""The daemon's catalogue as texts, for the commands on the same host.
 
 Each item is a JSON text in ASCII:
 
     ["shelf", FOLDER, [[FIELD, ..., WHOLE], ...]]     streams of a folder: name and COPIED fields as in rows.py; WHOLE:
-                                                      whether the file is there, null: nobody has looked
+                                                      whether the file exists, null: not checked
     ["problem", KIND, PATH, WHAT]                     see problems.py
 """
 
@@ -22,15 +22,15 @@ from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue
 from fullsend_receiver.store.local import LocalStore
 
-#: Differs where the items have another form, or the rows other fields: then a command reads for itself.
+#: Differs if the items have another form, or the rows other fields: then a command reads the disk itself.
 VERSION: Final = zlib.crc32(" ".join(["1", *COPIED, *ProblemKind]).encode())
-#: Streams of one item: some 350 bytes each, at most 6 KiB.
+#: Streams in one item: some 350 bytes each, at most 6 KiB.
 _ROWS: Final = 100
 
 
 def items_of(holdings: Holdings, *, dataset: str | None = None, streams: Iterable[str] | None = None) -> Iterator[str]:
-    """Yield what is stored of a sender, and all its problems. `dataset`, `streams`: only the parts about these (as
-    `Holdings.around` and `Holdings.find` take them).
+    """Yield what is stored of a sender, and all its problems. `dataset`, `streams`: only the parts for these (as in
+    `Holdings.around` and `Holdings.find`).
     """
     for shelf in holdings.shelves(dataset=dataset, streams=streams):
         lacking = shelf.lacking
@@ -42,17 +42,17 @@ def items_of(holdings: Holdings, *, dataset: str | None = None, streams: Iterabl
 
 
 class Pages:
-    """The other side: what comes in is put together again."""
+    """Makes a catalogue of the items again."""
 
     def __init__(self) -> None:
-        """Nothing has come."""
+        """Start without items."""
         self._summaries: list[Summary] = []
         self._lacking: set[str] = set()
         self._looked = True
         self._problems: list[Problem] = []
 
     def add(self, items: Iterable[str]) -> None:
-        """Take some items. Raises: ValueError, TypeError, IndexError where they have another form."""
+        """Add some items. Raises: ValueError, TypeError, IndexError if they have another form."""
         for item in items:
             match json.loads(item):
                 case ["shelf", str(folder), list(rows)]:
@@ -64,7 +64,7 @@ class Pages:
                     raise ValueError(msg)
 
     def catalogue(self, store: LocalStore) -> Catalogue:
-        """Return what has come. What checks have found is read from the disk."""
+        """Return the catalogue of the added items. The results of checks are read from the disk."""
         lacking = frozenset(self._lacking) if self._looked else None
         return Catalogue(store, self._summaries, sorted(self._problems, key=str), ScrubLog(store), lacking)
 

@@ -1,4 +1,4 @@
-"""What lies in a sender's folders and is not a whole stream: so it is not listed, and somebody must be told."""
+"""Objects in a sender's folders that are not whole streams: they are not listed, so the user must be told."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from fullsend_receiver.store.api import ManifestError
 
 
 class ProblemKind(StrEnum):
-    """What sort of thing is not listed."""
+    """The kinds of such objects."""
 
-    NO_MANIFEST = "no-manifest"  # a `.zst` for which no manifest speaks
-    MANIFEST = "manifest"  # one that cannot be read, or was moved
-    FOLDER = "folder"  # one that cannot be read: all in it is unknown
+    NO_MANIFEST = "no-manifest"  # a `.zst` without manifest
+    MANIFEST = "manifest"  # a manifest that is unreadable, or was moved
+    FOLDER = "folder"  # an unreadable folder: its contents are unknown
     LINK = "link"  # a symbolic link, which is not followed
 
 
@@ -23,19 +23,19 @@ _OF_ONE_FILE: Final = frozenset({ProblemKind.NO_MANIFEST, ProblemKind.MANIFEST})
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One such thing. `path`: relative to the store; `what`: the rest of the line that says it."""
+    """One such object. `path`: relative to the store; `what`: the rest of the message."""
 
     kind: ProblemKind
     path: str
     what: str
 
     def __str__(self) -> str:  # type: ignore[explicit-override]
-        """Return the line for a person."""
+        """Return the message."""
         return f"{self.path}: {self.what}"
 
     @property
     def folder(self) -> str:
-        """The folder of which something is not known."""
+        """The folder whose contents are not completely known."""
         return self.path.rpartition("/")[0] if self.kind in _OF_ONE_FILE else self.path
 
     def hides(self, folder: str) -> bool:
@@ -44,20 +44,20 @@ class Problem:
 
 
 def unreadable_manifest(error: ManifestError) -> Problem:
-    """Say of a manifest that it cannot be read, or is not that of the place where it lies."""
+    """Return the problem of a manifest that is unreadable, or belongs to another place."""
     return Problem(ProblemKind.MANIFEST, error.path, error.what)
 
 
 def without_manifest(path: str) -> Problem:
-    """Say of a `.zst` that no manifest speaks for it."""
+    """Return the problem of a `.zst` without manifest."""
     return Problem(ProblemKind.NO_MANIFEST, path, "has no manifest; `fullsendd verify` makes one if it is whole")
 
 
 def unreadable_folder(path: str, why: str) -> Problem:
-    """Say of a folder that it cannot be read."""
+    """Return the problem of an unreadable folder."""
     return Problem(ProblemKind.FOLDER, path, f"cannot be read: {why}")
 
 
 def symbolic_link(path: str) -> Problem:
-    """Say of a symbolic link that nothing behind it is listed: it may lead anywhere, and round in circles."""
+    """Return the problem of a symbolic link. Nothing behind it is listed: it may lead anywhere, also in circles."""
     return Problem(ProblemKind.LINK, path, "is a symbolic link, so nothing in it is listed")

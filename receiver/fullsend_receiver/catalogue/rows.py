@@ -1,10 +1,10 @@
-"""The streams of one folder: what the catalogue needs of each manifest, and how it is kept in few bytes.
+"""The streams of one folder: the catalogue's part of each manifest, in few bytes.
 
-A daemon holds 100,000 of them. As objects each takes a kilobyte, most of which is the same for all. So the rows of a
-folder are kept as columns, compressed together: some 80 bytes a stream, of which the SHA-256 and the GUID, which are
-random, take half. Beside them stand the GUIDs, by which chains are found without opening a folder.
+A daemon has 100,000 of them. As an object each takes a kilobyte, most of it the same for all. So the rows of a folder
+are stored as columns, compressed together. That takes some 80 bytes a stream, half of them for the SHA-256 and the
+GUID, which are random. The GUIDs are also stored uncompressed: they show the chains without decompressing a folder.
 
-A `Shelf` is never changed: who has one may read it for as long as he likes, in any thread.
+A `Shelf` never changes: any thread may read it at any time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from fullsend_protocol.stream.facts import StreamClass
 
 
 class Summary(NamedTuple):
-    """What the catalogue needs of one manifest; the fields mean what they mean there.
+    """The part of a manifest that the catalogue needs; the fields have the same meaning as there.
 
     `path`: of the `.zst`, relative to the store.
     """
@@ -49,21 +49,21 @@ class Summary(NamedTuple):
 
     @property
     def file(self) -> str:
-        """The path, as `list` and a receipt call it."""
+        """The path, in the form of `list` and of a receipt."""
         return self.path
 
 
-#: A summary and of which manifest: inode number, size and the two times of that, the name of the stream's file, and
-#: the fields of the summary behind the first two. A line of the copy has it so, too.
+#: A summary with the identity of its manifest: inode number, size and two times of the manifest, the name of the
+#: stream's file, and the fields of the summary after the first two. A line of the copy has the same form.
 Row = list[Any]
 
-#: The fields of a Summary that are copied, as attributes of a Manifest, come behind so many that are not.
+#: Number of leading fields of a Summary that are not copied; the others are attributes of a Manifest.
 _GIVEN: Final = 2
 COPIED: Final = Summary._fields[_GIVEN:]
-#: Where they begin in a row, and where the file's name stands.
+#: Index of the file's name in a row; the copied fields follow it.
 NAME: Final = 4
 FIELDS: Final = NAME + 1
-#: What no manifest has: the row does not count the next time.
+#: A stamp that no manifest has: the row is not used the next time.
 NO_STAMP: Final = [0, 0, 0, 0]
 
 
@@ -81,21 +81,22 @@ STORED_BYTES: Final = _at("stored_bytes")
 _CTIME: Final = 3
 _MTIME: Final = 2
 
-#: How much is gained by more than this is not worth the time: 77 bytes a stream, and 75 at level 9.
+#: More would cost time for little: 77 bytes a stream, and 75 at level 9.
 _LEVEL: Final = 1
-#: In a name, where it says what other columns say.
+#: Marks in a name for what other columns contain.
 _GUID_MARK, _BASE_MARK, _SNAPSHOT_MARK = "\1", "\2", "\3"
-#: Before a name that is kept as it is.
+#: Mark of a name that is stored as it is.
 _PLAIN: Final = "\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """The streams of one folder. `path`: the folder, relative to the store; `datasets`: whose streams these are, as
-    their manifests say, in order; `guids`: of the streams, in order, each once; `bases`: on which streams build, and
-    which are not among `guids`; `sequence`: the highest, 0 for none; `unhashed`: streams without a SHA-256; `lacking`:
-    the names of those whose file was not there, or not as long as it was, when it was looked at; None: nobody has
-    looked.
+    """The streams of one folder.
+
+    `path`: the folder, relative to the store; `datasets`: of these streams, from their manifests, in order; `guids`: of
+    the streams, in order, without repetition; `bases`: the GUIDs that streams build on and that are not among `guids`,
+    in order; `sequence`: the highest, 0: none has one; `unhashed`: number of streams without a SHA-256; `lacking`:
+    names of the streams whose file was missing or of another length; None: not checked.
     """
 
     path: str
@@ -110,7 +111,7 @@ class Shelf:
 
     @classmethod
     def of(cls, path: str, rows: list[Row], lacking: frozenset[str] | None) -> Shelf:
-        """Put rows on a shelf. Raises: ValueError, TypeError, OverflowError where they are none."""
+        """Make a shelf of rows. Raises: ValueError, TypeError, OverflowError if they are not rows."""
         guids = {int(row[_GUID]) for row in rows}
         bases = {int(row[_BASE]) for row in rows if row[_BASE] is not None} - guids
         return cls(
@@ -143,15 +144,17 @@ class Shelf:
         return summaries_of(self.path, self)
 
     def has(self, guid: int) -> bool:
-        """Whether a stream of this GUID is here."""
+        """Whether a stream of this GUID is in this folder."""
         return _contains(self.guids, guid)
 
-    def mentions(self, guid: int) -> bool:
-        """Whether a stream of this GUID is here, or one that builds on it."""
-        return _contains(self.guids, guid) or _contains(self.bases, guid)
+    def mentions(self, mark: int | str) -> bool:
+        """Whether a stream of this GUID is here, or one that builds on it, or a stream of this dataset."""
+        if isinstance(mark, str):
+            return mark in self.datasets
+        return _contains(self.guids, mark) or _contains(self.bases, mark)
 
     def with_lacking(self, lacking: frozenset[str] | None) -> Shelf:
-        """Return the same streams, of which others lack their file."""
+        """Return a shelf with the same streams, and another `lacking`."""
         return Shelf(
             *(self.path, self.datasets, self.guids, self.bases, self.sequence, self.unhashed),
             *(lacking, self._count, self._packed),
@@ -167,7 +170,7 @@ class Shelf:
 def summaries_of(path: str, rows: Iterable[Row]) -> Iterator[Summary]:
     """Yield the summaries of a folder's rows."""
     sender = path.partition("/")[0]
-    # Of 1,000 streams most have the dataset, kind and flags of others, and each is a base.
+    # Of 1,000 streams most have the same dataset, kind and flags, and each is a base.
     one: dict[str, str] = {}
     for row in rows:
         shared: list[Any] = [one.setdefault(each, each) if type(each) is str else each for each in row[FIELDS:]]
@@ -181,13 +184,13 @@ def _pack(rows: list[Row]) -> bytes:
     columns[_CTIME] = [row[_CTIME] - row[_MTIME] for row in rows]
     columns[NAME] = [_template(row[NAME], row[_SNAPSHOT], row[_GUID], row[_BASE]) for row in rows]
     columns[_SHA256] = [_short(row[_SHA256]) for row in rows]
-    # Version 2 is the last one that does not look for what is there twice: that is zstd's. What zstandard returns has
-    # the memory of the raw bytes behind it: a copy has not.
+    # Marshal version 2 does not look for repetitions: zstd does. The result of zstandard keeps a buffer of the size of
+    # the raw bytes; a copy does not.
     return bytes(memoryview(zstandard.compress(marshal.dumps(columns, 2), _LEVEL)))
 
 
 def _template(name: str, snapshot: str, guid: str, base_guid: str | None) -> str:
-    """Return a name without what the manifest says as well; as it is, where that cannot be undone."""
+    """Return a name with marks for what the manifest has as well; unchanged if that cannot be reversed."""
     one, other = f"{int(guid):016x}", f"{int(base_guid or 0):016x}"
     short = name.replace(one, _GUID_MARK).replace(other, _BASE_MARK).replace(snapshot, _SNAPSHOT_MARK)
     again = short.replace(_GUID_MARK, one).replace(_BASE_MARK, other).replace(_SNAPSHOT_MARK, snapshot)
@@ -202,7 +205,7 @@ def _name(template: str, snapshot: str, guid: str, base_guid: str | None) -> str
 
 
 def _short(sha256: str | None) -> bytes | str | None:
-    """Return a SHA-256 as bytes, where it has the usual form."""
+    """Return a SHA-256 as bytes, if it has the usual form."""
     try:
         short = bytes.fromhex(sha256 or "")
     except ValueError:

@@ -1,8 +1,7 @@
-"""What checking the stored streams has found: STORE/.state/scrub.jsonl, one JSON line a check, the last one counts.
+"""The results of checks of stored streams: STORE/.state/scrub.jsonl, one JSON line a check, the last one counts.
 
-`Scrubbed` is the model of a line. A line is read by the keys that are known, whatever format it says: damage that is
-known is never forgotten, neither by an upgrade nor by a downgrade. Where the log is written anew, each line keeps the
-keys that are not known.
+`Scrubbed` is the model of a line. A line is read by the known keys, whatever its format is: known damage is never
+forgotten, neither by an upgrade nor by a downgrade. When the log is rewritten, each line keeps its unknown keys.
 """
 
 from __future__ import annotations
@@ -11,27 +10,32 @@ import io
 import json
 import os
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from fullsend_receiver.catalogue.folded import Folded
 from fullsend_receiver.store.durable import locked, replace_file, write_all
 from fullsend_receiver.store.local import LocalStore
 
-#: The format of a line that is written. The first version wrote none.
+#: The format of new lines. The first version wrote none.
 _FORMAT: Final = 1
-#: Lines beyond the number of files after which the log is written anew.
+#: When the log has so many lines more than files, it is rewritten.
 _SLACK: Final = 10_000
 #: Rows that are held at a time as they were read: 900 bytes each.
 _AT_ONCE: Final = 5_000
+#: Bytes that are read at a time.
+_BLOCK: Final = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """What one check found. `received`: when the stream was, as its manifest says, so that a file that was removed
-    and pushed again is another one; `at`: when it was checked, ISO 8601; `damage`: a line for each fault, empty for a
-    whole stream; `sha256`: of the whole raw stream, for those whose manifest has none; None where it is damaged.
+    """The result of one check.
+
+    `received`: the time of reception in the manifest, so that a file that was removed and pushed again counts as
+    another one; `at`: the time of the check, ISO 8601; `damage`: a line for each fault, empty for a whole stream;
+    `sha256`: of the whole raw stream, for those whose manifest has none; None if it is damaged.
     """
 
     file: str
@@ -41,23 +45,23 @@ class Scrubbed:
     sha256: str | None
 
     def to_row(self) -> dict[str, Any]:
-        """Return what a line says."""
+        """Return the content of a line."""
         return {"format": _FORMAT, **asdict(self)}
 
     @classmethod
     def from_row(cls, row: dict[str, Any], file: str, received: str) -> Scrubbed | None:
-        """Read what a line says of a file that was received then; None where that cannot be understood.
+        """Read a line about a file that was received then; None if it cannot be understood.
 
-        A row that says damage and lacks something else counts.
+        A row with damage that lacks something else is understood.
         """
         damage, at, sha256 = _damage(row), row.get("at"), row.get("sha256")
         if not damage and not (isinstance(at, str) and "damage" in row):
-            return None  # as if nobody had looked
+            return None  # as if it had not been checked
         return cls(file, received, str(at), damage, sha256 if isinstance(sha256, str) else None)
 
 
 class ScrubLog:
-    """The last result for each file, as it stood when it was read."""
+    """The last result for each file, as of the last reading."""
 
     def __init__(self, store: LocalStore) -> None:
         """Read the log."""
@@ -65,6 +69,8 @@ class ScrubLog:
         self._path = scrub_file(store)
         self._lines = 0
         self._last = Folded()  # as they were written, with keys that this version does not know
+        # Of the files whose row says damage: when each was received, empty where the row does not say.
+        self._damaged: dict[str, tuple[Any, ...]] = {}
         self._foreign: list[bytes] = []  # lines of which this version does not know of which file they are
         self._known = 0  # bytes of the file that were read, up to the end of a line; and their CRC
         self._crc = 0
@@ -77,14 +83,18 @@ class ScrubLog:
             return None
         return Scrubbed.from_row(row, file, received)
 
+    def is_damaged(self, file: str, received: str) -> bool:
+        """Whether `get` returns damage. Reads no row: the streams of a chain may lie in as many folders."""
+        return self._damaged.get(file) in ((), (received,))
+
     def add(self, scrubbed: Scrubbed) -> None:
         """Record a result. Blocks on the disk."""
         row = scrubbed.to_row()
-        self._last.add([(scrubbed.file, row)], _merge)
+        _take(self._last, self._damaged, [(scrubbed.file, row)])
         with locked(self._store.lock):
             if self._lines > len(self._last) + _SLACK:
                 self.read(anew=True)  # others may have added to it
-                self._last.add([(scrubbed.file, row)], _merge)
+                _take(self._last, self._damaged, [(scrubbed.file, row)])
                 replace_file(self._path, b"".join([*self._foreign, *map(_line, self._last.rows())]))
                 self._lines = len(self._last)
                 return
@@ -103,35 +113,64 @@ class ScrubLog:
         A line that is not whole (a crash) is passed over.
         """
         try:
-            data = self._path.read_bytes()
+            file: BinaryIO = self._path.open("rb")
         except FileNotFoundError:
-            data = b""
-        known = 0 if anew or zlib.crc32(data[: self._known]) != self._crc else self._known
-        count, last, foreign = (self._lines, self._last, self._foreign) if known else (0, Folded(), [])
-        whole = data.rfind(b"\n") + 1
-        rows: list[tuple[str, dict[str, Any]]] = []
-        for line in io.BytesIO(data[known:]):  # line by line: all at once would be as much memory once more
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            count += 1
-            if isinstance(row, dict) and isinstance(row.get("file"), str):
-                rows.append((row["file"], row))
-            elif not known:  # else: with the next reading of all, which precedes each writing of all
-                foreign.append(line.rstrip(b"\n") + b"\n")
-            if len(rows) >= _AT_ONCE:
-                last.add(rows, _merge)
-                rows.clear()
-        last.add(rows, _merge)
-        # In one step: who asks meanwhile, in another thread, must not be told that nothing is damaged.
-        self._lines, self._last, self._foreign = count, last, foreign
-        self._known, self._crc = whole, zlib.crc32(data[:whole])
+            file = io.BytesIO()
+        with file:
+            known = 0 if anew or _crc(file, self._known) != self._crc else self._known
+            count, last, damaged, foreign = (
+                (self._lines, self._last, self._damaged, self._foreign) if known else (0, Folded(), {}, [])
+            )
+            whole, crc = known, self._crc if known else 0
+            rows: list[tuple[str, dict[str, Any]]] = []
+            file.seek(known)
+            for line in file:
+                if line.endswith(b"\n"):
+                    whole, crc = whole + len(line), zlib.crc32(line, crc)
+                try:
+                    row = json.loads(line)
+                except ValueError:
+                    continue
+                count += 1
+                if isinstance(row, dict) and isinstance(row.get("file"), str):
+                    rows.append((row["file"], row))
+                elif not known:  # else: with the next reading of all, which precedes each writing of all
+                    foreign.append(line.rstrip(b"\n") + b"\n")
+                if len(rows) >= _AT_ONCE:
+                    _take(last, damaged, rows)
+                    rows.clear()
+        _take(last, damaged, rows)
+        # In one step: another thread that asks meanwhile must not be told that nothing is damaged.
+        self._lines, self._last, self._damaged, self._foreign = count, last, damaged, foreign
+        self._known, self._crc = whole, crc
 
 
 def scrub_file(store: LocalStore) -> Path:
     """Return the log's file."""
     return store.state / "scrub.jsonl"
+
+
+def _crc(file: BinaryIO, length: int) -> int:
+    """Return the CRC-32 of the first `length` bytes of a file, or of all where it has fewer."""
+    crc = 0
+    while length and (block := file.read(min(length, _BLOCK))):
+        crc = zlib.crc32(block, crc)
+        length -= len(block)
+    return crc
+
+
+def _take(last: Folded, damaged: dict[str, tuple[Any, ...]], rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
+    """Take rows, each with its file, into the last ones and into what is known to be damaged."""
+
+    def merge(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
+        merged = _merge(before, row)
+        if _damage(merged):
+            damaged[row["file"]] = (merged["received"],) if "received" in merged else ()
+        else:
+            damaged.pop(row["file"], None)
+        return merged
+
+    last.add(rows, merge)
 
 
 def _merge(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 It is read once, from the copy of the summaries or from the manifests. From then on the kernel tells what changes in the
 folders (`watching`): a commit by this daemon, a file that somebody has removed, cut short or put back, a manifest that
-a command has made beside it. So a question costs two `stat`s, of the sender's folder and of what checks have found, and
-a look at what has changed since the last one. It is answered from what the disk held when it was asked, or later.
+a command has made beside it. So a question costs two `stat`s, of the sender's folder and of what checks have found, a
+poll of the table of mounts, and a look at what has changed since the last one. It is answered from what the disk held
+when it was asked, or later.
 
 Where the kernel cannot tell (a network file system, too many folders), each question looks at everything instead. In
 any case `relook` looks at everything again now and then, for what is not told.
@@ -19,6 +20,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
@@ -34,16 +36,16 @@ from fullsend_receiver.store.workers import run
 
 _T = TypeVar("_T")
 
-#: Before all moments.
+#: Earlier than all moments.
 _ANY: Final = -1
 _Signature = tuple[int, int, int]
 
 
 class Catalogues:
-    """What is stored of each sender. For any thread."""
+    """What is stored of each sender. Thread-safe."""
 
     def __init__(self, store: LocalStore) -> None:
-        """Nothing is read before the first question."""
+        """Reads nothing before the first question."""
         self.store = store
         self._watcher: Final = Watcher(store.root)
         self._kept: dict[str, _Kept] = {}
@@ -55,13 +57,13 @@ class Catalogues:
         self._scrub_signature: _Signature | None = None
 
     def senders(self) -> list[str]:
-        """Return who has streams here, or had. Raises: OSError."""
+        """Return the senders that have, or had, streams here. Raises: OSError."""
         return self.store.senders()
 
     def current(self, sender: str, *, asked: int | None = None) -> Holdings:
         """Return what is stored of a sender, as of the moment `asked` (None: now) or later.
 
-        Blocks on the disk, and while another thread looks. Raises: OSError.
+        Blocks on the disk, and while another thread examines it. Raises: OSError.
         """
         asked = self._now() if asked is None else asked
         with self._keep(sender) as kept:
@@ -80,15 +82,22 @@ class Catalogues:
         return await self._in_turn(disk, sender, lambda: work(self.current(sender, asked=asked)))
 
     async def relook(self, disk: Executor) -> None:
-        """Look at all that is kept again, whatever was told: a folder at a time, so that no question waits for long.
+        """Look at all that is kept again, whatever was told: some folders at a time, so that no question waits for
+        long. Where that fails for one sender, it is done for the others.
 
-        Raises: OSError.
+        Raises: the first error.
         """
         with self._guard:
             senders = list(self._kept)
+        failed: Exception | None = None
         for sender in senders:
-            for path in await self._in_turn(disk, sender, lambda sender=sender: self._told(sender)):  # type: ignore[misc]
-                await self._in_turn(disk, sender, lambda sender=sender, path=path: self._look_again(sender, path))  # type: ignore[misc]
+            try:
+                for paths in await self._in_turn(disk, sender, partial(self._told, sender)):
+                    await self._in_turn(disk, sender, partial(self._look_again, sender, paths))
+            except Exception as error:  # noqa: BLE001 - raised below
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     def distrust(self) -> None:
         """Have the next question about each sender look at everything again."""
@@ -98,18 +107,18 @@ class Catalogues:
             each.distrusted = True
 
     def checked(self, file: PurePosixPath, received: str) -> Scrubbed | None:
-        """Return what the last check of a file found that was received then. Blocks on the disk. Raises: OSError."""
+        """Return the result of the last check of a file that was received then. Blocks on the disk. Raises: OSError."""
         return self._scrub_log().get(str(file), received)
 
     def record(self, result: Scrubbed) -> None:
-        """Record what a check has found. Blocks on the disk. Raises: OSError."""
+        """Record the result of a check. Blocks on the disk. Raises: OSError."""
         log = self._scrub_log()
         with self._scrub_guard:
             log.add(result)
 
     @contextlib.contextmanager
     def _keep(self, sender: str) -> Iterator[_Kept]:
-        """Have what is kept of a sender, alone."""
+        """Lock the state of a sender, and return it."""
         with self._guard:
             kept = self._kept.setdefault(sender, _Kept(self.store, sender, Watch(self._watcher)))
         with kept.lock:
@@ -121,14 +130,14 @@ class Catalogues:
         async with turn:
             return await run(disk, work)
 
-    def _told(self, sender: str) -> list[str]:
-        """Return the folders of a sender at which no question looks by itself."""
+    def _told(self, sender: str) -> list[list[str]]:
+        """Return the folders of a sender at which no question looks by itself, in batches."""
         with self._keep(sender) as kept:
-            return kept.search.paths if kept.search.sure else []
+            return list(kept.search.batches()) if kept.search.sure else []
 
-    def _look_again(self, sender: str, path: str) -> None:
+    def _look_again(self, sender: str, paths: list[str]) -> None:
         with self._keep(sender) as kept:
-            kept.search.distrust(path)
+            kept.search.distrust(paths)
             kept.holdings = kept.read_again(self._scrub_log())
 
     def _now(self) -> int:
@@ -138,7 +147,7 @@ class Catalogues:
             return self._moment
 
     def _scrub_log(self) -> ScrubLog:
-        """Return what checks have found, also those of commands beside the daemon."""
+        """Return the results of checks, including those of commands on this host."""
         with self._scrub_guard:
             found = signature(scrub_file(self.store))
             if self._scrubbed is None:
@@ -150,8 +159,8 @@ class Catalogues:
 
 
 class _Kept:
-    """What is known of one sender. `holdings`: None where nothing was read, or the last look has failed; `read_at`: a
-    moment before it was last looked; `distrusted`: the next look is to be at everything.
+    """The state of one sender. `holdings`: None if nothing was read, or the last search has failed; `read_at`: a moment
+    before the last search; `distrusted`: the next search must examine everything.
     """
 
     def __init__(self, store: LocalStore, sender: str, watch: Watch) -> None:
@@ -162,14 +171,14 @@ class _Kept:
         self.distrusted = False
         self._store = store
         self._sender = sender
-        self._same = False  # the holdings are of what the search has found
+        self._same = False  # the holdings are those of the last search
 
     def read_again(self, scrubbed: ScrubLog) -> Holdings:
-        """Look at the disk again. Raises: OSError."""
+        """Examine the disk again. Raises: OSError."""
         if self.distrusted:
             self.distrusted = False
             self.search.distrust()
-        # Said first: where the search fails half-way, what it has found by then must not be taken for known.
+        # First: if the search fails half-way, its findings by then must not count as known.
         before, same, self._same = self.holdings, self._same, False
         same = not self.search.run() and same
         self._same = True
@@ -177,7 +186,7 @@ class _Kept:
         problems = sorted([*search.problems, *map(without_manifest, search.orphans)], key=str)
         if before is None:
             holdings = Holdings(self._store, self._sender, search.shelves, problems, scrubbed)
-            trim()  # to read all took much more than what is kept
+            trim()  # reading everything took much more memory than the result
             return holdings
         if same:
             return before.with_news(problems, scrubbed)

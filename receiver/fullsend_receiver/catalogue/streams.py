@@ -6,6 +6,7 @@ looks at the disk that it takes, and what is said of the answers.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from pathlib import PurePosixPath
@@ -23,37 +24,37 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams
 from fullsend_receiver.store.local import LocalStore
 
-#: Candidates named in the error for an ambiguous STREAM.
+#: Candidates that are named in the error for an ambiguous STREAM.
 _CANDIDATES_NAMED: Final = 5
 
 
 class NoSuchStream(FullsendError):  # noqa: N818 - reads as a noun
-    """Nothing stored fits what was asked for."""
+    """No stored stream fits the request."""
 
     code = ErrorCode.NOT_FOUND
 
 
 class NoBase(FullsendError):  # noqa: N818 - reads as a noun
-    """An increment's base is not stored, or not restorable: it would be of no use."""
+    """An increment's base is not stored, or not restorable: the increment would be useless."""
 
     code = ErrorCode.BASE
 
 
 class Damaged(FullsendError):  # noqa: N818 - reads as a noun
-    """A stored stream cannot be given back whole."""
+    """A stored stream cannot be read as a whole."""
 
     code = ErrorCode.DAMAGED
 
 
 class AmbiguousStream(FullsendError):  # noqa: N818 - reads as a noun
-    """Several stored streams fit what was asked for."""
+    """Several stored streams fit the request."""
 
     code = ErrorCode.AMBIGUOUS
     exit_code = Exit.USAGE
 
 
-class Stored(NamedTuple):
-    """One stored stream. `summary`: what its manifest said when the catalogue was read."""
+class StoredStream(NamedTuple):
+    """One stored stream. `summary`: from its manifest, when the catalogue was read."""
 
     store: LocalStore
     summary: Summary
@@ -65,15 +66,15 @@ class Stored(NamedTuple):
 
     @property
     def manifest(self) -> Manifest:
-        """All that is known of it, read from the disk now. Raises: StoreError."""
+        """Its manifest, read from the disk now. Raises: StoreError."""
         return self.store.manifest(self.file)
 
 
 class Catalogue:
     """The streams of one sender, or of all, at the moment of reading.
 
-    `streams`: in order of sender, dataset, reception, bases first. `problems`: what lies in the folders and is no whole
-    stream, in the order of their lines.
+    `streams`: in order of sender, dataset, reception, bases first. `problems`: objects in the folders that are not
+    whole streams, in the order of their messages.
     """
 
     def __init__(
@@ -84,44 +85,47 @@ class Catalogue:
         scrubbed: ScrubLog,
         lacking: frozenset[str] | None = None,
     ) -> None:
-        """`lacking`: the files of streams that are not there, or not as long as they were; None: nobody has looked, and
-        each question looks.
+        """`lacking`: files of streams that are missing, or of another length than in their manifests; None: not
+        checked, and each question checks.
         """
         self.store = store
         self.problems = problems
         self.scrubbed = scrubbed
         self._lacking = lacking
-        # No stream builds on another sender's: a backup must never rest on what its own host cannot read.
+        # No stream builds on another sender's: a backup must never depend on what its own host cannot read.
         mine: dict[str, list[Summary]] = {}
         for summary in summaries:
             mine.setdefault(summary.sender, []).append(summary)
         self._forests = {
             sender: Forest(found, order=reception, key=attrgetter("path")) for sender, found in sorted(mine.items())
         }
-        self.streams = [Stored(store, each) for forest in self._forests.values() for each in forest.in_order()]
-        self._restorable: set[str] | None = None  # files; None: nobody has asked yet
+        self.streams = [StoredStream(store, each) for forest in self._forests.values() for each in forest.in_order()]
+        self._restorable: set[str] | None = None  # files; None: not computed yet
 
     def has(self, dataset: str, guid: str) -> bool:
-        """Whether a snapshot of this GUID is stored of this dataset."""
+        """Whether a snapshot with this GUID is stored of this dataset."""
         return any(each.dataset == dataset for forest in self._forests.values() for each in forest.of_guid(guid))
 
-    def select(self, sender: str | None, dataset: str | None) -> list[Stored]:
+    def select(self, sender: str | None, dataset: str | None) -> list[StoredStream]:
         """Return the streams of a sender and dataset; None: of all."""
+        if sender is not None and dataset is not None:  # they stand together
+            first = bisect_left(self.streams, (sender, dataset), key=_whose)
+            return self.streams[first : bisect_right(self.streams, (sender, dataset), lo=first, key=_whose)]
         return [
             stored
             for stored in self.streams
             if sender in {None, stored.summary.sender} and dataset in {None, stored.summary.dataset}
         ]
 
-    def at(self, file: PurePosixPath) -> Stored | None:
+    def at(self, file: PurePosixPath) -> StoredStream | None:
         """Return the stream in this file."""
         path = str(file)
         return next((stored for stored in self.streams if stored.summary.path == path), None)
 
-    def find(self, sender: str, what: str) -> Stored:
+    def find(self, sender: str, what: str) -> StoredStream:
         """Return the one stream of a sender that `what` names: a file name, DATASET@SNAPSHOT, or guid:N.
 
-        Raises: NoSuchStream, AmbiguousStream (naming the candidates).
+        Raises: NoSuchStream; AmbiguousStream, with the candidates.
         """
         forest = self._forests.get(sender)
         found = self._stored(named(what, forest.streams if forest else ()))
@@ -134,41 +138,41 @@ class Catalogue:
             raise AmbiguousStream(msg)
         return found[0]
 
-    def bases(self, stored: Stored) -> list[Stored]:
+    def bases(self, stored: StoredStream) -> list[StoredStream]:
         """Return the stored streams that `stored` can be received on; packages last."""
         return self._stored(self._forest(stored).bases(stored.summary))
 
-    def dependents(self, stored: Stored) -> list[Stored]:
-        """Return the streams that build on this one, directly or not; never itself."""
+    def dependents(self, stored: StoredStream) -> list[StoredStream]:
+        """Return the streams that build on this one, directly or indirectly, without itself."""
         return self._stored(self._forest(stored).dependents(stored.summary))
 
-    def restorable(self, stored: Stored) -> bool:
-        """Whether this stream and, by some way, its bases back to a full are there and not known to be damaged.
+    def restorable(self, stored: StoredStream) -> bool:
+        """Whether this stream and a chain of its bases back to a full exist and are not known to be damaged.
 
-        Looks at all files when first asked: for one stream alone `chain` is quicker.
+        The first call examines all files: for one stream alone `chain` is quicker.
         """
         if self._restorable is None:
             self._restorable = {here.path for here, _base in self._ways()}
         return stored.summary.path in self._restorable
 
-    def ways(self) -> Iterator[tuple[Stored, Stored | None]]:
+    def ways(self) -> Iterator[tuple[StoredStream, StoredStream | None]]:
         """Yield all restorable streams, each with the one to restore before it: see Forest.ways."""
         for here, base in self._ways():
-            yield Stored(self.store, here), None if base is None else Stored(self.store, base)
+            yield StoredStream(self.store, here), None if base is None else StoredStream(self.store, base)
 
     def _ways(self) -> Iterator[tuple[Summary, Summary | None]]:
         for forest in self._forests.values():
             yield from forest.ways(self._whole)
 
-    def chain(self, stored: Stored) -> list[Stored]:
+    def chain(self, stored: StoredStream) -> list[StoredStream]:
         """Return the shortest chain of whole streams that ends with this one, its full first; empty: there is none.
 
-        Looks at the files of this stream and its bases only.
+        Examines the files of this stream and its bases only.
         """
         return self._stored(self._forest(stored).chain(stored.summary, self._whole) or ())
 
-    def obstacle(self, stored: Stored) -> str:
-        """Return why a stream without a chain has none: names the first file on its way that is missing or damaged."""
+    def obstacle(self, stored: StoredStream) -> str:
+        """Return why a stream has no chain: names the first file on its way that is missing or damaged."""
         found = self._forest(stored).obstacle(stored.summary, self._whole)
         match found:
             case (here, "damaged"):
@@ -183,7 +187,7 @@ class Catalogue:
     def check_base(
         self, sender: str, base_guid: str, *, stream_class: StreamClass | None = None, flags: str | None = None
     ) -> None:
-        """See that an increment on this base could be restored; None: of which class, or flags, is not known yet.
+        """Check that an increment on this base can be restored. `stream_class`, `flags`: None: not known yet.
 
         Raises: NoBase.
         """
@@ -197,16 +201,16 @@ class Catalogue:
             msg = f"its base guid:{base_guid} is stored only as {stored[0].path}, which it cannot follow: send a full"
             raise NoBase(msg)
         if not any(forest.chain(each, self._whole) for each in fitting):
-            why = self.obstacle(Stored(self.store, fitting[0]))
+            why = self.obstacle(StoredStream(self.store, fitting[0]))
             msg = f"its base guid:{base_guid} is stored, but not restorable: {why}: send a full"
             raise NoBase(msg)
 
-    def entry(self, stored: Stored) -> StreamEntry:
-        """Return what `list` says of a stream."""
+    def entry(self, stored: StoredStream) -> StreamEntry:
+        """Return the entry of a stream in `list`."""
         return self.entry_of(stored, restorable=self.restorable(stored))
 
-    def entry_of(self, stored: Stored, *, restorable: bool) -> StreamEntry:
-        """Return the same, where it is known whether it can be restored."""
+    def entry_of(self, stored: StoredStream, *, restorable: bool) -> StreamEntry:
+        """Return the same, if it is known whether the stream can be restored."""
         scrub = self._scrub(stored.summary)
         base = next(iter(self._forest(stored).bases(stored.summary)), None)
         return copied(
@@ -219,13 +223,13 @@ class Catalogue:
             restorable=restorable,
         )
 
-    def receipt(self, stored: Stored) -> Receipt:
+    def receipt(self, stored: StoredStream) -> Receipt:
         """Return the receipt of a stream.
 
-        Raises: Damaged where it is known to be, or gone: no receipt may stand for it.
+        Raises: Damaged if the stream is known to be damaged, or is missing: then there must be no receipt.
         """
         about = stored.summary
-        if not (self._whole(about) and self._is_there(about)):  # a receipt is worth a look, whoever has looked before
+        if not (self._whole(about) and self._is_there(about)):  # a receipt is important enough to check the file again
             msg = (
                 f"{stored.file}: is stored, and {self._damage(about)}: move it, its .json and its .sha256 out of the"
                 " store, and push again"
@@ -233,23 +237,22 @@ class Catalogue:
             raise Damaged(msg)
         return copied(Receipt, self.entry_of(stored, restorable=bool(self.chain(stored))), stored.manifest)
 
-    def whole(self, stored: Stored) -> bool:
+    def whole(self, stored: StoredStream) -> bool:
         """Whether the file of a stream is there, as long as it was, and not known to be damaged."""
         return self._whole(stored.summary)
 
-    def unread(self) -> list[Stored]:
-        """Return the streams that came in several segments, and that nobody has read from end to end since."""
+    def unread(self) -> list[StoredStream]:
+        """Return the streams that arrived in several segments, and were not read from end to end since."""
         return [each for each in self.streams if each.summary.sha256 is None and self._scrub(each.summary) is None]
 
-    def _forest(self, stored: Stored) -> Forest[Summary]:
+    def _forest(self, stored: StoredStream) -> Forest[Summary]:
         return self._forests.get(stored.summary.sender) or Forest((), order=reception)
 
-    def _stored(self, summaries: Iterable[Summary]) -> list[Stored]:
-        return [Stored(self.store, each) for each in summaries]
+    def _stored(self, summaries: Iterable[Summary]) -> list[StoredStream]:
+        return [StoredStream(self.store, each) for each in summaries]
 
     def _whole(self, about: Summary) -> bool:
-        scrub = self._scrub(about)
-        if scrub and scrub.damage:
+        if self.scrubbed.is_damaged(about.path, about.received):
             return False
         return self._is_there(about) if self._lacking is None else about.path not in self._lacking
 
@@ -283,3 +286,7 @@ def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:
 def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
     names = [sender] if sender is not None else store.senders()
     return (find_streams(store, name) for name in names)
+
+
+def _whose(stored: StoredStream) -> tuple[str, str]:
+    return stored.summary.sender, stored.summary.dataset

@@ -1,16 +1,16 @@
-"""What the catalogue needs of each manifest, without opening it: a copy in STORE/.state, a file for each sender.
+"""Summaries of the manifests without opening them: a copy in STORE/.state, a file for each sender.
 
-The manifests are the truth. Opening and validating one takes 50 microseconds, a few for its summary: that is what
-makes `list` of 100,000 streams take a second or two instead of six (docs/performance.md). Losing the copy costs just
-this time once; it may be removed at any moment.
+The manifests are authoritative. Opening and validating one takes 50 microseconds, reading its summary a few. So `list`
+of 100,000 streams takes a second or two instead of six (docs/performance.md). Losing the copy costs just this time
+once; it may be removed at any time.
 
     .state/summaries.SENDER     a line for each folder of streams: CRC, space, JSON, newline
 
-What is copied counts only while it cannot differ from what is there. A line: where its CRC is right. The names in a
-folder: where the folder has the inode number and the times of then, since whatever adds, removes or renames a file
-changes these. A summary: where its manifest has the inode number, size and times of then. All else is read from the
-folders and manifests. A file system's clock ticks every few milliseconds, so two changes within a tick look like one:
-what had changed just before it was read does not count the next time.
+A copied value is used only while it cannot differ from the original. A line: if its CRC is right. The names in a
+folder: if the folder has the same inode number and times, which change when a file is added, removed or renamed. A
+summary: if its manifest has the same inode number, size and times. Everything else is read from the folders and
+manifests. A file system's clock ticks every few milliseconds, so two changes within a tick look like one. Therefore a
+change just before the reading is not used the next time.
 """
 
 from __future__ import annotations
@@ -35,12 +35,15 @@ from fullsend_receiver.store.api import ManifestError
 from fullsend_receiver.store.durable import locked, replace_file
 from fullsend_receiver.store.local import LocalStore
 
-#: Manifests that one reading had to open after which the copy is worth writing anew: some 20 ms against one write.
+#: If a search has opened so many manifests, the copy is worth rewriting: some 20 ms, compared with one write.
 _WORTH: Final = 200
-#: Characters of a line before its JSON: the CRC, and a space.
+#: Length of the CRC and the space before the JSON of a line.
 _CRC: Final = 9
 #: So many names in folders that had changed take about the time of one manifest.
 _NAMES_A_MANIFEST: Final = 50
+#: Streams that are looked at in one go, besides questions; and how many of them a folder takes by itself.
+_BATCH: Final = 500
+_STREAMS_A_FOLDER: Final = 5
 #: What changed within this time before it was read may change again without a trace. Ticks are 10 ms at most; some
 #: file systems have times in whole seconds, FAT in pairs of them.
 _SETTLED_NS: Final = 3_000_000_000
@@ -48,7 +51,7 @@ _SETTLED_NS: Final = 3_000_000_000
 
 @dataclass(slots=True)
 class Found:
-    """What lies in a sender's folders. `orphans`: `.zst` files without manifest, relative to the store; `problems`:
+    """The contents of a sender's folders. `orphans`: `.zst` files without manifest, relative to the store; `problems`:
     what could not be read.
     """
 
@@ -57,8 +60,10 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-#: A copy with other fields, by another version of fullsendd, says nothing.
-_VERSION: Final = zlib.crc32(" ".join(COPIED).encode())
+#: A copy with other fields, by another version of fullsendd, says nothing. Format 2: no folder with a symbolic link to
+#: a file has a stamp, since such folders are to be read each time.
+_FORMAT: Final = "2"
+_VERSION: Final = zlib.crc32(" ".join((_FORMAT, *COPIED)).encode())
 #: How the JSON of a line begins: the version and the folder.
 _HEAD: Final = re.compile(rb'\[(\d+),("(?:[^"\\]|\\.)*"),')
 #: A kept catalogue does without its copy until the next start: it is worth writing when it lacks this part of all.
@@ -69,8 +74,9 @@ _WORTH_PART: Final = 50
 class _Folder:
     """What is known of one folder. `stamp`: inode number and times of when its names were read, None where that does
     not count next time; `folders`: the folders in it; `rows`: one for each stream; `orphans`: names of `.zst` files
-    without manifest; `problems`: by name of a stream, why its manifest cannot be read; `watched`: whether each change
-    is told.
+    without manifest; `problems`: by name of a stream, why its manifest cannot be read; `linked`: names of streams whose
+    file or manifest is a symbolic link, so that a change behind it is not told; `watched`: whether each other change is
+    told.
     """
 
     path: str
@@ -79,16 +85,17 @@ class _Folder:
     rows: list[Row] | Shelf
     orphans: set[str] = field(default_factory=set)
     problems: dict[str, Problem] = field(default_factory=dict)
+    linked: set[str] = field(default_factory=set)
     watched: bool = False
 
     @property
     def doubts(self) -> set[str]:
         """The names that are to be looked at each time."""
-        return self.orphans | self.problems.keys()
+        return self.orphans | self.problems.keys() | self.linked
 
 
 def find_streams(store: LocalStore, sender: str) -> Found:
-    """Return what lies in a sender's folders, from the manifests or from what was copied of them. Blocks."""
+    """Return the contents of a sender's folders, from the manifests or from the copy. Blocks."""
     search = Search(store, sender)
     search.run()
     return search.found
@@ -96,8 +103,8 @@ def find_streams(store: LocalStore, sender: str) -> Found:
 
 @contextlib.contextmanager
 def collector_off() -> Iterator[None]:
-    """Keep the collector of circular garbage from walking over 100,000 rows again and again while they come to life:
-    that takes longer than all else. Nothing here goes in circles.
+    """Keep the cyclic garbage collector from visiting 100,000 rows again and again while they are created, which takes
+    longer than everything else. Nothing here refers to itself.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -109,14 +116,15 @@ def collector_off() -> Iterator[None]:
 
 
 class Search:
-    """What lies in a sender's folders. Each `run` looks again, and reads only what has changed since the one before.
+    """The contents of a sender's folders. Each `run` searches again, and reads only what has changed since the last
+    one.
 
-    `sure`: whatever has changed since the last run is told.
+    `sure`: each change since the last run is reported.
     """
 
     def __init__(self, store: LocalStore, sender: str, watch: Watch | None = None) -> None:
-        """Nothing is read before `run`. `watch`: tells what changes; what is found is kept on shelves, and a look is
-        at what has changed alone. None: each look is at everything.
+        """Reads nothing before `run`. `watch`: reports changes. Then the results are kept on shelves, and a run
+        examines only changes. None: each run examines everything.
         """
         self._store = store
         self._sender = sender
@@ -125,16 +133,16 @@ class Search:
         self._unreadable: list[Problem] = []  # folders
         self._explained: list[str] = []
         self._changed = False
-        self._effort = 0  # what it took to read what the copy does not have, in manifests
+        self._effort = 0  # the cost of reading what the copy lacks, in manifests
         self._settled = 0
         self.sure = False
         self._place: tuple[int, int] | None = None  # of the sender's folder: device and inode number
         self._suspect: set[str] = set()
 
     def run(self) -> bool:
-        """Look. Returns: whether the streams are others than the last time; after an error too, they may be.
+        """Search. Returns: whether the streams differ from the last run; after an error, too, they may differ.
 
-        Raises: OSError, but only where the disk fails on what is looked at to explain an orphan.
+        Raises: OSError, but only if the disk fails on what is examined to explain an orphan.
         """
         known: dict[str, _Folder] | _Copy
         if self._folders is None:
@@ -144,7 +152,7 @@ class Search:
             known = self._folders
         self._settled = time.time_ns() - _SETTLED_NS
         changes = Changes(everything=True) if self._watch is None else self._watch.take()
-        # Until the end: where this fails half-way, what was told must not be taken for looked at.
+        # Until the end: if this fails half-way, the reported changes must not count as examined.
         sure, self.sure = self.sure and not changes.everything and self._is_in_place(), False
         with collector_off():
             folders = self._look_at(changes) if sure else None
@@ -155,7 +163,7 @@ class Search:
         streams = sum(len(folder.rows) for folder in folders.values())
         if self._effort >= (_WORTH if self._watch is None else max(_WORTH, streams // _WORTH_PART)):
             self._effort = 0
-            # A convenience: a disk that is full or read-only must not keep anybody from listing.
+            # The copy is optional: a disk that is full or read-only must not prevent listing.
             with contextlib.suppress(OSError):
                 self._save(folders.values())
         orphans = [f"{folder.path}/{name}" for folder in folders.values() for name in sorted(folder.orphans)]
@@ -166,7 +174,7 @@ class Search:
 
     @property
     def found(self) -> Found:
-        """What the last run has found."""
+        """The contents, as of the last run."""
         folders = (self._folders or {}).values()
         return Found(
             [summary for folder in folders for summary in summaries_of(folder.path, folder.rows)],
@@ -182,26 +190,34 @@ class Search:
 
     @property
     def orphans(self) -> list[str]:
-        """The `.zst` files without manifest that the last run has found."""
+        """The `.zst` files without manifest, as of the last run."""
         return self._explained
 
     @property
     def shelves(self) -> list[Shelf]:
-        """What the last run has found, where it is kept."""
+        """The streams as of the last run, if they are kept on shelves."""
         found = (folder.rows for folder in (self._folders or {}).values())
         return [rows for rows in found if isinstance(rows, Shelf) and len(rows)]
 
-    @property
-    def paths(self) -> list[str]:
-        """The folders that the last run has found."""
-        return list(self._folders or ())
+    def batches(self) -> Iterator[list[str]]:
+        """Yield the folders that the last run has found, as many together as take some milliseconds to look at."""
+        batch: list[str] = []
+        streams = 0
+        for path, folder in (self._folders or {}).items():
+            batch.append(path)
+            streams += len(folder.rows) + _STREAMS_A_FOLDER
+            if streams >= _BATCH:
+                yield batch
+                batch, streams = [], 0
+        if batch:
+            yield batch
 
-    def distrust(self, path: str | None = None) -> None:
-        """Look at all that is in a folder in the next run, whatever was told; None: in all folders."""
-        if path is None:
+    def distrust(self, paths: Iterable[str] | None = None) -> None:
+        """Look at all that is in these folders in the next run, whatever was told; None: in all folders."""
+        if paths is None:
             self.sure = False
         else:
-            self._suspect.add(path)
+            self._suspect.update(paths)
 
     def _look_everywhere(self, known: dict[str, _Folder] | _Copy) -> dict[str, _Folder]:
         if self._watch is not None:
@@ -214,7 +230,7 @@ class Search:
         return folders
 
     def _look_below(self, path: str, known: dict[str, _Folder] | _Copy, folders: dict[str, _Folder]) -> None:
-        """Put into `folders` what is known now of a folder and of all in it."""
+        """Put into `folders` what is known now of a folder and all folders in it."""
         todo = [path]
         while todo:
             path = todo.pop()
@@ -233,7 +249,7 @@ class Search:
         """
         folders = dict(self._folders or {})
         for path, folder in folders.items():
-            if folder.orphans or folder.problems:
+            if folder.orphans or folder.problems or folder.linked:
                 changes.names.setdefault(path, set()).update(folder.doubts)
         suspect, self._suspect = self._suspect, set()
         for path in suspect & folders.keys():
@@ -254,12 +270,13 @@ class Search:
         return folders
 
     def _look_at_names(self, known: _Folder, names: set[str]) -> _Folder:
-        """Look at some names in a folder that is watched."""
+        """Examine some names in a watched folder."""
         path = known.path
         root = self._store.root / path
         before = list(known.rows)
         rows = {row[NAME]: row for row in before}
-        found = _Folder(path, None, [*known.folders], [], {*known.orphans}, {**known.problems}, known.watched)
+        found = _Folder(path, None, [*known.folders], [], watched=known.watched)
+        found.orphans, found.problems, found.linked = {*known.orphans}, {**known.problems}, {*known.linked}
         lacking = set(known.rows.lacking or ()) if isinstance(known.rows, Shelf) else set()
         for name in names:
             if not name.startswith("@"):
@@ -277,6 +294,9 @@ class Search:
             found.orphans.discard(name)
             found.problems.pop(name, None)
             lacking.discard(name)
+            found.linked.discard(name)
+            if any((root / each).is_symlink() for each in (name, manifest_of(name))):
+                found.linked.add(name)
             try:
                 row = self._row(path, name, row)
             except ManifestError as error:
@@ -293,12 +313,12 @@ class Search:
         return found
 
     def _look(self, path: str, known: _Folder | None) -> _Folder:
-        """Find what is in one folder, by what is known of it where that counts."""
+        """Return the contents of one folder, using what is known of it if that is still valid."""
         root = self._store.root / path
         status = os.stat(root)
         watched = self._watch is not None and self._watch.add(path, status.st_dev)
         if watched:
-            status = os.stat(root)  # from here on all is told
+            status = os.stat(root)  # all later changes are reported
         if path == self._sender:
             self._place = (status.st_dev, status.st_ino)
         stamp = [status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
@@ -327,7 +347,7 @@ class Search:
         before: list[Row],
         lacking: frozenset[str] | None,
     ) -> None:
-        """Put the rows into a folder. `known`: what was known of it, with the rows `before`."""
+        """Put the rows into a folder. `known`: its former state, with the rows `before`."""
         was = known.rows.lacking if known is not None and isinstance(known.rows, Shelf) else None
         if was != lacking or (not self._changed and _content(rows) != _content(before)):
             self._changed = True
@@ -339,7 +359,7 @@ class Search:
             folder.rows = Shelf.of(folder.path, rows, lacking)
 
     def _refresh(self, path: str, folder: int, known: list[Row]) -> list[Row] | None:
-        """Look at each manifest of a folder whose names are known. Returns: the rows; None where one cannot be read."""
+        """Examine each manifest of a folder with known names. Returns: the rows; None if one cannot be read."""
         rows = [*known]
         for number, row in enumerate(known):
             try:
@@ -364,6 +384,9 @@ class Search:
             for entry in entries:
                 if entry.name.startswith("@"):
                     files.add(entry.name)
+                    if entry.is_symlink():
+                        folder.linked.add(stream_of(entry.name))
+                        counts = False
                 elif entry.is_dir(follow_symlinks=False):
                     folder.folders.append(entry.name)
                 elif entry.is_symlink():
@@ -392,7 +415,7 @@ class Search:
         return folder, rows
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
-        """Return what a manifest says, None where it is gone by now. Raises: ManifestError."""
+        """Return the row of a manifest, None if it is missing by now. Raises: ManifestError."""
         manifest = self._store.root / path / manifest_of(name)
         try:
             status = manifest.stat()
@@ -414,7 +437,7 @@ class Search:
         return [*stamp, name, *(getattr(manifest, each) for each in COPIED)]
 
     def _is_in_place(self) -> bool:
-        """Whether the sender's folder is the one that was looked at: none of those above it was replaced."""
+        """Whether the sender's folder is the examined one: none of the folders above it was replaced."""
         try:
             status = os.stat(self._store.root / self._sender)
         except FileNotFoundError:
@@ -424,10 +447,11 @@ class Search:
         return (status.st_dev, status.st_ino) == self._place
 
     def _judge(self, orphans: list[str]) -> list[str]:
-        """Return the orphans among these: tell what has no manifest from what is just getting it, or being removed.
+        """Return the orphans among these, without the `.zst` files that are about to get their manifest, or are being
+        removed.
 
-        What is under way is looked at first: while a journal is there, the commit may still put the manifest in place;
-        after it is gone, the manifest is there.
+        Commits and removals under way are read first. While a journal exists, the commit may still put the manifest in
+        place; after it is removed, the manifest is in place.
         """
         under_way = self._store.under_way()
         return [
@@ -442,10 +466,10 @@ class Search:
 
 
 class _Copy:
-    """What was copied, read a folder at a time: all of it together takes much more memory than what is kept of it."""
+    """The copy, read a folder at a time: as a whole it takes much more memory than the result."""
 
     def __init__(self, path: Path) -> None:
-        """Find where each folder's line is."""
+        """Find the line of each folder."""
         self._path = path
         self._lines: dict[str, tuple[int, int]] = {}
         at = 0
@@ -458,7 +482,7 @@ class _Copy:
                 at += len(line)
 
     def get(self, path: str) -> _Folder | None:
-        """Return what was copied of a folder; None where nothing was, or its line is not whole."""
+        """Return the copied state of a folder; None if there is none, or its line is not whole."""
         if path not in self._lines:
             return None
         at, length = self._lines[path]
@@ -476,7 +500,7 @@ class _Copy:
 
 @contextlib.contextmanager
 def _opened(folder: Path) -> Iterator[int]:
-    """Open a folder: to look at 100 names in it takes a quarter less time than by their whole paths."""
+    """Open a folder: examining 100 names in it takes a quarter less time than by their whole paths."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield descriptor
@@ -485,7 +509,7 @@ def _opened(folder: Path) -> Iterator[int]:
 
 
 def _is_whole(folder: int, row: Row) -> bool:
-    """Whether a stream's file is there, as long as its manifest says."""
+    """Whether a stream's file exists, with the length in its manifest."""
     try:
         size: int = os.stat(row[NAME], dir_fd=folder).st_size
     except OSError:

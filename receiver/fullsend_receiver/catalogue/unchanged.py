@@ -1,9 +1,9 @@
-"""When a dataset was last seen unchanged since a stored snapshot: the document unchanged.SENDER.json.
+"""When a dataset was last reported as unchanged since a stored snapshot: the document unchanged.SENDER.json.
 
-    {DATASET: {"guid": of the snapshot, "at": when the sender said so, by our clock}}
+    {DATASET: {"guid": of the snapshot, "at": time of the report, by the receiver's clock}}
 
-A dataset to which nothing is written gets no new streams, and is backed up all the same: `status` uses this. The
-document has at most one entry for each dataset of which something is stored, whatever a sender says.
+A dataset without writes gets no new streams, and is backed up nevertheless: `status` uses this. The document has at
+most one entry for each stored dataset, whatever a sender reports.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ class Stock(Protocol):
 
 
 def note(stock: Stock, sender: str, datasets: Collection[UnchangedDataset]) -> None:
-    """Record, durably, that these are unchanged now. `stock`: what is stored of the sender. Blocks. Raises: OSError.
+    """Record, durably, that these datasets are unchanged now. `stock`: what is stored of the sender. Blocks. Raises:
+    OSError.
 
-    Entries that name a snapshot that is not stored of its dataset are ignored, and older ones are removed.
+    Ignores a dataset whose snapshot is not stored, and removes older entries of that kind.
     """
     now = format_time(time.time())
 
@@ -47,9 +48,9 @@ def note(stock: Stock, sender: str, datasets: Collection[UnchangedDataset]) -> N
 
 
 def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
-    """Return when datasets were last seen unchanged, by dataset and the GUID that was its newest snapshot's then.
+    """Return when datasets were last reported as unchanged, by dataset and the GUID of its newest snapshot then.
 
-    What was recorded while this host's clock was ahead is ignored: it would be newer than all that follows.
+    Ignores what was recorded while this host's clock was ahead: it would be newer than everything that follows.
     """
     limit = time.time() + _CLOCK_ERROR
     found = store.documents.get(_document(sender))
@@ -61,7 +62,7 @@ def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
 
 
 def _entries(data: bytes | None) -> dict[str, dict[str, str]]:
-    """Read the document. What is not an entry is ignored: a backup may then look older than it is, never younger."""
+    """Read the document. Ignores what is not an entry: a backup may then look older than it is, never younger."""
     try:
         said: Any = json.loads(data or b"{}")
     except ValueError:

@@ -1,12 +1,12 @@
 """`fullsendd`: the command line of the storage host, one module a command.
 
-    main           the parser, and what happens around every command: errors, exit codes, stdout
-    configuration  the store that a command works on
-    selection      the senders and streams that its words name
-    results        what commands say of what they have done: lines for a person, JSON for a program
-    init, ...      the commands: `add` says what each takes, `run` does it
+    main           the parser, and what every command needs: errors, exit codes, stdout
+    configuration  the store of a command
+    selection      the senders and streams that a command line names
+    results        the output of commands: lines for a person, JSON for a program
+    init, ...      the commands: `add` adds the parser, `run` runs the command
 
-Heavy imports (pydantic, uvloop) happen inside the commands, so that `--version` and `--help` are quick. A command
-imports what it needs before it opens the store. From then on it is the store's owner, who may not be able to read
+Slow imports (pydantic, uvloop) are inside the commands, so that `--version` and `--help` are fast. A command imports
+what it needs before it opens the store. Then the process runs as the store's owner, who may not be able to read
 Python's own files.
 """

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
-    sub = commands.add_parser("cat", help="one stream, decoded and checked, on stdout")
+    """Add the parser of the command."""
+    sub = commands.add_parser("cat", help="write one stored stream to stdout, decoded and checked")
     sub.add_argument("stream", metavar="SENDER/STREAM")
     sub.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write it. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
+    """Write the stream. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
     from fullsend_protocol.format.proof import Proof
     from fullsend_receiver.cli.selection import find
     from fullsend_receiver.store.durable import write_all
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     _settings, store = open_store(options)
     _catalogue, stored = find(store, options.stream)
     if sys.stdout is None or sys.stdout.isatty():
-        msg = "a send stream is no text: pipe it into `zfs receive`, or into a file"
+        msg = "a send stream is binary: pipe it into `zfs receive`, or into a file"
         raise UsageError(msg)
     try:
         proof = Proof(stored.manifest)

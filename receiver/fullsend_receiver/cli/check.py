@@ -1,4 +1,4 @@
-"""`fullsendd check`: is the configuration right and the store fit?"""
+"""`fullsendd check`: checks the configuration and the store."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
-    commands.add_parser("check", help="is the configuration right and the store fit?").set_defaults(run=run)
+    """Add the parser of the command."""
+    commands.add_parser("check", help="check the configuration and the store").set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Look. Returns: the exit code, FAILED where something is wrong. Raises: UsageError, StoreError."""
+    """Run all checks. Returns: the exit code, FAILED if there is a problem. Raises: UsageError, StoreError."""
     from fullsend_protocol.shared.units import format_size, plural
     from fullsend_receiver.access import identity
     from fullsend_receiver.access.senders import SenderTable

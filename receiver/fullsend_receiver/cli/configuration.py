@@ -1,4 +1,4 @@
-"""The store that a command works on."""
+"""Opens the store of a command."""
 
 from __future__ import annotations
 

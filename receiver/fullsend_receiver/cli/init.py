@@ -14,22 +14,24 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
+    """Add the parser of the command."""
     sub = commands.add_parser("init", help="make a store, its key and certificate, and receiver.toml")
     sub.add_argument("--store", type=Path, default=Path("/var/lib/fullsend"), metavar="DIR")
     sub.add_argument("--listen", default=":7433", metavar="HOST:PORT", help="default: port 7433 on all addresses")
-    sub.add_argument("--advertise", metavar="HOST:PORT", help="what invitations say; default: this host's name")
-    sub.add_argument("--user", metavar="NAME", help="who shall own the store; default: the user who runs this")
+    sub.add_argument("--advertise", metavar="HOST:PORT", help="the address in invitations; default: this host's name")
+    sub.add_argument(
+        "--user", metavar="NAME", help="the user that is to own the store; default: the user who runs this"
+    )
     sub.add_argument("--adopt", action="store_true", help="take over an existing store")
     sub.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Make it. Returns: the exit code. Raises: as setup.init."""
+    """Make the store. Returns: the exit code. Raises: as setup.init."""
     from fullsend_receiver.access import config, setup
     from fullsend_receiver.cli.results import print_made
 
-    plan = setup.Plan(
+    plan = setup.InitOptions(
         config=config.config_file(options.config),
         store=options.store,
         listen=options.listen,

@@ -75,7 +75,7 @@ def _pages(daemon: _Conversation, question: SummariesWanted) -> Iterator[Summari
     if not isinstance(hello, messages.ReceiverHello):
         raise daemon.unexpected(hello)
     if VERSION not in hello.versions:
-        msg = f"it is {hello.program}, which speaks to commands of its own version: restart it"
+        msg = f"it is {hello.program}, which answers only commands of its own version: restart it"
         raise RemoteProtocolError(msg)
     program = f"fullsendd {fullsend_protocol.__version__}"
     daemon.say(messages.SenderHello(program=program, version=VERSION))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
+    """Add the parser of the command."""
     sub = commands.add_parser("invite", help="print a single-use invitation for a ZFS host")
     sub.add_argument("sender", metavar="SENDER")
     sub.add_argument("--expires", default="1h", metavar="DURATION", help="default: 1h")

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
-    sub = commands.add_parser("list", help="what is stored")
+    """Add the parser of the command."""
+    sub = commands.add_parser("list", help="show what is stored")
     sub.add_argument("what", nargs="?", metavar="SENDER[/DATASET]")
-    sub.add_argument("--partial", action="store_true", help="what has arrived in part, and can be gone on with")
+    sub.add_argument("--partial", action="store_true", help="streams that have arrived in part, and can be resumed")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     sub.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """List. Returns: the exit code, FAILED where something cannot be read. Raises: UsageError, StoreError."""
+    """List. Returns: the exit code, FAILED if something cannot be read. Raises: UsageError, StoreError."""
     from fullsend_receiver.arrival.expiry import find_partials
     from fullsend_receiver.cli.results import complain_of, print_entries, print_partials
     from fullsend_receiver.cli.selection import select, split_name

@@ -1,4 +1,4 @@
-"""The parser of `fullsendd`, and what happens around every command."""
+"""The parser of `fullsendd`, and what every command needs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; man pages and completion are made of it, too (docs/generate.py)."""
+    """Return the parser of the command line. docs/generate.py makes man pages and completions from it, too."""
     parser = argparse.ArgumentParser(
         prog="fullsendd", description="Receives ZFS send streams, keeps them as ordinary .zst files, gives them back."
     )
@@ -62,7 +62,7 @@ def _begin(options: argparse.Namespace) -> Complain:
 
 
 def _set_up_stdout(*, as_json: bool) -> None:
-    """Make names of all languages printable anywhere: JSON is UTF-8, for a terminal that is not there are escapes."""
+    """Make names in all languages printable: JSON is UTF-8; otherwise what stdout's encoding lacks is escaped."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         if as_json:
             sys.stdout.reconfigure(encoding="utf-8")

@@ -1,15 +1,15 @@
-"""The plain shell lines that restore a stored stream without us."""
+"""The plain shell lines that restore a stored stream without fullsend."""
 
 from __future__ import annotations
 
 from fullsend_protocol.format.restore_commands import restore_lines
-from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream
 
 
-def restore_commands(catalogue: Catalogue, stored: Stored) -> list[str]:
-    """Return the lines that restore a stream and all that it builds on, the full first; for the store's folder.
+def restore_commands(catalogue: Catalogue, stored: StoredStream) -> list[str]:
+    """Return the lines that restore a stream and its chain, the full first; for the store's folder.
 
-    Raises: Damaged where it cannot be restored, naming what is missing.
+    Raises: Damaged if it cannot be restored; the message names what is missing.
     """
     chain = catalogue.chain(stored)
     if not chain:

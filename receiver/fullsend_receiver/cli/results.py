@@ -1,4 +1,4 @@
-"""What commands say of what they have done: lines for a person, or one JSON object a line for a program."""
+"""The output of commands: lines for a person, or one JSON object a line for a program."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 
 def complain(text: str) -> None:
-    """Say on stderr what is wrong. `text`: fit for a terminal."""
+    """Print an error to stderr. `text`: safe for a terminal."""
     print(f"fullsendd: {text}", file=sys.stderr)
 
 
 def complain_of(problems: Iterable[object]) -> None:
-    """Say on stderr what is wrong with the store: of names and words from outside."""
+    """Print the problems of the store to stderr. Their names and texts come from outside."""
     for problem in problems:
         complain(printable(str(problem)))
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print what is text already."""
+    """Print lines of text."""
     for line in lines:
         write_line(line)
 
 
 def print_made(store: Path, config: Path, fingerprint: str) -> None:
-    """Say what `init` has made, and what comes next."""
+    """Print what `init` has made, and the next steps."""
     write_line(f"store        {store}")
     write_line(f"config       {config}")
     write_line(f"fingerprint  {fingerprint}")
@@ -46,7 +46,7 @@ def print_made(store: Path, config: Path, fingerprint: str) -> None:
 
 
 def print_sender(sender: Sender, *, as_json: bool) -> None:
-    """Say who is enrolled, since when, and whether it still is."""
+    """Print an enrolled sender: since when, and whether it is revoked."""
     enrolled = format_time(sender.enrolled)
     revoked = None if sender.revoked is None else format_time(sender.revoked)
     if as_json:
@@ -58,36 +58,36 @@ def print_sender(sender: Sender, *, as_json: bool) -> None:
 
 
 def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
-    """Say what has arrived in part."""
+    """Print the partial streams."""
     print_lines(
         (each.model_dump_json() for each in partials) if as_json else partials_table(partials, with_sender=True)
     )
 
 
 def print_entries(entries: Iterable[StreamEntry], *, as_json: bool) -> None:
-    """Say what is stored."""
+    """Print what is stored."""
     print_lines(
         (each.model_dump_json(by_alias=True) for each in entries) if as_json else table(entries, with_sender=True)
     )
 
 
 def print_stream(facts: Mapping[str, Any], *, as_json: bool) -> None:
-    """Say all that is known of one stream."""
+    """Print all that is known of one stream."""
     print_lines([json.dumps(facts)] if as_json else details(facts))
 
 
 def print_good(text: str) -> None:
-    """Say what was looked at and is well."""
+    """Print a check without a problem."""
     write_line(f"ok       {text}")
 
 
 def print_problem(text: str) -> None:
-    """Say what was looked at and is not well."""
+    """Print a check with a problem."""
     write_line(f"problem  {text}")
 
 
 class Findings:
-    """What `verify` finds, said as it is found. `failed`: whether something is not as it should be."""
+    """Prints the findings of `verify`, as they are made. `failed`: whether there is a problem."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.failed = False
@@ -103,7 +103,7 @@ class Findings:
 
         match finding:
             case Rebuilt():
-                print(f"{finding.file}: had no manifest; made anew from the file", file=sys.stderr)
+                print(f"{finding.file}: had no manifest; rebuilt from the file", file=sys.stderr)
             case Removed():
                 complain(f"{finding.subject.file}: was removed before it could be checked")
             case Lost():
@@ -117,7 +117,7 @@ class Findings:
                 self._add_checked(finding)
 
     def sum_up(self) -> None:
-        """Say how much was checked, and what came of it."""
+        """Print how much was checked, and the number of damaged streams."""
         seconds = time.monotonic() - self._started
         streams, raw = plural(self._checked, "stream"), format_size(self._raw_bytes)
         print(f"{streams}, {raw} raw, in {format_duration(seconds)}: {self._damaged} damaged", file=sys.stderr)

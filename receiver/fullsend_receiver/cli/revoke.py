@@ -1,4 +1,4 @@
-"""`fullsendd revoke`: let a sender in no more."""
+"""`fullsendd revoke`: stop admitting a sender."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
-    sub = commands.add_parser("revoke", help="let a sender in no more; its streams stay")
+    """Add the parser of the command."""
+    sub = commands.add_parser("revoke", help="stop admitting a sender; its streams stay")
     sub.add_argument("sender", metavar="SENDER")
     sub.set_defaults(run=run)
 

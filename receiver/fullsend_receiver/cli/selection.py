@@ -1,4 +1,4 @@
-"""From what a command line names to what it means: a sender, a dataset, a stream."""
+"""Finds what a command line names: a sender, a dataset, a stream."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fullsend_receiver.catalogue.problems import Problem
-    from fullsend_receiver.catalogue.streams import Catalogue, Stored
+    from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.store.local import LocalStore
 
 
 def split_name(what: str | None) -> tuple[str | None, str | None]:
-    """Split SENDER[/REST]. Raises: UsageError where SENDER can be no sender's name, such as `..`."""
+    """Split SENDER[/REST]. Raises: UsageError if SENDER is not a valid sender's name, such as `..`."""
     if what is None:
         return None, None
     sender, _, rest = what.partition("/")
     if not is_sender_name(sender):
-        msg = f"{what}: {sender!r} can be no sender's name: name it as SENDER/DATASET, SENDER/DATASET@SNAPSHOT, ..."
+        msg = f"{what}: {sender!r} is not a sender's name: name it as SENDER/DATASET, SENDER/DATASET@SNAPSHOT, ..."
         raise UsageError(msg)
     return sender, rest or None
 
 
-def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[Stored]]:
-    """Find all streams of SENDER[/DATASET]. Raises: UsageError where nothing of that name is stored."""
+def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[StoredStream]]:
+    """Find all streams of SENDER[/DATASET]. Raises: UsageError if nothing of that name is stored."""
     sender, dataset = split_name(what)
     catalogue = read_inventory(store, sender, dataset=dataset)
     chosen = catalogue.select(sender, dataset)
@@ -52,8 +52,8 @@ def _may_hide(problems: Iterable[Problem], sender: str, dataset: str | None) -> 
     return any(folder is None or problem.hides(folder) for problem in problems)
 
 
-def find(store: LocalStore, what: str) -> tuple[Catalogue, Stored]:
-    """Find the stream that SENDER/STREAM names; a whole `file`, as `list` prints it, does too.
+def find(store: LocalStore, what: str) -> tuple[Catalogue, StoredStream]:
+    """Find the stream that SENDER/STREAM names; also by a whole `file`, as `list` prints it.
 
     Raises: UsageError, NoSuchStream, AmbiguousStream.
     """

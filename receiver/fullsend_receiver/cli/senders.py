@@ -1,4 +1,4 @@
-"""`fullsendd senders`: who is enrolled."""
+"""`fullsendd senders`: the enrolled senders."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
-    sub = commands.add_parser("senders", help="who is enrolled")
+    """Add the parser of the command."""
+    sub = commands.add_parser("senders", help="show the enrolled senders")
     sub.add_argument("--json", action="store_true")
     sub.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Name them. Returns: the exit code. Raises: UsageError, StoreError."""
+    """Print all senders. Returns: the exit code. Raises: UsageError, StoreError."""
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.cli.results import print_sender
 

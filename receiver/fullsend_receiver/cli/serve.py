@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
+    """Add the parser of the command."""
     commands.add_parser("serve", help="run the daemon").set_defaults(run=run)
 
 
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.daemon.server import Daemon
 
     settings, store = open_store(options)
-    # Usual chunks, 4 MiB and a little, stay at hand; what a daemon keeps beyond its streams is given back by `trim`.
+    # Blocks of usual chunks (a little over 4 MiB) are kept; `trim` gives back what a daemon keeps beyond its streams.
     keep_blocks(8 * MIB, 64 * MIB)
     log.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)

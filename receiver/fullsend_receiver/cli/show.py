@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
-    sub = commands.add_parser("show", help="all that is known of one stream")
+    """Add the parser of the command."""
+    sub = commands.add_parser("show", help="show all that is known of one stream")
     sub.add_argument("stream", metavar="SENDER/STREAM")
     form = sub.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="the manifest and what follows from it")
@@ -24,7 +24,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show it. Returns: the exit code. Raises: FullsendError."""
+    """Show the stream. Returns: the exit code. Raises: FullsendError."""
     from fullsend_receiver.cli.restore_commands import restore_commands
     from fullsend_receiver.cli.results import print_lines, print_stream
     from fullsend_receiver.cli.selection import find

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
-    """Say what it takes."""
+    """Add the parser of the command."""
     sub = commands.add_parser("verify", help="read and check what is stored, byte by byte")
     sub.add_argument("what", nargs="?", metavar="SENDER[/DATASET]")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -22,7 +22,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Verify. Returns: the exit code, FAILED where something is damaged. Raises: UsageError, StoreError."""
+    """Verify. Returns: the exit code, FAILED if something is damaged. Raises: UsageError, StoreError."""
     from fullsend_receiver.cli.results import Findings
     from fullsend_receiver.cli.selection import select
     from fullsend_receiver.maintenance.verify import Rebuilt, Subject, Verifier, take_back, unlisted

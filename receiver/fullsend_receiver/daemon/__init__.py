@@ -1,1 +1,1 @@
-"""`fullsendd serve`: connections, and the answers to what is asked on them."""
+"""`fullsendd serve`: connections, and the answers to requests on them."""

@@ -1,4 +1,4 @@
-"""Answering a question: which method does, its answer in pages, and the answer on its way to the peer."""
+"""Answers a question: selects the method, makes its answer in pages, and sends the answer to the peer."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from fullsend_transport.channel import Channel
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
 
-#: All that answers a question, its end included.
+#: All messages and chunks of an answer, its end included.
 Parts = AsyncGenerator[Message | Chunk, None]
 _Method = TypeVar("_Method", bound=Callable[..., Parts])
 
 
 class Methods:
-    """By the type of a question: the method that answers it."""
+    """The methods that answer questions, by the type of the question."""
 
     def __init__(self) -> None:
-        """None yet."""
+        """Make an empty table."""
         self._methods: dict[type[Question], Callable[..., Parts]] = {}
 
     def answers(self, question: type[Question]) -> Callable[[_Method], _Method]:
-        """Have a method answer these questions."""
+        """Return a decorator for a method that answers these questions."""
 
         def note(method: _Method) -> _Method:
             self._methods[question] = method
@@ -40,17 +40,17 @@ class Methods:
         return note
 
     def answer(self, owner: object, question: Question) -> Parts:
-        """Return what `owner` answers. Raises, while it is gone through: FullsendError, OSError."""
+        """Return the answer of `owner`. Iterating over it raises: FullsendError, OSError."""
         return self._methods[type(question)](owner, question)
 
     @property
     def questions(self) -> KeysView[type[Question]]:
-        """What can be answered."""
+        """The types of questions that can be answered."""
         return self._methods.keys()
 
 
 class Ask(Protocol):
-    """Does work in a thread, in its turn."""
+    """Does work in a thread, after other work for the same sender."""
 
     def __call__(self, work: Callable[[], _T], /) -> Awaitable[_T]: ...
 
@@ -58,7 +58,7 @@ class Ask(Protocol):
 async def pages(
     ask: Ask, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
 ) -> AsyncGenerator[Message, None]:
-    """Yield pages of at most so many items. Each is made in a thread, when the peer has taken the page before."""
+    """Yield pages of at most `most` items. Each is made in a thread, when the peer has taken the page before."""
     left = iter(items)
 
     def more() -> list[Message]:
@@ -71,8 +71,8 @@ async def pages(
 
 
 def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message]) -> Iterator[Message]:
-    """Yield one page, or several where it would be too long for a message: a stream from elsewhere may have names that
-    no `zfs` would make, and JSON has to escape.
+    """Yield one page, or several if it is too long for a message: a stream from elsewhere may have names that no `zfs`
+    would make, and that JSON must escape.
     """
     page = page_of(items)
     if len(items) == 1 or len(messages.encode(page)) <= limits.CONTROL_MAX:
@@ -84,10 +84,10 @@ def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message
 
 
 async def send_answer(channel: Channel, parts: Parts) -> Event | None:
-    """Send an answer. The peer says nothing meanwhile: what it says, or its end, ends it.
+    """Send an answer. The peer must be silent meanwhile: a message from it, or its end, ends this.
 
-    Returns: what the peer said when it had read the answer, where that has come by now. Raises: PeerError, Unreachable,
-    RemoteProtocolError, and what `parts` raises.
+    Returns: the peer's next message after it had read the answer, if that has arrived by now. Raises: PeerError,
+    Unreachable, RemoteProtocolError, and what `parts` raises.
     """
     sending = asyncio.create_task(_send_parts(channel, parts))
     watching = asyncio.create_task(channel.receive())
@@ -98,7 +98,7 @@ async def send_answer(channel: Channel, parts: Parts) -> Event | None:
             said = watching.result()
             if isinstance(said, messages.Error):
                 raise PeerError(said.code, said.message)
-            # Legal only after the answer's end: the peer has read all while we were still waiting to see it gone.
+            # Legal only after the answer's end: the peer had read all before this side saw its last write complete.
             next_event = said
         await sending
     finally:
@@ -115,4 +115,4 @@ async def _send_parts(channel: Channel, parts: Parts) -> None:
                 await channel.send_chunk(part)
             else:
                 await channel.send(part)
-            del part  # what waits here for the next one would hold two
+            del part  # a reference during the wait for the next one would keep two in memory

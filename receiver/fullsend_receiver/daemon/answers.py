@@ -1,7 +1,7 @@
-"""What a sender is told of what is stored of its own: pages of it, one stream whole, what checking it finds.
+"""What a sender can ask about its own streams: pages of a list, one whole stream, the results of checking it.
 
-Each answer is a generator of all that is to be sent, its end included. One method answers each question: `answers` says
-which. The disk is read in threads.
+Each answer is a generator of all that is sent, its end included. One method answers each question: `answers` marks
+which. Threads read the disk.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue, Damaged, Stored
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream
 from fullsend_receiver.daemon.answering import Methods, Parts, pages
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
@@ -64,7 +64,7 @@ log = logging.getLogger("fullsendd")
 
 _T = TypeVar("_T")
 _Item = TypeVar("_Item")
-#: Of a verdict or of health: lines, and characters in one of them.
+#: Limits for a verdict or for health: lines, and characters in a line.
 _LINES: Final = 100
 _LINE: Final = 4000
 
@@ -73,12 +73,12 @@ METHODS: Final = Methods()
 
 
 class Answers:
-    """The answers for one sender, each from what is on the disk when it is asked."""
+    """The answers for one sender, each from what is on the disk at the time of the question."""
 
     def __init__(
         self, catalogues: Catalogues, workers: Workers, checks: Checks, sender: str, *, peer: str, min_free: int
     ) -> None:
-        """`peer`: what the log calls it. `min_free`: bytes that are to stay free."""
+        """`peer`: its name in the log. `min_free`: bytes that must stay free."""
         self._catalogues = catalogues
         self._store = catalogues.store
         self._workers = workers
@@ -88,7 +88,7 @@ class Answers:
         self._min_free = min_free
 
     def answer(self, question: Question) -> Parts:
-        """Return all that is to be sent, in order. Raises, while it is gone through: FullsendError, OSError."""
+        """Return the whole answer, in order. Iterating over it raises: FullsendError, OSError."""
         return METHODS.answer(self, question)
 
     @METHODS.answers(BasesWanted)
@@ -158,12 +158,12 @@ class Answers:
                     if sent > manifest.raw_bytes:
                         break
                     yield chunk
-                    del chunk  # what waits here for the next one would hold two
+                    del chunk  # a reference during the wait for the next one would keep two in memory
         except FullsendError as error:
             msg = f"{stored.file}: {error}"
             raise Damaged(msg) from None
         if not min(until, manifest.raw_bytes) <= sent <= manifest.raw_bytes:
-            msg = f"{stored.file}: holds {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
+            msg = f"{stored.file}: has {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
             raise Damaged(msg)
         yield Done()
 
@@ -211,28 +211,28 @@ class Answers:
         await self._ask(lambda holdings: unchanged.note(holdings, self._sender, said.datasets))
         yield Noted()
 
-    # --- what they share -----------------------------------------------------------------------------------
+    # --- shared --------------------------------------------------------------------------------------------
 
     async def _pages(
         self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]
     ) -> AsyncGenerator[Message, None]:
-        """Yield pages of at most so many items, and `done`."""
-        async for page in pages(self._go_on, items, most, page_of):
+        """Yield pages of at most `most` items, and `done`."""
+        async for page in pages(self._continue, items, most, page_of):
             yield page
         yield Done()
 
-    async def _go_on(self, work: Callable[[], _T], /) -> _T:
-        """Do what is the rest of an answer in a thread."""
+    async def _continue(self, work: Callable[[], _T], /) -> _T:
+        """Make the next part of an answer in a thread."""
         return await self._ask(lambda _holdings: work(), begun=True)
 
     async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
-        """Do this in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
+        """Call `work` in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
         return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
 
 
-def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tuple[int, int, int, int]]]:
-    """Yield what an increment can build on: all restorable streams but packages. With each come the numbers of its
-    chain: streams, age in seconds, full_bytes, increment_bytes. `now`: seconds since the epoch.
+def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[StoredStream, tuple[int, int, int, int]]]:
+    """Yield the streams that an increment can build on: all restorable ones except packages. With each come the numbers
+    of its chain: streams, age in seconds, full_bytes, increment_bytes. `now`: seconds since the epoch.
     """
     chains: dict[str, tuple[int, int, int, int]] = {}  # by file
     for stored, base in catalogue.ways():
@@ -247,8 +247,8 @@ def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[Stored, tupl
             yield stored, chain
 
 
-def base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
-    """Return what `bases` says of a stream, with the numbers of its chain."""
+def base_of(stored: StoredStream, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:
+    """Return the entry of a stream in `bases`, with the numbers of its chain."""
     return copied(
         Base,
         stored.summary,
@@ -260,7 +260,7 @@ def base_of(stored: Stored, streams: int, age: int, full_bytes: int, increment_b
 
 
 def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) -> Iterator[DatasetStatus]:
-    """Yield how each dataset of one sender is backed up. `unchanged_at`: as `unchanged.last_seen` says."""
+    """Yield the status of each dataset of one sender. `unchanged_at`: as returned by `unchanged.last_seen`."""
     lost: dict[str, int] = {}  # by file of each restorable stream: spill blocks that restoring its chain loses
     for stored, base in catalogue.ways():
         before = 0 if base is None else lost[base.summary.path]
@@ -296,7 +296,7 @@ def count_unread(found: Iterable[DatasetStatus], verdicts: Iterable[Verdict]) ->
     for status in found:
         count = unread.pop(status.dataset, 0)
         yield status.model_copy(update={"streams": status.streams + count, "broken": status.broken + count})
-    # Of these nothing else is left.
+    # Of these datasets nothing else is stored.
     for dataset, count in unread.items():
         yield DatasetStatus(
             dataset=dataset,
@@ -314,11 +314,11 @@ def count_unread(found: Iterable[DatasetStatus], verdicts: Iterable[Verdict]) ->
 
 
 def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | None = None) -> Iterator[Verdict]:
-    """Yield what lies in one sender's folders and cannot be listed: its manifest is missing or cannot be read, or the
-    folder cannot be. `sender`, `dataset`: whose, and of which, None: of all.
+    """Yield a verdict for each object in one sender's folders that cannot be listed: its manifest is missing or
+    unreadable, or the folder is unreadable. `sender`, `dataset`: of which, None: of all.
 
-    Which dataset it is the other streams in its folder say. Where there is none, the folder's name stands for it. No
-    snapshot is named, since nothing is read out of a file's name.
+    The dataset is taken from the other streams in the folder. Without any, the folder's name stands for it. No snapshot
+    is named, because no program reads names from a file name.
     """
     names = {stored.summary.path.rpartition("/")[0]: stored.summary.dataset for stored in catalogue.streams}
     wanted = None if sender is None or dataset is None else str(dataset_folder(sender, dataset))
@@ -336,8 +336,8 @@ def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | 
 
 
 def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], str]) -> tuple[Summary, str | None]:
-    """Return a dataset's newest state, and when its host last said that it is unchanged. What is said to be unchanged
-    since another one came is the newest: that one was an older snapshot, pushed by name.
+    """Return a dataset's newest state, and when its host last reported it as unchanged. A state that was reported as
+    unchanged after a later one was received is the newest: the later one was an older snapshot, pushed by name.
     """
     newest = (ends(restorable) or restorable)[-1]  # a circle of forged GUIDs has no end
     said = [(at, each) for each in restorable if (at := unchanged_at.get((each.dataset, each.guid))) is not None]

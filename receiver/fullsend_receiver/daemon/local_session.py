@@ -1,7 +1,7 @@
-"""One command that asks the daemon beside it, from hello to the end; and what it is answered.
+"""The conversation between the daemon and one command on the same host, from hello to the end.
 
-The answers are the daemon's catalogue (fullsend_receiver.catalogue.service): a command that reads for itself says the
-same. A command asks once and leaves.
+The answers come from the daemon's catalogue (fullsend_receiver.catalogue.service): a command that reads the disk itself
+gets the same. A command asks once and disconnects.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ log: Final = logging.getLogger("fullsendd")
 
 _T = TypeVar("_T")
 
-#: Items in a page: some 70 KiB, since each has up to 100 streams; a page that is longer than a message is halved.
+#: Items in a page: some 70 KiB, because each has up to 100 streams; a page that is longer than a message is halved.
 _PAGE: Final = 2
-#: Commands that are answered at a time. Each costs a thread of the disk's, and some pages.
+#: Commands that are served at a time. Each needs a `disk` thread, and some pages.
 COMMANDS: Final = 16
 METHODS: Final = Methods()
 
@@ -49,12 +49,12 @@ class LocalAnswers:
     """The answers for a command."""
 
     def __init__(self, catalogues: Catalogues, workers: Workers) -> None:
-        """Nothing is read before a question."""
+        """Reads nothing before a question."""
         self._catalogues = catalogues
         self._workers = workers
 
     def answer(self, question: messages.Question) -> Parts:
-        """Return all that is to be sent. Raises, while it is gone through: FullsendError, OSError."""
+        """Return the whole answer. Iterating over it raises: FullsendError, OSError."""
         return METHODS.answer(self, question)
 
     @METHODS.answers(SummariesWanted)
@@ -63,15 +63,15 @@ class LocalAnswers:
         for sender in [asked.sender] if asked.sender is not None else await self._workers.run(catalogues.senders):
             holdings = await self._ask(sender, lambda holdings: holdings)
             items = items_of(holdings, dataset=asked.dataset, streams=asked.streams)
-            async for page in pages(self._go_on(sender), items, _PAGE, lambda part: Summaries(items=[*part])):
+            async for page in pages(self._continue(sender), items, _PAGE, lambda part: Summaries(items=[*part])):
                 yield page
         yield messages.Done()
 
     async def _ask(self, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         return await self._catalogues.ask(self._workers.disk, sender, work, begun=begun)
 
-    def _go_on(self, sender: str) -> Ask:
-        """Return what does the rest of an answer about a sender."""
+    def _continue(self, sender: str) -> Ask:
+        """Return a function that makes the next part of an answer about a sender in a thread."""
 
         async def ask(work: Callable[[], _T], /) -> _T:
             return await self._ask(sender, lambda _holdings: work(), begun=True)
@@ -80,16 +80,16 @@ class LocalAnswers:
 
 
 class LocalServer:
-    """All commands that ask."""
+    """Serves all commands."""
 
     def __init__(self, answers: LocalAnswers, *, silence: float) -> None:
-        """`silence`: seconds without a byte, while reading, after which a command is given up."""
+        """`silence`: seconds without a byte, while reading, after which the daemon drops a command."""
         self._answers = answers
         self._silence = silence
         self._tasks: set[asyncio.Task[None]] = set()
 
     def let_in(self, sock: socket.socket, _address: object) -> None:
-        """Begin to serve a connection; of too many, turn this one away: that command reads for itself."""
+        """Begin to serve a connection. If there are too many, close it: that command reads the disk itself."""
         if len(self._tasks) >= COMMANDS:
             sock.close()
             return
@@ -98,7 +98,7 @@ class LocalServer:
         task.add_done_callback(self._tasks.discard)
 
     async def end(self) -> None:
-        """End all connections now: what a command was not told, it reads for itself."""
+        """End all connections now: their commands read the disk themselves."""
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -111,7 +111,7 @@ class LocalServer:
             await asyncio.get_running_loop().connect_accepted_socket(lambda: channel, sock)
         except (FullsendError, OSError) as error:
             sock.close()
-            log.warning("a command is not answered: %s", error)
+            log.warning("a command was not answered: %s", error)
             return
         except BaseException:
             sock.close()
@@ -127,7 +127,7 @@ class LocalServer:
                 refusal = explain(error)
                 log.warning("a command: %s", printable(str(refusal)))
                 channel.last_words(messages.Error(code=refusal.code, message=str(refusal)[:4000]))
-        except Exception as error:  # noqa: BLE001 - whatever is in the store, the daemon goes on
+        except Exception as error:  # noqa: BLE001 - whatever is in the store, the daemon stays
             self._bug(channel, error)
         finally:
             await channel.close()

@@ -1,7 +1,7 @@
-"""The socket by which commands ask the daemon beside them: STORE/.state/socket, for the store's owner and root.
+"""The socket on which commands ask the daemon on their host: STORE/.state/socket, for the store's owner and root.
 
-Three things keep others out: `.state` is a folder that nobody else may enter, the socket has mode 0600, and each side
-asks the kernel who the other one is (SO_PEERCRED). Nothing of this goes over a network.
+Three things keep others out. No other user may enter the folder `.state`. The socket has mode 0600. Each side asks the
+kernel for the user of the other one (SO_PEERCRED). None of this crosses a network.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _UCRED: Final = struct.Struct("iII")
 
 
 def listen(store: LocalStore) -> socket.socket:
-    """Listen for commands. What a daemon that was killed has left there is replaced: the caller is the only one that
-    serves this store. Raises: StoreError where others may enter the folder, OSError.
+    """Listen for commands. Replaces the socket that a killed daemon left: the caller is the only daemon that serves
+    this store. Raises: StoreError if others may enter the folder, OSError.
     """
     with _folder(store) as folder:
         status = os.stat(folder)
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            msg = f"{store.state}: must belong to uid {os.geteuid()}, and nobody else may enter it (mode 0700)"
+            msg = f"{store.state}: must belong to uid {os.geteuid()}, and no other user may enter it (mode 0700)"
             raise StoreError(msg)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{folder}/{_NAME}")
@@ -38,7 +38,7 @@ def listen(store: LocalStore) -> socket.socket:
         try:
             listening.setblocking(False)
             listening.bind(f"{folder}/{_NAME}")
-            os.chmod(f"{folder}/{_NAME}", 0o600)  # before `listen`: until then nobody can connect
+            os.chmod(f"{folder}/{_NAME}", 0o600)  # before `listen`: until then no process can connect
             listening.listen(_BACKLOG)
         except BaseException:
             listening.close()
@@ -47,21 +47,21 @@ def listen(store: LocalStore) -> socket.socket:
 
 
 def remove(store: LocalStore) -> None:
-    """Remove the socket, so that no command tries it. Raises: OSError."""
+    """Remove the socket, so that no command tries to connect. Raises: OSError."""
     with _folder(store) as folder, contextlib.suppress(FileNotFoundError):
         os.unlink(f"{folder}/{_NAME}")
 
 
-def connect(store: LocalStore, patience: float) -> socket.socket | None:
-    """Connect to the daemon that serves a store; None where none runs, or none that this user may ask.
+def connect(store: LocalStore, timeout: float) -> socket.socket | None:
+    """Connect to the daemon that serves a store; None if there is none, or none that this user may ask.
 
-    `patience`: seconds, for this and for each later operation of the socket. Raises: StoreError where somebody else
-    listens there, TimeoutError where the daemon takes no connection.
+    `timeout`: seconds, for this and for each later operation of the socket. Raises: StoreError if another user listens
+    there, TimeoutError if the daemon does not accept the connection.
     """
     with contextlib.suppress(FileNotFoundError, ConnectionRefusedError, PermissionError, NotADirectoryError):
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(patience)
+            connection.settimeout(timeout)
             with _folder(store) as folder:
                 connection.connect(f"{folder}/{_NAME}")
             check_peer(connection)
@@ -73,7 +73,7 @@ def connect(store: LocalStore, patience: float) -> socket.socket | None:
 
 
 def check_peer(connection: socket.socket) -> None:
-    """See that the other side is this user or root. Raises: StoreError."""
+    """Check that the other side is this user or root. Raises: StoreError."""
     said = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     _pid, uid, _gid = _UCRED.unpack(said)
     if uid not in {os.geteuid(), 0}:
@@ -83,7 +83,7 @@ def check_peer(connection: socket.socket) -> None:
 
 @contextlib.contextmanager
 def _folder(store: LocalStore) -> Iterator[str]:
-    """Have a short path of the state folder: that of a socket has 107 bytes at most. It stays the same folder."""
+    """Make a short path of the state folder: that of a socket has at most 107 bytes. It stays the same folder."""
     descriptor = os.open(store.state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}"

@@ -1,4 +1,4 @@
-"""The daemon's log: lines on stderr, as text for a person or JSON for a machine."""
+"""The daemon's log: lines on stderr, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 
 
 class _Json:
-    """One JSON object a line: time, level, message, and the traceback where there is one."""
+    """One JSON object per line: time, level, message, and the traceback if there is one."""
 
     def __init__(self) -> None:
         self._traceback = logging.Formatter()
@@ -28,7 +28,7 @@ class _Json:
 
 
 def set_up(log_format: Literal["text", "json"], *, verbose: bool) -> None:
-    """Send the log to stderr. The journal stamps lines itself; elsewhere text lines carry the time."""
+    """Send the log to stderr. systemd's journal adds the time itself; elsewhere text lines have it."""
     handler = logging.StreamHandler(sys.stderr)
     if log_format == "json":
         handler.setFormatter(_Json())  # type: ignore[arg-type]

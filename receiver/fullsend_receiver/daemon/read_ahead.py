@@ -1,7 +1,7 @@
 """Chunks of a stored stream, read ahead of the wire: while one is sent, a thread reads the next.
 
-Bounds (docs/operations.md adds them up): CHUNKS_AHEAD and FRAMES_HELD. A frame counts from when it is read until the
-caller asks for the next one: then the transport has it.
+Limits (docs/operations.md adds them up): CHUNKS_AHEAD and FRAMES_HELD. A frame counts from reading it until the caller
+asks for the next one: then the transport has it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.store.workers import Workers, uncancelled
 
-#: Chunks that are read and wait for the one before them to be sent.
+#: Chunks that are read and wait until the one before them is sent.
 CHUNKS_AHEAD: Final = 2
-#: Bytes of frames, the one being sent among them, at which no more is read: three usual chunks that do not compress.
-#: One may be read just below it, so at most a CHUNK_FRAME_MAX more is held; where frames are that large, none is ahead.
+#: Bytes of frames, including the one being sent, at which reading pauses: three usual chunks of incompressible data.
+#: One may be read just below it, so the maximum is a CHUNK_FRAME_MAX more. With frames that large, none is read ahead.
 FRAMES_HELD: Final = 12 * limits.MIB
 
 
 async def read_ahead(workers: Workers, chunks: Generator[Chunk, None, None]) -> AsyncGenerator[Chunk, None]:
-    """Yield these chunks, in order. `chunks` reads the disk; it is resumed in a `disk` thread.
+    """Yield these chunks, in order. `chunks` reads the disk, in a `disk` thread.
 
-    Raises: what `chunks` raises, behind the chunks before it. However this is left, no thread reads any more then, and
+    Raises: what `chunks` raises, after the chunks before it. However this is left, no thread reads any more then, and
     `chunks` is closed.
     """
-    reader = _Reader(workers, chunks)
+    reader = _ReadAhead(workers, chunks)
     reading = asyncio.create_task(reader.run(), name="read ahead")
     reading.add_done_callback(lambda _task: reader.read.set())
     try:
@@ -42,17 +42,17 @@ async def read_ahead(workers: Workers, chunks: Generator[Chunk, None, None]) -> 
             chunk = reader.take()
             size = len(chunk.frame)
             yield chunk
-            del chunk  # what waits here for the next one would hold two
+            del chunk  # a reference during the wait for the next one would keep two in memory
             reader.release(size)
     finally:
         reading.cancel()
         await uncancelled(asyncio.wait([reading]))
         if not reading.cancelled():
-            reading.exception()  # it has been raised, or nobody wants to know any more
+            reading.exception()  # retrieved: it was raised, or the caller has left
 
 
-class _Reader:
-    """Reads chunks until so many wait. `ready`: those that do; `read`: set when one more does."""
+class _ReadAhead:
+    """Reads chunks until so many wait. `ready`: the waiting ones; `read`: set when there is one more."""
 
     def __init__(self, workers: Workers, chunks: Generator[Chunk, None, None]) -> None:
         self.ready: deque[Chunk] = deque()
@@ -63,7 +63,7 @@ class _Reader:
         self._freed = asyncio.Event()
 
     async def run(self) -> None:
-        """Read all, then close what is read from. Raises: what reading raises."""
+        """Read all, then close the generator. Raises: what reading raises."""
         try:
             while True:
                 while len(self.ready) >= CHUNKS_AHEAD or self._held >= FRAMES_HELD:
@@ -80,11 +80,11 @@ class _Reader:
             await self._workers.run_to_end(self._chunks.close)
 
     def take(self) -> Chunk:
-        """Return the next chunk, to be sent; there must be one. `release` follows."""
+        """Return the next chunk to send; there must be one. `release` must follow."""
         self._freed.set()
         return self.ready.popleft()
 
     def release(self, size: int) -> None:
-        """A frame of so many bytes is sent."""
+        """A frame of `size` bytes was sent."""
         self._held -= size
         self._freed.set()

@@ -1,7 +1,7 @@
-"""`fullsendd serve`: listen, let peers in, and end well.
+"""`fullsendd serve`: listens, accepts peers, and shuts down in order.
 
-Shutdown is one sequence (`Daemon.run`): stop listening, tell those that wait, give running streams a bounded time,
-cut the rest. What had arrived by then stays as partials.
+Shutdown is one sequence (`Daemon.run`). Stop listening. Send an error to idle peers. Give running streams a limited
+time, then cancel them. What had arrived by then stays as partials.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from fullsend_protocol.wire.connection import Role
 from fullsend_receiver.access.config import ReceiverSettings, parse_address
 from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
-from fullsend_receiver.arrival.expiry import throw_away_old
+from fullsend_receiver.arrival.expiry import discard_old
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.rate_limit import Limiter
-from fullsend_receiver.daemon.session import House, Session
+from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.api import StoreError, StoreFull
 from fullsend_receiver.store.local import LocalStore, check_fitness
@@ -46,9 +46,9 @@ from fullsend_transport.channel import Channel
 log = logging.getLogger("fullsendd")
 
 _BACKLOG: Final = 128
-#: Accept fails with these while the system is short of something; it passes (anchors: trio's listeners).
+#: accept() fails with these during a temporary shortage of resources (as in trio's listeners).
 _SHORTAGE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-#: Linux reports with the next accept what has become of a connection that nobody has accepted yet (accept(2)).
+#: Linux reports at accept() what has happened to a connection before it was accepted (accept(2)).
 _PASSED_ON: Final = frozenset(
     getattr(errno, name)
     for name in (
@@ -58,11 +58,12 @@ _PASSED_ON: Final = frozenset(
     if hasattr(errno, name)
 )
 _SHORTAGE_PAUSE: Final = 0.1
-#: Seconds between two looks for partials that nobody goes on with.
+#: Seconds between two searches for old partials.
 _SWEEP_EVERY: Final = 600.0
-#: How often the sender table is looked at between connections, and memory given back after them.
-_HOUSE_EVERY: Final = 1.0
-#: Seconds between two looks at all that is stored, for what the kernel does not tell. docs/operations.md promises it.
+#: Seconds between two checks of the sender table outside of connections, and between two releases of memory.
+_HOUSEKEEPING_EVERY: Final = 1.0
+#: Seconds between two examinations of the whole store, for changes that the kernel does not report. docs/operations.md
+#: promises it.
 _RELOOK_EVERY: Final = 3600.0
 
 
@@ -70,39 +71,39 @@ class Daemon:
     """The running daemon; implements the sessions' Gate."""
 
     def __init__(self, settings: ReceiverSettings, store: LocalStore) -> None:
-        """Nothing is touched before `run`."""
+        """Does nothing before `run`."""
         self._settings = settings
         self._store = store
         try:
             self._table = SenderTable(store)
         except StoreError as error:
-            log.error("no sender is let in until the sender table can be read: %s", error)  # noqa: TRY400
+            log.error("no sender is admitted until the sender table can be read: %s", error)  # noqa: TRY400
             self._table = SenderTable(store, fault=error)
         self._context = server_context(store, self._table.certificates)
         self._reading_table = asyncio.Lock()
         self._table_fault = ""
         self._limiter = Limiter(settings.tries_per_minute)
-        self._tasks: dict[asyncio.Task[None], Session | None] = {}  # None: not yet through the handshake
+        self._tasks: dict[asyncio.Task[None], Session | None] = {}  # None: still in the TLS handshake
         self._unidentified: dict[asyncio.Task[None], None] = {}  # oldest first
-        self._some_gone = False  # since memory was last given back
+        self._some_gone = False  # connections have ended since memory was last released
         self._stopping = asyncio.Event()
         cpus = os.cpu_count() or 1
         self._workers = Workers(
             cpu=ThreadPoolExecutor(cpus, thread_name_prefix="cpu"),
-            # These wait for a disk: one for each stream that may be in fsync, within reason.
+            # These wait for a disk: one for each stream that may be in fsync, up to a limit.
             disk=ThreadPoolExecutor(32, thread_name_prefix="disk"),
             scrub=ThreadPoolExecutor(1, thread_name_prefix="scrub"),
         )
-        # Of its own: who is let in must not wait until one of 32 streams is through its fsync.
+        # A thread of its own: admission of peers must not wait until one of 32 streams has completed its fsync.
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
         self._catalogues = catalogues = Catalogues(store)
         self._checks = Checks(catalogues, self._workers)
         room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
         self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
-        self._house = House(catalogues, self._workers, self._checks, self, settings.min_free, room)
+        self._shared = SharedState(catalogues, self._workers, self._checks, self, settings.min_free, room)
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT; at SIGHUP, trust nothing that was known of the store.
+        """Serve until SIGTERM or SIGINT. At SIGHUP, examine the whole store again.
 
         Raises: StoreError (unfit, or served by another daemon), OSError.
         """
@@ -115,7 +116,7 @@ class Daemon:
         try:
             try:
                 check_fitness(self._store)
-            except StoreFull as error:  # what is stored can be read all the same, and old partials may go
+            except StoreFull as error:  # stored streams are still readable, and old partials can be deleted
                 log.warning("%s", error)
             for line in self._store.recover():
                 log.info("%s", line)
@@ -128,7 +129,7 @@ class Daemon:
                 accepting.append(asyncio.create_task(self._accept(local, self._local.let_in)))
             helpers = [
                 *accepting,
-                asyncio.create_task(self._keep_house()),
+                asyncio.create_task(self._housekeeping()),
                 asyncio.create_task(self._sweep()),
                 asyncio.create_task(self._relook()),
                 asyncio.create_task(self._checks.run()),
@@ -149,22 +150,22 @@ class Daemon:
                     with contextlib.suppress(OSError):
                         local_socket.remove(self._store)
                 await asyncio.gather(self._local.end(), self._end_sessions())
-                await asyncio.wait(helpers)  # last: a thread of theirs that waits for the disk holds up no farewell
+                await asyncio.wait(helpers)  # last: their threads may wait for the disk, which must not delay the rest
         finally:
             for executor in (self._workers.cpu, self._workers.disk, self._workers.scrub, self._table_reader):
                 executor.shutdown()
             os.close(lock)
 
     def _listen_locally(self) -> socket.socket | None:
-        """Listen for commands beside us, where that can be: else they read for themselves."""
+        """Listen for commands on this host, if possible: otherwise they read the disk themselves."""
         try:
             return local_socket.listen(self._store)
         except (StoreError, OSError) as error:
-            log.warning("commands beside this daemon read what is stored for themselves: %s", error)
+            log.warning("commands on this host must read the store themselves: %s", error)
             return None
 
     async def _until_stopped(self, helpers: list[asyncio.Task[None]]) -> None:
-        """Wait for the signal; a helper that fails ends the daemon, since nobody would notice otherwise."""
+        """Wait for the signal. A helper that fails ends the daemon, because nothing else would show the failure."""
         stopped = asyncio.create_task(self._stopping.wait())
         try:
             done, _ = await asyncio.wait([stopped, *helpers], return_when=asyncio.FIRST_COMPLETED)
@@ -174,7 +175,7 @@ class Daemon:
             stopped.cancel()
 
     async def _end_sessions(self) -> None:
-        """Tell those that wait to come back later, give the others `shutdown_grace` seconds, then cut."""
+        """Send an error to idle peers, give the others `shutdown_grace` seconds, then cancel them."""
         for task, session in self._tasks.items():
             if session is not None:
                 session.farewell(ErrorCode.SHUTDOWN, "the receiver is shutting down; try again later")
@@ -184,18 +185,18 @@ class Daemon:
             log.info("waiting up to %g s for %d connections", self._settings.shutdown_grace, len(self._tasks))
             await asyncio.wait(self._tasks, timeout=self._settings.shutdown_grace)
         if self._tasks:
-            log.info("cutting what is left: %d connections", len(self._tasks))
+            log.info("cancelling the remaining %d connections", len(self._tasks))
             for task in self._tasks:
                 task.cancel()
             await asyncio.wait(self._tasks)
 
-    # --- letting peers in ----------------------------------------------------------------------------------
+    # --- accepting peers -----------------------------------------------------------------------------------
 
     async def _accept(self, listening: socket.socket, let_in: Callable[[socket.socket, Any], None]) -> None:
-        """Let in each connection that arrives, with its address, until cancelled; what has not been accepted by then
-        stays in the backlog.
+        """Pass each connection that arrives to `let_in`, with its address, until cancelled. What has not been accepted
+        by then stays in the backlog.
 
-        Not `loop.sock_accept`: where it is cancelled as a connection arrives, nobody closes that one.
+        Not `loop.sock_accept`: if that is cancelled while a connection arrives, the connection is never closed.
         """
         loop = asyncio.get_running_loop()
         arrived = asyncio.Event()
@@ -206,14 +207,14 @@ class Daemon:
                 arrived.clear()
                 try:
                     sock, address = listening.accept()
-                except BlockingIOError:  # gone again, or another process has it
+                except BlockingIOError:  # the peer has left again, or another process has accepted it
                     continue
                 except OSError as error:
                     if error.errno in _PASSED_ON:
                         continue
                     if error.errno not in _SHORTAGE:
                         raise
-                    log.warning("cannot accept connections for the moment: %s", error.strerror)
+                    log.warning("cannot accept connections at the moment: %s", error.strerror)
                     await asyncio.sleep(_SHORTAGE_PAUSE)
                     continue
                 sock.setblocking(False)
@@ -222,7 +223,7 @@ class Daemon:
             loop.remove_reader(listening)
 
     def _let_in(self, sock: socket.socket, address: tuple[Any, ...]) -> None:
-        """Begin to serve a connection; of too many that have not said who they are, the oldest is dropped."""
+        """Begin to serve a connection. If too many peers have not identified themselves yet, drop the oldest."""
         if len(self._unidentified) >= self._settings.unidentified:
             oldest = next(iter(self._unidentified))
             self._unidentified.pop(oldest)
@@ -249,23 +250,23 @@ class Daemon:
             log.info("%s: no TLS connection within %g s", address, self._settings.identify_within)
             return
         except OSError as error:
-            # Also how a certificate that is not enrolled ends: the TLS layer refuses it.
+            # A certificate that is not enrolled ends here, too: the TLS layer refuses it.
             log.info("%s: no TLS connection: %s", address, str(error) or type(error).__name__)
             return
         try:
             peer = self._who(channel)
         except Refused as refusal:
             log.warning("%s: %s", address, refusal)
-            await Session(self._house, channel, address, None).refuse(refusal.code, str(refusal))
+            await Session(self._shared, channel, address, None).refuse(refusal.code, str(refusal))
             return
-        session = Session(self._house, channel, address, peer)
+        session = Session(self._shared, channel, address, peer)
         task = asyncio.current_task()
         if task is not None:
             self._tasks[task] = session
         await session.run(identify_by)
 
     async def _shake_hands(self, sock: socket.socket) -> Channel:
-        """Make a connection a TLS connection, by the sender table of this moment.
+        """Make a connection a TLS connection, with the present sender table.
 
         Raises: OSError (TLS errors are such); the socket is closed then, and after a cancellation.
         """
@@ -289,20 +290,20 @@ class Daemon:
         return channel
 
     def _who(self, channel: Channel) -> Sender | None:
-        """Look the peer's certificate up; its chain means nothing. Raises: Refused."""
+        """Look the peer's certificate up; its chain has no meaning. Raises: Refused."""
         der = channel.certificate
         return self._table.identify(certificate.fingerprint(der)) if der else None
 
     # --- Gate ----------------------------------------------------------------------------------------------
 
     def admit(self, session: Session, sender: Sender) -> None:
-        """Count a connection as its sender's. Raises: Refused (LIMIT)."""
+        """Count a connection for its sender. Raises: Refused (LIMIT)."""
         counts = Counter(each.peer.name for each in self._tasks.values() if each and each.admitted and each.peer)
         if counts[sender.name] >= self._settings.connections_per_sender:
-            msg = f"sender {sender.name} has {self._settings.connections_per_sender} connections open already"
+            msg = f"sender {sender.name} already has {self._settings.connections_per_sender} open connections"
             raise Refused(ErrorCode.LIMIT, msg)
         if counts.total() >= self._settings.connections:
-            msg = f"{self._settings.connections} connections are open already"
+            msg = f"{self._settings.connections} connections are already open"
             raise Refused(ErrorCode.LIMIT, msg)
         session.admitted = True
         for task, each in self._tasks.items():
@@ -310,15 +311,15 @@ class Daemon:
                 self._unidentified.pop(task, None)
 
     def may_try(self, address: str) -> bool:
-        """Whether this address may join, or ask `known?`, once more now."""
+        """Whether this address may send `join` or `known?` now; counts the attempt."""
         return self._limiter.may_try(address, time.monotonic())
 
     def forgive(self, address: str) -> None:
-        """Its last try was a good one, and does not count."""
+        """Do not count the last attempt of this address: it was legitimate."""
         self._limiter.forgive(address)
 
     def status(self, fingerprint: str) -> str:
-        """Answer `known?`, by the table as it was when the connection was opened, or later."""
+        """Answer `known?`, by the table as of the start of the connection, or later."""
         return self._table.status(fingerprint)
 
     async def table_changed(self) -> None:
@@ -326,14 +327,14 @@ class Daemon:
         await self._reread_table()
 
     async def _reread_table(self) -> None:
-        """Where the sender table has changed: judge new connections by it, and end those it no longer allows."""
+        """If the sender table has changed: use it for new connections, and end those that it no longer allows."""
         async with self._reading_table:
             try:
                 found = await run(self._table_reader, self._read_table)
             except (OSError, StoreError) as error:
-                # Edited by hand, perhaps: the last good one holds until it can be read again. Said once.
+                # Perhaps a person has edited it. The last good one is used until it is readable. Log this once.
                 if str(error) != self._table_fault:
-                    log.error("the sender table is not taken, the last good one holds: %s", error)  # noqa: TRY400
+                    log.error("the sender table is not used, the last good one stays: %s", error)  # noqa: TRY400
                 self._table_fault = str(error)
                 return
             self._table_fault = ""
@@ -342,7 +343,7 @@ class Daemon:
                 self._end_revoked()
 
     def _read_table(self) -> tuple[SenderTable, ssl.SSLContext] | None:
-        """Return the table and its TLS context where the table has changed. Blocks on the disk."""
+        """Return the table and its TLS context if the table has changed. Blocks on the disk."""
         if not self._table.changed():
             return None
         table = SenderTable(self._store)
@@ -357,50 +358,51 @@ class Daemon:
                 session.farewell(ErrorCode.REVOKED, f"the certificate of sender {session.peer.name} has been revoked")
                 task.cancel()
 
-    async def _keep_house(self) -> None:
-        """Notice changes of the sender table between connections, and give back the memory of those that have gone."""
+    async def _housekeeping(self) -> None:
+        """Notice changes of the sender table between connections, and release memory after connections."""
         while True:
-            await asyncio.sleep(_HOUSE_EVERY)
+            await asyncio.sleep(_HOUSEKEEPING_EVERY)
             await self._reread_table()
             if self._some_gone:
                 self._some_gone = False
                 await run(self._table_reader, partial(_tidy, not self._tasks))
 
     async def _sweep(self) -> None:
-        """Throw away now and then the partials that nobody goes on with."""
-        settings, house = self._settings, self._house
+        """Discard old partials at intervals."""
+        settings, shared = self._settings, self._shared
         while True:
             try:
-                async with house.sweeping:
-                    # To its end, though this is cancelled: what it throws away, nobody may begin meanwhile.
+                async with shared.sweeping:
+                    # To its end, even if this is cancelled: no stream may begin while its partial is being deleted.
                     await self._workers.run_to_end(
-                        lambda: throw_away_old(
-                            self._store, house.arriving, keep=settings.partial_keep, most=settings.partial_max
+                        lambda: discard_old(
+                            self._store, shared.arriving, keep=settings.partial_keep, most=settings.partial_max
                         )
                     )
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
-                log.warning("old partials cannot be looked for: %s: %s", type(error).__name__, error)
+                log.warning("cannot look for old partials: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_SWEEP_EVERY)
 
     def _distrust(self) -> None:
-        log.info("SIGHUP: the next question about each sender looks at all that is stored")
+        log.info("SIGHUP: the next question about each sender examines all its stored streams")
         self._catalogues.distrust()
 
     async def _relook(self) -> None:
-        """Look now and then at all that is stored."""
+        """Examine the whole store at intervals."""
         while True:
             await asyncio.sleep(_RELOOK_EVERY)
             try:
                 await self._catalogues.relook(self._workers.disk)
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
-                log.warning("what is stored cannot be looked at: %s: %s", type(error).__name__, error)
+                log.warning("cannot examine the store: %s: %s", type(error).__name__, error)
 
 
 def _tidy(thoroughly: bool) -> None:  # noqa: FBT001 - for an executor
-    """Give back the memory of connections that have gone. `thoroughly`: nobody is there who would notice the time.
+    """Release the memory of ended connections. `thoroughly`: collect garbage; no connection is open that it would
+    delay.
 
-    A connection and what it was last answered refer to each other, 2 MiB of it. The cycle collector goes by the number
-    of objects, and what is stored is few: it would not come for hours.
+    A connection and its last answer refer to each other, 2 MiB of it. The cycle collector counts objects, and these are
+    few: it would not run for hours.
     """
     if thoroughly:
         gc.collect()
@@ -408,7 +410,7 @@ def _tidy(thoroughly: bool) -> None:  # noqa: FBT001 - for an executor
 
 
 async def _feed_watchdog() -> None:
-    """Tell systemd that the loop turns."""
+    """Tell systemd that the event loop runs."""
     interval = systemd.watchdog_interval()
     while interval is not None:
         systemd.notify("WATCHDOG=1")
@@ -417,12 +419,12 @@ async def _feed_watchdog() -> None:
 
 
 def _log_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What nobody has awaited is a bug, and belongs into the log as every other."""
+    """Log an exception that no task has awaited: it is a bug."""
     log.error("a bug in fullsendd: %s", context["message"], exc_info=context.get("exception"))
 
 
 def _passed_sockets() -> list[socket.socket]:
-    """Return the listening sockets that systemd passed. Raises: StoreError where one is not TCP."""
+    """Return the listening sockets that systemd passed. Raises: StoreError if one is not TCP."""
     sockets = systemd.listen_sockets()
     for wrong in sockets:
         if wrong.family not in {socket.AF_INET, socket.AF_INET6} or wrong.type != socket.SOCK_STREAM:
@@ -434,7 +436,7 @@ def _passed_sockets() -> list[socket.socket]:
 
 
 async def _listen(address: str) -> list[socket.socket]:
-    """Open listening sockets for HOST:PORT; all addresses of both families for an empty host."""
+    """Open listening sockets for HOST:PORT; for an empty host on all addresses of both families."""
     host, port = parse_address(address)
     loop = asyncio.get_running_loop()
     try:
@@ -474,7 +476,7 @@ def _describe(address: tuple[object, ...]) -> str:
 
 
 def _serve_lock(store: LocalStore) -> int:
-    """Make sure that one daemon at a time serves a store. Returns: a descriptor that holds the lock."""
+    """Make sure that only one daemon serves a store. Returns: a descriptor that holds the lock. Raises: StoreError."""
     descriptor = os.open(store.state / "serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

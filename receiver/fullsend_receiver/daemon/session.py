@@ -1,7 +1,7 @@
-"""One connection, from hello to the end: who is it, and what does it want.
+"""One connection, from hello to the end: identifies the peer, and serves its requests.
 
-A peer with an enrolled certificate is that sender and sees, reads and adds to what is its own; a peer without one
-may join, or ask whether a certificate is known. Nothing else is ever said to anybody.
+A peer with an enrolled certificate is that sender. It sees, reads and adds to its own streams. A peer without one may
+join, or ask whether a certificate is known. No peer gets anything else.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ class Busy(FullsendError):  # noqa: N818 - reads as a noun
 
 
 class Gate(Protocol):
-    """What a session asks of the daemon about who may do what."""
+    """The daemon's rules about peers, for a session."""
 
     def admit(self, session: Session, sender: Sender) -> None:
-        """The peer is this sender; count it as such. Raises: Refused where it has too many connections."""
+        """Count a connection for its sender. Raises: Refused if the sender has too many connections."""
 
     def may_try(self, address: str) -> bool:
-        """Whether this address may join, or ask `known?`, once more now."""
+        """Whether this address may send `join` or `known?` now; counts the attempt."""
 
     def forgive(self, address: str) -> None:
-        """Its last try was a good one, and does not count."""
+        """Do not count the last attempt of this address: it was legitimate."""
 
     def status(self, fingerprint: str) -> str:
         """Answer `known?`."""
@@ -72,8 +72,8 @@ class Gate(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Arriving:
-    """A stream that is arriving now. `claim`: who shows it takes the stream over; `task`: serves the session that has
-    it; `gone`: set when that one has let go of it.
+    """A stream that is arriving now. `claim`: a peer with the same claim takes the stream over; `task`: serves the
+    session that has it; `gone`: set when that session has released it.
     """
 
     claim: str
@@ -83,9 +83,9 @@ class Arriving:
 
 
 @dataclass(frozen=True, slots=True)
-class House:
-    """What all sessions of a daemon share. `arriving`: the streams that are arriving now, by key; `sweeping`: held
-    while partials are thrown away, and while a session puts a stream into `arriving`.
+class SharedState:
+    """The shared state of all sessions of a daemon. `arriving`: the streams that are arriving now, by key; `sweeping`:
+    held while partials are deleted, and while a session adds a stream to `arriving`.
     """
 
     catalogues: Catalogues
@@ -101,46 +101,46 @@ class House:
 class Session:
     """One peer. `idle`: it is between two requests. `admitted`: it counts as one of its sender's connections."""
 
-    def __init__(self, house: House, channel: Channel, address: str, peer: Sender | None) -> None:
-        """`peer`: who its certificate says it is, None where it showed none."""
+    def __init__(self, shared: SharedState, channel: Channel, address: str, peer: Sender | None) -> None:
+        """`peer`: the sender of its certificate, None if it showed none."""
         self.idle = True
         self.admitted = False
         self.peer = peer
-        self._house = house
+        self._shared = shared
         self._channel = channel
         self._address = address
         self._program = ""
         self._farewell: tuple[ErrorCode, str] | None = None
-        self._next_request: Event | None = None  # came while the last answer was still going out
+        self._next_request: Event | None = None  # arrived while the last answer was still being sent
 
     async def run(self, identify_by: float) -> None:
-        """Serve the peer until it leaves. Foreseen errors are told to it, logged, and end here.
+        """Serve the peer until it leaves. Expected errors are sent to it, logged, and end here.
 
-        `identify_by`: when, on the loop's clock, it must have said who it is.
+        `identify_by`: the time on the loop's clock by which it must have identified itself.
         """
         self._channel.start_heartbeat()
         try:
             await self._serve(identify_by)
         except asyncio.CancelledError as error:
             if self._farewell is None:
-                log.info("%s: dropped: too many connections have not said who they are", self._name)
+                log.info("%s: dropped: too many connections without identification", self._name)
                 self._channel.abort()
             else:
                 self._tell(*self._farewell)
-            let_go(error)
+            release_frames(error)
             raise
         except Exception as error:  # noqa: BLE001 - each sort is told apart there, and what is unforeseen is logged
             self._give_up(error)
-            let_go(error)
+            release_frames(error)
         finally:
             await self._channel.close()
 
     def _give_up(self, error: Exception) -> None:
-        """Log what ended the conversation, and tell the peer, where there is one to be told."""
+        """Log the error that ended the conversation, and send it to the peer, if there is one."""
         match error:
             case Unreachable():
                 log.info("%s: %s", self._name, error)
-                self._tell(ErrorCode.LIMIT, str(error))  # silent is not deaf
+                self._tell(ErrorCode.LIMIT, str(error))  # a silent peer may still be reading
             case ConnectionLost():
                 log.info("%s: %s", self._name, error)
             case PeerError():
@@ -154,13 +154,13 @@ class Session:
                 self._tell(ErrorCode.INTERNAL, "a bug in fullsendd; its log has more")
 
     def farewell(self, code: ErrorCode, why: str) -> None:
-        """What to tell the peer after its request, or when the session's task is cancelled, whichever comes first. The
-        first reason stays.
+        """Set the error that the peer gets after its request, or when the session's task is cancelled, whichever comes
+        first. The first reason stays.
         """
         self._farewell = self._farewell or (code, why)
 
     async def refuse(self, code: ErrorCode, why: str) -> None:
-        """Turn the peer away at the door."""
+        """Refuse the peer before its first request."""
         self._tell(code, why)
         await self._channel.close()
 
@@ -181,14 +181,14 @@ class Session:
             async with asyncio.timeout_at(identify_by) as deadline:
                 await self._greet()
         except TimeoutError:
-            if not deadline.expired():  # a disk's
+            if not deadline.expired():  # the error of a disk
                 raise
-            raise Refused(ErrorCode.LIMIT, "the peer took too long to say who it is") from None
+            raise Refused(ErrorCode.LIMIT, "the peer took too long to identify itself") from None
         if self.peer is None:
             return
-        house = self._house
+        shared = self._shared
         answers = Answers(
-            house.catalogues, house.workers, house.checks, self.peer.name, peer=self._name, min_free=house.min_free
+            shared.catalogues, shared.workers, shared.checks, self.peer.name, peer=self._name, min_free=shared.min_free
         )
         while True:
             self.idle = True
@@ -211,11 +211,11 @@ class Session:
                     msg = f"{type(request).__name__} as a request"
                     raise RemoteProtocolError(msg)
 
-    # --- who is it -----------------------------------------------------------------------------------------
+    # --- identification ------------------------------------------------------------------------------------
 
     async def _greet(self) -> None:
         if self.peer is not None:
-            self._house.gate.admit(self, self.peer)
+            self._shared.gate.admit(self, self.peer)
         await self._channel.send(
             messages.ReceiverHello(
                 program=f"fullsendd {fullsend_protocol.__version__}",
@@ -225,24 +225,24 @@ class Session:
         )
         answer = await self._channel.receive()
         match answer:
-            # Who may say which of these, and in which version, the connection's state table has decided.
+            # The connection's state table has decided which of these are allowed, and in which version.
             case messages.SenderHello():
                 self._program = answer.program
                 log.info("%s: connected, %s", self._name, printable(answer.program))
             case messages.Join():
                 self._check_tries()
-                joined = await self._house.workers.run(
-                    lambda: senders.join(self._house.catalogues.store, answer.secret, answer.certificate)
+                joined = await self._shared.workers.run(
+                    lambda: senders.join(self._shared.catalogues.store, answer.secret, answer.certificate)
                 )
-                self._house.gate.forgive(self._address)
-                await self._house.gate.table_changed()
+                self._shared.gate.forgive(self._address)
+                await self._shared.gate.table_changed()
                 log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
                 await self._channel.send(
-                    messages.Joined(sender=joined.name, store=PurePath(self._house.catalogues.store.where).name)
+                    messages.Joined(sender=joined.name, store=PurePath(self._shared.catalogues.store.where).name)
                 )
             case messages.Known():
                 self._check_tries()
-                status = self._house.gate.status(answer.fingerprint)
+                status = self._shared.gate.status(answer.fingerprint)
                 await self._channel.send(messages.KnownAnswer.model_validate({"status": status}))
             case messages.Error():
                 raise PeerError(answer.code, answer.message)
@@ -251,8 +251,8 @@ class Session:
                 raise RemoteProtocolError(msg)
 
     def _check_tries(self) -> None:
-        if not self._house.gate.may_try(self._address):
-            msg = "too many tries from this address: wait a minute"
+        if not self._shared.gate.may_try(self._address):
+            msg = "too many attempts from this address: wait a minute"
             raise Refused(ErrorCode.LIMIT, msg)
 
     # --- push ----------------------------------------------------------------------------------------------
@@ -261,32 +261,32 @@ class Session:
         sender = self._sender
         what = printable(f"{push.dataset}@{push.snapshot}")
         key = partial_key(sender, push)
-        house = self._house
+        shared = self._shared
         holder = await self._claim(key, push.claim, what)
         try:
-            receiving = Receiving(house.catalogues, self._channel, house.workers, sender, push, room=house.room)
+            receiving = Receiving(shared.catalogues, self._channel, shared.workers, sender, push, room=shared.room)
             end = await receiving.run(self._program)
         finally:
-            del house.arriving[key]
+            del shared.arriving[key]
             holder.gone.set()
-            if not house.arriving:  # else its memory is used again at once
-                await house.workers.run_to_end(trim)
+            if not shared.arriving:  # otherwise its memory is used again at once
+                await shared.workers.run_to_end(trim)
         if isinstance(end, Halted):
-            why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "thrown away"
+            why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "deleted"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
             await self._channel.send(messages.Stopped(offset=end.kept))
             return
         if isinstance(end, messages.Committed):
             log.info("%s: stored %s", self._name, end.receipt.file)
             if len(end.receipt.segments) > 1:
-                house.checks.wanted(sender)
+                shared.checks.wanted(sender)
         await self._channel.send(end)
 
     async def _claim(self, key: str, claim: str, what: str) -> Arriving:
-        """Have a stream for this connection alone. Raises: Busy."""
-        arriving = self._house.arriving
+        """Reserve a stream for this connection. Raises: Busy."""
+        arriving = self._shared.arriving
         while True:
-            async with self._house.sweeping:
+            async with self._shared.sweeping:
                 holder = arriving.get(key)
                 if holder is None:
                     holder = arriving[key] = Arriving(claim, self, own_task())
@@ -301,15 +301,15 @@ class Session:
 
 
 def own_task() -> asyncio.Task[object]:
-    """Return the task that runs us."""
+    """Return the task that runs this code."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - for mypy; a coroutine runs in one
     return task
 
 
-def let_go(error: BaseException | None) -> None:
-    """Free what an error's frames hold: a refused chunk and its raw bytes. They and the error refer to each other, and
-    the cycle collector goes by the number of objects, not by their size: it would come a hundred errors later.
+def release_frames(error: BaseException | None) -> None:
+    """Release what an error's frames refer to: a refused chunk and its raw bytes. These and the error refer to each
+    other, and the cycle collector counts objects, not their size: it would run a hundred errors later.
     """
     while error is not None:
         traceback.clear_frames(error.__traceback__)
@@ -317,7 +317,7 @@ def let_go(error: BaseException | None) -> None:
 
 
 def explain(error: FullsendError | OSError) -> FullsendError:
-    """Turn what the system said of the disk into an error with a code."""
+    """Turn an error of the disk into an error with a code."""
     if isinstance(error, OSError):
         if error.errno in FULL:
             return NoRoom(f"the store is full ({error.strerror}); what had arrived is kept: free space on the receiver")

@@ -1,4 +1,4 @@
-"""What systemd wants of a daemon, with the standard library: sd_notify, watchdog, socket activation.
+"""The service protocol of systemd, with the standard library: sd_notify, watchdog, socket activation.
 
 Source: sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3).
 """
@@ -15,20 +15,20 @@ _FIRST_DESCRIPTOR: Final = 3
 
 
 def notify(*states: str) -> None:
-    """Tell the service manager, for example `notify("READY=1")`. Does nothing where none listens."""
+    """Send states to the service manager, for example `notify("READY=1")`. Does nothing if there is none."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
     if address.startswith("@"):
         address = "\0" + address[1:]
-    # A service manager that went away is no reason to stop serving.
+    # If the service manager has stopped listening, the daemon still serves.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
         sock.connect(address)
         sock.sendall("\n".join(states).encode())
 
 
 def watchdog_interval() -> float | None:
-    """Return how often to `notify("WATCHDOG=1")`, in seconds: half of what systemd allows. None: no watchdog."""
+    """Return the interval for `notify("WATCHDOG=1")`, in seconds: half of systemd's limit. None: no watchdog."""
     if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     try:
@@ -39,11 +39,11 @@ def watchdog_interval() -> float | None:
 
 
 def listen_sockets() -> list[socket.socket]:
-    """Return the listening sockets that systemd passed; none where we were not socket-activated."""
+    """Return the listening sockets that systemd passed; none without socket activation."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
-    # For us alone, not for our children.
+    # For this process alone, not for its children.
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
     sockets = []

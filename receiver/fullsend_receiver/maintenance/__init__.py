@@ -1,1 +1,1 @@
-"""Checking what is stored, beside all else."""
+"""Checks of stored streams, beside all other work."""

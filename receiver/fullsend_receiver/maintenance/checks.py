@@ -1,7 +1,7 @@
-"""Checking stored streams beside all else, in a thread of its own, one after another.
+"""Checks stored streams beside all other work, one after another, in a thread of its own.
 
-A stream that came in several segments has as many hashes, and none of the whole: nobody has read it from end to end. So
-the daemon does, when it is stored; `list` and `show` have that SHA-256 from then on.
+A stream that arrived in several segments has a hash for each, and none of the whole stream. So the daemon reads it from
+end to end once it is stored; `list` and `show` have that SHA-256 from then on.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from typing import Final
 
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Stored
+from fullsend_receiver.catalogue.streams import StoredStream
 from fullsend_receiver.maintenance.verify import Checked, Removed, Subject, Verifier
 from fullsend_receiver.store.workers import Workers, run
 
@@ -23,22 +23,22 @@ class Checks:
     """The checks of one daemon."""
 
     def __init__(self, catalogues: Catalogues, workers: Workers) -> None:
-        """Nothing is read before `run` or `check`."""
+        """Reads nothing before `run` or `check`."""
         self._catalogues = catalogues
         self._workers = workers
         self._verifier = Verifier(catalogues.store, catalogues.record, self._dependents)
-        # Whose streams to look through; None: all, since a run before this one may have left some.
+        # The senders whose streams to look through; None: all, because an earlier process may have left some.
         self._senders: set[str | None] = {None}
         self._wanted = asyncio.Event()
         self._wanted.set()
 
     def wanted(self, sender: str) -> None:
-        """A stream of this sender has been stored that came in several segments."""
+        """A stream of this sender that arrived in several segments has been stored."""
         self._senders.add(sender)
         self._wanted.set()
 
     async def run(self) -> None:
-        """Read what came in several segments and was not read since, now and whenever there is more. Never returns."""
+        """Read streams that arrived in several segments and were not read since, now and later. Never returns."""
         while True:
             await self._wanted.wait()
             self._wanted.clear()
@@ -46,10 +46,10 @@ class Checks:
             for sender in senders:
                 try:
                     await self._read_again(sender)
-                # Said to those who ask for it, too; the daemon stays for the others.
+                # Senders that ask for a check get the error, too; the daemon must keep running for the others.
                 except Exception as error:  # noqa: BLE001 - whatever one file in the store makes of it
-                    log.warning("what came in several segments cannot be read again: %s", error)
-                    self._senders.add(sender)  # with the next that is wanted
+                    log.warning("streams that arrived in several segments cannot be read: %s", error)
+                    self._senders.add(sender)  # retried with the next stream
 
     async def _read_again(self, sender: str | None) -> None:
         senders = await self._workers.run(self._catalogues.senders) if sender is None else [sender]
@@ -57,10 +57,10 @@ class Checks:
             for stored in await self._catalogues.ask(self._workers.disk, each, lambda holdings: holdings.unread()):
                 await self.check(stored)
 
-    async def check(self, stored: Stored) -> Checked | Removed:
-        """Check one stream, record and log what was found. Where we are cancelled, the thread that does it ends soon.
+    async def check(self, stored: StoredStream) -> Checked | Removed:
+        """Check one stream, record and log the result. After a cancellation the thread ends soon.
 
-        Raises: FullsendError, OSError where nothing could be looked at.
+        Raises: FullsendError, OSError if nothing could be read.
         """
         abandoned = threading.Event()
 
@@ -76,7 +76,7 @@ class Checks:
             log.info("%s: was removed before it could be checked", stored.file)
             return found
         if found.unrecorded is not None:
-            log.warning("%s: what was found cannot be recorded: %s", stored.file, found.unrecorded)
+            log.warning("%s: the result cannot be recorded: %s", stored.file, found.unrecorded)
         if found.result.damage:
             log.error("%s: damaged: %s", stored.file, found.result.damage[0])
         return found

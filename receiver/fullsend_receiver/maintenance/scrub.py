@@ -1,4 +1,4 @@
-"""Check stored streams: every byte is read, decoded, hashed and walked again (docs/verification.md)."""
+"""Checks stored streams: reads, decodes, hashes and parses every byte (docs/verification.md)."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ from fullsend_receiver.store.names import hash_line, stream_file
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks, file_sha256
 from fullsend_receiver.store.seekable import FileDamaged
 
-#: Faults named of one file; a disk that is gone has as many as chunks.
+#: Faults that are listed for one file; a lost disk has one for each chunk.
 _FAULTS_MAX: Final = 20
-#: What a manifest says that the stream's own records show. Not `features`: a later version knows more of their names.
+#: Fields of a manifest that the stream's own records show. Not `features`: a later version knows more of their names.
 _SHOWN: Final = (
     *("dataset", "snapshot", "guid", "base_guid", "kind", "dataset_type", "stream_class", "flags", "created"),
     "snapshots",
 )
 
 
-def _go_on() -> None:
-    """Nobody interrupts."""
+def _never_interrupts() -> None:
+    """Never interrupts."""
 
 
 @dataclass(slots=True)
 class _Reading:
-    """What reading a file from end to end found."""
+    """The result of reading a file from end to end."""
 
     raw_bytes: int
     chunks: int
@@ -48,13 +48,15 @@ class _Reading:
     walker: Walker
 
 
-def scrub(store: Store, file: PurePosixPath, received: str, between: Callable[[], None] = _go_on) -> Scrubbed | None:
+def scrub(
+    store: Store, file: PurePosixPath, received: str, between: Callable[[], None] = _never_interrupts
+) -> Scrubbed | None:
     """Check a stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
 
-    `file`: its `.zst`, relative to the store; `received`: when it came, as its manifest said when it was chosen;
-    `between` is called between two reads: what it raises ends the check, which may take hours. Returns: what was
-    found; nothing is raised for damage. None where it has been removed, or removed and stored again: who removes a
-    stream removes its manifest first, and what is missing then is no damage.
+    `file`: its `.zst`, relative to the store; `received`: from its manifest at the time of selection; `between`: is
+    called between two reads, and ends the check, which may take hours, by raising. Returns: the result, which lists
+    damage; no exception is raised for that. None if the stream was removed, or removed and stored again: a removal
+    removes the manifest first, and files that are missing then are no damage.
     """
     before = _stamp(store, file)
     faults: list[str] = []
@@ -75,8 +77,8 @@ def scrub(store: Store, file: PurePosixPath, received: str, between: Callable[[]
 
 
 def _stamp(store: Store, file: PurePosixPath) -> Stamp | None:
-    """Return the stamp of a stream's manifest, None where it is gone; an empty one where the disk fails: that removes
-    nothing, and reading it says what is wrong.
+    """Return the stamp of a stream's manifest, None if it is missing. If the disk fails, return an empty one: the
+    stream was not removed, and reading it will show the fault.
     """
     try:
         return store.stamp(file)
@@ -87,8 +89,8 @@ def _stamp(store: Store, file: PurePosixPath) -> Stamp | None:
 def _check(
     store: Store, file: PurePosixPath, manifest: Manifest, faults: list[str], between: Callable[[], None]
 ) -> str | None:
-    """Add what is wrong to `faults`. Returns: the SHA-256 of the raw stream, where it could be read."""
-    with contextlib.suppress(FileNotFoundError):  # said below
+    """Add the faults to `faults`. Returns: the SHA-256 of the raw stream, if it could be read."""
+    with contextlib.suppress(FileNotFoundError):  # reported below
         size = store.size(file)
         if size != manifest.stored_bytes:
             faults.append(f"the file has {size} bytes; its manifest says {manifest.stored_bytes}")
@@ -104,10 +106,10 @@ def _check(
 
 
 def rebuild(store: Store, file: PurePosixPath) -> Manifest:
-    """Make manifest and `.sha256` anew for a `.zst` that has none, by walking it.
+    """Make manifest and `.sha256` again for a `.zst` that has none, by parsing it.
 
-    Returns: the manifest, in place and durable. Raises: StoreError where the stream is not whole, or not where its
-    own records say it belongs, or has its manifest by now; nothing is changed then.
+    Returns: the manifest, in place and durable. Raises: StoreError if the stream is not whole, or not in the place that
+    its records show, or has its manifest by now; nothing is changed then.
     """
     sender = file.parts[0]
     try:
@@ -121,7 +123,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
             about,
             embedded_spills=reading.walker.embedded_spills,
             segments=reading.segments,
-            resumptions=[],  # only its segments tell that there were any
+            resumptions=[],  # only its segments show that there were any
             stored_bytes=store.size(file),
             file_sha256=file_sha256(store, file),
             chunks=reading.chunks,
@@ -134,13 +136,13 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
         msg = f"{file}: has no manifest, and none can be made: {error}"
         raise StoreError(msg) from None
     if stream_file(sender, about) != file:
-        msg = f"{file}: has no manifest, and holds {about.dataset}@{about.snapshot}, which belongs elsewhere"
+        msg = f"{file}: has no manifest, and contains {about.dataset}@{about.snapshot}, which belongs elsewhere"
         raise StoreError(msg)
     store.adopt(file, manifest)
     return manifest
 
 
-def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _go_on) -> _Reading:
+def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _never_interrupts) -> _Reading:
     """Read and check a file from end to end. Raises: FileDamaged, StreamError, OSError."""
     walker = Walker()
     whole = hashlib.sha256()
@@ -165,14 +167,14 @@ def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _go_o
             segments[-1] = Segment(start=segments[-1].start, end=end, sha256=entry.sha256.hex())
         if not faults:
             walker.walk(chunk.raw, 0, len(chunk.raw), 1 << 63)
-        del chunk  # not two at a time
+        del chunk  # never two in memory
     if not faults:
         try:
             walker.finish()
         except StreamError as error:
             faults.append(str(error))
     if not faults and (not segments or segments[0].start):
-        faults.append("its index does not say where the first segment starts")
+        faults.append("its index does not show where the first segment starts")
     return _Reading(raw_bytes, chunks, whole.hexdigest(), segments, faults, walker)
 
 
@@ -181,7 +183,7 @@ def _compare(reading: _Reading, manifest: Manifest) -> list[str]:
     faults = []
     if reading.raw_bytes != manifest.raw_bytes or reading.chunks != manifest.chunks:
         faults.append(
-            f"the file holds {reading.raw_bytes} raw bytes in {reading.chunks} chunks; its manifest says"
+            f"the file has {reading.raw_bytes} raw bytes in {reading.chunks} chunks; its manifest says"
             f" {manifest.raw_bytes} in {manifest.chunks}"
         )
     elif reading.segments != manifest.segments:

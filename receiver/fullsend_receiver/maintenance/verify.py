@@ -1,6 +1,6 @@
-"""Checking what is stored, and what each check finds: for `fullsendd verify`, for senders that ask, for the daemon.
+"""Checks stored streams: for `fullsendd verify`, for senders that ask, and for the daemon.
 
-What is found has types; how it is said is the caller's.
+The results are typed; the caller makes messages of them.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from pathlib import PurePosixPath
 from fullsend_protocol.format.manifest import StreamEntry
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.catalogue.streams import Stored
+from fullsend_receiver.catalogue.streams import StoredStream
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
 from fullsend_receiver.store.api import Store, StoreError
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A stored stream that is to be checked. `received`: as its manifest said when it was chosen; `file`: its `.zst`,
-    relative to the store.
+    """A stored stream to check. `received`: from its manifest at the time of selection; `file`: its `.zst`, relative to
+    the store.
     """
 
     file: PurePosixPath
@@ -30,21 +30,21 @@ class Subject:
     raw_bytes: int
 
     @classmethod
-    def of(cls, stored: Stored) -> Subject:
-        """Return a stream of the catalogue as such."""
+    def of(cls, stored: StoredStream) -> Subject:
+        """Return the subject for a stream of the catalogue."""
         about = stored.summary
         return cls(stored.file, about.dataset, about.snapshot, about.received, about.raw_bytes)
 
     @classmethod
     def of_entry(cls, entry: StreamEntry) -> Subject:
-        """Return a stream that is listed as such."""
+        """Return the subject for an entry of a list."""
         return cls(PurePosixPath(entry.file), entry.dataset, entry.snapshot, entry.received, entry.raw_bytes)
 
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A stream was read from end to end. `breaks`: the files that build on it, where it is damaged; `unrecorded`: why
-    the result could not be recorded, None: it was.
+    """A stream was read from end to end. `breaks`: the files that build on it, if it is damaged; `unrecorded`: why the
+    result could not be recorded, None: it was.
     """
 
     subject: Subject
@@ -69,7 +69,7 @@ class Rebuilt:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A `.zst` has no manifest, and none can be made; `why` names it."""
+    """A `.zst` has no manifest, and none can be made; `why` names the file."""
 
     file: PurePosixPath
     why: str
@@ -77,7 +77,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Unlisted:
-    """What is not listed, and so was not checked."""
+    """A file or folder that is not listed, and so was not checked."""
 
     problem: Problem
 
@@ -85,26 +85,26 @@ class Unlisted:
 Finding = Checked | Removed | Rebuilt | Lost | Unlisted
 
 
-def _go_on() -> None:
-    """Nobody interrupts."""
+def _never_interrupts() -> None:
+    """Never interrupts."""
 
 
 class Verifier:
-    """Checks streams, and records what is found. For any thread."""
+    """Checks streams, and records the results. Thread-safe."""
 
     def __init__(
         self, store: Store, record: Callable[[Scrubbed], None], dependents: Callable[[Subject], Iterable[str]]
     ) -> None:
-        """`record`: records a result, and raises OSError; `dependents`: says which files build on a stream."""
+        """`record`: records a result, and raises OSError; `dependents`: returns the files that build on a stream."""
         self._store = store
         self._record = record
         self._dependents = dependents
 
-    def check(self, subject: Subject, between: Callable[[], None] = _go_on) -> Checked | Removed:
-        """Check one stream, and record what was found. Blocks, perhaps for hours.
+    def check(self, subject: Subject, between: Callable[[], None] = _never_interrupts) -> Checked | Removed:
+        """Check one stream, and record the result. Blocks, perhaps for hours.
 
-        `between` is called between two reads: what it raises ends the check. Raises: FullsendError, OSError where
-        nothing could be looked at; nothing for damage.
+        `between`: is called between two reads, and ends the check by raising. Raises: FullsendError, OSError if nothing
+        could be read; nothing for damage.
         """
         result = scrub(self._store, subject.file, subject.received, between)
         if result is None:
@@ -112,13 +112,13 @@ class Verifier:
         unrecorded = None
         try:
             self._record(result)
-        except OSError as error:  # a disk that is read-only, or full, wants checking most
+        except OSError as error:  # a check matters most on a disk that is read-only, or full
             unrecorded = error
         return Checked(subject, result, tuple(self._dependents(subject)) if result.damage else (), unrecorded)
 
 
 def take_back(store: Store, problems: Iterable[Problem]) -> Iterator[Rebuilt | Lost]:
-    """Make a manifest for each file among these problems that has none. Blocks while each is read."""
+    """Make a manifest for each file among these problems that has none. Blocks while it reads each."""
     for problem in problems:
         if problem.kind is not ProblemKind.NO_MANIFEST:
             continue
@@ -132,5 +132,5 @@ def take_back(store: Store, problems: Iterable[Problem]) -> Iterator[Rebuilt | L
 
 
 def unlisted(problems: Iterable[Problem]) -> Iterator[Unlisted]:
-    """Yield what is not listed, to a caller that has tried to take back what has no manifest (`take_back`)."""
+    """Yield what is not listed, for a caller that has tried to make the missing manifests (`take_back`)."""
     yield from (Unlisted(problem) for problem in problems if problem.kind is not ProblemKind.NO_MANIFEST)

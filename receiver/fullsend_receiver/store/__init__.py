@@ -1,1 +1,1 @@
-"""What lies in the store's folder and how it gets there for good: streams, partials and their journals."""
+"""The contents of a store: streams, partials and their journals, and how they are made durable."""

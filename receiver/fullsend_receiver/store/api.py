@@ -1,11 +1,11 @@
-"""What the receiver asks of a store, whatever holds it: the interface of every implementation, and its errors.
+"""The interface between the receiver and a store, the same for every implementation, and its errors.
 
-A stored stream is an object with a name (`names.stream_file`), a manifest and a `.sha256`. It is there once its
-manifest is. A stream that arrives is an upload with a key (`opened.partial_key`), and ends once: committed, kept or
-discarded.
+A stored stream is an object with a name (`names.stream_file`), a manifest and a `.sha256`. It exists once its manifest
+exists. An arriving stream is an upload with a key (`opened.partial_key`). It ends once: committed, kept or discarded.
 
-Whatever passes `tests/receiver/store/test_api.py` is a store. Nothing above this room asks where a store keeps its
-bytes, but for the modules that tests/test_house.py lists. All methods block; call them off the event loop.
+An implementation is a store if it passes `tests/receiver/store/test_api.py`. No module of a higher room knows where a
+store keeps its bytes, except the modules in the list of tests/test_house.py. All methods block; call them off the event
+loop.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ class StoreError(FullsendError):
 
 
 class StoreFull(StoreError):  # noqa: N818 - reads as an adjective
-    """The store has no room for as much as a name."""
+    """The store has no room even for a file name."""
 
     code = ErrorCode.SPACE
 
 
 class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
-    """A disk has lost what it had taken of a partial."""
+    """A disk has lost durable data of a partial."""
 
 
 class ManifestError(StoreError):
-    """A manifest cannot be read, or is not that of the place where it lies."""
+    """A manifest cannot be read, or belongs to another place."""
 
     def __init__(self, path: str, what: str) -> None:
-        """`path`: of the manifest, relative to the store; `what`: the rest of the line that says it."""
+        """`path`: of the manifest, relative to the store; `what`: the rest of the error message."""
         super().__init__(f"{path}: {what}")
         self.path = path
         self.what = what
@@ -54,11 +54,11 @@ class ManifestError(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an implementation can do beyond the least.
+    """The optional abilities of an implementation.
 
-    `part_size`: stored bytes that an acknowledgement waits for at least, 0: each batch is durable by itself, however
-    small. `can_truncate`: an upload resumes at the end of any chunk, else at the end of a part. `can_read_partials`:
-    `Upload.read` gives back what was appended. `free_space_known`: `free_bytes` is a limit.
+    `part_size`: stored bytes without which nothing is acknowledged, 0: each batch is durable by itself, however small.
+    `can_truncate`: an upload resumes at the end of any chunk, otherwise at the end of a part. `can_read_partials`:
+    `Upload.read` returns what was appended. `free_space_known`: `free_bytes` is a limit.
     """
 
     part_size: int
@@ -67,11 +67,11 @@ class Capabilities:
     free_space_known: bool
 
 
-#: What `free_bytes` returns where the free space is not known.
+#: The result of `free_bytes` if the free space is unknown.
 UNLIMITED: Final = (1 << 63) - 1
 
 
-#: What tells a manifest from the one that takes its place.
+#: The identity of a manifest: a manifest that replaces it has another one.
 Stamp = tuple[int, ...]
 
 
@@ -85,42 +85,42 @@ class ObjectInfo:
 
 
 class Blob(Protocol):
-    """The bytes of a stored `.zst`, to be read. For any thread."""
+    """The bytes of a stored `.zst`, for reading. Thread-safe."""
 
     @property
     def size(self) -> int:
-        """Its bytes. Raises: OSError."""
+        """Its size in bytes. Raises: OSError."""
 
     def read(self, start: int, size: int) -> bytes:
-        """Return bytes of it; fewer at its end. Raises: OSError."""
+        """Return its bytes from `start` on, at most `size`; fewer at its end. Raises: OSError."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A small document. `tag`: what tells it from the one that takes its place."""
+    """A small document. `tag`: its identity; a document that replaces it has another one."""
 
     data: bytes
     tag: str
 
 
 class Documents(Protocol):
-    """Small documents, each replaced as a whole and durably, by any number of processes."""
+    """Small documents. Any number of processes may replace one, as a whole and durably."""
 
     def get(self, name: str) -> Document | None:
-        """Return a document; None: there is none. Raises: OSError."""
+        """Return a document; None: it does not exist. Raises: OSError."""
 
     def put(self, name: str, data: bytes, *, if_match: str | None) -> bool:
-        """Replace a document, where it still has this tag (None: where there still is none). Returns: whether it was
+        """Replace a document if it still has this tag (None: if it still does not exist). Returns: whether it was
         replaced. Raises: OSError.
         """
 
 
 def update(documents: Documents, name: str, change: Callable[[bytes | None], bytes | None]) -> None:
-    """Replace a document by what `change` makes of it; None: leave it. `change` is called again where another process
-    was quicker. Raises: OSError, and what `change` raises.
+    """Replace a document with the result of `change`; None: leave it. `change` is called again if another process
+    replaced the document first. Raises: OSError, and what `change` raises.
     """
     while True:
         found = documents.get(name)
@@ -130,19 +130,19 @@ def update(documents: Documents, name: str, change: Callable[[bytes | None], byt
 
 
 class UploadInfo(Protocol):
-    """An upload that has not ended, as it lies there. Each property reads, and raises OSError, PartialDamaged."""
+    """An upload that has not ended, for inspection. Each property reads the store; raises OSError, PartialDamaged."""
 
     @property
     def key(self) -> str:
-        """What tells it apart."""
+        """Its key."""
 
     @property
     def opened(self) -> Opened | None:
-        """What it is; None where its begin was cut short."""
+        """Its first line; None if the process died while beginning it."""
 
     @property
     def last(self) -> float:
-        """When something arrived last, in seconds since the epoch by the store's clock."""
+        """The time of the last arrival, in seconds since the epoch by the store's clock."""
 
     @property
     def journal(self) -> Journal:
@@ -150,141 +150,143 @@ class UploadInfo(Protocol):
 
     @property
     def places(self) -> tuple[Standing | None, Standing | None]:
-        """Where it resumes: at the end of what is durable, and by a token; None: nowhere."""
+        """The places to resume at: the end of what is durable, and the place for a token; None: no such place."""
 
     @property
     def arriving(self) -> bool:
-        """Whether somebody has it open."""
+        """Whether a process has it open."""
 
 
 class Upload(Protocol):
-    """A stream that is arriving. `append` may run while `sync` runs in another thread; nothing else may run beside
-    anything.
+    """A stream that is arriving. `append` may run while `sync` runs in another thread; no other two calls may run at
+    the same time.
 
-    It ends once, by `commit` or by `close`: the first that is called decides. Its owner calls `close` in any case. A
-    process that ends before leaves what is durable.
+    It ends once, by `commit` or by `close`: the first call decides. Its owner calls `close` in any case. If the process
+    dies before that, what is durable remains.
     """
 
     @property
     def key(self) -> str:
-        """What tells it apart."""
+        """Its key."""
 
     @property
     def size(self) -> int:
-        """Bytes that were appended."""
+        """The appended bytes."""
 
     @property
     def begun(self) -> str | None:
         """When its stream was first offered, by the receiver's clock. Raises: OSError, PartialDamaged."""
 
     def append(self, frame: bytes | memoryview) -> None:
-        """Append a frame. Raises: OSError; nothing can be appended then, but what came before can become durable."""
+        """Append a frame. Raises: OSError; no other can be appended then, but earlier frames can become durable."""
 
     def sync(self, batch: Batch) -> int:
-        """Make durable what was appended, through this batch. Returns: raw bytes that are durable now.
+        """Make durable what was appended, through this batch. Returns: the durable raw bytes.
 
-        Raises: OSError; nothing of the batch may be acknowledged then, and nothing later: what is tried then raises
+        Raises: OSError. Then nothing of the batch may be acknowledged, and nothing later: every later call raises
         StoreError.
         """
 
     def note_resumed(self, resumption: Resumption) -> None:
-        """Write down that the stream resumes; durable with the next batch at the latest. Raises: OSError."""
+        """Record that the stream resumes; durable with the next batch at the latest. Raises: OSError."""
 
     def catch_up(self, most: int) -> bool:
-        """Hash at most so many bytes of what an earlier process appended. Returns: whether all is hashed.
+        """Hash at most `most` bytes of what an earlier process appended. Returns: whether everything is hashed.
 
-        Raises: PartialDamaged where the disk has lost something of it; it is set aside then. OSError.
+        Raises: PartialDamaged if the disk has lost some of it; the partial is set aside then. OSError.
         """
 
     def read(self, start: int, size: int) -> bytes:
-        """Return bytes that were appended; fewer at the end. Only with `can_read_partials`. Raises: as `catch_up`."""
+        """Return appended bytes; fewer at the end. Only with `can_read_partials`. Raises: as `catch_up`."""
 
     def seal(self, chunks: int) -> tuple[int, str]:
-        """Append index and seek table for so many chunks, and make them durable. All batches must be durable.
+        """Append index and seek table for `chunks` chunks, and make them durable. All batches must be durable.
 
-        Returns: the size in bytes, and the SHA-256 of all of it in hex. Raises: OSError, StoreError, PartialDamaged.
+        Returns: the size in bytes, and the SHA-256 of the whole file in hex. Raises: OSError, StoreError,
+        PartialDamaged.
         """
 
     def commit(self, file: PurePosixPath, manifest: Manifest) -> bool:
-        """Put the sealed stream in place under a name: it is stored, durable and listed, with its manifest. From some
-        moment on a restart completes what is left.
+        """Put the sealed stream in place under a name: then it is stored, durable and listed, with its manifest. Once
+        the commit has begun, a restart completes it.
 
-        Returns: False where another stream of this name was there first: that one stays, and this one is discarded.
-        Raises: StoreError, OSError; `close` then keeps it, whatever its caller wants, where the commit has begun.
+        Returns: False if another stream of this name was stored first: that one stays, and this one is discarded.
+        Raises: StoreError, OSError. If the commit has begun by then, `close` keeps the upload, whatever `keep` is.
         """
 
     def close(self, *, keep: bool) -> None:
-        """End it: keep what is durable, to be resumed, or discard it. Does nothing where it has ended.
+        """End it: keep what is durable, for resuming, or discard it. Does nothing if it has ended.
 
-        Raises: OSError where it cannot be discarded.
+        Raises: OSError if it cannot be discarded.
         """
 
 
 class Store(Protocol):
-    """What holds all that a receiver stores."""
+    """All that a receiver stores."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What it can do beyond the least."""
+        """The optional abilities of this store."""
 
     @property
     def where(self) -> str:
-        """Where it is, for a person."""
+        """Its place, for messages."""
 
     @property
     def documents(self) -> Documents:
-        """What may change: of each sender and of the whole store."""
+        """The changeable documents of each sender and of the whole store."""
 
     def free_bytes(self) -> int:
-        """Return how many bytes may still be stored; UNLIMITED without `free_space_known`. Raises: OSError."""
+        """Return the bytes that can still be stored; UNLIMITED without `free_space_known`. Raises: OSError."""
 
-    # --- what arrives
+    # --- arriving streams
 
     def begin(self, key: str, opened: Opened) -> Upload:
-        """Begin an upload. One of the same key is discarded, or set aside where it is damaged; its commit, had that
-        begun, is completed.
+        """Begin an upload. An earlier one with the same key is discarded, or set aside if it is damaged. If its commit
+        had begun, that is completed.
 
         Raises: OSError, StoreError.
         """
 
     def reopen(self, key: str, *, at_resume_point: bool) -> tuple[Upload, Standing] | None:
-        """Open an upload to resume it: where its durable bytes end, or `at_resume_point` behind the last chunk of them
-        that ends with a resumable record. What is behind that place is thrown away.
+        """Open an upload to resume it: at the end of its durable bytes, or with `at_resume_point` behind the last
+        durable chunk that ends with a resumable record. Bytes behind that place are deleted.
 
-        Returns: it, and where it stands; None where there is nothing to resume: then nothing is changed, but what is
-        damaged is set aside. Raises: OSError, StoreError.
+        Returns: the upload and that place; None if there is nothing to resume. Then nothing is changed, except that a
+        damaged partial is set aside. Raises: OSError, StoreError.
         """
 
     def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
-        """Yield what `look` finds about each upload, with the key; nothing for those that are gone by then, damaged, or
-        that cannot be looked at, which the log says. `sets_aside`: what is damaged is set aside; else this only reads.
+        """Yield the key and the result of `look` for each upload. Uploads that have ended meanwhile are omitted. So are
+        those that are damaged or cannot be read, which are logged. `sets_aside`: set damaged ones aside; otherwise this
+        only reads.
 
-        Raises: OSError where the system is short of something.
+        Raises: OSError if the system lacks a resource.
         """
 
     def discard(self, key: str) -> None:
-        """Throw an upload away. Raises: StoreError where somebody has it open; OSError."""
+        """Delete an upload. Raises: StoreError if a process has it open; OSError."""
 
     def discard_damaged(self, before: float) -> None:
-        """Throw away what was set aside as damaged before that moment, in seconds since the epoch. The log says what.
+        """Delete and log what was set aside as damaged before this moment. `before`: seconds since the epoch.
 
-        Raises: OSError where nothing can be looked at.
+        Raises: OSError if the files cannot be listed.
         """
 
     def recover(self) -> list[str]:
-        """After a start, before all else: complete what a process that died had begun, and remove what is of no use.
-        What cannot be done to one upload or object is left as it is, and the log says so.
+        """Complete what a dead process had begun, and remove useless files. Call it at the start, before anything else.
+        What fails for one upload or object is logged, and leaves that one unchanged.
 
-        Returns: a line for the log for each thing done. Raises: OSError.
+        Returns: a line for the log for each change. Raises: OSError.
         """
 
-    # --- what is stored
+    # --- stored streams
 
     def senders(self) -> list[str]:
-        """Return the names of all who have streams here, or had, in order. Raises: OSError."""
+        """Return the names of all senders that have, or had, streams here, in order. Raises: OSError."""
 
     def objects(self, sender: str | None = None) -> Iterator[ObjectInfo]:
-        """Yield what is stored of a sender, None: of all. Raises: OSError."""
+        """Yield the stored streams of a sender, None: of all senders. Raises: OSError."""
 
     def has(self, file: PurePosixPath) -> bool:
         """Whether a stream is stored under this name: its manifest is in place. Raises: OSError."""
@@ -293,38 +295,39 @@ class Store(Protocol):
         """Read the manifest of a stored stream. Raises: ManifestError."""
 
     def stamp(self, file: PurePosixPath) -> Stamp | None:
-        """Return what tells the manifest of a stream from the one that takes its place; None: there is none.
+        """Return the identity of a stream's manifest; None: there is no manifest.
 
         Raises: OSError.
         """
 
     def size(self, file: PurePosixPath | str) -> int:
-        """Return the bytes of a `.zst`. Raises: FileNotFoundError, OSError."""
+        """Return the size of a `.zst` in bytes. Raises: FileNotFoundError, OSError."""
 
     def hash_line(self, file: PurePosixPath) -> bytes:
-        """Return what the `.sha256` of a stream says; nothing where it is missing. Raises: OSError."""
+        """Return the content of a stream's `.sha256`; empty if it is missing. Raises: OSError."""
 
     def open(self, file: PurePosixPath) -> Blob:
-        """Open a `.zst`, to be read. Raises: FileDamaged where it is missing; OSError."""
+        """Open a `.zst` for reading. Raises: FileDamaged if it is missing; OSError."""
 
     def under_way(self) -> set[PurePosixPath]:
-        """Return the names whose commit or removal has begun: what is missing of them is no fault. Raises: OSError."""
+        """Return the names whose commit or removal has begun: a missing file of these is no fault. Raises: OSError."""
 
     def adopt(self, file: PurePosixPath, manifest: Manifest) -> None:
-        """Give a `.zst` that is there without them its manifest and `.sha256`; then it is stored, durable and listed.
+        """Make manifest and `.sha256` for a `.zst` that lacks them; then it is stored, durable and listed.
 
-        Raises: StoreError where it has its manifest by now, or is just getting it; OSError.
+        Raises: StoreError if it has its manifest by now, or is about to get it; OSError.
         """
 
     def remove(self, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
-        """Remove what `choose` returns, in that order: what builds on a stream stands before it. One process removes at
-        a time, and `choose` is called in its turn: it reads what uploads lease, see `wait_for_removals`. A restart
-        completes what has begun; a stream that is stored again under the same name meanwhile stays.
+        """Remove what `choose` returns, in that order: a stream stands behind the streams that build on it. Only one
+        process removes at a time, and calls `choose` while no other does. `choose` reads what uploads lease, see
+        `wait_for_removals`. A restart completes what has begun. A stream that is stored under the same name meanwhile
+        stays.
 
-        Returns: what was removed, and was there. Raises: StoreError, OSError, and what `choose` raises.
+        Returns: the removed streams. Raises: StoreError, OSError, and what `choose` raises.
         """
 
     def wait_for_removals(self) -> None:
-        """Wait until each removal that has begun is done. What finds its base after that, with its own upload begun
-        before, keeps it. Raises: OSError.
+        """Wait until each removal that has begun is done. An upload that was begun before this call, and finds its base
+        afterwards, keeps its base. Raises: OSError.
         """

@@ -1,6 +1,6 @@
-"""From a sealed partial to a stored stream: three renames, the manifest's last (docs/format.md, "Write order").
+"""Turns a sealed partial into a stored stream: three renames, the manifest's last (docs/format.md, "Write order").
 
-Each step may be repeated: a process that dies leaves the journal's `commit` line, by which the next one completes it.
+Each step may be repeated. If the process dies, the journal has the `commit` line, and the next process completes it.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fullsendd")
 
-#: Held from the check that a name is free to the rename that takes it. One daemon at a time commits into a store, so a
-#: lock between its threads is enough. It is not held during a sync.
+#: Held from the check that a name is free to the rename that takes it. Only one daemon commits into a store, so a lock
+#: between its threads is enough. It is not held during a sync.
 _CLAIMING: Final = threading.Lock()
 
 
@@ -42,14 +42,14 @@ def is_stored(target: Path) -> bool:
 def refuse_orphan(store: LocalStore, file: PurePosixPath) -> None:
     """Refuse to overwrite a `.zst` without manifest: it may be the only copy. Raises: StoreError."""
     if (store.root / file).exists():
-        msg = f"{file}: is there without its manifest; run `fullsendd verify` to take it back into the store"
+        msg = f"{file}: exists without its manifest; run `fullsendd verify` to take it back into the store"
         raise StoreError(msg)
 
 
 def make_folder(store: LocalStore, folder: Path) -> None:
     """Make a dataset's folder, durable with all folders above it, and check that a rename can reach it.
 
-    Raises: StoreError where the folder is on another file system; OSError.
+    Raises: StoreError if the folder is on another file system; OSError.
     """
     make_folders(folder)
     # Also the folders that existed: another stream, or a process that was killed, may have made them without a sync.
@@ -67,22 +67,22 @@ def complete(store: LocalStore, key: str, file: PurePosixPath) -> bool:
 def put_in_place(store: LocalStore, key: str, file: PurePosixPath) -> bool:
     """Rename the three files into place, `.json` last. May be repeated after a crash at any point.
 
-    Returns: False where another stream of this name is stored; that one is not changed, and this one is discarded.
+    Returns: False if another stream of this name is stored; that one is not changed, and this one is discarded.
     Raises: StoreError, OSError.
     """
     target = store.root / file
     data, sha256, manifest = (partial_path(store, key, suffix) for suffix in (DATA, HASH_SUFFIX, MANIFEST_SUFFIX))
-    ours = True
-    # Where it is gone, the last rename is done, and at most the clean-up is left.
+    in_place = True
+    # Without the partial's manifest the last rename is done; at most the clean-up remains.
     if manifest.exists():
-        ours = _claim(store, data, file)
-        if ours:
+        in_place = _claim(store, data, file)
+        if in_place:
             _move(sha256, target.with_name(target.name + HASH_SUFFIX))
             sync_folder(target.parent)
             _move(manifest, target.with_name(target.name + MANIFEST_SUFFIX))
             sync_folder(target.parent)
     discard(store, key)
-    return ours
+    return in_place
 
 
 def _claim(store: LocalStore, data: Path, file: PurePosixPath) -> bool:
@@ -101,8 +101,8 @@ def _move(source: Path, destination: Path) -> None:
     try:
         source.rename(destination)
     except FileNotFoundError:
-        if not destination.exists():  # else an earlier process has moved it
-            msg = f"{destination}: lost amid its commit: it is neither there nor at {source}"
+        if not destination.exists():  # otherwise an earlier process has moved it
+            msg = f"{destination}: lost during its commit: it is neither there nor at {source}"
             raise StoreError(msg) from None
     except OSError as error:
         if error.errno == errno.EXDEV:

@@ -1,7 +1,7 @@
-"""How a file is made durable.
+"""Functions that make files durable.
 
-`fsync` of a new file does not cover its name: the folder needs its own. All functions here block on the
-disk; call them off the event loop.
+`fsync` of a new file does not cover its name: the folder needs its own. All functions here block on the disk; call them
+off the event loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 _MODE = 0o600
-#: The signature of a file that is not there.
+#: The signature of a missing file.
 ABSENT: Final = (0, 0, 0)
 
 
@@ -29,16 +29,16 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_folders(folder: Path, root: Path) -> None:
-    """Make the names of `folder` and of all folders between it and `root` durable, also those that others made."""
+    """Make the names of `folder` and of all folders between it and `root` durable, whichever process made them."""
     while folder != root:
         folder = folder.parent
         sync_folder(folder)
 
 
 def make_folders(folder: Path, mode: int = 0o750) -> None:
-    """Make `folder` and what is missing above it, each durable.
+    """Make `folder` and the missing folders above it, each durable.
 
-    What is there already may have been made a moment ago, and not be durable yet: see `sync_folders`.
+    An existing folder may have been made just now, and not be durable yet: see `sync_folders`.
     """
     missing = []
     while not folder.is_dir():
@@ -50,15 +50,15 @@ def make_folders(folder: Path, mode: int = 0o750) -> None:
 
 
 def write_all(descriptor: int, data: bytes | memoryview) -> None:
-    """Write all bytes: one `write` may take fewer, for example more than 2 GiB or just before a disk is full."""
+    """Write all bytes: one `write` may write fewer, for example of more than 2 GiB, or just before a disk is full."""
     view = memoryview(data)
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def write_file(path: Path, data: bytes | Iterable[bytes], mode: int = _MODE, *, durable: bool = True) -> None:
-    """Write a new file and make its bytes durable, its name not yet. What was there is replaced. `data`: in one piece,
-    or piece by piece.
+    """Write a new file and make its bytes durable, its name not yet. An existing file is replaced. `data`: in one
+    piece, or piece by piece.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
@@ -80,9 +80,9 @@ def replace_file(
 ) -> None:
     """Replace a file as a whole: after a crash at any moment it is the old one or the new one.
 
-    `beside`: the folder, on the same file system, where the new one is written first; None: where it belongs. A
-    crash may leave it there, for `remove_temporaries`. `durable` False: after a power cut the file may hold anything;
-    its reader must notice.
+    `beside`: the folder, on the same file system, in which the new one is written first; None: the file's own folder. A
+    crash may leave it there, for `remove_temporaries`. `durable` False: after a power cut the file may have any
+    content, which its reader must notice.
     """
     temporary = (beside or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
@@ -97,7 +97,7 @@ def replace_file(
 
 
 def signature(path: Path) -> tuple[int, int, int]:
-    """Return what tells a file from the one that takes its place: inode, time of writing (ns), size; or ABSENT."""
+    """Return the identity of a file, which changes if it is replaced: inode, time of writing (ns), size; or ABSENT."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def signature(path: Path) -> tuple[int, int, int]:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock on the file `path` (made if missing); waits until nobody else holds it."""
+    """Hold an exclusive lock on the file `path` (made if missing); waits until no other process holds it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

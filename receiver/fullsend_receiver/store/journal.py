@@ -1,10 +1,11 @@
-"""The journal of a partial: what its data file cannot tell, one line for each batch that has become durable.
+"""The journal of a partial: what its data file does not show, one line for each durable batch.
 
-A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. A crash can tear only the last one, since
-each is synced before the next is written: one that is not whole ends the journal, and where whole ones follow, the disk
-has lost data. docs/format.md describes the lines. This module writes and reads them; `uploads` makes them durable.
+A line is CRC, space, JSON, newline: the CRC-32 of the JSON in 8 hex digits. A crash can tear only the last line,
+because each is synced before the next is written. A line that is not whole ends the journal. If whole ones follow it,
+the disk has lost data. docs/format.md describes the lines. This module writes and reads them; `uploads` makes them
+durable.
 
-The index entries are in the journal, and not in a file beside it: one file less to sync in a batch.
+The index entries are in the journal, and not in a file of their own, so that a batch syncs one file less.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from fullsend_receiver.store.api import PartialDamaged
 from fullsend_receiver.store.opened import FORMAT, Opened
 from fullsend_receiver.store.seekable import IndexEntry
 
-#: Where in a line its JSON begins: behind the CRC in hex and a space.
+#: The offset of the JSON in a line: behind the CRC in hex and a space.
 _BODY: Final = 9
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A chunk of a partial. `record_start`: raw offset of the record that ends with it, where it ends at a resume
-    point.
+    """A chunk of a partial. `record_start`: raw offset of the record that ends with the chunk, if the chunk ends at a
+    resume point.
     """
 
     entry: IndexEntry
@@ -41,11 +42,11 @@ class Written:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Chunks that are written and wait to become durable.
+    """Chunks that are written but not durable yet.
 
-    `offset`: raw bytes, and `stored`: bytes of the data file, through the last of them. `walker`: what the walker
-    knows there; `begins`, `embedded_spills`: the BEGIN records, and the spill blocks that `zfs receive` loses, since
-    the batch before.
+    `offset`: raw bytes, and `stored`: bytes of the data file, through the last chunk. `walker`: the walker's state
+    there; `begins`, `embedded_spills`: the BEGIN records, and the spill blocks that `zfs receive` loses, since the
+    batch before.
     """
 
     offset: int
@@ -58,8 +59,8 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """What a journal says, in short. `offset`, `stored`: of its last `durable` line, None: there is none; `committing`:
-    the file that is being put in place; `whole`: the offset at which its whole lines end.
+    """The summary of a journal. `offset`, `stored`: of its last `durable` line, None: there is none; `committing`: the
+    file that is being put in place; `whole`: the offset at which its whole lines end.
     """
 
     offset: int | None
@@ -70,11 +71,11 @@ class Journal:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a partial stands: all that it takes to resume it.
+    """A place at which a partial can be resumed, with everything that resuming needs.
 
-    `offset`, `stored`: raw bytes, and bytes of the data file, before that place; `chunks`: how many these are;
-    `line`: the offset in the journal of the line that ends there, or in the middle of which that place is, and
-    `part`: what of that line's batch is before it.
+    `offset`, `stored`: raw bytes, and bytes of the data file, before that place; `chunks`: their number; `line`: the
+    offset in the journal of the line that ends there, or that contains the place; `part`: the part of that line's batch
+    before the place.
     """
 
     opened: Opened
@@ -91,7 +92,7 @@ class Standing:
 
     @property
     def may_resume(self) -> bool:
-        """Whether the last chunk ended where the rule says, and not where its sender broke off."""
+        """Whether the last chunk ended as the rule for chunks says, and not where its sender broke off."""
         last = self.part.chunks[-1].entry
         by_size = last.raw_length == limits.CHUNK_MAX
         by_record = last.raw_length >= limits.CHUNK_MIN and last.ends_at_resume_point
@@ -103,8 +104,8 @@ class Standing:
 
 @contextlib.contextmanager
 def understanding() -> Iterator[None]:
-    """Read the content of lines inside this context. Unknown keys are ignored, so that an upgrade or a downgrade costs
-    nothing. Raises: PartialDamaged where something is missing, or has another form.
+    """Read the content of lines inside this context. Unknown keys are ignored, so that an upgrade or a downgrade loses
+    nothing. Raises: PartialDamaged if a value is missing, or has another form.
     """
     try:
         yield
@@ -153,12 +154,12 @@ def durable_line(batch: Batch) -> bytes:
 
 
 def resumed_line(resumption: Resumption) -> bytes:
-    """Return the line that says that the stream was resumed."""
+    """Return the line for a resumption of the stream."""
     return _line({"resumed": resumption.model_dump(mode="json")})
 
 
 def commit_line(file: PurePosixPath) -> bytes:
-    """Return the line from which on a commit is to be completed."""
+    """Return the line after which a restart completes the commit."""
     return _line({"commit": {"file": str(file)}})
 
 
@@ -169,19 +170,19 @@ def _line(content: dict[str, Any]) -> bytes:
 
 def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the whole lines of a journal, each with the offset in the file at which it ends. Raises: OSError;
-    PartialDamaged behind the last line before one that is not whole, where whole ones follow.
+    PartialDamaged after the last line before one that is not whole, if whole ones follow.
     """
     end = 0
     with path.open("rb") as file:
         for line in file:
             if not line.endswith(b"\n"):
-                return  # nothing follows, but what is being written just now
+                return  # nothing follows, except a line that is being written
             if not _is_whole(line):
                 break
             end += len(line)
             yield end, json.loads(line[_BODY:])
         if any(map(_is_whole, file)):
-            msg = f"what its journal has from byte {end} on is not what was written, and whole lines follow"
+            msg = f"its journal is not as written from byte {end} on, and whole lines follow"
             raise PartialDamaged(msg)
 
 
@@ -190,11 +191,11 @@ def _is_whole(line: bytes) -> bool:
     return newline == b"\n" and crc == b"%08x " % zlib.crc32(body)
 
 
-# --- what they say -----------------------------------------------------------------------------------------------
+# --- reading -----------------------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> Journal:
-    """Read a journal in short; a missing one says nothing. Raises: OSError, PartialDamaged."""
+    """Return the summary of a journal; of a missing one, an empty summary. Raises: OSError, PartialDamaged."""
     offset = file = None
     stored = whole = 0
     with contextlib.suppress(FileNotFoundError), understanding():
@@ -210,7 +211,7 @@ def read(path: Path) -> Journal:
 
 
 def read_opened(path: Path) -> Opened | None:
-    """Return what the first line says; None where there is no whole one. Raises: OSError, PartialDamaged."""
+    """Return the content of the first line; None if there is no whole one. Raises: OSError, PartialDamaged."""
     with understanding():
         return next((_opened(line["open"]) for _end, line in lines(path) if "open" in line), None)
 
@@ -224,26 +225,26 @@ def entries(path: Path) -> Iterator[IndexEntry]:
 
 
 def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
-    """Return where a partial stands: at the end of what is durable, or `at_resume_point` at the end of its last chunk
-    that ends with a resumable record and may be followed by another. None: nowhere; so in a package of several
-    snapshots, which no token resumes. Raises: OSError, PartialDamaged.
+    """Return the place at which a partial resumes: the end of what is durable. With `at_resume_point` it is the end of
+    the last durable chunk that ends with a resumable record and may be followed by another one. None: there is no such
+    place, as in a package of several snapshots, which no token resumes. Raises: OSError, PartialDamaged.
     """
-    reader = _Reader(at_resume_point=at_resume_point)
+    reader = _JournalReader(at_resume_point=at_resume_point)
     _read(path, reader)
     return reader.standing
 
 
 def standings(path: Path) -> tuple[Standing | None, Standing | None]:
-    """Return both answers of `standing`, not at a resume point and at one; the journal is read once.
+    """Return both results of `standing`, without and with `at_resume_point`; reads the journal once.
 
     Raises: OSError, PartialDamaged.
     """
-    end, resumable = _Reader(at_resume_point=False), _Reader(at_resume_point=True)
+    end, resumable = _JournalReader(at_resume_point=False), _JournalReader(at_resume_point=True)
     _read(path, end, resumable)
     return end.standing, resumable.standing
 
 
-def _read(path: Path, *readers: _Reader) -> None:
+def _read(path: Path, *readers: _JournalReader) -> None:
     begun = 0
     with understanding():
         for end, line in lines(path):
@@ -252,7 +253,7 @@ def _read(path: Path, *readers: _Reader) -> None:
             begun = end
 
 
-class _Reader:
+class _JournalReader:
     """Reads a journal line by line."""
 
     def __init__(self, *, at_resume_point: bool) -> None:
@@ -263,17 +264,17 @@ class _Reader:
         self._offset = self._stored = self._chunks = 0
         self._segments: list[Segment] = []
         self._resumptions: list[Resumption] = []
-        self._resumed: Resumption | None = None  # the last one, as long as nothing has arrived since
+        self._resumed: Resumption | None = None  # the last one, if nothing has arrived since
         self._begins: list[Begin] = []
         self._spills: list[EmbeddedSpill] = []
 
     @property
     def standing(self) -> Standing | None:
-        """Where the partial stands as of the lines that were taken."""
+        """The place at which the partial resumes, as of the lines read."""
         return None if self._at_resume_point and self._substreams > 1 else self._found
 
     def take(self, at: int, line: dict[str, Any]) -> None:
-        """Take a line. `at`: where in the journal it begins."""
+        """Read a line. `at`: its offset in the journal."""
         if "open" in line:
             self._opened = _opened(line["open"])
         elif "resumed" in line:
@@ -296,9 +297,9 @@ class _Reader:
             written = _written(each)
             taken.append(written)
             self._take_chunk(written.entry)
-            # A record that began in the chunk before is not whole in this one, and cannot be compared.
+            # A record that began in an earlier chunk is not whole in this one, and cannot be compared.
             whole = written.record_start >= self._offset - written.entry.raw_length
-            # A shorter one is where its sender stopped.
+            # A shorter chunk ends where its sender stopped.
             long = written.entry.raw_length >= limits.CHUNK_MIN
             if self._at_resume_point and written.entry.ends_at_resume_point and whole and long:
                 here = WalkerState(self._offset, Phase.SUBSTREAM, resumable=True, record_start=written.record_start)
@@ -324,7 +325,7 @@ class _Reader:
             resumptions=tuple(self._resumptions),
             walker=part.walker,
             begins=tuple(self._begins),
-            # At a place in the middle of a batch, some of its spill blocks come later.
+            # If the place is inside a batch, some of the batch's spill blocks come later.
             embedded_spills=tuple(each for each in self._spills if each.at < self._offset),
             line=at,
             part=part,
@@ -337,7 +338,7 @@ def _opened(line: object) -> Opened:
 
 
 def _check_format(line: object) -> None:
-    """Raises: PartialDamaged where a later version wrote what this one would not understand."""
+    """Raises: PartialDamaged if a later version wrote it in a format that this one does not understand."""
     written = line.get("format", FORMAT) if isinstance(line, dict) else FORMAT
     if written != FORMAT:
         msg = f"its journal has format {written!r}, and this version of fullsendd reads format {FORMAT}"

@@ -1,8 +1,8 @@
-"""The store: one folder that holds everything, identity included (docs/format.md).
+"""The store: one folder that contains everything, identity included (docs/format.md).
 
 STORE/.fullsend     marker: format version and random id, made only by `init`
-STORE/.state/       identity, senders, invitations, and what may change: scrub results
-STORE/.partial/     what is still arriving
+STORE/.state/       identity, senders, invitations, and changeable data such as scrub results
+STORE/.partial/     arriving streams
 STORE/SENDER/...    streams
 """
 
@@ -39,15 +39,15 @@ _T = TypeVar("_T")
 
 _FORMAT: Final = 1
 _MARKER: Final = ".fullsend"
-#: What docs/format.md cuts names to.
+#: The length to which docs/format.md cuts names.
 _NAME_MAX: Final = 255
-#: errno values that mean "full", whether by disk, by quota, or by what a file may have.
+#: errno values that mean "full": the disk, the quota, or the largest allowed file.
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
 class LocalStore:
-    """A `Store` in one folder. Making one touches nothing; `open_store` and `make_store` give one that is there."""
+    """A `Store` in one folder. The constructor does no I/O; `open_store` and `make_store` return an existing store."""
 
     capabilities: ClassVar = Capabilities(part_size=0, can_truncate=True, can_read_partials=True, free_space_known=True)
 
@@ -55,22 +55,22 @@ class LocalStore:
 
     @property
     def marker(self) -> Path:
-        """The file that says this is a store."""
+        """The file that marks this folder as a store."""
         return self.root / _MARKER
 
     @property
     def state(self) -> Path:
-        """The folder of what may change."""
+        """The folder of changeable data."""
         return self.root / ".state"
 
     @property
     def partial(self) -> Path:
-        """The folder of what is still arriving."""
+        """The folder of arriving streams."""
         return self.root / ".partial"
 
     @property
     def lock(self) -> Path:
-        """Held while a process changes anything in `.state`, for that change alone."""
+        """The lock of `.state`: a process holds it for each change there, for that change alone."""
         return self.state / "lock"
 
     @property
@@ -85,19 +85,19 @@ class LocalStore:
 
     @property
     def where(self) -> str:
-        """Where it is, for a person."""
+        """Its place, for messages."""
         return str(self.root)
 
     @property
     def documents(self) -> LocalDocuments:
-        """What may change: of each sender and of the whole store."""
+        """The changeable documents of each sender and of the whole store."""
         return LocalDocuments(self.state, self.lock)
 
     def free_bytes(self) -> int:
-        """Return what an unprivileged process may still write, in bytes."""
+        """Return the bytes that an unprivileged process can still write."""
         return shutil.disk_usage(self.root).free
 
-    # --- what arrives; the interface says what each does
+    # --- arriving streams; the interface has the descriptions
 
     def begin(self, key: str, opened: Opened) -> LocalUpload:
         """See `Store.begin`."""
@@ -124,7 +124,7 @@ class LocalStore:
         recovery.remove_temporaries(self)
         return recovery.recover(self) + objects.finish_removals(self)
 
-    # --- what is stored; the interface says what each does
+    # --- stored streams; the interface has the descriptions
 
     def senders(self) -> list[str]:
         """See `Store.senders`."""
@@ -176,22 +176,22 @@ class LocalStore:
 
 
 def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[LocalStore, str]:
-    """Make a new store in an empty or missing folder; parents are made too. `furnish` puts in what is to be there
-    before it is a store.
+    """Make a new store in an empty or missing folder, and missing folders above it. `furnish` adds the contents that
+    must exist before the folder counts as a store.
 
-    Returns: the store, and the id in its marker. Raises: UsageError where something is there already, StoreError, and
-    whatever `furnish` does; nothing is left behind then, but the folder.
+    Returns: the store, and the id in its marker. Raises: UsageError if the folder has contents, StoreError, and what
+    `furnish` raises. After an error only the folder remains.
     """
     store = LocalStore(root)
     if store.marker.exists():
-        msg = f"{root}: is a store already; take it over with --adopt"
+        msg = f"{root}: is already a store; take it over with --adopt"
         raise UsageError(msg)
     try:
         make_folders(root)
         if any(entry.name != "lost+found" for entry in root.iterdir()):
-            msg = f"{root}: not empty and no store; choose an empty folder"
+            msg = f"{root}: not empty and not a store; choose an empty folder"
             raise UsageError(msg)
-        store.state.mkdir(mode=0o700)  # of two at once, one gets further
+        store.state.mkdir(mode=0o700)  # of two processes, only one succeeds
     except OSError as error:
         msg = f"{root}: cannot make a store: {error}"
         raise StoreError(msg) from None
@@ -200,7 +200,7 @@ def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[Local
         furnish(store)
         sync_folder(root)
         store_id = secrets.token_hex(16)
-        # The marker comes last: a store with a marker is whole.
+        # The marker comes last: a folder with a marker is a complete store.
         replace_file(store.marker, json.dumps({"format": _FORMAT, "id": store_id}).encode() + b"\n", 0o640)
     except BaseException as error:
         shutil.rmtree(store.state, ignore_errors=True)
@@ -214,7 +214,7 @@ def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[Local
 
 
 def read_id(root: Path) -> str:
-    """Return the id in a store's marker. Raises: StoreError where there is none, or of another format."""
+    """Return the id in a store's marker. Raises: StoreError if there is no marker, or it has another format."""
     try:
         marker = json.loads((root / _MARKER).read_text(encoding="utf-8"))
         store_format, store_id = marker["format"], str(marker["id"])
@@ -231,7 +231,7 @@ def read_id(root: Path) -> str:
 
 
 def open_store(root: Path, store_id: str) -> LocalStore:
-    """Return the store at `root`. Raises: StoreError where it is missing, or has another id than `store_id`."""
+    """Return the store at `root`. Raises: StoreError if it is missing, or has another id than `store_id`."""
     found = read_id(root)
     if found != store_id:
         msg = f"{root}: is store {found}, but the configuration names {store_id}: another disk is mounted there"
@@ -240,11 +240,10 @@ def open_store(root: Path, store_id: str) -> LocalStore:
 
 
 def check_fitness(store: LocalStore) -> None:
-    """Try what the promises rest on: rename, fsync of a folder, names of 255 bytes, and that differ in case.
+    """Try what the store relies on: rename, fsync of a folder, names of 255 bytes, and names that differ in case.
 
-    Names alone are tried: a disk that is full of data is as fit as ever. Raises: StoreFull where there is no room for a
-    name either, so that nothing could be tried; StoreError, saying what this file system does not do. Leaves nothing
-    behind.
+    Only names are tried: a disk that is full of data is still fit. Raises: StoreFull if there is no room for a name
+    either, so that nothing could be tried; StoreError with what this file system lacks. Leaves no file behind.
     """
     probe = store.state / f".Probe-{secrets.token_hex(4)}.tmp"  # a name that the next start removes
     renamed = probe.with_name(probe.name.replace("Probe", "Renamed"))
@@ -255,7 +254,7 @@ def check_fitness(store: LocalStore) -> None:
             raise StoreError(msg)
         probe.touch(exist_ok=False)
         if probe.with_name(probe.name.swapcase()).exists():
-            msg = f"{store.root}: its file system takes upper and lower case for the same; choose another"
+            msg = f"{store.root}: its file system does not distinguish upper and lower case; choose another"
             raise StoreError(msg)
         probe.rename(renamed)
         sync_folder(store.state)
@@ -264,12 +263,12 @@ def check_fitness(store: LocalStore) -> None:
             raise StoreError(msg)
     except OSError as error:
         if error.errno in FULL:
-            msg = f"{store.root}: is full ({error.strerror}): free some space; whether it is fit cannot be tried before"
+            msg = f"{store.root}: is full ({error.strerror}): free some space; fitness cannot be tested before"
             raise StoreFull(msg) from None
         msg = f"{store.root}: not fit for a store: {error}"
         raise StoreError(msg) from None
     finally:
-        # Not where a disk has gone: that must not hide what was found.
+        # On a lost disk this fails, too; that must not hide the first error.
         with contextlib.suppress(OSError):
             probe.unlink(missing_ok=True)
             renamed.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
-"""What a stored stream's file is called (docs/format.md, "Names").
+"""The name of a stored stream's file (docs/format.md, "Names").
 
     SENDER/DATASET.../@SNAPSHOT.GUID.KIND[.FLAGS].zfs.zst
 
-A name holds no byte that a file system, a shell or a person could stumble over, is never longer than 255 bytes with
-any suffix, and two different streams never have the same one. The manifest has the true names: nothing is ever
-read back out of a file name.
+A name has no byte that is special to a file system or a shell, or invisible. It is never longer than 255 bytes with any
+suffix, and two different streams never have the same one. The manifest has the true names: no program reads them from a
+file name.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from fullsend_protocol.format.names import STREAM_SUFFIX
 from fullsend_protocol.stream.facts import Facts
 
 _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.:-")
-#: With "~", 16 hex digits, and the longest of everything else (`.GUID.package.from.GUID.Lecwpr########.zfs.zst.sha256`)
-#: a name stays within the 255 bytes that file systems allow.
+#: With "~", 16 hex digits, and the longest rest (`.GUID.package.from.GUID.Lecwpr########.zfs.zst.sha256`) a name has at
+#: most the 255 bytes that file systems allow.
 _COMPONENT_MAX: Final = 133
 _HASH_DIGITS: Final = 16
 
 
 def encode_component(name: str) -> str:
-    """Return one name (UTF-8) as a path component: unsafe bytes as %XX, cut and hashed where it is too long."""
+    """Return one name (UTF-8) as a path component: unsafe bytes as %XX, cut and hashed if it is too long."""
     raw = name.encode()
     parts = [chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw]
     if sum(map(len, parts)) <= _COMPONENT_MAX:
@@ -40,7 +40,7 @@ def encode_component(name: str) -> str:
 def dataset_folder(sender: str, dataset: str) -> PurePosixPath:
     """Return the folder of a dataset's streams, relative to the store."""
     components = [encode_component(part) for part in dataset.split("/")]
-    # "." and ".." are safe byte by byte, and mean something else as a whole.
+    # "." and ".." consist of safe bytes, but have a meaning as a whole.
     components = [part.replace(".", "%2E") if part in {".", ".."} else part for part in components]
     return PurePosixPath(sender, *components)
 
@@ -58,5 +58,5 @@ def stream_file(sender: str, facts: Facts) -> PurePosixPath:
 
 
 def hash_line(sha256: str, file: PurePosixPath) -> bytes:
-    """Return what the `.sha256` of a file says, as `sha256sum -c` reads it. `sha256`: in hex."""
+    """Return the content of a file's `.sha256`, in the format of `sha256sum -c`. `sha256`: in hex."""
     return f"{sha256}  {file.name}\n".encode()

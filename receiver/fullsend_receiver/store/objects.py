@@ -1,12 +1,12 @@
-"""What is stored in a folder: a `.zst` with its manifest and its `.sha256`, to be read, listed, taken back and removed.
+"""Stored streams in a folder, each a `.zst` with its manifest and its `.sha256`: read, list, adopt and remove.
 
 A removal is logged before its first step, in STORE/.state/removing.json, so that a restart completes it:
 
     {"format": 1, "streams": [{"file": relative to the store, "manifest": [inode, time of writing in ns, size]}, ...]}
 
-Each stream loses its manifest first, then its `.sha256`, then its `.zst`, and each step is durable before the next.
-While its `.zst` is there, no other stream is committed under its name; after that there is nothing left to remove. One
-whose `.zst` was lost before loses its manifest last.
+Each stream loses its manifest first, then its `.sha256`, then its `.zst`. Each step is durable before the next. While
+its `.zst` exists, no other stream is committed under its name; after that there is nothing left to remove. If its
+`.zst` was lost before, its manifest is removed last.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LocalBlob:
     """A `Blob`: an open file."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file. Raises: FileDamaged where it is missing; OSError."""
+        """Open the file. Raises: FileDamaged if it is missing; OSError."""
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -52,11 +52,11 @@ class LocalBlob:
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its size in bytes."""
         return os.fstat(self._descriptor).st_size
 
     def read(self, start: int, size: int) -> bytes:
-        """Return bytes of it; fewer at its end. Raises: OSError."""
+        """Return its bytes; fewer at its end. Raises: OSError."""
         return os.pread(self._descriptor, size, start)
 
     def close(self) -> None:
@@ -72,12 +72,12 @@ def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
     except (OSError, ValidationError) as error:
         raise ManifestError(path, f"cannot be read: {_why(error)}") from None
     if manifest.sender != file.parts[0]:
-        raise ManifestError(path, f"says that it is sender {manifest.sender}'s: it was moved")
+        raise ManifestError(path, f"belongs to sender {manifest.sender}: it was moved")
     return manifest
 
 
 def read_hash_line(store: LocalStore, file: PurePosixPath) -> bytes:
-    """Return what the `.sha256` of a file holds, nothing where it is missing. Raises: OSError."""
+    """Return the content of a file's `.sha256`, empty if it is missing. Raises: OSError."""
     try:
         return _hash_path(store, file).read_bytes()
     except FileNotFoundError:
@@ -85,19 +85,19 @@ def read_hash_line(store: LocalStore, file: PurePosixPath) -> bytes:
 
 
 def stamp(store: LocalStore, file: PurePosixPath) -> Stamp | None:
-    """Return what tells a file's manifest from the one that takes its place. See `Store.stamp`."""
+    """Return the identity of a file's manifest. See `Store.stamp`."""
     found = signature(manifest_path(store, file))
     return None if found == ABSENT else found
 
 
 def senders(store: LocalStore) -> list[str]:
-    """Return the names of all who have a folder here. Raises: OSError."""
+    """Return the names of all senders that have a folder here. Raises: OSError."""
     with os.scandir(store.root) as entries:
         return sorted(entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir())
 
 
 def listed(store: LocalStore, sender: str | None) -> Iterator[ObjectInfo]:
-    """Yield what has a manifest. See `Store.objects`."""
+    """Yield the streams that have a manifest. See `Store.objects`."""
     for name in senders(store) if sender is None else [sender]:
         for folder, _folders, files in os.walk(store.root / name, onerror=_raise):
             there = set(files)
@@ -115,18 +115,18 @@ def _raise(error: OSError) -> None:
 
 
 def adopt(store: LocalStore, file: PurePosixPath, manifest: Manifest) -> None:
-    """Give a file its manifest and its `.sha256`. See `Store.adopt`."""
+    """Make manifest and `.sha256` for a file. See `Store.adopt`."""
     path = store.root / file
     try:
         _sync(path, store)
     except OSError as error:
         msg = f"{file}: has no manifest, and none can be made: {error}"
         raise StoreError(msg) from None
-    # `.state` is where the next start looks for what a crash leaves behind; it takes the lock for that.
+    # The next start looks in `.state` for what a crash leaves behind, and takes the lock for that.
     with locked(store.lock):
         target = manifest_path(store, file)
         if file in under_way(store) or target.exists():
-            msg = f"{file}: has its manifest by now, or is just getting it"
+            msg = f"{file}: has its manifest by now, or is about to get it"
             raise StoreError(msg)
         line = hash_line(manifest.file_sha256, file)
         replace_file(_hash_path(store, file), line, 0o640, beside=store.state)
@@ -134,7 +134,7 @@ def adopt(store: LocalStore, file: PurePosixPath, manifest: Manifest) -> None:
 
 
 def _sync(path: Path, store: LocalStore) -> None:
-    """Make a file durable that somebody else has put there: a manifest promises that it is."""
+    """Make a file durable that another program has put there: a manifest promises that it is."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -163,7 +163,7 @@ def remove(store: LocalStore, choose: Callable[[], Iterable[PurePosixPath]]) -> 
 
 
 def wait_for_removals(store: LocalStore) -> None:
-    """Wait until no removal is under way that has begun before now. See `Store.wait_for_removals`."""
+    """Wait until each removal that began before this call is done. See `Store.wait_for_removals`."""
     with locked(store.lock):
         pass
 
@@ -179,7 +179,7 @@ def under_way(store: LocalStore) -> set[PurePosixPath]:
 
 
 def finish_removals(store: LocalStore) -> list[str]:
-    """Complete a removal that was cut short. Returns: a line for each stream that is gone now. Raises: OSError."""
+    """Complete an interrupted removal. Returns: a line for each removed stream. Raises: OSError."""
     with locked(store.lock):
         try:
             return [f"{file}: its removal was interrupted and is complete now" for file in _finish(store)]
@@ -189,7 +189,9 @@ def finish_removals(store: LocalStore) -> list[str]:
 
 
 def _finish(store: LocalStore) -> list[PurePosixPath]:
-    """Do what the log says. The store's lock is held. Returns: what was removed. Raises: StoreError, OSError."""
+    """Remove what the log names. The caller holds the store's lock. Returns: the removed files. Raises: StoreError,
+    OSError.
+    """
     if not (store.state / _REMOVING).exists():
         return []
     logged = _logged(store)
@@ -205,7 +207,7 @@ def _finish(store: LocalStore) -> list[PurePosixPath]:
             _unlink(manifest, sha256, zst)
             done.append(file)
         elif file not in there and found == chosen:
-            _unlink(sha256, manifest)  # last what keeps others from this name
+            _unlink(sha256, manifest)  # the file that keeps other streams from this name comes last
             done.append(file)
     (store.state / _REMOVING).unlink()
     sync_folder(store.state)
@@ -213,17 +215,17 @@ def _finish(store: LocalStore) -> list[PurePosixPath]:
 
 
 def _unlink(*paths: Path) -> None:
-    """Remove files, each for good before the next."""
+    """Remove files, each durably before the next."""
     for path in paths:
         path.unlink(missing_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # somebody has removed the folder, too
+        with contextlib.suppress(FileNotFoundError):  # another program has removed the folder, too
             sync_folder(path.parent)
 
 
 def _logged(store: LocalStore) -> dict[PurePosixPath, Stamp]:
     """Return the files that the log names, with the stamps of their manifests.
 
-    Raises: StoreError where it is not understood, so that it stays for a version that does; OSError.
+    Raises: StoreError if this version does not understand the log, which then stays for a version that does; OSError.
     """
     path = store.state / _REMOVING
     try:
@@ -235,7 +237,7 @@ def _logged(store: LocalStore) -> dict[PurePosixPath, Stamp]:
         return {}
     except (ValueError, KeyError, TypeError) as error:
         why = f"{type(error).__name__}: {error}"
-    msg = f"{path}: is not what this version of fullsendd writes, so nothing is removed: {why}"
+    msg = f"{path}: is not in the form that this version of fullsendd writes, so nothing is removed: {why}"
     raise StoreError(msg)
 
 
@@ -247,7 +249,7 @@ def _stamp_from(said: object) -> Stamp:
 
 
 def manifest_path(store: LocalStore, file: PurePosixPath) -> Path:
-    """Return where the manifest of a file is."""
+    """Return the path of a file's manifest."""
     return store.root / manifest_of(str(file))
 
 

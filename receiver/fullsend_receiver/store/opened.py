@@ -1,7 +1,7 @@
 """The first line of a journal: what a sender offered, which sender, and when.
 
-These are models of the disk. The wire has its own: `Push`, with which a sender offers a stream, and `PartialEntry`,
-which tells a sender what has arrived. The functions at the end convert between the two; nothing else does.
+These are models of the disk. The wire has its own: a sender offers a stream with `Push`, and learns from `PartialEntry`
+what has arrived. Only the functions at the end convert between them.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
 
-from fullsend_protocol.format.manifest import Flags, Guid, Name, Offset, OnDisk, PartialEntry, Properties
+from fullsend_protocol.format.manifest import DiskModel, Flags, Guid, Name, Offset, PartialEntry, Properties
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.wire.messages import Push
 
-#: The format of a journal. It is raised only where a version that ignores what it does not know would go wrong.
+#: The format of a journal. It is raised only if a version that ignores unknown keys would do something wrong.
 FORMAT: Final = 1
 _KEY_DIGITS: Final = 32
 
 
-class Offer(OnDisk):
-    """What is known of a stream before it arrives; the fields mean what they mean in the manifest.
+class Offer(DiskModel):
+    """What is known of a stream before it arrives. The fields have the same meaning as in the manifest.
 
-    Of a package `guid` and `flags` are None: they show at its end. `keep_orphan`: keep an increment whose base is not
-    stored. How a connection resumed the stream, and its claim to it, end with that connection, so they are not here.
+    Of a package `guid` and `flags` are None: they are known at its end. `keep_orphan`: keep an increment whose base is
+    not stored. How a connection resumed the stream, and its claim, end with the connection, so they are absent here.
     """
 
     dataset: Name
@@ -40,8 +40,8 @@ class Offer(OnDisk):
     keep_orphan: bool = False
 
 
-class Opened(OnDisk):
-    """The first line of a journal. `offer`: as it was first made; `at`: when, by the receiver's clock.
+class Opened(DiskModel):
+    """The first line of a journal. `offer`: the first one for this stream; `at`: its time, by the receiver's clock.
 
     The first version wrote no `format`, and a whole `Push` under the key that is still used.
     """
@@ -64,12 +64,12 @@ def partial_key(sender: str, push: Push) -> str:
 
 
 def open_offer(sender: str, push: Push) -> Opened:
-    """Return what the first line says of an offer that is made now."""
+    """Return the first line for an offer that is made now."""
     return Opened(sender=sender, offer=offer_of(push), at=format_time(time.time()))
 
 
 def offer_of(push: Push) -> Offer:
-    """Return what is kept of an offer."""
+    """Return the part of an offer that is stored."""
     return Offer(
         dataset=push.dataset,
         snapshot=push.snapshot,
@@ -86,7 +86,7 @@ def offer_of(push: Push) -> Offer:
 def entry_of(
     opened: Opened, *, raw_bytes: int, stored_bytes: int, resume_offset: int | None, last: str, arriving: bool
 ) -> PartialEntry:
-    """Return what `list --partial` says of a partial."""
+    """Return the entry of a partial in `list --partial`."""
     offer = opened.offer
     return PartialEntry(
         sender=opened.sender,

@@ -1,18 +1,18 @@
 """The partials of a store in a folder: STORE/.partial, with a data file and a journal for each.
 
     KEY.data      chunk frames, one after another; it becomes the `.zst`
-    KEY.journal   what the data file cannot tell; one line for each batch that has become durable
+    KEY.journal   what the data file does not show; one line for each durable batch
     KEY.sha256, KEY.json   from just before the commit until it is done
 
 Invariant: what a journal line says is durable. A batch's line is written after its data are synced, and is synced
 itself before the batch is acknowledged. So after a crash the last whole line has the last offset that can have been
-acknowledged; what follows in the data file is cut off.
+acknowledged. Bytes behind it in the data file are cut off.
 
-A partial of which the disk has lost something is set aside for a person to look at; all others are as before
+If the disk has lost data of a partial, the partial is set aside for inspection; this does not affect the others
 (`examining`).
 
-A file without its journal means nothing, and the next start removes it: a partial is discarded by removing its journal,
-durably, and then the rest. So a journal never names files that were removed on purpose.
+A file without its journal is useless, and the next start removes it. To discard a partial, its journal is removed
+durably, and then the other files. So a journal never names files that were removed on purpose.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ JOURNAL: Final = ".journal"
 
 DAMAGED: Final = ".damaged"
 
-#: errno values by which a disk or its file system reports lost data: a sector that cannot be read, a wrong checksum.
-#: All others say nothing about the data, such as no descriptor left, or no permission.
+#: errno values by which a disk or its file system reports lost data: an unreadable sector, a wrong checksum. Other
+#: values do not concern the data, such as too many open descriptors, or a missing permission.
 _LOST: Final = frozenset({errno.EIO, errno.EREMOTEIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA})
 
-#: errno values of a shortage that passes. A partial that cannot be looked at because of one must not count as missing.
+#: errno values of a temporary shortage. A partial that cannot be read because of one must not count as missing.
 _SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.EINTR, errno.EAGAIN})
 
 _T = TypeVar("_T")
@@ -60,44 +60,44 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class LocalUploadInfo:
-    """A partial as it lies there: an `UploadInfo`, read from its journal."""
+    """The state of a partial, read from its journal: an `UploadInfo`."""
 
     key: str
     path: Path
 
     @property
     def opened(self) -> Opened | None:
-        """What it is. See `UploadInfo`."""
+        """Its first line. See `UploadInfo`."""
         return journal.read_opened(self.path)
 
     @property
     def last(self) -> float:
-        """When something arrived last: the journal's time of modification."""
+        """The time of the last arrival: the journal's time of modification."""
         return self.path.stat().st_mtime
 
     @property
     def journal(self) -> Journal:
-        """What its journal says, in short."""
+        """The summary of its journal."""
         return journal.read(self.path)
 
     @property
     def places(self) -> tuple[Standing | None, Standing | None]:
-        """Where it resumes; the journal is read through once."""
+        """The places at which it resumes; reads the journal once."""
         return journal.standings(self.path)
 
     @property
     def arriving(self) -> bool:
-        """Whether somebody has it open."""
+        """Whether a process has it open."""
         return is_arriving(self.path)
 
 
 @contextlib.contextmanager
 def examining(store: LocalStore, key: str, *, held: bool = False, reads_only: bool = False) -> Iterator[None]:
-    """Read a partial inside this context. Where an error shows that the disk has lost some of it, the partial is set
-    aside, and the log says so: its stream starts over. `held`: the caller has it open; `reads_only`: it is left in its
-    place, for the daemon.
+    """Read a partial inside this context. If an error shows that the disk has lost data of it, the partial is set aside
+    and this is logged: its stream starts over. `held`: the caller has it open; `reads_only`: leave it in its place, for
+    the daemon.
 
-    Raises: PartialDamaged then; any other OSError as it is (FileNotFoundError: there is no such partial, or no more).
+    Raises: PartialDamaged then; any other OSError as it is (FileNotFoundError: the partial does not exist, or no more).
     """
     try:
         yield
@@ -114,7 +114,7 @@ def examining(store: LocalStore, key: str, *, held: bool = False, reads_only: bo
 def survey(
     store: LocalStore, look: Callable[[LocalUploadInfo], _T], *, sets_aside: bool = False
 ) -> Iterator[tuple[str, _T]]:
-    """Yield what `look` finds about each partial. See `Store.uploads`."""
+    """Yield the result of `look` for each partial. See `Store.uploads`."""
     for key, path in journals(store):
         try:
             with examining(store, key, reads_only=not sets_aside):
@@ -124,7 +124,7 @@ def survey(
         except OSError as error:
             if error.errno in _SHORT:
                 raise
-            log.error("partial %s: cannot be looked at: %s", key, error)  # noqa: TRY400 - where says nothing
+            log.error("partial %s: cannot be examined: %s", key, error)  # noqa: TRY400 - where says nothing
             continue
         yield key, found
 
@@ -135,7 +135,7 @@ def journals(store: LocalStore) -> list[tuple[str, Path]]:
 
 
 def is_arriving(path: Path) -> bool:
-    """Whether somebody has the partial of this journal open. Raises: FileNotFoundError."""
+    """Whether a process has the partial of this journal open. Raises: FileNotFoundError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -153,7 +153,7 @@ def committing(store: LocalStore) -> set[PurePosixPath]:
 
 
 def discard(store: LocalStore, key: str) -> None:
-    """Discard a partial. The journal is removed first, durably: the rest means nothing without it."""
+    """Discard a partial. The journal is removed first, durably: the other files are useless without it."""
     first, *rest = (partial_path(store, key, suffix) for suffix in (JOURNAL, HASH_SUFFIX, MANIFEST_SUFFIX, DATA))
     with contextlib.suppress(FileNotFoundError):
         first.unlink()
@@ -163,10 +163,10 @@ def discard(store: LocalStore, key: str) -> None:
 
 
 def discard_closed(store: LocalStore, key: str) -> None:
-    """Discard a partial that nobody has open. See `Store.discard`."""
+    """Discard a partial that no process has open. See `Store.discard`."""
     with contextlib.suppress(FileNotFoundError):
         if is_arriving(partial_path(store, key, JOURNAL)):
-            msg = f"partial {key}: is arriving, and is not thrown away beneath its sender"
+            msg = f"partial {key}: is arriving, and cannot be deleted while it is"
             raise StoreError(msg)
     discard(store, key)
 
@@ -175,12 +175,12 @@ def discard_damaged(store: LocalStore, before: float) -> None:
     """Remove what was set aside before that moment. See `Store.discard_damaged`."""
     for path in sorted(store.partial.glob(f"*{DAMAGED}")):
         try:
-            # Its time of modification is when it was set aside.
+            # Setting it aside set its time of modification.
             if path.stat().st_mtime < before:
                 path.unlink()
-                log.warning("%s: was set aside as damaged, and is thrown away (partial-keep)", path)
+                log.warning("%s: was set aside as damaged, and is deleted (partial-keep)", path)
         except OSError as error:
-            log.error("%s: cannot be thrown away: %s", path, error)  # noqa: TRY400
+            log.error("%s: cannot be deleted: %s", path, error)  # noqa: TRY400
 
 
 def journal_entries(store: LocalStore, key: str) -> Iterator[IndexEntry]:
@@ -214,7 +214,7 @@ def cut_back(store: LocalStore, key: str, stored: int, whole: int) -> None:
 
 
 def check_size(store: LocalStore, key: str, stored: int) -> None:
-    """Compare the data file with its journal. Raises: PartialDamaged where the file is shorter."""
+    """Compare the data file with its journal. Raises: PartialDamaged if the file is shorter."""
     found = _size(partial_path(store, key, DATA))
     if found < stored:
         msg = f"has {found} bytes where {stored} were acknowledged: this disk has lost what it had synced"
@@ -222,16 +222,16 @@ def check_size(store: LocalStore, key: str, stored: int) -> None:
 
 
 def _set_aside(store: LocalStore, key: str, why: str, *, held: bool) -> str:
-    """Rename a damaged partial, so that it is not a partial any more and a person can look at it. One that is open
-    stays: its owner will find the same error.
+    """Rename a damaged partial, so that it does not count as a partial and can be inspected. An open one stays: its
+    owner will find the same error.
 
     Returns: what was done, for the log.
     """
     arriving = False
-    with contextlib.suppress(OSError):  # cannot be opened, so nobody has it open
+    with contextlib.suppress(OSError):  # if it cannot be opened, no process has it open
         arriving = not held and is_arriving(partial_path(store, key, JOURNAL))
     if arriving:
-        outcome = "it is arriving now, and left to its end"
+        outcome = "it is arriving now, and is left until that ends"
     else:
         try:
             _rename_damaged(store, key)
@@ -247,7 +247,7 @@ def _rename_damaged(store: LocalStore, key: str) -> None:
     for suffix in (DATA, JOURNAL):
         with contextlib.suppress(FileNotFoundError):
             path = partial_path(store, key, suffix)
-            os.utime(path)  # when it was set aside (`discard_damaged`)
+            os.utime(path)  # the time of setting aside (`discard_damaged`)
             path.replace(path.with_name(path.name + DAMAGED))
     sync_folder(store.partial)
 

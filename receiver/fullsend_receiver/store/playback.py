@@ -1,4 +1,4 @@
-"""Read a stored stream, chunk by chunk."""
+"""Reads a stored stream, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.store.api import Blob, Store
 from fullsend_receiver.store.seekable import FileDamaged, Place, places
 
-#: What is read of a file at a time, to hash it as a whole.
+#: Bytes that are read from a file at a time, to hash it as a whole.
 _BLOCK: Final = 1 << 20
 
 
 class DamagedChunk(FullsendError):  # noqa: N818 - reads as a noun
-    """A chunk of a stored file is not what was written; the line names it and its raw range."""
+    """A chunk of a stored file is not as written; the message names it and its raw range."""
 
     code = ErrorCode.DAMAGED
 
 
 @dataclass(frozen=True, slots=True)
 class RawChunk:
-    """A chunk, read and found right. `raw`: its bytes."""
+    """A decoded and checked chunk. `raw`: its bytes."""
 
     place: Place
     raw: bytes
@@ -37,8 +37,8 @@ class RawChunk:
 def stored_chunks(
     store: Store, file: PurePosixPath, offset: int = 0, until: int = limits.OFFSET_END
 ) -> Generator[Chunk, None, None]:
-    """Yield a file's chunks from raw offset `offset` on, where one must begin, and none that begins at `until` or
-    behind it, as they travel: not decoded and not checked, which is the reader's part. Raises: FileDamaged, OSError.
+    """Yield a file's chunks in wire form, neither decoded nor checked: the reader does that. They begin at raw offset
+    `offset`, at which a chunk must begin, and before `until`. Raises: FileDamaged, OSError.
     """
     end = 0
     with closing(store.open(file)) as blob:
@@ -57,17 +57,17 @@ def stored_chunks(
                 raise FileDamaged(msg) from None
             entry = place.entry
             yield Chunk(place.raw_offset, entry.raw_length, entry.sha256, frame, entry.starts_segment)
-            del frame  # here and below: not two chunks at a time
+            del frame  # here and below: never two chunks in memory
         if end < offset:
             raise FileDamaged(f"no chunk begins at raw offset {offset}")
 
 
 def locate(store: Store, file: PurePosixPath, key: tuple[int, int]) -> int:
-    """Return the raw offset of a chunk from which on the resumable records of this key (object, offset) are found, if
-    there are any: of the last one that begins with a record and whose first key is smaller, else of the first.
+    """Return the raw offset of a chunk. The resumable records of this key (object, offset), if any, are in that chunk
+    or later: it is the last one that begins with a record and whose first key is smaller, otherwise the first chunk.
 
-    Records come in the order of their keys. Not the chunk that begins with the key itself: OBJECT and WRITE at offset 0
-    share one, and the former may end the chunk before. Raises: FileDamaged, OSError.
+    Records are in the order of their keys. A chunk that begins with the key itself does not do: OBJECT and WRITE at
+    offset 0 have the same key, and the former may end the chunk before. Raises: FileDamaged, OSError.
     """
     with closing(store.open(file)) as blob:
         found = 0
@@ -83,9 +83,9 @@ def locate(store: Store, file: PurePosixPath, key: tuple[int, int]) -> int:
 
 
 def checked_chunks(store: Store, file: PurePosixPath) -> Iterator[RawChunk | DamagedChunk]:
-    """Yield a file's chunks, decoded, with their running hash compared; a bad one as the error that it is.
+    """Yield a file's chunks, decoded, with their running hash compared; in place of a bad one its error.
 
-    Frames are independent, so chunks behind a bad one decode. Their running hash cannot be compared until the next
+    Frames are independent, so chunks behind a bad one decode. Their running hash cannot be compared before the next
     segment; until then only their zstd checksum is checked. Raises: FileDamaged, OSError.
     """
     decompressor = Decompressor()
@@ -102,14 +102,14 @@ def checked_chunks(store: Store, file: PurePosixPath) -> Iterator[RawChunk | Dam
                 continue
             if segment is not None and segment.update(raw) != place.entry.sha256:
                 segment = None
-                yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the one that was proven")
+                yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the proven one")
                 continue
             yield RawChunk(place, raw)
             del raw
 
 
 def _read(blob: Blob, place: Place) -> bytes:
-    """Return a chunk's frame. Raises: ChunkError where it cannot be read: a bad sector costs one chunk, and not those
+    """Return a chunk's frame. Raises: ChunkError if it cannot be read: a bad sector damages one chunk, and not the ones
     behind it.
     """
     try:
@@ -124,7 +124,7 @@ def _read(blob: Blob, place: Place) -> bytes:
 
 
 def file_sha256(store: Store, file: PurePosixPath, between: Callable[[], None] = lambda: None) -> str:
-    """Return the SHA-256 of a file in hex. Reads it whole; `between` is called between two reads, and may raise."""
+    """Return the SHA-256 of a file in hex. Reads all of it; calls `between` between two reads, which may raise."""
     digest = hashlib.sha256()
     at = 0
     with closing(store.open(file)) as blob:
@@ -136,5 +136,5 @@ def file_sha256(store: Store, file: PurePosixPath, between: Callable[[], None] =
 
 
 def describe(place: Place) -> str:
-    """Name a chunk for a person: its number from 0, and its raw range."""
+    """Return the name of a chunk for messages: its number from 0, and its raw range."""
     return f"chunk {place.number} (raw bytes {place.raw_offset} to {place.raw_offset + place.entry.raw_length})"

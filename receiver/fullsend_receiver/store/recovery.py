@@ -1,4 +1,4 @@
-"""The start: complete or clean up what the last process left in STORE/.partial and STORE/.state."""
+"""Completes or removes what the last process left in STORE/.partial and STORE/.state, at the start."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ log = logging.getLogger("fullsendd")
 
 
 def recover(store: LocalStore) -> list[str]:
-    """Complete commits, cut partials back to what was acknowledged, discard those that hold nothing, set aside those
-    that have lost acknowledged bytes. A partial on which this fails stays as it is, and the log says so.
+    """Complete commits and cut partials back to what was acknowledged. Discard empty partials, and set aside those that
+    have lost acknowledged bytes. If this fails for a partial, it stays as it is, and this is logged.
 
-    Returns: a line for the log for each partial. Raises: OSError where the folder cannot be read.
+    Returns: a line for the log for each partial. Raises: OSError if the folder cannot be read.
     """
     done = []
     for key, _journal in journals(store):
         try:
             done += _recover(store, key)
         except PartialDamaged:
-            continue  # set aside, and the log says so
+            continue  # it was set aside, and that was logged
         except (OSError, StoreError) as error:
             log.error(  # noqa: TRY400 - where it was found says nothing
                 "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
@@ -49,7 +49,7 @@ def recover(store: LocalStore) -> list[str]:
     for suffix in (DATA, HASH_SUFFIX, MANIFEST_SUFFIX):
         for path in store.partial.glob(f"*{suffix}"):
             _remove_stray(path, path.with_suffix(JOURNAL))
-    for path in store.partial.glob(".*.tmp"):  # of a journal that was being replaced
+    for path in store.partial.glob(".*.tmp"):  # a process died while it replaced a journal
         _remove_stray(path, None)
     return done
 
@@ -71,17 +71,17 @@ def _recover(store: LocalStore, key: str) -> list[str]:
 
 
 def _remove_stray(path: Path, owner: Path | None) -> None:
-    """Remove a file that means nothing without its `owner`, where that is not there."""
+    """Remove a file that is useless without its `owner`, if that does not exist."""
     try:
         if owner is None or not owner.exists():
             path.unlink()
     except OSError as error:
-        log.error("%s: is of no use, and cannot be removed: %s", path, error)  # noqa: TRY400
+        log.error("%s: is useless, and cannot be removed: %s", path, error)  # noqa: TRY400
 
 
 def remove_temporaries(store: LocalStore) -> None:
-    """Remove the temporary files that `replace_file` left in `.state` when it was killed. Takes the store's lock, which
-    any process that is changing something there holds.
+    """Remove the temporary files of killed calls of `replace_file` in `.state`. Takes the store's lock, which every
+    process holds while it changes something there.
     """
     with locked(store.lock):
         for path in store.state.glob(".*.tmp"):

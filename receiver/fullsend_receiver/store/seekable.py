@@ -1,12 +1,12 @@
 """The layout of a stored `.zst` file (docs/format.md): frames of chunks, our index, the seek table.
 
     chunk frames            one zstd frame each
-    index                   skippable frame 0x184D2A5D: what we know of each chunk
-    seek table              skippable frame 0x184D2A5E: the zstd seekable format, for anybody's reader
+    index                   skippable frame 0x184D2A5D: what fullsend knows of each chunk
+    seek table              skippable frame 0x184D2A5E: the zstd seekable format, for any reader of it
 
-All numbers in the two tables are little-endian, as everywhere in zstd. The seek table has an entry for each chunk
-and one for the index (raw size 0), so that adding up its entries leads from the file's start to the seek table.
-Source: facebook/zstd, contrib/seekable_format/zstd_seekable_compression_format.md.
+All numbers in the two tables are little-endian, as everywhere in zstd. The seek table has an entry for each chunk and
+one for the index (raw size 0), so that the sum of its entries leads from the file's start to the seek table. Source:
+facebook/zstd, contrib/seekable_format/zstd_seekable_compression_format.md.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ class FileDamaged(FullsendError):  # noqa: N818 - reads as a noun, like the stre
 
 @dataclass(frozen=True, slots=True)
 class IndexEntry:
-    """What the index says of one chunk.
+    """The index entry of one chunk.
 
-    `raw_length`, `stored_length`: bytes before and after compression. `ends_at_resume_point`: the chunk ends with
-    a resumable record. `first_key`: (object, offset) of the first resumable record whose header ends in the
-    chunk, None where there is none. `starts_segment`: the running hash began anew with this chunk. `sha256`: that
-    running hash, through this chunk.
+    `raw_length`, `stored_length`: bytes before and after compression. `ends_at_resume_point`: the chunk ends with a
+    resumable record. `first_key`: (object, offset) of the first resumable record whose header ends in the chunk, None
+    if there is none. `starts_segment`: the running hash starts with this chunk. `sha256`: that running hash, through
+    this chunk.
     """
 
     raw_length: int
@@ -86,7 +86,7 @@ class IndexEntry:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a chunk is: its number, where its raw bytes begin in the stream, and its frame in the file."""
+    """The place of a chunk: its number, the raw offset at which it begins, and its frame in the file."""
 
     number: int
     raw_offset: int
@@ -95,8 +95,8 @@ class Place:
 
 
 def tables(entries: Iterable[IndexEntry], count: int) -> Iterator[bytes]:
-    """Yield, piece by piece, what follows the chunk frames: index, then seek table. `entries` are `count` entries;
-    they are read once, and only their sizes are kept (8 bytes each).
+    """Yield, piece by piece, what follows the chunk frames: index, then seek table. `entries` has `count` entries. They
+    are read once, and only their sizes are kept (8 bytes each).
     """
     head = _index_head(count)
     crc = zlib.crc32(head[_SKIPPABLE.size :])
@@ -121,15 +121,15 @@ def tables(entries: Iterable[IndexEntry], count: int) -> Iterator[bytes]:
 
 
 def tables_size(count: int) -> int:
-    """Return the bytes that `tables` takes for `count` chunks."""
+    """Return the size of the tables for `count` chunks, in bytes."""
     return _index_size(count) + _SKIPPABLE.size + (count + 1) * _SEEK_ENTRY.size + _SEEK_FOOT.size
 
 
 def places(blob: Blob) -> Iterator[Place]:
     """Yield the chunks of a stored file, from its index, a page at a time.
 
-    Both tables are compared with each other, the CRC and the file's size before the first chunk is yielded.
-    Raises: FileDamaged where they are missing, cut, or wrong in a single bit; OSError.
+    Both tables are compared with each other, the CRC and the file's size before the first chunk is yielded. Raises:
+    FileDamaged if they are missing, cut, or have a wrong bit; OSError.
     """
     count, index_at = _find_tables(blob)
     _check_tables(blob, count, index_at)
@@ -143,11 +143,11 @@ def places(blob: Blob) -> Iterator[Place]:
 
 
 def _find_tables(blob: Blob) -> tuple[int, int]:
-    """Return the number of chunks, and where the index begins."""
+    """Return the number of chunks, and the offset at which the index begins."""
     size = blob.size
     foot = blob.read(max(0, size - _SEEK_FOOT.size), _SEEK_FOOT.size)
     if len(foot) < _SEEK_FOOT.size or _SEEK_FOOT.unpack(foot)[1:] != (0, _SEEKABLE_MAGIC):
-        msg = "no seek table at the end: the file is cut, or not one of fullsend's"
+        msg = "no seek table at the end: the file is cut, or was not written by fullsend"
         raise FileDamaged(msg)
     count = _SEEK_FOOT.unpack(foot)[0] - 1
     index_at = size - tables_size(count)
@@ -187,7 +187,7 @@ def _check_tables(blob: Blob, count: int, index_at: int) -> None:
         msg = "the index has a wrong CRC"
         raise FileDamaged(msg)
     if frames != index_at:
-        msg = f"the index speaks of {frames} bytes of chunks, and stands behind {index_at}"
+        msg = f"the index counts {frames} bytes of chunks, and stands behind {index_at}"
         raise FileDamaged(msg)
     end = _seek_end(count)
     if blob.read(seek_at, len(end)) != end:
@@ -218,13 +218,13 @@ def _index_size(count: int) -> int:
 
 
 def _index_head(count: int) -> bytes:
-    """Return what stands before the entries of the index."""
+    """Return the bytes before the entries of the index."""
     head = _INDEX_HEAD.pack(_INDEX_NAME, _INDEX_VERSION, _ENTRY.size, count)
     return _SKIPPABLE.pack(_INDEX_MAGIC, _index_size(count) - _SKIPPABLE.size) + head
 
 
 def _seek_head(count: int) -> bytes:
-    """Return what stands before the entries of the seek table."""
+    """Return the bytes before the entries of the seek table."""
     return _SKIPPABLE.pack(_SEEK_MAGIC, (count + 1) * _SEEK_ENTRY.size + _SEEK_FOOT.size)
 
 

@@ -48,14 +48,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fullsendd")
 
-#: What is read of a data file at a time, to hash it.
+#: Bytes that are read from a data file at a time, to hash it.
 _BLOCK: Final = 1 << 20
 
-#: Seconds to wait for a journal's lock. `list --partial` holds it during two system calls; the bound is for a process
-#: that is stopped between them, on a machine that swaps. After that a push that waited would never end.
+#: Seconds to wait for a journal's lock. `list --partial` holds it during two system calls. The limit is for a process
+#: that is stopped between them, on a machine that swaps. Without it a push could wait forever.
 _LOCK_SECONDS: Final = 10.0
 
-#: Seconds between two tries.
+#: Seconds between two attempts.
 _LOCK_STEP: Final = 0.01
 
 
@@ -63,8 +63,8 @@ class LocalUpload:
     """A partial that is being written: an `Upload`. Made by `begin_partial` and `reopen_partial`."""
 
     def __init__(self, store: LocalStore, key: str, data: int, log: int, *, size: int = 0) -> None:
-        """`data`, `log`: descriptors of data file and journal, which are closed with this object; `size`: bytes of the
-        data file, all durable.
+        """`data`, `log`: descriptors of data file and journal, which this object closes; `size`: bytes of the data
+        file, all durable.
         """
         self.key = key
         self.size = size
@@ -72,10 +72,10 @@ class LocalUpload:
         self._data = data
         self._journal = log
         self._file_hash = hashlib.sha256()
-        self._hashed = 0  # bytes of the data file that this hash has seen
-        self._durable = size  # bytes of the data file that the journal speaks of
-        self._torn = False  # a write has failed: what the file ends with is unknown
-        self._failed = False  # a sync, or the journal, has failed
+        self._hashed = 0  # hashed bytes of the data file
+        self._durable = size  # bytes of the data file that the journal covers
+        self._torn = False  # a write has failed: the end of the file is unknown
+        self._failed = False  # a sync, or a write to the journal, has failed
         self._committing = False  # the journal may have the `commit` line
         self._ended = False
 
@@ -91,7 +91,7 @@ class LocalUpload:
 
     def _release(self) -> None:
         """Close the files."""
-        # Forget the numbers first: another file may have them as soon as they are closed.
+        # Forget the numbers first: once closed, another file may get them.
         descriptors = self._data, self._journal
         self._data = self._journal = -1
         _close(self.key, *descriptors)
@@ -112,9 +112,9 @@ class LocalUpload:
         self.size += len(frame)
 
     def sync(self, batch: Batch) -> int:
-        """Sync the data through this batch, then say so in the journal, then sync that. See `Upload.sync`.
+        """Sync the data through this batch, then write the journal's line, then sync that. See `Upload.sync`.
 
-        Nothing counts after a failed fsync, since Linux forgets then that the pages were dirty.
+        After a failed fsync nothing counts as durable, because Linux forgets then that the pages were dirty.
         """
         self._sync()
         self._note(journal.durable_line(batch))
@@ -122,15 +122,15 @@ class LocalUpload:
         return batch.offset
 
     def note_resumed(self, resumption: Resumption) -> None:
-        """Write down that the stream resumes. See `Upload.note_resumed`."""
+        """Record that the stream resumes. See `Upload.note_resumed`."""
         before = os.fstat(self._journal)
         self._note(journal.resumed_line(resumption))
         keep_age(self._journal, before)
 
     def catch_up(self, most: int) -> bool:
-        """Hash at most so many bytes of what an earlier process has written. See `Upload.catch_up`.
+        """Hash at most `most` bytes of what an earlier process has written. See `Upload.catch_up`.
 
-        The hash of the whole file goes into its `.sha256`, and dies with the process that computed it.
+        The hash of the whole file goes into its `.sha256`. Its state is lost with the process that computed it.
         """
         end = min(self.size, self._hashed + most)
         while self._hashed < end:
@@ -185,7 +185,7 @@ class LocalUpload:
         write_file(partial_path(self._store, self.key, HASH_SUFFIX), line, 0o640)
         write_file(partial_path(self._store, self.key, MANIFEST_SUFFIX), manifest.to_json(), 0o640)
         sync_folder(self._store.partial)
-        self._committing = True  # even where that fails: what reached the disk is not known
+        self._committing = True  # even if writing the line fails: what reached the disk is unknown
         self._note(journal.commit_line(file))
         self.close(keep=True)
         return put_in_place(self._store, self.key, file)
@@ -206,7 +206,7 @@ class LocalUpload:
             os.fdatasync(self._journal)
         except BaseException:
             self._failed = True
-            # Else a later resume would find a line that may never reach the disk, and take it as durable.
+            # Otherwise a later resumption would find a line that may never reach the disk, and take it as durable.
             with contextlib.suppress(OSError):
                 os.ftruncate(self._journal, before)
             raise
@@ -250,11 +250,11 @@ def reopen_partial(store: LocalStore, key: str, *, at_resume_point: bool) -> tup
     if place is None or not place.may_resume:
         return None
     if len(place.segments) > limits.SEGMENTS_MAX - limits.SEGMENTS_RESUMED:
-        return None  # interrupted too often: the manifest holds no more segments
+        return None  # resumed too often: the manifest has no room for another segment
     if place.offset != found.offset:
         _cut_journal(store, path, place)
         found = journal.read(path)
-    # Also the bytes of a write that failed or was not acknowledged.
+    # Removes also the bytes of a write that failed or was not acknowledged.
     cut_back(store, key, place.stored, found.whole)
     return _open(store, key, 0, size=place.stored), place
 
@@ -275,9 +275,9 @@ def _open(store: LocalStore, key: str, flags: int, *, size: int = 0) -> LocalUpl
 
 
 def _lock(path: Path, descriptor: int) -> None:
-    """Lock a journal, so that another process can tell (`is_arriving`). Only one daemon has a partial open, and only
-    once, so this waits only for a process that is just looking. Raises: StoreError where the wait takes too long;
-    OSError.
+    """Lock a journal, so that another process can see that it is open (`is_arriving`). Only one daemon opens a partial,
+    and only once, so this waits only for a process that is testing the lock. Raises: StoreError if the wait takes too
+    long; OSError.
     """
     until = time.monotonic() + _LOCK_SECONDS
     while True:
@@ -286,8 +286,8 @@ def _lock(path: Path, descriptor: int) -> None:
         except BlockingIOError:
             if time.monotonic() >= until:
                 msg = (
-                    f"{path}: is locked by somebody else for {_LOCK_SECONDS:g} s now; `fuser` says by whom: end that,"
-                    " or restart fullsendd where it is fullsendd itself"
+                    f"{path}: has been locked by another process for {_LOCK_SECONDS:g} s; `fuser` shows which: end it,"
+                    " or restart fullsendd if it is fullsendd itself"
                 )
                 raise StoreError(msg) from None
             time.sleep(_LOCK_STEP)
@@ -296,19 +296,19 @@ def _lock(path: Path, descriptor: int) -> None:
 
 
 def _close(key: str, *descriptors: int) -> None:
-    """Close each descriptor (-1: is not open), also after an error: Linux has closed the file then. Such an error is
-    about bytes that were not synced, so none of them was acknowledged, and a line in the log is enough.
+    """Close each descriptor (-1: is not open), also after an error: Linux has closed the file then. Such an error
+    concerns bytes that were not synced, so none of them was acknowledged. Logging it is enough.
     """
     for descriptor in descriptors:
         try:
             if descriptor >= 0:
                 os.close(descriptor)
         except OSError as error:
-            log.warning("partial %s: closing it: %s; what was acknowledged is durable all the same", key, error)
+            log.warning("partial %s: closing it: %s; what was acknowledged is still durable", key, error)
 
 
 def _cut_journal(store: LocalStore, path: Path, place: Standing) -> None:
-    """Make the journal end at a place within it. It is replaced: at no moment may it say less than that."""
+    """Make the journal end at a place within it. It is replaced: it must never cover less than that."""
     with path.open("rb") as file:
         head = file.read(place.line)
     before = path.stat()

@@ -1,11 +1,11 @@
-"""The daemon's threads, and what happens to work in one of them when the task that awaits it is cancelled.
+"""The daemon's threads, and what happens to a thread's work when the task that awaits it is cancelled.
 
-A thread cannot be stopped. So there are two ways to await its work, and nothing else in the receiver decides this:
+A thread cannot be stopped. So there are two ways to await its work, used everywhere in the receiver:
 
-- `run`: a caller that is cancelled leaves at once. The thread works on to its end, and nobody hears what it returns or
-  raises. For reading, and for what is whole in itself, such as one line that is recorded.
-- `run_to_end`: a caller that is cancelled waits for the thread and is cancelled then. For work with files that the
-  caller closes, removes or hands on.
+- `run`: a cancelled caller leaves at once. The thread works on to its end, and what it returns or raises is lost. For
+  reading, and for complete actions, such as recording one line.
+- `run_to_end`: a cancelled caller waits for the thread and is cancelled then. For work with files that the caller
+  closes, removes or passes on.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Workers:
-    """Threads shared by all: `cpu` decodes, hashes and writes; `disk` waits for reads and fsync; `scrub` reads stored
-    streams through, one at a time, since each takes hours and a chunk's memory.
+    """Shared threads: `cpu` decodes, hashes and writes; `disk` waits for reads and fsync; `scrub` reads whole stored
+    streams, one at a time, because each takes hours and a chunk's memory.
     """
 
     cpu: Executor
@@ -30,30 +30,30 @@ class Workers:
     scrub: Executor
 
     async def run(self, work: Callable[[], _T]) -> _T:
-        """Do this in a `disk` thread (`run`)."""
+        """Call `work` in a `disk` thread (`run`)."""
         return await run(self.disk, work)
 
     async def run_to_end(self, work: Callable[[], _T]) -> _T:
-        """Do this in a `disk` thread (`run_to_end`)."""
+        """Call `work` in a `disk` thread (`run_to_end`)."""
         return await run_to_end(self.disk, work)
 
 
 async def run(threads: Executor, work: Callable[[], _T]) -> _T:
-    """Do this in one of these threads; a caller that is cancelled abandons it. Raises: what it does."""
+    """Call `work` in one of these threads; a cancelled caller abandons it. Raises: what `work` raises."""
     return await asyncio.get_running_loop().run_in_executor(threads, work)
 
 
 async def run_to_end(threads: Executor, work: Callable[[], _T]) -> _T:
-    """Do this in one of these threads, and await its end however often the caller is cancelled meanwhile.
+    """Call `work` in one of these threads, and await its end, even if the caller is cancelled meanwhile.
 
-    Raises: what it does; CancelledError where the caller was cancelled: what it returned or raised is lost then.
+    Raises: what `work` raises; CancelledError if the caller was cancelled: what `work` returned or raised is lost then.
     """
     return await uncancelled(asyncio.get_running_loop().run_in_executor(threads, work))
 
 
 async def uncancelled(work: Awaitable[_T]) -> _T:
-    """Await to the end however often we are cancelled meanwhile, then be cancelled: what runs in a thread cannot be
-    abandoned, and what it uses must not be taken away beneath it.
+    """Await `work` to its end, even if the caller is cancelled meanwhile, then raise CancelledError. What runs in a
+    thread cannot be abandoned, and its files must not be closed while it runs.
     """
     task = asyncio.ensure_future(work)
     cancelled = False
@@ -63,6 +63,6 @@ async def uncancelled(work: Awaitable[_T]) -> _T:
         except asyncio.CancelledError:
             cancelled = True
     if cancelled:
-        task.exception()  # that we were cancelled is what counts
+        task.exception()  # retrieved, not raised: the cancellation counts
         raise asyncio.CancelledError
     return task.result()

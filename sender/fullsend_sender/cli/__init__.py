@@ -1,13 +1,13 @@
 """`fullsend`: the command line, one module a command.
 
-    main           the parser, and what happens around every command: errors, exit codes, logging
-    arguments      what several commands take
-    configuration  the settings that a command goes by
-    results        what commands say of what they have done: lines for a person, JSON for a program
-    join, ...      the commands: `add` says what each takes, `run` does it
+    main           the parser, and what every command needs: errors, exit codes, logging
+    arguments      options that several commands take
+    configuration  the settings of a command
+    results        the output of commands: lines for a person, JSON for a program
+    join, ...      the commands: `add` adds the parser, `run` runs the command
 
-Nothing heavy is imported before it is known which command runs. `fullsend --version` and a mistyped option answer
-within 0.15 s, so pydantic, ssl, asyncio and zstandard are imported inside the commands.
+Slow modules are imported only after the command is known. `fullsend --version` and a mistyped option answer within 0.15
+s, so the commands themselves import pydantic, ssl, asyncio and zstandard.
 
-stdout carries results only; stderr everything else.
+stdout has results only; stderr everything else.
 """

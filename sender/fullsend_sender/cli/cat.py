@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
+    """Add the parser of the command."""
     sub = arguments.command(commands, "cat", run, "write one stored stream to stdout, decoded and checked")
     sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
     arguments.retry_for(sub)
@@ -27,15 +27,15 @@ def add(commands: Commands[Parser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write it. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
+    """Write the stream. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
     if sys.stdout is None or sys.stdout.isatty():
-        raise UsageError("stdout is no pipe: a send stream is binary; pipe it into `zfs receive` or a file")
+        raise UsageError("stdout is not a pipe: a send stream is binary; pipe it into `zfs receive` or a file")
     settings, endpoint, identity = read_all(args)
     from fullsend_sender.host import runtime
     from fullsend_sender.restore.cat import cat
     from fullsend_sender.transfer.progress import Progress
 
     where = endpoint, identity, args.stream, sys.stdout.fileno()
-    with writing_output():  # the only OSError that cat raises is of the descriptor
+    with writing_output():  # cat raises an OSError only for the descriptor
         runtime.run(cat(*where, Progress(0.0), retry_for=settings.retry_for))
     return Exit.OK

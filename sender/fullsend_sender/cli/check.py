@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
-    sub = arguments.command(commands, "check", run, "see whether a push would work")
+    """Add the parser of the command."""
+    sub = arguments.command(commands, "check", run, "check whether a push would work")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     arguments.receiver(sub)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look. Returns: the exit code that stands for the first problem."""
+    """Run all checks. Returns: the exit code of the first problem."""
     from fullsend_sender.cli.results import print_finding
     from fullsend_sender.host import runtime
     from fullsend_sender.monitor.check import check

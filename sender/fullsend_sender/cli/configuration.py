@@ -1,4 +1,4 @@
-"""The settings that a command goes by: its words, the environment, the file."""
+"""Reads the settings of a command: its options, the environment, the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def read_settings(args: argparse.Namespace) -> SenderSettings:
-    """Read the configuration; log as it says. Raises: UsageError."""
+    """Read the configuration, and configure the log. Raises: UsageError."""
     from fullsend_sender.host import config
     from fullsend_sender.host.log import configure
 

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
-    sub = command(commands, "join", run, "pair with a receiver, by the line that `fullsendd invite` printed")
+    """Add the parser of the command."""
+    sub = command(commands, "join", run, "pair with a receiver, with the line that `fullsendd invite` printed")
     sub.add_argument("invitation", metavar="INVITATION")
-    sub.add_argument("--as", dest="name", metavar="NAME", help="what to call the receiver here; default: its host")
+    sub.add_argument("--as", dest="name", metavar="NAME", help="the receiver's name here; default: its host")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Pair. Returns: the exit code. Raises: as enrol.join."""
+    """Pair. Returns: the exit code. Raises: as pairing.join."""
     from fullsend_sender.cli.results import print_paired
     from fullsend_sender.host import runtime
     from fullsend_sender.transfer.pairing import join

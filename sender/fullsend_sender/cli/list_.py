@@ -16,10 +16,12 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
+    """Add the parser of the command."""
     sub = arguments.command(commands, "list", run, "show what is stored of this host")
     sub.add_argument("dataset", nargs="?", metavar="DATASET")
-    sub.add_argument("--partial", action="store_true", help="what has arrived in part, and the next push goes on with")
+    sub.add_argument(
+        "--partial", action="store_true", help="streams that have arrived in part; the next push resumes them"
+    )
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     arguments.receiver(sub)
 
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     _settings, endpoint, identity = read_all(args)
     from fullsend_protocol.shared.errors import UsageError
     from fullsend_protocol.shared.units import printable
-    from fullsend_sender.cli.results import Entries, print_partials
+    from fullsend_sender.cli.results import EntryPrinter, print_partials
     from fullsend_sender.host import runtime
     from fullsend_sender.transfer.link import connect
     from fullsend_sender.transfer.listing import entries, partials
@@ -40,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         print_partials(found, as_json=args.json)
 
     async def list_entries() -> None:
-        listed = Entries(as_json=args.json)
+        listed = EntryPrinter(as_json=args.json)
         async with connect(endpoint, identity) as (link, _name):
             async for entry in entries(link, args.dataset):
                 listed.add(entry)

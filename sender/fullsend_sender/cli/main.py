@@ -1,4 +1,4 @@
-"""The parser of `fullsend`, and what happens around every command."""
+"""The parser of `fullsend`, and what every command needs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; man pages and completion are made of it, too (docs/generate.py)."""
+    """Return the parser of the command line. docs/generate.py makes man pages and completions from it, too."""
     parser = Parser(
         prog="fullsend",
         description="Stream ZFS snapshots to a host without ZFS: verified, encrypted, readable with zstd alone.",
@@ -46,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _begin(args: argparse.Namespace) -> Complain:
-    """Log as the command line or the environment says, until the configuration is read."""
+    """Configure the log from the command line and the environment, until the configuration is read."""
     from fullsend_sender.host.log import configure, log
 
     style = args.log_format or os.environ.get("FULLSEND_LOG_FORMAT")

@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from fullsend_cli.running import Commands
     from fullsend_sender.cli.arguments import Parser
     from fullsend_sender.host.config import SenderSettings
-    from fullsend_sender.push.job import Request
+    from fullsend_sender.push.job import PushRequest
 
 _EXAMPLES: Final = """\
   fullsend push                               all that the configuration names; the line for cron
   fullsend push -r tank --exclude 'tank/tmp'  a tree, each dataset by itself
-  fullsend push tank/home@monday              one snapshot that is there
-  fullsend push -n -r tank                    the commands and sizes; nothing is done
+  fullsend push tank/home@monday              one existing snapshot
+  fullsend push -n -r tank                    print the commands and sizes, change nothing
   fullsend push -R tank                       a tree as one package, always a full one
   zfs send -R tank@monday | fullsend push --stdin"""
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
-    text = "send what is new, and return when the receiver has it proven and durable"
+    """Add the parser of the command."""
+    text = "send what is new, and return when the receiver has proven it and made it durable"
     sub = arguments.command(commands, "push", run, text, _EXAMPLES)
     sub.add_argument(
         "dataset",
@@ -45,25 +45,29 @@ def add(commands: Commands[Parser]) -> None:
     sub.add_argument(
         "-w", dest="raw", action="store_const", const=True, help="raw; encrypted datasets are always sent so"
     )
-    sub.add_argument("--decrypt", action="store_const", const=True, help="send encrypted datasets plain")
+    sub.add_argument("--decrypt", action="store_const", const=True, help="send encrypted datasets decrypted")
     sub.add_argument(
-        "-c", dest="compressed", action="store_const", const=True, help="blocks as they are compressed in the pool"
+        "-c",
+        dest="compressed",
+        action="store_const",
+        const=True,
+        help="send blocks compressed, as they are in the pool",
     )
     sub.add_argument(
         "-e",
         dest="embedded",
         action="store_const",
         const=True,
-        help="embedded blocks as they are in the pool; off by default, see openzfs issue 18239",
+        help="send embedded blocks as they are in the pool; off by default, see openzfs issue 18239",
     )
     sub.add_argument(
         "--no-size-check",
         dest="size_check",
         action="store_const",
         const=False,
-        help="do not announce the size, so that the receiver takes the stream as long as there is room",
+        help="do not announce the size: the receiver takes the stream as long as there is room",
     )
-    sub.add_argument("--keep", type=int, metavar="N", help="how many snapshots taken by us to keep; default 2")
+    sub.add_argument("--keep", type=int, metavar="N", help="how many snapshots taken by fullsend to keep; default 2")
     sub.add_argument("--jobs", type=int, metavar="N", help="how many datasets to send at a time; default 1")
     arguments.dry_run(sub)
     sub.add_argument("--level", type=int, metavar="N", help="zstd level, -7 to 22; default 3")
@@ -74,14 +78,14 @@ def add(commands: Commands[Parser]) -> None:
         "--size",
         type=arguments.size,
         metavar="N",
-        help="with --stdin: raw bytes to expect, for progress and the receiver",
+        help="with --stdin: expected raw bytes, for progress and the receiver",
     )
     arguments.progress(sub)
     sub.add_argument(
         "--allow-orphan",
         action="store_const",
         const=True,
-        help="with --stdin: no failure where the base of an increment is not stored",
+        help="with --stdin: no error if the base of an increment is not stored",
     )
     sub.add_argument("--json", action="store_true", help="one JSON object a stream on stdout")
     arguments.receiver(sub)
@@ -99,25 +103,25 @@ def _push_datasets(args: argparse.Namespace) -> int:
     from fullsend_sender.host.failures import as_failure
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.log import log
-    from fullsend_sender.push.job import Job, Summary
+    from fullsend_sender.push.job import PushJob, PushSummary
     from fullsend_sender.push.run import push
     from fullsend_sender.zfs.commands import Zfs
 
     identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
 
-    async def rehearsed(job: Job) -> Summary:
-        from fullsend_sender.push.dry_run import rehearse
+    async def rehearsed(job: PushJob) -> PushSummary:
+        from fullsend_sender.push.dry_run import dry_run
 
-        plan, lines = await rehearse(job)
+        plan, lines = await dry_run(job)
         print_commands(lines, as_json=args.json)
         for failed, error in plan.failures:
             log.error("%s: %s", failed, error)
-        return Summary(unchanged=len(plan.unchanged), failures=plan.failures)
+        return PushSummary(unchanged=len(plan.unchanged), failures=plan.failures)
 
     async def push_all() -> int:
         codes = []
         for name, request in requests:
-            job = Job(request, settings, settings.endpoint(name), identity, zfs, debug=args.debug)
+            job = PushJob(request, settings, settings.endpoint(name), identity, zfs, debug=args.debug)
             try:
                 if args.dry_run:
                     summary = await rehearsed(job)
@@ -125,7 +129,7 @@ def _push_datasets(args: argparse.Namespace) -> int:
                     summary = await push(job, pushed_printer(settings, as_json=args.json))
             except (OutputFailed, BrokenPipeError):
                 raise
-            except Exception as error:  # noqa: BLE001 - of two receivers one may be away: the other is served
+            except Exception as error:  # noqa: BLE001 - if one receiver is away, the others are still served
                 failure = as_failure(error)
                 log.error("%s", failure, exc_info=args.debug)
                 codes.append(failure.exit_code)
@@ -137,47 +141,47 @@ def _push_datasets(args: argparse.Namespace) -> int:
     return runtime.run(push_all())
 
 
-def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, Request]]]:
-    """Return what is to be pushed to which receivers: as the command line says, else as the configuration does."""
+def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, PushRequest]]]:
+    """Return what to push to which receivers: from the command line, or else from the configuration."""
     settings = read_settings(args)
-    from fullsend_sender.push.job import Request, Target
+    from fullsend_sender.push.job import PushRequest, PushTarget
     from fullsend_sender.zfs.selection import Selection
 
-    targets: dict[str | None, list[Target]] = {}
+    targets: dict[str | None, list[PushTarget]] = {}
     for named in args.dataset:
         dataset, at, snapshot = named.partition("@")
         if not dataset or (at and not snapshot) or "@" in snapshot or "#" in named:
-            raise UsageError(f"{named!r} is no DATASET or DATASET@SNAPSHOT")
+            raise UsageError(f"{named!r} is not DATASET or DATASET@SNAPSHOT")
         selection = Selection((dataset,), args.recursive, tuple(args.exclude))
-        targets.setdefault(None, []).append(Target(selection, snapshot or None))
+        targets.setdefault(None, []).append(PushTarget(selection, snapshot or None))
     if not args.dataset:
         if args.recursive or args.package or args.exclude:
-            raise UsageError("-r, -R and --exclude want a DATASET; for all others the configuration says it")
+            raise UsageError("-r, -R and --exclude need a DATASET; without one the configuration decides")
         for table in settings.push:
             receiver = table.receiver or settings.receiver
             if args.receiver in {None, receiver}:
-                targets.setdefault(receiver, []).append(Target(table.selection, None, table))
+                targets.setdefault(receiver, []).append(PushTarget(table.selection, None, table))
         if not targets:
             raise UsageError(f"nothing to push: name a DATASET, or what to push in a table [[push]] of {args.config}")
     if args.package and args.recursive:
-        raise UsageError("-R brings all below in one stream, -r each by itself: choose one")
-    return settings, [(name, Request(tuple(each), args.full, args.package)) for name, each in targets.items()]
+        raise UsageError("-R sends all below in one stream, -r each in its own: choose one")
+    return settings, [(name, PushRequest(tuple(each), args.full, args.package)) for name, each in targets.items()]
 
 
 def _push_stdin(args: argparse.Namespace) -> int:
     if args.dataset or args.recursive or args.package or args.full or args.dry_run:
-        raise UsageError("--stdin takes the stream as it comes: no DATASET, -r, -R, --full or -n beside it")
+        raise UsageError("--stdin takes the stream as it comes: it excludes DATASET, -r, -R, --full and -n")
     if sys.stdin is None or sys.stdin.isatty():
-        raise UsageError("stdin is no pipe: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
+        raise UsageError("stdin is not a pipe: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
     settings, endpoint, identity = read_all(args)
     from fullsend_sender.cli.results import pushed_printer
     from fullsend_sender.host import runtime
     from fullsend_sender.push.stdin import push_stdin
-    from fullsend_sender.transfer.send import Options
+    from fullsend_sender.transfer.send import TransferOptions
 
-    how = settings.how(None)
-    options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
-    sizes = {"size": args.size, "size_check": how.size_check}
+    chosen = settings.send_options(None)
+    options = TransferOptions(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
+    sizes = {"size": args.size, "size_check": chosen.size_check}
     where = sys.stdin.fileno(), endpoint, identity
     pushed = runtime.run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))
     pushed_printer(settings, as_json=args.json)(pushed)
@@ -186,6 +190,6 @@ def _push_stdin(args: argparse.Namespace) -> int:
         base = f"guid {receipt.base_guid}" if receipt.base_guid else "its base"
         raise FullsendError(
             f"{receipt.dataset}@{receipt.snapshot} was kept, but cannot be restored: a stream that it builds on is not"
-            f" stored, or damaged ({base}); push that too, or say --allow-orphan"
+            f" stored, or damaged ({base}); push that too, or use --allow-orphan"
         )
     return Exit.OK

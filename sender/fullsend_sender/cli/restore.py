@@ -1,4 +1,4 @@
-"""`fullsend restore`: bring a dataset back."""
+"""`fullsend restore`: restore a dataset."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from fullsend_sender.cli.arguments import Parser
 
 _EXAMPLES: Final = """\
-  fullsend restore tank/home --into tank/back              its newest snapshot, and all that it takes
+  fullsend restore tank/home --into tank/back              its newest snapshot, with the chain that it needs
   fullsend restore tank/home@monday --into tank/back       that snapshot
   fullsend restore -r tank@monday --into new/tank          a tree, as of that snapshot's time
-  fullsend restore -n tank/home --into tank/back           the commands and sizes; nothing is done"""
+  fullsend restore -n tank/home --into tank/back           print the commands and sizes, change nothing"""
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
-    text = "bring a dataset back, by all streams that it takes, through `zfs receive`"
+    """Add the parser of the command."""
+    text = "restore a dataset, with all streams that it needs, through `zfs receive`"
     sub = arguments.command(commands, "restore", run, text, _EXAMPLES)
     sub.add_argument(
         "what",
         metavar="DATASET[@SNAPSHOT]",
         help="its newest snapshot, or that one; also guid:N, or a file name as `list` shows it",
     )
-    sub.add_argument("--into", metavar="TARGET", help="the dataset to make, or to go on with; default: the same name")
+    sub.add_argument("--into", metavar="TARGET", help="the dataset to create, or to continue; default: the same name")
     sub.add_argument("-r", dest="recursive", action="store_true", help="and all that is stored below it")
     arguments.exclude(sub)
     sub.add_argument(
         "-F",
         dest="rollback",
         action="store_true",
-        help="give up what was written to TARGET since its newest snapshot, where that is in the way",
+        help="discard what was written to TARGET since its newest snapshot, if that prevents the restore",
     )
     sub.add_argument("--mountable", action="store_true", help="leave `canmount` as it was backed up; default: noauto")
     sub.add_argument(
@@ -60,32 +60,32 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restore. Returns: the exit code. Raises: FullsendError."""
     settings, endpoint, identity = read_all(args)
-    from fullsend_sender.cli.results import Restores, print_commands
+    from fullsend_sender.cli.results import RestorePrinter, print_commands
     from fullsend_sender.host import runtime
     from fullsend_sender.host.log import log
-    from fullsend_sender.restore.plan import Wanted
-    from fullsend_sender.restore.run import Job, rehearse, restore
+    from fullsend_sender.restore.plan import RestoreRequest
+    from fullsend_sender.restore.run import RestoreJob, dry_run, restore
     from fullsend_sender.zfs.commands import Zfs
 
-    wanted = Wanted(
+    wanted = RestoreRequest(
         *(args.what, args.into, args.recursive, tuple(args.exclude), args.rollback, args.mountable),
         quotas=not args.no_quotas,
         unencrypted=args.unencrypted,
     )
-    job = Job(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress, settings.retry_for)
+    job = RestoreJob(wanted, endpoint, identity, Zfs(settings.zfs_command), settings.progress, settings.retry_for)
 
     async def rehearsed() -> int:
-        plan, lines = await rehearse(job)
+        plan, lines = await dry_run(job)
         print_commands(lines, as_json=args.json)
         for name, error in plan.failures:
             log.error("%s: %s", name, error)
         return worst(error.exit_code for _name, error in plan.failures)
 
     async def restored() -> int:
-        restores = Restores(settings, as_json=args.json)
+        restores = RestorePrinter(settings, as_json=args.json)
         try:
             failures = await restore(job, restores.add)
-        finally:  # also where it is interrupted
+        finally:  # also if it is interrupted
             restores.end(job)
         return worst(error.exit_code for _name, error in failures)
 

@@ -1,4 +1,4 @@
-"""What commands say of what they have done: lines for a person, or one JSON object a line for a program."""
+"""The output of commands: lines for a person, or one JSON object a line for a program."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.messages import Verdict
     from fullsend_sender.host.config import SenderSettings
     from fullsend_sender.monitor.check import Finding
-    from fullsend_sender.monitor.status import Judged
-    from fullsend_sender.restore.run import Job, Restored
+    from fullsend_sender.monitor.status import BackupState
+    from fullsend_sender.restore.run import Restored, RestoreJob
     from fullsend_sender.transfer.pairing import Paired
     from fullsend_sender.transfer.send import Pushed
 
@@ -28,7 +28,7 @@ def _json(facts: Mapping[str, Any]) -> str:
 
 
 def _room(settings: SenderSettings) -> str:
-    """Return what makes room for a line where the live line of the progress may stand; "" where there is none."""
+    """Return the text that clears a live progress line before a result; "" without one."""
     from fullsend_sender.transfer.progress import CLEAR
 
     live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
@@ -36,27 +36,27 @@ def _room(settings: SenderSettings) -> str:
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Print what is text already."""
+    """Print lines of text."""
     for line in lines:
         write_line(line)
 
 
 def print_paired(paired: Paired) -> None:
-    """Say with whom this host is paired now."""
+    """Print the receiver with which this host is paired."""
     write_line(
         f"paired: receiver {paired.receiver!r} knows this host as {paired.sender!r} (written to {paired.config})"
     )
 
 
 def print_commands(lines: Sequence[str], *, as_json: bool) -> None:
-    """Say what `-n` would do."""
+    """Print the commands of `-n`."""
     for line in lines:
         command, _, about = line.partition("  # ")
         write_line(_json({"command": command, "about": about or None}) if as_json else line)
 
 
 def pushed_printer(settings: SenderSettings, *, as_json: bool) -> Callable[[Pushed], None]:
-    """Return what says of each stream that it is stored."""
+    """Return the function that prints each stored stream."""
     from fullsend_protocol.format.lost_spills import warnings
     from fullsend_sender.host.log import log
 
@@ -66,7 +66,7 @@ def pushed_printer(settings: SenderSettings, *, as_json: bool) -> Callable[[Push
         if as_json:
             write_line(_json(pushed.to_dict()), flush=True)
         if room and not as_json:
-            # One push has a line of its own, which has ended; several share one that goes on.
+            # One push has its own progress line, which has ended; several share one that continues.
             print((room if settings.jobs > 1 else "") + printable(pushed.line()), file=sys.stderr)
         else:
             log.info("%s", pushed.line())
@@ -76,8 +76,8 @@ def pushed_printer(settings: SenderSettings, *, as_json: bool) -> Callable[[Push
     return say
 
 
-class Entries:
-    """What is stored: JSON as it comes, or a table once all is there. `count`: how many streams have come."""
+class EntryPrinter:
+    """Prints what is stored: JSON as it comes, or a table at the end. `count`: the number of streams so far."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.count = 0
@@ -98,7 +98,7 @@ class Entries:
 
 
 def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
-    """Say what has arrived in part."""
+    """Print the partial streams."""
     from fullsend_protocol.format.tables import partials_table
 
     print_lines(
@@ -107,15 +107,15 @@ def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
 
 
 def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
-    """Say all that is known of one stream."""
+    """Print all that is known of one stream."""
     from fullsend_protocol.format.tables import details
 
     facts = entry.model_dump(mode="json", by_alias=True)
     print_lines([_json(facts)] if as_json else details(facts))
 
 
-def print_judged(judged: Sequence[Judged], *, as_json: bool) -> None:
-    """Say how each dataset is backed up; for a person, and for a monitoring system, the worst of it first."""
+def print_judged(judged: Sequence[BackupState], *, as_json: bool) -> None:
+    """Print the state of each dataset's backups; without JSON, first a line with the worst for a monitoring system."""
     from fullsend_sender.monitor.status import headline
 
     if as_json:
@@ -125,12 +125,12 @@ def print_judged(judged: Sequence[Judged], *, as_json: bool) -> None:
 
 
 def print_unknown(error: FullsendError, *, as_json: bool) -> None:
-    """Say why it cannot be told: on stdout, for a monitoring system reads that alone."""
+    """Print why the state is unknown: on stdout, because a monitoring system reads that alone."""
     write_line(_json({"state": "UNKNOWN", "why": str(error)}) if as_json else printable(f"UNKNOWN: {error}"))
 
 
-class Restores:
-    """Each dataset that is restored, and in the end how to mount what was kept from being mounted."""
+class RestorePrinter:
+    """Prints each restored dataset, and at the end how to mount those that were kept unmounted."""
 
     def __init__(self, settings: SenderSettings, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -143,16 +143,16 @@ class Restores:
         print(self._room, end="", file=sys.stderr, flush=True)
         write_line(_json(restored.to_dict()) if self._as_json else printable(restored.line()), flush=True)
 
-    def end(self, job: Job) -> None:
+    def end(self, job: RestoreJob) -> None:
         if not self._cautious or self._as_json:
             return
         package = any(each.package for each in self._cautious)
         undo = job.undo_all([each.target for each in self._cautious], package=package)
-        write_line(f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}")
+        write_line(f"not mounted, and will not mount at boot (canmount=noauto); to undo that: {undo}")
 
 
-class Verdicts:
-    """What the receiver finds of each stream, as it finds it."""
+class VerdictPrinter:
+    """Prints the receiver's verdict on each stream, as it arrives."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._as_json = as_json
@@ -178,5 +178,5 @@ class Verdicts:
 
 
 def print_finding(finding: Finding, *, as_json: bool) -> None:
-    """Say what was looked at, and what is wrong with it."""
+    """Print one check and its result."""
     write_line(_json(finding.to_dict()) if as_json else finding.line(), flush=True)

@@ -1,4 +1,4 @@
-"""`fullsend show`: all that `list` knows of one stream."""
+"""`fullsend show`: all that `list` has of one stream."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
-    text = "show all that `list` knows of one stream, or how it is restored without fullsend"
+    """Add the parser of the command."""
+    text = "show all that `list` has of one stream, or how to restore it without fullsend"
     sub = arguments.command(commands, "show", run, text)
     sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
     form = sub.add_mutually_exclusive_group()
@@ -30,7 +30,7 @@ def add(commands: Commands[Parser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Show it. Returns: the exit code. Raises: FullsendError."""
+    """Show the stream. Returns: the exit code. Raises: FullsendError."""
     from fullsend_protocol.format.restore_commands import restore_lines
     from fullsend_sender.cli.results import print_lines, print_stream
     from fullsend_sender.host import runtime

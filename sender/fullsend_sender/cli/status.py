@@ -1,4 +1,4 @@
-"""`fullsend status`: how old the backups are, for a person or for Nagios."""
+"""`fullsend status`: the age of the backups, for a person or for Nagios."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from fullsend_sender.cli.arguments import Parser
 
 _EXAMPLES: Final = """\
-  fullsend status                             all that is stored and still here, a line each
-  fullsend status --max-age 26h               exit 2 where a backup is older than that
+  fullsend status                             all that is stored and still here, one line each
+  fullsend status --max-age 26h               exit 2 if a backup is older than that
   fullsend status 'tank/vm/*'                 some of them"""
 
-#: What it exits with where it cannot tell: State.UNKNOWN, which takes long to import.
+#: The exit code if the state is unknown: State.UNKNOWN, whose module is slow to import.
 UNKNOWN: Final = 3
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
-    text = "tell how old the backups are, for a person or for Nagios (exit 0, 1, 2 or 3)"
+    """Add the parser of the command."""
+    text = "report how old the backups are, for a person or for Nagios (exit 0, 1, 2 or 3)"
     sub = arguments.command(commands, "status", run, text, _EXAMPLES)
     sub.set_defaults(troubled=UNKNOWN)
     sub.add_argument(
@@ -34,13 +34,13 @@ def add(commands: Commands[Parser]) -> None:
         metavar="DATASET",
         help="a name or a pattern; default: all that is stored and still here, and all that the configuration names",
     )
-    sub.add_argument("--max-age", type=arguments.duration, metavar="AGE", help="critical is what is older, such as 26h")
+    sub.add_argument("--max-age", type=arguments.duration, metavar="AGE", help="older is critical, such as 26h")
     sub.add_argument("--json", action="store_true", help="one JSON object a dataset on stdout")
     arguments.receiver(sub)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Judge. Returns: the exit code, as a plugin of Nagios."""
+    """Judge. Returns: the exit code of a Nagios plugin."""
     from fullsend_sender.cli.results import print_judged, print_unknown
     from fullsend_sender.host import runtime
     from fullsend_sender.monitor.status import status, worst

@@ -1,4 +1,4 @@
-"""`fullsend verify`: have the receiver read and check what it stores of this host."""
+"""`fullsend verify`: the receiver reads and checks what it stores of this host."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 
 def add(commands: Commands[Parser]) -> None:
-    """Say what it takes."""
-    sub = arguments.command(commands, "verify", run, "have the receiver read and check what it stores of this host")
+    """Add the parser of the command."""
+    sub = arguments.command(commands, "verify", run, "make the receiver read and check what it stores of this host")
     sub.add_argument("dataset", nargs="?", metavar="DATASET")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     arguments.receiver(sub)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Have it verified. Returns: the exit code. Raises: FullsendError, also where something is damaged."""
+    """Have the streams verified. Returns: the exit code. Raises: FullsendError, also if something is damaged."""
     _settings, endpoint, identity = read_all(args)
     from fullsend_protocol.shared.units import plural
-    from fullsend_sender.cli.results import Verdicts
+    from fullsend_sender.cli.results import VerdictPrinter
     from fullsend_sender.host import runtime
     from fullsend_sender.monitor.verify import verdicts
     from fullsend_sender.transfer.link import connect
 
-    found = Verdicts(as_json=args.json)
+    found = VerdictPrinter(as_json=args.json)
 
     async def ask() -> None:
         async with connect(endpoint, identity) as (link, _name):

@@ -1,1 +1,1 @@
-"""What this host is and is told: configuration, identity, locks, the log, and how a command runs."""
+"""The host and its settings: configuration, identity, locks, the log, and the event loop of a command."""

@@ -5,19 +5,19 @@
     [receivers.nas]               # `fullsend join` writes this
     address = "nas.example:7433"
     fingerprint = "…64 hex digits…"
-    sender = "alpha"              # our name there
+    sender = "alpha"              # this host's name there
 
     [[push]]                      # what `fullsend push` without DATASET pushes
     datasets = ["tank/home", "tank/vm/*"]
     recursive = true
     exclude = ["tank/home/*/cache"]
 
-    [datasets."tank/vm/**"]       # how these are sent, wherever they are named
+    [datasets."tank/vm/**"]       # options for these datasets, wherever they are named
     compressed = true
     full-after = { age = "90d" }
 
-Precedence: command line > environment (FULLSEND_LEVEL and so on) > [datasets.PATTERN] (of several that fit, the later)
-> [[push]] > the file's first part > default.
+Precedence: command line > environment (FULLSEND_LEVEL and so on) > [datasets.PATTERN] (of several that match, the
+later) > [[push]] > the file's first part > default.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 #: Each job takes the memory of a push (see `fullsend check`).
 JOBS_MAX: Final = 16
-#: More compressing threads than this gain nothing that one reading thread could feed.
+#: One reading thread cannot feed more compressing threads than this.
 THREADS_MAX: Final = 64
 
 _PORT_MAX: Final = 65535
@@ -50,17 +50,17 @@ _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Split HOST:PORT, with an IPv6 address in brackets. Raises: ValueError, saying how it is written."""
+    """Split HOST:PORT, with an IPv6 address in brackets. Raises: ValueError, whose text shows the form."""
     host, colon, port = address.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     host = host[1:-1] if bracketed else host
     if not colon or not host or (":" in host) != bracketed or not port.isdecimal() or not 0 < int(port) <= _PORT_MAX:
-        raise ValueError(f"{address!r} is no HOST:PORT (an IPv6 address stands in brackets, as in [2001:db8::1]:7433)")
+        raise ValueError(f"{address!r} is not HOST:PORT (write an IPv6 address in brackets, as in [2001:db8::1]:7433)")
     return host, int(port)
 
 
 def join_address(host: str, port: int) -> str:
-    """Return HOST:PORT as `split_address` reads it."""
+    """Return HOST:PORT in the form that `split_address` reads."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -71,19 +71,19 @@ def _address(text: str) -> str:
 
 def _pattern(text: str) -> str:
     if not text or "@" in text or "#" in text or text.startswith("/") or text.endswith("/"):
-        raise ValueError(f"{text!r} is no name or pattern of datasets, such as tank/home or tank/vm/*")
+        raise ValueError(f"{text!r} is not a name or pattern of datasets, such as tank/home or tank/vm/*")
     return text
 
 
 def _words(command: object) -> object:
-    """Split a command as a shell would; a list stays as it is."""
+    """Split a command as a shell would; a list stays unchanged."""
     return tuple(shlex.split(command)) if isinstance(command, str) else command
 
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
-class ReceiverSettings(Settings):
+class ReceiverTable(Settings):
     """One receiver: a table [receivers.NAME]."""
 
     address: Annotated[str, AfterValidator(_address)]
@@ -92,7 +92,7 @@ class ReceiverSettings(Settings):
 
 
 class FullAfterSettings(Settings):
-    """When a chain has grown too long (plan.FullAfter)."""
+    """When a chain is too long (options.FullAfter)."""
 
     streams: Annotated[int, Field(ge=1)] | None = None
     age: Duration | None = None
@@ -100,7 +100,7 @@ class FullAfterSettings(Settings):
 
 
 class SendSettings(Settings):
-    """How datasets are sent; None: as the next wider place says."""
+    """Options for sending datasets; None: the next wider level decides."""
 
     level: Annotated[int, Field(ge=LEVEL_MIN, le=LEVEL_MAX)] | None = None
     raw: bool | None = None
@@ -113,7 +113,7 @@ class SendSettings(Settings):
 
 
 class PushSettings(SendSettings):
-    """A table [[push]]: what a push without DATASET pushes."""
+    """A table [[push]]: the datasets of a push without DATASET."""
 
     datasets: Annotated[list[Pattern], Field(min_length=1)]
     recursive: bool = False
@@ -122,34 +122,34 @@ class PushSettings(SendSettings):
 
     @property
     def selection(self) -> Selection:
-        """Which datasets it means."""
+        """The datasets that it selects."""
         return Selection(tuple(self.datasets), self.recursive, tuple(self.exclude))
 
 
 class SenderSettings(SendSettings):
     """sender.toml."""
 
-    receivers: dict[str, ReceiverSettings] = Field(default_factory=dict)
+    receivers: dict[str, ReceiverTable] = Field(default_factory=dict)
     push: list[PushSettings] = Field(default_factory=list)
     datasets: dict[Pattern, SendSettings] = Field(default_factory=dict)
-    retired: list[Pattern] = Field(default_factory=list)  # stored datasets that are gone on purpose
-    receiver: str | None = None  # which of them, where several are configured and --receiver is not given
-    jobs: Annotated[int, Field(ge=1, le=JOBS_MAX)] = 1  # datasets that are sent at a time
+    retired: list[Pattern] = Field(default_factory=list)  # stored datasets that no longer exist, on purpose
+    receiver: str | None = None  # the receiver, if several are configured and --receiver is not given
+    jobs: Annotated[int, Field(ge=1, le=JOBS_MAX)] = 1  # datasets that are sent at the same time
     zfs_command: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_words)] = ("zfs",)
     threads: Annotated[int, Field(ge=1, le=THREADS_MAX)] | None = None  # None: see pipeline.default_threads
     bwlimit: Annotated[Size, Field(ge=1)] | None = None  # bytes a second
-    retry_for: Duration = RETRY_FOR  # how long a receiver may stay away in the middle of a run
+    retry_for: Duration = RETRY_FOR  # how long a receiver may stay away during a run
     allow_orphan: bool = False
     progress: Literal["auto", "always", "never"] = "auto"
     log_format: Literal["text", "json"] = "text"
 
-    #: What the environment and the command line say of how datasets are sent: it stands above [datasets.PATTERN].
-    _said: SendSettings = PrivateAttr(default_factory=SendSettings)
+    #: The options for sending from the environment and the command line: they override [datasets.PATTERN].
+    _overrides: SendSettings = PrivateAttr(default_factory=SendSettings)
 
     def endpoint(self, name: str | None = None) -> Endpoint:
-        """Return the receiver of this name; without one the only, or the configured one. Raises: UsageError."""
+        """Return the receiver of this name; without a name the only or the configured one. Raises: UsageError."""
         if not self.receivers:
-            raise UsageError("no receiver is configured: pair with one by `fullsend join INVITATION`")
+            raise UsageError("no receiver is configured: run `fullsend join INVITATION` to pair with one")
         name = name or self.receiver or (next(iter(self.receivers)) if len(self.receivers) == 1 else None)
         names = ", ".join(sorted(self.receivers))
         if name is None:
@@ -161,16 +161,18 @@ class SenderSettings(SendSettings):
         return Endpoint(name, host, port, chosen.fingerprint, one_of_several=len(self.receivers) > 1)
 
     def tables_for(self, receiver: str) -> list[PushSettings]:
-        """Return the tables [[push]] of what is pushed to this receiver: those that name it, or none."""
+        """Return the tables [[push]] for this receiver: those that name it, or no receiver."""
         return [table for table in self.push if (table.receiver or self.receiver) in {None, receiver}]
 
-    def how(self, dataset: str | None, table: PushSettings | None = None) -> SendOptions:
-        """Return how a dataset is to be sent; None: one that is not known yet. `table`: the one that named it."""
+    def send_options(self, dataset: str | None, table: PushSettings | None = None) -> SendOptions:
+        """Return the options for sending a dataset; None: a dataset that is not known yet. `table`: the one that named
+        it.
+        """
         places: list[SendSettings] = [self]
         places += [table] if table is not None else []
         if dataset is not None:
             places += [each for pattern, each in self.datasets.items() if fits(dataset, pattern)]
-        places.append(self._said)
+        places.append(self._overrides)
         said: dict[str, Any] = {}
         for place in places:
             said |= {name: value for name in SendSettings.model_fields if (value := getattr(place, name)) is not None}
@@ -181,14 +183,14 @@ class SenderSettings(SendSettings):
 def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object]) -> SenderSettings:
     """Read the configuration.
 
-    `arguments`: by the settings' names, what the command line says; None where it says nothing.
-    Raises: UsageError: the file is missing or wrong, or a variable or an argument is.
+    `arguments`: by the settings' names, the options of the command line; None if an option is not given.
+    Raises: UsageError: the file is missing or wrong, or a variable or an option is wrong.
     """
     try:
         text = read_text(path)
     except FileNotFoundError:
         raise UsageError(
-            f"{path} is missing: make it with `fullsend join INVITATION`, or name one with --config"
+            f"{path} is missing: make it with `fullsend join INVITATION`, or name another file with --config"
         ) from None
     settings = parse_settings(SenderSettings, text, path)
     single = SenderSettings.model_fields.keys() - {"receivers", "push", "datasets", "full_after", "retired"}
@@ -197,14 +199,14 @@ def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object])
     given = {name: value for name in single if (value := arguments.get(name)) is not None}
     settings = _overlay(settings, given, _option)
     said = {name for name in (variables.keys() | given.keys()) if name in SendSettings.model_fields}
-    settings._said = SendSettings.model_validate({name: getattr(settings, name) for name in said})  # noqa: SLF001 - not for the file, so no field
+    settings._overrides = SendSettings.model_validate({name: getattr(settings, name) for name in said})  # noqa: SLF001 - not for the file, so no field
     return settings
 
 
 def read_text(path: str) -> str:
-    """Return the file's text. Raises: FileNotFoundError, UsageError for all else that prevents it."""
+    """Return the file's text. Raises: FileNotFoundError, UsageError for all other errors."""
     try:
-        with open(path, encoding="utf-8-sig") as file:  # editors of other systems put a byte order mark in front
+        with open(path, encoding="utf-8-sig") as file:  # editors of other systems write a byte order mark
             return file.read()
     except FileNotFoundError:
         raise
@@ -234,10 +236,10 @@ def _overlay(settings: SenderSettings, values: Mapping[str, object], spelling: C
 # --- adding a receiver --------------------------------------------------------------------------------------------
 
 
-def with_receiver(text: str, name: str, receiver: ReceiverSettings, path: str) -> str:
-    """Return the configuration's text with the table [receivers.NAME] added, or replaced where it stands.
+def with_receiver(text: str, name: str, receiver: ReceiverTable, path: str) -> str:
+    """Return the configuration's text with the table [receivers.NAME] added, or replaced if it exists.
 
-    Every other line stays as the user wrote it. Raises: UsageError where that cannot be done; nothing is lost then.
+    Every other line stays as the user wrote it. Raises: UsageError if that is not possible; nothing is lost then.
     """
     table = [
         f"[receivers.{name}]",
@@ -253,10 +255,10 @@ def with_receiver(text: str, name: str, receiver: ReceiverSettings, path: str) -
     else:
         stop = next((n for n in range(start + 1, len(lines)) if _HEADER.match(lines[n])), len(lines))
         while stop > start + 1 and (not lines[stop - 1].strip() or lines[stop - 1].lstrip().startswith("#")):
-            stop -= 1  # blank lines and comments in front of the next table belong to that
+            stop -= 1  # blank lines and comments before the next table belong to that table
         lines[start:stop] = table
     after = "\n".join(lines) + "\n"
-    # TOML has more ways to say the same than this knows. So judge by what the result says, not by how it was made.
+    # TOML has more forms for the same content than this code knows. So compare the parsed result.
     old = tomllib.loads(text)
     wanted = {**old, "receivers": {**old.get("receivers", {}), name: receiver.model_dump(by_alias=True)}}
     try:
@@ -271,7 +273,7 @@ def with_receiver(text: str, name: str, receiver: ReceiverSettings, path: str) -
 
 
 def check_receiver_name(name: str) -> str:
-    """Return `name` if it can name a receiver. Raises: UsageError."""
+    """Return `name` if it is a valid name for a receiver. Raises: UsageError."""
     if not _BARE_KEY.fullmatch(name):
         raise UsageError(f"{name!r} cannot name a receiver: use letters, digits, - and _")
     return name

@@ -1,4 +1,4 @@
-"""Files that are whole and on disk, or not there at all."""
+"""Writes files that are whole and durable, or do not exist at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import tempfile
 
-#: Of a file that is new. Nothing that is written here is secret.
+#: The mode of a new file. These files have no secrets.
 _MODE = 0o644
 
 
@@ -22,7 +22,7 @@ def sync(path: str) -> None:
 def replace(path: str, text: str) -> None:
     """Replace a file as a whole: after a crash it is the old one or the new one.
 
-    Its mode stays; a link is followed, its folder is made if missing. Raises: OSError; the file is unchanged then.
+    Its mode stays; a link is followed; a missing folder is created. Raises: OSError; the file is unchanged then.
     """
     path = os.path.realpath(path)
     folder = os.path.dirname(path)

@@ -1,4 +1,4 @@
-"""What one dataset fails at stays with that dataset, whatever the class of the exception."""
+"""Makes every exception of one dataset a failure of that dataset, whatever its class."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 _SHOWN: Final = 500
 
 
-class Unforeseen(FullsendError):  # noqa: N818 - reads as what it says
-    """An exception that no caller expects, such as a ValueError. Its cause is that exception."""
+class UnexpectedError(FullsendError):
+    """An exception that no caller expects, such as a ValueError. `__cause__` is that exception."""
 
 
 def as_failure(error: Exception) -> FullsendError:
-    """Return an exception as the failure of one dataset, in one line. What is a FullsendError is returned as it is."""
+    """Return an exception as the failure of one dataset, in one line. A FullsendError is returned unchanged."""
     if isinstance(error, FullsendError):
         return error
     text = " ".join(str(error).split())[:_SHOWN]
-    unforeseen = Unforeseen(f"{type(error).__name__}: {text} (--debug shows more)")
+    unforeseen = UnexpectedError(f"{type(error).__name__}: {text} (--debug shows more)")
     unforeseen.__cause__ = error
     return unforeseen
 
 
 def log_failure(log: logging.Logger, name: str, error: FullsendError, *, debug: bool) -> None:
-    """Name a failure on stderr. `debug`: with its traceback."""
+    """Log a failure to stderr. `debug`: with its traceback."""
     log.error("%s: %s", name, error, exc_info=error if debug else None)

@@ -1,6 +1,6 @@
-"""Who this host is: a private key and a self-signed certificate, in two files beside the configuration.
+"""The identity of this host: a private key and a self-signed certificate, in two files beside the configuration.
 
-A receiver knows a sender by the SHA-256 of its certificate (DER) and by nothing else in it.
+A receiver identifies a sender by the SHA-256 of its certificate (DER). It uses nothing else in the certificate.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class Identity:
 
     @classmethod
     def beside(cls, config: str) -> Identity:
-        """Return the identity that belongs to a configuration file. Nothing is read."""
+        """Return the identity for a configuration file. Reads nothing."""
         folder = os.path.dirname(os.path.abspath(config))
         return cls(os.path.join(folder, "key.pem"), os.path.join(folder, "cert.pem"))
 
     def load_into(self, context: ssl.SSLContext) -> None:
-        """Give both to TLS. Raises: UsageError, naming the file that is missing, unreadable or no match."""
+        """Give both to TLS. Raises: UsageError, naming the file that is missing, unreadable or does not match."""
         for path in (self.key, self.certificate):
             _read(path)
         try:
-            # Without a password callback OpenSSL would ask the terminal for one.
+            # Without a password callback OpenSSL would ask for one on the terminal.
             context.load_cert_chain(self.certificate, self.key, password="")
         except (OSError, ValueError) as error:
-            raise UsageError(f"{self.key} and {self.certificate} are no usable pair: {error}") from None
+            raise UsageError(f"{self.key} and {self.certificate} are not a usable pair: {error}") from None
 
     def pem(self) -> str:
         """Return the certificate as PEM. Raises: UsageError."""
@@ -50,26 +50,26 @@ class Identity:
         try:
             der = ssl.PEM_cert_to_DER_cert(self.pem())
         except ValueError:
-            raise UsageError(f"{self.certificate} is no certificate in PEM") from None
+            raise UsageError(f"{self.certificate} is not a certificate in PEM") from None
         return fingerprint(der)
 
     def ensure(self) -> None:
-        """Make key and certificate, unless they are there already; durable, the key readable by its owner alone.
+        """Make key and certificate, if they do not exist; durable, and only the owner can read the key.
 
         Raises: UsageError (one of the two is missing, or the folder cannot be written), FullsendError (openssl is
-        missing or fails). Nothing is left half made.
+        missing or fails). No incomplete pair stays behind.
         """
         if os.path.exists(self.key):
             if not os.path.exists(self.certificate):
                 raise UsageError(
-                    f"{self.key} is there, {self.certificate} is not: put it back, or move the key away to begin anew"
+                    f"{self.key} exists, {self.certificate} does not: put it back, or move the key away to start over"
                 )
             self.load_into(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
             return
         folder = os.path.dirname(self.key)
         try:
             os.makedirs(folder, exist_ok=True)
-            workshop = tempfile.mkdtemp(prefix=".key-", dir=folder)  # mode 0700: nobody else sees the key being made
+            workshop = tempfile.mkdtemp(prefix=".key-", dir=folder)  # mode 0700: no other user sees the new key
         except OSError as error:
             raise UsageError(f"cannot write to {folder}: {error.strerror}") from None
         try:
@@ -77,7 +77,7 @@ class Identity:
             _make(workshop, key, certificate)
             for path in (certificate, key):
                 durable.sync(path)
-            # The key last: a certificate alone is made anew without a question, a key alone is not.
+            # The key last: a certificate alone is replaced without a question, a key alone is not.
             os.rename(certificate, self.certificate)
             os.rename(key, self.key)
             durable.sync(folder)
@@ -88,7 +88,7 @@ class Identity:
 
 
 def _make(workshop: str, key: str, certificate: str) -> None:
-    """Have `openssl` (3.0 or newer) make the pair. Raises: FullsendError."""
+    """Make the pair with `openssl` (3.0 or newer). Raises: FullsendError."""
     config = os.path.join(workshop, "openssl.cnf")
     with open(config, "w", encoding="ascii") as file:
         file.write(OPENSSL_CONFIG)
@@ -96,7 +96,7 @@ def _make(workshop: str, key: str, certificate: str) -> None:
     try:
         done = subprocess.run(
             command,
-            env={**os.environ, "OPENSSL_CONF": config},  # openssl reads the system's at its start, -config or not
+            env={**os.environ, "OPENSSL_CONF": config},  # openssl reads the system's at its start, even with -config
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,7 +1,7 @@
-"""One run at a time for each dataset and receiver: a lock that ends with the process, however that ends.
+"""One run at a time for each dataset and receiver: a lock that ends with the process in any case.
 
-A file for each receiver, in it a byte for each dataset, at the offset that is the dataset's own GUID: a name may change
-while a push runs. So one descriptor does for thousands of datasets.
+There is one file for each receiver. In it each dataset has one byte, at the offset that is the dataset's own GUID: its
+name may change while a push runs. So one descriptor serves thousands of datasets.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from fullsend_protocol.shared.exit_codes import Exit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: File offsets have 63 bits. That two GUIDs differ in the highest bit alone costs a wait, not a backup.
+#: File offsets have 63 bits. If two GUIDs differ in the highest bits alone, one dataset waits; no backup is lost.
 _OFFSETS: Final = (1 << 62) - 1
 
 
-class Running(FullsendError):  # noqa: N818 - reads as what it says
+class AlreadyRunning(FullsendError):  # noqa: N818 - reads as what it says
     """Another process pushes the same dataset to the same receiver."""
 
     code = ErrorCode.BUSY
@@ -35,7 +35,7 @@ class Locks:
         self._descriptor = descriptor
 
     def take(self, guid: str) -> bool:
-        """Take a dataset's lock, by its GUID; it is held until the block ends. Returns: whether that worked."""
+        """Take a dataset's lock, by its GUID; it is held until the block ends. Returns: whether it was free."""
         try:
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(guid) & _OFFSETS)
         except OSError:
@@ -45,13 +45,13 @@ class Locks:
 
 @contextlib.contextmanager
 def locks(receiver: str, folder: str | None = None) -> Iterator[Locks]:
-    """Give out locks for one receiver. `folder`: of the file; None: as `default_folder` says. Raises: UsageError."""
+    """Open the locks for one receiver. `folder`: of the file; None: see `default_folder`. Raises: UsageError."""
     folder = folder or default_folder()
     path = os.path.join(folder, f"{receiver}.lock")
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        if os.stat(folder).st_uid != os.geteuid():  # in /tmp anybody can be there first
-            raise UsageError(f"{folder}: belongs to somebody else: have it removed")
+        if os.stat(folder).st_uid != os.geteuid():  # in /tmp another user may have created it first
+            raise UsageError(f"{folder}: belongs to another user: have it removed")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise UsageError(f"{path}: cannot be opened: {error.strerror}") from None
@@ -62,10 +62,10 @@ def locks(receiver: str, folder: str | None = None) -> Iterator[Locks]:
 
 
 def default_folder() -> str:
-    """Return the folder for what lives no longer than the system runs: root's, or the user's own.
+    """Return the folder for files that need not survive a reboot: root's, or the user's own.
 
-    The same for all of a user's processes: XDG_RUNTIME_DIR and TMPDIR are set in a session and not under cron, and the
-    two would not keep each other out.
+    It is the same for all of a user's processes. XDG_RUNTIME_DIR and TMPDIR are set in a session and not under cron, so
+    two runs could use different lock files.
     """
-    # Anyone may make it first in /tmp: `locks` takes none that is somebody else's.
+    # Another user may create it first in /tmp: `locks` refuses a folder of another user.
     return "/run/fullsend" if os.geteuid() == 0 else f"/tmp/fullsend-{os.geteuid()}"  # noqa: S108 - see above

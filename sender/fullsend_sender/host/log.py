@@ -1,4 +1,4 @@
-"""What goes to stderr: lines for a person, or one JSON object a line for a log collector."""
+"""The log on stderr: lines for a person, or one JSON object a line for a log collector."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Final, Literal
 
 from fullsend_protocol.shared.units import format_time, printable
 
-#: Clears what a live progress line may have left there; nothing else of ours ever stands in an unfinished line.
+#: Clears a live progress line; fullsend writes no other unfinished line.
 _CLEAR: Final = "\r\x1b[K"
 
 log: Final = logging.getLogger("fullsend")
 
 
 def configure(style: Literal["text", "json"], *, verbose: bool) -> None:
-    """Say how and how much is logged, from now on. May be called again once the configuration is read."""
+    """Set the format and the level of the log. May be called again after the configuration is read."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Formatter(style, clear=_CLEAR if sys.stderr.isatty() else ""))
     log.handlers[:] = [handler]
@@ -35,7 +35,7 @@ class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:  # type: ignore[explicit-override]  # typing.override is younger than Python 3.11
         traceback = self.formatException(record.exc_info) if record.exc_info else ""
         if not self._json:
-            # Messages hold names from streams and words from the peer: neither may steer the terminal.
+            # Messages have names from streams and texts from the peer: neither may control the terminal.
             line = f"{self._clear}fullsend: {printable(record.getMessage())}"
             return f"{line}\n{traceback}" if traceback else line
         entry = {

@@ -1,4 +1,4 @@
-"""What a user asks for, as plain values: where a receiver is, and how datasets are sent to it."""
+"""The user's choices as plain values: the address of a receiver, and the options for sending datasets to it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Final
 
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT
 
-#: How long a receiver may stay away, unless the user says otherwise: seconds.
+#: Default of --retry-for: how long a receiver may stay away, in seconds.
 RETRY_FOR: Final = 3600.0
-#: Own snapshots that are kept of a dataset for each receiver.
+#: fullsend's own snapshots of a dataset that are kept for each receiver.
 KEEP_DEFAULT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a receiver is and who it must be: SHA-256 of its certificate's DER, in hex. `name` is ours for it;
-    `one_of_several`: others are configured, too.
+    """The address of a receiver, and its identity: SHA-256 of its certificate's DER, in hex. `name`: its name in the
+    configuration; `one_of_several`: others are configured, too.
     """
 
     name: str
@@ -34,9 +34,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class FullAfter:
-    """When a chain has grown too long, and a new full begins another; None: never for this reason. `age`: seconds since
-    the full came to the receiver, by its clock; `increments`: summed raw bytes of the increments, as a multiple of the
-    full's.
+    """When a chain is too long, so that a new full begins another; None: never for this reason. `age`: seconds since
+    the full came to the receiver, by its clock; `increments`: raw bytes of all increments, as a multiple of the full's.
     """
 
     streams: int | None = None
@@ -46,13 +45,13 @@ class FullAfter:
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """How a dataset is sent. `raw`: -w also where it is not encrypted; `decrypt`: an encrypted one plain; `compressed`:
-    -c; `embedded`: -e; `size_check`: the receiver is told the size, and may refuse what would not fit; `keep`: how many
-    own snapshots stay; `level`: of zstd.
+    """The options for sending a dataset. `raw`: -w also if it is not encrypted; `decrypt`: send an encrypted one plain;
+    `compressed`: -c; `embedded`: -e; `size_check`: the receiver is told the size, and may refuse what would not fit;
+    `keep`: number of own snapshots that stay; `level`: of zstd.
 
-    -e is off unless somebody asks for it. OpenZFS 2.4 embeds spill blocks too, and `zfs receive` loses these (openzfs
-    issue 18239). A stream with embedded blocks cannot be received into an encrypted place (openzfs issue 8819). What
-    it would save, zstd saves as well.
+    -e is off by default. OpenZFS 2.4 embeds spill blocks too, and `zfs receive` loses these (openzfs issue 18239). A
+    stream with embedded blocks cannot be received into an encrypted place (openzfs issue 8819). zstd saves the bytes
+    that -e would save.
     """
 
     raw: bool = False

@@ -1,4 +1,4 @@
-"""Runs a command's coroutine on uvloop, and turns SIGINT and SIGTERM into its orderly end."""
+"""Runs a command's coroutine on uvloop. SIGINT and SIGTERM cancel it, so that it can clean up."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def run(main: Coroutine[Any, Any, _T]) -> _T:
-    """Run `main` to its end. Returns: what it returns.
+    """Run `main` to its end. Returns: its result.
 
-    Raises: what it raises; Interrupted where a signal came, after `main` was cancelled and has cleaned up.
+    Raises: what it raises; Interrupted if a signal came, after `main` was cancelled and has cleaned up.
     """
-    # All chunks, the largest too: the process is short-lived, and what it holds of them is bounded in bytes.
+    # Keep blocks of all chunks, also the largest: the process is short-lived, and limits its chunks in bytes.
     keep_blocks(32 * MIB, 128 * MIB)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_supervise(main))
@@ -53,4 +53,4 @@ async def _supervise(main: Coroutine[Any, Any, _T]) -> _T:
     finally:
         for number, handler in before.items():
             loop.remove_signal_handler(number)
-            signal.signal(number, handler)  # the loop leaves Python's own, where it may have been ignored
+            signal.signal(number, handler)  # the loop sets Python's own handler, but the signal may have been ignored

@@ -1,1 +1,1 @@
-"""`fullsend check`, `status` and `verify`: whether a push would work, and how the backups are."""
+"""`fullsend check`, `status` and `verify`: whether a push would work, and the state of the backups."""

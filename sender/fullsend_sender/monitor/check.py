@@ -1,7 +1,7 @@
 """`fullsend check`: would a push work now?
 
-Looks at configuration, `zfs`, the datasets that the configuration names, key, connection and identity, and asks the
-receiver how it is. Every finding is one line. What cannot be looked at because of an earlier problem is left out.
+Checks configuration, `zfs`, the datasets that the configuration names, key, connection and identity, and asks the
+receiver for its state. Every finding is one line. Checks that an earlier problem makes impossible are left out.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.host.config import SenderSettings, load
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
-from fullsend_sender.push.job import Job, Request, Target
-from fullsend_sender.push.targets import ALL_EXCLUDED, Chosen, choose, gone
-from fullsend_sender.transfer.link import PATIENCE, Timeouts, connect
+from fullsend_sender.push.job import PushJob, PushRequest, PushTarget
+from fullsend_sender.push.targets import ALL_EXCLUDED, ChosenDatasets, choose, gone
+from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
 from fullsend_sender.transfer.listing import bases
 from fullsend_sender.transfer.pipeline import default_threads, raw_in_flight
 from fullsend_sender.transfer.window import WINDOW
@@ -35,13 +35,13 @@ from fullsend_sender.zfs.selection import fits
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-#: Interpreter and libraries, roughly; what is known of the rest is computed.
+#: Interpreter and libraries, approximately; the rest is computed.
 _INTERPRETER: Final = 50 * limits.MIB
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `outcome`: OK, or the exit code that stands for the problem."""
+    """The result of one check. `outcome`: OK, or the exit code of the problem."""
 
     what: str
     outcome: Exit
@@ -61,9 +61,9 @@ async def check(
     environ: Mapping[str, str],
     arguments: Mapping[str, object],
     *,
-    timeouts: Timeouts = PATIENCE,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> AsyncIterator[Finding]:
-    """Yield findings as they are made: first of this host, then of each receiver (or of the one chosen)."""
+    """Yield findings as they are made: first of this host, then of each receiver (or of the chosen one)."""
     try:
         settings = load(config, environ, arguments)
         chosen = settings.receiver
@@ -97,7 +97,7 @@ async def check(
 
 
 async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
-    """See whether `zfs` works here, and whether there is what [[push]] and [datasets.PATTERN] name."""
+    """Check that `zfs` works here, and that the datasets of [[push]] and [datasets.PATTERN] exist."""
     zfs = Zfs(settings.zfs_command)
     try:
         version, there = await zfs.version(), await pools.look(zfs)
@@ -119,7 +119,7 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
         if not settings.push or any(table.selection.means_pool(pool) for table in settings.push):
             yield _problem(pool, problem)
         else:
-            yield Finding(pool, Exit.OK, f"{problem}; nothing of it is to be pushed")
+            yield Finding(pool, Exit.OK, f"{problem}; no push needs it")
     for table in settings.push:
         selection = table.selection
         for pattern in selection.missing(names):
@@ -140,11 +140,11 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
         yield finding
     for pattern in settings.datasets:
         if not any(fits(name, pattern) for name in names):
-            yield Finding("datasets", Exit.FAILED, f"{pattern}: no dataset fits it, so its settings have no effect")
+            yield Finding("datasets", Exit.FAILED, f"{pattern}: it matches no dataset, so its settings have no effect")
 
 
 async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> AsyncIterator[Finding]:
-    """Say what the pools that [[push]] names cannot do."""
+    """Report the limits of the pools that [[push]] names."""
     chosen = {name.partition("/")[0] for table in settings.push for name in table.selection.choose(names)}
     if not chosen:
         return
@@ -156,27 +156,29 @@ async def _limits(zfs: Zfs, settings: SenderSettings, names: list[str]) -> Async
     for pool in sorted(chosen):
         about = found.get(pool, {})
         if about.get("readonly") == "on":
-            text = "is read-only, so no snapshot can be taken: push one that is there by name, or import it read-write"
+            text = "is read-only, so no snapshot can be taken: push an existing one by name, or import it read-write"
             yield Finding("pool", Exit.FAILED, f"{pool}: {text}")
         elif about.get("feature@bookmarks") in {"disabled", "-"}:
             text = (
-                "has no bookmarks: the snapshot that was pushed last has to stay, or the next push is a full"
+                "has no bookmarks: the snapshot that was pushed last must stay, or the next push is a full"
                 f" (zpool set feature@bookmarks=enabled {pool})"
             )
             yield Finding("pool", Exit.OK, f"{pool}: {text}")
 
 
-def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> Job:
-    """Return what `fullsend push` pushes to this receiver."""
+def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> PushJob:
+    """Return the job of `fullsend push` for this receiver."""
     tables = settings.tables_for(endpoint.name)
-    request = Request(tuple(Target(table.selection, None, table) for table in tables))
-    return Job(request, settings, endpoint, identity, Zfs(settings.zfs_command))
+    request = PushRequest(tuple(PushTarget(table.selection, None, table) for table in tables))
+    return PushJob(request, settings, endpoint, identity, Zfs(settings.zfs_command))
 
 
-async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, job: Job) -> AsyncIterator[Finding]:
-    """See how a receiver is, and whether it has what is to be pushed and is not here. `job`: what is pushed there."""
-    chosen: Chosen | None = None
-    with contextlib.suppress(FullsendError):  # it has been said why there is nothing to list
+async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, job: PushJob) -> AsyncIterator[Finding]:
+    """Check a receiver, and whether it has datasets that should be pushed and no longer exist here. `job`: the push to
+    that receiver.
+    """
+    chosen: ChosenDatasets | None = None
+    with contextlib.suppress(FullsendError):  # an earlier finding says why there is nothing to list
         chosen = await choose(job) if job.request.targets else None
     missed: list[tuple[str, FullsendError]] = []
     try:
@@ -201,8 +203,8 @@ def _problem(what: str, error: FullsendError) -> Finding:
 
 
 def _memory(settings: SenderSettings) -> Finding:
-    """Say what a push costs as it is set: a high level, or several datasets at a time, far more than the default."""
-    level, threads = settings.how(None).level, settings.threads or default_threads()
+    """Report the memory of a push with these settings: a high level, or several jobs, need far more."""
+    level, threads = settings.send_options(None).level, settings.threads or default_threads()
     parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=limits.CHUNK_MIN)
     context = parameters.estimated_compression_context_size()
     each = WINDOW + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)

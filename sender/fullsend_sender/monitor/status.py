@@ -1,7 +1,7 @@
-"""`fullsend status`: how old the backups are, as a monitoring plugin says it.
+"""`fullsend status`: the age of the backups, in the form of a monitoring plugin.
 
-Judged is what is stored, and what the configuration wants pushed. What is stored and not here any more is critical,
-until `retired` in sender.toml says that it is gone on purpose; what was renamed is judged under its new name.
+It judges the datasets that are stored, and those that the configuration wants pushed. A dataset that is stored and no
+longer here is critical, until `retired` in sender.toml names it. A renamed dataset is judged under its new name.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from fullsend_sender.zfs.commands import Zfs
     from fullsend_sender.zfs.pools import Pools
 
-#: Seconds by which two clocks may differ before it is said.
+#: Seconds by which two clocks may differ without a warning.
 _CLOCK_ERROR: Final = 86400.0
-#: Names in the first line, which is all that many a monitoring system shows.
+#: Names in the first line, which is all that many monitoring systems show.
 _NAMED: Final = 3
 
 
-class State(IntEnum):
-    """As the plugins of Nagios exit (nagios-plugins.org, guidelines)."""
+class NagiosState(IntEnum):
+    """The exit codes of Nagios plugins (nagios-plugins.org, guidelines)."""
 
     OK = 0
     WARNING = 1
@@ -50,19 +50,19 @@ class State(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """One dataset's backups. `about`: None: nothing is stored of it; `age`: seconds since the dataset was as it is
-    stored, None: nothing restorable is; `why`: what is wrong.
+class BackupState:
+    """The state of one dataset's backups. `about`: the receiver's report, None: nothing is stored; `age`: seconds since
+    the dataset had its stored state, None: nothing can be restored; `why`: what is wrong.
     """
 
     dataset: str
-    state: State
+    state: NagiosState
     about: messages.DatasetStatus | None
     age: float | None
     why: str = ""
 
     def line(self) -> str:
-        """Say it to a person."""
+        """Return the line for a person."""
         age = "never" if self.age is None else f"{format_duration(self.age)} ago"
         what = (
             f"{self.about.streams} stored, {format_size(self.about.stored_bytes)}" if self.about else "nothing stored"
@@ -84,10 +84,11 @@ async def status(
     patterns: Sequence[str],
     *,
     max_age: float | None,
-) -> list[Judged]:
-    """Ask the receiver, and judge. `patterns`: which datasets, none: all; `max_age`: in seconds, None: any age will do.
+) -> list[BackupState]:
+    """Ask the receiver, and judge. `patterns`: of datasets, none: all; `max_age`: in seconds, None: no limit.
 
-    Returns: a judgement of each, in the order of their names. Raises: Unreachable, PeerError, UsageError, ZfsError.
+    Returns: the state of each dataset, in the order of their names. Raises: Unreachable, PeerError, UsageError,
+    ZfsError.
     """
     async with connect(endpoint, identity) as (link, _name):
         now, stored = await listing.statuses(link)
@@ -95,7 +96,7 @@ async def status(
     wanted: set[str] = set()
     failed: dict[str, FullsendError] = {}
     for table in settings.tables_for(endpoint.name):
-        # What is named, also where it is not here: its pool may not have been imported, and nothing is pushed.
+        # Also named datasets that are not here: their pool may not be imported, so nothing of them is pushed.
         named = [name for name in table.datasets if not is_pattern(name)]
         wanted.update(table.selection.choose([*(here.names if here else ()), *named]))
         failed |= {pool: why for pool, why in here.failed.items() if table.selection.means_pool(pool)} if here else {}
@@ -103,7 +104,7 @@ async def status(
     if here is not None and (missing := here.missing(stored, settings.retired)):
         async with connect(endpoint, identity) as (link, _name):
             gone = await _find_gone(link, zfs, here, missing, stored)
-    # Of a pool of which nothing is stored yet, nobody knows what there is to push.
+    # A failed pool of which nothing is stored yet: what should be pushed of it is unknown.
     gone |= {pool: (str(why), None) for pool, why in failed.items() if not is_retired(pool, settings.retired)}
     old = set[str]() if here is None else {name for name in stored if name not in here.names}
     names = {name for name in stored if name not in old} | wanted | gone.keys()
@@ -112,46 +113,47 @@ async def status(
         names = set(selection.choose([*stored, *wanted, *gone]))
         unknown = selection.missing(sorted(names))
         if unknown:
-            raise UsageError(
-                f"{', '.join(unknown)}: nothing of that name is stored here or wanted by the configuration"
-            )
+            raise UsageError(f"{', '.join(unknown)}: nothing of that name is stored, or named by the configuration")
     clock = parse_time(now) or time.time()
     ahead = time.time() - clock
     judged = []
     for name in sorted(names):
         why, about = gone.get(name, ("", stored.get(name)))
         each = judge(name, about, max_age, clock, ahead=ahead)
-        # What is missing is worse than whatever else is wrong; what goes on under a new name is as old as it is.
+        # A missing dataset is worse than any other problem. A renamed one has the age of its old name.
         if why and not about:
-            each = replace(judge(name, stored.get(name), max_age, clock), state=State.CRITICAL, why=why)
+            each = replace(judge(name, stored.get(name), max_age, clock), state=NagiosState.CRITICAL, why=why)
         elif why:
-            each = replace(each, state=max(each.state, State.WARNING), why="; ".join(filter(None, (why, each.why))))
+            each = replace(
+                each, state=max(each.state, NagiosState.WARNING), why="; ".join(filter(None, (why, each.why)))
+            )
         judged.append(each)
     return judged
 
 
 @dataclass(frozen=True, slots=True)
-class _Here:
-    """What there is. `names`: of all datasets; `failed`: by pool, why it cannot be listed."""
+class _LocalDatasets:
+    """The datasets of this host. `names`: of all datasets; `failed`: by pool, why it cannot be listed."""
 
     pools: Pools
     names: Collection[str]
     failed: Mapping[str, FullsendError]
 
     def missing(self, stored: Iterable[str], retired: Sequence[str]) -> list[str]:
-        """Return those of these datasets that are not here, and of which nobody has said that this is on purpose."""
+        """Return those of these datasets that are not here, and that `retired` does not name."""
         return [name for name in stored if name not in self.names and not is_retired(name, retired)]
 
 
 async def _find_gone(
     link: Link,
     zfs: Zfs,
-    here: _Here,
+    here: _LocalDatasets,
     missing: Sequence[str],
     stored: Mapping[str, messages.DatasetStatus],
 ) -> dict[str, tuple[str, messages.DatasetStatus | None]]:
-    """Return, by name, what of `missing` is gone: why, and None; and what was renamed here and has not been pushed
-    under its new name: that, and how its old name is backed up. Raises: UsageError, and as Link.receive.
+    """Return, by name, the datasets of `missing` that no longer exist: why, and None. A dataset that was renamed and
+    not pushed since is returned by its new name: why, and the report about its old name. Raises: UsageError; as
+    Link.receive.
     """
     bases = await listing.bases(link)
     listed = await pools.listed(zfs, here.pools, {pool: [pool] for pool in here.pools.health}, recursive=True)
@@ -167,33 +169,35 @@ async def _find_gone(
     return found
 
 
-async def _look(zfs: Zfs) -> _Here | None:
-    """Return what there is, None where that can't be told, so that all that is stored is judged."""
+async def _look(zfs: Zfs) -> _LocalDatasets | None:
+    """Return the datasets of this host; None if `zfs` fails: then all that is stored is judged."""
     try:
         there = await pools.look(zfs)
         names, failed = await pools.names(zfs, there)
     except (ZfsError, UsageError):
         return None
     if failed and not names and all(there.obstacle(pool) is None for pool in failed):
-        return None  # `zfs` does not let us ask
-    return _Here(there, set(names), failed)
+        return None  # `zfs` gives no permission to ask
+    return _LocalDatasets(there, set(names), failed)
 
 
 def judge(
     dataset: str, about: messages.DatasetStatus | None, max_age: float | None, now: float, *, ahead: float = 0.0
-) -> Judged:
-    """Judge one dataset. `now`: seconds since the epoch, by the receiver's clock, which alone tells ages; `ahead`:
-    seconds that this host's clock is ahead of it.
+) -> BackupState:
+    """Judge one dataset. `now`: seconds since the epoch, by the receiver's clock, from which alone ages follow;
+    `ahead`: seconds that this host's clock is ahead of it.
     """
     if about is None:
-        return Judged(dataset, State.CRITICAL, None, None, "it has never been pushed")
+        return BackupState(dataset, NagiosState.CRITICAL, None, None, "it has never been pushed")
     if about.begun is None or about.created is None:
-        return Judged(dataset, State.CRITICAL, about, None, "nothing of it can be restored")
+        return BackupState(dataset, NagiosState.CRITICAL, about, None, "nothing of it can be restored")
     begun = parse_time(about.begun)
     seen = [(time, said) for said in (about.begun, about.unchanged) if said and (time := parse_time(said)) is not None]
     if not seen:
-        return Judged(dataset, State.CRITICAL, about, None, f"the receiver says that it came at {about.begun}")
-    # What is yet to come tells no age: it would be young for as long as the receiver's clock was ahead.
+        return BackupState(
+            dataset, NagiosState.CRITICAL, about, None, f"the receiver says that it came at {about.begun}"
+        )
+    # A time in the future tells no age: it would stay young for as long as the receiver's clock was ahead.
     past = [time for time, _said in seen if time - now <= _CLOCK_ERROR]
     age = max(0.0, now - max(past, default=now))
     wrong = [
@@ -203,15 +207,15 @@ def judge(
         if time - now > _CLOCK_ERROR
     ]
     if max_age is not None and not past:
-        return Judged(dataset, State.CRITICAL, about, age, "; ".join(wrong))
+        return BackupState(dataset, NagiosState.CRITICAL, about, age, "; ".join(wrong))
     if max_age is not None and age > max_age:
-        return Judged(dataset, State.CRITICAL, about, age, f"older than {format_duration(max_age)}")
+        return BackupState(dataset, NagiosState.CRITICAL, about, age, f"older than {format_duration(max_age)}")
     doubts = [*wrong, *_doubts(about, begun, ahead)]
-    return Judged(dataset, State.WARNING if doubts else State.OK, about, age, "; ".join(doubts))
+    return BackupState(dataset, NagiosState.WARNING if doubts else NagiosState.OK, about, age, "; ".join(doubts))
 
 
 def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) -> Iterator[str]:
-    """Yield what is wrong with backups that are young enough. `begun`: seconds since the epoch."""
+    """Yield the warnings about backups that are young enough. `begun`: seconds since the epoch."""
     if about.broken:
         yield (
             f"{about.broken} of its streams are damaged or lack a base (see `fullsend list {about.dataset}`,"
@@ -233,17 +237,17 @@ def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) ->
         )
 
 
-def worst(judged: Iterable[Judged]) -> State:
-    """Return the state of all together; nothing at all is unknown."""
-    return max((each.state for each in judged), default=State.UNKNOWN)
+def worst(judged: Iterable[BackupState]) -> NagiosState:
+    """Return the worst state; without any dataset it is UNKNOWN."""
+    return max((each.state for each in judged), default=NagiosState.UNKNOWN)
 
 
-def headline(judged: Sequence[Judged]) -> str:
-    """Return the one line that a monitoring system shows: the state, and the worst of it by name."""
+def headline(judged: Sequence[BackupState]) -> str:
+    """Return the one line that a monitoring system shows: the state, and the worst datasets by name."""
     state = worst(judged)
     if not judged:
         return f"{state.name}: nothing is stored"
-    bad = [each for each in judged if each.state is not State.OK]
+    bad = [each for each in judged if each.state is not NagiosState.OK]
     if not bad:
         oldest = max(judged, key=lambda each: each.age or 0.0)
         return printable(

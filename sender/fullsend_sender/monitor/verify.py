@@ -1,4 +1,4 @@
-"""`fullsend verify`: has the receiver read and check what it stores of this sender."""
+"""`fullsend verify`: the receiver reads and checks what it stores of this sender."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class NotStored(FullsendError):  # noqa: N818 - reads as what it says
-    """There is nothing of which somebody could say that it is whole."""
+    """There is no stored stream to verify."""
 
 
 async def verdicts(link: Link, dataset: str | None) -> AsyncIterator[messages.Verdict]:
-    """Yield the receiver's verdict on each stream, as it comes to it; that may take hours.
+    """Yield the receiver's verdict on each stream, as it arrives; that may take hours.
 
-    Raises: NotStored where there is none to read; UsageError where there is none of this dataset; as Link.receive.
+    Raises: NotStored if there is no stream; UsageError if there is none of this dataset; as Link.receive.
     """
     count = 0
     async for verdict in link.pages(messages.Verify(dataset=dataset), messages.Verdict):
@@ -34,6 +34,6 @@ async def verdicts(link: Link, dataset: str | None) -> AsyncIterator[messages.Ve
 
 
 def describe(verdict: messages.Verdict) -> Iterator[str]:
-    """Yield one line for each damage: the stream, its file, and what the receiver says of it."""
+    """Yield one line for each damage: the stream, its file, and the receiver's text."""
     for damage in verdict.damage:
         yield printable(f"{verdict.dataset}@{verdict.snapshot}: {verdict.file}: {damage}")

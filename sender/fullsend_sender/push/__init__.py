@@ -1,1 +1,1 @@
-"""`fullsend push`: what is to be sent, sending it, and removing our old snapshots."""
+"""`fullsend push`: plan what to send, send it, and prune fullsend's old snapshots."""

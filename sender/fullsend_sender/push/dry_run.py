@@ -1,4 +1,4 @@
-"""`fullsend push --dry-run`: what a push would do, as the commands that one would type. Nothing is changed."""
+"""`fullsend push --dry-run`: the commands that a push would run. Changes nothing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from fullsend_sender.zfs.inventory import Dataset, Snapshot
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-    from fullsend_sender.push.job import Item, Job, Plan
+    from fullsend_sender.push.job import PushItem, PushJob, PushPlan
 
-#: The GUID of a snapshot that has not been taken.
+#: The GUID of a snapshot that is not taken yet.
 _NOT_KNOWN: Final = "0"
 
 
-async def rehearse(job: Job) -> tuple[Plan, list[str]]:
-    """Find out what `push` would do; nothing is changed. Returns: the plan, and the commands as one would type them."""
+async def dry_run(job: PushJob) -> tuple[PushPlan, list[str]]:
+    """Plan a push; change nothing. Returns: the plan, and the commands as text for a shell."""
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
         stored = await bases(link)
@@ -35,8 +35,8 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     return plan, [line async for line in _lines(job, plan, name)]
 
 
-async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
-    """Yield what would be run, in its order. `name`: of new snapshots (after the @)."""
+async def _lines(job: PushJob, plan: PushPlan, name: str) -> AsyncGenerator[str]:
+    """Yield the commands in their order. `name`: of new snapshots (after the @)."""
     zfs, tag, package, needed = (
         job.zfs,
         naming.hold_tag(job.receiver),
@@ -64,7 +64,7 @@ async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
             if of_it:
                 yield zfs.line("release", tag, *of_it)
             later = _later(dataset, snapshot, None if package else mark)
-            old = retention.outdated_snapshots(later, job.receiver, item.how.keep, needed)
+            old = retention.outdated_snapshots(later, job.receiver, item.options.keep, needed)
             if old:
                 yield zfs.line("destroy", f"{dataset.name}@{','.join(each.name for each in old)}")
             for each in retention.outdated_bookmarks(later, job.receiver, needed):
@@ -72,7 +72,7 @@ async def _lines(job: Job, plan: Plan, name: str) -> AsyncGenerator[str]:
 
 
 def _later(dataset: Dataset, snapshot: Snapshot, mark: Snapshot | None) -> Dataset:
-    """Return a dataset as it will be once this snapshot is stored. `mark`: its bookmark, None: it gets none."""
+    """Return a dataset in the state after this snapshot is stored. `mark`: its bookmark, None: it gets none."""
     snapshots, bookmarks = list(dataset.snapshots), list(dataset.bookmarks)
     if snapshot.guid == _NOT_KNOWN:
         snapshots.append(snapshot)
@@ -82,8 +82,8 @@ def _later(dataset: Dataset, snapshot: Snapshot, mark: Snapshot | None) -> Datas
     return replace(dataset, snapshots=snapshots, bookmarks=bookmarks)
 
 
-async def _expected(job: Job, item: Item) -> str:
-    """Return what a stream is, and about how large, for a person."""
+async def _expected(job: PushJob, item: PushItem) -> str:
+    """Return the kind and approximate size of a stream, for a person."""
     send = item.send
     kind = "package" if job.request.package else "full" if send.base is None else "incremental"
     size: int | None
@@ -93,5 +93,5 @@ async def _expected(job: Job, item: Item) -> str:
         size = sum(dataset.referenced for dataset in item.tree)
     else:
         size = await job.zfs.written_since(send.dataset.name, f"{send.base_mark}{send.base.name}")
-    why = f", since {send.reason}" if send.reason else ""
+    why = f", because {send.reason}" if send.reason else ""
     return f"{kind}{'' if size is None else f', about {format_size(size)}'}{why}"

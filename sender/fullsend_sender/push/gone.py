@@ -1,7 +1,7 @@
-"""What was backed up and is not here any more.
+"""Finds datasets that were backed up and no longer exist here.
 
-A pool that is not imported, or a dataset that is gone, must not make a backup look well. It is said until the user says
-that it is gone on purpose: `retired` in sender.toml. What was renamed is not gone: it goes on under its new name.
+A pool that is not imported, or a dataset that was destroyed, must not leave a backup looking healthy. It is reported
+until `retired` in sender.toml says that it is on purpose. A renamed dataset still exists, under its new name.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from fullsend_sender.zfs.inventory import Dataset
     from fullsend_sender.zfs.pools import Pools
 
-#: What to do about it.
+#: What the user can do.
 _WAY_OUT: Final = "if that is on purpose, add it to `retired` in sender.toml"
 
 
 def is_retired(name: str, patterns: Sequence[str]) -> bool:
-    """Whether the user has said that this dataset is gone on purpose."""
+    """Whether the user has declared that this dataset no longer exists on purpose."""
     return any(fits(name, pattern) for pattern in patterns)
 
 
 def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, str]:
-    """Return by its stored name each dataset that is here, or goes on in the store, under another one: that name.
+    """Return the datasets that exist here, or continue in the store, under another name: old name to new name.
 
     `bases`: all that the receiver has; `here`: the datasets with their snapshots and bookmarks. A dataset is known by
-    the GUIDs of its snapshots. These stay in a chain for ever, and at home as long as the last two bookmarks.
+    the GUIDs of its snapshots. These stay in a chain forever, and on this host as long as the last two bookmarks.
     """
     # A base has no order of reception. Of two states the later one is that of the younger chain (older chains end where
     # a new full was sent), and within chains of one age, that with more streams.
@@ -41,7 +41,7 @@ def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, s
     found: dict[str, str] = {}
     for name in forest.datasets:
         for last in forest.ends(name)[-1:]:
-            further = [each for each in forest.taken_up_by(last) if not forest.existed_before(each, last)]
+            further = [each for each in forest.continued_by(last) if not forest.existed_before(each, last)]
             if further:
                 found[name] = further[-1]
     own = {(base.dataset, base.guid) for base in bases}
@@ -61,8 +61,8 @@ def renamed(bases: Collection[Base], here: Mapping[str, Dataset]) -> dict[str, s
 async def without_copies(
     link: Link, missing: Iterable[str], elsewhere: Mapping[str, str], stored: Mapping[str, DatasetStatus]
 ) -> dict[str, str]:
-    """Return, of what `renamed` says of these, all but the datasets that were seen here beside the other one: that is a
-    copy, such as a replica. `stored`: how each is backed up. Raises: as Link.receive.
+    """Return what `renamed` says of the datasets in `missing`, without copies, such as replicas: a copy was reported
+    unchanged while the other dataset existed. `stored`: the receiver's report on each. Raises: as Link.receive.
     """
     found = {name: elsewhere[name] for name in missing if name in elsewhere}
     for name, now in list(found.items()):
@@ -76,12 +76,12 @@ async def without_copies(
 
 
 def not_meant(name: str, now: str) -> str:
-    """Say of a dataset that it goes on under a name that is not pushed."""
+    """Return the text for a dataset that continues under a name that is not pushed."""
     return f"it is {now} here now, which is not among what is pushed: add that, and {name} to `retired` in sender.toml"
 
 
 def why(name: str, there: Pools) -> str:
-    """Say of a dataset that it is not here."""
+    """Return the text for a dataset that is not here."""
     pool = name.partition("/")[0]
     reason = "it was destroyed or renamed here" if pool in there.health else there.absent(pool)
     return f"it is stored, and is not here: {reason}; {_WAY_OUT}"

@@ -1,4 +1,4 @@
-"""What one push is about: what was asked for, what is to be done for it, and what has been done. No I/O."""
+"""The data of one push: the request, the plan, and the result. No I/O."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from fullsend_sender.host.config import PushSettings, SenderSettings
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint, SendOptions
-    from fullsend_sender.push.plan import Send, Unchanged
+    from fullsend_sender.push.plan import NothingToSend, PlannedSend
     from fullsend_sender.zfs.commands import Zfs
     from fullsend_sender.zfs.inventory import Dataset
     from fullsend_sender.zfs.selection import Selection
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """What somebody asked for. `snapshot`: the one that is named (after the @), None: a new one; `table`: where in the
-    configuration it stands, None: on the command line.
+class PushTarget:
+    """A request for datasets. `snapshot`: the named one (after the @), None: a new one; `table`: its table in the
+    configuration, None: it is from the command line.
     """
 
     selection: Selection
@@ -34,22 +34,22 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """What to push. `full`: fulls, whatever is stored; `package`: with all below, as one stream (-R)."""
+class PushRequest:
+    """What to push. `full`: send fulls, whatever is stored; `package`: with all below, as one stream (-R)."""
 
-    targets: tuple[Target, ...]
+    targets: tuple[PushTarget, ...]
     full: bool = False
     package: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One stream of a plan. `tree`: the datasets it brings; `begun`: what the receiver has of it, where some of it has
-    arrived before; `common`: GUID of the dataset's newest point that is stored, None: none is.
+class PushItem:
+    """One stream of a plan. `tree`: its datasets; `begun`: the partial at the receiver, if a part has arrived before;
+    `common`: GUID of the dataset's newest snapshot or bookmark that is stored, None: none is.
     """
 
-    send: Send
-    how: SendOptions
+    send: PlannedSend
+    options: SendOptions
     tree: tuple[Dataset, ...]
     begun: PartialEntry | None = None
     common: str | None = None
@@ -58,43 +58,43 @@ class Item:
     def name(self) -> str:
         return self.send.dataset.name
 
-    def arrived(self, send: Send) -> int:
+    def arrived(self, send: PlannedSend) -> int:
         """Return the raw bytes of a stream that have arrived before."""
         return self.begun.raw_bytes if self.begun is not None and send is self.send else 0
 
     def names(self, snapshot: str) -> list[str]:
-        """Return the snapshots that it brings. What is younger than one that is named has none: `zfs send -R` passes it
-        over.
+        """Return the snapshots in the stream. A dataset that is younger than the named snapshot has none: `zfs send -R`
+        skips it.
         """
         new = self.send.snapshot is None
         return [f"{dataset.name}@{snapshot}" for dataset in self.tree if new or dataset.has(snapshot)]
 
     @property
     def held_base(self) -> list[str]:
-        """The base, where that is a snapshot, which can be held."""
+        """The base, if it is a snapshot, which can be held."""
         send = self.send
         return [f"{self.name}@{send.base.name}"] if send.base is not None and send.base_mark == "@" else []
 
 
 @dataclass(slots=True)
-class Plan:
-    """What is to be done. `partials`: what the receiver has in part; `unchanged`: where nothing is to be done;
-    `failures`: what cannot be, by name.
+class PushPlan:
+    """What to do. `partials`: the partial streams at the receiver; `unchanged`: datasets with nothing to send;
+    `failures`: by name, what cannot be done.
     """
 
-    items: list[Item] = field(default_factory=list)
+    items: list[PushItem] = field(default_factory=list)
     partials: Sequence[PartialEntry] = ()
-    unchanged: list[Unchanged] = field(default_factory=list)
+    unchanged: list[NothingToSend] = field(default_factory=list)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
 
     @property
-    def new(self) -> list[Item]:
-        """The items that a snapshot is to be taken for."""
+    def new(self) -> list[PushItem]:
+        """The items that need a new snapshot."""
         return [item for item in self.items if item.send.snapshot is None]
 
     def new_name(self, receiver: str, now: float) -> tuple[str, float]:
-        """Return the name (after the @) for new snapshots, and how many seconds are left until its time: a name is of a
-        second, and one that is there already is nobody else's. `now`: seconds since the epoch.
+        """Return the name (after the @) for new snapshots, and the seconds until the time in that name. A name has
+        seconds; an existing snapshot's name is not used again. `now`: seconds since the epoch.
         """
         taken = {snapshot.name for item in self.new for dataset in item.tree for snapshot in dataset.snapshots}
         when = now
@@ -104,16 +104,16 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Summary:
-    """What has been done. `failures`: by name, in the order in which they came."""
+class PushSummary:
+    """What was done. `failures`: by name, in their order."""
 
     pushed: int = 0
-    stored: int = 0  # named snapshots, and others, that were there before
+    stored: int = 0  # named snapshots, and others, that were stored before
     unchanged: int = 0
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
 
     def line(self, receiver: str) -> str:
-        """Say it to a person."""
+        """Return the line for a person."""
         counts = {"pushed": self.pushed, "stored before": self.stored, "unchanged": self.unchanged}
         said = [f"{count} {what}" for what, count in counts.items() if count]
         said += [f"{len(self.failures)} FAILED"] if self.failures else []
@@ -121,10 +121,10 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """A request to one receiver, and all that it takes. `debug`: failures are told with their tracebacks."""
+class PushJob:
+    """A request to one receiver, with all that it needs. `debug`: failures are logged with their tracebacks."""
 
-    request: Request
+    request: PushRequest
     settings: SenderSettings
     endpoint: Endpoint
     identity: Identity
@@ -134,9 +134,9 @@ class Job:
 
     @property
     def receiver(self) -> str:
-        """What the receiver is called in our names."""
+        """The receiver's id in the names of snapshots, bookmarks and holds."""
         return naming.receiver_id(self.endpoint.fingerprint)
 
     def claim(self, dataset: Dataset) -> str:
-        """Return what takes a stream of this dataset over from a run that has died: we have the dataset's lock."""
+        """Return the claim that takes a stream of this dataset over from a dead run: this run has its lock."""
         return hashlib.sha256(f"{self.endpoint.fingerprint} {dataset.guid}".encode()).hexdigest()[:16]

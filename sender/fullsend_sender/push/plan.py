@@ -1,7 +1,7 @@
-"""What to send of one dataset: nothing, an increment, or a full. No I/O: facts in, a decision out (design section 8).
+"""Decides what to send of one dataset: nothing, an increment, or a full. No I/O: facts in, a decision out.
 
-Bases are matched by GUID alone: a renamed dataset keeps its chain, and one that was destroyed and made again begins a
-new one.
+Bases are matched by GUID alone: a renamed dataset keeps its chain, and one that was destroyed and created again begins
+a new one.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 class CannotSend(FullsendError):  # noqa: N818 - reads as what it says
-    """A dataset, or a snapshot, that cannot be sent as it is wanted."""
+    """A dataset, or a snapshot, that cannot be sent as requested."""
 
 
 @dataclass(frozen=True, slots=True)
-class Unchanged:
-    """`snapshot` is stored. `still`: and there is nothing new since; else it was named."""
+class NothingToSend:
+    """`snapshot` is stored. `still`: and nothing is new since; otherwise it was named."""
 
     dataset: Dataset
     snapshot: Snapshot
@@ -40,12 +40,12 @@ class Unchanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
-    """A stream to be sent.
+class PlannedSend:
+    """A stream to send.
 
-    `snapshot`: None: a new one, still to be taken; `base`: None: a full; `base_mark`: @ where the base is a snapshot, #
-    where a bookmark; `options`: for `zfs send`, without base and snapshot; `reason`: why a full is sent though
-    something is stored, "" where that needs no word; `routine`: ... and it is as the user has planned.
+    `snapshot`: None: a new one, not taken yet; `base`: None: a full; `base_mark`: @ if the base is a snapshot, # if it
+    is a bookmark; `options`: for `zfs send`, without base and snapshot; `reason`: why a full is sent although something
+    is stored, "" if that needs no message; `routine`: the user's settings want that full.
     """
 
     dataset: Dataset
@@ -57,18 +57,18 @@ class Send:
     routine: bool = False
 
     def arguments(self, snapshot: str) -> tuple[str, ...]:
-        """Return what `zfs send` is called with to send the snapshot of this name."""
+        """Return the arguments of `zfs send` for the snapshot of this name."""
         name = f"{self.dataset.name}@{snapshot}"
         base = () if self.base is None else ("-i", f"{self.dataset.name}{self.base_mark}{self.base.name}")
         return (*self.options, *base, name)
 
-    def full(self, reason: str) -> Send:
+    def full(self, reason: str) -> PlannedSend:
         """Return the same without a base."""
-        return Send(self.dataset, self.snapshot, None, "@", self.options, reason)
+        return PlannedSend(self.dataset, self.snapshot, None, "@", self.options, reason)
 
 
-class Stored:
-    """What the receiver has that can be a base, by GUID."""
+class StoredBases:
+    """The stored streams that can be bases, by GUID."""
 
     def __init__(self, bases: Iterable[Base]) -> None:
         self._by_guid: dict[str, list[Base]] = defaultdict(list)
@@ -82,7 +82,7 @@ class Stored:
         return dataset in self._datasets
 
     def get(self, guid: str, stream_class: StreamClass, dataset: str | None = None) -> Base | None:
-        """Return the stream of this snapshot and class that has the shortest chain; `dataset`: of this one alone."""
+        """Return the stream of this snapshot and class with the shortest chain; `dataset`: only of this one."""
         fitting = [
             base
             for base in self._by_guid.get(guid, ())
@@ -96,36 +96,36 @@ class Stored:
 
 
 def decide(
-    dataset: Dataset, how: SendOptions, stored: Stored, *, snapshot: str | None = None, full: bool = False
-) -> Unchanged | Send:
-    """Say what is to be sent of a dataset.
+    dataset: Dataset, how: SendOptions, stored: StoredBases, *, snapshot: str | None = None, full: bool = False
+) -> NothingToSend | PlannedSend:
+    """Decide what to send of a dataset.
 
-    `snapshot`: the one that is named (after the @), None: as the dataset is now; `full`: a full, whatever is stored.
+    `snapshot`: the named one (after the @), None: the dataset's present state; `full`: a full, whatever is stored.
 
     Raises: CannotSend.
     """
     stream_class, options = _how(dataset, how)
     target = None if snapshot is None else _named(dataset, snapshot)
     if full:
-        return Send(dataset, target, None, "@", options)
+        return PlannedSend(dataset, target, None, "@", options)
     equal = list(_equal(dataset))
     for same in equal if target is None else [target]:
-        # What is stored under another name alone (it was renamed, or this is a replica) gets a small increment: so it
-        # can be restored by its name, and `status` knows how old it is.
+        # A dataset that is stored only under another name (it was renamed, or this is a replica) gets a small
+        # increment. Then it can be restored by its name, and `status` knows its age.
         if stored.get(same.guid, stream_class, None if target else dataset.name):
-            return Unchanged(dataset, same, still=same in equal)
+            return NothingToSend(dataset, same, still=same in equal)
     found = _newest_base(dataset, stored, stream_class, target)
     if found is None:
-        return Send(dataset, target, None, "@", options, _why_full(dataset, stored, stream_class))
+        return PlannedSend(dataset, target, None, "@", options, _why_full(dataset, stored, stream_class))
     point, mark, base = found
     grown = _too_long(base, how.full_after)
     if grown:
-        return Send(dataset, target, None, "@", options, grown, routine=True)
-    return Send(dataset, target, point, mark, options)
+        return PlannedSend(dataset, target, None, "@", options, grown, routine=True)
+    return PlannedSend(dataset, target, point, mark, options)
 
 
 def check_name(dataset: Dataset) -> None:
-    """See that a new snapshot of a dataset can have a name. One that cannot would fail all of its pool.
+    """Check that a new snapshot of a dataset can have a name. One without would fail its whole pool.
 
     Raises: CannotSend.
     """
@@ -133,40 +133,46 @@ def check_name(dataset: Dataset) -> None:
     if size + naming.SNAPSHOT_SUFFIX > limits.NAME_MAX:
         raise CannotSend(
             f"its name has {size} bytes, and with {naming.SNAPSHOT_SUFFIX} for its snapshot that is more than the"
-            f" {limits.NAME_MAX} that ZFS takes: rename it, or push a snapshot of your own by name"
+            f" {limits.NAME_MAX} that ZFS permits: rename it, or push a snapshot of your own by name"
         )
 
 
 def find_begun(
-    dataset: Dataset, how: SendOptions, stored: Stored, partials: Iterable[PartialEntry], *, snapshot: str | None = None
-) -> tuple[Send, PartialEntry] | None:
-    """Return the stream of a dataset that has arrived in part and can be finished, of several the newest; None: none is
-    there. What is stored by now, in another way, needs no finishing. `snapshot`: the one that is named; else any may
-    be. Raises: CannotSend.
+    dataset: Dataset,
+    how: SendOptions,
+    stored: StoredBases,
+    partials: Iterable[PartialEntry],
+    *,
+    snapshot: str | None = None,
+) -> tuple[PlannedSend, PartialEntry] | None:
+    """Return the newest stream of a dataset that has arrived in part and can be finished; None: there is none. A stream
+    that is stored by now needs no finishing. `snapshot`: the named one; None: any. Raises: CannotSend.
     """
     stream_class, options = _how(dataset, how)
     points: dict[str, tuple[Snapshot, Literal["@", "#"]]] = {each.guid: (each, "#") for each in dataset.bookmarks}
     points |= {each.guid: (each, "@") for each in dataset.snapshots}
-    found: list[tuple[int, Send, PartialEntry]] = []
+    found: list[tuple[int, PlannedSend, PartialEntry]] = []
     for partial in partials:
         if partial.dataset != dataset.name or partial.guid is None or class_of(partial.flags or "") != stream_class:
             continue
         target, mark = points.get(partial.guid, (None, "#"))
         base = points.get(partial.base_guid) if partial.base_guid is not None else None
-        # Its name is in the stream, so a snapshot that was renamed makes another one.
+        # The stream has the snapshot's name, so a renamed snapshot makes another stream.
         if target is None or mark == "#" or target.name != partial.snapshot or snapshot not in {None, target.name}:
             continue
         if partial.base_guid is not None and base is None:
             continue
         if stored.get(partial.guid, stream_class):
             continue
-        send = Send(dataset, target, base[0] if base else None, base[1] if base else "@", options)
+        send = PlannedSend(dataset, target, base[0] if base else None, base[1] if base else "@", options)
         found.append((target.createtxg, send, partial))
     return max(found, key=lambda each: each[0])[1:] if found else None
 
 
-def find_begun_package(tree: Sequence[Dataset], how: SendOptions, partials: Iterable[PartialEntry]) -> Send | None:
-    """Return the package of our own making that has arrived in part and can be sent anew. Raises: CannotSend."""
+def find_begun_package(
+    tree: Sequence[Dataset], how: SendOptions, partials: Iterable[PartialEntry]
+) -> PlannedSend | None:
+    """Return fullsend's own package that has arrived in part and can be made again. Raises: CannotSend."""
     names = [each.snapshot for each in partials if each.dataset == tree[0].name and each.guid is None]
     for snapshot in reversed(tree[0].snapshots):
         if snapshot.name in names and all(dataset.has(snapshot.name) for dataset in tree):
@@ -174,8 +180,8 @@ def find_begun_package(tree: Sequence[Dataset], how: SendOptions, partials: Iter
     return None
 
 
-def decide_package(tree: Sequence[Dataset], how: SendOptions, *, snapshot: str | None = None) -> Send:
-    """Return the replication package of a dataset and all below it (`tree`, itself first); always a full one.
+def decide_package(tree: Sequence[Dataset], how: SendOptions, *, snapshot: str | None = None) -> PlannedSend:
+    """Return the replication package of a dataset and all below it (`tree`, itself first); always a full.
 
     Raises: CannotSend.
     """
@@ -184,16 +190,16 @@ def decide_package(tree: Sequence[Dataset], how: SendOptions, *, snapshot: str |
     encrypted = next((dataset.name for dataset in tree if dataset.encrypted), None)
     if encrypted is not None and how.decrypt:
         raise CannotSend(
-            f"{encrypted}: is encrypted, and a package (-R) brings properties, which ZFS does not send decrypted: send"
+            f"{encrypted}: is encrypted, and a package (-R) has properties, which ZFS does not send decrypted: send"
             " the datasets one by one (-r), or raw"
         )
     raw = how.raw or encrypted is not None
     options = ("-R", *_block_options(how), *(("-w",) if raw else ()))
-    return Send(tree[0], None if snapshot is None else _named(tree[0], snapshot), None, "@", options)
+    return PlannedSend(tree[0], None if snapshot is None else _named(tree[0], snapshot), None, "@", options)
 
 
 def _how(dataset: Dataset, how: SendOptions) -> tuple[StreamClass, tuple[str, ...]]:
-    """Return the class of the stream and the options that `zfs send` needs for it. Raises: CannotSend."""
+    """Return the class of the stream, and its options of `zfs send`. Raises: CannotSend."""
     _check_readable(dataset)
     options = _block_options(how)
     if not dataset.encrypted:
@@ -208,21 +214,21 @@ def _how(dataset: Dataset, how: SendOptions) -> tuple[StreamClass, tuple[str, ..
 
 
 def _check_readable(dataset: Dataset) -> None:
-    """Raises: CannotSend where it is not known what there is of a dataset."""
+    """Raise CannotSend if a dataset's snapshots are not known."""
     if dataset.unreadable:
-        raise CannotSend(f"`zfs list` says of it what cannot be read: {dataset.unreadable!r}")
+        raise CannotSend(f"`zfs list` has a line about it that cannot be read: {dataset.unreadable!r}")
 
 
 def _block_options(how: SendOptions) -> tuple[str, ...]:
-    """Return the options that say in which form blocks are sent."""
-    # -L shows in a stream only once the dataset has large blocks; a chain may not go back, so it is always asked for.
+    """Return the options for the form of the blocks."""
+    # -L shows in a stream only after the dataset has large blocks. A chain may not go back, so it is always set.
     return ("-L", *(("-e",) if how.embedded else ()), *(("-c",) if how.compressed else ()))
 
 
 def _equal(dataset: Dataset) -> Iterator[Snapshot]:
-    """Yield the snapshots that hold just what the dataset holds now, the newest first.
+    """Yield the snapshots with exactly the present contents of the dataset, the newest first.
 
-    Not the newest alone: those that were taken for another receiver meanwhile are no change.
+    There may be several: a snapshot that was taken for another receiver meanwhile is not a change.
     """
     written = dataset.written
     for snapshot in reversed(dataset.snapshots):
@@ -240,9 +246,9 @@ def _named(dataset: Dataset, name: str) -> Snapshot:
 
 
 def _newest_base(
-    dataset: Dataset, stored: Stored, stream_class: StreamClass, target: Snapshot | None
+    dataset: Dataset, stored: StoredBases, stream_class: StreamClass, target: Snapshot | None
 ) -> tuple[Snapshot, Literal["@", "#"], Base] | None:
-    """Return the newest snapshot or bookmark older than `target` that is stored; of the two a snapshot is preferred."""
+    """Return the newest stored snapshot or bookmark older than `target`; of two equal ones the snapshot."""
     points: list[tuple[Snapshot, Literal["@", "#"]]] = [(each, "#") for each in dataset.bookmarks]
     points += [(each, "@") for each in dataset.snapshots]
     points.sort(key=lambda point: (point[0].createtxg, point[1] == "@"))
@@ -254,13 +260,13 @@ def _newest_base(
     return None
 
 
-def last_common(dataset: Dataset, stored: Stored) -> str | None:
-    """Return the GUID of the newest snapshot or bookmark that is stored, in whatever class; None: none is."""
+def last_common(dataset: Dataset, stored: StoredBases) -> str | None:
+    """Return the GUID of the newest snapshot or bookmark that is stored, in any class; None: none is."""
     points = sorted((*dataset.snapshots, *dataset.bookmarks), key=lambda point: point.createtxg)
     return next((point.guid for point in reversed(points) if stored.classes(point.guid)), None)
 
 
-def _why_full(dataset: Dataset, stored: Stored, stream_class: StreamClass) -> str:
+def _why_full(dataset: Dataset, stored: StoredBases, stream_class: StreamClass) -> str:
     other = {
         one
         for point in (*dataset.snapshots, *dataset.bookmarks)
@@ -270,12 +276,12 @@ def _why_full(dataset: Dataset, stored: Stored, stream_class: StreamClass) -> st
     if other:
         return f"what is stored of it is {' and '.join(sorted(other))}, and it is sent {stream_class} now"
     if stored.knows(dataset.name):
-        return "no snapshot or bookmark here is a base that is stored: it was rolled back, or destroyed and made again"
+        return "no snapshot or bookmark here is a stored base: it was rolled back, or destroyed and created again"
     return ""
 
 
 def _too_long(base: Base, limit: FullAfter) -> str:
-    """Return why a chain that ends with `base` is not to be made longer; "" where it may be."""
+    """Return why a chain that ends with `base` must not grow; "" if it may."""
     if limit.streams is not None and base.streams >= limit.streams:
         return f"its chain has {plural(base.streams, 'stream')}, and full-after says {limit.streams}"
     if limit.age is not None and base.age >= limit.age:

@@ -1,4 +1,4 @@
-"""After a push: holds that need not be, and our own snapshots and bookmarks that had their time, go."""
+"""After a push: release holds that are not needed, and destroy fullsend's outdated snapshots and bookmarks."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from fullsend_protocol.format.manifest import PartialEntry
-    from fullsend_sender.push.job import Item, Job
+    from fullsend_sender.push.job import PushItem, PushJob
     from fullsend_sender.zfs.inventory import Dataset
 
 _log: Final = logging.getLogger("fullsend.push")
 
 
-async def tidy(
-    job: Job, item: Item, partials: Sequence[PartialEntry], *, snapshot: str, tag: str, stored: bool
+async def prune_source(
+    job: PushJob, item: PushItem, partials: Sequence[PartialEntry], *, snapshot: str, tag: str, stored: bool
 ) -> None:
-    """Release what need not be held any more, and destroy our own snapshots and bookmarks that had their time.
+    """Release holds that are no longer needed, and destroy fullsend's outdated snapshots and bookmarks.
 
-    `partials`: what had arrived in part when this run began. What they are made of stays, and stays held; and so does
-    what this stream is made of, where it is not stored. `snapshot`: the stream's own (after the @); `tag`: of this
-    run's holds. That `zfs` fails here does not fail the push: the next run tries it again.
+    `partials`: the partial streams when this run began. Their snapshots stay, and stay held; so do those of this
+    stream, if it is not stored. `snapshot`: the stream's own (after the @); `tag`: of this run's holds. A failure of
+    `zfs` here does not fail the push: the next run tries again.
     """
     if stored:
         partials = [each for each in partials if (each.dataset, each.snapshot) != (item.name, snapshot)]
@@ -37,24 +37,26 @@ async def tidy(
         known = [each.guid for each in item.send.dataset.snapshots if each.guid in common or each.name == snapshot]
         common = set(known[-1:])
     for dataset in item.tree:
-        old = retention.outdated_snapshots(dataset, job.receiver, item.how.keep, needed, common)
+        old = retention.outdated_snapshots(dataset, job.receiver, item.options.keep, needed, common)
         if not stored and job.request.package:
             old = []  # it may have arrived in part
-        with _not_now(dataset.name):
+        with _logged(dataset.name):
             await _release_of(job, dataset, needed, snapshot, tag=None if stored else tag)
-        with _not_now(dataset.name):
+        with _logged(dataset.name):
             await _destroy(job, dataset.name, [each.name for each in old])
-        # Whether or not they could be destroyed: nothing is to build on them any more.
+        # Even if they could not be destroyed: nothing must build on them any more.
         dataset.snapshots = [each for each in dataset.snapshots if each not in old]
         for mark in retention.outdated_bookmarks(dataset, job.receiver, needed):
-            with _not_now(dataset.name):
+            with _logged(dataset.name):
                 await job.zfs.destroy_bookmark(f"{dataset.name}#{mark.name}")
             dataset.bookmarks.remove(mark)
 
 
-async def _release_of(job: Job, dataset: Dataset, needed: retention.Needed, snapshot: str, *, tag: str | None) -> None:
-    """Release the holds on a dataset's snapshots that are not needed. `tag`: of this run, where its stream is not
-    stored: what it holds stays held by that tag, and by no other. Raises: ZfsError.
+async def _release_of(
+    job: PushJob, dataset: Dataset, needed: retention.Needed, snapshot: str, *, tag: str | None
+) -> None:
+    """Release the holds on a dataset's snapshots that are not needed. `tag`: of this run, if its stream is not stored:
+    its snapshots stay held by that tag, and by no other. Raises: ZfsError.
     """
     if tag is None:
         unneeded = {each.name for each in dataset.snapshots if not needed.has(dataset, each)}
@@ -70,9 +72,9 @@ async def _release_of(job: Job, dataset: Dataset, needed: retention.Needed, snap
     await _release(job, needless)
 
 
-async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:
-    """Release what a run that was killed after its receipt has left of holds; of a dataset that changes, the next push
-    does it. `partials`: what they are made of stays held.
+async def release_stale_holds(job: PushJob, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:
+    """Release the holds that a run has left which was killed after its receipt. For a dataset that changes, the next
+    push does it. `partials`: their snapshots stay held.
     """
     needed = retention.Needed(partials)
     held = [
@@ -81,12 +83,12 @@ async def release_left(job: Job, unchanged: Sequence[Dataset], partials: Sequenc
         for each in dataset.snapshots
         if each.userrefs and not needed.has(dataset, each)
     ]
-    with _not_now("what is unchanged"):
+    with _logged("what is unchanged"):
         await _release(job, await _holds(job, held))
 
 
-async def _destroy(job: Job, dataset: str, names: Sequence[str]) -> None:
-    """Destroy snapshots, as far as they can be: one of which there is a clone must not keep the others."""
+async def _destroy(job: PushJob, dataset: str, names: Sequence[str]) -> None:
+    """Destroy snapshots that can be destroyed: one with a clone must not keep the others."""
     if not names:
         return
     try:
@@ -95,11 +97,11 @@ async def _destroy(job: Job, dataset: str, names: Sequence[str]) -> None:
         if len(names) == 1:
             raise
         for name in names:
-            with _not_now(dataset):
+            with _logged(dataset):
                 await job.zfs.destroy_snapshots(dataset, [name])
 
 
-async def _holds(job: Job, snapshots: Sequence[str]) -> list[tuple[str, str]]:
+async def _holds(job: PushJob, snapshots: Sequence[str]) -> list[tuple[str, str]]:
     """Return (snapshot, tag) of this run's holds, and of those that earlier runs for this receiver have left.
 
     Raises: ZfsError.
@@ -108,7 +110,7 @@ async def _holds(job: Job, snapshots: Sequence[str]) -> list[tuple[str, str]]:
     return [(name, tag) for name, tag in await job.zfs.holds(snapshots) if tag.startswith(prefix)]
 
 
-async def _release(job: Job, holds: Iterable[tuple[str, str]]) -> None:
+async def _release(job: PushJob, holds: Iterable[tuple[str, str]]) -> None:
     """Release these holds, each a snapshot and a tag. Raises: ZfsError."""
     by_tag: dict[str, list[str]] = {}
     for name, tag in holds:
@@ -118,9 +120,9 @@ async def _release(job: Job, holds: Iterable[tuple[str, str]]) -> None:
 
 
 @contextlib.contextmanager
-def _not_now(dataset: str) -> Iterator[None]:
-    """What fails in here fails no push: the next run comes by again."""
+def _logged(dataset: str) -> Iterator[None]:
+    """Log a failure inside. It fails no push: the next run tries again."""
     try:
         yield
     except ZfsError as error:
-        _log.info("%s: not tidied up: %s", dataset, error)
+        _log.info("%s: not cleaned up: %s", dataset, error)

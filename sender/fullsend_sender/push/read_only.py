@@ -1,4 +1,4 @@
-"""What cannot be done in a pool that was imported read-only, and what can. No I/O."""
+"""Errors of a pool that was imported read-only, and the way out. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def no_snapshot(dataset: Dataset, why: FullsendError) -> CannotSend:
-    """Return why a dataset as it is now cannot be pushed, and what can be instead."""
+    """Return the error of a dataset that cannot be pushed in its present state, with the way out."""
     text = f"the pool is read-only, so no snapshot can be taken ({why})"
     if not dataset.snapshots:
         return CannotSend(f"{text}, and there is none: import the pool read-write, or copy the files")

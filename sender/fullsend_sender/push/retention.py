@@ -1,4 +1,4 @@
-"""Which of our own snapshots and bookmarks have had their time (design section 8). No I/O."""
+"""Selects fullsend's own snapshots and bookmarks that are outdated. No I/O."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BOOKMARKS: Final = 2
 
 
 class Needed:
-    """What the streams are made of that have arrived in part: without it none of them could be gone on with."""
+    """The snapshots of partial streams: without them no partial could be resumed."""
 
     def __init__(self, partials: Iterable[PartialEntry] = ()) -> None:
         """`partials`: all that the receiver has of this host."""
@@ -30,17 +30,17 @@ class Needed:
                 self._packages.add(each.dataset)
 
     def has(self, dataset: Dataset, point: Snapshot) -> bool:
-        """Whether a snapshot or bookmark of a dataset is part of it. A package (-R) brings all that there are."""
+        """Whether a partial stream needs this snapshot or bookmark. A package (-R) needs all in its tree."""
         return point.guid in self._guids or not self._packages.isdisjoint(lineage(dataset.name))
 
 
 def outdated_snapshots(
     dataset: Dataset, receiver: str, keep: int, needed: Needed, common: Collection[str | None] = ()
 ) -> list[Snapshot]:
-    """Return the snapshots taken for `receiver` that nobody needs any more: all but the newest `keep`.
+    """Return the snapshots taken for `receiver` that are no longer needed: all but the newest `keep`.
 
-    The last common base of any receiver stays, and what is not of exactly our names is nobody's business here.
-    `common`: GUIDs of those with `receiver`; a pool without bookmarks has no other memory of them.
+    The last common base of any receiver stays. Snapshots with names of other forms are never returned. `common`: GUIDs
+    of the bases common with `receiver`; without bookmarks a pool has no other record of them.
     """
     own = [snapshot for snapshot in dataset.snapshots if naming.snapshot_receiver(snapshot.name) == receiver]
     newest: dict[str, str] = {}  # GUID of the newest bookmark, by receiver: bookmarks come oldest first
@@ -54,6 +54,6 @@ def outdated_snapshots(
 
 
 def outdated_bookmarks(dataset: Dataset, receiver: str, needed: Needed) -> list[Snapshot]:
-    """Return the bookmarks made for `receiver` that nobody needs any more: all but the last two."""
+    """Return the bookmarks made for `receiver` that are no longer needed: all but the last two."""
     own = [mark for mark in dataset.bookmarks if naming.bookmark_receiver(mark.name, mark.guid) == receiver]
     return [mark for mark in own[: max(0, len(own) - BOOKMARKS)] if not needed.has(dataset, mark)]

@@ -1,8 +1,8 @@
-"""`fullsend push`: from what is asked for to streams that are stored (design section 8).
+"""`fullsend push`: from a request to stored streams.
 
-    list, lock -> ask what is stored -> plan -> snapshot, hold -> send, one dataset after another -> bookmark, tidy up
+    list, lock -> ask what is stored -> plan -> snapshot, hold -> send, one dataset after another -> bookmark, clean up
 
-The receiver is asked before anything is done to a pool. What one dataset fails at is noted, and the others go on.
+The receiver is asked before anything changes in a pool. A failure of one dataset is noted, and the others continue.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from fullsend_protocol.shared.errors import (
     Unreachable,
 )
 from fullsend_protocol.wire import messages
-from fullsend_sender.host.failures import Unforeseen, as_failure, log_failure
+from fullsend_sender.host.failures import UnexpectedError, as_failure, log_failure
 from fullsend_sender.host.locks import locks
 from fullsend_sender.host.options import SendOptions
 from fullsend_sender.push import naming, read_only
-from fullsend_sender.push.job import Item, Job, Plan, Summary
-from fullsend_sender.push.plan import CannotSend, Send
-from fullsend_sender.push.prune_source import release_left, tidy
-from fullsend_sender.push.targets import Chosen, choose, gone, make_plan, unfinished
+from fullsend_sender.push.job import PushItem, PushJob, PushPlan, PushSummary
+from fullsend_sender.push.plan import CannotSend, PlannedSend
+from fullsend_sender.push.prune_source import prune_source, release_stale_holds
+from fullsend_sender.push.targets import ChosenDatasets, choose, gone, make_plan, unfinished
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import bases, partials
 from fullsend_sender.transfer.progress import Progress, reporting
-from fullsend_sender.transfer.resume import go_on_by_token
-from fullsend_sender.transfer.retry import passes
-from fullsend_sender.transfer.segments import CannotResume, OtherBytes
-from fullsend_sender.transfer.send import About, NoFurther, Options, Pushed, transfer
+from fullsend_sender.transfer.resume import resume_by_token
+from fullsend_sender.transfer.retry import is_transient
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
+from fullsend_sender.transfer.send import NoProgress, Pushed, StreamContext, TransferOptions, transfer
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
@@ -61,21 +61,21 @@ _log: Final = logging.getLogger("fullsend.push")
 _LABEL: Final = 24
 
 
-async def push(job: Job, done: Callable[[Pushed], None]) -> Summary:
-    """Push what is asked for. `done` is called with each stream that is stored.
+async def push(job: PushJob, done: Callable[[Pushed], None]) -> PushSummary:
+    """Push what the job requests. `done` is called with each stream that is stored.
 
-    Returns: what has been done, and what has failed. Raises: Unreachable, PeerError, WrongReceiver, UsageError,
-    ZfsError: then nothing new was begun.
+    Returns: what was done, and the failures. Raises: Unreachable, PeerError, WrongReceiver, UsageError, ZfsError: then
+    nothing new was begun.
     """
-    summary, output = Summary(), _Output(done)
+    summary, output = PushSummary(), _Output(done)
     await _push(job, summary, output)
-    if output.failed is not None:  # what is stored is stored all the same
+    if output.failed is not None:  # all streams are stored nevertheless
         raise output.failed
     return summary
 
 
 class _Output:
-    """Tells of what is stored. That this fails is no dataset's failure, and keeps nothing from being pushed."""
+    """Prints stored streams. Its failure is not a dataset's failure, and does not stop the push."""
 
     def __init__(self, done: Callable[[Pushed], None]) -> None:
         self._done = done
@@ -88,16 +88,16 @@ class _Output:
             self.failed = self.failed or error
 
 
-async def _push(job: Job, summary: Summary, done: Callable[[Pushed], None]) -> None:
+async def _push(job: PushJob, summary: PushSummary, done: Callable[[Pushed], None]) -> None:
     with locks(job.receiver, job.locks_in) as locked:
         chosen = await _choose(job, locked, summary)
         begun, plan = await _look(job, chosen, finish=True)
         if begun.items:
-            # Before anything new is begun, and before it is decided what is new.
+            # Before anything new is begun, and before the plan for what is new.
             away, no_more = await _finish(job, chosen, begun, summary, done)
             if away:
                 return
-            # That may have taken hours, so what there is now is another matter.
+            # That may have taken hours, so the datasets must be listed again.
             chosen = await _choose(job, locked, summary)
             chosen.leave_out(no_more)
             _, plan = await _look(job, chosen, finish=False)
@@ -105,62 +105,63 @@ async def _push(job: Job, summary: Summary, done: Callable[[Pushed], None]) -> N
         summary.stored += sum(not each.still for each in plan.unchanged)
         _note(job, summary, plan.failures)
         try:
-            await release_left(job, [each.dataset for each in plan.unchanged if each.still], plan.partials)
-        except Exception as error:  # noqa: BLE001 - of whatever class, it keeps nothing from being pushed
+            await release_stale_holds(job, [each.dataset for each in plan.unchanged if each.still], plan.partials)
+        except Exception as error:  # noqa: BLE001 - of any class, it stops no push
             _note(job, summary, [("what is unchanged", as_failure(error))])
         if plan.items:
             await _Run(job, plan, summary, done).run()
 
 
-async def _choose(job: Job, locked: Locks, summary: Summary) -> Chosen:
-    """See what there is of what is asked for, and take the locks. What has failed already is not tried again.
+async def _choose(job: PushJob, locked: Locks, summary: PushSummary) -> ChosenDatasets:
+    """List and select the datasets, and take the locks. Datasets that have failed already are not tried again.
 
     Raises: as `choose`.
     """
     chosen = await choose(job)
     known = {name for name, _error in summary.failures}
     chosen.leave_out(known)
-    # At once: a second push must not have to wait to learn that.
+    # Before anything else, so that a second push learns of it at once.
     chosen.keep_apart(locked.take)
     _note(job, summary, [(name, error) for name, error in chosen.failures if name not in known])
     return chosen
 
 
-def _note(job: Job, summary: Summary, failures: Sequence[tuple[str, FullsendError]]) -> None:
+def _note(job: PushJob, summary: PushSummary, failures: Sequence[tuple[str, FullsendError]]) -> None:
     for name, error in failures:
         log_failure(_log, name, error, debug=job.debug)
     summary.failures += failures
 
 
-async def _look(job: Job, chosen: Chosen, *, finish: bool) -> tuple[Plan, Plan]:
-    """Ask the receiver what there is, and say what is to be done.
+async def _look(job: PushJob, chosen: ChosenDatasets, *, finish: bool) -> tuple[PushPlan, PushPlan]:
+    """Ask the receiver what is stored, and plan.
 
-    Returns: with `finish`, what earlier runs have begun and this one can finish; where that is nothing, what is to be
-    sent, and the receiver has noted what is unchanged. Raises: Unreachable, PeerError, WrongReceiver.
+    Returns: with `finish`, a plan for the streams that earlier runs have begun and this one can finish. If there are
+    none: a plan for what is new, and the receiver has noted what is unchanged. Raises: Unreachable, PeerError,
+    WrongReceiver.
     """
     if not chosen.targets:
-        return Plan(), Plan()
+        return PushPlan(), PushPlan()
     async with connect(job.endpoint, job.identity) as (link, _name):
         stored, arrived = await bases(link), await partials(link)
         begun = unfinished(job, chosen, stored, arrived) if finish else []
         if begun:
-            return Plan(items=begun, partials=arrived), Plan()
+            return PushPlan(items=begun, partials=arrived), PushPlan()
         plan = make_plan(job, chosen, stored, arrived)
         plan.failures += await gone(link, job, chosen, stored)
         await _tell_unchanged(link, plan)
-        return Plan(), plan
+        return PushPlan(), plan
 
 
 async def _finish(
-    job: Job, chosen: Chosen, begun: Plan, summary: Summary, done: Callable[[Pushed], None]
+    job: PushJob, chosen: ChosenDatasets, begun: PushPlan, summary: PushSummary, done: Callable[[Pushed], None]
 ) -> tuple[bool, set[str]]:
-    """Finish what earlier runs have begun. That a stream cannot be made again is no failure: what is to be sent instead
-    is decided afterwards. All else is one, and what has arrived so far is kept.
+    """Finish what earlier runs have begun. If a stream cannot be made again, that is not a failure: a later step
+    decides what to send instead. All other errors are failures, and what has arrived so far is kept.
 
-    Returns: whether the receiver is away; of which datasets nothing more is to be sent: those of which the named
-    snapshot is done with, one way or the other, and those of which anything else would fail as well.
+    Returns: whether the receiver is away; and the datasets of which nothing more is to be sent. These are the ones
+    whose named snapshot is finished or has failed, and those of which anything else would fail as well.
     """
-    tried = Summary()
+    tried = PushSummary()
     await _Run(job, begun, tried, done, finishing=True).run()
     summary.pushed += tried.pushed
     summary.stored += tried.stored
@@ -170,30 +171,30 @@ async def _finish(
     for name, error in tried.failures:
         dataset = name.partition("@")[0]
         unreadable = isinstance(error, ZfsError) and error.unreadable
-        # To read the dataset once more in this run is of use only where the old stream alone is given up, and at once.
-        given_up = isinstance(error, NoFurther) and error.at_once and dataset not in named
+        # Reading the dataset once more in this run helps only if the old stream alone is given up, and at once.
+        given_up = isinstance(error, NoProgress) and error.at_once and dataset not in named
         if given_up or (isinstance(error, ZfsError | StreamError) and not unreadable):
             _log.info("%s: cannot be finished, so what is new is sent instead: %s", name, error)
             no_more.discard(dataset)
             continue
         _note(job, summary, [(name, error)])
-        away = away or passes(error)
+        away = away or is_transient(error)
         if not _is_of_one_stream(error):
             no_more.add(dataset)
     return away, no_more
 
 
 def _is_of_one_stream(error: FullsendError) -> bool:
-    """Whether another stream of the dataset may be spared this: what a receiver has of the one may be damaged, say. Not
-    so where there is no room, and not where we have reason to doubt what we have sent or been told.
+    """Whether another stream of the dataset may not have this error: for example the receiver's part of the one is
+    damaged. Not so without room, and not if what was sent or received is in doubt.
     """
     if isinstance(error, PeerError):
         return error.code not in {ErrorCode.SPACE, ErrorCode.BUSY}
-    return isinstance(error, Unforeseen)
+    return isinstance(error, UnexpectedError)
 
 
-async def _tell_unchanged(link: Link, plan: Plan) -> None:
-    """Have written down which datasets are as they were; one of which that cannot be said is a failure of the plan.
+async def _tell_unchanged(link: Link, plan: PushPlan) -> None:
+    """Make the receiver record which datasets are unchanged. A dataset with an error becomes a failure of the plan.
 
     Raises: as Link.receive.
     """
@@ -202,7 +203,7 @@ async def _tell_unchanged(link: Link, plan: Plan) -> None:
         name, snapshot = each.dataset.name, each.snapshot
         try:
             said.append(messages.UnchangedDataset(dataset=name, snapshot=snapshot.name, guid=snapshot.guid))
-        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+        except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
             plan.unchanged.remove(each)
             plan.failures.append((name, as_failure(error)))
     for start in range(0, len(said), limits.DATASETS_PAGE):
@@ -210,24 +211,30 @@ async def _tell_unchanged(link: Link, plan: Plan) -> None:
 
 
 class _Run:
-    """Carries out a plan."""
+    """Executes a plan."""
 
     def __init__(
-        self, job: Job, plan: Plan, summary: Summary, done: Callable[[Pushed], None], *, finishing: bool = False
+        self,
+        job: PushJob,
+        plan: PushPlan,
+        summary: PushSummary,
+        done: Callable[[Pushed], None],
+        *,
+        finishing: bool = False,
     ) -> None:
-        """`finishing`: the plan is to finish what was begun; the caller judges what fails, and says it."""
+        """`finishing`: the plan is to finish what was begun; the caller judges the failures, and logs them."""
         self._job = job
         self._finishing = finishing
-        self._read_only: set[str] = set()  # pools of which that has shown
-        self._unusable: dict[str, PoolError] = {}  # ... and that, meanwhile
+        self._read_only: set[str] = set()  # pools that have turned out to be read-only
+        self._unusable: dict[str, PoolError] = {}  # ... and to be unusable, during this run
         self._zfs = job.zfs
         self._plan = plan
         self._summary = summary
         self._done = done
         self._tag = naming.hold_tag(job.receiver)
         self._version: str | None = None
-        self._away: FullsendError | None = None  # once the receiver is gone, nothing else is tried
-        # Several at a time share a line.
+        self._away: FullsendError | None = None  # once the receiver is lost, nothing else is tried
+        # Several jobs share one progress line.
         self._shared = Progress(time.monotonic()) if job.settings.jobs > 1 else None
 
     async def run(self) -> None:
@@ -244,7 +251,7 @@ class _Run:
                     worker.cancel()
                 await asyncio.gather(*workers, return_exceptions=True)
         if ready:
-            self._fail(f"{len(ready)} more", Unreachable("not tried, since the receiver is away"))
+            self._fail(f"{len(ready)} more", Unreachable("not tried, because the receiver is away"))
         for item, snapshot in ready:
             await self._tidy(item, snapshot.name, stored=False)
 
@@ -254,18 +261,18 @@ class _Run:
         if not self._finishing:
             log_failure(_log, name, failure, debug=self._job.debug)
 
-    async def _tidy(self, item: Item, snapshot: str, *, stored: bool) -> None:
+    async def _tidy(self, item: PushItem, snapshot: str, *, stored: bool) -> None:
         if item.send.dataset.pool in {*self._read_only, *self._unusable}:
-            return  # nothing can be changed there
+            return  # nothing can be changed in this pool
         try:
-            await tidy(self._job, item, self._plan.partials, snapshot=snapshot, tag=self._tag, stored=stored)
-        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            await prune_source(self._job, item, self._plan.partials, snapshot=snapshot, tag=self._tag, stored=stored)
+        except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
             self._fail(item.name, error)
 
     # --- before the first byte -----------------------------------------------------------------------------
 
-    async def _prepare(self) -> deque[tuple[Item, Snapshot]]:
-        """Take the snapshots that are wanted, and hold them. Returns: what can be sent."""
+    async def _prepare(self) -> deque[tuple[PushItem, Snapshot]]:
+        """Take the new snapshots, and hold them. Returns: the items that can be sent."""
         new = self._plan.new
         name, wait = self._plan.new_name(self._job.receiver, time.time())
         await asyncio.sleep(wait)
@@ -274,23 +281,23 @@ class _Run:
             of_it = [item for item in new if item.send.dataset.pool == pool]
             try:
                 taken |= await while_usable(self._zfs, pool, self._take_and_hold(of_it, name))
-            except Exception as error:  # noqa: BLE001 - of whatever class, it is one pool's
+            except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one pool
                 for item in of_it:
                     self._fail(item.name, error)
-        ready: deque[tuple[Item, Snapshot]] = deque()
+        ready: deque[tuple[PushItem, Snapshot]] = deque()
         for item in self._plan.items:
             snapshot = item.send.snapshot or taken.get(item.name)
             if snapshot is not None:
                 ready.append((item, snapshot))
         return ready
 
-    async def _take_and_hold(self, items: list[Item], name: str) -> dict[str, Snapshot]:
+    async def _take_and_hold(self, items: list[PushItem], name: str) -> dict[str, Snapshot]:
         """Take the new snapshots of one pool, and hold them. Returns: those that can be sent, by dataset."""
         return await self._hold_new(await self._take_snapshots(items, name), name)
 
-    async def _take_snapshots(self, items: list[Item], name: str) -> list[Item]:
-        """Take one snapshot of each, all of one pool, in one transaction. Returns: those that have it; who cannot have
-        one is a failure, and in nobody's way.
+    async def _take_snapshots(self, items: list[PushItem], name: str) -> list[PushItem]:
+        """Take one snapshot of each, all of one pool, in one transaction. Returns: the items that have it. An item that
+        cannot have one is a failure, and does not stop the others.
         """
         failed: dict[str, ZfsError] = {}
         names = [f"{item.name}@{name}" for item in items]
@@ -307,8 +314,8 @@ class _Run:
             self._fail(dataset.name, read_only.no_snapshot(dataset, why) if why.read_only else why)
         return [item for item in items if f"{item.name}@{name}" not in failed]
 
-    async def _hold_new(self, items: list[Item], name: str) -> dict[str, Snapshot]:
-        """Hold the new snapshots of these, and their bases. Returns: those that can be sent, by dataset."""
+    async def _hold_new(self, items: list[PushItem], name: str) -> dict[str, Snapshot]:
+        """Hold the new snapshots of these items, and their bases. Returns: those that can be sent, by dataset."""
         wanted = {item.name: [*item.names(name), *item.held_base] for item in items}
         everything = [each for names in wanted.values() for each in names]
         failed: dict[str, ZfsError] = {}
@@ -330,13 +337,13 @@ class _Run:
             if why is None and f"{item.name}@{name}" in found:
                 held[item.name] = found[f"{item.name}@{name}"]
                 continue
-            self._fail(item.name, why or CannotSend("its new snapshot has been destroyed by somebody"))
+            self._fail(item.name, why or CannotSend("its new snapshot was destroyed meanwhile"))
             await self._tidy(item, name, stored=False)
         return held
 
     # --- one stream after another ----------------------------------------------------------------------------
 
-    async def _work(self, ready: deque[tuple[Item, Snapshot]]) -> None:
+    async def _work(self, ready: deque[tuple[PushItem, Snapshot]]) -> None:
         while ready and self._away is None:
             item, snapshot = ready.popleft()
             pool = item.send.dataset.pool
@@ -345,26 +352,26 @@ class _Run:
                 self._check_usable(pool)
                 await while_usable(self._zfs, pool, self._push_one(item, snapshot))
                 stored = True
-            except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
                 failure = as_failure(error)
                 if isinstance(failure, PoolError):
                     self._unusable[pool] = failure
-                if passes(failure):  # and was waited for
+                if is_transient(failure):  # and the retries are used up
                     self._away = failure
                 self._fail(f"{item.name}@{snapshot.name}", failure)
             await self._tidy(item, snapshot.name, stored=stored)
 
     def _check_usable(self, pool: str) -> None:
-        """Raises: PoolError where a pool was suspended during this run."""
+        """Raise PoolError if a pool was suspended during this run."""
         if pool in self._unusable:
             raise self._unusable[pool]
 
-    async def _push_one(self, item: Item, snapshot: Snapshot) -> None:
+    async def _push_one(self, item: PushItem, snapshot: Snapshot) -> None:
         send = item.send
         if send.reason:
             level = logging.INFO if send.routine else logging.WARNING
             _log.log(level, "%s: a new full: %s", item.name, send.reason)
-        if send.snapshot is not None:  # else it is held since it was taken
+        if send.snapshot is not None:  # a new snapshot is held since it was taken
             await self._hold(item, snapshot.name)
         try:
             pushed = await self._transfer(item, send, snapshot)
@@ -386,8 +393,8 @@ class _Run:
         if not self._job.request.package:
             await self._set_bookmark(send.dataset, snapshot)
 
-    async def _hold(self, item: Item, snapshot: str) -> None:
-        """Hold what a stream is made of, where anything can be held. Raises: ZfsError."""
+    async def _hold(self, item: PushItem, snapshot: str) -> None:
+        """Hold the snapshots of a stream, if the pool permits holds. Raises: ZfsError."""
         pool = item.send.dataset.pool
         if pool in self._read_only:
             return
@@ -399,8 +406,8 @@ class _Run:
             self._read_only.add(pool)
             _log.warning("%s: the pool is read-only: what is pushed from it gets neither hold nor bookmark", pool)
 
-    def _way_out(self, item: Item, snapshot: Snapshot) -> str:
-        """Return what to do about a block that cannot be read."""
+    def _way_out(self, item: PushItem, snapshot: Snapshot) -> str:
+        """Return what to do about an unreadable block."""
         dataset = item.send.dataset
         said = (
             f"it will fail again while a file in it cannot be read: `zpool status -v {dataset.pool}` names the files;"
@@ -412,30 +419,30 @@ class _Run:
         release, destroy = self._zfs.line("release", self._tag, name), self._zfs.line("destroy", name)
         return f"{said} This one goes with: {release} && {destroy}"
 
-    async def _transfer(self, item: Item, send: Send, snapshot: Snapshot) -> Pushed | object:
-        """Send a stream: the rest of it, where it has arrived in part and a token can make the rest; else all of it, of
-        which what has arrived is compared and not sent again; where it is not the same, it starts over.
+    async def _transfer(self, item: PushItem, send: PlannedSend, snapshot: Snapshot) -> Pushed | object:
+        """Send a stream. If a part of it has arrived and a token can make the rest, send the rest. Otherwise make the
+        whole stream: the part that has arrived is compared and not sent again. If it differs, start over.
         """
         name = f"{send.dataset.name}@{snapshot.name}"
         if item.begun is not None and item.begun.resume_offset is not None and send is item.send:
             try:
-                return await self._transfer_once(send, item.how, snapshot, "token", item.begun)
+                return await self._transfer_once(send, item.options, snapshot, "token", item.begun)
             except (NotTheSameStream, ZfsError) as error:
                 if isinstance(error, ZfsError) and error.unreadable:
-                    raise  # to read all that is before the block would change nothing
-                _log.info("%s: is sent anew and compared, since a token cannot serve: %s", name, error)
-            except (OtherBytes, CannotResume) as error:
+                    raise  # reading all that precedes the block again would not help
+                _log.info("%s: is sent again and compared, because a token cannot serve: %s", name, error)
+            except (DifferentBytes, CannotResume) as error:
                 _log.warning("%s: starts over: %s", name, error)
         try:
-            return await self._transfer_once(send, item.how, snapshot, "replay", arrived=item.arrived(send))
-        except (OtherBytes, CannotResume) as error:
+            return await self._transfer_once(send, item.options, snapshot, "replay", arrived=item.arrived(send))
+        except (DifferentBytes, CannotResume) as error:
             _log.warning("%s: starts over: %s", name, error)
-            return await self._transfer_once(send, item.how, snapshot, "none")
+            return await self._transfer_once(send, item.options, snapshot, "none")
 
     async def _transfer_once(
         self,
-        send: Send,
-        how: SendOptions,
+        send: PlannedSend,
+        chosen: SendOptions,
         snapshot: Snapshot,
         resume: Resume,
         begun: PartialEntry | None = None,
@@ -446,9 +453,9 @@ class _Run:
         arguments = send.arguments(snapshot.name)
         size = await self._zfs.estimate(*arguments)
         properties = _short(await self._zfs.local_properties(send.dataset.name))
-        options = Options(how.level, settings.threads, settings.bwlimit, settings.retry_for)
-        about = About(
-            size=size if how.size_check else None,
+        options = TransferOptions(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
+        about = StreamContext(
+            size=size if chosen.size_check else None,
             zfs_version=self._version,
             properties=properties,
             single=not package,
@@ -468,7 +475,7 @@ class _Run:
                 progress.expect(size)
             where = self._job.endpoint, self._job.identity, options
             if begun is not None:
-                pushed = await go_on_by_token(self._zfs, begun, *where, about=about, progress=progress)
+                pushed = await resume_by_token(self._zfs, begun, *where, about=about, progress=progress)
             else:
                 sending = await stack.enter_async_context(self._zfs.send(*arguments))
                 about = replace(about, ended=sending.succeeded)
@@ -477,7 +484,7 @@ class _Run:
             return pushed
 
     async def _set_bookmark(self, dataset: Dataset, snapshot: Snapshot) -> None:
-        """Remember what is stored, so that the next increment survives the snapshot."""
+        """Record what is stored, so that the next increment does not need the snapshot."""
         name = naming.bookmark_name(self._job.receiver, snapshot.guid)
         if dataset.pool in self._read_only:
             return
@@ -486,8 +493,8 @@ class _Run:
         try:
             await self._zfs.bookmark(f"{dataset.name}@{snapshot.name}", f"{dataset.name}#{name}")
         except ZfsError as error:
-            # What was pushed is stored all the same, and the snapshot itself can be the next base. `check` says of a
-            # pool without bookmarks what that costs; each night would be too often.
+            # What was pushed is stored nevertheless, and the snapshot itself can be the next base. `check` says what a
+            # pool without bookmarks costs; a warning each night would be too often.
             _log.log(logging.INFO if error.no_bookmarks else logging.WARNING, "%s: %s", dataset.name, error)
             return
         dataset.bookmarks.append(snapshot._replace(name=name))
@@ -495,7 +502,7 @@ class _Run:
 
 
 def _short(properties: dict[str, str]) -> dict[str, str]:
-    """Return as many properties as the manifest has room for, the short ones first."""
+    """Return as many properties as the manifest has room for, the shortest first."""
     kept: dict[str, str] = {}
     for name, value in sorted(properties.items(), key=lambda pair: len(pair[0]) + len(pair[1])):
         if properties_size({**kept, name: value}) > limits.PROPERTIES_MAX:

@@ -1,4 +1,4 @@
-"""`fullsend push --stdin`: pushes the send stream that a pipe brings."""
+"""`fullsend push --stdin`: pushes the send stream from a pipe."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_sender.transfer.pipes import Source, Stopped
+from fullsend_sender.transfer.pipes import PipeStopped, Source
 from fullsend_sender.transfer.progress import Progress, reporting
-from fullsend_sender.transfer.segments import CannotResume, OtherBytes
-from fullsend_sender.transfer.send import About, Options, Pushed, transfer
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
+from fullsend_sender.transfer.send import Pushed, StreamContext, TransferOptions, transfer
 
 if TYPE_CHECKING:
     from typing import TextIO
@@ -25,45 +25,47 @@ async def push_stdin(
     fd: int,
     endpoint: Endpoint,
     identity: Identity,
-    options: Options,
+    options: TransferOptions,
     stderr: TextIO,
     *,
     size: int | None = None,
     size_check: bool = True,
     show: Literal["auto", "always", "never"] = "auto",
 ) -> Pushed:
-    """Push the send stream that comes out of the descriptor `fd`, read from its first byte to its end.
+    """Push the send stream from the descriptor `fd`, read from its first byte to its end.
 
-    `size`: raw bytes to expect, where known; `size_check`: the receiver is told; `show`: the progress, on `stderr`. An
-    increment whose base is not stored is kept all the same. What has arrived in an earlier run is compared, and not
-    sent again. Raises: as transfer.
+    `size`: expected raw bytes, if known; `size_check`: the receiver is told the size; `show`: the progress, on
+    `stderr`. An increment whose base is not stored is kept all the same. The part that has arrived in an earlier run is
+    compared, and not sent again. Raises: as transfer.
     """
     started = time.monotonic()
     progress = Progress(started, size)
-    about = About(size=size if size_check else None, keep_orphan=True, claim=secrets.token_hex(8), resume="replay")
+    about = StreamContext(
+        size=size if size_check else None, keep_orphan=True, claim=secrets.token_hex(8), resume="replay"
+    )
     async with reporting(progress, stderr, when=show):
         try:
             pushed = await transfer(fd, endpoint, identity, options, about=about, progress=progress)
-        except (OtherBytes, CannotResume) as error:
-            # What has been read of a pipe cannot be read again.
-            raise FullsendError(f"{error}: run it again, and it starts over") from error
+        except (DifferentBytes, CannotResume) as error:
+            # A pipe cannot be read a second time.
+            raise FullsendError(f"{error}: run it again to start over") from error
         if isinstance(pushed, Pushed):
             progress.done = True
             return pushed
-    # The stream is stored, so nothing was sent. It is read to its end all the same: in `zfs send | fullsend` under
-    # `set -o pipefail` the producer would otherwise die of SIGPIPE, and fail a job in which nothing failed.
+    # The stream is stored already, so nothing was sent. It is read to its end all the same. In `zfs send | fullsend`
+    # with `set -o pipefail` the producer would otherwise die of SIGPIPE, and fail a job without a fault.
     await _drain(fd)
     return Pushed(pushed, 0, time.monotonic() - started)
 
 
 async def _drain(fd: int) -> None:
-    """Read a pipe to its end, in a thread that ends when we are cancelled."""
+    """Read a pipe to its end, in a thread that ends when the caller is cancelled."""
     source = Source(fd)
     reading = asyncio.ensure_future(asyncio.to_thread(source.drain))
     try:
         await asyncio.shield(reading)
     finally:
         source.stop()
-        with contextlib.suppress(Stopped):
+        with contextlib.suppress(PipeStopped):
             await reading
         source.close()

@@ -1,4 +1,4 @@
-"""From what was asked for to a plan: what of it there is on this host, and what is to be done for each."""
+"""From a request to a plan: select the datasets on this host, and decide what to do with each."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_sender.host.failures import as_failure
-from fullsend_sender.host.locks import Running
+from fullsend_sender.host.locks import AlreadyRunning
 from fullsend_sender.push.gone import is_retired, not_meant, renamed, why, without_copies
-from fullsend_sender.push.job import Item, Plan
+from fullsend_sender.push.job import PushItem, PushPlan
 from fullsend_sender.push.plan import (
     CannotSend,
-    Send,
-    Stored,
-    Unchanged,
+    NothingToSend,
+    PlannedSend,
+    StoredBases,
     check_name,
     decide,
     decide_package,
@@ -32,51 +32,51 @@ if TYPE_CHECKING:
 
     from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_protocol.wire.messages import Base
-    from fullsend_sender.push.job import Job, Target
+    from fullsend_sender.push.job import PushJob, PushTarget
     from fullsend_sender.transfer.link import Link
     from fullsend_sender.zfs.inventory import Dataset
     from fullsend_sender.zfs.pools import Pools
 
 
-#: What a selection says that excludes all that it names: nothing would be pushed, with exit 0.
+#: The failure of a selection that excludes all that it names: nothing would be pushed, with exit 0.
 ALL_EXCLUDED: Final = "all of it that is here is excluded, so nothing is pushed"
 
 
 @dataclass(slots=True)
-class Chosen:
-    """What is there of what was asked for. `targets`: by name of the dataset; `failures`: what is not there;
-    `failed_pools`: the pools that were asked for, and cannot be used.
+class ChosenDatasets:
+    """The selected datasets. `targets`: by name of the dataset; `failures`: what does not exist; `failed_pools`: the
+    requested pools that are unusable.
     """
 
     datasets: dict[str, Dataset]
-    targets: dict[str, Target]
+    targets: dict[str, PushTarget]
     failures: list[tuple[str, FullsendError]]
     package: bool
     pools: Pools
     failed_pools: frozenset[str] = frozenset()
 
     def tree(self, name: str) -> tuple[Dataset, ...]:
-        """Return the datasets that one stream brings."""
+        """Return the datasets of one stream."""
         if not self.package:
             return (self.datasets[name],)
         below = f"{name}/"
         return tuple(each for each in self.datasets.values() if each.name == name or each.name.startswith(below))
 
     def leave_out(self, names: Iterable[str]) -> None:
-        """Want no more of these."""
+        """Remove these from the selection."""
         for name in names:
             self.targets.pop(name, None)
 
     def keep_apart(self, take: Callable[[str], bool]) -> None:
-        """Take the lock of each dataset; who gets none is a failure."""
+        """Take the lock of each dataset; a dataset whose lock is taken is a failure."""
         for name in list(self.targets):
             if False in [take(dataset.guid) for dataset in self.tree(name)]:
                 del self.targets[name]
-                self.failures.append((name, Running("is being pushed by another fullsend just now")))
+                self.failures.append((name, AlreadyRunning("is being pushed by another fullsend just now")))
 
 
-async def choose(job: Job) -> Chosen:
-    """List all that may be meant, pool by pool, and choose. Raises: UsageError, ZfsError."""
+async def choose(job: PushJob) -> ChosenDatasets:
+    """List all datasets that may be selected, pool by pool, and select. Raises: UsageError, ZfsError."""
     asked = job.request.targets
     there = await pools.look(job.zfs)
     roots: dict[str, list[str]] = {}
@@ -88,7 +88,7 @@ async def choose(job: Job) -> Chosen:
     deep = job.request.package or any(target.selection.deep for target in asked)
     found = await pools.listed(job.zfs, there, roots, recursive=deep)
     datasets, complaint = found.datasets, found.complaint
-    targets: dict[str, Target] = {}
+    targets: dict[str, PushTarget] = {}
     failures: list[tuple[str, FullsendError]] = list(found.failed.items())
     for target in asked:
         meant, missing = target.selection.choose(datasets), target.selection.missing(list(datasets))
@@ -99,20 +99,22 @@ async def choose(job: Job) -> Chosen:
                 raise UsageError(f"{name} is named twice, with different snapshots: push one after another")
         for pattern in missing:
             if found.failed and (is_pattern(pattern) or pattern.partition("/")[0] in found.failed):
-                continue  # it may be in a pool that is named
+                continue  # it may be in a pool that has failed
             said = [part for part in complaint.split("; ") if f"'{pattern}'" in part]
             failures.append((pattern, CannotSend(said[0] if said else "there is no such dataset")))
-    return Chosen(datasets, targets, failures, job.request.package, there, frozenset(found.failed))
+    return ChosenDatasets(datasets, targets, failures, job.request.package, there, frozenset(found.failed))
 
 
-def _is_meant(pool: str, asked: Sequence[Target]) -> bool:
-    """Whether a pattern for all pools may mean something in this one: else nobody asks how it is."""
+def _is_meant(pool: str, asked: Sequence[PushTarget]) -> bool:
+    """Whether a pattern for all pools may match in this one: otherwise its health does not matter."""
     wide = [target.selection for target in asked if "" in target.selection.roots]
     return any(selection.means_pool(pool) for selection in wide)
 
 
-async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> list[tuple[str, FullsendError]]:
-    """Return what is stored, is meant, and is not here any more without a word of the user; each with its reason.
+async def gone(
+    link: Link, job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base]
+) -> list[tuple[str, FullsendError]]:
+    """Return the datasets that are stored and selected, but no longer here, and not in `retired`; each with its reason.
 
     Raises: as Link.receive.
     """
@@ -143,48 +145,50 @@ async def gone(link: Link, job: Job, chosen: Chosen, bases: Sequence[Base]) -> l
     return found
 
 
-def unfinished(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> list[Item]:
-    """Return the streams of what is wanted that have arrived in part, can be gone on with, and are of use."""
-    items, stored = [], Stored(bases)
+def unfinished(
+    job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry]
+) -> list[PushItem]:
+    """Return the selected streams that have arrived in part, can be resumed, and are of use."""
+    items, stored = [], StoredBases(bases)
     for name, target in chosen.targets.items() if arrived and not job.request.full else ():
-        with contextlib.suppress(Exception):  # `make_plan` meets it again, and says it
-            how, tree = job.settings.how(name, target.table), chosen.tree(name)
+        with contextlib.suppress(Exception):  # `make_plan` meets the same error, and reports it
+            options, tree = job.settings.send_options(name, target.table), chosen.tree(name)
             if job.request.package:
-                package = find_begun_package(tree, how, arrived) if target.snapshot is None else None
-                items += [Item(package, how, tree)] if package else []
-            elif (found := find_begun(tree[0], how, stored, arrived, snapshot=target.snapshot)) is not None:
-                items.append(Item(found[0], how, tree, found[1], last_common(tree[0], stored)))
+                package = find_begun_package(tree, options, arrived) if target.snapshot is None else None
+                items += [PushItem(package, options, tree)] if package else []
+            elif (found := find_begun(tree[0], options, stored, arrived, snapshot=target.snapshot)) is not None:
+                items.append(PushItem(found[0], options, tree, found[1], last_common(tree[0], stored)))
     return items
 
 
-def make_plan(job: Job, chosen: Chosen, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> Plan:
-    """Say what is to be done. `bases`, `arrived`: what the receiver has, and has in part."""
-    plan, stored = Plan(partials=arrived), Stored(bases)
+def make_plan(job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> PushPlan:
+    """Decide what to do. `bases`, `arrived`: what the receiver has, and has in part."""
+    plan, stored = PushPlan(partials=arrived), StoredBases(bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot
         if named is not None and name not in target.selection.patterns and not dataset.has(named):
-            continue  # -r DATASET@SNAPSHOT: of those below, the ones that have it
+            continue  # -r DATASET@SNAPSHOT: of the datasets below, only those that have the snapshot
         lacking.pop(id(target), None)
         try:
-            how, tree = job.settings.how(name, target.table), chosen.tree(name)
-            decided: Send | Unchanged
+            options, tree = job.settings.send_options(name, target.table), chosen.tree(name)
+            decided: PlannedSend | NothingToSend
             if job.request.package:
-                decided = decide_package(tree, how, snapshot=named)
+                decided = decide_package(tree, options, snapshot=named)
             else:
-                decided = decide(dataset, how, stored, snapshot=named, full=job.request.full)
-            if isinstance(decided, Send) and decided.snapshot is None:
+                decided = decide(dataset, options, stored, snapshot=named, full=job.request.full)
+            if isinstance(decided, PlannedSend) and decided.snapshot is None:
                 for each in tree:
                     check_name(each)
             common = last_common(dataset, stored)
-        except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+        except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
             plan.failures.append((name, as_failure(error)))
             continue
-        if isinstance(decided, Unchanged):
+        if isinstance(decided, NothingToSend):
             plan.unchanged.append(decided)
         else:
-            plan.items.append(Item(decided, how, tree, common=common))
+            plan.items.append(PushItem(decided, options, tree, common=common))
     for target in lacking.values():
         name = ", ".join(f"{pattern}@{target.snapshot}" for pattern in target.selection.patterns)
-        plan.failures.append((name, CannotSend("no dataset that is meant has this snapshot")))
+        plan.failures.append((name, CannotSend("no selected dataset has this snapshot")))
     return plan

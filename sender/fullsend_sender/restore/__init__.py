@@ -1,1 +1,1 @@
-"""`fullsend restore` and `fullsend cat`: which streams bring a snapshot back, and bringing them."""
+"""`fullsend restore` and `fullsend cat`: find the streams that bring a snapshot back, and receive them."""

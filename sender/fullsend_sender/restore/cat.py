@@ -1,9 +1,9 @@
-"""`fullsend cat`: brings one stored stream back, proven before it is written.
+"""`fullsend cat`: writes one stored stream, and proves each byte before it is written.
 
     event loop            threads               one thread                one thread's pace
     receive chunk  ---->  decode (parallel)  -> hash, compare, walk, write ----> pipe
 
-At most READ_AHEAD bytes stand between the socket and the pipe. Beyond that we stop reading, and say so in heartbeats.
+At most READ_AHEAD bytes are between the socket and the pipe. Beyond that cat stops reading, and heartbeats say so.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from fullsend_protocol.stream.chunks import Decompressor
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving
 from fullsend_sender.host.options import RETRY_FOR
-from fullsend_sender.transfer.link import PATIENCE, Timeouts, connect
-from fullsend_sender.transfer.pipes import Sink, Stopped
-from fullsend_sender.transfer.retry import Patience, passes
+from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
+from fullsend_sender.transfer.pipes import PipeStopped, Sink
+from fullsend_sender.transfer.retry import RetryTimer, is_transient
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
     from fullsend_sender.transfer.link import Link
     from fullsend_sender.transfer.progress import Progress
 
-#: Frames and raw bytes on their way. Room for one of the largest chunks, or for four to eight usual ones.
+#: Frames and raw bytes in flight. Room for one of the largest chunks, or for four to eight usual ones.
 READ_AHEAD: Final = 2 * limits.CHUNK_MAX
-#: Decoding outruns hashing and writing by far; two hide its delay.
+#: Decoding is far faster than hashing and writing; two threads hide its delay.
 _DECODERS: Final = 2
 
 
-class Damaged(FullsendError):  # noqa: N818 - reads as what it says
-    """What came back is not what was stored. The good bytes before it have been written."""
+class DamagedTransfer(FullsendError):  # noqa: N818 - reads as what it says
+    """What came back is not what was stored. The correct bytes before it have been written."""
 
 
 async def cat(
@@ -59,31 +59,39 @@ async def cat(
     reached: bool = False,
     rest: Rest | None = None,
     prove: Callable[[Manifest], Proof | OntoBase] = Proof,
-    timeouts: Timeouts = PATIENCE,
+    timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> Manifest:
-    """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A connection that
-    is lost is made again, and the stream goes on behind its last chunk.
+    """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A lost connection
+    is made again, and the stream resumes behind its last chunk.
 
-    `retry_for`: seconds that the receiver may stay away; `reached`: it was there a moment ago, so it is waited for also
-    where it is not there now; `rest`: what of the stream is wanted (of no more use afterwards), None: all of it, as
-    `prove` passes it on.
+    `retry_for`: seconds that the receiver may stay away; `reached`: it answered a moment ago, so cat waits for it even
+    if it is away now; `rest`: the wanted part of the stream (used up afterwards), None: all of it, as `prove` passes it
+    on.
 
-    Returns: its manifest; every byte has been written and held against it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
-    DAMAGED, ...), Damaged, BrokenPipeError (nobody reads `fd` any more), OSError, Unreachable, RemoteProtocolError.
+    Returns: its manifest; every byte was written and compared with it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
+    DAMAGED, ...), DamagedTransfer, BrokenPipeError (the reader has closed `fd`), OSError, Unreachable,
+    RemoteProtocolError.
     """
     dial = partial(connect, endpoint, identity, timeouts=timeouts)
-    patience = Patience(retry_for)
-    way_back = _WayBack(
-        dial, stream, sink=Sink(fd), progress=progress, patience=patience, reached=reached, proof=rest, prove=prove
+    retry_timer = RetryTimer(retry_for)
+    download = _Download(
+        dial,
+        stream,
+        sink=Sink(fd),
+        progress=progress,
+        retry_timer=retry_timer,
+        reached=reached,
+        proof=rest,
+        prove=prove,
     )
     try:
-        return await way_back.run()
+        return await download.run()
     except (ChunkError, StreamError) as error:
-        raise Damaged(f"{way_back.name}: what the receiver sent is damaged: {error}") from error
+        raise DamagedTransfer(f"{download.name}: what the receiver sent is damaged: {error}") from error
 
 
-class _Room:
-    """Bytes that may be on their way."""
+class _ByteBudget:
+    """A budget of bytes in flight."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -104,8 +112,8 @@ class _Room:
         self._freed.set()
 
 
-class _WayBack:
-    """One stream on its way from the receiver to the sink, over as many connections as it takes."""
+class _Download:
+    """One stream from the receiver to the sink, over as many connections as needed."""
 
     def __init__(
         self,
@@ -114,7 +122,7 @@ class _WayBack:
         *,
         sink: Sink,
         progress: Progress,
-        patience: Patience,
+        retry_timer: RetryTimer,
         reached: bool,
         proof: Rest | None,
         prove: Callable[[Manifest], Proof | OntoBase],
@@ -122,14 +130,14 @@ class _WayBack:
         self._dial = dial
         self._stream = stream
         self._progress = progress
-        self._patience = patience
+        self._retry_timer = retry_timer
         self._reached = reached
         self._proof: Proof | OntoBase | Rest | None = proof  # None: nothing has come yet
         self._prove = prove
         self._offset = proof.start if proof else 0  # where the next chunk begins
         self._sink = sink
-        self._room = _Room(READ_AHEAD)
-        # Unbounded as a queue: what stands in it is paid for in _room. None: the end.
+        self._room = _ByteBudget(READ_AHEAD)
+        # The queue is not limited itself: _room limits the bytes in it. None: the end.
         self._queue: asyncio.Queue[tuple[Chunk, Future[bytes], int] | None] = asyncio.Queue()
         self._local = threading.local()
         self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
@@ -137,7 +145,7 @@ class _WayBack:
 
     @property
     def name(self) -> str:
-        """What is read, for a person."""
+        """The stream's name, for a person."""
         return f"{self._proof.manifest.dataset}@{self._proof.manifest.snapshot}" if self._proof else self._stream
 
     async def run(self) -> Manifest:
@@ -152,7 +160,7 @@ class _WayBack:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.to_thread(self._join)
-        assert self._proof is not None  # noqa: S101 - for mypy: without one the fetch has failed
+        assert self._proof is not None  # noqa: S101 - for mypy: otherwise the fetch has failed
         return self._proof.manifest
 
     async def _fetch(self) -> None:
@@ -167,17 +175,17 @@ class _WayBack:
             except FullsendError as error:
                 if self._proof is None and not self._reached:
                     raise
-                self._progress.waiting = passes(error)
-                await self._patience.wait(error)
+                self._progress.waiting = is_transient(error)
+                await self._retry_timer.wait(error)
 
     def _begin(self, manifest: Manifest) -> None:
-        """See that what follows is the stream that was begun. Raises: ChunkError."""
+        """Check that what follows is the stream that was begun. Raises: ChunkError."""
         if self._proof is None:
             self._proof = self._prove(manifest)
         elif manifest.file_sha256 != self._proof.manifest.file_sha256:
-            raise ChunkError("it goes on with another stream")
+            raise ChunkError("it continues with another stream")
         self._progress.waiting = False
-        self._patience.met()
+        self._retry_timer.reconnected()
 
     def _join(self) -> None:
         self._decoders.shutdown(wait=True, cancel_futures=True)
@@ -185,8 +193,8 @@ class _WayBack:
         self._sink.close()
 
     async def _receive(self, link: Link) -> None:
-        """Receive the chunks that come over one connection. Raises: as Link.receive."""
-        taken = 0  # room for a chunk that has been announced
+        """Receive the chunks of one connection. Raises: as Link.receive."""
+        taken = 0  # bytes taken from _room for an announced chunk
         try:
             while True:
                 match await link.receive():
@@ -203,7 +211,7 @@ class _WayBack:
                         self._queue.put_nowait((chunk, future, taken))
                         taken = 0
                         self._offset += chunk.raw_length
-                        self._patience.recovered()
+                        self._retry_timer.progressed()
                     case messages.Done():
                         self._queue.put_nowait(None)
                         return
@@ -240,5 +248,5 @@ class _WayBack:
         try:
             for piece in pieces:
                 self._sink.write(piece)
-        except Stopped:
+        except PipeStopped:
             raise asyncio.CancelledError from None

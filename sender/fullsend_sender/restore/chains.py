@@ -1,8 +1,8 @@
-"""Which stored streams bring a snapshot back, and in which order. No I/O: what `list` says in, chains out.
+"""Selects the stored streams that restore a snapshot, and their order. No I/O: the entries of `list` in, chains out.
 
-Which stream builds on which, and what the ends of the chains are, fullsend_protocol.format.chains says. The newest
-state is the end of a chain that came last. What this host's clock said when a snapshot was taken only ever leads to a
-question, never to an answer.
+fullsend_protocol.format.chains knows which stream builds on which, and the ends of the chains. The newest state is the
+end of a chain that was received last. This host's clock at the time of a snapshot can only cause a question. It never
+decides.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ _NAMED: Final = 5
 
 
 class NotRestorable(FullsendError):  # noqa: N818 - reads as what it says
-    """What is asked for is not stored, or lacks something that it builds on."""
+    """The requested state is not stored, or lacks a stream that it builds on."""
 
 
 @dataclass(slots=True)
 class Tree:
-    """What a tree takes. `chosen`: the streams to end with, parents first. By name of the dataset, `left_out`: why it
-    is not among them; `refused`: of which it is not certain what is meant; `notes`: what to say of one that is chosen.
+    """The streams that restore a tree of datasets.
+
+    `chosen`: the streams to end with, parents first. By name of the dataset, `left_out`: why it is not restored;
+    `refused`: why its newest state is uncertain; `notes`: what to tell the user about a chosen one.
     """
 
     chosen: list[StreamEntry] = field(default_factory=list)
@@ -45,8 +47,9 @@ class Tree:
 
 
 class Library:
-    """All that is stored of this sender, as one `list` said. `entries`: in any order; `statuses`: by dataset, what the
-    receiver says of its newest state, as far as that is known.
+    """All stored streams of this sender.
+
+    `entries`: the answer to `list`, in any order; `statuses`: by dataset, the receiver's status of it, if known.
     """
 
     def __init__(self, entries: Iterable[StreamEntry], statuses: Mapping[str, DatasetStatus] | None = None) -> None:
@@ -55,14 +58,14 @@ class Library:
         self._forest = Forest(self._entries, order=reception, key=attrgetter("file"))
 
     def knows(self, guid: str) -> bool:
-        """Whether a snapshot of this GUID is stored, of whatever dataset."""
+        """Whether a snapshot with this GUID is stored, of any dataset."""
         return bool(self._forest.of_guid(guid))
 
     def find(self, what: str) -> StreamEntry:
         """Return the stream to end with: `what` is DATASET (its newest), DATASET@SNAPSHOT, guid:N, or a file's name.
 
-        Raises: NotRestorable where nothing fits; UsageError where several different snapshots do, and where nobody but
-        the user knows which state is the newest.
+        Raises: NotRestorable if no stream fits. UsageError if several different snapshots do, or if only the user can
+        know which state is the newest.
         """
         found = named(what, self._entries)
         if not found and "@" not in what and guid_of(what) is None:
@@ -75,7 +78,7 @@ class Library:
         if len({each.guid for each in found}) > 1:
             names = " ".join(each.file for each in found[:_NAMED])
             raise UsageError(f"{what}: {len(found)} streams fit; name one by its file: {names}")
-        # The same snapshot: as a full and as an increment, raw and plain, or within a package, which brings more.
+        # Streams of one snapshot: a full and an increment, raw and plain, or a package, which has more datasets.
         return min(found, key=self._effort)
 
     def _effort(self, entry: StreamEntry) -> tuple[bool, bool, int]:
@@ -83,23 +86,24 @@ class Library:
         return chain is None, entry.kind == "package", len(chain or ())
 
     def newest(self, dataset: str, before: tuple[int, str] | None = None, *, alone: bool = False) -> StreamEntry:
-        """Return the stream to end with for a dataset's newest state: the end of a chain that came last. Not the newest
-        that is whole: nobody shall take an old state for it.
+        """Return the stream to end with for a dataset's newest state: the end of a chain that was received last. It may
+        be damaged: an older state must never pass for the newest.
 
-        `before`: as of a place in the order of reception, None: now; `alone`: also where it goes on under another name.
+        `before`: as of a place in the order of reception, None: now; `alone`: even if the dataset continues under
+        another name.
 
-        Raises: NotRestorable: nothing is stored. UsageError where it is not certain which state is the newest: an end
-        that came earlier was taken later by this host's clock, this host has said since that the dataset is as of
-        another snapshot, or the dataset goes on under another name.
+        Raises: NotRestorable if nothing is stored. UsageError if it is uncertain which state is the newest. There are
+        three such cases: an end that was received earlier was taken later by this host's clock; this host has reported
+        since that the dataset is as of another snapshot; or the dataset continues under another name.
         """
         mine = [each for each in self._forest.of_dataset(dataset) if before is None or reception(each) < before]
         found = ends(mine)
         if not found:
             return self._only([], dataset)
         newest = found[-1]
-        if before is None and not alone and (there := self._forest.goes_on_as(newest)) is not None:
+        if before is None and not alone and (there := self._forest.continues_as(newest)) is not None:
             raise UsageError(
-                f"{dataset} was renamed, and goes on as {there.dataset}, up to @{there.snapshot}: restore that"
+                f"{dataset} was renamed, and continues as {there.dataset}, up to @{there.snapshot}: restore that"
                 f" (`fullsend restore {there.dataset} --into {dataset}`), or name the state before"
                 f" (`fullsend restore {_name(newest)}`)"
             )
@@ -112,14 +116,16 @@ class Library:
                 f" {newest.received}), and later, at {said}, its host said that it is as of @{about.snapshot}, as after"
                 f" a rollback; name one: {_name(newest)}, {dataset}@{about.snapshot}"
             )
-        again = None if before is not None else self._came_again(mine, newest)
+        again = None if before is not None else self._received_again(mine, newest)
         if again is not None and not (about is not None and (about.unchanged or "") > again.received):
             raise UsageError(
                 f"{dataset}: it is not certain which state is the newest: {_name(newest)} was received"
                 f" {newest.received}, and after it {_name(again)} once more, {again.received}, as after a rollback;"
                 f" name one by its file: {newest.file} {again.file}"
             )
-        later = [each for each in found[:-1] if each.created > newest.created and self._forest.goes_on_as(each) is None]
+        later = [
+            each for each in found[:-1] if each.created > newest.created and self._forest.continues_as(each) is None
+        ]
         if later:
             ways = "; ".join(
                 f"{_name(each)}, taken {each.created}, received {each.received}" for each in (newest, *later[:_NAMED])
@@ -131,9 +137,9 @@ class Library:
         return self._only([each for each in mine if each.guid == newest.guid], dataset)
 
     @staticmethod
-    def _came_again(mine: Sequence[StreamEntry], newest: StreamEntry) -> StreamEntry | None:
-        """Return the last stream to come after a dataset's newest state, and has an older one, which was there before;
-        None: there is none. Somebody may have gone back to that.
+    def _received_again(mine: Sequence[StreamEntry], newest: StreamEntry) -> StreamEntry | None:
+        """Return the last stream received after a dataset's newest state that has an older, already stored snapshot;
+        None: there is none. Such a stream may mean a rollback to that snapshot.
         """
         last = max(reception(each) for each in mine if each.guid == newest.guid)
         before = {each.guid for each in mine if reception(each) < last}
@@ -141,8 +147,8 @@ class Library:
         return max(again, key=reception, default=None)
 
     def other_ends(self, entry: StreamEntry) -> list[StreamEntry]:
-        """Return the ends of other chains that branch off from this stream's own, as after a rollback; the last to come
-        first. A chain that ended because a new full was sent is not a branch.
+        """Return the ends of other chains that branch off from this stream's own chain, as after a rollback. The order
+        is that of reception, last one first. A chain that ended because a new full was sent is not a branch.
         """
         mine = self._forest.lineage(entry)
         others = [
@@ -150,21 +156,23 @@ class Library:
             for each in self._forest.ends(entry.dataset)
             if each.guid != entry.guid
             and entry.guid not in self._forest.lineage(each)
-            and self._forest.goes_on_as(each) is None
+            and self._forest.continues_as(each) is None
             if not mine.isdisjoint(self._forest.lineage(each))
         ]
         return others[::-1]
 
     def tree(self, top: str, snapshot: str | None, fits: Callable[[str], bool]) -> Tree:
-        """Say what `top` takes, and each dataset below, as far as it `fits`.
+        """Select what restores `top` and each dataset below it whose name `fits`.
 
-        What has a newer state than the package that brings it is refused: nobody shall take an old state for it.
+        A dataset with a newer state than the package that contains it is refused: an older state must never pass for
+        the newest.
 
-        `snapshot`: the one that is named (after the @): of a dataset without it, since nothing had changed, the newest
-        that came before the first of those that have it; None: the newest of each. Left out is what was renamed within
-        `top`, and goes on under another name; and what comes with a package, which brings it where it belongs.
+        `snapshot`: the named one (after the @), None: the newest of each dataset. A dataset without the named snapshot
+        had not changed: it is restored as of its newest state received before the first stream with that name. Left
+        out is a dataset that was renamed within `top`, and continues under another name. Left out is also a dataset
+        that a package contains: the package restores it in its place.
 
-        Raises: NotRestorable where nothing fits.
+        Raises: NotRestorable if no stream fits.
         """
         names = [each for each in self._forest.datasets if (each == top or each.startswith(f"{top}/")) and fits(each)]
         same = [each for name in names for each in self._forest.of_dataset(name) if each.snapshot == snapshot]
@@ -182,13 +190,13 @@ class Library:
         if not chosen and not tree.refused:
             raise NotRestorable(f"{top}{f'@{snapshot}' if snapshot else ''}: nothing of it, or below it, is stored")
         chosen.sort(key=lambda each: each.dataset.split("/"))
-        # What another dataset's chain goes through is that one, under an older name.
+        # If the chain of another dataset passes through this state, that dataset is this one under a newer name.
         passed = {guid: each.dataset for each in chosen for guid in self._forest.lineage(each)}
         packages = {each.dataset: each for each in chosen if each.kind == "package"}
         for each in chosen:
             above = [packages[name] for name in lineage(each.dataset)[1:] if name in packages]
             if each.guid in passed and not self._forest.existed_before(passed[each.guid], each):
-                tree.left_out.append((each.dataset, f"goes on as {passed[each.guid]}"))
+                tree.left_out.append((each.dataset, f"continues as {passed[each.guid]}"))
             elif above and reception(each) > reception(above[-1]) and each.snapshot != above[-1].snapshot:
                 reason = (
                     f"comes as it was in the package {_name(above[-1])}, received {above[-1].received}, and its own"
@@ -203,22 +211,22 @@ class Library:
         return tree
 
     def _newest_within(self, dataset: str, names: Sequence[str]) -> StreamEntry:
-        """Return the newest of a dataset; of one that goes on as another one of these names, its last state, which the
-        other one passes through. Raises: as `newest`.
+        """Return the newest stream of a dataset. If the dataset continues as another one of these names, return its
+        last state, which the chain of the other passes through. Raises: as `newest`.
         """
         last = self._forest.ends(dataset)
-        there = self._forest.goes_on_as(last[-1]) if last else None
+        there = self._forest.continues_as(last[-1]) if last else None
         if there is None or there.dataset not in names:
             return self.newest(dataset)
-        # What was there before is another dataset, such as a replica: this one was not renamed to it.
+        # A dataset that existed before is another one, such as a replica: this dataset was not renamed to it.
         apart = self._forest.existed_before(there.dataset, last[-1])
         return self.newest(dataset, alone=True) if apart else last[-1]
 
     def _as_of(self, dataset: str, first: StreamEntry, tree: Tree) -> StreamEntry | None:
-        """Return the stream to end with for a dataset's state as of a named snapshot; None: nothing of it is so old.
+        """Return the stream to end with for a dataset's state as of a named snapshot; None: it has no state so old.
 
-        `first`: the stream with that snapshot that came first of all; `tree`: gets a note where this host's clock says
-        that the state is younger. Raises: UsageError as `newest`.
+        `first`: the first received stream with that snapshot, of any dataset; `tree`: gets a note if this host's clock
+        says that the state is younger. Raises: UsageError as `newest`.
         """
         named = [each for each in self._forest.of_dataset(dataset) if each.snapshot == first.snapshot]
         if named:
@@ -238,24 +246,24 @@ class Library:
     def chain(self, entry: StreamEntry, after: str | None = None) -> list[StreamEntry] | None:
         """Return the shortest chain of streams that ends with this one, in the order of restoring; None: there is none.
 
-        `after`: the GUID of the snapshot to begin after, where that is restored already; None: with a full.
+        `after`: the GUID of a snapshot that is already restored, from which to begin; None: begin with a full.
         """
         return self._forest.chain(entry, _restorable if after is None else _whole, after)
 
     def begun(self, token: ResumeToken) -> list[StreamEntry]:
-        """Return the stored streams of which a target with this resume token may have a part."""
+        """Return the stored streams that the partly received state with this resume token may belong to."""
         letters = {letter for letter, feature in LETTERS if token.features >> feature & 1}
         base = None if token.base_guid is None else str(token.base_guid)
         return [
             each
             for each in self._forest.of_guid(str(token.guid))
             if each.base_guid == base and each.kind != "package" and not each.damaged
-            if each.stream_class != "redacted"  # which has no token; and its flags have a hash in them
+            if each.stream_class != "redacted"  # which has no token, and flags that contain a hash
             and {letter for letter, _feature in LETTERS if letter in each.flags} == letters
         ]
 
     def obstacle(self, entry: StreamEntry) -> str:
-        """Return why there is no chain to this stream."""
+        """Return why there is no chain to this stream, for the user."""
         match self._forest.obstacle(entry, _whole):
             case (here, "damaged"):
                 return f"{here.file} is damaged ({here.damaged})"
@@ -266,12 +274,12 @@ class Library:
 
 
 def _whole(entry: StreamEntry) -> bool:
-    """Whether no damage is known. That a file is missing shows only in what is restorable: `list` says no more."""
+    """Whether no damage is known. `list` reports a missing file only as `restorable` false."""
     return not entry.damaged
 
 
 def _restorable(entry: StreamEntry) -> bool:
-    """Whether it can be restored from a full on."""
+    """Whether a chain from a full to this stream can be restored."""
     return entry.restorable and _whole(entry)
 
 

@@ -1,8 +1,8 @@
-"""Encryption of what is restored: as it was at home, or by the place that it comes into.
+"""Chooses the encryption of restored datasets: as at home, or with the key of the place.
 
-A stream that is not raw but has properties says `encryption=off`: below an encrypted dataset it lies in the clear, with
-exit 0. With `zfs receive -x encryption` it is encrypted by the key of its place. That takes no stream with embedded
-blocks, and needs the key to be loaded. Tried with OpenZFS 2.4.4: fulls, increments, volumes, packages, resumed streams.
+A stream that is not raw but has properties says `encryption=off`: below an encrypted dataset it would be unencrypted,
+with exit 0. `zfs receive -x encryption` encrypts it with the key of its place. That accepts no stream with embedded
+blocks, and needs a loaded key. Tried with OpenZFS 2.4.4: fulls, increments, volumes, packages, resumed streams.
 """
 
 from __future__ import annotations
@@ -13,49 +13,49 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.format.quotas import brings_properties
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_sender.restore.plan import Item, Place
+from fullsend_sender.restore.plan import ParentDataset, RestoreItem
 from fullsend_sender.zfs.inventory import Dataset
 from fullsend_sender.zfs.selection import lineage
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from fullsend_sender.restore.plan import Plan
+    from fullsend_sender.restore.plan import RestorePlan
     from fullsend_sender.zfs.commands import Encryption, Zfs
 
 _log: Final = logging.getLogger("fullsend.restore")
 
 
-def choose_encryption(plan: Plan, *, unencrypted: bool, recursive: bool) -> None:
-    """Say of each item of a plan how it is to be encrypted, before the first byte.
+def choose_encryption(plan: RestorePlan, *, unencrypted: bool, recursive: bool) -> None:
+    """Choose the encryption of each item of a plan, before the first byte.
 
-    What comes raw stays as it was, and so does what was below that at home: its key is not loaded yet. What cannot be
-    encrypted as its place is becomes a failure of the plan. `unencrypted`: that is wanted.
+    A raw dataset stays as it was, and so does what was below it at home, because its key is not loaded yet. An item
+    that cannot be encrypted as its place is becomes a failure of the plan. `unencrypted`: leave items unencrypted.
 
-    Raises: UsageError, where there is just one item.
+    Raises: UsageError, instead of a failure, unless `recursive`.
     """
-    # What is encrypted, by name: each dataset that stands, or will; None: it is not.
+    # Each dataset that exists, or will, by name: the encrypted dataset whose key it uses; None: it is not encrypted.
     places: dict[str, Dataset | None] = {name: each if each.encrypted else None for name, each in plan.standing.items()}
-    raw: set[str] = set()  # what comes, or came, with its key
+    raw: set[str] = set()  # datasets that come, or came, with their key
     steps = []
     for step in plan.steps:
         standing = plan.standing.get(step.target)
         parent = step.target.rpartition("/")[0]
         place = places.get(step.target if standing is not None else parent)
-        chosen: Item | Place = step
-        if isinstance(step, Item) and step.raw:
-            # Its key is not loaded when it has come.
+        chosen: RestoreItem | ParentDataset = step
+        if isinstance(step, RestoreItem) and step.raw:
+            # Its key is not loaded after it has come.
             place = place if standing is not None else _encrypted(step.target)
             raw.add(step.target)
         elif (
-            isinstance(step, Item)
+            isinstance(step, RestoreItem)
             and standing is None
             and parent in raw
             and step.chain
             and brings_properties(step.chain[0])
         ):
-            place = None  # it says that it is not encrypted, and so it was at home
-        if isinstance(step, Item) and step.chain:
+            place = None  # its stream says that it is not encrypted, and so it was at home
+        if isinstance(step, RestoreItem) and step.chain:
             try:
                 chosen = _choose(step, standing, place, unencrypted=unencrypted)
             except UsageError as error:
@@ -71,13 +71,13 @@ def choose_encryption(plan: Plan, *, unencrypted: bool, recursive: bool) -> None
     plan.steps = steps
 
 
-def _choose(item: Item, standing: Dataset | None, place: Dataset | None, *, unencrypted: bool) -> Item:
-    """Return an item with its encryption. `place`: the encrypted dataset that it comes into. Raises: UsageError."""
+def _choose(item: RestoreItem, standing: Dataset | None, place: Dataset | None, *, unencrypted: bool) -> RestoreItem:
+    """Return an item with its encryption. `place`: the encrypted dataset above it. Raises: UsageError."""
     if place is None or item.raw:
         return item
     if unencrypted and standing is None:
         return replace(item, encryption="off")
-    or_else = "" if standing is not None else ", or let it lie there in the clear with --unencrypted"
+    or_else = "" if standing is not None else ", or leave it unencrypted with --unencrypted"
     embedding = next((each for each in item.chain if "e" in each.flags), None)
     if embedding is not None:
         raise UsageError(
@@ -93,24 +93,24 @@ def _choose(item: Item, standing: Dataset | None, place: Dataset | None, *, unen
 
 
 def _encrypted(name: str) -> Dataset:
-    """Return what stands for a dataset that will have come raw: its key will not be loaded."""
+    """Return a substitute for a dataset that will have come raw: its key will not be loaded."""
     return Dataset(name, "filesystem", "0", 0, 0, encrypted=True, key_loaded=False)
 
 
-def _say_clear(item: Item, standing: Mapping[str, Dataset], raw: Collection[str]) -> None:
-    """Say of what is not encrypted that it is so below something that is: its user may not expect that."""
+def _say_clear(item: RestoreItem, standing: Mapping[str, Dataset], raw: Collection[str]) -> None:
+    """Warn of a dataset that will be unencrypted below an encrypted one: its user may not expect that."""
     above = lineage(item.target)[1:]
     encrypted = [name for name in above if name in standing and standing[name].encrypted]
     encrypted += [name for name in above if name in raw]
     if encrypted:
         what = "what is not encrypted in this package" if item.raw else "it"
-        _log.warning("%s: %s will lie in the clear, below %s, which is encrypted", item.target, what, encrypted[0])
+        _log.warning("%s: %s will be unencrypted, below %s, which is encrypted", item.target, what, encrypted[0])
 
 
-async def say_what_changed(zfs: Zfs, into: str, items: Iterable[Item]) -> None:
-    """Say which datasets have become encryption roots of their own, and what a raw package left in the clear.
+async def say_what_changed(zfs: Zfs, into: str, items: Iterable[RestoreItem]) -> None:
+    """Warn of datasets that have become encryption roots, and of what a raw package left unencrypted.
 
-    `items`: what is restored, below `into` or as it. Raises: ZfsError.
+    `items`: what was restored, at `into` or below. Raises: ZfsError.
     """
     raw = [item for item in items if item.raw]
     if not raw:
@@ -127,14 +127,15 @@ async def say_what_changed(zfs: Zfs, into: str, items: Iterable[Item]) -> None:
         if item.package:
             for name in sorted(found):
                 if name.startswith(f"{item.target}/") and found[name].root is None:
-                    _log.warning("%s lies in the clear, as it did at home", name)
+                    _log.warning("%s is unencrypted, as it was at home", name)
 
 
 def _had_key_of(found: Mapping[str, Encryption], target: str) -> str | None:
-    """Say of an encryption root that it was none at home; None: it is none, or was one there, as far as one can see.
+    """Return a warning that an encryption root was none at home; None: it is no root, or was one, as far as one can
+    see.
 
-    A raw stream brings the key's salt. Two roots with a passphrase have the same only where they were one; other keys
-    have none (tried with OpenZFS 2.4.4).
+    A raw stream brings the key's salt. Two roots with a passphrase have the same salt only if they were one root. Other
+    keys have no salt (tried with OpenZFS 2.4.4).
     """
     own = found.get(target)
     if own is None or own.root != target:

@@ -1,4 +1,4 @@
-"""A stored increment on its way into the dataset that has its base: proven, and not a clone's (stream.reparent)."""
+"""Proves a stored increment, and rewrites a clone's for the dataset that has its base (stream.reparent)."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ if TYPE_CHECKING:
 
 
 class OntoBase:
-    """The proof of a stored stream, as proof.Proof, which passes on what `zfs receive` takes where the base is."""
+    """The proof of a stored stream, as proof.Proof. It passes on what `zfs receive` accepts in the base's dataset."""
 
-    #: Where it begins, in raw bytes.
+    #: The raw offset at which it begins.
     start: Final = 0
 
     def __init__(self, manifest: Manifest) -> None:
-        """Raises: ChunkError where the manifest proves nothing."""
+        """Raises: ChunkError if the manifest proves nothing."""
         self.manifest = manifest
         self._proof = Proof(manifest)
         self._reparenter = Reparenter()
 
     def take(self, raw: bytes, sha256: bytes | memoryview) -> list[Piece]:
-        """Take the next chunk, as Proof.take. Returns: what `zfs receive` gets."""
+        """Take the next chunk, as Proof.take. Returns: the pieces for `zfs receive`."""
         return [piece for part in self._proof.take(raw, sha256) for piece in self._reparenter.feed(part)]
 
     def finish(self) -> list[Piece]:
-        """The stream's bytes have ended, as Proof.finish. Returns: what `zfs receive` still gets."""
+        """Note the end of the stream's bytes, as Proof.finish. Returns: the last pieces for `zfs receive`."""
         return [*self._proof.finish(), *self._reparenter.finish()]

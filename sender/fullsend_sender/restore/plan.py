@@ -1,9 +1,9 @@
-"""What a restore takes: which streams, into which targets, in which order (design section 8).
+"""Plans a restore: which streams, into which targets, in which order.
 
-    list what is stored -> choose, find chains -> look at the target
+    list what is stored -> select, find chains -> examine the target
 
-Nothing is changed here. Nothing that exists is to be overwritten: a dataset that is there already is only ever gone on
-with, after its newest snapshot, and inside of a stream that an interrupted `zfs receive -s` has left a part of.
+Nothing is changed here. Nothing that exists may be overwritten. A restore only ever continues an existing dataset:
+after its newest snapshot, or inside a stream of which an interrupted `zfs receive -s` has left a part.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("fullsend.restore")
 
-#: Branches that are named beside the one that is restored.
+#: Branches that are named beside the restored one.
 _BRANCHES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What somebody asked for.
+class RestoreRequest:
+    """A request to restore.
 
     `what`: DATASET, DATASET@SNAPSHOT, guid:N or a file's name; `into`: the target, None: the dataset's own name;
-    `recursive`: with all below it; `exclude`: but these; `rollback`: a target that has been written to since its newest
-    snapshot goes back to that; `mountable`: `canmount` as it was backed up.
+    `recursive`: with all below it; `exclude`: without these; `rollback`: a target that was written to since its newest
+    snapshot is rolled back to that; `mountable`: `canmount` as it was backed up.
     """
 
     what: str
@@ -53,22 +53,21 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A dataset to make, so that others can be below it: it is not stored itself."""
+class ParentDataset:
+    """A dataset to create as a parent of others: it is not stored itself."""
 
     target: str
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class RestoreItem:
     """One dataset to restore.
 
-    `chain`: the streams, in order; empty: `target` has the snapshot already. `existing`: whether `target` is there.
-    `newest`: the snapshot (after the @) that it has, and is gone on with after; None: none. `token`: what it has of the
-    first stream. `quiet`: it has the snapshot, and is set not to be mounted by itself. `quotas`: the quotas and
-    reservations that are to be as they were backed up, since nobody has set them on `target`; `held`: those that an
-    earlier run holds back. `aside`: as byhand.set_aside says. `encryption`: how it is to be encrypted, where its
-    streams do not say that.
+    `chain`: the streams, in order; empty: `target` has the snapshot already. `existing`: whether `target` exists.
+    `newest`: its newest snapshot (after the @), from which the chain continues; None: none. `token`: its resume token,
+    for the first stream. `quiet`: it has the snapshot, and canmount=noauto is set. `quotas`: the quotas and
+    reservations that are to be as they were backed up, because none are set on `target`; `held`: those that an earlier
+    run holds back. `aside`: see restore_commands.set_aside. `encryption`: how to encrypt it, if its streams do not say.
     """
 
     wanted: StreamEntry
@@ -84,17 +83,17 @@ class Item:
     encryption: Literal["as sent", "as its place", "off"] = "as sent"
 
     def begun(self, entry: StreamEntry) -> ResumeToken | None:
-        """What `target` has of one of the streams; None: nothing."""
+        """Return the resume token of `target` for one of the streams; None: no part of it has been received."""
         return self.token if entry is self.chain[0] else None
 
     @property
     def package(self) -> bool:
-        """Whether others come along, below it."""
+        """Whether its streams bring other datasets, below it."""
         return any(each.kind == "package" for each in self.chain)
 
     @property
     def raw(self) -> bool:
-        """Whether it comes as it was encrypted at home."""
+        """Whether it comes encrypted as at home."""
         return "w" in self.wanted.flags
 
     @property
@@ -103,28 +102,28 @@ class Item:
 
 
 @dataclass(slots=True)
-class Plan:
-    """What is to be done. `steps`: parents first; `there`: names of the datasets that others can be below; `failures`:
-    what cannot be done, by name; `standing`: the datasets that are there now, at the target, below it and above it;
-    `into`: the target of all, which has been made where anything has been restored.
+class RestorePlan:
+    """What to do. `steps`: parents first; `there`: names of the datasets that can have others below; `failures`: by
+    name, what cannot be done; `standing`: the datasets that exist now, at the target, below it and above it; `into`:
+    the target of the whole restore.
     """
 
-    steps: list[Place | Item] = field(default_factory=list)
+    steps: list[ParentDataset | RestoreItem] = field(default_factory=list)
     there: set[str] = field(default_factory=set)
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
     standing: dict[str, Dataset] = field(default_factory=dict)
     into: str = ""
 
     @property
-    def items(self) -> list[Item]:
-        return [step for step in self.steps if isinstance(step, Item)]
+    def items(self) -> list[RestoreItem]:
+        return [step for step in self.steps if isinstance(step, RestoreItem)]
 
     def missing_within(self, target: str) -> str | None:
         """Return what has failed of a target, or below it; None: nothing has."""
         return next((name for name, _error in self.failures if f"{name}/".startswith(f"{target}/")), None)
 
-    def obstacle(self, step: Place | Item) -> str | None:
-        """Return the dataset that has failed, and below which this one would have to be; None: its place is there."""
+    def obstacle(self, step: ParentDataset | RestoreItem) -> str | None:
+        """Return the dataset that has failed, and below which this one would be; None: its parent exists."""
         parent = step.target.rpartition("/")[0]
         if not parent or parent in self.there:
             return None
@@ -132,13 +131,13 @@ class Plan:
         return next((name for name in missing if f"{parent}/".startswith(f"{name}/")), parent)
 
 
-async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
-    """Say what is to be done. Raises: UsageError, NotRestorable, ZfsError."""
-    plan = Plan()
+async def make_plan(library: Library, wanted: RestoreRequest, zfs: Zfs) -> RestorePlan:
+    """Plan a restore. Raises: UsageError, NotRestorable, ZfsError."""
+    plan = RestorePlan()
     if wanted.recursive:
         top, at, snapshot = wanted.what.partition("@")
         if at and not snapshot:
-            raise UsageError(f"{wanted.what!r} is no DATASET or DATASET@SNAPSHOT")
+            raise UsageError(f"{wanted.what!r} is not DATASET or DATASET@SNAPSHOT")
         selection = Selection((top,), recursive=True, exclude=wanted.exclude)
         tree = library.tree(top, snapshot or None, lambda name: bool(selection.choose([name])))
         chosen, refused = tree.chosen, tree.refused
@@ -157,7 +156,7 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
             _say_other_ends(library, entry)
     plan.failures += [(into + name.removeprefix(top), error) for name, error in refused]
     if not into or "@" in into or "#" in into:
-        raise UsageError(f"{into!r} is no name of a dataset to restore into")
+        raise UsageError(f"{into!r} is not the name of a dataset to restore into")
     there = inventory.parse((await zfs.listing([into], recursive=wanted.recursive))[0])
     parent = await _parent(zfs, into, there)
     tokens, quiet = {}, set[str]()
@@ -166,7 +165,7 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
         tokens = await zfs.resume_tokens(into, recursive=wanted.recursive)
         quiet = await zfs.not_mounting(into, recursive=wanted.recursive)
         set_here = await zfs.quotas_set(into, recursive=wanted.recursive)
-    # A new dataset of which a part has come is none yet: it may be given up as a whole.
+    # A new dataset with a part of its first stream does not count: it may be discarded as a whole.
     plan.there = {name for name, dataset in there.items() if dataset.snapshots or name not in tokens}
     plan.there.add(into.rpartition("/")[0])
     items = []
@@ -180,28 +179,28 @@ async def make_plan(library: Library, wanted: Wanted, zfs: Zfs) -> Plan:
             if not wanted.recursive:
                 raise
             plan.failures.append((target, error))
-    # What cannot be restored is no place for what is below it, either: it would be in the way of the next try.
+    # A dataset that cannot be restored is not created as a parent either: it would obstruct the next try.
     taken = {*there, *(item.target for item in items), *(name for name, _error in plan.failures)}
     plan.steps = sorted([*items, *_places(into, items, taken)], key=lambda step: step.target.split("/"))
     plan.standing = {**there, **({parent.name: parent} if parent is not None else {})}
     return plan
 
 
-def _with_quotas(item: Item, wanted: Wanted, set_here: Mapping[str, Quota]) -> Item:
-    """Say which quotas an item is to have. `set_here`: what is set on its target itself."""
+def _with_quotas(item: RestoreItem, wanted: RestoreRequest, set_here: Mapping[str, Quota]) -> RestoreItem:
+    """Return an item with its quotas. `set_here`: what is set on its target itself."""
     held = tuple(name for name, quota in set_here.items() if quota.held)
     free = (name for name in quotas_of(item.wanted.dataset_type) if name in held or name not in set_here)
     return replace(item, held=held, quotas=tuple(free) if wanted.quotas else ())
 
 
-def _set_aside(library: Library, item: Item, existing: Dataset | None) -> Mapping[str, tuple[str, str]]:
-    """Say which snapshots of a target give way to a later one of the same name: those alone that are stored."""
+def _set_aside(library: Library, item: RestoreItem, existing: Dataset | None) -> Mapping[str, tuple[str, str]]:
+    """Return the snapshots of a target to rename before a later one of the same name: only those that are stored."""
     snapshots = () if existing is None else existing.snapshots
     return set_aside(item.chain, {each.name: each.guid for each in snapshots if library.knows(each.guid)})
 
 
 def _say_other_ends(library: Library, entry: StreamEntry) -> None:
-    """Say where the newest state is one of several branches: after a rollback the other may be the one to restore."""
+    """Warn if the newest state is one of several branches: after a rollback the other may be the one to restore."""
     others = library.other_ends(entry)
     if others:
         named = ", ".join(f"{each.dataset}@{each.snapshot} (received {each.received})" for each in others[:_BRANCHES])
@@ -214,22 +213,22 @@ def _say_other_ends(library: Library, entry: StreamEntry) -> None:
 
 
 async def _parent(zfs: Zfs, target: str, there: dict[str, Dataset]) -> Dataset | None:
-    """Return the dataset that the target is below; None: it is a pool. Raises: UsageError where there is none."""
+    """Return the parent of the target; None: the target is a pool. Raises: UsageError if the parent does not exist."""
     parent = target.rpartition("/")[0]
     if not parent:
         return None
     found = inventory.parse((await zfs.listing([parent], recursive=False))[0]).get(parent)
     if found is None and target not in there:
         raise UsageError(
-            f"{target} cannot be made, since there is no {parent}: make that first, or choose another --into"
+            f"{target} cannot be created, because there is no {parent}: create that first, or choose another --into"
         )
     return found
 
 
 def _item(
     library: Library, entry: StreamEntry, target: str, existing: Dataset | None, token: str | None, *, quiet: bool
-) -> Item:
-    """Say what one dataset takes. Raises: NotRestorable; UsageError where the target is something else."""
+) -> RestoreItem:
+    """Return the item of one dataset. Raises: NotRestorable; UsageError if the target is something else."""
     if existing is None:
         chain = library.chain(entry)
         if chain is None:
@@ -237,15 +236,15 @@ def _item(
                 f"{entry.dataset}@{entry.snapshot} cannot be restored: {library.obstacle(entry)}; `fullsend list"
                 f" {entry.dataset}` shows what can be"
             )
-        return Item(entry, target, chain)
+        return RestoreItem(entry, target, chain)
     whole = library.chain(entry)
     if entry.kind == "package" or any(each.kind == "package" for each in whole or ()):
-        # Of a package that was interrupted, the top may have its snapshot, and what is below it may be missing.
+        # After an interrupted package, the top may have its snapshot, and the datasets below may be missing.
         raise UsageError(
             f"{target} exists, and a package is only restored as a whole: choose another --into, or destroy it first"
         )
     if any(each.guid == entry.guid for each in existing.snapshots):
-        return Item(entry, target, [], existing=True, quiet=quiet)
+        return RestoreItem(entry, target, [], existing=True, quiet=quiet)
     if token is not None:
         return _begun(library, entry, existing, token)
     newest = existing.snapshots[-1] if existing.snapshots else None
@@ -255,50 +254,53 @@ def _item(
             f"{target} exists, and {_stranger(library, entry, existing)} choose another name with --into (nothing that"
             " exists is overwritten)"
         )
-    return Item(entry, target, chain, newest.name, existing=True)
+    return RestoreItem(entry, target, chain, newest.name, existing=True)
 
 
-def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -> Item:
-    """Say what a dataset takes that has a part of a stream. Raises: UsageError where nothing stored goes on with it."""
+def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -> RestoreItem:
+    """Return the item of a dataset with a part of a stream. Raises: UsageError if no stored stream continues it."""
     target, newest = existing.name, existing.snapshots[-1] if existing.snapshots else None
-    give_up = f"`zfs receive -A {target}` gives that part up, or choose another name with --into"
+    give_up = f"`zfs receive -A {target}` discards that part, or choose another name with --into"
     try:
         token = ResumeToken.decode(text)
     except StreamError as error:
         raise UsageError(f"{target} has a part of a stream, but {error}: {give_up}") from error
     base = None if token.base_guid is None else str(token.base_guid)
     if newest is not None and newest.guid != base:
-        # `zfs receive` would take it all, and refuse it at its end; with -F it would destroy that snapshot (dmu_recv.c,
-        # dmu_recv_end_check).
+        # `zfs receive` would read all of it, and refuse it at its end; with -F it would destroy that snapshot
+        # (dmu_recv.c, dmu_recv_end_check).
         raise UsageError(
             f"{target} has a part of {token.name}, and @{newest.name}, which does not belong before that: destroy that"
-            f" snapshot if nobody needs it; {give_up}"
+            f" snapshot if it is not needed; {give_up}"
         )
     for first in library.begun(token):
         rest = [] if first.guid == entry.guid else library.chain(entry, first.guid)
         if rest is not None and all(each.stream_class == first.stream_class for each in rest):
-            return Item(entry, target, [first, *rest], newest.name if newest else None, existing=True, token=token)
+            return RestoreItem(
+                entry, target, [first, *rest], newest.name if newest else None, existing=True, token=token
+            )
     raise UsageError(
-        f"{target} has a part of {token.name} (GUID {token.guid}), of which nothing is stored that leads to"
+        f"{target} has a part of {token.name} (GUID {token.guid}), and no stored stream continues it to"
         f" {entry.dataset}@{entry.snapshot}: {give_up}"
     )
 
 
 def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
-    """Say why a dataset cannot be gone on with, and what else may be done than to choose another."""
+    """Return why a dataset cannot be continued, and what to do other than choosing another."""
     if not existing.snapshots:
         return "has no snapshot:"
     newest = existing.snapshots[-1]
     for each in reversed(existing.snapshots):
         if library.chain(entry, each.guid) is not None:
             return (
-                f"has other snapshots, up to @{newest.name}, after @{each.name}: destroy those if nobody needs them, or"
+                f"has other snapshots, up to @{newest.name}, after @{each.name}: destroy those if they are not"
+                " needed, or"
             )
-    return f"its newest snapshot, @{newest.name}, is none that can be gone on from:"
+    return f"its newest snapshot, @{newest.name}, cannot be continued from:"
 
 
-def _places(into: str, items: list[Item], taken: set[str]) -> list[Place]:
-    """Return the datasets between `into` and the items that are not taken."""
+def _places(into: str, items: list[RestoreItem], taken: set[str]) -> list[ParentDataset]:
+    """Return the datasets between `into` and the items that do not exist."""
     missing: dict[str, None] = {}
     for item in items:
         parts = item.target.split("/")
@@ -306,4 +308,4 @@ def _places(into: str, items: list[Item], taken: set[str]) -> list[Place]:
             above = "/".join(parts[:count])
             if above not in taken:
                 missing[above] = None
-    return list(map(Place, missing))
+    return list(map(ParentDataset, missing))

@@ -1,14 +1,14 @@
-"""Going on inside a stored stream, where `zfs receive -s` was interrupted (design section 7): finding the place.
+"""Finds where an interrupted `zfs receive -s` resumes inside a stored stream.
 
-    start of the stream -> BEGIN -> look for what `zfs receive` must see again, chunk by chunk -> the rest
+    start of the stream -> BEGIN -> find what `zfs receive` must see again, chunk by chunk -> the rest
 
-Fetched are the chunk with BEGIN, the one in which the wanted record is, and of a raw stream those with its OBJECT_RANGE
-and its OBJECT; nothing else of what the target has.
+It fetches the chunk with BEGIN, the one with the wanted record, and for a raw stream those with its OBJECT_RANGE and
+its OBJECT; nothing else that the target has already.
 
-**What is proven.** A chunk's SHA-256 is that of its segment up to there, so amid a segment nobody can tell it who has
-not read what comes before. To the next segment's start, as a rule the end, the rest therefore stands on the checksum
-of each zstd frame, and on the Fletcher-4 of each record, which `zfs receive` checks and in which an error in the bytes
-stays visible (fullsend_protocol.stream.splice).
+**What is proven.** A chunk's SHA-256 covers its segment up to there. A reader that has not read the beginning of the
+segment cannot compute it. So up to the next segment's start, usually to the end, two checks remain: the checksum of
+each zstd frame, and the Fletcher-4 of each record. `zfs receive` checks the latter, and an error in the bytes stays
+visible in it (fullsend_protocol.stream.checksums).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fullsend_protocol.stream.rejoin import Rejoiner, opening
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.retry import Patience
+from fullsend_sender.transfer.retry import RetryTimer
 
 if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import Manifest
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from fullsend_sender.host.options import Endpoint
     from fullsend_sender.transfer.link import Link
 
-#: BEGINs and what is around them (splice.opening), to the end of a chunk.
+#: Bytes of BEGINs and what surrounds them (rejoin.opening), to the end of a chunk.
 _OPENING_MAX: Final = 2 * limits.BEGIN_PAYLOAD_MAX + limits.CHUNK_MAX
 
 
 class Rest:
-    """The rest of a stored stream, on its way: what cat needs to go on with it.
+    """The rest of a stored stream, for cat.
 
-    `manifest`: of the stream. `start`: the raw offset at which the chunks to come begin.
+    `manifest`: of the stream. `start`: the raw offset at which the next chunk begins.
     """
 
     def __init__(self, manifest: Manifest, start: int, rejoiner: Rejoiner, pieces: list[Piece]) -> None:
-        """`pieces`: what the rejoiner has given of the chunks before `start`."""
+        """`pieces`: the rejoiner's output for the chunks before `start`."""
         self.manifest = manifest
         self.start = start
         self._rejoiner = rejoiner
@@ -53,13 +53,13 @@ class Rest:
         self._hashes = Hashes(manifest, start)
 
     def take(self, raw: bytes, sha256: bytes | memoryview) -> list[Piece]:
-        """Take the next chunk, as proof.Proof.take. Returns: what `zfs receive` gets, up to there."""
+        """Take the next chunk, as proof.Proof.take. Returns: the bytes for `zfs receive`, up to there."""
         self._hashes.take(raw, sha256)
         pieces, self._pieces = self._pieces, []
         return pieces + self._rejoiner.feed(raw)
 
     def finish(self) -> list[Piece]:
-        """The stream's bytes have ended, as proof.Proof.finish."""
+        """Note the end of the stream's bytes, as proof.Proof.finish."""
         self._hashes.finish()
         self._rejoiner.finish()
         pieces, self._pieces = self._pieces, []
@@ -75,24 +75,24 @@ async def find_rest(
     retry_for: float,
     onto_base: bool = False,
 ) -> Rest:
-    """Find where a stored stream goes on after what `zfs receive` has written of it.
+    """Find where a stored stream resumes after the part that `zfs receive` has written.
 
     `stream`: its name, as for cat; `token`: the target's; `retry_for`: seconds that the receiver may stay away;
     `onto_base`: as Rejoiner.
 
-    Raises: StreamError where that stream cannot go on there; PeerError, ChunkError, Unreachable, RemoteProtocolError.
+    Raises: StreamError if that stream cannot resume there; PeerError, ChunkError, Unreachable, RemoteProtocolError.
     """
-    patience = Patience(retry_for)
+    retry_timer = RetryTimer(retry_for)
     while True:
         try:
             async with connect(endpoint, identity) as (link, _name):
                 return await _Search(link, stream).run(token, onto_base=onto_base)
         except FullsendError as error:
-            await patience.wait(error)
+            await retry_timer.wait(error)
 
 
 class _Search:
-    """Looks for the place, over one connection."""
+    """Finds the place, over one connection."""
 
     def __init__(self, link: Link, stream: str) -> None:
         self._link = link
@@ -119,14 +119,14 @@ class _Search:
                     at = where
             raw = await self._chunk(at)
             if not raw:
-                rejoiner.finish()  # which says what is missing
+                rejoiner.finish()  # which raises the error about what is missing
             pieces = await asyncio.to_thread(rejoiner.feed, raw)
             at += len(raw)
         assert self._manifest is not None  # noqa: S101 - for mypy: there was a chunk, so there was a manifest
         return Rest(self._manifest, at, rejoiner, pieces)
 
     async def _located(self, number: int, offset: int) -> int:
-        """Ask where the stream has to be read from for a record. Returns: the raw offset of a chunk."""
+        """Ask from where the stream must be read for a record. Returns: the raw offset of a chunk."""
         located = await self._link.ask(
             messages.Locate(stream=self._stream, object=number, offset=offset), messages.Located
         )
@@ -139,7 +139,7 @@ class _Search:
         manifest = (await self._link.ask(fetch, messages.Sending)).manifest
         self._manifest = self._manifest or manifest
         if manifest.file_sha256 != self._manifest.file_sha256:
-            raise ChunkError("it goes on with another stream")
+            raise ChunkError("it continues with another stream")
         while True:
             match await self._link.receive():
                 case ChunkArriving():

@@ -1,8 +1,9 @@
-"""`fullsend restore`: from what is asked for to datasets that are there again (design section 8).
+"""`fullsend restore`: from a request to restored datasets.
 
-    list what is stored -> plan (restore_plan) -> receive, one stream after another
+    list what is stored -> plan (restore.plan) -> receive, one stream after another
 
-Each stream is proven while it flows into `zfs receive`. One that was interrupted goes on inside of that (rejoin).
+Each stream is proven while it flows into `zfs receive`. An interrupted one is resumed inside the stream
+(stream.rejoin).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from fullsend_protocol.shared.errors import ChunkError, FullsendError, StreamErr
 from fullsend_protocol.shared.units import format_duration, format_size, plural
 from fullsend_sender.host.failures import as_failure
 from fullsend_sender.host.options import RETRY_FOR
-from fullsend_sender.restore.cat import Damaged, cat
+from fullsend_sender.restore.cat import DamagedTransfer, cat
 from fullsend_sender.restore.chains import Library
 from fullsend_sender.restore.encryption import choose_encryption, say_what_changed
 from fullsend_sender.restore.onto_base import OntoBase
-from fullsend_sender.restore.plan import Item, Place, Plan, Wanted, make_plan
+from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan, RestoreRequest, make_plan
 from fullsend_sender.restore.resume import find_rest
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import entries, statuses
@@ -49,21 +50,21 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("fullsend.restore")
 
-#: zfs's words where an increment meets a dataset that somebody has written to.
+#: The text of `zfs` if an increment meets a dataset that was written to.
 _MODIFIED: Final = "has been modified"
 
 
 class NotTried(FullsendError):  # noqa: N818 - reads as what it says
-    """A dataset whose place is below one that failed."""
+    """A dataset whose parent has failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """A dataset that is there again.
+    """A restored dataset.
 
-    `raw_bytes`, `streams`: what this run received; `resumed_at`: the raw offset in the first of them up to which it was
-    there before; `undo`: the command that lets it mount as it was, None: it may already; `package`: others came along,
-    below it.
+    `raw_bytes`, `streams`: what this run received; `resumed_at`: the raw offset in the first stream, up to which it had
+    been received before; `undo`: the command that lets it mount as it did at home, None: it may already; `package`: its
+    streams brought other datasets, below it.
     """
 
     wanted: StreamEntry
@@ -76,13 +77,13 @@ class Restored:
     package: bool
 
     def line(self) -> str:
-        """Say it to a person."""
+        """Return the line for a person."""
         name = f"{self.wanted.dataset}@{self.wanted.snapshot}"
         if not self.streams:
             return f"{name} is in {self.target} already"
         size = f"{plural(self.streams, 'stream')}, {format_size(self.raw_bytes)}, in {format_duration(self.seconds)}"
-        went_on = f" (went on after {format_size(self.resumed_at)})" if self.resumed_at else ""
-        return f"{name} is restored into {self.target}: {size}{went_on}"
+        resumed = f" (resumed after {format_size(self.resumed_at)})" if self.resumed_at else ""
+        return f"{name} is restored into {self.target}: {size}{resumed}"
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object of one restored dataset."""
@@ -100,24 +101,24 @@ class Restored:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """What is wanted, and all that it takes."""
+class RestoreJob:
+    """A request, with all that it needs."""
 
-    wanted: Wanted
+    wanted: RestoreRequest
     endpoint: Endpoint
     identity: Identity
     zfs: Zfs
     show: Literal["auto", "always", "never"] = "auto"
     retry_for: float = RETRY_FOR
-    #: Pools that cannot keep what has arrived of a stream (`zfs receive -s`), as far as that has shown.
+    #: Pools that turned out to keep no part of a stream (`zfs receive -s`).
     keeps_no_part: set[str] = field(default_factory=set)
-    #: What `zfs receive` has said of a target; of a chain it says the same of each stream.
+    #: Warnings of `zfs receive` by target; it repeats them for each stream of a chain.
     complaints: set[tuple[str, str]] = field(default_factory=set)
 
-    def options(self, item: Item, entry: StreamEntry) -> list[str]:
-        """Return what `zfs receive` gets for a stream of an item, without the target."""
+    def options(self, item: RestoreItem, entry: StreamEntry) -> list[str]:
+        """Return the options of `zfs receive` for a stream of an item, without the target."""
         options = ["-u"]
-        # Of a package `zfs receive` could not resume more than one stream.
+        # `zfs receive` could resume only one stream of a package.
         if entry.kind != "package" and _pool(item.target) not in self.keeps_no_part:
             options.append("-s")
         if self.unmountable(entry):
@@ -127,29 +128,29 @@ class Job:
             options += [*held_back(item.quotas), *(word for name in left_out for word in ("-x", name))]
         if item.encryption == "as its place":
             options += ["-x", "encryption"]
-        elif item.encryption == "off" and entry.base_guid is None:  # of an increment it cannot be set
+        elif item.encryption == "off" and entry.base_guid is None:  # an increment does not allow it
             options += ["-o", "encryption=off"]
         return options
 
-    def held(self, item: Item) -> list[str]:
-        """Return the quotas and reservations that a dataset does not obey until all of it is restored."""
+    def held(self, item: RestoreItem) -> list[str]:
+        """Return the quotas and reservations that are held back until all of a dataset is restored."""
         brought = item.quotas if any(map(brings_properties, item.chain)) else ()
         return [name for name in quotas_of(item.wanted.dataset_type) if name in {*item.held, *brought}]
 
     def settling(self, name: str) -> tuple[str, ...]:
-        """Return what `zfs` is called with, before the target, so that a quota or reservation is held back no more: the
-        received one comes back, or none is set, where none is wanted. ZFS has no `inherit` without -S for them.
+        """Return the arguments of `zfs`, before the target, that end the holding back of a quota or reservation: the
+        received one takes effect, or with `--no-quotas` none is set. ZFS has no `inherit` without -S for them.
         """
         return ("inherit", "-S", name) if self.wanted.quotas else ("set", f"{name}=none")
 
     def typed(self, command: str, *arguments: str) -> str:
-        """Return a command of our own as one would type it, for the same receiver."""
+        """Return a fullsend command line for the same receiver, as text for a shell."""
         receiver = ["--receiver", self.endpoint.name] if self.endpoint.one_of_several else []
         return shlex.join(["fullsend", command, *arguments, *receiver])
 
     @property
     def flags(self) -> list[str]:
-        """What another `fullsend restore` of the same has to be told, so that it does the same."""
+        """The options that another `fullsend restore` of the same needs, so that it does the same."""
         said = {
             "--mountable": self.wanted.mountable,
             "--no-quotas": not self.wanted.quotas,
@@ -157,53 +158,53 @@ class Job:
         }
         return [flag for flag, wanted in said.items() if wanted]
 
-    def roll_back_to(self, item: Item) -> str | None:
-        """Return the snapshot that the target goes back to first, None: to none.
+    def roll_back_to(self, item: RestoreItem) -> str | None:
+        """Return the snapshot to which the target is rolled back first; None: it is not.
 
-        Not by `zfs receive -F`: that destroys, at its end, every snapshot that was taken meanwhile (dmu_recv.c,
+        `zfs receive -F` is not used: it destroys, at its end, every snapshot that was taken meanwhile (dmu_recv.c,
         dmu_recv_end_sync).
         """
         wanted = self.wanted.rollback and item.chain and item.newest is not None
         return f"{item.target}@{item.newest}" if wanted else None
 
-    def undo(self, item: Item) -> str | None:
-        """Return the command that gives a restored dataset its own `canmount` back; None: none is needed."""
+    def undo(self, item: RestoreItem) -> str | None:
+        """Return the command that restores a dataset's own `canmount`; None: it is not needed."""
         if not (item.chain or item.quiet) or not self.unmountable(item.wanted):
             return None
         return self.undo_all([item.target], package=item.package)
 
     def undo_all(self, targets: Sequence[str], *, package: bool) -> str:
-        """Return the same for several. `package`: what is below them came along."""
+        """Return the same for several. `package`: their streams brought the datasets below them."""
         return self.zfs.line("inherit", *(["-r"] if package else []), "-S", "canmount", *targets)
 
     def unmountable(self, entry: StreamEntry) -> bool:
-        """A filesystem's mountpoint may have come along, and be where something lives. A volume has none."""
+        """Whether to keep it unmounted: a filesystem's received mountpoint may be that of a live dataset."""
         return bool(unmounted(entry)) and not self.wanted.mountable
 
 
-async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str, FullsendError]]:
-    """Restore what is wanted. `done` is called with each dataset that is there again.
+async def restore(job: RestoreJob, done: Callable[[Restored], None]) -> list[tuple[str, FullsendError]]:
+    """Restore what the job requests. `done` is called with each restored dataset.
 
-    Where one dataset fails, the others are tried, but for those below it whose place is missing then.
+    If one dataset fails, the others are tried, except those below it whose parent is missing then.
 
     Returns: what failed, by name. Raises: Unreachable, PeerError, WrongReceiver, UsageError, NotRestorable, ZfsError:
-    then nothing was done at all.
+    then nothing was changed.
     """
     plan = await _plan(job)
     failures = plan.failures
     for name, error in failures:
         _log.error("%s: %s", name, error)
     progress = Progress(time.monotonic(), sum(item.raw_bytes for item in plan.items))
-    restored: list[Item] = []
+    restored: list[RestoreItem] = []
     async with reporting(progress, sys.stderr, when=job.show):
         for step in plan.steps:
             above = plan.obstacle(step)
             if above is not None:
-                failures.append((step.target, NotTried(f"not tried, since {above} failed")))
+                failures.append((step.target, NotTried(f"not tried, because {above} failed")))
                 _log.error("%s: %s", *failures[-1])
                 continue
             try:
-                if isinstance(step, Place):
+                if isinstance(step, ParentDataset):
                     await _make(job, step)
                 else:
                     done(await _restore_one(job, step, progress))
@@ -213,30 +214,28 @@ async def restore(job: Job, done: Callable[[Restored], None]) -> list[tuple[str,
                 break
             except FullsendError as error:
                 failures.append((step.target, error))
-            except Exception as error:  # noqa: BLE001 - of whatever class, it is one dataset's
+            except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
                 failures.append((step.target, as_failure(error)))
                 _log.error("%s: %s", *failures[-1])
             else:
                 plan.there.add(step.target)
-                if isinstance(step, Item):
+                if isinstance(step, RestoreItem):
                     restored.append(step)
         progress.done = not failures
     await _finish(job, plan, restored)
     return failures
 
 
-def _left_over(plan: Plan, after: Place | Item) -> list[tuple[str, FullsendError]]:
-    """Return what is not tried any more, since the receiver went away, after having said so. What that is below stays
-    held back.
-    """
+def _left_over(plan: RestorePlan, after: ParentDataset | RestoreItem) -> list[tuple[str, FullsendError]]:
+    """Log, and return, what is not tried because the receiver was lost. Quotas above these datasets stay held back."""
     rest = plan.steps[plan.steps.index(after) + 1 :]
     for step in rest:
-        _log.error("%s: not tried, since the receiver is away: run the same again to go on", step.target)
-    return [(step.target, Unreachable("not tried, since the receiver is away")) for step in rest]
+        _log.error("%s: not tried, because the receiver is away: run the same command again to resume", step.target)
+    return [(step.target, Unreachable("not tried, because the receiver is away")) for step in rest]
 
 
-async def _finish(job: Job, plan: Plan, restored: Sequence[Item]) -> None:
-    """Do what must wait until all streams are in, and say what is not as it was at home."""
+async def _finish(job: RestoreJob, plan: RestorePlan, restored: Sequence[RestoreItem]) -> None:
+    """Do what must wait until all streams have arrived, and report what is not as it was at home."""
     if not restored:
         return
     try:
@@ -248,54 +247,56 @@ async def _finish(job: Job, plan: Plan, restored: Sequence[Item]) -> None:
         _say_held_back(job, plan, found, {item.target for item in restored})
         await say_what_changed(job.zfs, plan.into, restored)
     except FullsendError as error:
-        _log.warning("%s: whether its quotas and encryption are as at home cannot be told: %s", plan.into, error)
+        _log.warning("%s: its quotas and encryption could not be compared with those at home: %s", plan.into, error)
 
 
-def _say_held_back(job: Job, plan: Plan, found: Mapping[str, Mapping[str, Quota]], restored: Collection[str]) -> None:
-    """Say which other datasets an earlier run has left with quotas that it held back: it ended before all was in.
+def _say_held_back(
+    job: RestoreJob, plan: RestorePlan, found: Mapping[str, Mapping[str, Quota]], restored: Collection[str]
+) -> None:
+    """Warn of other datasets with quotas that an earlier run has held back: it ended before all streams had arrived.
 
-    `found`: what is set on each dataset that is looked at.
+    `found`: by dataset, the quotas that are set on it.
     """
     for target, here in found.items():
         quotas = list(_held(here))
         if quotas and target not in restored and plan.missing_within(target) is None:
             later = "; ".join(job.zfs.line("inherit", "-S", name, target) for name in quotas)
             _log.warning(
-                "%s: %s not set since an earlier restore, which did not end; to set it: %s",
+                "%s: %s not set, because an earlier restore did not end; to set it: %s",
                 *(target, ", ".join(quotas), later),
             )
 
 
 def _held(here: Mapping[str, Quota]) -> dict[str, Quota]:
-    """Return what is held back on a dataset."""
+    """Return the quotas that are held back on a dataset."""
     return {name: quota for name, quota in here.items() if quota.held}
 
 
-async def _settle(job: Job, target: str, held: Mapping[str, Quota], plan: Plan) -> None:
-    """Hold these quotas and reservations back no more, but for what has to wait for something below that is missing.
-    That, and what cannot be settled, is said, with the line that does it.
+async def _settle(job: RestoreJob, target: str, held: Mapping[str, Quota], plan: RestorePlan) -> None:
+    """End the holding back of these quotas and reservations, except if a dataset below is missing. Warn of these, and
+    of those that cannot be set, with the command for it.
     """
     missing = plan.missing_within(target)
-    # What nothing came for limits nothing, and need not wait.
+    # A quota for which no stream brought a value limits nothing, and need not wait.
     waiting = [name for name, quota in held.items() if quota.came and missing is not None]
     if waiting:
         later = "; ".join(job.zfs.line(*job.settling(name), target) for name in waiting)
         _log.warning(
-            "%s: %s not set, since %s is not restored; to set it all the same: %s",
+            "%s: %s not set, because %s is not restored; to set it all the same: %s",
             *(target, ", ".join(waiting), missing, later),
         )
     for name in (name for name in held if name not in waiting):
         try:
             await job.zfs.run(*job.settling(name), target)
         except FullsendError as error:
-            what = "it cannot have the %s of its backup" if job.wanted.quotas else "%s cannot be taken back"
+            what = "it cannot have the %s of its backup" if job.wanted.quotas else "%s cannot be removed"
             later = job.zfs.line(*job.settling(name), target)
             _log.warning(f"%s: {what}: %s; later: %s", target, name, error, later)
 
 
-async def _plan(job: Job) -> Plan:
+async def _plan(job: RestoreJob) -> RestorePlan:
     async with connect(job.endpoint, job.identity) as (link, _name):
-        # Before what is stored: what comes meanwhile is newer than what is said of it.
+        # Before the list of streams: streams that come meanwhile are newer than the statuses.
         _now, said = await statuses(link)
         library = Library([entry async for entry in entries(link, None)], said)
     plan = await make_plan(library, job.wanted, job.zfs)
@@ -303,16 +304,16 @@ async def _plan(job: Job) -> Plan:
     return plan
 
 
-async def rehearse(job: Job) -> tuple[Plan, list[str]]:
-    """Find out what `restore` would do; nothing is changed. Returns: the plan, and the commands to type."""
+async def dry_run(job: RestoreJob) -> tuple[RestorePlan, list[str]]:
+    """Plan a restore; change nothing. Returns: the plan, and the commands as text for a shell."""
     plan = await _plan(job)
     lines, done = [], []
     for step in plan.steps:
         if plan.obstacle(step) is None:
             plan.there.add(step.target)
             lines += _typed(job, step)
-            # Another `fullsend restore` is what resumes a stream, and brings them back by itself.
-            if isinstance(step, Item) and not (step.chain and step.begun(step.chain[-1])):
+            # Another `fullsend restore` resumes the stream, and sets the quotas itself.
+            if isinstance(step, RestoreItem) and not (step.chain and step.begun(step.chain[-1])):
                 done.append(step)
     for item in reversed(done):
         if plan.missing_within(item.target) is None:
@@ -320,9 +321,9 @@ async def rehearse(job: Job) -> tuple[Plan, list[str]]:
     return plan, lines
 
 
-def _typed(job: Job, item: Place | Item) -> list[str]:
-    """Return the commands that make a place, or restore a dataset."""
-    if isinstance(item, Place):
+def _typed(job: RestoreJob, item: ParentDataset | RestoreItem) -> list[str]:
+    """Return the commands that create a parent, or restore a dataset."""
+    if isinstance(item, ParentDataset):
         return [job.zfs.line("create", "-o", "canmount=off", item.target)]
     lines = []
     snapshot = job.roll_back_to(item)
@@ -333,7 +334,7 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
             lines.append(f"{job.zfs.line('rename', *_at(item, aside))}  # the next has the same name")
         if item.begun(entry) is not None:
             command = job.typed("restore", f"guid:{entry.guid}", "--into", item.target, *job.flags)
-            lines.append(f"{command}  # goes on amid {entry.file}, where `zfs receive` was interrupted")
+            lines.append(f"{command}  # resumes inside {entry.file}, where `zfs receive` was interrupted")
             continue
         fetch = job.typed("cat", entry.file)
         take = job.zfs.line("receive", *job.options(item, entry), item.target)
@@ -347,23 +348,23 @@ def _typed(job: Job, item: Place | Item) -> list[str]:
     return lines
 
 
-def _at(item: Item, names: Iterable[str]) -> list[str]:
-    """Return snapshots of the target by their whole names."""
+def _at(item: RestoreItem, names: Iterable[str]) -> list[str]:
+    """Return snapshots of the target by their full names."""
     return [f"{item.target}@{name}" for name in names]
 
 
-async def _make(job: Job, place: Place) -> None:
-    """Make a place. Raises: ZfsError, after having said so."""
+async def _make(job: RestoreJob, place: ParentDataset) -> None:
+    """Create a parent. Raises: ZfsError, after it was logged."""
     try:
         await job.zfs.create_unmounted(place.target)
     except FullsendError as error:
         _log.error("%s: %s", place.target, error)
         raise
-    _log.warning("%s is made, unmounted, as a place for what is below it: it is not stored itself", place.target)
+    _log.warning("%s is created, unmounted, as a parent for the datasets below: it is not stored itself", place.target)
 
 
-async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
-    """Receive the streams of one dataset. Raises: as _receive, after having said how far it came."""
+async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -> Restored:
+    """Receive the streams of one dataset. Raises: as _receive, after the progress was logged."""
     started = time.monotonic()
     resumed_at = 0
     for count, entry in enumerate(item.chain):
@@ -407,10 +408,10 @@ async def _restore_one(job: Job, item: Item, progress: Progress) -> Restored:
     return Restored(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, undo, item.package)
 
 
-async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
-    """Find where an interrupted stream goes on; None: it begins at its start.
+async def _find_rest(job: RestoreJob, item: RestoreItem, entry: StreamEntry) -> Rest | None:
+    """Find where an interrupted stream resumes; None: it begins at its start.
 
-    Raises: UsageError where that one cannot go on there; Damaged, Unreachable, PeerError.
+    Raises: UsageError if it cannot resume there; DamagedTransfer, Unreachable, PeerError.
     """
     token = item.begun(entry)
     if token is None:
@@ -420,10 +421,10 @@ async def _find_rest(job: Job, item: Item, entry: StreamEntry) -> Rest | None:
         onto_base = item.newest is not None
         rest = await find_rest(*where, token, retry_for=job.retry_for, onto_base=onto_base)
     except ChunkError as error:
-        raise Damaged(f"what the receiver sent is damaged: {error}") from error
+        raise DamagedTransfer(f"what the receiver sent is damaged: {error}") from error
     except StreamError as error:
-        raise UsageError(f"{error}: `zfs receive -A {item.target}` gives up what is there of it") from error
-    _log.info("%s: goes on after %s of %s", item.target, format_size(rest.start), format_size(entry.raw_bytes))
+        raise UsageError(f"{error}: `zfs receive -A {item.target}` discards the part that is there") from error
+    _log.info("%s: resumes after %s of %s", item.target, format_size(rest.start), format_size(entry.raw_bytes))
     return rest
 
 
@@ -431,16 +432,18 @@ def _pool(target: str) -> str:
     return target.partition("/")[0]
 
 
-async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
-    """Bring one stream into `zfs receive`; without -s where the pool is too old for that.
+async def _receive(
+    job: RestoreJob, item: RestoreItem, entry: StreamEntry, progress: Progress, rest: Rest | None
+) -> None:
+    """Write one stream to `zfs receive`; without -s if the pool is too old for that.
 
-    Raises: ZfsError, Damaged, Unreachable, PeerError.
+    Raises: ZfsError, DamagedTransfer, Unreachable, PeerError.
     """
     pool = _pool(item.target)
     try:
         await _receive_once(job, item, entry, progress, rest)
     except ZfsError as error:
-        # Of a pool without features -s says so before it takes anything; what it cannot take at all fails once more.
+        # A pool without features refuses -s before it reads anything; a stream that it refuses anyway fails once more.
         if not error.not_upgraded or rest is not None or "-s" not in job.options(item, entry):
             raise
         job.keeps_no_part.add(pool)
@@ -448,11 +451,13 @@ async def _receive(job: Job, item: Item, entry: StreamEntry, progress: Progress,
         await _receive_once(job, item, entry, progress, rest)
 
 
-async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Progress, rest: Rest | None) -> None:
+async def _receive_once(
+    job: RestoreJob, item: RestoreItem, entry: StreamEntry, progress: Progress, rest: Rest | None
+) -> None:
     async with job.zfs.receive(*job.options(item, entry), item.target) as receiving:
-        # A connection for each: none stands idle while `zfs receive` does what it has left to do.
+        # One connection for each stream: none is idle while `zfs receive` finishes.
         whole = False
-        with contextlib.suppress(BrokenPipeError):  # its exit status says why it reads no more
+        with contextlib.suppress(BrokenPipeError):  # its exit status says why it has stopped reading
             where = job.endpoint, job.identity, entry.file, receiving.fd, progress
             # An increment finds its base in the target, also that of a clone.
             prove = OntoBase if entry.kind == "incremental" else Proof
@@ -462,7 +467,7 @@ async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Prog
         found = inventory.parse_snapshots(await job.zfs.list_snapshots([f"{item.target}@{entry.snapshot}"]))
         if not whole or entry.guid not in {each.guid for each in found.values()}:
             raise ZfsError("`zfs receive` exited with 0, but has not received it")
-        complaint = receiving.complaint  # such as a property that could not be set, which is no failure to ZFS
+        complaint = receiving.complaint  # such as a property that could not be set, which is not a failure to ZFS
         if complaint and (item.target, complaint) not in job.complaints:
             job.complaints.add((item.target, complaint))
             _log.warning("%s: zfs receive: %s", item.target, complaint)
@@ -470,28 +475,28 @@ async def _receive_once(job: Job, item: Item, entry: StreamEntry, progress: Prog
         await job.zfs.keep_unmounted(item.target)
 
 
-async def _in_the_way(job: Job, item: Item, entry: StreamEntry, error: FullsendError) -> str:
-    """Say which quotas may be why there was no room; "": none."""
+async def _in_the_way(job: RestoreJob, item: RestoreItem, entry: StreamEntry, error: FullsendError) -> str:
+    """Return which quotas may be the reason for the lack of room; "": none."""
     if not (isinstance(error, ZfsError) and error.out_of_space):
         return ""
     if entry.kind == "package" and job.wanted.quotas:
         return " (its own quotas may be in the way: --no-quotas leaves them out)"
     where = item.target if item.existing else item.target.rpartition("/")[0]
     found: dict[str, dict[str, str]] = {}
-    with contextlib.suppress(FullsendError):  # what failed has been said
+    with contextlib.suppress(FullsendError):  # the failure itself was logged
         found = await job.zfs.quotas_above(where)
     named = [f"{key}={format_size(int(size))} of {name}" for name, of in found.items() for key, size in of.items()]
     return f" (in the way may be {', '.join(named)})" if named else ""
 
 
-def _how_far(item: Item, count: int, why: str) -> str:
-    """Say what failed, what is restored so far, and how to go on."""
+def _how_far(item: RestoreItem, count: int, why: str) -> str:
+    """Return what failed, what is restored so far, and how to continue."""
     entry = item.chain[count]
-    hint = ", or with -F to give up what was written there" if _MODIFIED in why and item.existing and not count else ""
-    if item.package:  # nothing is gone on with that has one in its chain
+    hint = ", or with -F to discard what was written there" if _MODIFIED in why and item.existing and not count else ""
+    if item.package:  # a chain with a package is not resumed
         return (
             f"{entry.dataset}@{entry.snapshot} failed: {why}; a part of it may be there: destroy {item.target}, and run"
-            " the same again"
+            " the same command again"
         )
     so_far = (
         f"it has all up to @{item.chain[count - 1].snapshot} ({count} of {plural(len(item.chain), 'stream')})"
@@ -500,4 +505,4 @@ def _how_far(item: Item, count: int, why: str) -> str:
         if item.existing
         else "nothing is restored yet"
     )
-    return f"{entry.dataset}@{entry.snapshot} failed: {why}; {so_far}: run the same again to go on{hint}"
+    return f"{entry.dataset}@{entry.snapshot} failed: {why}; {so_far}: run the same command again to resume{hint}"

@@ -1,1 +1,1 @@
-"""A connection to a receiver, and one stream over it: pipeline, window, retry, resume."""
+"""A connection to a receiver, and the transfer of one stream over it: pipeline, window, retry, resume."""

@@ -1,8 +1,7 @@
-"""Memory for chunks on their way: recycled, and never more than a limit, however fast the producer is.
+"""Memory for chunks in flight: recycled, and never more than a limit, however fast the producer is.
 
-A chunk is paid for by the capacity of its buffer from the moment that its first byte is read until its frame has
-been taken away; who wants more than there is waits. (A frame may be as large as its chunk, so a buffer that is being
-recycled does not end the payment.)
+A chunk counts with the capacity of its buffer from its first byte until its frame is taken. A caller that needs more
+than is left waits. (A frame may be as large as its chunk, so recycling a buffer does not release its bytes.)
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ import threading
 from typing import Final
 
 from fullsend_protocol.shared import limits
-from fullsend_sender.transfer.pipes import Stopped
+from fullsend_sender.transfer.pipes import PipeStopped
 
-#: A chunk of CHUNK_MIN and the record on its end, with blocks of up to 1 MiB: nearly every chunk there is.
+#: Bytes: a chunk of CHUNK_MIN and the record at its end, with blocks of up to 1 MiB. Nearly every chunk fits.
 FIRST: Final = limits.CHUNK_MIN + limits.MIB + (4 << 10)
-#: What a buffer grows by; CHUNK_MAX is reached in three steps.
+#: Bytes by which a buffer grows; CHUNK_MAX is reached in three steps.
 STEP: Final = 5 * limits.MIB + (1 << 10)
 LARGEST: Final = FIRST + 3 * STEP
-#: Free buffers that are kept. More would stand beside what is paid for.
+#: Free buffers that are kept. They are not counted, so they must be few.
 _KEEP: Final = 2
 
 
 class Buffer:
-    """Room for one chunk."""
+    """Memory for one chunk."""
 
     def __init__(self) -> None:
         self.data = bytearray(FIRST)
@@ -31,7 +30,7 @@ class Buffer:
 
     @property
     def capacity(self) -> int:
-        """Bytes of room, and what the buffer costs."""
+        """Bytes of memory: what the buffer counts for."""
         return len(self.data)
 
     def grow(self) -> None:
@@ -44,7 +43,7 @@ class Buffers:
     """All buffers of a pipeline. Safe for threads."""
 
     def __init__(self, limit: int) -> None:
-        """`limit`: bytes, LARGEST at least, or the largest chunk could never be read."""
+        """`limit`: bytes, at least LARGEST, or the largest chunk could never be read."""
         if limit < LARGEST:
             raise ValueError(limit)
         self._limit = limit
@@ -55,34 +54,34 @@ class Buffers:
 
     @property
     def used(self) -> int:
-        """Bytes paid for now."""
+        """Bytes that count now."""
         return self._used
 
     def take(self) -> Buffer:
-        """Return a buffer, as soon as there is room for it. Raises: Stopped."""
+        """Return a buffer, as soon as there is room for it. Raises: PipeStopped."""
         self._pay(FIRST)
         with self._changed:
             return self._free.pop() if self._free else Buffer()
 
     def grow(self, buffer: Buffer) -> None:
-        """Give a buffer STEP bytes more, as soon as there is room for them. Raises: Stopped."""
+        """Give a buffer STEP bytes more, as soon as there is room for them. Raises: PipeStopped."""
         self._pay(STEP)
         buffer.grow()
 
     def recycle(self, buffer: Buffer) -> None:
-        """Take a buffer back whose bytes are no longer needed. It remains paid for."""
+        """Take back a buffer whose bytes are no longer needed. It still counts."""
         with self._changed:
             if buffer.capacity == FIRST and len(self._free) < _KEEP:
                 self._free.append(buffer)
 
     def release(self, size: int) -> None:
-        """End the payment of `size` bytes."""
+        """Stop counting `size` bytes."""
         with self._changed:
             self._used -= size
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Make this and every later wait raise Stopped."""
+        """Make this and every later wait raise PipeStopped."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -91,5 +90,5 @@ class Buffers:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped or self._used + size <= self._limit)
             if self._stopped:
-                raise Stopped
+                raise PipeStopped
             self._used += size

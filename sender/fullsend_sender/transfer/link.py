@@ -1,10 +1,10 @@
-"""One connection to a receiver, as the sender sees it: who the receiver is, who we are to it, questions and answers.
+"""One connection to a receiver, from the sender's side: the receiver's identity, this host's identity, requests.
 
     async with connect(endpoint, identity) as link:
         await link.send(List(dataset=None))
         event = await link.receive()
 
-fullsend_transport.channel moves the bytes; this module has what is the sender's: the pin, the hello, refusals, pages.
+fullsend_transport.channel moves the bytes. This module has the sender's part: the pin, the hello, refusals, pages.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = f"fullsend {__version__}"
 
-#: Characters of a message's text, as fullsend_protocol.wire.messages bounds them.
+#: Characters of a message's text: the limit in fullsend_protocol.wire.messages.
 TEXT_MAX: Final = 4096
 
 _M = TypeVar("_M", bound=messages.ReceiverMessage)
 
 
 class WrongReceiver(FullsendError):  # noqa: N818 - reads as what it says
-    """Who answers is not the receiver that was paired. Nothing was sent to it."""
+    """The peer is not the receiver that was paired. Nothing was sent to it."""
 
     code = ErrorCode.UNKNOWN_SENDER
     exit_code = Exit.REFUSED
@@ -57,45 +57,45 @@ class WrongReceiver(FullsendError):  # noqa: N818 - reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """All patience of a connection, in seconds."""
+    """The time limits of a connection, in seconds."""
 
     identify: float = limits.IDENTIFY_WITHIN  # from the first packet to the receiver's hello
     silence: float = limits.SILENCE  # while reading, without a single byte
-    heartbeat: float = limits.HEARTBEAT_EVERY  # after our own last byte
+    heartbeat: float = limits.HEARTBEAT_EVERY  # after this side's last byte
     linger: float = limits.LINGER  # at the end
 
 
-PATIENCE: Final = Timeouts()
+DEFAULT_TIMEOUTS: Final = Timeouts()
 
 
-class _EndedEarly(Unreachable):
+class _EndedBeforeHello(Unreachable):
     """The connection ended after the TLS handshake and before the receiver's hello."""
 
 
 class Link:
-    """A connection that has shown who the receiver is. Made by `connect` and `connect_unidentified`.
+    """A connection to an identified receiver. Made by `connect` and `connect_unidentified`.
 
-    After any error it is good for nothing but being closed.
+    After any error it can only be closed.
     """
 
     def __init__(self, endpoint: Endpoint, channel: Channel) -> None:
-        """`channel`: connected, and nothing was said on it."""
+        """`channel`: connected; nothing was sent on it."""
         self.endpoint = endpoint
         self._channel = channel
 
     @property
     def peer_busy(self) -> str:
-        """Why the receiver is not reading, as its last heartbeat says."""
+        """The reason why the receiver is not reading, from its last heartbeat."""
         return self._channel.peer_busy
 
     # --- out -----------------------------------------------------------------------------------------------
 
     async def send(self, message: messages.SenderMessage) -> None:
-        """Say something. Raises: LocalProtocolError (nothing was sent), Unreachable."""
+        """Send a message. Raises: LocalProtocolError (nothing was sent), Unreachable."""
         await self._channel.send(message)
 
     async def send_chunk(self, chunk: Chunk) -> int:
-        """Send a chunk, as fast as the receiver takes it and `--bwlimit` lets us.
+        """Send a chunk, as fast as the receiver takes it and `--bwlimit` permits.
 
         Returns: bytes put on the wire. Raises: LocalProtocolError (nothing was sent), Unreachable.
         """
@@ -104,13 +104,13 @@ class Link:
     # --- in ------------------------------------------------------------------------------------------------
 
     async def receive(self) -> messages.ReceiverMessage | Chunk | ChunkArriving:
-        """Return what the receiver says next; heartbeats are taken on the way.
+        """Return the next message or chunk of the receiver; heartbeats are processed.
 
-        After ChunkArriving the next call takes memory for the chunk: make room first, inside `not_reading` if that
+        After ChunkArriving the next call allocates memory for the chunk: make room first, inside `not_reading` if that
         may take long.
 
-        Raises: PeerError (the receiver gave up), Unreachable (the connection ended, or nothing was heard for the
-        time of silence), RemoteProtocolError.
+        Raises: PeerError (the receiver reported an error), Unreachable (the connection ended, or there was no byte for
+        the time of silence), RemoteProtocolError.
         """
         try:
             event = await self._channel.receive()
@@ -118,12 +118,12 @@ class Link:
             raise self._ended() from error
         match event:
             case ConnectionEnded():
-                # Whatever the state: a closed socket is never an answer.
+                # In any state: a closed socket is never an answer.
                 raise self._ended()
             case messages.Error(code=code, message=message):
                 raise PeerError(code, f"{self.endpoint.name}: {message}")
             case _:
-                # The channel hands a sender nothing but what a receiver may say.
+                # The channel of a sender returns only what a receiver may send.
                 return event  # type: ignore[return-value]
 
     def _ended(self) -> Unreachable:
@@ -137,12 +137,12 @@ class Link:
         return message
 
     async def ask(self, question: messages.Question | messages.Join | messages.Known, kind: type[_M]) -> _M:
-        """Ask, and return the answer, which must be of this kind. Raises: as `receive`."""
+        """Send a request, and return the answer, which must be of this kind. Raises: as `receive`."""
         await self.send(question)
         return await self.expect(kind)
 
     async def pages(self, question: messages.Question, kind: type[_M]) -> AsyncIterator[_M]:
-        """Ask, and yield the messages of this kind that answer it, up to `done`. Raises: as `receive`."""
+        """Send a request, and yield the messages of this kind that answer it, up to `done`. Raises: as `receive`."""
         await self.send(question)
         while not isinstance(message := await self.receive(), messages.Done):
             if not isinstance(message, kind):
@@ -150,7 +150,7 @@ class Link:
             yield message
 
     def unexpected(self, event: object) -> RemoteProtocolError:
-        """Return the error for an event that is legal at this point of the wire, and yet makes no sense to us."""
+        """Return the error for an event that is legal in this state, but that the caller did not expect."""
         what = getattr(event, "type", type(event).__name__.lower())
         return RemoteProtocolError(f"{self.endpoint.name}: unexpected {what!r}")
 
@@ -158,7 +158,7 @@ class Link:
 
     @contextlib.contextmanager
     def not_reading(self, why: str) -> Iterator[None]:
-        """Let heartbeats say meanwhile that we have stopped reading, and why (one word)."""
+        """Make heartbeats inside say that this side has stopped reading, and why (one word)."""
         self._channel.busy = why
         try:
             yield
@@ -166,37 +166,35 @@ class Link:
             self._channel.busy = ""
 
     def start_heartbeat(self) -> None:
-        """Begin to send heartbeats wherever nothing else is sent; until `close`."""
+        """Begin to send heartbeats while nothing else is sent; until `close`."""
         self._channel.start_heartbeat()
 
     # --- the end -------------------------------------------------------------------------------------------
 
     def complain(self, code: ErrorCode, why: str) -> None:
-        """Tell the receiver why this is the end, as far as that is still possible; `close` lets it arrive. Raises
-        nothing.
-        """
+        """Send the error that ends the connection, if that is still possible; `close` delivers it. Raises nothing."""
         self._channel.last_words(messages.Error(code=code, message=why[:TEXT_MAX]))
 
     async def close(self) -> None:
-        """End the connection: what was sent is flushed, politely if the connection is still good. Raises nothing."""
+        """End the connection: what was sent is flushed, if the connection is still good. Raises nothing."""
         await self._channel.close()
 
 
 @contextlib.asynccontextmanager
 async def connect(
-    endpoint: Endpoint, identity: Identity, *, timeouts: Timeouts = PATIENCE, throttle: Throttle | None = None
+    endpoint: Endpoint, identity: Identity, *, timeouts: Timeouts = DEFAULT_TIMEOUTS, throttle: Throttle | None = None
 ) -> AsyncGenerator[tuple[Link, str]]:
-    """Connect as an enrolled sender, to the point where something may be asked for.
+    """Connect as an enrolled sender. On entry the connection is ready for requests.
 
-    Yields: the link, and the name under which the receiver knows us. It is closed at the end, whatever happens.
+    Yields: the link, and the name under which this host is enrolled. The link is closed at the end in any case.
 
     Raises: Unreachable, WrongReceiver (not the pinned certificate), PeerError (UNKNOWN_SENDER, REVOKED, VERSION, ...),
     UsageError (key or certificate cannot be read), RemoteProtocolError.
     """
     try:
         link, hello = await _open(endpoint, _context(identity), timeouts, throttle)
-    except _EndedEarly as early:
-        # A certificate that the receiver does not take shows as nothing but this. Ask once, instead of guessing.
+    except _EndedBeforeHello as early:
+        # A refused certificate shows only as this. Ask once, instead of guessing.
         raise await _why_refused(endpoint, identity, timeouts, early) from early
     try:
         if hello.sender is None:
@@ -219,8 +217,8 @@ async def connect(
 
 
 @contextlib.asynccontextmanager
-async def connect_unidentified(endpoint: Endpoint, *, timeouts: Timeouts = PATIENCE) -> AsyncIterator[Link]:
-    """Connect without certificate, to the point where one `join` or `known?` may be said.
+async def connect_unidentified(endpoint: Endpoint, *, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> AsyncIterator[Link]:
+    """Connect without certificate. On entry the connection is ready for one `join` or `known?`.
 
     Raises: Unreachable, WrongReceiver, PeerError, RemoteProtocolError.
     """
@@ -234,7 +232,7 @@ async def connect_unidentified(endpoint: Endpoint, *, timeouts: Timeouts = PATIE
 async def _open(
     endpoint: Endpoint, context: ssl.SSLContext, timeouts: Timeouts, throttle: Throttle | None = None
 ) -> tuple[Link, messages.ReceiverHello]:
-    """Connect, check the pin, take the hello; all within `timeouts.identify`, the resolution of the name included."""
+    """Connect, compare the pin, take the hello; all within `timeouts.identify`, which includes resolving the name."""
     channel = Channel(
         Role.SENDER,
         endpoint.place,
@@ -248,7 +246,7 @@ async def _open(
     try:
         async with asyncio.timeout(timeouts.identify):
             sock = await dial.connect()
-            # No server name: the pin says who it must be, and a name in clear text would only tell listeners.
+            # No server name: the pin identifies the receiver, and a name in clear text would only inform listeners.
             try:
                 await asyncio.get_running_loop().create_connection(
                     lambda: channel, sock=sock, ssl=context, server_hostname=""
@@ -260,10 +258,12 @@ async def _open(
             try:
                 hello = await link.expect(messages.ReceiverHello)
             except Unreachable as error:
-                raise _EndedEarly(f"{endpoint.place}: the connection ended before the receiver's hello") from error
+                raise _EndedBeforeHello(
+                    f"{endpoint.place}: the connection ended before the receiver's hello"
+                ) from error
             return link, hello
     except BaseException as error:
-        channel.abort()  # nothing was said on it: no need to linger
+        channel.abort()  # nothing was sent on it: no need to linger
         await channel.close()
         match error:
             case TimeoutError():
@@ -276,12 +276,12 @@ async def _open(
 
 
 def _context(identity: Identity | None) -> ssl.SSLContext:
-    """Return what TLS is made with.
+    """Return the TLS context.
 
-    No chain, no name and no date is checked here: _check_pin decides by the one certificate that was paired, before
-    a byte is sent. That it is no copy TLS 1.3 proves even so: the peer signs the handshake with the certificate's key
-    (CertificateVerify), and OpenSSL checks that signature whatever `verify_mode` says. Our own certificate, which goes
-    out in the handshake, is no secret.
+    TLS checks no chain, no name and no date here: _check_pin compares the one paired certificate before a byte is sent.
+    A copied certificate fails even so. In TLS 1.3 the peer signs the handshake with the certificate's key
+    (CertificateVerify), and OpenSSL checks that signature whatever `verify_mode` says. This host's own certificate,
+    which is sent in the handshake, is not a secret.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -296,7 +296,7 @@ def _check_pin(endpoint: Endpoint, channel: Channel) -> None:
     found = fingerprint(channel.certificate or b"")
     if found != endpoint.fingerprint:
         raise WrongReceiver(
-            f"{endpoint.place}: who answers there is not the receiver that was paired: its certificate is"
+            f"{endpoint.place}: the peer there is not the receiver that was paired: its certificate is"
             f" {found}, expected was {endpoint.fingerprint}; nothing was sent"
         )
 
@@ -304,11 +304,11 @@ def _check_pin(endpoint: Endpoint, channel: Channel) -> None:
 async def _why_refused(
     endpoint: Endpoint, identity: Identity, timeouts: Timeouts, early: Unreachable
 ) -> PeerError | Unreachable:
-    """Ask `known?`. Returns: the refusal; `early` itself if we are enrolled, or nobody answers."""
+    """Ask `known?`. Returns: the refusal; `early` itself if this host is enrolled, or there is no answer."""
     try:
         async with connect_unidentified(endpoint, timeouts=timeouts) as link:
             answer = await link.ask(messages.Known(fingerprint=identity.fingerprint()), messages.KnownAnswer)
-    except (Unreachable, ProtocolError, PeerError):  # one that names us, whom it cannot know, lies
+    except (Unreachable, ProtocolError, PeerError):  # also a peer whose answer makes no sense
         return early
     match answer.status:
         case "revoked":

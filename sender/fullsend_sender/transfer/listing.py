@@ -1,4 +1,4 @@
-"""What is stored of this sender, as the receiver lists it."""
+"""What the receiver has of this sender: streams, partial streams, the state of each dataset, bases."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 
 async def entries(link: Link, dataset: str | None) -> AsyncIterator[StreamEntry]:
-    """Yield what is stored, of one dataset if it is named. Raises: as Link.receive."""
+    """Yield the stored streams; with `dataset`, only its own. Raises: as Link.receive."""
     async for page in link.pages(messages.List(dataset=dataset), messages.Entries):
         for entry in page.entries:
             yield entry
 
 
 async def partials(link: Link) -> list[PartialEntry]:
-    """Return what has arrived in part. Raises: as Link.receive."""
+    """Return the partial streams. Raises: as Link.receive."""
     pages = link.pages(messages.PartialsWanted(), messages.Partials)
     return [each async for page in pages for each in page.partials]
 
 
 async def statuses(link: Link) -> tuple[str, dict[str, DatasetStatus]]:
-    """Return what time it is at the receiver, and how each dataset is backed up. Raises: as Link.receive."""
-    now = format_time(time.time())  # where nothing is stored, no page comes
+    """Return the receiver's time (ISO 8601), and by name the state of each dataset. Raises: as Link.receive."""
+    now = format_time(time.time())  # if nothing is stored, no page comes
     stored: dict[str, DatasetStatus] = {}
     async for page in link.pages(messages.StatusWanted(), messages.Status):
         now = page.now
@@ -40,6 +40,6 @@ async def statuses(link: Link) -> tuple[str, dict[str, DatasetStatus]]:
 
 
 async def bases(link: Link) -> list[Base]:
-    """Return what increments can build on. Raises: as Link.receive."""
+    """Return the streams on which increments can build. Raises: as Link.receive."""
     pages = link.pages(messages.BasesWanted(), messages.Bases)
     return [each async for page in pages for each in page.bases]

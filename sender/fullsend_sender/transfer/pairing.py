@@ -1,8 +1,8 @@
-"""`fullsend join`: pairs this host with a receiver, by the one line that `fullsendd invite` printed.
+"""`fullsend join`: pairs this host with a receiver, with the one line that `fullsendd invite` printed.
 
-The order makes it safe to fail anywhere, and to be run again: key and configuration are prepared first, so nothing is
-sent that could not be used; the receiver must show the certificate that the invitation pins before it sees the
-secret; the configuration is written once the receiver has said yes.
+`join` may fail at any step, and can be run again. Key and configuration are prepared first, so nothing is sent that
+could not be used. The receiver must show the certificate that the invitation pins before it sees the secret. The
+configuration is written after the receiver has accepted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.invitation import Invitation
 from fullsend_sender.host import durable
 from fullsend_sender.host.config import (
-    ReceiverSettings,
+    ReceiverTable,
     SenderSettings,
     check_receiver_name,
     join_address,
@@ -29,33 +29,33 @@ from fullsend_sender.host.config import (
 )
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
-from fullsend_sender.transfer.link import PATIENCE, Timeouts, connect, connect_unidentified
+from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect, connect_unidentified
 
 _log: Final = logging.getLogger("fullsend.enrol")
 
 
 @dataclass(frozen=True, slots=True)
 class Paired:
-    """What `join` did. `sender`: what the receiver calls us; `receiver`: what we call the receiver."""
+    """The result of `join`. `sender`: this host's name at the receiver; `receiver`: the receiver's name here."""
 
     sender: str
     receiver: str
     config: str
 
 
-async def join(config: str, line: str, name: str | None = None, *, timeouts: Timeouts = PATIENCE) -> Paired:
+async def join(config: str, line: str, name: str | None = None, *, timeouts: Timeouts = DEFAULT_TIMEOUTS) -> Paired:
     """Pair with the receiver that the invitation `line` names, and write it into the file `config`.
 
-    `name`: what to call the receiver here; None: its host's first label.
+    `name`: the receiver's name here; None: its host's first label.
 
-    Raises: UsageError (no invitation; key or configuration cannot be written: nothing was sent then), WrongReceiver
+    Raises: UsageError (not an invitation; key or configuration cannot be written: nothing was sent then), WrongReceiver
     (the secret was not sent then), PeerError (INVITATION: spent, expired, forged), Unreachable.
     """
     invitation = Invitation.decode(line)
     text = _text(config)
     settings = parse_settings(SenderSettings, text, config)
     name = _choose_name(settings, invitation, name)
-    # Made once beforehand, to learn now whether it can be done; the sender's name may yet turn out another.
+    # Done once in advance, to find out now whether it is possible; the receiver may still give another sender's name.
     with_receiver(text, name, _table(invitation, invitation.sender), config)
     identity = Identity.beside(config)
     identity.ensure()
@@ -72,7 +72,7 @@ async def join(config: str, line: str, name: str | None = None, *, timeouts: Tim
 
 
 async def _enrol(endpoint: Endpoint, invitation: Invitation, identity: Identity, timeouts: Timeouts) -> str:
-    """Have our certificate enrolled. Returns: the name we were given."""
+    """Enrol this host's certificate. Returns: the sender's name."""
     try:
         async with connect_unidentified(endpoint, timeouts=timeouts) as link:
             join = messages.Join(secret=invitation.secret, certificate=identity.pem())
@@ -80,7 +80,7 @@ async def _enrol(endpoint: Endpoint, invitation: Invitation, identity: Identity,
     except PeerError as refusal:
         if refusal.code is not ErrorCode.INVITATION:
             raise
-        # Spent, perhaps by ourselves: the answer may have been lost, or the user runs it twice.
+        # Spent, perhaps by this host: the answer may have been lost, or the user runs the command twice.
         try:
             async with connect(endpoint, identity, timeouts=timeouts) as (_link, sender):
                 if sender == invitation.sender:
@@ -98,13 +98,13 @@ def _text(config: str) -> str:
         return ""
 
 
-def _table(invitation: Invitation, sender: str) -> ReceiverSettings:
+def _table(invitation: Invitation, sender: str) -> ReceiverTable:
     address = join_address(invitation.host, invitation.port)
-    return ReceiverSettings(address=address, fingerprint=invitation.fingerprint, sender=sender)
+    return ReceiverTable(address=address, fingerprint=invitation.fingerprint, sender=sender)
 
 
 def _choose_name(settings: SenderSettings, invitation: Invitation, name: str | None) -> str:
-    """Return what the receiver is called here: as asked, as before, or as its host."""
+    """Return the receiver's name here: the requested one, the earlier one, or its host's."""
     known = [other for other, receiver in settings.receivers.items() if receiver.fingerprint == invitation.fingerprint]
     if name is None and known:
         return known[0]
@@ -123,7 +123,7 @@ def _name_of_host(host: str) -> str:
 
 
 def _check_writable(config: str) -> None:
-    """Raise UsageError where the configuration could not be replaced later."""
+    """Raise UsageError if the configuration could not be replaced later."""
     path = os.path.realpath(config)
     if not os.access(os.path.dirname(path), os.W_OK | os.X_OK):
         raise UsageError(f"{os.path.dirname(path)} cannot be written")

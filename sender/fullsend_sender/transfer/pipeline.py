@@ -1,4 +1,4 @@
-r"""From a pipe to chunks that are ready to be sent: read, walk, cut, hash, compress in threads, in order.
+r"""From a pipe to chunks for sending: read, walk, cut, hash, compress in threads, in order.
 
     reader thread                     pool of threads          event loop
     poll, read into a buffer
@@ -7,12 +7,12 @@ r"""From a pipe to chunks that are ready to be sent: read, walk, cut, hash, comp
     chunk closed ------------------>  compress
               \--- its place in line, with a future --------->  async for ready in pipeline
 
-After the first chunk the reader waits to be told what has arrived before (`proceed`). Of a stream that is replayed it
-hashes that much, compares, and passes none of it on.
+After the first chunk the reader waits until `proceed` says what has arrived before. Of a replayed stream it hashes and
+compares that much, and passes none of it on.
 
-One thread reads and hashes: both go by order, and read(2), SHA-256 and zstd let the other threads run meanwhile. All
-is bounded by the bytes of raw stream in flight (`raw_in_flight`): beyond that the reader stops reading, the pipe
-fills, and the producer waits.
+One thread reads and hashes, because both are sequential; read(2), SHA-256 and zstd release the GIL. The raw stream in
+flight is limited in bytes (`raw_in_flight`): beyond that the reader stops reading, the pipe fills, and the producer
+waits.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from fullsend_protocol.stream.facts import Facts, check_package, conclude
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_sender.transfer.buffers import FIRST, Buffer, Buffers
-from fullsend_sender.transfer.pipes import PIPE_SIZE, Stopped
+from fullsend_sender.transfer.pipes import PIPE_SIZE, PipeStopped
 from fullsend_sender.transfer.segments import Hashed, Ready, Segments
 
 if TYPE_CHECKING:
@@ -41,15 +41,16 @@ if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import Segment
 
 #: Bytes of raw stream in flight, at least. It holds the largest chunk (20 MiB), or four buffers: one being read, one
-#: being sent, two in the threads. It leaves the sender's budget of 160 MiB enough for the interpreter (40), the window
-#: of unacknowledged chunks (56), and the frames that the threads are writing.
+#: being sent, two in the threads. The sender's budget of 160 MiB has room left for the interpreter (40), the window of
+#: unacknowledged chunks (56), and the frames that the threads are writing.
 RAW_IN_FLIGHT: Final = 24 * limits.MIB
-#: As many threads as fit into the budget: each takes a buffer, a frame in the making, and what zstd needs at level 3.
+#: As many threads as fit into the budget: each needs a buffer, a frame that is being made, and zstd's memory at level
+#: 3.
 _THREADS_BY_DEFAULT: Final = 4
 
 
 def default_threads() -> int:
-    """Return how many threads compress unless the user says otherwise: the CPUs we may use, within our memory."""
+    """Return the default number of compressing threads: one for each permitted CPU, within the memory budget."""
     return min(len(os.sched_getaffinity(0)), _THREADS_BY_DEFAULT)
 
 
@@ -59,8 +60,8 @@ def raw_in_flight(threads: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """What the stream says of itself once its first chunk is closed. `compound`: the end may say otherwise."""
+class StreamStart:
+    """The identity of the stream, after its first chunk. `compound`: the end may change it."""
 
     facts: Facts
     compound: bool
@@ -68,14 +69,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A chunk that had arrived before, and has the bytes that it had then. `raw_length`: bytes."""
+    """A chunk that had arrived before, with the same bytes. `raw_length`: bytes."""
 
     raw_length: int
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the whole stream was. `raw_bytes`: its size."""
+class StreamEnd:
+    """The identity of the whole stream. `raw_bytes`: its size."""
 
     facts: Facts
     raw_bytes: int
@@ -83,7 +84,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class _Pending:
-    """A chunk whose frame is being made. `cost`: bytes to give back to the buffers afterwards."""
+    """A chunk whose frame is being made. `cost`: bytes to release in the buffers afterwards."""
 
     start: int
     size: int
@@ -93,24 +94,24 @@ class _Pending:
 
 
 class RawSource(Protocol):
-    """Where the raw bytes come from; as pipes.Source."""
+    """The source of the raw bytes; such as pipes.Source."""
 
     @property
     def at_end(self) -> bool:
-        """Whether all has been read."""
+        """Whether all was read."""
 
     def readinto(self, view: memoryview) -> int:
-        """Read at least one byte. Returns: bytes read, 0 at the end. Raises: OSError, Stopped, StreamError."""
+        """Read at least one byte. Returns: bytes read, 0 at the end. Raises: OSError, PipeStopped, StreamError."""
 
     def stop(self) -> None:
-        """Make this and every later read raise Stopped. From any thread."""
+        """Make this and every later read raise PipeStopped. From any thread."""
 
     def close(self) -> None:
-        """Let go of what reading took."""
+        """Free the resources."""
 
 
 class Pipeline:
-    """The chunks of the stream that comes out of `source`, read from its first byte to its end.
+    """The chunks of the stream from `source`, read from its first byte to its end.
 
         async with Pipeline(Source(fd)) as pipeline:
             opened = await pipeline.opened()
@@ -118,10 +119,10 @@ class Pipeline:
             async for ready in pipeline: ...
             pipeline.verdict
 
-    Leaving the block, however it is left, ends the threads and closes the source; a descriptor stays the caller's. To
-    be cancelled while waiting for a chunk loses none.
+    Leaving the block in any way ends the threads and closes the source; the caller keeps the descriptor. A caller that
+    is cancelled while it waits for a chunk loses none.
 
-    `segments`: the hashes and the proof; the caller has the event loop's half.
+    `segments`: the hashes and the proof; the caller uses the event loop's half.
     """
 
     def __init__(
@@ -132,7 +133,7 @@ class Pipeline:
         threads: int | None = None,
         walker: Callable[[], Walker] = Walker,
     ) -> None:
-        """`walker`: makes one that stands where the source begins; called in the reader's thread."""
+        """`walker`: makes a walker at the source's start; called in the reader's thread."""
         threads = threads or default_threads()
         self.segments = Segments()
         self._level = level
@@ -143,13 +144,13 @@ class Pipeline:
         self._local = threading.local()
         self._reader = threading.Thread(target=self._read, name="read")
         self._loop: asyncio.AbstractEventLoop | None = None
-        # Unbounded as a queue: what stands in it is paid for in _buffers.
-        self._queue: asyncio.Queue[Opened | Skipped | _Pending | Verdict | Exception] = asyncio.Queue()
-        self._opened: Opened | None = None
-        self._taken: _Pending | None = None  # from the queue, its frame still being made
+        # The queue is not limited itself: _buffers limits the bytes in it.
+        self._queue: asyncio.Queue[StreamStart | Skipped | _Pending | StreamEnd | Exception] = asyncio.Queue()
+        self._opened: StreamStart | None = None
+        self._taken: _Pending | None = None  # taken from the queue; its frame is still being made
         self._failure: Exception | None = None
-        self._verdict: Verdict | None = None
-        self._told = threading.Event()  # what has arrived before, or that the block has been left
+        self._verdict: StreamEnd | None = None
+        self._told = threading.Event()  # set when `proceed` was called, or the block was left
         self._stopped = False
 
     async def __aenter__(self) -> Self:
@@ -178,7 +179,7 @@ class Pipeline:
         """Whether the source has been read to its end: then its writer has closed it."""
         return self._source.at_end
 
-    async def opened(self) -> Opened:
+    async def opened(self) -> StreamStart:
         """Wait for the first chunk, or for the end of a stream that is shorter.
 
         Raises: StreamError (no send stream, a resumed one, cut within its first chunk, ...).
@@ -188,8 +189,8 @@ class Pipeline:
         return self._opened
 
     def proceed(self, known: Sequence[Segment]) -> None:
-        """Read on behind the first chunk. `known`: segments that arrived before, from the stream's first byte on, also
-        where the source begins behind them.
+        """Continue reading behind the first chunk. `known`: segments that arrived before, from the stream's first byte
+        on, also if the source begins behind them.
         """
         self.segments.start(known)
         self._told.set()
@@ -198,7 +199,7 @@ class Pipeline:
         return self
 
     async def __anext__(self) -> Ready | Skipped:
-        """Return the next chunk, in stream order. Raises: StreamError (OtherBytes among them)."""
+        """Return the next chunk, in stream order. Raises: StreamError (DifferentBytes among them)."""
         while self._verdict is None:
             if self._taken is None:
                 match await self._next():
@@ -209,7 +210,7 @@ class Pipeline:
                     case None:
                         continue
             pending = self._taken
-            # Not `await` the future itself: to be cancelled here would cancel the compressing too.
+            # Not `await` the future itself: a cancellation here would cancel the compression, too.
             await asyncio.wait([asyncio.wrap_future(pending.frame)])
             frame = pending.frame.result()
             self._taken = None
@@ -220,23 +221,23 @@ class Pipeline:
         raise StopAsyncIteration
 
     @property
-    def verdict(self) -> Verdict:
-        """What the stream turned out to be; only after the last chunk."""
+    def verdict(self) -> StreamEnd:
+        """The identity of the whole stream; only after the last chunk."""
         if self._verdict is None:
             raise RuntimeError("the stream has not been read to its end")
         return self._verdict
 
     async def _next(self) -> _Pending | Skipped | None:
-        """Take one item from the queue. Returns: None where it was no chunk. Raises: what the reader failed with."""
+        """Take one item from the queue. Returns: None if it was not a chunk. Raises: the reader's error."""
         if self._failure is not None:
             raise self._failure
         item = await self._queue.get()
         match item:
             case _Pending() | Skipped():
                 return item
-            case Opened():
+            case StreamStart():
                 self._opened = item
-            case Verdict():
+            case StreamEnd():
                 self._verdict = item
             case Exception():
                 self._failure = item
@@ -245,19 +246,19 @@ class Pipeline:
 
     # --- in the reader thread ------------------------------------------------------------------------------
 
-    def _post(self, item: Opened | Skipped | _Pending | Verdict | Exception) -> None:
+    def _post(self, item: StreamStart | Skipped | _Pending | StreamEnd | Exception) -> None:
         assert self._loop is not None  # noqa: S101 - for mypy; the thread starts after it is set
         self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
 
     def _read(self) -> None:
         try:
             self._post(self._run())
-        except Stopped:
+        except PipeStopped:
             pass
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised again where the chunks are awaited
+        except Exception as error:  # noqa: BLE001 - any error is raised again where the chunks are awaited
             self._post(error)
 
-    def _run(self) -> Verdict:
+    def _run(self) -> StreamEnd:
         walker = self._make_walker()
         cutter = Cutter(walker)
         self.segments.begin(walker.offset)
@@ -276,7 +277,7 @@ class Pipeline:
                 break
             filled += count
             while walked < filled:
-                # Hashed step by step, while what was read is still in the processor's cache.
+                # Hashed step by step, while the data are still in the processor's cache.
                 start, walked = walked, cutter.walk(buffer.data, walked, filled)
                 self.segments.update(buffer.view[start:walked])
                 if cutter.closed:
@@ -291,17 +292,17 @@ class Pipeline:
         if cutter.size:
             self._close_chunk(cutter, buffer)
         self.segments.finish()
-        return Verdict(facts, walker.offset)
+        return StreamEnd(facts, walker.offset)
 
     def _close_chunk(self, cutter: Cutter, buffer: Buffer) -> None:
-        """Pass a chunk on, or leave it out. Raises: OtherBytes."""
+        """Pass a chunk on, or leave it out. Raises: DifferentBytes."""
         start, size = cutter.start, cutter.size
         if start == 0:
             begins = cutter.walker.begins
-            self._post(Opened(conclude(begins), begins[0].compound))
+            self._post(StreamStart(conclude(begins), begins[0].compound))
             self._told.wait()
             if self._stopped:
-                raise Stopped
+                raise PipeStopped
         cutter.next()
         hashed = self.segments.close()
         if hashed is None:

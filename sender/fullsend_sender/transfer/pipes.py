@@ -1,7 +1,7 @@
-"""Both ends of a pipe, as a thread reads or writes them: blocking, and yet to be stopped at any moment.
+"""Both ends of a pipe for threads that read or write: blocking, but `stop` ends the wait at any time.
 
 A thread that blocks in read(2) or write(2) cannot be woken from outside, so it would outlive the task that cancelled
-its work. These wait in poll(2) instead, for the pipe or for `stop`.
+its work. These classes wait in poll(2) instead, for the pipe or for `stop`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import select
 import stat
 from typing import Final
 
-#: What a pipe is asked to hold: the most that Linux gives without privilege. A writer that fills it in one go wakes
-#: us sixteen times less often than with the 64 KiB a pipe has by itself.
+#: The requested size of a pipe: the most that Linux permits without privilege. A writer that fills it at once wakes the
+#: reader sixteen times less often than with the default of 64 KiB.
 PIPE_SIZE: Final = 1 << 20
 
 
-class Stopped(Exception):  # noqa: N818 - no error: somebody called `stop`
+class PipeStopped(Exception):  # noqa: N818 - not an error: `stop` was called
     """`stop` was called."""
 
 
@@ -36,14 +36,14 @@ class _Waiter:
         self._poll.register(self._wake_read, select.POLLIN)
 
     def wait(self) -> None:
-        """Return when the descriptor is ready, or has failed: using it tells. Raises: Stopped."""
+        """Return when the descriptor is ready, or has failed: using it shows which. Raises: PipeStopped."""
         if not self._stopped and not self.wrong_end:
             self._poll.poll()
         if self._stopped:
-            raise Stopped
+            raise PipeStopped
 
     def stop(self) -> None:
-        """Make this and every later `wait` raise Stopped. From any thread, any number of times."""
+        """Make this and every later `wait` raise PipeStopped. From any thread, any number of times."""
         self._stopped = True
         os.write(self._wake_write, b"!")
 
@@ -53,7 +53,7 @@ class _Waiter:
 
 
 class Source:
-    """The end that is read. The descriptor stays the caller's. `at_end`: it has been read to its end."""
+    """The end that is read. The caller keeps the descriptor. `at_end`: it was read to its end."""
 
     def __init__(self, fd: int) -> None:
         self.at_end = False
@@ -62,16 +62,16 @@ class Source:
         _enlarge(fd)
 
     def readinto(self, view: memoryview) -> int:
-        """Read what is there, at least one byte. Returns: bytes read, 0 at the end. Raises: OSError, Stopped."""
+        """Read what is there, at least one byte. Returns: bytes read, 0 at the end. Raises: OSError, PipeStopped."""
         while True:
             self._waiter.wait()
-            with contextlib.suppress(BlockingIOError):  # a descriptor that somebody else made non-blocking
+            with contextlib.suppress(BlockingIOError):  # another program made the descriptor non-blocking
                 count = os.readv(self._fd, [view])
                 self.at_end = not count
                 return count
 
     def drain(self) -> int:
-        """Read to the end and forget. Returns: bytes read. Raises: OSError, Stopped."""
+        """Read to the end and discard. Returns: bytes read. Raises: OSError, PipeStopped."""
         view = memoryview(bytearray(PIPE_SIZE))
         total = 0
         while count := self.readinto(view):
@@ -79,16 +79,16 @@ class Source:
         return total
 
     def stop(self) -> None:
-        """Make this and every later read raise Stopped. From any thread."""
+        """Make this and every later read raise PipeStopped. From any thread."""
         self._waiter.stop()
 
     def close(self) -> None:
-        """Let go of what waiting took. Nobody may be reading any more."""
+        """Free the resources. No thread may be reading any more."""
         self._waiter.close()
 
 
 class Sink:
-    """The end that is written. The descriptor stays the caller's."""
+    """The end that is written. The caller keeps the descriptor."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -98,8 +98,8 @@ class Sink:
         mode = os.fstat(fd).st_mode
         if stat.S_ISFIFO(mode) and not self._waiter.wrong_end:
             _enlarge(fd)
-            # A ready pipe may have room for one page only, and a larger write would block beyond the reach of `stop`.
-            # O_NONBLOCK on the descriptor itself would reach everybody who shares it; opened anew it is ours alone.
+            # A ready pipe may have room for one page only, and `stop` could not end a larger write. O_NONBLOCK on the
+            # descriptor itself would affect every process that shares it; a newly opened one is separate.
             try:
                 self._own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
             except OSError:
@@ -108,7 +108,7 @@ class Sink:
             self._piece = select.PIPE_BUF
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Write all. Raises: OSError (BrokenPipeError where nobody reads any more), Stopped."""
+        """Write all. Raises: OSError (BrokenPipeError if the reader has closed it), PipeStopped."""
         fd = self._fd if self._own is None else self._own
         view = memoryview(data)
         while view:
@@ -117,16 +117,16 @@ class Sink:
                 view = view[os.write(fd, view[: self._piece]) :]
 
     def stop(self) -> None:
-        """Make this and every later write raise Stopped. From any thread."""
+        """Make this and every later write raise PipeStopped. From any thread."""
         self._waiter.stop()
 
     def close(self) -> None:
-        """Let go of what waiting took. Nobody may be writing any more."""
+        """Free the resources. No thread may be writing any more."""
         self._waiter.close()
         if self._own is not None:
             os.close(self._own)
 
 
 def _enlarge(fd: int) -> None:
-    with contextlib.suppress(OSError):  # no pipe, or the user's share of pipe memory is used up
+    with contextlib.suppress(OSError):  # not a pipe, or the user's limit of pipe memory is reached
         fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)

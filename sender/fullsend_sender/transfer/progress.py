@@ -1,6 +1,6 @@
-"""How a transfer is going: one live line on a terminal, a log line now and then off it, or nothing.
+"""The progress of a transfer: one live line on a terminal, otherwise a log line every 10 s, or nothing.
 
-`Progress` counts and computes; the time is passed in. `reporting` has the clock and the terminal.
+`Progress` counts and computes; the caller passes the time. `reporting` has the clock and the terminal.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("fullsend.progress")
 
-#: The current rate is that of so many last seconds: a chunk is 4 MiB, and a slow wire takes a while for one.
+#: Seconds over which the current rate is computed: a chunk is 4 MiB, and a slow connection needs a while for one.
 _WINDOW: Final = 5.0
-#: Seconds between two pictures of the live line, and between two log lines.
+#: Seconds between two updates of the live line, and between two log lines.
 _REDRAW: Final = 0.25
 _LOG_EVERY: Final = 10.0
-#: Puts the cursor to the line's start and clears the line.
+#: Moves the cursor to the start of the line, and clears the line.
 CLEAR: Final = "\r\x1b[K"
 
 
 class Progress:
-    """Counts the raw bytes of a transfer and what they are on the wire."""
+    """Counts the raw bytes of a transfer, and its bytes on the wire."""
 
     def __init__(self, now: float, size: int | None = None, label: str = "") -> None:
-        """`now`: seconds, of any monotonic clock; `size`: the raw bytes to come, where known; `label`: of what."""
+        """`now`: seconds, of any monotonic clock; `size`: expected raw bytes, if known; `label`: the stream's name."""
         self.raw = 0
         self.wire = 0
-        self.done = False  # the receipt has come
+        self.done = False  # the receipt has arrived
         self.waiting = False  # for a receiver that is away
         self._size = size
         self._label = label
@@ -49,7 +49,7 @@ class Progress:
         self.wire += wire
 
     def expect(self, size: int | None) -> None:
-        """Count on so many raw bytes more; None: nobody knows how many."""
+        """Expect `size` more raw bytes; None: unknown."""
         if size is not None:
             self._size = (self._size or 0) + size
 
@@ -58,7 +58,7 @@ class Progress:
         return now - self._started
 
     def fields(self, now: float, wall: float) -> list[str]:
-        """Return what there is to say, in the order of the line. `now` as ever; `wall`: seconds since the epoch."""
+        """Return the fields of the line, in order. `now`: as before; `wall`: seconds since the epoch."""
         self._samples.append((now, self.raw))
         while len(self._samples) > 2 and self._samples[1][0] <= now - _WINDOW:  # noqa: PLR2004 - two make a rate
             self._samples.popleft()
@@ -75,7 +75,7 @@ class Progress:
         if self.wire:
             fields.append(f"{self.raw / self.wire:.2f}x")
         if self._size:
-            # An estimate is one: `zfs send -nP` is off by a little, and --size by what the user typed.
+            # It is an estimate: `zfs send -nP` is a little wrong, and --size may be.
             fields.append(f"{min(100 if self.done else 99, 100 * self.raw // self._size)}%")
             if average and self.raw < self._size:
                 left = (self._size - self.raw) / average
@@ -84,7 +84,7 @@ class Progress:
         return fields
 
     def line(self, now: float, wall: float, columns: int) -> str:
-        """Return as many of the fields as fit into a line of `columns`, without its last one: it would wrap."""
+        """Return as many fields as fit into a line of `columns`, without the last column: there it would wrap."""
         line = ""
         for field in self.fields(now, wall):
             longer = f"{line} {field}" if line else field
@@ -100,8 +100,8 @@ async def reporting(
 ) -> AsyncGenerator[None]:
     """Show a transfer's progress on `stream` (stderr) until the block is left.
 
-    `auto`: live on a terminal; elsewhere log lines, which show with -v. The live line stays as it was at the end; after
-    an error it is cleared.
+    `auto`: live on a terminal; otherwise log lines, which -v shows. The live line stays at the end; after an error it
+    is cleared.
     """
     live = when == "always" or (when == "auto" and stream.isatty())
     if when == "never":
@@ -116,7 +116,7 @@ async def reporting(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         if live:
-            with contextlib.suppress(OSError):  # a terminal that has gone is no failure of the transfer
+            with contextlib.suppress(OSError):  # a lost terminal is not a failure of the transfer
                 stream.write(last or CLEAR)
                 stream.flush()
 
@@ -129,7 +129,7 @@ async def _draw(progress: Progress, stream: TextIO) -> None:
 
 
 def _picture(progress: Progress, stream: TextIO) -> str:
-    """Return the live line as of now, and what clears the one before it."""
+    """Return the present live line, after the text that clears the last one."""
     return CLEAR + progress.line(time.monotonic(), time.time(), _columns(stream))
 
 
@@ -140,7 +140,7 @@ async def _note(progress: Progress) -> None:
 
 
 def _rate(rate: float) -> str:
-    """Return bytes a second in three digits, so that the whole line fits into 80 columns: `201 MiB/s`."""
+    """Return bytes a second with three digits, so that the whole line fits into 80 columns: `201 MiB/s`."""
     number, unit = format_size(rate).split()
     return f"{float(number):.0f} {unit}/s" if len(number) > len("99.9") else f"{number} {unit}/s"
 

@@ -1,4 +1,4 @@
-"""When to try again after a lost connection: soon, then later and later, up to a limit, not in step with others."""
+"""The delay before a retry after a lost connection: short at first, then growing to a limit, with jitter."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from fullsend_protocol.shared.errors import TRANSIENT_CODES, ConnectionLost, Ful
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-#: Seconds before the first try, and between two of them at most.
+#: Seconds before the first retry, and between two retries at most.
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 30.0
-#: A delay is as much of it, at random, that many senders do not come back at once when a receiver does.
+#: The random part of a delay, so that many senders do not retry at once when a receiver returns.
 _JITTER: Final = (0.5, 1.0)
 
-#: One that is there again and again, and gets no further, is not away: it fails at something. What it does without
-#: acknowledging may take hours (comparing what it has, hashing a file), in which a wire may well be lost some times.
+#: Reconnections without progress, after which the receiver counts as failing, not as away. A receiver may need hours
+#: without an acknowledgement (to compare or hash a file), in which a connection may well be lost some times.
 VAIN_MAX: Final = 20
 
 
-def passes(error: FullsendError) -> bool:
-    """Whether what went wrong with a connection may be over when it is tried again."""
+def is_transient(error: FullsendError) -> bool:
+    """Whether a connection's error may be over at a retry."""
     match error:
         case Unreachable() | ConnectionLost():
             return True
@@ -33,8 +33,8 @@ def passes(error: FullsendError) -> bool:
             return False
 
 
-class Patience:
-    """The time that one transfer waits for its receiver: while it stays away, or is there and gets no further."""
+class RetryTimer:
+    """The time that one transfer waits for its receiver: while it is away, or reconnects without progress."""
 
     def __init__(
         self,
@@ -44,14 +44,14 @@ class Patience:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         jitter: Callable[[float, float], float] = random.uniform,  # noqa: S311 - no secret
     ) -> None:
-        """`retry_for`: seconds; 0: no second try. The clock is the loop's, which no change of the date moves."""
+        """`retry_for`: seconds; 0: no retry. `clock`: default the loop's, which a change of the date does not move."""
         self._retry_for = retry_for
         self._clock = clock or asyncio.get_running_loop().time
         self._sleep = sleep
         self._jitter = jitter
-        self._away_since: float | None = None  # when it was lost
-        self._stuck_since: float | None = None  # when it was lost first, since it got further
-        self._vain = 0  # times that it was met since
+        self._away_since: float | None = None  # when the connection was lost
+        self._stuck_since: float | None = None  # when it was first lost since the last progress
+        self._vain = 0  # reconnections since the last progress
         self._delay = FIRST_DELAY
         self._is_last = False
 
@@ -60,20 +60,20 @@ class Patience:
         """Whether the receiver is away."""
         return self._away_since is not None
 
-    def met(self) -> None:
-        """The receiver is there, and ready to go on. Whether it gets anywhere is not known yet."""
+    def reconnected(self) -> None:
+        """Note that the receiver has accepted the stream again. Whether it makes progress is not known yet."""
         self._away_since, self._is_last = None, False
         self._vain += 1
 
-    def recovered(self) -> None:
-        """The receiver has got further: the next loss is a new one."""
-        self.met()
+    def progressed(self) -> None:
+        """Note that the receiver has made progress: the next loss is a new one."""
+        self.reconnected()
         self._stuck_since, self._vain = None, 0
         self._delay = FIRST_DELAY
 
     async def wait(self, error: FullsendError) -> None:
-        """Wait before the next try. Raises: `error` itself, where it does not pass or the time is up."""
-        if not passes(error):
+        """Wait before the next retry. Raises: `error` itself, if it is not transient or the time is up."""
+        if not is_transient(error):
             raise error
         now = self._clock()
         if self._away_since is None:
@@ -86,6 +86,6 @@ class Patience:
             raise error
         delay = self._delay * self._jitter(*_JITTER)
         self._delay = min(2 * self._delay, LONGEST_DELAY)
-        # Not left to the clock: a loop may wake a sleeper a hair before its time, by its resolution or by rounding.
+        # Not by the clock: a loop may wake a sleeper slightly early, by its resolution or by rounding.
         self._is_last = delay >= left
         await self._sleep(min(delay, left))

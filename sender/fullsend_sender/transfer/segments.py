@@ -4,11 +4,11 @@
                         arrived before
     event loop          start, then resume after each reconnect; to_send for each chunk, acknowledge; proof
 
-A segment is what is hashed in one go. The reader hashes ahead of what is sent. After a reconnect the receiver resumes
-where its durable bytes end, with a new segment, since it has lost its running hash. So what is sent again, and what was
-hashed meanwhile, is hashed anew here, out of the compressed frames: each is decoded, compared with the hash that was
-taken before it was compressed, and only then hashed as part of the new segment. From the reader's next chunk on it
-hashes for the new segment itself.
+A segment is a run of chunks that is hashed without interruption. The reader hashes ahead of what is sent. After a
+reconnect the receiver resumes where its durable bytes end, with a new segment, because it has lost its running hash. So
+this module hashes what is sent again, and what was hashed meanwhile, from the compressed frames. Each frame is decoded,
+compared with the hash taken before compression, and only then hashed as part of the new segment. From its next chunk on
+the reader itself hashes for the new segment.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.connection import Chunk
 
 
-class OtherBytes(StreamError):  # noqa: N818 - reads as what it says
-    """A stream that is replayed does not have the bytes that arrived before: it cannot be resumed."""
+class DifferentBytes(StreamError):  # noqa: N818 - reads as what it says
+    """A replayed stream does not have the bytes that arrived before: it cannot be resumed."""
 
 
 class CannotResume(FullsendError):  # noqa: N818 - reads as what it says
@@ -38,8 +38,8 @@ class CannotResume(FullsendError):  # noqa: N818 - reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """A chunk's place in the proof. `sha256`: of its segment through this chunk; `before`: the segment's hash as it was
-    before the chunk.
+    """The hashes of a chunk. `sha256`: of its segment through this chunk; `before`: the segment's hash before the
+    chunk.
     """
 
     sha256: bytes
@@ -53,7 +53,7 @@ class Hashed:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A chunk to be sent. `before`: as in `Hashed`, for when the chunk has to be hashed anew."""
+    """A chunk to be sent. `before`: as in `Hashed`, in case the chunk must be hashed again."""
 
     chunk: Chunk
     before: SegmentHash
@@ -61,7 +61,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class _Mark:
-    """How all before the end of a chunk is proven: by the first `closed` of the closed segments, and by `segment`."""
+    """The proof of all before the end of a chunk: the first `closed` of the closed segments, and `segment`."""
 
     end: int
     closed: int
@@ -69,16 +69,16 @@ class _Mark:
 
 
 class Segments:
-    """The segments of one stream. Two halves, for two threads: what crosses between them is `_known`, set before the
+    """The segments of one stream. It has two halves, for two threads. Shared between them are `_known`, set before the
     reader closes a chunk that had arrived before, and `_is_lost`.
     """
 
     def __init__(self) -> None:
-        """Of a stream that is read from its first byte on, unless `begin` says otherwise."""
+        """Start for a stream that is read from its first byte on; `begin` changes that."""
         # The reader's half.
         self._hash = SegmentHash(0)
-        self._before = self._hash.copy()  # as it was at the start of the open chunk
-        self._known: deque[Segment] = deque()  # what had arrived before, and is still to be compared
+        self._before = self._hash.copy()  # at the start of the open chunk
+        self._known: deque[Segment] = deque()  # what had arrived before, and must still be compared
         self._is_lost = False  # the receiver has lost the segment that the reader hashes
         # The event loop's half: what was sent.
         self._closed: list[Segment] = []
@@ -89,17 +89,17 @@ class Segments:
     # --- in the reader's thread ------------------------------------------------------------------------------
 
     def begin(self, offset: int) -> None:
-        """The stream is read from this raw offset on."""
+        """Start at this raw offset instead."""
         self._hash = SegmentHash(offset)
         self._before = self._hash.copy()
 
     def update(self, raw: bytes | bytearray | memoryview) -> None:
-        """Take what was read next of the open chunk."""
+        """Hash the next bytes of the open chunk."""
         self._hash.update(raw)
 
     def close(self) -> Hashed | None:
-        """End the open chunk here. Returns: its hash; None where it had arrived before, and has the bytes that it had
-        then, as far as can be told yet. Raises: OtherBytes where it has not.
+        """End the open chunk here. Returns: its hash; None if it had arrived before, and has the same bytes as far as
+        is known yet. Raises: DifferentBytes if it has not.
         """
         if self._known and self._known[-1].end > self._before.end:
             self._compare(self._known[0])
@@ -113,15 +113,15 @@ class Segments:
         return hashed
 
     def finish(self) -> None:
-        """The stream ends here. Raises: OtherBytes where more of it had arrived before."""
+        """Note the stream's end. Raises: DifferentBytes if more of it had arrived before."""
         if self._known and self._known[-1].end > self._hash.end:
-            raise OtherBytes(f"the stream has {self._hash.end} bytes, and {self._known[-1].end} had arrived before")
+            raise DifferentBytes(f"the stream has {self._hash.end} bytes, and {self._known[-1].end} had arrived before")
 
     def _compare(self, known: Segment) -> None:
         if self._hash.end < known.end:
             return
         if self._hash.end > known.end or self._hash.digest().hex() != known.sha256:
-            raise OtherBytes(f"the bytes {known.start} to {known.end} are not those that arrived before")
+            raise DifferentBytes(f"the bytes {known.start} to {known.end} are not those that arrived before")
         self._known.popleft()
         self._hash = SegmentHash(known.end)
 
@@ -133,8 +133,8 @@ class Segments:
         return self._proof(self._marks[-1])
 
     def start(self, known: Sequence[Segment]) -> None:
-        """Begin behind what has arrived in an earlier run. `known`: its segments, from raw offset 0 on; what the reader
-        reads of it again is compared with them.
+        """Begin behind what has arrived in an earlier run. `known`: its segments, from raw offset 0 on; the reader
+        compares them with what it reads.
         """
         self._known.extend(known)
         self._closed = [*known]
@@ -155,14 +155,14 @@ class Segments:
         self._is_lost = True
 
     async def to_send(self, ready: Ready) -> Chunk:
-        """Return a chunk as it is to be sent, and count on its being sent: with the hash of the segment to which it
-        belongs now. Raises: ChunkError (memory has changed it since it was compressed).
+        """Return a chunk for sending, with the hash of the segment to which it belongs now; it counts as sent. Raises:
+        ChunkError (memory has changed it since it was compressed).
         """
         chunk = ready.chunk
         if chunk.starts_segment:
             self._rehash = None  # from here on the reader hashes for the receiver's segment
         if self._rehash is not None:
-            # Not to be cancelled half-way: the hash would have this chunk in it, or not.
+            # This must not be cancelled half-way: the hash would include this chunk, or not.
             hashing = asyncio.ensure_future(asyncio.to_thread(self._hash_anew, ready, self._rehash))
             try:
                 chunk = await asyncio.shield(hashing)
@@ -173,7 +173,7 @@ class Segments:
         return chunk
 
     def acknowledge(self, offset: int) -> None:
-        """Forget where chunks before this raw offset end: the receiver resumes there no more."""
+        """Forget the ends of chunks before this raw offset: the receiver will not resume there."""
         while len(self._marks) > 1 and self._marks[1].end <= offset:
             self._marks.popleft()
 

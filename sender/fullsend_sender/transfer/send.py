@@ -1,12 +1,13 @@
-"""One send stream to a receiver, whatever becomes of the wire meanwhile; nothing is believed but its receipt.
+"""Sends one stream to a receiver, over as many connections as needed. Only the receiver's receipt counts as success.
 
     producer -> Pipeline -> Window -> Link
                   |  hashes, compresses; its Segments are the proof of all that was sent
                             |  keeps what is not acknowledged, to be sent again over the next connection
 
-The three ways to go on (design section 7): a connection that was lost is made again, and the stream goes on where the
-receiver's durable bytes end (reconnect); what an earlier run has sent is compared while the stream is sent anew
-(replay); or `zfs send -t` makes only the rest (token).
+There are three ways to resume. Reconnect: a lost connection is made again, and the stream resumes where the receiver's
+durable bytes end. Replay: the whole stream is made again, and what an earlier run has sent is compared. Token: `zfs
+send
+-t` makes only the rest.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from fullsend_protocol.shared.errors import FullsendError, StreamError, Unreacha
 from fullsend_protocol.shared.units import format_duration, format_size
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.options import RETRY_FOR, Endpoint
-from fullsend_sender.transfer.link import PATIENCE, TEXT_MAX, Link, Timeouts, connect
+from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, TEXT_MAX, Link, Timeouts, connect
 from fullsend_sender.transfer.pipeline import Pipeline, Skipped
 from fullsend_sender.transfer.pipes import Source
-from fullsend_sender.transfer.retry import Patience, passes
-from fullsend_sender.transfer.segments import CannotResume, OtherBytes, Ready
+from fullsend_sender.transfer.retry import RetryTimer, is_transient
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, Ready
 from fullsend_sender.transfer.window import Window
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_transport.throttle import Throttle
@@ -42,26 +43,26 @@ _log: Final = logging.getLogger("fullsend.transfer")
 
 
 class ReceiptMismatch(FullsendError):  # noqa: N818 - reads as what it says
-    """The receiver's receipt is for something else than what we sent."""
+    """The receiver's receipt is not for the stream that was sent."""
 
 
-class NoFurther(ZfsError):  # noqa: N818 - reads as what it says
-    """`zfs send` cannot read a block, and came no further than an earlier run: the receiver has thrown away what had
-    arrived, since it would fail again. `at_once`: a token was used, so nothing before the block was read again.
+class NoProgress(ZfsError):  # noqa: N818 - reads as what it says
+    """`zfs send` cannot read a block, and made no more progress than an earlier run. The receiver has deleted what had
+    arrived, because it would fail again. `at_once`: a token was used, so nothing before the block was read again.
     """
 
     at_once = False
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """How to push. `bwlimit`: bytes a second on the wire; `retry_for`: seconds that the receiver may stay away."""
+class TransferOptions:
+    """Options of a transfer. `bwlimit`: bytes a second on the wire; `retry_for`: seconds to wait for the receiver."""
 
     level: int
     threads: int | None = None
     bwlimit: int | None = None
     retry_for: float = RETRY_FOR
-    timeouts: Timeouts = PATIENCE
+    timeouts: Timeouts = DEFAULT_TIMEOUTS
 
 
 async def _no_last_word() -> None:
@@ -69,15 +70,14 @@ async def _no_last_word() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class About:
+class StreamContext:
     """What is known of a stream besides its bytes.
 
-    `size`: raw bytes that the receiver is to expect; `properties`: the dataset's own; `single`: it brings one snapshot,
-    also where it is compound (-p), so its first BEGIN records tell all; `keep_orphan`: it is wanted even where its base
-    is not stored; `claim`: who may take the stream over, 16 hex digits; `resume`: how to resume what has arrived of it
-    before; `reached`: the receiver was there a moment ago, so where it is not there now, it is waited for;
-    `arrived`: raw bytes that earlier runs have sent of it; `ended`: waits for the stream's producer to end, and raises
-    ZfsError where it failed.
+    `size`: raw bytes for the receiver to expect; `properties`: the dataset's own; `single`: it has one snapshot, also
+    if it is compound (-p), so its first BEGIN records are sufficient; `keep_orphan`: store it even if its base is not
+    stored; `claim`: 16 hex digits, with which a later connection takes the stream over; `resume`: how to resume a
+    partial; `reached`: the receiver answered a moment ago, so wait for it if it is away now; `arrived`: raw bytes that
+    earlier runs have sent of it; `ended`: waits for the stream's producer to end, and raises ZfsError if it failed.
     """
 
     size: int | None = None
@@ -94,8 +94,8 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A stream that is stored. `wire_bytes`: what this run put on the wire as chunks, 0 where it was stored before;
-    `resumed_at`: the raw offset at which this run went on; `again`: it was stored before, as showed only at its end.
+    """A stored stream. `wire_bytes`: bytes of chunks that this run put on the wire, 0 if the stream was stored before;
+    `resumed_at`: the raw offset at which this run resumed; `again`: it was stored before, which only its end has shown.
     """
 
     receipt: Receipt
@@ -106,19 +106,19 @@ class Pushed:
     again: bool = False
 
     def line(self) -> str:
-        """Say it to a person."""
+        """Return the line for a person."""
         receipt = self.receipt
         name = f"{receipt.dataset}@{receipt.snapshot} ({receipt.kind})"
         if self.again:
-            return f"{name} is stored already, as its end has shown; what was sent is thrown away"
+            return f"{name} is stored already, as its end has shown; what was sent is deleted"
         if not self.wire_bytes and self.resume == "none":
             return f"{name} is stored already; nothing was sent"
         sizes = f"{format_size(receipt.raw_bytes)} stored as {format_size(receipt.stored_bytes)}"
-        went_on = "" if self.resume == "none" else f", gone on at {format_size(self.resumed_at)} ({self.resume})"
-        return f"{name}: {sizes} in {format_duration(self.seconds)}{went_on}"
+        resumed = "" if self.resume == "none" else f", resumed at {format_size(self.resumed_at)} ({self.resume})"
+        return f"{name}: {sizes} in {format_duration(self.seconds)}{resumed}"
 
     def to_dict(self) -> dict[str, object]:
-        """Return the JSON object of one pushed stream (design section 4)."""
+        """Return the JSON object of one pushed stream (`push --json`)."""
         receipt = self.receipt
         return {
             "dataset": receipt.dataset,
@@ -140,8 +140,8 @@ class Pushed:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """What a stream is, as far as it is known before its end; None: a package, whose end tells."""
+class StreamAnnouncement:
+    """The identity of a stream before its end; None: a package, whose end shows it."""
 
     dataset: str
     snapshot: str
@@ -151,26 +151,32 @@ class Offer:
 
 
 async def transfer(
-    fd: int, endpoint: Endpoint, identity: Identity, options: Options, *, about: About, progress: Progress
+    fd: int,
+    endpoint: Endpoint,
+    identity: Identity,
+    options: TransferOptions,
+    *,
+    about: StreamContext,
+    progress: Progress,
 ) -> Pushed | Receipt:
-    """Push the send stream that comes out of the descriptor `fd`, read from its first byte to its end.
+    """Push the send stream from the descriptor `fd`, read from its first byte to its end.
 
-    Nothing is sent before the stream's first chunk has shown what it is, so that garbage never reaches the receiver.
+    Nothing is sent before the first chunk has shown the stream's identity, so that garbage never reaches the receiver.
 
-    Returns: what was pushed; a receipt alone where the stream is stored already: then nothing was sent, and `fd` has
-    not been read to its end.
+    Returns: what was pushed; a receipt alone if the stream is stored already: then nothing was sent, and `fd` was not
+    read to its end.
 
-    Raises: StreamError, ZfsError (the receiver was told, and keeps what arrived as a partial), OtherBytes (replayed,
-    and not the same: the receiver has thrown away what had arrived), CannotResume, Unreachable, PeerError,
-    WrongReceiver, ReceiptMismatch, RemoteProtocolError, UsageError.
+    Raises: StreamError, ZfsError (the receiver keeps what arrived as a partial), DifferentBytes (replayed, and not the
+    same: the receiver has deleted what had arrived), CannotResume, Unreachable, PeerError, WrongReceiver,
+    ReceiptMismatch, RemoteProtocolError, UsageError.
     """
     async with Pipeline(Source(fd), level=options.level, threads=options.threads) as pipeline:
         async with _producer_first(pipeline, about):
             opened = await pipeline.opened()
         facts = opened.facts
-        # Of a compound stream the last substream decides, which comes at its end.
+        # The last substream of a compound stream decides, and it comes at the end.
         known = about.single or not opened.compound
-        offer = Offer(
+        offer = StreamAnnouncement(
             dataset=facts.dataset,
             snapshot=facts.snapshot,
             guid=str(facts.guid) if known else None,
@@ -186,20 +192,20 @@ async def transfer(
 
 
 class Transfer:
-    """One stream on its way, over as many connections as it takes."""
+    """One stream, over as many connections as needed."""
 
     def __init__(
         self,
         endpoint: Endpoint,
         identity: Identity,
-        options: Options,
-        about: About,
-        offer: Offer,
+        options: TransferOptions,
+        about: StreamContext,
+        offer: StreamAnnouncement,
         *,
         begin: Callable[[messages.Accept], Awaitable[Pipeline]],
         progress: Progress,
     ) -> None:
-        """`begin`: called with the receiver's first `accept`, returns what makes the chunks behind it."""
+        """`begin`: called with the receiver's first `accept`; returns the pipeline of the chunks behind it."""
         self._endpoint = endpoint
         self._identity = identity
         self._options = options
@@ -208,18 +214,18 @@ class Transfer:
         self._begin = begin
         self._progress = progress
         self._throttle = Throttle(options.bwlimit) if options.bwlimit else None
-        self._patience = Patience(options.retry_for)
+        self._retry_timer = RetryTimer(options.retry_for)
         self._window = Window()
         self._pipeline: Pipeline | None = None
-        self._finished = False  # all has been sent at least once, and its producer has ended well
-        self._arrived = 0  # where the last chunk ends that was made
+        self._finished = False  # all was sent at least once, and its producer has succeeded
+        self._arrived = 0  # raw offset of the end of the last chunk that was made
         self._started = time.monotonic()
         self._wire = 0
         self._resume: Resume = "none"
         self._resumed_at = 0
 
     async def run(self) -> Pushed | Receipt:
-        """Send the stream, and take its receipt. Returns, raises: as `transfer`."""
+        """Send the stream, and return the result. Returns, raises: as `transfer`."""
         while True:
             try:
                 async with connect(
@@ -230,13 +236,13 @@ class Transfer:
                 await self._lost(error)
 
     async def _lost(self, error: FullsendError) -> None:
-        """Wait before the next connection. Raises: `error`, where there is to be none."""
+        """Wait before the next connection. Raises: `error`, if there is to be none."""
         if self._pipeline is None and not self._about.reached:
             raise error
-        if not self._patience.lost and passes(error):
-            _log.info("%s; trying again for up to %s", error, format_duration(self._options.retry_for))
+        if not self._retry_timer.lost and is_transient(error):
+            _log.info("%s; retrying for up to %s", error, format_duration(self._options.retry_for))
         self._progress.waiting = True
-        await self._patience.wait(error)
+        await self._retry_timer.wait(error)
 
     async def _converse(self, link: Link) -> Pushed | Receipt:
         """Offer the stream over a new connection, and send what is left of it."""
@@ -246,7 +252,7 @@ class Transfer:
             case messages.Accept() as accept:
                 try:
                     await self._accepted(accept)
-                except (StreamError, ZfsError) as error:  # it cannot be gone on with in this way
+                except (StreamError, ZfsError) as error:  # it cannot be resumed in this way
                     await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=True))
                     raise
                 receipt, again = await self._send_and_prove(link)
@@ -286,12 +292,12 @@ class Transfer:
         )
 
     async def _accepted(self, accept: messages.Accept) -> None:
-        """Resume where the receiver wants it. Raises: CannotResume, and as `begin`."""
+        """Resume where the receiver says. Raises: CannotResume, and as `begin`."""
         self._progress.waiting = False
-        self._patience.met()
+        self._retry_timer.reconnected()
         if self._pipeline is None:
             if accept.offset and self._about.resume == "none":
-                raise CannotResume(f"the receiver goes on at {accept.offset}, though it was told to start over")
+                raise CannotResume(f"the receiver resumes at {accept.offset}, though it was told to start over")
             how: Resume = self._about.resume
             self._pipeline = await self._begin(accept)
         else:
@@ -299,7 +305,7 @@ class Transfer:
             self._window.acknowledge(accept.offset)
             how = "reconnect"
         if accept.offset or how == "reconnect":
-            _log.info("%s@%s: goes on at %d (%s)", self._offer.dataset, self._offer.snapshot, accept.offset, how)
+            _log.info("%s@%s: resumes at %d (%s)", self._offer.dataset, self._offer.snapshot, accept.offset, how)
             if self._resume in {"none", "reconnect"}:
                 self._resume, self._resumed_at = how, accept.offset
 
@@ -308,25 +314,25 @@ class Transfer:
 
         Raises: as `transfer`.
         """
-        # Two tasks, because acknowledgements and refusals come while chunks go; neither outlives this call.
+        # Two tasks, because acknowledgements and refusals arrive while chunks are sent; neither outlives this call.
         sending = asyncio.create_task(self._send_all(link), name="send")
         answer = asyncio.create_task(self._take_acks(link), name="acknowledgements")
         try:
             await asyncio.wait([sending, answer], return_when=asyncio.FIRST_COMPLETED)
             failure = sending.exception() if sending.done() else None
             if isinstance(failure, StreamError | ZfsError):
-                # It has been told to stop, and makes what arrived durable; whatever it answers, this is our error.
+                # `stop` was sent, and the receiver makes durable what arrived. Whatever it answers, this is the error.
                 with contextlib.suppress(FullsendError):
                     await answer
                 raise failure
             if failure is not None:
-                # The connection ended while we were sending. If the receiver said why, that is the better error.
+                # The connection ended during the sending. If the receiver has sent a reason, that is the better error.
                 with contextlib.suppress(TimeoutError, Unreachable):
                     async with asyncio.timeout(self._options.timeouts.linger):
                         await answer
                 raise failure
             if not sending.done():
-                # The receiver's last word came first: a refusal, as nothing else is legal while chunks flow.
+                # The receiver's last message came first: a refusal, because nothing else is legal while chunks flow.
                 raise link.unexpected(await answer)
             committed = await answer
         finally:
@@ -344,7 +350,7 @@ class Transfer:
         return committed.receipt, False
 
     async def _send_all(self, link: Link) -> None:
-        """Send what is left, then `finish`; or `stop` where the stream is at fault, or its producer."""
+        """Send what is left, then `finish`; or `stop` if the stream is at fault, or its producer."""
         pipeline = self._pipeline
         assert pipeline is not None  # noqa: S101 - for mypy: `_accepted` has made one
         try:
@@ -359,22 +365,22 @@ class Transfer:
                     self._progress.add(item.chunk.raw_length, 0)
                     await self._window.keep(item)
                     await self._send(link, pipeline, item)
-            # Before `finish`: a stream may look whole to us, and its `zfs send` know better.
+            # Before `finish`: a stream may look whole, and its `zfs send` may have failed.
             await self._about.ended()
         except (StreamError, ZfsError) as error:
             failure = self._judge(error)
-            keep = not isinstance(failure, OtherBytes | NoFurther)
+            keep = not isinstance(failure, DifferentBytes | NoProgress)
             await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=keep))
             raise failure from error
         self._finished = True
         await link.send(messages.Finish(raw_bytes=pipeline.verdict.raw_bytes, segments=pipeline.segments.proof))
 
     def _judge(self, error: StreamError | ZfsError) -> StreamError | ZfsError:
-        """Return the producer's error: NoFurther where a later run would fail in the same way."""
+        """Return the producer's error: NoProgress if a later run would fail in the same way."""
         arrived, about = self._arrived, self._about
         if not (isinstance(error, ZfsError) and error.unreadable and about.arrived) or arrived > about.arrived:
             return error
-        no_further = NoFurther(str(error), error.complaint)
+        no_further = NoProgress(str(error), error.complaint)
         no_further.at_once = about.resume == "token"
         return no_further
 
@@ -384,7 +390,7 @@ class Transfer:
         self._progress.add(0, wire)
 
     async def _take_acks(self, link: Link) -> object:
-        """Take acknowledgements. Returns: the first event that is none. Raises: as Link.receive."""
+        """Take acknowledgements. Returns: the first event that is not one. Raises: as Link.receive."""
         assert self._pipeline is not None  # noqa: S101 - for mypy: `_accepted` has made one
         while True:
             event = await link.receive()
@@ -392,10 +398,10 @@ class Transfer:
                 return event
             self._window.acknowledge(event.offset)
             self._pipeline.segments.acknowledge(event.offset)
-            self._patience.recovered()
+            self._retry_timer.progressed()
 
     def _check_receipt(self, receipt: Receipt) -> None:
-        """Hold the receipt against what we sent. Raises: ReceiptMismatch."""
+        """Compare the receipt with what was sent. Raises: ReceiptMismatch."""
         assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
         verdict, segments = self._pipeline.verdict, self._pipeline.segments.proof
         facts = verdict.facts
@@ -415,8 +421,8 @@ class Transfer:
 
 
 @contextlib.asynccontextmanager
-async def _producer_first(pipeline: Pipeline, about: About) -> AsyncGenerator[None]:
-    """Where a stream ends too early, let its producer's error be the one: it says why."""
+async def _producer_first(pipeline: Pipeline, about: StreamContext) -> AsyncGenerator[None]:
+    """If a stream ends too early, raise its producer's error instead: it says why."""
     try:
         yield
     except StreamError:
@@ -426,7 +432,7 @@ async def _producer_first(pipeline: Pipeline, about: About) -> AsyncGenerator[No
 
 
 def _check_stored(receipt: Receipt, guid: str | None, base_guid: str | None, flags: str | None) -> None:
-    """Hold the receipt of a stream that was stored before against what this one is. Raises: ReceiptMismatch."""
+    """Compare the receipt of a stream that was stored before with this one. Raises: ReceiptMismatch."""
     _compare(receipt, {"guid": guid, "base_guid": base_guid, "flags": flags})
 
 
@@ -434,7 +440,7 @@ def _compare(receipt: Receipt, expected: Mapping[str, object]) -> None:
     for name, value in expected.items():
         found = getattr(receipt, name)
         if found != value:
-            raise ReceiptMismatch(f"the receiver's receipt says {name} {found!r}, ours is {value!r}: do not rely on it")
+            raise ReceiptMismatch(f"the receiver's receipt has {name} {found!r}, expected {value!r}: do not rely on it")
 
 
 def _text(guid: int | None) -> str | None:

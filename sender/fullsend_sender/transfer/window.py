@@ -1,4 +1,4 @@
-"""The chunks that have been sent and are not acknowledged yet: what is sent again after a reconnect."""
+"""The chunks that were sent and are not acknowledged yet: they are sent again after a reconnect."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from fullsend_protocol.shared import limits
 if TYPE_CHECKING:
     from fullsend_sender.transfer.segments import Ready
 
-#: Bytes of frames that are kept until they are acknowledged: what the receiver makes durable in one go (32 MiB), and
-#: most of the next, so that the wire does not wait for a disk that keeps up. 64 were measured to be no faster, and with
-#: the rest are more than the sender's 160 MiB.
+#: Bytes of frames that are kept until they are acknowledged: a batch that the receiver makes durable at once (32 MiB),
+#: and most of the next, so that the wire does not wait for a fast disk. 64 MiB were not faster in a measurement, and
+#: would exceed the sender's 160 MiB together with the rest.
 WINDOW: Final = 56 * limits.MIB
 
 
 class Window:
-    """The chunks between what was sent last and what was acknowledged last."""
+    """The chunks between the last one acknowledged and the last one sent."""
 
     def __init__(self, limit: int = WINDOW) -> None:
-        """`limit`: bytes of frames, to which one comes that waits for room; a single one may be larger."""
+        """`limit`: bytes of frames, above which `keep` waits; a single chunk may be larger."""
         self._limit = limit
         self._used = 0
         self._chunks: deque[Ready] = deque()
@@ -29,12 +29,12 @@ class Window:
 
     @property
     def unacknowledged(self) -> list[Ready]:
-        """What is to be sent again after a reconnect, in order."""
+        """The chunks to send again after a reconnect, in order."""
         return [*self._chunks]
 
     async def keep(self, ready: Ready) -> None:
-        """Keep a chunk until it is acknowledged. Returns as soon as there is room for it; it is kept also where we are
-        cancelled before.
+        """Keep a chunk until it is acknowledged. Returns as soon as there is room for it. If the caller is cancelled
+        before, the chunk is kept all the same.
         """
         self._used += len(ready.chunk.frame)
         self._chunks.append(ready)
@@ -43,7 +43,7 @@ class Window:
             await self._freed.wait()
 
     def acknowledge(self, offset: int) -> None:
-        """Let go of all before this raw offset."""
+        """Drop all chunks before this raw offset."""
         while self._chunks and self._chunks[0].chunk.raw_offset + self._chunks[0].chunk.raw_length <= offset:
             self._used -= len(self._chunks.popleft().chunk.frame)
         self._freed.set()

@@ -1,1 +1,1 @@
-"""The program `zfs`: its commands, the pools, the datasets with their snapshots, and which of them are meant."""
+"""The program `zfs`: its commands, the pools, the datasets with their snapshots, and the selection of datasets."""

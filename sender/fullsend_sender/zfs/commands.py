@@ -1,8 +1,8 @@
-"""The program `zfs`: every command that fullsend runs, one process each, and what it says of itself.
+"""The program `zfs`: every command that fullsend runs, one process each, and its errors.
 
-Nothing here decides anything. A command's exit status decides whether it worked; what it wrote to stderr goes into our
-error. The command itself may name a thousand snapshots, so only the log has it (-v). `command` comes from the
-configuration (`zfs-command`), such as `sudo -n zfs`.
+This module makes no decisions. A command has worked if its exit status is 0; its stderr goes into the error. The
+command line itself may name a thousand snapshots, so only the log has it (-v). `command` comes from the configuration
+(`zfs-command`), such as `sudo -n zfs`.
 """
 
 from __future__ import annotations
@@ -29,40 +29,40 @@ _log: Final = logging.getLogger("fullsend.zfs")
 
 #: Bytes of stderr that are kept; a recursive send may complain about each of a thousand datasets.
 _STDERR_KEPT: Final = 16 << 10
-#: Characters of it that go into an error.
+#: Characters of stderr that go into an error.
 _STDERR_SHOWN: Final = 1000
-#: Bytes of names in one command. Linux takes 2 MiB of arguments and environment (execve(2)).
+#: Bytes of names in one command. Linux allows 2 MiB of arguments and environment (execve(2)).
 _NAMES_MAX: Final = 1 << 20
-#: Seconds that a pool has to answer a question. Thousands of snapshots on slow disks may take minutes; a pool that is
-#: suspended may never answer.
-_PATIENCE: Final = 600.0
+#: Seconds that a pool has for an answer. Thousands of snapshots on slow disks may take minutes; a suspended pool may
+#: never answer.
+_ANSWER_WITHIN: Final = 600.0
 #: Seconds that a process has after SIGTERM. `zfs send` may be in the kernel, waiting for a slow pool.
 _KILL_AFTER: Final = 10.0
 
-#: Where systems keep `zfs`. cron's PATH, and that of a user who is not root, may be without them.
+#: Where systems keep `zfs`. The PATH of cron, and of a user who is not root, may lack them.
 _SYSTEM_FOLDERS: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
-#: What `zfs list` says of a name that it does not know, or that can be none (libzfs_util.c, EZFS_NOENT;
-#: libzfs_dataset.c, zfs_validate_name).
+#: The text of `zfs list` for a name that is unknown, or not allowed (libzfs_util.c, EZFS_NOENT; libzfs_dataset.c,
+#: zfs_validate_name).
 _UNKNOWN: Final = re.compile("dataset does not exist| in name|name is too long|name is reserved")
-#: How its lines about failures begin; others may be `sudo`'s, or advice.
+#: The beginnings of its lines about failures; other lines may be `sudo`'s, or advice.
 _FAILURES: Final = ("cannot ", "internal error")
 
-#: What takes a command to run another one as root. `zpool` needs no privilege for what is asked of it, and a rule for
-#: `sudo` may allow `zfs` alone.
+#: Programs that run another command as root. `zpool` needs no privilege for these questions, and a rule for `sudo` may
+#: allow `zfs` alone.
 _PRIVILEGE: Final = frozenset({"sudo", "doas"})
 
-#: What `zfs` does not explain, by its words: what may be the cause, and what to do.
+#: Errors that `zfs` does not explain, by their text: the possible cause, and what to do.
 _MEANING: Final = (
     (
         re.compile("dataset is busy"),
-        "something uses it, such as a stream that is being received there: try again when that ends",
+        "something uses it, such as a stream that is being received there: retry when that ends",
     ),
 )
 
-#: What it says where a block of the pool cannot be read; seen of `zfs send` with OpenZFS 2.4.
+#: The text where a block of the pool cannot be read; seen from `zfs send` with OpenZFS 2.4.
 _UNREADABLE: Final = re.compile("Input/output error|I/O error")
-#: ... where a pool was imported with readonly=on; seen of hold, snapshot, bookmark, release and destroy.
+#: ... where a pool was imported with readonly=on; seen from hold, snapshot, bookmark, release and destroy.
 _READ_ONLY: Final = re.compile("pool is read-only")
 #: ... where a pool has no bookmarks, such as one that was made with `zpool create -d`.
 _NOT_UPGRADED: Final = re.compile("pool must be upgraded")
@@ -70,20 +70,20 @@ _NO_BOOKMARKS: Final = re.compile("bookmark feature not enabled")
 #: ... where a pool is full, or a quota is reached.
 _NO_ROOM: Final = re.compile("out of space|[Qq]uota exceeded")
 
-#: Of these types snapshots are not, of which `zfs get -r` would tell as well.
+#: Snapshots are not of these types; without them `zfs get -r` would list snapshots, too.
 _DATASETS: Final = "filesystem,volume"
 
-#: What `listing` asks of everything there is, in the order of the columns.
+#: The columns of `listing`, in order.
 COLUMNS: Final = (
     *("name", "type", "guid", "createtxg", "creation", "written", "referenced", "userrefs", "encryption", "keystatus"),
 )
 
 
 class ZfsError(FullsendError):
-    """`zfs` failed. The message has its own words."""
+    """`zfs` failed. The message has its stderr."""
 
     def __init__(self, message: str, complaint: str = "") -> None:
-        """`complaint`: those words alone."""
+        """`complaint`: the stderr alone."""
         super().__init__(message)
         self.complaint = complaint
 
@@ -104,23 +104,23 @@ class ZfsError(FullsendError):
 
     @property
     def out_of_space(self) -> bool:
-        """Whether there was no room, for whatever reason: a full pool, a quota, a reservation."""
+        """Whether there was no room, for any reason: a full pool, a quota, a reservation."""
         return bool(_NO_ROOM.search(self.complaint))
 
     @property
     def not_upgraded(self) -> bool:
-        """Whether the pool lacks a feature that was asked for, such as what `zfs receive -s` takes."""
+        """Whether the pool lacks a required feature, such as the one for `zfs receive -s`."""
         return bool(_NOT_UPGRADED.search(self.complaint))
 
     def about(self, names: Sequence[str]) -> list[str]:
-        """Return those of these datasets or snapshots that it names as the reason; all, where it names none of them."""
+        """Return those of these datasets or snapshots that stderr names as the reason; all, if it names none."""
         named = [name for name in names if any(f"'{each}'" in self.complaint for each in (name, _dataset_of(name)))]
         return named or list(names)
 
 
 class Quota(NamedTuple):
-    """A quota or a reservation that is set on a dataset. `held`: by us, until all is restored; `came`: a stream brought
-    another value.
+    """A quota or a reservation that is set on a dataset. `held`: set by fullsend, until all is restored. `came`: a
+    stream brought another value.
     """
 
     held: bool
@@ -128,8 +128,8 @@ class Quota(NamedTuple):
 
 
 class Encryption(NamedTuple):
-    """How a dataset is encrypted. `root`: which dataset has its key, None: it is not encrypted; `keyformat`, `salt`: of
-    that key (`pbkdf2salt`, which is 0 but for a passphrase).
+    """How a dataset is encrypted. `root`: the dataset that has its key, None: it is not encrypted. `keyformat`, `salt`:
+    of that key (`pbkdf2salt`, which is 0 except for a passphrase).
     """
 
     root: str | None
@@ -138,29 +138,29 @@ class Encryption(NamedTuple):
 
 
 class NoAnswer(ZfsError):  # noqa: N818 - reads as what it says
-    """A pool does not answer. The process may be in the kernel, where nothing can end it."""
+    """A pool does not answer. The process may be in the kernel, where it cannot be ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Zfs:
-    """The program, by the words that start it. `patience`: seconds that a pool has to answer a question."""
+    """The program, by its command. `answer_within`: seconds that a pool has for an answer."""
 
     command: tuple[str, ...] = ("zfs",)
-    patience: float = _PATIENCE
+    answer_within: float = _ANSWER_WITHIN
 
     def line(self, *arguments: str) -> str:
-        """Return a command as one would type it."""
+        """Return a command line as text for a shell."""
         return shlex.join([*self.command, *arguments])
 
     async def run(self, *arguments: str) -> str:
-        """Run one command to its end. Returns: its stdout. Raises: ZfsError, UsageError (there is no such program)."""
+        """Run one command to its end. Returns: its stdout. Raises: ZfsError, UsageError (the program is missing)."""
         async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
             output = await process.output()
             await process.succeeded()
             return output
 
     async def _existing(self, *arguments: str) -> str:
-        """Run one command, as `run`, that may name what no longer exists."""
+        """Run one command, as `run`, with names that may no longer exist."""
         async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
             return await process.output_but_for_unknown_names()
 
@@ -171,13 +171,13 @@ class Zfs:
 
     @contextlib.asynccontextmanager
     async def _answering(self, arguments: Sequence[str]) -> AsyncGenerator[None]:
-        """Bound what a pool has for an answer. Raises: NoAnswer."""
+        """Limit the time of an answer. Raises: NoAnswer."""
         try:
-            async with asyncio.timeout(self.patience):
+            async with asyncio.timeout(self.answer_within):
                 yield
         except TimeoutError:
             name = f"{os.path.basename(self.command[-1])} {arguments[0]}"
-            raise NoAnswer(f"no answer within {format_duration(self.patience)} [{name}]") from None
+            raise NoAnswer(f"no answer within {format_duration(self.answer_within)} [{name}]") from None
 
     @property
     def _zpool(self) -> Zfs:
@@ -185,11 +185,11 @@ class Zfs:
         *before, last = self.command
         folder, name = os.path.split(last)
         words = [] if before and os.path.basename(before[0]) in _PRIVILEGE else before
-        return Zfs((*words, os.path.join(folder, name.replace("zfs", "zpool"))), self.patience)
+        return Zfs((*words, os.path.join(folder, name.replace("zfs", "zpool"))), self.answer_within)
 
     async def sync(self, pool: str) -> None:
-        """Have a pool write out what it still holds back, so that `written` and what follows from it are true now.
-        Where this host does not let us, all is as it was up to some seconds ago. Raises: NoAnswer.
+        """Make a pool write out its pending data, so that `written` and similar properties are true now. Without
+        permission the properties may be some seconds old. Raises: NoAnswer.
         """
         try:
             await self._zpool._asked("sync", pool)  # noqa: SLF001 - of this class
@@ -199,7 +199,7 @@ class Zfs:
             pass
 
     async def health(self) -> dict[str, str]:
-        """Return how each imported pool is, such as ONLINE, by name; also those that `zfs list` leaves out.
+        """Return the health of each imported pool, such as ONLINE, by name; also of those that `zfs list` leaves out.
 
         Raises: ZfsError, UsageError.
         """
@@ -208,14 +208,14 @@ class Zfs:
         return {name: health for name, tab, health in pairs if tab}
 
     async def pools(self) -> list[str]:
-        """Return the names of the pools that `zfs` lists: without those that are suspended.
+        """Return the names of the pools that `zfs` lists: without suspended ones.
 
         Raises: ZfsError, UsageError.
         """
         return (await self._asked("list", "-H", "-d", "0", "-o", "name", "-t", "filesystem")).splitlines()
 
     async def pool_properties(self, names: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Return, by pool, those of these properties that it has. Raises: ZfsError, UsageError."""
+        """Return, by pool, the values of these properties, if the pool has them. Raises: ZfsError, UsageError."""
         found: dict[str, dict[str, str]] = {}
         for line in (await self._zpool.run("get", "-Hp", "-o", "name,property,value", ",".join(names))).splitlines():
             pool, _, rest = line.partition("\t")
@@ -223,14 +223,14 @@ class Zfs:
             found.setdefault(pool, {})[name] = value
         return found
 
-    # --- what there is ---------------------------------------------------------------------------------------
+    # --- questions -------------------------------------------------------------------------------------------
 
     async def listing(self, names: Sequence[str], *, recursive: bool) -> tuple[str, str]:
         """List datasets, their snapshots and bookmarks, in one run; `recursive`: and all below them.
 
-        Returns: lines of COLUMNS, parseable, separated by tabs (see source.parse); and what `zfs` says of names that it
-        does not know, which does not keep it from listing others. Raises: ZfsError where it failed for another reason:
-        then there may be more than it has listed. NoAnswer.
+        Returns: lines of COLUMNS, parseable, separated by tabs (see inventory.parse); and the stderr about unknown
+        names, which do not keep `zfs` from listing others. Raises: ZfsError if it failed for another reason: then the
+        list may be incomplete. NoAnswer.
         """
         depth = ("-r",) if recursive else ("-d", "1")
         kinds = "filesystem,volume,snapshot,bookmark"
@@ -247,7 +247,7 @@ class Zfs:
         return (await self._asked("list", "-Hr", "-o", "name", "-t", "filesystem,volume", pool)).splitlines()
 
     async def list_snapshots(self, names: Sequence[str]) -> str:
-        """List just these snapshots, as far as they exist. Returns: lines of COLUMNS (see source.parse_snapshots).
+        """List just these snapshots, if they exist. Returns: lines of COLUMNS (see inventory.parse_snapshots).
 
         Raises: ZfsError.
         """
@@ -256,7 +256,7 @@ class Zfs:
         return "".join(parts)
 
     async def written_since(self, dataset: str, point: str) -> int | None:
-        """Return the bytes written since a snapshot (@NAME) or bookmark (#NAME); None where `zfs` does not know."""
+        """Return the bytes written since a snapshot (@NAME) or bookmark (#NAME); None if `zfs` does not know."""
         try:
             value = await self.run("get", "-Hp", "-o", "value", f"written{point}", dataset)
         except ZfsError:
@@ -264,14 +264,14 @@ class Zfs:
         return int(value) if value.strip().isdecimal() else None
 
     async def resume_tokens(self, dataset: str, *, recursive: bool) -> dict[str, str]:
-        """Return by name the receive_resume_token of a dataset, and of those below it, as far as an interrupted `zfs
-        receive -s` has left one. Raises: ZfsError.
+        """Return by name the receive_resume_token of a dataset, and of those below it, if an interrupted `zfs receive
+        -s` has left one. Raises: ZfsError.
         """
         found = await self._properties(["receive_resume_token"], dataset, recursive=recursive)
         return {name: token for name, of in found.items() if (token := of["receive_resume_token"]) != "-"}
 
     async def not_mounting(self, dataset: str, *, recursive: bool) -> set[str]:
-        """Return those of a dataset, and of those below it, that somebody has set not to be mounted by themselves.
+        """Return the dataset, and those below it, that have canmount=noauto set locally.
 
         Raises: ZfsError.
         """
@@ -279,7 +279,7 @@ class Zfs:
         return {name for name, of in found.items() if of["canmount"] == "noauto"}
 
     async def quotas_set(self, *datasets: str, recursive: bool) -> dict[str, dict[str, Quota]]:
-        """Return the quotas and reservations that are set on datasets themselves, and on those below them.
+        """Return the quotas and reservations that are set on datasets themselves, and with `recursive` below them.
 
         Returns: by dataset, by property. Raises: ZfsError.
         """
@@ -295,7 +295,7 @@ class Zfs:
         return found
 
     async def quotas_above(self, dataset: str) -> dict[str, dict[str, str]]:
-        """Return the quotas that a dataset has to obey: its own, and those of what it is in.
+        """Return the quotas that apply to a dataset: its own, and those of its parents.
 
         Returns: by dataset, by property: bytes, as text. Raises: ZfsError.
         """
@@ -321,8 +321,8 @@ class Zfs:
     async def _properties(
         self, names: Sequence[str], *datasets: str, recursive: bool = False, local: bool = False
     ) -> dict[str, dict[str, str]]:
-        """Return values, parseable, by property, by dataset. `recursive`: also of what is below; `local`: only what is
-        set on a dataset itself. Raises: ZfsError, also where one is no filesystem and no volume.
+        """Return values, parseable, by property, by dataset. `recursive`: also below; `local`: only values that are set
+        on a dataset itself. Raises: ZfsError, also if a name is not a filesystem or volume.
         """
         options = [*(["-r"] if recursive else []), "-t", _DATASETS, *(["-s", "local"] if local else [])]
         output = await self.run("get", "-Hp", *options, "-o", "name,property,value", ",".join(names), *datasets)
@@ -333,7 +333,7 @@ class Zfs:
         return found
 
     async def local_properties(self, dataset: str) -> dict[str, str]:
-        """Return what is set on the dataset itself; of bytes that are no UTF-8, what can be shown. Raises: ZfsError."""
+        """Return what is set on the dataset itself; bytes that are not UTF-8 are replaced. Raises: ZfsError."""
         output = await self.run("get", "-Hp", "-s", "local", "-o", "property,value", "all", dataset)
         output = output.encode(errors="surrogateescape").decode(errors="replace")
         pairs = (line.partition("\t") for line in output.splitlines())
@@ -343,14 +343,14 @@ class Zfs:
         """Return the version of the userland, such as `zfs-2.4.4-1`. Raises: ZfsError."""
         return (await self.run("version")).partition("\n")[0].strip()
 
-    # --- what keeps a snapshot -------------------------------------------------------------------------------
+    # --- snapshots, holds and bookmarks ----------------------------------------------------------------------
 
     async def snapshot(self, names: Sequence[str]) -> dict[str, ZfsError]:
-        """Take snapshots, all of one pool, in one transaction where their names fit into one command.
+        """Take snapshots, all of one pool, in one transaction if their names fit into one command.
 
-        `zfs` takes all or none. Where it names those that are in the way, the others are taken without them.
+        `zfs` takes all or none. If it names those that fail, the others are taken without them.
 
-        Returns: why, by name, those are missing that could not be taken.
+        Returns: by name, the errors of those that could not be taken.
         """
         failed: dict[str, ZfsError] = {}
         for batch in _batches(names):
@@ -369,12 +369,12 @@ class Zfs:
         await self.run("snapshot", "-r", name)
 
     async def hold(self, tag: str, snapshots: Sequence[str]) -> None:
-        """Keep snapshots from being destroyed; where one cannot be held, the others are. One tag does it once."""
+        """Keep snapshots from being destroyed. If one cannot be held, the others are. A tag can be held only once."""
         for batch in _batches(snapshots):
             await self.run("hold", tag, *batch)
 
     async def holds(self, snapshots: Sequence[str]) -> list[tuple[str, str]]:
-        """Return (snapshot, tag) of all that hold them, as far as they still exist."""
+        """Return (snapshot, tag) of all their holds, if they still exist."""
         found = []
         for batch in _batches(snapshots):
             lines = (await self._existing("holds", "-H", *batch)).splitlines()
@@ -389,48 +389,48 @@ class Zfs:
         await self.run("bookmark", snapshot, bookmark)
 
     async def destroy_snapshots(self, dataset: str, names: Sequence[str]) -> None:
-        """Destroy snapshots (the part after the @) of one dataset; none of them where one cannot be."""
+        """Destroy snapshots (the part after the @) of one dataset; if one cannot be destroyed, none is."""
         await self.run("destroy", f"{dataset}@{','.join(names)}")
 
     async def destroy_bookmark(self, bookmark: str) -> None:
         await self.run("destroy", bookmark)
 
     async def keep_unmounted(self, dataset: str) -> None:
-        """Set canmount=noauto on a filesystem and all below it; then let it have the mountpoints that came along."""
+        """Set canmount=noauto on a filesystem and all below it. Then give it the received mountpoints."""
         listing = await self.run("list", "-Hr", "-o", "name", "-t", "filesystem", dataset)
         for batch in _batches(listing.splitlines()):
             await self.run("set", "canmount=noauto", *batch)
         await self.run("inherit", "-rS", "mountpoint", dataset)
 
     async def roll_back(self, snapshot: str) -> None:
-        """Give up what was written to a dataset since its newest snapshot. Raises: ZfsError, also where it is not the
-        newest: nothing but that is given up.
+        """Discard what was written to a dataset since its newest snapshot. Raises: ZfsError, also if the snapshot is
+        not the newest: nothing else is discarded.
         """
         await self.run("rollback", snapshot)
 
     async def create_unmounted(self, dataset: str) -> None:
-        """Create a filesystem that never mounts: a place for others below it."""
+        """Create a filesystem that never mounts: a parent for others."""
         await self.run("create", "-o", "canmount=off", dataset)
 
     # --- streams ---------------------------------------------------------------------------------------------
 
     async def estimate(self, *arguments: str) -> int | None:
-        """Return about how many raw bytes `zfs send ARGUMENTS` makes; None where `zfs` does not say."""
+        """Return about how many raw bytes `zfs send ARGUMENTS` makes; None if `zfs` does not say."""
         lines = (await self.run("send", "-nP", *arguments)).splitlines()
         sizes = [line.split("\t")[1] for line in lines if line.startswith("size\t")]
         return int(sizes[-1]) if sizes and sizes[-1].isdecimal() else None
 
-    def send(self, *arguments: str) -> Send:
+    def send(self, *arguments: str) -> SendProcess:
         """Return `zfs send ARGUMENTS`, not started yet."""
-        return Send(self, arguments)
+        return SendProcess(self, arguments)
 
-    def receive(self, *arguments: str) -> Receive:
+    def receive(self, *arguments: str) -> ReceiveProcess:
         """Return `zfs receive ARGUMENTS`, not started yet."""
-        return Receive(self, arguments)
+        return ReceiveProcess(self, arguments)
 
 
 class _Process:
-    """One process. Leaving the block, however it is left, ends it, and waits for its end."""
+    """One process. Leaving the block in any way ends it, and waits for its end."""
 
     def __init__(
         self, zfs: Zfs, arguments: Sequence[str], *, stdin: int = asyncio.subprocess.DEVNULL, stdout: int
@@ -477,14 +477,14 @@ class _Process:
 
     async def output(self) -> str:
         """Return all of its stdout."""
-        assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
-        assert self._process.stdout is not None  # noqa: S101 - for mypy: the caller has asked for it
+        assert self._process is not None  # noqa: S101 - for mypy: it exists inside the block
+        assert self._process.stdout is not None  # noqa: S101 - for mypy: the caller has set it
         return (await self._process.stdout.read()).decode(errors="surrogateescape")
 
     async def output_but_for_unknown_names(self) -> str:
-        """Return all of its stdout, also where some names did not exist, of which it says so and goes on.
+        """Return all of its stdout, also if some names do not exist: then `zfs` reports these and continues.
 
-        Raises: ZfsError where it failed for any other reason: then what is on stdout may be a part.
+        Raises: ZfsError if it failed for any other reason: then its stdout may be incomplete.
         """
         output = await self.output()
         code = await self._wait()
@@ -501,7 +501,7 @@ class _Process:
 
     async def _wait(self) -> int:
         """Wait for its end. Returns: its exit status; negative: the signal that killed it."""
-        assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
+        assert self._process is not None  # noqa: S101 - for mypy: it exists inside the block
         code = await self._process.wait()
         if self._listening is not None:
             await self._listening
@@ -516,7 +516,7 @@ class _Process:
         return ZfsError(f"{complaint or 'it did not say why'}{why} [{self._name}, {how}]", complaint)
 
     async def end(self) -> None:
-        """End it, unless it has ended."""
+        """End it, if it still runs."""
         process, listening = self._process, self._listening
         if process is None:
             return
@@ -527,20 +527,20 @@ class _Process:
             if listening is not None:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
-            # What outlives it, such as sudo's child, may still have the other end of its stderr; asyncio's Process has
-            # nothing to close ours with.
+            # A process that outlives it, such as sudo's child, may still have the other end of its stderr. asyncio's
+            # Process has no method to close this end.
             transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 transport.close()
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None  # noqa: S101 - for mypy: it was asked for
+        assert process.stderr is not None  # noqa: S101 - for mypy: it is a pipe
         while text := await process.stderr.read(_STDERR_KEPT):
             self._errors += text[: _STDERR_KEPT - len(self._errors)]
 
 
 async def _terminate(process: asyncio.subprocess.Process) -> None:
-    """Ask a process to end, then make it; wait for that even if we are cancelled meanwhile."""
+    """Terminate a process, then kill it; wait for its end even if the caller is cancelled meanwhile."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # sudo's child is root's: its pipe is closed instead
         process.terminate()
     waiting = asyncio.ensure_future(process.wait())
@@ -549,20 +549,20 @@ async def _terminate(process: asyncio.subprocess.Process) -> None:
     except (TimeoutError, asyncio.CancelledError) as error:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             process.kill()
-        # Not forever: a process that the kernel holds in a hung pool cannot be killed, and must not hang us too.
+        # Not forever: a process that the kernel holds in a hung pool cannot be killed, and must not block the program.
         await asyncio.wait([waiting], timeout=_KILL_AFTER)
         if isinstance(error, asyncio.CancelledError):
             raise
 
 
-class Send:
+class SendProcess:
     """A running `zfs send`.
 
         async with zfs.send("-L", "tank/home@now") as send:
             ... read send.fd to its end ...
             await send.succeeded()
 
-    Leaving the block closes our end of the pipe first and then ends the process: the other way round `zfs send` may
+    Leaving the block closes this end of the pipe first and then ends the process. In the other order `zfs send` may
     never end (openzfs issue 12500).
     """
 
@@ -593,19 +593,19 @@ class Send:
 
     async def succeeded(self) -> None:
         """Wait for its end. Raises: ZfsError unless its exit status is 0."""
-        assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
+        assert self._process is not None  # noqa: S101 - for mypy: it exists inside the block
         await self._process.succeeded()
 
 
-class Receive:
+class ReceiveProcess:
     """A running `zfs receive`.
 
         async with zfs.receive("-u", "tank/restored") as receive:
             ... write the stream to receive.fd ...
             await receive.succeeded()
 
-    Leaving the block without `succeeded` closes the pipe in the middle of the stream and ends the process: nothing of
-    that stream is then received, but for what -s keeps.
+    Leaving the block without `succeeded` closes the pipe in the middle of the stream and ends the process. Then nothing
+    of that stream is received, except for what -s keeps.
     """
 
     def __init__(self, zfs: Zfs, arguments: Sequence[str]) -> None:
@@ -635,13 +635,13 @@ class Receive:
 
     async def succeeded(self) -> None:
         """End the stream, and wait until it is received. Raises: ZfsError unless its exit status is 0."""
-        assert self._process is not None  # noqa: S101 - for mypy: inside the block there is one
+        assert self._process is not None  # noqa: S101 - for mypy: it exists inside the block
         self._close()
         await self._process.succeeded()
 
     @property
     def complaint(self) -> str:
-        """What it wrote to stderr, as one line; after `succeeded`: all of it."""
+        """Its stderr, as one line; complete after `succeeded`."""
         return self._process.complaint if self._process is not None else ""
 
     def _close(self) -> None:
@@ -655,12 +655,12 @@ def _dataset_of(name: str) -> str:
 
 
 def _search_path() -> str:
-    """Return where programs are looked for: as the environment says, and then where `zfs` is."""
+    """Return the search path for programs: the environment's, and then the folders where `zfs` is."""
     return os.pathsep.join((os.environ.get("PATH") or os.defpath, *_SYSTEM_FOLDERS))
 
 
 def _batches(names: Sequence[str]) -> Iterable[Sequence[str]]:
-    """Split names so that each part fits into one command; as a rule that is one."""
+    """Split names so that each part fits into one command; usually that is one."""
     start = size = 0
     for number, name in enumerate(names):
         size += len(name.encode()) + 9  # its NUL and its pointer

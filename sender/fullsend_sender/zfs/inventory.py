@@ -1,4 +1,4 @@
-"""What there is to send: datasets with their snapshots and bookmarks, as one `zfs list` tells."""
+"""The datasets of this host with their snapshots and bookmarks, from one `zfs list`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from fullsend_sender.zfs.commands import COLUMNS
 
 
 class Snapshot(NamedTuple):
-    """A snapshot, or a bookmark, which is the memory of one.
+    """A snapshot, or a bookmark, which records one.
 
-    `name`: after the @ or #; `guid`: decimal, of the snapshot; `createtxg`: what orders them; `created`: seconds since
-    the epoch; `userrefs`: how many holds there are; `written`: bytes since the snapshot before it.
+    `name`: after the @ or #; `guid`: decimal, of the snapshot; `createtxg`: their order; `created`: seconds since
+    the epoch; `userrefs`: number of holds; `written`: bytes since the snapshot before it.
     """
 
     name: str
@@ -30,8 +30,8 @@ class Dataset:
     """A filesystem or volume.
 
     `written`: bytes since its newest snapshot; `referenced`: bytes that it holds. `snapshots` and `bookmarks`: oldest
-    first. `unreadable`: a line about it in the listing that cannot be read, so it is not known what there is of it;
-    "" where all can be.
+    first. `unreadable`: a line about it in the listing that cannot be parsed, so its snapshots are not known; "" if all
+    lines can be.
     """
 
     name: str
@@ -55,8 +55,8 @@ class Dataset:
 
 
 def parse_snapshots(listing: str) -> dict[str, Snapshot]:
-    """Read what `Zfs.list_snapshots` returns. Returns: snapshots by their whole names, but for lines that cannot be
-    read.
+    """Parse the result of `Zfs.list_snapshots`. Returns: snapshots by their full names, without lines that cannot be
+    parsed.
     """
     found: dict[str, Snapshot] = {}
     for line in listing.splitlines():
@@ -66,8 +66,8 @@ def parse_snapshots(listing: str) -> dict[str, Snapshot]:
 
 
 def parse(listing: str) -> dict[str, Dataset]:
-    """Read what `Zfs.listing` returns. Returns: datasets by name, in the order of the listing, parents first. A line
-    that cannot be read marks its dataset, and no other.
+    """Parse the result of `Zfs.listing`. Returns: datasets by name, in the order of the listing, parents first. A line
+    that cannot be parsed marks its dataset, and no other.
     """
     datasets: dict[str, Dataset] = {}
     snapshots: list[tuple[str, str, Snapshot]] = []
@@ -85,7 +85,7 @@ def parse(listing: str) -> dict[str, Dataset]:
             unreadable[owner] = line
             if owner == name:
                 datasets[name] = Dataset(name, "filesystem", "0", 0, 0, encrypted=False, key_loaded=False)
-    # `zfs list -d 1` also shows the children, but not what is theirs; and sorting by name puts snapshots anywhere.
+    # `zfs list -d 1` also lists the children, but not their snapshots; and sorting by name puts snapshots anywhere.
     for owner, mark, found in snapshots:
         if owner in datasets:
             (datasets[owner].snapshots if mark == "@" else datasets[owner].bookmarks).append(found)
@@ -97,7 +97,7 @@ def parse(listing: str) -> dict[str, Dataset]:
 
 
 def _columns(line: str) -> list[str]:
-    """Raises: ValueError."""
+    """Return the columns of a line. Raises: ValueError."""
     columns = line.split("\t", len(COLUMNS) - 1)
     if len(columns) != len(COLUMNS):
         raise ValueError(line)
@@ -105,7 +105,7 @@ def _columns(line: str) -> list[str]:
 
 
 def _dataset(columns: list[str]) -> Dataset:
-    """Raises: ValueError."""
+    """Return a dataset without its snapshots. Raises: ValueError."""
     name, kind, guid, _createtxg, _creation, written, referenced, _userrefs, encryption, keystatus = columns
     return Dataset(
         name=name,
@@ -119,7 +119,7 @@ def _dataset(columns: list[str]) -> Dataset:
 
 
 def _snapshot(columns: list[str]) -> Snapshot:
-    """Raises: ValueError."""
+    """Return a snapshot or bookmark. Raises: ValueError."""
     name, kind, guid, createtxg, creation, written, _referenced, userrefs, *_rest = columns
     short = name.partition("@" if kind == "snapshot" else "#")[2]
     return Snapshot(short, str(int(guid)), int(createtxg), _number(creation), _number(userrefs), _number(written))

@@ -1,7 +1,7 @@
-"""The pools of this host, each by itself: which there are, how they are, and what is in those that can be used.
+"""The pools of this host, each by itself: their names, their health, and the datasets of those that are usable.
 
-`zfs list` leaves a suspended pool out without a word, and where it is named, fails as a whole. So `zpool` says which
-pools there are, one that is suspended is not touched, and each of the others is listed by a command of its own.
+`zfs list` silently leaves a suspended pool out, and fails as a whole if the pool is named. So `zpool` lists the pools.
+A suspended pool is not used, and each of the others is listed by a separate command.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 _log: Final = logging.getLogger("fullsend.pools")
 _Found = TypeVar("_Found")
 
-#: A pool that `zpool list` says this of has no data to give. Commands may fail, or wait for it in the kernel.
+#: A pool with such a health in `zpool list` has no data to give. Commands may fail, or wait for it in the kernel.
 _UNUSABLE: Final = frozenset({"SUSPENDED", "FAULTED", "UNAVAIL", "OFFLINE", "REMOVED"})
 
 
-#: Seconds between two looks at a pool that is at work.
+#: Seconds between two checks of a pool while it is in use.
 _LOOK_EVERY: Final = 10.0
 
 
@@ -38,15 +38,15 @@ class PoolError(FullsendError):
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """The pools that are imported. `health`: by name, as `zpool list` says, "" where it cannot be asked; `error`: why
-    it cannot: then suspended pools may be missing.
+    """The imported pools. `health`: by name, as in `zpool list`, "" if `zpool` fails. `error`: why `zpool` failed: then
+    suspended pools may be missing.
     """
 
     health: Mapping[str, str]
     error: FullsendError | None = None
 
     def obstacle(self, pool: str) -> PoolError | None:
-        """Return why this pool is not to be touched; None where it can be used."""
+        """Return why this pool must not be used; None if it can be."""
         health = self.health[pool]
         if health not in _UNUSABLE:
             return None
@@ -54,13 +54,13 @@ class Pools:
         return PoolError(f"the pool is {health}, and its datasets cannot be pushed: see `zpool status -v {pool}`{then}")
 
     def absent(self, pool: str) -> str:
-        """Return words for a pool that is not here."""
+        """Return text for a pool that is not imported."""
         return f"no pool {pool} is imported" + (", or it is suspended" if self.error is not None else "")
 
 
 @dataclass(slots=True)
-class Listed:
-    """What the pools have. `complaint`: what `zfs` said of names that it does not know; `failed`: by pool, why it could
+class PoolListing:
+    """The contents of the pools. `complaint`: the stderr of `zfs` about unknown names. `failed`: by pool, why it could
     not be listed.
     """
 
@@ -70,29 +70,29 @@ class Listed:
 
 
 async def look(zfs: Zfs) -> Pools:
-    """See which pools there are. Raises: ZfsError, UsageError."""
+    """Return the pools of this host. Raises: ZfsError, UsageError."""
     try:
         return Pools(await zfs.health())
     except FullsendError as error:
         pools = await zfs.pools()
-        _log.info("which pools are suspended cannot be told, since zpool cannot be asked: %s", error)
+        _log.info("fullsend does not know which pools are suspended, because zpool failed: %s", error)
         return Pools(dict.fromkeys(pools, ""), error)
 
 
-async def listed(zfs: Zfs, pools: Pools, roots: Mapping[str, Sequence[str]], *, recursive: bool) -> Listed:
-    """List datasets with their snapshots and bookmarks, as they are now. `roots`: by pool, the datasets to list;
+async def listed(zfs: Zfs, pools: Pools, roots: Mapping[str, Sequence[str]], *, recursive: bool) -> PoolListing:
+    """List datasets with their snapshots and bookmarks, as they are now. `roots`: by pool, the datasets to list.
     `recursive`: and all below them. Raises: UsageError.
     """
 
     async def ask(pool: str) -> tuple[str, str]:
-        if pool in pools.health:  # else `zfs` has words for what is not there
+        if pool in pools.health:  # otherwise `zfs` itself reports that it is missing
             await zfs.sync(pool)
         return await zfs.listing(roots[pool], recursive=recursive)
 
     found, failed = await _each(pools, roots, ask)
     complaints = [complaint for _listing, complaint in found.values() if complaint]
     datasets = inventory.parse("".join(listing for listing, _complaint in found.values()))
-    return Listed(datasets, "; ".join(complaints), failed)
+    return PoolListing(datasets, "; ".join(complaints), failed)
 
 
 async def names(zfs: Zfs, pools: Pools) -> tuple[list[str], dict[str, PoolError]]:
@@ -104,10 +104,10 @@ async def names(zfs: Zfs, pools: Pools) -> tuple[list[str], dict[str, PoolError]
 async def while_usable(
     zfs: Zfs, pool: str, work: Coroutine[object, object, _Found], *, every: float = _LOOK_EVERY
 ) -> _Found:
-    """Do what a pool takes part in, and give it up where the pool is suspended meanwhile.
+    """Run work that uses a pool, and cancel it if the pool is suspended meanwhile.
 
-    A command may then wait in the kernel until somebody clears the pool. It is asked to end, and not waited for.
-    `every`: seconds between two looks at the pool.
+    A command may then wait in the kernel until a person clears the pool. It is told to end, and not waited for.
+    `every`: seconds between two checks of the pool.
 
     Returns: what `work` returns. Raises: PoolError, and as `work`, which has ended.
     """
@@ -125,7 +125,7 @@ async def while_usable(
 
 
 async def _until_unusable(zfs: Zfs, pool: str, every: float) -> PoolError:
-    """Return why a pool cannot be used any more, once that is so. Where `zpool` cannot be asked, this never returns."""
+    """Return, once a pool is unusable, why. If `zpool` fails, this never returns."""
     while True:
         await asyncio.sleep(every)
         try:
@@ -139,8 +139,8 @@ async def _until_unusable(zfs: Zfs, pool: str, every: float) -> PoolError:
 async def _each(
     pools: Pools, wanted: Collection[str], ask: Callable[[str], Awaitable[_Found]]
 ) -> tuple[dict[str, _Found], dict[str, PoolError]]:
-    """Ask of each pool that can be used, all at once: one that does not answer delays no other. Returns: the answers,
-    and what failed, both by pool, in the order of `wanted`. Raises: UsageError.
+    """Ask each usable pool, all at once: one that does not answer delays no other. Returns: the answers, and the
+    failures, both by pool, in the order of `wanted`. Raises: UsageError.
     """
 
     async def one(pool: str) -> _Found | PoolError:

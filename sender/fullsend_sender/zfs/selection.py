@@ -1,4 +1,4 @@
-"""Which datasets are meant: names and patterns, with what is below them and what is excluded.
+"""Selects datasets: names and patterns, with the datasets below them and the excluded ones.
 
 In a pattern `*` stands for any part of one component and `**` for anything; `?` for one character. A pattern that
 excludes a dataset excludes all below it.
@@ -19,7 +19,7 @@ _MEANING: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What somebody asked for. `patterns`: names or patterns of datasets; `recursive`: and all below them."""
+    """A request for datasets. `patterns`: their names or patterns; `recursive`: and all below them."""
 
     patterns: tuple[str, ...]
     recursive: bool = False
@@ -27,16 +27,16 @@ class Selection:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """What to list in order to find all that may be meant; "": every pool."""
+        """The datasets to list, in order to find all that may be selected; "": every pool."""
         return tuple(dict.fromkeys(_literal(pattern) for pattern in self.patterns))
 
     @property
     def deep(self) -> bool:
-        """Whether what is below the roots has to be listed too."""
+        """Whether the datasets below the roots must be listed too."""
         return self.recursive or any(map(is_pattern, self.patterns))
 
     def choose(self, names: Iterable[str]) -> list[str]:
-        """Return the names that are meant, in their order."""
+        """Return the selected names, in their order."""
         excluded = [_compile(pattern) for pattern in self.exclude]
         wanted = [_compile(pattern) for pattern in self.patterns]
         return [
@@ -47,13 +47,13 @@ class Selection:
         ]
 
     def means_pool(self, pool: str) -> bool:
-        """Whether anything in a pool may be meant, whatever is there."""
+        """Whether any dataset of a pool could be selected, whatever it contains."""
         if any(_compile(pattern).fullmatch(pool) for pattern in self.exclude):
             return False
         return any(_compile(_pool_pattern(pattern)).fullmatch(pool) for pattern in self.patterns)
 
     def missing(self, names: Sequence[str]) -> list[str]:
-        """Return the patterns that no name fits."""
+        """Return the patterns that match no name."""
         return [pattern for pattern in self.patterns if not any(map(_compile(pattern).fullmatch, names))]
 
     def _reach(self, name: str) -> list[str]:
@@ -61,17 +61,17 @@ class Selection:
 
 
 def is_pattern(name: str) -> bool:
-    """Whether a name stands for several: `*` and `?` are in no dataset's name."""
+    """Whether a name is a pattern: no dataset's name has `*` or `?`."""
     return bool(_WILD.search(name))
 
 
 def fits(name: str, pattern: str) -> bool:
-    """Whether a dataset's name fits a pattern."""
+    """Whether a dataset's name matches a pattern."""
     return bool(_compile(pattern).fullmatch(name))
 
 
 def lineage(name: str) -> list[str]:
-    """Return a dataset's name and those of all above it."""
+    """Return a dataset's name and those of all its parents."""
     parts = name.split("/")
     return ["/".join(parts[:count]) for count in range(len(parts), 0, -1)]
 
@@ -86,7 +86,7 @@ def _literal(pattern: str) -> str:
 
 
 def _pool_pattern(pattern: str) -> str:
-    """Return what the names of pools fit in which a pattern may mean something."""
+    """Return a pattern for the names of pools in which `pattern` may select something."""
     first, deep, _rest = pattern.partition("/")[0].partition("**")
     return f"{first}*" if deep else first
 

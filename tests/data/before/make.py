@@ -23,7 +23,7 @@ from fullsend_protocol.wire.messages import UnchangedDataset
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.arrival.overruns import Crossing
+from fullsend_receiver.arrival.overruns import OverrunRecord
 from fullsend_receiver.catalogue import summaries, unchanged
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
@@ -85,7 +85,7 @@ def note_more(store: Store, sender: str) -> None:
         for each in read_catalogue(store, sender).streams
     ]
     unchanged.note(read_catalogue(store, sender), sender, seen)
-    overruns.note(store, sender, push_of(streams.named("full-vol").read()), Crossing(400_000, 300_000))
+    overruns.note(store, sender, push_of(streams.named("full-vol").read()), OverrunRecord(400_000, 300_000))
     with patch.object(summaries, "_WORTH", 1):
         time.sleep(4)  # what has just changed is not copied
         summaries.find_streams(store, sender)

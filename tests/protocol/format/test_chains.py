@@ -139,10 +139,10 @@ def test_a_dataset_goes_on_under_its_last_name() -> None:
     second = Stored("2", "1", dataset="b", sequence=2)
     third, last = Stored("3", "2", dataset="c", sequence=3), Stored("4", "3", dataset="c", sequence=4)
     forest = forest_of(first, second, third, last)
-    assert forest.goes_on_as(first) == last
-    assert forest.goes_on_as(second) == last
-    assert forest.goes_on_as(last) is None
-    assert forest.taken_up_by(first) == ["b"]
+    assert forest.continues_as(first) == last
+    assert forest.continues_as(second) == last
+    assert forest.continues_as(last) is None
+    assert forest.continued_by(first) == ["b"]
     assert not forest.existed_before("b", first)
 
 
@@ -151,7 +151,7 @@ def test_a_replica_existed_before_and_a_new_name_did_not() -> None:
     replica = [Stored("11", "1", dataset="copy", sequence=2), Stored("12", "2", dataset="copy", sequence=4)]
     new = Stored("3", "2", dataset="new", sequence=5)
     forest = forest_of(*source, *replica, new)
-    assert forest.taken_up_by(source[-1]) == ["copy", "new"]
+    assert forest.continued_by(source[-1]) == ["copy", "new"]
     assert forest.existed_before("copy", source[-1])
     assert not forest.existed_before("new", source[-1])
     assert not forest.existed_before("none", source[-1])
@@ -159,7 +159,7 @@ def test_a_replica_existed_before_and_a_new_name_did_not() -> None:
 
 def test_two_datasets_that_take_each_other_up_end() -> None:
     one, two = Stored("1", "2", dataset="a"), Stored("2", "1", dataset="b")
-    assert forest_of(one, two).goes_on_as(one) == two
+    assert forest_of(one, two).continues_as(one) == two
 
 
 # --- against the plainest reading of the rules ------------------------------------------------------------------------
@@ -308,9 +308,9 @@ def test_states_are_as_the_rules_say(streams: list[Stored], shuffler: random.Ran
             assert forest.existed_before(dataset, state) == bool(before)
     for state in streams:
         others = {each.dataset for each in streams if each.base_guid == state.guid} - {state.dataset}
-        names = forest.taken_up_by(state)
+        names = forest.continued_by(state)
         assert (set(names), len(names)) == (others, len(others))
-        there = forest.goes_on_as(state)
+        there = forest.continues_as(state)
         if there is not None:
             assert there.dataset != state.dataset
             assert there.guid in model.after(state.guid)

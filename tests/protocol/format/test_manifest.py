@@ -13,8 +13,8 @@ from fullsend_protocol.format.manifest import (
     PartialEntry,
     Receipt,
     Segment,
-    Snapshot,
     StreamEntry,
+    StreamSnapshot,
     copied,
 )
 from fullsend_protocol.wire.messages import Base, DatasetStatus
@@ -161,16 +161,16 @@ def test_what_is_written_down_comes_out_as_it_went_in_and_does_not_change(
         model.sha256 = SHA  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("model", [StreamEntry, Receipt, Segment, Snapshot])
-def test_unknown_key_is_refused_on_the_wire(model: type[StreamEntry | Receipt | Segment | Snapshot]) -> None:
+@pytest.mark.parametrize("model", [StreamEntry, Receipt, Segment, StreamSnapshot])
+def test_unknown_key_is_refused_on_the_wire(model: type[StreamEntry | Receipt | Segment | StreamSnapshot]) -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         model.model_validate_json('{"colour": "blue"}')
 
 
 def test_names_that_json_must_escape_come_out_as_they_went_in() -> None:
     for name in ('a"b\\c', "größe/日本", "\x00\x1f\x7f", "\N{PILE OF POO}"):
-        one = Snapshot(dataset=name, snapshot=name, guid="1", base_guid="0")
-        assert Snapshot.model_validate_json(one.model_dump_json()) == one
+        one = StreamSnapshot(dataset=name, snapshot=name, guid="1", base_guid="0")
+        assert StreamSnapshot.model_validate_json(one.model_dump_json()) == one
 
 
 def meanings(model: type[BaseModel]) -> dict[str, object]:
@@ -179,7 +179,7 @@ def meanings(model: type[BaseModel]) -> dict[str, object]:
     return {name: frozenset(get_args(hint) or [hint]) - {NoneType} for name, hint in hints.items()}
 
 
-@pytest.mark.parametrize("model", [StreamEntry, PartialEntry, Receipt, Snapshot, Base, DatasetStatus])
+@pytest.mark.parametrize("model", [StreamEntry, PartialEntry, Receipt, StreamSnapshot, Base, DatasetStatus])
 def test_a_field_of_a_stream_means_the_same_in_every_model(model: type[BaseModel]) -> None:
     mine, said = meanings(model), meanings(Manifest) | meanings(StreamEntry) | meanings(Receipt)
     shared = mine.keys() & said.keys()

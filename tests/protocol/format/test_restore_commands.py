@@ -16,7 +16,7 @@ def test_lines_for_a_chain() -> None:
         "TARGET=pool/restored",
         "(cd 'alpha/tank/a b' && sha256sum -c @one.zfs.zst.sha256)",
         "(cd alpha/x && sha256sum -c @two.zfs.zst.sha256)",
-        "# below an encrypted dataset it lies in the clear, but with -x encryption (which takes no embedded blocks)",
+        "# below an encrypted dataset it is unencrypted, except with -x encryption (which takes no embedded blocks)",
         f"zstd -dc 'alpha/tank/a b/@one.zfs.zst' | zfs receive -u -o canmount=noauto {HELD} \"$TARGET\"",
         f'zstd -dc alpha/x/@two.zfs.zst | zfs receive -u -o canmount=noauto {HELD} "$TARGET"',
         "# its quotas and reservations were held back until here, or they might have stopped it",

@@ -67,14 +67,14 @@ def test_peer_error_is_what_the_peer_said() -> None:
 
 
 def test_what_passes_by_itself_is_no_refusal() -> None:
-    """The sender tries again on these, and never exits 3 for them (design section 6)."""
+    """The sender retries on these, and never exits 3 for them."""
     assert set(TRANSIENT_CODES) == {ErrorCode.LIMIT, ErrorCode.SHUTDOWN}
 
 
 def test_document_lists_every_code() -> None:
     (table,) = tables(section("Error codes"))
     assert [row["code"].strip("`") for row in table] == [code.value for code in ErrorCode]
-    assert {row["code"].strip("`") for row in table if row["try again"] == "yes"} == {c.value for c in TRANSIENT_CODES}
+    assert {row["code"].strip("`") for row in table if row["retry"] == "yes"} == {c.value for c in TRANSIENT_CODES}
 
 
 # --- how a program ends over an error --------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ def test_size_is_read(text: str, size: int) -> None:
     "text", ["", "M", "4X", "-4M", "4.M", ".5M", "1e3", "4 4", "0x10", "nan", "inf", "4KK", "9" * 400, "٣M", "1_000"]
 )
 def test_what_is_no_size_is_refused_by_name(text: str) -> None:
-    with pytest.raises(UsageError, match="is no size: write a number with K, M, G or T") as caught:
+    with pytest.raises(UsageError, match="is not a size: write a number with K, M, G or T") as caught:
         parse_size(text)
     assert repr(text) in str(caught.value)
 
@@ -58,7 +58,7 @@ def test_duration_is_read(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "90", "s", "15M", "-1s", "1w", "1h30m", "nan", "9" * 400 + "d", "٣d"])
 def test_what_is_no_duration_is_refused_by_name(text: str) -> None:
-    with pytest.raises(UsageError, match="is no duration: write a number with s, m, h or d") as caught:
+    with pytest.raises(UsageError, match="is not a duration: write a number with s, m, h or d") as caught:
         parse_duration(text)
     assert repr(text) in str(caught.value)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import resumed, streams
-from tests.protocol.carried import MIDDLE, PACKAGE, PLAIN, RAW, spliced, splicer
+from tests.protocol.cut_streams import MIDDLE, PACKAGE, PLAIN, RAW, spliced, splicer
 from tests.resumed import Sent, send_t, stream_of, wrong_sums
 
 from fullsend_protocol.stream import checksums
@@ -60,7 +60,7 @@ def test_payloads_of_many_lengths_take_no_memory(monkeypatch: pytest.MonkeyPatch
     of = resumed.sent(stream_of(streams.begin(), [streams.object_(7), *writes, streams.end()]))[0]
     taker = splicer(of, of.point(1))
     assert spliced(taker, [send_t(of, 1)]) == of.rest(1)
-    assert len(taker._carrier._powers) <= 3
+    assert len(taker._rewriter._powers) <= 3
 
 
 @given(st.sampled_from([PLAIN, RAW, PACKAGE]), st.data())

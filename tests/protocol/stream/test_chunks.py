@@ -167,7 +167,7 @@ def test_embedded_records_and_objects_close_a_chunk_too() -> None:
 
 @pytest.mark.parametrize("before", [MIN - HEADER_SIZE, MIN - 311, MIN - 2, MIN - 1])
 def test_record_of_16_mebibytes_that_begins_just_before_4_is_cut_at_20(before: int) -> None:
-    """Where its header does not fit before CHUNK_MIN, the chunk ends inside its payload, and the next goes on there."""
+    """Its header does not fit before CHUNK_MIN: the chunk ends inside its payload, and the next one continues there."""
     opening = streams.begin()
     first = write(1, 0, bytes(before - len(opening) - HEADER_SIZE))
     raw = opening + first + write(1, 1, bytes(limits.RECORD_PAYLOAD_MAX)) + object_(2) + streams.end()
@@ -258,7 +258,7 @@ def test_chunk_that_is_cut_elsewhere_is_seen_by_the_receiver(
             cutter.walk_chunk(raw[before:end])
         cutter.next()
         if moved > ends[number]:
-            with pytest.raises(DamagedStream, match=f"which ought to end at {ends[number]}"):
+            with pytest.raises(DamagedStream, match=f"which must end at {ends[number]}"):
                 cutter.walk_chunk(raw[start:moved])
         else:
             cutter.walk_chunk(raw[start:moved])
@@ -363,9 +363,9 @@ BOMB = frame(bytes(64 << 20))
 @pytest.mark.parametrize(
     ("packed", "said"),
     [
-        (b"", "no zstd frame"),
-        (b"x" * 100, "no zstd frame"),
-        (b"\x28\xb5\x2f\xfd", "no zstd frame"),
+        (b"", "not a zstd frame"),
+        (b"x" * 100, "not a zstd frame"),
+        (b"\x28\xb5\x2f\xfd", "not a zstd frame"),
         (frame(RAW + b"x"), f"of {len(RAW) + 1} raw bytes: {len(RAW)} were announced"),
         (frame(RAW[:-1]), f"of {len(RAW) - 1} raw bytes"),
         (frame(RAW, write_content_size=False), "raw bytes: 25600 were announced"),

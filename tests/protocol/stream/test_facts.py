@@ -34,7 +34,7 @@ def told(raw: bytes) -> Facts:
 
 
 def identity(one: Facts) -> tuple[object, ...]:
-    """What tells a stream from all others (design section 2)."""
+    """The identity of a stream: what distinguishes it from all others."""
     return one.dataset, one.guid, one.base_guid, one.kind, one.flags
 
 
@@ -274,7 +274,7 @@ def test_dataset_without_the_base_is_sent_from_nothing_or_from_its_origin() -> N
     late = tree("end", *FSS, file_system("t/late", {"own": 31, "end": 32}), fromsnap="base")
     for parts in ([sub("t/late@own", 31), sub("t/late@end", 32, 31)], [sub("t/late@end", 32)]):
         check_package(begins(package(*FROM_BASE_PARTS.values(), *parts, name="t@end", nvlist=late)))
-    with pytest.raises(IncompleteStream, match="t/late@end is the first of its dataset, and does not follow on @base"):
+    with pytest.raises(IncompleteStream, match="t/late@end is the first of its dataset, and does not follow @base"):
         check_package(begins(package(*FROM_BASE_PARTS.values(), sub("t/late@end", 32, 31), name="t@end", nvlist=late)))
 
 
@@ -318,9 +318,9 @@ def test_package_without_nvlist_must_be_gapless_and_end_where_its_name_says() ->
     check_package(begins(package(*parts, name="t@end")))
     with pytest.raises(IncompleteStream, match="ends without t@end"):
         check_package(begins(package(parts[0], name="t@end")))
-    with pytest.raises(IncompleteStream, match="t@end does not follow on t@mid"):
+    with pytest.raises(IncompleteStream, match="t@end does not follow t@mid"):
         check_package(begins(package(parts[0], sub("t@end", 3, 9), name="t@end")))
-    with pytest.raises(IncompleteStream, match="t@mid does not follow on t@end"):
+    with pytest.raises(IncompleteStream, match="t@mid does not follow t@end"):
         check_package(begins(package(*reversed(parts), name="t@end")))
 
 
@@ -412,9 +412,9 @@ def test_name_of_any_kind_is_taken_as_it_is(name: str, dataset: str, snapshot: s
     ["", "@", "tank", "tank@", "@s", "tank//x@s", "/tank@s", "tank/@s", "tank@a@b", "tank@a/b", "tank@@", "/@s", "//"],
 )
 def test_name_that_is_no_dataset_and_snapshot_is_refused(name: str) -> None:
-    with pytest.raises(DamagedStream, match="no DATASET@SNAPSHOT"):
+    with pytest.raises(DamagedStream, match="which is not DATASET@SNAPSHOT"):
         told(substream(name=name))
-    with pytest.raises(DamagedStream, match="no DATASET@SNAPSHOT"):
+    with pytest.raises(DamagedStream, match="which is not DATASET@SNAPSHOT"):
         told(package(substream(), substream(name=name)))
 
 

@@ -83,11 +83,11 @@ def test_summing_of_more_than_one_block_can_be_taken_back() -> None:
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 16385])
 def test_what_does_not_end_with_a_word_is_refused(size: int) -> None:
     for call in (fletcher.summed, fletcher.unsummed):
-        with pytest.raises(ValueError, match=f"{size} bytes are no whole number of words"):
+        with pytest.raises(ValueError, match=f"{size} bytes are not a whole number of words"):
             call(bytes(size), fletcher.ZERO)
-    with pytest.raises(ValueError, match="no whole number"):
+    with pytest.raises(ValueError, match="not a whole number"):
         fletcher.stepped(fletcher.ZERO, bytes(size), bytes(size))
-    with pytest.raises(ValueError, match="no whole number"):
+    with pytest.raises(ValueError, match="not a whole number"):
         fletcher.stepped(fletcher.ZERO, bytes(4), bytes(size))
 
 

@@ -152,7 +152,7 @@ PAIRS = st.dictionaries(
     max_size=6,
 )
 
-#: What a genuine resumed stream has in its BEGIN: it goes on at object 11, offset 0.
+#: What a genuine resumed stream has in its BEGIN: it resumes at object 11, offset 0.
 RESUME = bytes.fromhex(
     "00010000 00000000 01000000"
     "28000000 0e00 0000 01000000 08000000 726573756d655f6f626a656374 000000 0b00000000000000"
@@ -197,7 +197,7 @@ def test_nothing_is_put_in_front_of_a_list_that_is_packed_otherwise(packed: byte
 
 @pytest.mark.timeout(10)
 def test_pairs_that_claim_each_other_are_refused_at_once() -> None:
-    """Each pair claims a list that goes on through all the pairs behind it: read naively, time grows as n to the 16."""
+    """Each pair claims a list that extends over all the pairs behind it: read naively, time grows as n to the 16."""
     pair = struct.pack(">ii", 28, 28) + streams.xdr_string(b"") + struct.pack(">ii", 19, 1) + bytes(8)
     with pytest.raises(DamagedStream):
         nvlist.decode(b"\1\1\0\0" + bytes(8) + pair * 5_000)

@@ -218,7 +218,7 @@ def test_genuine_resumed_stream_is_whole_in_itself_and_shows_what_it_is(stream: 
 
 @pytest.mark.slow
 def test_substream_that_zfs_send_failed_in_is_named() -> None:
-    """libzfs goes on with the next snapshot, and closes the package, as if nothing had happened."""
+    """libzfs continues with the next snapshot, and closes the package, as if nothing had happened."""
     said = refusal(streams.named("damaged-R").read())
     assert "tank/ill/b@s1 is cut off at 808724: `zfs send` failed there" in said
 
@@ -353,8 +353,8 @@ INNER = streams.begin("tank/data@now")
 @pytest.mark.parametrize(
     ("raw", "said"),
     [
-        (INNER + INNER, "DamagedStream: BEGIN record at 312, where none may stand"),
-        (OUTER + OUTER, "BEGIN record at 312, where none may stand"),
+        (INNER + INNER, "DamagedStream: BEGIN record at 312 in a wrong place"),
+        (OUTER + OUTER, "BEGIN record at 312 in a wrong place"),
         (OUTER + CLOSING_END + OUTER, "compound BEGIN record at 624, inside a package"),
         (OUTER + CLOSING_END + INNER + INNER, "tank/data@now is cut off at 936"),
         (OUTER + streams.object_(1), "record type 1 at 312, where a BEGIN or END must stand"),
@@ -365,10 +365,10 @@ INNER = streams.begin("tank/data@now")
         (INNER + streams.record(11, {}), "unknown record type 11 at 312"),
         (INNER + streams.record(0xFFFFFFFF, {}), "unknown record type 4294967295 at 312"),
         (INNER + streams.record(0x103, {}), "unknown record type 259 at 312"),
-        (streams.begin(header_type=0), "BEGIN record at 0, where none may stand"),
-        (streams.begin(header_type=3), "BEGIN record at 0, where none may stand"),
-        (streams.begin(b"tank/\xff@now"), "BEGIN record at 0 with a name that is no UTF-8"),
-        (streams.begin(b"x" * 256), "BEGIN record at 0 with a name that is no UTF-8 of at most 255 bytes"),
+        (streams.begin(header_type=0), "BEGIN record at 0 in a wrong place"),
+        (streams.begin(header_type=3), "BEGIN record at 0 in a wrong place"),
+        (streams.begin(b"tank/\xff@now"), "BEGIN record at 0 with a name that is not UTF-8"),
+        (streams.begin(b"x" * 256), "BEGIN record at 0 with a name that is not UTF-8 of at most 255 bytes"),
         (streams.begin(payloadlen=limits.BEGIN_PAYLOAD_MAX + 1), "UnsupportedStream: nvlists of 16777217 bytes"),
         (
             INNER + streams.record(3, {8: ("Q", 1), 32: ("Q", 16777217)}),
@@ -532,7 +532,7 @@ def test_record_and_feature_numbers_are_those_of_openzfs() -> None:
     assert shown >= {kind.name for kind in RecordType} - {"WRITE_BYREF"}  # of dedup sends, which OpenZFS has dropped
 
 
-# --- going on elsewhere -----------------------------------------------------------------------------------------
+# --- resuming elsewhere -----------------------------------------------------------------------------------------
 
 
 def meant(walker: Walker) -> WalkerState:
@@ -542,7 +542,7 @@ def meant(walker: Walker) -> WalkerState:
 
 
 def check_resumed(raw: bytes, cuts: Iterable[int]) -> None:
-    """Split a stream at each of these places: a walker that goes on there must be as one that was never interrupted."""
+    """Split a stream at each of these places: a walker that resumes there must be as one that was never interrupted."""
     before = Walker()
     ends = [record.end for record in streams.split(raw)]
     at_end = walked(walk([raw]))

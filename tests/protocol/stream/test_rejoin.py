@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import resumed, streams
-from tests.protocol.carried import (
+from tests.protocol.cut_streams import (
     FEATURES,
     MIDDLE,
     PACKAGE,
@@ -268,7 +268,7 @@ def test_token_of_another_stream_is_refused(other: dict[str, Any], said: str) ->
     with pytest.raises(NotTheSameStream) as caught:
         Rejoiner(PLAIN.begin, replace(PLAIN.token((7, 0)), **other))
     assert said in str(caught.value)
-    assert "cannot go on where `zfs receive` was interrupted" in str(caught.value)
+    assert "cannot resume where `zfs receive` was interrupted" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +312,7 @@ PLACE = [record.start - PLAIN.records[1].start for record in PLAIN.records]
         ((7, 1024), STORED[: PLACE[MIDDLE]], "NotTheSameStream: the stored stream has no record for object 7"),
         ((7, 1024), STORED[PLACE[MIDDLE + 1] :], "NotTheSameStream: the stored stream has no record for object 7"),
         ((7, 2560), STORED, "has no record for object 7, offset 2560"),  # WRITE_BYREF
-        ((7, 1024), PLAIN.raw, "NotTheSameStream: the stored stream has a BEGIN record where none may stand"),
+        ((7, 1024), PLAIN.raw, "NotTheSameStream: the stored stream has a BEGIN record in a wrong place"),
         ((7, 1024), b"x" * 400, "NotTheSameStream: the stored stream has a record of the unknown type"),
         ((7, 0), STORED[PLACE[OBJECT_7 + 1] :], "must be read from before the OBJECT record of object 7"),
         (
@@ -330,7 +330,7 @@ PLACE = [record.start - PLAIN.records[1].start for record in PLAIN.records]
         (
             (7, 1024),
             changed(STORED, PLACE[-1], "<I", 0),
-            "DamagedStream: the stored stream has a BEGIN record where none",
+            "DamagedStream: the stored stream has a BEGIN record in a wrong place",
         ),
         (
             (7, 1024),

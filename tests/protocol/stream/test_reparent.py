@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import resumed, streams
-from tests.protocol.carried import PACKAGE, PLAIN, RAW, small
+from tests.protocol.cut_streams import PACKAGE, PLAIN, RAW, small
 from tests.streams import Genuine, each, named
 
 from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, UnsupportedStream

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import resumed, streams
-from tests.protocol.carried import (
+from tests.protocol.cut_streams import (
     FEATURES,
     MIDDLE,
     PACKAGE,
@@ -263,9 +263,9 @@ BEGINNING = RESUMED[: AT[1]]
         (RESUMED[:311], "ended before it had repeated the last record"),
         (BEGINNING, "ended before it had repeated the last record"),
         (RESUMED[: AT[4] - 1], "ended before it had repeated the last record"),
-        (PLAIN.raw, "is none: it begins at the beginning"),
-        (PACKAGE.raw, "is none: it begins at the beginning"),
-        (changed(RESUMED, 16, "<Q", 2 | 1 << 22 | 1 << 4), "is none: it begins at the beginning"),
+        (PLAIN.raw, "is not resumed: it begins at the start"),
+        (PACKAGE.raw, "is not resumed: it begins at the start"),
+        (changed(RESUMED, 16, "<Q", 2 | 1 << 22 | 1 << 4), "is not resumed: it begins at the start"),
         (changed(RESUMED, 8, ">Q", 0x2F5BACBAC), "does not begin as one"),
         (changed(RESUMED, 0, "<I", 3), "does not begin as one"),
         (changed(RESUMED, 4, "<I", 1 << 31), "has a record of type 0 with a payload of 2147483648 bytes"),
@@ -278,14 +278,14 @@ BEGINNING = RESUMED[: AT[1]]
         (changed(RESUMED, AT[3] + 40, "<Q", 7), "has another record for object 7, offset 1024"),
         (changed(RESUMED, AT[3] + HEADER_SIZE, "<B", 7), "has other data for object 7, offset 1024"),
         (RESUMED[: AT[3] + 280] + bytes(32) + RESUMED[AT[3] + 312 :], "has no running checksums"),
-        (changed(RESUMED, AT[4], "<I", 0), "has a BEGIN record where none may stand"),
+        (changed(RESUMED, AT[4], "<I", 0), "has a BEGIN record in a wrong place"),
         (changed(RESUMED, AT[4], "<I", 11), "has a record of the unknown type 11"),
         (changed(RESUMED, AT[4] + 52, "<I", 1 << 30), "of type 8 with a payload of 1073741824 bytes"),
         (changed(RESUMED, AT[-3] + 32, "<Q", 510), "has a record with a payload of 510 bytes"),
         (changed(RESUMED, AT[-3] + 32, "<Q", 1 << 40), "has a record with a payload of 1099511627776 bytes"),
         (changed(RESUMED, AT[-1] + 40, "<Q", 7), "ends as that of the snapshot with GUID 7, not 1234605616436508552"),
-        (RESUMED + b"\0", "goes on behind its END record, by 1 bytes or more"),
-        (RESUMED + CLOSING_END, "goes on behind its END record"),
+        (RESUMED + b"\0", "has 1 bytes or more after its END record"),
+        (RESUMED + CLOSING_END, "bytes or more after its END record"),
     ],
 )
 def test_what_does_not_go_on_where_the_stream_was_cut_is_refused_by_name(raw: bytes, said: str) -> None:

@@ -760,7 +760,7 @@ def test_whatever_we_try_to_say_is_said_by_the_table_or_is_our_fault(
         assert (connection.state is State.FAILED) == failed
 
 
-# --- going on --------------------------------------------------------------------------------------------------
+# --- resuming --------------------------------------------------------------------------------------------------
 
 
 def test_push_goes_on_where_accept_says_with_a_segment_of_its_own() -> None:

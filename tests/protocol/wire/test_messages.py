@@ -308,7 +308,7 @@ def test_longest_messages_stay_within_the_limit() -> None:
     assert len(messages.encode(page)) <= limits.CONTROL_MAX
     odd = "\x01" * 126
     properties = worst_properties()
-    snapshot = manifest.Snapshot(dataset=odd, snapshot=odd, guid=str(2**64 - 1), base_guid=str(2**64 - 1))
+    snapshot = manifest.StreamSnapshot(dataset=odd, snapshot=odd, guid=str(2**64 - 1), base_guid=str(2**64 - 1))
     sending = messages.Sending(
         manifest=a_manifest().model_copy(
             update={
@@ -398,7 +398,7 @@ MODELS = [
     for who, models in ((Role.RECEIVER, messages.FROM_RECEIVER), (Role.SENDER, messages.FROM_SENDER))
     for model in models
 ]
-PARTS: dict[type[manifest.Model], str] = {
+PARTS: dict[type[manifest.WireModel], str] = {
     manifest.Segment: "A segment",
     manifest.Receipt: "A receipt",
     manifest.PartialEntry: "A partial",
@@ -411,12 +411,12 @@ PARTS: dict[type[manifest.Model], str] = {
 }
 
 
-def keys(model: type[manifest.Model]) -> list[str]:
+def keys(model: type[manifest.WireModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items() if name != "type"]
 
 
 @pytest.mark.parametrize(("who", "model"), MODELS)
-def test_document_describes_every_message_key_by_key(who: Role, model: type[manifest.Model]) -> None:
+def test_document_describes_every_message_key_by_key(who: Role, model: type[manifest.WireModel]) -> None:
     name = model.model_fields["type"].default
     title = "`error`" if name == "error" else f"`{name}` ({who.value})"
     described = [row["key"].strip("`") for table in tables(section(title)) for row in table]
@@ -424,7 +424,7 @@ def test_document_describes_every_message_key_by_key(who: Role, model: type[mani
 
 
 @pytest.mark.parametrize("model", PARTS)
-def test_document_describes_every_part_of_messages_key_by_key(model: type[manifest.Model]) -> None:
+def test_document_describes_every_part_of_messages_key_by_key(model: type[manifest.WireModel]) -> None:
     assert [row["key"].strip("`") for table in tables(section(PARTS[model])) for row in table] == keys(model)
 
 
@@ -437,7 +437,10 @@ def test_document_describes_no_other_message() -> None:
 
 def test_manifest_of_a_large_package_travels_without_its_list_of_snapshots() -> None:
     """With it the message would be too long, and the package could never be given back. The stream names them."""
-    many = [manifest.Snapshot(dataset="tank/data", snapshot=f"s{n}", guid=str(n), base_guid="0") for n in range(20_000)]
+    many = [
+        manifest.StreamSnapshot(dataset="tank/data", snapshot=f"s{n}", guid=str(n), base_guid="0")
+        for n in range(20_000)
+    ]
     large = a_manifest().model_copy(update={"snapshots": many})
     sending = messages.Sending(manifest=large)
     assert sending.manifest == large.model_copy(update={"snapshots": []})

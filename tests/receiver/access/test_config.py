@@ -51,15 +51,15 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
     [
         ('stor = "/x"', "unknown key 'stor'; did you mean 'store'?"),
         ('min_free = "1G"', "unknown key 'min_free'; did you mean 'min-free'?"),
-        ('min-free = "much"', "min-free: 'much' is no size"),
-        ('silence = "soon"', "silence: 'soon' is no duration"),
-        ('partial-keep = "long"', "partial-keep: 'long' is no duration"),
-        ('partial-max = "all"', "partial-max: 'all' is no size"),
+        ('min-free = "much"', "min-free: 'much' is not a size"),
+        ('silence = "soon"', "silence: 'soon' is not a duration"),
+        ('partial-keep = "long"', "partial-keep: 'long' is not a duration"),
+        ('partial-max = "all"', "partial-max: 'all' is not a size"),
         ("connections = 0", "connections: "),
         ('heartbeat-every = "30s"', "heartbeat-every: Input should be less than 30"),
         ('heartbeat-every = "0s"', "heartbeat-every: Input should be greater than 0"),
-        ('listen = "nowhere"', "listen: 'nowhere' is no HOST:PORT"),
-        ('advertise = "host:99999"', "advertise: 'host:99999' is no HOST:PORT"),
+        ('listen = "nowhere"', "listen: 'nowhere' is not HOST:PORT"),
+        ('advertise = "host:99999"', "advertise: 'host:99999' is not HOST:PORT"),
         ("x", "Expected '='"),
     ],
 )
@@ -106,7 +106,7 @@ def test_addresses(text: str, parts: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("text", ["", "host", "host:", "::1:7433", "[::1]", "host:65536", "a b:1", "host:-1"])
 def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match="no HOST:PORT"):
+    with pytest.raises(UsageError, match="not HOST:PORT"):
         config.parse_address(text)
 
 

@@ -14,14 +14,14 @@ import pytest
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import config, identity, setup
-from fullsend_receiver.access.setup import Plan
+from fullsend_receiver.access.setup import InitOptions
 from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.local import LocalStore as Store
 
 
 @pytest.fixture
-def plan(tmp_path: Path) -> Plan:
-    return Plan(
+def plan(tmp_path: Path) -> InitOptions:
+    return InitOptions(
         config=tmp_path / "etc" / "receiver.toml",
         store=tmp_path / "store",
         listen="127.0.0.1:7433",
@@ -31,7 +31,7 @@ def plan(tmp_path: Path) -> Plan:
     )
 
 
-def test_init_makes_a_store_an_identity_and_a_configuration(plan: Plan) -> None:
+def test_init_makes_a_store_an_identity_and_a_configuration(plan: InitOptions) -> None:
     fingerprint = setup.init(plan)
     settings = config.load(plan.config)
     assert settings.store == plan.store
@@ -40,16 +40,16 @@ def test_init_makes_a_store_an_identity_and_a_configuration(plan: Plan) -> None:
     assert plan.config.stat().st_mode & 0o777 == 0o644
 
 
-def test_init_overwrites_no_configuration(plan: Plan) -> None:
+def test_init_overwrites_no_configuration(plan: InitOptions) -> None:
     setup.init(plan)
     before = plan.config.read_bytes()
-    with pytest.raises(UsageError, match="is there already"):
+    with pytest.raises(UsageError, match="exists already"):
         setup.init(replace(plan, store=plan.store.with_name("other")))
     assert plan.config.read_bytes() == before
     assert not plan.store.with_name("other").exists()
 
 
-def test_init_makes_no_store_over_another(plan: Plan) -> None:
+def test_init_makes_no_store_over_another(plan: InitOptions) -> None:
     setup.init(plan)
     other = plan.config.with_name("other.toml")
     with pytest.raises(UsageError, match="--adopt"):
@@ -57,7 +57,7 @@ def test_init_makes_no_store_over_another(plan: Plan) -> None:
     assert not other.exists()
 
 
-def test_adopt_takes_a_store_over_identity_included(plan: Plan, tmp_path: Path) -> None:
+def test_adopt_takes_a_store_over_identity_included(plan: InitOptions, tmp_path: Path) -> None:
     fingerprint = setup.init(plan)
     moved = plan.store.rename(tmp_path / "moved")
     other = replace(plan, config=tmp_path / "other.toml", store=moved, adopt=True)
@@ -66,7 +66,7 @@ def test_adopt_takes_a_store_over_identity_included(plan: Plan, tmp_path: Path) 
     assert config.load(other.config).store_id == config.load(plan.config).store_id
 
 
-def test_adopt_makes_no_store(plan: Plan) -> None:
+def test_adopt_makes_no_store(plan: InitOptions) -> None:
     with pytest.raises(StoreError, match="no store here"):
         setup.init(replace(plan, adopt=True))
     assert not plan.store.exists()
@@ -74,7 +74,7 @@ def test_adopt_makes_no_store(plan: Plan) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["listen", "advertise", "user"])
-def test_what_is_wrong_is_found_before_anything_is_made(plan: Plan, wrong: str) -> None:
+def test_what_is_wrong_is_found_before_anything_is_made(plan: InitOptions, wrong: str) -> None:
     said: dict[str, Any] = {wrong: "nobody or nowhere"}
     with pytest.raises(UsageError):
         setup.init(replace(plan, **said))
@@ -82,13 +82,15 @@ def test_what_is_wrong_is_found_before_anything_is_made(plan: Plan, wrong: str) 
     assert not plan.config.exists()
 
 
-def test_a_relative_store_is_written_down_absolute(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_relative_store_is_written_down_absolute(
+    plan: InitOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     setup.init(replace(plan, store=Path("store")))
     assert config.load(plan.config).store == tmp_path / "store"
 
 
-def test_the_store_is_given_to_its_user_all_of_it(plan: Plan) -> None:
+def test_the_store_is_given_to_its_user_all_of_it(plan: InitOptions) -> None:
     if os.geteuid() != 0:
         # Only root can give; the user who runs this may still name itself.
         setup.init(replace(plan, user=pwd.getpwuid(os.geteuid()).pw_name))
@@ -99,7 +101,7 @@ def test_the_store_is_given_to_its_user_all_of_it(plan: Plan) -> None:
     assert plan.config.stat().st_uid == 0
 
 
-def test_an_adopted_store_is_given_to_its_user_all_of_it_but_nothing_beyond(plan: Plan, tmp_path: Path) -> None:
+def test_an_adopted_store_is_given_to_its_user_all_of_it_but_nothing_beyond(plan: InitOptions, tmp_path: Path) -> None:
     """Links lead out of the store, and what they lead to is not its user's."""
     setup.init(plan)
     outside = tmp_path / "outside"
@@ -114,27 +116,27 @@ def test_an_adopted_store_is_given_to_its_user_all_of_it_but_nothing_beyond(plan
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_takes_no_configuration_is_found_before_a_store_is_made(plan: Plan) -> None:
+def test_a_folder_that_takes_no_configuration_is_found_before_a_store_is_made(plan: InitOptions) -> None:
     plan.config.parent.mkdir(mode=0o500)
     with pytest.raises(UsageError, match="cannot be written to"):
         setup.init(plan)
     assert not plan.store.exists()
 
 
-def test_a_configuration_that_has_no_folder_is_found_before_a_store_is_made(plan: Plan, tmp_path: Path) -> None:
+def test_a_configuration_that_has_no_folder_is_found_before_a_store_is_made(plan: InitOptions, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be made"):
         setup.init(replace(plan, config=tmp_path / "file" / "etc" / "receiver.toml"))
     assert not plan.store.exists()
 
 
-def test_a_store_whose_path_is_no_text_is_refused_before_it_is_made(plan: Plan) -> None:
+def test_a_store_whose_path_is_no_text_is_refused_before_it_is_made(plan: InitOptions) -> None:
     with pytest.raises(UsageError, match="not UTF-8"):
         setup.init(replace(plan, store=plan.store / "\udcff"))
     assert not plan.store.exists()
 
 
-def test_adopting_a_store_without_an_identity_is_refused(plan: Plan, tmp_path: Path) -> None:
+def test_adopting_a_store_without_an_identity_is_refused(plan: InitOptions, tmp_path: Path) -> None:
     setup.init(plan)
     Store(plan.store).certificate.unlink()
     other = tmp_path / "other.toml"
@@ -180,7 +182,7 @@ def can_read(user: str, path: Path) -> bool:
 
 @needs_root
 def test_another_user_can_reach_configuration_and_store_whatever_the_umask_is(
-    plan: Plan, open_folder: Path, tight_umask: None, caplog: pytest.LogCaptureFixture
+    plan: InitOptions, open_folder: Path, tight_umask: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     config_file, store = open_folder / "etc" / "deep" / "receiver.toml", open_folder / "srv" / "deep" / "store"
     setup.init(replace(plan, config=config_file, store=store, user="nobody"))
@@ -190,7 +192,7 @@ def test_another_user_can_reach_configuration_and_store_whatever_the_umask_is(
     assert caplog.messages == []
 
 
-def test_without_another_user_the_umask_holds(plan: Plan, tight_umask: None) -> None:
+def test_without_another_user_the_umask_holds(plan: InitOptions, tight_umask: None) -> None:
     setup.init(plan)
     assert plan.config.parent.stat().st_mode & 0o777 == 0o700
     assert plan.config.stat().st_mode & 0o777 == 0o600
@@ -198,7 +200,7 @@ def test_without_another_user_the_umask_holds(plan: Plan, tight_umask: None) -> 
 
 @needs_root
 def test_a_folder_that_keeps_the_user_out_is_named(
-    plan: Plan, open_folder: Path, caplog: pytest.LogCaptureFixture
+    plan: InitOptions, open_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (open_folder / "private").mkdir(mode=0o700)
     store = open_folder / "private" / "store"
@@ -211,7 +213,7 @@ def test_a_folder_that_keeps_the_user_out_is_named(
 
 
 @pytest.fixture
-def systemd_plan(plan: Plan, tmp_path: Path) -> Plan:
+def systemd_plan(plan: InitOptions, tmp_path: Path) -> InitOptions:
     return replace(plan, units=tmp_path / "units")
 
 
@@ -220,7 +222,7 @@ def settings_of(drop_in: Path | None) -> list[str]:
     return [line for line in drop_in.read_text(encoding="utf-8").splitlines() if "=" in line and line[0] != "#"]
 
 
-def test_a_store_elsewhere_is_opened_by_a_drop_in(systemd_plan: Plan, tight_umask: None) -> None:
+def test_a_store_elsewhere_is_opened_by_a_drop_in(systemd_plan: InitOptions, tight_umask: None) -> None:
     setup.init(systemd_plan)
     drop_in = setup.drop_in(systemd_plan)
     assert systemd_plan.units is not None
@@ -232,7 +234,7 @@ def test_a_store_elsewhere_is_opened_by_a_drop_in(systemd_plan: Plan, tight_umas
     ]
 
 
-def test_no_drop_in_is_made_where_it_was_not_asked_for(plan: Plan) -> None:
+def test_no_drop_in_is_made_where_it_was_not_asked_for(plan: InitOptions) -> None:
     """Nor does a test, or a second daemon with a file of its own, change the system's."""
     setup.init(plan)
     assert setup.drop_in(plan) is None
@@ -240,7 +242,7 @@ def test_no_drop_in_is_made_where_it_was_not_asked_for(plan: Plan) -> None:
 
 @needs_root
 def test_where_root_sets_up_the_service_the_drop_in_goes_to_systemd(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: InitOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = replace(plan, config=config.DEFAULT_FILE)
     monkeypatch.setattr(setup, "_UNITS", tmp_path)
@@ -249,7 +251,7 @@ def test_where_root_sets_up_the_service_the_drop_in_goes_to_systemd(
     assert setup.drop_in(service) is None
 
 
-def test_the_default_store_needs_no_drop_in(systemd_plan: Plan) -> None:
+def test_the_default_store_needs_no_drop_in(systemd_plan: InitOptions) -> None:
     default = replace(systemd_plan, store=config.DEFAULT_STORE)
     assert setup.drop_in(default) is None
     assert setup.drop_in(replace(default, store=config.DEFAULT_STORE / "beneath")) is None
@@ -299,7 +301,7 @@ def test_the_service_runs_as_the_user_that_got_the_store() -> None:
 
 @pytest.mark.parametrize("name", ["units", "line\nbreak"])
 def test_a_drop_in_that_cannot_be_written_is_no_failure_and_is_said(
-    systemd_plan: Plan, name: str, caplog: pytest.LogCaptureFixture
+    systemd_plan: InitOptions, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert systemd_plan.units is not None
     if name == "units":
@@ -314,6 +316,6 @@ def test_a_drop_in_that_cannot_be_written_is_no_failure_and_is_said(
 
 
 @needs_root
-def test_a_store_that_stays_root_s_is_said(systemd_plan: Plan, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_that_stays_root_s_is_said(systemd_plan: InitOptions, caplog: pytest.LogCaptureFixture) -> None:
     setup.init(systemd_plan)
     assert f"chown -R fullsend: {systemd_plan.store}" in caplog.text

@@ -17,7 +17,7 @@ from fullsend_protocol.format.manifest import Receipt
 from fullsend_protocol.wire.messages import Push, Whole
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
-from fullsend_receiver.arrival.free_space import Ratio, Wanted
+from fullsend_receiver.arrival.free_space import Ratio, RoomRequest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Damaged, NoBase
 from fullsend_receiver.store.durable import locked
@@ -44,7 +44,7 @@ def increment(flags: str | None = "", **changes: object) -> Push:
 
 
 def test_stream_that_is_not_stored_is_taken(store: Store) -> None:
-    assert isinstance(judge(Catalogues(store), SENDER, push_of(FULL)), Wanted)
+    assert isinstance(judge(Catalogues(store), SENDER, push_of(FULL)), RoomRequest)
     assert already_stored(Catalogues(store), SENDER, push_of(FULL)) is None
 
 
@@ -54,9 +54,9 @@ def test_stream_that_is_stored_has_its_receipt(store: Store) -> None:
     assert isinstance(receipt, Receipt)
     assert receipt.file == str(file)
     assert already_stored(Catalogues(store), SENDER, push_of(FULL)) == receipt
-    assert isinstance(judge(Catalogues(store), "beta", push_of(FULL)), Wanted)
+    assert isinstance(judge(Catalogues(store), "beta", push_of(FULL)), RoomRequest)
     for other in ({"guid": "5"}, {"flags": "L"}, {"snapshot": "then"}, {"dataset": "tank"}, {"base_guid": "7"}):
-        assert isinstance(judge(Catalogues(store), SENDER, push_of(FULL).model_copy(update=other)), Wanted)
+        assert isinstance(judge(Catalogues(store), SENDER, push_of(FULL).model_copy(update=other)), RoomRequest)
     (store.root / file).unlink()
     with pytest.raises(Damaged, match="is stored, and damaged"):
         judge(Catalogues(store), SENDER, push_of(FULL))
@@ -66,7 +66,7 @@ def test_package_is_taken_whatever_is_stored(store: Store) -> None:
     store_stream(store, SENDER, FULL)
     unknown = {"guid": None, "base_guid": None, "flags": None, "keep_orphan": False}
     package = push_of(FULL).model_copy(update=unknown)
-    assert isinstance(judge(Catalogues(store), SENDER, package), Wanted)
+    assert isinstance(judge(Catalogues(store), SENDER, package), RoomRequest)
     assert already_stored(Catalogues(store), SENDER, package) is None
 
 
@@ -74,12 +74,12 @@ def test_orphan_is_taken_only_where_that_is_wanted(store: Store) -> None:
     with pytest.raises(NoBase) as caught:
         judge(Catalogues(store), SENDER, increment())
     assert str(caught.value) == f"tank/data@later: its base guid:{GUID} is not stored: send a full"
-    assert isinstance(judge(Catalogues(store), SENDER, increment(keep_orphan=True)), Wanted)
+    assert isinstance(judge(Catalogues(store), SENDER, increment(keep_orphan=True)), RoomRequest)
     plant(store, "now", GUID, sender="beta")
     with pytest.raises(NoBase):
         judge(Catalogues(store), SENDER, increment())
     plant(store, "now", GUID)
-    assert isinstance(judge(Catalogues(store), SENDER, increment()), Wanted)
+    assert isinstance(judge(Catalogues(store), SENDER, increment()), RoomRequest)
 
 
 @pytest.mark.parametrize(
@@ -103,14 +103,14 @@ def test_base_must_be_one_that_the_offered_flags_can_follow(
 ) -> None:
     plant(store, "now", GUID, flags=base, stream_class=stream_class)
     with contextlib.nullcontext() if good else pytest.raises(NoBase, match="which it cannot follow"):
-        assert isinstance(judge(Catalogues(store), SENDER, increment(flags)), Wanted)
+        assert isinstance(judge(Catalogues(store), SENDER, increment(flags)), RoomRequest)
 
 
 @pytest.mark.parametrize("harm", ["data", "base"])
 def test_base_must_be_restorable(store: Store, harm: str) -> None:
     first = plant(store, "first", 7)
     file = plant(store, "now", GUID, 7)
-    assert isinstance(judge(Catalogues(store), SENDER, increment()), Wanted)
+    assert isinstance(judge(Catalogues(store), SENDER, increment()), RoomRequest)
     (store.root / (file if harm == "data" else first)).unlink()
     with pytest.raises(
         NoBase, match=rf"guid:{GUID} is stored, but not restorable: .* is damaged \(the file is missing"
@@ -121,26 +121,26 @@ def test_base_must_be_restorable(store: Store, harm: str) -> None:
 def test_what_has_arrived_needs_no_room_again(store: Store) -> None:
     offered = push_of(FULL).model_copy(update={"size_estimate": 100 << 20})
     name = "tank/data@now"
-    assert judge(Catalogues(store), SENDER, offered) == Wanted(name, 100 << 20)
-    assert judge(Catalogues(store), SENDER, offered, arrived=1 << 20, stored=1 << 19) == Wanted(
+    assert judge(Catalogues(store), SENDER, offered) == RoomRequest(name, 100 << 20)
+    assert judge(Catalogues(store), SENDER, offered, arrived=1 << 20, stored=1 << 19) == RoomRequest(
         name, 99 << 20, before=1 << 19
     )
     # After a while its own ratio tells how the rest will compress.
     own = Ratio(8 << 20, 64 << 20, "of what has arrived of it")
-    assert judge(Catalogues(store), SENDER, offered, arrived=64 << 20, stored=8 << 20) == Wanted(
+    assert judge(Catalogues(store), SENDER, offered, arrived=64 << 20, stored=8 << 20) == RoomRequest(
         name, 36 << 20, own, 8 << 20
     )
     # An estimate that was too low.
     found = judge(Catalogues(store), SENDER, offered, arrived=200 << 20, stored=1)
-    assert isinstance(found, Wanted)
+    assert isinstance(found, RoomRequest)
     assert found.raw == 0
-    assert judge(Catalogues(store), SENDER, push_of(FULL)) == Wanted(name)
+    assert judge(Catalogues(store), SENDER, push_of(FULL)) == RoomRequest(name)
 
 
 def test_ratio_is_that_of_the_newest_streams_of_its_kind(store: Store) -> None:
     def wanted(offered: Push) -> tuple[int, int] | None:
         found = judge(Catalogues(store), SENDER, offered.model_copy(update={"keep_orphan": True}))
-        assert isinstance(found, Wanted)
+        assert isinstance(found, RoomRequest)
         return None if found.ratio is None else (found.ratio.stored, found.ratio.raw)
 
     plant(store, "other", 5, sender="beta", raw_bytes=7)
@@ -162,11 +162,11 @@ def test_ratio_is_that_of_the_newest_streams_of_its_kind(store: Store) -> None:
 def test_stream_that_had_too_little_room_is_judged_by_that(store: Store) -> None:
     plant(store, "old", 7, raw_bytes=1000, stored_bytes=100)
     offered = push_of(FULL).model_copy(update={"size_estimate": 5000})
-    overruns.note(store, SENDER, offered, overruns.Crossing(raw=4000, stored=3000))
+    overruns.note(store, SENDER, offered, overruns.OverrunRecord(raw=4000, stored=3000))
     ratio = Ratio(3000, 4000, "of the last try, which had too little room")
-    assert judge(Catalogues(store), SENDER, offered) == Wanted("tank/data@now", 5000, ratio, failed_at=3000)
+    assert judge(Catalogues(store), SENDER, offered) == RoomRequest("tank/data@now", 5000, ratio, failed_at=3000)
     found = judge(Catalogues(store), "beta", offered)
-    assert isinstance(found, Wanted)
+    assert isinstance(found, RoomRequest)
     assert found.ratio is None
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import re
 import stat
 import time
@@ -19,10 +20,12 @@ from tests.receiver.helpers import (
     checked,
     commit_stream,
     everything,
+    everywhere,
     finish_of,
     hash_path,
     ingest_stream,
     manifest_path,
+    plant,
     push_of,
     read_manifest,
     remove,
@@ -35,7 +38,10 @@ from fullsend_protocol.format.manifest import LostSpill, Manifest
 from fullsend_protocol.format.tables import table
 from fullsend_protocol.shared.errors import ChunkError, IncompleteStream
 from fullsend_protocol.wire.messages import Stored
+from fullsend_receiver.arrival.admission import judge
 from fullsend_receiver.arrival.commit import commit, stored_file
+from fullsend_receiver.arrival.free_space import RoomRequest
+from fullsend_receiver.catalogue import inotify
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import find_status
@@ -301,7 +307,7 @@ def test_file_without_manifest_is_neither_overwritten_nor_removed(store: Store) 
     file = store_stream(store, SENDER, PLAIN)
     manifest_path(store, file).unlink()
     there = in_place(store)
-    with pytest.raises(StoreError, match=r"is there without its manifest; run `fullsendd verify`"):
+    with pytest.raises(StoreError, match=r"exists without its manifest; run `fullsendd verify`"):
         store_stream(store, SENDER, PLAIN)
     assert in_place(store) == there
 
@@ -334,7 +340,7 @@ def test_damaged_stream_is_replaced_by_pushing_it_again_once_it_was_moved_away(s
     catalogue = read_catalogue(store)
     damaged = checked(store, catalogue.streams[0])
     assert damaged.damage
-    # As if it had been received long ago: what was found then must not be held against the new one.
+    # As if it had been received long ago: the old result must not count for the new one.
     told = manifest_path(store, file).read_text(encoding="utf-8")
     received = read_manifest(store, file).received
     manifest_path(store, file).write_text(told.replace(received, "2020-01-01T00:00:00Z"), encoding="utf-8")
@@ -415,3 +421,37 @@ def test_spill_blocks_that_a_restore_will_lose_are_written_down_and_told(store: 
     assert (status.snapshot, status.lost_spill_count) == ("later", 1)  # it restores through the one that loses some
     manifest_path(store, PurePosixPath(receipt.file)).unlink()
     assert rebuild(store, PurePosixPath(receipt.file)).lost_spills == [spill]
+
+
+def test_a_night_of_pushes_looks_at_nothing_that_was_stored_before(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many datasets and streams there are: each stream that comes is looked at, and its base is known."""
+    monkeypatch.setattr(inotify, "_OWN", everywhere())
+    for dataset, number in itertools.product(range(30), range(5)):
+        guid = 1 + 10 * dataset + number
+        plant(store, f"s{number}", guid, guid - 1 if number else None, dataset=f"tank/{dataset}", sequence=guid)
+    catalogues = Catalogues(store)
+    assert len(catalogues.current(SENDER)) == 150
+    seen: list[str] = []
+    for call in ("stat", "open", "scandir"):
+        real = getattr(os, call)
+
+        def watched(path: Any, *more: Any, real: Any = real, **named: Any) -> Any:
+            seen.append(os.fspath(path) if not isinstance(path, int) else "")
+            return real(path, *more, **named)
+
+        monkeypatch.setattr(os, call, watched)
+    for dataset in range(30):
+        raw = streams.substream(
+            streams.object_(1), name=f"tank/{dataset}@night", guid=10**6 + dataset, base_guid=5 + 10 * dataset
+        )
+        push = push_of(raw).model_copy(update={"keep_orphan": False})
+        assert isinstance(judge(catalogues, SENDER, push), RoomRequest)
+        ingest = ingest_stream(store, SENDER, raw)
+        done = commit(catalogues, SENDER, ingest, finish_of(raw), push, sender_program=PROGRAM)
+        assert done.receipt.restorable
+    names = [os.path.basename(path) for path in seen]
+    assert sum(name.startswith("@night.") for name in names) >= 30
+    assert [name for name in names if name.startswith("@s")] == []
+    assert len(names) / 30 < 100  # whatever it takes: nothing goes by the number of datasets

@@ -12,7 +12,7 @@ from tests.receiver.helpers import SENDER, chunks_of, go_on, long_stream, push_o
 
 from fullsend_protocol.format.manifest import PartialEntry, Resumption
 from fullsend_protocol.shared.units import format_time
-from fullsend_receiver.arrival.expiry import find_partials, throw_away_old
+from fullsend_receiver.arrival.expiry import discard_old, find_partials
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.opened import open_offer, partial_key
@@ -132,7 +132,7 @@ def test_what_is_damaged_hides_nothing_of_what_is_not(store: Store, caplog: pyte
     assert list(find_partials(store, SENDER)) == []
     # What lists only reads; the daemon's own round sets it aside.
     assert not (store.partial / f"{damaged}.journal.damaged").exists()
-    throw_away_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None)
     assert (store.partial / f"{damaged}.journal.damaged").exists()
 
 
@@ -147,10 +147,10 @@ def test_what_is_no_journal_is_passed_over(store: Store) -> None:
 
 def test_what_nobody_went_on_with_for_too_long_is_thrown_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     old, new = leave(store, age=15 * DAY), leave(store, "tank/new@now", age=13 * DAY, guid=8)
-    throw_away_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None)
     assert keys(store) == {new}
     assert f"{SENDER}/tank/data@now: what had arrived of it" in caplog.text
-    assert "is thrown away: nothing has arrived for " in caplog.text
+    assert "is deleted: nothing has arrived for " in caplog.text
     assert old not in caplog.text
 
 
@@ -166,16 +166,16 @@ def test_what_was_gone_on_with_and_brought_nothing_is_as_old_as_before(store: St
     ingest.partial.close(keep=True)
     (after,) = find_partials(store, SENDER)
     assert after.last == before.last
-    throw_away_old(store, {key}, keep=14 * DAY, most=None)
+    discard_old(store, {key}, keep=14 * DAY, most=None)
     assert keys(store) == {key}
-    throw_away_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None)
     assert keys(store) == set()
 
 
 def test_what_is_damaged_keeps_nothing_else_from_being_thrown_away(store: Store) -> None:
     damaged, old = leave(store, age=15 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
     flip(store.partial / f"{damaged}.journal")
-    throw_away_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None)
     aside = [store.partial / f"{damaged}.{kind}.damaged" for kind in ("data", "journal")]
     assert sorted(store.partial.iterdir()) == aside
     assert old not in keys(store)
@@ -183,7 +183,7 @@ def test_what_is_damaged_keeps_nothing_else_from_being_thrown_away(store: Store)
     for path, age in zip(aside, (15, 13), strict=True):
         when = path.stat().st_mtime - age * DAY
         os.utime(path, (when, when))
-    throw_away_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None)
     assert list(store.partial.iterdir()) == aside[1:]
 
 
@@ -199,32 +199,32 @@ def test_what_cannot_be_thrown_away_keeps_nothing_else_from_it(
         real(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
-    throw_away_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None)
     assert keys(store) == {stays}
-    assert f"{SENDER}/tank/data@now: what has arrived of it cannot be thrown away: [Errno 5] " in caplog.text
+    assert f"{SENDER}/tank/data@now: what has arrived of it cannot be deleted: [Errno 5] " in caplog.text
     assert goes not in keys(store)
 
 
 def test_beyond_their_room_the_oldest_are_thrown_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     left = [leave(store, f"tank/{age}@now", age=age, guid=age) for age in (10, 30, 20)]
     each = stored(store, left[0])
-    throw_away_old(store, (), keep=14 * DAY, most=3 * each + 9)
+    discard_old(store, (), keep=14 * DAY, most=3 * each + 9)
     assert keys(store) == set(left)
-    throw_away_old(store, (), keep=14 * DAY, most=2 * each + 9)
+    discard_old(store, (), keep=14 * DAY, most=2 * each + 9)
     assert keys(store) == {left[0], left[2]}
     assert "tank/30@now: what had arrived" in caplog.text
     assert "(partial-max)" in caplog.text
-    throw_away_old(store, (), keep=14 * DAY, most=0)
+    discard_old(store, (), keep=14 * DAY, most=0)
     assert keys(store) == set()
 
 
 def test_what_is_arriving_is_never_thrown_away_but_counts(store: Store) -> None:
     old, arriving = leave(store, age=10), leave(store, "tank/arriving@now", age=99 * DAY, guid=8)
-    throw_away_old(store, {arriving}, keep=14 * DAY, most=None)
+    discard_old(store, {arriving}, keep=14 * DAY, most=None)
     assert keys(store) == {old, arriving}
-    throw_away_old(store, {arriving}, keep=14 * DAY, most=stored(store, arriving))
+    discard_old(store, {arriving}, keep=14 * DAY, most=stored(store, arriving))
     assert keys(store) == {arriving}
-    throw_away_old(store, {arriving}, keep=0, most=0)
+    discard_old(store, {arriving}, keep=0, most=0)
     assert keys(store) == {arriving}
 
 
@@ -233,7 +233,7 @@ def test_clock_that_went_back_throws_nothing_away(store: Store, monkeypatch: pyt
     key = leave(store)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + jump)
-    throw_away_old(store, (), keep=1.0, most=None)
+    discard_old(store, (), keep=1.0, most=None)
     assert keys(store) == {key}
 
 
@@ -244,7 +244,7 @@ def test_clock_that_jumped_ahead_costs_what_waits_and_nothing_that_arrives(
     arriving = leave(store, "tank/arriving@now", guid=8)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 99 * DAY)
-    throw_away_old(store, {arriving}, keep=14 * DAY, most=None)
+    discard_old(store, {arriving}, keep=14 * DAY, most=None)
     assert keys(store) == {arriving}
 
 
@@ -261,7 +261,7 @@ def test_stream_that_is_proven_waits_for_a_start_to_complete_its_commit(
     os.utime(store.partial / f"{key}.journal", (0, 0))
     forget(key, store)
     there = set(store.partial.iterdir())
-    throw_away_old(store, (), keep=DAY, most=0)
+    discard_old(store, (), keep=DAY, most=0)
     assert set(store.partial.iterdir()) == there
 
 
@@ -269,6 +269,6 @@ def test_what_cannot_be_read_is_thrown_away_by_its_key(store: Store, caplog: pyt
     path = store.partial / f"{'0' * 32}.journal"
     path.write_bytes(b"torn")
     os.utime(path, (0, 0))
-    throw_away_old(store, (), keep=DAY, most=None)
+    discard_old(store, (), keep=DAY, most=None)
     assert not path.exists()
     assert f"{'0' * 32}: what had arrived" in caplog.text

@@ -15,7 +15,7 @@ from tests.receiver.faulty import FaultyDisk
 from tests.receiver.peer import chunks, control, cut_records, finish, offer
 from tests.receiver.running import Receiver, wait_until
 
-from fullsend_receiver.arrival.free_space import Arrival, Crossed, NoRoom, Ratio, Room, Wanted
+from fullsend_receiver.arrival.free_space import Arrival, NoRoom, Overrun, Ratio, Room, RoomRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,8 +66,8 @@ def put_away(room: Room, disk: Disk, arrival: Arrival, *, keep: bool) -> None:
     room.leave(arrival)
 
 
-def wanted(raw: int | None, ratio: Ratio | None = None, **more: Any) -> Wanted:
-    return Wanted("tank/data@now", raw, ratio, **more)
+def wanted(raw: int | None, ratio: Ratio | None = None, **more: Any) -> RoomRequest:
+    return RoomRequest("tank/data@now", raw, ratio, **more)
 
 
 # --- who may begin ----------------------------------------------------------------------------------------------
@@ -82,11 +82,11 @@ async def test_what_fits_is_let_in(room: Room) -> None:
     ("asked", "about"),
     [
         (wanted(1804, HALF), "about 1.8 KiB raw, 902 B at the ratio of its last streams (2.0)"),
-        (wanted(9020), "about 8.8 KiB raw, and how it compresses is not known, 902 B at the best"),
+        (wanted(9020), "about 8.8 KiB raw, and its compression ratio is unknown, 902 B at best"),
     ],
 )
 async def test_what_does_not_fit_compressed_is_refused_with_what_was_compared(
-    room: Room, asked: Wanted, about: str
+    room: Room, asked: RoomRequest, about: str
 ) -> None:
     with pytest.raises(NoRoom) as caught:
         await room.admit(asked)
@@ -102,8 +102,8 @@ async def test_two_that_fit_alone_but_not_together_are_not_both_let_in(room: Roo
     with pytest.raises(NoRoom) as caught:
         await room.admit(wanted(500))
     assert str(caught.value) == (
-        "tank/data@now: no room: about 500 B raw, and how it compresses is not known; the store has 1000 B free, of"
-        " which 100 B are to stay free (min-free), and 507 B are promised to streams that are arriving: push it again"
+        "tank/data@now: no room: about 500 B raw, and its compression ratio is unknown; the store has 1000 B free, of"
+        " which 100 B are to stay free (min-free), and 507 B are reserved for arriving streams: push it again"
         " when they have arrived"
     )
     await write(room, disk, first, 400)
@@ -148,30 +148,30 @@ async def test_who_had_too_little_room_the_last_time_must_find_more(room: Room, 
     room.leave(await room.admit(wanted(900, failed_at=5000)))  # it says how large it is now
 
 
-# --- who has to end ---------------------------------------------------------------------------------------------
+# --- which stream must end --------------------------------------------------------------------------------------
 
 
 async def test_a_stream_of_unknown_size_ends_before_what_is_to_stay_free(room: Room, disk: Disk) -> None:
     arrival = await room.admit(wanted(None, before=5))
     await write(room, disk, arrival, 900)
-    with pytest.raises(Crossed) as caught:
+    with pytest.raises(Overrun) as caught:
         await room.claim(arrival, 1, 3)
     assert str(caught.value) == (
         "tank/data@now: ended, since the store has no more room for it: the store has 100 B free, of which 100 B are to"
-        " stay free (min-free); it was promised no room; 905 B of it are thrown away: free space on the receiver"
+        " stay free (min-free); it had no reservation; 905 Bof it are deleted: free space on the receiver"
     )
     assert arrival.refused == (1, 3)
 
 
 async def test_nobody_may_use_what_is_promised_to_another(room: Room, disk: Disk) -> None:
-    promised = await room.admit(wanted(500))
+    reservation = await room.admit(wanted(500))
     other = await room.admit(wanted(None))
-    await write(room, disk, promised, 100)
+    await write(room, disk, reservation, 100)
     await write(room, disk, other, 300)
-    with pytest.raises(Crossed, match="407 B are promised to streams that are arriving"):
+    with pytest.raises(Overrun, match="407 B are reserved for arriving streams"):
         await room.claim(other, 100, 100)
     put_away(room, disk, other, keep=False)
-    await write(room, disk, promised, 400)
+    await write(room, disk, reservation, 400)
 
 
 async def test_who_stores_more_than_was_promised_may_use_what_nobody_was_promised(room: Room, disk: Disk) -> None:
@@ -179,7 +179,7 @@ async def test_who_stores_more_than_was_promised_may_use_what_nobody_was_promise
     second = await room.admit(wanted(500))
     await write(room, disk, first, 390)
     assert not first.is_within()
-    with pytest.raises(Crossed, match=r"it was promised 50 B; 390 B of it are thrown away"):
+    with pytest.raises(Overrun, match=r"it had a reservation of 50 B; 390 Bof it are deleted"):
         await room.claim(first, 10, 10)
     put_away(room, disk, first, keep=False)
     await write(room, disk, second, 500)
@@ -191,23 +191,23 @@ async def test_of_several_the_one_ends_that_holds_the_most_beyond_its_promise(ro
     await write(room, disk, small, 50)
     large.ended.add_done_callback(lambda _ended: put_away(room, disk, large, keep=False))
     await write(room, disk, small, 100)
-    with pytest.raises(Crossed, match="800 B of it are thrown away"):
+    with pytest.raises(Overrun, match="800 Bof it are deleted"):
         large.ended.result()
     await write(room, disk, small, 700)
 
 
 async def test_where_something_else_fills_the_disk_those_beyond_their_promise_end_first(room: Room, disk: Disk) -> None:
-    promised, other = await room.admit(wanted(500)), await room.admit(wanted(None))
-    await write(room, disk, promised, 100)
+    reservation, other = await room.admit(wanted(500)), await room.admit(wanted(None))
+    await write(room, disk, reservation, 100)
     await write(room, disk, other, 300)
     disk.files = 480
-    await write(room, disk, promised, 10)  # it is seen now
+    await write(room, disk, reservation, 10)  # it is seen now
     other.ended.add_done_callback(lambda _ended: put_away(room, disk, other, keep=False))
-    await write(room, disk, promised, 20)
-    assert isinstance(other.ended.exception(), Crossed)
+    await write(room, disk, reservation, 20)
+    assert isinstance(other.ended.exception(), Overrun)
     with pytest.raises(NoRoom) as caught:
-        await write(room, disk, promised, 300)
-    assert not isinstance(caught.value, Crossed)  # it has done nothing that it may not
+        await write(room, disk, reservation, 300)
+    assert not isinstance(caught.value, Overrun)  # it has done nothing that it may not
     assert str(caught.value) == (
         "tank/data@now: ended, since something else has filled the store's disk: the store has 390 B free, of which"
         " 100 B are to stay free (min-free); what had arrived is kept: free space on the receiver, then push again"
@@ -228,34 +228,34 @@ async def test_what_is_claimed_counts_before_it_is_written(room: Room, disk: Dis
 async def test_who_waits_for_another_to_end_may_have_to_end_itself(room: Room, disk: Disk) -> None:
     """Nothing is left waiting for something that waits."""
     first, second = await room.admit(wanted(None)), await room.admit(wanted(None))
-    promised = await room.admit(wanted(300))
+    reservation = await room.admit(wanted(300))
     await write(room, disk, first, 300)
     await write(room, disk, second, 290)
     disk.files = 300
-    first.ended.add_done_callback(lambda _ended: second.ended.set_exception(Crossed("x")))
-    with pytest.raises(Crossed, match="x"):
+    first.ended.add_done_callback(lambda _ended: second.ended.set_exception(Overrun("x")))
+    with pytest.raises(Overrun, match="x"):
         await room.claim(second, 20, 20)
     for each in (first, second):
         put_away(room, disk, each, keep=False)
-    await write(room, disk, promised, 200)
+    await write(room, disk, reservation, 200)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 async def test_a_disk_that_takes_no_more_is_the_same(room: Room, disk: Disk, number: int) -> None:
     error = OSError(number, os.strerror(number))
-    promised, other = await room.admit(wanted(500)), await room.admit(wanted(None))
-    await write(room, disk, promised, 100)
+    reservation, other = await room.admit(wanted(500)), await room.admit(wanted(None))
+    await write(room, disk, reservation, 100)
     await write(room, disk, other, 50)
-    kept = room.used_up(promised, error)
-    assert not isinstance(kept, Crossed)
+    kept = room.used_up(reservation, error)
+    assert not isinstance(kept, Overrun)
     assert str(kept) == (
         f"the store is full ({error.strerror}); tank/data@now: what had arrived is kept: free space on the receiver,"
         " then push again"
     )
-    assert isinstance(other.ended.exception(), Crossed)  # that one goes first, and makes room again
+    assert isinstance(other.ended.exception(), Overrun)  # that one goes first, and makes room again
     gone = room.used_up(other, error)
-    assert isinstance(gone, Crossed)
-    assert str(gone).endswith("it was promised no room; 50 B of it are thrown away: free space on the receiver")
+    assert isinstance(gone, Overrun)
+    assert str(gone).endswith("it had no reservation; 50 Bof it are deleted: free space on the receiver")
 
 
 # --- a daemon on a small disk -----------------------------------------------------------------------------------
@@ -343,8 +343,10 @@ def test_of_two_at_once_that_fit_alone_the_second_is_refused_without_a_name(smal
         peer.push(offer("tank/secret", size_estimate=size))
         peer.write(chunks(first)[0].encode())
         said = small.refused(second, offer("tank/other", size_estimate=size), "beta")
-        assert said.startswith("space: tank/other@now: no room: about 11.9 MiB raw, and how it compresses is not known")
-        assert said.endswith(" promised to streams that are arriving: push it again when they have arrived")
+        assert said.startswith(
+            "space: tank/other@now: no room: about 11.9 MiB raw, and its compression ratio is unknown"
+        )
+        assert said.endswith(" reserved for arriving streams: push it again when they have arrived")
         assert "secret" not in said
         assert "alpha" not in said
         # One of unknown size may come, and ends where it would take what was promised.

@@ -211,7 +211,7 @@ def test_chunk_that_is_too_short_is_refused_with_the_next_one(store: Store, inge
 def test_chunk_that_goes_on_beyond_its_end_is_refused(store: Store, ingest: Ingest) -> None:
     (_, first), *_rest = cut(RAW)
     (chunk,) = in_pieces(RAW[: len(first) + 1])
-    refused(store, ingest, chunk, DamagedStream, f"which ought to end at {len(first)}")
+    refused(store, ingest, chunk, DamagedStream, f"which must end at {len(first)}")
 
 
 def test_chunk_that_ends_a_byte_early_is_refused_with_the_next_one(store: Store, ingest: Ingest) -> None:
@@ -231,7 +231,7 @@ def test_run_without_a_resumable_record_is_cut_at_exactly_chunk_max(store: Store
     assert decode(written(ingest, store)) == raw
 
 
-# --- streams that are none, or not whole ------------------------------------------------------------------------
+# --- no streams, or streams that are not whole ------------------------------------------------------------------
 
 
 @each(broken)
@@ -353,7 +353,7 @@ def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
     refused(store, ingest, third, UnsupportedStream, "more than 2 chunks")
 
 
-# --- going on ---------------------------------------------------------------------------------------------------
+# --- resuming ---------------------------------------------------------------------------------------------------
 
 
 def test_stream_that_goes_on_has_a_segment_more_and_its_batches_go_on(store: Store, ingest: Ingest) -> None:
@@ -401,7 +401,7 @@ def test_stream_that_goes_on_with_other_bytes_is_refused_where_they_cannot_follo
     assert found is not None
     again = Ingest(*found)
     (other,) = in_pieces(PLAIN)  # from its BEGIN on
-    refused(store, again, replace(other, raw_offset=second.raw_offset), DamagedStream, "where none may stand")
+    refused(store, again, replace(other, raw_offset=second.raw_offset), DamagedStream, "in a wrong place")
     again.partial.close(keep=True)
 
 
@@ -414,7 +414,7 @@ def test_segments_are_bounded(store: Store, ingest: Ingest, monkeypatch: pytest.
 
 
 def test_batch_stands_where_the_last_chunk_ended_that_was_written(store: Store, ingest: Ingest) -> None:
-    """The walker has gone on into the one that was refused."""
+    """The walker has walked into the chunk that was refused."""
     first, second, _third = chunks_of(RAW)
     take_one(ingest, first)
     state = ingest.walker.state

@@ -7,7 +7,7 @@ import pytest
 from tests import streams
 from tests.receiver.helpers import SENDER, push_of
 
-from fullsend_receiver.arrival.overruns import Crossing, find, forget, note
+from fullsend_receiver.arrival.overruns import OverrunRecord, find, forget, note
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore as Store
@@ -17,10 +17,10 @@ PUSH = push_of(streams.substream(streams.object_(1)))
 
 def test_how_far_a_stream_came_is_found_for_the_next_one_of_its_kind(store: Store) -> None:
     assert find(store, SENDER, PUSH) is None
-    note(store, SENDER, PUSH, Crossing(7, 5))
-    note(store, SENDER, PUSH, Crossing(8, 6))
+    note(store, SENDER, PUSH, OverrunRecord(7, 5))
+    note(store, SENDER, PUSH, OverrunRecord(8, 6))
     later = PUSH.model_copy(update={"snapshot": "later", "guid": "77", "size_estimate": 4})
-    assert find(store, SENDER, later) == Crossing(8, 6)
+    assert find(store, SENDER, later) == OverrunRecord(8, 6)
     assert find(store, "beta", PUSH) is None
     for other in ({"dataset": "tank"}, {"base_guid": "4"}, {"flags": "w"}, {"guid": None, "flags": None}):
         assert find(store, SENDER, PUSH.model_copy(update=other)) is None
@@ -31,11 +31,11 @@ def test_what_is_stored_by_now_is_forgotten(store: Store) -> None:
     file = store.state / f"crossed.{SENDER}.json"
     assert not file.exists()
     other = PUSH.model_copy(update={"dataset": "tank/other"})
-    note(store, SENDER, PUSH, Crossing(7, 5))
-    note(store, SENDER, other, Crossing(1, 1))
+    note(store, SENDER, PUSH, OverrunRecord(7, 5))
+    note(store, SENDER, other, OverrunRecord(1, 1))
     forget(store, SENDER, PUSH)
     assert find(store, SENDER, PUSH) is None
-    assert find(store, SENDER, other) == Crossing(1, 1)
+    assert find(store, SENDER, other) == OverrunRecord(1, 1)
     assert [entry["dataset"] for entry in json.loads(file.read_bytes())] == ["tank/other"]
 
 
@@ -45,7 +45,7 @@ def test_there_is_an_end_to_what_one_sender_can_have_written_down(
     monkeypatch.setattr("fullsend_receiver.arrival.overruns._MOST", 3)
     names = [f"tank/{number}" for number in range(5)]
     for name in names:
-        note(store, SENDER, PUSH.model_copy(update={"dataset": name}), Crossing(1, 1))
+        note(store, SENDER, PUSH.model_copy(update={"dataset": name}), OverrunRecord(1, 1))
     found = [name for name in names if find(store, SENDER, PUSH.model_copy(update={"dataset": name}))]
     assert found == names[2:]
 
@@ -54,13 +54,13 @@ def test_there_is_an_end_to_what_one_sender_can_have_written_down(
 def test_a_file_that_says_nothing_counts_for_nothing(store: Store, text: str) -> None:
     (store.state / f"crossed.{SENDER}.json").write_text(text, encoding="utf-8")
     assert find(store, SENDER, PUSH) is None
-    note(store, SENDER, PUSH, Crossing(2, 1))
-    assert find(store, SENDER, PUSH) == Crossing(2, 1)
+    note(store, SENDER, PUSH, OverrunRecord(2, 1))
+    assert find(store, SENDER, PUSH) == OverrunRecord(2, 1)
 
 
 def test_an_entry_with_more_in_it_is_read(store: Store) -> None:
-    note(store, SENDER, PUSH, Crossing(2, 1))
+    note(store, SENDER, PUSH, OverrunRecord(2, 1))
     file = store.state / f"crossed.{SENDER}.json"
     (entry,) = json.loads(file.read_bytes())
     file.write_text(json.dumps([{**entry, "later": "version"}]), encoding="utf-8")
-    assert find(store, SENDER, PUSH) == Crossing(2, 1)
+    assert find(store, SENDER, PUSH) == OverrunRecord(2, 1)

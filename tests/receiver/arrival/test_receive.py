@@ -225,7 +225,7 @@ def test_a_stream_of_which_nothing_came_leaves_nothing(receiver: Receiver) -> No
     wait_until(lambda: receiver.partials() == kept, "the partial is thrown away")
 
 
-# --- going on --------------------------------------------------------------------------------------------------
+# --- resuming --------------------------------------------------------------------------------------------------
 
 ANOTHER: Final = "1" * 16
 
@@ -283,7 +283,7 @@ def test_a_stream_goes_on_where_it_was_interrupted(how: str, count: int, receive
     raw = b"".join(pieces)
     kept = leave(receiver, pieces, count)
     if how == "token" and count == 3:
-        kept, count = kept - len(pieces[2]), 2  # it ends with no record behind which one could go on
+        kept, count = kept - len(pieces[2]), 2  # it ends with no record after which it could be resumed
     with receiver.peer() as peer:
         peer.write(control(offer_of_pieces(pieces, resume=how, claim=ANOTHER)))
         accepted = peer.hear("accept")
@@ -319,7 +319,7 @@ def test_what_turns_out_not_to_be_the_same_is_thrown_away(receiver: Receiver) ->
         peer.say("stop", keep=False, reason="another stream")
         assert peer.hear("stopped")["offset"] == 0
         wait_until(lambda: receiver.partials() == before, "the partial is thrown away")
-        receiver.wait_log("what arrived is thrown away")
+        receiver.wait_log("what arrived is deleted")
         peer.write(control(offer_of_pieces(pieces, resume="replay")))
         assert peer.hear("accept")["offset"] == 0
 
@@ -382,7 +382,7 @@ def test_a_stream_that_does_not_fit_is_refused_before_its_first_byte(receiver: R
     with receiver.peer() as peer:
         peer.write(control(offer(size_estimate=1 << 62)))
         refusal = peer.refusal()
-    assert refusal.startswith("space: tank/data@now: no room: about 4194304.0 TiB raw, and how it compresses is not")
+    assert refusal.startswith("space: tank/data@now: no room: about 4194304.0 TiB raw, and its compression ratio is")
     assert refusal.endswith(
         " free, of which 0 B are to stay free (min-free): free space on the receiver, or push it with --no-size-check"
     )
@@ -526,7 +526,7 @@ def test_nothing_is_acknowledged_before_it_is_durable(tmp_path: Path) -> None:
                 peer.write(chunk.encode())
             wait_until(lambda: disk.begun("fdatasync", ".data") == 1, "the batch is being synced")
             for chunk in sent[2:]:
-                peer.write(chunk.encode())  # chunks go on arriving meanwhile
+                peer.write(chunk.encode())  # chunks keep arriving meanwhile
             size = sum(len(chunk.frame) for chunk in sent)
             wait_until(lambda: receiver.partials()[0].stat().st_size == size, "all chunks are written")
             hear_beats(peer, 3)
@@ -733,7 +733,7 @@ def test_what_a_check_finds_is_told_though_it_cannot_be_recorded(failing: tuple[
             peer.say("verify", dataset="tank/checked")
             assert peer.hear("verdict")["damage"] == []
             peer.hear("done")
-    receiver.wait_log(f"{file}: what was found cannot be recorded: [Errno 28] ")
+    receiver.wait_log(f"{file}: the result cannot be recorded: [Errno 28] ")
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EIO])
@@ -855,7 +855,7 @@ def test_nothing_is_taken_away_beneath_a_thread_at_work_however_often_its_task_i
             (receiver.store / ".state/senders.json").touch()
             receiver.wait_log("alpha: revoked; its connection ends", 2)  # twice
             receiver.send_signal(signal.SIGTERM)
-            receiver.wait_log("cutting what is left: 1 connections")  # three times
+            receiver.wait_log("cancelling the remaining 1 connections")  # three times
         assert peer.hear("ack")["offset"] == chunk.raw_length
         assert peer.refusal() == "revoked: the certificate of sender alpha has been revoked"
         assert receiver.wait() == 0

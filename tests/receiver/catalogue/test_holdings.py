@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from tests.receiver.helpers import SENDER, make_store, manifest_path, plant, remove
 
 from fullsend_receiver.catalogue import holdings as module
+from fullsend_receiver.catalogue.folded import Folded
 from fullsend_receiver.catalogue.holdings import Holdings
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import AmbiguousStream, Catalogue, NoSuchStream, read_catalogue
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from fullsend_receiver.store.local import LocalStore as Store
 
+NOW = "2026-11-24T12:00:00Z"
 DATASETS = ("tank/a", "tank/b", "tank/c", "tank/d")
 
 
@@ -54,6 +57,7 @@ def check(store: Store, found: Holdings) -> None:
     assert files(found.whole()) == files(right)
     parts = list(found.parts())
     assert sorted(path for part in parts for path in files(part)) == sorted(files(right))
+    assert sorted(each for part in parts for each in datasets(part)) == datasets(right)  # none in two parts
     for part in parts:
         assert answers(part, part) == answers(right, part)
     assert [each.summary.path for each in found.select()] == files(right)
@@ -81,12 +85,14 @@ def check(store: Store, found: Holdings) -> None:
         max_size=12,
     ),
     st.integers(0, 12),
+    st.integers(0, 12),
     st.booleans(),
 )
 def test_parts_say_what_the_whole_says_however_they_came(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[str, int, int | None, str]],
     later: int,
+    moved: int,
     few: bool,
 ) -> None:
     store = make_store(tmp_path_factory.mktemp("parts"))
@@ -97,6 +103,10 @@ def test_parts_say_what_the_whole_says_however_they_came(
         for number, (dataset, guid, base, flags) in enumerate(rows):
             file = plant(store, f"n{number}", guid, base, dataset=dataset, flags=flags, sequence=1 + number)
             planted.append(file)
+            if number == moved:  # by hand: the manifests still say the old name
+                folder = store.root / file.parent
+                planted = [each for each in planted if each.parent != file.parent]
+                folder.rename(folder.with_name("moved"))
             if number >= later:
                 catalogues.current(SENDER)
         check(store, catalogues.current(SENDER))
@@ -121,6 +131,19 @@ def test_part_is_the_datasets_that_build_on_one_another(store: Store) -> None:
     assert [each.summary.snapshot for each in found.dependents(stored)] == ["s2"]
 
 
+def test_dataset_in_two_folders_is_in_one_part(store: Store) -> None:
+    """A folder was renamed by hand: its manifests say as before which dataset that is."""
+    plant(store, "s1", 1, dataset="tank/a", sequence=1)
+    folder = store.root / SENDER / "tank"
+    (folder / "a").rename(folder / "b")
+    catalogues = Catalogues(store)
+    assert len(catalogues.current(SENDER)) == 1
+    plant(store, "s2", 2, dataset="tank/a", sequence=2)
+    for found in (catalogues.current(SENDER), held(store)):
+        assert [datasets(part) for part in found.parts()] == [["tank/a"]]
+        check(store, found)
+
+
 def test_base_that_comes_later_joins_what_has_waited_for_it(store: Store) -> None:
     plant(store, "s2", 2, 1, dataset="tank/new")
     catalogues = Catalogues(store)
@@ -129,6 +152,28 @@ def test_base_that_comes_later_joins_what_has_waited_for_it(store: Store) -> Non
     part = catalogues.current(SENDER).around(dataset="tank/new")
     assert datasets(part) == ["tank/new", "tank/old"]
     assert all(map(part.restorable, part.streams))
+
+
+def test_results_of_checks_are_not_opened_once_for_each_stream_of_a_chain(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred clones of one template are one part: with the checks of each, a question about one took a second."""
+    log = ScrubLog(store)
+    for number in range(1, 21):
+        file = plant(store, "s", number, 1 if number > 1 else None, dataset=f"tank/{number}")
+        log.add(Scrubbed(str(file), "2026-11-24T00:00:00Z", NOW, ("chunk 0",) if number == 5 else (), None))
+    found = held(store)
+    opened: list[str] = []
+    real = Folded._open
+
+    def watched(self: Folded, folder: str) -> Any:
+        opened.append(folder)
+        return real(self, folder)
+
+    monkeypatch.setattr(Folded, "_open", watched)
+    part = found.around(dataset="tank/2")
+    assert [each.summary.dataset for each in part.streams if not part.restorable(each)] == ["tank/5"]
+    assert opened == []
 
 
 def test_what_is_held_stays_as_it_was(store: Store) -> None:

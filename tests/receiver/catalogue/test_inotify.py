@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import gc
 import logging
 import os
+import termios
+from array import array
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,23 +111,53 @@ def test_each_is_told_of_its_own_folders(folder: Path) -> None:
     assert theirs.add("top", device)
 
 
+def test_end_of_many_watches_takes_no_more_than_the_kernel_keeps(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel tells the end of each. With more folders than it keeps, each look at everything led to another one."""
+    watcher = Watcher(folder.parent)
+    mine, theirs = Watch(watcher), Watch(watcher)
+    device = folder.stat().st_dev
+    for number in range(2500):
+        (folder / str(number)).mkdir()
+        assert mine.add(f"top/{number}", device)
+    assert theirs.add("top", device)
+    queued = array("i", [0])
+    most = 0
+    remove = watcher._library.inotify_rm_watch
+
+    def watched(descriptor: int, number: int) -> int:
+        nonlocal most
+        fcntl.ioctl(descriptor, termios.FIONREAD, queued)
+        most = max(most, queued[0])
+        return int(remove(descriptor, number))
+
+    (folder / "file").touch()
+    monkeypatch.setattr(watcher._library, "inotify_rm_watch", watched)
+    mine.begin()
+    assert 0 < most <= 1024 * 16  # bytes of an event without a name
+    assert theirs.take().names == {"top": {"file"}}
+
+
 def test_folder_that_is_not_there_is_not_watched(watch: Watch, folder: Path) -> None:
     assert not watch.add("missing", folder.stat().st_dev)
     (folder / "file").touch()
     assert not watch.add("top/file", folder.stat().st_dev)
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "9p", "cifs", ""])
-def test_file_system_that_others_have_too_is_not_watched(
+@pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs", "9p", "cifs", "zfs", ""])
+def test_file_system_that_changes_otherwise_is_not_watched(
     folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(inotify, "_file_system", lambda _path: kind)
+    monkeypatch.setattr(inotify, "file_system", lambda _path: kind)
     assert not Watch(Watcher(folder.parent)).add("top", folder.stat().st_dev)
 
 
-def test_type_of_a_file_system_is_that_of_the_last_mount_above() -> None:
-    assert inotify._file_system(Path("/proc/self")) == "proc"
-    assert inotify._file_system(Path("/proc/missing")) == ""
+def test_another_set_of_mounts_changes_everything(folder: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    watcher = watch._watcher
+    monkeypatch.setattr(watcher._mounts, "changed", lambda: True)
+    monkeypatch.setattr(inotify, "file_system", lambda _path: "nfs4")
+    assert watch.take().everything
+    # The device may be another one by now.
+    assert not watch.add("top", folder.stat().st_dev)
 
 
 def test_kernel_that_tells_nothing_is_named_and_no_end(
@@ -142,7 +175,7 @@ def test_kernel_that_tells_nothing_is_named_and_no_end(
     assert not watch.add("top", folder.stat().st_dev)
     assert not watch.take().everything
     watch.begin()
-    assert "each question looks at it: Too many open files" in caplog.text
+    assert "each question examines it: Too many open files" in caplog.text
 
 
 def test_too_many_folders_are_said_once(folder: Path, watch: Watch, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,13 +187,13 @@ def test_too_many_folders_are_said_once(folder: Path, watch: Watch, caplog: pyte
     assert folder.is_dir()
 
 
-def test_descriptor_is_closed_with_its_watcher(folder: Path) -> None:
+def test_descriptors_are_closed_with_their_watcher(folder: Path) -> None:
     gc.disable()
     try:
         before = len(os.listdir("/proc/self/fd"))
         watch = Watch(Watcher(folder.parent))
         watch.add("top", folder.stat().st_dev)
-        assert len(os.listdir("/proc/self/fd")) == before + 1
+        assert len(os.listdir("/proc/self/fd")) == before + 2  # of inotify, and of the table of mounts
         del watch
         assert len(os.listdir("/proc/self/fd")) == before
     finally:

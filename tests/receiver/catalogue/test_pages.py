@@ -6,8 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.receiver.catalogue.test_service import everywhere, told
-from tests.receiver.helpers import SENDER, manifest_path, plant
+from tests.receiver.catalogue.test_service import told
+from tests.receiver.helpers import SENDER, everywhere, manifest_path, plant
 
 from fullsend_receiver.catalogue import inotify
 from fullsend_receiver.catalogue.pages import Pages, items_of

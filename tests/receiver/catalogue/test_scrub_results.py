@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ def test_what_is_added_is_there_for_all(store: Store) -> None:
         log.add(result)
     for each in (log, ScrubLog(store)):
         assert (each.get("a", NOW), each.get("b", NOW)) == (whole, damaged)
+        assert [each.is_damaged(file, NOW) for file in "abc"] == [False, True, False]
 
 
 def test_the_last_result_counts(store: Store) -> None:
@@ -42,11 +44,15 @@ def test_the_last_result_counts(store: Store) -> None:
     found = ScrubLog(store).get("a", NOW)
     assert found is not None
     assert (found.damage, found.at) == ((), "2026-11-24T00:00:00Z")
+    assert not log.is_damaged("a", NOW)
+    assert not ScrubLog(store).is_damaged("a", NOW)
 
 
 def test_a_file_that_was_removed_and_pushed_again_is_another(store: Store) -> None:
     ScrubLog(store).add(_result("a", "chunk 0"))
     assert ScrubLog(store).get("a", "2026-11-25T00:00:00Z") is None
+    assert not ScrubLog(store).is_damaged("a", "2026-11-25T00:00:00Z")
+    assert ScrubLog(store).is_damaged("a", NOW)
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"file": "b", "rece', b"[1]", b'{"file": 5}', b"\xff\n\n"])
@@ -110,6 +116,7 @@ def test_only_what_was_added_is_read_again(store: Store, parsed: list[str]) -> N
         found = log.get(name, NOW)
         assert found is not None
         assert found.damage == damage
+        assert log.is_damaged(name, NOW) == bool(damage)
 
 
 def test_a_line_whose_end_comes_later_counts_then(store: Store) -> None:
@@ -138,9 +145,25 @@ def test_a_log_that_was_changed_otherwise_is_read_from_its_beginning(store: Stor
     _path(store).write_bytes(lines[1])
     log.read()
     assert (log.get("a", NOW), log.get("b", NOW)) == (None, _result("b", "chunk 0"))
+    assert [log.is_damaged(file, NOW) for file in "abc"] == [False, True, False]
     _path(store).unlink()
     log.read()
     assert log.get("b", NOW) is None
+
+
+def test_long_log_that_has_grown_is_not_held_in_memory(store: Store) -> None:
+    """After each check the next question reads what was added: with 100,000 files that took 58 MB for a moment."""
+    rows = (_result(f"alpha/tank/{number // 100}/@{number}.zfs.zst").to_row() for number in range(20_000))
+    _path(store).write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+    log, other = ScrubLog(store), ScrubLog(store)
+    other.add(_result("alpha/tank/7/@777.zfs.zst", "chunk 0"))
+    tracemalloc.start()
+    try:
+        log.read()
+        assert tracemalloc.get_traced_memory()[1] < _path(store).stat().st_size / 4
+    finally:
+        tracemalloc.stop()
+    assert log.is_damaged("alpha/tank/7/@777.zfs.zst", NOW)
 
 
 def test_many_lines_are_read_a_part_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +195,9 @@ def test_known_damage_survives_keys_that_are_not_known(store: Store, monkeypatch
         found = {file: log.get(file, NOW) for file in "abcd"}
         damage = {file: each.damage for file, each in found.items() if each is not None}
         assert damage == {"a": ("chunk 0",), "b": ("chunk 1",), "c": ("chunk 2",), "d": ()}
+        assert [file for file in "abcde" if log.is_damaged(file, NOW)] == ["a", "b", "c"]
+        # Only b's row does not say of which file of that name it is.
+        assert [file for file in "abcde" if log.is_damaged(file, "later")] == ["b"]
         # Written anew, nothing is lost, also not what this version does not know.
         monkeypatch.setattr("fullsend_receiver.catalogue.scrub_results._SLACK", -100)
         log.add(_result("z"))
@@ -195,6 +221,7 @@ def test_a_line_of_any_format_counts_by_what_is_known_of_it(
     _path(store).write_bytes(json.dumps(row).encode() + b"\n")
     log = ScrubLog(store)
     assert log.get("a", NOW) == Scrubbed("a", NOW, NOW, tuple(damage), None)
+    assert log.is_damaged("a", NOW) == bool(damage)
     # Written anew, a line keeps the format that it has.
     monkeypatch.setattr("fullsend_receiver.catalogue.scrub_results._SLACK", -100)
     log.add(_result("z"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.receiver.helpers import PLANTED, SENDER, manifest_path, plant, remove
+from tests.receiver.helpers import PLANTED, SENDER, everywhere, manifest_path, plant, remove
 
 from fullsend_receiver.catalogue import inotify, summaries
 from fullsend_receiver.catalogue.holdings import Holdings
@@ -50,12 +50,6 @@ def settled(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.Mo
         plant(store, f"s{number}", 1 + number, number or None)
     monkeypatch.setattr(summaries, "_SETTLED_NS", -(10**18))
     return store
-
-
-def everywhere() -> frozenset[str]:
-    """Whatever the tests run on: nobody else has their folders."""
-    mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
-    return frozenset(line.partition(" - ")[2].split()[0] for line in mounts)
 
 
 def told(catalogue: Catalogue) -> object:
@@ -339,6 +333,83 @@ def test_a_look_again_finds_what_a_disk_that_does_not_tell_has(settled: Store) -
     with ThreadPoolExecutor(1) as disk:
         asyncio.run(catalogues.relook(disk))
     check(catalogues)
+
+
+def test_a_look_again_that_fails_for_one_sender_is_done_for_the_others(
+    own: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalogues = Catalogues(own)
+    for sender in ("alpha", "beta", "gamma"):
+        file = plant(own, "s1", 1, sender=sender)
+        other = own.root / f"other-{sender}"
+        other.hardlink_to(own.root / file)
+        check(catalogues, sender)
+        other.write_bytes(b"")
+    real = summaries.Search.run
+
+    def run(self: summaries.Search) -> bool:
+        if self._sender == "beta":
+            raise OSError(5, "a disk that fails")
+        return real(self)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(1) as disk:
+        patch.setattr(summaries.Search, "run", run)
+        with pytest.raises(OSError, match="a disk that fails"):
+            asyncio.run(catalogues.relook(disk))
+    for sender in ("alpha", "gamma"):
+        check(catalogues, sender)
+
+
+def test_a_look_again_is_at_many_small_folders_at_once(own: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look goes through the list of all folders: one for each of 3,000 took seven seconds."""
+    monkeypatch.setattr(summaries, "_BATCH", 50)
+    for number in range(20):
+        plant(own, "s", 1 + number, dataset=f"tank/{number}")
+    for number in range(60):
+        plant(own, f"s{number}", 1001 + number, dataset="tank/large")
+    catalogues = Catalogues(own)
+    check(catalogues)
+    looked: list[str] = []
+    runs = 0
+    real_look, real_run = summaries.Search._look, summaries.Search.run
+
+    def look(self: summaries.Search, path: str, known: Any) -> Any:
+        looked.append(path)
+        return real_look(self, path, known)
+
+    def run(self: summaries.Search) -> bool:
+        nonlocal runs
+        runs += 1
+        return real_run(self)
+
+    monkeypatch.setattr(summaries.Search, "_look", look)
+    monkeypatch.setattr(summaries.Search, "run", run)
+    with ThreadPoolExecutor(1) as disk:
+        asyncio.run(catalogues.relook(disk))
+    assert len(looked) == len(set(looked)) == 23
+    assert 3 <= runs <= 6  # but not all of them in one look: a question would wait for it
+
+
+@pytest.mark.parametrize("suffix", ["", ".json"])
+def test_what_a_symbolic_link_leads_to_is_looked_at_each_time(settled: Store, tmp_path: Path, suffix: str) -> None:
+    """A disk was full, and somebody has moved a file to another one: of what happens there nothing is told."""
+    file = plant(settled, "s9", 9, 5)
+    path = settled.root / file.with_name(file.name + suffix)
+    elsewhere = tmp_path / "elsewhere"
+    catalogues = Catalogues(settled)
+    check(catalogues)
+    shutil.move(path, elsewhere)
+    path.symlink_to(elsewhere)
+    check(catalogues)
+    aside = elsewhere.rename(tmp_path / "aside")
+    check(catalogues)
+    check(Catalogues(settled))
+    aside.rename(elsewhere)
+    check(catalogues)
+    path.unlink()
+    shutil.move(elsewhere, path)
+    check(catalogues)
+    assert len(whole(catalogues).chain(catalogues.current(SENDER).find("tank/data@s9"))) == 6
 
 
 @pytest.mark.parametrize("above", ["sender", "store"])

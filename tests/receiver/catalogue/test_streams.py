@@ -24,6 +24,7 @@ from tests.receiver.helpers import (
 
 from fullsend_protocol.format.manifest import Receipt
 from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_receiver.catalogue import streams as module
 from fullsend_receiver.catalogue.problems import ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import (
@@ -32,7 +33,7 @@ from fullsend_receiver.catalogue.streams import (
     Damaged,
     NoBase,
     NoSuchStream,
-    Stored,
+    StoredStream,
     read_catalogue,
 )
 from fullsend_receiver.store.api import StoreError
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore as Store
 
 
-def snapshots(found: Sequence[Stored]) -> list[str]:
+def snapshots(found: Sequence[StoredStream]) -> list[str]:
     return [each.summary.snapshot for each in found]
 
 
@@ -56,7 +57,7 @@ def restorable(store: Store) -> list[str]:
     return sorted(each.summary.snapshot for each in forwards.streams if each.summary.path in found)
 
 
-def named(catalogue: Catalogue, snapshot: str) -> Stored:
+def named(catalogue: Catalogue, snapshot: str) -> StoredStream:
     (found,) = (each for each in catalogue.streams if each.summary.snapshot == snapshot)
     return found
 
@@ -192,7 +193,7 @@ def test_manifest_of_another_sender_is_a_problem(store: Store) -> None:
     catalogue = read_catalogue(store)
     assert catalogue.streams == []
     (problem,) = catalogue.problems
-    assert "says that it is sender beta's" in problem.what
+    assert "belongs to sender beta" in problem.what
 
 
 def test_data_without_manifest_are_a_problem_and_offered_to_verify(store: Store) -> None:
@@ -662,3 +663,26 @@ def test_what_was_found_of_an_earlier_stream_of_that_name_is_not_said_of_this_on
     catalogue = read_catalogue(store)
     entry = catalogue.entry(catalogue.streams[0])
     assert (entry.damaged, entry.restorable) == (None, True)
+
+
+def test_streams_of_a_dataset_are_found_among_many_by_a_few_looks(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list of 400 clones went through all their streams for each: 20,000 took two seconds."""
+    for sender, number in itertools.product(("alpha", "beta"), range(40)):
+        plant(store, f"s{number}", 1 + number, number or None, dataset=f"tank/{number % 13}", sender=sender)
+    catalogue = read_catalogue(store)
+    looks = 0
+    real = module._whose
+
+    def whose(stored: StoredStream) -> tuple[str, str]:
+        nonlocal looks
+        looks += 1
+        return real(stored)
+
+    monkeypatch.setattr(module, "_whose", whose)
+    for sender, dataset in itertools.product(("alpha", "beta", "gamma"), ("tank/0", "tank/12", "tank/5", "none", "z")):
+        found = catalogue.select(sender, dataset)
+        assert found == [each for each in catalogue.streams if real(each) == (sender, dataset)]
+    assert looks <= 15 * 16
+    assert len(catalogue.select(None, "tank/0")) == 8

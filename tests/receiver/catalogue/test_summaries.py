@@ -45,7 +45,7 @@ def eager(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tick(folder: Path) -> None:
-    """Wait until the file system's clock has gone on: a few milliseconds at most."""
+    """Wait until the file system's clock has advanced: a few milliseconds at most."""
     probe = folder / "tick"
     probe.touch()
     before = now = probe.stat().st_ctime_ns
@@ -409,6 +409,7 @@ class Changes(RuleBasedStateMachine):
         self.store = make_store(self.folder, f"store{len(list(self.folder.iterdir()))}")
         self.files: list[PurePosixPath] = []
         self.guid = 0
+        self.quiet = 0
         self.kept = Search(self.store, SENDER, Watch(Watcher(self.store.root)))
 
     def some(self, which: int) -> PurePosixPath:
@@ -489,13 +490,36 @@ class Changes(RuleBasedStateMachine):
         if path.exists():
             path.write_bytes(content)
 
+    @precondition(lambda self: self.files)
+    @rule(which=st.integers(0, 50), suffix=st.sampled_from(["", ".json"]))
+    def put_elsewhere(self, which: int, suffix: str) -> None:
+        """Behind a symbolic link nothing is told."""
+        path = self.store.root / self.some(which)
+        path = path.with_name(path.name + suffix)
+        if path.exists() and not path.is_symlink():
+            target = self.store.root / f"elsewhere{next(MOMENTS)}"
+            path.rename(target)
+            path.symlink_to(target)
+            touch(path.parent)
+
+    @rule()
+    def lose_what_is_elsewhere(self) -> None:
+        for path in self.store.root.glob("elsewhere*"):
+            path.unlink()
+
+    @rule(steps=st.integers(1, 5))
+    def nobody_asks_for_a_while(self, steps: int) -> None:
+        self.quiet = steps
+
     @rule()
     def lose_copy(self) -> None:
         copy_of(self.store).unlink(missing_ok=True)
 
     @invariant()
     def answer_is_the_truth(self) -> None:
-        if hasattr(self, "store"):
+        if hasattr(self, "store") and self.quiet:
+            self.quiet -= 1
+        elif hasattr(self, "store"):
             right = truth(self.store)
             assert told(find_streams(self.store, SENDER)) == right
             self.kept.run()

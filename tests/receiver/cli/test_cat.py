@@ -64,4 +64,4 @@ def test_a_stream_is_not_written_to_a_terminal(filled: tuple[Receiver, PurePosix
         os.close(ours)
         os.close(theirs)
     assert done.returncode == 2
-    assert done.stderr == "fullsendd: a send stream is no text: pipe it into `zfs receive`, or into a file\n"
+    assert done.stderr == "fullsendd: a send stream is binary: pipe it into `zfs receive`, or into a file\n"

@@ -54,7 +54,7 @@ def test_of_a_read_only_store_all_can_be_read(filled: tuple[Receiver, PurePosixP
     assert read_only(receiver, "senders").returncode == 0
     done = read_only(receiver, "verify")
     assert (done.returncode, done.stdout.splitlines()) == (1, [f"ok       {full}", f"ok       {incr}"])
-    assert done.stderr.count("fullsendd: what is found cannot be recorded: ") == 1
+    assert done.stderr.count("fullsendd: the results cannot be recorded: ") == 1
 
 
 @pytest.mark.parametrize("command", [["serve"], ["check"], ["invite", "beta"]])

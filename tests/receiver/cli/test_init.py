@@ -21,7 +21,7 @@ def test_init_says_what_it_made(tmp_path: Path) -> None:
 
 
 def test_init_overwrites_nothing(receiver: Receiver) -> None:
-    fails(receiver.fullsendd("init", "--store", receiver.store), 2, "is there already")
+    fails(receiver.fullsendd("init", "--store", receiver.store), 2, "exists already")
     other = ["--config", str(receiver.folder / "other.toml")]
     done = subprocess.run(
         [sys.executable, "-m", "fullsend_receiver", *other, "init", "--store", receiver.store],

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -22,14 +23,15 @@ from fullsend_protocol.wire.connection import LOCAL, Connection, ConnectionEnded
 from fullsend_receiver.catalogue.pages import VERSION
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.cli import inventory
-from fullsend_receiver.daemon import local_socket
+from fullsend_receiver.daemon import local_session, local_socket
 from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.local import LocalStore as Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path, PurePosixPath
+    from pathlib import PurePosixPath
 
+ROOT: Final = Path(__file__).resolve().parents[3]
 #: Every command that says what is stored; those that change the store are the last.
 COMMANDS: Final = [
     *(
@@ -168,7 +170,7 @@ def test_a_daemon_of_another_version_is_named(alone: tuple[Receiver, str], monke
     receiver.start()
     try:
         monkeypatch.setattr(inventory, "VERSION", VERSION + 1)
-        manages(alone, "which speaks to commands of its own version: restart it")
+        manages(alone, "which answers only commands of its own version: restart it")
     finally:
         receiver.stop()
 
@@ -176,7 +178,7 @@ def test_a_daemon_of_another_version_is_named(alone: tuple[Receiver, str], monke
 def test_a_daemon_that_may_not_be_asked_is_not_waited_for(
     alone: tuple[Receiver, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_store: object, _patience: float) -> None:
+    def refuse(_store: object, _timeout: float) -> None:
         raise StoreError("uid 7 is at the other end of the store's socket")
 
     monkeypatch.setattr(local_socket, "connect", refuse)
@@ -259,6 +261,13 @@ def test_what_a_daemon_says_is_what_is_listed(alone: tuple[Receiver, str], daemo
     daemon(HELLO, local.Summaries(items=[]), messages.Done())
     done = alone[0].fullsendd("list")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_document_says_what_is_waited_for() -> None:
+    text = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
+    assert f"it has said nothing for {inventory.PATIENCE:g} seconds" in text
+    assert f"it answers {local_session.COMMANDS} commands already" in text
+    assert f"At most {local_session.COMMANDS} commands" in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 
 
 def test_a_name_that_is_too_long_for_a_stream_is_looked_for_all_the_same(alone: tuple[Receiver, str]) -> None:

@@ -17,7 +17,7 @@ def test_an_invitation_is_the_one_line_on_stdout(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [(["A"], "cannot name a sender"), (["a", "--expires", "soon"], "is no duration")]
+    ("arguments", "says"), [(["A"], "cannot name a sender"), (["a", "--expires", "soon"], "is not a duration")]
 )
 def test_what_is_no_invitation(receiver: Receiver, arguments: list[str], says: str) -> None:
     fails(receiver.fullsendd("invite", *arguments), 2, says)

@@ -80,7 +80,7 @@ def test_what_was_looked_at(said: Said) -> None:
 def test_what_verify_finds(said: Said) -> None:
     findings = results.Findings(as_json=False)
     findings.add(Rebuilt(PurePosixPath("alpha/x")))
-    assert said() == ([], ["alpha/x: had no manifest; made anew from the file"])
+    assert said() == ([], ["alpha/x: had no manifest; rebuilt from the file"])
     findings.add(checked("a"))
     assert said() == (["ok       a"], [])
     findings.add(Removed(subject("d")))

@@ -72,7 +72,7 @@ def test_a_stream_is_shown_by_any_of_its_names(filled: tuple[Receiver, PurePosix
         ("alpha/tank/plain@nope", 1, "no such stream"),
         ("beta/tank/plain@s1", 1, "no such stream"),
         ("alpha", 2, "name it as SENDER/DATASET@SNAPSHOT"),
-        ("../alpha/tank/plain@s1", 2, "can be no sender's name"),
+        ("../alpha/tank/plain@s1", 2, "is not a sender's name"),
     ],
 )
 @pytest.mark.parametrize("command", ["show", "cat"])
@@ -96,4 +96,4 @@ def test_an_ambiguous_name_is_refused_with_its_candidates(receiver: Receiver) ->
 )
 def test_no_command_looks_outside_of_the_senders_folders(receiver: Receiver, command: str, name: str) -> None:
     done = receiver.fullsendd(command, f"{name}/x")
-    fails(done, 2, "can be no sender's name")
+    fails(done, 2, "is not a sender's name")

@@ -70,7 +70,7 @@ def test_a_file_without_manifest_is_reported_and_taken_back_by_verify(
     assert f"{full}: has no manifest; `fullsendd verify` makes one" in done.stderr
     done = receiver.fullsendd("verify")
     assert done.returncode == 0, done.stderr
-    assert f"{full}: had no manifest; made anew" in done.stderr
+    assert f"{full}: had no manifest; rebuilt" in done.stderr
     after = json.loads(manifest.read_bytes())
     assert after["proven_by"] == "receiver"
     same = ("dataset", "snapshot", "guid", "base_guid", "flags", "raw_bytes", "sha256", "file_sha256", "segments")

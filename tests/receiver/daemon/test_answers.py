@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.catalogue.test_service import everywhere
-from tests.receiver.helpers import SENDER, cut, long_stream, manifest_path, plant, push_of
+from tests.receiver.helpers import SENDER, cut, everywhere, long_stream, manifest_path, plant, push_of
 from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
 from tests.receiver.running import Receiver, serving
 

@@ -146,7 +146,7 @@ def test_where_others_may_enter_the_folder_the_daemon_serves_all_the_same(receiv
     (receiver.store / ".state").chmod(0o755)
     try:
         receiver.start()
-        assert "commands beside this daemon read what is stored for themselves" in receiver.log
+        assert "commands on this host must read the store themselves" in receiver.log
         assert local_socket.connect(Store(receiver.store), 50.0) is None
         with receiver.peer() as peer:
             peer.say("list", dataset=None)

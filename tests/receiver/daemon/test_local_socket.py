@@ -52,7 +52,7 @@ def test_nobody_else_may_open_it(store: Store, listening: socket.socket) -> None
 @pytest.mark.parametrize("mode", [0o701, 0o710, 0o750, 0o755])
 def test_where_others_may_enter_the_folder_there_is_none(store: Store, mode: int) -> None:
     store.state.chmod(mode)
-    with pytest.raises(StoreError, match="nobody else may enter"):
+    with pytest.raises(StoreError, match="no other user may enter it"):
         local_socket.listen(store)
     assert not (store.state / "socket").exists()
 

@@ -178,7 +178,7 @@ def test_a_sender_table_that_cannot_be_read_lets_nobody_in_and_stays_as_it_is(re
     table = receiver.store / ".state/senders.json"
     table.write_text(content, encoding="utf-8")
     receiver.start()
-    assert "no sender is let in until the sender table can be read: " in receiver.log
+    assert "no sender is admitted until the sender table can be read: " in receiver.log
     with Peer(receiver.port) as stranger:
         stranger.hear("hello")
         stranger.say("known?", fingerprint="5c" * 32)
@@ -264,7 +264,7 @@ def test_a_table_that_cannot_be_read_leaves_the_last_good_one_in_force(damage: s
     good = table.read_bytes()
     table.write_text(damage, encoding="utf-8")
     with receiver.peer() as peer:
-        receiver.wait_log("the sender table is not taken, the last good one holds: ")
+        receiver.wait_log("the sender table is not used, the last good one stays: ")
         peer.say("check")
         peer.hear("health")
     table.write_bytes(good)
@@ -281,7 +281,7 @@ def test_a_certificate_spoilt_in_the_table_locks_nobody_else_out(receiver: Recei
     table = receiver.store / ".state/senders.json"
     table.write_text(table.read_text(encoding="utf-8").replace("-----BEGIN", "-----SPOILT"), encoding="utf-8")
     receiver.peer().close()
-    receiver.wait_log("the sender table is not taken, the last good one holds: ")
+    receiver.wait_log("the sender table is not used, the last good one stays: ")
     assert receiver.stop() == 0
 
 
@@ -327,7 +327,7 @@ def test_running_short_of_descriptors_passes(receiver: Receiver) -> None:
         with contextlib.ExitStack() as stack:
             for _ in range(20):
                 stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port), timeout=50))
-            receiver.wait_log("WARNING: cannot accept connections for the moment: Too many open files")
+            receiver.wait_log("WARNING: cannot accept connections at the moment: Too many open files")
             peer.say("list", dataset=None)
             peer.hear("error", "done")
     receiver.wait_log("no TLS connection", 15)
@@ -455,7 +455,7 @@ def test_a_commit_under_way_is_completed(tmp_path: Path) -> None:
                 wait_until(lambda: disk.begun("rename", ".data") == 1, "the commit is under way")
                 receiver.send_signal(signal.SIGTERM)
                 receiver.wait_notified("STOPPING=1")
-                receiver.wait_log("cutting what is left")
+                receiver.wait_log("cancelling the remaining")
             assert peer.refusal() == SHUTDOWN
             peer.close()
             assert receiver.wait() == 0
@@ -490,7 +490,7 @@ def test_what_is_being_thrown_away_is_begun_by_nobody_before_it_is_gone(
         sweeping = asyncio.create_task(server._sweep())
         await loop.run_in_executor(None, at_work.wait)
         sweeping.cancel()
-        claiming = asyncio.create_task(server._house.sweeping.acquire())
+        claiming = asyncio.create_task(server._shared.sweeping.acquire())
         try:
             for _ in range(10):  # turns of the loop: more than a sweep takes that ends at once
                 await asyncio.sleep(0)
@@ -566,7 +566,7 @@ def test_a_verify_under_way_holds_nothing_up(tmp_path: Path) -> None:
                 peer.say("verify", dataset=None)
                 wait_until(lambda: disk.begun("pread", ".zst") > 0, "the file is being read")
                 receiver.send_signal(signal.SIGTERM)
-                receiver.wait_log("cutting what is left: 1 connections")
+                receiver.wait_log("cancelling the remaining 1 connections")
             assert peer.refusal() == SHUTDOWN
             peer.close()
             assert receiver.wait() == 0
@@ -636,4 +636,4 @@ def test_all_that_is_stored_is_looked_at_now_and_then(
     monkeypatch.setattr(Catalogues, "relook", relook)
     monkeypatch.setattr(daemon, "_RELOOK_EVERY", 0)
     asyncio.run(look())
-    assert "what is stored cannot be looked at: OSError: [Errno 5] Input/output error" in caplog.text
+    assert "cannot examine the store: OSError: [Errno 5] Input/output error" in caplog.text

@@ -1,4 +1,4 @@
-"""What one connection can ask for, spoken by hand against a real daemon: who is there, what is stored, give it back."""
+"""The requests of one connection, sent byte by byte to a real daemon: identity, what is stored, give it back."""
 
 from __future__ import annotations
 

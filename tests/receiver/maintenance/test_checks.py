@@ -109,7 +109,7 @@ def test_a_catalogue_that_cannot_be_read_is_no_end(tmp_path: Path) -> None:
         scrub_log.mkdir()
         plant(Store(receiver.store), "old", 7)
         receiver.start()
-        wait_until(lambda: "what came in several segments cannot be read again" in receiver.log, "the warning")
+        wait_until(lambda: "streams that arrived in several segments cannot be read" in receiver.log, "the warning")
         scrub_log.rmdir()
         file, _raw = push_in_two(receiver, "tank/data@now")
         wait_for_hash(receiver, file)

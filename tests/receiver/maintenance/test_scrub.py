@@ -223,8 +223,8 @@ def test_manifest_that_cannot_be_looked_at_is_damage(store: Store, small: PurePo
     ("changes", "why"),
     [
         ({"stored_bytes": 5}, "the file has"),
-        ({"raw_bytes": 13375}, "the file holds 13376 raw bytes in 1 chunks; its manifest says 13375 in 1"),
-        ({"chunks": 2}, "the file holds 13376 raw bytes in 1 chunks; its manifest says 13376 in 2"),
+        ({"raw_bytes": 13375}, "the file has 13376 raw bytes in 1 chunks; its manifest says 13375 in 1"),
+        ({"chunks": 2}, "the file has 13376 raw bytes in 1 chunks; its manifest says 13376 in 2"),
         ({"sha256": "00" * 32}, "the raw stream's SHA-256 is not the one in its manifest"),
         ({"segments": [{"start": 0, "end": 13376, "sha256": "00" * 32}]}, "the segments' SHA-256 are not those"),
         ({"segments": []}, "the segments' SHA-256 are not those"),
@@ -381,7 +381,7 @@ def test_nothing_is_rebuilt_from_an_index_that_starts_no_segment(store: Store, s
     entry = IndexEntry(13376, len(frame), False, None, False, bytes.fromhex(manifest.segments[0].sha256))
     path.write_bytes(frame + b"".join(tables([entry], 1)))
     manifest_path(store, small).unlink()
-    with pytest.raises(StoreError, match="does not say where the first segment starts"):
+    with pytest.raises(StoreError, match="does not show where the first segment starts"):
         rebuild(store, small)
 
 
@@ -451,7 +451,7 @@ def test_commit_that_is_under_way_is_not_rebuilt(store: Store, crasher: Crasher)
     (file,) = committing(store)
     assert (store.root / file).exists()
     assert without_manifest(store) == []
-    with pytest.raises(StoreError, match="is just getting it"):
+    with pytest.raises(StoreError, match="is about to get it"):
         rebuild(store, file)
     recover(store)
     assert read_manifest(store, file).proven_by == "both"

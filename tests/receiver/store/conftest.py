@@ -10,11 +10,11 @@ from tests.receiver.arriving import (
     second,
 )
 
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 
 @pytest.fixture(params=["a bit", "a sector"])
-def spoilt(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+def spoilt(request: pytest.FixtureRequest, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
     """A store with two partials; the disk has lost something of the journal of RAW's."""
     begun(store)
     ingest = second(store, RAW)

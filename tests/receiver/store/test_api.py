@@ -556,7 +556,7 @@ def test_manifest_of_another_sender_is_refused(store: Store) -> None:
     upload = finished(store)
     manifest = manifest_of(upload.seal(len(crash.chunks())), sender="beta")
     upload.commit(FILE, manifest)
-    with pytest.raises(StoreError, match="says that it is sender beta's"):
+    with pytest.raises(StoreError, match="belongs to sender beta"):
         store.manifest(FILE)
 
 

@@ -36,7 +36,7 @@ from tests.receiver.powercut import Disk
 
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store.api import StoreError
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer
 from fullsend_receiver.store.partials import (
     committing,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from tests.receiver.crash import Crasher
 
 
-def test_commit_cut_before_the_renames_is_completed_by_the_next_start(store: Store, crasher: Crasher) -> None:
+def test_commit_cut_before_the_renames_is_completed_by_the_next_start(store: LocalStore, crasher: Crasher) -> None:
     cut(store, crasher, "rename", 1)
     assert not (store.root / FILE).exists()
     assert committing(store) == {FILE}
@@ -56,7 +56,7 @@ def test_commit_cut_before_the_renames_is_completed_by_the_next_start(store: Sto
     assert check_listed(store) == [str(FILE)]
 
 
-def test_commit_cut_between_zst_and_hash_is_completed_by_the_next_start(store: Store, crasher: Crasher) -> None:
+def test_commit_cut_between_zst_and_hash_is_completed_by_the_next_start(store: LocalStore, crasher: Crasher) -> None:
     cut(store, crasher, "rename", 2)
     assert (store.root / FILE).exists()
     assert not hash_path(store, FILE).exists()
@@ -65,7 +65,7 @@ def test_commit_cut_between_zst_and_hash_is_completed_by_the_next_start(store: S
     assert check_listed(store) == [str(FILE)]
 
 
-def test_commit_cut_between_the_renames_is_completed_by_the_next_start(store: Store, crasher: Crasher) -> None:
+def test_commit_cut_between_the_renames_is_completed_by_the_next_start(store: LocalStore, crasher: Crasher) -> None:
     cut(store, crasher, "rename", 3)
     assert (store.root / FILE).exists()
     assert hash_path(store, FILE).exists()
@@ -76,7 +76,7 @@ def test_commit_cut_between_the_renames_is_completed_by_the_next_start(store: St
 
 
 def test_commit_cut_after_the_renames_is_listed_and_cleaned_up_by_the_next_start(
-    store: Store, crasher: Crasher
+    store: LocalStore, crasher: Crasher
 ) -> None:
     removals_at_the_start = 4  # of a partial of the same key that is not there
     cut(store, crasher, "unlink", removals_at_the_start + 1)
@@ -88,7 +88,7 @@ def test_commit_cut_after_the_renames_is_listed_and_cleaned_up_by_the_next_start
 
 
 @pytest.mark.parametrize("at", [1, 2, 3])
-def test_commit_that_is_under_way_is_no_problem_in_a_listing(store: Store, crasher: Crasher, at: int) -> None:
+def test_commit_that_is_under_way_is_no_problem_in_a_listing(store: LocalStore, crasher: Crasher, at: int) -> None:
     cut(store, crasher, "rename", at)
     catalogue = read_catalogue(store)
     assert (catalogue.streams, catalogue.problems) == ([], [])
@@ -96,7 +96,7 @@ def test_commit_that_is_under_way_is_no_problem_in_a_listing(store: Store, crash
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_commit_that_failed_in_a_running_daemon_is_completed_by_the_next_push(
-    store: Store, crasher: Crasher, at: int
+    store: LocalStore, crasher: Crasher, at: int
 ) -> None:
     cut(store, crasher, "rename", at)
     store.begin(KEY, open_offer(SENDER, push_of(RAW))).close(keep=True)
@@ -104,10 +104,12 @@ def test_commit_that_failed_in_a_running_daemon_is_completed_by_the_next_push(
     assert not read_catalogue(store).problems
 
 
-def test_folders_that_another_stream_has_just_made_are_durable_before_the_commit(store: Store, tmp_path: Path) -> None:
+def test_folders_that_another_stream_has_just_made_are_durable_before_the_commit(
+    store: LocalStore, tmp_path: Path
+) -> None:
     """They are there, but nobody has synced them yet: then our file would go with them."""
     ingest = ingest_stream(store, SENDER, SHORT)
-    left = Store(tmp_path / "left")
+    left = LocalStore(tmp_path / "left")
     with Disk(store.root, lambda _disk: None) as disk:
         (store.root / FILE).parent.mkdir(parents=True)
         assert commit_stream(store, SENDER, ingest, SHORT) == FILE
@@ -115,12 +117,12 @@ def test_folders_that_another_stream_has_just_made_are_durable_before_the_commit
     assert check_listed(left) == [str(FILE)]
 
 
-def test_file_without_manifest_is_never_overwritten(store: Store) -> None:
+def test_file_without_manifest_is_never_overwritten(store: LocalStore) -> None:
     target = store.root / FILE
     target.parent.mkdir(parents=True)
     target.write_bytes(b"somebody's only copy")
     ingest = ingest_stream(store, SENDER, RAW)
-    with pytest.raises(StoreError, match="is there without its manifest"):
+    with pytest.raises(StoreError, match="exists without its manifest"):
         commit_stream(store, SENDER, ingest, RAW)
     assert target.read_bytes() == b"somebody's only copy"
     assert not manifest_path(store, FILE).exists()
@@ -131,7 +133,7 @@ def test_file_without_manifest_is_never_overwritten(store: Store) -> None:
 
 @pytest.mark.parametrize("at", [1, 2, 3])
 def test_interrupted_commit_overwrites_nothing_that_came_in_between(
-    store: Store, crasher: Crasher, at: int, caplog: pytest.LogCaptureFixture
+    store: LocalStore, crasher: Crasher, at: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Cannot be, but for a hand in the store: the daemon starts before it takes anything."""
     cut(store, crasher, "rename", at)
@@ -143,7 +145,7 @@ def test_interrupted_commit_overwrites_nothing_that_came_in_between(
     if at == 1:
         assert recover(store) == []
         assert f"partial {KEY}: is left to the next push of its stream, or to the next start: {FILE}: is" in caplog.text
-        with pytest.raises(StoreError, match="is there without its manifest"):
+        with pytest.raises(StoreError, match="exists without its manifest"):
             store.begin(KEY, open_offer(SENDER, push_of(RAW)))
         assert data_of(store).exists()
     else:
@@ -151,7 +153,7 @@ def test_interrupted_commit_overwrites_nothing_that_came_in_between(
     assert target.read_bytes() == b"somebody's only copy"
 
 
-def test_stream_that_was_stored_meanwhile_is_thrown_away_and_the_first_one_stays(store: Store) -> None:
+def test_stream_that_was_stored_meanwhile_is_thrown_away_and_the_first_one_stays(store: LocalStore) -> None:
     ingest = second(store, RAW)
     sealed = ingest.partial.seal(ingest.chunks)
     store_stream(store, SENDER, RAW)
@@ -174,7 +176,7 @@ def test_of_two_commits_at_once_into_one_name_exactly_one_wins(swift_path: Path)
         assert sealed[0] == sealed[1]
         # The manifests differ in what tells them apart: which one is in place?
         store_stream(make_store(swift_path, f"other{number}"), SENDER, raw)
-        like = read_manifest(Store(swift_path / f"other{number}"), FILE)
+        like = read_manifest(LocalStore(swift_path / f"other{number}"), FILE)
         manifests = [like.model_copy(update={"sender_program": name}) for name in ("first", "second")]
         barrier = threading.Barrier(2)
 

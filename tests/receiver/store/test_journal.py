@@ -62,11 +62,11 @@ def written(path: Path, *lines: bytes) -> Path:
     return file
 
 
-# --- a walker goes on out of its journal ------------------------------------------------------------------------
+# --- a walker resumes from its journal --------------------------------------------------------------------------
 
 
 def through_journal(path: Path, raw: bytes, cuts: Iterable[int]) -> Walker:
-    """Walk a stream, and at each of these places go on with what the journal says."""
+    """Walk a stream, and at each of these places resume from what the journal says."""
     lines = [OPEN_LINE]
     walker = Walker()
     stored = begun = spilt = 0
@@ -236,7 +236,7 @@ def test_bad_line_that_whole_ones_follow_is_damage_and_no_end(tmp_path: Path, ba
     lines[bad] = lines[bad][:50] + bytes([lines[bad][50] ^ 1]) + lines[bad][51:]
     for tail in (b"", b"torn", b"00000000 {}\n"):
         path = written(tmp_path, *lines, tail)
-        says = f"has from byte {sum(map(len, lines[:bad]))} on is not what was written, and whole lines follow"
+        says = f"its journal is not as written from byte {sum(map(len, lines[:bad]))} on, and whole lines follow"
         for reading in (journal.read, journal.standing, journal.standings, lambda path: list(journal.entries(path))):
             with pytest.raises(PartialDamaged, match=says):
                 reading(path)
@@ -294,7 +294,7 @@ def test_of_resumptions_between_which_nothing_arrived_the_last_alone_counts(tmp_
         assert found.resumptions == (third, fourth)
 
 
-# --- where a token goes on --------------------------------------------------------------------------------------
+# --- where a token resumes --------------------------------------------------------------------------------------
 
 
 def resume_offset(path: Path) -> int | None:

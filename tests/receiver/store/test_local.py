@@ -16,11 +16,10 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.store import local as stores
 from fullsend_receiver.store.api import StoreError, StoreFull
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.local import LocalStore as Store
-from fullsend_receiver.store.local import check_fitness, make_store, open_store, read_id
+from fullsend_receiver.store.local import LocalStore, check_fitness, make_store, open_store, read_id
 
 
-def _nothing(_store: Store) -> None:
+def _nothing(_store: LocalStore) -> None:
     """No identity is needed here."""
 
 
@@ -43,7 +42,7 @@ def test_a_disks_lost_and_found_is_nothing(tmp_path: Path) -> None:
 
 def test_a_store_is_not_made_twice(tmp_path: Path) -> None:
     _store, store_id = make_store(tmp_path / "store", _nothing)
-    with pytest.raises(UsageError, match="is a store already; take it over with --adopt"):
+    with pytest.raises(UsageError, match="is already a store; take it over with --adopt"):
         make_store(tmp_path / "store", _nothing)
     assert read_id(tmp_path / "store") == store_id
 
@@ -63,7 +62,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [UsageError("no openssl"), OSError("disk full"), KeyboardInterrupt()])
 def test_a_store_that_could_not_be_furnished_is_taken_back(tmp_path: Path, error: BaseException) -> None:
-    def furnish(store: Store) -> None:
+    def furnish(store: LocalStore) -> None:
         store.key.write_text("half a key", encoding="ascii")
         raise error
 
@@ -111,8 +110,8 @@ def test_power_cut_at_any_moment_of_an_init_leaves_a_whole_store_or_none(tmp_pat
     for folder in left:
         if (folder / "store" / ".fullsend").exists():
             assert read_id(folder / "store") == store_id
-            assert Store(folder / "store").key.read_bytes() == b"key"
-            assert Store(folder / "store").partial.is_dir()
+            assert LocalStore(folder / "store").key.read_bytes() == b"key"
+            assert LocalStore(folder / "store").partial.is_dir()
     assert (tmp_path / "sure" / "store" / ".fullsend").exists()
 
 
@@ -142,13 +141,13 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
         read_id(store.root)
 
 
-def test_a_fit_store_is_fit_and_nothing_stays_of_the_trial(store: Store) -> None:
+def test_a_fit_store_is_fit_and_nothing_stays_of_the_trial(store: LocalStore) -> None:
     before = sorted(store.state.iterdir())
     check_fitness(store)
     assert sorted(store.state.iterdir()) == before
 
 
-def test_a_store_that_is_full_of_data_is_as_fit_as_ever(store: Store) -> None:
+def test_a_store_that_is_full_of_data_is_as_fit_as_ever(store: LocalStore) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # not a byte can be written, as on a full disk
     try:
@@ -160,7 +159,7 @@ def test_a_store_that_is_full_of_data_is_as_fit_as_ever(store: Store) -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("what", ["touch", "rename"])
 def test_a_store_without_room_for_a_name_is_full_and_not_unfit(
-    store: Store, monkeypatch: pytest.MonkeyPatch, what: str, number: int
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, what: str, number: int
 ) -> None:
     def fail(*_arguments: object, **_options: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -172,14 +171,14 @@ def test_a_store_without_room_for_a_name_is_full_and_not_unfit(
     assert not list(store.state.glob(".[Pp]*"))
 
 
-def test_a_file_system_that_folds_case_is_unfit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_that_folds_case_is_unfit(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.exists
 
     def folding(self: Path) -> bool:
         return real(self) or real(self.with_name(self.name.swapcase()))
 
     monkeypatch.setattr(Path, "exists", folding)
-    with pytest.raises(StoreError, match="upper and lower case for the same"):
+    with pytest.raises(StoreError, match="does not distinguish upper and lower case"):
         check_fitness(store)
     monkeypatch.undo()
     assert not list(store.state.glob(".[Pp]*"))
@@ -187,7 +186,7 @@ def test_a_file_system_that_folds_case_is_unfit(store: Store, monkeypatch: pytes
 
 @pytest.mark.parametrize("what", ["rename", "fsync"])
 def test_a_file_system_without_rename_or_folder_fsync_is_unfit(
-    store: Store, monkeypatch: pytest.MonkeyPatch, what: str
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     def fail(*_arguments: object) -> None:
         raise OSError(22, "Invalid argument")
@@ -200,12 +199,12 @@ def test_a_file_system_without_rename_or_folder_fsync_is_unfit(
         check_fitness(store)
 
 
-def test_a_file_system_with_short_names_is_unfit(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_with_short_names_is_unfit(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pathconf", lambda _path, _name: 143)
     with pytest.raises(StoreError, match="names of 143 bytes"):
         check_fitness(store)
 
 
-def test_free_bytes_are_those_of_the_disk(store: Store) -> None:
+def test_free_bytes_are_those_of_the_disk(store: LocalStore) -> None:
     status = os.statvfs(store.root)
     assert 0 <= store.free_bytes() <= status.f_blocks * status.f_frsize

@@ -23,7 +23,7 @@ from tests.receiver.helpers import (
     push_of,
 )
 
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer
 from fullsend_receiver.store.partials import (
     committing,
@@ -34,14 +34,14 @@ from fullsend_receiver.store.partials import (
 from fullsend_receiver.store.recovery import recover
 
 
-def test_whose_commit_is_under_way_is_known_beside_a_damaged_journal(spoilt: Store) -> None:
+def test_whose_commit_is_under_way_is_known_beside_a_damaged_journal(spoilt: LocalStore) -> None:
     before = of_raw(spoilt)
     assert committing(spoilt) == set()
     assert of_raw(spoilt) == before  # it only reads
 
 
 def test_damaged_partial_that_cannot_be_set_aside_either_is_left(
-    spoilt: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    spoilt: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def replace(path: Path, target: Path) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
@@ -52,7 +52,9 @@ def test_damaged_partial_that_cannot_be_set_aside_either_is_left(
     assert "it cannot be set aside: [Errno 30] Read-only file system: " in caplog.text
 
 
-def test_what_somebody_has_open_is_not_set_aside_beneath_him(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_somebody_has_open_is_not_set_aside_beneath_him(
+    store: LocalStore, caplog: pytest.LogCaptureFixture
+) -> None:
     begun(store)
     ingest = go_on(store, SENDER, RAW)
     flip(journal_of(store))
@@ -62,7 +64,7 @@ def test_what_somebody_has_open_is_not_set_aside_beneath_him(store: Store, caplo
     ingest.partial.close(keep=True)
 
 
-def test_system_that_is_short_of_something_costs_no_partial(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_system_that_is_short_of_something_costs_no_partial(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     begun(store)
     lose_sector(journal_of(store), monkeypatch, errno.EMFILE)
     for using in (
@@ -78,14 +80,14 @@ def test_system_that_is_short_of_something_costs_no_partial(store: Store, monkey
 
 
 def test_what_may_not_be_read_is_left_as_it_is_and_costs_nobody_else_anything(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun(store)
     before = of_raw(store)
     lose_sector(journal_of(store), monkeypatch, errno.EACCES)
     assert committing(store) == set()
     assert recover(store) == []
-    assert f"partial {KEY}: cannot be looked at: [Errno 13] Permission denied" in caplog.text
+    assert f"partial {KEY}: cannot be examined: [Errno 13] Permission denied" in caplog.text
     with pytest.raises(PermissionError):
         store.reopen(KEY, at_resume_point=False)
     assert of_raw(store) == before
@@ -93,7 +95,7 @@ def test_what_may_not_be_read_is_left_as_it_is_and_costs_nobody_else_anything(
     assert reopened(store)
 
 
-def test_journal_entries_are_those_of_the_durable_chunks(store: Store) -> None:
+def test_journal_entries_are_those_of_the_durable_chunks(store: LocalStore) -> None:
     ingest = ingest_stream(store, SENDER, RAW)
     entries = list(journal_entries(store, KEY))
     ingest.partial.close(keep=True)
@@ -105,7 +107,7 @@ def test_journal_entries_are_those_of_the_durable_chunks(store: Store) -> None:
     assert [entry.first_key for entry in entries] == [(1, 0), (1, 4 << 20), (2, 0)]
 
 
-def test_discarded_partial_is_gone(store: Store) -> None:
+def test_discarded_partial_is_gone(store: LocalStore) -> None:
     begun(store)
     discard(store, KEY)
     discard(store, KEY)  # nothing left to throw away: fine too

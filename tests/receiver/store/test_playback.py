@@ -290,7 +290,7 @@ def test_chunk_that_decodes_to_other_bytes_than_were_proven_is_damaged(long: Pat
     rewrite(long, tamper)
     first, *rest = checked_chunks(*located_at(long))
     assert isinstance(first, DamagedChunk)
-    assert str(first).endswith("its SHA-256 is not the one that was proven")
+    assert str(first).endswith("its SHA-256 is not the proven one")
     assert all(isinstance(chunk, RawChunk) for chunk in rest), "their running hash cannot be told until a new segment"
 
 
@@ -313,7 +313,7 @@ def test_swapped_chunks_are_damaged(long: Path) -> None:
 
 
 def test_new_segment_is_hashed_from_its_own_start(long: Path) -> None:
-    """Where a stream went on after a restart: the second chunk's hash is of its own bytes alone."""
+    """Where a stream resumed after a restart: the second chunk's hash is of its own bytes alone."""
     _, (_, piece), _ = cut(LONG)
     alone = hashlib.sha256(piece)
 

@@ -55,7 +55,7 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.recovery import recover, remove_temporaries
 
@@ -118,7 +118,7 @@ def test_kill_at_any_call_of_a_start_changes_nothing_for_the_next(swift_path: Pa
     }
     for folder in left.values():
         for at in itertools.count(1):
-            store = Store(swift_path / "again")
+            store = LocalStore(swift_path / "again")
             shutil.copytree(folder, store.root)
             outcome = crasher.run("start", store.root, at=at)
             check_recovery(store)
@@ -143,7 +143,7 @@ def test_power_cut_at_any_moment_of_a_push_keeps_what_was_acknowledged_and_lists
         for draw in range(DRAWS + 1):
             folder = swift_path / f"{disk.steps}.{draw}"
             disk.leave(folder, seed=100 * disk.steps + draw if draw else None)
-            found.append(Left(Store(folder), told, stored))
+            found.append(Left(LocalStore(folder), told, stored))
 
     push = push_of(SHORT)
     chunks = list(chunks_of(SHORT))
@@ -183,11 +183,11 @@ def test_power_cut_at_any_moment_of_a_start_completes_the_commit_all_the_same(
 ) -> None:
     store = make_store(swift_path)
     cut(store, crasher, "rename", 1)
-    found: list[Store] = []
+    found: list[LocalStore] = []
 
     def lights_out(disk: Disk) -> None:
         for draw in range(DRAWS + 1):
-            found.append(Store(swift_path / f"{disk.steps}.{draw}"))
+            found.append(LocalStore(swift_path / f"{disk.steps}.{draw}"))
             disk.leave(found[-1].root, seed=100 * disk.steps + draw if draw else None)
 
     with Disk(store.root, lights_out) as disk:
@@ -201,7 +201,7 @@ def test_power_cut_at_any_moment_of_a_start_completes_the_commit_all_the_same(
         assert not read_catalogue(left).problems
 
 
-def test_torn_last_line_is_as_if_it_had_not_been_written(store: Store) -> None:
+def test_torn_last_line_is_as_if_it_had_not_been_written(store: LocalStore) -> None:
     begun(store)
     journal = journal_of(store).read_bytes()
     data = data_of(store).read_bytes()
@@ -214,7 +214,7 @@ def test_torn_last_line_is_as_if_it_had_not_been_written(store: Store) -> None:
         assert decode(data_of(store).read_bytes()) == RAW[: BORDERS[0]]
 
 
-def test_last_line_with_a_wrong_byte_anywhere_is_as_if_it_had_not_been_written(store: Store) -> None:
+def test_last_line_with_a_wrong_byte_anywhere_is_as_if_it_had_not_been_written(store: LocalStore) -> None:
     begun(store)
     journal = journal_of(store).read_bytes()
     data = data_of(store).read_bytes()
@@ -228,7 +228,7 @@ def test_last_line_with_a_wrong_byte_anywhere_is_as_if_it_had_not_been_written(s
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"\0" * 5000, b"half a frame", b"00000000 {}\n", b"\n"])
-def test_what_follows_the_last_whole_line_is_cut_off(store: Store, tail: bytes) -> None:
+def test_what_follows_the_last_whole_line_is_cut_off(store: LocalStore, tail: bytes) -> None:
     begun(store)
     journal = journal_of(store).read_bytes()
     journal_of(store).write_bytes(journal + tail)
@@ -236,7 +236,7 @@ def test_what_follows_the_last_whole_line_is_cut_off(store: Store, tail: bytes) 
     assert journal_of(store).read_bytes() == journal
 
 
-def test_data_beyond_the_last_acknowledged_batch_are_cut_off(store: Store) -> None:
+def test_data_beyond_the_last_acknowledged_batch_are_cut_off(store: LocalStore) -> None:
     begun(store)
     data = data_of(store).read_bytes()
     with data_of(store).open("ab") as file:
@@ -247,7 +247,7 @@ def test_data_beyond_the_last_acknowledged_batch_are_cut_off(store: Store) -> No
 
 @pytest.mark.parametrize("missing", [1, 100, None], ids=["a byte", "more", "the file"])
 def test_data_that_lack_what_was_acknowledged_are_set_aside(
-    store: Store, missing: int | None, caplog: pytest.LogCaptureFixture
+    store: LocalStore, missing: int | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The disk has lost what it had synced: nothing of it is acknowledged again, and the daemon starts all the same."""
     begun(store)
@@ -266,7 +266,7 @@ def test_data_that_lack_what_was_acknowledged_are_set_aside(
     assert store_stream(store, SENDER, RAW) == FILE
 
 
-def test_setting_aside_may_be_cut_short(store: Store) -> None:
+def test_setting_aside_may_be_cut_short(store: LocalStore) -> None:
     begun(store)
     os.truncate(data_of(store), 1)
     data_of(store).rename(store.partial / f"{KEY}.data.damaged")  # as far as it got
@@ -275,21 +275,21 @@ def test_setting_aside_may_be_cut_short(store: Store) -> None:
 
 
 def test_start_sets_a_partial_aside_whose_journal_is_damaged_and_keeps_the_others(
-    spoilt: Store, caplog: pytest.LogCaptureFixture
+    spoilt: LocalStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = partial_key(SENDER, push_of(RAW).model_copy(update={"snapshot": "as announced"}))
     assert recover(spoilt) == [f"partial {other}: kept, with {len(RAW)} raw bytes"]
     assert of_raw(spoilt) == SET_ASIDE
     (said,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert re.search(
-        rf"partial {KEY}: (cannot be read: .*Input/output|what its journal has from byte 0 on is not what was written)"
+        rf"partial {KEY}: (cannot be read: .*Input/output|its journal is not as written from byte 0 on)"
         rf".*; check this disk; it is set aside as {data_of(spoilt)}.damaged, and its stream starts over",
         said.getMessage(),
     )
     assert store_stream(spoilt, SENDER, RAW) == FILE
 
 
-def test_partial_of_a_later_format_is_set_aside_as_it_is(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_partial_of_a_later_format_is_set_aside_as_it_is(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     """What its lines mean is not known: a start must not cut it back by them, nor complete a commit."""
     begun(store)
     first, *rest = journal_of(store).read_bytes().splitlines(keepends=True)
@@ -306,7 +306,7 @@ def test_partial_of_a_later_format_is_set_aside_as_it_is(store: Store, caplog: p
 
 
 def test_start_goes_on_where_what_is_of_no_use_cannot_be_removed(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun(store)
     (store.partial / f"{'0' * 32}.data").touch()
@@ -317,10 +317,10 @@ def test_start_goes_on_where_what_is_of_no_use_cannot_be_removed(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda path, missing_ok=False: unlink(path) if path.suffix == ".data" else None)
         assert recover(store) == [f"partial {KEY}: kept, with {BORDERS[1]} raw bytes"]
-    assert f"{'0' * 32}.data: is of no use, and cannot be removed: [Errno 5] " in caplog.text
+    assert f"{'0' * 32}.data: is useless, and cannot be removed: [Errno 5] " in caplog.text
 
 
-def test_partial_without_an_acknowledged_batch_is_thrown_away(store: Store) -> None:
+def test_partial_without_an_acknowledged_batch_is_thrown_away(store: LocalStore) -> None:
     begun(store, chunks=0)
     data_of(store).write_bytes(b"never acknowledged")
     assert recover(store) == []
@@ -328,13 +328,13 @@ def test_partial_without_an_acknowledged_batch_is_thrown_away(store: Store) -> N
 
 
 @pytest.mark.parametrize("suffix", [".data", ".json", ".sha256"])
-def test_file_without_its_journal_is_removed(store: Store, suffix: str) -> None:
+def test_file_without_its_journal_is_removed(store: LocalStore, suffix: str) -> None:
     (store.partial / (KEY + suffix)).write_bytes(b"left behind")
     recover(store)
     assert not list(store.partial.iterdir())
 
 
-def test_start_touches_nothing_that_is_not_of_a_partial(store: Store) -> None:
+def test_start_touches_nothing_that_is_not_of_a_partial(store: LocalStore) -> None:
     (store.partial / ".serving").touch()
     store_stream(store, SENDER, RAW)
     there = everything(store.root)
@@ -342,7 +342,7 @@ def test_start_touches_nothing_that_is_not_of_a_partial(store: Store) -> None:
     assert everything(store.root) == there
 
 
-def test_what_a_killed_command_left_in_the_state_is_removed_and_nothing_else(store: Store) -> None:
+def test_what_a_killed_command_left_in_the_state_is_removed_and_nothing_else(store: LocalStore) -> None:
     (store.state / ".senders.json.0123abcd.tmp").touch()
     (store.state / "senders.json").touch()
     remove_temporaries(store)
@@ -389,7 +389,7 @@ def test_real_disk_that_is_full_keeps_what_was_acknowledged(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("failing", range(1, 12))
 def test_nothing_is_acknowledged_or_committed_after_a_failed_fdatasync(
-    store: Store, monkeypatch: pytest.MonkeyPatch, failing: int
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, failing: int
 ) -> None:
     """Two a batch and one for the journal's first line; the rest are the commit's."""
     real, calls = os.fdatasync, itertools.count(1)

@@ -18,11 +18,11 @@ from fullsend_receiver.store.resume_point import read_record
 if TYPE_CHECKING:
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 @each(whole)
-def test_record_is_the_one_that_ends_where_the_token_goes_on(store: Store, stream: Genuine) -> None:
+def test_record_is_the_one_that_ends_where_the_token_goes_on(store: LocalStore, stream: Genuine) -> None:
     raw = stream.read()
     push = push_of(raw)
     key = partial_key(SENDER, push)
@@ -49,7 +49,7 @@ def test_record_is_the_one_that_ends_where_the_token_goes_on(store: Store, strea
     assert said.features == int.from_bytes(raw[16:24], "little") >> 2
 
 
-def test_record_that_the_disk_does_not_hold_any_more_is_none(store: Store) -> None:
+def test_record_that_the_disk_does_not_hold_any_more_is_none(store: LocalStore) -> None:
     raw = streams.named("long").read()
     push = push_of(raw)
     ingest = Ingest(store.begin(key := partial_key(SENDER, push), open_offer(SENDER, push)))

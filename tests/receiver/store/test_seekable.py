@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 GOLDEN: Final = IndexEntry(
     raw_length=936,
@@ -63,7 +63,7 @@ entries = st.builds(
 
 
 def write(path: Path, listed: list[IndexEntry]) -> bytes:
-    """Write a file with frames that are none and right tables."""
+    """Write a file with invalid frames and correct tables."""
     content = bytes(sum(entry.stored_length for entry in listed)) + b"".join(tables(iter(listed), len(listed)))
     path.write_bytes(content)
     return content
@@ -174,7 +174,7 @@ def test_seek_table_leads_anybody_to_every_chunk(tmp_path: Path, stream: Genuine
     assert decoded == [piece for _offset, piece in cut(stream.read())]
 
 
-def test_seek_table_leads_into_the_middle_of_a_long_stream(store: Store) -> None:
+def test_seek_table_leads_into_the_middle_of_a_long_stream(store: LocalStore) -> None:
     raw = long_stream(4)
     path = store.root / store_stream(store, SENDER, raw)
     wanted = len(raw) // 2
@@ -188,7 +188,7 @@ def test_seek_table_leads_into_the_middle_of_a_long_stream(store: Store) -> None
     pytest.fail("no frame holds the byte")
 
 
-def test_index_says_of_every_chunk_what_the_sender_said(store: Store) -> None:
+def test_index_says_of_every_chunk_what_the_sender_said(store: LocalStore) -> None:
     raw = long_stream(2, tail=3)
     found = read(store.root / store_stream(store, SENDER, raw))
     assert [(place.raw_offset, place.entry.raw_length, place.entry.sha256) for place in found] == [

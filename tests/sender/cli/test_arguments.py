@@ -67,7 +67,7 @@ def test_wrong_words_are_one_line_and_an_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("read", "says"), [(arguments.size, "'big' is no size"), (arguments.duration, "'big' is no duration")]
+    ("read", "says"), [(arguments.size, "'big' is not a size"), (arguments.duration, "'big' is not a duration")]
 )
 def test_what_is_wrong_is_told_in_our_words(read: Callable[[str], float], says: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=says):

@@ -35,9 +35,9 @@ def test_version_imports_nothing_heavy() -> None:
         (["frob"], "invalid choice: 'frob'"),
         (["push", "--stdin", "tank/a"], "--stdin takes the stream as it comes"),
         (["push", "--stdin", "--level", "high"], "argument --level: invalid int value: 'high'"),
-        (["push", "--stdin", "--size", "big"], "argument --size: 'big' is no size"),
+        (["push", "--stdin", "--size", "big"], "argument --size: 'big' is not a size"),
         (["list", "--config", "/nowhere/sender.toml"], "/nowhere/sender.toml is missing: make it with `fullsend join"),
-        (["join", "--config", "/nowhere/sender.toml", "x"], "this is no whole invitation"),
+        (["join", "--config", "/nowhere/sender.toml", "x"], "this is not a whole invitation"),
     ],
 )
 def test_wrong_usage_is_one_line(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
@@ -105,5 +105,5 @@ def test_terminals_are_refused(
 ) -> None:
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    assert "stdin is no pipe" in here(capsys, "push", "--stdin").line
+    assert "stdin is not a pipe" in here(capsys, "push", "--stdin").line
     assert "a send stream is binary" in here(capsys, "cat", "x").line

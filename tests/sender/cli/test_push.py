@@ -69,7 +69,7 @@ async def test_a_receiver_that_goes_away_is_waited_for_as_long_as_is_said(
     async with receiving(receiver_identity, goes, taking(RAW), goes) as receiver:
         ended = await fullsend(receiver, "push", "--stdin", "--json", "-v", stdin=RAW)
         assert (ended.code, json.loads(ended.out)["resume"]) == (0, "reconnect")
-        assert "; trying again for up to 1:00:00" in ended.err
+        assert "; retrying for up to 1:00:00" in ended.err
         ended = await fullsend(receiver, "push", "--stdin", "--retry-for", "0s", stdin=RAW)
         assert (ended.code, ended.out) == (75, b"")
     ended = await fullsend(AWAY, "push", "--stdin", "--retry-for", "soon", stdin=RAW)

@@ -16,8 +16,8 @@ from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.wire import messages
 from fullsend_sender.cli import results
 from fullsend_sender.monitor.check import Finding
-from fullsend_sender.monitor.status import Judged, State
-from fullsend_sender.restore.run import Job, Restored
+from fullsend_sender.monitor.status import BackupState, NagiosState
+from fullsend_sender.restore.run import Restored, RestoreJob
 from fullsend_sender.transfer.pairing import Paired
 from fullsend_sender.transfer.progress import CLEAR
 from fullsend_sender.transfer.send import Pushed
@@ -71,12 +71,12 @@ def test_pushed(capsys: pytest.CaptureFixture[str], jobs: int, before: str) -> N
 
 def test_entries(out: Any) -> None:
     stored = [entry(snapshot="a"), entry(snapshot="b")]
-    entries = results.Entries(as_json=True)
+    entries = results.EntryPrinter(as_json=True)
     entries.add(stored[0])
     assert [json.loads(line) for line in out()] == [stored[0].model_dump()]  # at once
     entries.end()
     assert out() == []
-    entries = results.Entries(as_json=False)
+    entries = results.EntryPrinter(as_json=False)
     for each in stored:
         entries.add(each)
     assert out() == []
@@ -101,7 +101,7 @@ def test_one_stream(out: Any) -> None:
 
 
 def test_judged(out: Any) -> None:
-    judged = [Judged("tank/a", State.CRITICAL, None, None, "it has never been pushed")]
+    judged = [BackupState("tank/a", NagiosState.CRITICAL, None, None, "it has never been pushed")]
     results.print_judged(judged, as_json=False)
     first, line = out()
     assert first == "CRITICAL: 1 of 1 dataset: tank/a: it has never been pushed"
@@ -124,8 +124,8 @@ def restored(target: str, *, undo: str | None = "zfs inherit", package: bool = F
 
 @pytest.mark.parametrize("package", [False, True])
 def test_restored(capsys: pytest.CaptureFixture[str], package: bool) -> None:
-    job = cast("Job", SimpleNamespace(undo_all=lambda targets, package: f"undo {targets} {package}"))
-    restores = results.Restores(settings("always"), as_json=False)
+    job = cast("RestoreJob", SimpleNamespace(undo_all=lambda targets, package: f"undo {targets} {package}"))
+    restores = results.RestorePrinter(settings("always"), as_json=False)
     restores.end(job)
     assert capsys.readouterr() == ("", "")
     restores.add(restored("pool/a"))
@@ -137,13 +137,13 @@ def test_restored(capsys: pytest.CaptureFixture[str], package: bool) -> None:
     restores.end(job)
     undo = f"undo ['pool/a', 'pool/c'] {package}"
     said = capsys.readouterr()
-    assert said.out == f"not mounted, and not to be by itself (canmount=noauto); to undo that: {undo}\n"
+    assert said.out == f"not mounted, and will not mount at boot (canmount=noauto); to undo that: {undo}\n"
 
 
 def test_restored_as_json(capsys: pytest.CaptureFixture[str]) -> None:
-    restores = results.Restores(settings(), as_json=True)
+    restores = results.RestorePrinter(settings(), as_json=True)
     restores.add(restored("pool/a"))
-    restores.end(cast("Job", None))  # each object says it
+    restores.end(cast("RestoreJob", None))  # each object says it
     said = capsys.readouterr()
     assert (json.loads(said.out), said.err) == (restored("pool/a").to_dict(), "")
 
@@ -151,14 +151,14 @@ def test_restored_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_verdicts(out: Any) -> None:
     whole = messages.Verdict(file="f", dataset="tank/a", snapshot="1", raw_bytes=1 << 20, damage=[])
     damaged = messages.Verdict(file="g", dataset="tank/a", snapshot="2", raw_bytes=1, damage=["chunk 1", "chunk 2"])
-    verdicts = results.Verdicts(as_json=False)
+    verdicts = results.VerdictPrinter(as_json=False)
     for verdict in (whole, damaged, whole):
         verdicts.add(verdict)
     assert (verdicts.whole, verdicts.damaged) == (2, 1)
     assert out() == ["tank/a@2: g: chunk 1", "tank/a@2: g: chunk 2"]
     verdicts.end()
     assert out() == ["2 streams are whole, 2.0 MiB raw"]
-    verdicts = results.Verdicts(as_json=True)
+    verdicts = results.VerdictPrinter(as_json=True)
     verdicts.add(whole)
     (line,) = out()
     assert json.loads(line) == whole.model_dump(exclude={"type"})

@@ -8,11 +8,11 @@ import pytest
 from tests.sender.command import AWAY, Fullsend, here
 
 from fullsend_sender.cli.status import UNKNOWN
-from fullsend_sender.monitor.status import State
+from fullsend_sender.monitor.status import NagiosState
 
 
 def test_the_exit_code_is_that_of_nagios() -> None:
-    assert State(UNKNOWN) is State.UNKNOWN
+    assert NagiosState(UNKNOWN) is NagiosState.UNKNOWN
 
 
 async def test_a_receiver_that_is_away_is_told_on_stdout(fullsend: Fullsend) -> None:
@@ -27,4 +27,4 @@ async def test_a_receiver_that_is_away_is_told_on_stdout(fullsend: Fullsend) -> 
 def test_wrong_words_are_unknown_too(capsys: pytest.CaptureFixture[str]) -> None:
     ended = here(capsys, "status", "--max-age", "soon")
     assert ended.code == 3
-    assert "argument --max-age: 'soon' is no duration" in ended.line
+    assert "argument --max-age: 'soon' is not a duration" in ended.line

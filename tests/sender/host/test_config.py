@@ -7,11 +7,11 @@ import pytest
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_sender.host import config
-from fullsend_sender.host.config import ReceiverSettings, SenderSettings, load, with_receiver
+from fullsend_sender.host.config import ReceiverTable, SenderSettings, load, with_receiver
 from fullsend_sender.zfs.selection import Selection
 
 PIN = "a1" * 32
-NAS = ReceiverSettings(address="nas.example:7433", fingerprint=PIN, sender="alpha")
+NAS = ReceiverTable(address="nas.example:7433", fingerprint=PIN, sender="alpha")
 TABLE = f"""\
 [receivers.nas]
 address = "nas.example:7433"
@@ -42,7 +42,7 @@ def test_addresses_both_ways(address: str, host: str, port: int) -> None:
     "address", ["nas", "nas:", ":7433", "nas:0", "nas:65536", "nas:-1", "2001:db8::1:7433", "[nas]:1"]
 )
 def test_what_is_no_address(address: str) -> None:
-    with pytest.raises(ValueError, match="is no HOST:PORT"):
+    with pytest.raises(ValueError, match="is not HOST:PORT"):
         config.split_address(address)
 
 
@@ -51,7 +51,7 @@ def test_what_is_no_address(address: str) -> None:
 
 def test_defaults(tmp_path: Path) -> None:
     settings = load(write(tmp_path, TABLE), {}, {})
-    assert (settings.how(None).level, settings.threads, settings.bwlimit, settings.log_format) == (
+    assert (settings.send_options(None).level, settings.threads, settings.bwlimit, settings.log_format) == (
         3,
         None,
         None,
@@ -79,7 +79,7 @@ def test_command_line_before_environment_before_file(tmp_path: Path) -> None:
     ("environ", "arguments", "message"),
     [
         ({"FULLSEND_LEVEL": "high"}, {}, "FULLSEND_LEVEL: "),
-        ({"FULLSEND_BWLIMIT": "fast"}, {}, "FULLSEND_BWLIMIT: 'fast' is no size"),
+        ({"FULLSEND_BWLIMIT": "fast"}, {}, "FULLSEND_BWLIMIT: 'fast' is not a size"),
         ({}, {"level": 23}, "--level: "),
         ({}, {"log_format": "xml"}, "--log-format: "),
     ],
@@ -98,7 +98,7 @@ def test_wrong_values_are_named(
         ("levle = 3", "sender.toml: unknown key 'levle'; did you mean 'level'"),
         ("[receivers.nas]\naddress = 'nas:1'\nsender = 'a'", "receivers.nas.fingerprint: Field required"),
         (TABLE.replace("address", "adress"), "adress"),
-        (TABLE.replace(":7433", ""), "receivers.nas.address: 'nas.example' is no HOST:PORT"),
+        (TABLE.replace(":7433", ""), "receivers.nas.address: 'nas.example' is not HOST:PORT"),
         (TABLE.replace("alpha", "Alpha"), "receivers.nas.sender"),
         (TABLE.replace("a1a1", "zz"), "receivers.nas.fingerprint"),
         ("level = ", "sender.toml: Invalid value"),
@@ -130,7 +130,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
 def test_choosing_a_receiver() -> None:
     none = SenderSettings()
     two = SenderSettings(receivers={"nas": NAS, "far": NAS})
-    with pytest.raises(UsageError, match="no receiver is configured: pair with one by `fullsend join"):
+    with pytest.raises(UsageError, match="no receiver is configured: run `fullsend join"):
         none.endpoint()
     with pytest.raises(UsageError, match=r"several receivers are configured \(far, nas\): choose one with --receiver"):
         two.endpoint()

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_sender.host.failures import Unforeseen, as_failure, log_failure
+from fullsend_sender.host.failures import UnexpectedError, as_failure, log_failure
 
 _log = logging.getLogger("fullsend.test")
 
@@ -20,7 +20,7 @@ def test_what_is_foreseen_is_left_as_it_is() -> None:
 def test_what_nobody_foresees_is_one_line_with_its_class() -> None:
     error = ValueError("one\ntwo " + "x" * 1000)
     failure = as_failure(error)
-    assert isinstance(failure, Unforeseen)
+    assert isinstance(failure, UnexpectedError)
     assert failure.__cause__ is error
     assert str(failure).startswith("ValueError: one two xxx")
     assert str(failure).endswith(" (--debug shows more)")

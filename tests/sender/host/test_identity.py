@@ -67,7 +67,7 @@ def test_certificate_without_key_is_made_anew(tmp_path: Path) -> None:
 def test_key_without_certificate_is_not_overwritten(tmp_path: Path) -> None:
     identity = beside(tmp_path)
     Path(identity.key).write_text("precious", encoding="utf-8")
-    with pytest.raises(UsageError, match=r"key.pem is there, .*cert.pem is not"):
+    with pytest.raises(UsageError, match=r"key.pem exists, .*cert.pem does not"):
         identity.ensure()
     assert Path(identity.key).read_text(encoding="utf-8") == "precious"
 
@@ -76,7 +76,7 @@ def test_pair_that_does_not_match(tmp_path: Path, identity: Identity) -> None:
     own = beside(tmp_path)
     own.ensure()
     Path(own.certificate).write_text(identity.pem(), encoding="utf-8")
-    with pytest.raises(UsageError, match="are no usable pair"):
+    with pytest.raises(UsageError, match="are not a usable pair"):
         own.ensure()
 
 
@@ -91,7 +91,7 @@ def test_missing_and_unreadable_files(tmp_path: Path) -> None:
         identity.pem()
     os.rmdir(identity.certificate)
     Path(identity.certificate).write_text("no certificate", encoding="utf-8")
-    with pytest.raises(UsageError, match="is no certificate in PEM"):
+    with pytest.raises(UsageError, match="is not a certificate in PEM"):
         identity.fingerprint()
 
 

@@ -53,7 +53,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 def test_a_folder_of_somebody_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(UsageError, match="belongs to somebody else"), locks.locks("nas", str(tmp_path)):
+    with pytest.raises(UsageError, match="belongs to another user"), locks.locks("nas", str(tmp_path)):
         pass
 
 
@@ -67,4 +67,4 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_job_that_still_runs_has_an_exit_code_of_its_own() -> None:
-    assert locks.Running("x").exit_code is Exit.RUNNING
+    assert locks.AlreadyRunning("x").exit_code is Exit.RUNNING

@@ -137,7 +137,7 @@ async def test_pools_and_what_the_configuration_names(configure: Configure, tmp_
         "problem push: tank/gone: there is no such dataset",
         "ok      push: tank/a, tank/vm/*, tank/gone: 2 datasets, to one",
         "problem push: no receiver 'two' is configured: there are one",
-        "problem datasets: tank/vmm: no dataset fits it, so its settings have no effect",
+        "problem datasets: tank/vmm: it matches no dataset, so its settings have no effect",
     ]
     # A host without ZFS can still push from stdin; one that is to push datasets cannot.
     nowhere = 'zfs-command = "/nowhere/zfs"\n'

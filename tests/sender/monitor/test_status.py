@@ -10,7 +10,7 @@ from tests import programs
 from tests.fakezfs import FakeZfs
 
 from fullsend_protocol.wire import messages
-from fullsend_sender.monitor.status import Judged, State, headline, judge, worst
+from fullsend_sender.monitor.status import BackupState, NagiosState, headline, judge, worst
 
 NOW = 1_795_478_400.0  # 2026-11-24T00:00:00Z
 HOUR = 3600.0
@@ -34,40 +34,40 @@ def about(created: str | None = "2026-11-23T02:00:00Z", **said: Any) -> messages
 
 
 @pytest.mark.parametrize(("stored", "max_age", "state", "age"), [
-    (about(), None, State.OK, 22 * HOUR),
-    (about(), 22 * HOUR, State.OK, 22 * HOUR),
-    (about(), 22 * HOUR - 1, State.CRITICAL, 22 * HOUR),
-    (about(unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, State.OK, HOUR),
-    (about(unchanged="2026-11-20T23:00:00Z"), None, State.OK, 22 * HOUR),
-    (about("2026-11-25T00:00:00Z"), HOUR, State.OK, 0.0),
+    (about(), None, NagiosState.OK, 22 * HOUR),
+    (about(), 22 * HOUR, NagiosState.OK, 22 * HOUR),
+    (about(), 22 * HOUR - 1, NagiosState.CRITICAL, 22 * HOUR),
+    (about(unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, NagiosState.OK, HOUR),
+    (about(unchanged="2026-11-20T23:00:00Z"), None, NagiosState.OK, 22 * HOUR),
+    (about("2026-11-25T00:00:00Z"), HOUR, NagiosState.OK, 0.0),
     # Its host's clock was ahead, or behind; and of no year.
-    (about("2036-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), HOUR, State.CRITICAL, 22 * HOUR),
-    (about("2036-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), 23 * HOUR, State.WARNING, 22 * HOUR),
-    (about("2021-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), 23 * HOUR, State.WARNING, 22 * HOUR),
-    (about("@99999999999999", begun="2026-11-23T02:00:00Z"), 23 * HOUR, State.WARNING, 22 * HOUR),
-    (about("2026-11-23T02:00:00Z", begun="@99999999999999"), None, State.WARNING, 0.0),
-    (about("2026-11-23T02:00:00Z", begun="then"), None, State.CRITICAL, None),
+    (about("2036-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), HOUR, NagiosState.CRITICAL, 22 * HOUR),
+    (about("2036-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), 23 * HOUR, NagiosState.WARNING, 22 * HOUR),
+    (about("2021-11-25T00:00:00Z", begun="2026-11-23T02:00:00Z"), 23 * HOUR, NagiosState.WARNING, 22 * HOUR),
+    (about("@99999999999999", begun="2026-11-23T02:00:00Z"), 23 * HOUR, NagiosState.WARNING, 22 * HOUR),
+    (about("2026-11-23T02:00:00Z", begun="@99999999999999"), None, NagiosState.WARNING, 0.0),
+    (about("2026-11-23T02:00:00Z", begun="then"), None, NagiosState.CRITICAL, None),
     # It took three days to come: it is as old as its offer.
-    (about("2026-11-20T02:00:00Z", received="2026-11-23T02:00:00Z"), 26 * HOUR, State.CRITICAL, 94 * HOUR),
-    (about(broken=1), 23 * HOUR, State.WARNING, 22 * HOUR),
-    (about(broken=1), HOUR, State.CRITICAL, 22 * HOUR),
-    (about(lost_spill_count=1), 23 * HOUR, State.WARNING, 22 * HOUR),
-    (about(lost_spill_count=1), HOUR, State.CRITICAL, 22 * HOUR),
+    (about("2026-11-20T02:00:00Z", received="2026-11-23T02:00:00Z"), 26 * HOUR, NagiosState.CRITICAL, 94 * HOUR),
+    (about(broken=1), 23 * HOUR, NagiosState.WARNING, 22 * HOUR),
+    (about(broken=1), HOUR, NagiosState.CRITICAL, 22 * HOUR),
+    (about(lost_spill_count=1), 23 * HOUR, NagiosState.WARNING, 22 * HOUR),
+    (about(lost_spill_count=1), HOUR, NagiosState.CRITICAL, 22 * HOUR),
     # The receiver's clock was ahead: what came then would be young for years.
-    (about(begun="2027-11-23T02:00:00Z"), None, State.WARNING, 0.0),
-    (about(begun="2027-11-23T02:00:00Z"), HOUR, State.CRITICAL, 0.0),
-    (about(unchanged="2027-11-23T02:00:00Z"), None, State.WARNING, 22 * HOUR),
-    (about(unchanged="2027-11-23T02:00:00Z"), HOUR, State.CRITICAL, 22 * HOUR),
-    (about(begun="2027-11-23T02:00:00Z", unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, State.WARNING, HOUR),
-    (about(None, broken=3), None, State.CRITICAL, None),
-    (None, None, State.CRITICAL, None),
+    (about(begun="2027-11-23T02:00:00Z"), None, NagiosState.WARNING, 0.0),
+    (about(begun="2027-11-23T02:00:00Z"), HOUR, NagiosState.CRITICAL, 0.0),
+    (about(unchanged="2027-11-23T02:00:00Z"), None, NagiosState.WARNING, 22 * HOUR),
+    (about(unchanged="2027-11-23T02:00:00Z"), HOUR, NagiosState.CRITICAL, 22 * HOUR),
+    (about(begun="2027-11-23T02:00:00Z", unchanged="2026-11-23T23:00:00Z"), 2 * HOUR, NagiosState.WARNING, HOUR),
+    (about(None, broken=3), None, NagiosState.CRITICAL, None),
+    (None, None, NagiosState.CRITICAL, None),
 ])  # fmt: skip
 def test_how_one_dataset_is_judged(
-    stored: messages.DatasetStatus | None, max_age: float | None, state: State, age: float | None
+    stored: messages.DatasetStatus | None, max_age: float | None, state: NagiosState, age: float | None
 ) -> None:
     judged = judge("tank/a", stored, max_age, NOW)
     assert (judged.state, judged.age) == (state, age), judged.why
-    assert bool(judged.why) == (state is not State.OK)
+    assert bool(judged.why) == (state is not NagiosState.OK)
     assert judged.line().startswith(state.name)
     assert judged.to_dict()["state"] == state.name
 
@@ -75,21 +75,21 @@ def test_how_one_dataset_is_judged(
 @pytest.mark.parametrize(("ahead", "says"), [(-5 * 365 * 86400.0, "1825d 00:00:00 behind"), (90000.0, "ahead of")])
 def test_a_clock_of_this_host_that_is_wrong_is_said_and_tells_no_age(ahead: float, says: str) -> None:
     judged = judge("tank/a", about(), 22 * HOUR, NOW, ahead=ahead)
-    assert (judged.state, judged.age) == (State.WARNING, 22 * HOUR)
+    assert (judged.state, judged.age) == (NagiosState.WARNING, 22 * HOUR)
     assert says in judged.why
-    assert judge("tank/a", about(), 22 * HOUR - 1, NOW, ahead=ahead).state is State.CRITICAL
-    assert judge("tank/a", about(), 22 * HOUR, NOW, ahead=3600.0).state is State.OK
+    assert judge("tank/a", about(), 22 * HOUR - 1, NOW, ahead=ahead).state is NagiosState.CRITICAL
+    assert judge("tank/a", about(), 22 * HOUR, NOW, ahead=3600.0).state is NagiosState.OK
 
 
 def test_the_worst_of_all_is_named_first() -> None:
-    assert (worst([]), headline([])) == (State.UNKNOWN, "UNKNOWN: nothing is stored")
-    good = [Judged(f"tank/{age}", State.OK, about(), age * HOUR) for age in (1, 3, 2)]
+    assert (worst([]), headline([])) == (NagiosState.UNKNOWN, "UNKNOWN: nothing is stored")
+    good = [BackupState(f"tank/{age}", NagiosState.OK, about(), age * HOUR) for age in (1, 3, 2)]
     assert headline(good) == "OK: 3 datasets, the oldest backup is of 3:00:00 ago (tank/3)"
     bad = [
-        Judged("tank/w", State.WARNING, about(), 1.0, "broken"),
-        *[Judged(f"tank/c{n}\x1b", State.CRITICAL, None, None, "never") for n in range(3)],
+        BackupState("tank/w", NagiosState.WARNING, about(), 1.0, "broken"),
+        *[BackupState(f"tank/c{n}\x1b", NagiosState.CRITICAL, None, None, "never") for n in range(3)],
     ]
-    assert worst(good + bad) is State.CRITICAL
+    assert worst(good + bad) is NagiosState.CRITICAL
     assert headline(good + bad) == (
         r"CRITICAL: 4 of 7 datasets: tank/c0\x1b: never; tank/c1\x1b: never; tank/c2\x1b: never; 1 more"
     )
@@ -127,7 +127,7 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     assert [line.split()[1] for line in lines] == ["tank/a:", "tank/b:"]
     programs.good(sender.fullsend("push"))
     assert said(sender, 0, "--max-age", "26h")[0].startswith("OK: 2 datasets")
-    # What is gone here rings until the user says that it is gone on purpose.
+    # A missing dataset is critical until the user says that it is missing on purpose.
     fake.destroy("tank/b")
     assert "tank/b: it is stored, and is not here: it was destroyed or renamed here" in said(sender, 2)[0]
     config = sender.folder / "sender.toml"

@@ -1,4 +1,4 @@
-"""What `push -n` says, held against what a push then runs."""
+"""What `push -n` prints, compared with what a push then runs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 import pytest
 from tests.sender.zfs_host import Host
 
-from fullsend_sender.push.dry_run import rehearse
+from fullsend_sender.push.dry_run import dry_run
 
 
 async def test_rehearsal(host: Host) -> None:
     host.fake.create("tank/a")
     host.fake.create("tank/b")
     host.fake.snapshot("tank/b@mon")
-    plan, lines = await rehearse(host.job("tank/a", "tank/b@mon"))
+    plan, lines = await dry_run(host.job("tank/a", "tank/b@mon"))
     assert len(plan.items) == 2
     said = [line.removeprefix(f"{host.fake.program} ") for line in lines]
     assert [line.split()[0] for line in said] == [
@@ -24,11 +24,11 @@ async def test_rehearsal(host: Host) -> None:
     assert said[2].endswith("# full, about 976.6 KiB")
     assert said[6].endswith("# full, about 293.0 KiB")
     assert host.fake.names("snapshots", "tank/a") == []
-    _plan, lines = await rehearse(host.job("tank", "tank/a", package=True))
+    _plan, lines = await dry_run(host.job("tank", "tank/a", package=True))
     assert any(" snapshot -r " in line for line in lines)
     await host.push("tank/a")
     host.fake.change("tank/a")
-    plan, lines = await rehearse(host.job("tank/a"))
+    plan, lines = await dry_run(host.job("tank/a"))
     assert any("# incremental, about 4.0 KiB" in line for line in lines)
 
 
@@ -42,7 +42,7 @@ async def test_a_rehearsal_is_what_is_run(host: Host, package: bool) -> None:
         await host.push("tank", recursive=not package, package=package)
     for name in ("tank", "tank/a b"):
         host.fake.change(name)
-    _plan, lines = await rehearse(host.job("tank", recursive=not package, package=package))
+    _plan, lines = await dry_run(host.job("tank", recursive=not package, package=package))
     await host.push("tank", recursive=not package, package=package)
     ran = [line for line in host.fake.commands if line.split()[0] not in {"zpool", "list", "version", "get", "holds"}]
     said = [line.removeprefix(f"{host.fake.program} ").partition("  #")[0] for line in lines]

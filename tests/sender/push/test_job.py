@@ -5,15 +5,15 @@ from __future__ import annotations
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_sender.host.options import SendOptions
 from fullsend_sender.push import naming
-from fullsend_sender.push.job import Item, Plan, Summary
-from fullsend_sender.push.plan import Send
+from fullsend_sender.push.job import PushItem, PushPlan, PushSummary
+from fullsend_sender.push.plan import PlannedSend
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
 
 def test_summary() -> None:
-    summary = Summary(pushed=1, stored=2, unchanged=3, failures=[("a", FullsendError("x"))])
+    summary = PushSummary(pushed=1, stored=2, unchanged=3, failures=[("a", FullsendError("x"))])
     assert summary.line("nas") == "nas: 1 pushed, 2 stored before, 3 unchanged, 1 FAILED"
-    assert Summary().line("nas") == "nas: nothing to do"
+    assert PushSummary().line("nas") == "nas: nothing to do"
 
 
 def test_no_two_new_snapshots_have_one_name() -> None:
@@ -22,5 +22,5 @@ def test_no_two_new_snapshots_have_one_name() -> None:
     for count in range(3):
         taken = [Snapshot(name, "1", 1, 0, 0, 0) for name in names[:count]]
         dataset = Dataset("tank/a", "filesystem", "1", 0, 0, False, False, taken, [])
-        plan = Plan(items=[Item(Send(dataset, None, None, "@", ()), SendOptions(), (dataset,))])
+        plan = PushPlan(items=[PushItem(PlannedSend(dataset, None, None, "@", ()), SendOptions(), (dataset,))])
         assert plan.new_name("5c5c5c5c", now) == (names[count], count and count - 0.25)

@@ -11,9 +11,9 @@ from fullsend_protocol.wire.messages import Base
 from fullsend_sender.host.options import FullAfter, SendOptions
 from fullsend_sender.push.plan import (
     CannotSend,
-    Send,
-    Stored,
-    Unchanged,
+    NothingToSend,
+    PlannedSend,
+    StoredBases,
     decide,
     decide_package,
     find_begun,
@@ -22,7 +22,7 @@ from fullsend_sender.push.plan import (
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
 PLAIN = SendOptions()
-NONE = Stored([])
+NONE = StoredBases([])
 
 
 def point(name: str, guid: int, txg: int) -> Snapshot:
@@ -50,58 +50,58 @@ def base(guid: int, flags: str = "Lep", **changed: Any) -> Base:
     return Base.model_validate({**said, "guid": str(guid), "flags": flags, **changed})
 
 
-def sent(decided: object) -> Send:
-    assert isinstance(decided, Send)
+def sent(decided: object) -> PlannedSend:
+    assert isinstance(decided, PlannedSend)
     return decided
 
 
 def test_the_first_push_is_a_full_without_a_word() -> None:
-    send = sent(decide(dataset(), PLAIN, Stored([])))
+    send = sent(decide(dataset(), PLAIN, StoredBases([])))
     assert (send.snapshot, send.base, send.reason) == (None, None, "")
     assert send.arguments("new") == ("-L", "-p", "tank/a@new")
 
 
 def test_the_newest_stored_one_is_the_base() -> None:
-    send = sent(decide(dataset(), PLAIN, Stored([base(101), base(102)])))
+    send = sent(decide(dataset(), PLAIN, StoredBases([base(101), base(102)])))
     assert send.arguments("new") == ("-L", "-p", "-i", "tank/a@tue", "tank/a@new")
     bookmark_only = dataset(snapshots=[MONDAY, WEDNESDAY])
-    send = sent(decide(bookmark_only, PLAIN, Stored([base(101), base(102)])))
+    send = sent(decide(bookmark_only, PLAIN, StoredBases([base(101), base(102)])))
     assert send.arguments("new")[-2:] == ("tank/a#tue-mark", "tank/a@new")
 
 
 def test_a_base_is_known_by_its_guid_alone() -> None:
-    send = sent(decide(dataset(name="tank/renamed"), PLAIN, Stored([base(102)])))
+    send = sent(decide(dataset(name="tank/renamed"), PLAIN, StoredBases([base(102)])))
     assert send.base == TUESDAY
     again = dataset(snapshots=[point("tue", 902, 2)], bookmarks=[])
-    send = sent(decide(again, PLAIN, Stored([base(102)])))
+    send = sent(decide(again, PLAIN, StoredBases([base(102)])))
     assert send.base is None
-    assert "destroyed and made again" in send.reason
+    assert "destroyed and created again" in send.reason
     assert not send.routine
 
 
 def test_nothing_new() -> None:
-    same = decide(dataset(written=0), PLAIN, Stored([base(103)]))
-    assert isinstance(same, Unchanged)
+    same = decide(dataset(written=0), PLAIN, StoredBases([base(103)]))
+    assert isinstance(same, NothingToSend)
     assert same.snapshot == WEDNESDAY
-    assert isinstance(decide(dataset(written=0), PLAIN, Stored([base(102)])), Send)  # not stored yet
+    assert isinstance(decide(dataset(written=0), PLAIN, StoredBases([base(102)])), PlannedSend)  # not stored yet
     empty = dataset(written=0, snapshots=[MONDAY, TUESDAY, WEDNESDAY._replace(written=0)])
-    same = decide(empty, PLAIN, Stored([base(102)]))  # the newest is another receiver's, and brings nothing
-    assert isinstance(same, Unchanged)
+    same = decide(empty, PLAIN, StoredBases([base(102)]))  # the newest is another receiver's, and brings nothing
+    assert isinstance(same, NothingToSend)
     assert same.snapshot == TUESDAY
-    assert isinstance(decide(dataset(), PLAIN, Stored([base(103)])), Send)
-    assert isinstance(decide(dataset(written=0), PLAIN, Stored([base(103)]), full=True), Send)
+    assert isinstance(decide(dataset(), PLAIN, StoredBases([base(103)])), PlannedSend)
+    assert isinstance(decide(dataset(written=0), PLAIN, StoredBases([base(103)]), full=True), PlannedSend)
 
 
 def test_a_snapshot_that_is_named() -> None:
-    stored = Stored([base(101), base(103)])
+    stored = StoredBases([base(101), base(103)])
     send = sent(decide(dataset(written=0), PLAIN, stored, snapshot="tue"))
     assert send.snapshot == TUESDAY
     assert send.base == MONDAY  # never one that is younger
-    assert isinstance(decide(dataset(), PLAIN, stored, snapshot="mon"), Unchanged)
+    assert isinstance(decide(dataset(), PLAIN, stored, snapshot="mon"), NothingToSend)
     # That it is stored does not say that nothing has been written since.
     for name, written, still in (("mon", 0, False), ("wed", 4096, False), ("wed", 0, True)):
         same = decide(dataset(written=written), PLAIN, stored, snapshot=name)
-        assert isinstance(same, Unchanged)
+        assert isinstance(same, NothingToSend)
         assert same.still is still
     with pytest.raises(CannotSend, match="tank/a@thu: there is no such snapshot"):
         decide(dataset(), PLAIN, stored, snapshot="thu")
@@ -120,21 +120,21 @@ def test_a_snapshot_that_is_named() -> None:
     ],
 )
 def test_options(about: dict[str, Any], how: SendOptions, options: str) -> None:
-    assert sent(decide(dataset(**about), how, Stored([]))).options == tuple(options.split())
+    assert sent(decide(dataset(**about), how, StoredBases([]))).options == tuple(options.split())
 
 
 def test_decrypted_without_key() -> None:
     with pytest.raises(CannotSend, match="its key is not loaded"):
-        decide(dataset(encrypted=True), SendOptions(decrypt=True), Stored([]))
+        decide(dataset(encrypted=True), SendOptions(decrypt=True), StoredBases([]))
 
 
 def test_a_chain_is_of_one_class() -> None:
-    stored = Stored([base(102, "Lewp"), base(101, "ep")])
+    stored = StoredBases([base(102, "Lewp"), base(101, "ep")])
     assert sent(decide(dataset(encrypted=True), PLAIN, stored)).base == TUESDAY
     assert sent(decide(dataset(), PLAIN, stored)).base == MONDAY
-    send = sent(decide(dataset(), PLAIN, Stored([base(102, "Lewp")])))
+    send = sent(decide(dataset(), PLAIN, StoredBases([base(102, "Lewp")])))
     assert send.reason == "what is stored of it is raw, and it is sent plain now"
-    redacted = Stored([base(102, "Lepr01234567")])
+    redacted = StoredBases([base(102, "Lepr01234567")])
     assert "redacted" in sent(decide(dataset(), PLAIN, redacted)).reason
 
 
@@ -150,14 +150,14 @@ def test_a_chain_is_of_one_class() -> None:
     ],
 )
 def test_when_a_chain_has_grown_too_long(limit: FullAfter, about: dict[str, Any], why: str) -> None:
-    send = sent(decide(dataset(), SendOptions(full_after=limit), Stored([base(102, **about)])))
+    send = sent(decide(dataset(), SendOptions(full_after=limit), StoredBases([base(102, **about)])))
     assert (send.base is None) is bool(why)
     assert send.routine is bool(why)
     assert why in send.reason
 
 
 def test_of_two_chains_the_shorter() -> None:
-    stored = Stored([base(102, streams=9), base(102, streams=2)])
+    stored = StoredBases([base(102, streams=9), base(102, streams=2)])
     found = stored.get("102", "plain")
     assert found is not None
     assert found.streams == 2
@@ -174,7 +174,7 @@ def test_packages() -> None:
 
 
 def test_a_full_instead() -> None:
-    send = sent(decide(dataset(), PLAIN, Stored([base(102)]))).full("the base is gone")
+    send = sent(decide(dataset(), PLAIN, StoredBases([base(102)]))).full("the base is gone")
     assert (send.base, send.arguments("x")) == (None, ("-L", "-p", "tank/a@x"))
     assert send.reason == "the base is gone"
 
@@ -236,11 +236,11 @@ def test_what_is_another_stream_is_not_gone_on_with(other: dict[str, Any]) -> No
 
 def test_what_is_stored_by_now_needs_no_finishing() -> None:
     entries = [begun(), begun(snapshot="tue", guid="102")]
-    stored = Stored([base(103)])
+    stored = StoredBases([base(103)])
     found = find_begun(dataset(), PLAIN, stored, entries)
     assert found is not None
     assert found[1].snapshot == "tue"
-    assert find_begun(dataset(), PLAIN, Stored([base(103, flags="Lewp")]), entries) == find_begun(
+    assert find_begun(dataset(), PLAIN, StoredBases([base(103, flags="Lewp")]), entries) == find_begun(
         dataset(), PLAIN, NONE, entries
     )
 

@@ -9,7 +9,7 @@ from tests.sender.peer import receiving
 from tests.sender.zfs_host import Host
 
 from fullsend_sender.host.identity import Identity
-from fullsend_sender.push.job import Summary
+from fullsend_sender.push.job import PushSummary
 
 
 @pytest.mark.slow
@@ -92,5 +92,5 @@ async def test_a_run_that_was_killed_after_its_receipt(host: Host) -> None:
     theirs = ["zrepl_step", f"fullsend:00000000:{'5c' * 8}"]
     tags = [f"fullsend:{host.receiver}:{'5c' * 8}", *theirs]
     host.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"][0]["holds"].extend(tags))
-    assert await host.push("tank/a@" + name) == Summary(unchanged=1)
+    assert await host.push("tank/a@" + name) == PushSummary(unchanged=1)
     assert host.fake.holds("tank/a") == theirs

@@ -18,10 +18,10 @@ from tests.sender.zfs_host import Host
 from fullsend_protocol.shared.errors import ErrorCode, OutputFailed, Unreachable
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
-from fullsend_sender.host.locks import Running
+from fullsend_sender.host.locks import AlreadyRunning
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.push import run as pushing
-from fullsend_sender.push.job import Summary
+from fullsend_sender.push.job import PushSummary
 from fullsend_sender.push.run import push
 from fullsend_sender.transfer.send import Pushed, ReceiptMismatch
 from fullsend_sender.zfs.commands import ZfsError
@@ -30,11 +30,11 @@ from fullsend_sender.zfs.pools import while_usable
 
 async def test_full_increments_and_what_stays(host: Host) -> None:
     host.fake.create("tank/a")
-    assert await host.push("tank/a") == Summary(pushed=1)
+    assert await host.push("tank/a") == PushSummary(pushed=1)
     assert host.kinds() == [("tank/a", "full")]
     for _night in range(4):
         host.fake.change("tank/a")
-        assert await host.push("tank/a") == Summary(pushed=1)
+        assert await host.push("tank/a") == PushSummary(pushed=1)
         assert host.kinds() == [("tank/a", "incremental")]
     assert len(host.fake.names("snapshots", "tank/a")) == 2
     assert len(host.fake.names("bookmarks", "tank/a")) == 2
@@ -57,7 +57,7 @@ async def test_nothing_new_runs_next_to_nothing(host: Host) -> None:
         host.fake.create(name)
     await host.push("tank", recursive=True)
     connections = host.keeper.connections
-    assert await host.push("tank", recursive=True) == Summary(unchanged=3)
+    assert await host.push("tank", recursive=True) == PushSummary(unchanged=3)
     assert [line.split()[0] for line in host.fake.commands] == ["zpool", "zpool", "list"]
     assert host.keeper.connections == connections + 1
     assert [each.dataset for each in host.keeper.unchanged] == ["tank", "tank/a", "tank/b"]
@@ -189,7 +189,7 @@ async def test_properties_that_are_no_text(host: Host) -> None:
     for name in ("tank/a", "tank/b"):
         host.fake.create(name)
     host.fake.edit(lambda state: state["datasets"]["tank/a"]["properties"].update({"user:note": "caf\udce9"}))
-    assert await host.push("tank/a", "tank/b") == Summary(pushed=2)
+    assert await host.push("tank/a", "tank/b") == PushSummary(pushed=2)
     assert host.keeper.offers[0].properties == {"compression": "zstd", "user:note": "caf\ufffd"}
 
 
@@ -211,7 +211,7 @@ async def test_a_package_of_a_named_snapshot(host: Host) -> None:
     for name in ("tank", "tank/a"):
         host.fake.snapshot(f"{name}@mon")
     host.fake.create("tank/younger")
-    assert await host.push("tank@mon", package=True) == Summary(pushed=1)
+    assert await host.push("tank@mon", package=True) == PushSummary(pushed=1)
     assert [each.dataset for each in host.keeper.streams[0][0].snapshots] == ["tank"]
     assert host.fake.holds("tank") + host.fake.holds("tank/a") == []
     host.fake.create("tank/late")
@@ -233,7 +233,7 @@ async def test_the_base_is_gone_at_the_receiver(host: Host) -> None:
 async def test_a_refusal_that_passes_is_nobodys(host: Host, code: ErrorCode) -> None:
     host.fake.create("tank/a")
     host.keeper.refuse = [code, code]
-    assert await host.push("tank/a") == Summary(pushed=1)
+    assert await host.push("tank/a") == PushSummary(pushed=1)
     assert [offer.resume for offer in host.keeper.offers] == ["replay"] * 3
 
 
@@ -286,7 +286,7 @@ async def test_another_run(host: Host) -> None:
     assert await process.stdout.readline() == b"True\n"
     summary = await host.push("tank/a")
     await process.communicate(b"")
-    assert [type(error) for _name, error in summary.failures] == [Running]
+    assert [type(error) for _name, error in summary.failures] == [AlreadyRunning]
     assert host.keeper.connections == connections
 
 
@@ -307,7 +307,7 @@ async def test_cancelled_amid_a_stream(host: Host) -> None:
 async def test_a_bookmark_that_cannot_be(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     host.fake.create("tank/a")
     host.fake.fail("bookmark tank", "permission denied")
-    assert await host.push("tank/a") == Summary(pushed=1)
+    assert await host.push("tank/a") == PushSummary(pushed=1)
     assert "permission denied" in caplog.text
     host.fake.change("tank/a")
     await host.push("tank/a")
@@ -329,7 +329,7 @@ async def test_commands_that_fail(host: Host, command: str) -> None:
 
 async def test_what_was_begun_is_finished_before_anything_new(host: Host) -> None:
     host.begun()
-    assert await host.push("tank/a") == Summary(pushed=2)
+    assert await host.push("tank/a") == PushSummary(pushed=2)
     assert host.kinds() == [("tank/a", "full"), ("tank/a", "incremental")]
     assert host.pushed[0].receipt.snapshot == "mon"
     assert [offer.resume for offer in host.keeper.offers] == ["replay"] * 2
@@ -343,27 +343,27 @@ async def test_what_was_begun_is_finished_before_anything_new(host: Host) -> Non
 
 async def test_what_was_begun_and_named_is_pushed_once(host: Host) -> None:
     host.begun()
-    assert await host.push("tank/a@mon") == Summary(pushed=1)
+    assert await host.push("tank/a@mon") == PushSummary(pushed=1)
     assert host.ran("snapshot") == []
 
 
 async def test_a_full_that_is_asked_for_is_a_new_one(host: Host) -> None:
     host.begun()
-    assert await host.push("tank/a", full=True) == Summary(pushed=1)
+    assert await host.push("tank/a", full=True) == PushSummary(pushed=1)
     assert host.pushed[0].receipt.snapshot != "mon"
 
 
 async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
     host.begun()
     host.fake.fail("send -L -p tank/a@mon", "cut")
-    assert await host.push("tank/a") == Summary(pushed=1)
+    assert await host.push("tank/a") == PushSummary(pushed=1)
     assert host.kinds() == [("tank/a", "full")]
     assert host.pushed[0].receipt.snapshot != "mon"
     # As long as the receiver has a part of it, it is held: the next night may be luckier.
     assert len(host.fake.holds("tank/a")) == 1
     host.keeper.partials = []
     host.fake.change("tank/a")
-    assert await host.push("tank/a") == Summary(pushed=1)
+    assert await host.push("tank/a") == PushSummary(pushed=1)
     assert host.fake.holds("tank/a") == []
 
 
@@ -380,7 +380,7 @@ async def test_what_a_receiver_has_no_room_for_is_kept_until_it_has(host: Host) 
         assert summary.pushed == summary.unchanged == 0
         assert host.fake.names("snapshots", "tank/a") == [name]
         assert len(host.fake.holds("tank/a")) == 1
-    assert await host.push("tank/a") == Summary(pushed=2)
+    assert await host.push("tank/a") == PushSummary(pushed=2)
     assert host.pushed[0].receipt.snapshot == name
     assert host.fake.holds("tank/a") == []
 
@@ -429,7 +429,7 @@ async def test_what_is_new_is_decided_when_all_is_finished(host: Host, monkeypat
         return await take(peer, offer)
 
     monkeypatch.setattr(host.keeper, "_take", slowly)
-    assert await host.push("tank/a", "tank/b") == Summary(pushed=3)
+    assert await host.push("tank/a", "tank/b") == PushSummary(pushed=3)
     assert host.kinds() == [("tank/a", "full"), ("tank/a", "incremental"), ("tank/b", "incremental")]
     assert host.keeper.unchanged == []
 
@@ -451,7 +451,7 @@ async def test_a_receiver_that_goes_away_before_all_is_finished_costs_no_snapsho
 
 async def test_a_package_that_was_begun_is_replayed(host: Host) -> None:
     host.begun(guid=None, flags=None)
-    assert await host.push("tank/a", package=True) == Summary(pushed=2)
+    assert await host.push("tank/a", package=True) == PushSummary(pushed=2)
     assert host.pushed[0].receipt.snapshot == "mon"
     assert [(offer.guid, offer.resume) for offer in host.keeper.offers] == [(None, "replay")] * 2
 
@@ -555,7 +555,7 @@ async def test_a_pool_that_is_read_only(host: Host, caplog: pytest.LogCaptureFix
         host.fake.create(name)
         host.fake.snapshot(f"{name}@mon")
     host.fake.pool("tank", readonly=True)
-    assert await host.push("tank/a@mon", "tank/b@mon") == Summary(pushed=2)
+    assert await host.push("tank/a@mon", "tank/b@mon") == PushSummary(pushed=2)
     assert caplog.text.count("the pool is read-only") == 1
     assert host.ran("bookmark") == host.ran("destroy") == []
     host.fake.change("tank/a")
@@ -571,7 +571,7 @@ async def test_a_pool_without_bookmarks(host: Host, caplog: pytest.LogCaptureFix
     caplog.set_level("WARNING")
     for kind in ("full", "incremental", "incremental"):
         host.fake.change("tank/a")
-        assert await host.push("tank/a", settings={"keep": 1}) == Summary(pushed=1)
+        assert await host.push("tank/a", settings={"keep": 1}) == PushSummary(pushed=1)
         assert host.kinds() == [("tank/a", kind)]
     assert [each.getMessage() for each in caplog.records if each.name.startswith("fullsend")] == []
     (base,) = host.fake.names("snapshots", "tank/a")
@@ -581,7 +581,7 @@ async def test_a_pool_without_bookmarks(host: Host, caplog: pytest.LogCaptureFix
         await host.push("tank/a", full=True, settings={"keep": 1})
         assert base in host.fake.names("snapshots", "tank/a")
     host.fake.mend()
-    assert await host.push("tank/a", settings={"keep": 1}) == Summary(pushed=1)
+    assert await host.push("tank/a", settings={"keep": 1}) == PushSummary(pushed=1)
     assert host.kinds() == [("tank/a", "incremental")]
 
 
@@ -613,6 +613,6 @@ async def test_what_cannot_be_read_twice_is_given_up_and_not_tried_again_at_once
     host.fake.spoil("tank/a", bad=False)
     caplog.clear()
     caplog.set_level("WARNING")
-    assert await host.push("tank/a") == Summary(pushed=1)
+    assert await host.push("tank/a") == PushSummary(pushed=1)
     assert [each.getMessage() for each in caplog.records if each.name.startswith("fullsend")] == []
     assert host.fake.holds("tank/a") == []

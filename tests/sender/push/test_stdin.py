@@ -27,10 +27,10 @@ from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.push.stdin import push_stdin
 from fullsend_sender.transfer.link import Timeouts
-from fullsend_sender.transfer.send import Options, Pushed, ReceiptMismatch
+from fullsend_sender.transfer.send import Pushed, ReceiptMismatch, TransferOptions
 
 #: A receiver that goes away is not waited for; that it is otherwise, test_transfer.py shows.
-OPTIONS = Options(level=1, threads=2, retry_for=0)
+OPTIONS = TransferOptions(level=1, threads=2, retry_for=0)
 
 Push = Callable[..., Awaitable[Pushed]]
 
@@ -42,7 +42,7 @@ def push(identity: Identity) -> Push:
     async def run(
         receiver: Receiving | Endpoint,
         *parts: bytes,
-        options: Options = OPTIONS,
+        options: TransferOptions = OPTIONS,
         hold: bool = False,
         size: int | None = None,
         size_check: bool = True,
@@ -141,7 +141,7 @@ async def test_offer_of_a_package_leaves_open_what_its_end_decides(push: Push, r
 
 
 async def test_progress_and_bandwidth_limit(push: Push, receiver_identity: Identity) -> None:
-    options = Options(level=1, bwlimit=1 << 30)
+    options = TransferOptions(level=1, bwlimit=1 << 30)
     async with receiving(receiver_identity, Taking()) as receiver:
         await push(receiver, large(6 << 20), options=options, show="always")
 
@@ -223,7 +223,7 @@ async def test_a_receipt_for_another_stream_is_not_believed(push: Push, receiver
         await peer.gone()
 
     async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(ReceiptMismatch, match="guid '99', ours is"):
+        with pytest.raises(ReceiptMismatch, match="guid '99', expected"):
             await push(receiver, streams.substream())
 
 
@@ -317,7 +317,7 @@ async def test_silence_on_the_way(push: Push, receiver_identity: Identity) -> No
         await peer.say(messages.Accept(offset=0, segments=[], record=None))
         await peer.gone()
 
-    options = Options(level=1, retry_for=0, timeouts=Timeouts(silence=3))
+    options = TransferOptions(level=1, retry_for=0, timeouts=Timeouts(silence=3))
     async with receiving(receiver_identity, script) as receiver:
         with pytest.raises(Unreachable, match="has been silent for"):
             await push(receiver, large(6 << 20)[:-312], options=options, hold=True)
@@ -352,7 +352,7 @@ async def test_closed_before_the_receipt(push: Push, receiver_identity: Identity
 )
 async def test_a_receipt_that_says_something_else(push: Push, receiver_identity: Identity, lie: dict[str, Any]) -> None:
     async with receiving(receiver_identity, Taking(**lie)) as receiver:
-        with pytest.raises(ReceiptMismatch, match=f"the receiver's receipt says {next(iter(lie))}"):
+        with pytest.raises(ReceiptMismatch, match=f"the receiver's receipt has {next(iter(lie))}"):
             await push(receiver, streams.substream())
 
 
@@ -394,7 +394,7 @@ async def test_other_bytes_than_have_arrived_are_said_and_start_over(push: Push,
         await peer.gone()
 
     async with receiving(receiver_identity, script) as receiver:
-        with pytest.raises(FullsendError, match="those that arrived before: run it again, and it starts over"):
+        with pytest.raises(FullsendError, match="those that arrived before: run it again to start over"):
             await push(receiver, BLOCKS)
     assert [(type(said), said.keep) for said in told] == [(messages.Stop, False)]
 
@@ -415,8 +415,8 @@ async def test_a_receiver_that_has_lost_what_it_acknowledged(push: Push, receive
         await peer.gone()
 
     async with receiving(receiver_identity, takes_two, has_none) as receiver:
-        with pytest.raises(FullsendError, match="it has lost what it had acknowledged: run it again, and it starts"):
-            await push(receiver, BLOCKS, options=Options(level=1, retry_for=20))
+        with pytest.raises(FullsendError, match="it has lost what it had acknowledged: run it again to start"):
+            await push(receiver, BLOCKS, options=TransferOptions(level=1, retry_for=20))
 
 
 async def test_a_receiver_that_goes_and_comes_back(push: Push, receiver_identity: Identity) -> None:
@@ -438,7 +438,7 @@ async def test_a_receiver_that_goes_and_comes_back(push: Push, receiver_identity
         await peer.gone()
 
     async with receiving(receiver_identity, takes_one, takes_the_rest) as receiver:
-        pushed = await push(receiver, BLOCKS, options=Options(level=1, retry_for=20))
+        pushed = await push(receiver, BLOCKS, options=TransferOptions(level=1, retry_for=20))
     assert arrived.raw == BLOCKS
     assert len(claims) == 1
     assert (pushed.resume, pushed.resumed_at) == ("reconnect", ENDS[0])

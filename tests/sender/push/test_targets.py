@@ -8,7 +8,7 @@ import pytest
 from tests.sender.zfs_host import Host
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_sender.push.job import Summary
+from fullsend_sender.push.job import PushSummary
 from fullsend_sender.push.plan import CannotSend
 
 
@@ -16,12 +16,12 @@ async def test_named_snapshots(host: Host) -> None:
     host.fake.create("tank/a")
     host.fake.create("tank/a/b")
     host.fake.snapshot("tank/a@mon")
-    assert await host.push("tank/a@mon", recursive=True) == Summary(pushed=1)
+    assert await host.push("tank/a@mon", recursive=True) == PushSummary(pushed=1)
     assert host.ran("snapshot") == []
-    assert await host.push("tank/a@mon") == Summary(unchanged=1)
+    assert await host.push("tank/a@mon") == PushSummary(unchanged=1)
     assert [each.dataset for each in host.keeper.unchanged] == ["tank/a"]
     host.fake.change("tank/a")
-    assert await host.push("tank/a@mon") == Summary(stored=1)
+    assert await host.push("tank/a@mon") == PushSummary(stored=1)
     assert len(host.keeper.unchanged) == 1  # or `status` would take it for a backup of today
     host.fake.snapshot("tank/a@tue")
     await host.push("tank/a@tue")
@@ -37,10 +37,10 @@ async def test_a_pattern_that_no_snapshot_fits_is_no_success(host: Host) -> None
     host.fake.create("tank/a")
     host.fake.create("tank/b")
     host.fake.snapshot("tank/b@mon")
-    assert await host.push("tank/*@mon") == Summary(pushed=1)
+    assert await host.push("tank/*@mon") == PushSummary(pushed=1)
     summary = await host.push("tank/*@tue")
     assert [(name, str(error)) for name, error in summary.failures] == [
-        ("tank/*@tue", "no dataset that is meant has this snapshot")
+        ("tank/*@tue", "no selected dataset has this snapshot")
     ]
 
 
@@ -103,9 +103,9 @@ async def test_what_was_renamed_is_stored_under_its_new_name(host: Host) -> None
     host.fake.create("tank/old")
     await host.push("**")
     host.fake.rename("tank/old", "tank/new")
-    assert await host.push("**") == Summary(pushed=1)
+    assert await host.push("**") == PushSummary(pushed=1)
     assert host.kinds() == [("tank/new", "incremental")]
-    assert await host.push("**") == Summary(unchanged=1)
+    assert await host.push("**") == PushSummary(unchanged=1)
     assert [each.dataset for each in host.keeper.unchanged] == ["tank/new"]
 
 
@@ -133,5 +133,5 @@ async def test_what_was_begun_of_something_else_is_left_alone(host: Host, other:
     host.begun(**other)
     host.fake.snapshot("tank/a@tue")
     host.fake.change("tank/a")
-    assert await host.push(named) == Summary(pushed=1)
+    assert await host.push(named) == PushSummary(pushed=1)
     assert host.pushed[0].receipt.snapshot != "mon"

@@ -19,7 +19,7 @@ from fullsend_protocol.stream.chunks import Compressor
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Heartbeat
 from fullsend_sender.host.identity import Identity
-from fullsend_sender.restore.cat import READ_AHEAD, Damaged, cat
+from fullsend_sender.restore.cat import READ_AHEAD, DamagedTransfer, cat
 from fullsend_sender.transfer.link import Timeouts
 from fullsend_sender.transfer.progress import Progress
 
@@ -111,7 +111,7 @@ async def test_nothing_of_a_damaged_chunk_is_written(identity: Identity, receive
         await peer.gone()
 
     async with receiving(receiver_identity, script) as receiver, reading() as pipe:
-        with pytest.raises(Damaged, match=rf"tank/data@now: .* is damaged: the chunk at {bad.raw_offset}"):
+        with pytest.raises(DamagedTransfer, match=rf"tank/data@now: .* is damaged: the chunk at {bad.raw_offset}"):
             await bring(receiver, identity, pipe.write)
     assert bytes(pipe.data) == raw[: bad.raw_offset]
     assert no_threads_left()
@@ -128,7 +128,7 @@ async def test_a_frame_that_does_not_decode(identity: Identity, receiver_identit
         await peer.gone()
 
     async with receiving(receiver_identity, script) as receiver, reading() as pipe:
-        with pytest.raises(Damaged, match="zstd frame"):
+        with pytest.raises(DamagedTransfer, match="zstd frame"):
             await bring(receiver, identity, pipe.write)
     assert not pipe.data
 
@@ -136,7 +136,7 @@ async def test_a_frame_that_does_not_decode(identity: Identity, receiver_identit
 async def test_a_stored_stream_that_is_not_whole(identity: Identity, receiver_identity: Identity) -> None:
     raw = large(6 << 20)[:-312]
     async with receiving(receiver_identity, sending(raw)) as receiver, reading() as pipe:
-        with pytest.raises(Damaged, match="ends before its END record"):
+        with pytest.raises(DamagedTransfer, match="ends before its END record"):
             await bring(receiver, identity, pipe.write)
 
 

@@ -69,7 +69,7 @@ def test_an_older_state_that_came_once_more_is_a_question() -> None:
     again = entry("a@a", 1, sequence=3, file="again.zfs.zst", received="2026-11-25T02:00:00Z")
     with pytest.raises(UsageError, match=r"after it a@a once more.*again\.zfs\.zst"):
         Library([*chain, again]).find("a")
-    # A base that came late, or was put in the place of a damaged one, is none; nor what has been built on since.
+    # A base that came late, or replaced a damaged one, is not; nor is what has been built on since.
     assert Library([chain[1], again]).find("a") == chain[1]
     assert Library([*chain, again, entry("a@c", 3, 2, sequence=4)]).find("a").snapshot == "c"
     assert Library([*chain, again, entry("a@b", 2, sequence=4, file="b.zfs.zst")]).find("a").snapshot == "b"
@@ -83,7 +83,7 @@ def test_a_replica_does_not_take_the_place_of_what_it_builds_on() -> None:
     tree = library.tree("tank", None, lambda _name: True)
     assert (tree.chosen, tree.left_out, tree.refused) == ([replica[-1], source[-1]], [], [])
     # By itself it is a question all the same: it may have been given that name before, and again.
-    with pytest.raises(UsageError, match="goes on as tank/copy"):
+    with pytest.raises(UsageError, match="continues as tank/copy"):
         library.find("tank/home")
     # Where the other one came only then, it was renamed.
     tree = Library([*source, replica[-1]]).tree("tank", None, lambda _name: True)
@@ -191,7 +191,7 @@ def test_trees() -> None:
     ])  # fmt: skip
     chosen, left_out, refused = tree_of(library, "t", None, everything)
     assert [each.dataset for each in chosen] == ["t", "t/a", "t/a/b", "t/new"]
-    assert (left_out, refused) == ([("t/gone", "goes on as t/new")], [])
+    assert (left_out, refused) == ([("t/gone", "continues as t/new")], [])
     assert chosen[0].guid == "2"
     chosen, left_out, refused = tree_of(library, "t", "1", lambda name: name != "t/a")
     assert [(each.dataset, each.guid) for each in chosen] == [("t", "1"), ("t/gone", "13")]
@@ -289,7 +289,7 @@ def test_the_old_name_of_a_dataset_does_not_give_its_old_state() -> None:
     with pytest.raises(UsageError) as caught:
         library.find("tank/home")
     assert str(caught.value) == (
-        "tank/home was renamed, and goes on as last/home, up to @5: restore that (`fullsend restore last/home --into"
+        "tank/home was renamed, and continues as last/home, up to @5: restore that (`fullsend restore last/home --into"
         " tank/home`), or name the state before (`fullsend restore tank/home@2`)"
     )
     assert library.find("last/home").guid == "5"

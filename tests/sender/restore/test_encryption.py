@@ -13,7 +13,7 @@ from tests.sender.restore.test_chains import entry
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_sender.restore.encryption import choose_encryption, say_what_changed
-from fullsend_sender.restore.plan import Item, Place, Plan
+from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan
 from fullsend_sender.zfs.commands import Zfs
 from fullsend_sender.zfs.inventory import Dataset
 
@@ -22,18 +22,18 @@ def dataset(name: str, *, encrypted: bool = False, key_loaded: bool = True) -> D
     return Dataset(name, "filesystem", "1", 0, 0, encrypted=encrypted, key_loaded=encrypted and key_loaded)
 
 
-def item(target: str, *flags: str, **about: Any) -> Item:
+def item(target: str, *flags: str, **about: Any) -> RestoreItem:
     """What is wanted is the last of a chain of streams with these flags; none: it is there already."""
     chain = [entry(f"t@{number}", number, number - 1 or None, flags=each) for number, each in enumerate(flags, 1)]
     wanted = chain[-1] if chain else entry("t@1", 1, flags="p")
-    return Item(wanted, target, chain, **about)
+    return RestoreItem(wanted, target, chain, **about)
 
 
-def plan(*steps: Item | Place, standing: list[Dataset]) -> Plan:
-    return Plan(list(steps), standing={each.name: each for each in standing})
+def plan(*steps: RestoreItem | ParentDataset, standing: list[Dataset]) -> RestorePlan:
+    return RestorePlan(list(steps), standing={each.name: each for each in standing})
 
 
-def chosen(plan: Plan, *, unencrypted: bool = False) -> dict[str, str]:
+def chosen(plan: RestorePlan, *, unencrypted: bool = False) -> dict[str, str]:
     choose_encryption(plan, unencrypted=unencrypted, recursive=True)
     return {each.target: each.encryption for each in plan.items}
 
@@ -42,7 +42,11 @@ VAULT = dataset("p/vault", encrypted=True)
 
 
 def test_what_is_plain_gets_the_encryption_of_its_place(caplog: pytest.LogCaptureFixture) -> None:
-    steps: list[Item | Place] = [item("p/vault/a", "p", "p"), Place("p/vault/a/b"), item("p/vault/a/b/c", "L")]
+    steps: list[RestoreItem | ParentDataset] = [
+        item("p/vault/a", "p", "p"),
+        ParentDataset("p/vault/a/b"),
+        item("p/vault/a/b/c", "L"),
+    ]
     assert chosen(plan(*steps, standing=[VAULT])) == dict.fromkeys(["p/vault/a", "p/vault/a/b/c"], "as its place")
     # So does an increment into what is encrypted by itself, in a place that is not.
     there = [dataset("p"), dataset("p/a", encrypted=True)]
@@ -56,24 +60,24 @@ def test_what_is_plain_gets_the_encryption_of_its_place(caplog: pytest.LogCaptur
 def test_what_is_raw_stays_as_it_was_and_so_does_what_is_below_it(caplog: pytest.LogCaptureFixture) -> None:
     steps = [item("p/vault/a", "w"), item("p/vault/a/b", "p")]
     assert set(chosen(plan(*steps, standing=[VAULT])).values()) == {"as sent"}
-    assert caplog.messages == ["p/vault/a/b: it will lie in the clear, below p/vault, which is encrypted"]
+    assert caplog.messages == ["p/vault/a/b: it will be unencrypted, below p/vault, which is encrypted"]
     caplog.clear()
-    package = Item(
+    package = RestoreItem(
         entry("t@1", 1, kind="package", flags="wp"), "p/vault/a", [entry("t@1", 1, kind="package", flags="wp")]
     )
     assert set(chosen(plan(package, standing=[VAULT])).values()) == {"as sent"}
     assert caplog.messages == [
-        "p/vault/a: what is not encrypted in this package will lie in the clear, below p/vault, which is encrypted"
+        "p/vault/a: what is not encrypted in this package will be unencrypted, below p/vault, which is encrypted"
     ]
 
 
 def test_what_was_in_the_clear_below_what_is_raw_is_so_again_and_said(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing was said; and in a second run it wanted the key of what the first one had restored."""
-    said = ["p/back/b: it will lie in the clear, below p/back, which is encrypted"]
+    said = ["p/back/b: it will be unencrypted, below p/back, which is encrypted"]
     raw, below = item("p/back", "w"), item("p/back/b", "p")
     assert set(chosen(plan(raw, below, standing=[dataset("p")])).values()) == {"as sent"}
     assert caplog.messages == said
-    done = Item(raw.wanted, "p/back", [], existing=True)
+    done = RestoreItem(raw.wanted, "p/back", [], existing=True)
     for first, key_loaded in ((done, False), (done, True), (item("p/back", "w", existing=True), True)):
         caplog.clear()
         standing = [dataset("p"), dataset("p/back", encrypted=True, key_loaded=key_loaded)]
@@ -97,18 +101,18 @@ def test_what_lies_in_the_clear_is_said(caplog: pytest.LogCaptureFixture) -> Non
     standing = [VAULT, dataset("p/vault/a")]
     steps = [item("p/vault/a"), item("p/vault/a/b", "p")]
     assert chosen(plan(*steps, standing=standing)) == {"p/vault/a": "as sent", "p/vault/a/b": "as sent"}
-    assert caplog.messages == ["p/vault/a/b: it will lie in the clear, below p/vault, which is encrypted"]
+    assert caplog.messages == ["p/vault/a/b: it will be unencrypted, below p/vault, which is encrypted"]
 
 
 @pytest.mark.parametrize(
     ("flags", "place", "reason"),
     [
         (["p", "ep"], VAULT, "t@2 has embedded blocks"),
-        (["p"], dataset("p/vault", encrypted=True, key_loaded=False), "`zfs load-key p/vault` first, or let it"),
+        (["p"], dataset("p/vault", encrypted=True, key_loaded=False), "`zfs load-key p/vault` first, or leave it"),
     ],
 )
 def test_what_cannot_be_encrypted_is_refused_and_no_other(flags: list[str], place: Dataset, reason: str) -> None:
-    def steps() -> list[Item | Place]:
+    def steps() -> list[RestoreItem | ParentDataset]:
         return [item("p/a", "p"), item("p/vault/a", *flags), item("p/vault/a/b", "w")]
 
     found = plan(*steps(), standing=[dataset("p"), place])

@@ -8,7 +8,7 @@ from tests.sender.restore.test_chains import entry
 
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_sender.restore.chains import Library
-from fullsend_sender.restore.plan import Item, Place, Plan, Wanted, make_plan
+from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan, RestoreRequest, make_plan
 from fullsend_sender.zfs.commands import Zfs
 
 
@@ -20,14 +20,16 @@ def there(tmp_path: Path) -> FakeZfs:
     return fake
 
 
-async def plan(there: FakeZfs, library: Library, what: str, into: str, *exclude: str, recursive: bool = True) -> Plan:
-    wanted = Wanted(what, into, recursive=recursive, exclude=exclude)
+async def plan(
+    there: FakeZfs, library: Library, what: str, into: str, *exclude: str, recursive: bool = True
+) -> RestorePlan:
+    wanted = RestoreRequest(what, into, recursive=recursive, exclude=exclude)
     return await make_plan(library, wanted, Zfs((there.program,)))
 
 
-def steps(plan: Plan) -> list[tuple[str, int]]:
+def steps(plan: RestorePlan) -> list[tuple[str, int]]:
     """Targets, and how many streams each takes; a place: -1."""
-    return [(step.target, len(step.chain) if isinstance(step, Item) else -1) for step in plan.steps]
+    return [(step.target, len(step.chain) if isinstance(step, RestoreItem) else -1) for step in plan.steps]
 
 
 TREE = Library([
@@ -41,7 +43,10 @@ async def test_parents_come_first_and_places_in_their_turn(there: FakeZfs) -> No
         *(("pool/back", 2), ("pool/back/a", 1), ("pool/back/x", -1), ("pool/back/x/y", -1), ("pool/back/x/y/z", 1)),
         ("pool/back/x-ray", 1),
     ]
-    assert [step for step in found.steps if isinstance(step, Place)] == [Place("pool/back/x"), Place("pool/back/x/y")]
+    assert [step for step in found.steps if isinstance(step, ParentDataset)] == [
+        ParentDataset("pool/back/x"),
+        ParentDataset("pool/back/x/y"),
+    ]
     assert (found.there, found.failures) == ({"pool"}, [])
     # What is left out is a place, too, and so is the target itself where nothing of that name is stored.
     assert steps(await plan(there, TREE, "t@1", "pool/back", "t/a", "t/x-ray"))[0] == ("pool/back", 1)
@@ -77,14 +82,14 @@ async def test_what_is_there_is_gone_on_with_after_its_newest_snapshot(there: Fa
     there.snapshot("pool/back@one")
     there.edit(lambda state: state["datasets"]["pool/back"]["snapshots"][0].update(guid="1"))
     (step,) = (await plan(there, TREE, "t", "pool/back", recursive=False)).steps
-    assert isinstance(step, Item)
+    assert isinstance(step, RestoreItem)
     assert (step.newest, [each.guid for each in step.chain]) == ("one", ["2"])
     (step,) = (await plan(there, TREE, "t@1", "pool/back", recursive=False)).steps
-    assert isinstance(step, Item)
+    assert isinstance(step, RestoreItem)
     assert (step.chain, step.quiet) == ([], False)
     there.edit(lambda state: state["datasets"]["pool/back"]["properties"].update(canmount="noauto"))
     (step,) = (await plan(there, TREE, "t@1", "pool/back", recursive=False)).steps
-    assert isinstance(step, Item)
+    assert isinstance(step, RestoreItem)
     assert step.quiet
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests import resumed, streams
-from tests.protocol.carried import several_objects
+from tests.protocol.cut_streams import several_objects
 from tests.resumed import Sent
 from tests.sender.peer import Peer, Receiving, manifest_of, receiving
 from tests.sender.restore.test_cat import reading
@@ -28,7 +28,7 @@ from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Chunk, ConnectionEnded
 from fullsend_sender.host.identity import Identity
-from fullsend_sender.restore.cat import Damaged, cat
+from fullsend_sender.restore.cat import DamagedTransfer, cat
 from fullsend_sender.restore.resume import Rest, find_rest
 from fullsend_sender.transfer.progress import Progress
 
@@ -191,9 +191,11 @@ async def test_what_can_be_proven_is(identity: Identity, receiver_identity: Iden
             return await bring(receiver, identity, await find(receiver, identity, of.token(key)))
 
     assert await try_with(amid, sha256=bytes(32)) == expected(of, key)
-    with pytest.raises(Damaged, match=f"the chunk at {ends[11]} .* does not have the SHA-256 that came with it"):
+    with pytest.raises(
+        DamagedTransfer, match=f"the chunk at {ends[11]} .* does not have the SHA-256 that came with it"
+    ):
         await try_with(behind, sha256=bytes(32))
-    with pytest.raises(Damaged, match="no zstd frame"):
+    with pytest.raises(DamagedTransfer, match="not a zstd frame"):
         await try_with(amid, frame=b"no frame")
 
 
@@ -219,7 +221,7 @@ async def test_what_cannot_go_on_is_refused_before_anything_is_received(
     # Something else has taken its name.
     shelf = Shelf(of.raw, ends)
     shelf.later = shelf.manifest.model_copy(update={"file_sha256": "00" * 32})
-    await refused(of.token((41, 0)), ChunkError, "goes on with another stream")
+    await refused(of.token((41, 0)), ChunkError, "continues with another stream")
 
 
 async def test_what_does_not_begin_as_a_stream_is_none(identity: Identity, receiver_identity: Identity) -> None:

@@ -150,16 +150,16 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
     for flags in ([], ["-F"]):
         assert "pool/empty exists, and has no snapshot" in hosts.refused(2, *flags, "tank/home", "--into", "pool/empty")
         said = hosts.refused(2, *flags, "tank/home", "--into", "pool/other")
-        assert "its newest snapshot, @mine, is none that can be gone on from" in said
+        assert "its newest snapshot, @mine, cannot be continued from" in said
         assert "there is no pool/no" in hosts.refused(2, *flags, "tank/home", "--into", "pool/no/where")
         assert hosts.received() == []
-    assert "is no name of a dataset" in hosts.refused(2, "tank/home", "--into", "pool/home@now")
+    assert "is not the name of a dataset" in hosts.refused(2, "tank/home", "--into", "pool/home@now")
     # What somebody wrote to it since goes only by -F.
     hosts.restore(f"tank/home@{second['snapshot']}", "--into", "pool/home")
     hosts.there.change("pool/home")
     said = hosts.refused(1, "tank/home", "--into", "pool/home")
     assert "has been modified since most recent snapshot" in said
-    assert "its snapshots are as they were: run the same again to go on, or with -F" in said
+    assert "its snapshots are as they were: run the same command again to resume, or with -F" in said
     hosts.restore("-F", "tank/home", "--into", "pool/home")
     assert f"rollback pool/home@{second['snapshot']}" in hosts.there.commands
     assert hosts.received() == [f"-u -s -o canmount=noauto {HELD} pool/home"]
@@ -168,7 +168,10 @@ def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
     hosts.there.snapshot("pool/again@hourly-1")
     hosts.there.snapshot("pool/again@hourly-2")
     said = hosts.refused(2, "-F", "tank/home", "--into", "pool/again")
-    assert f"has other snapshots, up to @hourly-2, after @{second['snapshot']}: destroy those if nobody needs" in said
+    assert (
+        f"has other snapshots, up to @hourly-2, after @{second['snapshot']}: destroy those if they are not needed"
+        in said
+    )
 
 
 @pytest.mark.slow
@@ -182,7 +185,7 @@ def test_a_failure_in_the_middle_says_how_far_it_came(hosts: Hosts) -> None:
     file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :])
     said = hosts.refused(1, "tank/home", "--into", "pool/home")
     assert f"fullsend: pool/home: tank/home@{second['snapshot']} failed: " in said
-    assert f"it has all up to @{first['snapshot']} (1 of 3 streams): run the same again to go on" in said
+    assert f"it has all up to @{first['snapshot']} (1 of 3 streams): run the same command again to resume" in said
     assert hosts.guids("pool/home") == [first["guid"]]
     # Known to be damaged it is named before anything is done.
     assert hosts.sender.fullsend("verify").returncode == 1
@@ -230,7 +233,7 @@ def test_a_tree(hosts: Hosts) -> None:
     done = hosts.run("-r", "--json", "tank", "--into", "pool/back", "--exclude", "tank/a/*")
     said = {each["dataset"]: each["streams"] for each in programs.rows(programs.good(done))}
     assert said == {"tank": 1, "tank/a": 2, "tank/renamed": 3, "tank/x/y/z": 1}
-    assert "tank/b goes on as tank/renamed" in done.stderr.decode()
+    assert "tank/b continues as tank/renamed" in done.stderr.decode()
     assert hosts.there.properties("pool/back/x") == {"canmount": "off"}
     assert hosts.guids("pool/back/renamed")[-1] == last["guid"]
     # As of the first night: what was not there yet is not there.
@@ -259,7 +262,7 @@ def test_a_tree_with_a_gap_below_its_top(hosts: Hosts) -> None:
     done = hosts.run("-r", "--json", "tank", "--into", "pool/again")
     assert done.returncode == 1
     assert [each["target"] for each in programs.rows(done.stdout)] == ["pool/again"]
-    assert "fullsend: pool/again/x/y: not tried, since pool/again/x failed" in done.stderr.decode()
+    assert "fullsend: pool/again/x/y: not tried, because pool/again/x failed" in done.stderr.decode()
 
 
 @pytest.mark.slow
@@ -302,7 +305,7 @@ def test_a_tree_in_which_one_fails(hosts: Hosts) -> None:
     done = hosts.run("-r", "--json", "tank", "--into", "pool/back")
     assert done.returncode == 1
     assert [each["dataset"] for each in programs.rows(done.stdout)] == ["tank", "tank/b"]
-    assert "pool/back/a/deep: not tried, since pool/back/a failed" in done.stderr.decode()
+    assert "pool/back/a/deep: not tried, because pool/back/a failed" in done.stderr.decode()
 
 
 @pytest.mark.slow
@@ -374,7 +377,7 @@ def test_an_interrupted_receive_goes_on_inside_the_stream(
         interrupt(hosts, tmp_path, reads)
         done = hosts.sender.fullsend("restore", "tank/home", "--into", into)
         assert done.returncode == 1, done.stderr
-        assert b"run the same again to go on" in done.stderr
+        assert b"run the same command again to resume" in done.stderr
         (said,) = hosts.restore("tank/home", "--into", into)
         assert hosts.received() == [hosts.received()[1]] * 2  # with the same options
         # What the target has does not come again, but for less than two chunks.
@@ -405,12 +408,12 @@ def test_a_part_of_something_else_is_left_alone(hosts: Hosts, tmp_path: Path) ->
     assert hosts.sender.fullsend("restore", "tank/home", "--into", "pool/home").returncode == 1
     said = hosts.refused(2, "tank/other", "--into", "pool/home")
     assert "pool/home has a part of tank/home@" in said
-    assert "`zfs receive -A pool/home` gives that part up" in said
+    assert "`zfs receive -A pool/home` discards that part" in said
     # What would be run is said in words that can be typed.
     (row,) = programs.rows(programs.good(hosts.run("-n", "--json", "tank/home", "--into", "pool/home")))
     (entry,) = (each for each in hosts.sender.list() if each["dataset"] == "tank/home")
     assert row["command"] == f"fullsend restore guid:{entry['guid']} --into pool/home"
-    assert row["about"].startswith("goes on amid ")
+    assert row["about"].startswith("resumes inside ")
     # A token of tomorrow, and a stream that is damaged.
     kept = hosts.there.edit(lambda state: dict(state["datasets"]["pool/home"]["kept"]))
     hosts.there.edit(lambda state: state["datasets"]["pool/home"]["kept"].update(token="1-0-00"))
@@ -491,7 +494,7 @@ def test_what_is_not_there(hosts: Hosts) -> None:
     assert "nothing of it, or below it, is stored" in hosts.refused(1, "-r", "tank/nothing", "--into", "pool/home")
     (said,) = hosts.restore(f"guid:{first['guid']}", "--into", "pool/by-guid")
     assert said["target"] == "pool/by-guid"
-    assert "cannot be made, since there is no tank" in hosts.refused(2, "tank/home")
+    assert "cannot be created, because there is no tank" in hosts.refused(2, "tank/home")
 
 
 def test_a_package(hosts: Hosts) -> None:
@@ -582,7 +585,7 @@ def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     hosts.there.brings(quota=str(1 << 30), reservation="none")
     said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
     line = f"{hosts.there.program} inherit -S quota pool/back"
-    assert (f"pool/back: quota not set, since pool/back/a is not restored; to set it all the same: {line}\n") in said
+    assert (f"pool/back: quota not set, because pool/back/a is not restored; to set it all the same: {line}\n") in said
     assert known.keys() & hosts.there.properties("pool/back").keys() == {"quota"}
     # A quota that somebody has set above is named.
     hosts.there.edit(lambda state: state["datasets"]["pool"]["properties"].update(quota=str(5 << 20)))
@@ -642,7 +645,7 @@ def test_a_receiver_that_goes_away_leaves_what_is_above_held_back(
 
     monkeypatch.setattr(restoring, "_receive", broken)
     said = hosts.refused(75, "-r", "tank", "--into", "pool/back")
-    assert "pool/back/b: not tried, since the receiver is away" in said
+    assert "pool/back/b: not tried, because the receiver is away" in said
     assert hosts.there.properties("pool/back")["quota"] == str(4 << 60)
     monkeypatch.undo()
     hosts.restore("-r", "tank", "--into", "pool/back")
@@ -658,14 +661,14 @@ def test_what_stays_held_back_is_said(hosts: Hosts) -> None:
     # One that fails may need the room that the quota of what it is in does not give: that stays, and is said.
     hosts.there.fail("pool/back/b", "cannot receive: it is broken")
     said = hosts.refused(1, "-r", "tank", "--into", "pool/back")
-    assert f"pool/back: {names} not set, since pool/back/b is not restored; to set it all the same: " in said
+    assert f"pool/back: {names} not set, because pool/back/b is not restored; to set it all the same: " in said
     assert f"{hosts.there.program} inherit -S quota pool/back; " in said
     assert "inherit -S quota pool/back" not in programs.good(hosts.run("-n", "tank/b", "--into", "pool/other")).decode()
     # Another kind of run does not end what that one has begun, and says so.
     hosts.there.mend()
     done = hosts.run("tank/b", "--into", "pool/back/b")
     programs.good(done)
-    assert f"pool/back: {names} not set since an earlier restore" in done.stderr.decode()
+    assert f"pool/back: {names} not set, because an earlier restore" in done.stderr.decode()
     assert "pool/back/b: its" not in done.stderr.decode()
     done = hosts.run("-r", "tank", "--into", "pool/back")
     programs.good(done)
@@ -710,8 +713,8 @@ def test_an_empty_name_is_none(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     hosts.push("tank/home")
     hosts.there.create("tank")
-    assert "'' is no name of a dataset" in hosts.refused(2, "tank/home", "--into", "")
-    assert "'tank@' is no DATASET or DATASET@SNAPSHOT" in hosts.refused(2, "-r", "tank@", "--into", "pool/back")
+    assert "'' is not the name of a dataset" in hosts.refused(2, "tank/home", "--into", "")
+    assert "'tank@' is not DATASET or DATASET@SNAPSHOT" in hosts.refused(2, "-r", "tank@", "--into", "pool/back")
     assert hosts.received() == []
 
 
@@ -770,7 +773,7 @@ def test_what_was_plain_comes_encrypted_into_an_encrypted_place(hosts: Hosts) ->
     ]
     done = hosts.run("--unencrypted", "tank", "--into", "pool/vault/clear")
     programs.good(done)
-    assert "pool/vault/clear: it will lie in the clear, below pool/vault, which is encrypted" in done.stderr.decode()
+    assert "pool/vault/clear: it will be unencrypted, below pool/vault, which is encrypted" in done.stderr.decode()
     assert hosts.received() == [f"-u -s -o canmount=noauto {HELD} -o encryption=off pool/vault/clear"]
     hosts.push("-e", "--full", "tank")
     assert "has embedded blocks" in hosts.refused(2, "tank", "--into", "pool/vault/other")
@@ -890,7 +893,7 @@ def test_the_old_name_of_a_pool_says_what_its_new_one_is(hosts: Hosts) -> None:
     after = hosts.push("new/home")[0]
     for arguments in (["tank/home"], ["-r", "tank"]):
         said = hosts.refused(2, *arguments, "--into", "pool/back")
-        assert f"tank/home was renamed, and goes on as new/home, up to @{after['snapshot']}" in said
+        assert f"tank/home was renamed, and continues as new/home, up to @{after['snapshot']}" in said
         assert hosts.received() == []
     assert hosts.restore("new/home", "--into", "pool/back")[0]["guid"] == after["guid"]
     assert hosts.restore(f"tank/home@{before['snapshot']}", "--into", "pool/old")[0]["guid"] == before["guid"]

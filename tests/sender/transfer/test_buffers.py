@@ -6,7 +6,7 @@ import pytest
 
 from fullsend_protocol.shared import limits
 from fullsend_sender.transfer.buffers import FIRST, LARGEST, STEP, Buffers
-from fullsend_sender.transfer.pipes import Stopped
+from fullsend_sender.transfer.pipes import PipeStopped
 
 
 def test_the_largest_chunk_fits_into_the_largest_buffer() -> None:
@@ -70,7 +70,7 @@ def test_stop_ends_waiting_now_and_later() -> None:
     stopped = []
 
     def wait() -> None:
-        with pytest.raises(Stopped):
+        with pytest.raises(PipeStopped):
             buffers.grow(last)
         stopped.append(True)
 
@@ -80,5 +80,5 @@ def test_stop_ends_waiting_now_and_later() -> None:
     thread.join(10)
     assert stopped
     buffers.release(FIRST)
-    with pytest.raises(Stopped):
+    with pytest.raises(PipeStopped):
         buffers.take()

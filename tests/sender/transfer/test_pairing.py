@@ -140,7 +140,7 @@ async def test_a_man_in_the_middle_gets_nothing(
 
 
 async def test_no_invitation(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no whole invitation"):
+    with pytest.raises(UsageError, match="not a whole invitation"):
         await join(str(tmp_path / "sender.toml"), "fullsend1-abc")
     assert os.listdir(tmp_path) == []
 

@@ -31,7 +31,7 @@ from fullsend_sender.transfer import pipeline as module
 from fullsend_sender.transfer.buffers import FIRST, LARGEST
 from fullsend_sender.transfer.pipeline import Pipeline, Skipped, default_threads, raw_in_flight
 from fullsend_sender.transfer.pipes import Source
-from fullsend_sender.transfer.segments import OtherBytes, Ready
+from fullsend_sender.transfer.segments import DifferentBytes, Ready
 
 
 @asynccontextmanager
@@ -220,10 +220,10 @@ async def test_other_bytes_in_any_segment_are_noticed_before_anything_is_given_o
         await pipeline.opened()
         pipeline.proceed(segments_of(BLOCKS, ENDS[0], ENDS[2]))
         got: list[Ready | Skipped] = []
-        with pytest.raises(OtherBytes, match="are not those that arrived before"):  # noqa: PT012 - what came before
+        with pytest.raises(DifferentBytes, match="are not those that arrived before"):  # noqa: PT012 - what came before
             async for item in pipeline:
                 got.append(item)  # noqa: PERF401
-        with pytest.raises(OtherBytes):
+        with pytest.raises(DifferentBytes):
             await anext(pipeline)
     assert all(isinstance(item, Skipped) for item in got)
 
@@ -239,12 +239,14 @@ async def test_a_replay_that_is_shorter() -> None:
     block = streams.write(7, 0, bytes(128 << 10))
     raw = streams.substream(*[block] * 40)
     longer = segments_of(raw + bytes(1000), *[c.raw_offset + c.raw_length for c in chunks_of(raw)][:1], len(raw) + 1000)
-    with pytest.raises(OtherBytes, match=f"the stream has {len(raw)} bytes, and {len(raw) + 1000} had arrived before"):
+    with pytest.raises(
+        DifferentBytes, match=f"the stream has {len(raw)} bytes, and {len(raw) + 1000} had arrived before"
+    ):
         await run(raw, known=longer)
 
 
 async def test_a_segment_that_ends_where_no_chunk_does() -> None:
-    with pytest.raises(OtherBytes, match="are not those that arrived before"):
+    with pytest.raises(DifferentBytes, match="are not those that arrived before"):
         await run(BLOCKS, known=segments_of(BLOCKS, ENDS[0] + 1))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fullsend_sender.transfer.pipes import PIPE_SIZE, Sink, Source, Stopped
+from fullsend_sender.transfer.pipes import PIPE_SIZE, PipeStopped, Sink, Source
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def test_a_blocked_source_is_stopped(pipe: list[int]) -> None:
     stopped = []
 
     def read() -> None:
-        with pytest.raises(Stopped):
+        with pytest.raises(PipeStopped):
             source.readinto(memoryview(bytearray(100)))
         stopped.append(True)
 
@@ -77,7 +77,7 @@ def test_a_blocked_source_is_stopped(pipe: list[int]) -> None:
     thread.join(10)
     assert stopped
     os.write(pipe[1], b"data")
-    with pytest.raises(Stopped):
+    with pytest.raises(PipeStopped):
         source.readinto(memoryview(bytearray(100)))
     source.close()
 
@@ -125,7 +125,7 @@ def test_a_blocked_sink_is_stopped(pipe: list[int]) -> None:
     stopped = []
 
     def write() -> None:
-        with pytest.raises(Stopped):
+        with pytest.raises(PipeStopped):
             sink.write(bytes(10 * PIPE_SIZE))
         stopped.append(True)
 
@@ -162,7 +162,7 @@ def test_sink_of_a_socket_is_stopped_too() -> None:
         stopped = []
 
         def write() -> None:
-            with pytest.raises(Stopped):
+            with pytest.raises(PipeStopped):
                 sink.write(bytes(10 * PIPE_SIZE))
             stopped.append(True)
 

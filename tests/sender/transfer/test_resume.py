@@ -32,9 +32,9 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.transfer import retry
 from fullsend_sender.transfer.progress import Progress
-from fullsend_sender.transfer.resume import go_on_by_token
-from fullsend_sender.transfer.segments import OtherBytes
-from fullsend_sender.transfer.send import About, Options, Pushed, ReceiptMismatch
+from fullsend_sender.transfer.resume import resume_by_token
+from fullsend_sender.transfer.segments import DifferentBytes
+from fullsend_sender.transfer.send import Pushed, ReceiptMismatch, StreamContext, TransferOptions
 from fullsend_sender.zfs.commands import Zfs, ZfsError
 
 BLOCK = hashlib.sha256(b"any").digest() * (128 << 10 >> 5)
@@ -164,13 +164,13 @@ async def go_on(
 ) -> Pushed:
     async with receiving(theirs, always=having) as receiver:
         try:
-            pushed = await go_on_by_token(
+            pushed = await resume_by_token(
                 cast("Zfs", zfs),
                 begun or of.begun,
                 receiver.endpoint,
                 mine,
-                Options(1, threads=2, retry_for=20),
-                about=About(single=True, claim="5c" * 8, reached=True),
+                TransferOptions(1, threads=2, retry_for=20),
+                about=StreamContext(single=True, claim="5c" * 8, reached=True),
                 progress=Progress(time.monotonic()),
             )
         finally:
@@ -192,7 +192,7 @@ async def test_another_stream_that_is_stored_is_no_receipt(identity: Identity, r
     assert zfs.asked == []
 
 
-# --- it goes on ------------------------------------------------------------------------------------------------
+# --- it resumes ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("of", [PLAIN, PACKED, RAW], ids=["plain", "-p", "raw increment, -p"])
@@ -252,7 +252,7 @@ def other_payload(record: messages.Record) -> messages.Record:
 @pytest.mark.parametrize(
     ("of", "lie", "asked", "said"),
     [
-        (PLAIN, None, 0, "has no record behind which it could go on"),
+        (PLAIN, None, 0, "has no record after which the stream could be resumed"),
         (RAW, with_features(1 << Feature.RAW), 0, "of another class"),
         (PLAIN, with_features(1 << Feature.RAW), 0, "of another class"),
         (PLAIN, with_features(1 << Feature.REDACTED), 0, "redacted"),
@@ -304,9 +304,9 @@ async def test_zfs_refuses(identity: Identity, receiver_identity: Identity, rest
     ("spoil", "error", "keep"),
     [
         (lambda rest: rest[:-312], IncompleteStream, True),
-        (lambda rest: rest + b"x", OtherBytes, False),
-        (lambda rest: rest[:-312] + streams.begin(), OtherBytes, False),
-        (lambda rest: rest[:-312] + streams.end(99), OtherBytes, False),
+        (lambda rest: rest + b"x", DifferentBytes, False),
+        (lambda rest: rest[:-312] + streams.begin(), DifferentBytes, False),
+        (lambda rest: rest[:-312] + streams.end(99), DifferentBytes, False),
     ],
     ids=["cut", "longer", "another begins", "ends as another"],
 )
@@ -443,7 +443,7 @@ def test_what_a_token_cannot_serve_is_compared_and_sent_on(host: Host) -> None:
     (pushed,), said = host.again("tank/a")
     assert (pushed["snapshot"], pushed["resume"]) == (partial["snapshot"], "replay")
     assert pushed["resumed_at"] == partial["resume_offset"]
-    assert "is sent anew and compared, since a token cannot serve" in said
+    assert "is sent again and compared, because a token cannot serve" in said
     assert "out of luck" in said
     assert host.stored(pushed) == host.sends("-L", "-p", f"tank/a@{pushed['snapshot']}")
     assert host.fake.holds("tank/a") == []
@@ -453,13 +453,13 @@ def test_what_a_token_cannot_serve_is_compared_and_sent_on(host: Host) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_other_bytes_than_have_arrived_start_over(host: Host) -> None:
-    """As after a change of what ZFS makes of the same snapshot: neither token nor replay may go on."""
+    """As after a change of what ZFS makes of the same snapshot: neither token nor replay may resume."""
     host.fake.create("tank/a", size=SIZE)
     partial = host.killed("tank/a")
     host.fake.edit(lambda state: state["datasets"]["tank/a"].update(drift=1))
     (pushed,), said = host.again("tank/a")
     assert (pushed["snapshot"], pushed["resume"], pushed["resumed_at"]) == (partial["snapshot"], "none", 0)
-    assert "since a token cannot serve: the resumed stream has other data" in said
+    assert "because a token cannot serve: the resumed stream has other data" in said
     assert "starts over: the bytes 0 to " in said
     assert host.stored(pushed) == host.sends("-L", "-p", f"tank/a@{pushed['snapshot']}")
     assert host.partials() == []

@@ -16,7 +16,7 @@ from fullsend_protocol.shared.errors import (
 )
 from fullsend_sender.host.options import RETRY_FOR
 from fullsend_sender.transfer.link import WrongReceiver
-from fullsend_sender.transfer.retry import FIRST_DELAY, LONGEST_DELAY, VAIN_MAX, Patience, passes
+from fullsend_sender.transfer.retry import FIRST_DELAY, LONGEST_DELAY, VAIN_MAX, RetryTimer, is_transient
 from fullsend_sender.transfer.segments import CannotResume
 from fullsend_sender.zfs.commands import ZfsError
 
@@ -40,8 +40,8 @@ class Time:
         self.asked.append((low, high))
         return low + self.chance * (high - low)
 
-    def patience(self, retry_for: float) -> Patience:
-        return Patience(retry_for, clock=lambda: self.now, sleep=self.sleep, jitter=self.jitter)
+    def retry_timer(self, retry_for: float) -> RetryTimer:
+        return RetryTimer(retry_for, clock=lambda: self.now, sleep=self.sleep, jitter=self.jitter)
 
 
 # --- what passes -----------------------------------------------------------------------------------------------
@@ -58,8 +58,8 @@ class Time:
     ids=str,
 )
 async def test_what_passes(error: FullsendError) -> None:
-    assert passes(error)
-    await Time().patience(60).wait(error)
+    assert is_transient(error)
+    await Time().retry_timer(60).wait(error)
 
 
 @pytest.mark.parametrize(
@@ -80,13 +80,13 @@ async def test_what_passes(error: FullsendError) -> None:
 )
 async def test_what_does_not_pass_is_raised_at_once(error: FullsendError) -> None:
     time = Time()
-    assert not passes(error)
-    patience = time.patience(60)
+    assert not is_transient(error)
+    retry_timer = time.retry_timer(60)
     with pytest.raises(type(error)) as caught:
-        await patience.wait(error)
+        await retry_timer.wait(error)
     assert caught.value is error
     assert time.slept == []
-    assert not patience.lost
+    assert not retry_timer.lost
 
 
 # --- how long --------------------------------------------------------------------------------------------------
@@ -94,9 +94,9 @@ async def test_what_does_not_pass_is_raised_at_once(error: FullsendError) -> Non
 
 async def test_delays_grow_up_to_the_longest() -> None:
     time = Time()
-    patience = time.patience(RETRY_FOR)
+    retry_timer = time.retry_timer(RETRY_FOR)
     for _try in range(9):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
     assert time.slept == [0.5, 1, 2, 4, 8, 16, LONGEST_DELAY, LONGEST_DELAY, LONGEST_DELAY]
 
 
@@ -104,9 +104,9 @@ async def test_delays_grow_up_to_the_longest() -> None:
 async def test_a_delay_is_at_least_half_of_it_and_at_most_all(chance: float, share: float) -> None:
     time = Time()
     time.chance = chance
-    patience = time.patience(RETRY_FOR)
+    retry_timer = time.retry_timer(RETRY_FOR)
     for _try in range(8):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
     assert set(time.asked) == {(0.5, 1.0)}
     assert time.slept == [pytest.approx(share * delay) for delay in (0.5, 1, 2, 4, 8, 16, 30, 30)]
 
@@ -114,20 +114,20 @@ async def test_a_delay_is_at_least_half_of_it_and_at_most_all(chance: float, sha
 async def test_chance_is_real_unless_it_is_told_otherwise() -> None:
     time = Time()
     for _sender in range(20):
-        await Patience(60, clock=lambda: time.now, sleep=time.sleep).wait(AWAY)
+        await RetryTimer(60, clock=lambda: time.now, sleep=time.sleep).wait(AWAY)
     assert all(FIRST_DELAY / 2 <= delay <= FIRST_DELAY for delay in time.slept)
     assert len(set(time.slept)) > 10
 
 
 async def test_the_limit_counts_from_the_loss_and_the_last_try_is_at_its_end() -> None:
     time = Time()
-    patience = time.patience(10)
+    retry_timer = time.retry_timer(10)
     for _try in range(5):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
     assert time.slept == [0.5, 1, 2, 4, 2.5]
     last = ConnectionLost("still")
     with pytest.raises(ConnectionLost) as caught:
-        await patience.wait(last)
+        await retry_timer.wait(last)
     assert caught.value is last  # the newest reason, not the first
     assert time.now == 1010
 
@@ -139,98 +139,98 @@ async def test_a_loop_that_wakes_a_hair_early_gets_no_try_beyond_the_last() -> N
         await time.sleep(seconds)
         time.now -= 1e-9
 
-    patience = Patience(10, clock=lambda: time.now, sleep=sleep, jitter=time.jitter)
+    retry_timer = RetryTimer(10, clock=lambda: time.now, sleep=sleep, jitter=time.jitter)
     for _try in range(5):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
     with pytest.raises(Unreachable):
-        await patience.wait(AWAY)
-    patience.recovered()
-    await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
+    retry_timer.progressed()
+    await retry_timer.wait(AWAY)
     assert time.slept[5:] == [FIRST_DELAY]
 
 
 async def test_what_the_tries_themselves_take_counts() -> None:
     time = Time()
-    patience = time.patience(10)
-    await patience.wait(AWAY)
+    retry_timer = time.retry_timer(10)
+    await retry_timer.wait(AWAY)
     time.now += 60  # a connection that hangs until it is given up
     with pytest.raises(Unreachable):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
 
 
 async def test_what_was_before_the_loss_does_not_count() -> None:
     time = Time()
-    patience = time.patience(10)
+    retry_timer = time.retry_timer(10)
     time.now += 100_000
-    assert not patience.lost
-    await patience.wait(AWAY)
-    assert patience.lost
+    assert not retry_timer.lost
+    await retry_timer.wait(AWAY)
+    assert retry_timer.lost
 
 
 async def test_after_it_has_recovered_the_next_loss_is_a_new_one() -> None:
     time = Time()
-    patience = time.patience(10)
+    retry_timer = time.retry_timer(10)
     for _try in range(4):
-        await patience.wait(AWAY)
-    patience.recovered()
-    assert not patience.lost
+        await retry_timer.wait(AWAY)
+    retry_timer.progressed()
+    assert not retry_timer.lost
     time.now += 100
-    await patience.wait(AWAY)
+    await retry_timer.wait(AWAY)
     assert time.slept[-1] == FIRST_DELAY
     for _try in range(4):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
     with pytest.raises(Unreachable):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
 
 
 async def test_it_is_absence_that_counts_and_not_how_long_there_is_no_progress() -> None:
     """A receiver may hash for hours after all has been sent, and the wire blink twice meanwhile."""
     time = Time()
-    patience = time.patience(10)
+    retry_timer = time.retry_timer(10)
     for _blink in range(5):
-        await patience.wait(AWAY)
-        assert patience.lost
-        patience.met()
-        assert not patience.lost
+        await retry_timer.wait(AWAY)
+        assert retry_timer.lost
+        retry_timer.reconnected()
+        assert not retry_timer.lost
         time.now += 3600
     assert time.slept == [0.5, 1, 2, 4, 8]  # one that is lost as soon as it is there is not asked all the time
-    await patience.wait(AWAY)
+    await retry_timer.wait(AWAY)
     assert time.slept[-1] == 10  # it has all of its time again
     with pytest.raises(Unreachable):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)
 
 
 async def test_one_that_is_there_and_fails_each_time_is_given_up() -> None:
     time = Time()
-    patience = time.patience(3600)
+    retry_timer = time.retry_timer(3600)
     started = time.now
     with pytest.raises(Unreachable):  # noqa: PT012 - until it is raised
         for _time in range(1000):
-            await patience.wait(AWAY)
-            patience.met()
+            await retry_timer.wait(AWAY)
+            retry_timer.reconnected()
             time.now += 40
     assert len(time.slept) > VAIN_MAX
     assert 3600 <= time.now - started < 3700
     # Not while the time that it has is not over, however often it is there; and progress makes up for all.
-    quick = time.patience(3600)
+    quick = time.retry_timer(3600)
     for _time in range(5 * VAIN_MAX):
         await quick.wait(AWAY)
-        quick.met()
-    quick.recovered()
+        quick.reconnected()
+    quick.progressed()
     for _time in range(5 * VAIN_MAX):
         await quick.wait(AWAY)
-        quick.met()
+        quick.reconnected()
 
 
 async def test_no_patience_at_all() -> None:
     time = Time()
     with pytest.raises(Unreachable):
-        await time.patience(0).wait(AWAY)
+        await time.retry_timer(0).wait(AWAY)
     assert time.slept == []
 
 
 async def test_the_loops_clock_and_its_sleep() -> None:
-    patience = Patience(0.01)
-    await patience.wait(AWAY)
+    retry_timer = RetryTimer(0.01)
+    await retry_timer.wait(AWAY)
     with pytest.raises(Unreachable):
-        await patience.wait(AWAY)
+        await retry_timer.wait(AWAY)

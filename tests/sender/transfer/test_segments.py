@@ -16,7 +16,7 @@ from fullsend_protocol.format.manifest import Segment
 from fullsend_protocol.shared.errors import ChunkError
 from fullsend_protocol.stream.chunks import Compressor, SegmentHash
 from fullsend_protocol.wire.connection import Chunk
-from fullsend_sender.transfer.segments import CannotResume, Hashed, OtherBytes, Ready, Segments
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, Hashed, Ready, Segments
 from fullsend_sender.transfer.window import Window
 
 #: A stream, as far as its chunks go, and where its chunks end: odd sizes, none of which is another's.
@@ -327,17 +327,17 @@ def test_what_had_arrived_is_compared_and_what_follows_is_a_segment_of_its_own(b
 @pytest.mark.parametrize("at", [0, ENDS[1] - 1, ENDS[1], ENDS[3] - 1])
 def test_one_other_byte_is_noticed(at: int) -> None:
     other = RAW[:at] + bytes([RAW[at] ^ 1]) + RAW[at + 1 :]
-    with pytest.raises(OtherBytes, match="are not those that arrived before"):
+    with pytest.raises(DifferentBytes, match="are not those that arrived before"):
         replayed(other, segments_of(RAW, ENDS[1], ENDS[3]))
 
 
 def test_a_segment_that_ends_amid_a_chunk_is_another_stream() -> None:
-    with pytest.raises(OtherBytes, match=f"the bytes 0 to {ENDS[1] - 1} are not those"):
+    with pytest.raises(DifferentBytes, match=f"the bytes 0 to {ENDS[1] - 1} are not those"):
         replayed(RAW, segments_of(RAW, ENDS[1] - 1))
 
 
 def test_a_stream_that_is_shorter_than_what_had_arrived_is_another() -> None:
-    with pytest.raises(OtherBytes, match=f"the stream has {ENDS[1]} bytes, and {ENDS[3]} had arrived before"):
+    with pytest.raises(DifferentBytes, match=f"the stream has {ENDS[1]} bytes, and {ENDS[3]} had arrived before"):
         replayed(RAW[: ENDS[1]], segments_of(RAW, ENDS[3]))
 
 

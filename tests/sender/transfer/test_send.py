@@ -30,12 +30,12 @@ from fullsend_sender.host.options import Endpoint
 from fullsend_sender.transfer import retry
 from fullsend_sender.transfer.pipeline import Pipeline
 from fullsend_sender.transfer.progress import Progress
-from fullsend_sender.transfer.segments import CannotResume, OtherBytes
-from fullsend_sender.transfer.send import About, Options, Pushed, ReceiptMismatch, transfer
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
+from fullsend_sender.transfer.send import Pushed, ReceiptMismatch, StreamContext, TransferOptions, transfer
 from fullsend_sender.zfs.commands import ZfsError
 
 STREAM = streams.package(streams.substream(name="tank/a@2", guid=2, base_guid=1), name="tank/a@2")
-OPTIONS = Options(1, threads=2, retry_for=20)
+OPTIONS = TransferOptions(1, threads=2, retry_for=20)
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,9 @@ async def dead() -> None:
 async def push(keeper: Keeper, mine: Identity, theirs: Identity, raw: bytes, **about: Any) -> Pushed | Receipt:
     async with receiving(theirs, always=keeper) as receiver, flowing(raw) as fd:
         progress = Progress(time.monotonic())
-        return await transfer(fd, receiver.endpoint, mine, Options(1), about=About(**about), progress=progress)
+        return await transfer(
+            fd, receiver.endpoint, mine, TransferOptions(1), about=StreamContext(**about), progress=progress
+        )
 
 
 async def test_what_is_known_beforehand_is_offered(identity: Identity, receiver_identity: Identity) -> None:
@@ -92,7 +94,7 @@ class Taker:
         self.finish: messages.Finish | None = None
 
     async def offered(self, peer: Peer) -> None:
-        """Take the offer, and go on where it stands."""
+        """Take the offer, and continue at its offset."""
         await self.greeted(peer)
         await peer.say(self.arrived.accept())
 
@@ -148,12 +150,12 @@ def sending(identity: Identity) -> Sending:
     """Transfer a stream; afterwards no thread and no task of it is left."""
 
     async def run(
-        endpoint: Endpoint, raw: bytes = BLOCKS, options: Options = OPTIONS, hold: bool = False, **about: Any
+        endpoint: Endpoint, raw: bytes = BLOCKS, options: TransferOptions = OPTIONS, hold: bool = False, **about: Any
     ) -> Pushed | Receipt:
         progress = Progress(time.monotonic())
         try:
             async with flowing(raw, hold=hold) as fd:
-                return await transfer(fd, endpoint, identity, options, about=About(**about), progress=progress)
+                return await transfer(fd, endpoint, identity, options, about=StreamContext(**about), progress=progress)
         finally:
             assert no_threads_left()
             assert not {task.get_name() for task in asyncio.all_tasks()} & {"send", "acknowledgements", "heartbeat"}
@@ -181,7 +183,7 @@ async def test_a_connection_that_is_lost_amid_the_chunks(
         pushed = taker.check(await sending(receiver.endpoint))
     assert pushed.resume == "reconnect"
     assert pushed.resumed_at in {0, *ENDS}
-    assert ", gone on at " in pushed.line()
+    assert ", resumed at " in pushed.line()
     assert pushed.to_dict()["resume"] == "reconnect"
 
 
@@ -210,8 +212,8 @@ async def test_it_is_said_once_that_the_receiver_is_away(
     async with receiving(receiver_identity, taker.drops(2), *[gone] * 4, taker.to_the_end) as receiver:
         taker.check(await sending(receiver.endpoint))
     said = [record.getMessage() for record in caplog.records]
-    assert sum("; trying again for up to 0:00:20" in line for line in said) == 1
-    assert f"tank/data@now: goes on at {ENDS[1]} (reconnect)" in said
+    assert sum("; retrying for up to 0:00:20" in line for line in said) == 1
+    assert f"tank/data@now: resumes at {ENDS[1]} (reconnect)" in said
 
 
 @pytest.mark.parametrize("code", [ErrorCode.SHUTDOWN, ErrorCode.LIMIT])
@@ -306,7 +308,7 @@ async def test_what_shows_at_its_end_to_be_stored_is_a_success(sending: Sending,
         pushed = await sending(receiver.endpoint, STREAM)
     assert isinstance(pushed, Pushed)
     assert (pushed.again, pushed.receipt) == (True, stored)
-    assert pushed.line().endswith("is stored already, as its end has shown; what was sent is thrown away")
+    assert pushed.line().endswith("is stored already, as its end has shown; what was sent is deleted")
     stored = receipt_of(STREAM, guid="7")
     taker = Taker()
     async with receiving(receiver_identity, has_it) as receiver:
@@ -344,7 +346,7 @@ async def test_a_receipt_of_something_else_after_the_loss(sending: Sending, rece
         await peer.gone()
 
     async with receiving(receiver_identity, commits_and_goes, lies) as receiver:
-        with pytest.raises(ReceiptMismatch, match="the receiver's receipt says segments"):
+        with pytest.raises(ReceiptMismatch, match="the receiver's receipt has segments"):
             await sending(receiver.endpoint)
 
 
@@ -399,7 +401,7 @@ async def test_told_to_start_over_and_it_does_not(sending: Sending, receiver_ide
         await peer.gone()
 
     async with receiving(receiver_identity, lies) as receiver:
-        with pytest.raises(CannotResume, match=f"goes on at {ENDS[1]}, though it was told to start over"):
+        with pytest.raises(CannotResume, match=f"resumes at {ENDS[1]}, though it was told to start over"):
             await sending(receiver.endpoint)
 
 
@@ -561,7 +563,7 @@ async def test_a_replay_that_differs_has_it_thrown_away(sending: Sending, receiv
         await peer.gone()
 
     async with receiving(receiver_identity, hears) as receiver:
-        with pytest.raises(OtherBytes, match="are not those that arrived before"):
+        with pytest.raises(DifferentBytes, match="are not those that arrived before"):
             await sending(receiver.endpoint, resume="replay")
     assert [said.keep for said in told] == [False]
     assert taker.arrived.taken == []
@@ -584,5 +586,5 @@ def test_what_was_pushed_is_said() -> None:
     assert Pushed(receipt, 0, 1.0).line() == "tank/data@now (full) is stored already; nothing was sent"
     assert Pushed(receipt, 5, 1.0).line().endswith("in 0:00:01")
     said = Pushed(receipt, 5, 1.0, "token", 4 << 20)
-    assert said.line().endswith(", gone on at 4.0 MiB (token)")
+    assert said.line().endswith(", resumed at 4.0 MiB (token)")
     assert (said.to_dict()["resume"], said.to_dict()["resumed_at"]) == ("token", 4 << 20)

@@ -41,7 +41,7 @@ async def test_what_there_is(fake: FakeZfs) -> None:
     listing, complaint = await program.listing(["tank/a b", "tank/none"], recursive=True)
     assert list(inventory.parse(listing)) == ["tank/a b"]
     assert complaint == "cannot open 'tank/none': dataset does not exist"
-    # That nothing is there is an answer; that it cannot be told is none.
+    # An empty list is an answer; a failure is not.
     assert await program.listing(["tank/none"], recursive=False) == ("", complaint)
     fake.fail("list -Hp -d", "internal error: out of memory")
     with pytest.raises(ZfsError, match="out of memory"):

@@ -54,7 +54,7 @@ async def test_a_pool_that_does_not_answer_delays_no_other(tmp_path: Path, monke
             return await names_of(zfs, pool)
         while not answered.exists():
             await asyncio.sleep(0.01)
-        return await names_of(replace(zfs, patience=0.01), pool)
+        return await names_of(replace(zfs, answer_within=0.01), pool)
 
     monkeypatch.setattr(Zfs, "names", names_then_no_more_patience)
     names, failed = await pools.names(Zfs((str(script),)), pools.Pools({"tank": "ONLINE", "ext": "ONLINE"}))

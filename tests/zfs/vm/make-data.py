@@ -465,7 +465,7 @@ def snapshot(name: str) -> dict[str, Any]:
 
 
 def resumed(whole: str, arguments: str, raw: bytes, cut: int) -> list[dict[str, Any]]:
-    """Interrupt a real `zfs receive -s` of `raw` after `cut` bytes, and let `zfs send -t` go on."""
+    """Interrupt a real `zfs receive -s` of `raw` after `cut` bytes, and let `zfs send -t` resume."""
     target = f"tank/resumed-{whole}"
     part = raw[:cut]
     sh("zfs", "receive", "-s", "-u", target, stdin=part, check=False)

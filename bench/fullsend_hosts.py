@@ -20,7 +20,7 @@ _FULLSENDD: Final = _BIN / "fullsendd"
 
 
 class Receiver:
-    """A store in `folder`, and what serves it."""
+    """A store in `folder`, and its daemon."""
 
     def __init__(self, folder: Path) -> None:
         """Make the store."""
@@ -32,7 +32,8 @@ class Receiver:
         address = f"127.0.0.1:{self._port}"
         run_quietly([*self._program, "init", "--store", self._store, "--listen", address, "--advertise", address])
         with self._config.open("a", encoding="utf-8") as file:
-            # 64 senders are paired within a minute, and the folder may be in memory, where no GiB is to stay free.
+            # 64 senders are paired within a minute, and the folder may be in memory, which may have no GiB to keep
+            # free.
             file.write('tries-per-minute = 1000\nmin-free = "0"\n')
 
     @property
@@ -78,32 +79,32 @@ class Sender:
         return [*self._program, "push", "--stdin", "--level", "3", "--json"]
 
     def push(self, stream: Stream, daemon: Service) -> Run:
-        """Push a stream, and have it forgotten. Raises: BenchError where that was not the whole stream."""
+        """Push a stream, and remove it from the store. Raises: BenchError if that was not the whole stream."""
         run = self.keep(stream, daemon)
         self._receiver.forget(self.name)
         return run
 
     def keep(self, stream: Stream, daemon: Service, *, stored: bool = False) -> Run:
-        """Push a stream, and leave it stored. `stored`: it is that already, so that nothing is to be sent."""
+        """Push a stream, and leave it stored. `stored`: it is stored already, so that nothing is sent."""
         run, output = transfer(self.push_command(), daemon, source=stream.path)
         check_pushed(output, stream, stored=stored)
         return run
 
     def cat(self, daemon: Service) -> Run:
-        """Restore the one stream that is stored into /dev/null."""
+        """Restore the one stored stream into /dev/null."""
         stored = self.stored()
         argv = ["bash", "-c", 'exec "$@" >/dev/null', "bash", *self._program, "cat", str(stored["file"])]
         return transfer(argv, daemon)[0]
 
     def stored(self) -> dict[str, Any]:
-        """Return what `list --json` says of the one stream that is stored."""
+        """Return the entry of `list --json` for the one stored stream."""
         (line,) = run_quietly([*self._program, "list", "--json"]).splitlines()
         entry: dict[str, Any] = json.loads(line)
         return entry
 
 
 def check_pushed(output: bytes, stream: Stream, *, stored: bool = False) -> None:
-    """Hold the JSON of a push against what was to be sent. Raises: BenchError."""
+    """Compare the JSON of a push with what should have been sent. Raises: BenchError."""
     pushed = json.loads(output)
     whole = (pushed["raw_bytes"], pushed["sha256"]) == (stream.size, stream.sha256)
     if not whole or stored == bool(pushed["wire_bytes"]):

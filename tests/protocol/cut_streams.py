@@ -20,7 +20,8 @@ from fullsend_protocol.stream.splice import ResumePoint, Splicer
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-#: Genuine streams that are there three times: NAME, its beginning NAME-part, and what OpenZFS went on with, NAME-rest.
+#: Genuine streams that are there three times: NAME, its beginning NAME-part, and what OpenZFS sent to resume it,
+#: NAME-rest.
 IN_PARTS = ("full", "full-enc-w", "corpus/resume-plain", "corpus/resume-enc-w")
 FEATURES = [Feature.SA_SPILL]
 
@@ -137,7 +138,7 @@ def synthetic(features: Sequence[int] = (), *, raw: bool = False, package: bool 
 
 @functools.cache
 def several_objects(*, raw: bool) -> Sent:
-    """Two blocks of dnodes; in the second an object of some size before the one to go on with, and one behind it."""
+    """Two blocks of dnodes; in the second an object of some size before the one to resume at, and one behind it."""
     features = [22, 24] if raw else []
     records = []
     for number in (3, 40, 41, 42):

@@ -1,0 +1,68 @@
+"""Which file systems are mounted, as this process sees them: /proc/self/mountinfo (proc(5))."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+_TABLE: Final = Path("/proc/self/mountinfo")
+
+
+class Mounts:
+    """The file systems at, above and below a folder. One thread at a time."""
+
+    def __init__(self, root: Path) -> None:
+        """`root`: the folder. It need not exist."""
+        self._root = root
+        self._poll: Final = select.poll()
+        with contextlib.suppress(OSError):  # not Linux
+            descriptor = os.open(_TABLE, os.O_RDONLY | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, descriptor)
+            self._poll.register(descriptor, select.POLLPRI)
+        self._known = self._find()
+
+    def changed(self) -> bool:
+        """Whether there are others than the last time. Takes one system call where nothing was mounted or unmounted."""
+        if not self._poll.poll(0):
+            return False
+        before, self._known = self._known, self._find()
+        return self._known is None or self._known != before
+
+    def _find(self) -> list[tuple[bytes, Path]] | None:
+        """Return what tells one set of mounts from another; None where that cannot be read."""
+        try:
+            root = self._root.resolve()
+            return [
+                (b" ".join(words[:4]), place)  # of the mount, of that above it, device, folder on it
+                for words, place in _read()
+                if place.is_relative_to(root) or root.is_relative_to(place)
+            ]
+        except (OSError, RuntimeError):  # RuntimeError: symbolic links in a circle
+            return None
+
+
+def file_system(path: Path) -> str:
+    """Return the type of the file system on which a path lies; empty where that cannot be told."""
+    found, best = "", -1
+    try:
+        wanted = path.resolve(strict=True)
+        for words, place in _read():
+            # Of two at one place, the later one is above.
+            if wanted.is_relative_to(place) and len(place.parts) >= best:
+                found, best = words[words.index(b"-") + 1].decode(), len(place.parts)
+    except (OSError, RuntimeError):
+        return ""
+    return found
+
+
+def _read() -> Iterator[tuple[list[bytes], Path]]:
+    """Yield the words of each line, and the folder where that file system is mounted. Raises: OSError."""
+    for line in _TABLE.read_bytes().splitlines():
+        words = line.split(b" ")
+        place = words[4].decode("unicode_escape").encode("latin-1")
+        yield words, Path(os.fsdecode(place))
