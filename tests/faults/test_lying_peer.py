@@ -575,7 +575,7 @@ def begun(receiver: Receiver) -> None:
         assert peer.hear_after_acks("stopped")["offset"] == BORDER
 
 
-def going_on(receiver: Receiver, how: str = "reconnect", **changes: Any) -> Peer:
+def resuming(receiver: Receiver, how: str = "reconnect", **changes: Any) -> Peer:
     peer = receiver.peer()
     peer.write(control({**OFFERED, "resume": how, **changes}))
     accepted = peer.hear("accept")
@@ -597,7 +597,7 @@ GOOD: Final = [segment(0, BORDER, PIECES[0]), segment(BORDER, len(WHOLE), PIECES
 DIFFERS: Final = "chunk: the whole stream's SHA-256 differs from the sender's"
 
 #: name: what is said after `accept`, and how it is refused.
-GOING_ON: Final[dict[str, tuple[list[bytes], str]]] = {
+RESUMPTIONS: Final[dict[str, tuple[list[bytes], str]]] = {
     "a first chunk that starts no segment": (
         [SECOND.encode()],
         f"protocol: a chunk at raw offset {BORDER}, the first of a push, starts no segment",
@@ -660,11 +660,11 @@ GOING_ON: Final[dict[str, tuple[list[bytes], str]]] = {
 }
 
 
-@pytest.mark.parametrize("lie", GOING_ON)
-def test_who_goes_on_and_lies_is_refused_by_name_and_nothing_false_is_listed(lie: str, receiver: Receiver) -> None:
-    said, expected = GOING_ON[lie]
+@pytest.mark.parametrize("lie", RESUMPTIONS)
+def test_who_resumes_and_lies_is_refused_by_name_and_nothing_false_is_listed(lie: str, receiver: Receiver) -> None:
+    said, expected = RESUMPTIONS[lie]
     begun(receiver)
-    with going_on(receiver) as peer:
+    with resuming(receiver) as peer:
         for each in said:
             peer.write(each)
         assert peer.refusal().startswith(expected)
@@ -687,7 +687,7 @@ def test_who_goes_on_and_lies_is_refused_by_name_and_nothing_false_is_listed(lie
 
 
 @pytest.mark.parametrize("how", ["reconnect", "replay", "token"])
-def test_what_was_never_pushed_cannot_be_gone_on_with(how: str, receiver: Receiver) -> None:
+def test_what_was_never_pushed_cannot_be_resumed(how: str, receiver: Receiver) -> None:
     with receiver.peer() as peer:
         peer.write(control(offer("tank/never", resume=how)))
         assert peer.hear("accept") == {"type": "accept", "offset": 0, "segments": [], "record": None}
@@ -695,13 +695,13 @@ def test_what_was_never_pushed_cannot_be_gone_on_with(how: str, receiver: Receiv
         assert peer.refusal() == f"protocol: a chunk at raw offset {BORDER}: 0 was expected"
 
 
-def test_nobody_goes_on_with_what_is_anothers(receiver: Receiver) -> None:
+def test_nobody_resumes_what_is_anothers(receiver: Receiver) -> None:
     begun(receiver)
     whole = {"guid": str(streams.GUID), "base_guid": None, "flags": "", "raw_bytes": len(WHOLE)}
     with receiver.peer("honest") as other:
         other.write(control({**OFFERED, "resume": "token", "whole": whole}))
         assert other.hear("accept")["offset"] == 0
-    with going_on(receiver, "replay", claim="f" * 16) as peer:
+    with resuming(receiver, "replay", claim="f" * 16) as peer:
         peer.say("stop", reason="mine", keep=False)
         assert peer.hear("stopped")["offset"] == 0
 
@@ -721,11 +721,11 @@ def test_whole_is_no_word_for_what_is_not_stored(receiver: Receiver) -> None:
 
 def test_connections_that_fight_for_a_stream_end_by_name_and_it_is_stored_once(receiver: Receiver) -> None:
     begun(receiver)
-    peer = going_on(receiver)
+    peer = resuming(receiver)
     rest = at_border(PIECES[1])
     for number in range(10):
         peer.write(rest[: number * (len(rest) - 1) // 9])
-        other = going_on(receiver)
+        other = resuming(receiver)
         assert peer.refusal() == "busy: tank/data@now: is arriving on another connection now"
         peer.close()
         peer = other

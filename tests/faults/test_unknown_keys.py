@@ -26,9 +26,9 @@ from tests.receiver.helpers import (
     chunks_of,
     commit_stream,
     finish_of,
-    go_on,
     ingest_stream,
     push_of,
+    resume,
     store_stream,
     take,
 )
@@ -320,7 +320,7 @@ def test_what_is_not_known_changes_nothing(tmp_path: Path, written: Store, kind:
     assert after["streams"][-1][0].dataset == "tank/proven"
     assert after == seen(same)
     assert not list(store.partial.glob("*.damaged"))
-    ingest = go_on(store, SENDER, LONG)
+    ingest = resume(store, SENDER, LONG)
     take(ingest, chunks_from(LONG, ingest.offset))
     commit_stream(store, SENDER, ingest, LONG)
     assert "tank/long" in {each.summary.dataset for each in read_catalogue(store).streams}

@@ -177,7 +177,7 @@ def left_behind(store: LocalStore, chunks: int, per_batch: int) -> None:
     ingest.partial.close(keep=True)
 
 
-def check_went_on(store: LocalStore, raw: bytes = RAW, borders: tuple[int, ...] = BORDERS) -> None:
+def check_resumes(store: LocalStore, raw: bytes = RAW, borders: tuple[int, ...] = BORDERS) -> None:
     """Whatever happened: what is there is gone on with, to its end."""
     if not read_catalogue(store).streams:
         found = store.reopen(KEY, at_resume_point=False)

@@ -121,7 +121,7 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
     tell(f"stored {file}")
 
 
-def go_on(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
+def resume(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
     """Go on with a stream that is there in part, to its end."""
     store = Store(folder)
     offer = helpers.push_of(RAW)
@@ -173,7 +173,7 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
-    scenario.__name__: scenario for scenario in (push, go_on, start, rebuild_manifest, remove, join, revoke, init)
+    scenario.__name__: scenario for scenario in (push, resume, start, rebuild_manifest, remove, join, revoke, init)
 }
 
 

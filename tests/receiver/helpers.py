@@ -159,7 +159,7 @@ def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFA
     return ingest
 
 
-def go_on(store: Store, sender: str, raw: bytes, *, at_resume_point: bool = False) -> Ingest:
+def resume(store: Store, sender: str, raw: bytes, *, at_resume_point: bool = False) -> Ingest:
     """Open the partial of a stream to go on with it."""
     found = store.reopen(partial_key(sender, push_of(raw)), at_resume_point=at_resume_point)
     assert found is not None

@@ -644,10 +644,10 @@ def test_a_peer_that_does_not_go_is_cut_off(talking: bool, run: Run) -> None:
             while True:
                 peer.write(heartbeat())
 
-        going_on = asyncio.create_task(asyncio.to_thread(talk if talking else peer.has_ended))
+        resuming = asyncio.create_task(asyncio.to_thread(talk if talking else peer.has_ended))
         await channel.close()
         with contextlib.suppress(ConnectionError, ssl.SSLError):
-            await going_on
+            await resuming
 
     run(test, linger=0.1)
 

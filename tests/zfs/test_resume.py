@@ -202,7 +202,7 @@ def test_what_is_on_a_target_beside_a_part_is_not_destroyed(
 
 
 @pytest.mark.parametrize("flavour", ["plain", "compressed", "raw", "volume"])
-def test_a_restore_that_died_goes_on_inside_the_stream(
+def test_a_restore_that_died_resumes_inside_the_stream(
     flavour: str, pool: Pool, other_pool: Pool, receiver: Receiver, sender: Sender
 ) -> None:
     flags = {"compressed": ["-c"]}.get(flavour, [])

@@ -94,7 +94,7 @@ def many_cuts(of: Sent) -> list[int]:
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_send_that_was_cut_goes_on_by_a_token_of_ours(pool: Pool, tmp_path: Path, base: str) -> None:
+def test_send_that_was_cut_resumes_by_a_token_of_its_own(pool: Pool, tmp_path: Path, base: str) -> None:
     make(pool, tmp_path / "key")
     for dataset in ("plain", "large", "vault", "disk"):
         pools.zfs("bookmark", pool.full(f"{dataset}@one"), pool.full(f"{dataset}#one"))
@@ -117,7 +117,7 @@ def test_send_that_was_cut_goes_on_by_a_token_of_ours(pool: Pool, tmp_path: Path
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("base", ["full", "increment"])
-def test_receive_that_was_interrupted_goes_on_out_of_what_is_stored(
+def test_receive_that_was_interrupted_resumes_out_of_what_is_stored(
     pool: Pool, other_pool: Pool, tmp_path: Path, base: str
 ) -> None:
     states = make(pool, tmp_path / "key")

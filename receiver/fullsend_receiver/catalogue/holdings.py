@@ -1,9 +1,9 @@
-"""What is stored of one sender, as it was at one moment: in few bytes, and opened a part at a time.
+"""What is stored of one sender, as of one moment: in few bytes, and decompressed a part at a time.
 
-A part is what any answer about a stream can depend on: the datasets whose streams build on one another. Usually that is
-one dataset; of a dataset that was renamed, or a clone, it is several. A GUID links all folders that have it, be it of a
-stream or of a base that is missing, and so does a dataset (a folder that was renamed by hand has still its streams).
-What a prune unlinks may stay linked: a part that is too large costs time alone.
+A part is everything that an answer about a stream can depend on: the datasets whose streams build on one another.
+Usually that is one dataset; with a renamed dataset, or a clone, it is several. A GUID links all folders with a stream
+of it, or with a stream on a missing base of it. A dataset links its folders, too (somebody may have renamed a folder
+with streams). What a prune unlinks may stay linked: a part that is too large only costs time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fullsend_receiver.store.local import LocalStore
 
 #: Parts that stay open while iterating over datasets: one may be needed again after others.
 _OPEN: Final = 4
-#: New GUIDs and datasets up to which they are looked up one by one; more are sorted with all others.
+#: Up to so many new GUIDs and datasets are looked up one by one; more are sorted with all others.
 _FEW: Final = 50
 #: Decimal digits of a GUID.
 _DIGITS: Final = 20
@@ -219,7 +219,7 @@ def _kin(shelves: Mapping[str, Shelf]) -> dict[str, tuple[str, ...]]:
 def _kin_after(
     shelves: Mapping[str, Shelf], before: Mapping[str, Shelf], kin: Mapping[str, tuple[str, ...]]
 ) -> dict[str, tuple[str, ...]]:
-    """Return the same, where it is known how it was before."""
+    """Return the same, if the former result `kin` for the shelves `before` is known."""
     new: dict[str, set[int | str]] = {}
     for path, shelf in shelves.items():
         known = before.get(path)

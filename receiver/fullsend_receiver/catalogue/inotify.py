@@ -1,14 +1,14 @@
-"""Changes in the store's folders, told by the kernel: inotify(7), by way of the C library.
+"""Changes in the store's folders, reported by the kernel: inotify(7), through the C library.
 
-Whatever any process of this host does to a name or a file in a folder that is watched is told before that process goes
-on, so who reads what was told sees all that was done before. What comes from elsewhere is not told: another host that
-has the same disk, by a network file system or by a virtual machine. So a folder is watched only on file systems that
-are this host's own, and whoever cannot watch has to look.
+The kernel reports a change of a name or a file in a watched folder before the process that made it continues. So a
+reader of the reports knows all earlier changes by processes of this host. It does not report changes by another host
+that has the same disk, through a network file system or a virtual machine. So folders are watched only on file systems
+of this host alone. All others must be examined each time.
 
-Nothing is told here of a file system that is mounted over a folder or unmounted from it: the table of mounts is asked
-for that (`Mounts`). Not told at all is a write to a file by no name in the folder: by another one (a hard link out of
-the store), or by a handle (open_by_handle_at(2), as the kernel's NFS server does). The daemon looks at everything again
-now and then for that (docs/operations.md).
+inotify does not report file systems that are mounted over a folder or unmounted from it: the table of mounts shows
+these (`Mounts`). Two sorts of writes to a file are not reported at all. One is through another name (a hard link
+outside the store). The other is through a handle (open_by_handle_at(2), as the kernel's NFS server does). Therefore the
+daemon examines everything at intervals (docs/operations.md).
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ _WANTED: Final = (
 _GONE: Final = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
 _EVENT: Final = struct.Struct("iIII")
 _READ: Final = 1 << 16
-#: Watches that are ended before the kernel's queue is read. It tells the end of each, and keeps 16,384.
+#: Watches that are ended between two readings of the kernel's queue. It reports the end of each, and has 16,384 places.
 _FORGOTTEN: Final = 1000
-#: File systems that are changed only by way of names and files in this kernel. ZFS is not: `zfs rollback` and
-#: `zfs receive -F` put another state in the place of the mounted one, and the kernel tells nothing.
+#: File systems that change only through names and files in this kernel. ZFS does not: `zfs rollback` and
+#: `zfs receive -F` replace the state of the mounted file system, and the kernel does not report that.
 _OWN: Final = frozenset(
     {"ext2", "ext3", "ext4", "xfs", "btrfs", "bcachefs", "f2fs", "jfs", "nilfs2", "reiserfs", "tmpfs"}
 )
@@ -80,8 +80,8 @@ class Watcher:
         """`root`: the folder that paths are relative to."""
         self._root = root
         self._guard: Final = threading.Lock()
-        # By the kernel's number: where to put what is told, and of which folder. (Not the Watch: a circle of references
-        # would keep the descriptor open.)
+        # By the kernel's number: where to put the reports, and the folder. (Not the Watch: a cycle of references would
+        # keep the descriptor open.)
         self._watched: dict[int, tuple[Changes, str]] = {}
         self._mounts: Final = Mounts(root)
         self._own: dict[int, bool] = {}  # by device: whether its file system is this host's own
@@ -106,7 +106,7 @@ class Watcher:
             return whose is changes and where == path
 
     def forget(self, changes: Changes) -> None:
-        """Watch nothing for this one."""
+        """End all watches for this object."""
         with self._guard:
             numbers = [number for number, (whose, _path) in self._watched.items() if whose is changes]
             for count, number in enumerate(numbers, 1):
@@ -119,7 +119,7 @@ class Watcher:
         """Return the changes until now that were not taken yet."""
         with self._guard:
             if self._mounts.changed():
-                self._own.clear()  # another file system may have the number of one that has gone
+                self._own.clear()  # another file system may have the number of an unmounted one
                 self._doubt_all()
             self._read()
             taken = Changes(changes.everything, changes.names)
@@ -139,7 +139,7 @@ class Watcher:
                 self._hand_out(number, mask, os.fsdecode(said[at - length : at].rstrip(b"\0")))
 
     def _hand_out(self, number: int, mask: int, name: str) -> None:
-        if mask & _OVERFLOW:  # there was more than the kernel keeps
+        if mask & _OVERFLOW:  # the kernel has dropped reports
             self._doubt_all()
             return
         if number not in self._watched:
@@ -149,7 +149,7 @@ class Watcher:
             del self._watched[number]
         if mask & _GONE or (mask & _ISDIR and mask & (_DELETE | _MOVED_FROM)):
             changes.everything = True
-        elif not (mask & _ISDIR and mask & _ATTRIB and name):  # a folder in it is told of by itself
+        elif not (mask & _ISDIR and mask & _ATTRIB and name):  # a folder in it has its own watch
             changes.add(path, name)
 
     def _doubt_all(self) -> None:
@@ -166,7 +166,7 @@ class Watcher:
         if number == errno.ENOSPC and not self._complained:
             self._complained = True
             log.warning(
-                "the kernel watches no more folders for this user: each question looks at the disk instead; raise"
+                "the kernel watches no more folders for this user: each question examines the disk instead; raise"
                 " the sysctl fs.inotify.max_user_watches beyond the number of datasets"
             )
 

@@ -1,4 +1,4 @@
-"""Which file systems are mounted, as this process sees them: /proc/self/mountinfo (proc(5))."""
+"""The mounted file systems, as this process sees them: /proc/self/mountinfo (proc(5))."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TABLE: Final = Path("/proc/self/mountinfo")
 
 
 class Mounts:
-    """The file systems at, above and below a folder. One thread at a time."""
+    """The file systems at, above and below a folder. Only one thread at a time may use it."""
 
     def __init__(self, root: Path) -> None:
         """`root`: the folder. It need not exist."""
@@ -27,32 +27,32 @@ class Mounts:
         self._known = self._find()
 
     def changed(self) -> bool:
-        """Whether there are others than the last time. Takes one system call where nothing was mounted or unmounted."""
+        """Whether they differ from the last call. Takes one system call if nothing was mounted or unmounted."""
         if not self._poll.poll(0):
             return False
         before, self._known = self._known, self._find()
         return self._known is None or self._known != before
 
     def _find(self) -> list[tuple[bytes, Path]] | None:
-        """Return what tells one set of mounts from another; None where that cannot be read."""
+        """Return the identity of the set of mounts; None if the table cannot be read."""
         try:
             root = self._root.resolve()
             return [
-                (b" ".join(words[:4]), place)  # of the mount, of that above it, device, folder on it
+                (b" ".join(words[:4]), place)  # of the mount, of the mount above it, its device, its folder there
                 for words, place in _read()
                 if place.is_relative_to(root) or root.is_relative_to(place)
             ]
-        except (OSError, RuntimeError):  # RuntimeError: symbolic links in a circle
+        except (OSError, RuntimeError):  # RuntimeError: a cycle of symbolic links
             return None
 
 
 def file_system(path: Path) -> str:
-    """Return the type of the file system on which a path lies; empty where that cannot be told."""
+    """Return the type of the file system of a path; empty if it is unknown."""
     found, best = "", -1
     try:
         wanted = path.resolve(strict=True)
         for words, place in _read():
-            # Of two at one place, the later one is above.
+            # If two are mounted at one place, the later one hides the earlier one.
             if wanted.is_relative_to(place) and len(place.parts) >= best:
                 found, best = words[words.index(b"-") + 1].decode(), len(place.parts)
     except (OSError, RuntimeError):
@@ -61,7 +61,7 @@ def file_system(path: Path) -> str:
 
 
 def _read() -> Iterator[tuple[list[bytes], Path]]:
-    """Yield the words of each line, and the folder where that file system is mounted. Raises: OSError."""
+    """Yield the words of each line, and the folder at which that file system is mounted. Raises: OSError."""
     for line in _TABLE.read_bytes().splitlines():
         words = line.split(b" ")
         place = words[4].decode("unicode_escape").encode("latin-1")

@@ -23,7 +23,7 @@ from fullsend_receiver.store.local import LocalStore
 _FORMAT: Final = 1
 #: When the log has so many lines more than files, it is rewritten.
 _SLACK: Final = 10_000
-#: Rows that are held at a time as they were read: 900 bytes each.
+#: Rows in memory at a time in the form in which they were read: 900 bytes each.
 _AT_ONCE: Final = 5_000
 #: Bytes that are read at a time.
 _BLOCK: Final = 1 << 18
@@ -69,9 +69,9 @@ class ScrubLog:
         self._path = scrub_file(store)
         self._lines = 0
         self._last = Folded()  # as they were written, with keys that this version does not know
-        # Of the files whose row says damage: when each was received, empty where the row does not say.
+        # By file with damage: when it was received, empty if the row does not show that.
         self._damaged: dict[str, tuple[Any, ...]] = {}
-        self._foreign: list[bytes] = []  # lines of which this version does not know of which file they are
+        self._foreign: list[bytes] = []  # lines whose file this version cannot read
         self._known = 0  # bytes of the file that were read, up to the end of a line; and their CRC
         self._crc = 0
         self.read()
@@ -84,7 +84,7 @@ class ScrubLog:
         return Scrubbed.from_row(row, file, received)
 
     def is_damaged(self, file: str, received: str) -> bool:
-        """Whether `get` returns damage. Reads no row: the streams of a chain may lie in as many folders."""
+        """Whether `get` returns damage. Decompresses no row: the streams of a chain may be in as many folders."""
         return self._damaged.get(file) in ((), (received,))
 
     def add(self, scrubbed: Scrubbed) -> None:
@@ -93,7 +93,7 @@ class ScrubLog:
         _take(self._last, self._damaged, [(scrubbed.file, row)])
         with locked(self._store.lock):
             if self._lines > len(self._last) + _SLACK:
-                self.read(anew=True)  # others may have added to it
+                self.read(anew=True)  # other processes may have added to it
                 _take(self._last, self._damaged, [(scrubbed.file, row)])
                 replace_file(self._path, b"".join([*self._foreign, *map(_line, self._last.rows())]))
                 self._lines = len(self._last)
@@ -101,16 +101,16 @@ class ScrubLog:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 size = os.fstat(descriptor).st_size
-                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # somebody was killed while he wrote
+                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a process was killed while it wrote
                 write_all(descriptor, b"\n" * torn + _line(row))
             finally:
                 os.close(descriptor)
         self._lines += 1
 
     def read(self, *, anew: bool = False) -> None:
-        """Read what was added since the last time; all, where something else was done to the file, or `anew`.
+        """Read what was added since the last call. Read all of it if the file was changed in another way, or if `anew`.
 
-        A line that is not whole (a crash) is passed over.
+        Ignores a line that is not whole (a crash).
         """
         try:
             file: BinaryIO = self._path.open("rb")
@@ -134,13 +134,13 @@ class ScrubLog:
                 count += 1
                 if isinstance(row, dict) and isinstance(row.get("file"), str):
                     rows.append((row["file"], row))
-                elif not known:  # else: with the next reading of all, which precedes each writing of all
+                elif not known:  # otherwise: with the next complete reading, which precedes each rewriting
                     foreign.append(line.rstrip(b"\n") + b"\n")
                 if len(rows) >= _AT_ONCE:
                     _take(last, damaged, rows)
                     rows.clear()
         _take(last, damaged, rows)
-        # In one step: another thread that asks meanwhile must not be told that nothing is damaged.
+        # In one step: otherwise another thread might see no damage meanwhile.
         self._lines, self._last, self._damaged, self._foreign = count, last, damaged, foreign
         self._known, self._crc = whole, crc
 
@@ -151,7 +151,7 @@ def scrub_file(store: LocalStore) -> Path:
 
 
 def _crc(file: BinaryIO, length: int) -> int:
-    """Return the CRC-32 of the first `length` bytes of a file, or of all where it has fewer."""
+    """Return the CRC-32 of the first `length` bytes of a file, or of all if it has fewer."""
     crc = 0
     while length and (block := file.read(min(length, _BLOCK))):
         crc = zlib.crc32(block, crc)
@@ -160,7 +160,7 @@ def _crc(file: BinaryIO, length: int) -> int:
 
 
 def _take(last: Folded, damaged: dict[str, tuple[Any, ...]], rows: Iterable[tuple[str, dict[str, Any]]]) -> None:
-    """Take rows, each with its file, into the last ones and into what is known to be damaged."""
+    """Add rows, each with its file, to the last ones and to the damaged files."""
 
     def merge(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
         merged = _merge(before, row)
@@ -174,14 +174,14 @@ def _take(last: Folded, damaged: dict[str, tuple[Any, ...]], rows: Iterable[tupl
 
 
 def _merge(before: dict[str, Any] | None, row: dict[str, Any]) -> dict[str, Any]:
-    """Return what counts of a file after one more row."""
-    if before is not None and "damage" not in row:  # what it means is not known, and what came before is
+    """Return the resulting row of a file after one more row."""
+    if before is not None and "damage" not in row:  # its meaning is unknown, and that of the old row is known
         return before | row | {"damage": before.get("damage", [])}
     return row
 
 
 def _damage(row: dict[str, Any]) -> tuple[str, ...]:
-    """Return the lines of damage of a row, whatever form they have."""
+    """Return the damage lines of a row, whatever form they have."""
     said: object = row.get("damage")
     if isinstance(said, list | tuple):
         return tuple(map(str, said))

@@ -1,16 +1,16 @@
-"""What is stored, as a running daemon knows it: kept in memory for each sender, and shared by all questions.
+"""What is stored, in the memory of a running daemon: for each sender, and shared by all questions.
 
-It is read once, from the copy of the summaries or from the manifests. From then on the kernel tells what changes in the
-folders (`watching`): a commit by this daemon, a file that somebody has removed, cut short or put back, a manifest that
-a command has made beside it. So a question costs two `stat`s, of the sender's folder and of what checks have found, a
-poll of the table of mounts, and a look at what has changed since the last one. It is answered from what the disk held
-when it was asked, or later.
+It is read once, from the copy of the summaries or from the manifests. From then on the kernel reports changes in the
+folders (`watching`): a commit by this daemon; a file that somebody has removed, truncated or put back; a manifest that
+a command has made. So a question costs two `stat`s, of the sender's folder and of the results of checks. It also costs
+a poll of the table of mounts, and reading what has changed since the last question. The answer describes the disk at
+the time of the question, or later.
 
-Where the kernel cannot tell (a network file system, too many folders), each question looks at everything instead. In
-any case `relook` looks at everything again now and then, for what is not told.
+If the kernel cannot report changes (a network file system, too many folders), each question examines everything.
+`relook` examines everything at intervals in any case, because some changes are not reported.
 
-Questions that wait for one another share a look: it is done again only for one that was asked after it began. What is
-kept of each stream, docs/operations.md says ("Memory").
+Questions that wait for each other share a search: it is repeated only for a question that was asked after it began.
+docs/operations.md says what is kept in memory for each stream ("Memory").
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Catalogues:
         """Reads nothing before the first question."""
         self.store = store
         self._watcher: Final = Watcher(store.root)
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, _SenderState] = {}
         self._guard: Final = threading.Lock()  # held for moments: of `_kept`, `_moment` and `_turns`
         self._moment = 0
         self._turns: dict[str, asyncio.Lock] = {}
@@ -74,16 +74,16 @@ class Catalogues:
             return kept.holdings
 
     async def ask(self, disk: Executor, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
-        """Answer a question in a `disk` thread, as `current`. The questions about one sender take one such thread in
-        all, however many they are: the others wait for fsync. `begun`: it is the rest of an answer, for which the disk
-        was looked at when that was asked.
+        """Answer a question in a `disk` thread, as `current`. All questions about one sender together use only one such
+        thread: the others wait for fsync. `begun`: it is a later part of an answer, for which the disk was examined at
+        the time of the question.
         """
         asked = _ANY if begun else self._now()
         return await self._in_turn(disk, sender, lambda: work(self.current(sender, asked=asked)))
 
     async def relook(self, disk: Executor) -> None:
-        """Look at all that is kept again, whatever was told: some folders at a time, so that no question waits for
-        long. Where that fails for one sender, it is done for the others.
+        """Examine everything that is in memory again, whatever was reported: some folders at a time, so that no
+        question waits for long. If that fails for one sender, the others are still examined.
 
         Raises: the first error.
         """
@@ -92,15 +92,15 @@ class Catalogues:
         failed: Exception | None = None
         for sender in senders:
             try:
-                for paths in await self._in_turn(disk, sender, partial(self._told, sender)):
-                    await self._in_turn(disk, sender, partial(self._look_again, sender, paths))
+                for paths in await self._in_turn(disk, sender, partial(self._watched_batches, sender)):
+                    await self._in_turn(disk, sender, partial(self._examine_again, sender, paths))
             except Exception as error:  # noqa: BLE001 - raised below
                 failed = failed or error
         if failed is not None:
             raise failed
 
     def distrust(self) -> None:
-        """Have the next question about each sender look at everything again."""
+        """Have the next question about each sender examine everything again."""
         with self._guard:
             kept = list(self._kept.values())
         for each in kept:
@@ -117,10 +117,10 @@ class Catalogues:
             log.add(result)
 
     @contextlib.contextmanager
-    def _keep(self, sender: str) -> Iterator[_Kept]:
+    def _keep(self, sender: str) -> Iterator[_SenderState]:
         """Lock the state of a sender, and return it."""
         with self._guard:
-            kept = self._kept.setdefault(sender, _Kept(self.store, sender, Watch(self._watcher)))
+            kept = self._kept.setdefault(sender, _SenderState(self.store, sender, Watch(self._watcher)))
         with kept.lock:
             yield kept
 
@@ -130,12 +130,12 @@ class Catalogues:
         async with turn:
             return await run(disk, work)
 
-    def _told(self, sender: str) -> list[list[str]]:
-        """Return the folders of a sender at which no question looks by itself, in batches."""
+    def _watched_batches(self, sender: str) -> list[list[str]]:
+        """Return the folders of a sender that no question examines without a report, in batches."""
         with self._keep(sender) as kept:
             return list(kept.search.batches()) if kept.search.sure else []
 
-    def _look_again(self, sender: str, paths: list[str]) -> None:
+    def _examine_again(self, sender: str, paths: list[str]) -> None:
         with self._keep(sender) as kept:
             kept.search.distrust(paths)
             kept.holdings = kept.read_again(self._scrub_log())
@@ -158,7 +158,7 @@ class Catalogues:
             return self._scrubbed
 
 
-class _Kept:
+class _SenderState:
     """The state of one sender. `holdings`: None if nothing was read, or the last search has failed; `read_at`: a moment
     before the last search; `distrusted`: the next search must examine everything.
     """

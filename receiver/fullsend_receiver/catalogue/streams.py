@@ -238,7 +238,7 @@ class Catalogue:
         return copied(Receipt, self.entry_of(stored, restorable=bool(self.chain(stored))), stored.manifest)
 
     def whole(self, stored: StoredStream) -> bool:
-        """Whether the file of a stream is there, as long as it was, and not known to be damaged."""
+        """Whether the file of a stream exists, has its length, and is not known to be damaged."""
         return self._whole(stored.summary)
 
     def unread(self) -> list[StoredStream]:

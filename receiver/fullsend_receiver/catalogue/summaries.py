@@ -39,13 +39,13 @@ from fullsend_receiver.store.local import LocalStore
 _WORTH: Final = 200
 #: Length of the CRC and the space before the JSON of a line.
 _CRC: Final = 9
-#: So many names in folders that had changed take about the time of one manifest.
+#: Examining so many names in changed folders takes about the time of opening one manifest.
 _NAMES_A_MANIFEST: Final = 50
-#: Streams that are looked at in one go, besides questions; and how many of them a folder takes by itself.
+#: Streams in one batch of an examination besides questions; and the number of streams that cost as much as a folder.
 _BATCH: Final = 500
 _STREAMS_A_FOLDER: Final = 5
-#: What changed within this time before it was read may change again without a trace. Ticks are 10 ms at most; some
-#: file systems have times in whole seconds, FAT in pairs of them.
+#: A change within this time before the reading may be followed by another one without a trace. Ticks are 10 ms at most;
+#: some file systems have times in whole seconds, FAT in steps of two.
 _SETTLED_NS: Final = 3_000_000_000
 
 
@@ -60,23 +60,24 @@ class Found:
     problems: list[Problem] = field(default_factory=list)
 
 
-#: A copy with other fields, by another version of fullsendd, says nothing. Format 2: no folder with a symbolic link to
-#: a file has a stamp, since such folders are to be read each time.
+#: A copy with other fields, by another version of fullsendd, is not used. Format 2: a folder with a symbolic link to a
+#: file has no stamp, because it must be read each time.
 _FORMAT: Final = "2"
 _VERSION: Final = zlib.crc32(" ".join((_FORMAT, *COPIED)).encode())
 #: How the JSON of a line begins: the version and the folder.
 _HEAD: Final = re.compile(rb'\[(\d+),("(?:[^"\\]|\\.)*"),')
-#: A kept catalogue does without its copy until the next start: it is worth writing when it lacks this part of all.
+#: A daemon does not need the copy before its next start: it writes the copy when this fraction of all rows is missing.
 _WORTH_PART: Final = 50
 
 
 @dataclass(slots=True)
 class _Folder:
-    """What is known of one folder. `stamp`: inode number and times of when its names were read, None where that does
-    not count next time; `folders`: the folders in it; `rows`: one for each stream; `orphans`: names of `.zst` files
-    without manifest; `problems`: by name of a stream, why its manifest cannot be read; `linked`: names of streams whose
-    file or manifest is a symbolic link, so that a change behind it is not told; `watched`: whether each other change is
-    told.
+    """What is known of one folder.
+
+    `stamp`: inode number and times when its names were read, None if that must not be used next time; `folders`: the
+    folders in it; `rows`: one for each stream; `orphans`: names of `.zst` files without manifest; `problems`: by name
+    of a stream, why its manifest cannot be read; `linked`: names of streams whose file or manifest is a symbolic link,
+    so that changes behind it are not reported; `watched`: whether all other changes are reported.
     """
 
     path: str
@@ -90,7 +91,7 @@ class _Folder:
 
     @property
     def doubts(self) -> set[str]:
-        """The names that are to be looked at each time."""
+        """The names that must be examined each time."""
         return self.orphans | self.problems.keys() | self.linked
 
 
@@ -200,7 +201,7 @@ class Search:
         return [rows for rows in found if isinstance(rows, Shelf) and len(rows)]
 
     def batches(self) -> Iterator[list[str]]:
-        """Yield the folders that the last run has found, as many together as take some milliseconds to look at."""
+        """Yield the folders of the last run, in batches that take some milliseconds to examine."""
         batch: list[str] = []
         streams = 0
         for path, folder in (self._folders or {}).items():
@@ -213,7 +214,7 @@ class Search:
             yield batch
 
     def distrust(self, paths: Iterable[str] | None = None) -> None:
-        """Look at all that is in these folders in the next run, whatever was told; None: in all folders."""
+        """Examine everything in these folders in the next run, whatever was reported; None: in all folders."""
         if paths is None:
             self.sure = False
         else:
@@ -244,8 +245,8 @@ class Search:
             todo += [f"{path}/{name}" for name in folder.folders]
 
     def _look_at(self, changes: Changes) -> dict[str, _Folder] | None:
-        """Look at what has changed, and at what is in doubt. Returns: what is known now, None where that can be found
-        only by a look at everything.
+        """Examine what has changed, and what is in doubt. Returns: the present state, None if that requires examining
+        everything.
         """
         folders = dict(self._folders or {})
         for path, folder in folders.items():
@@ -374,9 +375,7 @@ class Search:
         return rows
 
     def _scan(self, path: str, stamp: list[int], known: dict[str, Row]) -> tuple[_Folder, list[Row]]:
-        """Read a folder's names, and the manifests among them of which nothing is known. Returns: the folder, and what
-        is to be its rows.
-        """
+        """Read a folder's names, and its manifests that are not known yet. Returns: the folder, and the rows for it."""
         folder = _Folder(path, None, [], [])
         files: set[str] = set()
         counts = max(stamp[1:]) < self._settled

@@ -21,7 +21,7 @@ from fullsend_receiver.store.api import Store, update
 _CLOCK_ERROR: Final = 86400.0
 
 
-class Stock(Protocol):
+class StoredDatasets(Protocol):
     """What is stored of a sender."""
 
     @property
@@ -31,7 +31,7 @@ class Stock(Protocol):
         """Whether a snapshot of this GUID is stored of this dataset."""
 
 
-def note(stock: Stock, sender: str, datasets: Collection[UnchangedDataset]) -> None:
+def note(stock: StoredDatasets, sender: str, datasets: Collection[UnchangedDataset]) -> None:
     """Record, durably, that these datasets are unchanged now. `stock`: what is stored of the sender. Blocks. Raises:
     OSError.
 

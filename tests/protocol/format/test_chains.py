@@ -134,7 +134,7 @@ def test_a_snapshot_that_is_stored_twice_leads_back_by_both_ways() -> None:
 # --- under which name it goes on --------------------------------------------------------------------------------------
 
 
-def test_a_dataset_goes_on_under_its_last_name() -> None:
+def test_a_dataset_continues_under_its_last_name() -> None:
     first = Stored("1", dataset="a", sequence=1)
     second = Stored("2", "1", dataset="b", sequence=2)
     third, last = Stored("3", "2", dataset="c", sequence=3), Stored("4", "3", dataset="c", sequence=4)

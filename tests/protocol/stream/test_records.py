@@ -574,21 +574,21 @@ def check_resumed(raw: bytes, cuts: Iterable[int]) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("raw", [EVERY, PACKAGE], ids=["plain", "package"])
-def test_walker_goes_on_elsewhere_at_every_byte(raw: bytes) -> None:
+def test_walker_resumes_elsewhere_at_every_byte(raw: bytes) -> None:
     check_resumed(raw, range(len(raw) + 1))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["incr-2"])
-def test_walker_goes_on_elsewhere_at_every_byte_of_a_genuine_stream(name: str) -> None:
+def test_walker_resumes_elsewhere_at_every_byte_of_a_genuine_stream(name: str) -> None:
     raw = streams.named(name).read()
     check_resumed(raw, range(len(raw) + 1))
 
 
 @each(small)
 @pytest.mark.slow
-def test_walker_goes_on_elsewhere_around_every_header_of_a_genuine_stream(stream: Genuine) -> None:
+def test_walker_resumes_elsewhere_around_every_header_of_a_genuine_stream(stream: Genuine) -> None:
     raw = stream.read()
     records = streams.split(raw)
     near = {at for record in records[:: max(1, len(records) // 40)] for at in (record.start + 1, record.start + 311)}
@@ -596,7 +596,7 @@ def test_walker_goes_on_elsewhere_around_every_header_of_a_genuine_stream(stream
     check_resumed(raw, sorted(at for at in near if at <= len(raw)))
 
 
-def test_walker_that_goes_on_refuses_what_it_would_have_refused() -> None:
+def test_walker_that_resumes_refuses_what_it_would_have_refused() -> None:
     """It knows the GUID that its END must have, and that a package may not end amid a substream."""
     at = len(EVERY) - HEADER_SIZE
     before = walk([EVERY[:at]])
@@ -610,7 +610,7 @@ def test_walker_that_goes_on_refuses_what_it_would_have_refused() -> None:
         Walker.resume(WalkerState(9, Phase.DONE), walk([EVERY]).begins).walk(b"x", 0, 1, NEVER)
 
 
-def test_walker_that_goes_on_counts_the_nvlists_that_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_walker_that_resumes_counts_the_nvlists_that_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
     redacted = [streams.redacted([number], name=f"tank/data@{number}", guid=number) for number in (1, 2)]
     raw = streams.package(*redacted)
     kept = len(streams.native({"redact_snaps": (1,)}))

@@ -54,7 +54,7 @@ def rejoin(of: Sent, key: tuple[int, int]) -> bytes:
 
 
 @pytest.mark.parametrize("name", genuine_parts())
-def test_stored_stream_goes_on_as_openzfs_itself_would_go_on(name: str) -> None:
+def test_stored_stream_resumes_as_openzfs_itself_would_resume(name: str) -> None:
     """What `zfs send -t` gave for the same token, byte for byte; of a plain one it has OBJECT and FREE in front."""
     rest, whole = (streams.named(name + end).read() for end in ("-rest", ""))
     asked = ResumeToken.decode(streams.named(f"{name}-rest").command.split(" -t ")[1])
@@ -73,7 +73,7 @@ def test_stored_stream_goes_on_as_openzfs_itself_would_go_on(name: str) -> None:
     assert wrong_sums(out) == []
 
 
-def test_raw_stream_goes_on_as_openzfs_itself_would_go_on_in_the_middle_of_an_object() -> None:
+def test_raw_stream_resumes_as_openzfs_itself_would_resume_in_the_middle_of_an_object() -> None:
     """No such genuine one is at hand; but a plain one shows what comes in front: OBJECT, and the FREE behind it."""
     (of,) = resumed.sent(streams.named("full-enc-w").read())
     key = next(record.key for record in of.records if record.key and record.key[1])
@@ -84,7 +84,7 @@ def test_raw_stream_goes_on_as_openzfs_itself_would_go_on_in_the_middle_of_an_ob
 
 
 @each(small)
-def test_genuine_stored_stream_goes_on_from_any_record(stream: Genuine) -> None:
+def test_genuine_stored_stream_resumes_from_any_record(stream: Genuine) -> None:
     draw = random.Random(stream.name)
     for of in taken_apart(stream):
         keys = sorted({record.key for record in of.records if record.key})
@@ -97,7 +97,7 @@ def test_genuine_stored_stream_goes_on_from_any_record(stream: Genuine) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @each(resumable)
-def test_genuine_stored_stream_goes_on_from_every_record(stream: Genuine) -> None:
+def test_genuine_stored_stream_resumes_from_every_record(stream: Genuine) -> None:
     for of in taken_apart(stream):
         stored = of.raw[of.records[1].start : of.end]
         for number, key in enumerate(sorted({record.key for record in of.records if record.key})):
@@ -195,7 +195,7 @@ def test_opening_of_a_stream() -> None:
 
 
 @pytest.mark.parametrize("of", [PLAIN, RAW, PACKAGE], ids=["plain", "raw", "package"])
-def test_stored_stream_goes_on_however_the_bytes_come(of: Sent) -> None:
+def test_stored_stream_resumes_however_the_bytes_come(of: Sent) -> None:
     stored = of.raw[of.records[1].start :]
     for key in {record.key for record in of.records if record.key}:
         for size in (1, 311, 312, 313, len(stored)):
@@ -339,7 +339,7 @@ PLACE = [record.start - PLAIN.records[1].start for record in PLAIN.records]
         ),
     ],
 )
-def test_stored_stream_that_cannot_go_on_there_is_refused_by_name(key: tuple[int, int], raw: bytes, said: str) -> None:
+def test_stored_stream_that_cannot_resume_there_is_refused_by_name(key: tuple[int, int], raw: bytes, said: str) -> None:
     assert said in refusal(Rejoiner(PLAIN.begin, PLAIN.token(key)), raw)
 
 

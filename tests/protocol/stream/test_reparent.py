@@ -124,7 +124,7 @@ def test_a_clone_without_running_checksums_is_refused_by_name() -> None:
         reparented([raw])
 
 
-def test_a_part_of_a_clones_increment_goes_on_where_its_base_is() -> None:
+def test_a_part_of_a_clones_increment_resumes_where_its_base_is() -> None:
     """`zfs receive -s` was interrupted amid one that had come out of here."""
     (of,) = resumed.sent(clones(PLAIN))
     token = of.token((7, 1024))

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("of", [PLAIN, RAW, PACKAGE], ids=["plain", "raw", "package"])
-def test_every_resume_point_is_gone_on_from_however_the_bytes_come(of: Sent) -> None:
+def test_every_resume_point_is_resumed_from_however_the_bytes_come(of: Sent) -> None:
     for index in of.points():
         for repeated in range(12):
             raw = send_t(of, index, repeated)
@@ -112,7 +112,7 @@ def test_genuine_part_and_genuine_rest_are_the_genuine_whole(name: str) -> None:
 
 
 @each(small)
-def test_genuine_stream_that_was_cut_goes_on(stream: Genuine) -> None:
+def test_genuine_stream_that_was_cut_resumes(stream: Genuine) -> None:
     draw = random.Random(stream.name)
     for of in taken_apart(stream):
         cuts = [of.records[0].start, of.records[1].end, of.records[-1].start, of.end - 1]
@@ -125,7 +125,7 @@ def test_genuine_stream_that_was_cut_goes_on(stream: Genuine) -> None:
 
 
 @each(small)
-def test_genuine_stream_that_was_cut_twice_goes_on(stream: Genuine) -> None:
+def test_genuine_stream_that_was_cut_twice_resumes(stream: Genuine) -> None:
     draw = random.Random(stream.name)
     for of in taken_apart(stream):
         cut_twice(of, draw)
@@ -157,7 +157,7 @@ def cut_twice(of: Sent, draw: random.Random) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @each(resumable)
-def test_genuine_stream_cut_between_any_two_records_and_elsewhere_goes_on(stream: Genuine) -> None:
+def test_genuine_stream_cut_between_any_two_records_and_elsewhere_resumes(stream: Genuine) -> None:
     draw = random.Random(stream.name)
     tried = 0
     for of in taken_apart(stream):
@@ -177,7 +177,7 @@ def test_genuine_stream_cut_between_any_two_records_and_elsewhere_goes_on(stream
 
 
 @each(lambda: [stream for stream in small() if stream.size < 100_000])
-def test_genuine_stream_goes_on_byte_by_byte(stream: Genuine) -> None:
+def test_genuine_stream_resumes_byte_by_byte(stream: Genuine) -> None:
     for of in taken_apart(stream):
         index = of.points()[len(of.points()) // 2]
         raw = send_t(of, index)
@@ -288,7 +288,7 @@ BEGINNING = RESUMED[: AT[1]]
         (RESUMED + CLOSING_END, "bytes or more after its END record"),
     ],
 )
-def test_what_does_not_go_on_where_the_stream_was_cut_is_refused_by_name(raw: bytes, said: str) -> None:
+def test_what_does_not_resume_where_the_stream_was_cut_is_refused_by_name(raw: bytes, said: str) -> None:
     error = refusal(splicer(PLAIN, PLAIN.point(MIDDLE)), raw)
     assert error.startswith("NotTheSameStream: the resumed stream ")
     assert said in error

@@ -573,7 +573,7 @@ def test_after_the_peers_last_word_it_says_nothing_more() -> None:
         pair.sender.next_event()
 
 
-def test_what_the_peer_said_before_it_heard_our_last_word_is_not_held_against_it() -> None:
+def test_what_the_peer_said_before_it_heard_our_last_word_is_no_error() -> None:
     pair = pair_in(State.STREAMING)
     chunk = encoded(CHUNK)
     pair.receiver.receive_data(chunk[:100])
@@ -763,7 +763,7 @@ def test_whatever_we_try_to_say_is_said_by_the_table_or_is_our_fault(
 # --- resuming --------------------------------------------------------------------------------------------------
 
 
-def test_push_goes_on_where_accept_says_with_a_segment_of_its_own() -> None:
+def test_push_resumes_where_accept_says_with_a_segment_of_its_own() -> None:
     pair = pair_in(State.OFFERED)
     record = messages.Record(header="A" * 416, payload_sha256="5c" * 32, features=0)
     pair.say(RECEIVER, messages.Accept(offset=1000, segments=segments(1000), record=record))

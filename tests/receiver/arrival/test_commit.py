@@ -275,7 +275,7 @@ def test_stream_whose_hash_the_sender_does_not_confirm_is_not_stored(store: Stor
 # --- stored already ---------------------------------------------------------------------------------------------
 
 
-def test_stream_that_is_stored_already_is_thrown_away_and_the_first_one_stays(store: Store) -> None:
+def test_stream_that_is_stored_already_is_deleted_and_the_first_one_stays(store: Store) -> None:
     file = store_stream(store, SENDER, PLAIN)
     there = in_place(store)
     answer = commit(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests import streams
-from tests.receiver.helpers import SENDER, chunks_of, go_on, long_stream, push_of, take
+from tests.receiver.helpers import SENDER, chunks_of, long_stream, push_of, resume, take
 
 from fullsend_protocol.format.manifest import PartialEntry, Resumption
 from fullsend_protocol.shared.units import format_time
@@ -85,7 +85,7 @@ def test_each_sees_its_own_and_nobody_elses(store: Store) -> None:
 
 def test_what_is_open_is_arriving(store: Store) -> None:
     leave(store)
-    ingest = go_on(store, SENDER, long_stream(3, guid=7))
+    ingest = resume(store, SENDER, long_stream(3, guid=7))
     assert [each.arriving for each in find_partials(store, SENDER)] == [True]
     ingest.partial.close(keep=True)
     assert [each.arriving for each in find_partials(store, SENDER)] == [False]
@@ -97,7 +97,7 @@ def test_of_what_nothing_came_nothing_is_said_but_that(store: Store) -> None:
     assert (found.raw_bytes, found.stored_bytes, found.resume_offset) == (0, 0, None)
 
 
-def test_package_has_nowhere_for_a_token_to_go_on(store: Store) -> None:
+def test_package_has_nowhere_for_a_token_to_resume(store: Store) -> None:
     first = long_stream(3, name="tank/data@before", guid=7)
     raw = streams.package(first, streams.substream(guid=8, base_guid=7))
     push = push_of(raw)
@@ -145,7 +145,7 @@ def test_what_is_no_journal_is_passed_over(store: Store) -> None:
 # --- what is thrown away ----------------------------------------------------------------------------------------
 
 
-def test_what_nobody_went_on_with_for_too_long_is_thrown_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_nobody_resumed_for_too_long_is_deleted(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     old, new = leave(store, age=15 * DAY), leave(store, "tank/new@now", age=13 * DAY, guid=8)
     discard_old(store, (), keep=14 * DAY, most=None)
     assert keys(store) == {new}
@@ -155,11 +155,11 @@ def test_what_nobody_went_on_with_for_too_long_is_thrown_away(store: Store, capl
 
 
 @pytest.mark.parametrize("at_resume_point", [False, True])
-def test_what_was_gone_on_with_and_brought_nothing_is_as_old_as_before(store: Store, at_resume_point: bool) -> None:
+def test_what_was_resumed_and_brought_nothing_is_as_old_as_before(store: Store, at_resume_point: bool) -> None:
     """A push that fails every night at the same place would keep it for ever."""
     key = leave(store, age=15 * DAY, chunks=3)
     (before,) = find_partials(store, SENDER)
-    ingest = go_on(store, SENDER, long_stream(3, guid=7), at_resume_point=at_resume_point)
+    ingest = resume(store, SENDER, long_stream(3, guid=7), at_resume_point=at_resume_point)
     assert ingest.offset < before.raw_bytes or not at_resume_point  # the journal was cut
     resumption = Resumption(how="replay", offset=ingest.offset, at="2026-11-23T06:30:00Z")
     ingest.partial.note_resumed(resumption)
@@ -172,7 +172,7 @@ def test_what_was_gone_on_with_and_brought_nothing_is_as_old_as_before(store: St
     assert keys(store) == set()
 
 
-def test_what_is_damaged_keeps_nothing_else_from_being_thrown_away(store: Store) -> None:
+def test_what_is_damaged_keeps_nothing_else_from_being_deleted(store: Store) -> None:
     damaged, old = leave(store, age=15 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
     flip(store.partial / f"{damaged}.journal")
     discard_old(store, (), keep=14 * DAY, most=None)
@@ -187,7 +187,7 @@ def test_what_is_damaged_keeps_nothing_else_from_being_thrown_away(store: Store)
     assert list(store.partial.iterdir()) == aside[1:]
 
 
-def test_what_cannot_be_thrown_away_keeps_nothing_else_from_it(
+def test_what_cannot_be_deleted_keeps_nothing_else_from_it(
     store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stays, goes = leave(store, age=16 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
@@ -205,7 +205,7 @@ def test_what_cannot_be_thrown_away_keeps_nothing_else_from_it(
     assert goes not in keys(store)
 
 
-def test_beyond_their_room_the_oldest_are_thrown_away(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_beyond_their_room_the_oldest_are_deleted(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     left = [leave(store, f"tank/{age}@now", age=age, guid=age) for age in (10, 30, 20)]
     each = stored(store, left[0])
     discard_old(store, (), keep=14 * DAY, most=3 * each + 9)
@@ -218,7 +218,7 @@ def test_beyond_their_room_the_oldest_are_thrown_away(store: Store, caplog: pyte
     assert keys(store) == set()
 
 
-def test_what_is_arriving_is_never_thrown_away_but_counts(store: Store) -> None:
+def test_what_is_arriving_is_never_deleted_but_counts(store: Store) -> None:
     old, arriving = leave(store, age=10), leave(store, "tank/arriving@now", age=99 * DAY, guid=8)
     discard_old(store, {arriving}, keep=14 * DAY, most=None)
     assert keys(store) == {old, arriving}
@@ -265,7 +265,7 @@ def test_stream_that_is_proven_waits_for_a_start_to_complete_its_commit(
     assert set(store.partial.iterdir()) == there
 
 
-def test_what_cannot_be_read_is_thrown_away_by_its_key(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_read_is_deleted_by_its_key(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     path = store.partial / f"{'0' * 32}.journal"
     path.write_bytes(b"torn")
     os.utime(path, (0, 0))

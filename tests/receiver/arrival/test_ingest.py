@@ -208,7 +208,7 @@ def test_chunk_that_is_too_short_is_refused_with_the_next_one(store: Store, inge
     refused(store, ingest, second, DamagedStream, "the one before it ended where none may end")
 
 
-def test_chunk_that_goes_on_beyond_its_end_is_refused(store: Store, ingest: Ingest) -> None:
+def test_chunk_that_continues_beyond_its_end_is_refused(store: Store, ingest: Ingest) -> None:
     (_, first), *_rest = cut(RAW)
     (chunk,) = in_pieces(RAW[: len(first) + 1])
     refused(store, ingest, chunk, DamagedStream, f"which must end at {len(first)}")
@@ -356,7 +356,7 @@ def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
 # --- resuming ---------------------------------------------------------------------------------------------------
 
 
-def test_stream_that_goes_on_has_a_segment_more_and_its_batches_go_on(store: Store, ingest: Ingest) -> None:
+def test_stream_that_resumes_has_a_segment_more_and_its_batches_resume(store: Store, ingest: Ingest) -> None:
     first, second, third = chunks_of(RAW)
     take(ingest, [first])
     ingest.partial.close(keep=True)
@@ -380,7 +380,7 @@ def test_stream_that_goes_on_has_a_segment_more_and_its_batches_go_on(store: Sto
     again.partial.close(keep=True)
 
 
-def test_stream_that_is_whole_goes_on_with_its_last_word_alone(store: Store, ingest: Ingest) -> None:
+def test_stream_that_is_whole_resumes_with_its_last_word_alone(store: Store, ingest: Ingest) -> None:
     take(ingest, chunks_of(PLAIN))
     ingest.partial.close(keep=True)
     found = store.reopen(ingest.partial.key, at_resume_point=False)
@@ -393,7 +393,7 @@ def test_stream_that_is_whole_goes_on_with_its_last_word_alone(store: Store, ing
     again.partial.close(keep=True)
 
 
-def test_stream_that_goes_on_with_other_bytes_is_refused_where_they_cannot_follow(store: Store, ingest: Ingest) -> None:
+def test_stream_that_resumes_with_other_bytes_is_refused_where_they_cannot_follow(store: Store, ingest: Ingest) -> None:
     first, second, _third = chunks_of(RAW)
     take(ingest, [first])
     ingest.partial.close(keep=True)

@@ -130,7 +130,7 @@ def test_a_stream_that_is_not_whole_is_refused_and_not_listed(stream: streams.Ge
         peer.hear("done")
 
 
-def test_a_package_that_is_stored_already_is_taken_and_thrown_away(receiver: Receiver) -> None:
+def test_a_package_that_is_stored_already_is_taken_and_deleted(receiver: Receiver) -> None:
     raw = streams.package(streams.substream(name="tank/twice@now"), name="tank/twice@now")
     kept = receiver.partials()
     with receiver.peer() as peer:
@@ -278,7 +278,7 @@ def check_given_back(receiver: Receiver, file: str, raw: bytes) -> None:
 
 @pytest.mark.parametrize("how", ["reconnect", "replay", "token"])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_a_stream_goes_on_where_it_was_interrupted(how: str, count: int, receiver: Receiver) -> None:
+def test_a_stream_resumes_where_it_was_interrupted(how: str, count: int, receiver: Receiver) -> None:
     pieces = pieces_of(3, f"tank/on-{how}-{count}@now")
     raw = b"".join(pieces)
     kept = leave(receiver, pieces, count)
@@ -302,14 +302,14 @@ def test_a_stream_goes_on_where_it_was_interrupted(how: str, count: int, receive
     check_given_back(receiver, receipt["file"], raw)
 
 
-def test_a_stream_that_is_not_to_be_gone_on_with_starts_over(receiver: Receiver) -> None:
+def test_a_stream_that_is_not_to_be_resumed_starts_over(receiver: Receiver) -> None:
     pieces = pieces_of(2, "tank/over@now")
     leave(receiver, pieces, 1)
     with receiver.peer() as peer:
         peer.give(b"".join(pieces), offer_of_pieces(pieces), pieces)
 
 
-def test_what_turns_out_not_to_be_the_same_is_thrown_away(receiver: Receiver) -> None:
+def test_what_turns_out_not_to_be_the_same_is_deleted(receiver: Receiver) -> None:
     pieces = pieces_of(2, "tank/differs@now")
     before = receiver.partials()
     kept = leave(receiver, pieces, 1)
@@ -864,7 +864,7 @@ def test_nothing_is_taken_away_beneath_a_thread_at_work_however_often_its_task_i
         assert partial.read_bytes() == chunk.frame
 
 
-def test_that_a_stream_goes_on_is_written_down_before_its_files_are_closed_though_it_is_cut_meanwhile(
+def test_that_a_stream_resumes_is_written_down_before_its_files_are_closed_though_it_is_cut_meanwhile(
     tmp_path: Path,
 ) -> None:
     """Else the number of its journal would be another file's by the time at which the line is written."""

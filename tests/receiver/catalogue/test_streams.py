@@ -251,7 +251,7 @@ def test_increment_without_its_base_is_not_restorable_nor_what_builds_on_it(stor
     assert restorable(store) == ["s1"]
 
 
-def test_chain_goes_on_under_a_new_name_of_its_dataset(store: Store) -> None:
+def test_chain_continues_under_a_new_name_of_its_dataset(store: Store) -> None:
     plant(store, "s1", 1, dataset="tank/old")
     plant(store, "s2", 2, 1, dataset="tank/new/name")
     assert restorable(store) == ["s1", "s2"]

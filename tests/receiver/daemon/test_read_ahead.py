@@ -30,8 +30,8 @@ class Disk:
         self._sizes = sizes
         self.begun = 0
         self.closed = False
-        self.go_on = threading.Event()
-        self.go_on.set()
+        self.proceed = threading.Event()
+        self.proceed.set()
         self.at_work = threading.Event()
 
     def chunks(self) -> Generator[Chunk, None, None]:
@@ -39,7 +39,7 @@ class Disk:
             for number, size in enumerate(self._sizes):
                 self.begun += 1
                 self.at_work.set()
-                self.go_on.wait()
+                self.proceed.wait()
                 if size < 0:
                     raise FileDamaged(f"chunk {number}")
                 yield Chunk(number, 1, bytes(32), bytes(size))
@@ -119,7 +119,7 @@ async def test_who_leaves_early_is_not_told_of_what_is_wrong_further_on(workers:
 
 async def test_what_is_cancelled_waits_for_the_thread_and_closes_the_file() -> None:
     disk = Disk(1, 1)
-    disk.go_on.clear()
+    disk.proceed.clear()
     before = asyncio.all_tasks()
     with ThreadPoolExecutor(1) as thread:
 
@@ -136,7 +136,7 @@ async def test_what_is_cancelled_waits_for_the_thread_and_closes_the_file() -> N
             await turns()
             assert not sending.done()
             assert not disk.closed
-        disk.go_on.set()
+        disk.proceed.set()
         await asyncio.wait([sending])
     assert sending.cancelled()
     assert disk.closed

@@ -473,7 +473,7 @@ def test_a_commit_under_way_is_completed(tmp_path: Path) -> None:
             receiver.stop(signal.SIGKILL)
 
 
-def test_what_is_being_thrown_away_is_begun_by_nobody_before_it_is_gone(
+def test_what_is_being_deleted_is_begun_by_nobody_before_it_is_gone(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the daemon is to end meanwhile: what is left of the old one would be removed beneath the new one."""

@@ -237,7 +237,7 @@ def is_free(path: Path) -> bool:
     return subprocess.run([sys.executable, "-c", TRIER, path], capture_output=True, check=False).returncode == 0
 
 
-def test_lock_is_held_against_other_processes_until_it_is_left(tmp_path: Path) -> None:
+def test_lock_keeps_other_processes_out_until_it_is_left(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with holding(path):
         assert not is_free(path)

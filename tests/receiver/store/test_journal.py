@@ -136,14 +136,14 @@ def test_of_a_place_in_the_middle_of_a_batch_only_the_spill_blocks_before_it_cou
 
 @pytest.mark.parametrize("raw", [EVERY, PACKAGE], ids=["plain", "package"])
 @pytest.mark.slow
-def test_walker_goes_on_out_of_its_journal_at_every_byte(swift_path: Path, raw: bytes) -> None:
+def test_walker_resumes_out_of_its_journal_at_every_byte(swift_path: Path, raw: bytes) -> None:
     """Inside records, headers and the payloads of BEGINs."""
     for at in range(1, len(raw) + 1):
         check_same(through_journal(swift_path, raw, [at]), raw)
 
 
 @pytest.mark.slow
-def test_walker_goes_on_out_of_its_journal_at_every_byte_of_a_genuine_stream(swift_path: Path) -> None:
+def test_walker_resumes_out_of_its_journal_at_every_byte_of_a_genuine_stream(swift_path: Path) -> None:
     raw = streams.named("incr-2").read()
     for at in range(1, len(raw) + 1, 3):
         check_same(through_journal(swift_path, raw, [at]), raw)
@@ -151,7 +151,7 @@ def test_walker_goes_on_out_of_its_journal_at_every_byte_of_a_genuine_stream(swi
 
 @given(cuts=st.lists(st.integers(1, len(PACKAGE)), max_size=12))
 @settings(max_examples=40, deadline=None)
-def test_walker_goes_on_out_of_its_journal_again_and_again(
+def test_walker_resumes_out_of_its_journal_again_and_again(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
 ) -> None:
     check_same(through_journal(tmp_path_factory.getbasetemp(), PACKAGE, sorted(cuts)), PACKAGE)
@@ -348,7 +348,7 @@ def test_token_is_of_no_use_to_a_package_of_several_snapshots(tmp_path: Path) ->
         (chunk(700, resumable=False), Phase.BETWEEN, False),
     ],
 )
-def test_stream_goes_on_only_where_a_chunk_may_end(tmp_path: Path, last: Written, phase: Phase, may: bool) -> None:
+def test_stream_resumes_only_where_a_chunk_may_end(tmp_path: Path, last: Written, phase: Phase, may: bool) -> None:
     offset = last.entry.raw_length
     said = batch(offset, last, walker=WalkerState(offset, phase))
     found = journal.standing(written(tmp_path, journal.open_line(OPENED), journal.durable_line(said)))

@@ -49,7 +49,7 @@ def test_a_store_is_not_made_twice(tmp_path: Path) -> None:
 
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letters").write_text("dear", encoding="ascii")
-    with pytest.raises(UsageError, match="not empty and no store"):
+    with pytest.raises(UsageError, match="not empty and not a store"):
         make_store(tmp_path, _nothing)
     assert [path.name for path in tmp_path.iterdir()] == ["letters"]
 

@@ -18,9 +18,9 @@ from tests.receiver.arriving import (
 )
 from tests.receiver.helpers import (
     SENDER,
-    go_on,
     ingest_stream,
     push_of,
+    resume,
 )
 
 from fullsend_receiver.store.local import LocalStore
@@ -56,7 +56,7 @@ def test_what_somebody_has_open_is_not_set_aside_beneath_him(
     store: LocalStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun(store)
-    ingest = go_on(store, SENDER, RAW)
+    ingest = resume(store, SENDER, RAW)
     flip(journal_of(store))
     assert list(survey(store, lambda upload: upload.journal, sets_aside=True)) == []
     assert of_raw(store) == {f"{KEY}.data", f"{KEY}.journal"}

@@ -16,10 +16,10 @@ from tests.receiver.helpers import (
     chunks_of,
     commit_stream,
     cut,
-    go_on,
     long_stream,
     make_store,
     push_of,
+    resume,
     store_stream,
     take,
 )
@@ -102,7 +102,7 @@ def test_chunks_come_as_they_were_stored_from_any_border_on(tmp_path: Path) -> N
     sent = list(chunks_of(LONG))
     take(ingest, sent[:1])
     ingest.partial.close(keep=True)
-    ingest = go_on(store, SENDER, LONG)
+    ingest = resume(store, SENDER, LONG)
     rest = list(chunks_from(LONG, ingest.offset))
     take(ingest, rest)
     path = store.root / commit_stream(store, SENDER, ingest, LONG)

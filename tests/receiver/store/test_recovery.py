@@ -305,7 +305,7 @@ def test_partial_of_a_later_format_is_set_aside_as_it_is(store: LocalStore, capl
     assert store_stream(store, SENDER, RAW) == FILE
 
 
-def test_start_goes_on_where_what_is_of_no_use_cannot_be_removed(
+def test_start_continues_where_what_is_of_no_use_cannot_be_removed(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun(store)
@@ -320,7 +320,7 @@ def test_start_goes_on_where_what_is_of_no_use_cannot_be_removed(
     assert f"{'0' * 32}.data: is useless, and cannot be removed: [Errno 5] " in caplog.text
 
 
-def test_partial_without_an_acknowledged_batch_is_thrown_away(store: LocalStore) -> None:
+def test_partial_without_an_acknowledged_batch_is_deleted(store: LocalStore) -> None:
     begun(store, chunks=0)
     data_of(store).write_bytes(b"never acknowledged")
     assert recover(store) == []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests import streams
-from tests.receiver.helpers import SENDER, chunks_of, go_on, ingest_stream, push_of, take
+from tests.receiver.helpers import SENDER, chunks_of, ingest_stream, push_of, resume, take
 from tests.streams import each, whole
 
 from fullsend_protocol.shared.errors import ChunkError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @each(whole)
-def test_record_is_the_one_that_ends_where_the_token_goes_on(store: LocalStore, stream: Genuine) -> None:
+def test_record_is_the_one_that_ends_where_the_token_resumes(store: LocalStore, stream: Genuine) -> None:
     raw = stream.read()
     push = push_of(raw)
     key = partial_key(SENDER, push)
@@ -61,7 +61,7 @@ def test_record_that_the_disk_does_not_hold_any_more_is_none(store: LocalStore) 
     path.write_bytes(data)
     standing = journal.standing(store.partial / f"{key}.journal", at_resume_point=True)
     assert standing is not None
-    again = go_on(store, SENDER, raw, at_resume_point=True)
+    again = resume(store, SENDER, raw, at_resume_point=True)
     with pytest.raises(ChunkError, match="does not decode"):
         read_record(again.partial, standing)
     again.partial.close(keep=True)

@@ -25,7 +25,7 @@ from tests.receiver.arriving import (
     Left,
     begun,
     check_recovery,
-    check_went_on,
+    check_resumes,
     data_of,
     file_size_limit,
     journal_of,
@@ -44,7 +44,6 @@ from tests.receiver.helpers import (
     commit_stream,
     decode,
     everything,
-    go_on,
     hash_path,
     ingest_stream,
     make_store,
@@ -52,6 +51,7 @@ from tests.receiver.helpers import (
     program,
     push_of,
     read_manifest,
+    resume,
     segments_of,
     store_stream,
     take,
@@ -83,7 +83,7 @@ if TYPE_CHECKING:
     from tests.streams import Genuine
 
 #: chunks that are there, in batches of how many, how it is gone on with, and from where at least.
-GOING_ON = {
+RESUMPTIONS = {
     "at the end": (2, 1, "replay", BORDERS[1]),
     "at the end, all of it": (3, 2, "reconnect", BORDERS[2]),
     "by a token, at the end": (2, 1, "token", BORDERS[1]),
@@ -93,43 +93,43 @@ GOING_ON = {
 
 
 @pytest.mark.parametrize("torn", [False, True], ids=["between calls", "amid writes"])
-@pytest.mark.parametrize("case", GOING_ON)
+@pytest.mark.parametrize("case", RESUMPTIONS)
 @pytest.mark.slow
-def test_kill_at_any_call_of_going_on_loses_nothing_but_what_the_sender_gave_up(
+def test_kill_at_any_call_of_resuming_loses_nothing_but_what_the_sender_gave_up(
     swift_path: Path, crasher: Crasher, case: str, torn: bool
 ) -> None:
-    chunks, per_batch, how, least = GOING_ON[case]
+    chunks, per_batch, how, least = RESUMPTIONS[case]
     for at in itertools.count(1):
         store = make_store(swift_path, f"store{at}")
         left_behind(store, chunks, per_batch)
         with data_of(store).open("ab") as file:
             file.write(b"written, and never acknowledged")
-        outcome = crasher.run("go_on", store.root, how, at=at, call="write" if torn else None, torn=torn)
+        outcome = crasher.run("resume", store.root, how, at=at, call="write" if torn else None, torn=torn)
         if not outcome.killed:
             break
         check_recovery(store, (*outcome.told, f"acknowledged {least}"))
-        check_went_on(store)
+        check_resumes(store)
         shutil.rmtree(store.root)
     assert outcome.told[0] == f"acknowledged {least}"
     assert outcome.told[-1] == f"stored {FILE}"
     resumed = read_manifest(store, FILE)
     assert [(each.how, each.offset) for each in resumed.resumptions] == [(how, least)]
     assert [segment.start for segment in resumed.segments] == sorted({0, least} - {len(RAW)})
-    check_went_on(store)
+    check_resumes(store)
 
 
 @pytest.mark.parametrize("border", [0, 1, 2])
-def test_stream_goes_on_at_every_border_and_is_as_if_it_had_never_been_interrupted(
+def test_stream_resumes_at_every_border_and_is_as_if_it_had_never_been_interrupted(
     store: LocalStore, border: int
 ) -> None:
     left_behind(store, border + 1, border + 1)
-    ingest = go_on(store, SENDER, RAW)
+    ingest = resume(store, SENDER, RAW)
     assert ingest.offset == BORDERS[border]
     take(ingest, chunks_from(RAW, ingest.offset))
     while not ingest.partial.catch_up(1000):
         pass
     assert commit_stream(store, SENDER, ingest, RAW) == FILE
-    check_went_on(store)
+    check_resumes(store)
     assert zstd_decode(store.root / FILE) == RAW
     sums = subprocess.run(
         [program("sha256sum"), "-c", hash_path(store, FILE).name],
@@ -142,7 +142,7 @@ def test_stream_goes_on_at_every_border_and_is_as_if_it_had_never_been_interrupt
 
 
 @each(whole)
-def test_genuine_stream_goes_on_at_every_border(store: LocalStore, stream: Genuine) -> None:
+def test_genuine_stream_resumes_at_every_border(store: LocalStore, stream: Genuine) -> None:
     """Begun anew with each chunk: as many segments as chunks."""
     raw = stream.read()
     push = push_of(raw)
@@ -153,7 +153,7 @@ def test_genuine_stream_goes_on_at_every_border(store: LocalStore, stream: Genui
         assert ingest.offset == border
         take(ingest, [next(chunks_from(raw, border))])
         ingest.partial.close(keep=True)
-        ingest = go_on(store, SENDER, raw)
+        ingest = resume(store, SENDER, raw)
     assert [segment.start for segment in ingest.segments()] == borders
     assert ingest.segments() == segments_of(raw, *borders[1:])
     file = commit_stream(store, SENDER, ingest, raw)
@@ -169,7 +169,7 @@ def test_genuine_stream_goes_on_at_every_border(store: LocalStore, stream: Genui
 
 @pytest.mark.parametrize("how", ["replay", "token"])
 @pytest.mark.slow
-def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_gave_up(
+def test_power_cut_at_any_moment_of_resuming_loses_nothing_but_what_the_sender_gave_up(
     swift_path: Path, how: str
 ) -> None:
     store = make_store(swift_path)
@@ -190,7 +190,7 @@ def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_g
             found.append(Left(LocalStore(folder), told, stored))
 
     with Disk(store.root, lights_out) as disk:
-        ingest = go_on(store, SENDER, SHORT, at_resume_point=how == "token")
+        ingest = resume(store, SENDER, SHORT, at_resume_point=how == "token")
         assert ingest.offset == least
         for chunk in chunks_from(SHORT, least):
             take_one(ingest, chunk)
@@ -212,10 +212,10 @@ def test_power_cut_at_any_moment_of_going_on_loses_nothing_but_what_the_sender_g
             assert left.told <= after.offset, left
             assert decode(after.data) == SHORT[: after.offset]
         assert not read_catalogue(left.store).problems
-        check_went_on(left.store, SHORT, borders)
+        check_resumes(left.store, SHORT, borders)
 
 
-def test_there_is_nothing_to_go_on_with_where_nothing_came(store: LocalStore) -> None:
+def test_there_is_nothing_to_resume_where_nothing_came(store: LocalStore) -> None:
     assert not reopened(store)
     begun(store, chunks=0)
     assert not reopened(store)
@@ -224,7 +224,7 @@ def test_there_is_nothing_to_go_on_with_where_nothing_came(store: LocalStore) ->
 
 @pytest.mark.parametrize("missing", [1, None], ids=["a byte", "the file"])
 @pytest.mark.parametrize("at_resume_point", [False, True])
-def test_data_that_are_shorter_than_their_journal_are_not_gone_on_with(
+def test_data_that_are_shorter_than_their_journal_are_not_resumed(
     store: LocalStore, missing: int | None, at_resume_point: bool
 ) -> None:
     begun(store)
@@ -248,16 +248,16 @@ def test_partial_whose_last_chunk_ends_where_none_may_is_begun_anew_but_a_token_
     take(ingest, [first, short])
     ingest.partial.close(keep=True)
     assert not reopened(store)
-    ingest = go_on(store, SENDER, RAW, at_resume_point=True)
+    ingest = resume(store, SENDER, RAW, at_resume_point=True)
     assert ingest.offset == BORDERS[0]
     take(ingest, chunks_from(RAW, ingest.offset))
     assert commit_stream(store, SENDER, ingest, RAW) == FILE
-    check_went_on(store)
+    check_resumes(store)
 
 
 def test_partial_of_too_many_segments_is_begun_anew(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     begun(store, chunks=1)
-    ingest = go_on(store, SENDER, RAW)
+    ingest = resume(store, SENDER, RAW)
     take(ingest, [next(chunks_from(RAW, BORDERS[0]))])
     ingest.partial.close(keep=True)
     monkeypatch.setattr(limits, "SEGMENTS_MAX", 2 + limits.SEGMENTS_RESUMED)
@@ -268,7 +268,7 @@ def test_partial_of_too_many_segments_is_begun_anew(store: LocalStore, monkeypat
 
 
 @pytest.mark.parametrize("sort", ["data", "journal"])
-def test_what_was_not_acknowledged_since_a_sync_failed_is_not_counted_when_the_stream_goes_on(
+def test_what_was_not_acknowledged_since_a_sync_failed_is_not_counted_when_the_stream_resumes(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, sort: str
 ) -> None:
     """What the page cache shows of it after that may never reach the disk: it must be written anew."""
@@ -289,25 +289,25 @@ def test_what_was_not_acknowledged_since_a_sync_failed_is_not_counted_when_the_s
         ingest.partial.sync(ingest.batch())
     ingest.partial.close(keep=True)
     monkeypatch.undo()
-    ingest = go_on(store, SENDER, RAW)
+    ingest = resume(store, SENDER, RAW)
     assert ingest.offset == BORDERS[0]
     assert journal_of(store).read_bytes() == journal
     assert data_of(store).read_bytes() == crash.chunks()[0].frame
     take(ingest, chunks_from(RAW, ingest.offset))
     assert commit_stream(store, SENDER, ingest, RAW) == FILE
-    check_went_on(store)
+    check_resumes(store)
 
 
-def test_a_look_whether_it_arrives_does_not_keep_a_stream_from_going_on(store: LocalStore) -> None:
+def test_a_look_whether_it_arrives_does_not_keep_a_stream_from_resuming(store: LocalStore) -> None:
     """`list --partial` holds the lock for a moment."""
     begun(store)
     with journal_of(store).open("rb") as looking:
         fcntl.flock(looking, fcntl.LOCK_SH)
         with ThreadPoolExecutor(1) as pool:
-            going_on = pool.submit(go_on, store, SENDER, RAW)
+            resuming = pool.submit(resume, store, SENDER, RAW)
             time.sleep(0.2)
             fcntl.flock(looking, fcntl.LOCK_UN)
-            ingest = going_on.result()
+            ingest = resuming.result()
         assert is_arriving(journal_of(store))
         ingest.partial.close(keep=True)
         assert not is_arriving(journal_of(store))
@@ -323,9 +323,9 @@ def test_lock_that_never_comes_is_an_error_and_leaves_nothing_open(
         fcntl.flock(holding, fcntl.LOCK_EX)
         refusal = rf"{journal_of(store)}: has been locked by another process for 0 s; `fuser`"
         with pytest.raises(StoreError, match=refusal):
-            go_on(store, SENDER, RAW)
+            resume(store, SENDER, RAW)
     assert os.listdir("/proc/self/fd") == before
-    go_on(store, SENDER, RAW).partial.close(keep=True)
+    resume(store, SENDER, RAW).partial.close(keep=True)
 
 
 @pytest.mark.parametrize("which", ["data", "journal"])
@@ -336,7 +336,7 @@ def test_close_that_reports_an_error_leaves_nothing_open_and_closes_nothing_twic
     monkeypatch.setattr(uploads, "_LOCK_SECONDS", 0.0)
     before = os.listdir("/proc/self/fd")
     begun(store)
-    ingest = go_on(store, SENDER, RAW)
+    ingest = resume(store, SENDER, RAW)
     real, failing = os.close, data_of(store) if which == "data" else journal_of(store)
 
     def close(descriptor: int) -> None:
@@ -358,7 +358,7 @@ def test_close_that_reports_an_error_leaves_nothing_open_and_closes_nothing_twic
 def test_hash_of_the_file_is_caught_up_a_step_at_a_time(store: LocalStore) -> None:
     begun(store)
     size = data_of(store).stat().st_size
-    ingest = go_on(store, SENDER, RAW)
+    ingest = resume(store, SENDER, RAW)
     assert ingest.partial.read(0, 10**9) == data_of(store).read_bytes()
     steps = 1
     while not ingest.partial.catch_up(100):
@@ -368,12 +368,12 @@ def test_hash_of_the_file_is_caught_up_a_step_at_a_time(store: LocalStore) -> No
     take(ingest, chunks_from(RAW, ingest.offset))
     assert ingest.partial.catch_up(0)  # what comes from now on is hashed as it comes
     commit_stream(store, SENDER, ingest, RAW)
-    check_went_on(store)
+    check_resumes(store)
 
 
 def test_hash_of_a_file_that_was_cut_meanwhile_is_none(store: LocalStore) -> None:
     begun(store)
-    ingest = go_on(store, SENDER, RAW)
+    ingest = resume(store, SENDER, RAW)
     os.truncate(data_of(store), 7)
     with pytest.raises(PartialDamaged, match="its data file ends at 7, and"):
         ingest.partial.catch_up(10**9)
@@ -387,7 +387,7 @@ def test_data_that_cannot_be_read_back_are_set_aside_and_the_stream_starts_over(
 ) -> None:
     """Else the push would go to its end, and fail there, every night."""
     begun(store)
-    ingest = go_on(store, SENDER, RAW)
+    ingest = resume(store, SENDER, RAW)
     real, lost = os.pread, data_of(store).stat().st_ino
 
     def pread(descriptor: int, size: int, at: int) -> bytes:
@@ -427,7 +427,7 @@ def test_push_that_starts_over_is_not_kept_from_it_by_a_journal_that_is_damaged(
     assert data_of(spoilt).read_bytes() == b""
 
 
-def test_partial_of_the_same_key_is_thrown_away(store: LocalStore) -> None:
+def test_partial_of_the_same_key_is_deleted(store: LocalStore) -> None:
     begun(store)
     store.begin(KEY, open_offer(SENDER, push_of(RAW))).close(keep=True)
     assert data_of(store).read_bytes() == b""

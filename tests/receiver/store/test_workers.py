@@ -37,11 +37,11 @@ async def test_what_it_raises_is_raised(workers: Workers) -> None:
 async def test_who_is_cancelled_however_often_waits_for_the_thread_and_is_cancelled_then(
     workers: Workers, *, fails: bool
 ) -> None:
-    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    begun, proceed, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
-        go_on.wait()
+        proceed.wait()
         ended.set()
         if fails:
             raise OSError(5, "no such disk")
@@ -52,18 +52,18 @@ async def test_who_is_cancelled_however_often_waits_for_the_thread_and_is_cancel
         task.cancel()
         await asyncio.sleep(0)
         assert not task.done()
-    go_on.set()
+    proceed.set()
     await asyncio.wait([task])
     assert ended.is_set()
     assert task.cancelled()
 
 
 async def test_who_abandons_work_is_cancelled_at_once_and_the_thread_ends_it(workers: Workers) -> None:
-    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    begun, proceed, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
         begun.set()
-        go_on.wait()
+        proceed.wait()
         ended.set()
 
     task = asyncio.ensure_future(workers.run(work))
@@ -72,7 +72,7 @@ async def test_who_abandons_work_is_cancelled_at_once_and_the_thread_ends_it(wor
     await asyncio.wait([task])
     assert task.cancelled()
     assert not ended.is_set()
-    go_on.set()
+    proceed.set()
     assert await asyncio.to_thread(ended.wait)
 
 

@@ -7,7 +7,7 @@ from fullsend_sender.push.gone import is_retired, renamed, why
 from fullsend_sender.zfs.pools import Pools
 
 
-def test_a_dataset_that_goes_on_in_the_store_was_renamed() -> None:
+def test_a_dataset_that_continues_in_the_store_was_renamed() -> None:
     """Also where its old snapshots and bookmarks are gone at home."""
     stored = [base(1, dataset="tank/old"), base(2, dataset="tank/new", base_guid="1"), base(3, dataset="tank/gone")]
     assert renamed(stored, {}) == {"tank/old": "tank/new"}

@@ -227,7 +227,7 @@ def test_of_several_the_newest() -> None:
     ],
     ids=str,
 )
-def test_what_is_another_stream_is_not_gone_on_with(other: dict[str, Any]) -> None:
+def test_what_is_another_stream_is_not_resumed(other: dict[str, Any]) -> None:
     assert find_begun(dataset(), PLAIN, NONE, [begun(**other)]) is None
     found = find_begun(dataset(), PLAIN, NONE, [begun(**other), begun()])
     assert found is not None

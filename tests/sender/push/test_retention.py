@@ -43,7 +43,7 @@ def test_bookmarks() -> None:
     assert retention.outdated_bookmarks(dataset([], marks), OTHER, NOTHING) == []
 
 
-def test_what_has_arrived_in_part_can_be_gone_on_with() -> None:
+def test_what_has_arrived_in_part_can_be_resumed() -> None:
     snapshots, marks = [own(NAS, n) for n in range(5)], [mark(NAS, n) for n in (0, 1, 3, 4)]
     needed = retention.Needed([partial_entry(dataset="tank/renamed", guid="102", base_guid="100")])
     assert retention.outdated_snapshots(dataset(snapshots, []), NAS, 1, needed) == [snapshots[1], snapshots[3]]

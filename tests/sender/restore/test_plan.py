@@ -77,7 +77,7 @@ async def test_a_part_of_a_new_dataset_is_no_place(there: FakeZfs) -> None:
     assert found.obstacle(found.steps[0]) == "pool/back"
 
 
-async def test_what_is_there_is_gone_on_with_after_its_newest_snapshot(there: FakeZfs) -> None:
+async def test_what_is_there_is_resumed_after_its_newest_snapshot(there: FakeZfs) -> None:
     there.create("pool/back")
     there.snapshot("pool/back@one")
     there.edit(lambda state: state["datasets"]["pool/back"]["snapshots"][0].update(guid="1"))

@@ -199,7 +199,7 @@ async def test_what_can_be_proven_is(identity: Identity, receiver_identity: Iden
         await try_with(amid, frame=b"no frame")
 
 
-async def test_what_cannot_go_on_is_refused_before_anything_is_received(
+async def test_what_cannot_resume_is_refused_before_anything_is_received(
     identity: Identity, receiver_identity: Identity
 ) -> None:
     of = several_objects(raw=True)

@@ -361,7 +361,7 @@ FLAVOURS: list[tuple[dict[str, Any], list[str]]] = [({}, []), ({"encrypted": Tru
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dataset", "flags"), FLAVOURS, ids=["plain", "raw", "volume"])
-def test_an_interrupted_receive_goes_on_inside_the_stream(
+def test_an_interrupted_receive_resumes_inside_the_stream(
     hosts: Hosts, tmp_path: Path, dataset: dict[str, Any], flags: list[str]
 ) -> None:
     hosts.here.create("tank/home", size=13_000_000, **dataset)

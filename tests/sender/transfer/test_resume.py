@@ -159,7 +159,7 @@ class Having:
         await peer.gone()
 
 
-async def go_on(
+async def resume(
     zfs: MadeUp, of: Cut, having: Script, mine: Identity, theirs: Identity, *, begun: PartialEntry | None = None
 ) -> Pushed:
     async with receiving(theirs, always=having) as receiver:
@@ -188,7 +188,7 @@ async def test_another_stream_that_is_stored_is_no_receipt(identity: Identity, r
 
     zfs = MadeUp(PLAIN.rest())
     with pytest.raises(ReceiptMismatch, match="guid"):
-        await go_on(zfs, PLAIN, lies, identity, receiver_identity)
+        await resume(zfs, PLAIN, lies, identity, receiver_identity)
     assert zfs.asked == []
 
 
@@ -198,7 +198,7 @@ async def test_another_stream_that_is_stored_is_no_receipt(identity: Identity, r
 @pytest.mark.parametrize("of", [PLAIN, PACKED, RAW], ids=["plain", "-p", "raw increment, -p"])
 async def test_only_the_rest_is_made_and_sent(identity: Identity, receiver_identity: Identity, of: Cut) -> None:
     zfs, having = MadeUp(of.rest()), Having(of, of.record)
-    pushed = await go_on(zfs, of, having, identity, receiver_identity)
+    pushed = await resume(zfs, of, having, identity, receiver_identity)
     assert having.arrived.raw == of.raw
     assert having.arrived.taken[0][0] == of.offset
     assert sum(length for _offset, length in having.arrived.taken) == len(of.raw) - of.offset
@@ -221,7 +221,7 @@ async def test_a_wire_that_is_lost_while_the_rest_is_sent(
 ) -> None:
     monkeypatch.setattr(retry, "FIRST_DELAY", 0.01)
     zfs, having = MadeUp(PACKED.rest()), Having(PACKED, PACKED.record, drops=drops)
-    pushed = await go_on(zfs, PACKED, having, identity, receiver_identity)
+    pushed = await resume(zfs, PACKED, having, identity, receiver_identity)
     assert having.arrived.raw == PACKED.raw
     assert [offer.resume for offer in having.offers] == ["token", "reconnect"]
     assert len(zfs.asked) == 1  # the rest is made once
@@ -276,7 +276,7 @@ async def test_a_receiver_that_lies(
     """Nothing is sent of what does not fit, and what has arrived stays for a replay to compare."""
     zfs, having = MadeUp(of.rest()), Having(of, None if lie is None else lie(of.record))
     with pytest.raises(NotTheSameStream, match=said):
-        await go_on(zfs, of, having, identity, receiver_identity)
+        await resume(zfs, of, having, identity, receiver_identity)
     assert len(zfs.asked) == asked
     assert having.arrived.taken == []
     assert [stop.keep for stop in having.told] == [True]
@@ -287,7 +287,7 @@ async def test_what_is_encrypted_is_never_asked_for_plain(identity: Identity, re
     lie = RAW.record.model_copy(update={"features": 0})
     zfs = MadeUp(RAW.rest())
     with pytest.raises(NotTheSameStream, match="another class"):
-        await go_on(zfs, RAW, Having(RAW, lie), identity, receiver_identity)
+        await resume(zfs, RAW, Having(RAW, lie), identity, receiver_identity)
     assert zfs.asked == []
 
 
@@ -295,7 +295,7 @@ async def test_what_is_encrypted_is_never_asked_for_plain(identity: Identity, re
 async def test_zfs_refuses(identity: Identity, receiver_identity: Identity, rest: bytes) -> None:
     having = Having(PLAIN, PLAIN.record)
     with pytest.raises(ZfsError, match="no longer exists"):
-        await go_on(MadeUp(rest, ZfsError("it no longer exists")), PLAIN, having, identity, receiver_identity)
+        await resume(MadeUp(rest, ZfsError("it no longer exists")), PLAIN, having, identity, receiver_identity)
     assert [(stop.keep, stop.reason) for stop in having.told] == [(True, "it no longer exists")]
     assert having.arrived.taken == []
 
@@ -320,14 +320,14 @@ async def test_a_rest_that_is_no_rest(
     """Where it turns out only after bytes were passed on, these are not to be kept."""
     having = Having(PLAIN, PLAIN.record)
     with pytest.raises(error):
-        await go_on(MadeUp(spoil(PLAIN.rest())), PLAIN, having, identity, receiver_identity)
+        await resume(MadeUp(spoil(PLAIN.rest())), PLAIN, having, identity, receiver_identity)
     assert [stop.keep for stop in having.told] == [keep]
 
 
 async def test_a_producer_that_dies_after_all(identity: Identity, receiver_identity: Identity) -> None:
     having = Having(PLAIN, PLAIN.record)
     with pytest.raises(ZfsError, match="I/O error"):
-        await go_on(MadeUp(PLAIN.rest(), ZfsError("I/O error")), PLAIN, having, identity, receiver_identity)
+        await resume(MadeUp(PLAIN.rest(), ZfsError("I/O error")), PLAIN, having, identity, receiver_identity)
     assert [stop.keep for stop in having.told] == [True]
 
 
@@ -335,7 +335,7 @@ async def test_a_stream_without_a_guid_has_no_token(identity: Identity, receiver
     begun = PLAIN.begun.model_copy(update={"guid": None})
     zfs = MadeUp(b"")
     with pytest.raises(FullsendError, match="has no record"):
-        await go_on(zfs, PLAIN, Having(PLAIN, PLAIN.record), identity, receiver_identity, begun=begun)
+        await resume(zfs, PLAIN, Having(PLAIN, PLAIN.record), identity, receiver_identity, begun=begun)
     assert zfs.asked == []
 
 

@@ -140,7 +140,7 @@ async def test_what_has_arrived_before_comes_first() -> None:
     assert [ready.chunk.raw_offset for ready in sending.window.unacknowledged] == [ENDS[3]]
 
 
-async def test_going_on_right_where_the_earlier_run_ended() -> None:
+async def test_resuming_right_where_the_earlier_run_ended() -> None:
     sending, known = Sending(), segments_of(RAW, ENDS[0], ENDS[2])
     sending.segments.start(known)
     reader = Reader(sending.segments, ENDS[2])
@@ -154,7 +154,7 @@ async def test_going_on_right_where_the_earlier_run_ended() -> None:
 
 @pytest.mark.parametrize("acknowledged", [0, *ENDS[:3]])
 @pytest.mark.parametrize("durable", [0, *ENDS[:5]])
-async def test_going_on_at_every_mark(acknowledged: int, durable: int) -> None:
+async def test_resuming_at_every_mark(acknowledged: int, durable: int) -> None:
     sending, reader, receiver = await sent(5)
     sending.acknowledge(acknowledged)
     if durable < acknowledged:

@@ -549,7 +549,7 @@ async def test_a_replay_whose_wire_is_lost(sending: Sending, receiver_identity: 
     assert (pushed.resume, pushed.resumed_at) == ("replay", ENDS[1])  # the one that saved the most
 
 
-async def test_a_replay_that_differs_has_it_thrown_away(sending: Sending, receiver_identity: Identity) -> None:
+async def test_a_replay_that_differs_has_it_deleted(sending: Sending, receiver_identity: Identity) -> None:
     taker, told = Taker(), []
     taker.arrived.raw += bytes(ENDS[1])
     taker.arrived.segments = segments_of(bytes(ENDS[1]), ENDS[1])

@@ -62,7 +62,7 @@ async def test_a_pool_that_does_not_answer_delays_no_other(tmp_path: Path, monke
     assert "the pool does not answer: no answer within" in str(failed["ext"])
 
 
-async def test_without_zpool_it_goes_on_with_what_zfs_says(tmp_path: Path) -> None:
+async def test_without_zpool_it_continues_with_what_zfs_says(tmp_path: Path) -> None:
     script = tmp_path / "zfs"
     script.write_text("#!/bin/sh\necho tank\n", encoding="utf-8")
     script.chmod(0o755)
