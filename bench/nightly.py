@@ -14,7 +14,7 @@ from bench.measure import BenchError, Run, Service, transfer
 from bench.report import Budget
 from tests.receiver.helpers import plant
 
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ class _Host:
         config.write_text(
             f'zfs-command = "{self._folder / "zfs"}"\n{config.read_text(encoding="utf-8")}', encoding="utf-8"
         )
-        store = Store(self._folder / "receiver" / "store")
+        store = LocalStore(self._folder / "receiver" / "store")
         for place, name in enumerate(self._names):
             for number in range(_SNAPSHOTS):
                 base = None if number == 0 else _guid(place, number - 1)

@@ -21,7 +21,7 @@ from tests.receiver.helpers import plant
 from tests.receiver.running import serving
 
 from fullsend_protocol.shared.units import format_time
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +60,7 @@ def ask_at_once(results: Results, folder: Path, say: Callable[[str], None], *, q
         _list(receiver, "tank")
         empty = receiver.held
         say(f"storing {streams} streams")
-        _plant(Store(receiver.store), streams)
+        _plant(LocalStore(receiver.store), streams)
         receiver.stop()
         receiver.start(pure=True)
         _list(receiver, _dataset(0))  # the summaries exist from now on
@@ -96,7 +96,7 @@ def _dataset(number: int) -> str:
     return f"tank/home/user-{number:04}"
 
 
-def _plant(store: Store, streams: int) -> None:
+def _plant(store: LocalStore, streams: int) -> None:
     """Store a full of each dataset, and increments."""
     chance = random.Random(1)
     last: dict[int, int] = {}

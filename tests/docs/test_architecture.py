@@ -26,7 +26,7 @@ from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.config import load
 from fullsend_receiver.access.setup import InitOptions, init
-from fullsend_receiver.arrival.decode_queue import Decoded
+from fullsend_receiver.arrival.decode_queue import Arrived
 from fullsend_receiver.daemon.server import Daemon
 from fullsend_receiver.store.local import open_store
 from fullsend_sender.host.identity import Identity
@@ -200,7 +200,7 @@ def qualified(frame: FrameType) -> str:
 def is_of_a_chunk(value: object) -> bool:
     if isinstance(value, bytes | bytearray | memoryview):
         return len(value) >= LARGE
-    return isinstance(value, Chunk | Ready | Decoded)
+    return isinstance(value, Chunk | Ready | Arrived)
 
 
 @contextlib.contextmanager

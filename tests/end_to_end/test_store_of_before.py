@@ -19,7 +19,7 @@ from tests.receiver.helpers import push_of
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.overruns import OverrunRecord
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,8 +124,8 @@ def test_what_else_was_written_down_is_known(hosts: tuple[Receiver, Sender]) -> 
     said = {row["dataset"]: row for row in rows(sender.fullsend("status", "--json").stdout)}
     tree = streams.named("tree-R").begins[0]["toname"].partition("@")[0]
     assert said[tree]["unchanged"] == "2026-11-27T03:28:56Z"
-    assert overruns.find(Store(receiver.store), "alpha", push_of(streams.named("full-vol").read())) == OverrunRecord(
-        400_000, 300_000
-    )
+    assert overruns.find(
+        LocalStore(receiver.store), "alpha", push_of(streams.named("full-vol").read())
+    ) == OverrunRecord(400_000, 300_000)
     (enrolled,) = rows(good(receiver.fullsendd("senders", "--json")))
     assert (enrolled["sender"], enrolled["revoked"]) == ("alpha", None)

@@ -41,7 +41,7 @@ from tests.receiver.peer import (
 )
 from tests.receiver.running import MEMORY, MEMORY_PER_STREAM, MIB, Receiver, serving, wait_until
 
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 CHUNK_MAX: Final = 20 * MIB
 CHUNK_FRAME_MAX: Final = CHUNK_MAX + CHUNK_MAX // 256 + 64
@@ -683,7 +683,7 @@ def test_who_resumes_and_lies_is_refused_by_name_and_nothing_false_is_listed(lie
         peer.say("verify", dataset=None)
         assert peer.hear("verdict")["damage"] == []
         peer.hear("done")
-    remove(Store(receiver.store), file)
+    remove(LocalStore(receiver.store), file)
 
 
 @pytest.mark.parametrize("how", ["reconnect", "replay", "token"])
@@ -716,7 +716,7 @@ def test_whole_is_no_word_for_what_is_not_stored(receiver: Receiver) -> None:
         peer.write(ONLY.encode())
         assert peer.refusal() == f"stream: tank/data@now: the stream has the GUID {streams.GUID}, and 5 was offered"
     assert [entry["file"] for entry in receiver.listed()] == [file]
-    remove(Store(receiver.store), file)
+    remove(LocalStore(receiver.store), file)
 
 
 def test_connections_that_fight_for_a_stream_end_by_name_and_it_is_stored_once(receiver: Receiver) -> None:
@@ -734,7 +734,7 @@ def test_connections_that_fight_for_a_stream_end_by_name_and_it_is_stored_once(r
         peer.say("finish", raw_bytes=len(WHOLE), segments=GOOD)
         file = peer.hear_after_acks("committed")["receipt"]["file"]
     assert [entry["file"] for entry in receiver.listed()] == [file]
-    remove(Store(receiver.store), file)
+    remove(LocalStore(receiver.store), file)
 
 
 @pytest.mark.parametrize(

@@ -48,8 +48,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store import journal
 from fullsend_receiver.store import local as stores
-from fullsend_receiver.store.local import LocalStore as Store
-from fullsend_receiver.store.local import read_id
+from fullsend_receiver.store.local import LocalStore, read_id
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.partials import journals
 from fullsend_receiver.store.recovery import recover
@@ -90,7 +89,7 @@ class StoppedError(Exception):
     """The daemon is killed, as it were."""
 
 
-def leave_partials(store: Store) -> None:
+def leave_partials(store: LocalStore) -> None:
     """Leave one partial that was resumed, and one that is proven and not in place."""
     push = push_of(LONG).model_copy(update={"properties": {"compression": "lz4"}, "size_estimate": len(LONG)})
     first, second, *_rest = chunks_of(LONG)
@@ -105,7 +104,7 @@ def leave_partials(store: Store) -> None:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Store:
+def written(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     """A store as this version writes it."""
     folder = tmp_path_factory.mktemp("written")
     store, _store_id = stores.make_store(folder / "store", identity.make_identity)
@@ -130,17 +129,17 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return store
 
 
-def copy_summaries(store: Store) -> None:
+def copy_summaries(store: LocalStore) -> None:
     """Have the copy written that `list` reads instead of manifests. It is of no use to a copy of the store."""
     with patch.object(summaries, "_WORTH", 1), patch.object(summaries, "_SETTLED_NS", -1):
         summaries.find_streams(store, SENDER)
 
 
-def duplicate(store: Store, root: Path) -> Store:
+def duplicate(store: LocalStore, root: Path) -> LocalStore:
     """Copy a store."""
     shutil.copytree(store.root, root)
-    copy_summaries(Store(root))
-    return Store(root)
+    copy_summaries(LocalStore(root))
+    return LocalStore(root)
 
 
 # --- what is added -----------------------------------------------------------------------------------------------
@@ -239,11 +238,11 @@ PLAIN: Final = (
 )
 
 
-def paths_of(store: Store) -> list[str]:
+def paths_of(store: LocalStore) -> list[str]:
     return [str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file()]
 
 
-def add_to_all(store: Store, kind: str) -> int:
+def add_to_all(store: LocalStore, kind: str) -> int:
     """Add to all files of a kind, which stay as old as they are. Returns: how many these are."""
     pattern, add = KINDS[kind]
     count = 0
@@ -258,7 +257,7 @@ def add_to_all(store: Store, kind: str) -> int:
     return count
 
 
-def add_files(store: Store) -> None:
+def add_files(store: LocalStore) -> None:
     """What a later version may keep beside what this one knows."""
     for name in ("pins.json", "pruned.jsonl", "whole.alpha.json", "summaries.alpha.2"):
         (store.state / name).write_text('{"to come": 1}\n', encoding="utf-8")
@@ -269,7 +268,7 @@ def add_files(store: Store) -> None:
 # --- what is seen of it ------------------------------------------------------------------------------------------
 
 
-def seen(store: Store) -> dict[str, Any]:
+def seen(store: LocalStore) -> dict[str, Any]:
     """All that this version takes from a store."""
     catalogue = read_catalogue(store)
     standings = [[each and replace(each, line=0) for each in journal.standings(path)] for _key, path in journals(store)]
@@ -302,7 +301,7 @@ def check_whole(everything: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "files to come", "all at once"])
-def test_what_is_not_known_changes_nothing(tmp_path: Path, written: Store, kind: str) -> None:
+def test_what_is_not_known_changes_nothing(tmp_path: Path, written: LocalStore, kind: str) -> None:
     store, same = (duplicate(written, tmp_path / name) for name in ("store", "same"))
     before = seen(store)
     check_whole(before)
@@ -326,7 +325,7 @@ def test_what_is_not_known_changes_nothing(tmp_path: Path, written: Store, kind:
     assert "tank/long" in {each.summary.dataset for each in read_catalogue(store).streams}
 
 
-def test_what_is_written_anew_is_what_it_was(tmp_path: Path, written: Store) -> None:
+def test_what_is_written_anew_is_what_it_was(tmp_path: Path, written: LocalStore) -> None:
     """A command that changes a file of a later version loses no row of it, and no known damage."""
     store = duplicate(written, tmp_path / "store")
     for kind in KINDS:
@@ -343,14 +342,14 @@ def test_what_is_written_anew_is_what_it_was(tmp_path: Path, written: Store) -> 
     assert seen(store) == before
 
 
-def test_every_kind_of_file_is_tried(written: Store) -> None:
+def test_every_kind_of_file_is_tried(written: LocalStore) -> None:
     patterns = [*PLAIN, *(pattern for pattern, _add in KINDS.values())]
     found = paths_of(written)
     assert [name for name in found if not any(fnmatch(name, pattern) for pattern in patterns)] == []
     assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in found)] == []
 
 
-def test_every_file_of_the_state_folder_is_in_that_store(written: Store) -> None:
+def test_every_file_of_the_state_folder_is_in_that_store(written: LocalStore) -> None:
     """Those that the source names: a new one has to be written above, too."""
     names: set[str] = set()
     for path in RECEIVER.rglob("*.py"):

@@ -13,11 +13,11 @@ from tests.receiver.helpers import make_store
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> LocalStore:
     """An empty store, without an identity."""
     return make_store(tmp_path)
 

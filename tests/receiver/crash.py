@@ -33,8 +33,7 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.maintenance.scrub import rebuild
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.local import LocalStore as Store
-from fullsend_receiver.store.local import make_store
+from fullsend_receiver.store.local import LocalStore, make_store
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.recovery import recover
 
@@ -108,7 +107,7 @@ def chunks_from(offset: int) -> tuple[Chunk, ...]:
 
 def push(folder: Path, tell: Callable[[str], None]) -> None:
     """Take a stream and commit it, and tell what a receiver would tell its sender."""
-    store = Store(folder)
+    store = LocalStore(folder)
     offer = helpers.push_of(RAW)
     ingest = Ingest(store.begin(partial_key(helpers.SENDER, offer), open_offer(helpers.SENDER, offer)))
     for chunk in chunks():
@@ -123,7 +122,7 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
 
 def resume(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
     """Go on with a stream that is there in part, to its end."""
-    store = Store(folder)
+    store = LocalStore(folder)
     offer = helpers.push_of(RAW)
     found = store.reopen(partial_key(helpers.SENDER, offer), at_resume_point=how == "token")
     assert found is not None
@@ -144,27 +143,27 @@ def resume(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
 
 def start(folder: Path, tell: Callable[[str], None]) -> None:
     """What the daemon does first."""
-    for line in recover(Store(folder)):
+    for line in recover(LocalStore(folder)):
         tell(line)
 
 
 def rebuild_manifest(folder: Path, file: str, tell: Callable[[str], None]) -> None:
-    rebuild(Store(folder), PurePosixPath(file))
+    rebuild(LocalStore(folder), PurePosixPath(file))
     tell("rebuilt")
 
 
 def remove(folder: Path, *arguments: Any) -> None:
     *files, tell = arguments
-    for file in Store(folder).remove(lambda: map(PurePosixPath, files)):
+    for file in LocalStore(folder).remove(lambda: map(PurePosixPath, files)):
         tell(str(file))
 
 
 def join(folder: Path, secret: str, certificate: str, tell: Callable[[str], None]) -> None:
-    tell(senders.join(Store(folder), secret, certificate).fingerprint)
+    tell(senders.join(LocalStore(folder), secret, certificate).fingerprint)
 
 
 def revoke(folder: Path, name: str, tell: Callable[[str], None]) -> None:
-    senders.revoke(Store(folder), name)
+    senders.revoke(LocalStore(folder), name)
     tell("revoked")
 
 

@@ -32,7 +32,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import scrub
 from fullsend_receiver.store import local as stores
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import open_offer, partial_key
 
@@ -48,7 +48,7 @@ PROGRAM: Final = "fullsend 0.0"
 PLANTED: Final = b"no data"
 
 
-def make_store(tmp_path: Path, name: str = "store") -> Store:
+def make_store(tmp_path: Path, name: str = "store") -> LocalStore:
     """Make an empty store without an identity."""
     store, _store_id = stores.make_store(tmp_path / name, lambda _store: None)
     return store
@@ -147,7 +147,9 @@ def take(ingest: Ingest, chunks: Iterable[Chunk], *, per_batch: int = 1) -> None
         ingest.partial.sync(batch)
 
 
-def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT, *, per_batch: int = 1) -> Ingest:
+def ingest_stream(
+    store: LocalStore, sender: str, raw: bytes, level: int = LEVEL_DEFAULT, *, per_batch: int = 1
+) -> Ingest:
     """Take a whole stream into a partial; all of it is durable. The caller closes the partial, or commits it."""
     push = push_of(raw)
     ingest = Ingest(store.begin(partial_key(sender, push), open_offer(sender, push)))
@@ -159,14 +161,14 @@ def ingest_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFA
     return ingest
 
 
-def resume(store: Store, sender: str, raw: bytes, *, at_resume_point: bool = False) -> Ingest:
+def resume(store: LocalStore, sender: str, raw: bytes, *, at_resume_point: bool = False) -> Ingest:
     """Open the partial of a stream to go on with it."""
     found = store.reopen(partial_key(sender, push_of(raw)), at_resume_point=at_resume_point)
     assert found is not None
     return Ingest(*found)
 
 
-def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> PurePosixPath:
+def commit_stream(store: LocalStore, sender: str, ingest: Ingest, raw: bytes) -> PurePosixPath:
     """Commit a stream of which all has been taken."""
     finish = Finish(raw_bytes=len(raw), segments=ingest.segments())
     assert finish == finish_of(raw, *(segment.start for segment in finish.segments[1:]))
@@ -178,13 +180,13 @@ def commit_stream(store: Store, sender: str, ingest: Ingest, raw: bytes) -> Pure
         ingest.partial.close(keep=True)
 
 
-def store_stream(store: Store, sender: str, raw: bytes, level: int = LEVEL_DEFAULT) -> PurePosixPath:
+def store_stream(store: LocalStore, sender: str, raw: bytes, level: int = LEVEL_DEFAULT) -> PurePosixPath:
     """Store a whole stream. Returns: its file, relative to the store."""
     return commit_stream(store, sender, ingest_stream(store, sender, raw, level), raw)
 
 
 def plant(
-    store: Store, snapshot: str, guid: int, base_guid: int | None = None, *, sender: str = SENDER, **changes: Any
+    store: LocalStore, snapshot: str, guid: int, base_guid: int | None = None, *, sender: str = SENDER, **changes: Any
 ) -> PurePosixPath:
     """Put a stream into the store without having one: right names, a right manifest, no data.
 
@@ -245,15 +247,15 @@ def plant(
 # --- what is on the disk afterwards -----------------------------------------------------------------------------
 
 
-def manifest_path(store: Store, file: PurePosixPath) -> Path:
+def manifest_path(store: LocalStore, file: PurePosixPath) -> Path:
     return store.root / file.with_name(file.name + MANIFEST_SUFFIX)
 
 
-def hash_path(store: Store, file: PurePosixPath) -> Path:
+def hash_path(store: LocalStore, file: PurePosixPath) -> Path:
     return store.root / file.with_name(file.name + HASH_SUFFIX)
 
 
-def read_manifest(store: Store, file: PurePosixPath) -> Manifest:
+def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
     return Manifest.model_validate_json(manifest_path(store, file).read_bytes())
 
 
@@ -274,7 +276,7 @@ def everything(folder: Path) -> dict[str, bytes | None]:
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
-def check_listed(store: Store) -> list[str]:
+def check_listed(store: LocalStore) -> list[str]:
     """Check, by other means than the store's own, that all that is listed is whole. Returns: the files."""
     catalogue = read_catalogue(store)
     for stored in catalogue.streams:
@@ -309,14 +311,14 @@ def long_stream(chunks: int, *, tail: int = 0, name: str = "tank/data@now", guid
     return streams.substream(streams.object_(1), *records, name=name, guid=guid)
 
 
-def checked(store: Store, stored: StoredStream) -> Scrubbed:
+def checked(store: LocalStore, stored: StoredStream) -> Scrubbed:
     """Check a stream that is still stored afterwards."""
     found = scrub(store, stored.file, stored.summary.received)
     assert found is not None
     return found
 
 
-def remove(store: Store, file: PurePosixPath | str) -> None:
+def remove(store: LocalStore, file: PurePosixPath | str) -> None:
     """Remove a stored stream: its manifest first, since from then on it is not stored."""
     for suffix in (MANIFEST_SUFFIX, HASH_SUFFIX, ""):
         (store.root / f"{file}{suffix}").unlink()

@@ -3,6 +3,9 @@
     event loop          cpu threads              the stream's writing task
     claim, put  ----->  decode (parallel)  --->  get (in order), check and write, release
 
+A chunk for which that task waits is not decoded ahead: the thread that checks it decodes it, while its bytes are in the
+processor's cache. If the wire is slower than the threads, that is every chunk.
+
 Limits (docs/operations.md adds them up): CHUNK_ROOM bytes and CHUNKS_HELD chunks. A chunk counts from `claim`, before
 its first byte is read from the wire, until `release`.
 """
@@ -29,12 +32,16 @@ CHUNKS_HELD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """A chunk and its raw bytes. `arriving`: its announcement."""
+class Arrived:
+    """A chunk that is next in order. `arriving`: its announcement; `decoded`: its raw bytes, None: not decoded yet."""
 
     arriving: ChunkArriving
     chunk: Chunk
-    raw: bytes
+    decoded: bytes | None
+
+    def raw(self) -> bytes:
+        """Return the raw bytes. In a thread. Raises: ChunkError."""
+        return decode_chunk(self.chunk) if self.decoded is None else self.decoded
 
 
 class DecodeQueue:
@@ -46,7 +53,8 @@ class DecodeQueue:
         self._held = 0  # bytes
         self._count = 0  # chunks
         self._freed = asyncio.Event()
-        self._queue: deque[tuple[ChunkArriving, Chunk, asyncio.Future[bytes]]] = deque()
+        self._queue: deque[tuple[ChunkArriving, Chunk, asyncio.Future[bytes] | None]] = deque()
+        self._wanted = False  # `get` waits for the next one
         self._put = asyncio.Event()  # a chunk was put, or no more will come
         self._ended = False
 
@@ -63,8 +71,11 @@ class DecodeQueue:
         self._held += _size(arriving)
 
     def put(self, arriving: ChunkArriving, chunk: Chunk) -> None:
-        """Begin to decode a claimed chunk."""
-        decoding = asyncio.get_running_loop().run_in_executor(self._cpu, decode_chunk, chunk)
+        """Queue a claimed chunk, and begin to decode it if it has to wait."""
+        decoding = None
+        if not self._wanted:
+            decoding = asyncio.get_running_loop().run_in_executor(self._cpu, decode_chunk, chunk)
+        self._wanted = False
         self._queue.append((arriving, chunk, decoding))
         self._put.set()
 
@@ -73,7 +84,7 @@ class DecodeQueue:
         self._ended = True
         self._put.set()
 
-    async def get(self) -> Decoded | None:
+    async def get(self) -> Arrived | None:
         """Return the next chunk, in order; None after the last one. Raises: ChunkError if it cannot be decoded.
 
         For one task, which must not be cancelled.
@@ -82,11 +93,13 @@ class DecodeQueue:
             if self._ended:
                 return None
             self._put.clear()
+            self._wanted = True
             await self._put.wait()
         arriving, chunk, decoding = self._queue[0]
-        await asyncio.wait([decoding])
+        if decoding is not None:
+            await asyncio.wait([decoding])
         self._queue.popleft()
-        return Decoded(arriving, chunk, decoding.result())
+        return Arrived(arriving, chunk, None if decoding is None else decoding.result())
 
     def release(self, arriving: ChunkArriving) -> None:
         """Release the room of a chunk: it is written, and its bytes are no longer needed."""
@@ -98,8 +111,9 @@ class DecodeQueue:
         """Drop the chunks that `get` has not returned. Returns when no thread is decoding any of them."""
         while self._queue:
             _arriving, _chunk, decoding = self._queue.popleft()
-            await asyncio.wait([decoding])
-            decoding.exception()  # retrieved, not raised: the stream has ended
+            if decoding is not None:
+                await asyncio.wait([decoding])
+                decoding.exception()  # retrieved, not raised: the stream has ended
 
 
 def decode_chunk(chunk: Chunk) -> bytes:

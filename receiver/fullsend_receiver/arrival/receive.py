@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -26,7 +25,7 @@ from fullsend_protocol.wire.messages import Accept, Ack, Committed, Error, Finis
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
 from fullsend_receiver.arrival.commit import commit
-from fullsend_receiver.arrival.decode_queue import Decoded, DecodeQueue
+from fullsend_receiver.arrival.decode_queue import Arrived, DecodeQueue
 from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Overrun, Room
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import OverrunRecord
@@ -263,28 +262,25 @@ class Receiving:
         queue = DecodeQueue(self._workers.cpu)
         writing = asyncio.create_task(self._write_all(ingest, arrival, queue))
         acknowledging = asyncio.create_task(self._acknowledge(ingest))
+        taking = asyncio.create_task(self._take_all(queue, arrival, writing))
         try:
-            end = await self._take_all(queue, arrival, writing, {writing, acknowledging, arrival.ended})
+            end = await _unless_failed(taking, {writing, acknowledging, arrival.ended})
         except BaseException as error:
             try:
-                await uncancelled(self._settle(queue, writing, acknowledging))
+                await uncancelled(self._settle(queue, taking, writing, acknowledging))
             except Exception as second:  # noqa: BLE001 - the first one is why this ends; the other must not hide it
                 if second is not error:
                     what = printable(f"{self._push.dataset}@{self._push.snapshot}")
                     log.warning("%s: its last chunks are lost: %s", what, printable(str(second)))
             raise
-        await uncancelled(self._settle(queue, writing, acknowledging))
+        await uncancelled(self._settle(queue, taking, writing, acknowledging))
         return end
 
-    async def _take_all(
-        self, queue: DecodeQueue, arrival: Arrival, writing: asyncio.Task[None], watched: set[asyncio.Future[Any]]
-    ) -> Finish | Stop:
-        """Receive chunks until the sender has finished, and all are written. Raises: also what `watched` raise, at
-        once: a fault of a chunk or the disk, or the reason why the stream must end.
-        """
+    async def _take_all(self, queue: DecodeQueue, arrival: Arrival, writing: asyncio.Task[None]) -> Finish | Stop:
+        """Receive chunks until the sender has finished, and all are written."""
         arriving: ChunkArriving | None = None
         while True:
-            event = await _unless_failed(self._channel.receive(), watched)
+            event = await self._channel.receive()
             match event:
                 case ChunkArriving():
                     arriving = event
@@ -293,7 +289,7 @@ class Receiving:
                         await self._room.claim(arrival, event.payload_length, event.raw_length)
                         if not queue.has_room(event):
                             self._channel.busy = "writing"
-                        await _unless_failed(queue.claim(event), watched)
+                        await queue.claim(event)
                     finally:
                         self._channel.busy = ""
                 case Chunk():
@@ -304,7 +300,7 @@ class Receiving:
                     queue.end()
                     self._channel.busy = "writing"
                     try:
-                        await _unless_failed(asyncio.wait([writing]), watched)
+                        await asyncio.wait([writing])
                     finally:
                         self._channel.busy = ""
                     writing.result()
@@ -321,11 +317,11 @@ class Receiving:
         """
         loop = asyncio.get_running_loop()
         try:
-            while (decoded := await queue.get()) is not None:
-                arriving = decoded.arriving
+            while (arrived := await queue.get()) is not None:
+                arriving = arrived.arriving
                 async with self._between:
-                    free = await loop.run_in_executor(self._workers.cpu, self._write, ingest, decoded)
-                del decoded  # a reference while the next is awaited would keep one more chunk in memory
+                    free = await loop.run_in_executor(self._workers.cpu, self._write, ingest, arrived)
+                del arrived  # a reference while the next is awaited would keep one more chunk in memory
                 self._room.wrote(arrival, arriving.payload_length, arriving.raw_length, free)
                 queue.release(arriving)
                 self._dirty.set()
@@ -334,9 +330,9 @@ class Receiving:
         finally:
             await queue.close()
 
-    def _write(self, ingest: Ingest, decoded: Decoded) -> int:
+    def _write(self, ingest: Ingest, arrived: Arrived) -> int:
         """Check and write a chunk. Returns: the free bytes of the disk afterwards."""
-        ingest.take(decoded.chunk, decoded.raw)
+        ingest.take(arrived.chunk, arrived.raw())
         begins = ingest.walker.begins
         if not self._looked and not all(begin.compound for begin in begins):
             self._looked = True
@@ -361,28 +357,32 @@ class Receiving:
             if ended:
                 return
 
-    async def _settle(self, queue: DecodeQueue, writing: asyncio.Task[None], acknowledging: asyncio.Task[None]) -> None:
+    async def _settle(
+        self,
+        queue: DecodeQueue,
+        taking: asyncio.Task[Finish | Stop],
+        writing: asyncio.Task[None],
+        acknowledging: asyncio.Task[None],
+    ) -> None:
         """After any end of the stream: wait until what has arrived is written, and for the last batch."""
+        taking.cancel()
+        await asyncio.wait([taking])
         queue.end()
         await asyncio.wait([writing])
-        writing.exception()  # retrieved, not raised: if it did not end the stream, another error came first
+        for task in (taking, writing):
+            if not task.cancelled():
+                task.exception()  # retrieved, not raised: if it did not end the stream, another error came first
         self._ended = True
         self._dirty.set()
         self._full.set()
         await acknowledging
 
 
-async def _unless_failed(work: Coroutine[Any, Any, _T], watched: set[asyncio.Future[Any]]) -> _T:
-    """Return what `work` returns; if one of `watched` fails meanwhile, raise that at once, and cancel the work."""
-    task = asyncio.ensure_future(work)
-    try:
-        waiting: set[asyncio.Future[Any]] = {task, *watched}
-        while not task.done():
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for each in done - {task}:
-                each.result()
-        return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+async def _unless_failed(task: asyncio.Task[_T], others: set[asyncio.Future[Any]]) -> _T:
+    """Return what a task returns; if one of the others fails meanwhile, raise that at once."""
+    waiting: set[asyncio.Future[Any]] = {task, *others}
+    while not task.done():
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for each in done - {task}:
+            each.result()
+    return task.result()

@@ -27,7 +27,7 @@ from fullsend_receiver.arrival.overruns import OverrunRecord
 from fullsend_receiver.catalogue import summaries, unchanged
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer, partial_key
 
 WHOLE = ("full", "incr", "tree-R", "full-enc-w", "odd-name")
@@ -64,7 +64,7 @@ def dataset_of(name: str) -> str:
     return push_of(streams.named(name).read()).dataset
 
 
-def interrupt_commit(store: Store, sender: str) -> None:
+def interrupt_commit(store: LocalStore, sender: str) -> None:
     """Leave a stream that is proven, and of which nothing is in place yet."""
     raw = streams.named("incr-2").read()
     more = {"zfs_version": "zfs-2.4.4", "properties": {"compression": "lz4"}, "size_estimate": len(raw)}
@@ -78,7 +78,7 @@ def interrupt_commit(store: Store, sender: str) -> None:
             ingest.partial.close(keep=True)
 
 
-def note_more(store: Store, sender: str) -> None:
+def note_more(store: LocalStore, sender: str) -> None:
     """Write what only happens in a large or a full store."""
     seen = [
         UnchangedDataset(dataset=each.summary.dataset, snapshot=each.summary.snapshot, guid=each.summary.guid)
@@ -99,7 +99,7 @@ def main(target: Path) -> None:
             sender = Sender(Path(folder, "sender"), "alpha")
             sender.join(receiver)
             push_all(receiver, sender)
-        store = Store(receiver.store)
+        store = LocalStore(receiver.store)
         note_more(store, sender.name)
         interrupt_commit(store, sender.name)
         good(receiver.fullsendd("list"))

@@ -11,16 +11,16 @@ import pytest
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import identity
 from fullsend_receiver.store.api import StoreError
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 
-def test_the_key_is_for_its_owner_alone_and_nothing_else_is_left(store: Store) -> None:
+def test_the_key_is_for_its_owner_alone_and_nothing_else_is_left(store: LocalStore) -> None:
     identity.make_identity(store)
     assert store.key.stat().st_mode & 0o777 == 0o600
     assert {path.name for path in store.state.iterdir()} == {"key.pem", "certificate.pem"}
 
 
-def test_the_fingerprint_is_that_of_the_certificate(store: Store) -> None:
+def test_the_fingerprint_is_that_of_the_certificate(store: LocalStore) -> None:
     identity.make_identity(store)
     said = subprocess.run(
         ["openssl", "x509", "-in", store.certificate, "-noout", "-fingerprint", "-sha256"],
@@ -31,13 +31,13 @@ def test_the_fingerprint_is_that_of_the_certificate(store: Store) -> None:
     assert said.strip().partition("=")[2].replace(":", "").lower() == identity.fingerprint(store)
 
 
-def test_without_openssl_one_line_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_openssl_one_line_says_so(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UsageError, match="`openssl` is not installed"):
         identity.make_identity(store)
 
 
-def test_an_openssl_that_fails_is_quoted(store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_openssl_that_fails_is_quoted(store: LocalStore, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     program = tmp_path / "openssl"
     program.write_text("#!/bin/sh\necho out of luck >&2\nexit 3\n", encoding="ascii")
     program.chmod(0o755)
@@ -48,14 +48,14 @@ def test_an_openssl_that_fails_is_quoted(store: Store, monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
-def test_a_certificate_that_cannot_be_read_is_named(store: Store, content: str | None) -> None:
+def test_a_certificate_that_cannot_be_read_is_named(store: LocalStore, content: str | None) -> None:
     if content is not None:
         store.certificate.write_text(content, encoding="ascii")
     with pytest.raises(StoreError, match=r"certificate\.pem: cannot be read"):
         identity.fingerprint(store)
 
 
-def test_a_key_that_is_not_the_certificates_is_named(store: Store, tmp_path: Path) -> None:
+def test_a_key_that_is_not_the_certificates_is_named(store: LocalStore, tmp_path: Path) -> None:
     identity.make_identity(store)
     kept = store.certificate.read_bytes()
     identity.make_identity(store)
@@ -64,7 +64,7 @@ def test_a_key_that_is_not_the_certificates_is_named(store: Store, tmp_path: Pat
         identity.server_context(store, [])
 
 
-def test_tls_is_1_3_only_asks_for_a_certificate_and_resumes_nothing(store: Store) -> None:
+def test_tls_is_1_3_only_asks_for_a_certificate_and_resumes_nothing(store: LocalStore) -> None:
     identity.make_identity(store)
     context = identity.server_context(store, [store.certificate.read_text(encoding="ascii")])
     assert context.minimum_version is ssl.TLSVersion.TLSv1_3
@@ -74,7 +74,7 @@ def test_tls_is_1_3_only_asks_for_a_certificate_and_resumes_nothing(store: Store
     assert context.cert_store_stats()["x509"] == 1
 
 
-def test_what_a_certificate_is(store: Store) -> None:
+def test_what_a_certificate_is(store: LocalStore) -> None:
     identity.make_identity(store)
     pem = store.certificate.read_text(encoding="ascii")
     assert identity.is_certificate(pem)
@@ -88,19 +88,19 @@ _BECOME = """
 import os, sys
 from pathlib import Path
 from fullsend_receiver.access.identity import become_owner
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 become_owner(Store(Path(sys.argv[1])))
 print(os.getuid(), os.geteuid(), os.getgid(), os.getgroups())
 """
 
 
-def _become(store: Store) -> str:
+def _become(store: LocalStore) -> str:
     return subprocess.run(
         [sys.executable, "-c", _BECOME, store.root], capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
-def test_root_becomes_the_stores_owner_for_good(store: Store) -> None:
+def test_root_becomes_the_stores_owner_for_good(store: LocalStore) -> None:
     if os.geteuid() == 0:
         os.chown(store.marker, 65534, 65534)
         assert _become(store) == "65534 65534 65534 []"

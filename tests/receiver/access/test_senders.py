@@ -17,7 +17,7 @@ from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, SenderTable
 from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 HOUR = 3600.0
 
@@ -35,18 +35,18 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return made
 
 
-def _invite(store: Store, name: str = "alpha", *, expires_in: float = HOUR, replace: bool = False) -> str:
+def _invite(store: LocalStore, name: str = "alpha", *, expires_in: float = HOUR, replace: bool = False) -> str:
     return senders.invite(store, name, expires_in, replace_existing=replace)
 
 
-def _refused(store: Store, secret: str, certificate: str) -> str:
+def _refused(store: LocalStore, secret: str, certificate: str) -> str:
     with pytest.raises(Refused) as caught:
         senders.join(store, secret, certificate)
     assert caught.value.code is ErrorCode.INVITATION
     return str(caught.value)
 
 
-def test_who_joins_is_in_the_table(store: Store, certificates: list[str]) -> None:
+def test_who_joins_is_in_the_table(store: LocalStore, certificates: list[str]) -> None:
     joined = senders.join(store, _invite(store), certificates[0])
     table = SenderTable(store)
     assert table.identify(joined.fingerprint) == joined
@@ -55,20 +55,20 @@ def test_who_joins_is_in_the_table(store: Store, certificates: list[str]) -> Non
     assert table.certificates == [certificates[0]]
 
 
-def test_an_invitation_is_spent_by_its_use(store: Store, certificates: list[str]) -> None:
+def test_an_invitation_is_spent_by_its_use(store: LocalStore, certificates: list[str]) -> None:
     secret = _invite(store)
     senders.join(store, secret, certificates[0])
     assert "has been used" in _refused(store, secret, certificates[1])
     assert len(SenderTable(store).certificates) == 1
 
 
-def test_the_same_host_may_hear_the_answer_again(store: Store, certificates: list[str]) -> None:
+def test_the_same_host_may_hear_the_answer_again(store: LocalStore, certificates: list[str]) -> None:
     secret = _invite(store)
     assert senders.join(store, secret, certificates[0]) == senders.join(store, secret, certificates[0])
     assert len(list(SenderTable(store))) == 1
 
 
-def test_but_not_once_it_has_been_revoked(store: Store, certificates: list[str]) -> None:
+def test_but_not_once_it_has_been_revoked(store: LocalStore, certificates: list[str]) -> None:
     secret = _invite(store)
     joined = senders.join(store, secret, certificates[0])
     senders.revoke(store, "alpha")
@@ -76,23 +76,23 @@ def test_but_not_once_it_has_been_revoked(store: Store, certificates: list[str])
     assert SenderTable(store).status(joined.fingerprint) == "revoked"
 
 
-def test_an_expired_invitation_lets_nobody_in(store: Store, certificates: list[str]) -> None:
+def test_an_expired_invitation_lets_nobody_in(store: LocalStore, certificates: list[str]) -> None:
     assert "expired" in _refused(store, _invite(store, expires_in=-1.0), certificates[0])
 
 
-def test_a_secret_that_was_never_given_out_lets_nobody_in(store: Store, certificates: list[str]) -> None:
+def test_a_secret_that_was_never_given_out_lets_nobody_in(store: LocalStore, certificates: list[str]) -> None:
     secret = _invite(store)
     assert "not known here" in _refused(store, secret[:-1] + ("A" if secret[-1] != "A" else "B"), certificates[0])
     senders.join(store, secret, certificates[0])
 
 
-def test_a_newer_invitation_for_a_name_replaces_the_older(store: Store, certificates: list[str]) -> None:
+def test_a_newer_invitation_for_a_name_replaces_the_older(store: LocalStore, certificates: list[str]) -> None:
     old, new = _invite(store), _invite(store)
     _refused(store, old, certificates[0])
     senders.join(store, new, certificates[0])
 
 
-def test_the_secret_is_kept_nowhere(store: Store) -> None:
+def test_the_secret_is_kept_nowhere(store: LocalStore) -> None:
     secret = _invite(store)
     for path in store.root.rglob("*"):
         assert path.is_dir() or secret.encode() not in path.read_bytes()
@@ -101,20 +101,20 @@ def test_the_secret_is_kept_nowhere(store: Store) -> None:
 @pytest.mark.parametrize(
     "certificate", ["", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
 )
-def test_what_is_no_certificate_is_not_enrolled(store: Store, certificate: str) -> None:
+def test_what_is_no_certificate_is_not_enrolled(store: LocalStore, certificate: str) -> None:
     assert "cannot be read" in _refused(store, _invite(store), certificate)
 
 
-def test_two_certificates_in_one_are_not_enrolled(store: Store, certificates: list[str]) -> None:
+def test_two_certificates_in_one_are_not_enrolled(store: LocalStore, certificates: list[str]) -> None:
     assert "cannot be read" in _refused(store, _invite(store), certificates[0] + certificates[1])
 
 
-def test_a_certificate_has_one_name(store: Store, certificates: list[str]) -> None:
+def test_a_certificate_has_one_name(store: LocalStore, certificates: list[str]) -> None:
     senders.join(store, _invite(store), certificates[0])
     assert "under another name" in _refused(store, _invite(store, "beta"), certificates[0])
 
 
-def test_a_name_that_is_taken_is_invited_only_to_be_replaced(store: Store, certificates: list[str]) -> None:
+def test_a_name_that_is_taken_is_invited_only_to_be_replaced(store: LocalStore, certificates: list[str]) -> None:
     old = senders.join(store, _invite(store), certificates[0])
     with pytest.raises(UsageError, match="--replace"):
         _invite(store)
@@ -126,19 +126,19 @@ def test_a_name_that_is_taken_is_invited_only_to_be_replaced(store: Store, certi
     assert table.certificates == [certificates[1]]
 
 
-def test_a_name_with_streams_is_taken_too(store: Store) -> None:
+def test_a_name_with_streams_is_taken_too(store: LocalStore) -> None:
     (store.root / "alpha").mkdir()
     with pytest.raises(UsageError, match="has streams here"):
         _invite(store)
 
 
 @pytest.mark.parametrize("name", ["", "A", "a b", "-a", "a/b", "..", ".state", "a" * 64, "ä"])
-def test_not_every_word_can_name_a_sender(store: Store, name: str) -> None:
+def test_not_every_word_can_name_a_sender(store: LocalStore, name: str) -> None:
     with pytest.raises(UsageError, match="cannot name a sender"):
         _invite(store, name)
 
 
-def test_the_unknown_and_the_revoked_are_refused_by_name(store: Store, certificates: list[str]) -> None:
+def test_the_unknown_and_the_revoked_are_refused_by_name(store: LocalStore, certificates: list[str]) -> None:
     joined = senders.join(store, _invite(store), certificates[0])
     senders.revoke(store, "alpha")
     table = SenderTable(store)
@@ -152,7 +152,7 @@ def test_the_unknown_and_the_revoked_are_refused_by_name(store: Store, certifica
     assert table.certificates == []
 
 
-def test_nobody_is_revoked_twice_or_unseen(store: Store, certificates: list[str]) -> None:
+def test_nobody_is_revoked_twice_or_unseen(store: LocalStore, certificates: list[str]) -> None:
     with pytest.raises(UsageError, match="no sender 'alpha'"):
         senders.revoke(store, "alpha")
     senders.join(store, _invite(store), certificates[0])
@@ -161,14 +161,14 @@ def test_nobody_is_revoked_twice_or_unseen(store: Store, certificates: list[str]
         senders.revoke(store, "alpha")
 
 
-def test_revoking_takes_open_invitations_along(store: Store, certificates: list[str]) -> None:
+def test_revoking_takes_open_invitations_along(store: LocalStore, certificates: list[str]) -> None:
     senders.join(store, _invite(store), certificates[0])
     secret = _invite(store, replace=True)
     senders.revoke(store, "alpha")
     _refused(store, secret, certificates[1])
 
 
-def test_a_table_tells_when_it_has_been_changed(store: Store, certificates: list[str]) -> None:
+def test_a_table_tells_when_it_has_been_changed(store: LocalStore, certificates: list[str]) -> None:
     table = SenderTable(store)
     assert not table.changed()
     senders.join(store, _invite(store), certificates[0])
@@ -179,7 +179,7 @@ def test_a_table_tells_when_it_has_been_changed(store: Store, certificates: list
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": [{"name": "alpha"}]}', '{"rows": 5}'])
-def test_a_damaged_table_is_named_and_not_taken_for_an_empty_one(store: Store, content: str) -> None:
+def test_a_damaged_table_is_named_and_not_taken_for_an_empty_one(store: LocalStore, content: str) -> None:
     (store.state / "senders.json").write_text(content, encoding="ascii")
     with pytest.raises(StoreError, match=r"senders\.json: cannot be read"):
         SenderTable(store)
@@ -189,7 +189,7 @@ _JOIN = """
 import sys
 from pathlib import Path
 from fullsend_receiver.access import senders
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 sys.stdin.readline()
 try:
     senders.join(Store(Path(sys.argv[1])), sys.argv[2], sys.argv[3])
@@ -198,7 +198,7 @@ except senders.Refused:
 """
 
 
-def test_of_two_hosts_that_show_one_invitation_at_once_one_gets_in(store: Store, certificates: list[str]) -> None:
+def test_of_two_hosts_that_show_one_invitation_at_once_one_gets_in(store: LocalStore, certificates: list[str]) -> None:
     for round_ in range(3):
         secret = _invite(store, f"host{round_}")
         # Certificates that nobody has yet: of each round's two, the first rounds' winners may not join again.
@@ -222,7 +222,7 @@ def test_of_two_hosts_that_show_one_invitation_at_once_one_gets_in(store: Store,
 
 
 def test_a_crash_between_the_two_writes_lets_nobody_else_in(
-    store: Store, certificates: list[str], monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, certificates: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     secret = _invite(store)
     calls = 0
@@ -298,14 +298,14 @@ def test_kill_at_any_call_of_a_revocation_leaves_it_done_or_to_be_done_again(
             break
 
 
-def test_an_invitation_that_nobody_has_used_can_be_revoked(store: Store, certificates: list[str]) -> None:
+def test_an_invitation_that_nobody_has_used_can_be_revoked(store: LocalStore, certificates: list[str]) -> None:
     secret = _invite(store)
     senders.revoke(store, "alpha")
     _refused(store, secret, certificates[0])
     _invite(store)  # the name is free again
 
 
-def test_times_are_those_of_the_clock(store: Store, certificates: list[str]) -> None:
+def test_times_are_those_of_the_clock(store: LocalStore, certificates: list[str]) -> None:
     before = time.time()
     joined = senders.join(store, _invite(store), certificates[0])
     assert before <= joined.enrolled <= time.time()

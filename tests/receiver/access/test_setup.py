@@ -16,7 +16,7 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import config, identity, setup
 from fullsend_receiver.access.setup import InitOptions
 from fullsend_receiver.store.api import StoreError
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_init_makes_a_store_an_identity_and_a_configuration(plan: InitOptions) -
     settings = config.load(plan.config)
     assert settings.store == plan.store
     assert settings.listen == plan.listen
-    assert identity.fingerprint(Store(plan.store)) == fingerprint
+    assert identity.fingerprint(LocalStore(plan.store)) == fingerprint
     assert plan.config.stat().st_mode & 0o777 == 0o644
 
 
@@ -138,7 +138,7 @@ def test_a_store_whose_path_is_no_text_is_refused_before_it_is_made(plan: InitOp
 
 def test_adopting_a_store_without_an_identity_is_refused(plan: InitOptions, tmp_path: Path) -> None:
     setup.init(plan)
-    Store(plan.store).certificate.unlink()
+    LocalStore(plan.store).certificate.unlink()
     other = tmp_path / "other.toml"
     with pytest.raises(StoreError, match=r"certificate\.pem: cannot be read"):
         setup.init(replace(plan, config=other, adopt=True))
@@ -308,7 +308,7 @@ def test_a_drop_in_that_cannot_be_written_is_no_failure_and_is_said(
         systemd_plan.units.write_text("no folder", encoding="ascii")
     store = systemd_plan.store.with_name(name.replace("units", "store"))
     asked = replace(systemd_plan, store=store)
-    assert setup.init(asked) == identity.fingerprint(Store(store))
+    assert setup.init(asked) == identity.fingerprint(LocalStore(store))
     assert config.load(asked.config).store == store
     assert "cannot be written" in caplog.messages[-1]
     assert "ReadWritePaths=" in caplog.messages[-1]

@@ -21,7 +21,7 @@ from fullsend_receiver.arrival.free_space import Ratio, RoomRequest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Damaged, NoBase
 from fullsend_receiver.store.durable import locked
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,12 +43,12 @@ def increment(flags: str | None = "", **changes: object) -> Push:
 # --- the judgement ----------------------------------------------------------------------------------------------
 
 
-def test_stream_that_is_not_stored_is_taken(store: Store) -> None:
+def test_stream_that_is_not_stored_is_taken(store: LocalStore) -> None:
     assert isinstance(judge(Catalogues(store), SENDER, push_of(FULL)), RoomRequest)
     assert already_stored(Catalogues(store), SENDER, push_of(FULL)) is None
 
 
-def test_stream_that_is_stored_has_its_receipt(store: Store) -> None:
+def test_stream_that_is_stored_has_its_receipt(store: LocalStore) -> None:
     file = store_stream(store, SENDER, FULL)
     receipt = judge(Catalogues(store), SENDER, push_of(FULL))  # to be told so needs no room
     assert isinstance(receipt, Receipt)
@@ -62,7 +62,7 @@ def test_stream_that_is_stored_has_its_receipt(store: Store) -> None:
         judge(Catalogues(store), SENDER, push_of(FULL))
 
 
-def test_package_is_taken_whatever_is_stored(store: Store) -> None:
+def test_package_is_taken_whatever_is_stored(store: LocalStore) -> None:
     store_stream(store, SENDER, FULL)
     unknown = {"guid": None, "base_guid": None, "flags": None, "keep_orphan": False}
     package = push_of(FULL).model_copy(update=unknown)
@@ -70,7 +70,7 @@ def test_package_is_taken_whatever_is_stored(store: Store) -> None:
     assert already_stored(Catalogues(store), SENDER, package) is None
 
 
-def test_orphan_is_taken_only_where_that_is_wanted(store: Store) -> None:
+def test_orphan_is_taken_only_where_that_is_wanted(store: LocalStore) -> None:
     with pytest.raises(NoBase) as caught:
         judge(Catalogues(store), SENDER, increment())
     assert str(caught.value) == f"tank/data@later: its base guid:{GUID} is not stored: send a full"
@@ -99,7 +99,7 @@ def test_orphan_is_taken_only_where_that_is_wanted(store: Store) -> None:
     ],
 )
 def test_base_must_be_one_that_the_offered_flags_can_follow(
-    store: Store, base: str, stream_class: str, flags: str | None, good: bool
+    store: LocalStore, base: str, stream_class: str, flags: str | None, good: bool
 ) -> None:
     plant(store, "now", GUID, flags=base, stream_class=stream_class)
     with contextlib.nullcontext() if good else pytest.raises(NoBase, match="which it cannot follow"):
@@ -107,7 +107,7 @@ def test_base_must_be_one_that_the_offered_flags_can_follow(
 
 
 @pytest.mark.parametrize("harm", ["data", "base"])
-def test_base_must_be_restorable(store: Store, harm: str) -> None:
+def test_base_must_be_restorable(store: LocalStore, harm: str) -> None:
     first = plant(store, "first", 7)
     file = plant(store, "now", GUID, 7)
     assert isinstance(judge(Catalogues(store), SENDER, increment()), RoomRequest)
@@ -118,7 +118,7 @@ def test_base_must_be_restorable(store: Store, harm: str) -> None:
         judge(Catalogues(store), SENDER, increment())
 
 
-def test_what_has_arrived_needs_no_room_again(store: Store) -> None:
+def test_what_has_arrived_needs_no_room_again(store: LocalStore) -> None:
     offered = push_of(FULL).model_copy(update={"size_estimate": 100 << 20})
     name = "tank/data@now"
     assert judge(Catalogues(store), SENDER, offered) == RoomRequest(name, 100 << 20)
@@ -137,7 +137,7 @@ def test_what_has_arrived_needs_no_room_again(store: Store) -> None:
     assert judge(Catalogues(store), SENDER, push_of(FULL)) == RoomRequest(name)
 
 
-def test_ratio_is_that_of_the_newest_streams_of_its_kind(store: Store) -> None:
+def test_ratio_is_that_of_the_newest_streams_of_its_kind(store: LocalStore) -> None:
     def wanted(offered: Push) -> tuple[int, int] | None:
         found = judge(Catalogues(store), SENDER, offered.model_copy(update={"keep_orphan": True}))
         assert isinstance(found, RoomRequest)
@@ -159,7 +159,7 @@ def test_ratio_is_that_of_the_newest_streams_of_its_kind(store: Store) -> None:
     assert wanted(increment("w")) == (9999, 9999)
 
 
-def test_stream_that_had_too_little_room_is_judged_by_that(store: Store) -> None:
+def test_stream_that_had_too_little_room_is_judged_by_that(store: LocalStore) -> None:
     plant(store, "old", 7, raw_bytes=1000, stored_bytes=100)
     offered = push_of(FULL).model_copy(update={"size_estimate": 5000})
     overruns.note(store, SENDER, offered, overruns.OverrunRecord(raw=4000, stored=3000))
@@ -171,7 +171,7 @@ def test_stream_that_had_too_little_room_is_judged_by_that(store: Store) -> None
 
 
 @pytest.mark.parametrize("raw", [FULL, streams.package(FULL, INCREMENT, name="tank/data@later")])
-def test_what_was_sent_whole_is_known_again_by_what_it_turned_out_to_be(store: Store, raw: bytes) -> None:
+def test_what_was_sent_whole_is_known_again_by_what_it_turned_out_to_be(store: LocalStore, raw: bytes) -> None:
     push = push_of(raw)
     assert committed_before(Catalogues(store), SENDER, push) is None
     file = store_stream(store, SENDER, raw)
@@ -272,7 +272,7 @@ def test_base_is_looked_for_when_the_journal_stands_that_leases_it(tmp_path: Pat
             with disk.blocked("fdatasync"):
                 peer.write(control(said(increment())))
                 wait_until(lambda: disk.begun("fdatasync", ".journal") > begun, "the journal is being written")
-                remove(Store(receiver.store), file)
+                remove(LocalStore(receiver.store), file)
             assert peer.refusal().startswith("base: ")
         assert partials(receiver) == []
 
@@ -280,10 +280,10 @@ def test_base_is_looked_for_when_the_journal_stands_that_leases_it(tmp_path: Pat
 def test_prune_that_has_not_seen_the_journal_is_waited_for(tmp_path: Path) -> None:
     with serving(tmp_path / "receiver", SENDER) as receiver, receiver.peer() as peer:
         file = peer.give(FULL, said(push_of(FULL)))["file"]
-        with locked(Store(receiver.store).lock):  # as a prune holds it that has read all journals
+        with locked(LocalStore(receiver.store).lock):  # as a prune holds it that has read all journals
             peer.write(control(said(increment())))
             wait_until(lambda: bool(list((receiver.store / ".partial").glob("*.journal"))), "the journal stands")
-            remove(Store(receiver.store), file)
+            remove(LocalStore(receiver.store), file)
         assert peer.refusal().startswith("base: ")
 
 

@@ -51,7 +51,7 @@ from fullsend_receiver.store.api import StoreError
 if TYPE_CHECKING:
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 OTHER = streams.substream(streams.object_(1), streams.write(1, 0, b"y" * 512))  # the same identity, other bytes
@@ -86,7 +86,7 @@ KEYS = [
 ]
 
 
-def in_place(store: Store) -> dict[str, Any]:
+def in_place(store: LocalStore) -> dict[str, Any]:
     """All that is in the senders' folders."""
     return {path: content for path, content in everything(store.root).items() if not path.startswith(".")}
 
@@ -95,7 +95,7 @@ def in_place(store: Store) -> dict[str, Any]:
 
 
 @each(whole)
-def test_manifest_says_what_the_stream_is(store: Store, stream: Genuine) -> None:
+def test_manifest_says_what_the_stream_is(store: LocalStore, stream: Genuine) -> None:
     """Held against what another reader wrote down of it."""
     raw = stream.read()
     file = store_stream(store, SENDER, raw)
@@ -146,7 +146,7 @@ def test_manifest_says_what_the_stream_is(store: Store, stream: Genuine) -> None
     assert len(manifest_path(store, file).read_bytes()) < 16 << 10
 
 
-def test_streams_are_numbered_in_the_order_of_reception(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_streams_are_numbered_in_the_order_of_reception(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the clocks say: here the receiver's own goes back by a year between two nights."""
     night = itertools.count()
     now = time.time()
@@ -175,7 +175,7 @@ def test_streams_are_numbered_in_the_order_of_reception(store: Store, monkeypatc
     assert [each.summary.sequence for each in read_catalogue(store, SENDER).streams] == [1, 2, 3]
 
 
-def test_a_rebuilt_manifest_makes_nothing_the_newest(store: Store) -> None:
+def test_a_rebuilt_manifest_makes_nothing_the_newest(store: LocalStore) -> None:
     first = store_stream(store, SENDER, streams.substream(name="tank/data@1", guid=1))
     store_stream(store, SENDER, streams.substream(name="tank/data@2", guid=2))
     manifest_path(store, first).unlink()
@@ -183,7 +183,7 @@ def test_a_rebuilt_manifest_makes_nothing_the_newest(store: Store) -> None:
     assert [one.snapshot for one in find_status(read_catalogue(store, SENDER), {})] == ["2"]
 
 
-def test_manifest_has_when_it_was_received_and_by_which_zfs_it_was_made(store: Store) -> None:
+def test_manifest_has_when_it_was_received_and_by_which_zfs_it_was_made(store: LocalStore) -> None:
     before = int(time.time())
     ingest = ingest_stream(store, SENDER, PLAIN)
     properties = {"compression": "zstd", "user:note": "größe\n"}
@@ -196,7 +196,7 @@ def test_manifest_has_when_it_was_received_and_by_which_zfs_it_was_made(store: S
     assert (manifest.sender_program, manifest.zfs_version) == ("fullsend 9", "zfs-2.4.4")
 
 
-def test_time_beyond_all_calendars_is_no_reason_to_lose_a_stream(store: Store) -> None:
+def test_time_beyond_all_calendars_is_no_reason_to_lose_a_stream(store: LocalStore) -> None:
     raw = streams.begin(created=(1 << 64) - 1) + streams.end()
     assert read_manifest(store, store_stream(store, SENDER, raw)).created == f"@{(1 << 64) - 1}"
 
@@ -213,7 +213,7 @@ def test_time_beyond_all_calendars_is_no_reason_to_lose_a_stream(store: Store) -
         "t@" + "ö" * 126,
     ],
 )
-def test_any_name_is_stored_safely_and_told_truly(store: Store, name: str) -> None:
+def test_any_name_is_stored_safely_and_told_truly(store: LocalStore, name: str) -> None:
     file = store_stream(store, SENDER, streams.substream(name=name))
     manifest = read_manifest(store, file)
     assert f"{manifest.dataset}@{manifest.snapshot}" == name
@@ -223,7 +223,7 @@ def test_any_name_is_stored_safely_and_told_truly(store: Store, name: str) -> No
     assert checked(store, stored).damage == ()
 
 
-def test_manifest_of_a_later_version_with_more_in_it_is_read(store: Store) -> None:
+def test_manifest_of_a_later_version_with_more_in_it_is_read(store: LocalStore) -> None:
     file = store_stream(store, SENDER, PLAIN)
     told = json.loads(manifest_path(store, file).read_bytes())
     told["of_a_later_version"] = {"more": 1}
@@ -233,20 +233,20 @@ def test_manifest_of_a_later_version_with_more_in_it_is_read(store: Store) -> No
 # --- the files --------------------------------------------------------------------------------------------------
 
 
-def test_stored_stream_is_three_files_that_its_group_may_read_and_nothing_else(store: Store) -> None:
+def test_stored_stream_is_three_files_that_its_group_may_read_and_nothing_else(store: LocalStore) -> None:
     file = store_stream(store, SENDER, PLAIN)
     names = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (store.root / file).parent.iterdir()}
     assert names == {file.name + suffix: 0o640 for suffix in ("", ".json", ".sha256")}
     assert not list(store.partial.iterdir())
 
 
-def test_hash_file_names_the_file_as_sha256sum_wants_it(store: Store) -> None:
+def test_hash_file_names_the_file_as_sha256sum_wants_it(store: LocalStore) -> None:
     file = store_stream(store, SENDER, PLAIN)
     sha256 = hashlib.sha256((store.root / file).read_bytes()).hexdigest()
     assert hash_path(store, file).read_text(encoding="ascii") == f"{sha256}  {file.name}\n"
 
 
-def test_senders_are_kept_apart(store: Store) -> None:
+def test_senders_are_kept_apart(store: LocalStore) -> None:
     files = [store_stream(store, sender, PLAIN) for sender in ("alpha", "beta")]
     assert [str(file) for file in files] == check_listed(store)
     assert [file.parts[0] for file in files] == ["alpha", "beta"]
@@ -255,7 +255,7 @@ def test_senders_are_kept_apart(store: Store) -> None:
 # --- not whole --------------------------------------------------------------------------------------------------
 
 
-def test_stream_that_is_not_whole_is_not_stored_and_stays_a_partial(store: Store) -> None:
+def test_stream_that_is_not_whole_is_not_stored_and_stays_a_partial(store: LocalStore) -> None:
     raw = streams.begin() + streams.write(1, 0, b"x" * 512)
     ingest = ingest_stream(store, SENDER, raw)
     with pytest.raises(IncompleteStream):
@@ -264,7 +264,7 @@ def test_stream_that_is_not_whole_is_not_stored_and_stays_a_partial(store: Store
     assert {path.suffix for path in store.partial.iterdir()} == {".data", ".journal"}
 
 
-def test_stream_whose_hash_the_sender_does_not_confirm_is_not_stored(store: Store) -> None:
+def test_stream_whose_hash_the_sender_does_not_confirm_is_not_stored(store: LocalStore) -> None:
     ingest = ingest_stream(store, SENDER, PLAIN)
     with pytest.raises(ChunkError):
         commit(Catalogues(store), SENDER, ingest, finish_of(OTHER), push_of(PLAIN), sender_program=PROGRAM)
@@ -275,7 +275,7 @@ def test_stream_whose_hash_the_sender_does_not_confirm_is_not_stored(store: Stor
 # --- stored already ---------------------------------------------------------------------------------------------
 
 
-def test_stream_that_is_stored_already_is_deleted_and_the_first_one_stays(store: Store) -> None:
+def test_stream_that_is_stored_already_is_deleted_and_the_first_one_stays(store: LocalStore) -> None:
     file = store_stream(store, SENDER, PLAIN)
     there = in_place(store)
     answer = commit(
@@ -292,7 +292,7 @@ def test_stream_that_is_stored_already_is_deleted_and_the_first_one_stays(store:
     assert not list(store.partial.iterdir())
 
 
-def test_whether_a_stream_is_stored_is_told_by_its_manifest(store: Store) -> None:
+def test_whether_a_stream_is_stored_is_told_by_its_manifest(store: LocalStore) -> None:
     ingest = ingest_stream(store, SENDER, PLAIN)
     about = ingest.conclude(finish_of(PLAIN))
     file, stored = stored_file(store, SENDER, about)
@@ -303,7 +303,7 @@ def test_whether_a_stream_is_stored_is_told_by_its_manifest(store: Store) -> Non
     assert stored_file(store, SENDER, about) == (file, False)
 
 
-def test_file_without_manifest_is_neither_overwritten_nor_removed(store: Store) -> None:
+def test_file_without_manifest_is_neither_overwritten_nor_removed(store: LocalStore) -> None:
     file = store_stream(store, SENDER, PLAIN)
     manifest_path(store, file).unlink()
     there = in_place(store)
@@ -313,7 +313,7 @@ def test_file_without_manifest_is_neither_overwritten_nor_removed(store: Store) 
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut", "found damaged"])
-def test_stream_that_is_stored_but_damaged_is_not_taken_for_stored(store: Store, harm: str) -> None:
+def test_stream_that_is_stored_but_damaged_is_not_taken_for_stored(store: LocalStore, harm: str) -> None:
     """To say so would be a false success; to replace it would be to change a file in place."""
     file = store_stream(store, SENDER, PLAIN)
     path = store.root / file
@@ -333,7 +333,7 @@ def test_stream_that_is_stored_but_damaged_is_not_taken_for_stored(store: Store,
     assert in_place(store) == there
 
 
-def test_damaged_stream_is_replaced_by_pushing_it_again_once_it_was_moved_away(store: Store) -> None:
+def test_damaged_stream_is_replaced_by_pushing_it_again_once_it_was_moved_away(store: LocalStore) -> None:
     file = store_stream(store, SENDER, PLAIN)
     path = store.root / file
     path.write_bytes(bytes(path.stat().st_size))
@@ -354,7 +354,7 @@ def test_damaged_stream_is_replaced_by_pushing_it_again_once_it_was_moved_away(s
     assert catalogue.entry(catalogue.streams[0]).damaged is None
 
 
-def test_package_that_brings_other_snapshots_is_not_taken_for_the_stored_one(store: Store) -> None:
+def test_package_that_brings_other_snapshots_is_not_taken_for_the_stored_one(store: LocalStore) -> None:
     """`-R -i` and `-R -I` have one name. What only the second one has would be lost, with a receipt for it."""
     file = store_stream(store, SENDER, streams.named("tree-R-i").read())
     there = in_place(store)
@@ -365,7 +365,7 @@ def test_package_that_brings_other_snapshots_is_not_taken_for_the_stored_one(sto
 
 
 def test_package_that_was_stored_by_a_quicker_connection_is_compared_too(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both find the name free, one is first."""
     file = store_stream(store, SENDER, streams.named("tree-R-i").read())
@@ -377,7 +377,7 @@ def test_package_that_was_stored_by_a_quicker_connection_is_compared_too(
     assert in_place(store) == there
 
 
-def test_stored_stream_whose_manifest_cannot_be_read_is_not_taken_for_stored(store: Store) -> None:
+def test_stored_stream_whose_manifest_cannot_be_read_is_not_taken_for_stored(store: LocalStore) -> None:
     file = store_stream(store, SENDER, PLAIN)
     manifest_path(store, file).write_text("{", encoding="utf-8")
     with pytest.raises(StoreError, match="cannot be read"):
@@ -388,7 +388,7 @@ def test_stored_stream_whose_manifest_cannot_be_read_is_not_taken_for_stored(sto
 
 
 @pytest.mark.slow
-def test_all_genuine_streams_live_in_one_store(store: Store) -> None:
+def test_all_genuine_streams_live_in_one_store(store: LocalStore) -> None:
     own = [stream for stream in whole() if "/" not in stream.name]
     stored: dict[str, str] = {}
     for stream in own:
@@ -402,7 +402,7 @@ def test_all_genuine_streams_live_in_one_store(store: Store) -> None:
 # --- spill blocks that zfs receive loses ------------------------------------------------------------------------
 
 
-def test_spill_blocks_that_a_restore_will_lose_are_written_down_and_told(store: Store) -> None:
+def test_spill_blocks_that_a_restore_will_lose_are_written_down_and_told(store: LocalStore) -> None:
     """openzfs issue 18239: the stream is whole and stored, and its owner must know."""
     lost = streams.substream(streams.object_(17), streams.write_embedded(17, 1 << 63, b"target"))
     then = streams.substream(streams.object_(18), guid=6, base_guid=streams.GUID, name="tank/data@later")
@@ -424,7 +424,7 @@ def test_spill_blocks_that_a_restore_will_lose_are_written_down_and_told(store: 
 
 
 def test_a_night_of_pushes_looks_at_nothing_that_was_stored_before(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many datasets and streams there are: each stream that comes is looked at, and its base is known."""
     monkeypatch.setattr(inotify, "_OWN", everywhere())

@@ -76,10 +76,10 @@ async def test_chunks_come_out_decoded_and_in_order_with_how_they_were_announced
         await arrive(queue, chunk)
     queue.end()
     for chunk, (_at, piece) in zip(chunks, cut(RAW), strict=True):
-        decoded = await queue.get()
-        assert decoded is not None
-        assert (decoded.arriving, decoded.chunk, decoded.raw) == (announced(chunk), chunk, piece)
-        queue.release(decoded.arriving)
+        arrived = await queue.get()
+        assert arrived is not None
+        assert (arrived.arriving, arrived.chunk, arrived.raw()) == (announced(chunk), chunk, piece)
+        queue.release(arrived.arriving)
     assert await queue.get() is None
     assert await queue.get() is None
 
@@ -94,20 +94,32 @@ async def test_all_are_decoded_at_once_and_the_order_is_kept_whichever_is_first(
     hands.do(1)
     await turns(getting)
     hands.do(0)
-    decoded = await getting
-    assert decoded is not None
-    assert decoded.chunk is first
+    arrived = await getting
+    assert arrived is not None
+    assert arrived.chunk is first
 
 
-async def test_who_waits_for_a_chunk_gets_the_one_that_comes(hands: ByHand) -> None:
+async def test_who_waits_for_a_chunk_gets_the_one_that_comes_and_decodes_it_himself(hands: ByHand) -> None:
     queue = DecodeQueue(hands)
     getting = asyncio.ensure_future(queue.get())
     await turns(getting)
-    chunk = next(iter(chunks_of(RAW)))
-    await arrive(queue, chunk)
-    await turns(getting)
-    hands.do(0)
-    assert (await getting) is not None
+    first, second, third = chunks_of(RAW)
+    pieces = [piece for _at, piece in cut(RAW)]
+    await arrive(queue, first)
+    assert hands.given == []
+    arrived = await getting
+    assert arrived is not None
+    assert arrived.decoded is None
+    assert arrived.raw() == pieces[0]
+    # It is at work: what comes now has to wait, and is decoded meanwhile.
+    await arrive(queue, second)
+    await arrive(queue, third)
+    assert len(hands.given) == 2
+    for number in (0, 1):
+        hands.do(number)
+        arrived = await queue.get()
+        assert arrived is not None
+        assert arrived.decoded == pieces[number + 1]
     getting = asyncio.ensure_future(queue.get())
     await turns(getting)
     queue.end()

@@ -20,14 +20,20 @@ from fullsend_receiver.store.opened import open_offer, partial_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 DAY = 86400.0
 RAW = long_stream(3)
 
 
 def leave(
-    store: Store, name: str = "tank/data@now", *, age: float = 0, chunks: int = 2, sender: str = SENDER, guid: int = 7
+    store: LocalStore,
+    name: str = "tank/data@now",
+    *,
+    age: float = 0,
+    chunks: int = 2,
+    sender: str = SENDER,
+    guid: int = 7,
 ) -> str:
     """Leave so many chunks of a stream behind, which came so long ago. Returns: the key of the partial."""
     raw = long_stream(3, name=name, guid=guid)
@@ -40,18 +46,18 @@ def leave(
     return key
 
 
-def keys(store: Store) -> set[str]:
+def keys(store: LocalStore) -> set[str]:
     return {path.name.partition(".")[0] for path in store.partial.iterdir()}
 
 
-def stored(store: Store, key: str) -> int:
+def stored(store: LocalStore, key: str) -> int:
     return (store.partial / f"{key}.data").stat().st_size
 
 
 # --- what there is ----------------------------------------------------------------------------------------------
 
 
-def test_what_has_arrived_in_part_is_found(store: Store) -> None:
+def test_what_has_arrived_in_part_is_found(store: LocalStore) -> None:
     key = leave(store, age=100)
     (found,) = find_partials(store, SENDER)
     borders = [chunk.raw_offset for chunk in chunks_of(RAW)]
@@ -73,7 +79,7 @@ def test_what_has_arrived_in_part_is_found(store: Store) -> None:
     assert found.started > found.last
 
 
-def test_each_sees_its_own_and_nobody_elses(store: Store) -> None:
+def test_each_sees_its_own_and_nobody_elses(store: LocalStore) -> None:
     leave(store)
     leave(store, sender="beta")
     leave(store, "tank/other@now", sender="beta", guid=8)
@@ -83,7 +89,7 @@ def test_each_sees_its_own_and_nobody_elses(store: Store) -> None:
     assert len(list(find_partials(store, None))) == 3
 
 
-def test_what_is_open_is_arriving(store: Store) -> None:
+def test_what_is_open_is_arriving(store: LocalStore) -> None:
     leave(store)
     ingest = resume(store, SENDER, long_stream(3, guid=7))
     assert [each.arriving for each in find_partials(store, SENDER)] == [True]
@@ -91,13 +97,13 @@ def test_what_is_open_is_arriving(store: Store) -> None:
     assert [each.arriving for each in find_partials(store, SENDER)] == [False]
 
 
-def test_of_what_nothing_came_nothing_is_said_but_that(store: Store) -> None:
+def test_of_what_nothing_came_nothing_is_said_but_that(store: LocalStore) -> None:
     leave(store, chunks=0)
     (found,) = find_partials(store, SENDER)
     assert (found.raw_bytes, found.stored_bytes, found.resume_offset) == (0, 0, None)
 
 
-def test_package_has_nowhere_for_a_token_to_resume(store: Store) -> None:
+def test_package_has_nowhere_for_a_token_to_resume(store: LocalStore) -> None:
     first = long_stream(3, name="tank/data@before", guid=7)
     raw = streams.package(first, streams.substream(guid=8, base_guid=7))
     push = push_of(raw)
@@ -109,7 +115,7 @@ def test_package_has_nowhere_for_a_token_to_resume(store: Store) -> None:
     assert found.raw_bytes > 0
 
 
-def test_what_goes_away_meanwhile_is_passed_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_away_meanwhile_is_passed_over(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     key, real = leave(store), journal.read_opened
     monkeypatch.setattr(journal, "read_opened", lambda path: (real(path), path.unlink())[0])
     assert list(find_partials(store, SENDER)) == []
@@ -122,7 +128,7 @@ def flip(path: Path) -> None:
     path.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
 
 
-def test_what_is_damaged_hides_nothing_of_what_is_not(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_damaged_hides_nothing_of_what_is_not(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     damaged = leave(store)
     leave(store, sender="beta")
     flip(store.partial / f"{damaged}.journal")
@@ -136,7 +142,7 @@ def test_what_is_damaged_hides_nothing_of_what_is_not(store: Store, caplog: pyte
     assert (store.partial / f"{damaged}.journal.damaged").exists()
 
 
-def test_what_is_no_journal_is_passed_over(store: Store) -> None:
+def test_what_is_no_journal_is_passed_over(store: LocalStore) -> None:
     (store.partial / f"{'0' * 32}.journal").write_bytes(b"torn")
     (store.partial / f"{leave(store)}.journal.damaged").write_bytes(b"set aside")
     assert len(list(find_partials(store, None))) == 1
@@ -145,7 +151,7 @@ def test_what_is_no_journal_is_passed_over(store: Store) -> None:
 # --- what is thrown away ----------------------------------------------------------------------------------------
 
 
-def test_what_nobody_resumed_for_too_long_is_deleted(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_nobody_resumed_for_too_long_is_deleted(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     old, new = leave(store, age=15 * DAY), leave(store, "tank/new@now", age=13 * DAY, guid=8)
     discard_old(store, (), keep=14 * DAY, most=None)
     assert keys(store) == {new}
@@ -155,7 +161,7 @@ def test_what_nobody_resumed_for_too_long_is_deleted(store: Store, caplog: pytes
 
 
 @pytest.mark.parametrize("at_resume_point", [False, True])
-def test_what_was_resumed_and_brought_nothing_is_as_old_as_before(store: Store, at_resume_point: bool) -> None:
+def test_what_was_resumed_and_brought_nothing_is_as_old_as_before(store: LocalStore, at_resume_point: bool) -> None:
     """A push that fails every night at the same place would keep it for ever."""
     key = leave(store, age=15 * DAY, chunks=3)
     (before,) = find_partials(store, SENDER)
@@ -172,7 +178,7 @@ def test_what_was_resumed_and_brought_nothing_is_as_old_as_before(store: Store, 
     assert keys(store) == set()
 
 
-def test_what_is_damaged_keeps_nothing_else_from_being_deleted(store: Store) -> None:
+def test_what_is_damaged_keeps_nothing_else_from_being_deleted(store: LocalStore) -> None:
     damaged, old = leave(store, age=15 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
     flip(store.partial / f"{damaged}.journal")
     discard_old(store, (), keep=14 * DAY, most=None)
@@ -188,7 +194,7 @@ def test_what_is_damaged_keeps_nothing_else_from_being_deleted(store: Store) -> 
 
 
 def test_what_cannot_be_deleted_keeps_nothing_else_from_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     stays, goes = leave(store, age=16 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
     real = Path.unlink
@@ -205,7 +211,7 @@ def test_what_cannot_be_deleted_keeps_nothing_else_from_it(
     assert goes not in keys(store)
 
 
-def test_beyond_their_room_the_oldest_are_deleted(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_beyond_their_room_the_oldest_are_deleted(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     left = [leave(store, f"tank/{age}@now", age=age, guid=age) for age in (10, 30, 20)]
     each = stored(store, left[0])
     discard_old(store, (), keep=14 * DAY, most=3 * each + 9)
@@ -218,7 +224,7 @@ def test_beyond_their_room_the_oldest_are_deleted(store: Store, caplog: pytest.L
     assert keys(store) == set()
 
 
-def test_what_is_arriving_is_never_deleted_but_counts(store: Store) -> None:
+def test_what_is_arriving_is_never_deleted_but_counts(store: LocalStore) -> None:
     old, arriving = leave(store, age=10), leave(store, "tank/arriving@now", age=99 * DAY, guid=8)
     discard_old(store, {arriving}, keep=14 * DAY, most=None)
     assert keys(store) == {old, arriving}
@@ -229,7 +235,9 @@ def test_what_is_arriving_is_never_deleted_but_counts(store: Store) -> None:
 
 
 @pytest.mark.parametrize("jump", [-99 * DAY, -1.0])
-def test_clock_that_went_back_throws_nothing_away(store: Store, monkeypatch: pytest.MonkeyPatch, jump: float) -> None:
+def test_clock_that_went_back_throws_nothing_away(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
     key = leave(store)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + jump)
@@ -238,7 +246,7 @@ def test_clock_that_went_back_throws_nothing_away(store: Store, monkeypatch: pyt
 
 
 def test_clock_that_jumped_ahead_costs_what_waits_and_nothing_that_arrives(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     leave(store)
     arriving = leave(store, "tank/arriving@now", guid=8)
@@ -252,7 +260,7 @@ def test_clock_that_jumped_ahead_costs_what_waits_and_nothing_that_arrives(
     "forget", [lambda key, store: None, lambda key, store: (store.partial / f"{key}.data").unlink()]
 )
 def test_stream_that_is_proven_waits_for_a_start_to_complete_its_commit(
-    store: Store, forget: Callable[[str, Store], None]
+    store: LocalStore, forget: Callable[[str, LocalStore], None]
 ) -> None:
     """Its file may be in place already, and what is left here is all that makes it a stream."""
     key = leave(store, age=99 * DAY)
@@ -265,7 +273,7 @@ def test_stream_that_is_proven_waits_for_a_start_to_complete_its_commit(
     assert set(store.partial.iterdir()) == there
 
 
-def test_what_cannot_be_read_is_deleted_by_its_key(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_cannot_be_read_is_deleted_by_its_key(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     path = store.partial / f"{'0' * 32}.journal"
     path.write_bytes(b"torn")
     os.utime(path, (0, 0))

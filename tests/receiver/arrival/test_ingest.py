@@ -46,14 +46,14 @@ if TYPE_CHECKING:
 
     from tests.streams import Genuine
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 RAW = long_stream(2, tail=2)
 PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 
 
 @pytest.fixture
-def ingest(store: Store) -> Iterator[Ingest]:
+def ingest(store: LocalStore) -> Iterator[Ingest]:
     """An arriving stream of which nothing has come."""
     push = push_of(PLAIN)
     ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
@@ -61,7 +61,7 @@ def ingest(store: Store) -> Iterator[Ingest]:
     ingest.partial.close(keep=True)
 
 
-def written(ingest: Ingest, store: Store) -> bytes:
+def written(ingest: Ingest, store: LocalStore) -> bytes:
     return (store.partial / f"{ingest.partial.key}.data").read_bytes()
 
 
@@ -86,7 +86,7 @@ def in_pieces(*pieces: bytes) -> list[Chunk]:
 
 @each(whole)
 def test_genuine_stream_is_taken_and_its_frames_are_written_as_they_came(
-    store: Store, ingest: Ingest, stream: Genuine
+    store: LocalStore, ingest: Ingest, stream: Genuine
 ) -> None:
     raw = stream.read()
     chunks = list(chunks_of(raw))
@@ -125,7 +125,7 @@ def test_batch_has_the_chunks_since_the_last_one(ingest: Ingest) -> None:
     assert ingest.batch().chunks == ()
 
 
-def test_chunk_may_be_views_into_a_buffer(store: Store, ingest: Ingest) -> None:
+def test_chunk_may_be_views_into_a_buffer(store: LocalStore, ingest: Ingest) -> None:
     (chunk,) = chunks_of(PLAIN)
     views = replace(chunk, sha256=memoryview(bytes(chunk.sha256)), frame=memoryview(bytearray(chunk.frame)))
     take_one(ingest, views)
@@ -141,7 +141,7 @@ def test_level_is_the_senders_business(ingest: Ingest, level: int) -> None:
 # --- chunks that lie --------------------------------------------------------------------------------------------
 
 
-def refused(store: Store, ingest: Ingest, chunk: Chunk, error: type[FullsendError], match: str) -> None:
+def refused(store: LocalStore, ingest: Ingest, chunk: Chunk, error: type[FullsendError], match: str) -> None:
     """The chunk is refused, and nothing of it is written or counted."""
     before = written(ingest, store), ingest.chunks, ingest.partial.size
     with pytest.raises(error, match=match):
@@ -150,7 +150,7 @@ def refused(store: Store, ingest: Ingest, chunk: Chunk, error: type[FullsendErro
 
 
 @pytest.mark.parametrize("at", [0, 31])
-def test_chunk_with_a_wrong_hash_is_refused(store: Store, ingest: Ingest, at: int) -> None:
+def test_chunk_with_a_wrong_hash_is_refused(store: LocalStore, ingest: Ingest, at: int) -> None:
     first, second, _ = chunks_of(RAW)
     take_one(ingest, first)
     wrong = bytearray(second.sha256)
@@ -158,7 +158,7 @@ def test_chunk_with_a_wrong_hash_is_refused(store: Store, ingest: Ingest, at: in
     refused(store, ingest, replace(second, sha256=bytes(wrong)), ChunkError, "its SHA-256 differs from the sender's")
 
 
-def test_chunk_with_the_hash_of_its_own_bytes_alone_is_refused(store: Store, ingest: Ingest) -> None:
+def test_chunk_with_the_hash_of_its_own_bytes_alone_is_refused(store: LocalStore, ingest: Ingest) -> None:
     """The hash runs: a chunk that was swapped for another one of the same stream has the wrong one."""
     first, second, _ = chunks_of(RAW)
     take_one(ingest, first)
@@ -167,14 +167,14 @@ def test_chunk_with_the_hash_of_its_own_bytes_alone_is_refused(store: Store, ing
 
 
 @pytest.mark.parametrize("at", [0, 4, 5, 20, -1])
-def test_chunk_with_a_wrong_byte_in_its_frame_is_refused(store: Store, ingest: Ingest, at: int) -> None:
+def test_chunk_with_a_wrong_byte_in_its_frame_is_refused(store: LocalStore, ingest: Ingest, at: int) -> None:
     (chunk,) = chunks_of(PLAIN)
     frame = bytearray(chunk.frame)
     frame[at] ^= 1
     refused(store, ingest, replace(chunk, frame=bytes(frame)), ChunkError, "zstd frame")
 
 
-def test_chunk_whose_frame_is_none_is_refused(store: Store, ingest: Ingest) -> None:
+def test_chunk_whose_frame_is_none_is_refused(store: LocalStore, ingest: Ingest) -> None:
     (chunk,) = chunks_of(PLAIN)
     without_checksum = zstandard.ZstdCompressor(write_checksum=False).compress(PLAIN)
     without_size = zstandard.ZstdCompressor(write_checksum=True, write_content_size=False).compress(PLAIN)
@@ -193,7 +193,7 @@ def test_chunk_whose_frame_is_none_is_refused(store: Store, ingest: Ingest) -> N
 
 
 @pytest.mark.parametrize("more", [-1, 1, 1 << 20])
-def test_chunk_of_another_length_than_announced_is_refused(store: Store, ingest: Ingest, more: int) -> None:
+def test_chunk_of_another_length_than_announced_is_refused(store: LocalStore, ingest: Ingest, more: int) -> None:
     (chunk,) = chunks_of(PLAIN)
     refused(store, ingest, replace(chunk, raw_length=chunk.raw_length + more), ChunkError, "were announced")
 
@@ -201,27 +201,27 @@ def test_chunk_of_another_length_than_announced_is_refused(store: Store, ingest:
 # --- chunks that are cut in the wrong place ---------------------------------------------------------------------
 
 
-def test_chunk_that_is_too_short_is_refused_with_the_next_one(store: Store, ingest: Ingest) -> None:
+def test_chunk_that_is_too_short_is_refused_with_the_next_one(store: LocalStore, ingest: Ingest) -> None:
     """By itself it could be the stream's last."""
     first, second = in_pieces(RAW[:1_000_000], RAW[1_000_000:1_000_100])
     take_one(ingest, first)
     refused(store, ingest, second, DamagedStream, "the one before it ended where none may end")
 
 
-def test_chunk_that_continues_beyond_its_end_is_refused(store: Store, ingest: Ingest) -> None:
+def test_chunk_that_continues_beyond_its_end_is_refused(store: LocalStore, ingest: Ingest) -> None:
     (_, first), *_rest = cut(RAW)
     (chunk,) = in_pieces(RAW[: len(first) + 1])
     refused(store, ingest, chunk, DamagedStream, f"which must end at {len(first)}")
 
 
-def test_chunk_that_ends_a_byte_early_is_refused_with_the_next_one(store: Store, ingest: Ingest) -> None:
+def test_chunk_that_ends_a_byte_early_is_refused_with_the_next_one(store: LocalStore, ingest: Ingest) -> None:
     (_, first), *_rest = cut(RAW)
     one, other = in_pieces(RAW[: len(first) - 1], RAW[len(first) - 1 : len(first)])
     take_one(ingest, one)
     refused(store, ingest, other, DamagedStream, "the one before it ended where none may end")
 
 
-def test_run_without_a_resumable_record_is_cut_at_exactly_chunk_max(store: Store, ingest: Ingest) -> None:
+def test_run_without_a_resumable_record_is_cut_at_exactly_chunk_max(store: LocalStore, ingest: Ingest) -> None:
     raw = streams.substream(streams.free(1) * (limits.CHUNK_MAX // 312 + 10))
     chunks = list(chunks_of(raw))
     assert [chunk.raw_length for chunk in chunks] == [limits.CHUNK_MAX, len(raw) - limits.CHUNK_MAX]
@@ -247,7 +247,7 @@ def test_genuine_stream_that_is_not_whole_is_refused(ingest: Ingest, stream: Gen
         push()
 
 
-def test_resumed_stream_is_refused_at_its_first_chunk(store: Store, ingest: Ingest) -> None:
+def test_resumed_stream_is_refused_at_its_first_chunk(store: LocalStore, ingest: Ingest) -> None:
     raw = streams.named("full-rest").read()
     (chunk,) = in_pieces(raw)
     refused(store, ingest, chunk, UnsupportedStream, "resumed stream")
@@ -268,12 +268,12 @@ def test_resumed_stream_is_refused_at_its_first_chunk(store: Store, ingest: Inge
     ids=["a word", "zeros", "a tail", "8 bytes", "300 bytes", "no whole BEGIN", "half a package", "an empty package"],
 )
 def test_what_is_no_stream_is_refused_at_its_first_chunk(
-    store: Store, ingest: Ingest, raw: bytes, error: type[StreamError], match: str
+    store: LocalStore, ingest: Ingest, raw: bytes, error: type[StreamError], match: str
 ) -> None:
     refused(store, ingest, in_pieces(raw)[0], error, match)
 
 
-def test_stream_with_a_damaged_record_is_refused_at_its_chunk(store: Store, ingest: Ingest) -> None:
+def test_stream_with_a_damaged_record_is_refused_at_its_chunk(store: LocalStore, ingest: Ingest) -> None:
     first, second, _ = (piece for _offset, piece in cut(RAW))
     at = 312 + (1 << 20)  # the second record of the second chunk
     damaged = second[:at] + b"\x63" + second[at + 1 :]  # type 99
@@ -283,7 +283,7 @@ def test_stream_with_a_damaged_record_is_refused_at_its_chunk(store: Store, inge
 
 
 @pytest.mark.parametrize("tail", [b"\0", PLAIN])
-def test_bytes_behind_the_end_are_refused(store: Store, ingest: Ingest, tail: bytes) -> None:
+def test_bytes_behind_the_end_are_refused(store: LocalStore, ingest: Ingest, tail: bytes) -> None:
     refused(store, ingest, in_pieces(PLAIN + tail)[0], TrailingBytes, "follow the stream's end")
 
 
@@ -345,7 +345,7 @@ def test_last_word_that_does_not_fit_what_arrived_is_refused(ingest: Ingest, cha
 
 
 def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
-    store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingest_module, "CHUNKS_MAX", 2)
     first, second, third = chunks_of(RAW)
@@ -356,7 +356,7 @@ def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
 # --- resuming ---------------------------------------------------------------------------------------------------
 
 
-def test_stream_that_resumes_has_a_segment_more_and_its_batches_resume(store: Store, ingest: Ingest) -> None:
+def test_stream_that_resumes_has_a_segment_more_and_its_batches_resume(store: LocalStore, ingest: Ingest) -> None:
     first, second, third = chunks_of(RAW)
     take(ingest, [first])
     ingest.partial.close(keep=True)
@@ -380,7 +380,7 @@ def test_stream_that_resumes_has_a_segment_more_and_its_batches_resume(store: St
     again.partial.close(keep=True)
 
 
-def test_stream_that_is_whole_resumes_with_its_last_word_alone(store: Store, ingest: Ingest) -> None:
+def test_stream_that_is_whole_resumes_with_its_last_word_alone(store: LocalStore, ingest: Ingest) -> None:
     take(ingest, chunks_of(PLAIN))
     ingest.partial.close(keep=True)
     found = store.reopen(ingest.partial.key, at_resume_point=False)
@@ -393,7 +393,9 @@ def test_stream_that_is_whole_resumes_with_its_last_word_alone(store: Store, ing
     again.partial.close(keep=True)
 
 
-def test_stream_that_resumes_with_other_bytes_is_refused_where_they_cannot_follow(store: Store, ingest: Ingest) -> None:
+def test_stream_that_resumes_with_other_bytes_is_refused_where_they_cannot_follow(
+    store: LocalStore, ingest: Ingest
+) -> None:
     first, second, _third = chunks_of(RAW)
     take(ingest, [first])
     ingest.partial.close(keep=True)
@@ -405,7 +407,7 @@ def test_stream_that_resumes_with_other_bytes_is_refused_where_they_cannot_follo
     again.partial.close(keep=True)
 
 
-def test_segments_are_bounded(store: Store, ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_are_bounded(store: LocalStore, ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "SEGMENTS_MAX", 2)
     for chunk in list(chunks_of(RAW))[:2]:
         take_one(ingest, next(chunks_from(RAW, chunk.raw_offset)))
@@ -413,7 +415,7 @@ def test_segments_are_bounded(store: Store, ingest: Ingest, monkeypatch: pytest.
     refused(store, ingest, third, UnsupportedStream, "of more than 2 segments: it was interrupted too often")
 
 
-def test_batch_stands_where_the_last_chunk_ended_that_was_written(store: Store, ingest: Ingest) -> None:
+def test_batch_stands_where_the_last_chunk_ended_that_was_written(store: LocalStore, ingest: Ingest) -> None:
     """The walker has walked into the chunk that was refused."""
     first, second, _third = chunks_of(RAW)
     take_one(ingest, first)

@@ -10,12 +10,12 @@ from tests.receiver.helpers import SENDER, push_of
 from fullsend_receiver.arrival.overruns import OverrunRecord, find, forget, note
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 PUSH = push_of(streams.substream(streams.object_(1)))
 
 
-def test_how_far_a_stream_came_is_found_for_the_next_one_of_its_kind(store: Store) -> None:
+def test_how_far_a_stream_came_is_found_for_the_next_one_of_its_kind(store: LocalStore) -> None:
     assert find(store, SENDER, PUSH) is None
     note(store, SENDER, PUSH, OverrunRecord(7, 5))
     note(store, SENDER, PUSH, OverrunRecord(8, 6))
@@ -26,7 +26,7 @@ def test_how_far_a_stream_came_is_found_for_the_next_one_of_its_kind(store: Stor
         assert find(store, SENDER, PUSH.model_copy(update=other)) is None
 
 
-def test_what_is_stored_by_now_is_forgotten(store: Store) -> None:
+def test_what_is_stored_by_now_is_forgotten(store: LocalStore) -> None:
     forget(store, SENDER, PUSH)
     file = store.state / f"crossed.{SENDER}.json"
     assert not file.exists()
@@ -40,7 +40,7 @@ def test_what_is_stored_by_now_is_forgotten(store: Store) -> None:
 
 
 def test_there_is_an_end_to_what_one_sender_can_have_written_down(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fullsend_receiver.arrival.overruns._MOST", 3)
     names = [f"tank/{number}" for number in range(5)]
@@ -51,14 +51,14 @@ def test_there_is_an_end_to_what_one_sender_can_have_written_down(
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[1, {}, null]", '[{"dataset": "tank/data", "raw_bytes": "1"}]'])
-def test_a_file_that_says_nothing_counts_for_nothing(store: Store, text: str) -> None:
+def test_a_file_that_says_nothing_counts_for_nothing(store: LocalStore, text: str) -> None:
     (store.state / f"crossed.{SENDER}.json").write_text(text, encoding="utf-8")
     assert find(store, SENDER, PUSH) is None
     note(store, SENDER, PUSH, OverrunRecord(2, 1))
     assert find(store, SENDER, PUSH) == OverrunRecord(2, 1)
 
 
-def test_an_entry_with_more_in_it_is_read(store: Store) -> None:
+def test_an_entry_with_more_in_it_is_read(store: LocalStore) -> None:
     note(store, SENDER, PUSH, OverrunRecord(2, 1))
     file = store.state / f"crossed.{SENDER}.json"
     (entry,) = json.loads(file.read_bytes())

@@ -19,13 +19,13 @@ from fullsend_receiver.catalogue.streams import AmbiguousStream, Catalogue, NoSu
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 NOW = "2026-11-24T12:00:00Z"
 DATASETS = ("tank/a", "tank/b", "tank/c", "tank/d")
 
 
-def held(store: Store) -> Holdings:
+def held(store: LocalStore) -> Holdings:
     return Catalogues(store).current(SENDER)
 
 
@@ -51,7 +51,7 @@ def answers(whole: Catalogue, part: Catalogue) -> list[tuple[Any, ...]]:
     ]
 
 
-def check(store: Store, found: Holdings) -> None:
+def check(store: LocalStore, found: Holdings) -> None:
     right = read_catalogue(store, SENDER)
     assert len(found) == len(right.streams)
     assert files(found.whole()) == files(right)
@@ -115,7 +115,7 @@ def test_parts_say_what_the_whole_says_however_they_came(
         check(store, catalogues.current(SENDER))
 
 
-def test_part_is_the_datasets_that_build_on_one_another(store: Store) -> None:
+def test_part_is_the_datasets_that_build_on_one_another(store: LocalStore) -> None:
     plant(store, "s1", 1, dataset="tank/old")
     plant(store, "s2", 2, 1, dataset="tank/new")
     plant(store, "s3", 3, dataset="tank/other")
@@ -131,7 +131,7 @@ def test_part_is_the_datasets_that_build_on_one_another(store: Store) -> None:
     assert [each.summary.snapshot for each in found.dependents(stored)] == ["s2"]
 
 
-def test_dataset_in_two_folders_is_in_one_part(store: Store) -> None:
+def test_dataset_in_two_folders_is_in_one_part(store: LocalStore) -> None:
     """A folder was renamed by hand: its manifests say as before which dataset that is."""
     plant(store, "s1", 1, dataset="tank/a", sequence=1)
     folder = store.root / SENDER / "tank"
@@ -144,7 +144,7 @@ def test_dataset_in_two_folders_is_in_one_part(store: Store) -> None:
         check(store, found)
 
 
-def test_base_that_comes_later_joins_what_has_waited_for_it(store: Store) -> None:
+def test_base_that_comes_later_joins_what_has_waited_for_it(store: LocalStore) -> None:
     plant(store, "s2", 2, 1, dataset="tank/new")
     catalogues = Catalogues(store)
     assert datasets(catalogues.current(SENDER).around(dataset="tank/new")) == ["tank/new"]
@@ -155,7 +155,7 @@ def test_base_that_comes_later_joins_what_has_waited_for_it(store: Store) -> Non
 
 
 def test_results_of_checks_are_not_opened_once_for_each_stream_of_a_chain(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred clones of one template are one part: with the checks of each, a question about one took a second."""
     log = ScrubLog(store)
@@ -176,7 +176,7 @@ def test_results_of_checks_are_not_opened_once_for_each_stream_of_a_chain(
     assert opened == []
 
 
-def test_what_is_held_stays_as_it_was(store: Store) -> None:
+def test_what_is_held_stays_as_it_was(store: LocalStore) -> None:
     file = plant(store, "s1", 1)
     catalogues = Catalogues(store)
     before = catalogues.current(SENDER)
@@ -190,7 +190,7 @@ def test_what_is_held_stays_as_it_was(store: Store) -> None:
     assert after.whole().problems == after.problems
 
 
-def test_folder_with_streams_of_two_datasets_has_both(store: Store) -> None:
+def test_folder_with_streams_of_two_datasets_has_both(store: LocalStore) -> None:
     """Somebody has moved one: its manifest says whose it is."""
     file = plant(store, "s1", 1, dataset="tank/a")
     other = plant(store, "s2", 2, dataset="tank/b")
@@ -203,7 +203,7 @@ def test_folder_with_streams_of_two_datasets_has_both(store: Store) -> None:
 
 
 @pytest.mark.parametrize("guid", ["", "x", "-1", "²", "1" * 30, "18446744073709551616"])
-def test_what_is_no_guid_is_not_there(store: Store, guid: str) -> None:
+def test_what_is_no_guid_is_not_there(store: LocalStore, guid: str) -> None:
     plant(store, "s1", 1)
     found = held(store)
     assert not found.has("tank/data", guid)
@@ -223,7 +223,7 @@ def test_what_is_no_guid_is_not_there(store: Store, guid: str) -> None:
         ("tank/b@same", "same"),
     ],
 )
-def test_stream_is_found_by_name_guid_or_file(store: Store, what: str, snapshot: str) -> None:
+def test_stream_is_found_by_name_guid_or_file(store: LocalStore, what: str, snapshot: str) -> None:
     plant(store, "s1", 1, dataset="tank/a")
     plant(store, "x.zfs.zst", 2, dataset="tank/a")
     plant(store, "same", 7, dataset="tank/a")
@@ -232,7 +232,7 @@ def test_stream_is_found_by_name_guid_or_file(store: Store, what: str, snapshot:
 
 
 @pytest.mark.parametrize("what", ["guid:7", "@same.0000000000000007.full.zfs.zst"])
-def test_stream_that_could_be_several_is_refused(store: Store, what: str) -> None:
+def test_stream_that_could_be_several_is_refused(store: LocalStore, what: str) -> None:
     plant(store, "same", 7, dataset="tank/a")
     plant(store, "same", 7, dataset="tank/b")
     with pytest.raises(AmbiguousStream, match="2 streams fit"):
@@ -240,19 +240,19 @@ def test_stream_that_could_be_several_is_refused(store: Store, what: str) -> Non
 
 
 @pytest.mark.parametrize("what", ["", "tank/a", "@s1", "alpha/tank/@s1.0000000000000001.full.zfs.zst", "s1.zfs.zst"])
-def test_stream_that_is_not_there_is_said_to_be_none(store: Store, what: str) -> None:
+def test_stream_that_is_not_there_is_said_to_be_none(store: LocalStore, what: str) -> None:
     plant(store, "s1", 1, dataset="tank/a")
     with pytest.raises(NoSuchStream):
         held(store).find(what)
 
 
-def test_only_what_nobody_has_read_is_to_be_read(store: Store) -> None:
+def test_only_what_nobody_has_read_is_to_be_read(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, dataset="tank/b", sha256=None)
     assert [each.summary.snapshot for each in held(store).unread()] == ["s2"]
 
 
-def test_datasets_come_in_order_and_few_parts_are_open(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_datasets_come_in_order_and_few_parts_are_open(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(8):
         plant(store, "s1", 1 + number, dataset=f"tank/{number}")
         plant(store, "s2", 101 + number, 1 + number, dataset=f"tank/z{number}")
@@ -271,7 +271,7 @@ def test_datasets_come_in_order_and_few_parts_are_open(store: Store, monkeypatch
     assert len(opened) == 16
 
 
-def test_what_cannot_be_listed_comes_with_the_streams_beside_it(store: Store) -> None:
+def test_what_cannot_be_listed_comes_with_the_streams_beside_it(store: LocalStore) -> None:
     plant(store, "s1", 1, dataset="tank/a")
     manifest_path(store, plant(store, "s2", 2, dataset="tank/a")).unlink()
     plant(store, "s3", 3, dataset="tank/b")

@@ -17,11 +17,11 @@ from fullsend_receiver.catalogue.streams import read_catalogue
 
 if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 @pytest.fixture(params=["told", "not told"])
-def filled(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+def filled(request: pytest.FixtureRequest, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
     """All that can be wrong; on a disk whose changes the kernel tells, and on another."""
     monkeypatch.setattr(inotify, "_OWN", {"told": everywhere(), "not told": frozenset()}[request.param])
     plant(store, "s1", 1, dataset="tank/a")
@@ -39,7 +39,7 @@ def filled(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.Mon
     return store
 
 
-def through(store: Store, *, dataset: str | None = None, streams: list[str] | None = None) -> Catalogue:
+def through(store: LocalStore, *, dataset: str | None = None, streams: list[str] | None = None) -> Catalogue:
     pages = Pages()
     for item in items_of(Catalogues(store).current(SENDER), dataset=dataset, streams=streams):
         assert item.isascii()
@@ -47,7 +47,7 @@ def through(store: Store, *, dataset: str | None = None, streams: list[str] | No
     return pages.catalogue(store)
 
 
-def test_all_of_it_is_the_same(filled: Store) -> None:
+def test_all_of_it_is_the_same(filled: LocalStore) -> None:
     read = read_catalogue(filled, SENDER)
     assert told(through(filled)) == told(read)
     assert len(read.problems) == 4
@@ -55,7 +55,7 @@ def test_all_of_it_is_the_same(filled: Store) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["tank/a", "tank/renamed", "tank/b", "tank/größe", "tank/other", "tank/none"])
-def test_of_a_dataset_comes_all_that_it_depends_on(filled: Store, dataset: str) -> None:
+def test_of_a_dataset_comes_all_that_it_depends_on(filled: LocalStore, dataset: str) -> None:
     read, found = read_catalogue(filled, SENDER), through(filled, dataset=dataset)
 
     def about(catalogue: Catalogue) -> object:
@@ -67,7 +67,7 @@ def test_of_a_dataset_comes_all_that_it_depends_on(filled: Store, dataset: str) 
     assert len(found.streams) < len(read.streams)
 
 
-def test_of_named_streams_comes_all_that_they_depend_on(filled: Store) -> None:
+def test_of_named_streams_comes_all_that_they_depend_on(filled: LocalStore) -> None:
     read = read_catalogue(filled, SENDER)
     for stored in read.streams:
         about = stored.summary
@@ -79,7 +79,7 @@ def test_of_named_streams_comes_all_that_they_depend_on(filled: Store) -> None:
     assert through(filled, streams=["nothing"]).streams == []
 
 
-def test_a_folder_of_many_streams_comes_in_several_items(store: Store) -> None:
+def test_a_folder_of_many_streams_comes_in_several_items(store: LocalStore) -> None:
     for number in range(1, 251):
         plant(store, f"s{number}", number, number - 1 or None)
     items = list(items_of(Catalogues(store).current(SENDER)))
@@ -99,5 +99,5 @@ def test_what_has_another_form_is_refused(item: str) -> None:
         Pages().add([item])
 
 
-def test_nothing_is_an_empty_catalogue(store: Store) -> None:
+def test_nothing_is_an_empty_catalogue(store: LocalStore) -> None:
     assert told(Pages().catalogue(store)) == told(read_catalogue(store))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 NOW = "2026-11-23T06:30:00Z"
 
@@ -18,16 +18,16 @@ def _result(file: str = "alpha/tank/@a", *damage: str, received: str = NOW, at: 
     return Scrubbed(file, received, at, damage, None if damage else "5c" * 32)
 
 
-def _path(store: Store) -> Path:
+def _path(store: LocalStore) -> Path:
     return store.state / "scrub.jsonl"
 
 
-def test_nothing_is_known_at_first(store: Store) -> None:
+def test_nothing_is_known_at_first(store: LocalStore) -> None:
     assert ScrubLog(store).get("alpha/tank/@a", NOW) is None
     assert not _path(store).exists()
 
 
-def test_what_is_added_is_there_for_all(store: Store) -> None:
+def test_what_is_added_is_there_for_all(store: LocalStore) -> None:
     log = ScrubLog(store)
     whole, damaged = _result("a"), _result("b", "chunk 0", "chunk 1")
     for result in (whole, damaged):
@@ -37,7 +37,7 @@ def test_what_is_added_is_there_for_all(store: Store) -> None:
         assert [each.is_damaged(file, NOW) for file in "abc"] == [False, True, False]
 
 
-def test_the_last_result_counts(store: Store) -> None:
+def test_the_last_result_counts(store: LocalStore) -> None:
     log = ScrubLog(store)
     log.add(_result("a", "chunk 0"))
     log.add(_result("a", at="2026-11-24T00:00:00Z"))
@@ -48,7 +48,7 @@ def test_the_last_result_counts(store: Store) -> None:
     assert not ScrubLog(store).is_damaged("a", NOW)
 
 
-def test_a_file_that_was_removed_and_pushed_again_is_another(store: Store) -> None:
+def test_a_file_that_was_removed_and_pushed_again_is_another(store: LocalStore) -> None:
     ScrubLog(store).add(_result("a", "chunk 0"))
     assert ScrubLog(store).get("a", "2026-11-25T00:00:00Z") is None
     assert not ScrubLog(store).is_damaged("a", "2026-11-25T00:00:00Z")
@@ -56,7 +56,7 @@ def test_a_file_that_was_removed_and_pushed_again_is_another(store: Store) -> No
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b'{"file": "b", "rece', b"[1]", b'{"file": 5}', b"\xff\n\n"])
-def test_a_line_that_is_not_whole_takes_no_other_with_it(store: Store, torn: bytes) -> None:
+def test_a_line_that_is_not_whole_takes_no_other_with_it(store: LocalStore, torn: bytes) -> None:
     ScrubLog(store).add(_result("a"))
     with _path(store).open("ab") as file:
         file.write(torn)
@@ -68,7 +68,7 @@ def test_a_line_that_is_not_whole_takes_no_other_with_it(store: Store, torn: byt
 
 
 def test_the_log_is_written_anew_when_it_has_grown_and_loses_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fullsend_receiver.catalogue.scrub_results._SLACK", 5)
     log, other = ScrubLog(store), ScrubLog(store)
@@ -102,7 +102,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_only_what_was_added_is_read_again(store: Store, parsed: list[str]) -> None:
+def test_only_what_was_added_is_read_again(store: LocalStore, parsed: list[str]) -> None:
     log, other = ScrubLog(store), ScrubLog(store)
     for name in ("a", "b", "c"):
         other.add(_result(name))
@@ -119,7 +119,7 @@ def test_only_what_was_added_is_read_again(store: Store, parsed: list[str]) -> N
         assert log.is_damaged(name, NOW) == bool(damage)
 
 
-def test_a_line_whose_end_comes_later_counts_then(store: Store) -> None:
+def test_a_line_whose_end_comes_later_counts_then(store: LocalStore) -> None:
     log = ScrubLog(store)
     log.add(_result("a"))
     line = json.dumps({"file": "b", "received": NOW, "at": NOW, "damage": ["chunk 0"], "sha256": None}).encode()
@@ -131,7 +131,7 @@ def test_a_line_whose_end_comes_later_counts_then(store: Store) -> None:
     assert log.get("a", NOW) == _result("a")
 
 
-def test_a_log_that_was_changed_otherwise_is_read_from_its_beginning(store: Store) -> None:
+def test_a_log_that_was_changed_otherwise_is_read_from_its_beginning(store: LocalStore) -> None:
     log = ScrubLog(store)
     for name in ("a", "b"):
         log.add(_result(name, "chunk 0"))
@@ -151,7 +151,7 @@ def test_a_log_that_was_changed_otherwise_is_read_from_its_beginning(store: Stor
     assert log.get("b", NOW) is None
 
 
-def test_long_log_that_has_grown_is_not_held_in_memory(store: Store) -> None:
+def test_long_log_that_has_grown_is_not_held_in_memory(store: LocalStore) -> None:
     """After each check the next question reads what was added: with 100,000 files that took 58 MB for a moment."""
     rows = (_result(f"alpha/tank/{number // 100}/@{number}.zfs.zst").to_row() for number in range(20_000))
     _path(store).write_bytes(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
@@ -166,7 +166,7 @@ def test_long_log_that_has_grown_is_not_held_in_memory(store: Store) -> None:
     assert log.is_damaged("alpha/tank/7/@777.zfs.zst", NOW)
 
 
-def test_many_lines_are_read_a_part_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_lines_are_read_a_part_at_a_time(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fullsend_receiver.catalogue.scrub_results._AT_ONCE", 3)
     log = ScrubLog(store)
     for number in range(10):
@@ -179,7 +179,7 @@ def test_many_lines_are_read_a_part_at_a_time(store: Store, monkeypatch: pytest.
 # --- what another version wrote ----------------------------------------------------------------------------------
 
 
-def test_known_damage_survives_keys_that_are_not_known(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_damage_survives_keys_that_are_not_known(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """One key more in a row, and a stream known to be damaged was whole again, and a base."""
     rows: list[dict[str, object]] = [
         {"file": "a", "received": NOW, "at": NOW, "damage": ["chunk 0"], "sha256": None, "parity": "no"},
@@ -205,7 +205,7 @@ def test_known_damage_survives_keys_that_are_not_known(store: Store, monkeypatch
         assert b"of a form to come" in _path(store).read_bytes()
 
 
-def test_a_line_is_as_the_documentation_has_it(store: Store) -> None:
+def test_a_line_is_as_the_documentation_has_it(store: LocalStore) -> None:
     ScrubLog(store).add(_result("a", "chunk 0"))
     row = {"format": 1, "file": "a", "received": NOW, "at": NOW, "damage": ["chunk 0"], "sha256": None}
     assert json.loads(_path(store).read_bytes()) == row
@@ -214,7 +214,7 @@ def test_a_line_is_as_the_documentation_has_it(store: Store) -> None:
 @pytest.mark.parametrize("said", [{}, {"format": 1}, {"format": 2}, {"format": "to come"}])
 @pytest.mark.parametrize("damage", [[], ["chunk 0"]])
 def test_a_line_of_any_format_counts_by_what_is_known_of_it(
-    store: Store, monkeypatch: pytest.MonkeyPatch, said: dict[str, object], damage: list[str]
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, said: dict[str, object], damage: list[str]
 ) -> None:
     """The first version wrote no format; a later one may write another."""
     row = {"file": "a", "received": NOW, "at": NOW, "damage": damage, "sha256": None, **said}
@@ -233,14 +233,14 @@ _ADD = """
 import sys
 from pathlib import Path
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 log = ScrubLog(Store(Path(sys.argv[1])))
 for number in range(100):
     log.add(Scrubbed(f"{sys.argv[2]}/{number}", "then", "now", ("x" * 5000,), None))
 """
 
 
-def test_two_that_add_at_once_lose_nothing(store: Store) -> None:
+def test_two_that_add_at_once_lose_nothing(store: LocalStore) -> None:
     adding = [subprocess.Popen([sys.executable, "-c", _ADD, store.root, name]) for name in ("a", "b")]
     assert [process.wait(60) for process in adding] == [0, 0]
     log = ScrubLog(store)

@@ -25,7 +25,7 @@ from fullsend_receiver.store import objects
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[PurePosixPath]:
     found: list[PurePosixPath] = []
     real = objects.read_manifest
 
-    def read(store: Store, file: PurePosixPath) -> Any:
+    def read(store: LocalStore, file: PurePosixPath) -> Any:
         found.append(file)
         return real(store, file)
 
@@ -43,7 +43,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[PurePosixPath]:
 
 
 @pytest.fixture(params=["told", "not told"])
-def settled(request: pytest.FixtureRequest, store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+def settled(request: pytest.FixtureRequest, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
     """A store of which nothing has changed just now; on a disk whose changes the kernel tells, and on another."""
     monkeypatch.setattr(inotify, "_OWN", {"told": everywhere(), "not told": frozenset()}[request.param])
     for number in range(5):
@@ -70,7 +70,7 @@ def check(catalogues: Catalogues, sender: str = SENDER) -> None:
     assert told(catalogue) == told(read_catalogue(catalogues.store, sender))
 
 
-def test_sixteen_questions_at_once_read_each_manifest_once(settled: Store, reads: list[PurePosixPath]) -> None:
+def test_sixteen_questions_at_once_read_each_manifest_once(settled: LocalStore, reads: list[PurePosixPath]) -> None:
     catalogues = Catalogues(settled)
 
     async def ask_all(disk: ThreadPoolExecutor) -> list[int]:
@@ -81,7 +81,7 @@ def test_sixteen_questions_at_once_read_each_manifest_once(settled: Store, reads
     assert len(reads) == 5
 
 
-def test_questions_that_wait_share_one_look_at_the_disk(settled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_questions_that_wait_share_one_look_at_the_disk(settled: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     real = summaries.Search.run
 
@@ -108,7 +108,7 @@ def test_questions_that_wait_share_one_look_at_the_disk(settled: Store, monkeypa
     assert 2 <= len(looks) <= 3
 
 
-def test_another_sender_is_not_waited_for(settled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_sender_is_not_waited_for(settled: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(settled, "theirs", 77, sender="beta")
     catalogues = Catalogues(settled)
     looking, held = threading.Event(), threading.Event()
@@ -133,7 +133,7 @@ def test_another_sender_is_not_waited_for(settled: Store, monkeypatch: pytest.Mo
         assert len(mine.result().streams) == 5
 
 
-def test_questions_about_one_sender_take_one_thread(settled: Store) -> None:
+def test_questions_about_one_sender_take_one_thread(settled: LocalStore) -> None:
     catalogues = Catalogues(settled)
     running: list[int] = []
     most = []
@@ -157,7 +157,7 @@ def test_questions_about_one_sender_take_one_thread(settled: Store) -> None:
     assert most == [1] * 8
 
 
-def test_what_is_stored_removed_and_damaged_meanwhile_is_seen(settled: Store, reads: list[PurePosixPath]) -> None:
+def test_what_is_stored_removed_and_damaged_meanwhile_is_seen(settled: LocalStore, reads: list[PurePosixPath]) -> None:
     catalogues = Catalogues(settled)
     check(catalogues)
     reads.clear()
@@ -202,7 +202,7 @@ def test_what_is_stored_removed_and_damaged_meanwhile_is_seen(settled: Store, re
     assert catalogue.streams == []
 
 
-def test_what_checks_have_found_is_seen_from_the_daemon_and_from_a_command(settled: Store) -> None:
+def test_what_checks_have_found_is_seen_from_the_daemon_and_from_a_command(settled: LocalStore) -> None:
     catalogues = Catalogues(settled)
     check(catalogues)
     catalogue = whole(catalogues)
@@ -222,7 +222,7 @@ def test_what_checks_have_found_is_seen_from_the_daemon_and_from_a_command(settl
     assert not catalogue.whole(first)
 
 
-def test_a_look_that_fails_is_not_taken_for_done(settled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_that_fails_is_not_taken_for_done(settled: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     catalogues = Catalogues(settled)
     check(catalogues)
     file = plant(settled, "s5", 6, 5)
@@ -237,7 +237,7 @@ def test_a_look_that_fails_is_not_taken_for_done(settled: Store, monkeypatch: py
     assert len(catalogue.streams) == 6
 
 
-def test_the_rest_of_an_answer_looks_at_nothing(settled: Store, reads: list[PurePosixPath]) -> None:
+def test_the_rest_of_an_answer_looks_at_nothing(settled: LocalStore, reads: list[PurePosixPath]) -> None:
     catalogues = Catalogues(settled)
 
     async def ask(disk: ThreadPoolExecutor) -> list[int]:
@@ -256,7 +256,7 @@ def test_the_rest_of_an_answer_looks_at_nothing(settled: Store, reads: list[Pure
 
 
 @pytest.fixture
-def own(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+def own(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> LocalStore:
     """A store on a disk of which the kernel tells what changes."""
     monkeypatch.setattr(inotify, "_OWN", everywhere())
     monkeypatch.setattr(summaries, "_SETTLED_NS", -(10**18))
@@ -279,7 +279,7 @@ def stats(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_a_question_looks_at_no_stream_and_at_no_more_than_has_changed(own: Store, stats: list[str]) -> None:
+def test_a_question_looks_at_no_stream_and_at_no_more_than_has_changed(own: LocalStore, stats: list[str]) -> None:
     for dataset in ("tank/a", "tank/b"):
         for number in range(20):
             plant(own, f"s{number}", 1 + number, number or None, dataset=dataset)
@@ -296,7 +296,7 @@ def test_a_question_looks_at_no_stream_and_at_no_more_than_has_changed(own: Stor
     assert len(stats) <= 4
 
 
-def test_what_has_a_second_name_is_seen_when_all_is_looked_at_again(own: Store) -> None:
+def test_what_has_a_second_name_is_seen_when_all_is_looked_at_again(own: LocalStore) -> None:
     """A write by another name of a file is told to nobody."""
     file = plant(own, "s1", 1)
     catalogues = Catalogues(own)
@@ -314,7 +314,7 @@ def test_what_has_a_second_name_is_seen_when_all_is_looked_at_again(own: Store) 
     assert whole(catalogues).restorable(whole(catalogues).streams[0])
 
 
-def test_no_receipt_is_given_for_what_is_not_there_whatever_was_told(own: Store) -> None:
+def test_no_receipt_is_given_for_what_is_not_there_whatever_was_told(own: LocalStore) -> None:
     file = plant(own, "s1", 1)
     catalogues = Catalogues(own)
     other = own.root / "other"
@@ -327,7 +327,7 @@ def test_no_receipt_is_given_for_what_is_not_there_whatever_was_told(own: Store)
         part.receipt(part.streams[0])
 
 
-def test_a_look_again_finds_what_a_disk_that_does_not_tell_has(settled: Store) -> None:
+def test_a_look_again_finds_what_a_disk_that_does_not_tell_has(settled: LocalStore) -> None:
     catalogues = Catalogues(settled)
     check(catalogues)
     with ThreadPoolExecutor(1) as disk:
@@ -336,7 +336,7 @@ def test_a_look_again_finds_what_a_disk_that_does_not_tell_has(settled: Store) -
 
 
 def test_a_look_again_that_fails_for_one_sender_is_done_for_the_others(
-    own: Store, monkeypatch: pytest.MonkeyPatch
+    own: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalogues = Catalogues(own)
     for sender in ("alpha", "beta", "gamma"):
@@ -360,7 +360,7 @@ def test_a_look_again_that_fails_for_one_sender_is_done_for_the_others(
         check(catalogues, sender)
 
 
-def test_a_look_again_is_at_many_small_folders_at_once(own: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_look_again_is_at_many_small_folders_at_once(own: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look goes through the list of all folders: one for each of 3,000 took seven seconds."""
     monkeypatch.setattr(summaries, "_BATCH", 50)
     for number in range(20):
@@ -391,7 +391,7 @@ def test_a_look_again_is_at_many_small_folders_at_once(own: Store, monkeypatch: 
 
 
 @pytest.mark.parametrize("suffix", ["", ".json"])
-def test_what_a_symbolic_link_leads_to_is_looked_at_each_time(settled: Store, tmp_path: Path, suffix: str) -> None:
+def test_what_a_symbolic_link_leads_to_is_looked_at_each_time(settled: LocalStore, tmp_path: Path, suffix: str) -> None:
     """A disk was full, and somebody has moved a file to another one: of what happens there nothing is told."""
     file = plant(settled, "s9", 9, 5)
     path = settled.root / file.with_name(file.name + suffix)
@@ -413,7 +413,7 @@ def test_what_a_symbolic_link_leads_to_is_looked_at_each_time(settled: Store, tm
 
 
 @pytest.mark.parametrize("above", ["sender", "store"])
-def test_another_folder_in_the_place_of_what_was_read_is_seen(settled: Store, above: str) -> None:
+def test_another_folder_in_the_place_of_what_was_read_is_seen(settled: LocalStore, above: str) -> None:
     """Of a rename above the sender's folder nothing is told there."""
     catalogues = Catalogues(settled)
     check(catalogues)
@@ -429,7 +429,7 @@ def test_another_folder_in_the_place_of_what_was_read_is_seen(settled: Store, ab
     check(catalogues)
 
 
-def test_folders_that_come_and_go_are_seen(settled: Store) -> None:
+def test_folders_that_come_and_go_are_seen(settled: LocalStore) -> None:
     catalogues = Catalogues(settled)
     check(catalogues)
     plant(settled, "deep", 30, dataset="tank/a/b/c/d")
@@ -448,7 +448,7 @@ def test_folders_that_come_and_go_are_seen(settled: Store) -> None:
     check(catalogues)
 
 
-def test_more_than_the_kernel_keeps_is_looked_for(own: Store) -> None:
+def test_more_than_the_kernel_keeps_is_looked_for(own: LocalStore) -> None:
     files = [plant(own, f"s{number}", 1 + number) for number in range(3)]
     catalogues = Catalogues(own)
     check(catalogues)
@@ -460,7 +460,7 @@ def test_more_than_the_kernel_keeps_is_looked_for(own: Store) -> None:
     check(catalogues)
 
 
-def test_a_question_about_one_dataset_takes_milliseconds_among_many(own: Store) -> None:
+def test_a_question_about_one_dataset_takes_milliseconds_among_many(own: LocalStore) -> None:
     for number in range(2000):
         plant(own, f"s{number}", 1 + number, number if number % 20 else None, dataset=f"tank/{number // 20}")
     catalogues = Catalogues(own)

@@ -42,14 +42,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fullsend_protocol.stream.facts import StreamClass
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 def snapshots(found: Sequence[StoredStream]) -> list[str]:
     return [each.summary.snapshot for each in found]
 
 
-def restorable(store: Store) -> list[str]:
+def restorable(store: LocalStore) -> list[str]:
     """The snapshots of all streams that are restorable, whichever is asked for first."""
     forwards, backwards = read_catalogue(store), read_catalogue(store)
     found = {each.summary.path for each in forwards.streams if forwards.restorable(each)}
@@ -62,7 +62,7 @@ def named(catalogue: Catalogue, snapshot: str) -> StoredStream:
     return found
 
 
-def found_damaged(store: Store, file: PurePosixPath) -> None:
+def found_damaged(store: LocalStore, file: PurePosixPath) -> None:
     read_catalogue(store).scrubbed.add(
         Scrubbed(str(file), read_manifest(store, file).received, "2026-12-01T00:00:00Z", ("chunk 0: rotten",), None)
     )
@@ -71,13 +71,13 @@ def found_damaged(store: Store, file: PurePosixPath) -> None:
 # --- what is there ----------------------------------------------------------------------------------------------
 
 
-def test_empty_store_has_nothing(store: Store) -> None:
+def test_empty_store_has_nothing(store: LocalStore) -> None:
     catalogue = read_catalogue(store)
     assert (catalogue.streams, catalogue.problems) == ([], [])
     assert read_catalogue(store, "nobody").streams == []
 
 
-def test_streams_come_by_sender_dataset_and_creation(store: Store) -> None:
+def test_streams_come_by_sender_dataset_and_creation(store: LocalStore) -> None:
     plant(store, "b2", 2, 1, dataset="tank/b", created="2026-01-02T00:00:00Z")
     plant(store, "b1", 1, dataset="tank/b", created="2026-01-01T00:00:00Z")
     plant(store, "a1", 3, dataset="tank/a", created="2026-01-03T00:00:00Z")
@@ -85,20 +85,20 @@ def test_streams_come_by_sender_dataset_and_creation(store: Store) -> None:
     assert snapshots(read_catalogue(store).streams) == ["z1", "a1", "b1", "b2"]
 
 
-def test_streams_of_one_second_come_bases_first(store: Store) -> None:
+def test_streams_of_one_second_come_bases_first(store: LocalStore) -> None:
     for snapshot, guid, base in (("z", 9, None), ("y", 5, 9), ("x", 7, 5), ("w", 1, 7)):
         plant(store, snapshot, guid, base, created="2026-01-01T00:00:00Z")
     assert snapshots(read_catalogue(store).streams) == ["z", "y", "x", "w"]
 
 
-def test_catalogue_of_a_sender_has_its_streams_alone(store: Store) -> None:
+def test_catalogue_of_a_sender_has_its_streams_alone(store: LocalStore) -> None:
     plant(store, "mine", 1)
     plant(store, "theirs", 1, sender="beta")
     assert snapshots(read_catalogue(store, SENDER).streams) == ["mine"]
     assert snapshots(read_catalogue(store).select("beta", None)) == ["theirs"]
 
 
-def test_streams_are_chosen_by_dataset(store: Store) -> None:
+def test_streams_are_chosen_by_dataset(store: LocalStore) -> None:
     plant(store, "one", 1, dataset="tank/data")
     plant(store, "child", 2, dataset="tank/data/child")
     catalogue = read_catalogue(store)
@@ -108,7 +108,7 @@ def test_streams_are_chosen_by_dataset(store: Store) -> None:
     assert catalogue.select(SENDER, "tank") == []
 
 
-def test_folders_that_are_no_senders_are_not_looked_into(store: Store) -> None:
+def test_folders_that_are_no_senders_are_not_looked_into(store: LocalStore) -> None:
     for name in ("Capitals", "lost+found", ".hidden", "-x"):
         (store.root / name).mkdir()
         (store.root / name / "@s.0000000000000001.full.zfs.zst").touch()
@@ -116,14 +116,14 @@ def test_folders_that_are_no_senders_are_not_looked_into(store: Store) -> None:
     assert read_catalogue(store).problems == []
 
 
-def test_dataset_folders_are_not_followed_out_of_the_store(store: Store) -> None:
+def test_dataset_folders_are_not_followed_out_of_the_store(store: LocalStore) -> None:
     """A symbolic link to a folder above would be walked forever."""
     plant(store, "one", 1)
     (store.root / SENDER / "loop").symlink_to(store.root / SENDER)
     assert snapshots(read_catalogue(store).streams) == ["one"]
 
 
-def test_manifest_is_read_in_full_where_it_is_asked_for(store: Store) -> None:
+def test_manifest_is_read_in_full_where_it_is_asked_for(store: LocalStore) -> None:
     file = plant(store, "one", 1)
     (stored,) = read_catalogue(store).streams
     assert stored.manifest == read_manifest(store, file)
@@ -147,7 +147,9 @@ def test_manifest_is_read_in_full_where_it_is_asked_for(store: Store) -> None:
         (b'{"format": 2}', "cannot be read"),
     ],
 )
-def test_manifest_that_cannot_be_read_is_a_problem_and_hides_no_other(store: Store, content: bytes, why: str) -> None:
+def test_manifest_that_cannot_be_read_is_a_problem_and_hides_no_other(
+    store: LocalStore, content: bytes, why: str
+) -> None:
     file = plant(store, "one", 1)
     plant(store, "two", 2)
     manifest_path(store, file).write_bytes(content)
@@ -159,7 +161,7 @@ def test_manifest_that_cannot_be_read_is_a_problem_and_hides_no_other(store: Sto
     assert "\n" not in str(problem)
 
 
-def test_manifest_with_one_wrong_value_is_a_problem(store: Store) -> None:
+def test_manifest_with_one_wrong_value_is_a_problem(store: LocalStore) -> None:
     file = plant(store, "one", 1)
     path = manifest_path(store, file)
     right = path.read_text(encoding="utf-8")
@@ -179,14 +181,14 @@ def test_manifest_with_one_wrong_value_is_a_problem(store: Store) -> None:
         assert len(catalogue.problems) == 1, new
 
 
-def test_manifest_that_is_a_folder_is_a_problem(store: Store) -> None:
+def test_manifest_that_is_a_folder_is_a_problem(store: LocalStore) -> None:
     file = plant(store, "one", 1)
     manifest_path(store, file).unlink()
     manifest_path(store, file).mkdir()
     assert len(read_catalogue(store).problems) == 1
 
 
-def test_manifest_of_another_sender_is_a_problem(store: Store) -> None:
+def test_manifest_of_another_sender_is_a_problem(store: LocalStore) -> None:
     """Else a user who can move files decides who may read them."""
     plant(store, "one", 1, sender="beta")
     (store.root / "beta").rename(store.root / SENDER)
@@ -196,7 +198,7 @@ def test_manifest_of_another_sender_is_a_problem(store: Store) -> None:
     assert "belongs to sender beta" in problem.what
 
 
-def test_data_without_manifest_are_a_problem_and_offered_to_verify(store: Store) -> None:
+def test_data_without_manifest_are_a_problem_and_offered_to_verify(store: LocalStore) -> None:
     file = plant(store, "one", 1)
     manifest_path(store, file).unlink()
     catalogue = read_catalogue(store)
@@ -207,7 +209,7 @@ def test_data_without_manifest_are_a_problem_and_offered_to_verify(store: Store)
     assert read_catalogue(store, "beta").problems == []
 
 
-def test_hash_file_alone_is_nothing(store: Store) -> None:
+def test_hash_file_alone_is_nothing(store: LocalStore) -> None:
     file = plant(store, "one", 1)
     manifest_path(store, file).unlink()
     (store.root / file).unlink()
@@ -217,7 +219,7 @@ def test_hash_file_alone_is_nothing(store: Store) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_folder_that_cannot_be_read_is_a_problem_and_hides_no_other(store: Store) -> None:
+def test_folder_that_cannot_be_read_is_a_problem_and_hides_no_other(store: LocalStore) -> None:
     plant(store, "one", 1)
     plant(store, "two", 2, dataset="tank/closed")
     (store.root / SENDER / "tank" / "closed").chmod(0)
@@ -232,7 +234,7 @@ def test_folder_that_cannot_be_read_is_a_problem_and_hides_no_other(store: Store
 # --- chains -----------------------------------------------------------------------------------------------------
 
 
-def test_full_is_restorable_and_carries_its_increments(store: Store) -> None:
+def test_full_is_restorable_and_carries_its_increments(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, 1)
     plant(store, "s3", 3, 2)
@@ -244,14 +246,14 @@ def test_full_is_restorable_and_carries_its_increments(store: Store) -> None:
     assert catalogue.dependents(named(catalogue, "s3")) == []
 
 
-def test_increment_without_its_base_is_not_restorable_nor_what_builds_on_it(store: Store) -> None:
+def test_increment_without_its_base_is_not_restorable_nor_what_builds_on_it(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s3", 3, 2)
     plant(store, "s4", 4, 3)
     assert restorable(store) == ["s1"]
 
 
-def test_chain_continues_under_a_new_name_of_its_dataset(store: Store) -> None:
+def test_chain_continues_under_a_new_name_of_its_dataset(store: LocalStore) -> None:
     plant(store, "s1", 1, dataset="tank/old")
     plant(store, "s2", 2, 1, dataset="tank/new/name")
     assert restorable(store) == ["s1", "s2"]
@@ -259,14 +261,14 @@ def test_chain_continues_under_a_new_name_of_its_dataset(store: Store) -> None:
     assert catalogue.entry(named(catalogue, "s2")).base == "tank/old@s1"
 
 
-def test_chain_does_not_care_for_times_and_names(store: Store) -> None:
+def test_chain_does_not_care_for_times_and_names(store: LocalStore) -> None:
     plant(store, "z", 1, created="2030-01-01T00:00:00Z")
     plant(store, "y", 2, 1, created="2020-01-01T00:00:00Z")
     plant(store, "x", 3, 2, created="@99999999999999")
     assert restorable(store) == ["x", "y", "z"]
 
 
-def test_branches_after_a_rollback_are_restorable_each_by_itself(store: Store) -> None:
+def test_branches_after_a_rollback_are_restorable_each_by_itself(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "left", 2, 1)
     plant(store, "left2", 3, 2)
@@ -279,7 +281,7 @@ def test_branches_after_a_rollback_are_restorable_each_by_itself(store: Store) -
     assert snapshots(catalogue.dependents(named(catalogue, "right"))) == ["right2"]
 
 
-def test_any_whole_base_will_do(store: Store) -> None:
+def test_any_whole_base_will_do(store: LocalStore) -> None:
     """Plain and -c sends of one snapshot: one GUID, two streams."""
     first = plant(store, "s1", 1)
     plant(store, "s1", 1, flags="c")
@@ -305,7 +307,7 @@ def test_any_whole_base_will_do(store: Store) -> None:
     ],
 )
 def test_stream_without_large_blocks_follows_on_none_with_them(
-    store: Store, base: str, follower: str, follows: bool
+    store: LocalStore, base: str, follower: str, follows: bool
 ) -> None:
     plant(store, "s1", 1, flags=base)
     plant(store, "s2", 2, 1, flags=follower)
@@ -316,13 +318,13 @@ def test_stream_without_large_blocks_follows_on_none_with_them(
 
 @pytest.mark.parametrize("base", ["plain", "raw", "redacted"])
 @pytest.mark.parametrize("follower", ["plain", "raw", "redacted"])
-def test_chain_is_of_one_class(store: Store, base: str, follower: str) -> None:
+def test_chain_is_of_one_class(store: LocalStore, base: str, follower: str) -> None:
     plant(store, "s1", 1, stream_class=base)
     plant(store, "s2", 2, 1, stream_class=follower)
     assert restorable(store) == (["s1", "s2"] if base == follower else ["s1"])
 
 
-def test_chain_never_leads_to_another_sender(store: Store) -> None:
+def test_chain_never_leads_to_another_sender(store: LocalStore) -> None:
     plant(store, "s1", 1, sender="beta")
     plant(store, "s2", 2, 1)
     assert restorable(store) == ["s1"]
@@ -331,7 +333,7 @@ def test_chain_never_leads_to_another_sender(store: Store) -> None:
     assert catalogue.entry(named(catalogue, "s2")).base is None
 
 
-def test_package_carries_what_builds_on_its_last_snapshot(store: Store) -> None:
+def test_package_carries_what_builds_on_its_last_snapshot(store: LocalStore) -> None:
     plant(store, "s5", 5, kind="package")
     plant(store, "s6", 6, 5)
     plant(store, "s9", 9, 6, kind="package")
@@ -339,7 +341,7 @@ def test_package_carries_what_builds_on_its_last_snapshot(store: Store) -> None:
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut", "longer", "found damaged"])
-def test_base_that_is_missing_or_damaged_breaks_the_chain(store: Store, harm: str) -> None:
+def test_base_that_is_missing_or_damaged_breaks_the_chain(store: LocalStore, harm: str) -> None:
     plant(store, "s1", 1)
     file = plant(store, "s2", 2, 1)
     plant(store, "s3", 3, 2)
@@ -356,14 +358,14 @@ def test_base_that_is_missing_or_damaged_breaks_the_chain(store: Store, harm: st
     assert catalogue.whole(named(catalogue, "s3"))
 
 
-def test_damaged_full_breaks_all(store: Store) -> None:
+def test_damaged_full_breaks_all(store: LocalStore) -> None:
     file = plant(store, "s1", 1)
     plant(store, "s2", 2, 1)
     found_damaged(store, file)
     assert restorable(store) == []
 
 
-def test_forged_circles_are_not_restorable(store: Store) -> None:
+def test_forged_circles_are_not_restorable(store: LocalStore) -> None:
     plant(store, "self", 1, 1)
     plant(store, "a", 2, 4)
     plant(store, "b", 3, 2)
@@ -376,7 +378,7 @@ def test_forged_circles_are_not_restorable(store: Store) -> None:
     assert catalogue.dependents(named(catalogue, "self")) == []
 
 
-def test_circle_that_a_full_leads_into_is_restorable(store: Store) -> None:
+def test_circle_that_a_full_leads_into_is_restorable(store: LocalStore) -> None:
     """Whatever order the streams are asked in: a full of GUID 1, and forged increments from 1 to 2 and back."""
     plant(store, "full", 1)
     plant(store, "there", 2, 1)
@@ -384,7 +386,7 @@ def test_circle_that_a_full_leads_into_is_restorable(store: Store) -> None:
     assert restorable(store) == ["back", "full", "there"]
 
 
-def test_chain_longer_than_the_interpreters_stack_is_walked(store: Store) -> None:
+def test_chain_longer_than_the_interpreters_stack_is_walked(store: LocalStore) -> None:
     length = sys.getrecursionlimit() + 100
     plant(store, "s1", 1)
     for guid in range(2, length + 1):
@@ -448,7 +450,7 @@ def test_stream_is_restorable_exactly_where_some_way_leads_back_to_a_full(
 # --- chains -----------------------------------------------------------------------------------------------------
 
 
-def test_chain_is_the_shortest_of_whole_streams(store: Store) -> None:
+def test_chain_is_the_shortest_of_whole_streams(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, 1)
     plant(store, "s3", 3, 2)
@@ -465,7 +467,7 @@ def test_chain_is_the_shortest_of_whole_streams(store: Store) -> None:
     assert snapshots(read_catalogue(store).chain(last)) == ["s1", "s2", "s3", "s4"]
 
 
-def test_chain_begins_with_a_package_only_where_it_must(store: Store) -> None:
+def test_chain_begins_with_a_package_only_where_it_must(store: LocalStore) -> None:
     package = plant(store, "s1", 1, kind="package")
     full = plant(store, "s1", 1, flags="c")
     plant(store, "s2", 2, 1)
@@ -476,7 +478,7 @@ def test_chain_begins_with_a_package_only_where_it_must(store: Store) -> None:
     assert catalogue.chain(named(catalogue, "s2"))[0].file == package
 
 
-def test_what_stands_in_the_way_is_named(store: Store) -> None:
+def test_what_stands_in_the_way_is_named(store: LocalStore) -> None:
     first = plant(store, "s1", 1)
     second = plant(store, "s2", 2, 1)
     third = plant(store, "s3", 3, 2)
@@ -511,7 +513,7 @@ def test_what_stands_in_the_way_is_named(store: Store) -> None:
     ],
 )
 def test_base_that_an_increment_may_have(
-    store: Store, base_guid: str, stream_class: StreamClass | None, flags: str | None, why: str | None
+    store: LocalStore, base_guid: str, stream_class: StreamClass | None, flags: str | None, why: str | None
 ) -> None:
     plant(store, "s1", 1)
     files = {
@@ -532,7 +534,7 @@ def test_base_that_an_increment_may_have(
 
 
 @pytest.fixture
-def chosen(store: Store) -> Catalogue:
+def chosen(store: LocalStore) -> Catalogue:
     plant(store, "one", 1, flags="L")
     plant(store, "one", 1)
     plant(store, "two", 2, 1, flags="L")
@@ -610,7 +612,7 @@ def test_other_senders_streams_are_not_there(chosen: Catalogue) -> None:
         chosen.find("gamma", "tank/data@one")
 
 
-def test_snapshot_whose_name_ends_like_a_file_is_found_by_its_name(store: Store) -> None:
+def test_snapshot_whose_name_ends_like_a_file_is_found_by_its_name(store: LocalStore) -> None:
     plant(store, "x.zfs.zst", 1)
     assert read_catalogue(store).find(SENDER, "tank/data@x.zfs.zst").summary.guid == "1"
 
@@ -618,7 +620,7 @@ def test_snapshot_whose_name_ends_like_a_file_is_found_by_its_name(store: Store)
 # --- what is said of a stream -----------------------------------------------------------------------------------
 
 
-def test_entry_and_receipt_say_what_the_manifest_says(store: Store) -> None:
+def test_entry_and_receipt_say_what_the_manifest_says(store: LocalStore) -> None:
     store_stream(store, SENDER, streams.named("full").read())
     file = store_stream(store, SENDER, streams.named("incr").read())
     manifest = read_manifest(store, file)
@@ -636,7 +638,7 @@ def test_entry_and_receipt_say_what_the_manifest_says(store: Store) -> None:
     assert receipt.restorable
 
 
-def test_entry_says_when_the_stream_was_found_whole(store: Store) -> None:
+def test_entry_says_when_the_stream_was_found_whole(store: LocalStore) -> None:
     file = plant(store, "s1", 1, sha256=None)
     received = read_manifest(store, file).received
     read_catalogue(store).scrubbed.add(Scrubbed(str(file), received, "2026-12-01T00:00:00Z", (), "22" * 32))
@@ -646,7 +648,7 @@ def test_entry_says_when_the_stream_was_found_whole(store: Store) -> None:
     assert entry.sha256 == "22" * 32, "what `verify` computed where the manifest has none"
 
 
-def test_entry_says_what_was_found_damaged(store: Store) -> None:
+def test_entry_says_what_was_found_damaged(store: LocalStore) -> None:
     file = plant(store, "s1", 1)
     found_damaged(store, file)
     catalogue = read_catalogue(store)
@@ -656,7 +658,7 @@ def test_entry_says_what_was_found_damaged(store: Store) -> None:
         catalogue.receipt(catalogue.streams[0])
 
 
-def test_what_was_found_of_an_earlier_stream_of_that_name_is_not_said_of_this_one(store: Store) -> None:
+def test_what_was_found_of_an_earlier_stream_of_that_name_is_not_said_of_this_one(store: LocalStore) -> None:
     file = plant(store, "s1", 1)
     found_damaged(store, file)
     plant(store, "s1", 1, received="2026-12-24T00:00:00Z")
@@ -666,7 +668,7 @@ def test_what_was_found_of_an_earlier_stream_of_that_name_is_not_said_of_this_on
 
 
 def test_streams_of_a_dataset_are_found_among_many_by_a_few_looks(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A list of 400 clones went through all their streams for each: 20,000 took two seconds."""
     for sender, number in itertools.product(("alpha", "beta"), range(40)):

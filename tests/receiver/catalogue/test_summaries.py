@@ -28,7 +28,7 @@ from fullsend_receiver.catalogue.inotify import Watch, Watcher
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.summaries import Found, Search, collector_off, find_streams
 from fullsend_receiver.store import objects
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 YEAR_NS = 365 * 86400 * 10**9
 MOMENTS = itertools.count(10**18)
@@ -63,7 +63,7 @@ def touch(*paths: Path) -> None:
             os.utime(path, ns=(moment, moment))
 
 
-def copy_of(store: Store) -> Path:
+def copy_of(store: LocalStore) -> Path:
     return store.state / f"summaries.{SENDER}"
 
 
@@ -71,9 +71,9 @@ def told(found: Found) -> tuple[list[Summary], list[str], list[str]]:
     return sorted(found.summaries), sorted(found.orphans), sorted(map(str, found.problems))
 
 
-def truth(store: Store) -> tuple[list[Summary], list[str], list[str]]:
+def truth(store: LocalStore) -> tuple[list[Summary], list[str], list[str]]:
     """What is there, read without any copy, and without leaving one."""
-    bare = Store(store.root)
+    bare = LocalStore(store.root)
     copy = copy_of(bare).read_bytes() if copy_of(bare).exists() else None
     copy_of(bare).unlink(missing_ok=True)
     try:
@@ -90,7 +90,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     real = objects.read_manifest
 
-    def watched(store: Store, file: PurePosixPath) -> Any:
+    def watched(store: LocalStore, file: PurePosixPath) -> Any:
         seen.append(file.name.split(".")[0])
         return real(store, file)
 
@@ -101,7 +101,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 # --- what is read -----------------------------------------------------------------------------------------------
 
 
-def test_summary_says_what_the_manifest_says(store: Store) -> None:
+def test_summary_says_what_the_manifest_says(store: LocalStore) -> None:
     file = plant(store, "s1", 1, base_guid=7, flags="Lw", stream_class="raw", sha256=None)
     manifest = read_manifest(store, file)
     (summary,) = find_streams(store, SENDER).summaries
@@ -114,7 +114,7 @@ def test_summary_says_what_the_manifest_says(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_second_reading_opens_no_manifest(store: Store, opened: list[str]) -> None:
+def test_second_reading_opens_no_manifest(store: LocalStore, opened: list[str]) -> None:
     for guid in range(1, 6):
         plant(store, f"s{guid}", guid, dataset=f"tank/{guid % 2}")
     first = told(find_streams(store, SENDER))
@@ -125,7 +125,7 @@ def test_second_reading_opens_no_manifest(store: Store, opened: list[str]) -> No
 
 
 @pytest.mark.usefixtures("eager")
-def test_only_what_is_new_is_opened(store: Store, opened: list[str]) -> None:
+def test_only_what_is_new_is_opened(store: LocalStore, opened: list[str]) -> None:
     plant(store, "s1", 1)
     find_streams(store, SENDER)
     opened.clear()
@@ -136,7 +136,7 @@ def test_only_what_is_new_is_opened(store: Store, opened: list[str]) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_only_what_has_changed_is_opened(store: Store, opened: list[str]) -> None:
+def test_only_what_has_changed_is_opened(store: LocalStore, opened: list[str]) -> None:
     """In place, which nobody may do: still the manifest is the truth."""
     file = plant(store, "s1", 1)
     plant(store, "s2", 2)
@@ -150,7 +150,7 @@ def test_only_what_has_changed_is_opened(store: Store, opened: list[str]) -> Non
 
 
 @pytest.mark.usefixtures("eager")
-def test_change_that_keeps_size_and_times_of_the_content_is_seen(store: Store) -> None:
+def test_change_that_keeps_size_and_times_of_the_content_is_seen(store: LocalStore) -> None:
     """As `touch -r` or rsync may leave it: the time of the inode cannot be set."""
     file = plant(store, "s1", 1)
     find_streams(store, SENDER)
@@ -164,7 +164,7 @@ def test_change_that_keeps_size_and_times_of_the_content_is_seen(store: Store) -
 
 
 @pytest.mark.usefixtures("eager")
-def test_each_sender_has_a_copy_of_its_own(store: Store) -> None:
+def test_each_sender_has_a_copy_of_its_own(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, sender="beta")
     find_streams(store, SENDER)
@@ -175,7 +175,7 @@ def test_each_sender_has_a_copy_of_its_own(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_copy_with_any_wrong_byte_changes_no_answer(store: Store) -> None:
+def test_copy_with_any_wrong_byte_changes_no_answer(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, dataset="tank/b")
     find_streams(store, SENDER)
@@ -187,7 +187,7 @@ def test_copy_with_any_wrong_byte_changes_no_answer(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_copy_that_is_cut_anywhere_changes_no_answer(store: Store) -> None:
+def test_copy_that_is_cut_anywhere_changes_no_answer(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, dataset="tank/b")
     find_streams(store, SENDER)
@@ -199,7 +199,7 @@ def test_copy_that_is_cut_anywhere_changes_no_answer(store: Store) -> None:
 
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("content", [b"", b"\n", b"\0" * 10_000, b"00000000 \n", b"no copy at all\n" * 100])
-def test_copy_that_is_none_changes_no_answer(store: Store, content: bytes) -> None:
+def test_copy_that_is_none_changes_no_answer(store: LocalStore, content: bytes) -> None:
     plant(store, "s1", 1)
     right = truth(store)
     copy_of(store).write_bytes(content)
@@ -207,7 +207,9 @@ def test_copy_that_is_none_changes_no_answer(store: Store, content: bytes) -> No
 
 
 @pytest.mark.usefixtures("eager")
-def test_copy_of_another_version_says_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, opened: list[str]) -> None:
+def test_copy_of_another_version_says_nothing(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
     plant(store, "s1", 1)
     find_streams(store, SENDER)
     opened.clear()
@@ -218,32 +220,32 @@ def test_copy_of_another_version_says_nothing(store: Store, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("eager")
 def test_copy_that_was_taken_along_to_another_disk_says_nothing(
-    store: Store, tmp_path: Path, opened: list[str]
+    store: LocalStore, tmp_path: Path, opened: list[str]
 ) -> None:
     """`cp -a` keeps the times; inode numbers may even agree by chance."""
     plant(store, "s1", 1)
     find_streams(store, SENDER)
     opened.clear()
     shutil.copytree(store.root, tmp_path / "moved")
-    moved = Store(tmp_path / "moved")
+    moved = LocalStore(tmp_path / "moved")
     assert told(find_streams(moved, SENDER)) == truth(store)
     assert "@s1" in opened
 
 
-def test_small_stores_have_no_copy(store: Store) -> None:
+def test_small_stores_have_no_copy(store: LocalStore) -> None:
     plant(store, "s1", 1)
     find_streams(store, SENDER)
     assert not copy_of(store).exists()
 
 
-def stamps(store: Store) -> dict[str, list[int] | None]:
+def stamps(store: LocalStore) -> dict[str, list[int] | None]:
     """What the copy holds of the folders themselves."""
     rows = [json.loads(line.partition(b" ")[2]) for line in copy_of(store).read_bytes().splitlines()]
     return {path: stamp for _version, path, stamp, _folders, _streams in rows}
 
 
 def test_what_has_just_changed_does_not_count_the_next_time(
-    store: Store, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, opened: list[str]
 ) -> None:
     """Two changes within a tick of the file system's clock cannot be told apart."""
     monkeypatch.setattr(summaries, "_WORTH", 0)
@@ -258,7 +260,7 @@ def test_what_has_just_changed_does_not_count_the_next_time(
 
 
 def test_what_settled_before_it_was_read_counts_the_next_time(
-    store: Store, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, opened: list[str]
 ) -> None:
     monkeypatch.setattr(summaries, "_WORTH", 1)
     plant(store, "old", 1)
@@ -271,7 +273,7 @@ def test_what_settled_before_it_was_read_counts_the_next_time(
     assert opened == []
 
 
-def test_copy_is_written_once_it_saves_enough(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_is_written_once_it_saves_enough(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(summaries, "_SETTLED_NS", -1)
     monkeypatch.setattr(summaries, "_WORTH", 4)
     for guid in range(1, 4):
@@ -290,7 +292,7 @@ def test_copy_is_written_once_it_saves_enough(store: Store, monkeypatch: pytest.
 @pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_copy_that_cannot_be_written_keeps_nobody_from_listing(
-    store: Store, monkeypatch: pytest.MonkeyPatch, error: int
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
     plant(store, "s1", 1)
 
@@ -302,14 +304,14 @@ def test_copy_that_cannot_be_written_keeps_nobody_from_listing(
 
 
 @pytest.mark.usefixtures("eager")
-def test_copy_that_cannot_be_read_keeps_nobody_from_listing(store: Store) -> None:
+def test_copy_that_cannot_be_read_keeps_nobody_from_listing(store: LocalStore) -> None:
     plant(store, "s1", 1)
     copy_of(store).mkdir()
     assert len(find_streams(store, SENDER).summaries) == 1
 
 
 @pytest.mark.usefixtures("eager")
-def test_copy_is_for_the_owner_alone_and_nothing_else_is_left(store: Store) -> None:
+def test_copy_is_for_the_owner_alone_and_nothing_else_is_left(store: LocalStore) -> None:
     plant(store, "s1", 1)
     find_streams(store, SENDER)
     assert copy_of(store).stat().st_mode & 0o777 == 0o600
@@ -320,7 +322,7 @@ def test_copy_is_for_the_owner_alone_and_nothing_else_is_left(store: Store) -> N
 
 
 @pytest.mark.usefixtures("eager")
-def test_problems_are_told_every_time(store: Store) -> None:
+def test_problems_are_told_every_time(store: LocalStore) -> None:
     unreadable, orphan = plant(store, "s1", 1), plant(store, "s2", 2)
     plant(store, "s3", 3)
     manifest_path(store, unreadable).write_bytes(b"{")
@@ -331,7 +333,7 @@ def test_problems_are_told_every_time(store: Store) -> None:
 
 
 @pytest.mark.usefixtures("eager")
-def test_manifest_that_is_a_symbolic_link_is_read_every_time(store: Store, tmp_path: Path) -> None:
+def test_manifest_that_is_a_symbolic_link_is_read_every_time(store: LocalStore, tmp_path: Path) -> None:
     file = plant(store, "s1", 1)
     elsewhere = tmp_path / "manifest"
     manifest_path(store, file).rename(elsewhere)
@@ -344,7 +346,9 @@ def test_manifest_that_is_a_symbolic_link_is_read_every_time(store: Store, tmp_p
 
 
 @pytest.mark.usefixtures("eager")
-def test_folder_that_disappears_while_it_is_read_is_passed_over(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_disappears_while_it_is_read_is_passed_over(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, dataset="tank/gone")
     real = os.scandir
@@ -362,7 +366,7 @@ def test_folder_that_disappears_while_it_is_read_is_passed_over(store: Store, mo
 
 @pytest.mark.usefixtures("eager")
 def test_manifest_that_disappears_while_its_folder_is_read_is_passed_over(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = plant(store, "s1", 1)
     plant(store, "s2", 2)
@@ -379,7 +383,7 @@ def test_manifest_that_disappears_while_its_folder_is_read_is_passed_over(
     assert found.problems == []
 
 
-def test_folder_that_fails_is_a_problem_and_hides_no_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_fails_is_a_problem_and_hides_no_other(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, dataset="tank/bad")
     real = os.scandir

@@ -14,28 +14,28 @@ from fullsend_receiver.catalogue.unchanged import last_seen, note
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 
 def seen(dataset: str, guid: int) -> UnchangedDataset:
     return UnchangedDataset(dataset=dataset, snapshot="now", guid=str(guid))
 
 
-def file_of(store: Store) -> Path:
+def file_of(store: LocalStore) -> Path:
     return store.state / f"unchanged.{SENDER}.json"
 
 
-def age(store: Store) -> None:
+def age(store: LocalStore) -> None:
     """Make all that is written down a year older."""
     text = file_of(store).read_text(encoding="utf-8")
     file_of(store).write_text(re.sub(r'"at": "\d{4}', '"at": "2001', text), encoding="utf-8")
 
 
-def test_nothing_is_seen_before_anything_was_said(store: Store) -> None:
+def test_nothing_is_seen_before_anything_was_said(store: LocalStore) -> None:
     assert last_seen(store, SENDER) == {}
 
 
-def test_what_is_said_later_stands_beside_what_was_said_before(store: Store) -> None:
+def test_what_is_said_later_stands_beside_what_was_said_before(store: LocalStore) -> None:
     for number, dataset in enumerate(("tank/a", "tank/b", "tank/c"), 1):
         plant(store, "s1", number, dataset=dataset)
     note(read_catalogue(store, SENDER), SENDER, [seen("tank/a", 1), seen("tank/b", 2)])
@@ -48,7 +48,7 @@ def test_what_is_said_later_stands_beside_what_was_said_before(store: Store) -> 
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", found["tank/c", "3"])
 
 
-def test_only_what_is_stored_counts(store: Store) -> None:
+def test_only_what_is_stored_counts(store: LocalStore) -> None:
     """Nor can a sender that makes names up fill the disk with them."""
     file = plant(store, "s1", 1, dataset="tank/a")
     plant(store, "s1", 5, dataset="tank/b")
@@ -64,7 +64,7 @@ def test_only_what_is_stored_counts(store: Store) -> None:
     assert set(last_seen(store, SENDER)) == {("tank/b", "5")}
 
 
-def test_senders_do_not_see_one_another(store: Store) -> None:
+def test_senders_do_not_see_one_another(store: LocalStore) -> None:
     plant(store, "s1", 1, dataset="tank/a")
     note(read_catalogue(store, SENDER), SENDER, [seen("tank/a", 1)])
     assert last_seen(store, "beta") == {}
@@ -83,7 +83,7 @@ def test_senders_do_not_see_one_another(store: Store) -> None:
         b'{"tank/a": {"guid": 1, "at": "2026-01-01T00:00:00Z"}}',
     ],
 )
-def test_file_that_says_nothing_makes_a_backup_look_older_and_no_more(store: Store, content: bytes) -> None:
+def test_file_that_says_nothing_makes_a_backup_look_older_and_no_more(store: LocalStore, content: bytes) -> None:
     plant(store, "s1", 1, dataset="tank/a")
     file_of(store).write_bytes(content)
     assert last_seen(store, SENDER) == {}
@@ -91,7 +91,7 @@ def test_file_that_says_nothing_makes_a_backup_look_older_and_no_more(store: Sto
     assert set(last_seen(store, SENDER)) == {("tank/a", "1")}
 
 
-def test_what_was_said_while_our_clock_was_ahead_says_nothing(store: Store) -> None:
+def test_what_was_said_while_our_clock_was_ahead_says_nothing(store: LocalStore) -> None:
     """It stood above all that came since, for as long as the clock had been ahead."""
     plant(store, "s1", 1, dataset="tank/a")
     note(read_catalogue(store, SENDER), SENDER, [seen("tank/a", 1)])
@@ -100,7 +100,7 @@ def test_what_was_said_while_our_clock_was_ahead_says_nothing(store: Store) -> N
     assert last_seen(store, SENDER) == {}
 
 
-def test_file_is_json_for_anybody_and_nothing_is_left_beside_it(store: Store) -> None:
+def test_file_is_json_for_anybody_and_nothing_is_left_beside_it(store: LocalStore) -> None:
     plant(store, "s1", 1, dataset="tank/größe")
     note(read_catalogue(store, SENDER), SENDER, [seen("tank/größe", 1)])
     said = json.loads(file_of(store).read_bytes())

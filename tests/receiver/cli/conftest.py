@@ -9,7 +9,7 @@ from tests import streams
 from tests.receiver.helpers import SENDER, store_stream
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 
 @pytest.fixture
@@ -23,6 +23,6 @@ def receiver(tmp_path: Path) -> Receiver:
 @pytest.fixture
 def filled(receiver: Receiver) -> tuple[Receiver, PurePosixPath, PurePosixPath]:
     """A store that holds a full and its increment."""
-    store = Store(receiver.store)
+    store = LocalStore(receiver.store)
     full = store_stream(store, SENDER, streams.named("full").read())
     return receiver, full, store_stream(store, SENDER, streams.named("incr").read())

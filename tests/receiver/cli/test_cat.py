@@ -13,7 +13,7 @@ from tests.receiver.command import damage
 from tests.receiver.helpers import SENDER, long_stream, manifest_path, store_stream
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 
 def test_cat_gives_the_stream_back(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
@@ -27,7 +27,7 @@ def test_cat_gives_the_stream_back(filled: tuple[Receiver, PurePosixPath, PurePo
 
 
 def test_a_reader_that_has_enough_is_no_traceback(receiver: Receiver) -> None:
-    file = store_stream(Store(receiver.store), SENDER, long_stream(3))
+    file = store_stream(LocalStore(receiver.store), SENDER, long_stream(3))
     command = f'"{sys.executable}" -m fullsend_receiver --config "{receiver.config}" cat "$0" | head -c 1'
     done = subprocess.run(
         ["bash", "-c", f"{command}; exit ${{PIPESTATUS[0]}}", str(file)], capture_output=True, check=False
@@ -37,8 +37,8 @@ def test_a_reader_that_has_enough_is_no_traceback(receiver: Receiver) -> None:
 
 def test_cat_writes_nothing_of_a_damaged_chunk_or_behind_it(receiver: Receiver) -> None:
     raw = long_stream(3)
-    file = store_stream(Store(receiver.store), SENDER, raw)
-    size = json.loads(manifest_path(Store(receiver.store), file).read_bytes())["stored_bytes"]
+    file = store_stream(LocalStore(receiver.store), SENDER, raw)
+    size = json.loads(manifest_path(LocalStore(receiver.store), file).read_bytes())["stored_bytes"]
     damage(receiver, file, size // 3)
     done = subprocess.run(
         [sys.executable, "-m", "fullsend_receiver", "--config", receiver.config, "cat", str(file)],

@@ -25,7 +25,7 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.cli import inventory
 from fullsend_receiver.daemon import local_session, local_socket
 from fullsend_receiver.store.api import StoreError
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -54,7 +54,7 @@ COMMANDS: Final = [
 ]
 
 
-def fill(store: Store) -> PurePosixPath:
+def fill(store: LocalStore) -> PurePosixPath:
     """All that can be stored, and all that can be wrong with it. Returns: the file of a stream that is whole."""
     full = store_stream(store, SENDER, streams.named("full").read())
     incr = store_stream(store, SENDER, streams.named("incr").read())
@@ -99,7 +99,7 @@ def test_every_command_says_the_same_with_the_daemon_and_without(
 ) -> None:
     without = Receiver(tmp_path / "one")
     without.init()
-    full = fill(Store(without.store))
+    full = fill(LocalStore(without.store))
     beside = Receiver(tmp_path / "two")
     shutil.copytree(without.folder, beside.folder, symlinks=True)
     text = beside.config.read_text(encoding="utf-8")
@@ -191,7 +191,7 @@ HELLO: Final = messages.ReceiverHello(program="fullsendd 9", versions=[VERSION],
 class Daemon:
     """One that says what it is told to say, and closes the connection."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: LocalStore) -> None:
         self.answers: list[messages.Message | bytes] = []
         self._listening = local_socket.listen(store)
         self._listening.setblocking(True)
@@ -228,7 +228,7 @@ def daemon(alone: tuple[Receiver, str]) -> Iterator[Callable[..., None]]:
     found = []
 
     def says(*answers: messages.Message | bytes) -> None:
-        found.append(Daemon(Store(alone[0].store)))
+        found.append(Daemon(LocalStore(alone[0].store)))
         found[0].answers += answers
 
     yield says

@@ -8,7 +8,7 @@ from tests.receiver.helpers import SENDER, chunks_of, long_stream, push_of, take
 from tests.receiver.running import Receiver
 
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer, partial_key
 
 
@@ -18,7 +18,7 @@ def test_an_empty_store_lists_nothing(receiver: Receiver) -> None:
 
 
 def test_what_has_arrived_in_part_is_listed_apart(receiver: Receiver) -> None:
-    store = Store(receiver.store)
+    store = LocalStore(receiver.store)
     for sender, name in ((SENDER, "tank/data@now"), (SENDER, "tank/o\u009bther@now"), ("beta", "tank/data@now")):
         raw = long_stream(2, name=name)
         push = push_of(raw)

@@ -15,7 +15,7 @@ from tests.receiver.running import Receiver
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.cli import list_
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 
 def test_version_imports_nothing_heavy() -> None:
@@ -55,7 +55,7 @@ def test_output_that_goes_nowhere_is_no_success(
 
 def test_a_name_of_any_language_is_printed_anywhere(receiver: Receiver) -> None:
     raw = streams.substream(name="tank/Bücher 本@heute")
-    store_stream(Store(receiver.store), SENDER, raw)
+    store_stream(LocalStore(receiver.store), SENDER, raw)
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = receiver.fullsendd("list", env=ascii_only)
     assert done.returncode == 0
@@ -65,7 +65,7 @@ def test_a_name_of_any_language_is_printed_anywhere(receiver: Receiver) -> None:
 
 
 def test_what_a_manifest_says_does_not_write_on_the_terminal(receiver: Receiver) -> None:
-    store = Store(receiver.store)
+    store = LocalStore(receiver.store)
     file = store_stream(store, SENDER, streams.substream(name="tank/\x1b[2J@now"))
     for command in (["list"], ["show", str(file)], ["verify"], ["check"]):
         done = receiver.fullsendd(*command)

@@ -13,7 +13,7 @@ from fullsend_receiver.cli.restore_commands import restore_commands
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 ODD = "tank/it's odd; rm -rf ~/größe"
 FULL = streams.substream(streams.object_(1), name=f"{ODD}@one", guid=1)
@@ -22,13 +22,15 @@ INCREMENT = streams.substream(
 )
 
 
-def commands(store: Store, snapshot: str) -> list[str]:
+def commands(store: LocalStore, snapshot: str) -> list[str]:
     catalogue = read_catalogue(store)
     (stored,) = (each for each in catalogue.streams if each.summary.snapshot == snapshot)
     return restore_commands(catalogue, stored)
 
 
-def run(store: Store, lines: list[str], tmp_path: Path) -> tuple[subprocess.CompletedProcess[str], list[str], bytes]:
+def run(
+    store: LocalStore, lines: list[str], tmp_path: Path
+) -> tuple[subprocess.CompletedProcess[str], list[str], bytes]:
     """Run the lines by a plain shell, with a `zfs` that writes down its arguments and what it is given."""
     programs = tmp_path / "programs"
     programs.mkdir(exist_ok=True)
@@ -50,7 +52,7 @@ def run(store: Store, lines: list[str], tmp_path: Path) -> tuple[subprocess.Comp
     return done, arguments.decode().splitlines(), received
 
 
-def test_plain_shell_restores_the_chain_by_them(store: Store, tmp_path: Path) -> None:
+def test_plain_shell_restores_the_chain_by_them(store: LocalStore, tmp_path: Path) -> None:
     for raw in (INCREMENT, FULL):
         store_stream(store, SENDER, raw)
     done, arguments, received = run(store, commands(store, "two"), tmp_path)
@@ -60,7 +62,7 @@ def test_plain_shell_restores_the_chain_by_them(store: Store, tmp_path: Path) ->
     assert received == FULL + INCREMENT
 
 
-def test_nothing_is_received_of_a_damaged_file(store: Store, tmp_path: Path) -> None:
+def test_nothing_is_received_of_a_damaged_file(store: LocalStore, tmp_path: Path) -> None:
     file = store_stream(store, SENDER, FULL)
     data = bytearray((store.root / file).read_bytes())
     data[20] ^= 1
@@ -70,7 +72,7 @@ def test_nothing_is_received_of_a_damaged_file(store: Store, tmp_path: Path) -> 
     assert arguments == []
 
 
-def test_full_alone_is_five_lines(store: Store) -> None:
+def test_full_alone_is_five_lines(store: LocalStore) -> None:
     file = plant(store, "s1", 1)
     assert commands(store, "s1") == [
         "# tank/data@s1, a chain of 1: in the store's folder; stop at the first line that fails (sh -e does)",
@@ -81,13 +83,13 @@ def test_full_alone_is_five_lines(store: Store) -> None:
     ]
 
 
-def test_volume_is_not_kept_from_being_mounted(store: Store) -> None:
+def test_volume_is_not_kept_from_being_mounted(store: LocalStore) -> None:
     plant(store, "s1", 1, dataset_type="volume")
     plant(store, "s2", 2, 1, dataset_type="volume")
     assert "canmount" not in "\n".join(commands(store, "s2"))
 
 
-def test_what_is_to_be_known_of_raw_streams_and_packages_is_said(store: Store) -> None:
+def test_what_is_to_be_known_of_raw_streams_and_packages_is_said(store: LocalStore) -> None:
     plant(store, "s1", 1, kind="package", stream_class="raw", flags="w")
     plant(store, "s2", 2, 1, stream_class="raw", flags="w")
     plant(store, "s3", 3)
@@ -101,7 +103,7 @@ def test_what_is_to_be_known_of_raw_streams_and_packages_is_said(store: Store) -
     assert "package" not in notes
 
 
-def test_stream_that_cannot_be_restored_is_refused_by_what_is_missing(store: Store) -> None:
+def test_stream_that_cannot_be_restored_is_refused_by_what_is_missing(store: LocalStore) -> None:
     file = plant(store, "s2", 2, 1)
     with pytest.raises(Damaged) as caught:
         commands(store, "s2")

@@ -11,7 +11,7 @@ from tests.receiver.command import fails
 from tests.receiver.helpers import SENDER, manifest_path, store_stream
 from tests.receiver.running import Receiver
 
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 
 def test_an_unknown_sender_is_named(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
@@ -41,7 +41,7 @@ def test_what_cannot_be_read_is_no_name_that_fits_nothing(
 ) -> None:
     receiver, *files = filled
     for file in files:
-        manifest_path(Store(receiver.store), file).write_text("garbage", encoding="utf-8")
+        manifest_path(LocalStore(receiver.store), file).write_text("garbage", encoding="utf-8")
     done = receiver.fullsendd("list", name)
     assert (done.returncode, done.stdout) == (1, "")
     assert all(f"fullsendd: {file}.json: cannot be read: " in done.stderr for file in files)
@@ -83,7 +83,7 @@ def test_a_stream_that_is_not_there_is_named(
 
 
 def test_an_ambiguous_name_is_refused_with_its_candidates(receiver: Receiver) -> None:
-    store = Store(receiver.store)
+    store = LocalStore(receiver.store)
     files = [store_stream(store, SENDER, streams.named(name).read()) for name in ("full-large", "full-large-L")]
     done = receiver.fullsendd("cat", "alpha/tank/large@s1")
     fails(done, 2, "2 streams fit")

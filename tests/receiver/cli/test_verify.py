@@ -13,7 +13,7 @@ from tests.receiver.running import Receiver
 
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.maintenance import scrub, verify
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 
 def test_verify_of_what_is_whole(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
@@ -32,7 +32,9 @@ def test_verify_of_what_is_removed_meanwhile(
     receiver, full, incr = filled
     real = scrub.scrub
 
-    def first_removed(store: Store, file: PurePosixPath, received: str, between: Callable[[], None]) -> Scrubbed | None:
+    def first_removed(
+        store: LocalStore, file: PurePosixPath, received: str, between: Callable[[], None]
+    ) -> Scrubbed | None:
         if file == incr:
             remove(store, incr)
         return real(store, file, received, between)
@@ -62,7 +64,7 @@ def test_a_file_without_manifest_is_reported_and_taken_back_by_verify(
     filled: tuple[Receiver, PurePosixPath, PurePosixPath],
 ) -> None:
     receiver, full, _incr = filled
-    manifest = manifest_path(Store(receiver.store), full)
+    manifest = manifest_path(LocalStore(receiver.store), full)
     before = json.loads(manifest.read_bytes())
     manifest.unlink()
     done = receiver.fullsendd("list")
@@ -81,7 +83,7 @@ def test_verify_names_a_manifest_that_cannot_be_read(
     filled: tuple[Receiver, PurePosixPath, PurePosixPath],
 ) -> None:
     receiver, full, incr = filled
-    manifest_path(Store(receiver.store), full).write_text("garbage", encoding="utf-8")
+    manifest_path(LocalStore(receiver.store), full).write_text("garbage", encoding="utf-8")
     done = receiver.fullsendd("verify")
     assert (done.returncode, done.stdout) == (1, f"ok       {incr}\n")
     assert f"fullsendd: {full}.json: cannot be read: " in done.stderr
@@ -91,7 +93,7 @@ def test_verify_names_a_file_that_cannot_be_taken_back_once(
     filled: tuple[Receiver, PurePosixPath, PurePosixPath],
 ) -> None:
     receiver, full, _incr = filled
-    manifest_path(Store(receiver.store), full).unlink()
+    manifest_path(LocalStore(receiver.store), full).unlink()
     damage(receiver, full, 1000)
     done = receiver.fullsendd("verify")
     assert done.returncode == 1

@@ -23,7 +23,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import METHODS, Answers, base_of, find_chains, find_status, find_unread
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ FULL: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"full" 
 # --- bases ------------------------------------------------------------------------------------------------------
 
 
-def bases(store: Store) -> dict[str, Base]:
+def bases(store: LocalStore) -> dict[str, Base]:
     """By GUID and flags, which are the snapshot's name here."""
     found = (base_of(stored, *chain) for stored, chain in find_chains(read_catalogue(store, SENDER), NOW))
     return {f"{base.guid}{base.flags}": base for base in found}
 
 
-def test_base_comes_with_its_chain(store: Store) -> None:
+def test_base_comes_with_its_chain(store: LocalStore) -> None:
     plant(store, "s1", 1, raw_bytes=1000, created="2021-01-01T00:00:00Z")  # its host's clock tells no age
     plant(store, "s2", 2, 1, raw_bytes=20, created="2026-01-02T00:00:00Z", flags="L")
     plant(store, "s3", 3, 2, raw_bytes=3, created="2026-01-03T00:00:00Z", flags="L", dataset="tank/renamed")
@@ -71,7 +71,7 @@ def test_base_comes_with_its_chain(store: Store) -> None:
     assert len(found) == 3
 
 
-def test_base_is_told_with_its_shortest_chain(store: Store) -> None:
+def test_base_is_told_with_its_shortest_chain(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, 1)
     plant(store, "s3", 3, 2, raw_bytes=7)
@@ -80,7 +80,7 @@ def test_base_is_told_with_its_shortest_chain(store: Store) -> None:
     assert (bases(store)["4"].streams, bases(store)["4"].increment_bytes) == (3, 10)
 
 
-def test_only_what_can_be_restored_is_a_base_and_no_package(store: Store) -> None:
+def test_only_what_can_be_restored_is_a_base_and_no_package(store: LocalStore) -> None:
     plant(store, "s1", 1, kind="package", raw_bytes=5000)
     plant(store, "s2", 2, 1)
     plant(store, "s4", 4, 3)
@@ -96,11 +96,11 @@ def test_only_what_can_be_restored_is_a_base_and_no_package(store: Store) -> Non
 # --- status -----------------------------------------------------------------------------------------------------
 
 
-def status(store: Store, seen: dict[tuple[str, str], str] | None = None) -> list[DatasetStatus]:
+def status(store: LocalStore, seen: dict[tuple[str, str], str] | None = None) -> list[DatasetStatus]:
     return list(find_status(read_catalogue(store, SENDER), seen or {}))
 
 
-def test_what_cannot_be_listed_is_broken_and_named_by_verify(store: Store) -> None:
+def test_what_cannot_be_listed_is_broken_and_named_by_verify(store: LocalStore) -> None:
     """By the name of its dataset where another stream tells it, else by that of its folder."""
     plant(store, "s1", 1, dataset="tank/größe")
     for snapshot, guid, dataset in (("s2", 2, "tank/größe"), ("s1", 3, "tank/other"), ("s1", 4, "tank/other/deep")):
@@ -114,7 +114,7 @@ def test_what_cannot_be_listed_is_broken_and_named_by_verify(store: Store) -> No
         assert all(each.file.endswith(".json") and "cannot be read" in each.damage[0] for each in verdicts)
 
 
-def test_a_folder_that_was_moved_elsewhere_is_not_silently_gone(store: Store) -> None:
+def test_a_folder_that_was_moved_elsewhere_is_not_silently_gone(store: LocalStore) -> None:
     """A link is not followed: nothing behind it was listed, and nothing said so."""
     for number, dataset in enumerate(("tank/kept", "tank/moved", "tank/moved/deep"), 1):
         plant(store, "s1", number, dataset=dataset)
@@ -129,7 +129,7 @@ def test_a_folder_that_was_moved_elsewhere_is_not_silently_gone(store: Store) ->
     assert [each.file for each in find_unread(catalogue, SENDER, "tank/moved/deep")] == [f"{SENDER}/tank/moved"]
 
 
-def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:
+def test_status_is_that_of_the_newest_restorable_stream(store: LocalStore) -> None:
     plant(store, "s1", 1, created="2026-01-01T00:00:00Z", received="2026-02-01T00:00:00Z", stored_bytes=7)
     plant(store, "s2", 2, 1, created="2026-01-02T00:00:00Z", received="2026-02-02T00:00:00Z", stored_bytes=7)
     plant(store, "s9", 9, 8, created="2026-01-09T00:00:00Z", received="2026-02-09T00:00:00Z", stored_bytes=7)
@@ -152,7 +152,7 @@ def test_status_is_that_of_the_newest_restorable_stream(store: Store) -> None:
     ]
 
 
-def test_a_clock_that_was_behind_makes_no_old_stream_the_newest(store: Store) -> None:
+def test_a_clock_that_was_behind_makes_no_old_stream_the_newest(store: LocalStore) -> None:
     """sanoid issue 815. `begun` is when the newest was offered, whatever its host's clock said."""
     plant(store, "s1", 1, sequence=1)
     plant(store, "s2", 2, 1, created="2021-01-01T00:00:00Z", sequence=2)
@@ -161,7 +161,7 @@ def test_a_clock_that_was_behind_makes_no_old_stream_the_newest(store: Store) ->
     assert (one.snapshot, one.begun, one.received) == ("s3", "2026-11-23T23:00:00Z", "2026-11-24T00:00:00Z")
 
 
-def test_what_is_said_to_be_unchanged_after_an_older_one_was_pushed_is_the_newest(store: Store) -> None:
+def test_what_is_said_to_be_unchanged_after_an_older_one_was_pushed_is_the_newest(store: LocalStore) -> None:
     plant(store, "s1", 1, sequence=1)
     plant(store, "s3", 3, 1, sequence=2, received="2026-11-23T00:00:00Z")
     plant(store, "s2", 2, 1, sequence=3, received="2026-11-24T00:00:00Z")
@@ -173,19 +173,19 @@ def test_what_is_said_to_be_unchanged_after_an_older_one_was_pushed_is_the_newes
     assert (one.snapshot, one.unchanged) == ("s2", None)
 
 
-def test_of_two_snapshots_of_one_second_the_one_that_builds_on_the_other_is_newer(store: Store) -> None:
+def test_of_two_snapshots_of_one_second_the_one_that_builds_on_the_other_is_newer(store: LocalStore) -> None:
     for snapshot, guid, base in (("z", 9, None), ("m", 5, 9), ("a", 1, 5)):
         plant(store, snapshot, guid, base, created="2026-01-01T00:00:00Z")
     assert [one.snapshot for one in status(store)] == ["a"]
 
 
-def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever(store: Store) -> None:
+def test_a_clock_that_was_ahead_once_makes_nothing_the_newest_for_ever(store: LocalStore) -> None:
     plant(store, "s1", 1, created="2036-01-01T00:00:00Z", received="2026-01-01T00:00:00Z")
     plant(store, "s2", 2, 1, created="2026-01-02T00:00:00Z", received="2026-01-02T00:00:01Z")
     assert [one.snapshot for one in status(store)] == ["s2"]
 
 
-def test_unchanged_counts_only_for_the_newest_restorable_stream(store: Store) -> None:
+def test_unchanged_counts_only_for_the_newest_restorable_stream(store: LocalStore) -> None:
     plant(store, "s1", 1)
     plant(store, "s2", 2, 1)
     when = "2026-03-01T00:00:00Z"
@@ -194,13 +194,13 @@ def test_unchanged_counts_only_for_the_newest_restorable_stream(store: Store) ->
     assert status(store, {("tank/other", "2"): when})[0].unchanged is None
 
 
-def test_dataset_of_packages_alone_is_backed_up(store: Store) -> None:
+def test_dataset_of_packages_alone_is_backed_up(store: LocalStore) -> None:
     plant(store, "s1", 1, kind="package")
     (one,) = status(store)
     assert (one.snapshot, one.broken) == ("s1", 0)
 
 
-def test_dataset_without_a_restorable_stream_has_no_backup(store: Store) -> None:
+def test_dataset_without_a_restorable_stream_has_no_backup(store: LocalStore) -> None:
     plant(store, "s2", 2, 1, dataset="tank/b")
     plant(store, "s1", 7, dataset="tank/a")
     plant(store, "theirs", 8, sender="beta", dataset="tank/c")
@@ -276,7 +276,7 @@ def test_what_is_pushed_is_a_base_and_in_status_and_may_be_unchanged(receiver: R
 
 
 def test_long_answers_come_in_pages(receiver: Receiver) -> None:
-    store = Store(receiver.store)
+    store = LocalStore(receiver.store)
     count = limits.BASES_PAGE + 1
     for guid in range(1, count + 1):
         plant(store, "s", guid, dataset=f"tank/d{guid}")
@@ -454,7 +454,7 @@ def test_each_question_of_the_wire_has_one_answer() -> None:
 
 @pytest.mark.slow
 async def test_the_questions_of_a_night_of_a_thousand_datasets_look_at_nothing_that_is_stored(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What increments build on, how old each backup is, what is unchanged: a look at the sender's folder for each."""
     monkeypatch.setattr(inotify, "_OWN", everywhere())

@@ -15,7 +15,7 @@ from fullsend_protocol.wire.connection import LOCAL, NEED_DATA, Connection, Conn
 from fullsend_protocol.wire.frames import FrameHeader, FrameType
 from fullsend_receiver.catalogue.pages import VERSION, Pages
 from fullsend_receiver.daemon import local_session, local_socket
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ class Command:
     """A command that says whatever a test wants."""
 
     def __init__(self, receiver: Receiver) -> None:
-        connected = local_socket.connect(Store(receiver.store), 50.0)
+        connected = local_socket.connect(LocalStore(receiver.store), 50.0)
         assert connected is not None
         self.socket = connected
         self.connection = Connection(Role.SENDER, LOCAL)
@@ -54,8 +54,8 @@ class Command:
 def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Receiver]:
     with serving(tmp_path_factory.mktemp("local"), SENDER) as found:
         for number in range(1, 4):
-            plant(Store(found.store), f"s{number}", number, number - 1 or None)
-        plant(Store(found.store), "theirs", 9, sender="beta", dataset="tank/x")
+            plant(LocalStore(found.store), f"s{number}", number, number - 1 or None)
+        plant(LocalStore(found.store), "theirs", 9, sender="beta", dataset="tank/x")
         yield found
 
 
@@ -77,7 +77,7 @@ def test_all_senders_are_told_of_and_one_alone(receiver: Receiver) -> None:
             asking.say(ASK.model_copy(update={"sender": sender}))
             pages = Pages()
             pages.add(asking.answer())
-            assert len(pages.catalogue(Store(receiver.store)).streams) == count
+            assert len(pages.catalogue(LocalStore(receiver.store)).streams) == count
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_where_others_may_enter_the_folder_the_daemon_serves_all_the_same(receiv
     try:
         receiver.start()
         assert "commands on this host must read the store themselves" in receiver.log
-        assert local_socket.connect(Store(receiver.store), 50.0) is None
+        assert local_socket.connect(LocalStore(receiver.store), 50.0) is None
         with receiver.peer() as peer:
             peer.say("list", dataset=None)
             assert len(peer.hear("entries")["entries"]) == 3

@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 #: Seconds; nothing here waits for so long.
 PATIENCE = 30.0
 
 
 @pytest.fixture
-def listening(store: Store) -> Iterator[socket.socket]:
+def listening(store: LocalStore) -> Iterator[socket.socket]:
     with local_socket.listen(store) as sock:
         sock.setblocking(True)
         yield sock
 
 
-def test_both_sides_are_connected(store: Store, listening: socket.socket) -> None:
+def test_both_sides_are_connected(store: LocalStore, listening: socket.socket) -> None:
     connection = local_socket.connect(store, PATIENCE)
     assert connection is not None
     accepted, _address = listening.accept()
@@ -42,7 +42,7 @@ def test_both_sides_are_connected(store: Store, listening: socket.socket) -> Non
         assert accepted.recv(16) == b"hello"
 
 
-def test_nobody_else_may_open_it(store: Store, listening: socket.socket) -> None:
+def test_nobody_else_may_open_it(store: LocalStore, listening: socket.socket) -> None:
     status = (store.state / "socket").stat()
     assert stat.S_ISSOCK(status.st_mode)
     assert stat.S_IMODE(status.st_mode) == 0o600
@@ -50,14 +50,14 @@ def test_nobody_else_may_open_it(store: Store, listening: socket.socket) -> None
 
 
 @pytest.mark.parametrize("mode", [0o701, 0o710, 0o750, 0o755])
-def test_where_others_may_enter_the_folder_there_is_none(store: Store, mode: int) -> None:
+def test_where_others_may_enter_the_folder_there_is_none(store: LocalStore, mode: int) -> None:
     store.state.chmod(mode)
     with pytest.raises(StoreError, match="no other user may enter it"):
         local_socket.listen(store)
     assert not (store.state / "socket").exists()
 
 
-def test_in_a_folder_of_somebody_else_there_is_none(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_folder_of_somebody_else_there_is_none(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: store.state.stat().st_uid + 1)
     with pytest.raises(StoreError, match="must belong to uid"):
         local_socket.listen(store)
@@ -85,11 +85,11 @@ def test_only_this_user_and_root_are_spoken_to(uid: int, may: bool, monkeypatch:
             local_socket.check_peer(other)
 
 
-def test_where_no_daemon_ever_ran_nobody_answers(store: Store) -> None:
+def test_where_no_daemon_ever_ran_nobody_answers(store: LocalStore) -> None:
     assert local_socket.connect(store, PATIENCE) is None
 
 
-def test_what_a_killed_daemon_has_left_is_no_error_and_is_replaced(store: Store) -> None:
+def test_what_a_killed_daemon_has_left_is_no_error_and_is_replaced(store: LocalStore) -> None:
     local_socket.listen(store).close()
     assert (store.state / "socket").exists()
     assert local_socket.connect(store, PATIENCE) is None
@@ -99,7 +99,7 @@ def test_what_a_killed_daemon_has_left_is_no_error_and_is_replaced(store: Store)
         connection.close()
 
 
-def test_what_is_removed_is_tried_no_more(store: Store) -> None:
+def test_what_is_removed_is_tried_no_more(store: LocalStore) -> None:
     with local_socket.listen(store):
         local_socket.remove(store)
         assert not (store.state / "socket").exists()

@@ -28,8 +28,7 @@ from tests.receiver.running import MIB, Receiver, wait_until
 from fullsend_receiver.access.config import load
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import server as daemon
-from fullsend_receiver.store.local import LocalStore as Store
-from fullsend_receiver.store.local import open_store
+from fullsend_receiver.store.local import LocalStore, open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -591,7 +590,7 @@ def restorable(receiver: Receiver) -> list[bool]:
 def test_sighup_has_all_that_is_stored_looked_at(receiver: Receiver) -> None:
     receiver.start()
     receiver.enrol("alpha")
-    store = Store(receiver.store)
+    store = LocalStore(receiver.store)
     file = plant(store, "s1", 1)
     assert restorable(receiver) == [True]
     other = receiver.folder / "other"

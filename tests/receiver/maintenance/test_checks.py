@@ -16,7 +16,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.maintenance.verify import Removed, Subject
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def test_a_catalogue_that_cannot_be_read_is_no_end(tmp_path: Path) -> None:
         receiver.stop()
         scrub_log = receiver.store / ".state" / "scrub.jsonl"
         scrub_log.mkdir()
-        plant(Store(receiver.store), "old", 7)
+        plant(LocalStore(receiver.store), "old", 7)
         receiver.start()
         wait_until(lambda: "streams that arrived in several segments cannot be read" in receiver.log, "the warning")
         scrub_log.rmdir()

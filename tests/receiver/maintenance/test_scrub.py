@@ -37,7 +37,7 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
 from fullsend_receiver.store.api import StoreError
-from fullsend_receiver.store.local import LocalStore as Store
+from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.recovery import recover, remove_temporaries
 from fullsend_receiver.store.seekable import IndexEntry, tables, tables_size
@@ -49,26 +49,26 @@ if TYPE_CHECKING:
 PLAIN = streams.substream(streams.object_(1), streams.write(1, 0, b"x" * 512))
 
 
-def without_manifest(store: Store) -> list[PurePosixPath]:
+def without_manifest(store: LocalStore) -> list[PurePosixPath]:
     """The files that `verify` takes back."""
     problems = read_catalogue(store).problems
     return [PurePosixPath(each.path) for each in problems if each.kind is ProblemKind.NO_MANIFEST]
 
 
-def scrubbed(store: Store) -> Scrubbed:
+def scrubbed(store: LocalStore) -> Scrubbed:
     """Check the one stream of a store."""
     (stored,) = read_catalogue(store).streams
     return checked(store, stored)
 
 
-def edit(store: Store, file: PurePosixPath, **changes: Any) -> None:
+def edit(store: LocalStore, file: PurePosixPath, **changes: Any) -> None:
     """Change what a manifest says."""
     path = manifest_path(store, file)
     path.write_text(json.dumps(json.loads(path.read_bytes()) | changes), encoding="utf-8")
 
 
 @pytest.fixture
-def small(store: Store) -> PurePosixPath:
+def small(store: LocalStore) -> PurePosixPath:
     """A small stored file of one genuine chunk."""
     return store_stream(store, SENDER, streams.named("incr-2").read())
 
@@ -77,7 +77,7 @@ def small(store: Store) -> PurePosixPath:
 
 
 @each(whole)
-def test_genuine_stream_is_found_whole(store: Store, stream: Genuine) -> None:
+def test_genuine_stream_is_found_whole(store: LocalStore, stream: Genuine) -> None:
     file = store_stream(store, SENDER, stream.read())
     there = everything(store.root)
     found = scrubbed(store)
@@ -87,7 +87,7 @@ def test_genuine_stream_is_found_whole(store: Store, stream: Genuine) -> None:
     assert everything(store.root) == there, "to look is to change nothing"
 
 
-def test_whole_stream_hash_is_computed_where_the_manifest_has_none(store: Store, small: PurePosixPath) -> None:
+def test_whole_stream_hash_is_computed_where_the_manifest_has_none(store: LocalStore, small: PurePosixPath) -> None:
     edit(store, small, sha256=None)
     assert scrubbed(store).sha256 == streams.named("incr-2").sha256
     assert scrubbed(store).damage == ()
@@ -96,7 +96,7 @@ def test_whole_stream_hash_is_computed_where_the_manifest_has_none(store: Store,
 # --- damage to the file -----------------------------------------------------------------------------------------
 
 
-def test_any_wrong_byte_of_a_file_is_found_and_named(store: Store, small: PurePosixPath) -> None:
+def test_any_wrong_byte_of_a_file_is_found_and_named(store: LocalStore, small: PurePosixPath) -> None:
     path = store.root / small
     content = path.read_bytes()
     frames = len(content) - tables_size(1)
@@ -110,7 +110,7 @@ def test_any_wrong_byte_of_a_file_is_found_and_named(store: Store, small: PurePo
             assert found.damage[0].startswith("chunk 0 (raw bytes 0 to 13376): ")
 
 
-def test_file_cut_anywhere_is_found(store: Store, small: PurePosixPath) -> None:
+def test_file_cut_anywhere_is_found(store: LocalStore, small: PurePosixPath) -> None:
     path = store.root / small
     (stored,) = read_catalogue(store).streams
     size = path.stat().st_size
@@ -119,7 +119,7 @@ def test_file_cut_anywhere_is_found(store: Store, small: PurePosixPath) -> None:
         assert f"the file has {length} bytes; its manifest says {size}" in checked(store, stored).damage
 
 
-def test_each_damaged_chunk_is_named_with_its_raw_range(store: Store) -> None:
+def test_each_damaged_chunk_is_named_with_its_raw_range(store: LocalStore) -> None:
     file = store_stream(store, SENDER, long_stream(3))
     path = store.root / file
     content = bytearray(path.read_bytes())
@@ -132,7 +132,7 @@ def test_each_damaged_chunk_is_named_with_its_raw_range(store: Store) -> None:
     assert last.startswith("chunk 2 (raw bytes 8391728 to 11538704): ")
 
 
-def test_disk_that_is_gone_is_not_read_to_its_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_is_gone_is_not_read_to_its_end(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """It has as many faults as chunks, and each may take the kernel a minute."""
     store_stream(store, SENDER, long_stream(25))
     (stored,) = read_catalogue(store).streams
@@ -151,7 +151,7 @@ def test_disk_that_is_gone_is_not_read_to_its_end(store: Store, monkeypatch: pyt
     assert len(tried) == 20
 
 
-def test_missing_file_is_found(store: Store, small: PurePosixPath) -> None:
+def test_missing_file_is_found(store: LocalStore, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     (store.root / small).unlink()
     assert "the file is missing" in checked(store, stored).damage
@@ -159,7 +159,7 @@ def test_missing_file_is_found(store: Store, small: PurePosixPath) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"0" * 64 + b"  other\n"])
 def test_hash_file_that_does_not_say_what_the_manifest_says_is_found(
-    store: Store, small: PurePosixPath, content: bytes | None
+    store: LocalStore, small: PurePosixPath, content: bytes | None
 ) -> None:
     if content is None:
         hash_path(store, small).unlink()
@@ -168,7 +168,9 @@ def test_hash_file_that_does_not_say_what_the_manifest_says_is_found(
     assert scrubbed(store).damage == ("the .sha256 file is missing, or does not say what the manifest says",)
 
 
-def test_disk_that_does_not_read_is_damage(store: Store, small: PurePosixPath, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_does_not_read_is_damage(
+    store: LocalStore, small: PurePosixPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (stored,) = read_catalogue(store).streams
     real = os.pread
 
@@ -184,14 +186,14 @@ def test_disk_that_does_not_read_is_damage(store: Store, small: PurePosixPath, m
 # --- what is removed meanwhile ----------------------------------------------------------------------------------
 
 
-def test_stream_that_was_removed_is_not_damaged(store: Store, small: PurePosixPath) -> None:
+def test_stream_that_was_removed_is_not_damaged(store: LocalStore, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     remove(store, small)
     assert scrub(store, stored.file, stored.summary.received) is None
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_stream_that_is_removed_while_it_is_read_is_not_damaged(store: Store, again: bool) -> None:
+def test_stream_that_is_removed_while_it_is_read_is_not_damaged(store: LocalStore, again: bool) -> None:
     """Whatever was read of it, and whether or not it is there again."""
     raw = long_stream(3)
     file = store_stream(store, SENDER, raw)
@@ -208,7 +210,7 @@ def test_stream_that_is_removed_while_it_is_read_is_not_damaged(store: Store, ag
     assert next(reads) > 2
 
 
-def test_manifest_that_cannot_be_looked_at_is_damage(store: Store, small: PurePosixPath) -> None:
+def test_manifest_that_cannot_be_looked_at_is_damage(store: LocalStore, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     path = manifest_path(store, small)
     path.unlink()
@@ -242,7 +244,7 @@ def test_manifest_that_cannot_be_looked_at_is_damage(store: Store, small: PurePo
     ],
 )
 def test_manifest_that_says_something_else_than_its_file_is_found(
-    store: Store, small: PurePosixPath, changes: dict[str, Any], why: str
+    store: LocalStore, small: PurePosixPath, changes: dict[str, Any], why: str
 ) -> None:
     edit(store, small, **changes)
     found = scrubbed(store)
@@ -250,19 +252,19 @@ def test_manifest_that_says_something_else_than_its_file_is_found(
     assert found.sha256 is None
 
 
-def test_manifest_that_another_version_wrote_is_not_damage(store: Store, small: PurePosixPath) -> None:
+def test_manifest_that_another_version_wrote_is_not_damage(store: LocalStore, small: PurePosixPath) -> None:
     edit(store, small, features=["bit_2"], receiver_program="fullsendd 9", of_a_later_version=1)
     assert scrubbed(store).damage == ()
 
 
-def test_manifest_that_has_become_unreadable_is_found(store: Store, small: PurePosixPath) -> None:
+def test_manifest_that_has_become_unreadable_is_found(store: LocalStore, small: PurePosixPath) -> None:
     (stored,) = read_catalogue(store).streams
     manifest_path(store, small).write_bytes(b"{")
     (line,) = checked(store, stored).damage
     assert "cannot be read" in line
 
 
-def test_manifest_of_another_stream_is_found(store: Store, small: PurePosixPath) -> None:
+def test_manifest_of_another_stream_is_found(store: LocalStore, small: PurePosixPath) -> None:
     other = store_stream(store, SENDER, PLAIN)
     shutil.copy(manifest_path(store, other), manifest_path(store, small))
     (stored,) = (each_one for each_one in read_catalogue(store).streams if each_one.file == small)
@@ -272,7 +274,7 @@ def test_manifest_of_another_stream_is_found(store: Store, small: PurePosixPath)
 # --- what damage breaks -----------------------------------------------------------------------------------------
 
 
-def test_damage_breaks_what_builds_on_it_and_nothing_else(store: Store) -> None:
+def test_damage_breaks_what_builds_on_it_and_nothing_else(store: LocalStore) -> None:
     files = [store_stream(store, SENDER, streams.named(name).read()) for name in ("full", "incr", "incr-2", "empty")]
     path = store.root / files[1]
     path.write_bytes(bytes(path.stat().st_size))
@@ -288,7 +290,7 @@ def test_damage_breaks_what_builds_on_it_and_nothing_else(store: Store) -> None:
 
 
 @each(whole)
-def test_manifest_is_rebuilt_from_the_file_alone(store: Store, stream: Genuine) -> None:
+def test_manifest_is_rebuilt_from_the_file_alone(store: LocalStore, stream: Genuine) -> None:
     file = store_stream(store, SENDER, stream.read())
     before, line = read_manifest(store, file), hash_path(store, file).read_bytes()
     manifest_path(store, file).unlink()
@@ -307,7 +309,7 @@ def test_manifest_is_rebuilt_from_the_file_alone(store: Store, stream: Genuine) 
     assert not list(store.state.glob(".*"))
 
 
-def test_longest_names_are_rebuilt(store: Store) -> None:
+def test_longest_names_are_rebuilt(store: LocalStore) -> None:
     """The temporary file's name is longer still."""
     name = "tank/" + "d" * 100 + "@" + "s" * 149
     assert len(name) == 255
@@ -318,7 +320,7 @@ def test_longest_names_are_rebuilt(store: Store) -> None:
 
 @pytest.mark.parametrize("harm", ["a wrong byte", "a cut", "another name", "another folder", "another sender's folder"])
 def test_nothing_is_rebuilt_from_what_is_not_whole_or_belongs_elsewhere(
-    store: Store, small: PurePosixPath, harm: str
+    store: LocalStore, small: PurePosixPath, harm: str
 ) -> None:
     path = store.root / small
     manifest_path(store, small).unlink()
@@ -356,7 +358,7 @@ def test_nothing_is_rebuilt_from_what_is_not_whole_or_belongs_elsewhere(
     ],
     ids=["no end", "cut", "resumed", "damaged", "not all of a package"],
 )
-def test_nothing_is_rebuilt_from_a_stream_that_would_not_have_been_taken(store: Store, raw: bytes) -> None:
+def test_nothing_is_rebuilt_from_a_stream_that_would_not_have_been_taken(store: LocalStore, raw: bytes) -> None:
     """Right frames, right tables, in a file that somebody has put there."""
     chunks = [Chunk(0, len(raw), hashlib.sha256(raw).digest(), Compressor(3).compress(raw))]
     entries = [
@@ -373,7 +375,7 @@ def test_nothing_is_rebuilt_from_a_stream_that_would_not_have_been_taken(store: 
     assert not manifest_path(store, file).exists()
 
 
-def test_nothing_is_rebuilt_from_an_index_that_starts_no_segment(store: Store, small: PurePosixPath) -> None:
+def test_nothing_is_rebuilt_from_an_index_that_starts_no_segment(store: LocalStore, small: PurePosixPath) -> None:
     path = store.root / small
     content = path.read_bytes()
     frame = content[: len(content) - tables_size(1)]
@@ -390,7 +392,7 @@ def test_file_that_somebody_else_put_there_is_durable_before_its_manifest_is(tmp
     origin = make_store(tmp_path, "origin")
     file = store_stream(origin, SENDER, PLAIN)
     store = make_store(tmp_path)
-    left = Store(tmp_path / "left")
+    left = LocalStore(tmp_path / "left")
     with Disk(store.root, lambda _disk: None) as disk:
         (store.root / file).parent.mkdir(parents=True)
         descriptor = os.open(store.root / file, os.O_WRONLY | os.O_CREAT)
@@ -406,11 +408,11 @@ def test_power_cut_at_any_moment_of_a_rebuild_lists_only_what_is_whole(swift_pat
     file = store_stream(store, SENDER, PLAIN)
     manifest_path(store, file).unlink()
     hash_path(store, file).unlink()
-    found: list[Store] = []
+    found: list[LocalStore] = []
 
     def lights_out(disk: Disk) -> None:
         for draw in range(8):
-            found.append(Store(swift_path / f"{disk.steps}.{draw}"))
+            found.append(LocalStore(swift_path / f"{disk.steps}.{draw}"))
             disk.leave(found[-1].root, seed=100 * disk.steps + draw if draw else None)
 
     with Disk(store.root, lights_out) as disk:
@@ -420,7 +422,7 @@ def test_power_cut_at_any_moment_of_a_rebuild_lists_only_what_is_whole(swift_pat
     for left in found:
         if not check_listed(left):
             assert without_manifest(left) == [file]
-    assert check_listed(Store(swift_path / "left")) == [str(file)]
+    assert check_listed(LocalStore(swift_path / "left")) == [str(file)]
 
 
 def test_kill_at_any_call_of_a_rebuild_leaves_nothing_that_the_next_start_does_not_clean_up(
@@ -445,7 +447,7 @@ def test_kill_at_any_call_of_a_rebuild_leaves_nothing_that_the_next_start_does_n
     assert at > 8
 
 
-def test_commit_that_is_under_way_is_not_rebuilt(store: Store, crasher: Crasher) -> None:
+def test_commit_that_is_under_way_is_not_rebuilt(store: LocalStore, crasher: Crasher) -> None:
     """`verify` may run beside the daemon: between the renames its file looks like one without a manifest."""
     crasher.run("push", store.root, call="rename", at=3)
     (file,) = committing(store)
@@ -458,7 +460,7 @@ def test_commit_that_is_under_way_is_not_rebuilt(store: Store, crasher: Crasher)
 
 
 def test_manifest_that_came_while_the_file_was_walked_stays(
-    store: Store, small: PurePosixPath, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore, small: PurePosixPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = manifest_path(store, small)
     first = path.read_bytes()
@@ -474,7 +476,7 @@ def test_manifest_that_came_while_the_file_was_walked_stays(
     assert path.read_bytes() == first
 
 
-def test_missing_file_is_not_rebuilt(store: Store) -> None:
+def test_missing_file_is_not_rebuilt(store: LocalStore) -> None:
     file = plant(store, "s1", 1)
     (store.root / file).unlink()
     with pytest.raises(StoreError, match="the file is missing"):

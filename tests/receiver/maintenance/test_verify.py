@@ -25,17 +25,17 @@ from fullsend_receiver.maintenance.verify import (
 
 if TYPE_CHECKING:
     from fullsend_receiver.catalogue.scrub_results import Scrubbed
-    from fullsend_receiver.store.local import LocalStore as Store
+    from fullsend_receiver.store.local import LocalStore
 
 RAW = streams.substream(streams.object_(1))
 
 
 @pytest.fixture
-def file(store: Store) -> PurePosixPath:
+def file(store: LocalStore) -> PurePosixPath:
     return store_stream(store, SENDER, RAW)
 
 
-def subject(store: Store) -> Subject:
+def subject(store: LocalStore) -> Subject:
     (stored,) = read_catalogue(store).streams
     return Subject.of(stored)
 
@@ -44,14 +44,14 @@ def never(_subject: Subject) -> list[str]:
     raise AssertionError
 
 
-def test_a_stream_of_the_catalogue_and_of_a_list_is_the_same(store: Store, file: PurePosixPath) -> None:
+def test_a_stream_of_the_catalogue_and_of_a_list_is_the_same(store: LocalStore, file: PurePosixPath) -> None:
     catalogue = read_catalogue(store)
     (stored,) = catalogue.streams
     assert Subject.of(stored) == Subject.of_entry(catalogue.entry(stored))
     assert Subject.of(stored).file == file
 
 
-def test_what_is_whole_is_recorded_and_breaks_nothing(store: Store, file: PurePosixPath) -> None:
+def test_what_is_whole_is_recorded_and_breaks_nothing(store: LocalStore, file: PurePosixPath) -> None:
     recorded: list[Scrubbed] = []
     found = Verifier(store, recorded.append, never).check(subject(store))
     assert isinstance(found, Checked)
@@ -60,7 +60,7 @@ def test_what_is_whole_is_recorded_and_breaks_nothing(store: Store, file: PurePo
 
 
 def test_what_is_damaged_says_what_it_breaks_also_where_that_cannot_be_recorded(
-    store: Store, file: PurePosixPath
+    store: LocalStore, file: PurePosixPath
 ) -> None:
     (store.root / file).write_bytes(b"")
 
@@ -74,7 +74,7 @@ def test_what_is_damaged_says_what_it_breaks_also_where_that_cannot_be_recorded(
     assert str(found.unrecorded) == "[Errno 30] Read-only file system"
 
 
-def test_what_is_removed_meanwhile_is_not_recorded(store: Store, file: PurePosixPath) -> None:
+def test_what_is_removed_meanwhile_is_not_recorded(store: LocalStore, file: PurePosixPath) -> None:
     chosen = subject(store)
     remove(store, file)
 
@@ -84,7 +84,7 @@ def test_what_is_removed_meanwhile_is_not_recorded(store: Store, file: PurePosix
     assert Verifier(store, record, never).check(chosen) == Removed(chosen)
 
 
-def test_what_ends_the_caller_ends_the_check(store: Store, file: PurePosixPath) -> None:
+def test_what_ends_the_caller_ends_the_check(store: LocalStore, file: PurePosixPath) -> None:
     def between() -> None:
         raise KeyboardInterrupt
 
@@ -92,7 +92,7 @@ def test_what_ends_the_caller_ends_the_check(store: Store, file: PurePosixPath) 
         Verifier(store, never, never).check(subject(store), between)  # type: ignore[arg-type]
 
 
-def test_a_file_without_manifest_is_taken_back_or_lost(store: Store, file: PurePosixPath) -> None:
+def test_a_file_without_manifest_is_taken_back_or_lost(store: LocalStore, file: PurePosixPath) -> None:
     manifest_path(store, file).unlink()
     missing = file.with_name("@other.zfs.zst")
     problems = [symbolic_link("alpha/x"), without_manifest(str(file)), without_manifest(str(missing))]
