@@ -270,7 +270,7 @@ def test_a_table_that_cannot_be_read_leaves_the_last_good_one_in_force(damage: s
     receiver.peer().close()
     receiver.enrol("beta")
     receiver.peer("beta").close()
-    assert receiver.log.count("the sender table is not taken") == 1
+    assert receiver.log.count("the sender table is not used") == 1
     assert receiver.stop() == 0
 
 
@@ -500,7 +500,7 @@ def test_what_is_being_deleted_is_begun_by_nobody_before_it_is_gone(
         with contextlib.suppress(asyncio.CancelledError):
             await sweeping
 
-    monkeypatch.setattr(daemon, "throw_away_old", throw_away)
+    monkeypatch.setattr(daemon, "discard_old", throw_away)
     asyncio.run(sweep())
 
 
