@@ -89,7 +89,7 @@ import os, sys
 from pathlib import Path
 from fullsend_receiver.access.identity import become_owner
 from fullsend_receiver.store.local import LocalStore
-become_owner(Store(Path(sys.argv[1])))
+become_owner(LocalStore(Path(sys.argv[1])))
 print(os.getuid(), os.geteuid(), os.getgid(), os.getgroups())
 """
 

@@ -192,7 +192,7 @@ from fullsend_receiver.access import senders
 from fullsend_receiver.store.local import LocalStore
 sys.stdin.readline()
 try:
-    senders.join(Store(Path(sys.argv[1])), sys.argv[2], sys.argv[3])
+    senders.join(LocalStore(Path(sys.argv[1])), sys.argv[2], sys.argv[3])
 except senders.Refused:
     sys.exit(3)
 """

@@ -125,7 +125,7 @@ def test_a_folder_that_takes_no_configuration_is_found_before_a_store_is_made(pl
 
 def test_a_configuration_that_has_no_folder_is_found_before_a_store_is_made(plan: InitOptions, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be created: File exists"):
         setup.init(replace(plan, config=tmp_path / "file" / "etc" / "receiver.toml"))
     assert not plan.store.exists()
 

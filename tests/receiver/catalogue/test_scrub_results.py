@@ -234,7 +234,7 @@ import sys
 from pathlib import Path
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.store.local import LocalStore
-log = ScrubLog(Store(Path(sys.argv[1])))
+log = ScrubLog(LocalStore(Path(sys.argv[1])))
 for number in range(100):
     log.add(Scrubbed(f"{sys.argv[2]}/{number}", "then", "now", ("x" * 5000,), None))
 """
