@@ -1,6 +1,6 @@
-"""What is stored, for a command: from the daemon that serves the store, or read by the command itself where none does.
+"""What is stored, for a command: from the daemon that serves the store, or if none runs, from the disk.
 
-Both say the same. The daemon has it in memory; to read it costs a look at each manifest.
+Both give the same result. The daemon has it in memory; reading the disk means examining each manifest.
 """
 
 from __future__ import annotations
@@ -27,40 +27,40 @@ if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue
     from fullsend_receiver.store.local import LocalStore
 
-#: Seconds that the daemon may take for each part of its answer. Its first look at a large store on a slow disk is the
-#: longest; a command that gives up looks itself.
-PATIENCE: Final = 15.0
+#: Seconds that the daemon may take for each part of its answer. Its first reading of a large store on a slow disk takes
+#: longest; a command that gives up reads the disk itself.
+ANSWER_TIMEOUT: Final = 15.0
 _READ_SIZE: Final = 64 << 10
 
 
 def read_inventory(
     store: LocalStore, sender: str | None = None, *, dataset: str | None = None, streams: Sequence[str] | None = None
 ) -> Catalogue:
-    """Return what is stored of a sender, None: of all. `dataset`, `streams`: what the caller wants to know of; the
-    catalogue may leave out what no answer about these depends on. Blocks.
+    """Return what is stored of a sender, None: of all. `dataset`, `streams`: what the caller needs; the catalogue may
+    lack streams that no answer about these depends on. Blocks.
 
-    A daemon that does not answer is named on stderr. Raises: StoreError, OSError where the store cannot be read.
+    A daemon that does not answer is named on stderr. Raises: StoreError, OSError if the store cannot be read.
     """
     try:
         question = SummariesWanted(sender=sender, dataset=dataset, streams=None if streams is None else [*streams])
-    except ValidationError:  # no stream has a name that no message can have
+    except ValidationError:  # a name that no message can have: no stream has it either
         return read_catalogue(store, sender)
     try:
         found = _ask_daemon(store, question)
     except (FullsendError, OSError, ValueError, TypeError, IndexError) as error:
         why = printable(str(error) or type(error).__name__)
-        complain(f"the daemon does not say what is stored, so the disk is read: {why}")
+        complain(f"the daemon does not answer, so the disk is read: {why}")
         found = None
     return read_catalogue(store, sender) if found is None else found
 
 
 def _ask_daemon(store: LocalStore, question: SummariesWanted) -> Catalogue | None:
-    """Ask the daemon; None where none runs.
+    """Ask the daemon; None if none runs.
 
-    Raises: FullsendError, OSError where it does not answer; ValueError, TypeError, IndexError where its answer has
-    another form.
+    Raises: FullsendError, OSError if it does not answer; ValueError, TypeError, IndexError if its answer has another
+    form.
     """
-    connection = local_socket.connect(store, PATIENCE)
+    connection = local_socket.connect(store, ANSWER_TIMEOUT)
     if connection is None:
         return None
     with connection:
@@ -97,7 +97,7 @@ class _Conversation:
         self._socket.sendall(self._connection.send(message))
 
     def hear(self) -> messages.Message:
-        """Return what the daemon says next. Raises: Unreachable, PeerError, ProtocolError, OSError."""
+        """Return the daemon's next message. Raises: Unreachable, PeerError, ProtocolError, OSError."""
         while True:
             event = self._connection.next_event()
             if event is NEED_DATA:
@@ -117,5 +117,5 @@ class _Conversation:
         try:
             return self._socket.recv(_READ_SIZE)
         except TimeoutError:
-            msg = f"it has said nothing for {self._socket.gettimeout():g} s"
+            msg = f"it has sent nothing for {self._socket.gettimeout():g} s"
             raise Unreachable(msg) from None

@@ -98,7 +98,7 @@ class Findings:
         self._started = time.monotonic()
 
     def add(self, finding: Finding) -> None:
-        """Say one finding."""
+        """Print one finding."""
         from fullsend_receiver.maintenance.verify import Checked, Lost, Rebuilt, Removed, Unlisted
 
         match finding:
@@ -129,7 +129,7 @@ class Findings:
         if checked.unrecorded is not None:
             self.failed = True
             if not self._unrecorded:
-                complain(f"what is found cannot be recorded: {checked.unrecorded}")
+                complain(f"the results cannot be recorded: {checked.unrecorded}")
             self._unrecorded = True
         self._checked += 1
         self._raw_bytes += checked.subject.raw_bytes

@@ -136,7 +136,7 @@ def manages(alone: tuple[Receiver, str], why: str) -> None:
     receiver, listed = alone
     done = receiver.fullsendd("list")
     assert (done.returncode, done.stdout) == (0, listed)
-    assert done.stderr.startswith("fullsendd: the daemon does not say what is stored, so the disk is read: ")
+    assert done.stderr.startswith("fullsendd: the daemon does not answer, so the disk is read: ")
     assert done.stderr.count("\n") == 1, done.stderr
     assert why in done.stderr
 
@@ -154,12 +154,12 @@ def test_a_daemon_that_was_killed_is_no_error(alone: tuple[Receiver, str]) -> No
 
 
 def test_a_daemon_that_hangs_is_given_up(alone: tuple[Receiver, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventory, "PATIENCE", 0.01)
+    monkeypatch.setattr(inventory, "ANSWER_TIMEOUT", 0.01)
     receiver, _listed = alone
     receiver.start()
     try:
         receiver.send_signal(signal.SIGSTOP)
-        manages(alone, "it has said nothing for 0.01 s")
+        manages(alone, "it has sent nothing for 0.01 s")
     finally:
         receiver.send_signal(signal.SIGCONT)
         receiver.stop()
@@ -265,8 +265,8 @@ def test_what_a_daemon_says_is_what_is_listed(alone: tuple[Receiver, str], daemo
 
 def test_document_says_what_is_waited_for() -> None:
     text = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
-    assert f"it has said nothing for {inventory.PATIENCE:g} seconds" in text
-    assert f"it answers {local_session.COMMANDS} commands already" in text
+    assert f"it has sent nothing for {inventory.ANSWER_TIMEOUT:g} seconds" in text
+    assert f"it is answering {local_session.COMMANDS} commands already" in text
     assert f"At most {local_session.COMMANDS} commands" in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 
 
