@@ -97,7 +97,7 @@ async def test_closed_descriptors_are_refused(
         check=False,
     )
     assert done.returncode == 2
-    assert b"is no pipe" in done.stderr
+    assert b"is not a pipe" in done.stderr
 
 
 def test_terminals_are_refused(
