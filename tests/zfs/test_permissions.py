@@ -83,7 +83,7 @@ def test_with_delegated_permissions(pool: Pool, other_pool: Pool, receiver: Rece
         write(pool, "home", f"night {night}")
         write(pool, "home/child", f"night {night}")
         done = user.fullsend("push", "-v", "-r", home)
-        assert b"not tidied up" not in done.stderr
+        assert b"not cleaned up" not in done.stderr
         programs.good(done)
     for name in ("home", "home/child"):
         assert len([each for each in own(pool, "snapshot") if each.startswith(f"{pool.full(name)}@")]) == 2
@@ -94,7 +94,7 @@ def test_with_delegated_permissions(pool: Pool, other_pool: Pool, receiver: Rece
         pools.zfs("unallow", "-u", user.name, permission, home)
         write(pool, "home", f"without {permission}")
         done = user.fullsend("push", "-v", home)
-        assert done.returncode or b"not tidied up" in done.stderr or b"permission denied" in done.stderr, permission
+        assert done.returncode or b"not cleaned up" in done.stderr or b"permission denied" in done.stderr, permission
         pools.zfs("allow", "-u", user.name, permission, home)
     write(pool, "home", "the last")
     programs.good(user.fullsend("push", home))
