@@ -128,7 +128,7 @@ class Sums:
         self._known: dict[tuple[int, int], Four] = {}
 
     def over(self, state: Four, part: bytes | memoryview, key: tuple[int, int]) -> Four:
-        """Go on over `part`, which is always the same for the same key."""
+        """Resume over `part`, which is always the same for the same key."""
         own = self._known.get(key)
         if own is None:
             own = self._known[key] = fletcher(bytes(part), NOTHING)

@@ -50,7 +50,7 @@ def sender_of_before(folder: Path, port: int) -> Sender:
 @pytest.fixture
 def hosts(tmp_path: Path) -> Iterator[tuple[Receiver, Sender]]:
     receiver = Receiver(tmp_path / "receiver", inside=True)
-    # The files are new, since a partial that is two weeks old is thrown away.
+    # The files are new, because a partial that is two weeks old is deleted.
     shutil.copytree(BEFORE / "store", receiver.store, copy_function=shutil.copyfile)
     receiver.init("--adopt", min_free=0)
     with started(receiver):

@@ -39,7 +39,7 @@ def _base_guid(stream: Genuine) -> str | None:
 
 
 def _check(receiver: Receiver, sender: Sender, stream: Genuine) -> dict[str, Any]:
-    """Push a stream, and hold what was stored and what comes back against MANIFEST.json."""
+    """Push a stream, and compare what was stored and what comes back with MANIFEST.json."""
     raw = stream.read()
     (pushed,) = sender.push("--stdin", "--allow-orphan", stdin=raw)
     receipt = pushed["receipt"]

@@ -167,7 +167,7 @@ def _check_partial(data: Path, journal: Path, streams: dict[tuple[str, str], dic
         lines.append(json.loads(body))
     durable = [line["durable"] for line in lines if "durable" in line]
     if not durable or "open" not in lines[0] or "commit" in lines[-1]:
-        return f"should have been thrown away, or its commit completed: {lines[:1]} ... {lines[-1:]}"
+        return f"should have been deleted, or its commit completed: {lines[:1]} ... {lines[-1:]}"
     push = lines[0]["open"]["push"]
     name = f"{push['dataset']}@{push['snapshot']}"
     stream = streams.get((lines[0]["open"]["sender"], push["guid"]))

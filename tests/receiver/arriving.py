@@ -178,7 +178,7 @@ def left_behind(store: LocalStore, chunks: int, per_batch: int) -> None:
 
 
 def check_resumes(store: LocalStore, raw: bytes = RAW, borders: tuple[int, ...] = BORDERS) -> None:
-    """Whatever happened: what is there is gone on with, to its end."""
+    """Whatever happened: what is there is resumed, to its end."""
     if not read_catalogue(store).streams:
         found = store.reopen(KEY, at_resume_point=False)
         ingest = Ingest(*found) if found else Ingest(store.begin(KEY, open_offer(SENDER, push_of(raw))))
@@ -192,7 +192,7 @@ def check_resumes(store: LocalStore, raw: bytes = RAW, borders: tuple[int, ...] 
 
 
 def reopened(store: LocalStore, *, at_resume_point: bool = False) -> bool:
-    """Whether there is something to go on with; where there is not, nothing has changed."""
+    """Whether there is something to resume; if not, nothing has changed."""
     there = everything(store.partial)
     found = store.reopen(KEY, at_resume_point=at_resume_point)
     if found is None:

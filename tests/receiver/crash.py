@@ -121,7 +121,7 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 def resume(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
-    """Go on with a stream that is there in part, to its end."""
+    """Resume a stream that has arrived in part, to its end."""
     store = LocalStore(folder)
     offer = helpers.push_of(RAW)
     found = store.reopen(partial_key(helpers.SENDER, offer), at_resume_point=how == "token")

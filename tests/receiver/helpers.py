@@ -162,7 +162,7 @@ def ingest_stream(
 
 
 def resume(store: LocalStore, sender: str, raw: bytes, *, at_resume_point: bool = False) -> Ingest:
-    """Open the partial of a stream to go on with it."""
+    """Open the partial of a stream to resume it."""
     found = store.reopen(partial_key(sender, push_of(raw)), at_resume_point=at_resume_point)
     assert found is not None
     return Ingest(*found)

@@ -120,7 +120,7 @@ class Arrived:
         self._decompressor = Decompressor()
 
     def accept(self, record: messages.Record | None = None) -> messages.Accept:
-        """Go on where it stands."""
+        """Resume at its place."""
         return messages.Accept(offset=len(self.raw), segments=self.segments, record=record)
 
     async def take(self, peer: Peer, most: int = 1 << 30, *, acknowledge: bool = True) -> messages.Finish | None:

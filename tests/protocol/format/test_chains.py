@@ -131,7 +131,7 @@ def test_a_snapshot_that_is_stored_twice_leads_back_by_both_ways() -> None:
         assert forest_of(*mixed).lineage(last) == {"1", "2"}
 
 
-# --- under which name it goes on --------------------------------------------------------------------------------------
+# --- under which name it continues ------------------------------------------------------------------------------------
 
 
 def test_a_dataset_continues_under_its_last_name() -> None:
@@ -316,7 +316,7 @@ def test_states_are_as_the_rules_say(streams: list[Stored], shuffler: random.Ran
             assert there.guid in model.after(state.guid)
             assert not any(each.base_guid == there.guid for each in streams if each.dataset == there.dataset)
         elif others:
-            # Whatever takes it up goes on in circles: none of its ends comes after.
+            # Every continuation is a circle: none of its ends comes after.
             last = [each for each in forest.ends(names[-1]) if each.guid in model.after(state.guid)]
             assert not last
 

@@ -148,7 +148,7 @@ def test_what_is_no_journal_is_passed_over(store: LocalStore) -> None:
     assert len(list(find_partials(store, None))) == 1
 
 
-# --- what is thrown away ----------------------------------------------------------------------------------------
+# --- what is deleted --------------------------------------------------------------------------------------------
 
 
 def test_what_nobody_resumed_for_too_long_is_deleted(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:

@@ -222,7 +222,7 @@ def test_a_stream_of_which_nothing_came_leaves_nothing(receiver: Receiver) -> No
     with receiver.peer() as peer:
         peer.push(offer("tank/nothing"))
         assert len(receiver.partials()) == len(kept) + 1
-    wait_until(lambda: receiver.partials() == kept, "the partial is thrown away")
+    wait_until(lambda: receiver.partials() == kept, "the partial is deleted")
 
 
 # --- resuming --------------------------------------------------------------------------------------------------
@@ -318,14 +318,14 @@ def test_what_turns_out_not_to_be_the_same_is_deleted(receiver: Receiver) -> Non
         assert peer.hear("accept")["offset"] == kept
         peer.say("stop", keep=False, reason="another stream")
         assert peer.hear("stopped")["offset"] == 0
-        wait_until(lambda: receiver.partials() == before, "the partial is thrown away")
+        wait_until(lambda: receiver.partials() == before, "the partial is deleted")
         receiver.wait_log("what arrived is deleted")
         peer.write(control(offer_of_pieces(pieces, resume="replay")))
         assert peer.hear("accept")["offset"] == 0
 
 
 def test_a_token_that_leads_nowhere_is_a_replay(receiver: Receiver) -> None:
-    """In a package of several snapshots; what has arrived is not thrown away for that."""
+    """In a package of several snapshots; what has arrived is not deleted for that."""
     first = b"".join(pieces_of(2, "tank/tree@a"))
     writes = [streams.write(1, at * WRITE_SIZE, bytes(WRITE_SIZE)) for at in range(80)]
     second = streams.substream(*writes, name="tank/tree@b", guid=8, base_guid=streams.GUID)

@@ -153,7 +153,7 @@ def test_a_store_without_room_for_as_much_as_a_name_is_served_all_the_same(tmp_p
             peer.say("fetch", offset=0, stream="tank/data@now", until=None)
             assert peer.fetched()[1] == RAW
         receiver.wait_log("alpha/tank/partial@now: what had arrived of it")
-        wait_until(lambda: not receiver.partials(), "the old partial is thrown away")
+        wait_until(lambda: not receiver.partials(), "the old partial is deleted")
         assert receiver.stop() == 0
         receiver.check_log()
     finally:

@@ -501,7 +501,7 @@ def test_process_that_dies_at_any_step_of_a_commit_leaves_the_upload_or_the_stor
             try:
                 upload.commit(FILE, manifest_of(upload.seal(len(crash.chunks()))))
             finally:
-                upload.close(keep=False)  # once the commit has begun, it is not to be thrown away
+                upload.close(keep=False)  # once the commit has begun, it must not be deleted
         store = kind.again(store)
         listed = store.has(FILE)
         begun_to_commit = FILE in store.under_way()

@@ -110,5 +110,5 @@ def test_journal_entries_are_those_of_the_durable_chunks(store: LocalStore) -> N
 def test_discarded_partial_is_gone(store: LocalStore) -> None:
     begun(store)
     discard(store, KEY)
-    discard(store, KEY)  # nothing left to throw away: fine too
+    discard(store, KEY)  # nothing left to delete: fine too
     assert not list(store.partial.iterdir())

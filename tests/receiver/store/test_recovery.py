@@ -84,7 +84,7 @@ def test_kill_at_any_call_of_a_push_keeps_what_was_acknowledged_and_lists_only_w
 def test_kill_at_any_call_of_a_push_that_starts_over_keeps_the_old_partial_or_nothing(
     swift_path: Path, crasher: Crasher
 ) -> None:
-    """The old one is thrown away before the first byte of the new one is acknowledged."""
+    """The old one is deleted before the first byte of the new one is acknowledged."""
     for at in itertools.count(1):
         store = make_store(swift_path, f"store{at}")
         begun(store)

@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     from tests.receiver.crash import Crasher
     from tests.streams import Genuine
 
-#: chunks that are there, in batches of how many, how it is gone on with, and from where at least.
+#: chunks that are there, in batches of how many, how it is resumed, and from where at least.
 RESUMPTIONS = {
     "at the end": (2, 1, "replay", BORDERS[1]),
     "at the end, all of it": (3, 2, "reconnect", BORDERS[2]),

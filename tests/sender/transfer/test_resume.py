@@ -1,4 +1,4 @@
-"""Going on by a token: over a scripted receiver that may lie; then both programs, one of which is killed amid a stream.
+"""Resuming by a token: with a scripted receiver that may lie; then both programs, one of them killed during a stream.
 
 What `zfs send -t` gives is made by tests/resumed.py, without the code that is tested here.
 """

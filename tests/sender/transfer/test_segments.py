@@ -283,7 +283,7 @@ async def test_what_memory_has_changed_is_said() -> None:
 
 
 async def test_cancelled_while_hashing_anew() -> None:
-    """The hash has the chunk in it, and nobody goes on with it; the next connection begins another."""
+    """The hash contains the chunk, and is not continued; the next connection begins another one."""
     sending, _reader, receiver = await sent(3)
     reconnect(sending, receiver, ENDS[0])
     hashing = asyncio.create_task(sending.segments.to_send(sending.window.unacknowledged[0]))
