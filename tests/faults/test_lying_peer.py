@@ -1001,10 +1001,13 @@ def test_a_peer_that_never_reads_is_held_back_and_ended(tmp_path: Path) -> None:
         assert receiver.stop() == 0
         receiver.set(silence=IMPATIENCE, heartbeat_every=IMPATIENCE / 4)
         receiver.start()
+        before = receiver.held
         with receiver.peer() as peer:
             peer.say("fetch", offset=0, stream="tank/noise@now", until=None)
             receiver.wait_log("the sender has been silent")
-            assert receiver.peak <= MEMORY
+            # Frames of 4 MiB: three that are read, the rest of one in the transport, and 2 MiB of the connection itself
+            # (docs/operations.md, "Memory"). The answer has 96 MiB.
+            assert receiver.peak <= before + 24 * MIB
         receiver.wait_log("reads alpha/tank/noise/@now")
 
 
