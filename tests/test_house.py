@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,7 +54,7 @@ STORE_FILES = {
 STORE_PATHS = {"root", "marker", "state", "partial", "lock", "certificate", "key"}
 
 #: The modules of a LocalStore. Whatever else the store's room has, any store has.
-LOCAL_MODULES = {"commits", "documents", "objects", "partials", "recovery", "uploads"}
+LOCAL_MODULES = {"commits", "documents", "layout", "objects", "partials", "recovery", "uploads"}
 
 #: What reaches a socket, a file, a process or an event loop. `secrets` stands in for os.urandom.
 OUTSIDE_WORLD = {
@@ -184,6 +185,22 @@ def design_mentions(source: str) -> list[int]:
         if any(match.start() < len(line) for match in DESIGN_SECTION.finditer(wrapped)):
             found.append(number)
     return found
+
+
+def parsed(wing: str) -> dict[str, ast.Module]:
+    """Return the modules of a wing by their full names; packages' own docstrings are none."""
+    root = WINGS[wing].parent
+    return {
+        ".".join(path.relative_to(root).with_suffix("").parts): ast.parse(path.read_text(encoding="utf-8"))
+        for path in modules(wing)
+        if path.name != "__init__.py"
+    }
+
+
+def imported(tree: ast.AST, names: set[str]) -> set[str]:
+    """Return which of the modules of these names a module imports, or something of them."""
+    found = {name for _line, name in imports(tree)}
+    return (found | {name.rpartition(".")[0] for name in found}) & names
 
 
 def mirrored(wing: str) -> set[str]:
@@ -319,6 +336,24 @@ def test_no_module_mentions_the_design() -> None:
 )
 def test_a_mention_of_the_design_is_seen(source: str, lines: list[int]) -> None:
     assert design_mentions(source) == lines
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_no_modules_import_each_other_in_a_circle(wing: str) -> None:
+    """An import for mypy alone counts: who reads one module must read the other."""
+    trees = parsed(wing)
+    graph = {name: imported(tree, set(trees)) for name, tree in trees.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
+
+
+def test_a_circle_of_modules_is_seen() -> None:
+    trees = {
+        "fullsend_x.a": ast.parse("from fullsend_x.b import f"),
+        "fullsend_x.b": ast.parse("if TYPE_CHECKING:\n    from fullsend_x import a"),
+    }
+    graph = {name: imported(tree, set(trees)) for name, tree in trees.items()}
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("wing", WINGS)

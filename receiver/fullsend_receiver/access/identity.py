@@ -12,8 +12,8 @@ from typing import Final
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
 from fullsend_protocol.wire.certificate import fingerprint as der_fingerprint
-from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import replace_file
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 
 #: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h); the ssl module has no name for it. A storage host whose clock

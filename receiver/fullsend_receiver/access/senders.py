@@ -21,8 +21,8 @@ from fullsend_protocol.shared.errors import ErrorCode, FullsendError, UsageError
 from fullsend_protocol.wire.certificate import fingerprint
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.access.identity import is_certificate
-from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import locked, replace_file, signature
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 
 #: 128 bits: impossible to guess within the life of an invitation, at any number of tries.

@@ -18,7 +18,8 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
 from fullsend_receiver.store import names
-from fullsend_receiver.store.api import Store, StoreError, Upload
+from fullsend_receiver.store.api import Store, Upload
+from fullsend_receiver.store.errors import StoreError
 
 
 def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:

@@ -9,7 +9,8 @@ from operator import itemgetter
 
 from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, printable
-from fullsend_receiver.store.api import Store, StoreError, UploadInfo
+from fullsend_receiver.store.api import Store, UploadInfo
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.journal import Journal
 from fullsend_receiver.store.opened import Opened, entry_of
 

@@ -30,7 +30,8 @@ from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Overrun, Room
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import OverrunRecord
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.store.api import PartialDamaged, Upload
+from fullsend_receiver.store.api import Upload
+from fullsend_receiver.store.errors import PartialDamaged
 from fullsend_receiver.store.journal import Standing
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.resume_point import read_record

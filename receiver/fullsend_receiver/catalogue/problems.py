@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from fullsend_receiver.store.api import ManifestError
+from fullsend_receiver.store.errors import ManifestError
 
 
 class ProblemKind(StrEnum):

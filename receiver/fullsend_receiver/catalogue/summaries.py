@@ -31,8 +31,8 @@ from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, 
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
 from fullsend_receiver.catalogue.problems import Problem, symbolic_link, unreadable_folder, unreadable_manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
-from fullsend_receiver.store.api import ManifestError
 from fullsend_receiver.store.durable import locked, replace_file
+from fullsend_receiver.store.errors import ManifestError
 from fullsend_receiver.store.local import LocalStore
 
 #: If a search has opened so many manifests, the copy is worth rewriting: some 20 ms, compared with one write.

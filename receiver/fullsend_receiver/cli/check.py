@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.cli.inventory import read_inventory
     from fullsend_receiver.cli.results import complain_of, print_good, print_problem
-    from fullsend_receiver.store.api import StoreFull
+    from fullsend_receiver.store.errors import StoreFull
     from fullsend_receiver.store.local import check_fitness
 
     settings, store = open_store(options)

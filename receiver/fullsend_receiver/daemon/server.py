@@ -38,7 +38,7 @@ from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.api import StoreError, StoreFull
+from fullsend_receiver.store.errors import StoreError, StoreFull
 from fullsend_receiver.store.local import LocalStore, check_fitness
 from fullsend_receiver.store.workers import Workers, run
 from fullsend_transport.channel import Channel

@@ -36,7 +36,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answering import send_answer
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import FULL
 from fullsend_receiver.store.opened import partial_key
 from fullsend_receiver.store.workers import Workers

@@ -18,7 +18,8 @@ from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.store.api import Stamp, Store, StoreError
+from fullsend_receiver.store.api import Stamp, Store
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.names import hash_line, stream_file
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks, file_sha256
 from fullsend_receiver.store.seekable import FileDamaged

@@ -14,7 +14,8 @@ from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import StoredStream
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
-from fullsend_receiver.store.api import Store, StoreError
+from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.errors import StoreError
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
-from fullsend_protocol.shared.errors import ErrorCode, FullsendError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import PurePosixPath
@@ -22,34 +20,9 @@ if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import Manifest, Resumption
     from fullsend_receiver.store.journal import Batch, Journal, Standing
     from fullsend_receiver.store.opened import Opened
+    from fullsend_receiver.store.seekable import Blob
 
 _T = TypeVar("_T")
-
-
-class StoreError(FullsendError):
-    """The store is missing, not mounted, read-only, full, or unfit."""
-
-    code = ErrorCode.STORE
-
-
-class StoreFull(StoreError):  # noqa: N818 - reads as an adjective
-    """The store has no room even for a file name."""
-
-    code = ErrorCode.SPACE
-
-
-class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
-    """A disk has lost durable data of a partial."""
-
-
-class ManifestError(StoreError):
-    """A manifest cannot be read, or belongs to another place."""
-
-    def __init__(self, path: str, what: str) -> None:
-        """`path`: of the manifest, relative to the store; `what`: the rest of the error message."""
-        super().__init__(f"{path}: {what}")
-        self.path = path
-        self.what = what
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +55,6 @@ class ObjectInfo:
     file: PurePosixPath
     size: int
     stamp: Stamp
-
-
-class Blob(Protocol):
-    """The bytes of a stored `.zst`, for reading. Thread-safe."""
-
-    @property
-    def size(self) -> int:
-        """Its size in bytes. Raises: OSError."""
-
-    def read(self, start: int, size: int) -> bytes:
-        """Return its bytes from `start` on, at most `size`; fewer at its end. Raises: OSError."""
-
-    def close(self) -> None:
-        """Close it."""
 
 
 @dataclass(frozen=True, slots=True)

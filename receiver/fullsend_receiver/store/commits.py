@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
-from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import (
     make_folders,
     sync_folder,
     sync_folders,
 )
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.partials import (
     DATA,
     discard,
@@ -25,7 +25,7 @@ from fullsend_receiver.store.partials import (
 )
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
 
@@ -39,14 +39,14 @@ def is_stored(target: Path) -> bool:
     return target.with_name(target.name + MANIFEST_SUFFIX).exists()
 
 
-def refuse_orphan(store: LocalStore, file: PurePosixPath) -> None:
+def refuse_orphan(store: Layout, file: PurePosixPath) -> None:
     """Refuse to overwrite a `.zst` without manifest: it may be the only copy. Raises: StoreError."""
     if (store.root / file).exists():
         msg = f"{file}: exists without its manifest; run `fullsendd verify` to take it back into the store"
         raise StoreError(msg)
 
 
-def make_folder(store: LocalStore, folder: Path) -> None:
+def make_folder(store: Layout, folder: Path) -> None:
     """Make a dataset's folder, durable with all folders above it, and check that a rename can reach it.
 
     Raises: StoreError if the folder is on another file system; OSError.
@@ -58,13 +58,13 @@ def make_folder(store: LocalStore, folder: Path) -> None:
         _refuse_other_file_system(folder)
 
 
-def complete(store: LocalStore, key: str, file: PurePosixPath) -> bool:
+def complete(store: Layout, key: str, file: PurePosixPath) -> bool:
     """Complete a commit that was interrupted. Returns: as `put_in_place`."""
     make_folder(store, (store.root / file).parent)
     return put_in_place(store, key, file)
 
 
-def put_in_place(store: LocalStore, key: str, file: PurePosixPath) -> bool:
+def put_in_place(store: Layout, key: str, file: PurePosixPath) -> bool:
     """Rename the three files into place, `.json` last. May be repeated after a crash at any point.
 
     Returns: False if another stream of this name is stored; that one is not changed, and this one is discarded.
@@ -85,7 +85,7 @@ def put_in_place(store: LocalStore, key: str, file: PurePosixPath) -> bool:
     return in_place
 
 
-def _claim(store: LocalStore, data: Path, file: PurePosixPath) -> bool:
+def _claim(store: Layout, data: Path, file: PurePosixPath) -> bool:
     """Rename the data file into place, unless another stream has that name. Returns: whether it is in place."""
     target = store.root / file
     with _CLAIMING:

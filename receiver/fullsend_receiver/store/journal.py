@@ -22,7 +22,7 @@ from typing import Any, Final
 from fullsend_protocol.format.manifest import Resumption, Segment
 from fullsend_protocol.shared import limits
 from fullsend_protocol.stream.records import Begin, EmbeddedSpill, Phase, WalkerState
-from fullsend_receiver.store.api import PartialDamaged
+from fullsend_receiver.store.errors import PartialDamaged
 from fullsend_receiver.store.opened import FORMAT, Opened
 from fullsend_receiver.store.seekable import IndexEntry
 

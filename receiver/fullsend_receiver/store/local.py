@@ -1,8 +1,5 @@
 """The store: one folder that contains everything, identity included (docs/format.md).
 
-STORE/.fullsend     marker: format version and random id, made only by `init`
-STORE/.state/       identity, senders, invitations, and changeable data such as scrub results
-STORE/.partial/     arriving streams
 STORE/SENDER/...    streams
 """
 
@@ -21,9 +18,11 @@ from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.store import objects, partials, recovery, uploads
-from fullsend_receiver.store.api import Capabilities, ObjectInfo, Stamp, StoreError, StoreFull, UploadInfo
+from fullsend_receiver.store.api import Capabilities, ObjectInfo, Stamp, UploadInfo
 from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import make_folders, replace_file, sync_folder
+from fullsend_receiver.store.errors import StoreError, StoreFull
+from fullsend_receiver.store.layout import MARKER, Layout
 from fullsend_receiver.store.objects import LocalBlob
 
 if TYPE_CHECKING:
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _FORMAT: Final = 1
-_MARKER: Final = ".fullsend"
 #: The length to which docs/format.md cuts names.
 _NAME_MAX: Final = 255
 #: errno values that mean "full": the disk, the quota, or the largest allowed file.
@@ -46,47 +44,10 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
-class LocalStore:
+class LocalStore(Layout):
     """A `Store` in one folder. The constructor does no I/O; `open_store` and `make_store` return an existing store."""
 
     capabilities: ClassVar = Capabilities(part_size=0, can_truncate=True, can_read_partials=True, free_space_known=True)
-
-    root: Path
-
-    @property
-    def marker(self) -> Path:
-        """The file that marks this folder as a store."""
-        return self.root / _MARKER
-
-    @property
-    def state(self) -> Path:
-        """The folder of changeable data."""
-        return self.root / ".state"
-
-    @property
-    def partial(self) -> Path:
-        """The folder of arriving streams."""
-        return self.root / ".partial"
-
-    @property
-    def lock(self) -> Path:
-        """The lock of `.state`: a process holds it for each change there, for that change alone."""
-        return self.state / "lock"
-
-    @property
-    def certificate(self) -> Path:
-        """The receiver's certificate (PEM)."""
-        return self.state / "certificate.pem"
-
-    @property
-    def key(self) -> Path:
-        """The receiver's private key (PEM)."""
-        return self.state / "key.pem"
-
-    @property
-    def where(self) -> str:
-        """Its place, for messages."""
-        return str(self.root)
 
     @property
     def documents(self) -> LocalDocuments:
@@ -216,13 +177,13 @@ def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[Local
 def read_id(root: Path) -> str:
     """Return the id in a store's marker. Raises: StoreError if there is no marker, or it has another format."""
     try:
-        marker = json.loads((root / _MARKER).read_text(encoding="utf-8"))
+        marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
         store_format, store_id = marker["format"], str(marker["id"])
     except FileNotFoundError:
-        msg = f"{root}: no store here (no file {_MARKER}): is its disk mounted?"
+        msg = f"{root}: no store here (no file {MARKER}): is its disk mounted?"
         raise StoreError(msg) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{root / _MARKER}: cannot be read: {error}"
+        msg = f"{root / MARKER}: cannot be read: {error}"
         raise StoreError(msg) from None
     if store_format != _FORMAT:
         msg = f"{root}: a store of format {store_format}; this fullsendd reads format {_FORMAT}"

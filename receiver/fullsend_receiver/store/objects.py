@@ -24,14 +24,15 @@ from pydantic import ValidationError
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.names import hash_of, is_stream, manifest_of
 from fullsend_protocol.wire.invitation import is_sender_name
-from fullsend_receiver.store.api import ManifestError, ObjectInfo, Stamp, StoreError
+from fullsend_receiver.store.api import ObjectInfo, Stamp
 from fullsend_receiver.store.durable import ABSENT, locked, replace_file, signature, sync_folder, sync_folders
+from fullsend_receiver.store.errors import ManifestError, StoreError
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.seekable import FileDamaged
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
 
@@ -64,7 +65,7 @@ class LocalBlob:
         os.close(self._descriptor)
 
 
-def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
+def read_manifest(store: Layout, file: PurePosixPath) -> Manifest:
     """Read the manifest of a stored file. Raises: ManifestError."""
     path = manifest_of(str(file))
     try:
@@ -76,7 +77,7 @@ def read_manifest(store: LocalStore, file: PurePosixPath) -> Manifest:
     return manifest
 
 
-def read_hash_line(store: LocalStore, file: PurePosixPath) -> bytes:
+def read_hash_line(store: Layout, file: PurePosixPath) -> bytes:
     """Return the content of a file's `.sha256`, empty if it is missing. Raises: OSError."""
     try:
         return _hash_path(store, file).read_bytes()
@@ -84,19 +85,19 @@ def read_hash_line(store: LocalStore, file: PurePosixPath) -> bytes:
         return b""
 
 
-def stamp(store: LocalStore, file: PurePosixPath) -> Stamp | None:
+def stamp(store: Layout, file: PurePosixPath) -> Stamp | None:
     """Return the identity of a file's manifest. See `Store.stamp`."""
     found = signature(manifest_path(store, file))
     return None if found == ABSENT else found
 
 
-def senders(store: LocalStore) -> list[str]:
+def senders(store: Layout) -> list[str]:
     """Return the names of all senders that have a folder here. Raises: OSError."""
     with os.scandir(store.root) as entries:
         return sorted(entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir())
 
 
-def listed(store: LocalStore, sender: str | None) -> Iterator[ObjectInfo]:
+def listed(store: Layout, sender: str | None) -> Iterator[ObjectInfo]:
     """Yield the streams that have a manifest. See `Store.objects`."""
     for name in senders(store) if sender is None else [sender]:
         for folder, _folders, files in os.walk(store.root / name, onerror=_raise):
@@ -114,7 +115,7 @@ def _raise(error: OSError) -> None:
         raise error
 
 
-def adopt(store: LocalStore, file: PurePosixPath, manifest: Manifest) -> None:
+def adopt(store: Layout, file: PurePosixPath, manifest: Manifest) -> None:
     """Make manifest and `.sha256` for a file. See `Store.adopt`."""
     path = store.root / file
     try:
@@ -133,7 +134,7 @@ def adopt(store: LocalStore, file: PurePosixPath, manifest: Manifest) -> None:
         replace_file(target, manifest.to_json(), 0o640, beside=store.state)
 
 
-def _sync(path: Path, store: LocalStore) -> None:
+def _sync(path: Path, store: Layout) -> None:
     """Make a file durable that another program has put there: a manifest promises that it is."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -146,7 +147,7 @@ def _sync(path: Path, store: LocalStore) -> None:
 # --- removing -----------------------------------------------------------------------------------------------------
 
 
-def remove(store: LocalStore, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
+def remove(store: Layout, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
     """Remove what `choose` returns. See `Store.remove`."""
     with locked(store.lock):
         _finish(store)
@@ -162,13 +163,13 @@ def remove(store: LocalStore, choose: Callable[[], Iterable[PurePosixPath]]) -> 
         return list(chosen)
 
 
-def wait_for_removals(store: LocalStore) -> None:
+def wait_for_removals(store: Layout) -> None:
     """Wait until each removal that began before this call is done. See `Store.wait_for_removals`."""
     with locked(store.lock):
         pass
 
 
-def under_way(store: LocalStore) -> set[PurePosixPath]:
+def under_way(store: Layout) -> set[PurePosixPath]:
     """Return the files that are being put in place or removed. See `Store.under_way`."""
     removed: Iterable[PurePosixPath] = ()
     try:
@@ -178,7 +179,7 @@ def under_way(store: LocalStore) -> set[PurePosixPath]:
     return committing(store).union(removed)
 
 
-def finish_removals(store: LocalStore) -> list[str]:
+def finish_removals(store: Layout) -> list[str]:
     """Complete an interrupted removal. Returns: a line for each removed stream. Raises: OSError."""
     with locked(store.lock):
         try:
@@ -188,7 +189,7 @@ def finish_removals(store: LocalStore) -> list[str]:
             return []
 
 
-def _finish(store: LocalStore) -> list[PurePosixPath]:
+def _finish(store: Layout) -> list[PurePosixPath]:
     """Remove what the log names. The caller holds the store's lock. Returns: the removed files. Raises: StoreError,
     OSError.
     """
@@ -222,7 +223,7 @@ def _unlink(*paths: Path) -> None:
             sync_folder(path.parent)
 
 
-def _logged(store: LocalStore) -> dict[PurePosixPath, Stamp]:
+def _logged(store: Layout) -> dict[PurePosixPath, Stamp]:
     """Return the files that the log names, with the stamps of their manifests.
 
     Raises: StoreError if this version does not understand the log, which then stays for a version that does; OSError.
@@ -248,12 +249,12 @@ def _stamp_from(said: object) -> Stamp:
     return tuple(said)
 
 
-def manifest_path(store: LocalStore, file: PurePosixPath) -> Path:
+def manifest_path(store: Layout, file: PurePosixPath) -> Path:
     """Return the path of a file's manifest."""
     return store.root / manifest_of(str(file))
 
 
-def _hash_path(store: LocalStore, file: PurePosixPath) -> Path:
+def _hash_path(store: Layout, file: PurePosixPath) -> Path:
     return store.root / hash_of(str(file))
 
 

@@ -29,16 +29,16 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.api import PartialDamaged, StoreError
 from fullsend_receiver.store.durable import (
     sync_folder,
 )
+from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Journal, Standing
 from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store.seekable import IndexEntry
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
 
@@ -92,7 +92,7 @@ class LocalUploadInfo:
 
 
 @contextlib.contextmanager
-def examining(store: LocalStore, key: str, *, held: bool = False, reads_only: bool = False) -> Iterator[None]:
+def examining(store: Layout, key: str, *, held: bool = False, reads_only: bool = False) -> Iterator[None]:
     """Read a partial inside this context. If an error shows that the disk has lost data of it, the partial is set aside
     and this is logged: its stream starts over. `held`: the caller has it open; `reads_only`: leave it in its place, for
     the daemon.
@@ -112,7 +112,7 @@ def examining(store: LocalStore, key: str, *, held: bool = False, reads_only: bo
 
 
 def survey(
-    store: LocalStore, look: Callable[[LocalUploadInfo], _T], *, sets_aside: bool = False
+    store: Layout, look: Callable[[LocalUploadInfo], _T], *, sets_aside: bool = False
 ) -> Iterator[tuple[str, _T]]:
     """Yield the result of `look` for each partial. See `Store.uploads`."""
     for key, path in journals(store):
@@ -129,7 +129,7 @@ def survey(
         yield key, found
 
 
-def journals(store: LocalStore) -> list[tuple[str, Path]]:
+def journals(store: Layout) -> list[tuple[str, Path]]:
     """Return the keys of all partials, each with its journal."""
     return sorted((path.name.removesuffix(JOURNAL), path) for path in store.partial.glob(f"*{JOURNAL}"))
 
@@ -146,13 +146,13 @@ def is_arriving(path: Path) -> bool:
     return False
 
 
-def committing(store: LocalStore) -> set[PurePosixPath]:
+def committing(store: Layout) -> set[PurePosixPath]:
     """Return the files whose commit has begun and is not complete."""
     said = survey(store, lambda upload: upload.journal)
     return {each.committing for _key, each in said if each.committing is not None}
 
 
-def discard(store: LocalStore, key: str) -> None:
+def discard(store: Layout, key: str) -> None:
     """Discard a partial. The journal is removed first, durably: the other files are useless without it."""
     first, *rest = (partial_path(store, key, suffix) for suffix in (JOURNAL, HASH_SUFFIX, MANIFEST_SUFFIX, DATA))
     with contextlib.suppress(FileNotFoundError):
@@ -162,7 +162,7 @@ def discard(store: LocalStore, key: str) -> None:
         path.unlink(missing_ok=True)
 
 
-def discard_closed(store: LocalStore, key: str) -> None:
+def discard_closed(store: Layout, key: str) -> None:
     """Discard a partial that no process has open. See `Store.discard`."""
     with contextlib.suppress(FileNotFoundError):
         if is_arriving(partial_path(store, key, JOURNAL)):
@@ -171,7 +171,7 @@ def discard_closed(store: LocalStore, key: str) -> None:
     discard(store, key)
 
 
-def discard_damaged(store: LocalStore, before: float) -> None:
+def discard_damaged(store: Layout, before: float) -> None:
     """Remove what was set aside before that moment. See `Store.discard_damaged`."""
     for path in sorted(store.partial.glob(f"*{DAMAGED}")):
         try:
@@ -183,12 +183,12 @@ def discard_damaged(store: LocalStore, before: float) -> None:
             log.error("%s: cannot be deleted: %s", path, error)  # noqa: TRY400
 
 
-def journal_entries(store: LocalStore, key: str) -> Iterator[IndexEntry]:
+def journal_entries(store: Layout, key: str) -> Iterator[IndexEntry]:
     """Yield the index entries of all durable chunks, in order."""
     return journal.entries(partial_path(store, key, JOURNAL))
 
 
-def partial_path(store: LocalStore, key: str, suffix: str) -> Path:
+def partial_path(store: Layout, key: str, suffix: str) -> Path:
     """Return the path of one of a partial's files."""
     return store.partial / (key + suffix)
 
@@ -198,7 +198,7 @@ def keep_age(path: Path | int, before: os.stat_result) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def cut_back(store: LocalStore, key: str, stored: int, whole: int) -> None:
+def cut_back(store: Layout, key: str, stored: int, whole: int) -> None:
     """Cut the data file to its acknowledged bytes and the journal to its whole lines; remove what a commit prepared."""
     for path, size in ((partial_path(store, key, DATA), stored), (partial_path(store, key, JOURNAL), whole)):
         if path.stat().st_size == size:
@@ -213,7 +213,7 @@ def cut_back(store: LocalStore, key: str, stored: int, whole: int) -> None:
         partial_path(store, key, suffix).unlink(missing_ok=True)
 
 
-def check_size(store: LocalStore, key: str, stored: int) -> None:
+def check_size(store: Layout, key: str, stored: int) -> None:
     """Compare the data file with its journal. Raises: PartialDamaged if the file is shorter."""
     found = _size(partial_path(store, key, DATA))
     if found < stored:
@@ -221,7 +221,7 @@ def check_size(store: LocalStore, key: str, stored: int) -> None:
         raise PartialDamaged(msg)
 
 
-def _set_aside(store: LocalStore, key: str, why: str, *, held: bool) -> str:
+def _set_aside(store: Layout, key: str, why: str, *, held: bool) -> str:
     """Rename a damaged partial, so that it does not count as a partial and can be inspected. An open one stays: its
     owner will find the same error.
 
@@ -242,7 +242,7 @@ def _set_aside(store: LocalStore, key: str, why: str, *, held: bool) -> str:
     return outcome
 
 
-def _rename_damaged(store: LocalStore, key: str) -> None:
+def _rename_damaged(store: Layout, key: str) -> None:
     # The journal last: until then the next start finds the same error, and renames the rest.
     for suffix in (DATA, JOURNAL):
         with contextlib.suppress(FileNotFoundError):

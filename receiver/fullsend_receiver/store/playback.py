@@ -13,8 +13,8 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, ErrorCode, FullsendError
 from fullsend_protocol.stream.chunks import Decompressor, SegmentHash
 from fullsend_protocol.wire.connection import Chunk
-from fullsend_receiver.store.api import Blob, Store
-from fullsend_receiver.store.seekable import FileDamaged, Place, places
+from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.seekable import Blob, FileDamaged, Place, places
 
 #: Bytes that are read from a file at a time, to hash it as a whole.
 _BLOCK: Final = 1 << 20

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.api import PartialDamaged, StoreError
 from fullsend_receiver.store.commits import complete
 from fullsend_receiver.store.durable import (
     locked,
 )
+from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.partials import (
     DATA,
     JOURNAL,
@@ -25,12 +25,12 @@ from fullsend_receiver.store.partials import (
 )
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
 
 
-def recover(store: LocalStore) -> list[str]:
+def recover(store: Layout) -> list[str]:
     """Complete commits and cut partials back to what was acknowledged. Discard empty partials, and set aside those that
     have lost acknowledged bytes. If this fails for a partial, it stays as it is, and this is logged.
 
@@ -54,7 +54,7 @@ def recover(store: LocalStore) -> list[str]:
     return done
 
 
-def _recover(store: LocalStore, key: str) -> list[str]:
+def _recover(store: Layout, key: str) -> list[str]:
     with examining(store, key):
         said = journal.read(partial_path(store, key, JOURNAL))
         if said.committing is None and said.offset is not None:
@@ -79,7 +79,7 @@ def _remove_stray(path: Path, owner: Path | None) -> None:
         log.error("%s: is useless, and cannot be removed: %s", path, error)  # noqa: TRY400
 
 
-def remove_temporaries(store: LocalStore) -> None:
+def remove_temporaries(store: Layout) -> None:
     """Remove the temporary files of killed calls of `replace_file` in `.state`. Takes the store's lock, which every
     process holds while it changes something there.
     """

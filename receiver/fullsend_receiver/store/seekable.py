@@ -15,11 +15,10 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_receiver.store.api import Blob
 
 _SKIPPABLE: Final = struct.Struct("<II")  # magic, size of what follows
 _INDEX_MAGIC: Final = 0x184D2A5D
@@ -42,6 +41,20 @@ _PAGE: Final = 1024
 
 #: A skippable frame has a 32-bit size. Of chunks of CHUNK_MIN or more these are a stream of at least 256 TiB.
 CHUNKS_MAX: Final = ((1 << 32) - 1 - _INDEX_HEAD.size - _CRC.size) // _ENTRY.size
+
+
+class Blob(Protocol):
+    """The bytes of a stored `.zst`, for reading. Thread-safe."""
+
+    @property
+    def size(self) -> int:
+        """Its size in bytes. Raises: OSError."""
+
+    def read(self, start: int, size: int) -> bytes:
+        """Return its bytes from `start` on, at most `size`; fewer at its end. Raises: OSError."""
+
+    def close(self) -> None:
+        """Close it."""
 
 
 class FileDamaged(FullsendError):  # noqa: N818 - reads as a noun, like the stream errors

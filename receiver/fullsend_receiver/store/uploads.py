@@ -19,7 +19,6 @@ from fullsend_protocol.format.manifest import Manifest, Resumption
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared import limits
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.api import PartialDamaged, StoreError
 from fullsend_receiver.store.commits import complete, is_stored, make_folder, put_in_place, refuse_orphan
 from fullsend_receiver.store.durable import (
     replace_file,
@@ -27,6 +26,7 @@ from fullsend_receiver.store.durable import (
     write_all,
     write_file,
 )
+from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Batch, Standing
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.opened import Opened
@@ -44,7 +44,7 @@ from fullsend_receiver.store.partials import (
 from fullsend_receiver.store.seekable import IndexEntry, tables
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
 
@@ -62,7 +62,7 @@ _LOCK_STEP: Final = 0.01
 class LocalUpload:
     """A partial that is being written: an `Upload`. Made by `begin_partial` and `reopen_partial`."""
 
-    def __init__(self, store: LocalStore, key: str, data: int, log: int, *, size: int = 0) -> None:
+    def __init__(self, store: Layout, key: str, data: int, log: int, *, size: int = 0) -> None:
         """`data`, `log`: descriptors of data file and journal, which this object closes; `size`: bytes of the data
         file, all durable.
         """
@@ -217,7 +217,7 @@ class LocalUpload:
             raise StoreError(msg)
 
 
-def begin_partial(store: LocalStore, key: str, opened: Opened) -> LocalUpload:
+def begin_partial(store: Layout, key: str, opened: Opened) -> LocalUpload:
     """Begin a partial. See `Store.begin`."""
     committing = None
     with contextlib.suppress(PartialDamaged), examining(store, key):
@@ -236,7 +236,7 @@ def begin_partial(store: LocalStore, key: str, opened: Opened) -> LocalUpload:
     return partial
 
 
-def reopen_partial(store: LocalStore, key: str, *, at_resume_point: bool) -> tuple[LocalUpload, Standing] | None:
+def reopen_partial(store: Layout, key: str, *, at_resume_point: bool) -> tuple[LocalUpload, Standing] | None:
     """Open a partial to resume it. See `Store.reopen`."""
     path = partial_path(store, key, JOURNAL)
     try:
@@ -259,7 +259,7 @@ def reopen_partial(store: LocalStore, key: str, *, at_resume_point: bool) -> tup
     return _open(store, key, 0, size=place.stored), place
 
 
-def _open(store: LocalStore, key: str, flags: int, *, size: int = 0) -> LocalUpload:
+def _open(store: Layout, key: str, flags: int, *, size: int = 0) -> LocalUpload:
     opened = []
     try:
         opened.append(data := os.open(partial_path(store, key, DATA), os.O_RDWR | os.O_CLOEXEC | flags, 0o640))
@@ -307,7 +307,7 @@ def _close(key: str, *descriptors: int) -> None:
             log.warning("partial %s: closing it: %s; what was acknowledged is still durable", key, error)
 
 
-def _cut_journal(store: LocalStore, path: Path, place: Standing) -> None:
+def _cut_journal(store: Layout, path: Path, place: Standing) -> None:
     """Make the journal end at a place within it. It is replaced: it must never cover less than that."""
     with path.open("rb") as file:
         head = file.read(place.line)

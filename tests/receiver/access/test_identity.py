@@ -10,7 +10,7 @@ import pytest
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import identity
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 
 

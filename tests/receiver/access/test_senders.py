@@ -15,8 +15,8 @@ from fullsend_protocol.shared.errors import ErrorCode, UsageError
 from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, SenderTable
-from fullsend_receiver.store.api import StoreError
 from fullsend_receiver.store.durable import replace_file
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 
 HOUR = 3600.0

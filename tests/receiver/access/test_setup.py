@@ -15,7 +15,7 @@ import pytest
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import config, identity, setup
 from fullsend_receiver.access.setup import InitOptions
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 
 

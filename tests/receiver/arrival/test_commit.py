@@ -46,7 +46,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import find_status
 from fullsend_receiver.maintenance.scrub import rebuild
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 
 if TYPE_CHECKING:
     from tests.streams import Genuine

@@ -10,7 +10,7 @@ from fullsend_receiver.catalogue.problems import (
     unreadable_manifest,
     without_manifest,
 )
-from fullsend_receiver.store.api import ManifestError
+from fullsend_receiver.store.errors import ManifestError
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from fullsend_receiver.catalogue.streams import (
     StoredStream,
     read_catalogue,
 )
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -24,7 +24,7 @@ from fullsend_receiver.catalogue.pages import VERSION
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.cli import inventory
 from fullsend_receiver.daemon import local_session, local_socket
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:

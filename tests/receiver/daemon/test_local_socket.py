@@ -12,7 +12,7 @@ import pytest
 from tests.receiver.helpers import make_store
 
 from fullsend_receiver.daemon import local_socket
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

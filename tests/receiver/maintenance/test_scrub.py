@@ -36,7 +36,7 @@ from fullsend_receiver.catalogue.problems import ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import rebuild, scrub
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.recovery import recover, remove_temporaries

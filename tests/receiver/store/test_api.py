@@ -33,7 +33,8 @@ from tests.receiver.helpers import (
 
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.store.api import UNLIMITED, StoreError, update
+from fullsend_receiver.store.api import UNLIMITED, update
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.opened import open_offer, partial_key

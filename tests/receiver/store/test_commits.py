@@ -35,7 +35,7 @@ from tests.receiver.helpers import (
 from tests.receiver.powercut import Disk
 
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer
 from fullsend_receiver.store.partials import (

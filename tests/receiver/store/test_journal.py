@@ -18,7 +18,7 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.stream.records import Begin, EmbeddedSpill, Phase, Walker, WalkerState
 from fullsend_protocol.wire.messages import Push
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.api import PartialDamaged
+from fullsend_receiver.store.errors import PartialDamaged
 from fullsend_receiver.store.journal import Batch, Written
 from fullsend_receiver.store.opened import Opened, offer_of
 from fullsend_receiver.store.seekable import IndexEntry

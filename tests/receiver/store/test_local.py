@@ -14,8 +14,8 @@ from tests.receiver.powercut import Disk
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.store import local as stores
-from fullsend_receiver.store.api import StoreError, StoreFull
 from fullsend_receiver.store.durable import replace_file
+from fullsend_receiver.store.errors import StoreError, StoreFull
 from fullsend_receiver.store.local import LocalStore, check_fitness, make_store, open_store, read_id
 
 

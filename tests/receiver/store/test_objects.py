@@ -25,7 +25,7 @@ from tests.receiver.helpers import (
 from tests.receiver.powercut import Disk
 
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.store.api import StoreError
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.objects import LocalBlob
 

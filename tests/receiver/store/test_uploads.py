@@ -69,7 +69,7 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import rebuild
 from fullsend_receiver.store import uploads
-from fullsend_receiver.store.api import PartialDamaged, StoreError
+from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Batch
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer, partial_key

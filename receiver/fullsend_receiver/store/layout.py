@@ -1,0 +1,57 @@
+"""Where things lie in the folder of a store (docs/format.md).
+
+STORE/.fullsend     marker: format version and random id, made only by `init`
+STORE/.state/       identity, senders, invitations, and changeable data such as scrub results
+STORE/.partial/     arriving streams
+STORE/SENDER/...    streams
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+MARKER: Final = ".fullsend"
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of one store. No I/O. `root`: its folder."""
+
+    root: Path
+
+    @property
+    def marker(self) -> Path:
+        """The file that marks this folder as a store."""
+        return self.root / MARKER
+
+    @property
+    def state(self) -> Path:
+        """The folder of changeable data."""
+        return self.root / ".state"
+
+    @property
+    def partial(self) -> Path:
+        """The folder of arriving streams."""
+        return self.root / ".partial"
+
+    @property
+    def lock(self) -> Path:
+        """The lock of `.state`: a process holds it for each change there, for that change alone."""
+        return self.state / "lock"
+
+    @property
+    def certificate(self) -> Path:
+        """The receiver's certificate (PEM)."""
+        return self.state / "certificate.pem"
+
+    @property
+    def key(self) -> Path:
+        """The receiver's private key (PEM)."""
+        return self.state / "key.pem"
+
+    @property
+    def where(self) -> str:
+        """Its place, for messages."""
+        return str(self.root)
