@@ -243,7 +243,7 @@ def test_any_name_is_stored_beneath_its_sender_and_listed_as_it_is(
 def test_a_name_that_is_no_snapshot_is_refused(receiver: Receiver, sender: Sender, name: str) -> None:
     done = sender.fullsend("push", "--stdin", stdin=streams.begin(name) + streams.end())
     assert done.returncode == 1
-    assert "no DATASET@SNAPSHOT" in _one_line(done)
+    assert "which is not DATASET@SNAPSHOT" in _one_line(done)
 
 
 # --- output -----------------------------------------------------------------------------------------------------
