@@ -11,7 +11,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import uvloop
@@ -20,6 +20,9 @@ from tests import streams
 
 if TYPE_CHECKING:
     import asyncio
+
+#: Seconds for one slow test; pyproject.toml has the time of all others.
+SLOW_TIMEOUT: Final = 240
 
 # A loaded machine must not turn a test red: pytest's own timeout ends a hang.
 settings.register_profile("ci", derandomize=True, database=None, max_examples=100, deadline=None, print_blob=True)
@@ -38,6 +41,13 @@ def _new_loop() -> asyncio.AbstractEventLoop:
     loop = uvloop.new_event_loop()
     loop.slow_callback_duration = math.inf  # debug mode logs what takes long, which on a busy machine is anything
     return loop
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give the slow tests more time, unless they have set their own: beside other work they take ten times as long."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 
 
 # Both hooks of pytest-xdist are optional, so that `pytest -p no:xdist` works.

@@ -458,7 +458,6 @@ def test_a_restore_over_a_wire_that_is_cut_and_a_daemon_that_is_killed(line: Lin
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_block_that_cannot_be_read_costs_one_partial(line: Line, tmp_path: Path) -> None:
     """Each night fails with its way out; once the file is removed the next night is well, and says nothing."""
     fake = FakeZfs.make(tmp_path / "zfs")

@@ -199,7 +199,6 @@ def test_a_pool_that_was_never_pushed_is_no_backup_either(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_what_is_missed_is_said_by_check_and_status_though_a_replica_is_here(
     host: tuple[programs.Receiver, programs.Sender, FakeZfs],
 ) -> None:
@@ -221,7 +220,6 @@ def test_what_is_missed_is_said_by_check_and_status_though_a_replica_is_here(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_replica_that_is_always_pushed_last_stands_for_nothing(
     host: tuple[programs.Receiver, programs.Sender, FakeZfs],
 ) -> None:

@@ -29,7 +29,6 @@ from fullsend_sender.zfs.pools import while_usable
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_full_increments_and_what_stays(host: Host) -> None:
     host.fake.create("tank/a")
     assert await host.push("tank/a") == PushSummary(pushed=1)
@@ -85,7 +84,6 @@ async def test_a_tree_has_one_snapshot_and_one_fault(host: Host) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_a_pool_that_is_suspended_amid_a_push_holds_up_no_other(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,6 @@ async def test_a_suspended_pool_keeps_no_other_from_being_pushed(host: Host) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 async def test_what_was_pushed_and_is_gone_is_a_failure_until_it_is_retired(host: Host) -> None:
     for name in ("tank", "tank/a", "tank/b", "ext/c", "tank/old"):
         host.fake.create(name)
@@ -112,7 +111,6 @@ async def test_what_was_renamed_is_stored_under_its_new_name(host: Host) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("written", [True, False])
 async def test_a_dataset_that_is_missed_is_said_though_its_replica_is_here(host: Host, written: bool) -> None:
     """`zfs receive` keeps the GUIDs of snapshots, so a replica looks like a dataset that was renamed."""

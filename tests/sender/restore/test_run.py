@@ -91,7 +91,6 @@ def nights(hosts: Hosts, name: str, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_chain_and_what_came_later(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     first, second, third = nights(hosts, "tank/home", 3)
@@ -144,7 +143,6 @@ def test_without_doing_it(hosts: Hosts) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_what_exists_is_never_overwritten(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     _first, second, _third = nights(hosts, "tank/home", 3)
@@ -575,7 +573,6 @@ def test_a_clones_increment_comes_back_after_its_origin(hosts: Hosts, props: boo
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     """openzfs issue 4492. What broke off is settled by the next run; what somebody has set stays."""
     for name in ("tank", "tank/a"):
@@ -635,7 +632,6 @@ def test_quotas_come_to_all_of_a_tree_whose_top_is_not_stored(hosts: Hosts) -> N
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_receiver_that_goes_away_leaves_what_is_above_held_back(
     hosts: Hosts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -685,7 +681,6 @@ def test_what_stays_held_back_is_said(hosts: Hosts) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_what_would_be_done_is_what_is_done_also_with_options(hosts: Hosts, tmp_path: Path) -> None:
     """-n said that quotas would come where --no-quotas leaves them out; and lost the options of what is resumed."""
     hosts.here.create("tank/home", size=3_000_000)
@@ -797,7 +792,6 @@ BEHIND = 1_609_466_400
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_a_host_whose_clock_was_behind_gets_its_newest_state_back(hosts: Hosts) -> None:
     """sanoid issue 815: it woke up in 2021 for two nights, and the first of three versions came back, with exit 0."""
     for name in ("tank/a", "tank/quiet"):
@@ -927,7 +921,6 @@ def test_a_pool_without_features_takes_it_without_keeping_parts(hosts: Hosts) ->
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_an_error_of_any_class_is_one_datasets(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tank/a", "tank/b", "tank/c"):
         hosts.here.create(name)
