@@ -12,17 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
-from fullsend_receiver.store.durable import (
-    make_folders,
-    sync_folder,
-    sync_folders,
-)
+from fullsend_receiver.store.durable import make_folders, sync_folder, sync_folders
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.partials import (
-    DATA,
-    discard,
-    partial_path,
-)
+from fullsend_receiver.store.partials import DATA, discard, partial_path
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.layout import Layout
@@ -34,9 +26,9 @@ log = logging.getLogger("fullsendd")
 _CLAIMING: Final = threading.Lock()
 
 
-def is_stored(target: Path) -> bool:
+def is_stored(store: Layout, file: PurePosixPath) -> bool:
     """Whether a stream is stored in this file: its manifest is in place."""
-    return target.with_name(target.name + MANIFEST_SUFFIX).exists()
+    return store.manifest_path(file).exists()
 
 
 def refuse_orphan(store: Layout, file: PurePosixPath) -> None:
@@ -77,9 +69,9 @@ def put_in_place(store: Layout, key: str, file: PurePosixPath) -> bool:
     if manifest.exists():
         in_place = _claim(store, data, file)
         if in_place:
-            _move(sha256, target.with_name(target.name + HASH_SUFFIX))
+            _move(sha256, store.hash_path(file))
             sync_folder(target.parent)
-            _move(manifest, target.with_name(target.name + MANIFEST_SUFFIX))
+            _move(manifest, store.manifest_path(file))
             sync_folder(target.parent)
     discard(store, key)
     return in_place
@@ -90,7 +82,7 @@ def _claim(store: Layout, data: Path, file: PurePosixPath) -> bool:
     target = store.root / file
     with _CLAIMING:
         if data.exists() and target.exists() and not data.samefile(target):
-            if is_stored(target):
+            if is_stored(store, file):
                 return False
             refuse_orphan(store, file)
         _move(data, target)

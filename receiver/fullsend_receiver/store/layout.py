@@ -9,8 +9,10 @@ STORE/SENDER/...    streams
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
+
+from fullsend_protocol.format.names import hash_of, manifest_of
 
 MARKER: Final = ".fullsend"
 
@@ -55,3 +57,11 @@ class Layout:
     def where(self) -> str:
         """Its place, for messages."""
         return str(self.root)
+
+    def manifest_path(self, file: PurePosixPath) -> Path:
+        """Return the path of a stream's manifest. `file`: its `.zst`, relative to the store."""
+        return self.root / manifest_of(str(file))
+
+    def hash_path(self, file: PurePosixPath) -> Path:
+        """Return the path of a stream's `.sha256`. `file`: as in `manifest_path`."""
+        return self.root / hash_of(str(file))

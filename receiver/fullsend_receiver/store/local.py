@@ -97,7 +97,7 @@ class LocalStore(Layout):
 
     def has(self, file: PurePosixPath) -> bool:
         """See `Store.has`."""
-        return objects.manifest_path(self, file).exists()
+        return self.manifest_path(file).exists()
 
     def manifest(self, file: PurePosixPath) -> Manifest:
         """See `Store.manifest`."""

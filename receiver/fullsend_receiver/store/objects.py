@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from fullsend_protocol.format.manifest import Manifest
-from fullsend_protocol.format.names import hash_of, is_stream, manifest_of
+from fullsend_protocol.format.names import is_stream, manifest_of
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.store.api import ObjectInfo, Stamp
 from fullsend_receiver.store.durable import ABSENT, locked, replace_file, signature, sync_folder, sync_folders
@@ -80,14 +80,14 @@ def read_manifest(store: Layout, file: PurePosixPath) -> Manifest:
 def read_hash_line(store: Layout, file: PurePosixPath) -> bytes:
     """Return the content of a file's `.sha256`, empty if it is missing. Raises: OSError."""
     try:
-        return _hash_path(store, file).read_bytes()
+        return store.hash_path(file).read_bytes()
     except FileNotFoundError:
         return b""
 
 
 def stamp(store: Layout, file: PurePosixPath) -> Stamp | None:
     """Return the identity of a file's manifest. See `Store.stamp`."""
-    found = signature(manifest_path(store, file))
+    found = signature(store.manifest_path(file))
     return None if found == ABSENT else found
 
 
@@ -125,12 +125,12 @@ def adopt(store: Layout, file: PurePosixPath, manifest: Manifest) -> None:
         raise StoreError(msg) from None
     # The next start looks in `.state` for what a crash leaves behind, and takes the lock for that.
     with locked(store.lock):
-        target = manifest_path(store, file)
+        target = store.manifest_path(file)
         if file in under_way(store) or target.exists():
             msg = f"{file}: has its manifest by now, or is about to get it"
             raise StoreError(msg)
         line = hash_line(manifest.file_sha256, file)
-        replace_file(_hash_path(store, file), line, 0o640, beside=store.state)
+        replace_file(store.hash_path(file), line, 0o640, beside=store.state)
         replace_file(target, manifest.to_json(), 0o640, beside=store.state)
 
 
@@ -202,7 +202,7 @@ def _finish(store: Layout) -> list[PurePosixPath]:
     commits = committing(store)
     done = []
     for file, chosen in logged.items():
-        zst, sha256, manifest = store.root / file, _hash_path(store, file), manifest_path(store, file)
+        zst, sha256, manifest = store.root / file, store.hash_path(file), store.manifest_path(file)
         found = stamp(store, file)
         if file in there and file not in commits and found in {None, chosen}:
             _unlink(manifest, sha256, zst)
@@ -247,15 +247,6 @@ def _stamp_from(said: object) -> Stamp:
         msg = f"{said!r} is not a stamp"
         raise TypeError(msg)
     return tuple(said)
-
-
-def manifest_path(store: Layout, file: PurePosixPath) -> Path:
-    """Return the path of a file's manifest."""
-    return store.root / manifest_of(str(file))
-
-
-def _hash_path(store: Layout, file: PurePosixPath) -> Path:
-    return store.root / hash_of(str(file))
 
 
 def _why(error: OSError | ValidationError) -> str:

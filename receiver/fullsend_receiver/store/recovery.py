@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.commits import complete
-from fullsend_receiver.store.durable import (
-    locked,
-)
+from fullsend_receiver.store.durable import locked
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.partials import (
     DATA,

@@ -176,7 +176,7 @@ class LocalUpload:
         From the journal's `commit` line on, a restart completes the rest.
         """
         target = self._store.root / file
-        if is_stored(target):
+        if is_stored(self._store, file):
             self.close(keep=False)
             return False
         refuse_orphan(self._store, file)
