@@ -33,7 +33,7 @@ _SHOWN: Final = (
 )
 
 
-def _never_interrupts() -> None:
+def never_interrupts() -> None:
     """Never interrupts."""
 
 
@@ -50,7 +50,7 @@ class _Reading:
 
 
 def scrub(
-    store: Store, file: PurePosixPath, received: str, between: Callable[[], None] = _never_interrupts
+    store: Store, file: PurePosixPath, received: str, between: Callable[[], None] = never_interrupts
 ) -> Scrubbed | None:
     """Check a stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
 
@@ -143,7 +143,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     return manifest
 
 
-def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = _never_interrupts) -> _Reading:
+def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = never_interrupts) -> _Reading:
     """Read and check a file from end to end. Raises: FileDamaged, StreamError, OSError."""
     walker = Walker()
     whole = hashlib.sha256()

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from fullsend_protocol.format.manifest import StreamEntry
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import StoredStream
-from fullsend_receiver.maintenance.scrub import rebuild, scrub
+from fullsend_receiver.maintenance.scrub import never_interrupts, rebuild, scrub
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError
 
@@ -35,11 +34,6 @@ class Subject:
         """Return the subject for a stream of the catalogue."""
         about = stored.summary
         return cls(stored.file, about.dataset, about.snapshot, about.received, about.raw_bytes)
-
-    @classmethod
-    def of_entry(cls, entry: StreamEntry) -> Subject:
-        """Return the subject for an entry of a list."""
-        return cls(PurePosixPath(entry.file), entry.dataset, entry.snapshot, entry.received, entry.raw_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +80,6 @@ class Unlisted:
 Finding = Checked | Removed | Rebuilt | Lost | Unlisted
 
 
-def _never_interrupts() -> None:
-    """Never interrupts."""
-
-
 class Verifier:
     """Checks streams, and records the results. Thread-safe."""
 
@@ -101,7 +91,7 @@ class Verifier:
         self._record = record
         self._dependents = dependents
 
-    def check(self, subject: Subject, between: Callable[[], None] = _never_interrupts) -> Checked | Removed:
+    def check(self, subject: Subject, between: Callable[[], None] = never_interrupts) -> Checked | Removed:
         """Check one stream, and record the result. Blocks, perhaps for hours.
 
         `between`: is called between two reads, and ends the check by raising. Raises: FullsendError, OSError if nothing

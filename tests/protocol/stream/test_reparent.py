@@ -115,7 +115,7 @@ def test_a_clone_that_ends_early_is_refused() -> None:
     with pytest.raises(IncompleteStream):
         reparented([clone[:-1]])
     assert reparented([]) == b""
-    assert reparented([clone[:100]]) == clone[:100]  # not even BEGIN: whoever proves it says so
+    assert reparented([clone[:100]]) == clone[:100]  # not even BEGIN: the proof of the stream says so
 
 
 def test_a_clone_without_running_checksums_is_refused_by_name() -> None:
