@@ -275,19 +275,41 @@ def _status(
         streams = list(group)
         restorable = [stored.summary for stored in streams if stored.summary.path in lost]
         newest, unchanged = _newest(restorable, unchanged_at) if restorable else (None, None)
-        yield DatasetStatus(
-            dataset=dataset,
-            snapshot=newest.snapshot if newest else None,
-            guid=newest.guid if newest else None,
-            created=newest.created if newest else None,
-            received=newest.received if newest else None,
-            begun=(newest.begun or newest.received) if newest else None,
+        yield _status_of(
+            dataset,
+            newest,
             unchanged=unchanged,
             streams=len(streams),
             stored_bytes=sum(stored.summary.stored_bytes for stored in streams),
             broken=len(streams) - len(restorable),
             lost_spill_count=lost[newest.path] if newest else 0,
         )
+
+
+def _status_of(
+    dataset: str,
+    newest: Summary | None,
+    *,
+    streams: int,
+    broken: int,
+    unchanged: str | None = None,
+    stored_bytes: int = 0,
+    lost_spill_count: int = 0,
+) -> DatasetStatus:
+    """Return the status of a dataset. `newest`: its newest restorable state, None: it has none."""
+    return DatasetStatus(
+        dataset=dataset,
+        snapshot=newest.snapshot if newest else None,
+        guid=newest.guid if newest else None,
+        created=newest.created if newest else None,
+        received=newest.received if newest else None,
+        begun=(newest.begun or newest.received) if newest else None,
+        unchanged=unchanged,
+        streams=streams,
+        stored_bytes=stored_bytes,
+        broken=broken,
+        lost_spill_count=lost_spill_count,
+    )
 
 
 def count_unread(found: Iterable[DatasetStatus], verdicts: Iterable[Verdict]) -> Iterator[DatasetStatus]:
@@ -298,19 +320,7 @@ def count_unread(found: Iterable[DatasetStatus], verdicts: Iterable[Verdict]) ->
         yield status.model_copy(update={"streams": status.streams + count, "broken": status.broken + count})
     # Of these datasets nothing else is stored.
     for dataset, count in unread.items():
-        yield DatasetStatus(
-            dataset=dataset,
-            snapshot=None,
-            guid=None,
-            created=None,
-            received=None,
-            begun=None,
-            unchanged=None,
-            streams=count,
-            stored_bytes=0,
-            broken=count,
-            lost_spill_count=0,
-        )
+        yield _status_of(dataset, None, streams=count, broken=count)
 
 
 def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | None = None) -> Iterator[Verdict]:
