@@ -14,9 +14,7 @@ from typing import Final, TypeVar
 
 import fullsend_protocol
 from fullsend_protocol.shared.errors import (
-    ErrorCode,
     FullsendError,
-    LocalProtocolError,
     PeerError,
     RemoteProtocolError,
     Unreachable,
@@ -30,7 +28,7 @@ from fullsend_receiver.catalogue.pages import VERSION, items_of
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answering import Ask, Methods, Parts, pages, send_answer
 from fullsend_receiver.daemon.local_socket import check_peer
-from fullsend_receiver.daemon.session import explain
+from fullsend_receiver.daemon.session import last_error, log_refusal
 from fullsend_receiver.store.workers import Workers
 from fullsend_transport.channel import Channel
 
@@ -120,15 +118,8 @@ class LocalServer:
             await self._converse(channel)
         except (Unreachable, PeerError, RemoteProtocolError) as error:
             log.info("a command: %s", printable(str(error)))
-        except (FullsendError, OSError) as error:
-            if isinstance(error, LocalProtocolError):
-                self._bug(channel, error)
-            else:
-                refusal = explain(error)
-                log.warning("a command: %s", printable(str(refusal)))
-                channel.last_words(messages.Error(code=refusal.code, message=str(refusal)[:4000]))
         except Exception as error:  # noqa: BLE001 - whatever is in the store, the daemon stays
-            self._bug(channel, error)
+            channel.last_words(last_error(*log_refusal("a command", error)))
         finally:
             await channel.close()
 
@@ -147,7 +138,3 @@ class LocalServer:
                 case _:
                     msg = f"{type(event).__name__} as a request"
                     raise RemoteProtocolError(msg)
-
-    def _bug(self, channel: Channel, error: Exception) -> None:
-        log.error("a command: a bug in fullsendd", exc_info=error)
-        channel.last_words(messages.Error(code=ErrorCode.INTERNAL, message="a bug in fullsendd; its log has more"))

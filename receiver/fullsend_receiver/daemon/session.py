@@ -11,7 +11,7 @@ import logging
 import traceback
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Protocol
+from typing import Final, Protocol
 
 import fullsend_protocol
 from fullsend_cli.memory import trim
@@ -43,6 +43,9 @@ from fullsend_receiver.store.workers import Workers
 from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
+
+#: Characters of an error's text for a peer; fullsend_protocol.wire.messages allows 4096.
+_TEXT_MAX: Final = 4000
 
 
 class Busy(FullsendError):  # noqa: N818 - reads as a noun
@@ -145,13 +148,8 @@ class Session:
                 log.info("%s: %s", self._name, error)
             case PeerError():
                 log.info("%s: gave up: %s", self._name, printable(str(error)))
-            case FullsendError() | OSError() if not isinstance(error, LocalProtocolError):
-                refusal = explain(error)
-                log.warning("%s: %s", self._name, printable(str(refusal)))
-                self._tell(refusal.code, str(refusal))
             case _:
-                log.error("%s: a bug in fullsendd", self._name, exc_info=error)
-                self._tell(ErrorCode.INTERNAL, "a bug in fullsendd; its log has more")
+                self._tell(*log_refusal(self._name, error))
 
     def farewell(self, code: ErrorCode, why: str) -> None:
         """Set the error that the peer gets after its request, or when the session's task is cancelled, whichever comes
@@ -174,7 +172,7 @@ class Session:
         return self.peer.name
 
     def _tell(self, code: ErrorCode, why: str) -> None:
-        self._channel.last_words(messages.Error(code=code, message=why[:4000]))
+        self._channel.last_words(last_error(code, why))
 
     async def _serve(self, identify_by: float) -> None:
         try:
@@ -203,6 +201,8 @@ class Session:
                     return
                 case messages.Push():
                     await self._push(request)
+                    if not shared.arriving:  # otherwise its memory is used again at once
+                        await shared.workers.run(trim)  # after the answer, for which the sender waits
                 case messages.Question():
                     self._next_request = await send_answer(self._channel, answers.answer(request))
                 case messages.Error():
@@ -269,8 +269,6 @@ class Session:
         finally:
             del shared.arriving[key]
             holder.gone.set()
-            if not shared.arriving:  # otherwise its memory is used again at once
-                await shared.workers.run_to_end(trim)
         if isinstance(end, Halted):
             why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "deleted"
             log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
@@ -314,6 +312,23 @@ def release_frames(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
+
+
+def log_refusal(name: str, error: Exception) -> tuple[ErrorCode, str]:
+    """Log an error that ends a conversation. `name`: the peer's, for the log. Returns: the code and the text for the
+    peer. What nobody expects is a bug: the log has its traceback, and the peer is told to look there.
+    """
+    if isinstance(error, FullsendError | OSError) and not isinstance(error, LocalProtocolError):
+        refusal = explain(error)
+        log.warning("%s: %s", name, printable(str(refusal)))
+        return refusal.code, str(refusal)
+    log.error("%s: a bug in fullsendd", name, exc_info=error)
+    return ErrorCode.INTERNAL, "a bug in fullsendd; its log has more"
+
+
+def last_error(code: ErrorCode, why: str) -> messages.Error:
+    """Return the message for a peer that is refused, cut to what a message may have."""
+    return messages.Error(code=code, message=why[:_TEXT_MAX])
 
 
 def explain(error: FullsendError | OSError) -> FullsendError:
