@@ -1,7 +1,7 @@
 """What is stored, in the memory of a running daemon: for each sender, and shared by all questions.
 
 It is read once, from the copy of the summaries or from the manifests. From then on the kernel reports changes in the
-folders (`watching`): a commit by this daemon; a file that somebody has removed, truncated or put back; a manifest that
+folders (`inotify`): a commit by this daemon; a file that somebody has removed, truncated or put back; a manifest that
 a command has made. So a question costs two `stat`s, of the sender's folder and of the results of checks. It also costs
 a poll of the table of mounts, and reading what has changed since the last question. The answer describes the disk at
 the time of the question, or later.
