@@ -18,12 +18,12 @@ alive, and each must keep its own days.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from fullsend_protocol.format.chains import Forest, reception
@@ -46,7 +46,9 @@ class Action(Enum):
     MERGE = "merge"
 
 
-#: What decided about a stream. "stopped": the caller forbids it; "time": its time cannot be read.
+#: What decided about a stream: a rule of the policy, or what holds without one. "damaged": the newest of its history is
+#: damaged; "not restorable": a rule would keep it if all were restorable; "stopped": the caller forbids its removal;
+#: "time": its time cannot be read; "none": nothing keeps it.
 Rule = Literal[
     "yearly",
     "monthly",
@@ -61,6 +63,7 @@ Rule = Literal[
     "minimum-count",
     "minimum-age",
     "damaged",
+    "not restorable",
     "base",
     "no policy",
     "stopped",
@@ -143,11 +146,23 @@ class Plan:
         return sum(each.stream.stored_bytes for each in self.drops)
 
 
+#: The place of a stream in the order of reception; it begins as chains.reception does, and no two are the same.
+_Place = tuple[int, str, str]
+
+
 class _State(NamedTuple):
-    """A snapshot in a history, and its streams. `time`: that of its first stream; None: cannot be read."""
+    """A snapshot in a history. `time`: by which the rules judge it, seconds since the epoch; None: cannot be read."""
 
     time: float | None
     streams: list[Summary]
+
+
+class _Facts(NamedTuple):
+    """What the decisions depend on beside the policy. `since`: the restorable files, and when they became that."""
+
+    since: Mapping[Hashable, _Place]
+    damaged: AbstractSet[str]
+    now: float
 
 
 @dataclass(slots=True)
@@ -174,14 +189,14 @@ def plan(
     """Decide about all streams of one part: the datasets of one sender whose streams build on one another.
 
     `policy_of`: the policy of a dataset, None: it keeps all; `now`: seconds since the epoch; `damaged`: the files that
-    are damaged or missing; `stopped`: datasets of which nothing may go, and why.
+    are damaged or missing; `stopped`: datasets of which nothing may go, and why: their bases in all datasets stay, too.
     """
-    forest = Forest(streams, order=reception, key=attrgetter("path"))
+    forest = Forest(streams, order=_place, key=attrgetter("path"))
 
     def whole(stream: Summary) -> bool:
         return stream.path not in damaged
 
-    restorable = {here.path for here, _base in forest.ways(whole)}
+    facts = _Facts(forest.restorable_since(whole), damaged, now)
     kept = _Kept()
     _hold(kept, forest, leases, pins, now)
     histories = _histories(forest)
@@ -193,11 +208,15 @@ def plan(
         if policy is None:
             kept.add(history, "no policy", "keep: no policy matches")
         else:
-            _judge(kept, history, policy, now, restorable=restorable, damaged=damaged)
+            _judge(kept, history, policy, facts)
     _keep_bases(kept, forest)
-    decisions = tuple(_decide(kept, each, restorable) for each in _removal_order(forest))
-    held = [_held_chain(kept, forest, history, whole, restorable) for history in histories.values()]
+    decisions = tuple(_decide(kept, each, restorable=each.path in facts.since) for each in _removal_order(forest))
+    held = (_held_chain(kept, forest, history, facts) for history in histories.values())
     return Plan(decisions, tuple(each for each in held if each is not None))
+
+
+def _place(stream: Summary) -> _Place:
+    return *reception(stream), stream.path
 
 
 def _hold(kept: _Kept, forest: Forest[Summary], leases: Iterable[Lease], pins: Iterable[Pin], now: float) -> None:
@@ -221,68 +240,73 @@ def _histories(forest: Forest[Summary]) -> dict[tuple[str, StreamClass], list[Su
     return found
 
 
-def _judge(
-    kept: _Kept,
-    history: list[Summary],
-    policy: Policy,
-    now: float,
-    *,
-    restorable: AbstractSet[str],
-    damaged: AbstractSet[str],
-) -> None:
+def _judge(kept: _Kept, history: list[Summary], policy: Policy, facts: _Facts) -> None:
     """Keep what the policy keeps of a history."""
-    good = [each for each in history if each.path in restorable]
-    for streams, rule, label in _by_rules(_states(good, policy), policy, now):
-        kept.add(streams, rule, f"keep {rule} {label}".rstrip())
-    kept.add(_pushed_last(good, _NEWEST), "newest", "keep: one of the two newest")
+    since, now = facts.since, facts.now
+    good = [each for each in history if each.path in since]
+    placed = [(since[each.path], each) for each in good]
+    states = _states(placed, policy.time)
+    newest = max((state.time for state in states if state.time is not None and state.time <= now), default=now)
+    _keep_by_rules(kept, states, policy, newest)
+    kept.add(_pushed_last(good), "newest", "keep: one of the two newest")
     floor = Policy(last=policy.minimum_count, daily=policy.minimum_count)
-    for streams, _rule, _period in _by_rules(_states(good, floor), floor, now):
+    for streams, _rule, _period in _by_rules(_states(placed, "received"), floor, newest):
         kept.add(streams, "minimum-count", "keep: minimum-count")
     for each in history:
-        at = parse_time(each.received)
-        if at is None:
-            kept.add([each], "time", "keep: its time of reception cannot be read")
-        elif now - at < policy.minimum_age:
+        if now - (parse_time(each.received) or math.inf) < policy.minimum_age:
             kept.add([each], "minimum-age", "keep: minimum-age")
-    # What is not whole takes no place from what is. It stays as long as it would if all were whole.
     if len(good) < len(history):
-        for streams, rule, label in _by_rules(_states(history, policy), policy, now):
-            kept.add(streams, rule, f"keep: not restorable, otherwise {rule} {label}".rstrip())
-        newest = history[-1]
-        if not any(each.guid == newest.guid for each in good):
-            what = "is damaged" if newest.path in damaged else "cannot be restored"
+        # These take no place from what is restorable, and go when they would have gone anyway.
+        everything = _states([(_place(each), each) for each in history], policy.time)
+        _keep_by_rules(kept, everything, policy, newest, all_restorable=False)
+        last = history[-1]
+        if not any(each.guid == last.guid for each in good):
+            what = "is damaged" if last.path in facts.damaged else "cannot be restored"
             kept.add(history, "damaged", f"keep: newest sibling {what}")
 
 
-def _states(history: list[Summary], policy: Policy) -> list[_State]:
-    """Return the snapshots, in the order by which the rules judge them."""
-    found: dict[str, _State] = {}
-    for each in history:
-        if each.guid in found:
-            found[each.guid].streams.append(each)
+def _keep_by_rules(
+    kept: _Kept, states: list[_State], policy: Policy, newest: float, *, all_restorable: bool = True
+) -> None:
+    for state in states:
+        if state.time is None:
+            kept.add(state.streams, "time", "keep: its time cannot be read")
+    for streams, rule, period in _by_rules(states, policy, newest):
+        if all_restorable:
+            kept.add(streams, rule, f"keep {rule} {period}".rstrip())
         else:
-            time = parse_time(each.received if policy.time == "received" else each.created)
-            found[each.guid] = _State(time, [each])
+            kept.add(streams, "not restorable", f"keep: {f'{rule} {period}'.rstrip()}, if all were restorable")
+
+
+def _states(streams: list[tuple[_Place, Summary]], time: Literal["received", "created"]) -> list[_State]:
+    """Return the snapshots of these streams, in the order by which the rules judge them."""
+    found: dict[str, _State] = {}
+    for place, each in sorted(streams, key=itemgetter(0)):
+        if each.guid not in found:
+            at = parse_time(place[1] if time == "received" else each.created)
+            found[each.guid] = _State(at, [])
+        found[each.guid].streams.append(each)
     states = list(found.values())
-    if policy.time == "created":
-        states.sort(key=lambda state: -math.inf if state.time is None else state.time)
+    if time == "created":
+        states.sort(key=lambda state: state.time or 0.0)
     return states
 
 
-def _by_rules(states: list[_State], policy: Policy, now: float) -> Iterable[tuple[list[Summary], Rule, str]]:
-    """Yield what the rules keep: the streams of a snapshot, the rule, and its period."""
-    timed = [state for state in states if state.time is not None]
+def _by_rules(states: list[_State], policy: Policy, newest: float) -> Iterator[tuple[list[Summary], Rule, str]]:
+    """Yield what the rules keep: the streams of a snapshot, the rule, and its period. `newest`: `within` counts back
+    from this time.
+    """
+    timed = [(state.time, state) for state in states if state.time is not None]
     for period in PERIODS:
-        first: dict[str, _State] = {}
-        for state in timed:
-            first.setdefault(_label(period, state.time or 0.0), state)
-        for label, state in _last(list(first.items()), policy.periods(period)):
-            yield state.streams, period, label
-    if timed and policy.within:
-        newest = min(now, timed[-1].time or 0.0)
-        for state in timed:
-            if (state.time or 0.0) > newest - policy.within:
-                yield state.streams, "within", ""
+        if policy.periods(period):
+            first: dict[str, _State] = {}
+            for time, state in timed:
+                first.setdefault(_label(period, time), state)
+            for label, state in _last(list(first.items()), policy.periods(period)):
+                yield state.streams, period, label
+    for time, state in timed:
+        if time > newest - policy.within:
+            yield state.streams, "within", ""
     for state in _last(states, policy.last):
         yield state.streams, "last", ""
 
@@ -311,11 +335,11 @@ def _label(period: Period, time: float) -> str:
             return f"{at:%Y-%m-%dT%H}"
 
 
-def _pushed_last(history: Sequence[Summary], count: int) -> list[Summary]:
-    """Return the streams of the snapshots that were received last: also one that was received again."""
+def _pushed_last(history: Sequence[Summary]) -> list[Summary]:
+    """Return the streams of the two snapshots that were received last: also one that was received again."""
     guids: set[str] = set()
     for each in reversed(history):
-        if each.guid not in guids and len(guids) == count:
+        if each.guid not in guids and len(guids) == _NEWEST:
             break
         guids.add(each.guid)
     return [each for each in history if each.guid in guids]
@@ -352,26 +376,23 @@ def _removal_order(forest: Forest[Summary]) -> list[Summary]:
     return found[::-1]
 
 
-def _decide(kept: _Kept, stream: Summary, restorable: AbstractSet[str]) -> Decision:
+def _decide(kept: _Kept, stream: Summary, *, restorable: bool) -> Decision:
     if stream.path in kept.why:
         return Decision(stream, Action.KEEP, *kept.why[stream.path])
-    reason = "drop: no rule" if stream.path in restorable else "drop: no rule, and not restorable"
+    reason = "drop: no rule" if restorable else "drop: no rule, and not restorable"
     return Decision(stream, Action.DROP, "none", reason)
 
 
-def _held_chain(
-    kept: _Kept,
-    forest: Forest[Summary],
-    history: list[Summary],
-    whole: Callable[[Summary], bool],
-    restorable: AbstractSet[str],
-) -> HeldChain | None:
-    """Return the chain of a history's newest snapshot, if something in it stays only as a base."""
-    newest = next((each for each in reversed(history) if each.path in restorable), None)
-    chain = (forest.chain(newest, whole) if newest is not None else None) or []
+def _held_chain(kept: _Kept, forest: Forest[Summary], history: list[Summary], facts: _Facts) -> HeldChain | None:
+    """Return the chain of a history's newest restorable snapshot, if something in it stays only as a base."""
+    newest = next((each for each in reversed(history) if each.path in facts.since), None)
+    chain = newest and forest.chain(newest, lambda each: each.path not in facts.damaged)
+    if not chain:
+        return None
     only_bases = [each for each in chain if kept.why[each.path][0] == "base"]
     if not only_bases:
         return None
-    newest = chain[-1]
     held_bytes = sum(each.stored_bytes for each in only_bases)
-    return HeldChain(newest.dataset, newest.stream_class, len(chain), chain[0].received, len(only_bases), held_bytes)
+    return HeldChain(
+        *(chain[-1].dataset, chain[-1].stream_class, len(chain), chain[0].received, len(only_bases), held_bytes)
+    )
