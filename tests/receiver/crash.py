@@ -32,6 +32,7 @@ from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.maintenance.scrub import rebuild
+from fullsend_receiver.store.api import TrashedStream
 from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.local import LocalStore, make_store
 from fullsend_receiver.store.opened import open_offer, partial_key
@@ -158,6 +159,24 @@ def remove(folder: Path, *arguments: Any) -> None:
         tell(str(file))
 
 
+def to_trash(folder: Path, *arguments: Any) -> None:
+    *files, tell = arguments
+    for file in LocalStore(folder).remove(lambda: map(PurePosixPath, files), trash="t"):
+        tell(str(file))
+
+
+def back(folder: Path, *arguments: Any) -> None:
+    *files, tell = arguments
+    store = LocalStore(folder)
+    for file in store.bring_back(lambda: [TrashedStream("t", PurePosixPath(each), 0) for each in files]):
+        tell(str(file))
+
+
+def empty(folder: Path, tell: Callable[[str], None]) -> None:
+    for name in LocalStore(folder).empty_trash(lambda _folder: True):
+        tell(name)
+
+
 def join(folder: Path, secret: str, certificate: str, tell: Callable[[str], None]) -> None:
     tell(senders.join(LocalStore(folder), secret, certificate).fingerprint)
 
@@ -172,7 +191,8 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
-    scenario.__name__: scenario for scenario in (push, resume, start, rebuild_manifest, remove, join, revoke, init)
+    scenario.__name__: scenario
+    for scenario in (push, resume, start, rebuild_manifest, remove, to_trash, back, empty, join, revoke, init)
 }
 
 
