@@ -30,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.cli.results import complain
     from fullsend_receiver.cli.selection import check_stored, split_name
     from fullsend_receiver.maintenance.clock import SystemClock, note, objection
-    from fullsend_receiver.maintenance.prune import Pruner, PruneRules, expire_trash, newest_reception
+    from fullsend_receiver.maintenance.prune import Pruner, PruneRules, newest_reception
+    from fullsend_receiver.maintenance.trash import expire_trash
 
     settings, store = open_store(options)
     if settings.retention is None:

@@ -35,7 +35,7 @@ class Pruned:
                 self.failed = True
                 complain(printable(f"{event.sender}/{event.dataset}: nothing goes: {event.why}"))
             case ChainHeld():
-                print_note(printable(f"{event.sender}/{event.chain}"))
+                print_note(printable(f"{event.sender}/{event.chain.reason}"))
 
     def sum_up(self) -> None:
         """Print how much was dropped."""

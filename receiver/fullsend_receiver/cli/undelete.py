@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import argparse
 
     from fullsend_cli.running import Commands
-    from fullsend_receiver.store.local import LocalStore
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -25,39 +24,29 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Undelete, or list. Returns: the exit code. Raises: UsageError, StoreError."""
-    from fullsend_receiver.cli.results import print_trash
-    from fullsend_receiver.maintenance.undelete import find_trashed
-
-    _settings, store = open_store(options)
-    if options.what is None:
-        print_trash(list(find_trashed(store)), as_json=options.json)
-        return Exit.OK
-    return _bring_back(store, options.what, as_json=options.json)
-
-
-def _bring_back(store: LocalStore, what: str, *, as_json: bool) -> int:
     from fullsend_receiver.cli.inventory import read_inventory
-    from fullsend_receiver.cli.results import complain, print_undeleted
+    from fullsend_receiver.cli.results import complain, print_trash, print_undeleted
     from fullsend_receiver.cli.selection import split_name
     from fullsend_receiver.maintenance.clock import SystemClock
     from fullsend_receiver.maintenance.undelete import find_trashed, undelete
 
+    _settings, store = open_store(options)
+    what = options.what
+    if what is None:
+        print_trash(list(find_trashed(store)), as_json=options.json)
+        return Exit.OK
     sender, rest = split_name(what)
     if sender is None or rest is None:
         msg = f"{what}: name it as SENDER/DATASET, or SENDER/DATASET@SNAPSHOT (`fullsendd undelete` lists the trash)"
         raise UsageError(msg)
     dataset, _, snapshot = rest.partition("@")
-    there = [
-        each
-        for each in find_trashed(store, sender)
-        if each.manifest.dataset == dataset and snapshot in {"", each.manifest.snapshot}
-    ]
-    if not there:
+    there = [each for each in find_trashed(store, sender) if each.manifest.dataset == dataset]
+    if not any(snapshot in {"", each.manifest.snapshot} for each in there):
         msg = f"{what}: nothing of that name is in the trash (`fullsendd undelete` lists it)"
         raise UsageError(msg)
     stored = {each.summary.guid for each in read_inventory(store, sender).streams}
     done = undelete(store, sender, dataset, snapshot or None, stored=stored, now=SystemClock().read().wall)
-    print_undeleted(done.back, as_json=as_json)
+    print_undeleted(done.back, as_json=options.json)
     for file in done.taken:
         complain(f"{file}: stays in the trash: it is stored again, or not whole")
     for file, guid in done.lacking.items():

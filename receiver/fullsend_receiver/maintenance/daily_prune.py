@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import datetime, timedelta
@@ -15,17 +14,17 @@ from typing import Final
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_receiver.maintenance import clock
-from fullsend_receiver.maintenance.clock import Clock
+from fullsend_receiver.maintenance.clock import Clock, Reading
 from fullsend_receiver.maintenance.prune import (
     ChainHeld,
     Judged,
     NothingGoes,
     Pruner,
     PruneRules,
-    expire_trash,
     newest_reception,
 )
 from fullsend_receiver.maintenance.prune_records import read_try, write_try
+from fullsend_receiver.maintenance.trash import expire_trash
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import run_to_end
 
@@ -54,7 +53,7 @@ class DailyPrune:
         self._clock = clock_
         self._thread = thread
         self._abandoned = threading.Event()
-        self._noted: float | None = None  # on the monotonic clock
+        self._noted: float | None = None  # seconds since the boot
         self._said = ""
 
     async def run(self, look_every: float = _LOOK_EVERY) -> None:
@@ -73,8 +72,10 @@ class DailyPrune:
     def look(self) -> None:
         """Note the clock and prune, if it is time for them. Blocks. Logs what goes wrong."""
         try:
-            if self._noted is None or time.monotonic() - self._noted >= clock.NOTE_EVERY:
-                self._note()
+            now = self._clock.read()
+            if self._noted is None or now.boottime - self._noted >= clock.NOTE_EVERY:
+                self._noted = now.boottime
+                self._note(now)
             if self._rules is not None and self._at is not None and self._is_due(self._at):
                 self._prune(self._rules)
         except _Abandoned:
@@ -82,9 +83,8 @@ class DailyPrune:
         except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
             log.warning("the daily prune has failed: %s: %s", type(error).__name__, error)
 
-    def _note(self) -> None:
-        self._noted = time.monotonic()
-        wrong = clock.note(self._store.documents, self._clock.read())
+    def _note(self, now: Reading) -> None:
+        wrong = clock.note(self._store.documents, now)
         if wrong is not None:
             self._complain(f"nothing is pruned: {wrong}")
 

@@ -12,10 +12,8 @@ As many as have arrived since the last prune may go in any case: that is the nor
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -37,7 +35,7 @@ from fullsend_receiver.maintenance.prune_records import (
 )
 from fullsend_receiver.maintenance.retention import Action, Decision, HeldChain, Pin, Plan, plan
 from fullsend_receiver.maintenance.scrub import never_interrupts
-from fullsend_receiver.store.api import Store
+from fullsend_receiver.maintenance.trash import trash_name
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import dataset_folder
 
@@ -48,7 +46,6 @@ _FEW: Final = 3
 #: Streams of a batch: pushes wait while one is removed. A part of many streams is planned anew at most so many times.
 _BATCH: Final = 64
 _BATCHES: Final = 16
-_TRASH_TIME: Final = "%Y%m%dT%H%M%SZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,35 +87,6 @@ class ChainHeld:
 PruneEvent = Judged | NothingGoes | ChainHeld
 
 
-def trash_name(now: float) -> str:
-    """Return a new name for a folder in the trash, which tells when its streams were dropped."""
-    return f"{datetime.fromtimestamp(now, UTC):{_TRASH_TIME}}-{secrets.token_hex(4)}"
-
-
-def trashed_at(folder: str) -> float | None:
-    """Return when the streams of a folder in the trash were dropped, in seconds since the epoch; None: not known."""
-    try:
-        return datetime.strptime(folder.partition("-")[0], _TRASH_TIME).replace(tzinfo=UTC).timestamp()
-    except ValueError:
-        return None
-
-
-def expire_trash(store: Store, undelete_within: float, now: float) -> list[str]:
-    """Delete what has waited in the trash for so many seconds. Blocks.
-
-    Returns: the deleted folders. Raises: OSError.
-    """
-
-    def old(folder: str) -> bool:
-        at = trashed_at(folder)
-        return at is not None and (now - at >= undelete_within or not undelete_within)
-
-    gone = store.empty_trash(old)
-    for folder in gone:
-        log.info("the trash of %s is deleted (undelete-within)", folder)
-    return gone
-
-
 def newest_reception(catalogues: Catalogues) -> float:
     """Return when the newest stream of all was received, in seconds since the epoch; 0: none is stored. Blocks."""
     newest = ""
@@ -153,7 +121,7 @@ class Pruner:
         reason why nothing goes. Raises: StoreError, OSError, what `between` raises. What was dropped by then is
         recorded.
         """
-        run = _Run(self, sender, dataset, yes_more=yes_more)
+        run = _SenderPrune(self, sender, dataset, yes_more=yes_more)
         try:
             yield from run.events(dry_run=dry_run)
         finally:
@@ -169,7 +137,7 @@ class _Done:
     latest: dict[str, Decision] = field(default_factory=dict)  # by file, of the last plan with it
 
 
-class _Run:
+class _SenderPrune:
     """The prune of one sender."""
 
     def __init__(self, pruner: Pruner, sender: str, dataset: str | None, *, yes_more: bool) -> None:

@@ -12,6 +12,7 @@ from pathlib import PurePosixPath
 from fullsend_protocol.format.chains import can_follow
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_receiver.catalogue.pins import pin
+from fullsend_receiver.maintenance.trash import trashed_at
 from fullsend_receiver.store.api import Store, TrashedStream
 from fullsend_receiver.store.errors import ManifestError
 
@@ -25,6 +26,11 @@ class TrashEntry:
 
     place: TrashedStream
     manifest: Manifest
+
+    @property
+    def dropped(self) -> float | None:
+        """When it was dropped, in seconds since the epoch; None: not known."""
+        return trashed_at(self.place.folder)
 
 
 @dataclass(frozen=True, slots=True)
