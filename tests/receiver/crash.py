@@ -28,10 +28,13 @@ from tests.receiver import helpers
 from fullsend_protocol.format.manifest import Resume, Resumption
 from fullsend_protocol.wire.messages import Finish
 from fullsend_receiver.access import senders
+from fullsend_receiver.access.policies import Policy
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.maintenance.prune import Judged, Pruner, PruneRules
 from fullsend_receiver.maintenance.scrub import rebuild
+from fullsend_receiver.maintenance.undelete import undelete
 from fullsend_receiver.store.api import TrashedStream
 from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.local import LocalStore, make_store
@@ -177,6 +180,20 @@ def empty(folder: Path, tell: Callable[[str], None]) -> None:
         tell(name)
 
 
+def prune(folder: Path, now: str, undelete_within: str, tell: Callable[[str], None]) -> None:
+    """Keep the last snapshot of each dataset, and what it needs."""
+    policy = Policy(last=1, minimum_count=0, minimum_age=0)
+    rules = PruneRules(lambda _sender, _dataset: policy, undelete_within=float(undelete_within))
+    for event in Pruner(LocalStore(folder), rules, float(now)).prune(helpers.SENDER, yes_more=True):
+        if isinstance(event, Judged) and event.dropped:
+            tell(event.decision.stream.path)
+
+
+def bring_back(folder: Path, dataset: str, tell: Callable[[str], None]) -> None:
+    for file in undelete(LocalStore(folder), helpers.SENDER, dataset, None, stored=[], now=1e9).back:
+        tell(str(file))
+
+
 def join(folder: Path, secret: str, certificate: str, tell: Callable[[str], None]) -> None:
     tell(senders.join(LocalStore(folder), secret, certificate).fingerprint)
 
@@ -192,7 +209,9 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
     scenario.__name__: scenario
-    for scenario in (push, resume, start, rebuild_manifest, remove, to_trash, back, empty, join, revoke, init)
+    for scenario in (
+        *(push, resume, start, rebuild_manifest, remove, to_trash, back, empty, prune, bring_back, join, revoke, init),
+    )
 }
 
 

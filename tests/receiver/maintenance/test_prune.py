@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import random
+import shutil
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +20,7 @@ from tests.receiver.helpers import (
     plant,
     push_of,
     remove,
+    small_stream,
     store_stream,
 )
 
@@ -46,6 +49,9 @@ from fullsend_receiver.store.opened import open_offer, partial_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
+
+    from tests.receiver.crash import Crasher
 
 DAY: Final = 86400.0
 NOW: Final = parse_time("2026-11-27T03:30:00Z") or 0.0
@@ -583,3 +589,50 @@ def test_record_and_history_that_cannot_be_written_cost_nothing_else(
     assert "what its prune has done cannot be recorded" in caplog.text
     with contextlib.suppress(StoreError):
         check_restorable(store)
+
+
+# --- kill -9 ------------------------------------------------------------------------------------------------------
+
+
+def replaced_chains(store: LocalStore) -> list[str]:
+    """Store two datasets, each a chain of three that a new full has replaced. Returns: what is new."""
+    store.recover()
+    for number, dataset in enumerate(("tank/one", "tank/two")):
+        for snapshot, base in ((1, None), (2, 1), (3, 2), (4, None), (5, 4)):
+            store_stream(store, SENDER, small_stream(dataset, snapshot, base, offset=100 * number))
+    return [file for file in check_listed(store) if "@s4." in file or "@s5." in file]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("undelete_within", ["0", "86400"])
+def test_kill_at_any_step_of_a_prune_leaves_a_consistent_store(
+    store: LocalStore, swift_path: Path, crasher: Crasher, undelete_within: str
+) -> None:
+    kept = replaced_chains(store)
+    whole = check_listed(store)
+    now = str(NOW + 1e9)
+    calls = set()
+    for at in itertools.count(1):
+        left = LocalStore(swift_path / str(at))
+        shutil.copytree(store.root, left.root)
+        outcome = crasher.run("prune", left.root, now, undelete_within, at=at)
+        calls.add(outcome.call)
+        check_restorable(left)  # also before the next start
+
+        left.recover()
+        check_restorable(left)
+        there = check_listed(left)
+        assert set(kept) <= set(there)
+        assert set(outcome.told).isdisjoint(there)
+        if undelete_within != "0":
+            assert sorted([*there, *(str(each.file) for each in left.trashed())]) == sorted(whole)
+
+        assert not crasher.run("prune", left.root, now, undelete_within).killed
+        assert check_listed(left) == kept
+        if undelete_within != "0":
+            assert sorted([*kept, *(str(each.file) for each in left.trashed())]) == sorted(whole)
+        shutil.rmtree(left.root)
+        if not outcome.killed:
+            break
+    assert {"fsync", "write", "replace"} <= calls

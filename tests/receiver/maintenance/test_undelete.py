@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import itertools
+import shutil
 from typing import TYPE_CHECKING
 
-from tests.receiver.helpers import SENDER, manifest_path, plant
+import pytest
+from tests.receiver.helpers import SENDER, check_listed, manifest_path, plant, small_stream, store_stream
 
 from fullsend_receiver.catalogue.pins import read_pins
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.undelete import find_trashed, undelete
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
-    from pathlib import PurePosixPath
+    from pathlib import Path, PurePosixPath
 
-    from fullsend_receiver.store.local import LocalStore
+    from tests.receiver.crash import Crasher
 
 NOW = 1_800_000_000.0
 
@@ -76,3 +80,34 @@ def test_manifest_that_cannot_be_read_stays_in_the_trash(store: LocalStore) -> N
     assert list(find_trashed(store)) == []
     assert undelete(store, SENDER, "tank/data", None, stored=[], now=NOW).back == []
     assert len(list(store.trashed())) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_kill_at_any_step_of_an_undelete_leaves_a_consistent_store(
+    store: LocalStore, swift_path: Path, crasher: Crasher
+) -> None:
+    store.recover()
+    files = [
+        store_stream(store, SENDER, small_stream("tank/one", number, base))
+        for number, base in ((1, None), (2, 1), (3, 2), (4, None))
+    ]
+    whole = check_listed(store)
+    store.remove(lambda: files[2::-1], trash="20261127T000000Z-1")
+    for at in itertools.count(1):
+        left = LocalStore(swift_path / str(at))
+        shutil.copytree(store.root, left.root)
+        outcome = crasher.run("bring_back", left.root, "tank/one", at=at)
+        assert read_catalogue(left).problems == []
+        left.recover()
+        there = check_listed(left)
+        assert sorted([*there, *(str(each.place.file) for each in find_trashed(left))]) == whole
+        assert not crasher.run("bring_back", left.root, "tank/one").killed
+        assert check_listed(left) == whole
+        # A prune leaves what has come back: it is pinned.
+        crasher.run("prune", left.root, "1000000001", "0")
+        assert check_listed(left) == whole
+        shutil.rmtree(left.root)
+        if not outcome.killed:
+            break
+    assert outcome.told == tuple(map(str, files[:3]))
