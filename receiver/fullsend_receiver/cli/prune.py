@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.errors import UsageError
@@ -51,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
         if not options.dry_run:
             return Exit.FAILED
     if not options.dry_run:
-        note(store.documents, now)
+        with contextlib.suppress(OSError):  # a disk without a free byte: the prune makes room
+            note(store.documents, now)
         expire_trash(store, settings.undelete_within, now.wall)
     for name in pruner.catalogues.senders() if sender is None else [sender]:
         for event in pruner.prune(name, dataset, dry_run=options.dry_run, yes_more=options.yes_more):

@@ -84,7 +84,11 @@ class DailyPrune:
             log.warning("the daily prune has failed: %s: %s", type(error).__name__, error)
 
     def _note(self, now: Reading) -> None:
-        wrong = clock.note(self._store.documents, now)
+        try:
+            wrong = clock.note(self._store.documents, now)
+        except OSError as error:  # a disk without a free byte: the prune makes room
+            log.warning("the clock cannot be noted: %s", error)
+            return
         if wrong is not None:
             self._complain(f"nothing is pruned: {wrong}")
 

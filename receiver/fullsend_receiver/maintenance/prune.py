@@ -11,6 +11,7 @@ As many as have arrived since the last prune may go in any case: that is the nor
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -161,17 +162,17 @@ class _SenderPrune:
 
     def write(self) -> None:
         """Record what was done. A full disk costs the record only."""
-        record = self._before.model_copy(update={"datasets": self._datasets})
-        if self._whole:
-            known = {name: each for name, each in self._datasets.items() if name in self._seen}
-            at = format_time(self._pruner.now)
-            record = PruneRecord(at=at, dropped=self._dropped, freed=self._freed, datasets=known)
-        if record == self._before:
-            return
         try:
-            write_record(self._store.documents, self._sender, record)
+            write_record(self._store.documents, self._sender, self._record())
         except OSError as error:
             log.warning("%s: what its prune has done cannot be recorded: %s", self._sender, error)
+
+    def _record(self) -> PruneRecord:
+        if not self._whole:
+            return self._before.model_copy(update={"datasets": self._datasets})
+        known = {name: each for name, each in self._datasets.items() if name in self._seen}
+        at = format_time(self._pruner.now)
+        return PruneRecord(at=at, dropped=self._dropped, freed=self._freed, datasets=known)
 
     def _current(self) -> Holdings:
         return self._pruner.catalogues.current(self._sender)
@@ -191,7 +192,8 @@ class _SenderPrune:
         if not dry_run:
             self._note(first, stopped, holdings.last_sequence)
             if self._yes_more and first.drops:
-                self.write()  # what a person has allowed stays allowed if this run is killed
+                with contextlib.suppress(OSError):  # what a person has allowed stays allowed if this run is killed
+                    write_record(self._store.documents, self._sender, self._record())
             self._drop(first, names, stopped, done)
         yield from self._results(part, first, done, dry_run=dry_run)
         for dataset, why in sorted(stopped.items()):

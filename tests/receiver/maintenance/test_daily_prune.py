@@ -197,6 +197,7 @@ def test_disk_that_fails_is_no_reason_to_end_the_daemon(
 
     monkeypatch.setattr("fullsend_receiver.store.documents.LocalDocuments.put", fail)
     DailyPrune(store, RULES, AT, hands, thread).look()
+    assert "the clock cannot be noted: " in caplog.text
     assert "the daily prune has failed: OSError" in caplog.text
 
 
