@@ -253,7 +253,7 @@ def test_payload_that_is_complete_or_not_taken_yet_has_no_space() -> None:
     space[:] = b"sk"
     reader.filled(2)
     assert reader.space() is None
-    assert reader.payload() == b"disk"
+    assert reader.payload() == bytearray(b"disk")
     assert reader.space() is None
 
 
