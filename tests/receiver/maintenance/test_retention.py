@@ -302,6 +302,8 @@ def test_a_late_base_does_not_make_its_orphan_the_first_of_its_day() -> None:
     orphan, good, base = stream(1, 50, at=day), stream(2, at=day + HOUR), stream(50, at=day + 9 * DAY)
     some = [orphan, good, base, stream(60), stream(61)]
     assert "s2" in kept(decide(some, replace(NOTHING, daily=9)))
+    same_day = [orphan, good, base._replace(received=format_time(day + 2 * HOUR)), stream(60), stream(61)]
+    assert kept(decide(same_day, replace(NOTHING, daily=9))) == ["s2", "s60", "s61"]
 
 
 def test_a_time_that_cannot_be_read_keeps_its_stream() -> None:
