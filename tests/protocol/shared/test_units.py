@@ -159,5 +159,5 @@ def test_a_time_is_read_as_it_is_written(epoch: int) -> None:
         *("2026-13-23T06:30:00Z", "2026-11-31T06:30:00Z", "2026-11-23T24:30:00Z", " 2026-11-23T06:30:00Z"),
     ],
 )
-def test_what_is_no_time_is_not_read(text: str) -> None:
+def test_other_text_is_not_read_as_a_time(text: str) -> None:
     assert parse_time(text) is None
