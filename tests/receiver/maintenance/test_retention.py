@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tests.receiver.histories import (
 from fullsend_protocol.format.chains import Forest, reception
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_receiver.access.policies import PERIODS, Period, Policy
-from fullsend_receiver.maintenance.retention import Action, Lease, Pin, Plan, plan
+from fullsend_receiver.maintenance.retention import Action, Lease, Pin, Plan, Rule, plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -501,21 +502,39 @@ def test_a_later_push_replaces_nothing(world: World, data: st.DataObject, period
 
 @given(worlds(), st.data(), policies())
 def test_what_one_night_can_push_out_is_bounded(world: World, data: st.DataObject, policy: Policy) -> None:
-    policy = replace(policy, time="received")
+    """The bound of docs/retention.md, whatever a sender pushes in a night: branches, copies, orphans, new names."""
     night = START + 400 * DAY
     later = data.draw(streams(after=world.streams, at=night, steps=(0, 1, 2)))
-    before = replace(world.under(policy), now=night + DAY)
+    before = replace(world.under(replace(policy, time="received")), now=night + DAY)
     after = replace(before, streams=(*before.streams, *later))
-    direct = {each.stream.path for each in before.plan().decisions if each.rule not in {"base", "none"}}
-    lost = {each.stream for each in after.plan().drops} - {each.stream for each in before.plan().drops}
+    gone = {each.stream.path for each in after.plan().drops}
+    since = _since(before.streams, before.damaged)
+    lost: dict[tuple[str, str], dict[str, Rule]] = {}  # by history and snapshot, what had kept it
+    for each in before.plan().decisions:
+        about = each.stream
+        if about.path in gone & since.keys() and each.rule not in {"base", "none", "damaged", "not restorable"}:
+            lost.setdefault((about.dataset, about.stream_class), {})[about.guid] = each.rule
+            if policy.within:
+                assert (parse_time(since[about.path][1]) or 0.0) <= before.now - policy.within
     in_a_night = {"hourly": 25, "daily": 2, "weekly": 2, "monthly": 2, "yearly": 2}
-    for (dataset, stream_class), history in before.histories().items():
-        mine = {each for each in lost if each in history and each.path in direct & before.restorable}
-        # What `within` lets go was received so long before the night.
-        times = [parse_time(each.received) or 0.0 for each in later if each.dataset == dataset]
-        old = {each for each in mine if (parse_time(each.received) or 0.0) <= max(times, default=0.0) - policy.within}
-        counted = {each.guid for each in (old if policy.within else mine)}
-        bound = sum(min(policy.periods(period), in_a_night[period]) for period in PERIODS)
-        bound += policy.last + 2 * policy.minimum_count + 2
-        within = [each for each in before.plan().decisions if each.rule == "within" and each.stream in mine]
-        assert len(counted) <= bound + len(within), (dataset, stream_class)
+    for snapshots in lost.values():
+        rules = Counter(snapshots.values())
+        for period in PERIODS:
+            assert rules[period] <= min(policy.periods(period), in_a_night[period])
+        assert rules["last"] <= policy.last
+        assert rules["newest"] <= 2
+        assert rules["minimum-count"] <= policy.minimum_count + min(policy.minimum_count, 2)
+        assert rules.keys() <= {*PERIODS, "within", "last", "newest", "minimum-count"}
+
+
+def test_a_flood_in_one_night_leaves_the_days_before_it() -> None:
+    """Hundreds of snapshots, fulls and forged copies of what is stored."""
+    flood = [stream(100 + number, at=START + 20 * DAY + number * 60) for number in range(200)]
+    flood += [stream(300 + number, at=START + 20 * DAY + HOUR, guid=str(1000 + number)) for number in range(20)]
+    some = fulls(20)
+    for policy, stays in (
+        (Policy(daily=7, weekly=4), ["s0", "s1", "s8", *(f"s{number}" for number in range(14, 20))]),
+        (Policy(last=10), ["s18", "s19"]),
+    ):
+        found = decide([*some, *flood], policy, now=START + 30 * DAY)
+        assert [name for name in kept(found) if int(name[1:]) < 20] == stays
