@@ -335,9 +335,9 @@ def _pushed_last(history: Sequence[Summary]) -> list[Summary]:
     """Return the streams of the two snapshots that were received last: also one that was received again."""
     guids: set[str] = set()
     for each in reversed(history):
-        if each.guid not in guids and len(guids) == _NEWEST:
-            break
         guids.add(each.guid)
+        if len(guids) == _NEWEST:
+            break
     return [each for each in history if each.guid in guids]
 
 
