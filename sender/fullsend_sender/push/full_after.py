@@ -73,7 +73,7 @@ def _part(guid: str) -> float:
 
 
 def _passed(before: float, now: float, own: float, step: float) -> bool:
-    """Whether a value that was `before` at the last push has since reached `own`, `own` + `step`, `own` + 2 `step` ..."""
+    """Whether a value that was `before` at the last push has reached `own`, `own` + `step`, `own` + 2 `step` ..."""
     if now < own:
         return False
     return step <= 0 or math.floor((now - own) / step) > math.floor((before - own) / step)

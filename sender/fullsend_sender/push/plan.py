@@ -82,7 +82,7 @@ class StoredBases:
         return dataset in self._datasets
 
     def get(self, guid: str, stream_class: StreamClass, dataset: str | None = None) -> Base | None:
-        """Return the stream of this snapshot and class with the shortest chain, of several the one with the youngest full;
+        """Return the stream of this snapshot and class with the shortest chain, of several that with the youngest full.
         `dataset`: only of this one.
         """
         fitting = [
@@ -93,7 +93,7 @@ class StoredBases:
         return min(fitting, key=lambda base: (base.streams, base.age), default=None)
 
     def chain(self, base: Base) -> list[Base]:
-        """Return a stream and those that it builds on, the newest first. A package, which is no base, ends the chain."""
+        """Return a stream and those that it builds on, the newest first. A package is no base, and ends the chain."""
         chain, seen = [base], {base.guid}
         while (before := base.base_guid) is not None and before not in seen:
             found = self.get(before, base.stream_class)
@@ -307,4 +307,3 @@ def _why_full(dataset: Dataset, stored: StoredBases, stream_class: StreamClass) 
     if stored.knows(dataset.name):
         return "no snapshot or bookmark here is a stored base: it was rolled back, or destroyed and created again"
     return ""
-

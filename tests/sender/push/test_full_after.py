@@ -22,7 +22,7 @@ seeds = st.integers(0, 1 << 32)
 
 @dataclass
 class Chain:
-    """A chain of one stream a night, of which each increment has a hundredth of the full's bytes. `guid`: of its full."""
+    """A chain of one stream a night. Each increment has a hundredth of the full's bytes. `guid`: of the full."""
 
     guid: int
     streams: int = 1
