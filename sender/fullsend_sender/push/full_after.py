@@ -30,6 +30,7 @@ _SPREAD: Final = 1 / 3
 #: Seconds by which the time since the last push is taken as longer. A push plans first, and takes its snapshot later: a
 #: limit that is passed between the two would be missed. More seconds than needed do no harm, because a chain that was
 #: due at the last push has ended, or is due still.
+#: A time below this is not believed: a host without a battery may start each night with the same time.
 _MARGIN: Final = 3600.0
 
 
@@ -42,8 +43,8 @@ def why_too_long(limit: FullAfter, chain: Sequence[Base], since: float) -> str:
     """Return why a chain must not grow; "" if it may.
 
     `chain`: its streams as far as they are known, the newest first; `since`: seconds since the snapshot of the newest
-    was taken, by this host's clock. All ages are by the receiver's clock. This host's clock only decides how much of an
-    age is new, and matters for a chain that is far above its limit alone: that ends earlier, or a third later.
+    was taken, by this host's clock. All ages are by the receiver's clock. This host's clock only tells how much of an
+    age is new: an error can only move the end of a chain that is far above its limit, within the next third.
     """
     base, part = chain[0], _part(chain[-1].base_guid or chain[-1].guid)
     if limit.streams is not None:
@@ -54,7 +55,8 @@ def why_too_long(limit: FullAfter, chain: Sequence[Base], since: float) -> str:
     if limit.age is not None:
         step_s = limit.age * _SPREAD
         own_s = limit.age - part * step_s
-        if _passed(base.age - max(0.0, since) - _MARGIN, base.age, own_s, step_s):
+        new = since if since > _MARGIN else base.age / base.streams  # on average
+        if _passed(base.age - new - _MARGIN, base.age, own_s, step_s):
             return _reason(base, "age", format_duration(limit.age), format_duration(own_s))
     if limit.increments is not None:
         full, before = max(base.full_bytes, 1), chain[1].increment_bytes if len(chain) > 1 else 0
