@@ -97,6 +97,8 @@ def parse_settings(model: type[_S], text: str, name: str) -> _S:
 
         near = difflib.get_close_matches(path[-1], _keys(model, path[:-1]), n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if path[:-1] and path[-1] in _keys(model, []):
+            hint = f"; {path[-1]!r} belongs above the first [table]"
         msg = f"{name}: unknown key {key!r}{hint}"
         raise UsageError(msg) from None
 

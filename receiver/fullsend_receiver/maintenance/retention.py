@@ -21,19 +21,21 @@ import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import date
 from enum import Enum
 from operator import attrgetter, itemgetter
 from typing import Final, Literal, NamedTuple, TypeVar
 
 from fullsend_protocol.format.chains import Forest, reception
-from fullsend_protocol.shared.units import format_time, parse_time, plural
+from fullsend_protocol.shared.units import parse_time, plural
 from fullsend_protocol.stream.facts import StreamClass
 from fullsend_receiver.access.policies import PERIODS, Period, Policy
 from fullsend_receiver.catalogue.rows import Summary
 
 #: The newest snapshots of each history on which the ZFS host may build its next increment.
 _NEWEST: Final = 2
+#: Of a time as in manifests, the characters that name the period.
+_LENGTHS: Final = {"yearly": 4, "monthly": 7, "daily": 10, "hourly": 13}
 
 _T = TypeVar("_T")
 
@@ -151,8 +153,11 @@ _Place = tuple[int, str, str]
 
 
 class _State(NamedTuple):
-    """A snapshot in a history. `time`: by which the rules judge it, seconds since the epoch; None: cannot be read."""
+    """A snapshot in a history. `at`: the time by which the rules judge it, as in manifests; `time`: the same, seconds
+    since the epoch, None: cannot be read.
+    """
 
+    at: str
     time: float | None
     streams: list[Summary]
 
@@ -250,9 +255,10 @@ def _judge(kept: _Kept, history: list[Summary], policy: Policy, facts: _Facts) -
     _keep_by_rules(kept, states, policy, newest)
     kept.add(_pushed_last(good), "newest", "keep: one of the two newest")
     floor = Policy(last=policy.minimum_count, daily=policy.minimum_count)
-    for streams, _rule, _period in _by_rules(_states(placed, "received"), floor, newest):
+    received = states if policy.time == "received" else _states(placed, "received")
+    for streams, _rule, _period in _by_rules(received, floor, newest):
         kept.add(streams, "minimum-count", "keep: minimum-count")
-    for each in history:
+    for each in history if policy.minimum_age else ():
         if now - (parse_time(each.received) or math.inf) < policy.minimum_age:
             kept.add([each], "minimum-age", "keep: minimum-age")
     if len(good) < len(history):
@@ -283,8 +289,8 @@ def _states(streams: list[tuple[_Place, Summary]], time: Literal["received", "cr
     found: dict[str, _State] = {}
     for place, each in sorted(streams, key=itemgetter(0)):
         if each.guid not in found:
-            at = parse_time(place[1] if time == "received" else each.created)
-            found[each.guid] = _State(at, [])
+            at = place[1] if time == "received" else each.created
+            found[each.guid] = _State(at, parse_time(at), [])
         found[each.guid].streams.append(each)
     states = list(found.values())
     if time == "created":
@@ -300,11 +306,11 @@ def _by_rules(states: list[_State], policy: Policy, newest: float) -> Iterator[t
     for period in PERIODS:
         if policy.periods(period):
             first: dict[str, _State] = {}
-            for time, state in timed:
-                first.setdefault(_label(period, time), state)
+            for _time, state in timed:
+                first.setdefault(_label(period, state.at), state)
             for label, state in _last(list(first.items()), policy.periods(period)):
                 yield state.streams, period, label
-    for time, state in timed:
+    for time, state in timed if policy.within else ():
         if time > newest - policy.within:
             yield state.streams, "within", ""
     for state in _last(states, policy.last):
@@ -315,24 +321,14 @@ def _last(items: Sequence[_T], count: int) -> Sequence[_T]:
     return items[max(0, len(items) - count) :]
 
 
-def _label(period: Period, time: float) -> str:
-    """Return the name of the period that a time (seconds since the epoch) is in, in UTC."""
-    try:
-        at = datetime.fromtimestamp(time, UTC)
-    except (OverflowError, ValueError, OSError):  # created beyond year 9999
-        return format_time(time)
-    match period:
-        case "yearly":
-            return f"{at:%Y}"
-        case "monthly":
-            return f"{at:%Y-%m}"
-        case "weekly":
-            year, week, _day = at.isocalendar()
-            return f"{year:04}-W{week:02}"
-        case "daily":
-            return f"{at:%Y-%m-%d}"
-        case "hourly":
-            return f"{at:%Y-%m-%dT%H}"
+def _label(period: Period, at: str) -> str:
+    """Return the name of the period of a time, in UTC. Beyond year 9999 each second is one."""
+    if at.startswith("@"):
+        return at
+    if period == "weekly":
+        year, week, _day = date.fromisoformat(at[: _LENGTHS["daily"]]).isocalendar()
+        return f"{year}-W{week:02}"
+    return at[: _LENGTHS[period]]
 
 
 def _pushed_last(history: Sequence[Summary]) -> list[Summary]:

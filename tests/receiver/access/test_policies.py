@@ -76,6 +76,10 @@ def test_a_dataset_without_a_rule_has_no_policy() -> None:
         ("[retention]\ndayly = 7", "unknown key 'retention.dayly'; did you mean 'daily'?"),
         ('[retention]\nminimum-ag = "3d"', "unknown key 'retention.minimum-ag'; did you mean 'minimum-age'?"),
         ('[retention."alpha/x"]\nmontly = 3', "unknown key 'retention.alpha/x.montly'; did you mean 'monthly'?"),
+        (
+            '[retention]\ndaily = 7\nprune-at = "03:30"',
+            "unknown key 'retention.prune-at'; 'prune-at' belongs above the first [table]",
+        ),
         ("[retention]\ndaily = -1", "retention.daily: Input should be greater than or equal to 0"),
         ("[retention]\ndaily = true", "retention.daily: Input should be a valid integer"),
         ("[retention]\ndaily = 1.5", "retention.daily: Input should be a valid integer"),
