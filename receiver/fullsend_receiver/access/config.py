@@ -81,6 +81,7 @@ class ReceiverSettings(Settings):
     prune_at: DailyTime = time(3, 30)  # local time of the daemon's own prune; None ("never"): it has none
     undelete_within: Duration = 0.0  # how long what was pruned waits in the trash
     prune_at_most: Share = 0.2  # of a dataset's snapshots or bytes, in one run
+    when_suspicious: Literal["stop", "prune"] = "stop"  # whether suspicious streams stop the prune of their dataset
     when_full: Literal["refuse", "prune-early"] = "refuse"  # whether a prune may come early to make room
 
 

@@ -12,6 +12,7 @@ from fullsend_cli.running import run
 from fullsend_protocol import __version__
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_receiver.cli import (
+    accept,
     cat,
     check,
     clock,
@@ -53,7 +54,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
         *(init, serve, invite, senders, revoke, list_, show, cat, verify, check),
-        *(prune, undelete, pin, unpin, clock),
+        *(prune, undelete, pin, unpin, clock, accept),
     ):
         command.add(commands)
     return parser

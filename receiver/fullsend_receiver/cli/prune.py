@@ -31,16 +31,16 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.cli.results import complain
     from fullsend_receiver.cli.selection import check_stored, split_name
     from fullsend_receiver.maintenance.clock import SystemClock, note, objection
-    from fullsend_receiver.maintenance.prune import Pruner, PruneRules, newest_reception
+    from fullsend_receiver.maintenance.prune import Pruner, newest_reception, rules_of
     from fullsend_receiver.maintenance.trash import expire_trash
 
     settings, store = open_store(options)
-    if settings.retention is None:
+    rules = rules_of(settings)
+    if rules is None:
         msg = "receiver.toml has no policy, so nothing is ever deleted: write a table [retention], such as daily = 7"
         raise UsageError(msg)
     sender, dataset = split_name(options.what)
     now = SystemClock().read()
-    rules = PruneRules(settings.retention.policy, settings.prune_at_most, settings.undelete_within)
     pruner = Pruner(store, rules, now.wall)
     if sender is not None:
         check_stored(pruner.catalogues.current(sender), options.what, sender, dataset)

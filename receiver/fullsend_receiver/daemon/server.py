@@ -40,7 +40,7 @@ from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.maintenance.clock import Clock, SystemClock
 from fullsend_receiver.maintenance.daily_prune import DailyPrune
-from fullsend_receiver.maintenance.prune import PruneRules
+from fullsend_receiver.maintenance.prune import rules_of
 from fullsend_receiver.maintenance.prune_records import troubles
 from fullsend_receiver.store.errors import StoreError, StoreFull
 from fullsend_receiver.store.local import LocalStore, check_fitness
@@ -104,10 +104,7 @@ class Daemon:
         self._checks = Checks(catalogues, self._workers)
         room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
         self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
-        retention = settings.retention
-        rules = None
-        if retention is not None:
-            rules = PruneRules(retention.policy, settings.prune_at_most, settings.undelete_within)
+        rules = rules_of(settings)
         # A thread of its own: a prune of a large store takes minutes.
         self._pruning = ThreadPoolExecutor(1, thread_name_prefix="prune")
         self._daily = DailyPrune(store, rules, settings.prune_at, clock or SystemClock(), self._pruning)

@@ -15,10 +15,12 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
+from fullsend_receiver.access.config import ReceiverSettings
 from fullsend_receiver.access.policies import Policy
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.pins import pins_in_force
@@ -36,6 +38,7 @@ from fullsend_receiver.maintenance.prune_records import (
 )
 from fullsend_receiver.maintenance.retention import Action, Decision, HeldChain, Pin, Plan, plan
 from fullsend_receiver.maintenance.scrub import never_interrupts
+from fullsend_receiver.maintenance.suspicion import read_accepted, suspicion
 from fullsend_receiver.maintenance.trash import trash_name
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import dataset_folder
@@ -52,12 +55,26 @@ _BATCHES: Final = 16
 @dataclass(frozen=True, slots=True)
 class PruneRules:
     """What a prune may drop. `policy_of`: the policy of a sender's dataset, None: it keeps all; `at_most`: the share of
-    a dataset's snapshots or bytes that one run may give up; `undelete_within`: seconds in the trash, 0: there is none.
+    a dataset's snapshots or bytes that one run may give up; `undelete_within`: seconds in the trash, 0: there is none;
+    `suspicious`: whether suspicious streams stop the prune of their dataset.
     """
 
     policy_of: Callable[[str, str], Policy | None]
     at_most: float = 0.2
     undelete_within: float = 0.0
+    suspicious: bool = True
+
+
+def rules_of(settings: ReceiverSettings) -> PruneRules | None:
+    """Return what a receiver's settings allow; None: without a policy, nothing."""
+    if settings.retention is None:
+        return None
+    return PruneRules(
+        settings.retention.policy,
+        settings.prune_at_most,
+        settings.undelete_within,
+        suspicious=settings.when_suspicious == "stop",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,13 +201,15 @@ class _SenderPrune:
         part = holdings.around(datasets=names)
         names |= {each.summary.dataset for each in part.streams}
         stopped = self._stopped(holdings, part, names)
+        suspects = self._suspects(part, stopped)
+        stopped |= suspects
         first = self._plan(holdings, part, stopped)
         if not self._yes_more:
             stopped |= self._beyond(first, stopped)
             first = self._plan(holdings, part, stopped)
         done = _Done(latest={each.stream.path: each for each in first.decisions})
         if not dry_run:
-            self._note(first, stopped, holdings.last_sequence)
+            self._note(first, stopped, suspects, holdings.last_sequence)
             if self._yes_more and first.drops:
                 with contextlib.suppress(OSError):  # what a person has allowed stays allowed if this run is killed
                     write_record(self._store.documents, self._sender, self._record())
@@ -224,6 +243,24 @@ class _SenderPrune:
                     stopped[name] = f"not all of it can be read: {problem}"
                     break
         return stopped
+
+    def _suspects(self, part: Catalogue, stopped: dict[str, str]) -> dict[str, str]:
+        """Return the datasets that a person must look at first, each with the reason."""
+        found: dict[str, str] = {}
+        if not self._pruner.rules.suspicious:
+            return found
+        accepted = read_accepted(self._store.documents)
+        for dataset, group in groupby((stored.summary for stored in part.streams), lambda about: about.dataset):
+            record = self._before.datasets.get(dataset)
+            name = f"{self._sender}/{dataset}"
+            if record is None or dataset in stopped or self._pruner.rules.policy_of(self._sender, dataset) is None:
+                continue  # its first prune: nothing is known that this could be compared with
+            known = accepted.get(name, 0)
+            if record.suspect is not None and record.suspect_at > known:
+                found[dataset] = record.suspect
+            elif (why := suspicion([*group], max(record.sequence, known))) is not None:
+                found[dataset] = f"{why}: if that is right: `fullsendd accept {name}`"
+        return found
 
     def _plan(self, holdings: Holdings, part: Catalogue, stopped: dict[str, str]) -> Plan:
         """Plan a part, with the leases and pins of this moment."""
@@ -293,7 +330,7 @@ class _SenderPrune:
                     )
         return found
 
-    def _note(self, first: Plan, stopped: dict[str, str], sequence: int) -> None:
+    def _note(self, first: Plan, stopped: dict[str, str], suspects: dict[str, str], sequence: int) -> None:
         """Note for the next run what this plan gives up."""
         for dataset, decisions in _by_dataset(first).items():
             self._seen.add(dataset)
@@ -302,7 +339,8 @@ class _SenderPrune:
             if why is _NOT_ASKED:
                 continue
             if why is not None:
-                self._datasets[dataset] = before.model_copy(update={"trouble": why})
+                suspect = {"suspect": why, "suspect_at": sequence} if dataset in suspects else {}
+                self._datasets[dataset] = before.model_copy(update={"trouble": why, **suspect})
             else:
                 kept_as_base = {each.stream.guid for each in decisions if _is_given_up(each)}
                 self._datasets[dataset] = DatasetRecord(sequence=sequence, given_up=sorted(kept_as_base))

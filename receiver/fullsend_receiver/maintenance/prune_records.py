@@ -31,12 +31,15 @@ OVERDUE: Final = 3 * 86400.0
 
 class DatasetRecord(DiskModel):
     """What the last prune of a dataset has left. `sequence`: the sender's newest stream then; `given_up`: the GUIDs of
-    snapshots that no rule keeps, and that stay only because others build on them; `trouble`: why nothing was dropped.
+    snapshots that no rule keeps, and that stay only because others build on them; `trouble`: why nothing was dropped;
+    `suspect`: what a person must accept first, and `suspect_at`: the sender's newest stream then.
     """
 
     sequence: int = 0
     given_up: list[str] = Field(default_factory=list)
     trouble: str | None = None
+    suspect: str | None = None
+    suspect_at: int = 0
 
 
 class PruneRecord(DiskModel):
@@ -85,6 +88,15 @@ def read_record(documents: Documents, sender: str) -> PruneRecord:
 def write_record(documents: Documents, sender: str, record: PruneRecord) -> None:
     """Replace the record of a sender. Only one prune runs at a time. Raises: OSError."""
     _write(documents, _record(sender), record)
+
+
+def forget_suspicion(documents: Documents, sender: str, dataset: str) -> None:
+    """Forget why a dataset is suspicious: a person has accepted it. Raises: OSError."""
+    record = read_record(documents, sender)
+    found = record.datasets.get(dataset)
+    if found is not None and found.suspect is not None:
+        changed = found.model_copy(update={"suspect": None, "trouble": None})
+        write_record(documents, sender, record.model_copy(update={"datasets": record.datasets | {dataset: changed}}))
 
 
 def read_try(documents: Documents) -> PruneTry | None:

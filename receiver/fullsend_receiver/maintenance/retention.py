@@ -7,8 +7,7 @@ number of the deletions, in any order of them.
 Order is the order of reception, time is the receiver's clock at reception (`received`, the commit). Not `begun`: a
 sender chooses how long after it the stream is complete, so it could place a stream in a period that is over. Periods
 are those of UTC: no time zone and no summer time changes what stays. **The first stream of a period stays**, so nothing
-that is received later replaces it. The newest periods are those that began last in the order of reception, not by the
-calendar: a clock that was ten years ahead for a week does not take the place of the true weeks for ten years.
+that is received later replaces it. What seems to come from the future stays until then, and takes no other's place.
 
 A dataset keeps its history by its name. A renamed dataset begins a new one, and its increments keep their bases under
 the old name. A GUID does not join two names: a clone, a replica or an image and its clones share GUIDs, all of them are
@@ -37,6 +36,8 @@ _NEWEST: Final = 2
 #: Of a time as in manifests, the characters that name the period.
 _LENGTHS: Final = {"yearly": 4, "monthly": 7, "daily": 10, "hourly": 13}
 
+_ODD_TIME: Final = "keep: its time cannot be read, or is in the future"
+
 _T = TypeVar("_T")
 
 
@@ -50,7 +51,7 @@ class Action(Enum):
 
 #: What decided about a stream: a rule of the policy, or what holds without one. "damaged": the newest of its history is
 #: damaged; "not restorable": a rule would keep it if all were restorable; "stopped": the caller forbids its removal;
-#: "time": its time cannot be read; "none": nothing keeps it.
+#: "time": its time cannot be read, or is in the future; "none": nothing keeps it.
 Rule = Literal[
     "yearly",
     "monthly",
@@ -67,6 +68,7 @@ Rule = Literal[
     "damaged",
     "not restorable",
     "base",
+    "copy",
     "no policy",
     "stopped",
     "time",
@@ -252,69 +254,69 @@ def _judge(kept: _Kept, history: list[Summary], policy: Policy, facts: _Facts) -
     placed = [(since[each.path], each) for each in good]
     states = _states(placed, policy.time)
     newest = max((state.time for state in states if state.time is not None and state.time <= now), default=now)
-    _keep_by_rules(kept, states, policy, newest)
+    for streams, rule, period in _by_rules(states, policy, newest, now):
+        kept.add(streams, rule, _ODD_TIME if rule == "time" else f"keep {rule} {period}".rstrip())
     kept.add(_pushed_last(good), "newest", "keep: one of the two newest")
     floor = Policy(last=policy.minimum_count, daily=policy.minimum_count)
     received = states if policy.time == "received" else _states(placed, "received")
-    for streams, _rule, _period in _by_rules(received, floor, newest):
+    for streams, _rule, _period in _by_rules(received, floor, newest, now):
         kept.add(streams, "minimum-count", "keep: minimum-count")
-    for each in history if policy.minimum_age else ():
-        if now - (parse_time(each.received) or math.inf) < policy.minimum_age:
-            kept.add([each], "minimum-age", "keep: minimum-age")
+    kept.add(_young(history, policy.minimum_age, now), "minimum-age", "keep: minimum-age")
     if len(good) < len(history):
         # These take no place from what is restorable, and go when they would have gone anyway.
-        everything = _states([(_place(each), each) for each in history], policy.time)
-        _keep_by_rules(kept, everything, policy, newest, all_restorable=False)
+        everything = _states([(since.get(each.path) or _place(each), each) for each in history], policy.time)
+        for streams, rule, period in _by_rules(everything, policy, newest, now):
+            why = f"keep: {f'{rule} {period}'.rstrip()}, if all were restorable"
+            kept.add(streams, "not restorable", _ODD_TIME if rule == "time" else why)
         last = history[-1]
         if not any(each.guid == last.guid for each in good):
             what = "is damaged" if last.path in facts.damaged else "cannot be restored"
             kept.add(history, "damaged", f"keep: newest sibling {what}")
 
 
-def _keep_by_rules(
-    kept: _Kept, states: list[_State], policy: Policy, newest: float, *, all_restorable: bool = True
-) -> None:
-    for state in states:
-        if state.time is None:
-            kept.add(state.streams, "time", "keep: its time cannot be read")
-    for streams, rule, period in _by_rules(states, policy, newest):
-        if all_restorable:
-            kept.add(streams, rule, f"keep {rule} {period}".rstrip())
-        else:
-            kept.add(streams, "not restorable", f"keep: {f'{rule} {period}'.rstrip()}, if all were restorable")
-
-
 def _states(streams: list[tuple[_Place, Summary]], time: Literal["received", "created"]) -> list[_State]:
-    """Return the snapshots of these streams, in the order by which the rules judge them."""
+    """Return the snapshots of these streams, in the order of their places."""
     found: dict[str, _State] = {}
     for place, each in sorted(streams, key=itemgetter(0)):
         if each.guid not in found:
             at = place[1] if time == "received" else each.created
             found[each.guid] = _State(at, parse_time(at), [])
         found[each.guid].streams.append(each)
-    states = list(found.values())
-    if time == "created":
-        states.sort(key=lambda state: state.time or 0.0)
-    return states
+    return list(found.values())
 
 
-def _by_rules(states: list[_State], policy: Policy, newest: float) -> Iterator[tuple[list[Summary], Rule, str]]:
+def _by_rules(
+    states: list[_State], policy: Policy, newest: float, now: float
+) -> Iterator[tuple[list[Summary], Rule, str]]:
     """Yield what the rules keep: the streams of a snapshot, the rule, and its period. `newest`: `within` counts back
     from this time.
+
+    What seems to come from the future stays, and takes no place: its clock was wrong, or this one is.
     """
-    timed = [(state.time, state) for state in states if state.time is not None]
+    timed = [(state.time, state) for state in states if state.time is not None and state.time <= now]
+    for state in states if len(timed) < len(states) else ():
+        if state.time is None or state.time > now:
+            yield state.streams, "time", ""
     for period in PERIODS:
         if policy.periods(period):
-            first: dict[str, _State] = {}
-            for _time, state in timed:
-                first.setdefault(_label(period, state.at), state)
-            for label, state in _last(list(first.items()), policy.periods(period)):
+            first: dict[str, tuple[float, _State]] = {}
+            for time, state in timed:
+                first.setdefault(_label(period, state.at), (time, state))
+            in_time = sorted(first.items(), key=lambda item: item[1][0])
+            for label, (_time, state) in _last(in_time, policy.periods(period)):
                 yield state.streams, period, label
     for time, state in timed if policy.within else ():
         if time > newest - policy.within:
             yield state.streams, "within", ""
     for state in _last(states, policy.last):
         yield state.streams, "last", ""
+
+
+def _young(history: list[Summary], age: float, now: float) -> list[Summary]:
+    """Return the first stream that is younger, and all that were received after it, whatever the clock said then."""
+    times = (parse_time(each.received) for each in history)
+    young = (place for place, time in enumerate(times) if time is not None and 0.0 <= now - time < age)
+    return history[next(young, len(history)) :]
 
 
 def _last(items: Sequence[_T], count: int) -> Sequence[_T]:
@@ -335,22 +337,29 @@ def _pushed_last(history: Sequence[Summary]) -> list[Summary]:
     """Return the streams of the two snapshots that were received last: also one that was received again."""
     guids: set[str] = set()
     for each in reversed(history):
-        if each.guid not in guids and len(guids) == _NEWEST:
-            break
         guids.add(each.guid)
+        if len(guids) == _NEWEST:
+            break
     return [each for each in history if each.guid in guids]
 
 
 def _keep_bases(kept: _Kept, forest: Forest[Summary]) -> None:
-    """Keep all on which a staying stream can build. The reason names a stream that stays for another reason."""
+    """Keep all on which a staying stream can build, and the other streams of its snapshot: without the first of these,
+    the next plan would take it for a later one. The reason names a stream that stays for another reason.
+    """
     direct = [each for each in forest.streams if each.path in kept.why]
-    for each in sorted(direct, key=reception, reverse=True):
+    for each in sorted(direct, key=_place, reverse=True):
+        name = f"{each.dataset}@{each.snapshot}"
         todo = [each]
         while todo:
-            for base in forest.bases(todo.pop()):
-                if base.path not in kept.why:
-                    kept.add([base], "base", f"keep: base of {each.dataset}@{each.snapshot}")
-                    todo.append(base)
+            here = todo.pop()
+            history = (here.dataset, here.stream_class)
+            copies = [other for other in forest.of_guid(here.guid) if (other.dataset, other.stream_class) == history]
+            bases = [other for other in forest.bases(here) if other.path not in kept.why]
+            kept.add(bases, "base", f"keep: base of {name}")
+            copies = [other for other in copies if other.path not in kept.why]
+            kept.add(copies, "copy", f"keep: same snapshot as {here.path}")
+            todo += bases + copies
 
 
 def _removal_order(forest: Forest[Summary]) -> list[Summary]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tests.receiver.histories import (
 from fullsend_protocol.format.chains import Forest, reception
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_receiver.access.policies import PERIODS, Period, Policy
-from fullsend_receiver.maintenance.retention import Action, Lease, Pin, Plan, plan
+from fullsend_receiver.maintenance.retention import Action, Lease, Pin, Plan, Rule, plan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,20 +138,39 @@ def test_the_sender_s_clock_decides_nothing() -> None:
     assert kept(found) == ["s5", "s6", "s7", "s8", "s100", "s188", "s189"]
 
 
-def test_a_clock_that_was_ahead_takes_no_place_for_long() -> None:
+def test_what_seems_to_come_from_the_future_takes_no_place() -> None:
     ahead = [stream(10 + number, at=START + (3650 + number) * DAY) for number in range(5)]
     after = [stream(20 + number, at=START + (20 + number) * DAY) for number in range(3)]
-    some = [*fulls(9), *ahead, *after]
-    assert kept(decide(some, replace(NOTHING, daily=3), now=START + 22 * DAY)) == ["s20", "s21", "s22"]
-    found = decide(some, replace(NOTHING, within=2 * DAY), now=START + 22 * DAY)
-    # These keep also what seems to come from the future: they err on that side.
-    assert kept(found) == ["s10", "s11", "s12", "s13", "s14", "s21", "s22"]
-    assert kept(decide(some, replace(NOTHING, minimum_age=2 * DAY), now=START + 22 * DAY)) == kept(found)
+    rules: list[dict[str, float]] = [{"daily": 4}, {"within": 15 * DAY}, {"minimum_count": 4}]
+    for rule in rules:
+        policy = replace(NOTHING, **rule)  # type: ignore[arg-type]
+        found = decide([*fulls(9), *ahead, *after], policy, now=START + 22 * DAY)
+        assert kept(found) == ["s8", *(f"s{number}" for number in range(10, 15)), "s20", "s21", "s22"]
+        assert reasons(found)["s10"] == "keep: its time cannot be read, or is in the future"
 
 
 def test_a_clock_that_was_set_back_moves_nothing_out() -> None:
     back = [stream(20 + number, at=START + number * DAY) for number in range(9)]
     assert kept(decide([*fulls(9), *back], replace(NOTHING, daily=3))) == ["s6", "s7", "s8", "s27", "s28"]
+
+
+def test_what_was_received_after_something_young_is_young() -> None:
+    back = [stream(20 + number, at=number * DAY) for number in range(4)]  # the clock began at 1970
+    found = decide([*fulls(9), *back], replace(NOTHING, minimum_age=2 * DAY), now=START + 9 * DAY)
+    assert kept(found) == ["s8", "s20", "s21", "s22", "s23"]
+    assert reasons(found)["s20"] == "keep: minimum-age"
+
+
+def test_all_streams_of_a_snapshot_stay_together() -> None:
+    """Otherwise the next plan would judge it by its second stream, which may be the first of another day."""
+    again = stream(20, at=START + 10 * DAY, guid="1000")
+    day = [again, stream(21, at=START + 10 * DAY + HOUR), *(stream(number) for number in range(22, 30))]
+    world = World(
+        (*fulls(9), *day), {"tank/home": replace(NOTHING, daily=9)}, START + 40 * DAY, pins=(Pin(again.path),)
+    )
+    planned = world.plan()
+    assert reasons(planned)["s0"] == f"keep: same snapshot as {again.path}"
+    assert world.without(each.stream for each in planned.drops).plan().drops == []
 
 
 # --- what stays without a rule ----------------------------------------------------------------------------------
@@ -240,9 +260,10 @@ def test_a_new_full_frees_the_chain_before_it_once_no_rule_needs_it() -> None:
 
 def test_the_full_of_a_snapshot_that_is_stored_as_an_increment_frees_nothing() -> None:
     """Otherwise a host that was taken over could replace old snapshots by its own."""
-    forged = stream(50, guid="1029", snapshot="s29")
-    planned = decide([*chain(30), forged], replace(NOTHING, daily=3))
+    forged = stream(50, guid="1029")
+    planned = decide([*chain(30), forged, stream(60), stream(61)], replace(NOTHING, daily=3))
     assert planned.drops == []
+    assert reasons(planned)["s29"] == reasons(planned)["s50"] == "keep daily 2026-11-30"
 
 
 def test_a_base_under_a_former_name_stays() -> None:
@@ -302,11 +323,13 @@ def test_a_late_base_does_not_make_its_orphan_the_first_of_its_day() -> None:
     orphan, good, base = stream(1, 50, at=day), stream(2, at=day + HOUR), stream(50, at=day + 9 * DAY)
     some = [orphan, good, base, stream(60), stream(61)]
     assert "s2" in kept(decide(some, replace(NOTHING, daily=9)))
+    same_day = [orphan, good, base._replace(received=format_time(day + 2 * HOUR)), stream(60), stream(61)]
+    assert kept(decide(same_day, replace(NOTHING, daily=9))) == ["s2", "s60", "s61"]
 
 
 def test_a_time_that_cannot_be_read_keeps_its_stream() -> None:
     odd = stream(0, received="yesterday", sequence=None)
-    assert reasons(decide([odd, *fulls(9)[1:]], NOTHING))["s0"] == "keep: its time cannot be read"
+    assert reasons(decide([odd, *fulls(9)[1:]], NOTHING))["s0"] == "keep: its time cannot be read, or is in the future"
     far = [stream(number, created=f"@{10**12 + number}") for number in range(9)]
     assert kept(decide(far, replace(NOTHING, daily=3, time="created"))) == ["s6", "s7", "s8"]
 
@@ -403,9 +426,9 @@ def test_the_floors_hold(world: World) -> None:
         last_pushed = list(dict.fromkeys(each.guid for each in reversed(good)))
         assert {each.path for each in good if each.guid in last_pushed[:2]} <= kept
         assert len({each.guid for each in good if each.path in kept}) >= min(len(last_pushed), policy.minimum_count)
-        young = [each for each in history if world.now - (parse_time(each.received) or 0.0) < policy.minimum_age]
-        young = young if policy.minimum_age else []
-        assert {each.path for each in young} <= kept
+        ages = {each.path: world.now - (parse_time(each.received) or 0.0) for each in history}
+        young = [place for place, each in enumerate(history) if 0 <= ages[each.path] < policy.minimum_age]
+        assert {each.path for each in history[min(young, default=len(history)) :]} <= kept
         if history[-1].guid not in last_pushed:
             assert {each.path for each in history} <= kept
 
@@ -422,12 +445,27 @@ def test_the_plan_after_any_deletion_is_the_rest_of_the_plan(world: World) -> No
 
 @given(worlds(), st.permutations(DATASETS))
 def test_datasets_pruned_one_by_one_end_as_all_at_once(world: World, order: list[str]) -> None:
-    at_once = _paths(world.plan())
+    at_once, has_circle = _paths(world.plan()), world.has_circle
     for dataset in order * 3:
         others = {each: "not now" for each in DATASETS if each != dataset}
         drops = replace(world, stopped=others | world.stopped).plan().drops
         world = world.without(each.stream for each in drops)
-    assert {each.path for each in world.streams} == at_once or world.has_circle
+    assert {each.path for each in world.streams} == at_once or has_circle
+
+
+@given(streams(steps=(0, 1, 7, 24, 24, 24 * 8, 24 * 40)), policies())
+def test_a_prune_after_each_push_ends_as_one_prune_after_all(pushed: list[Summary], policy: Policy) -> None:
+    """So nothing goes today that a rule will want to keep later."""
+    everything = pruned = World((), {}, START).under(replace(policy, time="received"))
+    for each in pushed:
+        base = {other.guid for other in pruned.streams if other.path in pruned.restorable} & {each.base_guid}
+        if each.base_guid is not None and not base:
+            continue  # the receiver refuses it
+        now = parse_time(each.received) or 0.0
+        everything = replace(everything, streams=(*everything.streams, each), now=now)
+        pruned = replace(pruned, streams=(*pruned.streams, each), now=now)
+        pruned = pruned.without(gone.stream for gone in pruned.plan().drops)
+    assert {each.path for each in pruned.streams} == _paths(everything.plan())
 
 
 @given(worlds())
@@ -453,67 +491,80 @@ def _since(found: Sequence[Summary], damaged: frozenset[str]) -> dict[str, tuple
     return since
 
 
-def _labels(found: Sequence[Summary], damaged: frozenset[str], whose: tuple[str, str], period: Period) -> set[str]:
-    """Return the periods in which a history has a snapshot that could be restored then."""
-    since = _since(found, damaged)
-    mine = [each for each in found if (each.dataset, each.stream_class) == whose and each.path in since]
+def _firsts(world: World, whose: tuple[str, str], period: Period) -> dict[str, str]:
+    """Return the snapshot that a history could restore first in each period, by the period."""
+    since = _since(world.streams, world.damaged)
+    mine = [each for each in world.streams if (each.dataset, each.stream_class) == whose and each.path in since]
     first: dict[str, tuple[int, str]] = {}
-    for each in sorted(mine, key=lambda each: since[each.path]):
+    for each in sorted(mine, key=lambda each: (since[each.path], each.path)):
         first.setdefault(each.guid, since[each.path])
-    return {_period_of(at, period) for _sequence, at in first.values()}
+    found: dict[str, str] = {}
+    for guid, (_sequence, at) in first.items():
+        if (parse_time(at) or 0.0) <= world.now:
+            found.setdefault(_period_of(at, period), guid)
+    return found
 
 
 def _period_of(at: str, period: Period) -> str:
     if period == "weekly":
         week = int(((parse_time(at) or 0.0) / DAY + 3) // 7)  # 1970-01-01 was a Thursday, weeks begin on Monday
-        return str(week)
+        return f"{week:06}"
     return at[: {"yearly": 4, "monthly": 7, "daily": 10, "hourly": 13}[period]]
 
 
 @given(worlds(), st.data(), st.sampled_from(PERIODS), st.integers(1, 3))
 def test_a_later_push_replaces_nothing(world: World, data: st.DataObject, period: Period, count: int) -> None:
-    """Of the snapshots that a rule keeps, later pushes move out exactly as many of the first as they begin periods."""
+    """Of the snapshots that a rule keeps, later pushes move out as many of the oldest as they begin periods after them,
+    and change nothing else.
+    """
     later = data.draw(streams(after=world.streams, at=START + 10 * DAY))
-    both = (*world.streams, *later)
-    restorable_then = world.restorable
-    for whose in world.histories():
-
-        def winners(found: Sequence[Summary], kept: int, whose: tuple[str, str] = whose) -> list[str]:
-            policy = Policy(**{period: kept}, minimum_count=0, minimum_age=0)  # type: ignore[arg-type]
-            planned = replace(world, streams=tuple(found)).under(policy).plan()
-            mine = [each.stream for each in planned.decisions if each.rule == period]
-            mine = [each for each in mine if (each.dataset, each.stream_class) == whose]
-            since = _since(found, world.damaged)
-            mine = [each for each in mine if each.path in restorable_then]
-            return list(
-                dict.fromkeys(each.guid for each in sorted(mine, key=lambda each: (since[each.path], each.path)))
-            )
-
-        begun = _labels(both, world.damaged, whose, period) - _labels(world.streams, world.damaged, whose, period)
-        all_before = winners(world.streams, 1000)
-        before = winners(world.streams, count)
-        assert before == all_before[-count:]
-        staying = max(0, count - len(begun))
-        assert winners(both, count) == all_before[len(all_before) - staying :]
+    before = world.under(Policy(**{period: count}, minimum_count=0, minimum_age=0))  # type: ignore[arg-type]
+    after = replace(before, streams=(*before.streams, *later))
+    for whose, history in before.histories().items():
+        old, new = _firsts(before, whose, period), _firsts(after, whose, period)
+        assert old.items() <= new.items()
+        for planned, firsts in ((before.plan(), old), (after.plan(), new)):
+            stay = {firsts[each] for each in sorted(firsts)[-count:]}
+            kept = {each.stream.path for each in planned.decisions if each.rule == period}
+            good = {each for each in history if each.path in before.restorable}
+            assert {each.path for each in good if each.guid in stay} == kept & {each.path for each in good}
 
 
 @given(worlds(), st.data(), policies())
 def test_what_one_night_can_push_out_is_bounded(world: World, data: st.DataObject, policy: Policy) -> None:
-    policy = replace(policy, time="received")
+    """The bound of docs/retention.md, whatever a sender pushes in a night: branches, copies, orphans, new names."""
     night = START + 400 * DAY
     later = data.draw(streams(after=world.streams, at=night, steps=(0, 1, 2)))
-    before = replace(world.under(policy), now=night + DAY)
+    before = replace(world.under(replace(policy, time="received")), now=night + DAY)
     after = replace(before, streams=(*before.streams, *later))
-    direct = {each.stream.path for each in before.plan().decisions if each.rule not in {"base", "none"}}
-    lost = {each.stream for each in after.plan().drops} - {each.stream for each in before.plan().drops}
+    gone = {each.stream.path for each in after.plan().drops}
+    since = _since(before.streams, before.damaged)
+    lost: dict[tuple[str, str], dict[str, Rule]] = {}  # by history and snapshot, what had kept it
+    for each in before.plan().decisions:
+        about = each.stream
+        if about.path in gone & since.keys() and each.rule not in {"base", "none", "damaged", "not restorable"}:
+            lost.setdefault((about.dataset, about.stream_class), {})[about.guid] = each.rule
+            if policy.within:
+                assert (parse_time(since[about.path][1]) or 0.0) <= before.now - policy.within
     in_a_night = {"hourly": 25, "daily": 2, "weekly": 2, "monthly": 2, "yearly": 2}
-    for (dataset, stream_class), history in before.histories().items():
-        mine = {each for each in lost if each in history and each.path in direct & before.restorable}
-        # What `within` lets go was received so long before the night.
-        times = [parse_time(each.received) or 0.0 for each in later if each.dataset == dataset]
-        old = {each for each in mine if (parse_time(each.received) or 0.0) <= max(times, default=0.0) - policy.within}
-        counted = {each.guid for each in (old if policy.within else mine)}
-        bound = sum(min(policy.periods(period), in_a_night[period]) for period in PERIODS)
-        bound += policy.last + 2 * policy.minimum_count + 2
-        within = [each for each in before.plan().decisions if each.rule == "within" and each.stream in mine]
-        assert len(counted) <= bound + len(within), (dataset, stream_class)
+    for snapshots in lost.values():
+        rules = Counter(snapshots.values())
+        for period in PERIODS:
+            assert rules[period] <= min(policy.periods(period), in_a_night[period])
+        assert rules["last"] <= policy.last
+        assert rules["newest"] <= 2
+        assert rules["minimum-count"] <= policy.minimum_count + min(policy.minimum_count, 2)
+        assert rules.keys() <= {*PERIODS, "within", "last", "newest", "minimum-count"}
+
+
+def test_a_flood_in_one_night_leaves_the_days_before_it() -> None:
+    """Hundreds of snapshots, fulls and forged copies of what is stored."""
+    flood = [stream(100 + number, at=START + 20 * DAY + number * 60) for number in range(200)]
+    flood += [stream(300 + number, at=START + 20 * DAY + HOUR, guid=str(1000 + number)) for number in range(20)]
+    some = fulls(20)
+    for policy, stays in (
+        (Policy(daily=7, weekly=4), ["s0", "s1", "s8", *(f"s{number}" for number in range(14, 20))]),
+        (Policy(last=10), ["s18", "s19"]),
+    ):
+        found = decide([*some, *flood], policy, now=START + 30 * DAY)
+        assert [name for name in kept(found) if int(name[1:]) < 20] == stays
