@@ -28,10 +28,11 @@ async def dry_run(job: PushJob) -> tuple[PushPlan, list[str]]:
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
         stored = await bases(link)
-        plan = make_plan(job, chosen, stored, await partials(link))
+        now = time.time()
+        plan = make_plan(job, chosen, stored, await partials(link), now)
         plan.failures += await gone(link, job, chosen, stored)
     plan.failures = chosen.failures + plan.failures
-    name, _wait = plan.new_name(job.receiver, time.time())
+    name, _wait = plan.new_name(job.receiver, now)
     return plan, [line async for line in _lines(job, plan, name)]
 
 

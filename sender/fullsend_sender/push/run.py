@@ -146,7 +146,7 @@ async def _look(job: PushJob, chosen: ChosenDatasets, *, finish: bool) -> tuple[
         begun = unfinished(job, chosen, stored, arrived) if finish else []
         if begun:
             return PushPlan(items=begun, partials=arrived), PushPlan()
-        plan = make_plan(job, chosen, stored, arrived)
+        plan = make_plan(job, chosen, stored, arrived, time.time())
         plan.failures += await gone(link, job, chosen, stored)
         await _tell_unchanged(link, plan)
         return PushPlan(), plan

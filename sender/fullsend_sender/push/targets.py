@@ -161,8 +161,12 @@ def unfinished(
     return items
 
 
-def make_plan(job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry]) -> PushPlan:
-    """Decide what to do. `bases`, `arrived`: what the receiver has, and has in part."""
+def make_plan(
+    job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry], now: float
+) -> PushPlan:
+    """Decide what to do. `bases`, `arrived`: what the receiver has, and has in part; `now`: seconds since the epoch, by
+    this host's clock.
+    """
     plan, stored = PushPlan(partials=arrived), StoredBases(bases)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
@@ -176,7 +180,7 @@ def make_plan(job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arriv
             if job.request.package:
                 decided = decide_package(tree, options, snapshot=named)
             else:
-                decided = decide(dataset, options, stored, snapshot=named, full=job.request.full)
+                decided = decide(dataset, options, stored, now=now, snapshot=named, full=job.request.full)
             if isinstance(decided, PlannedSend) and decided.snapshot is None:
                 for each in tree:
                     check_name(each)
