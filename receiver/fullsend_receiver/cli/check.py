@@ -25,6 +25,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.cli.inventory import read_inventory
     from fullsend_receiver.cli.results import complain_of, print_good, print_problem
+    from fullsend_receiver.cli.scrub_standing import print_standing
     from fullsend_receiver.store.errors import StoreFull
     from fullsend_receiver.store.local import check_fitness
 
@@ -48,5 +49,6 @@ def run(options: argparse.Namespace) -> int:
     if store.free_bytes() < settings.min_free:
         full = True
         print_problem(f"less than {format_size(settings.min_free)} free: pushes are refused")
+    scrubbed = print_standing(catalogue, settings.scrub_every)
     complain_of(catalogue.problems)
-    return Exit.FAILED if broken or catalogue.problems or full else Exit.OK
+    return Exit.FAILED if broken or catalogue.problems or full or not scrubbed else Exit.OK

@@ -35,6 +35,6 @@ def run(options: argparse.Namespace) -> int:
         print_partials(found, as_json=options.json)
         return Exit.OK
     catalogue, chosen = select(store, options.what)
-    print_entries((catalogue.entry(stored) for stored in chosen), as_json=options.json)
+    print_entries(catalogue, chosen, as_json=options.json)
     complain_of(catalogue.problems)
     return Exit.FAILED if catalogue.problems else Exit.OK

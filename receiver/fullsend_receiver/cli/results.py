@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fullsend_cli.output import write_line
 from fullsend_protocol.format.tables import details, partials_table, table
@@ -15,9 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
+    from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_receiver.access.senders import Sender
+    from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.maintenance.verify import Checked, Finding
+
+
+#: How `verify` prints each verdict.
+_VERDICTS: Final = {"whole": "ok", "damaged": "DAMAGED", "unreadable": "UNREAD"}
+
+
+#: What `verify --json` prints of each result.
+_RESULT: Final = ("file", "received", "at", "verdict", "damage", "unreadable", "sha256")
 
 
 def complain(text: str) -> None:
@@ -64,11 +73,21 @@ def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
     )
 
 
-def print_entries(entries: Iterable[StreamEntry], *, as_json: bool) -> None:
+def print_entries(catalogue: Catalogue, chosen: Iterable[StoredStream], *, as_json: bool) -> None:
     """Print what is stored."""
-    print_lines(
-        (each.model_dump_json(by_alias=True) for each in entries) if as_json else table(entries, with_sender=True)
-    )
+    if as_json:
+        print_lines(json.dumps(facts_of(catalogue, stored), ensure_ascii=False) for stored in chosen)
+    else:
+        print_lines(table((catalogue.entry(stored) for stored in chosen), with_sender=True))
+
+
+def facts_of(catalogue: Catalogue, stored: StoredStream) -> dict[str, Any]:
+    """Return what `list --json` prints of a stream: its entry, and what only this host's commands tell."""
+    checked = catalogue.checked(stored)
+    return catalogue.entry(stored).model_dump(mode="json", by_alias=True) | {
+        "whole_since": None if checked is None else checked.whole_since,
+        "unreadable": None if checked is None else checked.unreadable,
+    }
 
 
 def print_stream(facts: Mapping[str, Any], *, as_json: bool) -> None:
@@ -81,6 +100,11 @@ def print_good(text: str) -> None:
     write_line(f"ok       {text}")
 
 
+def print_warning(text: str) -> None:
+    """Print a check that found what may become a problem."""
+    write_line(f"warning  {text}")
+
+
 def print_problem(text: str) -> None:
     """Print a check with a problem."""
     write_line(f"problem  {text}")
@@ -91,7 +115,7 @@ class Findings:
 
     def __init__(self, *, as_json: bool) -> None:
         self.failed = False
-        self._damaged = 0
+        self._damaged = self._unreadable = 0
         self._unrecorded = False
         self._as_json = as_json
         self._checked = self._raw_bytes = 0
@@ -120,11 +144,10 @@ class Findings:
         """Print how much was checked, and the number of damaged streams."""
         seconds = time.monotonic() - self._started
         streams, raw = plural(self._checked, "stream"), format_size(self._raw_bytes)
-        print(f"{streams}, {raw} raw, in {format_duration(seconds)}: {self._damaged} damaged", file=sys.stderr)
+        unread = f", {self._unreadable} could not be read" if self._unreadable else ""
+        print(f"{streams}, {raw} raw, in {format_duration(seconds)}: {self._damaged} damaged{unread}", file=sys.stderr)
 
     def _add_checked(self, checked: Checked) -> None:
-        from dataclasses import asdict
-
         file, result = checked.subject.file, checked.result
         if checked.unrecorded is not None:
             self.failed = True
@@ -133,14 +156,20 @@ class Findings:
             self._unrecorded = True
         self._checked += 1
         self._raw_bytes += checked.subject.raw_bytes
-        if result.damage:
-            self.failed = True
-            self._damaged += 1
+        self.failed = self.failed or bool(result.damage) or result.unreadable is not None
+        self._damaged += bool(result.damage)
+        self._unreadable += result.unreadable is not None
         if self._as_json:
-            write_line(json.dumps(asdict(result)))
+            write_line(json.dumps({name: getattr(result, name) for name in _RESULT}))
         else:
-            write_line(f"{'DAMAGED  ' if result.damage else 'ok       '}{file}")
+            write_line(f"{_VERDICTS[result.verdict]:9}{file}")
+        for line in checked.passing:
+            complain(f"{file}: was wrong once, and right when it was read again from the disk: {printable(line)}")
         for line in result.damage:
             complain(f"{file}: {printable(line)}")
+        if result.unreadable is not None:
+            complain(f"{file}: not checked, and not known to be damaged by that: {printable(result.unreadable)}")
+        if checked.healed:
+            complain(f"{file}: was damaged, and is whole")
         for broken in checked.breaks:
             complain(f"{file}: breaks {broken}")

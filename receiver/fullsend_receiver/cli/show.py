@@ -26,7 +26,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Show the stream. Returns: the exit code. Raises: FullsendError."""
     from fullsend_receiver.cli.restore_commands import restore_commands
-    from fullsend_receiver.cli.results import print_lines, print_stream
+    from fullsend_receiver.cli.results import facts_of, print_lines, print_stream
     from fullsend_receiver.cli.selection import find
 
     _settings, store = open_store(options)
@@ -34,6 +34,6 @@ def run(options: argparse.Namespace) -> int:
     if options.commands:
         print_lines(restore_commands(catalogue, stored))
         return Exit.OK
-    entry = catalogue.entry(stored).model_dump(mode="json", by_alias=True)
+    entry = facts_of(catalogue, stored)
     print_stream(stored.manifest.model_dump(mode="json", by_alias=True) | entry, as_json=options.json)
     return Exit.OK

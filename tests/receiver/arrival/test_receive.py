@@ -729,7 +729,7 @@ def test_what_a_check_finds_is_told_though_it_cannot_be_recorded(failing: tuple[
     pieces = pieces_of(1, "tank/checked@now")
     with receiver.peer() as peer:
         file = peer.give(b"".join(pieces), offer("tank/checked"), pieces)["file"]
-        with disk.failing("write", "scrub.jsonl", errno.ENOSPC):
+        with disk.failing("write", "alpha.jsonl", errno.ENOSPC):
             peer.say("verify", dataset="tank/checked")
             assert peer.hear("verdict")["damage"] == []
             peer.hear("done")
