@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,10 @@ def run(options: argparse.Namespace) -> int:
     if sys.stdout is None or sys.stdout.isatty():
         msg = "a send stream is binary: pipe it into `zfs receive`, or into a file"
         raise UsageError(msg)
+    hold = store.hold()
     try:
+        with contextlib.suppress(OSError):  # a full disk, or one that is read-only, must not prevent reading
+            hold.add(stored.file)
         proof = Proof(stored.manifest)
         for chunk in checked_chunks(store, stored.file):
             if isinstance(chunk, DamagedChunk):
@@ -47,4 +51,6 @@ def run(options: argparse.Namespace) -> int:
     except (ChunkError, StreamError, DamagedChunk) as error:
         msg = f"{stored.file}: {error}; what follows was not written"
         raise DamagedChunk(msg) from None
+    finally:
+        hold.close()
     return Exit.OK

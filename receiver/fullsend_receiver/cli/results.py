@@ -13,11 +13,13 @@ from fullsend_protocol.shared.units import format_duration, format_size, format_
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from pathlib import Path, PurePosixPath
 
     from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_receiver.access.senders import Sender
+    from fullsend_receiver.catalogue.pins import PinEntry
     from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
+    from fullsend_receiver.maintenance.undelete import TrashEntry
     from fullsend_receiver.maintenance.verify import Checked, Finding
 
 
@@ -73,26 +75,71 @@ def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
     )
 
 
-def print_entries(catalogue: Catalogue, chosen: Iterable[StoredStream], *, as_json: bool) -> None:
-    """Print what is stored."""
+def print_entries(
+    catalogue: Catalogue, chosen: Iterable[StoredStream], pins: Mapping[str, PinEntry], *, as_json: bool
+) -> None:
+    """Print what is stored. `pins`: those in force, by file."""
     if as_json:
-        print_lines(json.dumps(facts_of(catalogue, stored), ensure_ascii=False) for stored in chosen)
-    else:
-        print_lines(table((catalogue.entry(stored) for stored in chosen), with_sender=True))
+        for stored in chosen:
+            entry = catalogue.entry(stored)
+            more = pin_facts(pins, entry.file) | check_facts(catalogue, stored)
+            # As pydantic writes it: 100,000 of them are printed in a second or two.
+            write_line(f"{entry.model_dump_json(by_alias=True)[:-1]},{json.dumps(more)[1:]}")
+        return
+    marks = {file: "pinned" + (f" until {pin.until}" if pin.until else "") for file, pin in pins.items()}
+    print_lines(table((catalogue.entry(stored) for stored in chosen), with_sender=True, marks=marks))
 
 
-def facts_of(catalogue: Catalogue, stored: StoredStream) -> dict[str, Any]:
-    """Return what `list --json` prints of a stream: its entry, and what only this host's commands tell."""
+def check_facts(catalogue: Catalogue, stored: StoredStream) -> dict[str, object]:
+    """Return what the JSON object of a stream says of its checks, beside what a sender is told."""
     checked = catalogue.checked(stored)
-    return catalogue.entry(stored).model_dump(mode="json", by_alias=True) | {
+    return {
         "whole_since": None if checked is None else checked.whole_since,
         "unreadable": None if checked is None else checked.unreadable,
     }
 
 
+def pin_facts(pins: Mapping[str, PinEntry], file: str) -> dict[str, object]:
+    """Return what the JSON object of a stream says of its pin. `pins`: those in force, by file."""
+    pin = pins.get(file)
+    return {"pinned": None if pin is None else {"at": pin.at, "until": pin.until, "note": pin.note}}
+
+
 def print_stream(facts: Mapping[str, Any], *, as_json: bool) -> None:
     """Print all that is known of one stream."""
     print_lines([json.dumps(facts)] if as_json else details(facts))
+
+
+def print_trash(entries: Sequence[TrashEntry], *, as_json: bool) -> None:
+    """Print what is in the trash."""
+    for entry in entries:
+        about, at = entry.manifest, entry.dropped
+        dropped = None if at is None else format_time(at)
+        if as_json:
+            row: dict[str, object] = {
+                "sender": about.sender,
+                "dataset": about.dataset,
+                "snapshot": about.snapshot,
+                "guid": about.guid,
+            }
+            row |= {"base_guid": about.base_guid, "file": str(entry.place.file), "dropped": dropped}
+            write_line(json.dumps(row | {"stored_bytes": entry.place.size}))
+        else:
+            name = printable(f"{about.sender}/{about.dataset}@{about.snapshot}")
+            write_line(f"dropped {dropped or '?'}  {name}  {format_size(entry.place.size)}")
+    total = format_size(sum(entry.place.size for entry in entries))
+    print_note(f"{plural(len(entries), 'stream')} in the trash, {total}")
+
+
+def print_undeleted(files: Iterable[PurePosixPath], *, as_json: bool) -> None:
+    """Print what has come back from the trash."""
+    for file in files:
+        write_line(json.dumps({"file": str(file)}) if as_json else f"back     {file}")
+
+
+def print_note(text: str) -> None:
+    """Print what is no result, and no error. `text`: safe for a terminal."""
+    print(text, file=sys.stderr)
 
 
 def print_good(text: str) -> None:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import threading
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
-from fullsend_receiver.store.durable import make_folders, sync_folder, sync_folders
+from fullsend_receiver.store.durable import locked, make_folders, sync_folder, sync_folders
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.partials import DATA, discard, partial_path
 
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
-
-#: Held from the check that a name is free to the rename that takes it. Only one daemon commits into a store, so a lock
-#: between its threads is enough. It is not held during a sync.
-_CLAIMING: Final = threading.Lock()
 
 
 def is_stored(store: Layout, file: PurePosixPath) -> bool:
@@ -80,7 +75,8 @@ def put_in_place(store: Layout, key: str, file: PurePosixPath) -> bool:
 def _claim(store: Layout, data: Path, file: PurePosixPath) -> bool:
     """Rename the data file into place, unless another stream has that name. Returns: whether it is in place."""
     target = store.root / file
-    with _CLAIMING:
+    # Held from the check that a name is free to the rename that takes it: a command may be bringing a stream back.
+    with locked(store.lock):
         if data.exists() and target.exists() and not data.samefile(target):
             if is_stored(store, file):
                 return False
