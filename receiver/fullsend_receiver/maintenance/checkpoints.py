@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from fullsend_protocol.format.manifest import DiskModel
 from fullsend_protocol.shared.units import format_time, parse_time
-from fullsend_receiver.maintenance.reading import ReadingState
+from fullsend_receiver.maintenance.reading import FilePassState
 from fullsend_receiver.maintenance.scrub import StreamCheck
 from fullsend_receiver.store.api import Store, update
 
@@ -36,7 +36,7 @@ class Checkpoint(DiskModel):
     stored_bytes: int
     begun: str
     at: str
-    reading: ReadingState
+    reading: FilePassState
 
 
 def read(store: Store) -> Checkpoint | None:

@@ -1,6 +1,6 @@
 """One pass over a stored file: each byte is read from the disk once, decoded, hashed and walked.
 
-The pass can stop between two chunks and continue later, also in another process (`Reading.state`).
+The pass can stop between two chunks and continue later, also in another process (`FilePass.state`).
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _Bytes = Annotated[
 ]
 
 
-class ReadingState(DiskModel):
+class FilePassState(DiskModel):
     """The state of a pass between two chunks. `chunks`, `raw_bytes`, `stored_bytes`: behind it; `file_hash`,
     `segment_hash`, `whole_hash`: states of SHA-256 (running_hash.py); `whole_hash` None: as that of the segment.
     """
@@ -64,7 +64,7 @@ class ReadingState(DiskModel):
     passing: list[str]
 
 
-class Reading:
+class FilePass:
     """A pass. Only one thread at a time may use it.
 
     `chunks`, `raw_bytes`, `stored_bytes`: read so far. `faults`: a line for each damaged chunk, at most FAULTS_MAX. Its
@@ -72,7 +72,7 @@ class Reading:
     `segments`, `walker`: what the bytes show. `file_sha256`: of the file, in hex, after `run`.
     """
 
-    def __init__(self, store: Store, file: PurePosixPath, state: ReadingState | None = None) -> None:
+    def __init__(self, store: Store, file: PurePosixPath, state: FilePassState | None = None) -> None:
         """Reads nothing before `run`. `state`: of an earlier pass that is to continue.
 
         Raises: ValueError, KeyError, TypeError if the state cannot be used.
@@ -109,7 +109,7 @@ class Reading:
         return "" if running is None else running.digest().hex()
 
     @property
-    def state(self) -> ReadingState | None:
+    def state(self) -> FilePassState | None:
         """The state, to continue in another process; None if it cannot be saved. Between two chunks only."""
         running = [saved(each) for each in (self._file_hash, self._segment) if each is not None]
         whole = None if self._whole is None else saved(self._whole)
@@ -117,7 +117,7 @@ class Reading:
         held = sum(len(begin.payload) for begin in walker.begins) + len(walker.state.payload)
         if self.faults or not self.chunks or None in running or held > _HELD_MAX:
             return None
-        return ReadingState.model_validate(
+        return FilePassState.model_validate(
             {
                 "chunks": self.chunks,
                 "raw_bytes": self.raw_bytes,

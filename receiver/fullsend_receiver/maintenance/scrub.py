@@ -19,7 +19,7 @@ from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.maintenance.reading import FAULTS_MAX, Reading, ReadingState
+from fullsend_receiver.maintenance.reading import FAULTS_MAX, FilePass, FilePassState
 from fullsend_receiver.store.api import Stamp, Store
 from fullsend_receiver.store.errors import ManifestError, StoreError, is_read_error
 from fullsend_receiver.store.names import hash_line, stream_file
@@ -46,7 +46,7 @@ class StreamCheck:
     `reading`: the current pass over its file.
     """
 
-    def __init__(self, store: Store, file: PurePosixPath, received: str, state: ReadingState | None = None) -> None:
+    def __init__(self, store: Store, file: PurePosixPath, received: str, state: FilePassState | None = None) -> None:
         """Reads nothing before `run`. `file`: its `.zst`, relative to the store; `received`: from its manifest at the
         time of selection; `state`: of a pass by an earlier process that is to continue.
 
@@ -54,7 +54,7 @@ class StreamCheck:
         """
         self.file = file
         self.received = received
-        self.reading = Reading(store, file, state)
+        self.reading = FilePass(store, file, state)
         self._store = store
         self._before: Stamp | None = None
         self._begun = False
@@ -92,7 +92,7 @@ class StreamCheck:
                 self._first = list(faults)
                 self._passing += self.reading.passing
                 self._store.forget(self.file)
-                self.reading = Reading(self._store, self.file)
+                self.reading = FilePass(self._store, self.file)
                 faults.clear()
                 sha256 = self._pass(faults, between)
             if not faults:
@@ -182,7 +182,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     """
     sender = file.parts[0]
     try:
-        reading = Reading(store, file)
+        reading = FilePass(store, file)
         reading.run(never_interrupts)
         if reading.faults:
             raise FileDamaged(reading.faults[0])
@@ -212,7 +212,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     return manifest
 
 
-def _compare(reading: Reading, manifest: Manifest) -> list[str]:
+def _compare(reading: FilePass, manifest: Manifest) -> list[str]:
     """Compare what was read with the manifest. Returns: the faults."""
     faults = []
     if reading.raw_bytes != manifest.raw_bytes or reading.chunks != manifest.chunks:

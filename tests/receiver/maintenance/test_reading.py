@@ -23,7 +23,7 @@ from tests.streams import each, whole
 
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.maintenance import running_hash
-from fullsend_receiver.maintenance.reading import Reading, ReadingState
+from fullsend_receiver.maintenance.reading import FilePass, FilePassState
 from fullsend_receiver.maintenance.scrub import never_interrupts
 from fullsend_receiver.store.opened import open_offer, partial_key
 
@@ -39,14 +39,14 @@ class StopHere(Exception):  # noqa: N818 - reads as what it does
     """Ends a pass."""
 
 
-def read_in_parts(store: LocalStore, file: PurePosixPath, *, every: int = 1) -> tuple[Reading, int]:
+def read_in_parts(store: LocalStore, file: PurePosixPath, *, every: int = 1) -> tuple[FilePass, int]:
     """Read a file in many processes, each `every` chunks. Returns: the last pass, and their number."""
-    state: ReadingState | None = None
+    state: FilePassState | None = None
     for number in range(1, 1000):
-        reading = Reading(store, file, state)
+        reading = FilePass(store, file, state)
         until = reading.chunks + every
 
-        def between(reading: Reading = reading, until: int = until) -> None:
+        def between(reading: FilePass = reading, until: int = until) -> None:
             if reading.chunks >= until:
                 raise StopHere
 
@@ -55,13 +55,13 @@ def read_in_parts(store: LocalStore, file: PurePosixPath, *, every: int = 1) -> 
         except StopHere:
             found = reading.state
             assert found is not None
-            state = ReadingState.model_validate_json(found.model_dump_json())
+            state = FilePassState.model_validate_json(found.model_dump_json())
         else:
             return reading, number
     raise AssertionError
 
 
-def shown(reading: Reading) -> dict[str, object]:
+def shown(reading: FilePass) -> dict[str, object]:
     """All that a pass has found."""
     names = ("chunks", "raw_bytes", "stored_bytes", "sha256", "file_sha256", "segments", "faults", "passing")
     return {name: getattr(reading, name) for name in names} | {
@@ -74,7 +74,7 @@ def shown(reading: Reading) -> dict[str, object]:
 @each(whole)
 def test_a_pass_in_parts_finds_what_one_in_one_part_finds(store: LocalStore, stream: Genuine) -> None:
     file = store_stream(store, SENDER, stream.read())
-    reading = Reading(store, file)
+    reading = FilePass(store, file)
     reading.run(never_interrupts)
     assert reading.sha256 == stream.sha256
     assert reading.file_sha256 == hashlib.sha256((store.root / file).read_bytes()).hexdigest()
@@ -109,7 +109,7 @@ def test_what_changes_behind_the_place_is_found(store: LocalStore) -> None:
     file = store_stream(store, SENDER, long_stream(4))
     path = store.root / file
     content = path.read_bytes()
-    reading = Reading(store, file)
+    reading = FilePass(store, file)
 
     def between() -> None:
         if reading.chunks == 2:
@@ -121,7 +121,7 @@ def test_what_changes_behind_the_place_is_found(store: LocalStore) -> None:
     assert state is not None
     for at in range(state.stored_bytes, len(content), 11):
         path.write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
-        again = Reading(store, file, state)
+        again = FilePass(store, file, state)
         try:
             again.run(never_interrupts)
             found = bool(again.faults) or again.file_sha256 != read_manifest(store, file).file_sha256
@@ -143,7 +143,7 @@ def test_each_chunk_is_read_once(store: LocalStore, monkeypatch: pytest.MonkeyPa
         return data
 
     monkeypatch.setattr(os, "pread", pread)
-    Reading(store, file).run(never_interrupts)
+    FilePass(store, file).run(never_interrupts)
     frames = read_manifest(store, file).stored_bytes - 5 * 72 - 200
     assert {read[at] for at in range(frames)} == {1}
     assert max(read.values()) <= 5, "the tables: looked at, compared, iterated over, and hashed"
@@ -153,7 +153,7 @@ def test_each_chunk_is_read_once(store: LocalStore, monkeypatch: pytest.MonkeyPa
 def test_without_a_hash_that_can_be_saved_there_is_no_state(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     file = store_stream(store, SENDER, long_stream(3))
     monkeypatch.setattr(running_hash, "_library", lambda: None)
-    reading = Reading(store, file)
+    reading = FilePass(store, file)
     reading.run(never_interrupts)
     assert reading.state is None
     assert reading.file_sha256 == read_manifest(store, file).file_sha256
@@ -163,7 +163,7 @@ def test_a_damaged_file_has_no_state(store: LocalStore) -> None:
     file = store_stream(store, SENDER, long_stream(3))
     path = store.root / file
     path.write_bytes(b"rot" + path.read_bytes()[3:])
-    reading = Reading(store, file)
+    reading = FilePass(store, file)
     reading.run(never_interrupts)
     assert reading.faults
     assert reading.state is None
