@@ -67,7 +67,7 @@ def by_name(entries: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 def on_the_wire(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What a receiver lists, without what only its own commands tell."""
-    return [{key: entry[key] for key in entry.keys() - {"whole_since", "unreadable"}} for entry in entries]
+    return [{key: entry[key] for key in entry.keys() - {"pinned", "whole_since", "unreadable"}} for entry in entries]
 
 
 def check_restored(receiver: Receiver, sender: Sender, stream: str) -> None:

@@ -201,23 +201,30 @@ class ScrubLog:
         common = self._common
         if not common.has_whole:
             return
+        _make_folder(self._folder)
         moved: dict[str, list[_Row]] = {}
-        for row in common.rows():
+        for number, row in enumerate(common.rows(), 1):
             sender = row["file"].partition("/")[0]
             if is_sender_name(sender):
                 mine = self._of(row["file"]).get(row["file"])
                 if mine is None or (mine != row and _later(mine, row) is row):
                     moved.setdefault(sender, []).append(row)
-        _make_folder(self._folder)
-        for sender, rows in moved.items():
-            log = self._sender(sender)
-            log.read()
-            log.append(rows, durable=True)
+            if number % _AT_ONCE == 0:
+                self._move(moved)
+        self._move(moved)
         common.rewrite(
             row for row in common.rows() if _damage(row) or not is_sender_name(row["file"].partition("/")[0])
         )
         sync_folder(self._store.state)
         common.has_whole = False
+
+    def _move(self, moved: dict[str, list[_Row]]) -> None:
+        """Append rows to the files of their senders, and empty `moved`."""
+        for sender, rows in moved.items():
+            log = self._sender(sender)
+            log.read()
+            log.append(rows, durable=True)
+        moved.clear()
 
 
 class _LogFile:
