@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -353,7 +354,8 @@ class Receiving:
             async with self._between:
                 batch = ingest.batch()
             if batch.chunks:
-                await self._workers.run_to_end(lambda batch=batch: ingest.partial.sync(batch))  # type: ignore[misc]
+                sync = functools.partial(ingest.partial.sync, batch)
+                await self._workers.run_to_end(functools.partial(self._workers.syncs.timed, sync))
                 self._channel.send_soon(Ack(offset=batch.offset))
             if ended:
                 return

@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.cli.inventory import read_inventory
     from fullsend_receiver.cli.results import complain_of, print_good, print_problem
+    from fullsend_receiver.cli.scrub_standing import print_standing
     from fullsend_receiver.maintenance import prune_records
     from fullsend_receiver.store.errors import StoreFull
     from fullsend_receiver.store.local import check_fitness
@@ -51,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if store.free_bytes() < settings.min_free:
         full = True
         print_problem(f"less than {format_size(settings.min_free)} free: pushes are refused")
+    scrubbed = print_standing(catalogue, settings.scrub_every)
     complain_of(catalogue.problems)
     if trash := store.trash_bytes():
         print_good(f"{format_size(trash)} in the trash (`fullsendd undelete` lists it)")
@@ -62,4 +64,4 @@ def run(options: argparse.Namespace) -> int:
         hindered = prune_records.troubles(store, None, now=time.time(), since=written)
         for line in hindered:
             print_problem(printable(line))
-    return Exit.FAILED if broken or catalogue.problems or full or hindered else Exit.OK
+    return Exit.FAILED if broken or catalogue.problems or full or hindered or not scrubbed else Exit.OK

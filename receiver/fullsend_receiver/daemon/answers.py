@@ -194,6 +194,8 @@ class Answers:
             if isinstance(found, Removed):
                 continue
             damage = [*found.result.damage, *(f"breaks {file}" for file in found.breaks)]
+            if found.result.unreadable is not None:
+                damage.append(f"not checked, and not known to be damaged by that: {found.result.unreadable}")
             yield Verdict(
                 file=str(stored.file),
                 dataset=stored.summary.dataset,

@@ -37,7 +37,7 @@ from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
-from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
 from fullsend_receiver.maintenance.clock import Clock, SystemClock
 from fullsend_receiver.maintenance.daily_prune import DailyPrune
 from fullsend_receiver.maintenance.prune import rules_of
@@ -101,7 +101,9 @@ class Daemon:
         # A thread of its own: admission of peers must not wait until one of 32 streams has completed its fsync.
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
         self._catalogues = catalogues = Catalogues(store)
-        self._checks = Checks(catalogues, self._workers)
+        self._checks = Checks(
+            catalogues, self._workers, ScrubSettings(every=settings.scrub_every, rate=settings.scrub_rate)
+        )
         room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
         self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
         rules = rules_of(settings)

@@ -218,6 +218,10 @@ class Store(Protocol):
         """Its place, for messages."""
 
     @property
+    def disk(self) -> str:
+        """The name of its disk, for messages about read errors."""
+
+    @property
     def documents(self) -> Documents:
         """The changeable documents of each sender and of the whole store."""
 
@@ -293,6 +297,11 @@ class Store(Protocol):
 
     def open(self, file: PurePosixPath) -> Blob:
         """Open a `.zst` for reading. Raises: FileDamaged if it is missing; OSError."""
+
+    def forget(self, file: PurePosixPath) -> None:
+        """Drop the copies of a stream's `.zst`, manifest and `.sha256` that this host has in memory, so that they are
+        read from the disk. Nothing fails if it cannot be done.
+        """
 
     def under_way(self) -> set[PurePosixPath]:
         """Return the names whose commit or removal has begun: a missing file of these is no fault. Raises: OSError."""

@@ -23,6 +23,7 @@ from fullsend_receiver.store.durable import FULL, make_folders, replace_file, sy
 from fullsend_receiver.store.errors import StoreError, StoreFull
 from fullsend_receiver.store.holds import LocalHold
 from fullsend_receiver.store.layout import MARKER, Layout
+from fullsend_receiver.store.mounts import disk_of
 from fullsend_receiver.store.objects import LocalBlob
 
 if TYPE_CHECKING:
@@ -46,6 +47,11 @@ class LocalStore(Layout):
     """A `Store` in one folder. The constructor does no I/O; `open_store` and `make_store` return an existing store."""
 
     capabilities: ClassVar = Capabilities(part_size=0, can_truncate=True, can_read_partials=True, free_space_known=True)
+
+    @property
+    def disk(self) -> str:
+        """The device of the store's folder, and where it is mounted."""
+        return disk_of(self.root)
 
     @property
     def documents(self) -> LocalDocuments:
@@ -116,6 +122,10 @@ class LocalStore(Layout):
     def open(self, file: PurePosixPath) -> LocalBlob:
         """See `Store.open`."""
         return LocalBlob(self.root / file)
+
+    def forget(self, file: PurePosixPath) -> None:
+        """See `Store.forget`."""
+        objects.forget(self, file)
 
     def under_way(self) -> set[PurePosixPath]:
         """See `Store.under_way`."""

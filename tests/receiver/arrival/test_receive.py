@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import random
 import resource
 import select
@@ -729,11 +730,34 @@ def test_what_a_check_finds_is_told_though_it_cannot_be_recorded(failing: tuple[
     pieces = pieces_of(1, "tank/checked@now")
     with receiver.peer() as peer:
         file = peer.give(b"".join(pieces), offer("tank/checked"), pieces)["file"]
-        with disk.failing("write", "scrub.jsonl", errno.ENOSPC):
+        with disk.failing("write", "alpha.jsonl", errno.ENOSPC):
             peer.say("verify", dataset="tank/checked")
             assert peer.hear("verdict")["damage"] == []
             peer.hear("done")
     receiver.wait_log(f"{file}: the result cannot be recorded: [Errno 28] ")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.ESTALE])
+def test_a_read_error_during_a_check_is_not_damage(number: int, failing: tuple[Receiver, FaultyDisk]) -> None:
+    receiver, disk = failing
+    pieces = pieces_of(1, f"tank/read-{number}@now")
+    with receiver.peer() as peer:
+        file = peer.give(b"".join(pieces), offer(f"tank/read-{number}"), pieces)["file"]
+        with disk.failing("pread", ".zst", number):
+            peer.say("verify", dataset=f"tank/read-{number}")
+            (line,) = peer.hear("verdict")["damage"]
+            assert line.startswith("not checked, and not known to be damaged by that: ")
+            assert os.strerror(number) in line
+            peer.hear("done")
+        receiver.wait_log(f"{os.strerror(number)} (disk ")
+        assert f"{file}: not checked: " in receiver.log
+        peer.say("list", dataset=f"tank/read-{number}")
+        (entry,) = peer.hear("entries")["entries"]
+        peer.hear("done")
+        assert (entry["damaged"], entry["verified"], entry["restorable"]) == (None, None, True)
+        peer.say("verify", dataset=f"tank/read-{number}")
+        assert peer.hear("verdict")["damage"] == []
+        peer.hear("done")
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EIO])

@@ -119,5 +119,13 @@ def test_what_is_not_listed_was_not_checked(said: Said) -> None:
 def test_what_verify_finds_as_json(said: Said) -> None:
     results.Findings(as_json=True).add(checked("b", "chunk 1"))
     (line,), err = said()
-    assert json.loads(line) == {"file": "b", "received": "then", "at": "now", "damage": ["chunk 1"], "sha256": None}
+    assert json.loads(line) == {
+        "file": "b",
+        "received": "then",
+        "at": "now",
+        "verdict": "damaged",
+        "damage": ["chunk 1"],
+        "unreadable": None,
+        "sha256": None,
+    }
     assert err == ["fullsendd: b: chunk 1"]

@@ -23,7 +23,7 @@ from fullsend_receiver.catalogue import inotify
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import METHODS, Answers, base_of, find_chains, find_status, find_unread
-from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
 
@@ -488,7 +488,7 @@ async def test_what_keeps_prunes_from_their_work_is_told_to_their_sender(store: 
     catalogues = Catalogues(store)
     with ThreadPoolExecutor(1) as threads:
         workers = Workers(threads, threads, threads)
-        checks = Checks(catalogues, workers)
+        checks = Checks(catalogues, workers, ScrubSettings(0, 0))
         answers = Answers(
             catalogues, workers, checks, SENDER, peer=SENDER, min_free=0, troubles=lambda sender: [f"{sender}: why"]
         )
@@ -514,7 +514,9 @@ async def test_the_questions_of_a_night_of_a_thousand_datasets_look_at_nothing_t
         plant(store, "s1", number, dataset=name)
     with ThreadPoolExecutor(4) as threads:
         workers, catalogues = Workers(threads, threads, threads), Catalogues(store)
-        answers = Answers(catalogues, workers, Checks(catalogues, workers), SENDER, peer=SENDER, min_free=0)
+        answers = Answers(
+            catalogues, workers, Checks(catalogues, workers, ScrubSettings(0, 0)), SENDER, peer=SENDER, min_free=0
+        )
 
         async def ask(question: messages.Question) -> list[object]:
             return [part async for part in answers.answer(question)]
