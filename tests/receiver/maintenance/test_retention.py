@@ -331,7 +331,11 @@ def test_a_time_that_cannot_be_read_keeps_its_stream() -> None:
     odd = stream(0, received="yesterday", sequence=None)
     assert reasons(decide([odd, *fulls(9)[1:]], NOTHING))["s0"] == "keep: its time cannot be read, or is in the future"
     far = [stream(number, created=f"@{10**12 + number}") for number in range(9)]
-    assert kept(decide(far, replace(NOTHING, daily=3, time="created"))) == ["s6", "s7", "s8"]
+    assert len(kept(decide(far, replace(NOTHING, daily=3, time="created")))) == 9
+    odd_ones = [stream(number, created=f"@{number}") for number in range(9)]
+    for rule in PERIODS:
+        policy = Policy(**{rule: 3}, minimum_count=0, minimum_age=0, time="created")  # type: ignore[arg-type]
+        assert kept(decide(odd_ones, policy)) == ["s6", "s7", "s8"]
 
 
 # --- what the caller says ---------------------------------------------------------------------------------------
