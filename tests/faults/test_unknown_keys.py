@@ -48,7 +48,8 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store import journal
 from fullsend_receiver.store import local as stores
-from fullsend_receiver.store.local import LocalStore, read_id
+from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.marker import read_id
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.partials import journals
 from fullsend_receiver.store.recovery import recover

@@ -125,6 +125,11 @@ def print_good(text: str) -> None:
     write_line(f"ok       {text}")
 
 
+def print_warning(text: str) -> None:
+    """Print a check of what will be a problem soon."""
+    write_line(f"warning  {text}")
+
+
 def print_problem(text: str) -> None:
     """Print a check with a problem."""
     write_line(f"problem  {text}")
