@@ -53,7 +53,7 @@ class ManifestError(StoreError):
 
 def disk_error(error: OSError) -> StoreError:
     """Return what an error of the store's disk means, in one line for a person: the reason, and what to do."""
-    why = error.strerror or type(error).__name__
+    why = error.strerror or str(error) or type(error).__name__
     at = f", {error.filename}" if error.filename is not None else ""
     if error.errno in FULL:
         return StoreFull(f"the store is full ({why}): free space on the receiver")
