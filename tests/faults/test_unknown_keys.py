@@ -52,7 +52,8 @@ from fullsend_receiver.maintenance.reading import FilePass
 from fullsend_receiver.maintenance.scrub import StreamCheck
 from fullsend_receiver.store import journal
 from fullsend_receiver.store import local as stores
-from fullsend_receiver.store.local import LocalStore, read_id
+from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.marker import read_id
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.partials import journals
 from fullsend_receiver.store.recovery import recover

@@ -10,9 +10,18 @@ To add a question to the receiver, add its models here and one entry in REQUESTS
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar, Union
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from fullsend_protocol.format.manifest import (
     Flags,
@@ -40,6 +49,10 @@ Text = Annotated[str, Field(max_length=4096)]
 Program = Annotated[str, Field(max_length=100)]
 Segments = Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
 Claim = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+
+#: A sender's `features`: it reads the warnings in `health`.
+WARNINGS: Final = "warnings"
 
 
 _CODES: Final = frozenset(code.value for code in ErrorCode)
@@ -73,6 +86,19 @@ class Answer(WireModel):
         type: Any
 
 
+class _WithLaterFields(WireModel):
+    """Base of messages with fields that a released peer does not know, and would refuse. `later`: their names. They are
+    written only with a value, and sent only to a peer that has said that it understands them.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = write(self)
+        return {name: value for name, value in said.items() if value or name not in self.later}
+
+
 class Error(Greeting):
     """This side gives up; the connection is over. `message` is one line for a person. A code that only a later version
     knows is read as "internal".
@@ -95,12 +121,17 @@ class ReceiverHello(Greeting):
     sender: SenderName | None  # the name of the peer's certificate; None: the peer showed no certificate
 
 
-class SenderHello(Greeting):
-    """The sender picks one of the receiver's versions."""
+class SenderHello(_WithLaterFields, Greeting):
+    """The sender picks one of the receiver's versions. `features`: what it understands beyond that version: without the
+    feature of a key no message to it has a key that version 1 was first released without.
+    """
 
     type: Literal["hello"] = "hello"
     program: Program
     version: int
+    features: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=32)] = Field(default_factory=list)
+
+    later = frozenset({"features"})
 
 
 class Join(Greeting):
@@ -449,13 +480,18 @@ class Check(Question):
     type: Literal["check"] = "check"
 
 
-class Health(Answer):
-    """The receiver's state, for a sender: enough to see trouble coming, nothing about other senders."""
+class Health(_WithLaterFields, Answer):
+    """The receiver's state, for a sender: enough to see trouble coming, nothing about other senders. `warnings`: what
+    will be a problem soon; only for a sender that understands "warnings".
+    """
 
     type: Literal["health"] = "health"
     program: Program
     free_bytes: Offset
     problems: Annotated[list[Text], Field(max_length=100)]
+    warnings: Annotated[list[Text], Field(max_length=100)] = Field(default_factory=list)
+
+    later = frozenset({"warnings"})
 
 
 class Done(Answer):

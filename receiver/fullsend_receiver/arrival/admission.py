@@ -10,10 +10,11 @@ from fullsend_protocol.shared.units import printable
 from fullsend_protocol.stream.facts import class_of
 from fullsend_protocol.wire.messages import Push
 from fullsend_receiver.arrival import overruns
+from fullsend_receiver.arrival.bounds import TELLING, Ratio, RoomRequest
 from fullsend_receiver.arrival.commit import wants_base
-from fullsend_receiver.arrival.free_space import TELLING, Ratio, RoomRequest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
+from fullsend_receiver.store.opened import partial_key
 
 #: Number of streams of a dataset, the newest, from which its compression ratio is computed.
 _LIKE: Final = 10
@@ -56,6 +57,8 @@ def judge(
         ratio,
         before=stored,
         failed_at=overrun.stored if overrun is not None else 0,
+        sender=sender,
+        key=partial_key(sender, push),
     )
 
 

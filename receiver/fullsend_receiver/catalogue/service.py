@@ -53,21 +53,27 @@ class Catalogues:
         self._scrubbed: Final = ScrubLog(store)
 
     def senders(self) -> list[str]:
-        """Return the senders that have, or had, streams here. Raises: OSError."""
-        return self.store.senders()
+        """Return the senders that have, or had, streams here. Raises: StoreError, OSError."""
+        senders = self.store.senders()
+        self.store.check_mounted()
+        return senders
 
     def current(self, sender: str, *, asked: int | None = None) -> Holdings:
         """Return what is stored of a sender, as of the moment `asked` (None: now) or later.
 
-        Blocks on the disk, and while another thread examines it. Raises: OSError.
+        Blocks on the disk, and while another thread examines it. Raises: StoreError if the store is not there; OSError.
         """
+        return self._read(sender, asked)[1]
+
+    def _read(self, sender: str, asked: int | None = None) -> tuple[int, Holdings]:
+        """Return the same, with the moment of the search that found it."""
         asked = self._now() if asked is None else asked
         with self._keep(sender) as kept:
             if kept.holdings is None or kept.read_at <= asked:
                 began = self._now()
-                kept.holdings = kept.read_again(self._scrub_log(sender))
+                kept.holdings = self._read_again(kept, sender)
                 kept.read_at = began
-            return kept.holdings
+            return kept.read_at, kept.holdings
 
     async def ask(self, disk: Executor, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Answer a question in a `disk` thread, as `current`. All questions about one sender together use only one such
@@ -76,6 +82,17 @@ class Catalogues:
         """
         asked = _ANY if begun else self._now()
         return await self._in_turn(disk, sender, lambda: work(self.current(sender, asked=asked)))
+
+    async def stored_bytes(self, disk: Executor, sender: str) -> tuple[int, int]:
+        """Return the bytes that are stored of a sender now, as Holdings.stored_bytes, behind the moment of the search:
+        of two results, the one with the higher number is newer. Raises: as `current`.
+        """
+
+        def look() -> tuple[int, int]:
+            moment, holdings = self._read(sender)
+            return moment, holdings.stored_bytes
+
+        return await self._in_turn(disk, sender, look)
 
     async def relook(self, disk: Executor) -> None:
         """Examine everything that is in memory again, whatever was reported: some folders at a time, so that no
@@ -132,7 +149,14 @@ class Catalogues:
     def _examine_again(self, sender: str, paths: list[str]) -> None:
         with self._keep(sender) as kept:
             kept.search.distrust(paths)
-            kept.holdings = kept.read_again(self._scrub_log(sender))
+            kept.holdings = self._read_again(kept, sender)
+
+    def _read_again(self, kept: _SenderState, sender: str) -> Holdings:
+        """Examine the disk again. Raises: StoreError if the store is not in its folder; OSError."""
+        kept.holdings, before = None, kept.holdings
+        holdings = kept.read_again(self._scrub_log(sender), before)
+        self.store.check_mounted()  # afterwards: an empty mount point has no stream, and shows no error
+        return holdings
 
     def _now(self) -> int:
         """Return a moment, later than all before."""
@@ -161,13 +185,13 @@ class _SenderState:
         self._sender = sender
         self._same = False  # the holdings are those of the last search
 
-    def read_again(self, scrubbed: ScrubLog) -> Holdings:
-        """Examine the disk again. Raises: OSError."""
+    def read_again(self, scrubbed: ScrubLog, before: Holdings | None) -> Holdings:
+        """Examine the disk again. `before`: the result of the last search, None: it failed. Raises: OSError."""
         if self.distrusted:
             self.distrusted = False
             self.search.distrust()
         # First: if the search fails half-way, its findings by then must not count as known.
-        before, same, self._same = self.holdings, self._same, False
+        same, self._same = self._same, False
         same = not self.search.run() and same
         self._same = True
         search = self.search

@@ -195,11 +195,13 @@ class Findings:
         print(f"{streams}, {raw} raw, in {format_duration(seconds)}: {self._damaged} damaged{unread}", file=sys.stderr)
 
     def _add_checked(self, checked: Checked) -> None:
+        from fullsend_receiver.store.errors import disk_error
+
         file, result = checked.subject.file, checked.result
         if checked.unrecorded is not None:
             self.failed = True
             if not self._unrecorded:
-                complain(f"the results cannot be recorded: {checked.unrecorded}")
+                complain(f"the results cannot be recorded: {printable(str(disk_error(checked.unrecorded)))}")
             self._unrecorded = True
         self._checked += 1
         self._raw_bytes += checked.subject.raw_bytes

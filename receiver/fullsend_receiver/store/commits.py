@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store.durable import locked, make_folders, sync_folder, sync_folders
 from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.marker import check_mounted
 from fullsend_receiver.store.partials import DATA, discard, partial_path
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def make_folder(store: Layout, folder: Path) -> None:
 
 def complete(store: Layout, key: str, file: PurePosixPath) -> bool:
     """Complete a commit that was interrupted. Returns: as `put_in_place`."""
+    check_mounted(store)
     make_folder(store, (store.root / file).parent)
     return put_in_place(store, key, file)
 

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import errno
+import os
 from typing import Final
 
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
+from fullsend_receiver.store.durable import FULL
+
+#: errno values of a disk that fails, or of a file system that has found itself damaged.
+_FAILS: Final = frozenset(
+    {errno.EIO, errno.EREMOTEIO, errno.ENXIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA, errno.ETIMEDOUT}
+)
+#: errno values of a disk that is away: unplugged, or behind a network.
+_GONE: Final = frozenset({errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM})
 
 #: errno values with which the disk answers that no file has this name.
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG})
@@ -30,6 +39,14 @@ class StoreFull(StoreError):  # noqa: N818 - reads as an adjective
     code = ErrorCode.SPACE
 
 
+class StoreReadOnly(StoreError):  # noqa: N818 - reads as an adjective
+    """The store's file system is mounted read-only: it can be read, and nothing can be stored."""
+
+
+class StoreMissing(StoreError):  # noqa: N818 - reads as an adjective
+    """The store's folder does not have the store: its disk is not mounted, or another one is."""
+
+
 class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
     """A disk has lost durable data of a partial."""
 
@@ -45,3 +62,20 @@ class ManifestError(StoreError):
         self.path = path
         self.what = what
         self.unread = unread
+
+
+def disk_error(error: OSError) -> StoreError:
+    """Return what an error of the store's disk means, in one line for a person: the reason, and what to do."""
+    why = error.strerror or str(error) or type(error).__name__
+    at = f", {error.filename}" if error.filename is not None else ""
+    if error.errno in FULL:
+        return StoreFull(f"the store is full ({why}): free space on the receiver")
+    if error.errno == errno.EROFS:
+        return StoreReadOnly("the store's disk is mounted read-only: see the kernel's log, and remount it")
+    if error.errno in _FAILS:
+        return StoreError(f"the store's disk fails ({why}{at}): see the kernel's log on the receiver")
+    if error.errno in _GONE:
+        return StoreMissing(f"the store's disk is gone ({why}{at}): connect and mount it again")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return StoreError(f"the store refuses uid {os.geteuid()} ({why}{at}): its owner must own all of its files")
+    return StoreError(f"the store cannot be used ({why}{at})")

@@ -119,7 +119,7 @@ def adopt(store: Layout, file: PurePosixPath, manifest: Manifest) -> None:
     try:
         _sync(path, store)
     except OSError as error:
-        msg = f"{file}: has no manifest, and none can be made: {error}"
+        msg = f"{file}: has no manifest, and none can be made: {error.strerror or error}"
         raise StoreError(msg) from None
     # The next start looks in `.state` for what a crash leaves behind, and takes the lock for that.
     with locked(store.lock):

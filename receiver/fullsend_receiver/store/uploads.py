@@ -28,6 +28,7 @@ from fullsend_receiver.store.durable import (
 )
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Batch, Standing
+from fullsend_receiver.store.marker import check_mounted
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store.partials import (
@@ -175,6 +176,7 @@ class LocalUpload:
 
         From the journal's `commit` line on, a restart completes the rest.
         """
+        check_mounted(self._store)  # below an empty mount point all folders would be made anew
         target = self._store.root / file
         if is_stored(self._store, file):
             self.close(keep=False)

@@ -47,19 +47,21 @@ _INTERPRETER: Final = 50 * limits.MIB
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. `outcome`: OK, or the exit code of the problem."""
+    """The result of one check. `outcome`: OK, or the exit code of the problem; `warning`: it will be a problem soon."""
 
     what: str
     outcome: Exit
     text: str
+    warning: bool = False
 
     def line(self) -> str:
         """Return the finding for a person."""
-        return printable(f"{'ok     ' if self.outcome is Exit.OK else 'problem'} {self.what}: {self.text}")
+        verdict = "problem" if self.outcome is not Exit.OK else "warning" if self.warning else "ok     "
+        return printable(f"{verdict} {self.what}: {self.text}")
 
     def to_dict(self) -> dict[str, object]:
         """Return the finding for a machine."""
-        return {"check": self.what, "ok": self.outcome is Exit.OK, "detail": self.text}
+        return {"check": self.what, "ok": self.outcome is Exit.OK, "warning": self.warning, "detail": self.text}
 
 
 async def check(
@@ -208,6 +210,8 @@ async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, 
         yield _problem(name, why)
     for name, hint in long:
         yield Finding(name, Exit.OK, hint)
+    for warning in health.warnings:
+        yield Finding(endpoint.name, Exit.OK, warning, warning=True)
     for problem in health.problems:
         yield Finding(endpoint.name, Exit.FAILED, problem)
 

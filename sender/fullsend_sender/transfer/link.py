@@ -206,7 +206,9 @@ async def connect(
             )
             link.complain(ErrorCode.VERSION, message)
             raise PeerError(ErrorCode.VERSION, message)
-        await link.send(messages.SenderHello(program=PROGRAM, version=limits.PROTOCOL_VERSION))
+        await link.send(
+            messages.SenderHello(program=PROGRAM, version=limits.PROTOCOL_VERSION, features=[messages.WARNINGS])
+        )
         link.start_heartbeat()
         yield link, hello.sender
     except ProtocolError as error:

@@ -672,13 +672,23 @@ def test_a_takeover_amid_the_commit_finds_it_stored(package: bool, tmp_path: Pat
 
 #: call, on files of which name, errno; and what the sender is told.
 FAULTS: Final = {
-    "the data cannot be synced": ("fdatasync", ".data", errno.EIO, "store: the store's disk failed: "),
-    "the data cannot be synced for want of space": ("fdatasync", ".data", errno.ENOSPC, "space: the store is full ("),
-    "the journal cannot be synced": ("fdatasync", ".journal", errno.EIO, "store: the store's disk failed: "),
-    "the journal cannot be written": ("write", ".journal", errno.ENOSPC, "space: the store is full ("),
-    "the data cannot be written": ("write", ".data", errno.EIO, "store: the store's disk failed: "),
-    "the disk is full": ("write", ".data", errno.ENOSPC, "space: the store is full ("),
-    "the quota is used up": ("write", ".data", errno.EDQUOT, "space: the store is full ("),
+    "the data cannot be synced": ("fdatasync", ".data", errno.EIO, "store: the store's disk fails ("),
+    "the data cannot be synced for want of space": (
+        "fdatasync",
+        ".data",
+        errno.ENOSPC,
+        "space: tank/failing@now: the store is full (",
+    ),
+    "the journal cannot be synced": ("fdatasync", ".journal", errno.EIO, "store: the store's disk fails ("),
+    "the journal cannot be written": (
+        "write",
+        ".journal",
+        errno.ENOSPC,
+        "space: tank/failing@now: the store is full (",
+    ),
+    "the data cannot be written": ("write", ".data", errno.EIO, "store: the store's disk fails ("),
+    "the disk is full": ("write", ".data", errno.ENOSPC, "space: tank/failing@now: the store is full ("),
+    "the quota is used up": ("write", ".data", errno.EDQUOT, "space: tank/failing@now: the store is full ("),
 }
 
 
@@ -770,7 +780,7 @@ def test_a_join_that_cannot_be_written_down_is_none(
     with Peer(receiver.port) as peer, disk.failing("fsync", "", number):
         peer.hear("hello")
         peer.say("join", secret=secret, certificate=certificate.pem)
-        assert peer.refusal().startswith("store: the store's disk failed: ")
+        assert peer.refusal().startswith("store: the store's disk fails (")
     with Peer(receiver.port) as peer:
         peer.hear("hello")
         peer.say("join", secret=secret, certificate=certificate.pem)
@@ -788,7 +798,7 @@ def test_a_commit_that_fails_is_no_commit(call: str, tmp_path: Path) -> None:
             peer.hear("ack")
             with disk.failing(call, "", errno.EIO):
                 peer.write(control(finish(raw)))
-                assert peer.refusal().startswith("store: the store's disk failed: ")
+                assert peer.refusal().startswith("store: the store's disk fails (")
         assert receiver.listed() == []
         with receiver.peer() as peer:
             # Where its commit was in the journal, the beginning of this push has completed it.
@@ -852,7 +862,7 @@ def test_a_write_that_stops_half_way_is_none(tmp_path: Path) -> None:
             peer.push()
             for chunk in chunks(pieces):
                 peer.write(chunk.encode())
-            assert peer.refusal().startswith("space: the store is full (File too large)")
+            assert peer.refusal().startswith("space: tank/data@now: the store is full (File too large)")
             assert peer.acks == [len(pieces[0])]
         (partial,) = receiver.partials()
         assert partial.stat().st_size == most

@@ -105,7 +105,10 @@ def test_what_cannot_be_recorded_is_said_once(said: Said) -> None:
     findings = results.Findings(as_json=False)
     for _ in range(2):
         findings.add(checked("a", unrecorded=OSError("read-only")))
-    assert said() == (["ok       a"] * 2, ["fullsendd: the results cannot be recorded: read-only"])
+    assert said() == (
+        ["ok       a"] * 2,
+        ["fullsendd: the results cannot be recorded: the store cannot be used (read-only)"],
+    )
     assert findings.failed
 
 

@@ -17,8 +17,10 @@ from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
 from tests.receiver.running import Receiver, serving, wait_until
 
 from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
+from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue import inotify
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
@@ -490,7 +492,10 @@ async def test_what_keeps_prunes_from_their_work_is_told_to_their_sender(store: 
         workers = Workers(threads, threads, threads)
         checks = Checks(catalogues, workers, ScrubSettings(0, 0))
         answers = Answers(
-            catalogues, workers, checks, SENDER, peer=SENDER, min_free=0, troubles=lambda sender: [f"{sender}: why"]
+            *(catalogues, workers, checks, SENDER, Room(SizeOrShare(0), lambda: workers.run(store.space))),
+            peer=SENDER,
+            warn_at=None,
+            troubles=lambda sender: [f"{sender}: why"],
         )
         said = [part async for part in answers.answer(messages.Check())]
         await answers.close()
@@ -515,7 +520,10 @@ async def test_the_questions_of_a_night_of_a_thousand_datasets_look_at_nothing_t
     with ThreadPoolExecutor(4) as threads:
         workers, catalogues = Workers(threads, threads, threads), Catalogues(store)
         answers = Answers(
-            catalogues, workers, Checks(catalogues, workers, ScrubSettings(0, 0)), SENDER, peer=SENDER, min_free=0
+            *(catalogues, workers, Checks(catalogues, workers, ScrubSettings(0, 0)), SENDER),
+            Room(SizeOrShare(0), lambda: workers.run(store.space)),
+            peer=SENDER,
+            warn_at=None,
         )
 
         async def ask(question: messages.Question) -> list[object]:

@@ -65,7 +65,7 @@ async def test_all_is_well(configure: Configure, receiver_identity: Identity) ->
     assert lines[0] == f"ok      configuration: {config}, receivers: nas"
     assert lines[1].startswith("ok      compression: level 3, ")
     assert lines[-1] == "ok      nas: 5.0 GiB free"
-    assert found[-1].to_dict() == {"check": "nas", "ok": True, "detail": "5.0 GiB free"}
+    assert found[-1].to_dict() == {"check": "nas", "ok": True, "warning": False, "detail": "5.0 GiB free"}
 
 
 async def test_problems_of_the_receiver(configure: Configure, receiver_identity: Identity) -> None:

@@ -1,0 +1,50 @@
+"""What a store in a folder has of each sender besides stored and arriving streams.
+
+STORE/.state/trash/FOLDER/SENDER/...    removed streams that can be brought back
+STORE/.partial/KEY.data.damaged         partials whose data the disk has lost
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.format.names import is_stream
+from fullsend_receiver.store import journal
+from fullsend_receiver.store.errors import PartialDamaged
+from fullsend_receiver.store.partials import DAMAGED, DATA, JOURNAL
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.layout import Layout
+
+
+def count(store: Layout) -> dict[str, int]:
+    """Return the bytes of stream files by sender. See `Store.aside`."""
+    found: Counter[str] = Counter()
+    trash = store.trash_folder
+    for folder, _folders, files in os.walk(trash, onerror=_raise):
+        path = Path(folder).relative_to(trash).parts
+        for name in files:
+            if len(path) > 1 and is_stream(name):
+                found[path[1]] += _size(Path(folder, name))
+    for data in store.partial.glob(f"*{DATA}{DAMAGED}"):
+        with contextlib.suppress(PartialDamaged, OSError):  # then nobody knows whose it was
+            opened = journal.read_opened(data.with_name(data.name.replace(DATA, JOURNAL)))
+            if opened is not None:
+                found[opened.sender] += _size(data)
+    return dict(found)
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # was removed meanwhile
+        return 0
