@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 from tests import streams
@@ -47,8 +47,13 @@ def snapshots(receiver: Receiver) -> list[str]:
 
 
 def test_oldest_streams_make_room_for_a_push(tmp_path: Path) -> None:
-    settings = {"quota": str(QUOTA), "when_full": "prune-early", "when_suspicious": "prune", "prune_at": "never"}
-    with serving(tmp_path / "receiver", "alpha", **settings) as receiver:
+    configured: dict[str, Any] = {
+        "quota": str(QUOTA),
+        "when_full": "prune-early",
+        "when_suspicious": "prune",
+        "prune_at": "never",
+    }
+    with serving(tmp_path / "receiver", "alpha", **configured) as receiver:
         restart_with_policy(receiver)
         for number in (1, 2, 3, 4):
             give(receiver, number)
@@ -66,8 +71,8 @@ def test_oldest_streams_make_room_for_a_push(tmp_path: Path) -> None:
     ids=["refuse", "trash"],
 )
 def test_push_is_refused_where_nothing_may_make_room(tmp_path: Path, settings: dict[str, str]) -> None:
-    settings = {"quota": str(QUOTA), "when_suspicious": "prune", "prune_at": "never", **settings}
-    with serving(tmp_path / "receiver", "alpha", **settings) as receiver:
+    configured: dict[str, Any] = {"quota": str(QUOTA), "when_suspicious": "prune", "prune_at": "never", **settings}
+    with serving(tmp_path / "receiver", "alpha", **configured) as receiver:
         restart_with_policy(receiver)
         for number in (1, 2, 3, 4):
             give(receiver, number)
