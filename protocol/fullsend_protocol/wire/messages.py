@@ -10,9 +10,18 @@ To add a question to the receiver, add its models here and one entry in REQUESTS
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar, Union
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    model_serializer,
+)
 
 from fullsend_protocol.format.manifest import (
     Flags,
@@ -40,6 +49,11 @@ Text = Annotated[str, Field(max_length=4096)]
 Program = Annotated[str, Field(max_length=100)]
 Segments = Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
 Claim = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+
+#: Characters of what is wrong with a stream that is, or was, damaged.
+REPLACED_MAX: Final = 200
+#: A sender's `features`: it mends what the receiver reports as damaged.
+REPAIR: Final = "repair"
 
 
 _CODES: Final = frozenset(code.value for code in ErrorCode)
@@ -73,6 +87,19 @@ class Answer(WireModel):
         type: Any
 
 
+class _WithLaterFields(WireModel):
+    """Base of messages with fields that a released peer does not know, and would refuse. `later`: their names. They are
+    written only with a value, and sent only to a peer that has said that it understands them.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = write(self)
+        return {name: value for name, value in said.items() if value or name not in self.later}
+
+
 class Error(Greeting):
     """This side gives up; the connection is over. `message` is one line for a person. A code that only a later version
     knows is read as "internal".
@@ -96,11 +123,14 @@ class ReceiverHello(Greeting):
 
 
 class SenderHello(Greeting):
-    """The sender picks one of the receiver's versions."""
+    """The sender picks one of the receiver's versions. `features`: what it understands beyond that version: without
+    "repair" no message to it has the fields that version 1 was first released without.
+    """
 
     type: Literal["hello"] = "hello"
     program: Program
     version: int
+    features: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=32)] = Field(default_factory=list)
 
 
 class Join(Greeting):
@@ -236,11 +266,16 @@ class Stopped(WireModel):
     offset: Offset
 
 
-class Committed(WireModel):
-    """The stream is whole, proven, durable and listed."""
+class Committed(_WithLaterFields):
+    """The stream is whole, proven, durable and listed. `replaced`: what was wrong with the stored stream whose place it
+    took; None: there was none, or the sender has not said that it understands "repair".
+    """
 
     type: Literal["committed"] = "committed"
     receipt: Receipt
+    replaced: Annotated[str, Field(max_length=REPLACED_MAX)] | None = None
+
+    later = frozenset({"replaced"})
 
 
 # --- what to send ----------------------------------------------------------------------------------------------
@@ -280,11 +315,40 @@ class Base(WireModel):
         return class_of(self.flags)
 
 
-class Bases(Answer):
-    """A page of the answer to `bases?`, in no particular order."""
+class DamagedEntry(WireModel):
+    """A stored stream that is damaged itself, and not a package: its sender may send it again. `raw_bytes`: of the
+    stream; `why`: what is wrong with it.
+    """
+
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid | None
+    flags: Flags
+    raw_bytes: Offset
+    why: Annotated[str, Field(max_length=REPLACED_MAX)]
+
+    @property
+    def identity(self) -> tuple[str, str, str, str | None, str]:
+        """What announces this stream. `why` may be told in other words the next time."""
+        return self.dataset, self.snapshot, self.guid, self.base_guid, self.flags
+
+    @property
+    def stream_class(self) -> StreamClass:
+        """The class in its manifest, from its flags."""
+        return class_of(self.flags)
+
+
+class Bases(_WithLaterFields, Answer):
+    """A page of the answer to `bases?`, in no particular order. `damaged`: streams that could be bases, and are
+    damaged; only for a sender that understands "repair".
+    """
 
     type: Literal["bases"] = "bases"
     bases: Annotated[list[Base], Field(max_length=limits.BASES_PAGE)]
+    damaged: Annotated[list[DamagedEntry], Field(max_length=limits.BASES_PAGE)] = Field(default_factory=list)
+
+    later = frozenset({"damaged"})
 
 
 class PartialsWanted(Question):

@@ -230,12 +230,18 @@ class Catalogue:
         """
         about = stored.summary
         if not (self._whole(about) and self._is_there(about)):  # a receipt is important enough to check the file again
-            msg = (
-                f"{stored.file}: is stored, and {self._damage(about)}: move it, its .json and its .sha256 out of the"
-                " store, and push again"
-            )
+            msg = f"{stored.file}: is stored, and {self._damage(about)}: push it again to replace it"
             raise Damaged(msg)
         return copied(Receipt, self.entry_of(stored, restorable=bool(self.chain(stored))), stored.manifest)
+
+    def damage(self, stored: StoredStream) -> str | None:
+        """Return what is known to be wrong with the file of a stream itself; None: nothing. Examines the file."""
+        about = stored.summary
+        return None if self._whole(about) and self._is_there(about) else self._damage(about)
+
+    def damaged(self) -> Iterator[StoredStream]:
+        """Yield the streams whose own file is missing, has another length, or is known to be damaged."""
+        return (stored for stored in self.streams if not self._whole(stored.summary))
 
     def whole(self, stored: StoredStream) -> bool:
         """Whether the file of a stream exists, has its length, and is not known to be damaged."""

@@ -21,10 +21,12 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
 from fullsend_protocol.wire.messages import (
+    REPLACED_MAX,
     Base,
     Bases,
     BasesWanted,
     Check,
+    DamagedEntry,
     DatasetStatus,
     Done,
     Entries,
@@ -76,9 +78,19 @@ class Answers:
     """The answers for one sender, each from what is on the disk at the time of the question."""
 
     def __init__(
-        self, catalogues: Catalogues, workers: Workers, checks: Checks, sender: str, *, peer: str, min_free: int
+        self,
+        catalogues: Catalogues,
+        workers: Workers,
+        checks: Checks,
+        sender: str,
+        *,
+        peer: str,
+        min_free: int,
+        repairs: bool = False,
     ) -> None:
-        """`peer`: its name in the log. `min_free`: bytes that must stay free."""
+        """`peer`: its name in the log. `min_free`: bytes that must stay free. `repairs`: the peer wants to know what is
+        damaged.
+        """
         self._catalogues = catalogues
         self._store = catalogues.store
         self._workers = workers
@@ -86,6 +98,7 @@ class Answers:
         self._sender = sender
         self._peer = peer
         self._min_free = min_free
+        self._repairs = repairs
 
     def answer(self, question: Question) -> Parts:
         """Return the whole answer, in order. Iterating over it raises: FullsendError, OSError."""
@@ -95,8 +108,14 @@ class Answers:
     async def _bases(self, _asked: BasesWanted) -> Parts:
         now = time.time()
         holdings = await self._ask(lambda holdings: holdings)
-        found = (base_of(stored, *chain) for part in holdings.parts() for stored, chain in find_chains(part, now))
-        async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
+
+        def find(part: Catalogue) -> Iterator[Base | DamagedEntry]:
+            yield from (base_of(stored, *chain) for stored, chain in find_chains(part, now))
+            if self._repairs:
+                yield from find_damaged(part)
+
+        found = (each for part in holdings.parts() for each in find(part))
+        async for page in self._pages(found, limits.BASES_PAGE, _bases_page):
             yield page
 
     @METHODS.answers(StatusWanted)
@@ -245,6 +264,21 @@ def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[StoredStream
         chains[about.path] = chain
         if about.kind != "package":
             yield stored, chain
+
+
+def find_damaged(catalogue: Catalogue) -> Iterator[DamagedEntry]:
+    """Yield the streams that are damaged themselves, except packages, which are no base in any case."""
+    for stored in catalogue.damaged():
+        if stored.summary.kind != "package":
+            why = catalogue.damage(stored) or "it was damaged a moment ago"
+            yield copied(DamagedEntry, stored.summary, why=why[:REPLACED_MAX])
+
+
+def _bases_page(part: Sequence[Base | DamagedEntry]) -> Bases:
+    return Bases(
+        bases=[each for each in part if isinstance(each, Base)],
+        damaged=[each for each in part if isinstance(each, DamagedEntry)],
+    )
 
 
 def base_of(stored: StoredStream, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:

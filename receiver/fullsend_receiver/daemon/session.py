@@ -106,6 +106,7 @@ class Session:
 
     def __init__(self, shared: SharedState, channel: Channel, address: str, peer: Sender | None) -> None:
         """`peer`: the sender of its certificate, None if it showed none."""
+        self._repairs = False  # the peer understands the messages about damaged streams
         self.idle = True
         self.admitted = False
         self.peer = peer
@@ -186,7 +187,13 @@ class Session:
             return
         shared = self._shared
         answers = Answers(
-            shared.catalogues, shared.workers, shared.checks, self.peer.name, peer=self._name, min_free=shared.min_free
+            shared.catalogues,
+            shared.workers,
+            shared.checks,
+            self.peer.name,
+            peer=self._name,
+            min_free=shared.min_free,
+            repairs=self._repairs,
         )
         while True:
             self.idle = True
@@ -228,6 +235,7 @@ class Session:
             # The connection's state table has decided which of these are allowed, and in which version.
             case messages.SenderHello():
                 self._program = answer.program
+                self._repairs = messages.REPAIR in answer.features
                 log.info("%s: connected, %s", self._name, printable(answer.program))
             case messages.Join():
                 self._check_tries()
@@ -278,6 +286,8 @@ class Session:
             log.info("%s: stored %s", self._name, end.receipt.file)
             if len(end.receipt.segments) > 1:
                 shared.checks.wanted(sender)
+            if not self._repairs:
+                end = messages.Committed(receipt=end.receipt)
         await self._channel.send(end)
 
     async def _claim(self, key: str, claim: str, what: str) -> Arriving:

@@ -18,14 +18,19 @@ class StoreFull(StoreError):  # noqa: N818 - reads as an adjective
 
 
 class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
-    """A disk has lost durable data of a partial."""
+    """A disk has lost or changed durable data of a partial: it is set aside, and its stream starts over."""
+
+    code = ErrorCode.PARTIAL
 
 
 class ManifestError(StoreError):
     """A manifest cannot be read, or belongs to another place."""
 
-    def __init__(self, path: str, what: str) -> None:
-        """`path`: of the manifest, relative to the store; `what`: the rest of the error message."""
+    def __init__(self, path: str, what: str, *, spoilt: bool = False) -> None:
+        """`path`: of the manifest, relative to the store; `what`: the rest of the error message; `spoilt`: it was read,
+        and no version of fullsendd has written this.
+        """
         super().__init__(f"{path}: {what}")
         self.path = path
         self.what = what
+        self.spoilt = spoilt

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store import objects, partials, recovery, uploads
-from fullsend_receiver.store.api import Capabilities, ObjectInfo, Stamp, UploadInfo
+from fullsend_receiver.store import aside, objects, partials, recovery, uploads
+from fullsend_receiver.store.api import AsideStream, Capabilities, ObjectInfo, Stamp, UploadInfo
 from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import make_folders, replace_file, sync_folder
 from fullsend_receiver.store.errors import StoreError, StoreFull
@@ -78,7 +78,15 @@ class LocalStore(Layout):
 
     def discard_damaged(self, before: float) -> None:
         """See `Store.discard_damaged`."""
-        partials.discard_damaged(self, before)
+        aside.discard_damaged(self, before)
+
+    def set_aside(self, sender: str | None = None) -> Iterator[AsideStream]:
+        """See `Store.set_aside`."""
+        return aside.listed_aside(self, sender)
+
+    def aside_manifest(self, name: str) -> Manifest:
+        """See `Store.aside_manifest`."""
+        return aside.aside_manifest(self, name)
 
     def recover(self) -> list[str]:
         """See `Store.recover`."""

@@ -68,13 +68,25 @@ class LocalBlob:
 def read_manifest(store: Layout, file: PurePosixPath) -> Manifest:
     """Read the manifest of a stored file. Raises: ManifestError."""
     path = manifest_of(str(file))
+    data = b""
     try:
-        manifest = Manifest.model_validate_json((store.root / path).read_bytes())
+        data = (store.root / path).read_bytes()
+        manifest = Manifest.model_validate_json(data)
     except (OSError, ValidationError) as error:
-        raise ManifestError(path, f"cannot be read: {_why(error)}") from None
+        spoilt = isinstance(error, ValidationError) and not _is_of_later_version(data)
+        raise ManifestError(path, f"cannot be read: {_why(error)}", spoilt=spoilt) from None
     if manifest.sender != file.parts[0]:
         raise ManifestError(path, f"belongs to sender {manifest.sender}: it was moved")
     return manifest
+
+
+def _is_of_later_version(data: bytes) -> bool:
+    """Whether a manifest that this version cannot read may be a good one, of another format."""
+    try:
+        said: Any = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and said.get("format") != Manifest.model_fields["format"].default
 
 
 def read_hash_line(store: Layout, file: PurePosixPath) -> bytes:
