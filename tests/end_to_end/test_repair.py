@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -262,3 +264,87 @@ def test_a_manifest_that_is_spoilt_is_replaced_with_its_stream(receiver: Receive
     (again,) = sender.push("--stdin", stdin=raw)
     assert "cannot be read" in again["repair"]
     assert [each["restorable"] for each in sender.list()] == [True]
+
+
+# --- a part that had arrived -------------------------------------------------------------------------------------
+
+
+def rot(receiver: Receiver) -> None:
+    """Change a byte of the one partial's data."""
+    (data,) = (receiver.store / ".partial").glob("*.data")
+    content = bytearray(data.read_bytes())
+    content[100] ^= 1
+    data.write_bytes(content)
+
+
+def test_a_part_that_a_disk_has_changed_starts_over_in_the_same_run(
+    receiver: Receiver, sender: Sender, fake: FakeZfs
+) -> None:
+    """What was resumed upon it would have got a receipt."""
+    fake.create("tank/big", size=20_000_000)
+    fake.fail("tank/big@", "cut")
+    assert sender.fullsend("push", "tank/big").returncode == 1
+    assert len(sender.list("--partial")) == 1
+    rot(receiver)
+    fake.mend()
+    done = sender.fullsend("push", "--json", "tank/big")
+    (pushed, *_more) = rows(good(done))
+    assert "starts over" in done.stderr.decode()
+    assert "chunk 0 (raw bytes 0 to" in done.stderr.decode()
+    assert (pushed["resume"], pushed["receipt"]["restorable"]) == ("none", True)
+    assert [each["restorable"] for each in sender.list()] == [True] * len(sender.list())
+    assert aside(receiver) == ["data.damaged", "journal.damaged"]
+    found_by_check(receiver)
+
+
+def test_a_part_from_stdin_that_a_disk_has_changed_is_refused_once(receiver: Receiver, sender: Sender) -> None:
+    noise = random.Random(1)
+    raw = streams.substream(
+        streams.object_(1), *[streams.write(1, number << 20, noise.randbytes(1 << 20)) for number in range(12)]
+    )
+    assert sender.fullsend("push", "--stdin", stdin=raw[:-312]).returncode == 1
+    rot(receiver)
+    done = sender.fullsend("push", "--stdin", stdin=raw)
+    assert done.returncode == 1
+    assert b"is not as it arrived" in done.stderr
+    assert b"run it again to start over" in done.stderr
+    assert sender.list() == []
+    (pushed,) = sender.push("--stdin", stdin=raw)
+    assert pushed["resume"] == "none"
+    found_by_check(receiver)
+
+
+# --- what can still be read -------------------------------------------------------------------------------------
+
+
+def test_what_is_whole_of_a_damaged_stream_can_be_read_and_each_hole_is_named(
+    receiver: Receiver, sender: Sender
+) -> None:
+    noise = random.Random(1)
+    raw = streams.substream(
+        streams.object_(1), *[streams.write(1, number << 20, noise.randbytes(1 << 20)) for number in range(14)]
+    )
+    sender.push("--stdin", stdin=raw)
+    (file,) = (each["file"] for each in sender.list())
+    flip(receiver, file, 6 << 20)
+    for cat in (sender.fullsend("cat", "--skip-damaged", file), receiver.fullsendd("cat", "--skip-damaged", file)):
+        said = cat.stderr.decode()
+        assert cat.returncode == 1
+        (hole,) = re.findall(r"hole: chunk 1 \(raw bytes (\d+) to (\d+)\): ", said)
+        start, end = map(int, hole)
+        assert cat.stdout == raw[:start] + raw[end:]
+        assert "`zfs receive` refuses" in said
+    found_by_check(receiver, file)
+    sender.push("--stdin", stdin=raw)
+    (kept,) = rows(good(receiver.fullsendd("list", "--damaged", "--json")))
+    assert kept["what"] == "tank/data@now"
+    assert "set aside" in receiver.fullsendd("check").stdout.decode()
+    for cat in (
+        sender.fullsend("cat", "--skip-damaged", kept["name"]),
+        receiver.fullsendd("cat", "--skip-damaged", f"{sender.name}/{kept['name']}"),
+    ):
+        assert (cat.returncode, cat.stdout) == (1, raw[:start] + raw[end:])
+    for cat in (sender.fullsend("cat", "--skip-damaged", file), receiver.fullsendd("cat", "--skip-damaged", file)):
+        assert good(cat) == raw
+    assert sender.fullsend("cat", "aside:none").returncode == 1
+    assert sender.fullsend("cat", kept["name"]).returncode == 1

@@ -54,6 +54,7 @@ class ReceiverSettings(Settings):
     min_free: Size = 1 << 30  # what stays free, before and while streams arrive
     partial_keep: Duration = 14 * 86400.0  # a partial to which nothing was added for so long is deleted
     partial_max: Size | None = None  # of all partials together: above it the oldest are deleted
+    damaged_keep: Duration = 30 * 86400.0  # what was set aside as damaged is deleted so long afterwards
     connections: int = Field(default=512, ge=1)  # in all
     connections_per_sender: int = Field(default=64, ge=1)
     unidentified: int = Field(default=256, ge=1)  # at the limit the oldest is closed

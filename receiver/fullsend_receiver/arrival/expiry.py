@@ -43,12 +43,13 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
             yield found
 
 
-def discard_old(store: Store, arriving: Container[str], *, keep: float, most: int | None) -> None:
+def discard_old(store: Store, arriving: Container[str], *, keep: float, most: int | None, damaged_keep: float) -> None:
     """Discard the partials on which nothing has arrived for `keep` seconds. If all others together store more than
     `most` bytes (None: no limit), discard the oldest of them. `arriving`: keys that are not discarded.
 
-    A damaged partial is set aside, and removed `keep` seconds after that. Blocks. The clock is that of the file system.
-    If it jumps ahead, an interrupted transfer may have to start over; a stored stream is never lost. Raises: OSError.
+    A damaged partial is set aside. All that was set aside is removed `damaged_keep` seconds after that. Blocks. The
+    clock is that of the file system. If it jumps ahead, an interrupted transfer may have to start over; a stored stream
+    is never lost. Raises: OSError.
     """
     now = time.time()
     waiting = []
@@ -74,7 +75,7 @@ def discard_old(store: Store, arriving: Container[str], *, keep: float, most: in
             continue
         total -= stored
         log.warning("%s: what had arrived of it (%s) is deleted: %s", printable(what), format_size(stored), why)
-    store.discard_damaged(now - keep)
+    store.discard_damaged(now - damaged_keep)
 
 
 def _look(upload: UploadInfo) -> tuple[float, Opened | None, Journal]:

@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 import fullsend_protocol
 from fullsend_protocol.format.chains import ends
 from fullsend_protocol.format.manifest import copied
+from fullsend_protocol.format.names import is_aside
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
@@ -52,7 +53,7 @@ from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream, aside_of
 from fullsend_receiver.daemon.answering import Methods, Parts, pages
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
@@ -161,16 +162,19 @@ class Answers:
     @METHODS.answers(Fetch)
     async def _stream(self, wanted: Fetch) -> Parts:
         offset = wanted.offset
-        stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
-        manifest = await self._workers.run(lambda: stored.manifest)
+        if is_aside(wanted.stream):
+            file, manifest = await self._workers.run(lambda: aside_of(self._store, self._sender, wanted.stream))
+        else:
+            stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
+            file, manifest = stored.file, await self._workers.run(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
-            raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
+            raise Damaged(f"{file}: no chunk begins at raw offset {offset}")
         until = limits.OFFSET_END if wanted.until is None else wanted.until
-        log.info("%s: reads %s%s", self._peer, stored.file, f" from {offset}" if offset else "")
+        log.info("%s: reads %s%s", self._peer, file, f" from {offset}" if offset else "")
         yield Sending(manifest=manifest)
         sent = offset
         try:
-            stored_ones = stored_chunks(self._store, stored.file, offset, until)
+            stored_ones = stored_chunks(self._store, file, offset, until)
             async with contextlib.aclosing(read_ahead(self._workers, stored_ones)) as chunks:
                 async for chunk in chunks:
                     sent = chunk.raw_offset + chunk.raw_length
@@ -179,10 +183,10 @@ class Answers:
                     yield chunk
                     del chunk  # a reference during the wait for the next one would keep two in memory
         except FullsendError as error:
-            msg = f"{stored.file}: {error}"
+            msg = f"{file}: {error}"
             raise Damaged(msg) from None
         if not min(until, manifest.raw_bytes) <= sent <= manifest.raw_bytes:
-            msg = f"{stored.file}: has {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
+            msg = f"{file}: has {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
             raise Damaged(msg)
         yield Done()
 

@@ -376,7 +376,11 @@ class Daemon:
                     # To its end, even if this is cancelled: no stream may begin while its partial is being deleted.
                     await self._workers.run_to_end(
                         lambda: discard_old(
-                            self._store, shared.arriving, keep=settings.partial_keep, most=settings.partial_max
+                            self._store,
+                            shared.arriving,
+                            keep=settings.partial_keep,
+                            damaged_keep=settings.damaged_keep,
+                            most=settings.partial_max,
                         )
                     )
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
