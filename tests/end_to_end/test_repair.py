@@ -144,7 +144,7 @@ def test_a_bookmark_is_enough_of_a_base(receiver: Receiver, sender: Sender, fake
     lose(fake, chain[-2]["snapshot"])  # its bookmark stays
     pushed, _said = night(sender, fake)
     assert next(each["snapshot"] for each in pushed) == chain[-1]["snapshot"]
-    assert any("-i tank/a#" in line for line in fake.commands if line.startswith("send"))
+    assert any(line.startswith("send -L -p -i 'tank/a#") for line in fake.commands)
     assert all(each["restorable"] for each in sender.list())
 
 

@@ -122,7 +122,7 @@ class ReceiverHello(Greeting):
     sender: SenderName | None  # the name of the peer's certificate; None: the peer showed no certificate
 
 
-class SenderHello(Greeting):
+class SenderHello(_WithLaterFields, Greeting):
     """The sender picks one of the receiver's versions. `features`: what it understands beyond that version: without
     "repair" no message to it has the fields that version 1 was first released without.
     """
@@ -131,6 +131,8 @@ class SenderHello(Greeting):
     program: Program
     version: int
     features: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=32)] = Field(default_factory=list)
+
+    later = frozenset({"features"})
 
 
 class Join(Greeting):
