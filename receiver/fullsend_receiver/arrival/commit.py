@@ -21,7 +21,7 @@ from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.stream.records import EmbeddedSpill
 from fullsend_protocol.wire.messages import REPLACED_MAX, Committed, Finish, Push, Stored
 from fullsend_receiver.arrival.ingest import Ingest
-from fullsend_receiver.arrival.replacement import DamagedStream, find_damage, place_in_time, snapshots_of
+from fullsend_receiver.arrival.replacement import KnownDamage, find_damage, place_in_time, snapshots_of
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
 from fullsend_receiver.store import names
@@ -101,7 +101,7 @@ def _put_in_place(
     *,
     push: Push,
     sender_program: str,
-    damaged: DamagedStream | None,
+    damaged: KnownDamage | None,
 ) -> bool:
     """Seal and commit the upload. `damaged`: the stream that it replaces. Returns: whether it is in place now."""
     size, sha256 = ingest.partial.seal(ingest.chunks)

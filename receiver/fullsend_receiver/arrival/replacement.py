@@ -33,7 +33,7 @@ _SECONDS: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
-class DamagedStream:
+class KnownDamage:
     """A stored stream that is known to be damaged. `stamp`: of its manifest; `manifest`: None: it cannot be read;
     `why`: what is wrong with it.
     """
@@ -43,7 +43,7 @@ class DamagedStream:
     why: str
 
 
-def find_damage(catalogues: Catalogues, file: PurePosixPath, about: Facts) -> DamagedStream | None:
+def find_damage(catalogues: Catalogues, file: PurePosixPath, about: Facts) -> KnownDamage | None:
     """Return the stored stream of this name if it is known to be damaged; None: it is the same stream, and nothing
     shows damage, or it was removed just now. `about`: the stream that has arrived. Blocks.
 
@@ -59,13 +59,13 @@ def find_damage(catalogues: Catalogues, file: PurePosixPath, about: Facts) -> Da
                 continue
             if about.kind == "package" or not error.spoilt:  # the name does not show what a package has
                 raise
-            return DamagedStream(stamp, None, str(error))
+            return KnownDamage(stamp, None, str(error))
         if store.stamp(file) == stamp:
             return found
     return None
 
 
-def _judge(catalogues: Catalogues, file: PurePosixPath, about: Facts, stamp: Stamp) -> DamagedStream | None:
+def _judge(catalogues: Catalogues, file: PurePosixPath, about: Facts, stamp: Stamp) -> KnownDamage | None:
     """Judge the stream with this stamp.
 
     A package's name has the GUIDs of its top dataset alone. `-i` and `-I`, with `-R` or without, make packages of one
@@ -83,13 +83,13 @@ def _judge(catalogues: Catalogues, file: PurePosixPath, about: Facts, stamp: Sta
     catalogue = catalogues.current(file.parts[0]).around(file=file)
     found = catalogue.at(file)
     why = None if found is None else catalogue.damage(found)
-    return None if why is None else DamagedStream(stamp, manifest, why)
+    return None if why is None else KnownDamage(stamp, manifest, why)
 
 
 def place_in_time(
     catalogues: Catalogues,
     file: PurePosixPath,
-    damaged: DamagedStream | None,
+    damaged: KnownDamage | None,
     *,
     begun: str | None,
     segments: Sequence[Segment],
@@ -123,7 +123,7 @@ def place_in_time(
     }
 
 
-def _replaced(damaged: DamagedStream, segments: Sequence[Segment], now: float) -> PastReplacement:
+def _replaced(damaged: KnownDamage, segments: Sequence[Segment], now: float) -> PastReplacement:
     before = damaged.manifest
     old = None
     if before is not None:

@@ -46,7 +46,7 @@ def test_what_a_disk_has_changed_is_damage_of_the_partial() -> None:
 
 def test_a_good_frame_of_other_bytes_is_damage_too() -> None:
     data = CHUNKS[1].frame
-    other = IndexEntry(CHUNKS[1].raw_length, len(data), True, None, True, CHUNKS[0].sha256)
+    other = IndexEntry(CHUNKS[1].raw_length, len(data), True, None, True, bytes(CHUNKS[0].sha256))
     back = ReadBack(iter([other]))
     with pytest.raises(PartialDamaged, match="its SHA-256 is not the proven one"):
         back.next(lambda start, size: bytes(data[start : start + size]))
