@@ -189,8 +189,11 @@ class Manifest(DiskModel):
         return len(self.lost_spills)
 
     def to_json(self) -> bytes:
-        """Return the manifest file's bytes: indented JSON with a newline at the end."""
-        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+        """Return the manifest file's bytes: indented JSON with a newline at the end. What few have is left out where
+        there is none.
+        """
+        none = set() if self.replacements else {"replacements"}
+        return self.model_dump_json(by_alias=True, indent=1, exclude=none).encode() + b"\n"
 
 
 class StreamEntry(WireModel):

@@ -83,7 +83,7 @@ KEYS = [
         "resumptions",
     ),
     *("file_sha256", "chunks"),
-    *("sender_program", "receiver_program", "zfs_version", "properties", "proven_by", "lost_spills", "replacements"),
+    *("sender_program", "receiver_program", "zfs_version", "properties", "proven_by", "lost_spills"),
 ]
 
 
