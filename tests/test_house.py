@@ -51,10 +51,10 @@ STORE_FILES = {
 }
 
 #: The attributes of a LocalStore that lead to its files.
-STORE_PATHS = {"root", "marker", "state", "partial", "lock", "certificate", "key"}
+STORE_PATHS = {"root", "marker", "state", "partial", "lock", "certificate", "key", "trash_folder", "reading"}
 
 #: The modules of a LocalStore. Whatever else the store's room has, any store has.
-LOCAL_MODULES = {"commits", "documents", "layout", "objects", "partials", "recovery", "uploads"}
+LOCAL_MODULES = {*("commits", "documents", "holds", "layout", "objects", "partials", "recovery", "removals", "uploads")}
 
 #: What reaches a socket, a file, a process or an event loop. `secrets` stands in for os.urandom.
 OUTSIDE_WORLD = {

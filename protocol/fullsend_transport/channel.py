@@ -47,7 +47,7 @@ _WRITE_BUFFER: Final = 1 << 20
 _BACKLOG: Final = 64 << 10
 #: Bytes that are read before `receive` asks for them. A peer's last message must fit.
 _READ_AHEAD: Final = 256 << 10
-#: Bytes that are read at a time.
+#: Bytes that are read at a time, except into a payload.
 _READ_SIZE: Final = 64 << 10
 
 
@@ -110,6 +110,7 @@ class Channel(asyncio.BufferedProtocol):
         self._error: Exception | None = None  # why the connection was lost
         # Reading.
         self._buffer = memoryview(bytearray(_READ_SIZE))
+        self._in_place = False  # the transport reads into the frame's own memory
         self._reading = True
         self._ended = False  # the peer has closed its side
         self._more: asyncio.Future[None] | None = None  # what `receive` waits for
@@ -364,10 +365,16 @@ class Channel(asyncio.BufferedProtocol):
         _settle(self._more)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # type: ignore[explicit-override]  # noqa: ARG002
-        return self._buffer
+        # Most bytes are those of chunks. TLS decrypts them to where they stay.
+        space = self._connection.space()
+        self._in_place = space is not None
+        return self._buffer if space is None else space
 
     def buffer_updated(self, nbytes: int) -> None:  # type: ignore[explicit-override]
-        self._connection.receive_data(self._buffer[:nbytes])
+        if self._in_place:
+            self._connection.filled(nbytes)
+        else:
+            self._connection.receive_data(self._buffer[:nbytes])
         _settle(self._more)
         if self._connection.unread > _READ_AHEAD and self._transport is not None:
             self._reading = False

@@ -20,18 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _PIECE: Final = 1 << 20
+#: The last part of the name of a dataset that is pruned to its two newest snapshots all the time.
+PRUNED: Final = "pruned"
 
 
 @dataclass
 class Findings:
     """`violations`: promises that were not kept, a line each. `stored`: the numbers in the book of what is stored;
-    `kept`: raw bytes of each partial that is kept; both were compared with what was sent. `figures`: how much was
-    looked at.
+    `kept`: raw bytes of each partial that is kept; both were compared with what was sent. `pruned`: the numbers of
+    what is not stored any more, and need not be. `figures`: how much was looked at.
     """
 
     violations: list[str] = field(default_factory=list)
     stored: list[int] = field(default_factory=list)
     kept: dict[int, int] = field(default_factory=dict)
+    pruned: list[int] = field(default_factory=list)
     figures: Counter[str] = field(default_factory=Counter)
 
 
@@ -44,6 +47,8 @@ def audit(root: Path, book: dict[str, Any], listed: list[dict[str, Any]]) -> Fin
         name = row["file"]
         if stream is None:
             found.violations.append(f"{name}: is listed, and was never pushed")
+        elif stream["pruned"]:
+            found.violations.append(f"{name}: had been pruned, and is listed again")
         elif stream["number"] in found.stored:
             found.violations.append(f"{name}: is listed twice")
         elif not stream["finished"]:
@@ -59,6 +64,11 @@ def audit(root: Path, book: dict[str, Any], listed: list[dict[str, Any]]) -> Fin
     _check_partials(root / ".partial", streams, found)
     for stream in book["streams"]:
         name = f"{stream['source']['sender']}:{stream['source']['dataset']}@{stream['source']['snapshot']}"
+        if _may_be_pruned(stream, book, found.stored):
+            if stream["number"] not in found.kept:
+                found.pruned.append(stream["number"])
+                found.figures["streams pruned"] += not stream["pruned"]
+            continue
         found.figures["receipts held"] += stream["receipt"] is not None
         if stream["stored"] and stream["number"] not in found.stored:
             found.violations.append(f"{name}: was stored, and is not listed")
@@ -69,6 +79,19 @@ def audit(root: Path, book: dict[str, Any], listed: list[dict[str, Any]]) -> Fin
     _check_senders(root / ".state", book["enrolled"], found)
     found.violations += list(_strays(root))
     return found
+
+
+def _may_be_pruned(stream: dict[str, Any], book: dict[str, Any], stored: list[int]) -> bool:
+    """Whether a stream that is not stored may have been pruned: two newer ones of its dataset are stored."""
+    dataset = stream["source"]["dataset"]
+    if stream["number"] in stored or not stream["finished"] or not dataset.endswith(f"/{PRUNED}"):
+        return False
+    newer = [
+        each
+        for each in book["streams"]
+        if each["source"]["dataset"] == dataset and each["number"] > stream["number"] and each["number"] in stored
+    ]
+    return len(newer) >= 2
 
 
 def _check_row(row: dict[str, Any], stream: dict[str, Any]) -> Iterator[str]:

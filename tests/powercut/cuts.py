@@ -69,7 +69,12 @@ _MOMENTS: Final = (
 _START_WRITES: Final = 20
 
 #: In the log of a daemon: a bug, whatever else there was. (Also that a disk has lost what was synced: ours has not.)
-_NEVER: Final = re.compile(r"Traceback|a bug|lost what|never retrieved|never awaited|Exception ignored|was destroyed")
+_NEVER: Final = re.compile(
+    r"Traceback|a bug|lost what|never retrieved|never awaited|Exception ignored|was destroyed"
+    r"|must not:"
+)
+#: After more cuts than this something must have been pruned.
+_PRUNES_SEEN: Final = 20
 #: Figures that grow from audit to audit: their sum means nothing.
 _EVERY_TIME: Final = ("receipts held", "enrolments held")
 
@@ -305,6 +310,8 @@ class Rounds:
         for number in report["stored"]:
             self.book.entries[number].stored = True
             self.book.entries[number].proven = True
+        for number in report["pruned"]:
+            self.book.entries[number].pruned = True
         for number, offset in report["kept"].items():
             # It has survived: from now on it must.
             self.book.entries[int(number)].acked = offset
@@ -362,6 +369,9 @@ def main() -> int:
     cuts = totals.pop("power cuts", 0)
     say(f"{cuts} power cuts in {time.monotonic() - began:.0f} s: {_listed(totals)}")
     if found:
+        print(found, file=sys.stderr)
+    if not found and not options.broken and cuts > _PRUNES_SEEN and not totals["streams pruned"]:
+        found = RoundError("nothing was pruned amid these cuts")
         print(found, file=sys.stderr)
     if options.broken:
         seen = isinstance(found, PromiseError)

@@ -21,12 +21,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
 from typing import Any, Final
 
-from tests.powercut.audit import audit
+from tests.powercut.audit import PRUNED, audit
 
 from fullsend_receiver.cli import main as fullsendd
 
@@ -36,6 +37,15 @@ _STORE: Final = _MOUNT / "store"
 _CONFIG: Final = _MOUNT / "receiver.toml"
 _SHARE: Final = Path("/share")
 _BROKEN: Final = Path(__file__).parent / "broken"
+#: By which of these is pruned changes from boot to boot: with a trash, or without.
+_PRUNED_BY: Final = (_MOUNT / "prune.toml", _MOUNT / "prune-into-trash.toml")
+#: The daemon has no policy: the prunes of commands are what goes on all the time.
+_POLICY: Final = f"""
+[retention."*/**/{PRUNED}"]
+last = 0
+minimum-count = 0
+minimum-age = "0s"
+"""
 PORT: Final = 7433
 _PATIENCE: Final = 180
 
@@ -56,7 +66,7 @@ class DaemonError(Exception):
 
 def main() -> None:
     number, what = int(sys.argv[1]), sys.argv[2]
-    report: dict[str, Any] = {"violations": [], "stored": [], "kept": {}, "figures": {}, "seconds": []}
+    report: dict[str, Any] = {"violations": [], "stored": [], "pruned": [], "kept": {}, "figures": {}, "seconds": []}
     try:
         uptimes = [0.0, _uptime()]
         options = _OPTIONS[number % len(_OPTIONS)]
@@ -65,6 +75,7 @@ def main() -> None:
         daemon = _serve()
         uptimes.append(_uptime())
         report |= _look(f"s{number:03}", verify_all=what == "end")
+        pruning = _prune_on_and_on(_PRUNED_BY[number % 2])
         uptimes.append(_uptime())
         report["seconds"] = [later - earlier for earlier, later in itertools.pairwise(uptimes)]
         if what == "make":
@@ -79,6 +90,8 @@ def main() -> None:
     if not report["seconds"]:
         sys.exit(1)
     if what == "end":
+        os.kill(pruning, signal.SIGTERM)
+        os.waitpid(pruning, 0)
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(_PATIENCE)
         _run("umount", str(_MOUNT))
@@ -102,6 +115,9 @@ def _mount(options: str, *, make: bool) -> None:
         with _CONFIG.open("a", encoding="utf-8") as file:
             # An emulated processor takes its time.
             file.write('min-free = "64M"\nidentify-within = "60s"\nsilence = "120s"\n')
+        text = _CONFIG.read_text(encoding="utf-8")
+        for config, undelete_within in zip(_PRUNED_BY, ("0s", "1d"), strict=True):
+            config.write_text(f'{text}undelete-within = "{undelete_within}"\n{_POLICY}', encoding="utf-8")
         os.sync()
 
 
@@ -152,10 +168,26 @@ def _look(sender: str, *, verify_all: bool) -> dict[str, Any]:
     return {
         "violations": findings.violations,
         "stored": findings.stored,
+        "pruned": findings.pruned,
         "kept": findings.kept,
         "figures": dict(findings.figures),
         "invitation": _fullsendd("invite", sender).strip(),
     }
+
+
+def _prune_on_and_on(config: Path) -> int:
+    """Prune in a process of its own, again and again, until SIGTERM, or until the power goes. Returns: its number."""
+    child = os.fork()
+    if child:
+        return child
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_signal: stopping.set())
+    try:
+        while not stopping.is_set():
+            _fullsendd("prune", "--yes-more", "--json", config=config)
+    except BaseException as error:  # noqa: BLE001 - it is to be seen in what the machine has said
+        print(f"the prune did what it must not: {error!r}", file=sys.stderr, flush=True)
+    os._exit(0)
 
 
 def _keep_bytecode() -> None:
@@ -166,11 +198,14 @@ def _keep_bytecode() -> None:
 
 def _import() -> None:
     """Import now what `fullsendd` imports for its commands."""
-    for name in ("catalogue.streams", "cli.results", "access.setup", "access.senders", "maintenance.scrub"):
+    for name in (
+        *("catalogue.streams", "cli.results", "access.setup", "access.senders", "maintenance.scrub"),
+        *("cli.pruning", "maintenance.prune", "maintenance.clock"),
+    ):
         importlib.import_module(f"fullsend_receiver.{name}")
 
 
-def _fullsendd(*arguments: str) -> str:
+def _fullsendd(*arguments: str, config: Path = _CONFIG) -> str:
     """Run a command, in a process of its own that has all imported already: an emulated processor takes seconds."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         child = os.fork()
@@ -179,7 +214,7 @@ def _fullsendd(*arguments: str) -> str:
             try:
                 os.dup2(out.fileno(), 1)
                 os.dup2(err.fileno(), 2)
-                code = fullsendd.main(["--config", str(_CONFIG), *arguments])
+                code = fullsendd.main(["--config", str(config), *arguments])
             finally:
                 sys.stderr.flush()
                 os._exit(code)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from tests import streams
+from tests.powercut.audit import PRUNED
 from tests.receiver.peer import (
     HEARTBEAT,
     Certificate,
@@ -87,7 +88,7 @@ class Entry:
     `marks`: (raw offset, SHA-256 of all before it) of each chunk that was sent, since the stream was last offered or
     before: they are the same each time. `acked`: raw bytes that are durable; `resumed`: it was resumed. `finished`:
     the daemon may think the stream whole. `receipt`: it is stored. `stored`: so it was found to be, with or without
-    receipt. `proven`: what is on the disk was compared with all of this.
+    receipt. `proven`: what is on the disk was compared with all of this. `pruned`: it is stored no more, as it should.
     """
 
     source: Source
@@ -98,6 +99,7 @@ class Entry:
     receipt: dict[str, Any] | None = None
     stored: bool = False
     proven: bool = False
+    pruned: bool = False
 
     @property
     def open(self) -> bool:
@@ -151,7 +153,8 @@ class Load:
     def start(self, name: str, secret: str, folder: Path) -> None:
         """Join as a new sender, and push as that one, and as older ones what they have not brought home."""
         certificate = make_certificate(folder / f"{name}.pem")
-        left = [entry for entry in self._book.entries if entry.open]
+        # What is pruned is pushed once: the order of its streams is that of the book.
+        left = [entry for entry in self._book.entries if entry.open and not entry.source.dataset.endswith(PRUNED)]
         self._chance.shuffle(left)
         # What is left lies as a partial, and is looked at in every round; now and then one is begun again.
         again = left[: (len(left) + 1) // 2]
@@ -160,6 +163,7 @@ class Load:
             self._join(name, secret, certificate)
             self._spawn(lambda: self._push_chain(name, "often", again[0::3]))
             self._spawn(lambda: self._push_chain(name, "often-too", again[1::3]))
+            self._spawn(lambda: self._push_same(name, PRUNED))
             self._spawn(lambda: self._push_fulls(name, "middle", (1, 4), []))
             self._spawn(lambda: self._push_fulls(name, "large", (5, 16), again[2::3]))
 
@@ -226,6 +230,12 @@ class Load:
                 entry = self._new(sender, line, 0, base)
                 self._push(peer, entry)
                 base = entry
+
+    def _push_same(self, sender: str, line: str) -> None:
+        """One full after another into one dataset, from which a prune drops the older ones."""
+        with self._connect(sender) as peer:
+            while True:
+                self._push(peer, self._new(sender, line, 0))
 
     def _push_fulls(self, sender: str, line: str, chunks: tuple[int, int], again: list[Entry]) -> None:
         """One after another, each in a dataset of its own: there are folders to be made, too."""

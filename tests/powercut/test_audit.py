@@ -56,6 +56,7 @@ class Case:
             marks.append([end, hashlib.sha256(raw[:end]).hexdigest()])
         source = {"sender": SENDER, "dataset": push.dataset, "snapshot": push.snapshot, "guid": int(push.guid or "")}
         nothing = {"acked": 0, "resumed": False, "finished": False, "receipt": None, "stored": False, "proven": False}
+        nothing["pruned"] = False
         return {"number": number, "source": source, "marks": marks, **nothing}
 
     @property
@@ -95,6 +96,43 @@ def test_what_is_kept_passes(case: Case) -> None:
         "receipts held": 1,
         "acknowledged offsets held": 1,
     }
+
+
+def prune(case: Case, *, dropped: int, stored: int) -> None:
+    """Push fulls into a dataset that is pruned, and drop the first ones."""
+    for number in range(dropped + stored):
+        raw = helpers.small_stream("tank/line/pruned", number, offset=1000)
+        file = helpers.store_stream(case.store, SENDER, raw)
+        entry = case.entry(len(case.book["streams"]), raw)
+        case.book["streams"].append(entry)
+        catalogue = read_catalogue(case.store)
+        found = catalogue.at(file)
+        assert found is not None
+        entry.update(receipt=catalogue.receipt(found).model_dump(mode="json"), finished=True, stored=True)
+        if number < dropped:
+            helpers.remove(case.store, file)
+
+
+def test_what_is_pruned_need_not_be_there(case: Case) -> None:
+    prune(case, dropped=2, stored=2)
+    assert case.audit() == []
+    assert case.findings.pruned == [2, 3]
+    assert case.findings.figures["streams pruned"] == 2
+    for number in case.findings.pruned:
+        case.book["streams"][number]["pruned"] = True
+    assert case.audit() == []
+    assert case.findings.figures["streams pruned"] == 0
+
+
+def test_one_of_the_two_newest_must_not_be_pruned(case: Case) -> None:
+    prune(case, dropped=1, stored=1)
+    assert any("was stored, and is not listed" in line for line in case.audit())
+
+
+def test_what_was_pruned_must_not_come_back(case: Case) -> None:
+    prune(case, dropped=0, stored=3)
+    case.book["streams"][2]["pruned"] = True
+    assert any("had been pruned, and is listed again" in line for line in case.audit())
 
 
 def test_who_has_joined_is_enrolled(case: Case) -> None:

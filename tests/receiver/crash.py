@@ -28,10 +28,14 @@ from tests.receiver import helpers
 from fullsend_protocol.format.manifest import Resume, Resumption
 from fullsend_protocol.wire.messages import Finish
 from fullsend_receiver.access import senders
+from fullsend_receiver.access.policies import Policy
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.maintenance.prune import Judged, Pruner, PruneRules
 from fullsend_receiver.maintenance.scrub import rebuild
+from fullsend_receiver.maintenance.undelete import undelete
+from fullsend_receiver.store.api import TrashedStream
 from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.local import LocalStore, make_store
 from fullsend_receiver.store.opened import open_offer, partial_key
@@ -158,6 +162,38 @@ def remove(folder: Path, *arguments: Any) -> None:
         tell(str(file))
 
 
+def to_trash(folder: Path, *arguments: Any) -> None:
+    *files, tell = arguments
+    for file in LocalStore(folder).remove(lambda: map(PurePosixPath, files), trash="t"):
+        tell(str(file))
+
+
+def back(folder: Path, *arguments: Any) -> None:
+    *files, tell = arguments
+    store = LocalStore(folder)
+    for file in store.bring_back(lambda: [TrashedStream("t", PurePosixPath(each), 0) for each in files]):
+        tell(str(file))
+
+
+def empty(folder: Path, tell: Callable[[str], None]) -> None:
+    for name in LocalStore(folder).empty_trash(lambda _folder: True):
+        tell(name)
+
+
+def prune(folder: Path, now: str, undelete_within: str, tell: Callable[[str], None]) -> None:
+    """Keep the last snapshot of each dataset, and what it needs."""
+    policy = Policy(last=1, minimum_count=0, minimum_age=0)
+    rules = PruneRules(lambda _sender, _dataset: policy, undelete_within=float(undelete_within))
+    for event in Pruner(LocalStore(folder), rules, float(now)).prune(helpers.SENDER, yes_more=True):
+        if isinstance(event, Judged) and event.dropped:
+            tell(event.decision.stream.path)
+
+
+def bring_back(folder: Path, dataset: str, tell: Callable[[str], None]) -> None:
+    for file in undelete(LocalStore(folder), helpers.SENDER, dataset, None, stored=[], now=1e9).back:
+        tell(str(file))
+
+
 def join(folder: Path, secret: str, certificate: str, tell: Callable[[str], None]) -> None:
     tell(senders.join(LocalStore(folder), secret, certificate).fingerprint)
 
@@ -172,7 +208,10 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 
 
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
-    scenario.__name__: scenario for scenario in (push, resume, start, rebuild_manifest, remove, join, revoke, init)
+    scenario.__name__: scenario
+    for scenario in (
+        *(push, resume, start, rebuild_manifest, remove, to_trash, back, empty, prune, bring_back, join, revoke, init),
+    )
 }
 
 

@@ -311,6 +311,12 @@ def long_stream(chunks: int, *, tail: int = 0, name: str = "tank/data@now", guid
     return streams.substream(streams.object_(1), *records, name=name, guid=guid)
 
 
+def small_stream(dataset: str, number: int, base: int | None = None, *, offset: int = 0) -> bytes:
+    """Make a stream of one record: snapshot sNUMBER of a dataset, on the one of number `base`. `offset`: of GUIDs."""
+    begin = streams.begin(f"{dataset}@s{number}", offset + number, 0 if base is None else offset + base)
+    return b"".join([begin, streams.object_(2), streams.write(2, 0, bytes(512)), streams.end(offset + number)])
+
+
 def checked(store: LocalStore, stored: StoredStream) -> Scrubbed:
     """Check a stream that is still stored afterwards."""
     found = scrub(store, stored.file, stored.summary.received)

@@ -551,6 +551,30 @@ def test_a_large_chunk_waits_in_small_pieces(run: Run) -> None:
     run(test)
 
 
+def test_a_chunk_is_decrypted_to_where_it_stays(run: Run) -> None:
+    """A copy of all that arrives would cost a tenth of the receiver's time."""
+
+    async def test(channel: Channel, peer: Peer) -> None:
+        await stream(channel, peer)
+        frame = os.urandom(3 * MIB)
+        digest = bytes(limits.DIGEST_SIZE)
+        payload = digest + frame
+        head = header(CHUNK, len(payload), raw_length=4 * MIB, flags=1)
+        peer.write(head + digest)
+        assert isinstance(await channel.receive(), ChunkArriving)
+        arriving = asyncio.create_task(channel.receive())
+        await asyncio.sleep(0)  # takes memory for the chunk, and waits for its rest
+        space = channel.get_buffer(-1)
+        assert len(space) <= len(payload)
+        assert space.obj is channel._connection._reader._payload
+        await asyncio.to_thread(peer.write, frame)
+        chunk = await arriving
+        assert isinstance(chunk, Chunk)
+        assert chunk.frame == frame
+
+    run(test)
+
+
 def test_messages_that_nobody_waits_for_do_not_pile_up(run: Run) -> None:
     async def test(channel: Channel, peer: Peer) -> None:
         await stream(channel, peer)

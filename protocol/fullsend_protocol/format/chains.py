@@ -12,6 +12,7 @@ these count as older than those with a number.
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
@@ -183,6 +184,27 @@ class Forest(Generic[_S]):
             if whole(here):
                 yield here, base
                 todo += [(each, here) for each in self._followers(here) if self._key(each) not in seen]
+
+    def restorable_since(self, whole: Callable[[_S], bool]) -> dict[Hashable, Any]:
+        """Return the `order` of the reception with which each restorable stream became restorable, by its `key`: that
+        of the stream itself, or of a later received base.
+
+        `whole`: as in `ways`. So a stream received later changes none of these; it only adds some.
+        """
+        found: dict[Hashable, Any] = {}
+        todo = [(self._order(each), place, each) for place, each in enumerate(self.streams) if each.base_guid is None]
+        heapq.heapify(todo)
+        place = len(self.streams)
+        while todo:
+            since, _, here = heapq.heappop(todo)
+            if self._key(here) in found or not whole(here):
+                continue
+            found[self._key(here)] = since
+            for each in self._followers(here):
+                if self._key(each) not in found:
+                    place += 1
+                    heapq.heappush(todo, (max(since, self._order(each)), place, each))
+        return found
 
     def chain(self, stream: _S, whole: Callable[[_S], bool], after: str | None = None) -> list[_S] | None:
         """Return the shortest chain of whole streams that ends with this one, in the order of restoring; None: there is

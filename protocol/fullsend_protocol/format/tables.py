@@ -16,12 +16,15 @@ _PARTIAL_HEADER: Final = ("STREAM", "KIND", "STARTED", "LAST", "RAW", "STORED", 
 _RIGHT: Final = frozenset({"RAW", "STORED"})
 
 
-def table(entries: Iterable[StreamEntry], *, with_sender: bool) -> Iterator[str]:
+def table(
+    entries: Iterable[StreamEntry], *, with_sender: bool, marks: Mapping[str, str] | None = None
+) -> Iterator[str]:
     """Yield the lines of an aligned table, with a heading; nothing at all for no entries.
 
-    `with_sender`: names begin with SENDER/, as for `fullsendd`. Texts from outside are made safe for a terminal.
+    `with_sender`: names begin with SENDER/, as for `fullsendd`. `marks`: what is added to the state, by file. Texts
+    from outside are made safe for a terminal.
     """
-    return _aligned(_HEADER, [_row(entry, with_sender=with_sender) for entry in entries])
+    return _aligned(_HEADER, [_row(entry, marks or {}, with_sender=with_sender) for entry in entries])
 
 
 def partials_table(entries: Iterable[PartialEntry], *, with_sender: bool) -> Iterator[str]:
@@ -51,7 +54,7 @@ def details(facts: Mapping[str, object]) -> Iterator[str]:
         yield f"{name:18} {'-' if value is None else shown}"
 
 
-def _row(entry: StreamEntry, *, with_sender: bool) -> tuple[str, ...]:
+def _row(entry: StreamEntry, marks: Mapping[str, str], *, with_sender: bool) -> tuple[str, ...]:
     sender = f"{entry.sender}/" if with_sender else ""
     return (
         printable(f"{sender}{entry.dataset}@{entry.snapshot}"),
@@ -61,7 +64,7 @@ def _row(entry: StreamEntry, *, with_sender: bool) -> tuple[str, ...]:
         entry.received,
         format_size(entry.raw_bytes),
         format_size(entry.stored_bytes),
-        printable(_state(entry)),
+        printable(", ".join([_state(entry), *([marks[entry.file]] if entry.file in marks else [])])),
     )
 
 

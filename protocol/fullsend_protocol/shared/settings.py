@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import parse_duration, parse_size
+
+_PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%")
 
 
 def _size(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
@@ -35,10 +38,22 @@ def _quantity(parse: Callable[[str], float], value: Any) -> Any:  # noqa: ANN401
     return quantity
 
 
+def _share(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
+    match = _PERCENT.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        msg = f'{value!r} is not a share: write one such as "20%"'
+        raise ValueError(msg)
+    return float(match[1]) / 100
+
+
 #: Bytes; in the file a number, or text such as "512M".
 Size = Annotated[int, Field(ge=0), BeforeValidator(_size)]
 #: Seconds; in the file a number, or text such as "15m".
 Duration = Annotated[float, Field(ge=0), BeforeValidator(_duration)]
+
+
+#: From 0 to 1; in the file text such as "20%".
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_share)]
 
 
 class Settings(BaseModel):
@@ -82,6 +97,8 @@ def parse_settings(model: type[_S], text: str, name: str) -> _S:
 
         near = difflib.get_close_matches(path[-1], _keys(model, path[:-1]), n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        if path[:-1] and path[-1] in _keys(model, []):
+            hint = f"; {path[-1]!r} belongs above the first [table]"
         msg = f"{name}: unknown key {key!r}{hint}"
         raise UsageError(msg) from None
 

@@ -19,6 +19,7 @@ _NUMBER: Final = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
 _SIZE: Final = re.compile(_NUMBER + r"\s*([KMGT]?)(?:iB|B)?", re.IGNORECASE)
 _DURATION: Final = re.compile(_NUMBER + r"\s*([smhd])")
 _STEP: Final = 1024.0
+_ISO_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z")
 
 
 def parse_size(text: str) -> int:
@@ -82,8 +83,10 @@ def parse_time(text: str) -> float | None:
     """Read a time as `format_time` writes it. Returns: seconds since the epoch; None where it is not one."""
     if text.startswith("@"):
         return float(text[1:]) if text[1:].isdecimal() else None
+    if not _ISO_TIME.fullmatch(text):
+        return None
     try:
-        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC).timestamp()
+        return datetime.fromisoformat(text).timestamp()  # strptime takes ten times as long
     except ValueError:
         return None
 

@@ -234,6 +234,16 @@ class Connection:
         elif not self._deaf:
             self._reader.feed(data)
 
+    def space(self) -> memoryview | None:
+        """Return memory of the chunk or message that is arriving, for the peer's next bytes; None: use `receive_data`.
+        Report what was written to `filled` before any other call.
+        """
+        return self._reader.space()
+
+    def filled(self, count: int) -> None:
+        """Take the first `count` bytes of what `space` returned: the peer sent them."""
+        self._reader.filled(count)
+
     def next_event(self) -> Event | NeedData:
         """Return the next event, or NEED_DATA.
 

@@ -106,7 +106,8 @@ class FrameReader:
     """Bytes in, frames out.
 
     `header()` returns the next frame's header as soon as it is there. Only `payload()` allocates the memory that the
-    header announces. A caller that must wait for room calls `payload()` later and feeds nothing meanwhile.
+    header announces. A caller that must wait for room calls `payload()` later and feeds nothing meanwhile. A transport
+    may write the rest of a payload into `space()` itself, which saves a copy of each chunk.
     """
 
     def __init__(self) -> None:
@@ -132,6 +133,18 @@ class FrameReader:
         if self._payload is not None:
             view = view[self._fill(view) :]
         self._buffer += view
+
+    def space(self) -> memoryview | None:
+        """Return the part of the payload that is still to come, for writing; None: no payload is being filled. Report
+        what was written to `filled` before any other call.
+        """
+        if self._payload is None or self._filled == len(self._payload):
+            return None
+        return memoryview(self._payload)[self._filled :]
+
+    def filled(self, count: int) -> None:
+        """Take the first `count` bytes of what `space` returned."""
+        self._filled += count
 
     def header(self) -> FrameHeader | None:
         """Return the next frame's header, or None until it is complete. Raises: as FrameHeader.decode."""

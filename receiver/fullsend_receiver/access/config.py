@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_protocol.shared.settings import Duration, Settings, Size, parse_settings
+from fullsend_protocol.shared.settings import Duration, Settings, Share, Size, parse_settings
+from fullsend_receiver.access.policies import Retention
 
 DEFAULT_FILE: Final = Path("/etc/fullsend/receiver.toml")
 DEFAULT_STORE: Final = Path("/var/lib/fullsend")
 DEFAULT_PORT: Final = 7433
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([^\s\[\]:]*)):([0-9]{1,5})")
 _PORT_MAX: Final = 65535
+_TIME: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -41,7 +44,18 @@ def _checked_address(text: str) -> str:
     return text
 
 
+def _daily(value: object) -> object:
+    """Read a time of day, HH:MM; "never" is None."""
+    if value == "never" or isinstance(value, time):
+        return None if value == "never" else value
+    if not isinstance(value, str) or not _TIME.fullmatch(value):
+        msg = f'{value!r} is not a time of day such as "03:30", nor "never"'
+        raise ValueError(msg)
+    return time.fromisoformat(value)
+
+
 Address = Annotated[str, AfterValidator(_checked_address)]
+DailyTime = Annotated[time | None, BeforeValidator(_daily)]
 
 
 class ReceiverSettings(Settings):
@@ -64,6 +78,12 @@ class ReceiverSettings(Settings):
     heartbeat_every: Duration = Field(default=limits.HEARTBEAT_EVERY, gt=0, lt=limits.SILENCE)
     shutdown_grace: Duration = 30.0  # time for running streams after SIGTERM; systemd kills after 90 s
     log_format: Literal["text", "json"] = "text"
+    retention: Retention | None = None  # None: nothing is ever deleted
+    prune_at: DailyTime = time(3, 30)  # local time of the daemon's own prune; None ("never"): it has none
+    undelete_within: Duration = 0.0  # how long what was pruned waits in the trash
+    prune_at_most: Share = 0.2  # of a dataset's snapshots or bytes, in one run
+    when_suspicious: Literal["stop", "prune"] = "stop"  # whether suspicious streams stop the prune of their dataset
+    when_full: Literal["refuse", "prune-early"] = "refuse"  # whether a prune may come early to make room
 
 
 def config_file(argument: Path | None) -> Path:

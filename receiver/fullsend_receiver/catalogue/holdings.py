@@ -87,10 +87,15 @@ class Holdings:
         )
 
     def around(
-        self, *, dataset: str | None = None, guid: str | None = None, file: PurePosixPath | None = None
+        self,
+        *,
+        dataset: str | None = None,
+        datasets: Iterable[str] = (),
+        guid: str | None = None,
+        file: PurePosixPath | None = None,
     ) -> Catalogue:
-        """Return the part, or the parts, with a dataset, with the streams of a GUID, and with a file."""
-        paths = [*self._folders.get(dataset, ())] if dataset is not None else []
+        """Return the part, or the parts, with these datasets, with the streams of a GUID, and with a file."""
+        paths = [path for name in (dataset, *datasets) if name is not None for path in self._folders.get(name, ())]
         if guid is not None:
             paths += self._with_guid(guid)
         if file is not None and str(file.parent) in self._shelves:

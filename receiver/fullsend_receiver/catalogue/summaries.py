@@ -31,7 +31,7 @@ from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, 
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
 from fullsend_receiver.catalogue.problems import Problem, symbolic_link, unreadable_folder, unreadable_manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
-from fullsend_receiver.store.durable import locked, replace_file
+from fullsend_receiver.store.durable import locked_now, replace_file
 from fullsend_receiver.store.errors import ManifestError
 from fullsend_receiver.store.local import LocalStore
 
@@ -163,7 +163,6 @@ class Search:
         self._folders = folders
         streams = sum(len(folder.rows) for folder in folders.values())
         if self._effort >= (_WORTH if self._watch is None else max(_WORTH, streams // _WORTH_PART)):
-            self._effort = 0
             # The copy is optional: a disk that is full or read-only must not prevent listing.
             with contextlib.suppress(OSError):
                 self._save(folders.values())
@@ -460,8 +459,11 @@ class Search:
         ]
 
     def _save(self, folders: Iterable[_Folder]) -> None:
-        with locked(self._store.lock):
-            replace_file(_file(self._store, self._sender), map(_line, folders), durable=False)
+        # A prune searches while it holds the lock, so this must not wait for it.
+        with locked_now(self._store.lock) as held:
+            if held:
+                self._effort = 0
+                replace_file(_file(self._store, self._sender), map(_line, folders), durable=False)
 
 
 class _Copy:

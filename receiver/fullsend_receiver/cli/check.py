@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.exit_codes import Exit
@@ -20,11 +21,13 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run all checks. Returns: the exit code, FAILED if there is a problem. Raises: UsageError, StoreError."""
-    from fullsend_protocol.shared.units import format_size, plural
+    from fullsend_protocol.shared.units import format_size, plural, printable
     from fullsend_receiver.access import identity
+    from fullsend_receiver.access.config import config_file
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.cli.inventory import read_inventory
     from fullsend_receiver.cli.results import complain_of, print_good, print_problem
+    from fullsend_receiver.maintenance import prune_records
     from fullsend_receiver.store.errors import StoreFull
     from fullsend_receiver.store.local import check_fitness
 
@@ -53,4 +56,14 @@ def run(options: argparse.Namespace) -> int:
         full = True
         print_problem(f"less than {format_size(settings.min_free)} free: pushes are refused")
     complain_of(catalogue.problems)
-    return Exit.FAILED if broken or catalogue.problems or full else Exit.OK
+    if trash := store.trash_bytes():
+        print_good(f"{format_size(trash)} in the trash (`fullsendd undelete` lists it)")
+    hindered = []
+    if settings.retention is not None:
+        if done := prune_records.summary(store):
+            print_good(done)
+        written = config_file(options.config).stat().st_mtime
+        hindered = prune_records.troubles(store, None, now=time.time(), since=written)
+        for line in hindered:
+            print_problem(printable(line))
+    return Exit.FAILED if broken or catalogue.problems or full or hindered else Exit.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.exit_codes import Exit
@@ -28,6 +29,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """List. Returns: the exit code, FAILED if something cannot be read. Raises: UsageError, StoreError."""
     from fullsend_receiver.arrival.expiry import find_partials
+    from fullsend_receiver.catalogue.pins import pins_in_force
     from fullsend_receiver.cli.results import complain_of, print_aside, print_entries, print_partials
     from fullsend_receiver.cli.selection import select, split_name
 
@@ -43,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
         print_aside(aside, keep=settings.damaged_keep, as_json=options.json)
         return Exit.OK
     catalogue, chosen = select(store, options.what)
-    print_entries((catalogue.entry(stored) for stored in chosen), as_json=options.json)
+    pins = {str(file): pin for file, pin in pins_in_force(store.documents, time.time()).items()}
+    print_entries((catalogue.entry(stored) for stored in chosen), pins, as_json=options.json)
     complain_of(catalogue.problems)
     return Exit.FAILED if catalogue.problems else Exit.OK

@@ -11,7 +11,24 @@ from typing import TYPE_CHECKING
 from fullsend_cli.running import run
 from fullsend_protocol import __version__
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_receiver.cli import cat, check, init, invite, list_, revoke, senders, serve, show, verify
+from fullsend_receiver.cli import (
+    accept,
+    cat,
+    check,
+    clock,
+    init,
+    invite,
+    list_,
+    pin,
+    prune,
+    revoke,
+    senders,
+    serve,
+    show,
+    undelete,
+    unpin,
+    verify,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +52,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     parser.add_argument("--log-format", choices=["text", "json"], help="default: text")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (init, serve, invite, senders, revoke, list_, show, cat, verify, check):
+    for command in (
+        *(init, serve, invite, senders, revoke, list_, show, cat, verify, check),
+        *(prune, undelete, pin, unpin, clock, accept),
+    ):
         command.add(commands)
     return parser
 

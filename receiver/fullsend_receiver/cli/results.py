@@ -13,10 +13,12 @@ from fullsend_protocol.shared.units import format_duration, format_size, format_
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from pathlib import Path, PurePosixPath
 
     from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
     from fullsend_receiver.access.senders import Sender
+    from fullsend_receiver.catalogue.pins import PinEntry
+    from fullsend_receiver.maintenance.undelete import TrashEntry
     from fullsend_receiver.maintenance.verify import Checked, Finding
     from fullsend_receiver.store.api import AsideStream
 
@@ -79,16 +81,58 @@ def print_aside(aside: Iterable[AsideStream], *, keep: float, as_json: bool) -> 
             write_line(printable(f"{name}  {each.what}  {size}  {at}, deleted {until}  {each.why}"))
 
 
-def print_entries(entries: Iterable[StreamEntry], *, as_json: bool) -> None:
-    """Print what is stored."""
-    print_lines(
-        (each.model_dump_json(by_alias=True) for each in entries) if as_json else table(entries, with_sender=True)
-    )
+def print_entries(entries: Iterable[StreamEntry], pins: Mapping[str, PinEntry], *, as_json: bool) -> None:
+    """Print what is stored. `pins`: those in force, by file."""
+    if as_json:
+        # As pydantic writes it: 100,000 of them are printed in a second or two.
+        lines = ((each.model_dump_json(by_alias=True), pin_facts(pins, each.file)) for each in entries)
+        print_lines(f"{line[:-1]},{json.dumps(more)[1:]}" for line, more in lines)
+        return
+    marks = {file: "pinned" + (f" until {pin.until}" if pin.until else "") for file, pin in pins.items()}
+    print_lines(table(entries, with_sender=True, marks=marks))
+
+
+def pin_facts(pins: Mapping[str, PinEntry], file: str) -> dict[str, object]:
+    """Return what the JSON object of a stream says of its pin. `pins`: those in force, by file."""
+    pin = pins.get(file)
+    return {"pinned": None if pin is None else {"at": pin.at, "until": pin.until, "note": pin.note}}
 
 
 def print_stream(facts: Mapping[str, Any], *, as_json: bool) -> None:
     """Print all that is known of one stream."""
     print_lines([json.dumps(facts)] if as_json else details(facts))
+
+
+def print_trash(entries: Sequence[TrashEntry], *, as_json: bool) -> None:
+    """Print what is in the trash."""
+    for entry in entries:
+        about, at = entry.manifest, entry.dropped
+        dropped = None if at is None else format_time(at)
+        if as_json:
+            row: dict[str, object] = {
+                "sender": about.sender,
+                "dataset": about.dataset,
+                "snapshot": about.snapshot,
+                "guid": about.guid,
+            }
+            row |= {"base_guid": about.base_guid, "file": str(entry.place.file), "dropped": dropped}
+            write_line(json.dumps(row | {"stored_bytes": entry.place.size}))
+        else:
+            name = printable(f"{about.sender}/{about.dataset}@{about.snapshot}")
+            write_line(f"dropped {dropped or '?'}  {name}  {format_size(entry.place.size)}")
+    total = format_size(sum(entry.place.size for entry in entries))
+    print_note(f"{plural(len(entries), 'stream')} in the trash, {total}")
+
+
+def print_undeleted(files: Iterable[PurePosixPath], *, as_json: bool) -> None:
+    """Print what has come back from the trash."""
+    for file in files:
+        write_line(json.dumps({"file": str(file)}) if as_json else f"back     {file}")
+
+
+def print_note(text: str) -> None:
+    """Print what is no result, and no error. `text`: safe for a terminal."""
+    print(text, file=sys.stderr)
 
 
 def print_good(text: str) -> None:

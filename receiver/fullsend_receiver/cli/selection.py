@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
     from fullsend_protocol.format.manifest import Manifest
+    from fullsend_receiver.catalogue.holdings import Holdings
     from fullsend_receiver.catalogue.problems import Problem
     from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.store.local import LocalStore
@@ -40,13 +41,24 @@ def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[StoredS
     catalogue = read_inventory(store, sender, dataset=dataset)
     chosen = catalogue.select(sender, dataset)
     if sender is not None and not chosen and not _may_hide(catalogue.problems, sender, dataset):
-        msg = (
-            f"no sender {sender!r} has streams here"
-            if dataset is None
-            else f"{what}: nothing of that name is stored (see `fullsendd list {sender}`)"
-        )
-        raise UsageError(printable(msg))
+        raise _nothing(what, sender, dataset)
     return catalogue, chosen
+
+
+def check_stored(holdings: Holdings, what: str | None, sender: str, dataset: str | None) -> None:
+    """Check that something of SENDER[/DATASET] is stored, as `select` does. Raises: UsageError."""
+    found = next(holdings.select(dataset), None)
+    if found is None and not _may_hide(holdings.problems, sender, dataset):
+        raise _nothing(what, sender, dataset)
+
+
+def _nothing(what: str | None, sender: str, dataset: str | None) -> UsageError:
+    msg = (
+        f"no sender {sender!r} has streams here"
+        if dataset is None
+        else f"{what}: nothing of that name is stored (see `fullsendd list {sender}`)"
+    )
+    return UsageError(printable(msg))
 
 
 def _may_hide(problems: Iterable[Problem], sender: str, dataset: str | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.exit_codes import Exit
@@ -25,8 +26,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Show the stream. Returns: the exit code. Raises: FullsendError."""
+    from fullsend_receiver.catalogue.pins import pins_in_force
     from fullsend_receiver.cli.restore_commands import restore_commands
-    from fullsend_receiver.cli.results import print_lines, print_stream
+    from fullsend_receiver.cli.results import pin_facts, print_lines, print_stream
     from fullsend_receiver.cli.selection import find
 
     _settings, store = open_store(options)
@@ -35,5 +37,7 @@ def run(options: argparse.Namespace) -> int:
         print_lines(restore_commands(catalogue, stored))
         return Exit.OK
     entry = catalogue.entry(stored).model_dump(mode="json", by_alias=True)
-    print_stream(stored.manifest.model_dump(mode="json", by_alias=True) | entry, as_json=options.json)
+    pins = {str(file): pin for file, pin in pins_in_force(store.documents, time.time()).items()}
+    facts = stored.manifest.model_dump(mode="json", by_alias=True) | entry | pin_facts(pins, str(stored.file))
+    print_stream(facts, as_json=options.json)
     return Exit.OK

@@ -87,10 +87,11 @@ class Answers:
         *,
         peer: str,
         min_free: int,
+        troubles: Callable[[str], list[str]] = lambda _sender: [],
         repairs: bool = False,
     ) -> None:
-        """`peer`: its name in the log. `min_free`: bytes that must stay free. `repairs`: the peer wants to know what is
-        damaged.
+        """`peer`: its name in the log. `min_free`: bytes that must stay free. `troubles`: returns what keeps prunes of
+        a sender from their work; blocks. `repairs`: the peer wants to know what is damaged.
         """
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -100,6 +101,12 @@ class Answers:
         self._peer = peer
         self._min_free = min_free
         self._repairs = repairs
+        self._troubles = troubles
+        self._hold = catalogues.store.hold()
+
+    async def close(self) -> None:
+        """The connection has ended: what was read on it is held for some time yet."""
+        await self._workers.run_to_end(self._hold.close)
 
     def answer(self, question: Question) -> Parts:
         """Return the whole answer, in order. Iterating over it raises: FullsendError, OSError."""
@@ -166,6 +173,9 @@ class Answers:
             file, manifest = await self._workers.run(lambda: aside_of(self._store, self._sender, wanted.stream))
         else:
             stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
+            await self._workers.run_to_end(lambda: self._read(stored))
+            # A prune that did not see the hold has removed all that it chose: is it there still?
+            stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
             file, manifest = stored.file, await self._workers.run(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
             raise Damaged(f"{file}: no chunk begins at raw offset {offset}")
@@ -221,6 +231,7 @@ class Answers:
             problems = [*map(str, holdings.problems)]
             if free < self._min_free:
                 problems.append(f"only {format_size(free)} are free; pushes are refused")
+            problems += self._troubles(self._sender)
             return Health(
                 program=f"fullsendd {fullsend_protocol.__version__}",
                 free_bytes=free,
@@ -235,6 +246,14 @@ class Answers:
         yield Noted()
 
     # --- shared --------------------------------------------------------------------------------------------
+
+    def _read(self, stored: StoredStream) -> None:
+        """Hold a stream for as long as this connection is open: a restore will need those that build on it."""
+        try:
+            self._hold.add(stored.file)
+        except OSError as error:  # a disk that is full, or read-only, must not prevent a restore
+            log.warning("%s: %s is read, and a prune cannot see that: %s", self._peer, stored.file, error)
+        self._store.wait_for_removals()
 
     async def _pages(
         self, items: Iterable[_Item], most: int, page_of: Callable[[Sequence[_Item]], Message]

@@ -38,6 +38,10 @@ from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.clock import Clock, SystemClock
+from fullsend_receiver.maintenance.daily_prune import DailyPrune
+from fullsend_receiver.maintenance.prune import rules_of
+from fullsend_receiver.maintenance.prune_records import troubles
 from fullsend_receiver.store.errors import StoreError, StoreFull
 from fullsend_receiver.store.local import LocalStore, check_fitness
 from fullsend_receiver.store.workers import Workers, run
@@ -70,8 +74,8 @@ _RELOOK_EVERY: Final = 3600.0
 class Daemon:
     """The running daemon; implements the sessions' Gate."""
 
-    def __init__(self, settings: ReceiverSettings, store: LocalStore) -> None:
-        """Does nothing before `run`."""
+    def __init__(self, settings: ReceiverSettings, store: LocalStore, clock: Clock | None = None) -> None:
+        """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's."""
         self._settings = settings
         self._store = store
         try:
@@ -100,7 +104,18 @@ class Daemon:
         self._checks = Checks(catalogues, self._workers)
         room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
         self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
-        self._shared = SharedState(catalogues, self._workers, self._checks, self, settings.min_free, room)
+        rules = rules_of(settings)
+        # A thread of its own: a prune of a large store takes minutes.
+        self._pruning = ThreadPoolExecutor(1, thread_name_prefix="prune")
+        self._daily = DailyPrune(store, rules, settings.prune_at, clock or SystemClock(), self._pruning)
+        started = time.time()
+
+        def find_troubles(sender: str) -> list[str]:
+            return [] if rules is None else troubles(store, sender, now=time.time(), since=started)
+
+        self._shared = SharedState(
+            catalogues, self._workers, self._checks, self, settings.min_free, room, troubles=find_troubles
+        )
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. At SIGHUP, examine the whole store again.
@@ -133,6 +148,7 @@ class Daemon:
                 asyncio.create_task(self._sweep()),
                 asyncio.create_task(self._relook()),
                 asyncio.create_task(self._checks.run()),
+                asyncio.create_task(self._daily.run()),
                 asyncio.create_task(_feed_watchdog()),
             ]
             log.info("listening on %s, store %s", where, self._store.where)
@@ -141,6 +157,7 @@ class Daemon:
                 await self._until_stopped(helpers)
             finally:
                 systemd.notify("STOPPING=1", "STATUS=stopping")
+                self._daily.abandon()
                 for task in helpers:
                     task.cancel()
                 await asyncio.wait(accepting)
@@ -152,7 +169,8 @@ class Daemon:
                 await asyncio.gather(self._local.end(), self._end_sessions())
                 await asyncio.wait(helpers)  # last: their threads may wait for the disk, which must not delay the rest
         finally:
-            for executor in (self._workers.cpu, self._workers.disk, self._workers.scrub, self._table_reader):
+            workers = self._workers
+            for executor in (workers.cpu, workers.disk, workers.scrub, self._table_reader, self._pruning):
                 executor.shutdown()
             os.close(lock)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Final, Protocol
@@ -36,8 +37,8 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answering import send_answer
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.store.durable import FULL
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.local import FULL
 from fullsend_receiver.store.opened import partial_key
 from fullsend_receiver.store.workers import Workers
 from fullsend_transport.channel import Channel
@@ -97,6 +98,7 @@ class SharedState:
     gate: Gate
     min_free: int
     room: Room
+    troubles: Callable[[str], list[str]] = lambda _sender: []  # what keeps prunes of a sender from their work; blocks
     arriving: dict[str, Arriving] = field(default_factory=dict)
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -194,7 +196,15 @@ class Session:
             peer=self._name,
             min_free=shared.min_free,
             repairs=self._repairs,
+            troubles=shared.troubles,
         )
+        try:
+            await self._serve_requests(answers)
+        finally:
+            await answers.close()
+
+    async def _serve_requests(self, answers: Answers) -> None:
+        shared = self._shared
         while True:
             self.idle = True
             if self._farewell is not None:

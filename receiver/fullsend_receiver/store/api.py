@@ -49,6 +49,17 @@ Stamp = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class TrashedStream:
+    """A stream in the trash. `folder`: the name that `Store.remove` was given; `file`: where it was stored; `size`: of
+    its `.zst`, in bytes.
+    """
+
+    folder: str
+    file: PurePosixPath
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ObjectInfo:
     """A stored stream. `size`: of its `.zst`, in bytes; `stamp`: of its manifest."""
 
@@ -102,6 +113,11 @@ class Documents(Protocol):
     def put(self, name: str, data: bytes, *, if_match: str | None) -> bool:
         """Replace a document if it still has this tag (None: if it still does not exist). Returns: whether it was
         replaced. Raises: OSError.
+        """
+
+    def append(self, name: str, line: bytes, *, most: int) -> None:
+        """Append a line, with its newline, durably; make the document if it does not exist. If it has more than `most`
+        bytes then, its older half is dropped. Raises: OSError; an incomplete line may be there then.
         """
 
 
@@ -212,6 +228,16 @@ class Upload(Protocol):
         """
 
 
+class Hold(Protocol):
+    """What a reader reads: removals leave these streams, those that they build on, and those that build on them."""
+
+    def add(self, file: PurePosixPath) -> None:
+        """Add a stream. Call `wait_for_removals` afterwards, then look for the stream. Raises: OSError."""
+
+    def close(self) -> None:
+        """End the hold. Its streams are still held for an hour: a reader that has lost its connection comes back."""
+
+
 class Store(Protocol):
     """All that a receiver stores."""
 
@@ -315,16 +341,47 @@ class Store(Protocol):
         Raises: StoreError if it has its manifest by now, or is about to get it; OSError.
         """
 
-    def remove(self, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
+    def remove(self, choose: Callable[[], Iterable[PurePosixPath]], *, trash: str | None = None) -> list[PurePosixPath]:
         """Remove what `choose` returns, in that order: a stream stands behind the streams that build on it. Only one
-        process removes at a time, and calls `choose` while no other does. `choose` reads what uploads lease, see
-        `wait_for_removals`. A restart completes what has begun. A stream that is stored under the same name meanwhile
-        stays.
+        process removes at a time, and calls `choose` while no other does. `choose` reads what uploads lease (see
+        `wait_for_removals`) and what is `held`. A restart completes what has begun. A stream that is stored under the
+        same name meanwhile stays. A full disk is no obstacle.
 
-        Returns: the removed streams. Raises: StoreError, OSError, and what `choose` raises.
+        `trash`: the streams are moved into a folder of this name in the trash, which needs room for the folders. None:
+        they are deleted. Returns: the removed streams. Raises: StoreError, OSError, and what `choose` raises.
         """
+
+    def hold(self) -> Hold:
+        """Return a hold, which has no streams yet."""
+
+    def held(self) -> set[PurePosixPath]:
+        """Return the streams of all holds, of any process, that were open within the last hour. Raises: OSError."""
 
     def wait_for_removals(self) -> None:
         """Wait until each removal that has begun is done. An upload that was begun before this call, and finds its base
-        afterwards, keeps its base. Raises: OSError.
+        afterwards, keeps its base; so does a hold. Raises: OSError.
+        """
+
+    # --- the trash
+
+    def trashed(self) -> Iterator[TrashedStream]:
+        """Yield the whole streams in the trash, in order of their folders. Raises: OSError."""
+
+    def trashed_manifest(self, stream: TrashedStream) -> Manifest:
+        """Read the manifest of a stream in the trash. Raises: ManifestError."""
+
+    def trash_bytes(self) -> int:
+        """Return the bytes of everything in the trash. Raises: OSError."""
+
+    def bring_back(self, choose: Callable[[], Iterable[TrashedStream]]) -> list[PurePosixPath]:
+        """Store again what `choose` returns, in that order: a stream stands behind its bases. `choose` is called as in
+        `remove`. A restart completes what has begun. A stream whose name is taken stays in the trash.
+
+        Returns: the streams that are stored again. Raises: StoreError, OSError, and what `choose` raises.
+        """
+
+    def empty_trash(self, old: Callable[[str], bool]) -> list[str]:
+        """Delete the folders of the trash that are `old`. A full disk is no obstacle.
+
+        Returns: their names. Raises: OSError.
         """

@@ -14,10 +14,9 @@ import errno
 import hashlib
 import logging
 import secrets
-import threading
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store.api import Replaced
@@ -40,15 +39,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fullsendd")
 
-#: Held from the check that a name is free to the rename that takes it. Only one daemon commits into a store, so a lock
-#: between its threads is enough. It is not held during a sync.
-_CLAIMING: Final = threading.Lock()
-
 
 @contextlib.contextmanager
-def undisturbed(store: Layout, *, replacing: bool) -> Iterator[None]:
-    """Hold the store's lock inside this context if a stream is replaced there."""
-    if not replacing:
+def undisturbed(store: Layout, *, lock: bool) -> Iterator[None]:
+    """Hold the store's lock inside this context, if `lock`: no stream is removed, or brought back, meanwhile."""
+    if not lock:
         yield
         return
     with locked(store.lock):
@@ -109,13 +104,16 @@ def complete(store: Layout, key: str, said: Journal) -> bool:
     """
     assert said.committing is not None  # noqa: S101 - for mypy: the caller has looked
     make_folder(store, (store.root / said.committing).parent)
-    with undisturbed(store, replacing=said.replacing is not None):
-        return put_in_place(store, key, said.committing, said.replacing)
+    replaces = said.replacing is not None
+    with undisturbed(store, lock=replaces):
+        return put_in_place(store, key, said.committing, said.replacing, held=replaces)
 
 
-def put_in_place(store: Layout, key: str, file: PurePosixPath, replacing: Replacement | None = None) -> bool:
+def put_in_place(
+    store: Layout, key: str, file: PurePosixPath, replacing: Replacement | None = None, *, held: bool
+) -> bool:
     """Rename the three files into place, `.json` last. May be repeated after a crash at any point. `replacing`: the
-    stream that gives way; the caller is `undisturbed`.
+    stream that gives way; `held`: the caller holds the store's lock, which it must for that.
 
     Returns: False if another stream of this name is stored; that one is not changed, and this one is discarded.
     Raises: StoreError, OSError.
@@ -125,7 +123,10 @@ def put_in_place(store: Layout, key: str, file: PurePosixPath, replacing: Replac
     in_place = True
     # Without the partial's manifest the last rename is done; at most the clean-up remains.
     if manifest.exists():
-        in_place = _claim(store, data, file) if replacing is None else _supersede(store, key, file, replacing)
+        if replacing is None:
+            in_place = _claim(store, data, file, held=held)
+        else:
+            in_place = _supersede(store, key, file, replacing)
         if in_place:
             _move(sha256, store.hash_path(file))
             sync_folder(target.parent)
@@ -135,10 +136,11 @@ def put_in_place(store: Layout, key: str, file: PurePosixPath, replacing: Replac
     return in_place
 
 
-def _claim(store: Layout, data: Path, file: PurePosixPath) -> bool:
+def _claim(store: Layout, data: Path, file: PurePosixPath, *, held: bool) -> bool:
     """Rename the data file into place, unless another stream has that name. Returns: whether it is in place."""
     target = store.root / file
-    with _CLAIMING:
+    # Held from the check that a name is free to the rename that takes it: a command may be bringing a stream back.
+    with undisturbed(store, lock=not held):
         if target.exists() and not _is_moved(data, target):
             if is_stored(store, file):
                 return False

@@ -7,6 +7,7 @@ off the event loop.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -17,6 +18,8 @@ from typing import Final
 _MODE = 0o600
 #: The signature of a missing file.
 ABSENT: Final = (0, 0, 0)
+#: errno values that mean "full": the disk, the quota, or the largest allowed file.
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 def sync_folder(folder: Path) -> None:
@@ -103,6 +106,21 @@ def signature(path: Path) -> tuple[int, int, int]:
     except FileNotFoundError:
         return ABSENT
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+@contextlib.contextmanager
+def locked_now(path: Path) -> Iterator[bool]:
+    """Hold the same lock as `locked` if no process holds it, else nothing. Yields: whether it is held."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    try:
+        held = True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            held = False
+        yield held
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,16 @@ class Layout:
         return self.state / "lock"
 
     @property
+    def trash_folder(self) -> Path:
+        """The folder of removed streams that can be brought back."""
+        return self.state / "trash"
+
+    @property
+    def reading(self) -> Path:
+        """The folder of the files that name what is being read."""
+        return self.state / "reading"
+
+    @property
     def certificate(self) -> Path:
         """The receiver's certificate (PEM)."""
         return self.state / "certificate.pem"

@@ -6,7 +6,6 @@ STORE/SENDER/...    streams
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import secrets
@@ -17,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store import aside, objects, partials, recovery, uploads
-from fullsend_receiver.store.api import AsideStream, Capabilities, ObjectInfo, Stamp, UploadInfo
+from fullsend_receiver.store import aside, holds, objects, partials, recovery, removals, uploads
+from fullsend_receiver.store.api import AsideStream, Capabilities, ObjectInfo, Stamp, TrashedStream, UploadInfo
 from fullsend_receiver.store.documents import LocalDocuments
-from fullsend_receiver.store.durable import make_folders, replace_file, sync_folder
+from fullsend_receiver.store.durable import FULL, make_folders, replace_file, sync_folder
 from fullsend_receiver.store.errors import StoreError, StoreFull
+from fullsend_receiver.store.holds import LocalHold
 from fullsend_receiver.store.layout import MARKER, Layout
 from fullsend_receiver.store.objects import LocalBlob
 
@@ -39,8 +39,6 @@ _T = TypeVar("_T")
 _FORMAT: Final = 1
 #: The length to which docs/format.md cuts names.
 _NAME_MAX: Final = 255
-#: errno values that mean "full": the disk, the quota, or the largest allowed file.
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ class LocalStore(Layout):
     def recover(self) -> list[str]:
         """See `Store.recover`."""
         recovery.remove_temporaries(self)
-        return recovery.recover(self) + objects.finish_removals(self)
+        return recovery.recover(self) + removals.finish_removals(self)
 
     # --- stored streams; the interface has the descriptions
 
@@ -113,7 +111,7 @@ class LocalStore(Layout):
 
     def stamp(self, file: PurePosixPath) -> Stamp | None:
         """See `Store.stamp`."""
-        return objects.stamp(self, file)
+        return removals.stamp(self, file)
 
     def size(self, file: PurePosixPath | str) -> int:
         """See `Store.size`."""
@@ -129,19 +127,49 @@ class LocalStore(Layout):
 
     def under_way(self) -> set[PurePosixPath]:
         """See `Store.under_way`."""
-        return objects.under_way(self)
+        return removals.under_way(self)
 
     def adopt(self, file: PurePosixPath, manifest: Manifest) -> None:
         """See `Store.adopt`."""
         objects.adopt(self, file, manifest)
 
-    def remove(self, choose: Callable[[], Iterable[PurePosixPath]]) -> list[PurePosixPath]:
+    def remove(self, choose: Callable[[], Iterable[PurePosixPath]], *, trash: str | None = None) -> list[PurePosixPath]:
         """See `Store.remove`."""
-        return objects.remove(self, choose)
+        return removals.remove(self, choose, trash=trash)
 
     def wait_for_removals(self) -> None:
         """See `Store.wait_for_removals`."""
-        objects.wait_for_removals(self)
+        removals.wait_for_removals(self)
+
+    def hold(self) -> LocalHold:
+        """See `Store.hold`."""
+        return LocalHold(self)
+
+    def held(self) -> set[PurePosixPath]:
+        """See `Store.held`."""
+        return holds.held(self)
+
+    # --- the trash; the interface has the descriptions
+
+    def trashed(self) -> Iterator[TrashedStream]:
+        """See `Store.trashed`."""
+        return removals.trashed(self)
+
+    def trashed_manifest(self, stream: TrashedStream) -> Manifest:
+        """See `Store.trashed_manifest`."""
+        return objects.read_manifest(self, stream.file, self.trash_folder / stream.folder)
+
+    def trash_bytes(self) -> int:
+        """See `Store.trash_bytes`."""
+        return removals.trash_bytes(self)
+
+    def bring_back(self, choose: Callable[[], Iterable[TrashedStream]]) -> list[PurePosixPath]:
+        """See `Store.bring_back`."""
+        return removals.bring_back(self, choose)
+
+    def empty_trash(self, old: Callable[[str], bool]) -> list[str]:
+        """See `Store.empty_trash`."""
+        return removals.empty_trash(self, old)
 
 
 def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[LocalStore, str]:

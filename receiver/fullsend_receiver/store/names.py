@@ -10,6 +10,7 @@ file name.
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import PurePosixPath
 from typing import Final
 
@@ -21,6 +22,9 @@ _SAFE: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0
 #: most the 255 bytes that file systems allow.
 _COMPONENT_MAX: Final = 133
 _HASH_DIGITS: Final = 16
+_BASE: Final = re.compile(
+    r"\.[0-9a-f]{16}\.(?:package\.)?from\.([0-9a-f]{16})(?:\.[A-Za-z0-9]+)?\.zfs\.zst(?:\.json)?$"
+)
 
 
 def encode_component(name: str) -> str:
@@ -55,6 +59,15 @@ def stream_file(sender: str, facts: Facts) -> PurePosixPath:
     flags = f".{facts.flags}" if facts.flags else ""
     name = f"@{encode_component(facts.snapshot)}.{facts.guid:016x}.{kind}{flags}{STREAM_SUFFIX}"
     return dataset_folder(sender, facts.dataset) / name
+
+
+def base_in_name(name: str) -> str | None:
+    """Return the base GUID (decimal) in the name of a stream's file or manifest; None: it names none.
+
+    The manifest says what a stream builds on. This is for a file without one that can be read, which must be left.
+    """
+    found = _BASE.search(name)
+    return None if found is None else str(int(found[1], 16))
 
 
 def hash_line(sha256: str, file: PurePosixPath) -> bytes:

@@ -190,7 +190,7 @@ class LocalUpload:
         From the journal's `commit` line on, a restart completes the rest.
         """
         store = self._store
-        with undisturbed(store, replacing=replaces is not None):
+        with undisturbed(store, lock=replaces is not None):
             if not may_take(store, file, replaces):
                 self.close(keep=False)
                 return False
@@ -203,7 +203,7 @@ class LocalUpload:
             self._committing = True  # even if writing the line fails: what reached the disk is unknown
             self._note(journal.commit_line(file, replacing))
             self.close(keep=True)
-            return put_in_place(store, self.key, file, replacing)
+            return put_in_place(store, self.key, file, replacing, held=replaces is not None)
 
     def _sync(self) -> None:
         self._refuse_failed()

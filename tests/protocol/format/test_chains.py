@@ -247,6 +247,22 @@ class Model:
         return found
 
 
+@given(forests(), st.randoms())
+def test_a_stream_is_restorable_since_the_reception_that_completed_its_chain(
+    streams: list[Stored], shuffler: random.Random
+) -> None:
+    received = sorted(streams, key=reception)
+    expected: dict[str, object] = {}
+    for count in range(len(received)):
+        if count + 1 < len(received) and reception(received[count]) == reception(received[count + 1]):
+            continue  # received at the same time
+        for here, _base in Forest(received[: count + 1], order=reception, key=attrgetter("file")).ways(whole):
+            expected.setdefault(here.file, reception(received[count]))
+    mixed = streams[:]
+    shuffler.shuffle(mixed)
+    assert Forest(mixed, order=reception, key=attrgetter("file")).restorable_since(whole) == expected
+
+
 @given(forests(), st.none() | st.integers(1, 7).map(str), st.randoms())
 def test_chains_are_as_the_rules_say(streams: list[Stored], after: str | None, shuffler: random.Random) -> None:
     model = Model(streams)

@@ -13,6 +13,7 @@ from fullsend_protocol.shared.units import (
     format_time,
     parse_duration,
     parse_size,
+    parse_time,
     printable,
 )
 
@@ -143,3 +144,20 @@ def test_text_from_outside_cannot_write_on_a_terminal(text: str, safe: str) -> N
 def test_any_text_is_made_printable_and_no_two_become_the_same(one: str, other: str) -> None:
     assert printable(one).isprintable()
     assert (printable(one) == printable(other)) == (one == other)
+
+
+@given(st.integers(0, 10**13))
+def test_a_time_is_read_as_it_is_written(epoch: int) -> None:
+    assert parse_time(format_time(epoch)) == epoch
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "@", "@-1", "yesterday", "2026-11-23", "2026-11-23T06:30:00", "2026-11-23T06:30:00+01:00"),
+        *("2026-11-23T06:30:00.5Z", "2026-11-23 06:30:00Z", "2026-1-2T06:30:00Z", "0000-01-01T00:00:00Z"),
+        *("2026-13-23T06:30:00Z", "2026-11-31T06:30:00Z", "2026-11-23T24:30:00Z", " 2026-11-23T06:30:00Z"),
+    ],
+)
+def test_other_text_is_not_read_as_a_time(text: str) -> None:
+    assert parse_time(text) is None

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,9 @@ from tests.protocol.helpers import section, tables, try_decoder
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import LocalProtocolError, RemoteProtocolError
 from fullsend_protocol.wire.frames import HEADER_SIZE, FrameHeader, FrameReader, FrameType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: What stands on the wire; a change here is a change of the protocol.
 GOLDEN = [
@@ -32,16 +36,36 @@ def header_bytes(  # noqa: PLR0917 - as they stand on the wire
     return head + struct.pack(">I", zlib.crc32(head))
 
 
-def read_all(parts: list[bytes]) -> list[tuple[FrameHeader, bytes]]:
-    """Read frames as they come; takes each payload as soon as its header is there."""
+def read_all(
+    parts: list[bytes], feed: Callable[[FrameReader, bytes], int] | None = None
+) -> list[tuple[FrameHeader, bytes]]:
+    """Read frames as they come; takes each payload as soon as its header is there. `feed` returns what it has taken."""
     reader = FrameReader()
     found = []
     for part in parts:
-        reader.feed(part)
-        while (header := reader.header()) is not None and (payload := reader.payload()) is not None:
-            found.append((header, bytes(payload)))
+        left = part
+        while left:
+            left = left[(feed or feed_all)(reader, left) :]
+            while (header := reader.header()) is not None and (payload := reader.payload()) is not None:
+                found.append((header, bytes(payload)))
     assert not reader.inside_frame
     return found
+
+
+def feed_all(reader: FrameReader, data: bytes) -> int:
+    reader.feed(data)
+    return len(data)
+
+
+def feed_in_place(reader: FrameReader, data: bytes) -> int:
+    """Write into the payload where one is being filled, as the transport does."""
+    space = reader.space()
+    if space is None:
+        return feed_all(reader, data)
+    count = min(len(space), len(data))
+    space[:count] = data[:count]
+    reader.filled(count)
+    return count
 
 
 @pytest.mark.parametrize(("header", "golden"), GOLDEN)
@@ -72,6 +96,7 @@ def test_frames_are_read_alike_whole_byte_by_byte_and_with_others_behind() -> No
     ]
     encoded = b"".join(header.encode() + payload for header, payload in frames)
     assert try_decoder(read_all, encoded) == frames
+    assert try_decoder(lambda parts: read_all(parts, feed_in_place), encoded) == frames
 
 
 @pytest.mark.parametrize("more", range(1, HEADER_SIZE + 15))
@@ -114,6 +139,7 @@ def test_frames_come_out_as_they_went_in_however_they_are_split(
     cuts = sorted(data.draw(st.lists(st.integers(0, len(encoded)), max_size=10)))
     parts = [encoded[start:stop] for start, stop in zip([0, *cuts], [*cuts, len(encoded)], strict=True)]
     assert read_all(parts) == frames
+    assert read_all(parts, feed_in_place) == frames
 
 
 @given(st.binary(min_size=HEADER_SIZE, max_size=HEADER_SIZE))
@@ -213,6 +239,22 @@ def test_header_alone_takes_no_memory_for_its_payload() -> None:
     assert reader.payload() is None  # only this takes it
     assert reader._payload is not None
     assert len(reader._payload) == 20_000_000
+
+
+def test_payload_that_is_complete_or_not_taken_yet_has_no_space() -> None:
+    reader = FrameReader()
+    reader.feed(FrameHeader(FrameType.HEARTBEAT, 4).encode() + b"di")
+    assert reader.header() is not None
+    assert reader.space() is None  # no memory before `payload`
+    assert reader.payload() is None
+    space = reader.space()
+    assert space is not None
+    assert len(space) == 2
+    space[:] = b"sk"
+    reader.filled(2)
+    assert reader.space() is None
+    assert reader.payload() == bytearray(b"disk")
+    assert reader.space() is None
 
 
 def test_no_header_no_payload() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import stat
+from datetime import time
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
         ('heartbeat-every = "0s"', "heartbeat-every: Input should be greater than 0"),
         ('listen = "nowhere"', "listen: 'nowhere' is not HOST:PORT"),
         ('advertise = "host:99999"', "advertise: 'host:99999' is not HOST:PORT"),
+        ('prune-at = "3:30"', """prune-at: '3:30' is not a time of day such as "03:30", nor "never\""""),
+        ('prune-at = "24:00"', "prune-at: '24:00' is not a time of day"),
+        ("prune-at = 3", "prune-at: 3 is not a time of day"),
+        ('prune-at-most = "130%"', "prune-at-most: Input should be less than or equal to 1"),
+        ("prune-at-most = 20", 'prune-at-most: 20 is not a share: write one such as "20%"'),
+        ('when-full = "prune"', "when-full: Input should be 'refuse' or 'prune-early'"),
         ("x", "Expected '='"),
     ],
 )
@@ -127,3 +134,19 @@ def test_the_file_has_a_comment_that_leads_on(tmp_path: Path) -> None:
     path.write_text(config.render(Path("/srv"), "id", ":1", None), encoding="utf-8")
     assert "docs/operations.md" in path.read_text(encoding="utf-8").splitlines()[0]
     assert not path.stat().st_mode & stat.S_IXUSR
+
+
+def test_the_settings_of_prune(tmp_path: Path) -> None:
+    settings = _load(tmp_path, MINIMAL)
+    assert (settings.retention, settings.prune_at, settings.undelete_within) == (None, time(3, 30), 0.0)
+    assert (settings.prune_at_most, settings.when_full) == (0.2, "refuse")
+    settings = _load(
+        tmp_path,
+        MINIMAL
+        + 'prune-at = "23:05"\nundelete-within = "7d"\nprune-at-most = "12.5 %"\nwhen-full = "prune-early"\n'
+        + "[retention]\ndaily = 7\n",
+    )
+    assert settings.retention is not None
+    assert (settings.prune_at, settings.undelete_within) == (time(23, 5), 7 * 86400.0)
+    assert (settings.prune_at_most, settings.when_full) == (0.125, "prune-early")
+    assert _load(tmp_path, MINIMAL + 'prune-at = "never"\n').prune_at is None

@@ -20,7 +20,7 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, read_catalogue
-from fullsend_receiver.store import objects
+from fullsend_receiver.store import objects, removals
 
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
@@ -229,7 +229,7 @@ def test_a_look_that_fails_is_not_taken_for_done(settled: LocalStore, monkeypatc
     os.rename(settled.root / file, settled.root / f"{file}.aside")  # and one without manifest, to be explained
     (settled.root / SENDER / "tank/data/@x.zfs.zst").write_bytes(PLANTED)
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "committing", lambda _store: (_ for _ in ()).throw(OSError(5, "Input/output error")))
+        patch.setattr(removals, "committing", lambda _store: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(OSError, match="Input/output"):
             whole(catalogues)
     check(catalogues)

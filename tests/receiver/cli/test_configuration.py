@@ -67,6 +67,8 @@ def test_a_read_only_store_is_named(receiver: Receiver, command: list[str]) -> N
     [
         *(["list"], ["list", "--json"], ["list", "--partial"], ["show", "NAME"], ["show", "--commands", "NAME"]),
         *(["cat", "NAME"], ["verify"], ["check"], ["senders"], ["invite", "beta"], ["revoke", "beta"]),
+        *(["prune"], ["undelete"], ["undelete", "alpha/tank/data"], ["pin", "NAME"], ["unpin", "NAME"], ["clock"]),
+        ["accept", "alpha/tank/plain"],
     ],
     ids=" ".join,
 )

@@ -7,13 +7,14 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
 from tests.receiver.helpers import SENDER, cut, everywhere, long_stream, manifest_path, plant, push_of
 from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
-from tests.receiver.running import Receiver, serving
+from tests.receiver.running import Receiver, serving, wait_until
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.wire import messages
@@ -446,6 +447,56 @@ def test_a_record_is_located_in_ones_own_streams_alone(stored: tuple[Receiver, s
 
 
 # --- questions --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_is_held_as_long_as_the_connection_lasts(
+    stored: tuple[Receiver, str, list[tuple[int, bytes]]],
+) -> None:
+    """A restore reads its chain over one connection, the full first."""
+    receiver, file, _pieces = stored
+    store = LocalStore(receiver.store)
+    shutil.rmtree(store.reading, ignore_errors=True)
+    with receiver.peer() as peer:
+        peer.say("fetch", stream=file, offset=len(LONG), until=None)
+        peer.hear("sending")
+        peer.hear("done")
+        assert store.held() == {PurePosixPath(file)}
+        (path,) = store.reading.iterdir()
+        os.utime(path, (0, 0))
+        assert store.held() == {PurePosixPath(file)}
+    wait_until(lambda: path.stat().st_mtime > 0, "the end of the hold")
+    assert store.held() == {PurePosixPath(file)}
+    os.utime(path, (0, 0))
+    assert store.held() == set()
+
+
+def test_stream_that_is_pruned_before_it_is_read_is_not_found(
+    stored: tuple[Receiver, str, list[tuple[int, bytes]]],
+) -> None:
+    receiver, file, _pieces = stored
+    store = LocalStore(receiver.store)
+    with receiver.peer() as peer:
+        peer.say("fetch", stream=file, offset=len(LONG), until=None)
+        peer.hear("sending")
+        peer.hear("done")
+        assert store.remove(lambda: [PurePosixPath(file)]) == [PurePosixPath(file)]
+        peer.say("fetch", stream=file, offset=len(LONG), until=None)
+        assert peer.hear("error")["code"] == "not-found"
+
+
+async def test_what_keeps_prunes_from_their_work_is_told_to_their_sender(store: LocalStore) -> None:
+    catalogues = Catalogues(store)
+    with ThreadPoolExecutor(1) as threads:
+        workers = Workers(threads, threads, threads)
+        checks = Checks(catalogues, workers)
+        answers = Answers(
+            catalogues, workers, checks, SENDER, peer=SENDER, min_free=0, troubles=lambda sender: [f"{sender}: why"]
+        )
+        said = [part async for part in answers.answer(messages.Check())]
+        await answers.close()
+    (health,) = said
+    assert isinstance(health, messages.Health)
+    assert health.problems == [f"{SENDER}: why"]
 
 
 def test_each_question_of_the_wire_has_one_answer() -> None:

@@ -34,6 +34,7 @@ from fullsend_protocol.wire.messages import Committed, Stored
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.store.api import Replaced
 from fullsend_receiver.store.errors import ManifestError, StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.partials import committing
@@ -199,6 +200,20 @@ def test_stream_that_was_removed_in_between_is_stored_as_any(swift_path: Path) -
     answer = commit(catalogues, SENDER, ingest, finish_of(SHORT), push_of(SHORT), sender_program=PROGRAM)
     assert isinstance(answer, Committed)
     assert answer.replaced is None
+    assert check_listed(store) == [str(FILE)]
+    assert not list(store.set_aside())
+
+
+def test_stream_that_is_removed_after_it_was_judged_is_stored_as_any(swift_path: Path) -> None:
+    """The store's lock is held by then, and must not be taken twice."""
+    store, _damaged = spoilt_store(swift_path, "store", SHORT)
+    like, stamp = read_manifest(store, FILE), store.stamp(FILE)
+    assert stamp is not None
+    ingest = ingest_stream(store, SENDER, SHORT)
+    size, sha256 = ingest.partial.seal(ingest.chunks)
+    manifest = like.model_copy(update={"stored_bytes": size, "file_sha256": sha256, "received": "2027-01-01T00:00:00Z"})
+    store.remove(lambda: [FILE])
+    assert ingest.partial.commit(FILE, manifest, Replaced(stamp, "rotten"))
     assert check_listed(store) == [str(FILE)]
     assert not list(store.set_aside())
 

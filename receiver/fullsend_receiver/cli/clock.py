@@ -1,0 +1,40 @@
+"""`fullsendd clock`: whether this host's clock can be trusted with deleting, and that it is right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the parser of the command."""
+    sub = commands.add_parser("clock", help="show whether a prune trusts this host's clock")
+    sub.add_argument("--accept", action="store_true", help="the clock is right as it is now: prune by it again")
+    sub.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Show, or accept. Returns: the exit code, FAILED if prunes refuse it. Raises: UsageError, StoreError."""
+    from fullsend_protocol.shared.units import format_time
+    from fullsend_receiver.catalogue.service import Catalogues
+    from fullsend_receiver.cli.results import print_good, print_problem
+    from fullsend_receiver.maintenance import clock
+    from fullsend_receiver.maintenance.prune import newest_reception
+
+    _settings, store = open_store(options)
+    now, newest = clock.SystemClock().read(), newest_reception(Catalogues(store))
+    if options.accept:
+        clock.accept(store.documents, now, newest)
+    wrong = clock.objection(store.documents, now, newest)
+    if wrong is not None:
+        print_problem(wrong)
+        return Exit.FAILED
+    print_good(f"clock {format_time(now.wall)}")
+    return Exit.OK

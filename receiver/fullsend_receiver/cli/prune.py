@@ -1,0 +1,62 @@
+"""`fullsendd prune`: drop what the policy does not keep."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_receiver.cli.configuration import open_store
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_cli.running import Commands
+
+
+def add(commands: Commands[argparse.ArgumentParser]) -> None:
+    """Add the parser of the command."""
+    sub = commands.add_parser("prune", help="drop the stored streams that the policy does not keep")
+    sub.add_argument("what", nargs="?", metavar="SENDER[/DATASET]")
+    sub.add_argument("-n", "--dry-run", action="store_true", help="say what would be dropped, and why; change nothing")
+    sub.add_argument("--yes-more", action="store_true", help="also more than prune-at-most of a dataset")
+    sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    sub.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prune. Returns: the exit code, FAILED if something keeps it from its work. Raises: UsageError, StoreError."""
+    from fullsend_receiver.cli.pruning import Pruned
+    from fullsend_receiver.cli.results import complain
+    from fullsend_receiver.cli.selection import check_stored, split_name
+    from fullsend_receiver.maintenance.clock import SystemClock, note, objection
+    from fullsend_receiver.maintenance.prune import Pruner, newest_reception, rules_of
+    from fullsend_receiver.maintenance.trash import expire_trash
+
+    settings, store = open_store(options)
+    rules = rules_of(settings)
+    if rules is None:
+        msg = "receiver.toml has no policy, so nothing is ever deleted: write a table [retention], such as daily = 7"
+        raise UsageError(msg)
+    sender, dataset = split_name(options.what)
+    now = SystemClock().read()
+    pruner = Pruner(store, rules, now.wall)
+    if sender is not None:
+        check_stored(pruner.catalogues.current(sender), options.what, sender, dataset)
+    refused = objection(store.documents, now, newest_reception(pruner.catalogues))
+    pruned = Pruned(as_json=options.json, dry_run=options.dry_run)
+    if refused is not None:
+        pruned.failed = True
+        complain(f"nothing is pruned: {refused}")
+        if not options.dry_run:
+            return Exit.FAILED
+    if not options.dry_run:
+        with contextlib.suppress(OSError):  # a disk without a free byte: the prune makes room
+            note(store.documents, now)
+        expire_trash(store, settings.undelete_within, now.wall)
+    for name in pruner.catalogues.senders() if sender is None else [sender]:
+        for event in pruner.prune(name, dataset, dry_run=options.dry_run, yes_more=options.yes_more):
+            pruned.add(event)
+    pruned.sum_up()
+    return Exit.FAILED if pruned.failed else Exit.OK

@@ -1,0 +1,131 @@
+"""Whether this host's clock can be trusted with deleting: the document clock.json.
+
+    {"format": 1, "wall", "boottime", "boot_id", "known_until"}
+
+The daemon notes its clock at intervals, as long as it agrees with the note before: the wall clock, and the clock that
+counts since the boot and that nobody sets. A prune refuses if the wall clock differs from what both let expect by more
+than `JUMP`, or is behind the last note or behind the newest reception. `fullsendd clock --accept` takes the clock as it
+is: then receptions up to `known_until` may be in the future.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+from pydantic import Field, ValidationError
+
+from fullsend_protocol.format.manifest import DiskModel
+from fullsend_protocol.shared.units import format_time
+from fullsend_receiver.store.api import Documents
+
+_DOCUMENT: Final = "clock.json"
+#: Seconds by which a clock may jump ahead: a machine that was off for a week.
+JUMP: Final = 7 * 86400.0
+#: Seconds by which a clock may be set back: an hour that a dual boot or a bad battery costs, and NTP corrects.
+BEHIND: Final = 3600.0
+#: Seconds between two notes of the daemon.
+NOTE_EVERY: Final = 600.0
+_ACCEPT: Final = "if it is right now: `fullsendd clock --accept`"
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A look at the clocks. `wall`: seconds since the epoch; `boottime`: seconds since the boot `boot_id`."""
+
+    wall: float
+    boottime: float
+    boot_id: str
+
+
+class Clock(Protocol):
+    """The clocks of this host, or a test's."""
+
+    def read(self) -> Reading:
+        """Look at all of them."""
+
+
+class SystemClock:
+    """The clocks of this host."""
+
+    def read(self) -> Reading:
+        """Look at them. See `Clock`."""
+        try:
+            boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        except OSError:  # not Linux: each look may be that of another boot
+            boot_id = ""
+        return Reading(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id)
+
+
+class ClockNote(DiskModel):
+    """The last note. `known_until`: receptions up to this moment do not count as the future's."""
+
+    format: Literal[1] = 1
+    wall: float = Field(allow_inf_nan=False)
+    boottime: float = Field(allow_inf_nan=False)
+    boot_id: str
+    known_until: float = Field(default=0.0, allow_inf_nan=False)
+
+
+def read_note(documents: Documents) -> ClockNote | None:
+    """Return the last note; None: there is none that can be read. Raises: OSError."""
+    found = documents.get(_DOCUMENT)
+    try:
+        return None if found is None else ClockNote.model_validate_json(found.data)
+    except ValidationError:
+        return None
+
+
+def note(documents: Documents, now: Reading) -> str | None:
+    """Note the clock, if it agrees with the last note. Returns: otherwise what is wrong. Blocks. Raises: OSError."""
+    last = read_note(documents)
+    wrong = None if last is None else _differs(last, now)
+    if wrong is None:
+        _write(documents, now, last.known_until if last else 0.0)
+    return wrong
+
+
+def accept(documents: Documents, now: Reading, newest: float) -> None:
+    """Note the clock as it is. `newest`: the newest reception, in seconds since the epoch. Blocks. Raises: OSError."""
+    last = read_note(documents)
+    _write(documents, now, max(newest, last.known_until if last else 0.0))
+
+
+def objection(documents: Documents, now: Reading, newest: float) -> str | None:
+    """Return why nothing may be deleted by this clock; None: it may. Blocks. Raises: OSError.
+
+    `newest`: the newest reception of a stream in the store, in seconds since the epoch; 0: nothing is stored.
+    """
+    last = read_note(documents)
+    if last is not None and (wrong := _differs(last, now)):
+        return wrong
+    shown = format_time(now.wall)
+    if newest > now.wall and newest > (last.known_until if last else 0.0):
+        return f"the clock says {shown}, and a stream was received at {format_time(newest)}: set the clock; {_ACCEPT}"
+    if last is None and now.wall - newest > JUMP and newest:
+        return (
+            f"the clock says {shown}, the newest stream was received at {format_time(newest)}, and no daemon has noted"
+            f" the clock since: {_ACCEPT}"
+        )
+    return None
+
+
+def _differs(last: ClockNote, now: Reading) -> str | None:
+    shown, noted = format_time(now.wall), format_time(last.wall)
+    same_boot = bool(last.boot_id) and last.boot_id == now.boot_id and now.boottime >= last.boottime
+    expected = last.wall + (now.boottime - last.boottime if same_boot else 0.0)
+    if now.wall - expected > JUMP:
+        how = "has jumped ahead" if same_boot else "has jumped ahead, or this host was off for so long"
+        return f"the clock says {shown}, and the daemon last saw {noted}: it {how}: {_ACCEPT}"
+    if expected - now.wall > BEHIND:
+        return f"the clock says {shown}, and it was {noted} when the daemon last looked: it was set back; {_ACCEPT}"
+    return None
+
+
+def _write(documents: Documents, now: Reading, known_until: float) -> None:
+    said = ClockNote(wall=now.wall, boottime=now.boottime, boot_id=now.boot_id, known_until=known_until)
+    found = documents.get(_DOCUMENT)
+    # Another process that notes the clock at this moment notes the same.
+    documents.put(_DOCUMENT, said.model_dump_json(indent=1).encode() + b"\n", if_match=found.tag if found else None)

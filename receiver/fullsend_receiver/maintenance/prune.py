@@ -1,0 +1,427 @@
+"""Drops what no rule keeps: plans each part of a sender's streams (`retention`), and removes what the plan gives up.
+
+Streams are removed in small batches. For each batch the catalogue, leases and pins are read again while no other
+process removes, and the part is planned anew. So a push that has arrived meanwhile keeps its base. Only what the first
+plan has dropped is removed, and nothing on which a stream builds that stays.
+
+`prune-at-most` counts the snapshots that the policy *gives up*: those that no rule keeps now, although one did at the
+last prune. Some are dropped at once, others stay as bases until their chain ends, and go then without counting again.
+As many as have arrived since the last prune may go in any case: that is the normal course of a dataset.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import PurePosixPath
+from typing import Final
+
+from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
+from fullsend_receiver.access.config import ReceiverSettings
+from fullsend_receiver.access.policies import Policy
+from fullsend_receiver.catalogue.holdings import Holdings
+from fullsend_receiver.catalogue.pins import pins_in_force
+from fullsend_receiver.catalogue.problems import Problem, ProblemKind
+from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.streams import Catalogue
+from fullsend_receiver.maintenance.leases import arriving_leases, hidden_leases, reading_leases
+from fullsend_receiver.maintenance.prune_records import (
+    DatasetRecord,
+    PruneRecord,
+    read_record,
+    write_history,
+    write_record,
+)
+from fullsend_receiver.maintenance.retention import Action, Decision, HeldChain, Pin, Plan, plan
+from fullsend_receiver.maintenance.scrub import never_interrupts
+from fullsend_receiver.maintenance.suspicion import read_accepted, suspicion
+from fullsend_receiver.maintenance.trash import trash_name
+from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.names import dataset_folder
+
+log: Final = logging.getLogger("fullsendd")
+
+#: So few snapshots may always be given up in one run.
+_FEW: Final = 3
+#: Streams of a batch: pushes wait while one is removed. A part of many streams is planned anew at most so many times.
+_BATCH: Final = 64
+_BATCHES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PruneRules:
+    """What a prune may drop. `policy_of`: the policy of a sender's dataset, None: it keeps all; `at_most`: the share of
+    a dataset's snapshots or bytes that one run may give up; `undelete_within`: seconds in the trash, 0: there is none;
+    `suspicious`: whether suspicious streams stop the prune of their dataset.
+    """
+
+    policy_of: Callable[[str, str], Policy | None]
+    at_most: float = 0.2
+    undelete_within: float = 0.0
+    suspicious: bool = True
+
+
+def rules_of(settings: ReceiverSettings) -> PruneRules | None:
+    """Return what a receiver's settings allow; None: without a policy, nothing."""
+    if settings.retention is None:
+        return None
+    return PruneRules(
+        settings.retention.policy,
+        settings.prune_at_most,
+        settings.undelete_within,
+        suspicious=settings.when_suspicious == "stop",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What has become of one stream; in a dry run, what would. `dropped`: it is gone, or would be."""
+
+    decision: Decision
+    dropped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NothingGoes:
+    """Of this dataset nothing is dropped before a person has looked at it."""
+
+    sender: str
+    dataset: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChainHeld:
+    """Why nothing, or not more, of a dataset can go."""
+
+    sender: str
+    chain: HeldChain
+
+
+PruneEvent = Judged | NothingGoes | ChainHeld
+
+
+def newest_reception(catalogues: Catalogues) -> float:
+    """Return when the newest stream of all was received, in seconds since the epoch; 0: none is stored. Blocks."""
+    newest = ""
+    for sender in catalogues.senders():
+        for shelf in catalogues.current(sender).shelves():
+            newest = max([newest, *(each.received for each in shelf.summaries() if not each.received.startswith("@"))])
+    return parse_time(newest) or 0.0
+
+
+class Pruner:
+    """One run over some senders. Its own look at the store: whoever asks the daemon meanwhile does not wait for it."""
+
+    def __init__(
+        self, store: LocalStore, rules: PruneRules, now: float, between: Callable[[], None] = never_interrupts
+    ) -> None:
+        """`now`: seconds since the epoch, for all of it; `between`: is called between two batches, and ends the run by
+        raising. Reads nothing yet.
+        """
+        self.catalogues: Final = Catalogues(store)
+        self.store: Final = store
+        self.rules: Final = rules
+        self.now: Final = now
+        self.trash: Final = trash_name(now) if rules.undelete_within else None
+        self.between: Final = between
+
+    def prune(
+        self, sender: str, dataset: str | None = None, *, dry_run: bool = False, yes_more: bool = False
+    ) -> Iterator[PruneEvent]:
+        """Prune a sender's streams, those of one dataset or all. Blocks.
+
+        `dry_run`: change nothing; `yes_more`: without `prune-at-most`. Yields: what becomes of each stream, and each
+        reason why nothing goes. Raises: StoreError, OSError, what `between` raises. What was dropped by then is
+        recorded.
+        """
+        run = _SenderPrune(self, sender, dataset, yes_more=yes_more)
+        try:
+            yield from run.events(dry_run=dry_run)
+        finally:
+            if not dry_run:
+                run.write()
+
+
+@dataclass(slots=True)
+class _Done:
+    """What was done to one part."""
+
+    dropped: set[str] = field(default_factory=set)
+    latest: dict[str, Decision] = field(default_factory=dict)  # by file, of the last plan with it
+
+
+class _SenderPrune:
+    """The prune of one sender."""
+
+    def __init__(self, pruner: Pruner, sender: str, dataset: str | None, *, yes_more: bool) -> None:
+        self._pruner = pruner
+        self._store = pruner.store
+        self._sender = sender
+        self._dataset = dataset
+        self._yes_more = yes_more
+        self._before = read_record(self._store.documents, sender)
+        self._datasets = dict(self._before.datasets)
+        self._seen: set[str] = set()
+        self._dropped = self._freed = 0
+        self._whole = False  # all parts are done
+
+    def events(self, *, dry_run: bool) -> Iterator[PruneEvent]:
+        holdings = self._current()
+        for names in list(_parts(holdings, self._dataset)):
+            self._pruner.between()
+            yield from self._part(names, dry_run=dry_run)
+        self._whole = self._dataset is None
+
+    def write(self) -> None:
+        """Record what was done. A full disk costs the record only."""
+        try:
+            write_record(self._store.documents, self._sender, self._record())
+        except OSError as error:
+            log.warning("%s: what its prune has done cannot be recorded: %s", self._sender, error)
+
+    def _record(self) -> PruneRecord:
+        if not self._whole:
+            return self._before.model_copy(update={"datasets": self._datasets})
+        known = {name: each for name, each in self._datasets.items() if name in self._seen}
+        at = format_time(self._pruner.now)
+        return PruneRecord(at=at, dropped=self._dropped, freed=self._freed, datasets=known)
+
+    def _current(self) -> Holdings:
+        return self._pruner.catalogues.current(self._sender)
+
+    # --- one part
+
+    def _part(self, names: set[str], *, dry_run: bool) -> Iterator[PruneEvent]:
+        holdings = self._current()
+        part = holdings.around(datasets=names)
+        names |= {each.summary.dataset for each in part.streams}
+        stopped = self._stopped(holdings, part, names)
+        suspects = self._suspects(part, stopped)
+        stopped |= suspects
+        first = self._plan(holdings, part, stopped)
+        if not self._yes_more:
+            stopped |= self._beyond(first, stopped)
+            first = self._plan(holdings, part, stopped)
+        done = _Done(latest={each.stream.path: each for each in first.decisions})
+        if not dry_run:
+            self._note(first, stopped, suspects, holdings.last_sequence)
+            if self._yes_more and first.drops:
+                with contextlib.suppress(OSError):  # what a person has allowed stays allowed if this run is killed
+                    write_record(self._store.documents, self._sender, self._record())
+            self._drop(first, names, stopped, done)
+        yield from self._results(part, first, done, dry_run=dry_run)
+        for dataset, why in sorted(stopped.items()):
+            if why is not _NOT_ASKED:
+                yield NothingGoes(self._sender, dataset, why)
+        for chain in first.held:
+            if stopped.get(chain.dataset) is not _NOT_ASKED:
+                yield ChainHeld(self._sender, chain)
+
+    def _results(self, part: Catalogue, first: Plan, done: _Done, *, dry_run: bool) -> Iterator[Judged]:
+        going = {each.stream.path for each in first.drops} if dry_run else done.dropped
+        for stored in part.streams:
+            if self._dataset in {None, stored.summary.dataset}:
+                path = stored.summary.path
+                yield Judged(done.latest[path], path in going)
+
+    def _stopped(self, holdings: Holdings, part: Catalogue, names: set[str]) -> dict[str, str]:
+        """Return the datasets of which nothing may go, each with the reason."""
+        stopped = {}
+        folders: dict[str, set[str]] = {name: {str(dataset_folder(self._sender, name))} for name in names}
+        for stored in part.streams:
+            folders[stored.summary.dataset].add(str(stored.file.parent))
+        for name in names:
+            if self._dataset not in {None, name}:
+                stopped[name] = _NOT_ASKED
+            for problem in holdings.problems:
+                if _concerns(problem, folders[name]):
+                    stopped[name] = f"not all of it can be read: {problem}"
+                    break
+        return stopped
+
+    def _suspects(self, part: Catalogue, stopped: dict[str, str]) -> dict[str, str]:
+        """Return the datasets that a person must look at first, each with the reason."""
+        found: dict[str, str] = {}
+        if not self._pruner.rules.suspicious:
+            return found
+        accepted = read_accepted(self._store.documents)
+        for dataset, group in groupby((stored.summary for stored in part.streams), lambda about: about.dataset):
+            record = self._before.datasets.get(dataset)
+            name = f"{self._sender}/{dataset}"
+            if record is None or dataset in stopped or self._pruner.rules.policy_of(self._sender, dataset) is None:
+                continue  # its first prune: nothing is known that this could be compared with
+            known = accepted.get(name, 0)
+            if record.suspect is not None and record.suspect_at > known:
+                found[dataset] = record.suspect
+            elif (why := suspicion([*group], max(record.sequence, known))) is not None:
+                found[dataset] = f"{why}: if that is right: `fullsendd accept {name}`"
+        return found
+
+    def _plan(self, holdings: Holdings, part: Catalogue, stopped: dict[str, str]) -> Plan:
+        """Plan a part, with the leases and pins of this moment."""
+        store, now = self._store, self._pruner.now
+        leases = [
+            *arriving_leases(store, self._sender),
+            *reading_leases(part, store.held()),
+            *hidden_leases(problem.path for problem in holdings.problems),
+        ]
+        pins = [Pin(str(file), each.until, each.note) for file, each in pins_in_force(store.documents, now).items()]
+        return plan(
+            [stored.summary for stored in part.streams],
+            lambda dataset: self._pruner.rules.policy_of(self._sender, dataset),
+            now=now,
+            leases=leases,
+            pins=pins,
+            damaged={stored.summary.path for stored in part.streams if not part.whole(stored)},
+            stopped=stopped,
+        )
+
+    def _drop(self, first: Plan, names: set[str], stopped: dict[str, str], done: _Done) -> None:
+        """Remove what the plan drops, batch by batch."""
+        allowed = {_identity(each.stream) for each in first.drops}
+        most = max(_BATCH, len(allowed) // _BATCHES)
+        drops: dict[str, Decision] = {}
+
+        def choose() -> list[PurePosixPath]:
+            holdings = self._current()
+            part = holdings.around(datasets=names)
+            now_stopped = {**self._stopped(holdings, part, {each.summary.dataset for each in part.streams}), **stopped}
+            fresh = self._plan(holdings, part, now_stopped)
+            done.latest.update({each.stream.path: each for each in fresh.decisions})
+            drops.clear()
+            drops.update((each.stream.path, each) for each in _batch(fresh, allowed, most))
+            return [PurePosixPath(path) for path in drops]
+
+        while allowed:
+            self._pruner.between()
+            gone = [drops[str(file)] for file in self._store.remove(choose, trash=self._pruner.trash)]
+            if not gone:
+                break
+            for each in gone:
+                done.dropped.add(each.stream.path)
+                allowed.discard(_identity(each.stream))
+                self._dropped += 1
+                self._freed += each.stream.stored_bytes
+            write_history(
+                self._store.documents,
+                [(each.stream, each.reason) for each in gone],
+                now=self._pruner.now,
+                trash=self._pruner.trash,
+            )
+
+    # --- prune-at-most
+
+    def _beyond(self, first: Plan, stopped: dict[str, str]) -> dict[str, str]:
+        """Return the datasets of which this plan gives up too much, each with the reason."""
+        found = {}
+        for dataset, decisions in _by_dataset(first).items():
+            if dataset not in stopped:
+                record = self._before.datasets.get(dataset)
+                why = beyond(decisions, record, self._pruner.rules.at_most)
+                if why is not None:
+                    name = f"{self._sender}/{dataset}"
+                    found[dataset] = (
+                        f"{why}: look at `fullsendd prune --dry-run {name}`, then `fullsendd prune --yes-more {name}`"
+                    )
+        return found
+
+    def _note(self, first: Plan, stopped: dict[str, str], suspects: dict[str, str], sequence: int) -> None:
+        """Note for the next run what this plan gives up."""
+        for dataset, decisions in _by_dataset(first).items():
+            self._seen.add(dataset)
+            why = stopped.get(dataset)
+            before = self._before.datasets.get(dataset, DatasetRecord())
+            if why is _NOT_ASKED:
+                continue
+            if why is not None:
+                suspect = {"suspect": why, "suspect_at": sequence} if dataset in suspects else {}
+                self._datasets[dataset] = before.model_copy(update={"trouble": why, **suspect})
+            else:
+                kept_as_base = {each.stream.guid for each in decisions if _is_given_up(each)}
+                self._datasets[dataset] = DatasetRecord(sequence=sequence, given_up=sorted(kept_as_base))
+
+
+#: Why nothing goes of a dataset that the command line does not name.
+_NOT_ASKED: Final = "another dataset is pruned"
+
+
+def beyond(decisions: Iterable[Decision], record: DatasetRecord | None, at_most: float) -> str | None:
+    """Return why a plan gives up too much of one dataset; None: it does not. `record`: of its last prune, None: there
+    was none; `at_most`: a share of its snapshots, and of their stored bytes.
+    """
+    sizes: dict[str, int] = {}
+    gone: dict[str, int] = {}
+    come: dict[str, int] = {}
+    known = set(record.given_up) if record is not None else set()
+    kept = {each.stream.guid for each in decisions if not _is_given_up(each)}
+    for each in decisions:
+        about = each.stream
+        sizes[about.guid] = sizes.get(about.guid, 0) + about.stored_bytes
+        if about.guid not in known | kept:
+            gone[about.guid] = gone.get(about.guid, 0) + about.stored_bytes
+        if record is not None and (about.sequence or 0) > record.sequence:
+            come[about.guid] = come.get(about.guid, 0) + about.stored_bytes
+    count, total = len(gone) - len(come), len(sizes)
+    size, total_size = sum(gone.values()) - sum(come.values()), sum(sizes.values())
+    if count <= _FEW or (count <= at_most * total and size <= at_most * total_size):
+        return None
+    return (
+        f"the policy gives up {len(gone)} of {plural(total, 'snapshot')}, {format_size(sum(gone.values()))} of"
+        f" {format_size(total_size)}, which is more than prune-at-most ({at_most:.0%})"
+    )
+
+
+def _is_given_up(decision: Decision) -> bool:
+    """Whether no rule keeps a stream; it may stay as a base."""
+    return decision.action is not Action.KEEP or decision.rule == "base"
+
+
+def _by_dataset(found: Plan) -> dict[str, list[Decision]]:
+    by_dataset: dict[str, list[Decision]] = {}
+    for each in found.decisions:
+        by_dataset.setdefault(each.stream.dataset, []).append(each)
+    return by_dataset
+
+
+def _batch(fresh: Plan, allowed: set[tuple[str, str, int | None]], most: int) -> list[Decision]:
+    """Return the streams to remove now, each behind the streams that build on it. Nothing that stays loses a base."""
+    batch: list[Decision] = []
+    needed: set[str | None] = set()
+    for each in fresh.decisions:
+        about = each.stream
+        drops = each.action is Action.DROP and _identity(about) in allowed
+        if drops and len(batch) < most and about.guid not in needed:
+            batch.append(each)
+        else:
+            needed.add(about.base_guid)
+    return batch
+
+
+def _identity(about: Summary) -> tuple[str, str, int | None]:
+    """Return what differs if a stream was removed, and stored again under its name."""
+    return about.path, about.received, about.sequence
+
+
+def _parts(holdings: Holdings, dataset: str | None) -> Iterator[set[str]]:
+    """Yield the datasets of each part, or of the part of this dataset."""
+    seen: set[str] = set()
+    for name, part in holdings.datasets(dataset):
+        if name not in seen:
+            names = {each.summary.dataset for each in part.streams}
+            seen |= names
+            yield names
+
+
+def _concerns(problem: Problem, folders: Iterable[str]) -> bool:
+    """Whether a problem may hide streams of a dataset in these folders, or streams that build on them.
+
+    What is in an unreadable folder is unknown: streams of a renamed dataset may build on any of its sender's.
+    """
+    if problem.kind in {ProblemKind.FOLDER, ProblemKind.LINK}:
+        return True
+    return any(problem.hides(folder) for folder in folders)

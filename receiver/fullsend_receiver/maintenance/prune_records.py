@@ -1,0 +1,203 @@
+"""What prunes have done, and what keeps them from it.
+
+pruned.SENDER.json  {"format": 1, "at", "dropped", "freed", "datasets": {DATASET: {"sequence", "given_up", "trouble"}}}
+prune.json          {"format": 1, "at", "refused"}: the daemon's last try
+prune.jsonl         a line for each dropped stream, see `Drop`; the older half goes when it has `_HISTORY` bytes
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import Final, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from fullsend_protocol.format.manifest import DiskModel
+from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
+from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.store.api import Documents, Store, update
+
+log: Final = logging.getLogger("fullsendd")
+
+_TRY: Final = "prune.json"
+_HISTORY: Final = "prune.jsonl"
+#: Bytes of the history: some 10,000 streams.
+_HISTORY_MAX: Final = 4 << 20
+#: Seconds without a completed prune after which that is a problem: two nights may fail.
+OVERDUE: Final = 3 * 86400.0
+
+
+class DatasetRecord(DiskModel):
+    """What the last prune of a dataset has left. `sequence`: the sender's newest stream then; `given_up`: the GUIDs of
+    snapshots that no rule keeps, and that stay only because others build on them; `trouble`: why nothing was dropped;
+    `suspect`: what a person must accept first, and `suspect_at`: the sender's newest stream then.
+    """
+
+    sequence: int = 0
+    given_up: list[str] = Field(default_factory=list)
+    trouble: str | None = None
+    suspect: str | None = None
+    suspect_at: int = 0
+
+
+class PruneRecord(DiskModel):
+    """What the last prune of all of a sender has done. `at`: when, None: there was none; `freed`: bytes."""
+
+    format: Literal[1] = 1
+    at: str | None = None
+    dropped: int = 0
+    freed: int = 0
+    datasets: dict[str, DatasetRecord] = Field(default_factory=dict)
+
+
+class PruneTry(DiskModel):
+    """The daemon's last prune. `at`: when, or when the daemon first saw a policy; `refused`: why it did not take place,
+    or failed; None: it took place.
+    """
+
+    format: Literal[1] = 1
+    at: str
+    refused: str | None = None
+
+
+class Drop(DiskModel):
+    """A line of the history. `trash`: the folder in the trash, None: it is deleted."""
+
+    format: Literal[1] = 1
+    at: str
+    file: str
+    dataset: str
+    snapshot: str
+    guid: str
+    received: str
+    stored_bytes: int
+    reason: str
+    trash: str | None = None
+
+
+_M = TypeVar("_M", bound=DiskModel)
+
+
+def read_record(documents: Documents, sender: str) -> PruneRecord:
+    """Return the record of a sender; an empty one if there is none that can be read. Raises: OSError."""
+    return _read(documents, PruneRecord, _record(sender)) or PruneRecord()
+
+
+def write_record(documents: Documents, sender: str, record: PruneRecord) -> None:
+    """Replace the record of a sender. Only one prune runs at a time. Raises: OSError."""
+    _write(documents, _record(sender), record)
+
+
+def forget_suspicion(documents: Documents, sender: str, dataset: str) -> None:
+    """Forget why a dataset is suspicious: a person has accepted it. Raises: OSError."""
+    record = read_record(documents, sender)
+    found = record.datasets.get(dataset)
+    if found is not None and found.suspect is not None:
+        changed = found.model_copy(update={"suspect": None, "trouble": None})
+        write_record(documents, sender, record.model_copy(update={"datasets": record.datasets | {dataset: changed}}))
+
+
+def read_try(documents: Documents) -> PruneTry | None:
+    """Return the daemon's last prune; None: there is none that can be read. Raises: OSError."""
+    return _read(documents, PruneTry, _TRY)
+
+
+def write_try(documents: Documents, now: float, refused: str | None) -> None:
+    """Record the daemon's last prune. Raises: OSError."""
+    _write(documents, _TRY, PruneTry(at=format_time(now), refused=refused))
+
+
+def write_history(documents: Documents, drops: Iterable[tuple[Summary, str]], *, now: float, trash: str | None) -> None:
+    """Append to the history, and log each stream. `drops`: with the reason of each. A full disk costs the history only:
+    the log has the same.
+    """
+    lines = []
+    for about, reason in drops:
+        said = Drop(
+            at=format_time(now),
+            file=about.path,
+            dataset=about.dataset,
+            snapshot=about.snapshot,
+            guid=about.guid,
+            received=about.received,
+            stored_bytes=about.stored_bytes,
+            reason=reason,
+            trash=trash,
+        )
+        where = "" if trash is None else f", in the trash as {trash}"
+        log.info("%s: pruned: %s: %s freed%s", about.path, reason, format_size(about.stored_bytes), where)
+        lines.append(said.model_dump_json().encode() + b"\n")
+    try:
+        if lines:
+            documents.append(_HISTORY, b"".join(lines), most=_HISTORY_MAX)
+    except OSError as error:
+        log.warning("the history of prunes cannot be written: %s", error)
+
+
+def read_history(documents: Documents) -> list[Drop]:
+    """Return the history, the oldest first. Lines that cannot be read are left out. Raises: OSError."""
+    found = documents.get(_HISTORY)
+    drops = []
+    for line in found.data.splitlines() if found else ():
+        try:
+            drops.append(Drop.model_validate_json(line))
+        except ValidationError:
+            continue
+    return drops
+
+
+def troubles(store: Store, sender: str | None, *, now: float, since: float) -> list[str]:
+    """Return a line for each thing that keeps prunes from their work. For a receiver with a policy. Blocks.
+
+    `sender`: of this one, None: of all; `now`: seconds since the epoch; `since`: when the policy was written. Raises:
+    OSError.
+    """
+    documents = store.documents
+    last = read_try(documents)
+    found = []
+    if last is not None and last.refused is not None:
+        found.append(f"prune: did not run at {last.at}: {last.refused}")
+    senders = store.senders() if sender is None else [sender]
+    records = {name: read_record(documents, name) for name in senders}
+    newest = max([(parse_time(record.at or "") or 0.0) for record in records.values()], default=0.0)
+    if now - max(newest, since) > OVERDUE and records:
+        when = f"since {format_time(newest)}" if newest else "yet"
+        found.append(f"prune: has not run {when}: does the daemon run with the present receiver.toml (restart it)?")
+    for name, record in records.items():
+        found += [
+            f"prune: {name}/{dataset}: nothing goes: {each.trouble}"
+            for dataset, each in sorted(record.datasets.items())
+            if each.trouble is not None
+        ]
+    return found
+
+
+def summary(store: Store) -> str | None:
+    """Return a line about the last prunes; None: there was none. Blocks. Raises: OSError."""
+    records = [read_record(store.documents, name) for name in store.senders()]
+    done = [record for record in records if record.at is not None]
+    if not done:
+        return None
+    dropped, freed = sum(record.dropped for record in done), sum(record.freed for record in done)
+    last = max(record.at or "" for record in done)
+    return f"last prune {last}: {plural(dropped, 'stream')} dropped, {format_size(freed)}"
+
+
+def _record(sender: str) -> str:
+    return f"pruned.{sender}.json"
+
+
+def _read(documents: Documents, model: type[_M], name: str) -> _M | None:
+    found = documents.get(name)
+    try:
+        return None if found is None else model.model_validate_json(found.data)
+    except ValidationError:
+        log.warning(".state/%s: cannot be read, and is made anew", name)
+        return None
+
+
+def _write(documents: Documents, name: str, said: DiskModel) -> None:
+    data = json.dumps(said.model_dump(mode="json")).encode() + b"\n"
+    update(documents, name, lambda _before: data)

@@ -1,0 +1,195 @@
+"""`fullsendd prune`."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import PurePosixPath
+from typing import Any
+
+import pytest
+from tests.receiver.helpers import SENDER, everything, manifest_path, plant
+from tests.receiver.running import Receiver
+
+from fullsend_protocol.shared.units import format_time
+from fullsend_receiver.store.local import LocalStore
+
+DAY = 86400.0
+
+
+def write_policy(receiver: Receiver, text: str = "daily = 3\n", **settings: object) -> None:
+    receiver.set(**settings)
+    with receiver.config.open("a", encoding="utf-8") as file:
+        file.write(f"[retention]\n{text}")
+
+
+def nights(receiver: Receiver, count: int, dataset: str = "tank/data", **changes: Any) -> list[PurePosixPath]:
+    """Plant a full for each of the last nights. Returns: the files, the oldest first."""
+    store = LocalStore(receiver.store)
+    now = time.time()
+    return [
+        plant(
+            store,
+            f"n{age}",
+            1 + age + 1000 * len(dataset),
+            dataset=dataset,
+            received=format_time(now - age * DAY - 60),
+            sequence=1000 - age,
+            **changes,
+        )
+        for age in range(count - 1, -1, -1)
+    ]
+
+
+def files(receiver: Receiver) -> list[str]:
+    return [row["file"] for row in receiver.listed()]
+
+
+def test_prune_drops_what_no_rule_keeps(receiver: Receiver) -> None:
+    planted = nights(receiver, 6)
+    write_policy(receiver)
+    before = everything(receiver.store)
+    dry = receiver.fullsendd("prune", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert everything(receiver.store) == before
+    assert "3 would be dropped, 21 B would be freed" in dry.stderr
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == dry.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6
+    assert lines[0].split() == ["drop:", "no", "rule", "alpha/tank/data@n5", "7", "B"]
+    assert "keep daily " in lines[5]
+    assert "6 streams, 3 dropped, 21 B freed" in done.stderr
+    assert files(receiver) == list(map(str, planted[3:]))
+    again = receiver.fullsendd("prune", SENDER)
+    assert (again.returncode, "0 dropped" in again.stderr) == (0, True)
+
+
+def test_prune_as_json(receiver: Receiver) -> None:
+    nights(receiver, 6)
+    write_policy(receiver)
+    for arguments, dropped in ((["--dry-run"], False), ([], True)):
+        done = receiver.fullsendd("prune", "--json", *arguments)
+        rows = [json.loads(line) for line in done.stdout.splitlines()]
+        assert [row["verdict"] for row in rows] == ["drop"] * 3 + ["keep"] * 3
+        assert [row["dropped"] for row in rows] == [dropped] * 3 + [False] * 3
+        assert rows[0]["reason"] == "drop: no rule"
+        assert rows[0]["sender"] == SENDER
+        assert rows[0]["rule"] == "none"
+
+
+def test_prune_without_a_policy_is_refused(receiver: Receiver) -> None:
+    nights(receiver, 6)
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 2
+    assert "receiver.toml has no policy, so nothing is ever deleted" in done.stderr
+    assert len(files(receiver)) == 6
+
+
+@pytest.mark.parametrize("what", ["alpah", "alpha/tank/daat", "../x", "alpha/tank/data@n1"])
+def test_prune_of_what_is_not_stored_is_a_mistake(receiver: Receiver, what: str) -> None:
+    nights(receiver, 6)
+    write_policy(receiver)
+    done = receiver.fullsendd("prune", what)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert len(files(receiver)) == 6
+
+
+def test_prune_of_one_dataset_leaves_the_others(receiver: Receiver) -> None:
+    nights(receiver, 6)
+    nights(receiver, 6, "tank/other")
+    write_policy(receiver)
+    assert receiver.fullsendd("prune", "alpha/tank/other").returncode == 0
+    assert len(files(receiver)) == 9
+
+
+def test_prune_that_is_too_much_asks_and_check_says_so(receiver: Receiver) -> None:
+    nights(receiver, 20)
+    write_policy(receiver)
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 1
+    assert "alpha/tank/data: nothing goes: the policy gives up 17 of 20 snapshots" in done.stderr
+    assert len(files(receiver)) == 20
+    check = receiver.fullsendd("check")
+    assert check.returncode == 1
+    assert "problem  prune: alpha/tank/data: nothing goes: the policy gives up 17" in check.stdout
+    assert receiver.fullsendd("prune", "--yes-more", "alpha/tank/data").returncode == 0
+    assert len(files(receiver)) == 3
+    check = receiver.fullsendd("check")
+    assert check.returncode == 0, check.stdout
+
+
+def test_prune_names_what_cannot_be_read_and_prunes_the_rest(receiver: Receiver) -> None:
+    planted = nights(receiver, 6)
+    nights(receiver, 6, "tank/other")
+    write_policy(receiver)
+    manifest_path(LocalStore(receiver.store), planted[0]).write_bytes(b"{")
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 1
+    assert f"alpha/tank/data: nothing goes: not all of it can be read: {planted[0]}.json" in done.stderr
+    store = LocalStore(receiver.store)
+    assert len([each for each in store.objects() if "other" in str(each.file)]) == 3
+    assert len([each for each in store.objects() if "data" in str(each.file)]) == 6
+
+
+def test_prune_says_why_a_chain_stays(receiver: Receiver) -> None:
+    store = LocalStore(receiver.store)
+    for age in range(9, -1, -1):
+        when = format_time(time.time() - age * DAY - 60)
+        plant(store, f"n{age}", 10 - age, (9 - age) or None, received=when, sequence=10 - age)
+    write_policy(receiver)
+    done = receiver.fullsendd("prune", "--dry-run", "--yes-more")
+    assert done.returncode == 0
+    assert "alpha/tank/data: chain of 10 streams since " in done.stderr
+    assert "nothing can go before a new full, or a merge" in done.stderr
+
+
+def test_prune_by_a_clock_that_cannot_be_trusted_is_refused(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights(receiver, 6)
+    write_policy(receiver)
+    now = time.time()
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.time.time", lambda: now - 2 * DAY)
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 1
+    assert "nothing is pruned: the clock says " in done.stderr
+    assert len(files(receiver)) == 6
+    dry = receiver.fullsendd("prune", "--dry-run")
+    assert dry.returncode == 1
+    assert len(dry.stdout.splitlines()) == 6
+    assert receiver.fullsendd("clock").returncode == 1
+    assert receiver.fullsendd("clock", "--accept").returncode == 0
+    assert receiver.fullsendd("prune").returncode == 0
+
+
+def test_prune_into_the_trash_frees_nothing_yet(receiver: Receiver) -> None:
+    nights(receiver, 6)
+    write_policy(receiver, undelete_within="7d")
+    assert receiver.fullsendd("prune").returncode == 0
+    assert len(list(LocalStore(receiver.store).trashed())) == 3
+    check = receiver.fullsendd("check")
+    assert "in the trash (`fullsendd undelete` lists it)" in check.stdout
+    assert check.returncode == 0
+
+
+@pytest.mark.slow
+def test_prune_beside_a_daemon_is_seen_by_it(receiver: Receiver) -> None:
+    planted = nights(receiver, 6)
+    write_policy(receiver, undelete_within="7d")
+    receiver.start()
+    try:
+        assert len(files(receiver)) == 6
+        done = receiver.fullsendd("prune", timeout=50)
+        assert done.returncode == 0, done.stderr
+        assert files(receiver) == list(map(str, planted[3:]))
+        back = receiver.fullsendd("undelete", "alpha/tank/data@n4", timeout=50)
+        assert back.returncode == 0, back.stderr
+        assert files(receiver) == [str(planted[1]), *map(str, planted[3:])]
+        assert receiver.stop() == 0
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(9)

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, time
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tests.receiver.helpers import SENDER, manifest_path, plant
+
+from fullsend_protocol.shared.units import format_time, parse_time
+from fullsend_receiver.access.policies import Policy
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.maintenance import daily_prune, prune
+from fullsend_receiver.maintenance.clock import Reading, accept
+from fullsend_receiver.maintenance.daily_prune import DailyPrune, is_due
+from fullsend_receiver.maintenance.prune import PruneRules
+from fullsend_receiver.maintenance.prune_records import read_try
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Executor
+
+    from fullsend_receiver.store.local import LocalStore
+
+DAY: Final = 86400.0
+HOUR: Final = 3600.0
+AT: Final = time(3, 30)
+START: Final = parse_time("2026-11-27T12:00:00Z") or 0.0
+RULES: Final = PruneRules(lambda _sender, _dataset: Policy(daily=3))
+
+
+class Hands:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.wall = START
+        self.boottime = 1000.0
+        self.boot_id = "one"
+
+    def read(self) -> Reading:
+        return Reading(self.wall, self.boottime, self.boot_id)
+
+    def pass_time(self, seconds: float) -> None:
+        self.wall += seconds
+        self.boottime += seconds
+
+
+@pytest.fixture
+def hands(monkeypatch: pytest.MonkeyPatch) -> Hands:
+    """A clock, by which the daemon looks at each hour; local time is UTC."""
+    hands = Hands()
+    real = daily_prune.is_due
+
+    def due(*arguments: Any, **named: Any) -> bool:
+        return real(*arguments, **named, local=utc)
+
+    monkeypatch.setattr(daily_prune, "is_due", due)
+    return hands
+
+
+@pytest.fixture
+def thread() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1) as thread:
+        yield thread
+
+
+def utc(moment: float) -> datetime:
+    return datetime.fromtimestamp(moment, UTC)
+
+
+def nights(store: LocalStore, count: int = 6) -> None:
+    for age in range(count - 1, -1, -1):
+        when = format_time(START - age * DAY - 60)
+        plant(store, f"n{age}", 1 + age, received=when, sequence=1000 - age)
+
+
+def count(store: LocalStore) -> int:
+    return len(read_catalogue(store).streams)
+
+
+def live(daily: DailyPrune, hands: Hands, hours: float) -> None:
+    """Let time pass, and the daemon look each half hour."""
+    for _half in range(round(2 * hours)):
+        hands.pass_time(HOUR / 2)
+        daily.look()
+
+
+@pytest.mark.parametrize(
+    ("now", "before", "again", "due"),
+    [
+        ("2026-11-27T03:29:00Z", "2026-11-26T03:31:00Z", False, False),
+        ("2026-11-27T03:30:00Z", "2026-11-26T03:31:00Z", False, True),
+        ("2026-11-27T12:00:00Z", "2026-11-27T03:30:00Z", False, False),
+        ("2026-11-27T12:00:00Z", "2026-11-25T12:00:00Z", False, True),  # the machine was off at night
+        ("2026-11-27T03:00:00Z", "2026-11-25T12:00:00Z", False, True),
+        ("2026-11-27T04:29:00Z", "2026-11-27T03:30:00Z", True, False),
+        ("2026-11-27T04:30:00Z", "2026-11-27T03:30:00Z", True, True),
+        ("2026-11-27T12:00:00Z", "2027-11-27T12:00:00Z", False, True),  # the clock was set back
+    ],
+)
+def test_when_it_is_time(now: str, before: str, again: bool, due: bool) -> None:
+    assert is_due(parse_time(now) or 0, parse_time(before) or 0, AT, again=again, local=utc) is due
+
+
+def test_daemon_prunes_once_a_day_at_its_time(store: LocalStore, hands: Hands, thread: Executor) -> None:
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    live(daily, hands, 15)
+    assert count(store) == 6
+    live(daily, hands, 1)
+    assert count(store) == 3
+    said = read_try(store.documents)
+    assert said is not None
+    assert (said.at, said.refused) == ("2026-11-28T03:30:00Z", None)
+
+
+@pytest.mark.parametrize(("rules", "at"), [(None, AT), (RULES, None)])
+def test_without_a_policy_or_a_time_nothing_goes(
+    store: LocalStore, hands: Hands, thread: Executor, rules: PruneRules | None, at: time | None
+) -> None:
+    nights(store)
+    live(DailyPrune(store, rules, at, hands, thread), hands, 40)
+    assert count(store) == 6
+    assert (store.state / "clock.json").exists()
+
+
+def test_clock_that_jumps_stops_the_prune_until_it_is_accepted(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    hands.wall += 30 * DAY
+    live(daily, hands, 24)
+    assert count(store) == 6
+    assert sum("nothing is pruned: the clock says" in each.message for each in caplog.records) <= 2
+    said = read_try(store.documents)
+    assert said is not None
+    assert "has jumped ahead" in (said.refused or "")
+    accept(store.documents, hands.read(), START)
+    live(daily, hands, 1.5)
+    assert count(store) == 3
+
+
+def test_what_a_prune_may_not_do_is_in_the_log(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    nights(store, 20)
+    live(DailyPrune(store, RULES, AT, hands, thread), hands, 24)
+    assert count(store) == 20
+    assert "alpha/tank/data: nothing is pruned: the policy gives up " in caplog.text
+
+
+def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights(store)
+    for age in range(5, -1, -1):
+        when = format_time(START - age * DAY - 60)
+        plant(store, f"n{age}", 1 + age, received=when, sequence=1000 - age, sender="beta")
+    real = prune.Pruner.prune
+
+    def failing(self: prune.Pruner, sender: str, *arguments: Any, **named: Any) -> Any:
+        if sender == SENDER:
+            raise OSError(5, "Input/output error")
+        return real(self, sender, *arguments, **named)
+
+    monkeypatch.setattr(prune.Pruner, "prune", failing)
+    live(DailyPrune(store, RULES, AT, hands, thread), hands, 17)
+    assert count(store) == 9
+    said = read_try(store.documents)
+    assert said is not None
+    assert "Input/output error" in (said.refused or "")
+    assert "alpha: its prune has failed" in caplog.text
+
+
+def test_pins_that_cannot_be_read_are_no_reason_to_end_the_daemon(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    nights(store)
+    (store.state / "pins.json").write_text("{", encoding="ascii")
+    live(DailyPrune(store, RULES, AT, hands, thread), hands, 17)
+    assert count(store) == 6
+    assert "so nothing is deleted" in caplog.text
+
+
+def test_disk_that_fails_is_no_reason_to_end_the_daemon(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any, **_named: Any) -> Any:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("fullsend_receiver.store.documents.LocalDocuments.put", fail)
+    DailyPrune(store, RULES, AT, hands, thread).look()
+    assert "the clock cannot be noted: " in caplog.text
+    assert "the daily prune has failed: OSError" in caplog.text
+
+
+async def test_daemon_that_stops_ends_the_prune_with_its_batch(
+    store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(prune, "_BATCH", 1)
+    monkeypatch.setattr(prune, "_BATCHES", 1000)
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    hands.pass_time(16 * HOUR)
+    removing, go = threading.Event(), threading.Event()
+    real = type(store).remove
+
+    def remove(self: LocalStore, *arguments: Any, **named: Any) -> Any:
+        removing.set()
+        go.wait(50)
+        return real(self, *arguments, **named)
+
+    monkeypatch.setattr(type(store), "remove", remove)
+    caplog.set_level(logging.INFO)
+    task = asyncio.create_task(daily.run())
+    assert await asyncio.to_thread(removing.wait, 50)
+    daily.abandon()
+    task.cancel()
+    go.set()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert count(store) == 5
+    assert "ends, since the daemon stops" in caplog.text
+    assert not list(manifest_path(store, next(iter(store.objects())).file).parent.glob("*.tmp"))

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.receiver.helpers import SENDER, plant
+
+from fullsend_protocol.shared.units import format_time
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.maintenance import prune_records
+from fullsend_receiver.maintenance.prune_records import (
+    OVERDUE,
+    DatasetRecord,
+    PruneRecord,
+    read_history,
+    read_record,
+    read_try,
+    summary,
+    troubles,
+    write_history,
+    write_record,
+    write_try,
+)
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.local import LocalStore
+
+NOW = 1_800_000_000.0
+
+
+def test_record_is_read_as_it_was_written(store: LocalStore) -> None:
+    assert read_record(store.documents, SENDER) == PruneRecord()
+    record = PruneRecord(at="2026", dropped=1, freed=2, datasets={"tank": DatasetRecord(sequence=3, given_up=["4"])})
+    write_record(store.documents, SENDER, record)
+    assert read_record(store.documents, SENDER) == record
+    assert read_record(store.documents, "beta") == PruneRecord()
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"format": 2}'])
+def test_record_that_cannot_be_read_is_made_anew(store: LocalStore, content: str) -> None:
+    (store.state / f"pruned.{SENDER}.json").write_text(content, encoding="ascii")
+    assert read_record(store.documents, SENDER) == PruneRecord()
+
+
+def test_history_keeps_the_newer_half(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prune_records, "_HISTORY_MAX", 2000)
+    plant(store, "s1", 1)
+    (stored,) = read_catalogue(store).streams
+    for number in range(20):
+        write_history(store.documents, [(stored.summary, f"reason {number}")], now=NOW, trash=None)
+        assert (store.state / "prune.jsonl").stat().st_size <= 2000
+    history = read_history(store.documents)
+    assert history[-1].reason == "reason 19"
+    assert 3 <= len(history) < 20
+    with (store.state / "prune.jsonl").open("a", encoding="ascii") as file:
+        file.write("torn")
+    write_history(store.documents, [(stored.summary, "after")], now=NOW, trash="t")
+    assert read_history(store.documents)[-1].trash == "t"
+
+
+def test_what_keeps_prunes_from_their_work_is_said(store: LocalStore) -> None:
+    plant(store, "s1", 1)
+    plant(store, "s2", 2, sender="beta")
+    found = {"now": NOW, "since": NOW - OVERDUE - 1}
+    assert troubles(store, None, **found) == [
+        "prune: has not run yet: does the daemon run with the present receiver.toml (restart it)?"
+    ]
+    assert troubles(store, None, now=NOW, since=NOW - 100) == []
+    assert summary(store) is None
+    last = format_time(NOW - 100)
+    datasets = {"tank/a": DatasetRecord(trouble="too much"), "tank/b": DatasetRecord()}
+    write_record(store.documents, SENDER, PruneRecord(at=last, dropped=2, freed=2048, datasets=datasets))
+    assert troubles(store, None, **found) == ["prune: alpha/tank/a: nothing goes: too much"]
+    assert troubles(store, "beta", now=NOW, since=NOW) == []
+    assert summary(store) == f"last prune {last}: 2 streams dropped, 2.0 KiB"
+    assert troubles(store, SENDER, now=NOW + 2 * OVERDUE, since=0)[0].startswith(f"prune: has not run since {last}")
+    write_try(store.documents, NOW, "the clock")
+    assert troubles(store, SENDER, **found)[0] == f"prune: did not run at {format_time(NOW)}: the clock"
+    said = read_try(store.documents)
+    assert said is not None
+    assert said.refused == "the clock"

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.receiver.helpers import plant
+
+from fullsend_receiver.maintenance.trash import expire_trash, trash_name, trashed_at
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.local import LocalStore
+
+DAY = 86400.0
+NOW = 1_800_000_000.0
+
+
+def test_name_of_a_folder_tells_when_its_streams_were_dropped() -> None:
+    assert trashed_at(trash_name(NOW)) == NOW
+    assert trash_name(NOW) != trash_name(NOW)
+    assert trashed_at("mine") is None
+
+
+def test_what_has_waited_long_enough_is_deleted(store: LocalStore) -> None:
+    for age in range(3):
+        file = plant(store, f"s{age}", 1 + age)
+        store.remove(lambda: [file], trash=trash_name(NOW - age * DAY))  # noqa: B023 - called at once
+    assert len(expire_trash(store, 2 * DAY, NOW)) == 1
+    assert len(expire_trash(store, 2 * DAY, NOW)) == 0
+    assert len(list(store.trashed())) == 2
+    assert len(expire_trash(store, 0.0, NOW - 10 * DAY)) == 2  # none is wanted any more
+
+
+def test_folder_that_tells_no_time_stays(store: LocalStore) -> None:
+    (store.trash_folder / "mine").mkdir(parents=True)
+    assert expire_trash(store, 0.0, NOW) == []
