@@ -227,18 +227,23 @@ class Catalogue:
     def receipt(self, stored: StoredStream) -> Receipt:
         """Return the receipt of a stream.
 
-        Raises: Damaged if the stream is known to be damaged, or is missing: then there must be no receipt.
+        Raises: Damaged if the stream is known to be damaged, or is missing: then there must be no receipt; OSError if
+        its file cannot be examined.
         """
-        about = stored.summary
-        if not (self._whole(about) and self._is_there(about)):  # a receipt is important enough to check the file again
-            msg = f"{stored.file}: is stored, and {self._damage(about)}: push it again to replace it"
+        damage = self.damage(stored)  # a receipt is important enough to check the file again
+        if damage is not None:
+            msg = f"{stored.file}: is stored, and {damage}: push it again to replace it"
             raise Damaged(msg)
         return copied(Receipt, self.entry_of(stored, restorable=bool(self.chain(stored))), stored.manifest)
 
     def damage(self, stored: StoredStream) -> str | None:
-        """Return what is known to be wrong with the file of a stream itself; None: nothing. Examines the file."""
+        """Return what is known to be wrong with the file of a stream itself; None: nothing. Examines the file.
+
+        Raises: OSError if that is not possible: a disk that fails for a moment damages nothing.
+        """
         about = stored.summary
-        return None if self._whole(about) and self._is_there(about) else self._damage(about)
+        damaged = self.scrubbed.is_damaged(about.path, about.received)
+        return None if not damaged and self._has_length(about) else self._damage(about)
 
     def damaged(self) -> Iterator[StoredStream]:
         """Yield the streams whose own file is missing, has another length, or is known to be damaged."""
@@ -273,8 +278,15 @@ class Catalogue:
 
     def _is_there(self, about: Summary) -> bool:
         try:
-            return self.store.size(about.path) == about.stored_bytes
+            return self._has_length(about)
         except OSError:
+            return False
+
+    def _has_length(self, about: Summary) -> bool:
+        """Whether the file exists, with its length. Raises: OSError if that cannot be found out."""
+        try:
+            return self.store.size(about.path) == about.stored_bytes
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _scrub(self, about: Summary) -> Scrubbed | None:

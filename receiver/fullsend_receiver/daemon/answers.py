@@ -299,10 +299,14 @@ def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[StoredStream
 
 
 def find_damaged(catalogue: Catalogue) -> Iterator[DamagedEntry]:
-    """Yield the streams that are damaged themselves, except packages, which are no base in any case."""
+    """Yield the streams that are damaged themselves, except packages, which are no base in any case. One that cannot be
+    examined is not damaged, and would not be replaced.
+    """
     for stored in catalogue.damaged():
-        if stored.summary.kind != "package":
-            why = catalogue.damage(stored) or "it was damaged a moment ago"
+        why = None
+        with contextlib.suppress(OSError):
+            why = catalogue.damage(stored)
+        if why is not None and stored.summary.kind != "package":
             yield copied(DamagedEntry, stored.summary, why=why[:REPLACED_MAX])
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import errno
+import os
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests import streams
@@ -8,6 +10,7 @@ from tests.receiver.helpers import (
     SENDER,
     check_listed,
     checked,
+    fail_reads,
     hash_path,
     manifest_path,
     plant,
@@ -86,6 +89,44 @@ def test_manifest_that_no_version_has_written_is_damage_and_others_are_not(store
     manifest_path(store, package).write_text("{", encoding="utf-8")
     with pytest.raises(ManifestError):
         find_damage(catalogues, package, about(TREE))
+
+
+def test_what_a_check_cannot_read_is_not_replaced(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = store_stream(store, SENDER, FULL)
+    path = store.root / file
+    fail_reads(monkeypatch, path, errno.EIO)
+    catalogue = read_catalogue(store)
+    found = checked(store, catalogue.streams[0])
+    assert found.verdict == "unreadable"
+    catalogue.scrubbed.add(found)
+    assert find_damage(Catalogues(store), file, about(FULL)) is None
+    assert not list(find_damaged(read_catalogue(store)))
+    inode = path.stat().st_ino
+    assert store_stream(store, SENDER, FULL) == file
+    assert path.stat().st_ino == inode
+    assert not list(store.set_aside())
+
+
+def test_file_that_cannot_be_examined_is_neither_damaged_nor_whole(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = store_stream(store, SENDER, FULL)
+    real = os.stat
+
+    def stat(path: Any, **more: Any) -> os.stat_result:
+        if str(path).endswith(file.name):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return real(path, **more)
+
+    monkeypatch.setattr(os, "stat", stat)
+    catalogue = read_catalogue(store)
+    assert not catalogue.restorable(catalogue.streams[0])
+    assert not list(find_damaged(catalogue))
+    for ask in (catalogue.damage, catalogue.receipt):
+        with pytest.raises(OSError, match="Input/output"):
+            ask(catalogue.streams[0])
+    with pytest.raises(OSError, match="Input/output"):
+        find_damage(Catalogues(store), file, about(FULL))
 
 
 def test_another_package_of_the_same_name_is_never_replaced(store: LocalStore) -> None:

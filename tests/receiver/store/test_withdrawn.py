@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
+from tests import streams
 from tests.receiver.arriving import KEY, begun, data_of, journal_of
-from tests.receiver.helpers import SENDER, make_store
+from tests.receiver.helpers import SENDER, checked, make_store, store_stream
 
+from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.withdrawn import count
 
@@ -37,3 +40,21 @@ def test_a_partial_that_is_damaged_counts_for_its_sender(tmp_path: Path) -> None
     assert store.withdrawn() == {SENDER: size}
     (store.partial / f"{KEY}.journal.damaged").write_bytes(b"no journal\n")
     assert LocalStore(store.root).withdrawn() == {}  # nobody knows whose it is
+
+
+def test_a_stream_that_was_replaced_counts_until_it_is_deleted(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    file = store_stream(store, SENDER, streams.named("full").read())
+    data = bytearray((store.root / file).read_bytes())
+    data[60] ^= 1
+    (store.root / file).write_bytes(data)
+    catalogue = read_catalogue(store)
+    catalogue.scrubbed.add(checked(store, catalogue.streams[0]))
+    assert count(store) == {}
+    assert store_stream(store, SENDER, streams.named("full").read()) == file
+    assert count(store) == {SENDER: len(data)}
+    (record,) = store.partial.glob("*.about.damaged")
+    record.write_bytes(b"no record\n")
+    assert count(store) == {}  # nobody knows whose it is
+    store.discard_damaged(time.time() + 10)
+    assert not list(store.set_aside())
