@@ -56,7 +56,8 @@ _MORE: Final = 8
 MakeRoom = Callable[[int, str | None], Awaitable[int]]
 
 
-async def _remove_nothing(_wanted: int, _sender: str | None) -> int:
+async def remove_nothing(_wanted: int, _sender: str | None) -> int:
+    """Remove nothing: the policy does not allow it."""
     return 0
 
 
@@ -70,7 +71,7 @@ class Room:
         *,
         quota_of: Callable[[str], int | None] = lambda _sender: None,
         stored_of: LookAtStored | None = None,
-        make_room: MakeRoom = _remove_nothing,
+        make_room: MakeRoom = remove_nothing,
     ) -> None:
         """`look`: returns what the disk has; `quota_of`: the quota of a sender, None: it has none; `stored_of`: as in
         Account, needed where a sender has a quota.

@@ -31,7 +31,7 @@ from fullsend_receiver.access.config import ReceiverSettings, parse_address
 from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
 from fullsend_receiver.arrival.expiry import discard_old
-from fullsend_receiver.arrival.free_space import Room
+from fullsend_receiver.arrival.free_space import Room, remove_nothing
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
@@ -106,11 +106,16 @@ class Daemon:
         self._checks = Checks(
             catalogues, self._workers, ScrubSettings(every=settings.scrub_every, rate=settings.scrub_rate)
         )
+        rules = rules_of(settings)
+        # A thread of its own: a prune of a large store takes minutes.
+        self._pruning = ThreadPoolExecutor(1, thread_name_prefix="prune")
+        self._daily = DailyPrune(store, rules, settings.prune_at, clock or SystemClock(), self._pruning)
         self._room = room = Room(
             settings.min_free,
             lambda: self._workers.run_to_end(store.space),
             quota_of=settings.quota_of,
             stored_of=lambda sender: catalogues.stored_bytes(self._workers.disk, sender),
+            make_room=self._daily.make_room if settings.when_full == "prune-early" else remove_nothing,
         )
         self._watch = StoreWatch(store, room, settings.warn_at, self._table_reader, self)
         self._recovered = False  # what the last process left is completed, or removed
@@ -118,10 +123,6 @@ class Daemon:
         self._hears_commands = True
         self._lock = -1  # held: no other daemon serves this store; -1: not held, while the store is away
         self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
-        rules = rules_of(settings)
-        # A thread of its own: a prune of a large store takes minutes.
-        self._pruning = ThreadPoolExecutor(1, thread_name_prefix="prune")
-        self._daily = DailyPrune(store, rules, settings.prune_at, clock or SystemClock(), self._pruning)
         started = time.time()
 
         def find_troubles(sender: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""The daemon's own prune, once a day, and its notes of the clock."""
+"""The daemon's own prune: once a day, and early where a push needs room. And its notes of the clock."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ log: Final = logging.getLogger("fullsendd")
 
 #: Seconds between two looks at the time.
 _LOOK_EVERY: Final = 60.0
+#: Seconds after an early prune that freed nothing, before the next one: it plans for all streams.
+_EARLY_AGAIN: Final = 600.0
 
 
 class _Abandoned(Exception):  # noqa: N818 - nobody sees it but this module
@@ -55,6 +57,7 @@ class DailyPrune:
         self._thread = thread
         self._abandoned = threading.Event()
         self._noted: float | None = None  # seconds since the boot
+        self._freed_nothing: float | None = None  # the last early prune, in seconds since the boot
         self._said = ""
 
     async def run(self, look_every: float = _LOOK_EVERY) -> None:
@@ -69,6 +72,15 @@ class DailyPrune:
     def abandon(self) -> None:
         """End a prune that is running, with its batch: the daemon stops."""
         self._abandoned.set()
+
+    async def make_room(self, wanted: int, sender: str | None) -> int:
+        """Drop what the policy does not keep, before the daily prune. It keeps all that the daily prune would keep.
+
+        `wanted`: bytes; it ends with the sender whose streams free them. `sender`: whose streams, None: of all
+        senders, by name. Returns: bytes that are free now and were not; 0 with a trash, which holds what is dropped.
+        Logs what goes wrong.
+        """
+        return await run_to_end(self._thread, lambda: self._make_room(wanted, sender))
 
     def look(self) -> None:
         """Note the clock and prune, if it is time for them. Blocks. Logs what goes wrong."""
@@ -106,6 +118,32 @@ class DailyPrune:
             return False
         # A prune that was refused, or has failed, is tried again within the hour: a person may have done something.
         return is_due(now, before, at, again=last.refused is not None)
+
+    def _make_room(self, wanted: int, sender: str | None) -> int:
+        rules, now = self._rules, self._clock.read()
+        lately = self._freed_nothing is not None and 0 <= now.boottime - self._freed_nothing < _EARLY_AGAIN
+        if rules is None or rules.undelete_within or lately:
+            return 0
+        freed = 0
+        try:
+            pruner = Pruner(self._store, rules, now.wall, self._between)
+            refused = clock.objection(self._store.documents, now, newest_reception(pruner.catalogues))
+            if refused is not None:
+                self._complain(f"nothing is pruned: {refused}")
+                return 0
+            for each in pruner.catalogues.senders() if sender is None else [sender]:
+                for event in pruner.prune(each):
+                    if isinstance(event, Judged) and event.dropped:
+                        freed += event.decision.stream.stored_bytes
+                if freed >= wanted:
+                    break
+        except _Abandoned:
+            log.info("the early prune ends, since the daemon stops")
+        except Exception as error:  # noqa: BLE001 - the push is refused then, and nothing else
+            log.warning("the early prune has failed: %s: %s", type(error).__name__, error)
+        self._freed_nothing = None if freed else now.boottime
+        log.info("pruned early, for a push: %s freed of %s wanted", format_size(freed), format_size(wanted))
+        return freed
 
     def _prune(self, rules: PruneRules) -> None:
         store = self._store

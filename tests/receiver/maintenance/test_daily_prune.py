@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -230,3 +231,77 @@ async def test_daemon_that_stops_ends_the_prune_with_its_batch(
     assert count(store) == 5
     assert "ends, since the daemon stops" in caplog.text
     assert not list(manifest_path(store, next(iter(store.objects())).file).parent.glob("*.tmp"))
+
+
+async def test_push_that_needs_room_has_old_streams_dropped_early(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    nights(store)
+    plant(store, "other", 99, sender="beta", received=format_time(START - 60))
+    sizes = {each.summary.snapshot: each.summary.stored_bytes for each in read_catalogue(store).streams}
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, "beta") == 0  # nothing of it may go
+    hands.pass_time(HOUR)
+    freed = await daily.make_room(1, None)
+    assert freed == sizes["n3"] + sizes["n4"] + sizes["n5"]  # nothing that a rule keeps
+    assert count(store) == 4
+    assert "pruned early" in caplog.text
+    assert await daily.make_room(1 << 40, SENDER) == 0
+    assert count(store) == 4
+
+
+async def test_early_prune_that_frees_nothing_is_not_repeated_at_once(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    nights(store, 3)
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, None) == 0
+    nights(store)
+    assert await daily.make_room(1, None) == 0
+    assert caplog.text.count("pruned early") == 1
+    hands.pass_time(HOUR)
+    assert await daily.make_room(1, None) > 0
+
+
+@pytest.mark.parametrize("rules", [None, dataclasses.replace(RULES, undelete_within=DAY)])
+async def test_without_a_policy_or_with_a_trash_no_early_prune_frees_anything(
+    store: LocalStore, hands: Hands, thread: Executor, rules: PruneRules | None
+) -> None:
+    nights(store)
+    daily = DailyPrune(store, rules, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, None) == 0
+    assert count(store) == 6
+
+
+async def test_clock_that_jumped_and_a_disk_that_fails_make_no_room(
+    store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    nights(store)
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    hands.wall += 30 * DAY
+    assert await daily.make_room(1, None) == 0
+    assert "nothing is pruned" in caplog.text
+    hands.wall -= 30 * DAY
+
+    def fails(*_arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(daily_prune, "newest_reception", fails)
+    assert await daily.make_room(1, None) == 0
+    assert "the early prune has failed" in caplog.text
+    assert count(store) == 6
+
+
+async def test_early_prune_ends_with_the_daemon(store: LocalStore, hands: Hands, thread: Executor) -> None:
+    nights(store)
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    daily.abandon()
+    assert await daily.make_room(1, None) == 0
+    assert count(store) == 6
