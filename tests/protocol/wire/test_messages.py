@@ -405,6 +405,12 @@ LATER: list[tuple[Role, messages.Message, messages.Message, str]] = [
         "features",
     ),
     (Role.RECEIVER, messages.Bases(bases=[], damaged=[DAMAGED]), messages.Bases(bases=[]), "damaged"),
+    (
+        Role.RECEIVER,
+        messages.Health(program="x", free_bytes=1, problems=[], warnings=["full soon"]),
+        messages.Health(program="x", free_bytes=1, problems=[]),
+        "warnings",
+    ),
 ]
 
 
