@@ -23,6 +23,8 @@ _MAGIC: Final = zstandard.FRAME_HEADER
 _SKIPPABLE: Final = tuple((0x184D2A50 + low).to_bytes(4, "little") for low in range(16))
 #: Bytes that are decoded at a time, and in which the next frame is looked for.
 _STEP: Final = 1 << 17
+#: Bytes that are skipped where nothing can be read: a page, in which the kernel reads.
+_PAGE: Final = 4096
 
 
 def salvaged_frames(store: Store, file: PurePosixPath) -> Iterator[bytes | DamagedChunk]:
@@ -33,7 +35,7 @@ def salvaged_frames(store: Store, file: PurePosixPath) -> Iterator[bytes | Damag
     with closing(store.open(file)) as blob:
         at, raw_offset = 0, "0"
         while at < blob.size:
-            if blob.read(at, 4) in _SKIPPABLE:
+            if _is_of_tables(blob, at):
                 return
             found = _frame(blob, at)
             if found is None:
@@ -47,6 +49,14 @@ def salvaged_frames(store: Store, file: PurePosixPath) -> Iterator[bytes | Damag
             at += length
             raw_offset = raw_offset if raw_offset == "?" else str(int(raw_offset) + len(raw))
             del raw, found
+
+
+def _is_of_tables(blob: Blob, at: int) -> bool:
+    """Whether a skippable frame begins there."""
+    try:
+        return blob.read(at, 4) in _SKIPPABLE
+    except OSError:  # an unreadable sector: what follows may be whole
+        return False
 
 
 def _frame(blob: Blob, at: int) -> tuple[bytes, int] | None:
@@ -79,7 +89,7 @@ def _next_frame(blob: Blob, start: int) -> int:
         try:
             data = blob.read(at, _STEP)
         except OSError:
-            at += _STEP  # an unreadable sector
+            at += _PAGE - at % _PAGE  # an unreadable sector
             continue
         places = [data.find(magic) for magic in (_MAGIC, *_SKIPPABLE)]
         found = [place for place in places if place >= 0]

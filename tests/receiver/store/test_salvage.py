@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import errno
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.receiver.helpers import SENDER, cut, long_stream, make_store, store_stream
+from tests.receiver.helpers import SENDER, cut, fail_reads, long_stream, make_store, store_stream
 
 from fullsend_receiver.store.playback import DamagedChunk
 from fullsend_receiver.store.salvage import salvaged_frames
@@ -53,6 +54,21 @@ def test_a_file_whose_end_is_cut_off_gives_what_comes_before(store: LocalStore) 
     path.unlink()
     with pytest.raises(FileDamaged):
         found(store, file)
+
+
+def test_sector_that_cannot_be_read_is_a_hole_also_where_a_frame_begins(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = store_stream(store, SENDER, RAW)
+    blob = store.open(file)
+    starts = [place.file_offset for place in places(blob)]
+    blob.close()
+    fail_reads(monkeypatch, store.root / file, errno.EIO, lambda offset: offset == starts[1])
+    raw, errors = found(store, file)
+    assert raw == PIECES[0] + b"".join(PIECES[2:])
+    assert errors == [
+        f"bytes {starts[1]} to {starts[2]} of the file (from raw byte {len(PIECES[0])} on): not a whole frame"
+    ]
 
 
 @pytest.mark.slow
