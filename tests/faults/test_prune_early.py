@@ -13,6 +13,8 @@ from tests.receiver.running import MIB, Receiver, serving
 
 #: Room for four streams.
 QUOTA: Final = 9 * MIB // 2
+#: Each push is a full of its own, which is suspicious.
+SETTINGS: Final = {"quota": str(QUOTA), "when_suspicious": "prune", "prune_at": "never"}
 #: Floors that let streams of today go. The two newest snapshots stay in any case, and the first one of this day.
 POLICY: Final = '[retention]\nlast = 1\nminimum-count = 1\nminimum-age = "0s"\n'
 
@@ -71,7 +73,7 @@ def test_oldest_streams_make_room_for_a_push(tmp_path: Path) -> None:
     ids=["refuse", "trash"],
 )
 def test_push_is_refused_where_nothing_may_make_room(tmp_path: Path, settings: dict[str, str]) -> None:
-    configured: dict[str, Any] = {"quota": str(QUOTA), "when_suspicious": "prune", "prune_at": "never", **settings}
+    configured: dict[str, Any] = {**SETTINGS, **settings}
     with serving(tmp_path / "receiver", "alpha", **configured) as receiver:
         restart_with_policy(receiver)
         for number in (1, 2, 3, 4):
