@@ -85,6 +85,7 @@ complete -c fullsend -n '__fish_seen_subcommand_from restore' -l debug -d 'show 
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -s v -l verbose -d 'print more to stderr'
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -l log-format -x -a 'text json' -d 'the format of stderr'
 complete -c fullsend -n '__fish_seen_subcommand_from restore' -a '(command -q zfs; and zfs list -H -o name -t filesystem,volume 2>/dev/null)'
+complete -c fullsend -n '__fish_seen_subcommand_from cat' -l skip-damaged -d 'write what is whole of a damaged stream, and name each hole; also of aside:NAME, which was replaced'
 complete -c fullsend -n '__fish_seen_subcommand_from cat' -l retry-for -x -d 'how long to wait for a receiver that is lost during the run; default 1h'
 complete -c fullsend -n '__fish_seen_subcommand_from cat' -l receiver -x -d 'which receiver, if several are configured'
 complete -c fullsend -n '__fish_seen_subcommand_from cat' -s h -l help -d 'show this help'

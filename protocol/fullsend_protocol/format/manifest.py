@@ -111,6 +111,18 @@ class Resumption(DiskModel):
     at: str
 
 
+class PastReplacement(DiskModel):
+    """A stored stream was damaged, and this one took its place. `at`: when, by the receiver's clock; `received`: of the
+    damaged one, None: its manifest could not be read; `why`: what was wrong with it; `same_bytes`: whether its raw
+    SHA-256 is this stream's, None: not known.
+    """
+
+    at: str
+    received: str | None
+    why: str
+    same_bytes: bool | None
+
+
 class StreamSnapshot(WireModel):
     """One snapshot of a stream, in stream order; `base_guid` is "0" for a full."""
 
@@ -168,6 +180,8 @@ class Manifest(DiskModel):
     proven_by: Literal["both", "receiver"]  # "receiver": the manifest was rebuilt from the file by `verify`
     #: What `zfs receive` will lose; the first EMBEDDED_SPILLS_MAX. Empty also if an older fullsendd wrote the manifest.
     lost_spills: list[Annotated[LostSpill, BeforeValidator(_known(LostSpill))]] = Field(default_factory=list)
+    #: The damaged streams of this name that gave way to this one, oldest first.
+    replacements: list[PastReplacement] = Field(default_factory=list)
 
     @property
     def lost_spill_count(self) -> int:
@@ -175,8 +189,11 @@ class Manifest(DiskModel):
         return len(self.lost_spills)
 
     def to_json(self) -> bytes:
-        """Return the manifest file's bytes: indented JSON with a newline at the end."""
-        return self.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+        """Return the manifest file's bytes: indented JSON with a newline at the end. What few have is left out where
+        there is none.
+        """
+        none = set() if self.replacements else {"replacements"}
+        return self.model_dump_json(by_alias=True, indent=1, exclude=none).encode() + b"\n"
 
 
 class StreamEntry(WireModel):

@@ -15,6 +15,7 @@ STREAM_SUFFIX: Final = ".zfs.zst"
 MANIFEST_SUFFIX: Final = ".json"
 HASH_SUFFIX: Final = ".sha256"
 _GUID: Final = "guid:"
+_ASIDE: Final = "aside:"
 
 
 class Named(Protocol):
@@ -53,6 +54,16 @@ def named(what: str, streams: Iterable[_N]) -> list[_N]:
 def guid_of(what: str) -> str | None:
     """Return N of guid:N; None: `what` is not of that form."""
     return what.removeprefix(_GUID) if what.startswith(_GUID) else None
+
+
+def is_aside(what: str) -> bool:
+    """Whether this names a stream that was set aside as damaged: aside:NAME."""
+    return what.startswith(_ASIDE)
+
+
+def aside_name(what: str) -> str:
+    """Return NAME of aside:NAME."""
+    return what.removeprefix(_ASIDE)
 
 
 def is_stream(name: str) -> bool:

@@ -94,6 +94,6 @@ def _state(entry: StreamEntry) -> str:
     if entry.damaged is not None:
         return f"DAMAGED: {entry.damaged}"
     if not entry.restorable:
-        return "not restorable: a base is missing or damaged"
+        return "not restorable: its file or a base is missing or damaged"
     state = f"verified {entry.verified}" if entry.verified else "ok"
     return f"{state}, but {restoring_loses(entry.lost_spill_count)}" if entry.lost_spill_count else state

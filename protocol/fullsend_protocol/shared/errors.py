@@ -51,6 +51,7 @@ class ErrorCode(StrEnum):
     NOT_FOUND = "not-found"  # no such stream
     AMBIGUOUS = "ambiguous"  # several streams fit
     DAMAGED = "damaged"  # a stored stream does not verify
+    PARTIAL = "partial"  # what had arrived of a stream is damaged, and set aside: send it again from its start
     STORE = "store"  # the store is missing, read-only, or its disk fails
     INTERNAL = "internal"  # a bug; the daemon's log has more
 

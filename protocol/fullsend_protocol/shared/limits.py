@@ -68,7 +68,8 @@ EMBEDDED_SPILLS_MAX: Final = 16
 DATASETS_PAGE: Final = 1200
 #: Streams in one `partials` message: two names, at most 3 KiB where JSON must escape them, and some numbers.
 PARTIALS_PAGE: Final = 200
-#: Streams in one `bases` message, at most 500 bytes each.
+#: Streams in one `bases` message, bases at most 500 bytes each. A page with many damaged ones, which have more names,
+#: is divided until it fits.
 BASES_PAGE: Final = 2000
 #: Entries in one `entries` message: about 700 bytes each, at most 2 KiB, so a page stays within CONTROL_MAX.
 ENTRIES_PAGE: Final = 200

@@ -50,7 +50,10 @@ Program = Annotated[str, Field(max_length=100)]
 Segments = Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
 Claim = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 
-
+#: Characters of what is wrong with a stream that is, or was, damaged.
+REPLACED_MAX: Final = 200
+#: A sender's `features`: it mends what the receiver reports as damaged.
+REPAIR: Final = "repair"
 #: A sender's `features`: it reads the warnings in `health`.
 WARNINGS: Final = "warnings"
 
@@ -267,11 +270,16 @@ class Stopped(WireModel):
     offset: Offset
 
 
-class Committed(WireModel):
-    """The stream is whole, proven, durable and listed."""
+class Committed(_WithLaterFields):
+    """The stream is whole, proven, durable and listed. `replaced`: what was wrong with the stored stream whose place it
+    took; None: there was none, or the sender has not said that it understands "repair".
+    """
 
     type: Literal["committed"] = "committed"
     receipt: Receipt
+    replaced: Annotated[str, Field(max_length=REPLACED_MAX)] | None = None
+
+    later = frozenset({"replaced"})
 
 
 # --- what to send ----------------------------------------------------------------------------------------------
@@ -311,11 +319,40 @@ class Base(WireModel):
         return class_of(self.flags)
 
 
-class Bases(Answer):
-    """A page of the answer to `bases?`, in no particular order."""
+class DamagedEntry(WireModel):
+    """A stored stream that is damaged itself, and not a package: its sender may send it again. `raw_bytes`: of the
+    stream; `why`: what is wrong with it.
+    """
+
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid | None
+    flags: Flags
+    raw_bytes: Offset
+    why: Annotated[str, Field(max_length=REPLACED_MAX)]
+
+    @property
+    def identity(self) -> tuple[str, str, str, str | None, str]:
+        """What announces this stream. `why` may be told in other words the next time."""
+        return self.dataset, self.snapshot, self.guid, self.base_guid, self.flags
+
+    @property
+    def stream_class(self) -> StreamClass:
+        """The class in its manifest, from its flags."""
+        return class_of(self.flags)
+
+
+class Bases(_WithLaterFields, Answer):
+    """A page of the answer to `bases?`, in no particular order. `damaged`: streams that could be bases, and are
+    damaged; only for a sender that understands "repair".
+    """
 
     type: Literal["bases"] = "bases"
     bases: Annotated[list[Base], Field(max_length=limits.BASES_PAGE)]
+    damaged: Annotated[list[DamagedEntry], Field(max_length=limits.BASES_PAGE)] = Field(default_factory=list)
+
+    later = frozenset({"damaged"})
 
 
 class PartialsWanted(Question):

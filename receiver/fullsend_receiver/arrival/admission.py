@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from fullsend_protocol.format.chains import reception
@@ -13,8 +14,10 @@ from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.bounds import TELLING, Ratio, RoomRequest
 from fullsend_receiver.arrival.commit import wants_base
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue, NoBase
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, NoBase, StoredStream
 from fullsend_receiver.store.opened import partial_key
+
+log = logging.getLogger("fullsendd")
 
 #: Number of streams of a dataset, the newest, from which its compression ratio is computed.
 _LIKE: Final = 10
@@ -25,9 +28,9 @@ def judge(
 ) -> Receipt | RoomRequest:
     """Return the receipt of the offered stream if it is stored; otherwise the room that it needs. Blocks.
 
-    `arrived`, `stored`: its part that is there, in raw bytes and in bytes of the partial. Call this when its journal is
-    written: from then on prune keeps its base, so that what is found here stays. Raises: Damaged (stored, and damaged),
-    NoBase, OSError.
+    A stored stream that is known to be damaged counts as not stored: what arrives will replace it. `arrived`, `stored`:
+    its part that is there, in raw bytes and in bytes of the partial. Call this when its journal is written: from then
+    on prune keeps its base, so that what is found here stays. Raises: NoBase, OSError.
     """
     store = catalogues.store
     if push.base_guid is not None:
@@ -78,7 +81,7 @@ def _ratio(catalogue: Catalogue, sender: str, push: Push) -> Ratio | None:
 
 def committed_before(catalogues: Catalogues, sender: str, push: Push) -> Receipt | None:
     """Return the receipt of a stream whose sender has sent all of it and does not know whether it was committed; None
-    if it is not stored. Blocks. Raises: Damaged.
+    if it is not stored, or damaged. Blocks. Raises: OSError.
     """
     if push.whole is None:
         return None
@@ -87,12 +90,12 @@ def committed_before(catalogues: Catalogues, sender: str, push: Push) -> Receipt
     for stored in catalogue.select(sender, push.dataset):
         about = stored.summary
         if (about.snapshot, about.guid, about.base_guid, about.flags, about.raw_bytes) == wanted:
-            return catalogue.receipt(stored)
+            return _receipt(catalogue, stored)
     return None
 
 
 def already_stored(catalogues: Catalogues, sender: str, push: Push) -> Receipt | None:
-    """Return the receipt of the offered stream, None if it is not stored. Blocks. Raises: Damaged."""
+    """Return the receipt of the offered stream, None if it is not stored, or damaged. Blocks. Raises: OSError."""
     if push.guid is None:
         return None
     return _stored(catalogues.current(sender).around(dataset=push.dataset), sender, push)
@@ -103,5 +106,13 @@ def _stored(catalogue: Catalogue, sender: str, push: Push) -> Receipt | None:
     for stored in catalogue.select(sender, push.dataset):
         about = stored.summary
         if (about.snapshot, about.guid, about.base_guid, about.flags) == wanted and about.kind != "package":
-            return catalogue.receipt(stored)
+            return _receipt(catalogue, stored)
     return None
+
+
+def _receipt(catalogue: Catalogue, stored: StoredStream) -> Receipt | None:
+    try:
+        return catalogue.receipt(stored)
+    except Damaged as error:
+        log.info("%s; it is offered again", error)
+        return None

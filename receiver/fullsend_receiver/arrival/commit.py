@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Literal
 
 import fullsend_protocol
-from fullsend_protocol.format.manifest import LostSpill, Manifest, Resumption, Segment, StreamSnapshot
+from fullsend_protocol.format.manifest import (
+    LostSpill,
+    Manifest,
+    PastReplacement,
+    Resumption,
+    Segment,
+)
 from fullsend_protocol.shared.units import format_time
-from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.stream.records import EmbeddedSpill
-from fullsend_protocol.wire.messages import Committed, Finish, Push, Stored
+from fullsend_protocol.wire.messages import REPLACED_MAX, Committed, Finish, Push, Stored
 from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.arrival.replacement import KnownDamage, find_damage, place_in_time, snapshots_of
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
 from fullsend_receiver.store import names
-from fullsend_receiver.store.api import Store, Upload
+from fullsend_receiver.store.api import Replaced, Store, Upload
 from fullsend_receiver.store.errors import StoreError
+
+log = logging.getLogger("fullsendd")
 
 
 def stored_file(store: Store, sender: str, about: Facts) -> tuple[PurePosixPath, bool]:
@@ -33,8 +42,10 @@ def commit(
 ) -> Committed | Stored:
     """Prove the arrived stream whole and put it in place. All its batches must be durable. Blocks.
 
-    The upload ends here: committed, or discarded if the same stream was stored before or the base is missing. After any
-    other error it is still open, and its owner decides.
+    If the same stream was stored before, and this receiver knows that it is damaged, the arrived one replaces it. What
+    a sender says does not matter for that. The upload ends here: committed, or discarded if the same stream was stored
+    before and is not known to be damaged, or the base is missing. After any other error it is still open, and its owner
+    decides.
 
     Returns: the receipt of the stream, which is in place, durable and listed; if it was stored before, the receipt of
     the first one. Raises: StreamError, ChunkError (not whole), NoBase, StoreError, Damaged, OSError.
@@ -42,16 +53,15 @@ def commit(
     store = catalogues.store
     about = ingest.conclude(finish)
     file, again = stored_file(store, sender, about)
-    if again:
-        _check_stored(catalogues, file, about)
+    holdings = catalogues.current(sender)
+    damaged = find_damage(catalogues, file, about) if again else None
+    if again and damaged is None:
         ingest.partial.close(keep=False)
     else:
-        holdings = catalogues.current(sender)
         if wants_base(push):
             _check_base(holdings.around(guid=str(about.base_guid)), sender, about, ingest.partial)
-        sequence = holdings.last_sequence + 1
         again = not _put_in_place(
-            catalogues, sender, ingest, about, file, push=push, sender_program=sender_program, sequence=sequence
+            catalogues, sender, ingest, about, file, push=push, sender_program=sender_program, damaged=damaged
         )
     catalogue = catalogues.current(sender).around(file=file)
     found = catalogue.at(file)
@@ -59,7 +69,9 @@ def commit(
         msg = f"{file}: was stored, and is missing now"
         raise StoreError(msg)
     receipt = catalogue.receipt(found)
-    return Stored(receipt=receipt) if again else Committed(receipt=receipt)
+    if again:
+        return Stored(receipt=receipt)
+    return Committed(receipt=receipt, replaced=damaged.why[:REPLACED_MAX] if damaged else None)
 
 
 def wants_base(push: Push) -> bool:
@@ -89,15 +101,16 @@ def _put_in_place(
     *,
     push: Push,
     sender_program: str,
-    sequence: int,
+    damaged: KnownDamage | None,
 ) -> bool:
-    """Seal and commit the upload. Returns: whether this upload is in place now."""
+    """Seal and commit the upload. `damaged`: the stream that it replaces. Returns: whether it is in place now."""
     size, sha256 = ingest.partial.seal(ingest.chunks)
+    segments = ingest.segments()
     manifest = make_manifest(
         sender,
         about,
         embedded_spills=ingest.walker.embedded_spills,
-        segments=ingest.segments(),
+        segments=segments,
         resumptions=ingest.resumptions,
         stored_bytes=size,
         file_sha256=sha256,
@@ -106,37 +119,17 @@ def _put_in_place(
         zfs_version=push.zfs_version,
         properties=push.properties,
         proven_by="both",
-        begun=ingest.partial.begun,
-        sequence=sequence,
+        **place_in_time(catalogues, file, damaged, begun=ingest.partial.begun, segments=segments),
     )
-    first = ingest.partial.commit(file, manifest)
+    first = ingest.partial.commit(file, manifest, None if damaged is None else Replaced(damaged.stamp, damaged.why))
     if not first:  # another connection has stored it first
-        _check_stored(catalogues, file, about)
+        found = find_damage(catalogues, file, about)
+        if found is not None:
+            msg = f"{file}: was stored by another connection meanwhile, and is {found.why}; push it again"
+            raise StoreError(msg)
+    elif damaged is not None:
+        log.warning("%s: was %s, and is replaced", file, damaged.why)
     return first
-
-
-def _check_stored(catalogues: Catalogues, file: PurePosixPath, about: Facts) -> None:
-    """Check that the stored stream of this name is the same stream, and whole. Raises: StoreError if it is not.
-
-    A package's name has the GUIDs of its top dataset alone. `-i` and `-I`, with `-R` or without, make packages of one
-    name with different snapshots. To report the second one as stored would lose what only it has.
-    """
-    store = catalogues.store
-    manifest = store.manifest(file)
-    if manifest.snapshots != _snapshots(about):
-        msg = (
-            f"{file}: is stored, but with other snapshots ({len(manifest.snapshots)}; this package has"
-            f" {len(about.substreams)}): it was sent with other options; send the datasets one by one"
-        )
-        raise StoreError(msg)
-    scrubbed = catalogues.checked(file, manifest.received)
-    try:
-        size = store.size(file)
-    except FileNotFoundError:
-        size = -1
-    if size != manifest.stored_bytes or (scrubbed and scrubbed.damage):
-        msg = f"{file}: is stored, but damaged (see `fullsendd verify`): move its three files away, then push it again"
-        raise StoreError(msg)
 
 
 def make_manifest(
@@ -155,8 +148,10 @@ def make_manifest(
     proven_by: Literal["both", "receiver"],
     begun: str | None = None,
     sequence: int | None = None,
+    received: str | None = None,
+    replacements: Sequence[PastReplacement] = (),
 ) -> Manifest:
-    """Return the manifest of a whole stream that was received just now."""
+    """Return the manifest of a whole stream. `received`: None: just now."""
     return Manifest.model_validate(
         {
             "sender": sender,
@@ -169,9 +164,9 @@ def make_manifest(
             "class": about.stream_class,
             "flags": about.flags,
             "features": list(about.features),
-            "snapshots": _snapshots(about),
+            "snapshots": snapshots_of(about),
             "created": format_time(about.created),
-            "received": format_time(time.time()),
+            "received": received or format_time(time.time()),
             "begun": begun,
             "sequence": sequence,
             "raw_bytes": segments[-1].end,
@@ -187,13 +182,6 @@ def make_manifest(
             "properties": properties,
             "proven_by": proven_by,
             "lost_spills": [LostSpill(snapshot=each.snapshot, object=each.number) for each in embedded_spills],
+            "replacements": list(replacements),
         }
     )
-
-
-def _snapshots(about: Facts) -> list[StreamSnapshot]:
-    return [
-        StreamSnapshot(dataset=dataset, snapshot=snapshot, guid=str(begin.guid), base_guid=str(begin.base_guid))
-        for begin in about.substreams
-        for dataset, snapshot in [facts.split_name(begin.name)]
-    ]

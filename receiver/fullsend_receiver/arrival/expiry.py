@@ -43,12 +43,15 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
             yield found
 
 
-def discard_old(store: Store, arriving: Container[str], *, keep: float, most: int | None) -> dict[str, dict[str, int]]:
+def discard_old(
+    store: Store, arriving: Container[str], *, keep: float, most: int | None, damaged_keep: float
+) -> dict[str, dict[str, int]]:
     """Discard the partials on which nothing has arrived for `keep` seconds. If all others together store more than
     `most` bytes (None: no limit), discard the oldest of them. `arriving`: keys that are not discarded.
 
-    A damaged partial is set aside, and removed `keep` seconds after that. Blocks. The clock is that of the file system.
-    If it jumps ahead, an interrupted transfer may have to start over; a stored stream is never lost.
+    A damaged partial is set aside. All that was set aside is removed `damaged_keep` seconds after that. Blocks. The
+    clock is that of the file system. If it jumps ahead, an interrupted transfer may have to start over; a stored stream
+    is never lost.
 
     Returns: what is left: by sender, the stored bytes of each partial by key. Raises: StoreError if the store is not
     there; OSError.
@@ -82,7 +85,7 @@ def discard_old(store: Store, arriving: Container[str], *, keep: float, most: in
         if opened is not None:
             del left[opened.sender][key]
         log.warning("%s: what had arrived of it (%s) is deleted: %s", printable(what), format_size(stored), why)
-    store.discard_damaged(now - keep)
+    store.discard_damaged(now - damaged_keep)
     return left
 
 

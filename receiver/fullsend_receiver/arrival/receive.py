@@ -224,7 +224,9 @@ class Receiving:
         await self._channel.send(Accept(offset=ingest.offset, segments=segments, record=self._record))
 
     async def _hash_file(self, partial: Upload) -> None:
-        """Hash what an earlier process has written. This may take as long as reading it, and can be interrupted."""
+        """Read back what an earlier process has written: its disk may have changed it. This may take as long as reading
+        it, and can be interrupted. Raises: PartialDamaged, OSError.
+        """
         self._channel.busy = "hashing"
         while not await self._workers.run_to_end(lambda: partial.catch_up(_HASH_STEP)):
             pass

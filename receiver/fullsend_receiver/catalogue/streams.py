@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from fullsend_protocol.format.chains import Forest, can_follow, reception
 from fullsend_protocol.format.manifest import Manifest, Receipt, StreamEntry, copied
-from fullsend_protocol.format.names import named
+from fullsend_protocol.format.names import aside_name, named
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.stream.facts import StreamClass
@@ -22,6 +22,7 @@ from fullsend_receiver.catalogue.problems import Problem, without_manifest
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.local import LocalStore
 
 #: Candidates that are named in the error for an ambiguous STREAM.
@@ -226,16 +227,27 @@ class Catalogue:
     def receipt(self, stored: StoredStream) -> Receipt:
         """Return the receipt of a stream.
 
-        Raises: Damaged if the stream is known to be damaged, or is missing: then there must be no receipt.
+        Raises: Damaged if the stream is known to be damaged, or is missing: then there must be no receipt; OSError if
+        its file cannot be examined.
         """
-        about = stored.summary
-        if not (self._whole(about) and self._is_there(about)):  # a receipt is important enough to check the file again
-            msg = (
-                f"{stored.file}: is stored, and {self._damage(about)}: move it, its .json and its .sha256 out of the"
-                " store, and push again"
-            )
+        damage = self.damage(stored)  # a receipt is important enough to check the file again
+        if damage is not None:
+            msg = f"{stored.file}: is stored, and {damage}: push it again to replace it"
             raise Damaged(msg)
         return copied(Receipt, self.entry_of(stored, restorable=bool(self.chain(stored))), stored.manifest)
+
+    def damage(self, stored: StoredStream) -> str | None:
+        """Return what is known to be wrong with the file of a stream itself; None: nothing. Examines the file.
+
+        Raises: OSError if that is not possible: a disk that fails for a moment damages nothing.
+        """
+        about = stored.summary
+        damaged = self.scrubbed.is_damaged(about.path, about.received)
+        return None if not damaged and self._has_length(about) else self._damage(about)
+
+    def damaged(self) -> Iterator[StoredStream]:
+        """Yield the streams whose own file is missing, has another length, or is known to be damaged."""
+        return (stored for stored in self.streams if not self._whole(stored.summary))
 
     def whole(self, stored: StoredStream) -> bool:
         """Whether the file of a stream exists, has its length, and is not known to be damaged."""
@@ -266,8 +278,15 @@ class Catalogue:
 
     def _is_there(self, about: Summary) -> bool:
         try:
-            return self.store.size(about.path) == about.stored_bytes
+            return self._has_length(about)
         except OSError:
+            return False
+
+    def _has_length(self, about: Summary) -> bool:
+        """Whether the file exists, with its length. Raises: OSError if that cannot be found out."""
+        try:
+            return self.store.size(about.path) == about.stored_bytes
+        except (FileNotFoundError, NotADirectoryError):
             return False
 
     def _scrub(self, about: Summary) -> Scrubbed | None:
@@ -277,6 +296,17 @@ class Catalogue:
         scrub = self._scrub(about)
         damage = scrub.damage[0] if scrub and scrub.damage else "the file is missing, or not as long as it was"
         return f"damaged ({damage})"
+
+
+def aside_of(store: Store, sender: str, what: str) -> tuple[PurePosixPath, Manifest]:
+    """Return the file and the manifest of the sender's stream that aside:NAME names. Raises: NoSuchStream,
+    ManifestError.
+    """
+    for each in store.set_aside(sender):
+        if each.file is not None and each.name == aside_name(what):
+            return each.file, store.aside_manifest(each.name)
+    msg = f"{what}: no such stream is set aside (see `fullsendd list --damaged`)"
+    raise NoSuchStream(msg)
 
 
 def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:

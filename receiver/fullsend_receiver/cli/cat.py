@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from fullsend_cli.output import writing_output
-from fullsend_protocol.shared.errors import ChunkError, StreamError, UsageError
+from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.cli.configuration import open_store
 
@@ -20,31 +19,34 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the parser of the command."""
     sub = commands.add_parser("cat", help="write one stored stream to stdout, decoded and checked")
     sub.add_argument("stream", metavar="SENDER/STREAM")
+    sub.add_argument(
+        "--skip-damaged",
+        action="store_true",
+        help="write what is whole of a damaged stream, and name each hole; also of SENDER/aside:NAME (list --damaged)",
+    )
     sub.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the stream. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
-    from fullsend_protocol.format.proof import Proof
-    from fullsend_receiver.cli.selection import find
-    from fullsend_receiver.store.durable import write_all
-    from fullsend_receiver.store.playback import DamagedChunk, checked_chunks
+    """Write the stream. Returns: the exit code, FAILED if something was skipped. Raises: FullsendError,
+    BrokenPipeError.
+    """
+    from fullsend_receiver.cli.selection import find, find_aside
+    from fullsend_receiver.cli.stream_output import write_salvage, write_whole
 
     _settings, store = open_store(options)
-    _catalogue, stored = find(store, options.stream)
+    breaks: list[str] = []
+    aside = find_aside(store, options.stream)
+    if aside is not None:
+        file, manifest = aside
+    else:
+        catalogue, stored = find(store, options.stream)
+        file, manifest = stored.file, stored.manifest
+        breaks = [str(each.file) for each in catalogue.dependents(stored)]
     if sys.stdout is None or sys.stdout.isatty():
         msg = "a send stream is binary: pipe it into `zfs receive`, or into a file"
         raise UsageError(msg)
-    try:
-        proof = Proof(stored.manifest)
-        for chunk in checked_chunks(store, stored.file):
-            if isinstance(chunk, DamagedChunk):
-                raise chunk
-            proof.take(chunk.raw, chunk.place.entry.sha256)
-            with writing_output():
-                write_all(sys.stdout.fileno(), chunk.raw)
-        proof.finish()
-    except (ChunkError, StreamError, DamagedChunk) as error:
-        msg = f"{stored.file}: {error}; what follows was not written"
-        raise DamagedChunk(msg) from None
+    if options.skip_damaged:
+        return Exit.OK if write_salvage(store, file, breaks) else Exit.FAILED
+    write_whole(store, file, manifest)
     return Exit.OK

@@ -50,6 +50,10 @@ def run(options: argparse.Namespace) -> int:
     print_good(f"{plural(len(table.certificates), 'sender')} enrolled")
     catalogue = read_inventory(store)
     print_good(plural(len(catalogue.streams), "stream"))
+    aside = list(store.set_aside())
+    if aside:
+        size = format_size(sum(each.stored_bytes for each in aside))
+        print_good(f"{plural(len(aside), 'damaged file')} set aside, {size}: see `fullsendd list --damaged`")
     broken = [stored for stored in catalogue.streams if not catalogue.restorable(stored)]
     for stored in broken:
         print_problem(f"{stored.file}: not restorable: it, or a base, is missing or damaged")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.maintenance.undelete import TrashEntry
     from fullsend_receiver.maintenance.verify import Checked, Finding
+    from fullsend_receiver.store.api import AsideStream
 
 
 #: How `verify` prints each verdict.
@@ -73,6 +74,20 @@ def print_partials(partials: Sequence[PartialEntry], *, as_json: bool) -> None:
     print_lines(
         (each.model_dump_json() for each in partials) if as_json else partials_table(partials, with_sender=True)
     )
+
+
+def print_aside(aside: Iterable[AsideStream], *, keep: float, as_json: bool) -> None:
+    """Print what is set aside as damaged. `keep`: seconds for which it is kept."""
+    for each in aside:
+        at, until = format_time(each.at), format_time(each.at + keep)
+        if as_json:
+            row = {"name": f"aside:{each.name}" if each.file else None, "sender": each.sender, "what": each.what}
+            more = {"stored_bytes": each.stored_bytes, "at": at, "until": until, "why": each.why}
+            write_line(json.dumps(row | more))
+        else:
+            name = f"{each.sender}/aside:{each.name}" if each.file else f"{each.sender}/-"
+            size = format_size(each.stored_bytes)
+            write_line(printable(f"{name}  {each.what}  {size}  {at}, deleted {until}  {each.why}"))
 
 
 def print_entries(

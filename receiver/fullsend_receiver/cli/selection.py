@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.format.names import is_stream
+from fullsend_protocol.format.names import is_aside, is_stream
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire.invitation import is_sender_name
+from fullsend_receiver.catalogue.streams import aside_of
 from fullsend_receiver.cli.inventory import read_inventory
 from fullsend_receiver.store.names import dataset_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import PurePosixPath
 
+    from fullsend_protocol.format.manifest import Manifest
     from fullsend_receiver.catalogue.holdings import Holdings
     from fullsend_receiver.catalogue.problems import Problem
     from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
@@ -62,6 +65,16 @@ def _may_hide(problems: Iterable[Problem], sender: str, dataset: str | None) -> 
     """Whether one of a sender's problems may hide a stream of a dataset; `dataset` None: of any."""
     folder = None if dataset is None else str(dataset_folder(sender, dataset))
     return any(folder is None or problem.hides(folder) for problem in problems)
+
+
+def find_aside(store: LocalStore, what: str) -> tuple[PurePosixPath, Manifest] | None:
+    """Find the stream that SENDER/aside:NAME names, which is set aside. Returns: its `.zst` for `Store.open`, and its
+    manifest; None: `what` names a stored stream. Raises: UsageError, NoSuchStream, ManifestError.
+    """
+    sender, stream = split_name(what)
+    if sender is None or stream is None or not is_aside(stream):
+        return None
+    return aside_of(store, sender, stream)
 
 
 def find(store: LocalStore, what: str) -> tuple[Catalogue, StoredStream]:

@@ -17,14 +17,17 @@ from typing import Final, TypeVar
 import fullsend_protocol
 from fullsend_protocol.format.chains import ends
 from fullsend_protocol.format.manifest import copied
+from fullsend_protocol.format.names import is_aside
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time
 from fullsend_protocol.wire.messages import (
+    REPLACED_MAX,
     Base,
     Bases,
     BasesWanted,
     Check,
+    DamagedEntry,
     DatasetStatus,
     Done,
     Entries,
@@ -51,7 +54,7 @@ from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream, aside_of
 from fullsend_receiver.daemon.answering import Methods, Parts, pages
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
@@ -87,10 +90,11 @@ class Answers:
         peer: str,
         warn_at: float | None,
         troubles: Callable[[str], list[str]] = lambda _sender: [],
+        repairs: bool = False,
     ) -> None:
         """`peer`: its name in the log. `warn_at`: the used share of the disk, or of the quota, from which on the sender
         is warned; None: its version knows no warnings. `troubles`: returns what keeps prunes of a sender from their
-        work; blocks.
+        work; blocks. `repairs`: the peer wants to know what is damaged.
         """
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -100,6 +104,7 @@ class Answers:
         self._peer = peer
         self._room = room
         self._warn_at = warn_at
+        self._repairs = repairs
         self._troubles = troubles
         self._hold = catalogues.store.hold()
 
@@ -115,8 +120,14 @@ class Answers:
     async def _bases(self, _asked: BasesWanted) -> Parts:
         now = time.time()
         holdings = await self._ask(lambda holdings: holdings)
-        found = (base_of(stored, *chain) for part in holdings.parts() for stored, chain in find_chains(part, now))
-        async for page in self._pages(found, limits.BASES_PAGE, lambda part: Bases(bases=[*part])):
+
+        def find(part: Catalogue) -> Iterator[Base | DamagedEntry]:
+            yield from (base_of(stored, *chain) for stored, chain in find_chains(part, now))
+            if self._repairs:
+                yield from find_damaged(part)
+
+        found = (each for part in holdings.parts() for each in find(part))
+        async for page in self._pages(found, limits.BASES_PAGE, _bases_page):
             yield page
 
     @METHODS.answers(StatusWanted)
@@ -162,19 +173,22 @@ class Answers:
     @METHODS.answers(Fetch)
     async def _stream(self, wanted: Fetch) -> Parts:
         offset = wanted.offset
-        stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
-        await self._workers.run_to_end(lambda: self._read(stored))
-        # A prune that did not see the hold has removed all that it chose: is it there still?
-        stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
-        manifest = await self._workers.run(lambda: stored.manifest)
+        if is_aside(wanted.stream):
+            file, manifest = await self._workers.run(lambda: aside_of(self._store, self._sender, wanted.stream))
+        else:
+            stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
+            await self._workers.run_to_end(lambda: self._read(stored))
+            # A prune that did not see the hold has removed all that it chose: is it there still?
+            stored = await self._ask(lambda holdings: holdings.find(wanted.stream))
+            file, manifest = stored.file, await self._workers.run(lambda: stored.manifest)
         if offset > manifest.raw_bytes:
-            raise Damaged(f"{stored.file}: no chunk begins at raw offset {offset}")
+            raise Damaged(f"{file}: no chunk begins at raw offset {offset}")
         until = limits.OFFSET_END if wanted.until is None else wanted.until
-        log.info("%s: reads %s%s", self._peer, stored.file, f" from {offset}" if offset else "")
+        log.info("%s: reads %s%s", self._peer, file, f" from {offset}" if offset else "")
         yield Sending(manifest=manifest)
         sent = offset
         try:
-            stored_ones = stored_chunks(self._store, stored.file, offset, until)
+            stored_ones = stored_chunks(self._store, file, offset, until)
             async with contextlib.aclosing(read_ahead(self._workers, stored_ones)) as chunks:
                 async for chunk in chunks:
                     sent = chunk.raw_offset + chunk.raw_length
@@ -183,10 +197,10 @@ class Answers:
                     yield chunk
                     del chunk  # a reference during the wait for the next one would keep two in memory
         except FullsendError as error:
-            msg = f"{stored.file}: {error}"
+            msg = f"{file}: {error}"
             raise Damaged(msg) from None
         if not min(until, manifest.raw_bytes) <= sent <= manifest.raw_bytes:
-            msg = f"{stored.file}: has {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
+            msg = f"{file}: has {sent} raw bytes or more; its manifest says {manifest.raw_bytes}"
             raise Damaged(msg)
         yield Done()
 
@@ -282,6 +296,25 @@ def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[StoredStream
         chains[about.path] = chain
         if about.kind != "package":
             yield stored, chain
+
+
+def find_damaged(catalogue: Catalogue) -> Iterator[DamagedEntry]:
+    """Yield the streams that are damaged themselves, except packages, which are no base in any case. One that cannot be
+    examined is not damaged, and would not be replaced.
+    """
+    for stored in catalogue.damaged():
+        why = None
+        with contextlib.suppress(OSError):
+            why = catalogue.damage(stored)
+        if why is not None and stored.summary.kind != "package":
+            yield copied(DamagedEntry, stored.summary, why=why[:REPLACED_MAX])
+
+
+def _bases_page(part: Sequence[Base | DamagedEntry]) -> Bases:
+    return Bases(
+        bases=[each for each in part if isinstance(each, Base)],
+        damaged=[each for each in part if isinstance(each, DamagedEntry)],
+    )
 
 
 def base_of(stored: StoredStream, streams: int, age: int, full_bytes: int, increment_bytes: int) -> Base:

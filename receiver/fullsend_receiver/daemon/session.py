@@ -119,7 +119,7 @@ class Session:
         self._channel = channel
         self._address = address
         self._program = ""
-        self._features: list[str] = []
+        self._features: list[str] = []  # what the peer understands beyond its version
         self._farewell: tuple[ErrorCode, str] | None = None
         self._next_request: Event | None = None  # arrived while the last answer was still being sent
 
@@ -198,6 +198,7 @@ class Session:
             *(shared.catalogues, shared.workers, shared.checks, self.peer.name, shared.room),
             peer=self._name,
             warn_at=shared.warn_at if messages.WARNINGS in self._features else None,
+            repairs=messages.REPAIR in self._features,
             troubles=shared.troubles,
         )
         try:
@@ -297,6 +298,8 @@ class Session:
             log.info("%s: stored %s", self._name, end.receipt.file)
             if len(end.receipt.segments) > 1:
                 shared.checks.wanted(sender)
+            if messages.REPAIR not in self._features:
+                end = messages.Committed(receipt=end.receipt)
         await self._channel.send(end)
 
     async def _claim(self, key: str, claim: str, what: str) -> Arriving:

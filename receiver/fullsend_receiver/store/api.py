@@ -76,6 +76,35 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Replaced:
+    """The damaged stream that a commit replaces. `stamp`: of its manifest when it was found to be damaged; `why`: what
+    is wrong with it.
+    """
+
+    stamp: Stamp
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class AsideStream:
+    """A stream, or a partial, that was set aside because it is damaged.
+
+    `name`: what names it, also to `cat`; `what`: DATASET@SNAPSHOT, if that is known; `file`: its `.zst` for
+    `Store.open`, None: it has none; `stored_bytes`: of all its files; `data_bytes`: of its stream file alone; `at`:
+    when it was set aside, in seconds since the epoch; `why`: what is wrong with it.
+    """
+
+    name: str
+    sender: str
+    what: str
+    file: PurePosixPath | None
+    stored_bytes: int
+    data_bytes: int
+    at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A small document. `tag`: its identity; a document that replaces it has another one."""
 
@@ -173,9 +202,10 @@ class Upload(Protocol):
         """Record that the stream resumes; durable with the next batch at the latest. Raises: OSError."""
 
     def catch_up(self, most: int) -> bool:
-        """Hash at most `most` bytes of what an earlier process appended. Returns: whether everything is hashed.
+        """Read back what an earlier process appended, hash it, and compare each chunk with the hash that was proven
+        when it arrived: about `most` bytes, in whole chunks. Returns: whether everything is hashed.
 
-        Raises: PartialDamaged if the disk has lost some of it; the partial is set aside then. OSError.
+        Raises: PartialDamaged if the disk has lost or changed some of it; the partial is set aside then. OSError.
         """
 
     def read(self, start: int, size: int) -> bytes:
@@ -188,9 +218,12 @@ class Upload(Protocol):
         PartialDamaged.
         """
 
-    def commit(self, file: PurePosixPath, manifest: Manifest) -> bool:
+    def commit(self, file: PurePosixPath, manifest: Manifest, replaces: Replaced | None = None) -> bool:
         """Put the sealed stream in place under a name: then it is stored, durable and listed, with its manifest. Once
         the commit has begun, a restart completes it.
+
+        `replaces`: the damaged stream of this name. It is set aside; at every moment, and after any crash, either it or
+        the new one is listed. None: the name must be free.
 
         Returns: False if another stream of this name was stored first: that one stays, and this one is discarded.
         Raises: StoreError, OSError. If the commit has begun by then, `close` keeps the upload, whatever `keep` is.
@@ -275,15 +308,21 @@ class Store(Protocol):
     def discard(self, key: str) -> None:
         """Delete an upload. Raises: StoreError if a process has it open; OSError."""
 
+    def set_aside(self, sender: str | None = None) -> Iterator[AsideStream]:
+        """Yield what was set aside as damaged, of a sender, None: of all. Raises: OSError."""
+
+    def aside_manifest(self, name: str) -> Manifest:
+        """Read the manifest of a stream that is set aside, by its name. Raises: ManifestError."""
+
     def discard_damaged(self, before: float) -> None:
         """Delete and log what was set aside as damaged before this moment. `before`: seconds since the epoch.
 
         Raises: OSError if the files cannot be listed.
         """
 
-    def aside(self) -> dict[str, int]:
+    def withdrawn(self) -> dict[str, int]:
         """Return, by sender, the bytes of stream files that are neither stored nor arriving: what waits in the trash,
-        and partials that were set aside as damaged. Raises: OSError.
+        and what was set aside as damaged. Raises: OSError.
         """
 
     def recover(self) -> list[str]:

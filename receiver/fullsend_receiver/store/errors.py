@@ -48,20 +48,23 @@ class StoreMissing(StoreError):  # noqa: N818 - reads as an adjective
 
 
 class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
-    """A disk has lost durable data of a partial."""
+    """A disk has lost or changed durable data of a partial: it is set aside, and its stream starts over."""
+
+    code = ErrorCode.PARTIAL
 
 
 class ManifestError(StoreError):
     """A manifest cannot be read, or belongs to another place."""
 
-    def __init__(self, path: str, what: str, *, unread: OSError | None = None) -> None:
+    def __init__(self, path: str, what: str, *, unread: OSError | None = None, spoilt: bool = False) -> None:
         """`path`: of the manifest, relative to the store; `what`: the rest of the error message; `unread`: why it could
-        not be read, None: its content is wrong.
+        not be read, None: its content is wrong; `spoilt`: it was read, and no version of fullsendd has written this.
         """
         super().__init__(f"{path}: {what}")
         self.path = path
         self.what = what
         self.unread = unread
+        self.spoilt = spoilt
 
 
 def disk_error(error: OSError) -> StoreError:

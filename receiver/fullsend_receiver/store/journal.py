@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from fullsend_receiver.store.seekable import IndexEntry
 
 #: The offset of the JSON in a line: behind the CRC in hex and a space.
 _BODY: Final = 9
+_ASIDE: Final = re.compile("[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +60,27 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
+class Replacement:
+    """The damaged stream that gives way to a commit. `manifest`: SHA-256 of its manifest, in hex, by which it is
+    known again, also in a copy of the store; `aside`: the name under which it is set aside, 16 hex digits.
+    """
+
+    manifest: str
+    aside: str
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """The summary of a journal. `offset`, `stored`: of its last `durable` line, None: there is none; `committing`: the
-    file that is being put in place; `whole`: the offset at which its whole lines end.
+    file that is being put in place; `whole`: the offset at which its whole lines end; `replacing`: the stream that
+    gives way to that commit, None: the name was free.
     """
 
     offset: int | None
     stored: int
     committing: PurePosixPath | None
     whole: int
+    replacing: Replacement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +163,12 @@ def resumed_line(resumption: Resumption) -> bytes:
     return _line({"resumed": resumption.model_dump(mode="json")})
 
 
-def commit_line(file: PurePosixPath) -> bytes:
+def commit_line(file: PurePosixPath, replacing: Replacement | None = None) -> bytes:
     """Return the line after which a restart completes the commit."""
-    return _line({"commit": {"file": str(file)}})
+    said: dict[str, Any] = {"file": str(file)}
+    if replacing is not None:
+        said["replaces"] = {"manifest": replacing.manifest, "aside": replacing.aside}
+    return _line({"commit": said})
 
 
 def _line(content: dict[str, Any]) -> bytes:
@@ -187,7 +204,7 @@ def _is_whole(line: bytes) -> bool:
 
 def read(path: Path) -> Journal:
     """Return the summary of a journal; of a missing one, an empty summary. Raises: OSError, PartialDamaged."""
-    offset = file = None
+    offset = file = replaces = None
     stored = whole = 0
     with contextlib.suppress(FileNotFoundError), understanding():
         for end, line in lines(path):
@@ -196,9 +213,10 @@ def read(path: Path) -> Journal:
             if "durable" in line:
                 offset, stored = int(line["durable"]["offset"]), int(line["durable"]["stored"])
             file = line.get("commit", {}).get("file", file)
+            replaces = line.get("commit", {}).get("replaces", replaces)
             whole = end
     with understanding():
-        return Journal(offset, stored, None if file is None else PurePosixPath(file), whole)
+        return Journal(offset, stored, None if file is None else PurePosixPath(file), whole, _replacement(replaces))
 
 
 def read_opened(path: Path) -> Opened | None:
@@ -334,6 +352,16 @@ def _check_format(line: object) -> None:
     if written != FORMAT:
         msg = f"its journal has format {written!r}, and this version of fullsendd reads format {FORMAT}"
         raise PartialDamaged(msg)
+
+
+def _replacement(said: dict[str, Any] | None) -> Replacement | None:
+    if said is None:
+        return None
+    aside = said["aside"]
+    if not (isinstance(aside, str) and _ASIDE.fullmatch(aside)):  # it becomes part of a path
+        msg = f"its journal names {aside!r} for what is set aside"
+        raise PartialDamaged(msg)
+    return Replacement(str(said["manifest"]), aside)
 
 
 def _written(chunk: Sequence[Any]) -> Written:

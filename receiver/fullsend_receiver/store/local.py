@@ -17,8 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store import aside, holds, marker, objects, partials, recovery, removals, uploads
-from fullsend_receiver.store.api import Capabilities, DiskSpace, ObjectInfo, Stamp, TrashedStream, UploadInfo
+from fullsend_receiver.store import aside, holds, marker, objects, partials, recovery, removals, uploads, withdrawn
+from fullsend_receiver.store.api import (
+    AsideStream,
+    Capabilities,
+    DiskSpace,
+    ObjectInfo,
+    Stamp,
+    TrashedStream,
+    UploadInfo,
+)
 from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import FULL, make_folders, replace_file, sync_folder
 from fullsend_receiver.store.errors import StoreError, StoreFull, disk_error
@@ -105,11 +113,19 @@ class LocalStore(Layout):
 
     def discard_damaged(self, before: float) -> None:
         """See `Store.discard_damaged`."""
-        partials.discard_damaged(self, before)
+        aside.discard_damaged(self, before)
 
-    def aside(self) -> dict[str, int]:
-        """See `Store.aside`."""
-        return aside.count(self)
+    def set_aside(self, sender: str | None = None) -> Iterator[AsideStream]:
+        """See `Store.set_aside`."""
+        return aside.listed_aside(self, sender)
+
+    def aside_manifest(self, name: str) -> Manifest:
+        """See `Store.aside_manifest`."""
+        return aside.aside_manifest(self, name)
+
+    def withdrawn(self) -> dict[str, int]:
+        """See `Store.withdrawn`."""
+        return withdrawn.count(self)
 
     def recover(self) -> list[str]:
         """See `Store.recover`."""

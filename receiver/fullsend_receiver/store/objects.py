@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -60,14 +61,26 @@ class LocalBlob:
 def read_manifest(store: Layout, file: PurePosixPath, top: Path | None = None) -> Manifest:
     """Read the manifest of a file below `top`, None: the store's folder. Raises: ManifestError."""
     path = manifest_of(str(file))
+    data = b""
     try:
-        manifest = Manifest.model_validate_json(((top or store.root) / path).read_bytes())
+        data = ((top or store.root) / path).read_bytes()
+        manifest = Manifest.model_validate_json(data)
     except (OSError, ValidationError) as error:
         unread = error if isinstance(error, OSError) else None
-        raise ManifestError(path, f"cannot be read: {_why(error)}", unread=unread) from None
+        spoilt = isinstance(error, ValidationError) and not _is_of_later_version(data)
+        raise ManifestError(path, f"cannot be read: {_why(error)}", unread=unread, spoilt=spoilt) from None
     if manifest.sender != file.parts[0]:
         raise ManifestError(path, f"belongs to sender {manifest.sender}: it was moved")
     return manifest
+
+
+def _is_of_later_version(data: bytes) -> bool:
+    """Whether a manifest that this version cannot read may be a good one, of another format."""
+    try:
+        said: Any = json.loads(data)
+    except ValueError:
+        return False
+    return isinstance(said, dict) and said.get("format") != Manifest.model_fields["format"].default
 
 
 def read_hash_line(store: Layout, file: PurePosixPath) -> bytes:

@@ -3,6 +3,7 @@
     KEY.data      chunk frames, one after another; it becomes the `.zst`
     KEY.journal   what the data file does not show; one line for each durable batch
     KEY.sha256, KEY.json   from just before the commit until it is done
+    KEY.aside-about, KEY.aside-json   as well, where it replaces a damaged stream
 
 Invariant: what a journal line says is durable. A batch's line is written after its data are synced, and is synced
 itself before the batch is acknowledged. So after a crash the last whole line has the last offset that can have been
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store import journal
+from fullsend_receiver.store.aside import aside_path, move_aside
 from fullsend_receiver.store.durable import sync_folder
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Journal, Standing
@@ -44,7 +46,10 @@ DATA: Final = ".data"
 
 JOURNAL: Final = ".journal"
 
-DAMAGED: Final = ".damaged"
+#: What a commit prepares: the stream's two other files, and what is set aside with a stream that it replaces.
+ASIDE_ABOUT: Final = ".aside-about"
+ASIDE_MANIFEST: Final = ".aside-json"
+PREPARED: Final = (HASH_SUFFIX, MANIFEST_SUFFIX, ASIDE_ABOUT, ASIDE_MANIFEST)
 
 #: errno values by which a disk or its file system reports lost data: an unreadable sector, a wrong checksum. Other
 #: values do not concern the data, such as too many open descriptors, or a missing permission.
@@ -152,7 +157,7 @@ def committing(store: Layout) -> set[PurePosixPath]:
 
 def discard(store: Layout, key: str) -> None:
     """Discard a partial. The journal is removed first, durably: the other files are useless without it."""
-    first, *rest = (partial_path(store, key, suffix) for suffix in (JOURNAL, HASH_SUFFIX, MANIFEST_SUFFIX, DATA))
+    first, *rest = (partial_path(store, key, suffix) for suffix in (JOURNAL, *PREPARED, DATA))
     with contextlib.suppress(FileNotFoundError):
         first.unlink()
         sync_folder(store.partial)
@@ -167,18 +172,6 @@ def discard_closed(store: Layout, key: str) -> None:
             msg = f"partial {key}: is arriving, and cannot be deleted while it is"
             raise StoreError(msg)
     discard(store, key)
-
-
-def discard_damaged(store: Layout, before: float) -> None:
-    """Remove what was set aside before that moment. See `Store.discard_damaged`."""
-    for path in sorted(store.partial.glob(f"*{DAMAGED}")):
-        try:
-            # Setting it aside set its time of modification.
-            if path.stat().st_mtime < before:
-                path.unlink()
-                log.warning("%s: was set aside as damaged, and is deleted (partial-keep)", path)
-        except OSError as error:
-            log.error("%s: cannot be deleted: %s", path, error)  # noqa: TRY400
 
 
 def journal_entries(store: Layout, key: str) -> Iterator[IndexEntry]:
@@ -207,7 +200,7 @@ def cut_back(store: Layout, key: str, stored: int, whole: int) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-    for suffix in (HASH_SUFFIX, MANIFEST_SUFFIX):
+    for suffix in PREPARED:
         partial_path(store, key, suffix).unlink(missing_ok=True)
 
 
@@ -233,7 +226,7 @@ def _set_aside(store: Layout, key: str, why: str, *, held: bool) -> str:
     else:
         try:
             _rename_damaged(store, key)
-            outcome = f"it is set aside as {partial_path(store, key, DATA + DAMAGED)}, and its stream starts over"
+            outcome = f"it is set aside as {aside_path(store, key, DATA)}, and its stream starts over"
         except OSError as error:
             outcome = f"it cannot be set aside: {error}"
     log.error("partial %s: %s; check this disk; %s", key, why, outcome)
@@ -243,10 +236,7 @@ def _set_aside(store: Layout, key: str, why: str, *, held: bool) -> str:
 def _rename_damaged(store: Layout, key: str) -> None:
     # The journal last: until then the next start finds the same error, and renames the rest.
     for suffix in (DATA, JOURNAL):
-        with contextlib.suppress(FileNotFoundError):
-            path = partial_path(store, key, suffix)
-            os.utime(path)  # the time of setting aside (`discard_damaged`)
-            path.replace(path.with_name(path.name + DAMAGED))
+        move_aside(store, partial_path(store, key, suffix), key, suffix)
     sync_folder(store.partial)
 
 

@@ -16,9 +16,15 @@ from fullsend_receiver.store.seekable import Blob, FileDamaged, Place, places
 
 
 class DamagedChunk(FullsendError):  # noqa: N818 - reads as a noun
-    """A chunk of a stored file is not as written; the message names it and its raw range."""
+    """A chunk of a stored file is not as written; the message names it and its raw range. `place`: where it is; None:
+    that is not known.
+    """
 
     code = ErrorCode.DAMAGED
+
+    def __init__(self, message: str, place: Place | None = None) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +99,11 @@ def checked_chunks(store: Store, file: PurePosixPath) -> Iterator[RawChunk | Dam
                 raw = decompressor.decompress(_read(blob, place), place.entry.raw_length)
             except ChunkError as error:
                 segment = None
-                yield DamagedChunk(f"{describe(place)}: {error}")
+                yield DamagedChunk(f"{describe(place)}: {error}", place)
                 continue
             if segment is not None and segment.update(raw) != place.entry.sha256:
                 segment = None
-                yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the proven one")
+                yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the proven one", place)
                 continue
             yield RawChunk(place, raw)
             del raw

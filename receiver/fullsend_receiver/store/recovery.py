@@ -6,7 +6,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.commits import complete
 from fullsend_receiver.store.durable import locked
@@ -14,6 +13,7 @@ from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.partials import (
     DATA,
     JOURNAL,
+    PREPARED,
     check_size,
     cut_back,
     discard,
@@ -44,7 +44,7 @@ def recover(store: Layout) -> list[str]:
             log.error(  # noqa: TRY400 - where it was found says nothing
                 "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
             )
-    for suffix in (DATA, HASH_SUFFIX, MANIFEST_SUFFIX):
+    for suffix in (DATA, *PREPARED):
         for path in store.partial.glob(f"*{suffix}"):
             _remove_stray(path, path.with_suffix(JOURNAL))
     for path in store.partial.glob(".*.tmp"):  # a process died while it replaced a journal
@@ -58,7 +58,7 @@ def _recover(store: Layout, key: str) -> list[str]:
         if said.committing is None and said.offset is not None:
             check_size(store, key, said.stored)
     if said.committing is not None:
-        if complete(store, key, said.committing):
+        if complete(store, key, said):
             return [f"{said.committing}: its commit was interrupted and is complete now"]
         return [f"{said.committing}: was stored twice; the first one stays"]
     if said.offset is None:

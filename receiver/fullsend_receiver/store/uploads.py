@@ -19,7 +19,14 @@ from fullsend_protocol.format.manifest import Manifest, Resumption
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared import limits
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.commits import complete, is_stored, make_folder, put_in_place, refuse_orphan
+from fullsend_receiver.store.commits import (
+    complete,
+    make_folder,
+    may_take,
+    prepare_replacement,
+    put_in_place,
+    undisturbed,
+)
 from fullsend_receiver.store.durable import (
     replace_file,
     sync_folder,
@@ -42,15 +49,17 @@ from fullsend_receiver.store.partials import (
     keep_age,
     partial_path,
 )
+from fullsend_receiver.store.read_back import ReadBack
 from fullsend_receiver.store.seekable import IndexEntry, tables
 
 if TYPE_CHECKING:
+    from fullsend_receiver.store.api import Replaced
     from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
 
-#: Bytes that are read from a data file at a time, to hash it.
-_BLOCK: Final = 1 << 20
+#: Bytes of a data file that are read back in one step.
+_STEP: Final = 1 << 20
 
 #: Seconds to wait for a journal's lock. `list --partial` holds it during two system calls. The limit is for a process
 #: that is stopped between them, on a machine that swaps. Without it a push could wait forever.
@@ -74,6 +83,7 @@ class LocalUpload:
         self._journal = log
         self._file_hash = hashlib.sha256()
         self._hashed = 0  # hashed bytes of the data file
+        self._read_back: ReadBack | None = None  # of what an earlier process has written
         self._durable = size  # bytes of the data file that the journal covers
         self._torn = False  # a write has failed: the end of the file is unknown
         self._failed = False  # a sync, or a write to the journal, has failed
@@ -95,6 +105,8 @@ class LocalUpload:
         # Forget the numbers first: once closed, another file may get them.
         descriptors = self._data, self._journal
         self._data = self._journal = -1
+        if self._read_back is not None:
+            self._read_back.close()
         _close(self.key, *descriptors)
 
     def append(self, frame: bytes | memoryview) -> None:
@@ -129,32 +141,34 @@ class LocalUpload:
         keep_age(self._journal, before)
 
     def catch_up(self, most: int) -> bool:
-        """Hash at most `most` bytes of what an earlier process has written. See `Upload.catch_up`.
+        """Read back, compare and hash what an earlier process has written. See `Upload.catch_up`.
 
         The hash of the whole file goes into its `.sha256`. Its state is lost with the process that computed it.
         """
-        end = min(self.size, self._hashed + most)
+        end = min(self._durable, self._hashed + most)
         while self._hashed < end:
+            if self._read_back is None:
+                self._read_back = ReadBack(self._entries())
             with examining(self._store, self.key, held=True):
-                block = os.pread(self._data, min(_BLOCK, end - self._hashed), self._hashed)
-                if not block:
-                    msg = f"its data file ends at {self._hashed}, and {self.size} bytes were written"
-                    raise PartialDamaged(msg)
-            self._file_hash.update(block)
-            self._hashed += len(block)
+                frame = self._read_back.next(self._pread)
+            self._file_hash.update(frame)
+            self._hashed += len(frame)
         return self._hashed == self.size
 
     def read(self, start: int, size: int) -> bytes:
         """Return bytes of the data file. See `Upload.read`."""
         with examining(self._store, self.key, held=True):
-            return os.pread(self._data, size, start)
+            return self._pread(start, size)
+
+    def _pread(self, start: int, size: int) -> bytes:
+        return os.pread(self._data, size, start)
 
     def seal(self, chunks: int) -> tuple[int, str]:
         """Write index and seek table behind the frames, and sync. See `Upload.seal`."""
         if self._durable != self.size:
             msg = f"partial {self.key}: {self.size} bytes are written, of which only {self._durable} are durable"
             raise StoreError(msg)
-        while not self.catch_up(_BLOCK):
+        while not self.catch_up(_STEP):
             pass
         for piece in tables(self._entries(), chunks):
             self.append(piece)
@@ -171,26 +185,27 @@ class LocalUpload:
         opened = journal.read_opened(partial_path(self._store, self.key, JOURNAL))
         return opened.at if opened else None
 
-    def commit(self, file: PurePosixPath, manifest: Manifest) -> bool:
+    def commit(self, file: PurePosixPath, manifest: Manifest, replaces: Replaced | None = None) -> bool:
         """Put the stream in place. See `Upload.commit`. The order of steps is in docs/format.md, "Write order".
 
         From the journal's `commit` line on, a restart completes the rest.
         """
-        check_mounted(self._store)  # below an empty mount point all folders would be made anew
-        target = self._store.root / file
-        if is_stored(self._store, file):
-            self.close(keep=False)
-            return False
-        refuse_orphan(self._store, file)
-        make_folder(self._store, target.parent)
-        line = hash_line(manifest.file_sha256, file)
-        write_file(partial_path(self._store, self.key, HASH_SUFFIX), line, 0o640)
-        write_file(partial_path(self._store, self.key, MANIFEST_SUFFIX), manifest.to_json(), 0o640)
-        sync_folder(self._store.partial)
-        self._committing = True  # even if writing the line fails: what reached the disk is unknown
-        self._note(journal.commit_line(file))
-        self.close(keep=True)
-        return put_in_place(self._store, self.key, file)
+        store = self._store
+        check_mounted(store)  # below an empty mount point all folders would be made anew
+        with undisturbed(store, lock=replaces is not None):
+            if not may_take(store, file, replaces):
+                self.close(keep=False)
+                return False
+            make_folder(store, (store.root / file).parent)
+            line = hash_line(manifest.file_sha256, file)
+            write_file(partial_path(store, self.key, HASH_SUFFIX), line, 0o640)
+            write_file(partial_path(store, self.key, MANIFEST_SUFFIX), manifest.to_json(), 0o640)
+            replacing = prepare_replacement(store, self.key, file, replaces)
+            sync_folder(store.partial)
+            self._committing = True  # even if writing the line fails: what reached the disk is unknown
+            self._note(journal.commit_line(file, replacing))
+            self.close(keep=True)
+            return put_in_place(store, self.key, file, replacing, held=replaces is not None)
 
     def _sync(self) -> None:
         self._refuse_failed()
@@ -221,11 +236,11 @@ class LocalUpload:
 
 def begin_partial(store: Layout, key: str, opened: Opened) -> LocalUpload:
     """Begin a partial. See `Store.begin`."""
-    committing = None
+    said = None
     with contextlib.suppress(PartialDamaged), examining(store, key):
-        committing = journal.read(partial_path(store, key, JOURNAL)).committing
-    if committing is not None:
-        complete(store, key, committing)
+        said = journal.read(partial_path(store, key, JOURNAL))
+    if said is not None and said.committing is not None:
+        complete(store, key, said)
     else:
         discard(store, key)
     partial = _open(store, key, os.O_CREAT | os.O_EXCL)

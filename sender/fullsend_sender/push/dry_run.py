@@ -7,17 +7,23 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from fullsend_protocol.format.manifest import copied
 from fullsend_protocol.shared.units import format_size
+from fullsend_protocol.wire.messages import Base
 from fullsend_sender.push import naming, retention
-from fullsend_sender.push.targets import choose, gone, make_plan
+from fullsend_sender.push.plan import StoredBases
+from fullsend_sender.push.targets import choose, gone, make_plan, repairs
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.listing import bases, partials
+from fullsend_sender.transfer.listing import bases_and_damaged, partials
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
+    from fullsend_protocol.format.manifest import PartialEntry
+    from fullsend_protocol.wire.messages import DamagedEntry
     from fullsend_sender.push.job import PushItem, PushJob, PushPlan
+    from fullsend_sender.push.targets import ChosenDatasets
 
 #: The GUID of a snapshot that is not taken yet.
 _NOT_KNOWN: Final = "0"
@@ -27,13 +33,39 @@ async def dry_run(job: PushJob) -> tuple[PushPlan, list[str]]:
     """Plan a push; change nothing. Returns: the plan, and the commands as text for a shell."""
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
-        stored = await bases(link)
+        stored, damaged = await bases_and_damaged(link)
+        arrived = await partials(link)
+        again = _again(job, chosen, stored, damaged, arrived)
         now = time.time()
-        plan = make_plan(job, chosen, stored, await partials(link), now)
+        plan = make_plan(job, chosen, stored, arrived, damaged, now=now)
+        plan.items = again + plan.items
         plan.failures += await gone(link, job, chosen, stored)
     plan.failures = chosen.failures + plan.failures
     name, _wait = plan.new_name(job.receiver, now)
     return plan, [line async for line in _lines(job, plan, name)]
+
+
+def _again(
+    job: PushJob,
+    chosen: ChosenDatasets,
+    stored: list[Base],
+    damaged: Sequence[DamagedEntry],
+    arrived: Sequence[PartialEntry],
+) -> list[PushItem]:
+    """Return the damaged streams that the push would send again, in order. They are added to `stored`: what is new may
+    build on them.
+    """
+    items: list[PushItem] = []
+    tried: set[object] = set()
+    while found := repairs(job, chosen, StoredBases(stored, damaged), arrived, tried):
+        items += found
+        mended = {each.guid for each in stored}
+        stored += [
+            copied(Base, each, streams=1, age=0, full_bytes=each.raw_bytes, increment_bytes=0)
+            for each in damaged
+            if each.identity in tried and each.guid not in mended
+        ]
+    return items
 
 
 async def _lines(job: PushJob, plan: PushPlan, name: str) -> AsyncGenerator[str]:
@@ -94,5 +126,5 @@ async def _expected(job: PushJob, item: PushItem) -> str:
         size = sum(dataset.referenced for dataset in item.tree)
     else:
         size = await job.zfs.written_since(send.dataset.name, f"{send.base_mark}{send.base.name}")
-    why = f", because {send.reason}" if send.reason else ""
+    why = f", because {send.reason or send.repair}" if send.reason or send.repair else ""
     return f"{kind}{'' if size is None else f', about {format_size(size)}'}{why}"

@@ -7,21 +7,22 @@ a new one.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.units import plural
 from fullsend_protocol.stream.facts import class_of
 from fullsend_sender.push import naming
 from fullsend_sender.push.full_after import describe, why_too_long
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_protocol.stream.facts import StreamClass
-    from fullsend_protocol.wire.messages import Base
+    from fullsend_protocol.wire.messages import Base, DamagedEntry
     from fullsend_sender.host.options import SendOptions
     from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
@@ -45,7 +46,8 @@ class PlannedSend:
 
     `snapshot`: None: a new one, not taken yet; `base`: None: a full; `base_mark`: @ if the base is a snapshot, # if it
     is a bookmark; `options`: for `zfs send`, without base and snapshot; `reason`: why a full is sent although something
-    is stored, "" if that needs no message; `routine`: the user wants that full, by a setting or by --full.
+    is stored, "" if that needs no message; `routine`: the user wants that full, by a setting or by --full; `repair`:
+    what is damaged at the receiver, if that is why this stream is sent; `again`: it replaces the damaged stream itself.
     """
 
     dataset: Dataset
@@ -55,6 +57,8 @@ class PlannedSend:
     options: tuple[str, ...]
     reason: str = ""
     routine: bool = False
+    repair: str = ""
+    again: bool = False
 
     def arguments(self, snapshot: str) -> tuple[str, ...]:
         """Return the arguments of `zfs send` for the snapshot of this name."""
@@ -63,19 +67,41 @@ class PlannedSend:
         return (*self.options, *base, name)
 
     def full(self, reason: str) -> PlannedSend:
-        """Return the same without a base."""
-        return PlannedSend(self.dataset, self.snapshot, None, "@", self.options, reason)
+        """Return the same without a base, which cannot be restored at the receiver."""
+        return PlannedSend(self.dataset, self.snapshot, None, "@", self.options, reason, repair=reason)
 
 
 class StoredBases:
-    """The stored streams that can be bases, by GUID."""
+    """The stored streams that can be bases, by GUID, and those that are damaged."""
 
-    def __init__(self, bases: Iterable[Base]) -> None:
+    def __init__(self, bases: Iterable[Base], damaged: Iterable[DamagedEntry] = ()) -> None:
         self._by_guid: dict[str, list[Base]] = defaultdict(list)
         self._datasets: set[str] = set()
+        self._full_bytes: dict[str, int] = {}
+        self._damaged: dict[str, list[DamagedEntry]] = defaultdict(list)
         for base in bases:
             self._by_guid[base.guid].append(base)
             self._datasets.add(base.dataset)
+            self._note_full(base.dataset, base.full_bytes)
+        for each in damaged:
+            self._damaged[each.dataset].append(each)
+            if each.base_guid is None:
+                self._note_full(each.dataset, each.raw_bytes)
+
+    def _note_full(self, dataset: str, size: int) -> None:
+        self._full_bytes[dataset] = max(size, self._full_bytes.get(dataset, 0))
+
+    def damaged(self, dataset: str, stream_class: StreamClass) -> list[DamagedEntry]:
+        """Return the damaged streams of a dataset and class whose snapshot no other stream restores."""
+        return [
+            each
+            for each in self._damaged.get(dataset, ())
+            if each.stream_class == stream_class and self.get(each.guid, stream_class) is None
+        ]
+
+    def full_bytes(self, dataset: str) -> int:
+        """Return the raw bytes of the largest full of a dataset; 0: none is stored."""
+        return self._full_bytes.get(dataset, 0)
 
     def knows(self, dataset: str) -> bool:
         """Whether anything is stored under this dataset's name."""
@@ -138,12 +164,75 @@ def decide(
         if stored.get(same.guid, stream_class, None if target else dataset.name):
             return NothingToSend(dataset, same, still=same in equal)
     if found is None:
-        return PlannedSend(dataset, target, None, "@", options, _why_full(dataset, stored, stream_class))
+        repair = _what_is_damaged(stored.damaged(dataset.name, stream_class))
+        reason = f"{repair}, and this host cannot send it again" if repair else ""
+        reason = reason or _why_full(dataset, stored, stream_class)
+        return PlannedSend(dataset, target, None, "@", options, reason, repair=repair)
     point, mark, base = found
     grown = why_too_long(how.full_after, stored.chain(base), now - point.created)
     if grown:
         return PlannedSend(dataset, target, None, "@", options, grown, routine=True)
-    return PlannedSend(dataset, target, point, mark, options)
+    later = {each.guid for each in (*dataset.bookmarks, *dataset.snapshots) if each.createtxg > point.createtxg}
+    passed_over = [each for each in stored.damaged(dataset.name, stream_class) if each.guid in later]
+    return PlannedSend(dataset, target, point, mark, options, repair=_what_is_damaged(passed_over))
+
+
+def find_repair(
+    dataset: Dataset, how: SendOptions, stored: StoredBases, tried: Container[object] = ()
+) -> tuple[PlannedSend, DamagedEntry] | None:
+    """Return the oldest damaged stream of a dataset that this host can send again, and that can be restored then: its
+    snapshot is here, and its base here and restorable there. None: there is none, or damaged increments are larger
+    together than a full would be, so that a new full is cheaper. `tried`: the identities of those that are not wanted.
+
+    Raises: CannotSend.
+    """
+    stream_class, _options = _how(dataset, how)
+    bases = _points(dataset)
+    targets = {each.guid: each for each in dataset.snapshots}
+    found = [
+        each
+        for each in stored.damaged(dataset.name, stream_class)
+        if each.guid in targets
+        and targets[each.guid].name == each.snapshot
+        and (each.base_guid is None or each.base_guid in bases)
+        and each.identity not in tried
+    ]
+    found.sort(key=lambda each: targets[each.guid].createtxg)
+    increments = sum(each.raw_bytes for each in found if each.base_guid is not None)
+    if increments > max(stored.full_bytes(dataset.name), dataset.referenced):
+        return None
+    for each in found:
+        if each.base_guid is not None and stored.get(each.base_guid, stream_class) is None:
+            continue  # its base may be mended first
+        send = PlannedSend(dataset, targets[each.guid], None, "@", options_of(each.flags), again=True)
+        if each.base_guid is not None:
+            base, mark = bases[each.base_guid]
+            send = replace(send, base=base, base_mark=mark)
+        return replace(send, repair=_what_is_damaged([each])), each
+    return None
+
+
+def options_of(flags: str) -> tuple[str, ...]:
+    """Return the options of `zfs send` that make a stream with these flags again."""
+    wanted = {"e": "-e", "c": "-c", "p": "-p", "w": "-w"}
+    if "w" in flags:
+        del wanted["c"]  # a raw stream shows it without -c
+    # -L shows in a stream only after the dataset has large blocks.
+    return ("-L", *(option for letter, option in wanted.items() if letter in flags.partition("r")[0]))
+
+
+def _what_is_damaged(entries: Sequence[DamagedEntry]) -> str:
+    """Return what is wrong with these at the receiver; "": they are none."""
+    if not entries:
+        return ""
+    more = f", and {plural(len(entries) - 1, 'other')}" if len(entries) > 1 else ""
+    return f"the receiver's copy of @{entries[0].snapshot} is {entries[0].why}{more}"
+
+
+def _points(dataset: Dataset) -> dict[str, tuple[Snapshot, Literal["@", "#"]]]:
+    """Return what an increment can build on here, by GUID: of two equal ones the snapshot."""
+    points: dict[str, tuple[Snapshot, Literal["@", "#"]]] = {each.guid: (each, "#") for each in dataset.bookmarks}
+    return points | {each.guid: (each, "@") for each in dataset.snapshots}
 
 
 def check_name(dataset: Dataset) -> None:
@@ -176,8 +265,7 @@ def find_begun(
     """
     stream_class, options = _how(dataset, how)
     newest = None if snapshot is not None else _newest_base(dataset, stored, stream_class, None)
-    points: dict[str, tuple[Snapshot, Literal["@", "#"]]] = {each.guid: (each, "#") for each in dataset.bookmarks}
-    points |= {each.guid: (each, "@") for each in dataset.snapshots}
+    points = _points(dataset)
     found: list[tuple[int, PlannedSend, PartialEntry]] = []
     for partial in partials:
         if partial.dataset != dataset.name or partial.guid is None or class_of(partial.flags or "") != stream_class:

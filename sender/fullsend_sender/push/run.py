@@ -33,11 +33,11 @@ from fullsend_sender.host.locks import locks
 from fullsend_sender.host.options import SendOptions
 from fullsend_sender.push import naming, read_only
 from fullsend_sender.push.job import PushItem, PushJob, PushPlan, PushSummary
-from fullsend_sender.push.plan import CannotSend, PlannedSend
+from fullsend_sender.push.plan import CannotSend, PlannedSend, StoredBases
 from fullsend_sender.push.prune_source import prune_source, release_stale_holds
-from fullsend_sender.push.targets import ChosenDatasets, choose, gone, make_plan, unfinished
+from fullsend_sender.push.targets import ChosenDatasets, choose, gone, make_plan, repairs, unfinished
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.listing import bases, partials
+from fullsend_sender.transfer.listing import bases_and_damaged, partials
 from fullsend_sender.transfer.progress import Progress, reporting
 from fullsend_sender.transfer.resume import resume_by_token
 from fullsend_sender.transfer.retry import is_transient
@@ -91,16 +91,21 @@ class _Output:
 async def _push(job: PushJob, summary: PushSummary, done: Callable[[Pushed], None]) -> None:
     with locks(job.receiver, job.locks_in) as locked:
         chosen = await _choose(job, locked, summary)
-        begun, plan = await _look(job, chosen, finish=True)
-        if begun.items:
-            # Before anything new is begun, and before the plan for what is new.
-            away, no_more = await _finish(job, chosen, begun, summary, done)
+        # Before anything new is begun, and before the plan for what is new: streams that are damaged at the receiver
+        # are sent again, the base before what builds on it, and then what earlier runs have begun is finished.
+        finish, tried, no_more = True, set[object](), set[str]()
+        while True:
+            first, plan = await _look(job, chosen, tried, finish=finish)
+            if not first.items:
+                break
+            finish = finish and any(item.send.again for item in first.items)
+            away, of_these = await _finish(job, chosen, first, summary, done)
             if away:
                 return
             # That may have taken hours, so the datasets must be listed again.
             chosen = await _choose(job, locked, summary)
+            no_more |= of_these
             chosen.leave_out(no_more)
-            _, plan = await _look(job, chosen, finish=False)
         summary.unchanged += sum(each.still for each in plan.unchanged)
         summary.stored += sum(not each.still for each in plan.unchanged)
         _note(job, summary, plan.failures)
@@ -132,21 +137,24 @@ def _note(job: PushJob, summary: PushSummary, failures: Sequence[tuple[str, Full
     summary.failures += failures
 
 
-async def _look(job: PushJob, chosen: ChosenDatasets, *, finish: bool) -> tuple[PushPlan, PushPlan]:
+async def _look(job: PushJob, chosen: ChosenDatasets, tried: set[object], *, finish: bool) -> tuple[PushPlan, PushPlan]:
     """Ask the receiver what is stored, and plan.
 
-    Returns: with `finish`, a plan for the streams that earlier runs have begun and this one can finish. If there are
-    none: a plan for what is new, and the receiver has noted what is unchanged. Raises: Unreachable, PeerError,
-    WrongReceiver.
+    Returns: a plan for what comes first: damaged streams to send again, whose identities are added to `tried`, and are
+    not among it yet; if there are none, with `finish`, the streams that earlier runs have begun and this one can
+    finish. If there are none of these either: a plan for what is new, and the receiver has noted what is unchanged.
+    Raises: Unreachable, PeerError, WrongReceiver.
     """
     if not chosen.targets:
         return PushPlan(), PushPlan()
     async with connect(job.endpoint, job.identity) as (link, _name):
-        stored, arrived = await bases(link), await partials(link)
-        begun = unfinished(job, chosen, stored, arrived) if finish else []
-        if begun:
-            return PushPlan(items=begun, partials=arrived), PushPlan()
-        plan = make_plan(job, chosen, stored, arrived, time.time())
+        (stored, damaged), arrived = await bases_and_damaged(link), await partials(link)
+        first = repairs(job, chosen, StoredBases(stored, damaged), arrived, tried)
+        if not first and finish:
+            first = unfinished(job, chosen, stored, arrived)
+        if first:
+            return PushPlan(items=first, partials=arrived), PushPlan()
+        plan = make_plan(job, chosen, stored, arrived, damaged, now=time.time())
         plan.failures += await gone(link, job, chosen, stored)
         await _tell_unchanged(link, plan)
         return PushPlan(), plan
@@ -155,8 +163,10 @@ async def _look(job: PushJob, chosen: ChosenDatasets, *, finish: bool) -> tuple[
 async def _finish(
     job: PushJob, chosen: ChosenDatasets, begun: PushPlan, summary: PushSummary, done: Callable[[Pushed], None]
 ) -> tuple[bool, set[str]]:
-    """Finish what earlier runs have begun. If a stream cannot be made again, that is not a failure: a later step
-    decides what to send instead. All other errors are failures, and what has arrived so far is kept.
+    """Finish what earlier runs have begun, or send again what is damaged. If a stream cannot be made again, that is not
+    a failure: a later step decides what to send instead. Nor is it one if the receiver refuses a stream that is sent
+    again: the damage was known before, and `status` names it. All other errors are failures, and what has arrived so
+    far is kept.
 
     Returns: whether the receiver is away; and the datasets of which nothing more is to be sent. These are the ones
     whose named snapshot is finished or has failed, and those of which anything else would fail as well.
@@ -168,8 +178,13 @@ async def _finish(
     away = False
     named = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
     no_more = set(named)
+    again = {item.name for item in begun.items if item.send.again}
     for name, error in tried.failures:
         dataset = name.partition("@")[0]
+        of_stream = isinstance(error, ZfsError | StreamError) or _is_of_one_stream(error)
+        if dataset in again and of_stream and not is_transient(error):
+            _log.warning("%s: stays damaged at the receiver: %s", name, error)
+            continue
         unreadable = isinstance(error, ZfsError) and error.unreadable
         # Reading the dataset once more in this run helps only if the old stream alone is given up, and at once.
         given_up = isinstance(error, NoProgress) and error.at_once and dataset not in named
@@ -371,6 +386,10 @@ class _Run:
         if send.reason:
             level = logging.INFO if send.routine else logging.WARNING
             _log.log(level, "%s: a new full: %s", item.name, send.reason)
+        elif send.again:
+            _log.warning("%s@%s: is sent again: %s", item.name, snapshot.name, send.repair)
+        elif send.repair:
+            _log.warning("%s: builds on an older snapshot: %s", item.name, send.repair)
         if send.snapshot is not None:  # a new snapshot is held since it was taken
             await self._hold(item, snapshot.name)
         try:
@@ -380,11 +399,14 @@ class _Run:
                 error.args = (f"{error}: {self._way_out(item, snapshot)}",)
             raise
         except PeerError as error:
-            if error.code is not ErrorCode.BASE or send.base is None:
+            if error.code is not ErrorCode.BASE or send.base is None or send.again:
                 raise
             _log.warning("%s: a full instead of an increment: %s", item.name, error)
-            pushed = await self._transfer(item, send.full(str(error)), snapshot)
+            send = send.full(str(error))
+            pushed = await self._transfer(item, send, snapshot)
         if isinstance(pushed, Pushed):
+            if send.repair and not pushed.repair:
+                pushed = replace(pushed, repair=send.repair)
             self._done(pushed)
         if isinstance(pushed, Pushed) and not pushed.again:
             self._summary.pushed += 1
@@ -431,11 +453,15 @@ class _Run:
                 if isinstance(error, ZfsError) and error.unreadable:
                     raise  # reading all that precedes the block again would not help
                 _log.info("%s: is sent again and compared, because a token cannot serve: %s", name, error)
-            except (DifferentBytes, CannotResume) as error:
+            except (DifferentBytes, CannotResume, PeerError) as error:
+                if not _starts_over(error):
+                    raise
                 _log.warning("%s: starts over: %s", name, error)
         try:
             return await self._transfer_once(send, item.options, snapshot, "replay", arrived=item.arrived(send))
-        except (DifferentBytes, CannotResume) as error:
+        except (DifferentBytes, CannotResume, PeerError) as error:
+            if not _starts_over(error):
+                raise
             _log.warning("%s: starts over: %s", name, error)
             return await self._transfer_once(send, item.options, snapshot, "none")
 
@@ -499,6 +525,11 @@ class _Run:
             return
         dataset.bookmarks.append(snapshot._replace(name=name))
         dataset.bookmarks.sort(key=lambda mark: mark.createtxg)
+
+
+def _starts_over(error: FullsendError) -> bool:
+    """Whether a stream can be sent from its start after this error: what had arrived is of no use, and is gone."""
+    return not isinstance(error, PeerError) or error.code is ErrorCode.PARTIAL
 
 
 def _short(properties: dict[str, str]) -> dict[str, str]:

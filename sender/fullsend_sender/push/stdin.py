@@ -8,7 +8,7 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Literal
 
-from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.errors import ErrorCode, FullsendError, PeerError
 from fullsend_sender.transfer.pipes import PipeStopped, Source
 from fullsend_sender.transfer.progress import Progress, reporting
 from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
@@ -46,7 +46,9 @@ async def push_stdin(
     async with reporting(progress, stderr, when=show):
         try:
             pushed = await transfer(fd, endpoint, identity, options, about=about, progress=progress)
-        except (DifferentBytes, CannotResume) as error:
+        except (DifferentBytes, CannotResume, PeerError) as error:
+            if isinstance(error, PeerError) and error.code is not ErrorCode.PARTIAL:
+                raise
             # A pipe cannot be read a second time.
             raise FullsendError(f"{error}: run it again to start over") from error
         if isinstance(pushed, Pushed):

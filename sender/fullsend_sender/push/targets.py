@@ -21,6 +21,7 @@ from fullsend_sender.push.plan import (
     decide_package,
     find_begun,
     find_begun_package,
+    find_repair,
     last_common,
 )
 from fullsend_sender.transfer.listing import statuses
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fullsend_protocol.format.manifest import PartialEntry
-    from fullsend_protocol.wire.messages import Base
+    from fullsend_protocol.wire.messages import Base, DamagedEntry
     from fullsend_sender.push.job import PushJob, PushTarget
     from fullsend_sender.transfer.link import Link
     from fullsend_sender.zfs.inventory import Dataset
@@ -161,13 +162,49 @@ def unfinished(
     return items
 
 
-def make_plan(
-    job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry], now: float
-) -> PushPlan:
-    """Decide what to do. `bases`, `arrived`: what the receiver has, and has in part; `now`: seconds since the epoch, by
-    this host's clock.
+def repairs(
+    job: PushJob,
+    chosen: ChosenDatasets,
+    stored: StoredBases,
+    arrived: Sequence[PartialEntry],
+    tried: set[object],
+) -> list[PushItem]:
+    """Return the damaged streams to send again, at most one of each dataset: the next one may build on it. Their
+    identities are added to `tried`. None for a named snapshot, a package, or fulls: the user has said what to send.
     """
-    plan, stored = PushPlan(partials=arrived), StoredBases(bases)
+    items: list[PushItem] = []
+    for name, target in chosen.targets.items() if not (job.request.full or job.request.package) else ():
+        if target.snapshot is not None:
+            continue
+        with contextlib.suppress(Exception):  # `make_plan` meets the same error, and reports it
+            options, dataset = job.settings.send_options(name, target.table), chosen.datasets[name]
+            found = find_repair(dataset, options, stored, tried)
+            if found is not None:
+                send, entry = found
+                tried.add(entry.identity)
+                begun = next((each for each in arrived if _identity(each) == entry.identity), None)
+                items.append(PushItem(send, options, (dataset,), begun, last_common(dataset, stored)))
+    return items
+
+
+def _identity(partial: PartialEntry) -> tuple[str, str, str | None, str | None, str | None]:
+    """Return what announces a partial stream, as DamagedEntry.identity."""
+    return partial.dataset, partial.snapshot, partial.guid, partial.base_guid, partial.flags
+
+
+def make_plan(
+    job: PushJob,
+    chosen: ChosenDatasets,
+    bases: Sequence[Base],
+    arrived: Sequence[PartialEntry],
+    damaged: Sequence[DamagedEntry] = (),
+    *,
+    now: float,
+) -> PushPlan:
+    """Decide what to do. `bases`, `arrived`, `damaged`: what the receiver has, has in part, and has damaged; `now`:
+    seconds since the epoch, by this host's clock.
+    """
+    plan, stored = PushPlan(partials=arrived), StoredBases(bases, damaged)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fullsend_sender.host.options import Endpoint
     from fullsend_sender.restore.onto_base import OntoBase
     from fullsend_sender.restore.resume import Rest
+    from fullsend_sender.restore.salvage import Salvage
     from fullsend_sender.transfer.link import Link
     from fullsend_sender.transfer.progress import Progress
 
@@ -59,6 +60,7 @@ async def cat(
     reached: bool = False,
     rest: Rest | None = None,
     prove: Callable[[Manifest], Proof | OntoBase] = Proof,
+    salvage: Salvage | None = None,
     timeouts: Timeouts = DEFAULT_TIMEOUTS,
 ) -> Manifest:
     """Write the stored stream that `stream` names to the descriptor `fd`, and count it in `progress`. A lost connection
@@ -66,10 +68,10 @@ async def cat(
 
     `retry_for`: seconds that the receiver may stay away; `reached`: it answered a moment ago, so cat waits for it even
     if it is away now; `rest`: the wanted part of the stream (used up afterwards), None: all of it, as `prove` passes it
-    on.
+    on; `salvage`: leave out what is damaged, and do not compare the rest with the manifest.
 
-    Returns: its manifest; every byte was written and compared with it. Raises: PeerError (NOT_FOUND, AMBIGUOUS,
-    DAMAGED, ...), DamagedTransfer, BrokenPipeError (the reader has closed `fd`), OSError, Unreachable,
+    Returns: its manifest; without `salvage` every byte was written and compared with it. Raises: PeerError (NOT_FOUND,
+    AMBIGUOUS, DAMAGED, ...), DamagedTransfer, BrokenPipeError (the reader has closed `fd`), OSError, Unreachable,
     RemoteProtocolError.
     """
     dial = partial(connect, endpoint, identity, timeouts=timeouts)
@@ -83,6 +85,7 @@ async def cat(
         reached=reached,
         proof=rest,
         prove=prove,
+        salvage=salvage,
     )
     try:
         return await download.run()
@@ -126,6 +129,7 @@ class _Download:
         reached: bool,
         proof: Rest | None,
         prove: Callable[[Manifest], Proof | OntoBase],
+        salvage: Salvage | None,
     ) -> None:
         self._dial = dial
         self._stream = stream
@@ -134,6 +138,7 @@ class _Download:
         self._reached = reached
         self._proof: Proof | OntoBase | Rest | None = proof  # None: nothing has come yet
         self._prove = prove
+        self._salvage = salvage
         self._offset = proof.start if proof else 0  # where the next chunk begins
         self._sink = sink
         self._room = _ByteBudget(READ_AHEAD)
@@ -224,9 +229,15 @@ class _Download:
         loop = asyncio.get_running_loop()
         while (item := await self._queue.get()) is not None:
             chunk, future, cost = item
-            raw = await asyncio.wrap_future(future)
-            await loop.run_in_executor(self._writer, self._prove_and_write, chunk, raw)
-            self._progress.add(len(raw), len(chunk.frame))
+            raw, why = None, ""
+            try:
+                raw = await asyncio.wrap_future(future)
+            except ChunkError as error:
+                if self._salvage is None:
+                    raise
+                why = str(error)
+            await loop.run_in_executor(self._writer, self._prove_and_write, chunk, raw, why)
+            self._progress.add(chunk.raw_length, len(chunk.frame))
             self._room.give(cost)
         await loop.run_in_executor(self._writer, self._finish)
 
@@ -236,11 +247,17 @@ class _Download:
             decompressor = self._local.decompressor = Decompressor()
         return decompressor.decompress(chunk.frame, chunk.raw_length)
 
-    def _prove_and_write(self, chunk: Chunk, raw: bytes) -> None:
+    def _prove_and_write(self, chunk: Chunk, raw: bytes | None, why: str) -> None:
+        if self._salvage is not None:
+            self._write_all(self._salvage.take(chunk, raw, why))
+            return
         assert self._proof is not None  # noqa: S101 - for mypy: there was a beginning
+        assert raw is not None  # noqa: S101 - for mypy: otherwise its error was raised
         self._write_all(self._proof.take(raw, chunk.sha256))
 
     def _finish(self) -> None:
+        if self._salvage is not None:
+            return
         assert self._proof is not None  # noqa: S101 - for mypy: there was an end, so there was a beginning
         self._write_all(self._proof.finish())
 

@@ -206,9 +206,8 @@ async def connect(
             )
             link.complain(ErrorCode.VERSION, message)
             raise PeerError(ErrorCode.VERSION, message)
-        await link.send(
-            messages.SenderHello(program=PROGRAM, version=limits.PROTOCOL_VERSION, features=[messages.WARNINGS])
-        )
+        version, features = limits.PROTOCOL_VERSION, [messages.WARNINGS, messages.REPAIR]
+        await link.send(messages.SenderHello(program=PROGRAM, version=version, features=features))
         link.start_heartbeat()
         yield link, hello.sender
     except ProtocolError as error:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
-    from fullsend_protocol.wire.messages import Base, DatasetStatus
+    from fullsend_protocol.wire.messages import Base, DamagedEntry, DatasetStatus
     from fullsend_sender.transfer.link import Link
 
 
@@ -41,5 +41,17 @@ async def statuses(link: Link) -> tuple[str, dict[str, DatasetStatus]]:
 
 async def bases(link: Link) -> list[Base]:
     """Return the streams on which increments can build. Raises: as Link.receive."""
-    pages = link.pages(messages.BasesWanted(), messages.Bases)
-    return [each async for page in pages for each in page.bases]
+    found, _damaged = await bases_and_damaged(link)
+    return found
+
+
+async def bases_and_damaged(link: Link) -> tuple[list[Base], list[DamagedEntry]]:
+    """Return the streams on which increments can build, and those that are damaged, as of one moment. An older receiver
+    names no damaged ones. Raises: as Link.receive.
+    """
+    found: list[Base] = []
+    damaged: list[DamagedEntry] = []
+    async for page in link.pages(messages.BasesWanted(), messages.Bases):
+        found += page.bases
+        damaged += page.damaged
+    return found, damaged

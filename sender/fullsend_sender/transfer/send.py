@@ -95,7 +95,8 @@ class StreamContext:
 @dataclass(frozen=True, slots=True)
 class Pushed:
     """A stored stream. `wire_bytes`: bytes of chunks that this run put on the wire, 0 if the stream was stored before;
-    `resumed_at`: the raw offset at which this run resumed; `again`: it was stored before, which only its end has shown.
+    `resumed_at`: the raw offset at which this run resumed; `again`: it was stored before, which only its end has shown;
+    `repair`: what is damaged at the receiver, if that is why this stream was sent, or if this one took its place.
     """
 
     receipt: Receipt
@@ -104,6 +105,7 @@ class Pushed:
     resume: Resume = "none"
     resumed_at: int = 0
     again: bool = False
+    repair: str | None = None
 
     def line(self) -> str:
         """Return the line for a person."""
@@ -115,7 +117,8 @@ class Pushed:
             return f"{name} is stored already; nothing was sent"
         sizes = f"{format_size(receipt.raw_bytes)} stored as {format_size(receipt.stored_bytes)}"
         resumed = "" if self.resume == "none" else f", resumed at {format_size(self.resumed_at)} ({self.resume})"
-        return f"{name}: {sizes} in {format_duration(self.seconds)}{resumed}"
+        repair = f"; {self.repair}" if self.repair else ""
+        return f"{name}: {sizes} in {format_duration(self.seconds)}{resumed}{repair}"
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object of one pushed stream (`push --json`)."""
@@ -135,6 +138,7 @@ class Pushed:
             "sha256": receipt.sha256,
             "resume": self.resume,
             "resumed_at": self.resumed_at,
+            "repair": self.repair,
             "receipt": receipt.model_dump(mode="json", by_alias=True),
         }
 
@@ -247,7 +251,7 @@ class Transfer:
     async def _converse(self, link: Link) -> Pushed | Receipt:
         """Offer the stream over a new connection, and send what is left of it."""
         await link.send(self._push())
-        again = False
+        again, repair = False, None
         match await link.receive():
             case messages.Accept() as accept:
                 try:
@@ -255,7 +259,7 @@ class Transfer:
                 except (StreamError, ZfsError) as error:  # it cannot be resumed in this way
                     await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=True))
                     raise
-                receipt, again = await self._send_and_prove(link)
+                receipt, again, repair = await self._send_and_prove(link)
             case messages.Stored(receipt=receipt):
                 if not self._finished:
                     offer = self._offer
@@ -265,7 +269,7 @@ class Transfer:
             case other:
                 raise link.unexpected(other)
         seconds = time.monotonic() - self._started
-        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at, again)
+        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at, again, repair)
 
     def _push(self) -> messages.Push:
         offer, about = self._offer, self._about
@@ -309,8 +313,9 @@ class Transfer:
             if self._resume in {"none", "reconnect"}:
                 self._resume, self._resumed_at = how, accept.offset
 
-    async def _send_and_prove(self, link: Link) -> tuple[Receipt, bool]:
-        """Send all chunks that are left, and take the receipt. Returns: it, and whether the stream was stored before.
+    async def _send_and_prove(self, link: Link) -> tuple[Receipt, bool, str | None]:
+        """Send all chunks that are left, and take the receipt. Returns: it, whether the stream was stored before, and
+        what it replaces.
 
         Raises: as `transfer`.
         """
@@ -343,11 +348,13 @@ class Transfer:
             assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
             facts = self._pipeline.verdict.facts
             _check_stored(committed.receipt, str(facts.guid), _text(facts.base_guid), facts.flags)
-            return committed.receipt, True
+            return committed.receipt, True, None
         if not isinstance(committed, messages.Committed):
             raise link.unexpected(committed)
         self._check_receipt(committed.receipt)
-        return committed.receipt, False
+        replaced = committed.replaced
+        repair = None if replaced is None else f"it replaces the receiver's copy, which was {replaced}"
+        return committed.receipt, False, repair
 
     async def _send_all(self, link: Link) -> None:
         """Send what is left, then `finish`; or `stop` if the stream is at fault, or its producer."""

@@ -11,6 +11,7 @@ from tests.protocol.helpers import SHA, a_manifest, an_entry, receipt
 from fullsend_protocol.format.manifest import (
     Manifest,
     PartialEntry,
+    PastReplacement,
     Receipt,
     Segment,
     StreamEntry,
@@ -80,6 +81,13 @@ def test_manifest_is_these_bytes_and_these_bytes_are_the_manifest() -> None:
     assert Manifest.model_validate_json(FIRST) == a_manifest().model_copy(update={"begun": None, "sequence": None})
 
 
+def test_a_replacement_is_written_and_read_back() -> None:
+    was = PastReplacement(at="2026-11-24T00:00:00Z", received="2026-11-23T06:30:00Z", why="chunk 7", same_bytes=True)
+    replaced = a_manifest().model_copy(update={"replacements": [was]})
+    assert Manifest.model_validate_json(replaced.to_json()) == replaced
+    assert '"same_bytes": true' in replaced.to_json().decode()
+
+
 def test_key_that_a_later_version_added_is_passed_over() -> None:
     said = json.loads(GOLDEN) | {"colour": "blue"}
     assert Manifest.model_validate_json(json.dumps(said)) == a_manifest()
@@ -92,6 +100,7 @@ def test_key_that_a_later_version_added_is_passed_over() -> None:
         ("snapshots", {"dataset": "tank", "snapshot": "now", "guid": "1", "base_guid": "0"}),
         ("resumptions", {"how": "token", "offset": 936, "at": "2026-11-23T06:30:00Z"}),
         ("lost_spills", {"snapshot": "tank@now", "object": 7}),
+        ("replacements", {"at": "2026-11-24T00:00:00Z", "received": None, "why": "damaged", "same_bytes": None}),
     ],
 )
 def test_key_that_a_later_version_added_further_in_is_passed_over(name: str, one: dict[str, object]) -> None:

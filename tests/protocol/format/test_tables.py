@@ -7,7 +7,7 @@ from fullsend_protocol.format.tables import table
 ENTRY = an_entry()
 
 
-LOST = "not restorable: a base is missing or damaged"
+LOST = "not restorable: its file or a base is missing or damaged"
 
 
 def test_streams_stand_in_columns_under_a_heading() -> None:
@@ -42,7 +42,7 @@ def test_state_says_what_matters_most() -> None:
 
     assert state() == "ok"
     assert state(verified="x") == "verified x"
-    assert state(verified="x", restorable=False) == "not restorable: a base is missing or damaged"
+    assert state(verified="x", restorable=False) == "not restorable: its file or a base is missing or damaged"
     assert state(restorable=False, damaged="chunk 7\n") == r"DAMAGED: chunk 7\n"
 
 

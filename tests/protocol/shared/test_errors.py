@@ -115,6 +115,7 @@ def test_every_code_of_the_receiver() -> None:
         ErrorCode.NOT_FOUND: Exit.FAILED,
         ErrorCode.AMBIGUOUS: Exit.USAGE,
         ErrorCode.DAMAGED: Exit.FAILED,
+        ErrorCode.PARTIAL: Exit.FAILED,
         ErrorCode.STORE: Exit.REFUSED,
         ErrorCode.INTERNAL: Exit.FAILED,
     }

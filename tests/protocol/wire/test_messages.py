@@ -391,6 +391,45 @@ def test_messages_do_not_change() -> None:
         done.offset = 2  # type: ignore[misc]
 
 
+# --- keys that came later ----------------------------------------------------------------------------------------
+
+DAMAGED = messages.DamagedEntry(
+    dataset="tank", snapshot="now", guid="2", base_guid="1", flags="Lp", raw_bytes=936, why="damaged (chunk 0)"
+)
+#: By message with such a key: the same without it, and the key.
+LATER: list[tuple[Role, messages.Message, messages.Message, str]] = [
+    (
+        Role.SENDER,
+        messages.SenderHello(program="x", version=1, features=[messages.REPAIR]),
+        messages.SenderHello(program="x", version=1),
+        "features",
+    ),
+    (Role.RECEIVER, messages.Bases(bases=[], damaged=[DAMAGED]), messages.Bases(bases=[]), "damaged"),
+    (
+        Role.RECEIVER,
+        messages.Health(program="x", free_bytes=1, problems=[], warnings=["full soon"]),
+        messages.Health(program="x", free_bytes=1, problems=[]),
+        "warnings",
+    ),
+]
+
+
+@pytest.mark.parametrize(("who", "with_it", "without", "key"), LATER)
+def test_a_later_key_is_written_only_with_a_value(
+    who: Role, with_it: messages.Message, without: messages.Message, key: str
+) -> None:
+    """A peer of before refuses the key, but for a greeting's."""
+    assert DECODE[who](messages.encode(with_it)) == with_it
+    assert DECODE[who](messages.encode(without)) == without
+    assert json.loads(messages.encode(with_it)).keys() - json.loads(messages.encode(without)).keys() == {key}
+
+
+def test_what_is_damaged_is_known_by_what_announces_it() -> None:
+    assert DAMAGED.model_copy(update={"why": "otherwise"}).identity == DAMAGED.identity
+    assert DAMAGED.model_copy(update={"flags": "L"}).identity != DAMAGED.identity
+    assert DAMAGED.stream_class == "plain"
+
+
 # --- docs/protocol.md --------------------------------------------------------------------------------------------
 
 MODELS = [
@@ -406,6 +445,7 @@ PARTS: dict[type[manifest.WireModel], str] = {
     messages.Record: "A record",
     manifest.StreamEntry: "An entry",
     messages.Base: "A base",
+    messages.DamagedEntry: "A damaged stream",
     messages.UnchangedDataset: "An unchanged dataset",
     messages.DatasetStatus: "A dataset's status",
 }

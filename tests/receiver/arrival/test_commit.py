@@ -37,6 +37,7 @@ import fullsend_protocol
 from fullsend_protocol.format.manifest import LostSpill, Manifest
 from fullsend_protocol.format.tables import table
 from fullsend_protocol.shared.errors import ChunkError, IncompleteStream
+from fullsend_protocol.shared.units import parse_time
 from fullsend_protocol.wire.messages import Stored
 from fullsend_receiver.arrival.admission import judge
 from fullsend_receiver.arrival.bounds import RoomRequest
@@ -313,9 +314,10 @@ def test_file_without_manifest_is_neither_overwritten_nor_removed(store: LocalSt
 
 
 @pytest.mark.parametrize("harm", ["removed", "cut", "found damaged"])
-def test_stream_that_is_stored_but_damaged_is_not_taken_for_stored(store: LocalStore, harm: str) -> None:
-    """To say so would be a false success; to replace it would be to change a file in place."""
+def test_stream_that_is_stored_but_damaged_is_replaced(store: LocalStore, harm: str) -> None:
+    """To say that it is stored would be a false success."""
     file = store_stream(store, SENDER, PLAIN)
+    before = read_manifest(store, file)
     path = store.root / file
     if harm == "removed":
         path.unlink()
@@ -327,10 +329,39 @@ def test_stream_that_is_stored_but_damaged_is_not_taken_for_stored(store: LocalS
         path.write_bytes(content)
         catalogue = read_catalogue(store)
         catalogue.scrubbed.add(checked(store, catalogue.streams[0]))
+    spoilt = path.read_bytes() if path.exists() else None
+    assert store_stream(store, SENDER, PLAIN) == file
+    assert check_listed(store) == [str(file)]
+    catalogue = read_catalogue(store)
+    assert catalogue.restorable(catalogue.streams[0])
+    after = read_manifest(store, file)
+    # It stands for the same moment, so nothing takes it for a newer state; but no old result is taken for its own.
+    assert (after.sequence, after.begun) == (before.sequence, before.begun)
+    assert parse_time(after.received) == (parse_time(before.received) or 0) + 1
+    (was,) = after.replacements
+    assert (was.received, was.same_bytes) == (before.received, True)
+    (aside,) = store.set_aside(SENDER)
+    assert aside.what == f"{before.dataset}@{before.snapshot}"
+    assert aside.why == was.why
+    assert store.aside_manifest(aside.name) == before
+    assert (aside.file and (store.root / aside.file).read_bytes()) == spoilt
+    assert not list(store.set_aside("beta"))
+
+
+def test_stream_that_nobody_has_found_damaged_is_never_replaced(store: LocalStore) -> None:
+    """Whatever its sender says: other bytes under the same GUIDs, or the same again."""
+    file = store_stream(store, SENDER, PLAIN)
     there = in_place(store)
-    with pytest.raises(StoreError, match="is stored, but damaged"):
-        store_stream(store, SENDER, PLAIN)
-    assert in_place(store) == there
+    other = streams.substream(
+        streams.object_(1),
+        streams.write(1, 0, b"other" * 100),
+        name=f"{read_manifest(store, file).dataset}@{read_manifest(store, file).snapshot}",
+        guid=int(read_manifest(store, file).guid),
+    )
+    for raw in (PLAIN, other):
+        assert store_stream(store, SENDER, raw) == file
+        assert in_place(store) == there
+    assert not list(store.set_aside())
 
 
 def test_damaged_stream_is_replaced_by_pushing_it_again_once_it_was_moved_away(store: LocalStore) -> None:
@@ -380,8 +411,30 @@ def test_package_that_was_stored_by_a_quicker_connection_is_compared_too(
 def test_stored_stream_whose_manifest_cannot_be_read_is_not_taken_for_stored(store: LocalStore) -> None:
     file = store_stream(store, SENDER, PLAIN)
     manifest_path(store, file).write_text("{", encoding="utf-8")
+    assert store_stream(store, SENDER, PLAIN) == file
+    assert read_manifest(store, file).replacements[0].received is None
+    assert check_listed(store) == [str(file)]
+
+
+def test_manifest_of_a_later_format_is_not_replaced(store: LocalStore) -> None:
+    """A later version may have written it: after a downgrade this one cannot read it."""
+    file = store_stream(store, SENDER, PLAIN)
+    told = manifest_path(store, file).read_text(encoding="utf-8").replace('"format": 1', '"format": 2')
+    manifest_path(store, file).write_text(told, encoding="utf-8")
+    there = in_place(store)
     with pytest.raises(StoreError, match="cannot be read"):
         store_stream(store, SENDER, PLAIN)
+    assert in_place(store) == there
+
+
+def test_package_whose_manifest_cannot_be_read_is_not_replaced(store: LocalStore) -> None:
+    """Its name does not show which snapshots it has."""
+    file = store_stream(store, SENDER, streams.named("tree-R-i").read())
+    manifest_path(store, file).write_text("{", encoding="utf-8")
+    there = in_place(store)
+    with pytest.raises(StoreError, match="cannot be read"):
+        store_stream(store, SENDER, streams.named("tree-R-i").read())
+    assert in_place(store) == there
 
 
 # --- all kinds side by side --------------------------------------------------------------------------------------

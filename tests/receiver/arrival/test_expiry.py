@@ -138,7 +138,7 @@ def test_what_is_damaged_hides_nothing_of_what_is_not(store: LocalStore, caplog:
     assert list(find_partials(store, SENDER)) == []
     # What lists only reads; the daemon's own round sets it aside.
     assert not (store.partial / f"{damaged}.journal.damaged").exists()
-    discard_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     assert (store.partial / f"{damaged}.journal.damaged").exists()
 
 
@@ -153,7 +153,7 @@ def test_what_is_no_journal_is_passed_over(store: LocalStore) -> None:
 
 def test_what_nobody_resumed_for_too_long_is_deleted(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     old, new = leave(store, age=15 * DAY), leave(store, "tank/new@now", age=13 * DAY, guid=8)
-    discard_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     assert keys(store) == {new}
     assert f"{SENDER}/tank/data@now: what had arrived of it" in caplog.text
     assert "is deleted: nothing has arrived for " in caplog.text
@@ -172,16 +172,16 @@ def test_what_was_resumed_and_brought_nothing_is_as_old_as_before(store: LocalSt
     ingest.partial.close(keep=True)
     (after,) = find_partials(store, SENDER)
     assert after.last == before.last
-    discard_old(store, {key}, keep=14 * DAY, most=None)
+    discard_old(store, {key}, keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     assert keys(store) == {key}
-    discard_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     assert keys(store) == set()
 
 
 def test_what_is_damaged_keeps_nothing_else_from_being_deleted(store: LocalStore) -> None:
     damaged, old = leave(store, age=15 * DAY), leave(store, "tank/old@now", age=15 * DAY, guid=8)
     flip(store.partial / f"{damaged}.journal")
-    discard_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     aside = [store.partial / f"{damaged}.{kind}.damaged" for kind in ("data", "journal")]
     assert sorted(store.partial.iterdir()) == aside
     assert old not in keys(store)
@@ -189,7 +189,7 @@ def test_what_is_damaged_keeps_nothing_else_from_being_deleted(store: LocalStore
     for path, age in zip(aside, (15, 13), strict=True):
         when = path.stat().st_mtime - age * DAY
         os.utime(path, (when, when))
-    discard_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     assert list(store.partial.iterdir()) == aside[1:]
 
 
@@ -205,7 +205,7 @@ def test_what_cannot_be_deleted_keeps_nothing_else_from_it(
         real(path, missing_ok=missing_ok)
 
     monkeypatch.setattr(Path, "unlink", unlink)
-    discard_old(store, (), keep=14 * DAY, most=None)
+    discard_old(store, (), keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     assert keys(store) == {stays}
     assert f"{SENDER}/tank/data@now: what has arrived of it cannot be deleted: [Errno 5] " in caplog.text
     assert goes not in keys(store)
@@ -214,23 +214,23 @@ def test_what_cannot_be_deleted_keeps_nothing_else_from_it(
 def test_beyond_their_room_the_oldest_are_deleted(store: LocalStore, caplog: pytest.LogCaptureFixture) -> None:
     left = [leave(store, f"tank/{age}@now", age=age, guid=age) for age in (10, 30, 20)]
     each = stored(store, left[0])
-    discard_old(store, (), keep=14 * DAY, most=3 * each + 9)
+    discard_old(store, (), keep=14 * DAY, most=3 * each + 9, damaged_keep=14 * DAY)
     assert keys(store) == set(left)
-    discard_old(store, (), keep=14 * DAY, most=2 * each + 9)
+    discard_old(store, (), keep=14 * DAY, most=2 * each + 9, damaged_keep=14 * DAY)
     assert keys(store) == {left[0], left[2]}
     assert "tank/30@now: what had arrived" in caplog.text
     assert "(partial-max)" in caplog.text
-    discard_old(store, (), keep=14 * DAY, most=0)
+    discard_old(store, (), keep=14 * DAY, most=0, damaged_keep=14 * DAY)
     assert keys(store) == set()
 
 
 def test_what_is_arriving_is_never_deleted_but_counts(store: LocalStore) -> None:
     old, arriving = leave(store, age=10), leave(store, "tank/arriving@now", age=99 * DAY, guid=8)
-    discard_old(store, {arriving}, keep=14 * DAY, most=None)
+    discard_old(store, {arriving}, keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     assert keys(store) == {old, arriving}
-    discard_old(store, {arriving}, keep=14 * DAY, most=stored(store, arriving))
+    discard_old(store, {arriving}, keep=14 * DAY, most=stored(store, arriving), damaged_keep=14 * DAY)
     assert keys(store) == {arriving}
-    discard_old(store, {arriving}, keep=0, most=0)
+    discard_old(store, {arriving}, keep=0, most=0, damaged_keep=0)
     assert keys(store) == {arriving}
 
 
@@ -241,7 +241,7 @@ def test_clock_that_went_back_throws_nothing_away(
     key = leave(store)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + jump)
-    discard_old(store, (), keep=1.0, most=None)
+    discard_old(store, (), keep=1.0, most=None, damaged_keep=1.0)
     assert keys(store) == {key}
 
 
@@ -252,7 +252,7 @@ def test_clock_that_jumped_ahead_costs_what_waits_and_nothing_that_arrives(
     arriving = leave(store, "tank/arriving@now", guid=8)
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + 99 * DAY)
-    discard_old(store, {arriving}, keep=14 * DAY, most=None)
+    discard_old(store, {arriving}, keep=14 * DAY, most=None, damaged_keep=14 * DAY)
     assert keys(store) == {arriving}
 
 
@@ -269,7 +269,7 @@ def test_stream_that_is_proven_waits_for_a_start_to_complete_its_commit(
     os.utime(store.partial / f"{key}.journal", (0, 0))
     forget(key, store)
     there = set(store.partial.iterdir())
-    discard_old(store, (), keep=DAY, most=0)
+    discard_old(store, (), keep=DAY, most=0, damaged_keep=DAY)
     assert set(store.partial.iterdir()) == there
 
 
@@ -277,7 +277,7 @@ def test_what_cannot_be_read_is_deleted_by_its_key(store: LocalStore, caplog: py
     path = store.partial / f"{'0' * 32}.journal"
     path.write_bytes(b"torn")
     os.utime(path, (0, 0))
-    discard_old(store, (), keep=DAY, most=None)
+    discard_old(store, (), keep=DAY, most=None, damaged_keep=DAY)
     assert not path.exists()
     assert f"{'0' * 32}: what had arrived" in caplog.text
 
@@ -286,6 +286,6 @@ def test_what_is_left_is_counted_by_sender_and_key(store: LocalStore) -> None:
     leave(store, "tank/old@now", age=2 * DAY)
     young = leave(store, "tank/young@now")
     other = leave(store, sender="beta", chunks=1)
-    left = discard_old(store, (), keep=DAY, most=None)
+    left = discard_old(store, (), keep=DAY, most=None, damaged_keep=DAY)
     assert left == {SENDER: {young: stored(store, young)}, "beta": {other: stored(store, other)}}
     assert keys(store) == {young, other}

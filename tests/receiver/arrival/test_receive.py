@@ -838,7 +838,7 @@ def test_data_that_cannot_be_read_back_cost_one_push_at_most(how: str, failing: 
                 peer.write(rest_of(pieces, 1)[0].encode())
                 peer.say("finish", raw_bytes=len(raw), segments=segments_at(raw, kept))
                 said = peer.refusal()
-            assert said.startswith(f"store: partial {data.stem}: cannot be read: [Errno 5] ")
+            assert said.startswith(f"partial: partial {data.stem}: cannot be read: [Errno 5] ")
         with receiver.peer() as peer:
             peer.write(control(offer_of_pieces(pieces, resume=how)))
             assert peer.hear("accept")["offset"] == 0

@@ -654,7 +654,7 @@ def test_entry_says_what_was_found_damaged(store: LocalStore) -> None:
     catalogue = read_catalogue(store)
     entry = catalogue.entry(catalogue.streams[0])
     assert (entry.verified, entry.damaged, entry.restorable) == (None, "chunk 0: rotten", False)
-    with pytest.raises(Damaged, match=r"s1.*full\.zfs\.zst: is stored, and damaged \(chunk 0: rotten\): move it, its"):
+    with pytest.raises(Damaged, match=r"s1.*full\.zfs\.zst: is stored, and damaged \(chunk 0: rotten\): push it again"):
         catalogue.receipt(catalogue.streams[0])
 
 

@@ -14,7 +14,14 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Self
 
 from tests import streams
-from tests.receiver.arrival.test_receive import finish_at, leave, offer_of_pieces, pieces_of, rest_of
+from tests.receiver.arrival.test_receive import (
+    finish_at,
+    leave,
+    offer_of_pieces,
+    pieces_of,
+    rest_of,
+    segments_at,
+)
 from tests.receiver.helpers import (
     SENDER,
     checked,
@@ -26,7 +33,7 @@ from tests.receiver.helpers import (
     remove,
     store_stream,
 )
-from tests.receiver.peer import control
+from tests.receiver.peer import chunks, control
 from tests.receiver.running import serving, wait_until
 
 from fullsend_protocol.shared.units import format_time
@@ -107,7 +114,7 @@ def test_what_was_not_read_before_a_restart_is_read_after_it(tmp_path: Path) -> 
         assert listed(receiver, file)["sha256"] == hashlib.sha256(raw).hexdigest()
 
 
-def test_what_rotted_before_the_commit_is_found(tmp_path: Path) -> None:
+def test_what_rotted_before_the_commit_gets_no_receipt(tmp_path: Path) -> None:
     """The bytes of a partial are what its journal says as long as the disk keeps them."""
     with serving(tmp_path, "alpha") as receiver:
         pieces = pieces_of(2)
@@ -122,10 +129,18 @@ def test_what_rotted_before_the_commit_is_found(tmp_path: Path) -> None:
             peer.hear("accept")
             for chunk in rest_of(pieces, 1):
                 peer.write(chunk.encode())
-            stored = finish_at(peer, raw, kept)["file"]
-        wait_until(lambda: listed(receiver, stored)["damaged"] is not None, "the damage")
-        assert listed(receiver, stored)["restorable"] is False
-        assert f"{stored}: damaged: chunk 0" in receiver.log
+            peer.say("finish", raw_bytes=len(raw), segments=segments_at(raw, kept))
+            said = peer.refusal()
+        assert said.startswith("partial: ")
+        assert f"chunk 0 (raw bytes 0 to {len(pieces[0])}) is not as it arrived" in said
+        assert sorted(path.suffix for path in (receiver.store / ".partial").iterdir()) == [".damaged", ".damaged"]
+        with receiver.peer() as peer:  # the same, from its start
+            peer.write(control(offer_of_pieces(pieces, resume="replay")))
+            assert peer.hear("accept")["offset"] == 0
+            for chunk in chunks(pieces):
+                peer.write(chunk.encode())
+            stored = finish_at(peer, raw)["file"]
+        assert listed(receiver, stored)["restorable"] is True
         receiver.stop()
 
 

@@ -78,7 +78,7 @@ def test_commit_cut_between_the_renames_is_completed_by_the_next_start(store: Lo
 def test_commit_cut_after_the_renames_is_listed_and_cleaned_up_by_the_next_start(
     store: LocalStore, crasher: Crasher
 ) -> None:
-    removals_at_the_start = 4  # of a partial of the same key that is not there
+    removals_at_the_start = 6  # of a partial of the same key that is not there
     cut(store, crasher, "unlink", removals_at_the_start + 1)
     assert check_listed(store) == [str(FILE)]
     assert committing(store) == {FILE}

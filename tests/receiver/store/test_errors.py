@@ -22,7 +22,7 @@ from fullsend_receiver.store.errors import (
     [
         (StoreError("it is missing"), ErrorCode.STORE),
         (StoreFull("no room for a name"), ErrorCode.SPACE),
-        (PartialDamaged("the disk has lost a batch"), ErrorCode.STORE),
+        (PartialDamaged("the disk has lost a batch"), ErrorCode.PARTIAL),
         (ManifestError("alpha/tank/@s.json", "cannot be read"), ErrorCode.STORE),
     ],
 )

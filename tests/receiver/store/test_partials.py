@@ -43,10 +43,10 @@ def test_whose_commit_is_under_way_is_known_beside_a_damaged_journal(spoilt: Loc
 def test_damaged_partial_that_cannot_be_set_aside_either_is_left(
     spoilt: LocalStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def replace(path: Path, target: Path) -> None:
+    def rename(path: Path, target: Path) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "rename", rename)
     assert len(recover(spoilt)) == 1
     assert of_raw(spoilt) == {f"{KEY}.data", f"{KEY}.journal"}
     assert "it cannot be set aside: [Errno 30] Read-only file system: " in caplog.text

@@ -7,7 +7,7 @@ import pytest
 from tests.sender.peer import partial_entry
 
 from fullsend_protocol.format.manifest import PartialEntry
-from fullsend_protocol.wire.messages import Base
+from fullsend_protocol.wire.messages import Base, DamagedEntry
 from fullsend_sender.host.options import FullAfter, SendOptions
 from fullsend_sender.push.plan import (
     CannotSend,
@@ -17,6 +17,8 @@ from fullsend_sender.push.plan import (
     decide_package,
     find_begun,
     find_begun_package,
+    find_repair,
+    options_of,
 )
 from fullsend_sender.push.plan import decide as decide_at
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
@@ -307,3 +309,103 @@ def test_a_package_that_was_begun() -> None:
     assert find_begun_package(tree, PLAIN, [begun(guid=None, flags=None, dataset="tank/a/b")]) is None
     lacking = [dataset(), dataset(name="tank/a/b", snapshots=[MONDAY])]
     assert find_begun_package(lacking, PLAIN, [package]) is None
+
+
+# --- what is damaged at the receiver ----------------------------------------------------------------------------
+
+
+def damaged(guid: int, base_guid: int | None, flags: str = "Lp", **changed: Any) -> DamagedEntry:
+    said = {"dataset": "tank/a", "snapshot": {101: "mon", 102: "tue", 103: "wed"}[guid], "raw_bytes": 100}
+    said |= {"guid": str(guid), "base_guid": None if base_guid is None else str(base_guid), "flags": flags}
+    return DamagedEntry.model_validate({**said, "why": "damaged (chunk 0)", **changed})
+
+
+def repair(stored: StoredBases, about: Dataset | None = None, how: SendOptions = PLAIN) -> PlannedSend | None:
+    found = find_repair(about or dataset(), how, stored)
+    return None if found is None else found[0]
+
+
+def test_a_damaged_stream_is_sent_again_with_its_own_options() -> None:
+    send = repair(StoredBases([base(101, "Lp")], [damaged(102, 101, "Lecp")]))
+    assert send is not None
+    assert send.arguments("tue") == ("-L", "-e", "-c", "-p", "-i", "tank/a@mon", "tank/a@tue")
+    assert (send.snapshot, send.again) == (TUESDAY, True)
+    assert send.repair == "the receiver's copy of @tue is damaged (chunk 0)"
+    full = repair(StoredBases([], [damaged(101, None)]))
+    assert full is not None
+    assert full.arguments("mon") == ("-L", "-p", "tank/a@mon")
+
+
+def test_the_oldest_comes_first_and_none_before_its_base() -> None:
+    both = [damaged(103, 102), damaged(102, 101)]
+    first = repair(StoredBases([base(101, "Lp")], both))
+    assert first is not None
+    assert first.snapshot == TUESDAY
+    second = repair(StoredBases([base(101, "Lp"), base(102, "Lp")], both))  # the first is mended
+    assert second is not None
+    assert (second.snapshot, second.base) == (WEDNESDAY, TUESDAY)
+    assert repair(StoredBases([], both)) is None
+    tried = {each.identity for each in both[1:]}
+    assert find_repair(dataset(), PLAIN, StoredBases([base(101, "Lp")], both), tried) is None
+
+
+def test_a_bookmark_serves_as_base_but_not_as_the_snapshot_itself() -> None:
+    about = dataset(snapshots=[MONDAY, WEDNESDAY])
+    send = repair(StoredBases([base(102, "Lp")], [damaged(103, 102)]), about)
+    assert send is not None
+    assert send.arguments("wed")[-2:] == ("tank/a#tue-mark", "tank/a@wed")
+    assert repair(StoredBases([base(101, "Lp")], [damaged(102, 101)]), about) is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        damaged(102, 101, snapshot="renamed"),  # it would be another stream
+        damaged(102, 999),
+        damaged(102, 101, dataset="tank/b"),
+        damaged(102, 101, flags="Lcwp"),  # it is sent plain here, and the receiver must not change that
+    ],
+    ids=["renamed", "no base", "another dataset", "raw"],
+)
+def test_what_cannot_be_made_again_is_not_sent(entry: DamagedEntry) -> None:
+    assert repair(StoredBases([base(101, "Lp"), base(999, "Lp")], [entry])) is None
+
+
+def test_what_another_stream_restores_needs_no_repair() -> None:
+    assert repair(StoredBases([base(101, "Lp"), base(102, "Lcp")], [damaged(102, 101)])) is None
+
+
+def test_increments_that_are_larger_than_a_full_are_not_sent_again() -> None:
+    def entries(size: int) -> list[DamagedEntry]:
+        return [damaged(102, 101, raw_bytes=size), damaged(103, 102, raw_bytes=size)]
+
+    # The full has 1000 raw bytes, and the dataset holds 9999.
+    assert repair(StoredBases([base(101, "Lp")], entries(4999))) is not None
+    assert repair(StoredBases([base(101, "Lp")], entries(5000))) is None
+    assert repair(StoredBases([base(101, "Lp", full_bytes=20_000)], entries(5000))) is not None
+    full = [damaged(101, None, raw_bytes=99_999), damaged(102, 101, raw_bytes=50_000)]
+    assert repair(StoredBases([], full)) is not None
+
+
+def test_why_a_full_is_sent_and_what_is_passed_over() -> None:
+    about = dataset(snapshots=[WEDNESDAY], bookmarks=[])
+    send = sent(decide(about, PLAIN, StoredBases([], [damaged(101, None), damaged(102, 101)])))
+    assert send.base is None
+    assert send.repair == "the receiver's copy of @mon is damaged (chunk 0), and 1 other"
+    assert send.reason == f"{send.repair}, and this host cannot send it again"
+    send = sent(decide(dataset(), PLAIN, StoredBases([base(101, "Lp")], [damaged(102, 101)])))
+    assert (send.base, send.repair) == (MONDAY, "the receiver's copy of @tue is damaged (chunk 0)")
+    assert sent(decide(dataset(), PLAIN, StoredBases([base(103, "Lp")], [damaged(102, 101)]))).repair == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "options"),
+    [
+        ("", "-L"),
+        ("Lecp", "-L -e -c -p"),
+        ("Lcwp", "-L -p -w"),
+        ("Lr0123abcd", "-L"),  # the digits are no letters
+    ],
+)
+def test_flags_show_with_which_options_a_stream_was_made(flags: str, options: str) -> None:
+    assert " ".join(options_of(flags)) == options

@@ -94,7 +94,7 @@ async def test_genuine_streams(stream: streams.Genuine, push: Push, receiver_ide
     said = pushed.to_dict()
     assert list(said) == [
         *("dataset", "snapshot", "guid", "kind", "flags", "base", "base_guid"),
-        *("raw_bytes", "wire_bytes", "stored_bytes", "seconds", "sha256", "resume", "resumed_at", "receipt"),
+        *("raw_bytes", "wire_bytes", "stored_bytes", "seconds", "sha256", "resume", "resumed_at", "repair", "receipt"),
     ]
     assert said["guid"] == manifest.guid
     assert said["sha256"] == stream.sha256
