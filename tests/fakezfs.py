@@ -95,14 +95,34 @@ class FakeZfs:
         encrypted: bool = False,
         key_loaded: bool = True,
         size: int = SIZE,
+        increment: int | None = None,
     ) -> None:
-        """`size`: raw bytes of the content of each of its streams."""
+        """`size`: raw bytes of the content of each of its streams; `increment`: of its increments, if they differ."""
         about = {"type": kind, "encrypted": encrypted, "key_loaded": key_loaded, "written": 4096, "size": size}
+        about |= {} if increment is None else {"increment": increment}
         properties = {"compression": "zstd", "user:note": "kept"}
         self.edit(lambda state: _create(state, name, properties=properties, **about))
 
     def clone(self, snapshot: str, name: str) -> None:
         self.edit(lambda state: _create(state, name, origin=snapshot))
+
+    def sent(self, name: str, base_guid: str | None) -> Callable[[], str]:
+        """What `received` says of the stream of this snapshot, on this base, once it was received. The snapshot may be
+        gone when the result is called.
+        """
+        dataset, _, short = name.partition("@")
+        state = json.loads((self.folder / "state.json").read_text())
+        about, snapshot = state["datasets"][dataset], _find(state, name)
+
+        def content() -> str:
+            return _hash(_records(_stream(about, f"{dataset}@{short}", snapshot, base_guid or "0", [])))
+
+        return content
+
+    def received(self, name: str) -> list[str]:
+        """A hash of the content of each stream that was received into a dataset, in their order."""
+        found: list[str] = self.edit(lambda state: state["datasets"][name]["content"])
+        return found
 
     def properties(self, name: str) -> dict[str, str]:
         found: dict[str, str] = self.edit(lambda state: state["datasets"][name]["properties"])
@@ -322,7 +342,8 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
     snapshot = _find(state, name)
     base = _find(state, arguments[arguments.index("-i") + 1]) if "-i" in arguments else None
     if "-nP" in arguments:
-        print(f"full\t{name}\t{dataset['size']}\nsize\t{dataset['size']}")
+        size = _content(dataset, base["guid"] if base else "0")
+        print(f"full\t{name}\t{size}\nsize\t{size}")
         return
     from tests import streams
 
@@ -357,6 +378,12 @@ def _token_name(state: dict[str, Any], text: str) -> str | None:
     return next(names, None)
 
 
+def _content(dataset: dict[str, Any], base_guid: str) -> int:
+    """Raw bytes of the content of a stream. `base_guid`: "0" for a full."""
+    size: int = dataset["size"] if base_guid == "0" else dataset.get("increment", dataset["size"])
+    return size
+
+
 def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_guid: str, features: list[int]) -> bytes:
     """One stream by itself, the same each time; `drift` is what makes it another one."""
     from tests import resumed, streams
@@ -371,7 +398,8 @@ def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_g
         created=snapshot["creation"],
         objset_type=3 if dataset.get("type") == "volume" else 2,
     )
-    writes = (streams.write(2, number * _BLOCK, blocks[number % 4]) for number in range(dataset["size"] // _BLOCK))
+    places = range(_content(dataset, base_guid) // _BLOCK)
+    writes = (streams.write(2, number * _BLOCK, blocks[number % 4]) for number in places)
     raw = [streams.object_range()] if 24 in features else []
     return resumed.summed(begin, [*raw, streams.object_(2), *writes, streams.end(int(snapshot["guid"]))])
 
@@ -537,11 +565,14 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         found["kept"] = {"token": token.encode(), "records": records}
         _die("cannot receive new filesystem stream: incomplete stream\nPartially received snapshot is saved.")
     found.pop("kept", None)
-    content = hashlib.sha256(repr(records).encode()).hexdigest()
-    found["content"] = [*found.get("content", []), content]
+    found["content"] = [*found.get("content", []), _hash(records)]
     found["written"] = 0
     _snapshot(state, target, facts.snapshot)
     found["snapshots"][-1]["guid"] = str(facts.guid)
+
+
+def _hash(records: list[list[Any]]) -> str:
+    return hashlib.sha256(repr(records).encode()).hexdigest()
 
 
 def _records(raw: bytes) -> list[list[Any]]:

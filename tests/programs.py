@@ -278,10 +278,10 @@ def serving(where: Path | Receiver, **settings: object) -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def started(receiver: Receiver) -> Iterator[None]:
-    """The daemon of a store that is there; it has ended afterwards, and did so well."""
+def started(receiver: Receiver, *command: str, **env: str) -> Iterator[None]:
+    """The daemon of a store that is there, as `Receiver.start`; it has ended afterwards, and did so well."""
     try:
-        receiver.start()
+        receiver.start(*command, **env)
         yield
     except BaseException:
         receiver.stop(signal.SIGKILL)

@@ -21,9 +21,14 @@ ONE, TWO = (
 
 
 def everything(store: Path) -> dict[str, tuple[int, int, bytes]]:
-    """All that is in a store: by name the type and permissions, the time of change, and the content."""
+    """All that is in a store: by name the type and permissions, the time of change, and the content.
+
+    Without what says that something is being read, which a prune must see, and the folder that has got it.
+    """
     found = {}
     for path in store.rglob("*"):
+        if path == store / ".state" or path.is_relative_to(store / ".state/reading"):
+            continue
         status = path.lstat()
         content = path.read_bytes() if path.is_file() else b""
         found[str(path.relative_to(store))] = (status.st_mode, status.st_mtime_ns, content)
@@ -67,6 +72,7 @@ def test_what_lists_only_reads(filled: tuple[Receiver, Sender, Path]) -> None:
     ):  # fmt: skip
         good(receiver.fullsendd(*arguments))
         assert everything(receiver.store) == before, arguments
+        assert not (receiver.store / ".state/reading").exists()
     for arguments in (["list"], ["list", "--partial"], ["status"], ["show", "tank/1@now"], ["cat", "tank/1@now"]):
         assert sender.fullsend(*arguments).returncode in {0, 1}
         assert everything(receiver.store) == before, arguments

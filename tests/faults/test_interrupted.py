@@ -298,7 +298,7 @@ def disk(line: Line) -> FaultyDisk:
     return disk
 
 
-SAID: Final = {errno.EIO: "the store's disk failed", errno.ENOSPC: "the store is full"}
+SAID: Final = {errno.EIO: "the store's disk fails", errno.ENOSPC: "the store is full"}
 
 
 @pytest.mark.parametrize(

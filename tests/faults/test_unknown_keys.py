@@ -13,7 +13,7 @@ import shutil
 import zlib
 from dataclasses import replace
 from fnmatch import fnmatch
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
@@ -28,6 +28,7 @@ from tests.receiver.helpers import (
     finish_of,
     ingest_stream,
     push_of,
+    read_manifest,
     resume,
     store_stream,
     take,
@@ -46,9 +47,13 @@ from fullsend_receiver.catalogue import summaries, unchanged
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.maintenance import checkpoints
+from fullsend_receiver.maintenance.reading import FilePass
+from fullsend_receiver.maintenance.scrub import StreamCheck
 from fullsend_receiver.store import journal
 from fullsend_receiver.store import local as stores
-from fullsend_receiver.store.local import LocalStore, read_id
+from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.marker import read_id
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.partials import journals
 from fullsend_receiver.store.recovery import recover
@@ -121,12 +126,22 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
         stored = catalogue.at(file)
         assert stored is not None
         ScrubLog(store).add(Scrubbed(str(file), stored.summary.received, NOW, damage, None))
+    leave_check(store, files[1])
     unchanged.note(catalogue, SENDER, [UnchangedDataset(dataset="tank/data", snapshot="next", guid="12")])
     overruns.note(store, SENDER, push_of(LONG), OverrunRecord(70, 50))
     leave_partials(store)
     copy_summaries(store)
     (store.state / "serving").touch()  # by the daemon
+    (store.state / "reading").touch()  # by commands that read streams
+    (store.state / "trash").mkdir()
     return store
+
+
+def leave_check(store: LocalStore, file: PurePosixPath) -> None:
+    """Leave a check amid the file, as at a stop of the daemon."""
+    check = StreamCheck(store, file, read_manifest(store, file).received)
+    check.run()
+    checkpoints.write(store, check, NOW)
 
 
 def copy_summaries(store: LocalStore) -> None:
@@ -224,7 +239,9 @@ KINDS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
     "journal: resumed": (".partial/*.journal", add_to_journal("resumed")),
     "journal: commit": (".partial/*.journal", add_to_journal("commit")),
     "journal: lines to come": (".partial/*.journal", add_to_journal("later")),
-    "scrub results": (".state/scrub.jsonl", add_to_rows),
+    "scrub results": (".state/scrub/*.jsonl", add_to_rows),
+    "scrub results for an earlier version": (".state/scrub.jsonl", add_to_rows),
+    "checkpoint of a check": (".state/scrub-checkpoint.json", add_to_document),
     "sender table": (".state/senders.json", add_to_document),
     "invitations": (".state/invitations.json", add_to_document),
     "summaries": (f".state/summaries.{SENDER}", add_to_copy),
@@ -234,7 +251,7 @@ KINDS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
 #: What has no keys.
 PLAIN: Final = (
     *(f"{SENDER}/*.zfs.zst", f"{SENDER}/*.zfs.zst.sha256", ".partial/*.data", ".partial/*.sha256"),
-    *(".state/key.pem", ".state/certificate.pem", ".state/lock", ".state/serving"),
+    *(".state/key.pem", ".state/certificate.pem", ".state/lock", ".state/serving", ".state/reading"),
 )
 
 
@@ -285,7 +302,15 @@ def seen(store: LocalStore) -> dict[str, Any]:
         "invitations": senders._read_invitations(store),
         "unchanged": unchanged.last_seen(store, SENDER),
         "crossed": overruns.find(store, SENDER, push_of(LONG)),
+        "checkpoint": place_of_check(store),
     }
+
+
+def place_of_check(store: LocalStore) -> object:
+    """What the checkpoint says; its manifest is not that of a copy of the store."""
+    found = checkpoints.read(store)
+    assert found is not None
+    return found.file, found.received, found.begun, FilePass(store, PurePosixPath(found.file), found.reading).state
 
 
 def check_whole(everything: dict[str, Any]) -> None:
@@ -335,8 +360,9 @@ def test_what_is_written_anew_is_what_it_was(tmp_path: Path, written: LocalStore
     senders.revoke(store, "delta")
     with patch("fullsend_receiver.catalogue.scrub_results._SLACK", -100):
         ScrubLog(store).add(Scrubbed("alpha/other", NOW, NOW, (), None))
-    assert b"to come" in (store.state / "scrub.jsonl").read_bytes()
-    assert b"a line of another kind" in (store.state / "scrub.jsonl").read_bytes()
+    for path in (store.state / "scrub.jsonl", store.state / "scrub" / f"{SENDER}.jsonl"):
+        assert b"to come" in path.read_bytes()
+        assert b"a line of another kind" in path.read_bytes()
     unchanged.note(read_catalogue(store, SENDER), SENDER, [])
     overruns.note(store, SENDER, push_of(FULL), OverrunRecord(1, 1))
     assert seen(store) == before
@@ -357,5 +383,6 @@ def test_every_file_of_the_state_folder_is_in_that_store(written: LocalStore) ->
         names.update(re.findall(r"\bstate / f?\"([^\"]+)\"", source))
         names.update(re.findall(r"def _document\(sender: str\) -> str:\n    return f\"([^\"]+)\"", source))
     names = {name.replace("{sender}", SENDER) for name in names if not name.endswith(".tmp")}
-    assert len(names) == 10
+    names.add("scrub-checkpoint.json")  # a document of the whole store
+    assert len(names) == 14
     assert names == {path.name for path in written.state.iterdir()}

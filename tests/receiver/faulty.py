@@ -53,11 +53,13 @@ class FaultyDisk:
         return {_FOLDER: str(self.folder)}
 
     @contextlib.contextmanager
-    def blocked(self, call: str, suffix: str = "") -> Iterator[None]:
-        """No such call on a file whose name ends like this proceeds before the block is left."""
+    def blocked(self, call: str, suffix: str = "", *, after: int = 0) -> Iterator[None]:
+        """No such call on a file whose name ends like this proceeds before the block is left; except the first `after`
+        ones, counted from the daemon's start.
+        """
         with (self.folder / f"gate-{call}").open("r+", encoding="utf-8") as gate:
             fcntl.flock(gate, fcntl.LOCK_EX)
-            gate.write(suffix)
+            gate.write(f"{suffix}|{after}")
             gate.flush()
             try:
                 yield
@@ -114,7 +116,8 @@ def _faulty(folder: Path, name: str, real: Callable[..., Any]) -> Callable[..., 
         size = path.stat().st_size
         write(trace, f"begin {name} {path.name} {size}\n".encode())
         with (folder / f"gate-{name}").open(encoding="utf-8") as gate:
-            if path.name.endswith(gate.read()):
+            suffix, _, after = gate.read().partition("|")
+            if path.name.endswith(suffix) and _begun(folder, name, suffix) > int(after or 0):
                 fcntl.flock(gate, fcntl.LOCK_SH)
         with contextlib.suppress(FileNotFoundError):
             suffix, number = (folder / f"fail-{name}").read_text(encoding="utf-8").split(":")
@@ -127,6 +130,11 @@ def _faulty(folder: Path, name: str, real: Callable[..., Any]) -> Callable[..., 
         return result
 
     return call
+
+
+def _begun(folder: Path, name: str, suffix: str) -> int:
+    lines = (line.split() for line in (folder / "trace").read_text(encoding="utf-8").splitlines())
+    return sum(line[:2] == ["begin", name] and line[2].endswith(suffix) for line in lines)
 
 
 def _clock(folder: Path) -> Callable[[], float]:
@@ -152,7 +160,8 @@ def _disk_usage(folder: Path) -> Callable[[Path], Any]:
         for path in store.rglob("*"):
             with contextlib.suppress(FileNotFoundError):
                 used += path.stat().st_size if path.is_file() else 0
-        return real(store)._replace(free=max(0, size - used))
+        free = max(0, size - used)
+        return real(store)._replace(total=size, used=size - free, free=free)
 
     return usage
 

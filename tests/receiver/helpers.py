@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -37,7 +38,9 @@ from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import open_offer, partial_key
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    import pytest
 
     from fullsend_receiver.catalogue.scrub_results import Scrubbed
     from fullsend_receiver.catalogue.streams import StoredStream
@@ -322,6 +325,25 @@ def checked(store: LocalStore, stored: StoredStream) -> Scrubbed:
     found = scrub(store, stored.file, stored.summary.received)
     assert found is not None
     return found
+
+
+def fail_reads(
+    monkeypatch: pytest.MonkeyPatch, path: Path, number: int, fails: Callable[[int], bool] = lambda _offset: True
+) -> list[int]:
+    """Have reads of a file at offsets for which `fails` is true fail with this errno. Returns: these offsets, as they
+    are read.
+    """
+    real, inode = os.pread, path.stat().st_ino
+    seen: list[int] = []
+
+    def pread(descriptor: int, length: int, offset: int) -> bytes:
+        if os.fstat(descriptor).st_ino == inode and fails(offset):
+            seen.append(offset)
+            raise OSError(number, os.strerror(number))
+        return real(descriptor, length, offset)
+
+    monkeypatch.setattr(os, "pread", pread)
+    return seen
 
 
 def remove(store: LocalStore, file: PurePosixPath | str) -> None:

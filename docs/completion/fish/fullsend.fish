@@ -25,7 +25,7 @@ complete -c fullsend -n '__fish_seen_subcommand_from push' -l stdin -d 'read the
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s r -d 'and all datasets below, each by itself'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -l exclude -x -d 'without these, and what is below them'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s R -d 'and all below, as one package; always a full one'
-complete -c fullsend -n '__fish_seen_subcommand_from push' -l full -d 'fulls, whatever is stored'
+complete -c fullsend -n '__fish_seen_subcommand_from push' -l full -d 'fulls, whatever is stored; the next push builds on them'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s w -d 'raw; encrypted datasets are always sent so'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -l decrypt -d 'send encrypted datasets decrypted'
 complete -c fullsend -n '__fish_seen_subcommand_from push' -s c -d 'send blocks compressed, as they are in the pool'

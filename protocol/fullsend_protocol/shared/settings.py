@@ -6,6 +6,7 @@ import math
 import re
 import tomllib
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -16,12 +17,40 @@ from fullsend_protocol.shared.units import parse_duration, parse_size
 _PERCENT: Final = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?)\s*%")
 
 
+@dataclass(frozen=True, slots=True)
+class SizeOrShare:
+    """An amount of something that has a total: `size` bytes, or a `share` (0 to 1) of that total."""
+
+    size: int = 0
+    share: float = 0.0
+
+    def of(self, total: int) -> int:
+        """Return the amount in bytes. `total`: in bytes."""
+        return self.size + int(self.share * total)
+
+
 def _size(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
     return _quantity(parse_size, value)
 
 
 def _duration(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
     return _quantity(parse_duration, value)
+
+
+def _size_or_share(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
+    if isinstance(value, SizeOrShare):
+        return value
+    if isinstance(value, str) and value.rstrip().endswith("%"):
+        share = _share(value.strip())
+        if share > 1:
+            msg = f"{value!r} is more than all of it"
+            raise ValueError(msg)
+        return SizeOrShare(share=share)
+    size = _size(value)
+    if type(size) is not int or size < 0:
+        msg = 'a size or a share is wanted, such as "10G" or "5%"'
+        raise ValueError(msg)
+    return SizeOrShare(size=size)
 
 
 def _quantity(parse: Callable[[str], float], value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
@@ -48,6 +77,8 @@ def _share(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
 
 #: Bytes; in the file a number, or text such as "512M".
 Size = Annotated[int, Field(ge=0), BeforeValidator(_size)]
+#: Bytes, or a share of a total; in the file a number, or text such as "10G" or "5%".
+Portion = Annotated[SizeOrShare, BeforeValidator(_size_or_share)]
 #: Seconds; in the file a number, or text such as "15m".
 Duration = Annotated[float, Field(ge=0), BeforeValidator(_duration)]
 

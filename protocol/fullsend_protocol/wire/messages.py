@@ -56,6 +56,10 @@ REPLACED_MAX: Final = 200
 REPAIR: Final = "repair"
 
 
+#: A sender's `features`: it reads the warnings in `health`.
+WARNINGS: Final = "warnings"
+
+
 _CODES: Final = frozenset(code.value for code in ErrorCode)
 
 
@@ -123,8 +127,8 @@ class ReceiverHello(Greeting):
 
 
 class SenderHello(_WithLaterFields, Greeting):
-    """The sender picks one of the receiver's versions. `features`: what it understands beyond that version: without
-    "repair" no message to it has the fields that version 1 was first released without.
+    """The sender picks one of the receiver's versions. `features`: what it understands beyond that version: without the
+    feature of a key no message to it has a key that version 1 was first released without.
     """
 
     type: Literal["hello"] = "hello"
@@ -515,13 +519,18 @@ class Check(Question):
     type: Literal["check"] = "check"
 
 
-class Health(Answer):
-    """The receiver's state, for a sender: enough to see trouble coming, nothing about other senders."""
+class Health(_WithLaterFields, Answer):
+    """The receiver's state, for a sender: enough to see trouble coming, nothing about other senders. `warnings`: what
+    will be a problem soon; only for a sender that understands "warnings".
+    """
 
     type: Literal["health"] = "health"
     program: Program
     free_bytes: Offset
     problems: Annotated[list[Text], Field(max_length=100)]
+    warnings: Annotated[list[Text], Field(max_length=100)] = Field(default_factory=list)
+
+    later = frozenset({"warnings"})
 
 
 class Done(Answer):

@@ -7,13 +7,14 @@ import os
 import re
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_protocol.shared.settings import Duration, Settings, Share, Size, parse_settings
+from fullsend_protocol.shared.settings import Duration, Portion, Settings, Share, Size, SizeOrShare, parse_settings
+from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.access.policies import Retention
 
 DEFAULT_FILE: Final = Path("/etc/fullsend/receiver.toml")
@@ -58,6 +59,27 @@ Address = Annotated[str, AfterValidator(_checked_address)]
 DailyTime = Annotated[time | None, BeforeValidator(_daily)]
 
 
+def _named_none(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
+    return None if value == "none" else value
+
+
+def _sender_name(text: str) -> str:
+    if not is_sender_name(text):
+        msg = "is not a sender's name"
+        raise ValueError(msg)
+    return text
+
+
+#: Bytes of one sender; None, in the file "none": no limit.
+Quota = Annotated[Size | None, BeforeValidator(_named_none)]
+
+
+class PerSender(Settings):
+    """The table [senders.NAME]: what is different for this sender. A key that is absent: as for all senders."""
+
+    quota: Quota = None
+
+
 class ReceiverSettings(Settings):
     """The settings in receiver.toml. Times are seconds, sizes bytes."""
 
@@ -65,10 +87,15 @@ class ReceiverSettings(Settings):
     store_id: str  # of the marker: the daemon must not write into the mount point of an unmounted disk
     listen: Address = f":{DEFAULT_PORT}"
     advertise: Address | None = None  # the address in invitations; None: this host's name
-    min_free: Size = 1 << 30  # what stays free, before and while streams arrive
+    min_free: Portion = SizeOrShare(1 << 30)  # what stays free of the disk, before and while streams arrive
+    quota: Quota = None  # of each sender: what is stored, arrives, waits as a partial, or is set aside
+    warn_at: Share = 0.85  # used share of the disk, or of a quota, from which on warnings are given
+    senders: dict[Annotated[str, AfterValidator(_sender_name)], PerSender] = Field(default_factory=dict)
     partial_keep: Duration = 14 * 86400.0  # a partial to which nothing was added for so long is deleted
     partial_max: Size | None = None  # of all partials together: above it the oldest are deleted
     damaged_keep: Duration = 30 * 86400.0  # what was set aside as damaged is deleted so long afterwards
+    scrub_every: Duration = 30 * 86400.0  # after so long the daemon checks a stored stream again; 0: never
+    scrub_rate: Size = 64 << 20  # stored bytes a second that these checks read; 0: no limit
     connections: int = Field(default=512, ge=1)  # in all
     connections_per_sender: int = Field(default=64, ge=1)
     unidentified: int = Field(default=256, ge=1)  # at the limit the oldest is closed
@@ -85,6 +112,11 @@ class ReceiverSettings(Settings):
     when_suspicious: Literal["stop", "prune"] = "stop"  # whether suspicious streams stop the prune of their dataset
     when_full: Literal["refuse", "prune-early"] = "refuse"  # whether a prune may come early to make room
 
+    def quota_of(self, sender: str) -> int | None:
+        """Return the quota of a sender in bytes; None: it has none."""
+        own = self.senders.get(sender)
+        return self.quota if own is None or "quota" not in own.model_fields_set else own.quota
+
 
 def config_file(argument: Path | None) -> Path:
     """Return the configuration file: `--config`, else $FULLSENDD_CONFIG, else the default."""
@@ -99,7 +131,8 @@ def load(path: Path) -> ReceiverSettings:
         msg = f"{path}: no such file; make a store with `fullsendd init`, or name the file with --config"
         raise UsageError(msg) from None
     except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path}: cannot be read: {error}"
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        msg = f"{path}: cannot be read: {why}"
         raise UsageError(msg) from None
     return parse_settings(ReceiverSettings, text, str(path))
 

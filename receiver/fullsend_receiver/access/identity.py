@@ -48,7 +48,8 @@ def fingerprint(store: LocalStore) -> str:
     try:
         return der_fingerprint(ssl.PEM_cert_to_DER_cert(store.certificate.read_text(encoding="ascii")))
     except (OSError, ValueError) as error:
-        msg = f"{store.certificate}: cannot be read: {error}"
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        msg = f"{store.certificate}: cannot be read: {why}"
         raise StoreError(msg) from None
 
 
@@ -68,7 +69,8 @@ def server_context(store: LocalStore, certificates: list[str]) -> ssl.SSLContext
     try:
         context.load_cert_chain(store.certificate, store.key)
     except (OSError, ssl.SSLError) as error:
-        msg = f"{store.state}: key and certificate cannot be used: {error}"
+        why = error if isinstance(error, ssl.SSLError) else error.strerror or error
+        msg = f"{store.state}: key and certificate cannot be used: {why}"
         raise StoreError(msg) from None
     if certificates:
         context.load_verify_locations(cadata="\n".join(certificates))

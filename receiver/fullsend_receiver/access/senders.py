@@ -67,7 +67,7 @@ class SenderTable:
     """The table as of the time when it was read; `changed` says whether to read it again."""
 
     def __init__(self, store: LocalStore, *, fault: StoreError | None = None) -> None:
-        """Read the table. Raises: StoreError if it is damaged.
+        """Read the table. Raises: StoreError if it is damaged, or the store is not in its folder.
 
         `fault`: the table could not be read. Then this object admits no sender, reports the fault to peers that ask,
         and is never written. If the daemon did not start instead, systemd would restart it without end.
@@ -76,6 +76,8 @@ class SenderTable:
         self._signature = signature(_table_file(store))
         self._fault = fault
         self._senders = {} if fault else {sender.fingerprint: sender for sender in _read_senders(store)}
+        if fault is None:
+            store.check_mounted()  # afterwards: without its disk the table is missing, which means that it is empty
 
     def changed(self) -> bool:
         """Whether the file has changed since it was read."""
@@ -141,6 +143,7 @@ def join(store: LocalStore, secret: str, certificate: str) -> Sender:
     if not is_certificate(certificate):
         msg = "the certificate to enrol cannot be read"
         raise Refused(ErrorCode.INVITATION, msg)
+    store.check_mounted()
     print_ = fingerprint(ssl.PEM_cert_to_DER_cert(certificate))
     with locked(store.lock):
         invitations = _read_invitations(store)
@@ -226,7 +229,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: cannot be read: {error}"
+        why = error.strerror if isinstance(error, OSError) else error
+        msg = f"{path}: cannot be read: {why}"
         raise StoreError(msg) from None
     return rows
 

@@ -19,7 +19,8 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import printable
 from fullsend_receiver.access import config, identity
 from fullsend_receiver.store.durable import make_folders, replace_file
-from fullsend_receiver.store.local import LocalStore, make_store, read_id
+from fullsend_receiver.store.local import LocalStore, make_store
+from fullsend_receiver.store.marker import read_id
 
 log = logging.getLogger("fullsendd")
 

@@ -11,10 +11,11 @@ from fullsend_protocol.shared.units import printable
 from fullsend_protocol.stream.facts import class_of
 from fullsend_protocol.wire.messages import Push
 from fullsend_receiver.arrival import overruns
+from fullsend_receiver.arrival.bounds import TELLING, Ratio, RoomRequest
 from fullsend_receiver.arrival.commit import wants_base
-from fullsend_receiver.arrival.free_space import TELLING, Ratio, RoomRequest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, NoBase, StoredStream
+from fullsend_receiver.store.opened import partial_key
 
 log = logging.getLogger("fullsendd")
 
@@ -59,6 +60,8 @@ def judge(
         ratio,
         before=stored,
         failed_at=overrun.stored if overrun is not None else 0,
+        sender=sender,
+        key=partial_key(sender, push),
     )
 
 

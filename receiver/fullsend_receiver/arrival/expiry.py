@@ -43,20 +43,28 @@ def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
             yield found
 
 
-def discard_old(store: Store, arriving: Container[str], *, keep: float, most: int | None, damaged_keep: float) -> None:
+def discard_old(
+    store: Store, arriving: Container[str], *, keep: float, most: int | None, damaged_keep: float
+) -> dict[str, dict[str, int]]:
     """Discard the partials on which nothing has arrived for `keep` seconds. If all others together store more than
     `most` bytes (None: no limit), discard the oldest of them. `arriving`: keys that are not discarded.
 
     A damaged partial is set aside. All that was set aside is removed `damaged_keep` seconds after that. Blocks. The
     clock is that of the file system. If it jumps ahead, an interrupted transfer may have to start over; a stored stream
-    is never lost. Raises: OSError.
+    is never lost.
+
+    Returns: what is left: by sender, the stored bytes of each partial by key. Raises: StoreError if the store is not
+    there; OSError.
     """
     now = time.time()
     waiting = []
+    left: dict[str, dict[str, int]] = {}
     total = 0
     for key, (last, opened, said) in store.uploads(_look, sets_aside=True):
         stored = said.stored
         total += stored
+        if opened is not None:
+            left.setdefault(opened.sender, {})[key] = stored
         # A partial that is committing waits for the next start: its file may be in place, without its manifest.
         if key not in arriving and said.committing is None:
             waiting.append((last, key, opened, stored))
@@ -74,8 +82,11 @@ def discard_old(store: Store, arriving: Container[str], *, keep: float, most: in
             log.error("%s: what has arrived of it cannot be deleted: %s", printable(what), error)  # noqa: TRY400
             continue
         total -= stored
+        if opened is not None:
+            del left[opened.sender][key]
         log.warning("%s: what had arrived of it (%s) is deleted: %s", printable(what), format_size(stored), why)
     store.discard_damaged(now - damaged_keep)
+    return left
 
 
 def _look(upload: UploadInfo) -> tuple[float, Opened | None, Journal]:

@@ -1,4 +1,7 @@
-"""Disk space for arriving streams: which may begin, and which must end, so that `min-free` stays free.
+"""Room for arriving streams: which may begin, and which must end, so that `min-free` stays free and quotas hold.
+
+Two **bounds** apply to each stream: the store's disk, which all share, and the quota of its sender, if it has one
+(bounds.py). Both are held by the same rules.
 
 A stream gets a **reservation** of what it will store: the raw bytes that its sender announced, times the known ratio.
 No other stream is admitted on that space, or may write into it if it exceeds its own reservation. All comparisons are
@@ -8,151 +11,158 @@ not fit at a tenth of its raw size, or it is certain to fit once other streams h
 A stream of unknown size gets no reservation, nor does a stream that fits only if it compresses well. Such a stream, and
 one that exceeds its reservation, may use what is not reserved. When that is used up, the stream that exceeds its
 reservation the most ends, and what has arrived of it is deleted (`Overrun`). A stream within its reservation ends only
-if something else has filled the disk. What has arrived of it stays, because deleting it would only make room for
-whatever filled the disk.
+if something else has used the room. What has arrived of it stays, because deleting it would only make room for
+whatever used it.
 
 A partial on which nothing arrives has no reservation: nobody knows whether it will be resumed. It counts as used.
+
+Where the policy allows it (`when-full`), old streams are removed before a stream is refused or ended (`MakeRoom`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from typing import Final
 
-from fullsend_protocol.shared import limits
-from fullsend_protocol.shared.errors import ErrorCode, FullsendError
+from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import format_size
+from fullsend_receiver.arrival.bounds import (
+    Account,
+    Arrival,
+    Bound,
+    DiskBound,
+    Fill,
+    LookAtStored,
+    NoRoom,
+    Overrun,
+    QuotaBound,
+    RoomRequest,
+)
+from fullsend_receiver.store.api import DiskSpace
 
 #: errno values of a write that mean: the disk, or its quota, is used up.
 USED_UP: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
-#: Raw bytes after which a stream's own ratio predicts the size of its rest.
-TELLING: Final = 32 * limits.MIB
 #: The best ratio that is assumed for a stream without a known one: a tenth of its raw bytes.
 _BEST_RATIO: Final = 0.1
 #: A reservation exceeds the expected size by this fraction (zstd frames of incompressible data, the index): a 64th.
 _SLACK: Final = 64
 #: A stream of unknown size that did not fit the last time needs this fraction more: an eighth.
 _MORE: Final = 8
-_TO_FREE: Final = "free space on the receiver"
+
+#: Removes old streams, if the policy allows it: at least so many bytes, of this sender (None: of any). Returns: the
+#: removed bytes, 0: none may be removed.
+MakeRoom = Callable[[int, str | None], Awaitable[int]]
 
 
-class NoRoom(FullsendError):  # noqa: N818 - reads as a noun
-    """The store is full, or the stream would fill it. What has arrived of the stream is kept."""
-
-    code = ErrorCode.SPACE
-
-
-class Overrun(NoRoom):
-    """The stream has used more than its room. What has arrived of it is deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """The compression ratio of similar streams. `whence`: its source, for messages, such as "of its last streams"."""
-
-    stored: int
-    raw: int
-    whence: str
-
-    @property
-    def value(self) -> float:
-        """Stored bytes per raw byte."""
-        return self.stored / self.raw
-
-
-@dataclass(frozen=True, slots=True)
-class RoomRequest:
-    """The room that a stream needs.
-
-    `name`: for messages; `raw`: raw bytes to come, None: not announced; `ratio`: None: unknown; `before`: bytes already
-    stored of it; `failed_at`: bytes that were not enough the last time, used only if `raw` is None.
-    """
-
-    name: str
-    raw: int | None = None
-    ratio: Ratio | None = None
-    before: int = 0
-    failed_at: int = 0
-
-
-class Arrival:
-    """An arriving stream, for `Room`.
-
-    `stored`, `raw`: bytes written since it was admitted; `pending`: bytes that it may write and has not written yet;
-    `reservation`: bytes to store, None: it has none; `refused`: stored and raw bytes of the chunk that did not fit.
-    `ended` gets an exception when the stream must end, `gone` a result when it has ended.
-    """
-
-    def __init__(self, wanted: RoomRequest, reservation: int | None) -> None:
-        """Only Room calls this."""
-        loop = asyncio.get_running_loop()
-        self.wanted = wanted
-        self.reservation = reservation
-        self.stored = 0
-        self.raw = 0
-        self.pending = 0
-        self.refused = (0, 0)
-        self.ended: asyncio.Future[None] = loop.create_future()
-        self.gone: asyncio.Future[None] = loop.create_future()
-
-    def is_within(self, more: int = 0) -> bool:
-        """Whether it stores no more than its reservation, even with `more` bytes more."""
-        return self.reservation is not None and self.stored + self.pending + more <= self.reservation
-
-    @property
-    def reserved(self) -> int:
-        """Bytes that no other stream may use."""
-        left = 0 if self.reservation is None else max(0, self.reservation - self.stored)
-        if self.wanted.raw is not None and self.raw >= TELLING:  # it may compress better than expected
-            left = min(left, round(max(0, self.wanted.raw - self.raw) * self.stored / self.raw))
-        return max(left, self.pending)
-
-    @property
-    def excess(self) -> int:
-        """Bytes that it stores beyond its reservation."""
-        held = self.stored + self.pending
-        return held + self.wanted.before if self.reservation is None else held - self.reservation
+async def _remove_nothing(_wanted: int, _sender: str | None) -> int:
+    return 0
 
 
 class Room:
-    """The room on one store's disk. Not thread-safe: for the event loop."""
+    """The room in one store. Not thread-safe: for the event loop."""
 
-    def __init__(self, min_free: int, look: Callable[[], Awaitable[int]]) -> None:
-        """`look`: returns the free bytes of the disk."""
-        self._min_free = min_free
-        self._look = look
-        self._free = 0  # the last known value
+    def __init__(
+        self,
+        min_free: SizeOrShare,
+        look: Callable[[], Awaitable[DiskSpace]],
+        *,
+        quota_of: Callable[[str], int | None] = lambda _sender: None,
+        stored_of: LookAtStored | None = None,
+        make_room: MakeRoom = _remove_nothing,
+    ) -> None:
+        """`look`: returns what the disk has; `quota_of`: the quota of a sender, None: it has none; `stored_of`: as in
+        Account, needed where a sender has a quota.
+        """
+        self._disk = DiskBound(min_free, look)
+        self._quota_of = quota_of
+        self._stored_of = stored_of
+        self._make_room = make_room
+        self._removing = asyncio.Lock()
+        self._accounts: dict[str, Account] = {}
         self._arrivals: set[Arrival] = set()
 
     async def admit(self, wanted: RoomRequest) -> Arrival:
-        """Admit a stream. The caller must call `leave` later. Raises: NoRoom, OSError."""
-        self._free = await self._look()
-        alone = self._free - self._min_free
-        left = alone - sum(each.reserved for each in self._arrivals)
-        arrival = Arrival(wanted, self._judge(wanted, alone, left))
-        self._arrivals.add(arrival)
-        return arrival
+        """Admit a stream. The caller must call `leave` later. Raises: NoRoom, StoreError, OSError."""
+        bounds = self._bounds(wanted.sender)
+        while True:
+            for bound in bounds:
+                await bound.look()
+            try:
+                found = [self._judge(bound, wanted) for bound in bounds]
+            except NoRoom as refusal:
+                if await self._wait_for_commits(wanted.sender) or await self._removed(refusal):
+                    continue
+                raise
+            arrival = Arrival(wanted, None if None in found else found[0])
+            self._account(wanted.sender).partials.pop(wanted.key, None)
+            self._arrivals.add(arrival)
+            return arrival
 
-    def leave(self, arrival: Arrival) -> None:
-        """The stream has arrived, or its partial is closed: it needs no more room. May be repeated."""
+    def arrived(self, arrival: Arrival) -> None:
+        """All of the stream is written: it needs no more room, and is not ended any more. What it has stored counts
+        until it leaves.
+        """
+        arrival.whole = True
+        _write_no_more(arrival)
+
+    async def stored(self, arrival: Arrival) -> None:
+        """The stream is stored under its name. `leave` must follow. Raises: StoreError, OSError."""
+        for bound in self._bounds(arrival.wanted.sender)[1:]:
+            await bound.look()
+
+    def leave(self, arrival: Arrival, kept: int = 0) -> None:
+        """The stream needs no more room. `kept`: bytes that stay of it as a partial. May be repeated."""
         self._arrivals.discard(arrival)
-        if not arrival.gone.done():
-            arrival.gone.set_result(None)
-        if arrival.ended.done():
-            arrival.ended.exception()  # retrieved, not raised: it may have ended for another reason first
+        self.keep(arrival.wanted, kept)
+        _write_no_more(arrival)
+        if not arrival.left.done():
+            arrival.left.set_result(None)
+
+    def keep(self, wanted: RoomRequest, kept: int) -> None:
+        """So many bytes of a stream stay as a partial that is not arriving; 0: none."""
+        partials = self._account(wanted.sender).partials
+        if kept:
+            partials[wanted.key] = kept
+        else:
+            partials.pop(wanted.key, None)
+
+    def count(
+        self, partials: Mapping[str, Mapping[str, int]], aside: Mapping[str, int], *, but: Container[str] = ()
+    ) -> None:
+        """Take over what was found in the store: by sender the bytes of its partials by key, and of what is set aside.
+        `but`: keys of which this object knows better, since their streams were arriving meanwhile.
+        """
+        for sender in {*self._accounts, *partials, *aside}:
+            account = self._account(sender)
+            known = {key: size for key, size in account.partials.items() if key in but}
+            found = {key: size for key, size in partials.get(sender, {}).items() if key not in but}
+            account.partials = known | found
+            account.aside = aside.get(sender, 0)
+
+    async def fills(self, sender: str | None = None) -> list[Fill]:
+        """Return how full the disk is, and the quota of this sender (None: of each sender that has pushed), if it has
+        one. Raises: StoreError, OSError.
+        """
+        await self._disk.look()
+        quotas = [
+            bound for each in ([sender] if sender else sorted(self._accounts)) for bound in self._bounds(each)[1:]
+        ]
+        for bound in quotas:
+            await bound.look()
+        return [self._disk.fill(), *(bound.fill() for bound in quotas)]
 
     async def claim(self, arrival: Arrival, stored: int, raw: int) -> None:
         """Make sure that a chunk of so many bytes may be written; `wrote` must follow. If streams use what is reserved
-        for others, have them end, and wait for it. Raises: NoRoom, OSError.
+        for others, have them end, and wait for it. Raises: NoRoom, StoreError, OSError.
         """
+        bounds = self._bounds(arrival.wanted.sender)
         try:
-            while not self._fits(arrival, stored):
-                self._free = await self._look()
-                if not self._fits(arrival, stored):
-                    await self._make_way(arrival, stored)
+            while (bound := self._first_without_room(bounds, arrival, stored)) is not None:
+                await bound.look()
+                if self._lacking(bound, arrival, stored) > 0:
+                    await self._make_way(bound, arrival, stored)
         except NoRoom:
             arrival.refused = (stored, raw)
             raise
@@ -163,64 +173,124 @@ class Room:
         arrival.pending -= stored
         arrival.stored += stored
         arrival.raw += raw
-        self._free = free
+        self._disk.free = free
 
     def used_up(self, arrival: Arrival, error: OSError) -> NoRoom:
         """Return the error for a stream that the disk has no room for. A stream that exceeds its reservation ends, too,
         if this one does not exceed its own.
         """
-        full = f"the store is full ({error.strerror}); {arrival.wanted.name}: "
+        full = self.full(arrival, error)
         if arrival.is_within():
-            self._end_largest()
-            return NoRoom(f"{full}what had arrived is kept: {_TO_FREE}, then push again")
-        return Overrun(full + _deletion(arrival))
+            self._end_largest(self._disk)
+            return full
+        return Overrun(f"{full.what}; {_deletion(arrival)}", full.way_out)
 
-    def _fits(self, arrival: Arrival, more: int) -> bool:
+    def full(self, arrival: Arrival, error: OSError) -> NoRoom:
+        """Return the error for a stream for which the disk has no room, but which has not used more than its own."""
+        return NoRoom(f"{arrival.wanted.name}: the store is full ({error.strerror})", self._disk.way_out)
+
+    # --- bounds
+
+    def _account(self, sender: str) -> Account:
+        if sender not in self._accounts:
+            self._accounts[sender] = Account(sender, self._stored_of)
+        return self._accounts[sender]
+
+    def _bounds(self, sender: str) -> list[Bound]:
+        quota = self._quota_of(sender)
+        if quota is None:
+            return [self._disk]
+        return [self._disk, QuotaBound(quota, self._account(sender), lambda: self._of(sender))]
+
+    def _of(self, sender: str) -> Iterator[Arrival]:
+        return (each for each in self._arrivals if each.wanted.sender == sender)
+
+    def _sharing(self, bound: Bound) -> list[Arrival]:
+        """Return the arrivals to which a bound applies."""
+        return list(self._arrivals if bound.sender is None else self._of(bound.sender))
+
+    async def _wait_for_commits(self, sender: str) -> bool:
+        """Wait until a stream of this sender that is being committed has left: it may count twice until then. Returns:
+        whether there was one.
+        """
+        going = [each.left for each in self._of(sender) if each.committing]
+        if going:
+            await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+        return bool(going)
+
+    async def _removed(self, refusal: NoRoom) -> bool:
+        """Remove old streams for what was refused, if the policy allows it. Returns: whether any were removed."""
+        async with self._removing:
+            return await self._make_room(refusal.lacking, refusal.sender) > 0
+
+    # --- while streams arrive
+
+    def _first_without_room(self, bounds: Iterable[Bound], arrival: Arrival, more: int) -> Bound | None:
+        """Return the first bound that `more` bytes of a stream would exceed."""
+        return next((bound for bound in bounds if self._lacking(bound, arrival, more) > 0), None)
+
+    def _lacking(self, bound: Bound, arrival: Arrival, more: int) -> int:
+        """Return how many bytes lack for `more` bytes of a stream; 0 or less: none. Raises: what has ended it."""
         if arrival.ended.done():
             arrival.ended.result()  # raises
         within = arrival.is_within(more)
-        taken = sum(each.pending if within else each.reserved for each in self._arrivals if each is not arrival)
-        return self._free - taken - arrival.pending - more >= self._min_free
+        others = [each for each in self._sharing(bound) if each is not arrival]
+        taken = sum(each.pending if within else each.reserved for each in others)
+        return bound.kept + taken + arrival.pending + more - bound.free
 
-    async def _make_way(self, arrival: Arrival, more: int) -> None:
+    async def _make_way(self, bound: Bound, arrival: Arrival, more: int) -> None:
         """Have a stream end, and wait until it has. Raises: NoRoom if it is `arrival` itself."""
-        going = [each for each in self._arrivals if each.ended.done()]
-        if not going and not arrival.is_within(more) and self._largest(arrival) is arrival:
-            raise self._overrun(arrival)
-        if not going and (victim := self._end_largest()) is not None:
-            going = [victim]
+        if not self._going(bound) and await self._removed(self._refusal(bound, arrival, more)):
+            return
+        going = self._going(bound)
         if not going:
-            msg = (
-                f"{arrival.wanted.name}: ended, since something else has filled the store's disk: {self._numbers(0)};"
-                f" what had arrived is kept: {_TO_FREE}, then push again"
-            )
-            raise NoRoom(msg)
-        await asyncio.wait([arrival.ended, *(each.gone for each in going)], return_when=asyncio.FIRST_COMPLETED)
+            refusal = self._refusal(bound, arrival, more)
+            victim = None if isinstance(refusal, Overrun) else self._end_largest(bound)
+            if victim is None:
+                raise refusal
+            going = [victim.gone]
+        await asyncio.wait([arrival.ended, *going], return_when=asyncio.FIRST_COMPLETED)
 
-    def _largest(self, asking: Arrival | None = None) -> Arrival | None:
+    def _going(self, bound: Bound) -> list[asyncio.Future[None]]:
+        """Return the ends of the streams that are about to end; and of those that are being put in place, which may
+        count twice until then.
+        """
+        sharing = self._sharing(bound)
+        ending = [each.gone for each in sharing if each.ended.done() and not each.whole]
+        return ending + [each.left for each in sharing if each.committing]
+
+    def _refusal(self, bound: Bound, arrival: Arrival, more: int) -> NoRoom:
+        """Return the error with which a stream ends if nothing makes room for `more` bytes of it."""
+        if not arrival.is_within(more) and self._largest(bound, arrival) is arrival:
+            return self._overrun(bound, arrival, more)
+        what = f"{arrival.wanted.name}: ended, since {bound.used_by_others}: {bound.numbers(0)}"
+        return NoRoom(what, bound.way_out, sender=bound.sender, lacking=self._lacking(bound, arrival, more))
+
+    def _largest(self, bound: Bound, asking: Arrival | None = None) -> Arrival | None:
         """Return the stream that exceeds its reservation the most; `asking` counts as exceeding its own."""
-        beyond = [each for each in self._arrivals if each is asking or not each.is_within()]
+        sharing = [each for each in self._sharing(bound) if not each.whole]
+        beyond = [each for each in sharing if each is asking or not each.is_within()]
         return max(beyond, key=lambda each: each.excess, default=None)
 
-    def _end_largest(self) -> Arrival | None:
+    def _end_largest(self, bound: Bound) -> Arrival | None:
         """Have that stream end. Returns: it, None if each is within its reservation."""
-        victim = self._largest()
+        victim = self._largest(bound)
         if victim is not None and not victim.ended.done():
-            victim.ended.set_exception(self._overrun(victim))
+            victim.ended.set_exception(self._overrun(bound, victim))
         return victim
 
-    def _overrun(self, arrival: Arrival) -> Overrun:
-        others = sum(each.reserved for each in self._arrivals if each is not arrival)
-        return Overrun(
-            f"{arrival.wanted.name}: ended, since the store has no more room for it: {self._numbers(others)};"
-            f" {_deletion(arrival)}"
-        )
+    def _overrun(self, bound: Bound, arrival: Arrival, more: int = 0) -> Overrun:
+        others = sum(each.reserved for each in self._sharing(bound) if each is not arrival)
+        what = f"{arrival.wanted.name}: ended, since {bound.no_more}: {bound.numbers(others)}; {_deletion(arrival)}"
+        lacking = self._lacking(bound, arrival, more) if more else 0
+        return Overrun(what, bound.way_out, sender=bound.sender, lacking=lacking)
 
-    def _judge(self, wanted: RoomRequest, alone: int, left: int) -> int | None:
-        """Return the reservation for a stream. `alone`: bytes for it if no other were arriving, `left`: as it is.
+    # --- when a stream is offered
 
-        Raises: NoRoom.
-        """
+    def _judge(self, bound: Bound, wanted: RoomRequest) -> int | None:
+        """Return the reservation for a stream, by one bound. Raises: NoRoom."""
+        alone = bound.room_for(wanted)  # if no other stream were arriving
+        left = alone - sum(each.reserved for each in self._sharing(bound))
         raw, ratio = wanted.raw, wanted.ratio
         reservation: int | None
         if raw is None:
@@ -238,25 +308,27 @@ class Room:
             about = f"about {format_size(raw)} raw, and its compression ratio is unknown"
             about += "" if raw <= alone else f", {format_size(least)} at best"
         if least > left or left < 0:
-            raise NoRoom(_refusal(wanted, about if least else "", self._numbers(alone - left), soon=least <= alone))
+            what = f"{wanted.name}: no room: {about + '; ' if least else ''}{bound.numbers(alone - left)}"
+            way_out = _way_out(bound, wanted, known=bool(least), soon=least <= alone)
+            raise NoRoom(what, way_out, sender=bound.sender, lacking=least - left)
         return None if reservation is None else reservation + reservation // _SLACK
 
-    def _numbers(self, reserved: int) -> str:
-        others = f", and {format_size(reserved)} are reserved for arriving streams" if reserved else ""
-        free, kept = format_size(max(0, self._free)), format_size(self._min_free)
-        return f"the store has {free} free, of which {kept} are to stay free (min-free){others}"
+
+def _write_no_more(arrival: Arrival) -> None:
+    if not arrival.gone.done():
+        arrival.gone.set_result(None)
+    if arrival.ended.done():
+        arrival.ended.exception()  # retrieved, not raised: it may have ended for another reason first
 
 
-def _refusal(wanted: RoomRequest, about: str, numbers: str, *, soon: bool) -> str:
-    if not about:
-        way_out = _TO_FREE
-    elif soon:
-        way_out = "push it again when they have arrived"
-    elif wanted.raw is None:
-        way_out = f"{_TO_FREE}, or say how large it is (--size with --stdin; else without --no-size-check)"
-    else:
-        way_out = f"{_TO_FREE}, or push it with --no-size-check"
-    return f"{wanted.name}: no room: {about}{'; ' * bool(about)}{numbers}: {way_out}"
+def _way_out(bound: Bound, wanted: RoomRequest, *, known: bool, soon: bool) -> str:
+    if not known:
+        return bound.way_out
+    if soon:
+        return "push it again when they have arrived"
+    if wanted.raw is None:
+        return f"{bound.way_out}, or say how large it is (--size with --stdin; else without --no-size-check)"
+    return f"{bound.way_out}, or push it with --no-size-check"
 
 
 def _deletion(arrival: Arrival) -> str:
@@ -265,5 +337,5 @@ def _deletion(arrival: Arrival) -> str:
         if arrival.reservation is None
         else f"had a reservation of {format_size(arrival.reservation)}"
     )
-    held = format_size(arrival.wanted.before + arrival.stored)
-    return f"it {why}; {held} of it are deleted: {_TO_FREE}"
+    held = format_size(arrival.held)
+    return f"it {why}; {held} of it are deleted"

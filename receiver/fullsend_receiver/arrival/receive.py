@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -17,21 +18,23 @@ from typing import Any, Final, TypeVar
 from fullsend_protocol.format.manifest import Receipt, Resumption
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, PeerError, RemoteProtocolError, StreamError
-from fullsend_protocol.shared.units import format_time, printable
+from fullsend_protocol.shared.units import format_size, format_time, printable
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving
 from fullsend_protocol.wire.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
+from fullsend_receiver.arrival.bounds import Arrival, NoRoom, Overrun, RoomRequest
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.decode_queue import Arrived, DecodeQueue
-from fullsend_receiver.arrival.free_space import USED_UP, Arrival, Overrun, Room
+from fullsend_receiver.arrival.free_space import USED_UP, Room
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import OverrunRecord
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.store.api import Upload
-from fullsend_receiver.store.errors import PartialDamaged
+from fullsend_receiver.store.durable import FULL
+from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Standing
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.resume_point import read_record
@@ -72,6 +75,8 @@ class Receiving:
         self._store = catalogues.store
         self._room = room
         self._arrival: Arrival | None = None  # None: not admitted yet
+        self._wanted: RoomRequest | None = None  # None: not judged yet
+        self._durable = 0  # raw bytes that a later connection can resume from
         self._channel = channel
         self._workers = workers
         self._sender = sender
@@ -90,7 +95,7 @@ class Receiving:
         Returns: the message for the sender, which is not sent yet. Raises: Damaged, NoBase, NoRoom, StreamError,
         ChunkError, ProtocolError, PeerError, Unreachable, OSError, StoreError. After any end, cancellation included,
         what has arrived is durable and stays as a partial. There are two exceptions: a stream that is refused for its
-        content, and one that used more than its room (`Overrun`). Nothing of these is kept.
+        content, and one that used more than its room (`Overrun`). Nothing of these is kept. NoRoom says what is kept.
         """
         # Before the journal is opened, which would discard what arrived: the receipt may have been lost.
         known = await self._workers.run_to_end(lambda: committed_before(self._catalogues, self._sender, self._push))
@@ -105,6 +110,7 @@ class Receiving:
                 raise
             return Stored(receipt=known)
         ingest = Ingest(partial, standing)
+        self._durable = ingest.offset
         keep = True
         try:
             # After the journal, which names the base: a process that deletes reads the journals first (docs/format.md).
@@ -116,6 +122,7 @@ class Receiving:
             if isinstance(found, Receipt):
                 keep = False
                 return Stored(receipt=found)
+            self._wanted = found
             self._arrival = await self._room.admit(found)
             await self._accept(ingest, standing)
             end = await self._take_while_there_is_room(ingest, self._arrival)
@@ -124,21 +131,45 @@ class Receiving:
                 return Halted(end, ingest.offset if keep else 0)
             await self._hash_file(partial)
             self._channel.busy = "committing"
+            self._arrival.committing = True
             # A shutdown must not interrupt this: it is short, and a restart would have to complete it.
-            return await self._workers.run_to_end(lambda: self._commit(ingest, end, program))
+            done = await self._workers.run_to_end(lambda: self._commit(ingest, end, program))
+            keep = False  # it is in place: nothing of it is a partial
+            with contextlib.suppress(StoreError, OSError):  # the next offer counts again
+                await self._room.stored(self._arrival)
+            return done
         except DifferentStream:
             keep = False  # under this name it can never be resumed
             raise
         except Overrun:
             keep = False  # others need its room
             raise
+        except OSError as error:
+            if error.errno not in FULL or self._arrival is None:
+                raise
+            raise self._room.full(self._arrival, error).keeping(self._kept()) from None
         finally:
             self._channel.busy = ""
+            kept = keep and self._durable > 0
             try:
-                await self._workers.run_to_end(lambda: partial.close(keep=keep and ingest.chunks > 0))
+                await self._workers.run_to_end(lambda: self._close(partial, keep=kept))
             finally:
                 if self._arrival is not None:
-                    self._room.leave(self._arrival)
+                    self._room.leave(self._arrival, partial.size if kept else 0)
+                elif self._wanted is not None:
+                    self._room.keep(self._wanted, partial.size if kept else 0)
+
+    def _close(self, partial: Upload, *, keep: bool) -> None:
+        """End the upload. That it cannot be deleted must not hide how the stream ended."""
+        try:
+            partial.close(keep=keep)
+        except OSError as error:
+            what = printable(f"{self._push.dataset}@{self._push.snapshot}")
+            log.warning("%s: what has arrived of it cannot be deleted: %s", what, error)
+
+    def _kept(self) -> str:
+        """Return what stays of a stream that has ended early, for messages."""
+        return f"{format_size(self._durable)} of it (raw) are kept" if self._durable else "nothing of it is kept"
 
     async def _begin(self) -> tuple[Upload, Standing | None]:
         making = asyncio.get_running_loop().run_in_executor(self._workers.disk, self._open)
@@ -239,14 +270,15 @@ class Receiving:
         """
         try:
             end = await self._take_durably(ingest, arrival)
-        except (Overrun, OSError) as error:
+        except (NoRoom, OSError) as error:
             if isinstance(error, OSError) and error.errno not in USED_UP:
                 raise
             ended = self._room.used_up(arrival, error) if isinstance(error, OSError) else error
-            if isinstance(ended, Overrun):
-                await self._workers.run_to_end(lambda: self._record_overrun(ingest, arrival))
+            if not isinstance(ended, Overrun):
+                raise ended.keeping(self._kept()) from None
+            await self._workers.run_to_end(lambda: self._record_overrun(ingest, arrival))
             raise ended from None
-        self._room.leave(arrival)  # it needs no more room, and must not be ended any more
+        self._room.arrived(arrival)
         return end
 
     def _record_overrun(self, ingest: Ingest, arrival: Arrival) -> None:
@@ -340,7 +372,7 @@ class Receiving:
         if not self._looked and not all(begin.compound for begin in begins):
             self._looked = True
             self._check_offer(facts.conclude(begins), whole=not begins[0].compound)
-        return self._store.free_bytes()
+        return self._store.space().free
 
     async def _acknowledge(self, ingest: Ingest) -> None:
         """Make batches durable, one at a time, and acknowledge each, through the last chunk's."""
@@ -355,7 +387,9 @@ class Receiving:
             async with self._between:
                 batch = ingest.batch()
             if batch.chunks:
-                await self._workers.run_to_end(lambda batch=batch: ingest.partial.sync(batch))  # type: ignore[misc]
+                sync = functools.partial(ingest.partial.sync, batch)
+                await self._workers.run_to_end(functools.partial(self._workers.syncs.timed, sync))
+                self._durable = batch.offset
                 self._channel.send_soon(Ack(offset=batch.offset))
             if ended:
                 return

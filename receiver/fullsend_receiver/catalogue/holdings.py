@@ -76,6 +76,11 @@ class Holdings:
         """The highest `sequence` of a stream; 0: none has one."""
         return max((shelf.sequence for shelf in self._shelves.values()), default=0)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all stream files, as their manifests say."""
+        return sum(shelf.stored_bytes for shelf in self._shelves.values())
+
     def has(self, dataset: str, guid: str) -> bool:
         """Whether a snapshot with this GUID is stored of this dataset."""
         number = _number(guid)

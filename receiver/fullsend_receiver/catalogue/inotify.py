@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from fullsend_receiver.catalogue.mounts import Mounts, file_system
+from fullsend_receiver.store.mounts import Mounts, file_system
 
 log: Final = logging.getLogger("fullsendd")
 

@@ -95,8 +95,9 @@ class Shelf:
 
     `path`: the folder, relative to the store; `datasets`: of these streams, from their manifests, in order; `guids`: of
     the streams, in order, without repetition; `bases`: the GUIDs that streams build on and that are not among `guids`,
-    in order; `sequence`: the highest, 0: none has one; `unhashed`: number of streams without a SHA-256; `lacking`:
-    names of the streams whose file was missing or of another length; None: not checked.
+    in order; `sequence`: the highest, 0: none has one; `unhashed`: number of streams without a SHA-256;
+    `stored_bytes`: of all streams; `lacking`: names of the streams whose file was missing or of another length; None:
+    not checked.
     """
 
     path: str
@@ -105,6 +106,7 @@ class Shelf:
     bases: array[int]
     sequence: int
     unhashed: int
+    stored_bytes: int
     lacking: frozenset[str] | None
     _count: int
     _packed: bytes
@@ -121,6 +123,7 @@ class Shelf:
             bases=array("Q", sorted(bases)),
             sequence=max((row[_SEQUENCE] or 0 for row in rows), default=0),
             unhashed=sum(row[_SHA256] is None for row in rows),
+            stored_bytes=sum(row[STORED_BYTES] for row in rows),
             lacking=lacking,
             _count=len(rows),
             _packed=_pack(rows),
@@ -157,7 +160,7 @@ class Shelf:
         """Return a shelf with the same streams, and another `lacking`."""
         return Shelf(
             *(self.path, self.datasets, self.guids, self.bases, self.sequence, self.unhashed),
-            *(lacking, self._count, self._packed),
+            *(self.stored_bytes, lacking, self._count, self._packed),
         )
 
     def _columns(self) -> list[list[Any]]:

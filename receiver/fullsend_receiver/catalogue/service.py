@@ -2,9 +2,9 @@
 
 It is read once, from the copy of the summaries or from the manifests. From then on the kernel reports changes in the
 folders (`inotify`): a commit by this daemon; a file that somebody has removed, truncated or put back; a manifest that
-a command has made. So a question costs two `stat`s, of the sender's folder and of the results of checks. It also costs
-a poll of the table of mounts, and reading what has changed since the last question. The answer describes the disk at
-the time of the question, or later.
+a command has made. So a question costs three `stat`s, of the sender's folder and of two files with results of checks.
+It also costs a poll of the table of mounts, and reading what has changed since the last question. The answer describes
+the disk at the time of the question, or later.
 
 If the kernel cannot report changes (a network file system, too many folders), each question examines everything.
 `relook` examines everything at intervals in any case, because some changes are not reported.
@@ -28,9 +28,8 @@ from fullsend_cli.memory import trim
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.inotify import Watch, Watcher
 from fullsend_receiver.catalogue.problems import without_manifest
-from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog, scrub_file
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.summaries import Search
-from fullsend_receiver.store.durable import signature
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import run
 
@@ -38,7 +37,6 @@ _T = TypeVar("_T")
 
 #: Earlier than all moments.
 _ANY: Final = -1
-_Signature = tuple[int, int, int]
 
 
 class Catalogues:
@@ -52,26 +50,30 @@ class Catalogues:
         self._guard: Final = threading.Lock()  # held for moments: of `_kept`, `_moment` and `_turns`
         self._moment = 0
         self._turns: dict[str, asyncio.Lock] = {}
-        self._scrub_guard: Final = threading.Lock()
-        self._scrubbed: ScrubLog | None = None
-        self._scrub_signature: _Signature | None = None
+        self._scrubbed: Final = ScrubLog(store)
 
     def senders(self) -> list[str]:
-        """Return the senders that have, or had, streams here. Raises: OSError."""
-        return self.store.senders()
+        """Return the senders that have, or had, streams here. Raises: StoreError, OSError."""
+        senders = self.store.senders()
+        self.store.check_mounted()
+        return senders
 
     def current(self, sender: str, *, asked: int | None = None) -> Holdings:
         """Return what is stored of a sender, as of the moment `asked` (None: now) or later.
 
-        Blocks on the disk, and while another thread examines it. Raises: OSError.
+        Blocks on the disk, and while another thread examines it. Raises: StoreError if the store is not there; OSError.
         """
+        return self._read(sender, asked)[1]
+
+    def _read(self, sender: str, asked: int | None = None) -> tuple[int, Holdings]:
+        """Return the same, with the moment of the search that found it."""
         asked = self._now() if asked is None else asked
         with self._keep(sender) as kept:
             if kept.holdings is None or kept.read_at <= asked:
                 began = self._now()
-                kept.holdings = kept.read_again(self._scrub_log())
+                kept.holdings = self._read_again(kept, sender)
                 kept.read_at = began
-            return kept.holdings
+            return kept.read_at, kept.holdings
 
     async def ask(self, disk: Executor, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Answer a question in a `disk` thread, as `current`. All questions about one sender together use only one such
@@ -80,6 +82,17 @@ class Catalogues:
         """
         asked = _ANY if begun else self._now()
         return await self._in_turn(disk, sender, lambda: work(self.current(sender, asked=asked)))
+
+    async def stored_bytes(self, disk: Executor, sender: str) -> tuple[int, int]:
+        """Return the bytes that are stored of a sender now, as Holdings.stored_bytes, behind the moment of the search:
+        of two results, the one with the higher number is newer. Raises: as `current`.
+        """
+
+        def look() -> tuple[int, int]:
+            moment, holdings = self._read(sender)
+            return moment, holdings.stored_bytes
+
+        return await self._in_turn(disk, sender, look)
 
     async def relook(self, disk: Executor) -> None:
         """Examine everything that is in memory again, whatever was reported: some folders at a time, so that no
@@ -107,14 +120,12 @@ class Catalogues:
             each.distrusted = True
 
     def checked(self, file: PurePosixPath, received: str) -> Scrubbed | None:
-        """Return the result of the last check of a file that was received then. Blocks on the disk. Raises: OSError."""
-        return self._scrub_log().get(str(file), received)
+        """Return what checks of a file that was received then have shown. Blocks on the disk. Raises: OSError."""
+        return self._scrub_log(file.parts[0]).get(str(file), received)
 
-    def record(self, result: Scrubbed) -> None:
-        """Record the result of a check. Blocks on the disk. Raises: OSError."""
-        log = self._scrub_log()
-        with self._scrub_guard:
-            log.add(result)
+    def record(self, result: Scrubbed) -> Scrubbed | None:
+        """Record the result of a check. Blocks on the disk. Returns: what was known before. Raises: OSError."""
+        return self._scrubbed.add(result)
 
     @contextlib.contextmanager
     def _keep(self, sender: str) -> Iterator[_SenderState]:
@@ -138,7 +149,14 @@ class Catalogues:
     def _examine_again(self, sender: str, paths: list[str]) -> None:
         with self._keep(sender) as kept:
             kept.search.distrust(paths)
-            kept.holdings = kept.read_again(self._scrub_log())
+            kept.holdings = self._read_again(kept, sender)
+
+    def _read_again(self, kept: _SenderState, sender: str) -> Holdings:
+        """Examine the disk again. Raises: StoreError if the store is not in its folder; OSError."""
+        kept.holdings, before = None, kept.holdings
+        holdings = kept.read_again(self._scrub_log(sender), before)
+        self.store.check_mounted()  # afterwards: an empty mount point has no stream, and shows no error
+        return holdings
 
     def _now(self) -> int:
         """Return a moment, later than all before."""
@@ -146,16 +164,10 @@ class Catalogues:
             self._moment += 1
             return self._moment
 
-    def _scrub_log(self) -> ScrubLog:
-        """Return the results of checks, including those of commands on this host."""
-        with self._scrub_guard:
-            found = signature(scrub_file(self.store))
-            if self._scrubbed is None:
-                self._scrubbed = ScrubLog(self.store)
-            elif found != self._scrub_signature:
-                self._scrubbed.read()
-            self._scrub_signature = found
-            return self._scrubbed
+    def _scrub_log(self, sender: str) -> ScrubLog:
+        """Return the results of checks, of this sender's streams including those of commands on this host."""
+        self._scrubbed.read(sender)
+        return self._scrubbed
 
 
 class _SenderState:
@@ -173,13 +185,13 @@ class _SenderState:
         self._sender = sender
         self._same = False  # the holdings are those of the last search
 
-    def read_again(self, scrubbed: ScrubLog) -> Holdings:
-        """Examine the disk again. Raises: OSError."""
+    def read_again(self, scrubbed: ScrubLog, before: Holdings | None) -> Holdings:
+        """Examine the disk again. `before`: the result of the last search, None: it failed. Raises: OSError."""
         if self.distrusted:
             self.distrusted = False
             self.search.distrust()
         # First: if the search fails half-way, its findings by then must not count as known.
-        before, same, self._same = self.holdings, self._same, False
+        same, self._same = self._same, False
         same = not self.search.run() and same
         self._same = True
         search = self.search

@@ -219,7 +219,7 @@ class Catalogue:
             stored.summary,
             base=f"{base.dataset}@{base.snapshot}" if base else None,
             sha256=stored.summary.sha256 or (scrub.sha256 if scrub else None),
-            verified=scrub.at if scrub and not scrub.damage else None,
+            verified=scrub.at if scrub and scrub.at and not scrub.damage else None,
             damaged=scrub.damage[0] if scrub and scrub.damage else None,
             restorable=restorable,
         )
@@ -250,7 +250,15 @@ class Catalogue:
 
     def unread(self) -> list[StoredStream]:
         """Return the streams that arrived in several segments, and were not read from end to end since."""
-        return [each for each in self.streams if each.summary.sha256 is None and self._scrub(each.summary) is None]
+        return [each for each in self.streams if each.summary.sha256 is None and not self._was_read(each)]
+
+    def checked(self, stored: StoredStream) -> Scrubbed | None:
+        """Return what checks of a stream have shown; None: there was none."""
+        return self._scrub(stored.summary)
+
+    def _was_read(self, stored: StoredStream) -> bool:
+        scrub = self._scrub(stored.summary)
+        return scrub is not None and bool(scrub.at)
 
     def _forest(self, stored: StoredStream) -> Forest[Summary]:
         return self._forests.get(stored.summary.sender) or Forest((), order=reception)

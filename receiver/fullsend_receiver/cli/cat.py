@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -47,14 +46,7 @@ def run(options: argparse.Namespace) -> int:
     if sys.stdout is None or sys.stdout.isatty():
         msg = "a send stream is binary: pipe it into `zfs receive`, or into a file"
         raise UsageError(msg)
-    hold = store.hold()
-    try:
-        if aside is None:
-            with contextlib.suppress(OSError):  # a full disk, or one that is read-only, must not prevent reading
-                hold.add(file)
-        if options.skip_damaged:
-            return Exit.OK if write_salvage(store, file, breaks) else Exit.FAILED
-        write_whole(store, file, manifest)
-    finally:
-        hold.close()
+    if options.skip_damaged:
+        return Exit.OK if write_salvage(store, file, breaks) else Exit.FAILED
+    write_whole(store, file, manifest)
     return Exit.OK

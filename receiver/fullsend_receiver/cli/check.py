@@ -20,24 +20,29 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run all checks. Returns: the exit code, FAILED if there is a problem. Raises: UsageError, StoreError."""
+    """Run all checks. Returns: the exit code, FAILED if there is a problem. A warning is no problem yet.
+
+    Raises: UsageError, StoreError.
+    """
     from fullsend_protocol.shared.units import format_size, plural, printable
     from fullsend_receiver.access import identity
     from fullsend_receiver.access.config import config_file
     from fullsend_receiver.access.senders import SenderTable
+    from fullsend_receiver.arrival.usage import find_fills
     from fullsend_receiver.cli.inventory import read_inventory
-    from fullsend_receiver.cli.results import complain_of, print_good, print_problem
+    from fullsend_receiver.cli.results import complain_of, print_good, print_problem, print_warning
+    from fullsend_receiver.cli.scrub_standing import print_standing
     from fullsend_receiver.maintenance import prune_records
-    from fullsend_receiver.store.errors import StoreFull
+    from fullsend_receiver.store.errors import StoreFull, StoreReadOnly
     from fullsend_receiver.store.local import check_fitness
 
     settings, store = open_store(options)
-    full = False
+    refuses = False
     try:
         check_fitness(store)
-        print_good(f"store {store.where}, {format_size(store.free_bytes())} free")
-    except StoreFull as error:
-        full = True
+        print_good(f"store {store.where}, {format_size(store.space().free)} free")
+    except (StoreFull, StoreReadOnly) as error:
+        refuses = True
         print_problem(str(error))
     table = SenderTable(store)
     identity.server_context(store, table.certificates)
@@ -52,9 +57,15 @@ def run(options: argparse.Namespace) -> int:
     broken = [stored for stored in catalogue.streams if not catalogue.restorable(stored)]
     for stored in broken:
         print_problem(f"{stored.file}: not restorable: it, or a base, is missing or damaged")
-    if store.free_bytes() < settings.min_free:
-        full = True
-        print_problem(f"less than {format_size(settings.min_free)} free: pushes are refused")
+    summaries = (stored.summary for stored in catalogue.streams)
+    for fill in find_fills(store, summaries, min_free=settings.min_free, quota_of=settings.quota_of):
+        if fill.refuses:
+            refuses = True
+            kept = f", {format_size(fill.kept)} must stay free" if fill.kept else ""
+            print_problem(f"{fill}{kept}: pushes are refused")
+        elif fill.is_above(settings.warn_at):
+            print_warning(f"{fill}: free space soon, or pushes will be refused")
+    scrubbed = print_standing(catalogue, settings.scrub_every)
     complain_of(catalogue.problems)
     if trash := store.trash_bytes():
         print_good(f"{format_size(trash)} in the trash (`fullsendd undelete` lists it)")
@@ -66,4 +77,4 @@ def run(options: argparse.Namespace) -> int:
         hindered = prune_records.troubles(store, None, now=time.time(), since=written)
         for line in hindered:
             print_problem(printable(line))
-    return Exit.FAILED if broken or catalogue.problems or full or hindered else Exit.OK
+    return Exit.FAILED if broken or catalogue.problems or refuses or hindered or not scrubbed else Exit.OK

@@ -48,7 +48,7 @@ def read_inventory(
     try:
         found = _ask_daemon(store, question)
     except (FullsendError, OSError, ValueError, TypeError, IndexError) as error:
-        why = printable(str(error) or type(error).__name__)
+        why = printable((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
         complain(f"the daemon does not answer, so the disk is read: {why}")
         found = None
     return read_catalogue(store, sender) if found is None else found

@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> int:
         return Exit.OK
     catalogue, chosen = select(store, options.what)
     pins = {str(file): pin for file, pin in pins_in_force(store.documents, time.time()).items()}
-    print_entries((catalogue.entry(stored) for stored in chosen), pins, as_json=options.json)
+    print_entries(catalogue, chosen, pins, as_json=options.json)
     complain_of(catalogue.problems)
     return Exit.FAILED if catalogue.problems else Exit.OK

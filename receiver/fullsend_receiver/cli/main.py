@@ -74,7 +74,9 @@ def _begin(options: argparse.Namespace) -> Complain:
         elif isinstance(error, FullsendError):
             results.complain(printable(str(error)))
         elif isinstance(error, OSError):
-            results.complain(str(error))
+            from fullsend_receiver.store.errors import disk_error
+
+            results.complain(printable(str(disk_error(error))))
         else:
             results.complain(f"{type(error).__name__}: {printable(str(error))} (--debug shows more)")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fullsend_cli.output import write_line
 from fullsend_protocol.format.tables import details, partials_table, table
@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path, PurePosixPath
 
-    from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
+    from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_receiver.access.senders import Sender
     from fullsend_receiver.catalogue.pins import PinEntry
+    from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.maintenance.undelete import TrashEntry
     from fullsend_receiver.maintenance.verify import Checked, Finding
     from fullsend_receiver.store.api import AsideStream
+
+
+#: How `verify` prints each verdict.
+_VERDICTS: Final = {"whole": "ok", "damaged": "DAMAGED", "unreadable": "UNREAD"}
+
+
+#: What `verify --json` prints of each result.
+_RESULT: Final = ("file", "received", "at", "verdict", "damage", "unreadable", "sha256")
 
 
 def complain(text: str) -> None:
@@ -81,15 +90,28 @@ def print_aside(aside: Iterable[AsideStream], *, keep: float, as_json: bool) -> 
             write_line(printable(f"{name}  {each.what}  {size}  {at}, deleted {until}  {each.why}"))
 
 
-def print_entries(entries: Iterable[StreamEntry], pins: Mapping[str, PinEntry], *, as_json: bool) -> None:
+def print_entries(
+    catalogue: Catalogue, chosen: Iterable[StoredStream], pins: Mapping[str, PinEntry], *, as_json: bool
+) -> None:
     """Print what is stored. `pins`: those in force, by file."""
     if as_json:
-        # As pydantic writes it: 100,000 of them are printed in a second or two.
-        lines = ((each.model_dump_json(by_alias=True), pin_facts(pins, each.file)) for each in entries)
-        print_lines(f"{line[:-1]},{json.dumps(more)[1:]}" for line, more in lines)
+        for stored in chosen:
+            entry = catalogue.entry(stored)
+            more = pin_facts(pins, entry.file) | check_facts(catalogue, stored)
+            # As pydantic writes it: 100,000 of them are printed in a second or two.
+            write_line(f"{entry.model_dump_json(by_alias=True)[:-1]},{json.dumps(more)[1:]}")
         return
     marks = {file: "pinned" + (f" until {pin.until}" if pin.until else "") for file, pin in pins.items()}
-    print_lines(table(entries, with_sender=True, marks=marks))
+    print_lines(table((catalogue.entry(stored) for stored in chosen), with_sender=True, marks=marks))
+
+
+def check_facts(catalogue: Catalogue, stored: StoredStream) -> dict[str, object]:
+    """Return what the JSON object of a stream says of its checks, beside what a sender is told."""
+    checked = catalogue.checked(stored)
+    return {
+        "whole_since": None if checked is None else checked.whole_since,
+        "unreadable": None if checked is None else checked.unreadable,
+    }
 
 
 def pin_facts(pins: Mapping[str, PinEntry], file: str) -> dict[str, object]:
@@ -140,6 +162,11 @@ def print_good(text: str) -> None:
     write_line(f"ok       {text}")
 
 
+def print_warning(text: str) -> None:
+    """Print a check that found what may become a problem."""
+    write_line(f"warning  {text}")
+
+
 def print_problem(text: str) -> None:
     """Print a check with a problem."""
     write_line(f"problem  {text}")
@@ -150,7 +177,7 @@ class Findings:
 
     def __init__(self, *, as_json: bool) -> None:
         self.failed = False
-        self._damaged = 0
+        self._damaged = self._unreadable = 0
         self._unrecorded = False
         self._as_json = as_json
         self._checked = self._raw_bytes = 0
@@ -179,27 +206,34 @@ class Findings:
         """Print how much was checked, and the number of damaged streams."""
         seconds = time.monotonic() - self._started
         streams, raw = plural(self._checked, "stream"), format_size(self._raw_bytes)
-        print(f"{streams}, {raw} raw, in {format_duration(seconds)}: {self._damaged} damaged", file=sys.stderr)
+        unread = f", {self._unreadable} could not be read" if self._unreadable else ""
+        print(f"{streams}, {raw} raw, in {format_duration(seconds)}: {self._damaged} damaged{unread}", file=sys.stderr)
 
     def _add_checked(self, checked: Checked) -> None:
-        from dataclasses import asdict
+        from fullsend_receiver.store.errors import disk_error
 
         file, result = checked.subject.file, checked.result
         if checked.unrecorded is not None:
             self.failed = True
             if not self._unrecorded:
-                complain(f"the results cannot be recorded: {checked.unrecorded}")
+                complain(f"the results cannot be recorded: {printable(str(disk_error(checked.unrecorded)))}")
             self._unrecorded = True
         self._checked += 1
         self._raw_bytes += checked.subject.raw_bytes
-        if result.damage:
-            self.failed = True
-            self._damaged += 1
+        self.failed = self.failed or bool(result.damage) or result.unreadable is not None
+        self._damaged += bool(result.damage)
+        self._unreadable += result.unreadable is not None
         if self._as_json:
-            write_line(json.dumps(asdict(result)))
+            write_line(json.dumps({name: getattr(result, name) for name in _RESULT}))
         else:
-            write_line(f"{'DAMAGED  ' if result.damage else 'ok       '}{file}")
+            write_line(f"{_VERDICTS[result.verdict]:9}{file}")
+        for line in checked.passing:
+            complain(f"{file}: was wrong once, and right when it was read again from the disk: {printable(line)}")
         for line in result.damage:
             complain(f"{file}: {printable(line)}")
+        if result.unreadable is not None:
+            complain(f"{file}: not checked, and not known to be damaged by that: {printable(result.unreadable)}")
+        if checked.healed:
+            complain(f"{file}: was damaged, and is whole")
         for broken in checked.breaks:
             complain(f"{file}: breaks {broken}")

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     """Show the stream. Returns: the exit code. Raises: FullsendError."""
     from fullsend_receiver.catalogue.pins import pins_in_force
     from fullsend_receiver.cli.restore_commands import restore_commands
-    from fullsend_receiver.cli.results import pin_facts, print_lines, print_stream
+    from fullsend_receiver.cli.results import check_facts, pin_facts, print_lines, print_stream
     from fullsend_receiver.cli.selection import find
 
     _settings, store = open_store(options)
@@ -39,5 +39,5 @@ def run(options: argparse.Namespace) -> int:
     entry = catalogue.entry(stored).model_dump(mode="json", by_alias=True)
     pins = {str(file): pin for file, pin in pins_in_force(store.documents, time.time()).items()}
     facts = stored.manifest.model_dump(mode="json", by_alias=True) | entry | pin_facts(pins, str(stored.file))
-    print_stream(facts, as_json=options.json)
+    print_stream(facts | check_facts(catalogue, stored), as_json=options.json)
     return Exit.OK

@@ -49,6 +49,7 @@ from fullsend_protocol.wire.messages import (
     Verify,
 )
 from fullsend_receiver.arrival.expiry import find_partials
+from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
@@ -84,14 +85,16 @@ class Answers:
         workers: Workers,
         checks: Checks,
         sender: str,
+        room: Room,
         *,
         peer: str,
-        min_free: int,
+        warn_at: float | None,
         troubles: Callable[[str], list[str]] = lambda _sender: [],
         repairs: bool = False,
     ) -> None:
-        """`peer`: its name in the log. `min_free`: bytes that must stay free. `troubles`: returns what keeps prunes of
-        a sender from their work; blocks. `repairs`: the peer wants to know what is damaged.
+        """`peer`: its name in the log. `warn_at`: the used share of the disk, or of the quota, from which on the sender
+        is warned; None: its version knows no warnings. `troubles`: returns what keeps prunes of a sender from their
+        work; blocks. `repairs`: the peer wants to know what is damaged.
         """
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -99,8 +102,9 @@ class Answers:
         self._checks = checks
         self._sender = sender
         self._peer = peer
-        self._min_free = min_free
         self._repairs = repairs
+        self._room = room
+        self._warn_at = warn_at
         self._troubles = troubles
         self._hold = catalogues.store.hold()
 
@@ -208,6 +212,8 @@ class Answers:
             if isinstance(found, Removed):
                 continue
             damage = [*found.result.damage, *(f"breaks {file}" for file in found.breaks)]
+            if found.result.unreadable is not None:
+                damage.append(f"not checked, and not known to be damaged by that: {found.result.unreadable}")
             yield Verdict(
                 file=str(stored.file),
                 dataset=stored.summary.dataset,
@@ -226,19 +232,22 @@ class Answers:
     @METHODS.answers(Check)
     async def _health(self, _asked: Check) -> Parts:
 
-        def look(holdings: Holdings) -> Health:
-            free = self._store.free_bytes()
-            problems = [*map(str, holdings.problems)]
-            if free < self._min_free:
-                problems.append(f"only {format_size(free)} are free; pushes are refused")
-            problems += self._troubles(self._sender)
-            return Health(
-                program=f"fullsendd {fullsend_protocol.__version__}",
-                free_bytes=free,
-                problems=[line[:_LINE] for line in problems[:_LINES]],
-            )
-
-        yield await self._ask(look)
+        problems = await self._ask(lambda holdings: [*map(str, holdings.problems), *self._troubles(self._sender)])
+        disk, *quotas = fills = await self._room.fills(self._sender)
+        if disk.refuses:
+            problems.insert(0, f"only {format_size(max(0, disk.free))} are free; pushes are refused")
+        problems[:0] = [f"{fill}; pushes are refused" for fill in quotas if fill.refuses]
+        if await self._workers.run(lambda: self._store.is_read_only(by_writing=True)):
+            problems.insert(0, "the store's disk is mounted read-only; pushes are refused")
+        warnings: list[str] = []
+        if self._warn_at is not None:
+            warnings = [str(fill) for fill in fills if fill.is_above(self._warn_at) and not fill.refuses]
+        yield Health(
+            program=f"fullsendd {fullsend_protocol.__version__}",
+            free_bytes=max(0, disk.free),
+            problems=[line[:_LINE] for line in problems[:_LINES]],
+            warnings=[line[:_LINE] for line in warnings],
+        )
 
     @METHODS.answers(Unchanged)
     async def _noted(self, said: Unchanged) -> Parts:

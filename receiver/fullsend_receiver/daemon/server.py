@@ -37,12 +37,14 @@ from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
-from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.daemon.store_watch import StoreWatch
+from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
 from fullsend_receiver.maintenance.clock import Clock, SystemClock
 from fullsend_receiver.maintenance.daily_prune import DailyPrune
 from fullsend_receiver.maintenance.prune import rules_of
 from fullsend_receiver.maintenance.prune_records import troubles
-from fullsend_receiver.store.errors import StoreError, StoreFull
+from fullsend_receiver.store.durable import open_lock
+from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly, disk_error
 from fullsend_receiver.store.local import LocalStore, check_fitness
 from fullsend_receiver.store.workers import Workers, run
 from fullsend_transport.channel import Channel
@@ -72,7 +74,7 @@ _RELOOK_EVERY: Final = 3600.0
 
 
 class Daemon:
-    """The running daemon; implements the sessions' Gate."""
+    """The running daemon; implements the sessions' Gate, and the Reopener of the store's watch."""
 
     def __init__(self, settings: ReceiverSettings, store: LocalStore, clock: Clock | None = None) -> None:
         """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's."""
@@ -101,8 +103,20 @@ class Daemon:
         # A thread of its own: admission of peers must not wait until one of 32 streams has completed its fsync.
         self._table_reader = ThreadPoolExecutor(1, thread_name_prefix="table")
         self._catalogues = catalogues = Catalogues(store)
-        self._checks = Checks(catalogues, self._workers)
-        room = Room(settings.min_free, lambda: self._workers.run_to_end(store.free_bytes))
+        self._checks = Checks(
+            catalogues, self._workers, ScrubSettings(every=settings.scrub_every, rate=settings.scrub_rate)
+        )
+        self._room = room = Room(
+            settings.min_free,
+            lambda: self._workers.run_to_end(store.space),
+            quota_of=settings.quota_of,
+            stored_of=lambda sender: catalogues.stored_bytes(self._workers.disk, sender),
+        )
+        self._watch = StoreWatch(store, room, settings.warn_at, self._table_reader, self)
+        self._recovered = False  # what the last process left is completed, or removed
+        self._commands = asyncio.Event()  # whether to listen for commands was decided anew
+        self._hears_commands = True
+        self._lock = -1  # held: no other daemon serves this store; -1: not held, while the store is away
         self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
         rules = rules_of(settings)
         # A thread of its own: a prune of a large store takes minutes.
@@ -114,7 +128,7 @@ class Daemon:
             return [] if rules is None else troubles(store, sender, now=time.time(), since=started)
 
         self._shared = SharedState(
-            catalogues, self._workers, self._checks, self, settings.min_free, room, troubles=find_troubles
+            catalogues, self._workers, self._checks, self, room, settings.warn_at, troubles=find_troubles
         )
 
     async def run(self) -> None:
@@ -127,27 +141,24 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._distrust)
-        lock = _serve_lock(self._store)
+        self._lock = _serve_lock(self._store)
         try:
             try:
                 check_fitness(self._store)
-            except StoreFull as error:  # stored streams are still readable, and old partials can be deleted
+            except (StoreFull, StoreReadOnly) as error:  # stored streams are still readable
                 log.warning("%s", error)
-            for line in self._store.recover():
-                log.info("%s", line)
+            self._recover()
             sockets = _passed_sockets() or await _listen(self._settings.listen)
             accepting = [asyncio.create_task(self._accept(sock, self._let_in)) for sock in sockets]
             where = ", ".join(_describe(sock.getsockname()) for sock in sockets)
-            local = self._listen_locally()
-            if local is not None:
-                sockets.append(local)
-                accepting.append(asyncio.create_task(self._accept(local, self._local.let_in)))
+            accepting.append(asyncio.create_task(self._accept_commands(self._listen_locally())))
             helpers = [
                 *accepting,
                 asyncio.create_task(self._housekeeping()),
                 asyncio.create_task(self._sweep()),
                 asyncio.create_task(self._relook()),
                 asyncio.create_task(self._checks.run()),
+                asyncio.create_task(self._watch.run()),
                 asyncio.create_task(self._daily.run()),
                 asyncio.create_task(_feed_watchdog()),
             ]
@@ -163,16 +174,88 @@ class Daemon:
                 await asyncio.wait(accepting)
                 for sock in sockets:
                     sock.close()
-                if local is not None:
-                    with contextlib.suppress(OSError):
-                        local_socket.remove(self._store)
+                with contextlib.suppress(StoreError, OSError):
+                    self._store.check_mounted()
+                    local_socket.remove(self._store)
                 await asyncio.gather(self._local.end(), self._end_sessions())
                 await asyncio.wait(helpers)  # last: their threads may wait for the disk, which must not delay the rest
         finally:
             workers = self._workers
             for executor in (workers.cpu, workers.disk, workers.scrub, self._table_reader, self._pruning):
                 executor.shutdown()
-            os.close(lock)
+            self._unlock()
+
+    def _recover(self) -> None:
+        """Complete what the last process left, if the store can be written to."""
+        try:
+            if self._store.is_read_only():
+                return
+            for line in self._store.recover():
+                log.info("%s", line)
+            self._recovered = True
+        except OSError as error:
+            log.error("what the last process left is not completed: %s", disk_error(error))  # noqa: TRY400
+
+    async def release(self) -> None:
+        """Close what this daemon has open in the store all the time: the lock, and the socket for commands."""
+        self._hears_commands = False
+        self._commands.set()
+        self._unlock()
+
+    async def reopen(self, *, writable: bool) -> bool:
+        """Do what is done at a start. See `Reopener.reopen`."""
+        try:
+            self._lock_again()
+        except OSError as error:
+            log.debug("%s", disk_error(error))
+            return False
+        self._catalogues.distrust()
+        self._hears_commands = True
+        self._commands.set()
+        if writable:
+            async with self._shared.sweeping:
+                await self._recover_when_idle()
+        return True
+
+    def _lock_again(self) -> None:
+        """Hold the lock in the folder as it is now: it may be another inode. Raises: StoreError, OSError."""
+        if self._lock >= 0:
+            found = _serve_lock_file(self._store)
+            same = os.path.sameopenfile(self._lock, found)
+            os.close(found)
+            if same:
+                return
+            self._unlock()
+        self._lock = _serve_lock(self._store)
+
+    def _unlock(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    async def _recover_when_idle(self) -> None:
+        """Do what could not be done at the start. The caller holds `sweeping`, so that no stream begins meanwhile."""
+        if not self._recovered and not self._shared.arriving:
+            await self._workers.run_to_end(self._recover)
+
+    async def _accept_commands(self, listening: socket.socket | None) -> None:
+        """Accept commands on this host until cancelled, except while the store is away. Then listen anew."""
+        while True:
+            tasks: list[asyncio.Task[Any]] = [asyncio.create_task(self._commands.wait())]
+            if listening is not None:
+                tasks.append(asyncio.create_task(self._accept(listening, self._local.let_in)))
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.wait(tasks)
+                if listening is not None:
+                    listening.close()
+            self._commands.clear()
+            listening = self._listen_locally() if self._hears_commands else None
 
     def _listen_locally(self) -> socket.socket | None:
         """Listen for commands on this host, if possible: otherwise they read the disk themselves."""
@@ -344,6 +427,10 @@ class Daemon:
         """A join has changed the sender table."""
         await self._reread_table()
 
+    def read_only_seen(self) -> None:
+        """The store's disk could not be written to because it is read-only."""
+        self._watch.suspect_read_only()
+
     async def _reread_table(self) -> None:
         """If the sender table has changed: use it for new connections, and end those that it no longer allows."""
         async with self._reading_table:
@@ -392,15 +479,21 @@ class Daemon:
             try:
                 async with shared.sweeping:
                     # To its end, even if this is cancelled: no stream may begin while its partial is being deleted.
-                    await self._workers.run_to_end(
-                        lambda: discard_old(
-                            self._store,
-                            shared.arriving,
-                            keep=settings.partial_keep,
-                            damaged_keep=settings.damaged_keep,
-                            most=settings.partial_max,
+                    await self._recover_when_idle()
+                    arriving = {*shared.arriving}
+                    left, aside = await self._workers.run_to_end(
+                        lambda: (
+                            discard_old(
+                                self._store,
+                                shared.arriving,
+                                keep=settings.partial_keep,
+                                damaged_keep=settings.damaged_keep,
+                                most=settings.partial_max,
+                            ),
+                            self._store.aside(),
                         )
                     )
+                    self._room.count(left, aside, but=arriving)
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
                 log.warning("cannot look for old partials: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_SWEEP_EVERY)
@@ -499,11 +592,25 @@ def _describe(address: tuple[object, ...]) -> str:
 
 def _serve_lock(store: LocalStore) -> int:
     """Make sure that only one daemon serves a store. Returns: a descriptor that holds the lock. Raises: StoreError."""
-    descriptor = os.open(store.state / "serving", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = _serve_lock_file(store)
+    except OSError as error:
+        raise disk_error(error) from None
+    try:
+        _lock_for_serving(store, descriptor)
+    except StoreError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _serve_lock_file(store: LocalStore) -> int:
+    return open_lock(store.state / "serving")
+
+
+def _lock_for_serving(store: LocalStore, descriptor: int) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(descriptor)
         msg = f"{store.where}: another fullsendd serves this store"
         raise StoreError(msg) from None
-    return descriptor

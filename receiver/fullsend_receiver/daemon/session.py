@@ -7,6 +7,7 @@ join, or ask whether a certificate is known. No peer gets anything else.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import traceback
 from collections.abc import Callable
@@ -31,14 +32,13 @@ from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import ConnectionEnded, Event
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, Sender
-from fullsend_receiver.arrival.free_space import NoRoom, Room
+from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.arrival.receive import Halted, Receiving
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answering import send_answer
 from fullsend_receiver.daemon.answers import Answers
 from fullsend_receiver.maintenance.checks import Checks
-from fullsend_receiver.store.durable import FULL
-from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.errors import disk_error
 from fullsend_receiver.store.opened import partial_key
 from fullsend_receiver.store.workers import Workers
 from fullsend_transport.channel import Channel
@@ -73,6 +73,9 @@ class Gate(Protocol):
     async def table_changed(self) -> None:
         """A join has changed the sender table."""
 
+    def read_only_seen(self) -> None:
+        """The store's disk could not be written to because it is read-only."""
+
 
 @dataclass(frozen=True, slots=True)
 class Arriving:
@@ -88,16 +91,17 @@ class Arriving:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """The shared state of all sessions of a daemon. `arriving`: the streams that are arriving now, by key; `sweeping`:
-    held while partials are deleted, and while a session adds a stream to `arriving`.
+    """The shared state of all sessions of a daemon. `warn_at`: used share of the disk, or of a quota, from which on
+    senders are warned; `arriving`: the streams that are arriving now, by key; `sweeping`: held while partials are
+    deleted, and while a session adds a stream to `arriving`.
     """
 
     catalogues: Catalogues
     workers: Workers
     checks: Checks
     gate: Gate
-    min_free: int
     room: Room
+    warn_at: float
     troubles: Callable[[str], list[str]] = lambda _sender: []  # what keeps prunes of a sender from their work; blocks
     arriving: dict[str, Arriving] = field(default_factory=dict)
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -108,7 +112,6 @@ class Session:
 
     def __init__(self, shared: SharedState, channel: Channel, address: str, peer: Sender | None) -> None:
         """`peer`: the sender of its certificate, None if it showed none."""
-        self._repairs = False  # the peer understands the messages about damaged streams
         self.idle = True
         self.admitted = False
         self.peer = peer
@@ -116,6 +119,7 @@ class Session:
         self._channel = channel
         self._address = address
         self._program = ""
+        self._features: list[str] = []
         self._farewell: tuple[ErrorCode, str] | None = None
         self._next_request: Event | None = None  # arrived while the last answer was still being sent
 
@@ -152,6 +156,8 @@ class Session:
             case PeerError():
                 log.info("%s: gave up: %s", self._name, printable(str(error)))
             case _:
+                if isinstance(error, OSError) and error.errno == errno.EROFS:
+                    self._shared.gate.read_only_seen()
                 self._tell(*log_refusal(self._name, error))
 
     def farewell(self, code: ErrorCode, why: str) -> None:
@@ -189,13 +195,10 @@ class Session:
             return
         shared = self._shared
         answers = Answers(
-            shared.catalogues,
-            shared.workers,
-            shared.checks,
-            self.peer.name,
+            *(shared.catalogues, shared.workers, shared.checks, self.peer.name, shared.room),
             peer=self._name,
-            min_free=shared.min_free,
-            repairs=self._repairs,
+            repairs=messages.REPAIR in self._features,
+            warn_at=shared.warn_at if messages.WARNINGS in self._features else None,
             troubles=shared.troubles,
         )
         try:
@@ -244,8 +247,7 @@ class Session:
         match answer:
             # The connection's state table has decided which of these are allowed, and in which version.
             case messages.SenderHello():
-                self._program = answer.program
-                self._repairs = messages.REPAIR in answer.features
+                self._program, self._features = answer.program, answer.features
                 log.info("%s: connected, %s", self._name, printable(answer.program))
             case messages.Join():
                 self._check_tries()
@@ -296,7 +298,7 @@ class Session:
             log.info("%s: stored %s", self._name, end.receipt.file)
             if len(end.receipt.segments) > 1:
                 shared.checks.wanted(sender)
-            if not self._repairs:
+            if messages.REPAIR not in self._features:
                 end = messages.Committed(receipt=end.receipt)
         await self._channel.send(end)
 
@@ -353,8 +355,4 @@ def last_error(code: ErrorCode, why: str) -> messages.Error:
 
 def explain(error: FullsendError | OSError) -> FullsendError:
     """Turn an error of the disk into an error with a code."""
-    if isinstance(error, OSError):
-        if error.errno in FULL:
-            return NoRoom(f"the store is full ({error.strerror}); what had arrived is kept: free space on the receiver")
-        return StoreError(f"the store's disk failed: {error}")
-    return error
+    return disk_error(error) if isinstance(error, OSError) else error

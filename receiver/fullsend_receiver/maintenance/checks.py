@@ -1,36 +1,90 @@
-"""Checks stored streams beside all other work, one after another, in a thread of its own.
+"""The daemon's own checks of stored streams, beside all other work, one at a time, in a thread of its own.
 
-A stream that arrived in several segments has a hash for each, and none of the whole stream. So the daemon reads it from
-end to end once it is stored; `list` and `show` have that SHA-256 from then on.
+Each stream is checked every `scrub-every`, the one with the oldest check first (schedule.py). A stream that arrived in
+several segments has a hash for each, and none of the whole stream. So it is read as soon as it is stored, before all
+others; `list` and `show` have that SHA-256 from then on.
+
+A check that a sender asks for goes first: the daemon's own one stops between two chunks, and continues afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
+from fullsend_protocol.shared.units import format_time
+from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import StoredStream
+from fullsend_receiver.maintenance import checkpoints
+from fullsend_receiver.maintenance.io_priority import set_idle
+from fullsend_receiver.maintenance.pace import Pace
+from fullsend_receiver.maintenance.schedule import DUE_MAX, Due, Survey, is_too_early
+from fullsend_receiver.maintenance.scrub import StreamCheck
 from fullsend_receiver.maintenance.verify import Checked, Removed, Subject, Verifier
 from fullsend_receiver.store.workers import Workers, run
 
 log: Final = logging.getLogger("fullsendd")
 
+#: Seconds between two surveys of the whole store, and while the scrub has stopped: a person may have asked for a check.
+_SURVEY_EVERY: Final = 3600.0
+_SURVEY_STOPPED: Final = 600.0
+#: Seconds between two surveys where streams are checked all the time.
+_SURVEY_LEAST: Final = 1.0
+#: Seconds between two records of the place that a check has reached.
+_CHECKPOINT_EVERY: Final = 60.0
+#: Seconds without a check after a read error: at first, and at most. Each further one doubles them.
+_PAUSE_FIRST: Final = 60.0
+_PAUSE_MAX: Final = 3600.0
+
+
+class _Interrupted(Exception):  # noqa: N818 - never leaves this module
+    """The check stops between two chunks, so that another one can run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScrubSettings:
+    """`every`: seconds after which a stream is checked again, 0: never; `rate`: bytes a second, 0: no limit."""
+
+    every: float
+    rate: int
+
 
 class Checks:
     """The checks of one daemon."""
 
-    def __init__(self, catalogues: Catalogues, workers: Workers) -> None:
-        """Reads nothing before `run` or `check`."""
+    def __init__(
+        self, catalogues: Catalogues, workers: Workers, settings: ScrubSettings, *, now: Callable[[], float] = time.time
+    ) -> None:
+        """Reads nothing before `run` or `check`. `now`: the time of day, seconds since the epoch."""
         self._catalogues = catalogues
+        self._store = catalogues.store
         self._workers = workers
+        self._every = settings.every
+        self._now = now
+        self._pace = Pace(settings.rate, lambda: workers.syncs.busy)
         self._verifier = Verifier(catalogues.store, catalogues.record, self._dependents)
         # The senders whose streams to look through; None: all, because an earlier process may have left some.
         self._senders: set[str | None] = {None}
+        self._later: set[str | None] = set()  # the same, of those that could not be read
         self._wanted = asyncio.Event()
-        self._wanted.set()
+        self._due: deque[Due] = deque()
+        self._more = False  # more are due than these
+        self._survey_at = self._resume_at = time.monotonic()  # no survey, and no check, before that
+        self._pause = 0.0  # after the last read error, seconds
+        self._stopped = False  # too much is damaged
+        self._asked = 0  # checks that senders wait for
+        self._nobody_asks = asyncio.Event()
+        self._nobody_asks.set()
+        self._interrupt = threading.Event()  # ends the daemon's own check between two chunks
 
     def wanted(self, sender: str) -> None:
         """A stream of this sender that arrived in several segments has been stored."""
@@ -38,48 +92,216 @@ class Checks:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Read streams that arrived in several segments and were not read since, now and later. Never returns."""
+        """Check streams that are due, now and later. Never returns."""
         while True:
-            await self._wanted.wait()
             self._wanted.clear()
-            senders, self._senders = self._senders, set()
-            for sender in senders:
-                try:
-                    await self._read_again(sender)
-                # Senders that ask for a check get the error, too; the daemon must keep running for the others.
-                except Exception as error:  # noqa: BLE001 - whatever one file in the store makes of it
-                    log.warning("streams that arrived in several segments cannot be read: %s", error)
-                    self._senders.add(sender)  # retried with the next stream
-
-    async def _read_again(self, sender: str | None) -> None:
-        senders = await self._workers.run(self._catalogues.senders) if sender is None else [sender]
-        for each in senders:
-            for stored in await self._catalogues.ask(self._workers.disk, each, lambda holdings: holdings.unread()):
-                await self.check(stored)
+            wait = _SURVEY_EVERY
+            try:
+                if self._every and time.monotonic() >= self._survey_at:
+                    await self._plan()
+                if not self._stopped:
+                    await self._read_segmented()
+                if self._every:
+                    wait = await self._check_next()
+            # Senders that ask for a check get the error, too; the daemon must keep running for the others.
+            except Exception as error:  # noqa: BLE001 - whatever one file in the store makes of it
+                log.warning("stored streams cannot be checked at the moment: %s: %s", type(error).__name__, error)
+                wait = _PAUSE_FIRST
+            if wait > 0:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._wanted.wait()
+                self._senders |= self._later
+                self._later.clear()
 
     async def check(self, stored: StoredStream) -> Checked | Removed:
-        """Check one stream, record and log the result. After a cancellation the thread ends soon.
-
-        Raises: FullsendError, OSError if nothing could be read.
+        """Check one stream for a sender that waits for it, record and log the result. After a cancellation the thread
+        ends soon. Raises: FullsendError, OSError if what builds on a damaged stream cannot be found out.
         """
+        subject = Subject.of(stored)
         abandoned = threading.Event()
 
         def between() -> None:
             if abandoned.is_set():
                 raise asyncio.CancelledError
 
+        self._asked += 1
+        self._nobody_asks.clear()
+        self._interrupt.set()
         try:
-            found = await run(self._workers.scrub, lambda: self._verifier.check(Subject.of(stored), between))
+            found = await run(self._workers.scrub, lambda: self._verifier.check(subject, between))
         finally:
             abandoned.set()
-        if isinstance(found, Removed):
-            log.info("%s: was removed before it could be checked", stored.file)
-            return found
-        if found.unrecorded is not None:
-            log.warning("%s: the result cannot be recorded: %s", stored.file, found.unrecorded)
-        if found.result.damage:
-            log.error("%s: damaged: %s", stored.file, found.result.damage[0])
+            self._asked -= 1
+            if not self._asked:
+                self._nobody_asks.set()
+        self._report(found)
         return found
+
+    # --- the daemon's own checks --------------------------------------------------------------------------------
+
+    async def _read_segmented(self) -> None:
+        """Read streams that arrived in several segments and were not read since."""
+        senders, self._senders = self._senders, set()
+        for sender in senders:
+            try:
+                names = await self._workers.run(self._catalogues.senders) if sender is None else [sender]
+                for name in names:
+                    for stored in await self._catalogues.ask(self._workers.disk, name, self._unread):
+                        found = await self._check(stored)
+                        if _is_unread(found):
+                            self._later.add(sender)
+            # As in `run`.
+            except Exception as error:  # noqa: BLE001 - whatever one file in the store makes of it
+                log.warning("streams that arrived in several segments cannot be read: %s", error)
+                self._later.add(sender)  # with the next stream that has arrived in several segments, or in an hour
+
+    def _unread(self, holdings: Holdings) -> list[StoredStream]:
+        now = self._now()
+        found = holdings.unread()
+        return [
+            each for each in found if not is_too_early(self._catalogues.checked(each.file, each.summary.received), now)
+        ]
+
+    async def _check_next(self) -> float:
+        """Check the next stream that is due. Returns: seconds until there may be another one."""
+        now = time.monotonic()
+        if self._due and now < self._resume_at:
+            return self._resume_at - now
+        if not self._due:
+            return self._survey_at - now
+        found = await self._check(StoredStream(self._store, self._due.popleft().stream))
+        if _is_unread(found):
+            # The disk may be away: then it is useless to try all other streams.
+            self._pause = min(_PAUSE_MAX, 2 * self._pause or _PAUSE_FIRST)
+            self._resume_at = time.monotonic() + self._pause
+        else:
+            self._pause = 0.0
+        if (isinstance(found, Checked) and found.result.damage) or (self._more and not self._due):
+            self._survey_at = time.monotonic()
+        return 0.0
+
+    async def _plan(self) -> None:
+        """Find what is due, and whether there is too much damage."""
+        standing = await self._survey()
+        due = standing.due
+        self._report_standing(standing)
+        self._stopped = standing.stopped
+        self._due = deque(() if standing.stopped else due)
+        self._more = len(self._due) == DUE_MAX
+        wait = _SURVEY_STOPPED if standing.stopped else _SURVEY_EVERY
+        self._survey_at = time.monotonic() + min(wait, max(self._every, _SURVEY_LEAST))
+
+    async def _survey(self) -> Survey:
+        standing = Survey(now=self._now(), every=self._every)
+
+        def look(holdings: Holdings) -> None:
+            for part in holdings.parts():
+                for stored in part.streams:
+                    standing.add(stored.summary, part.checked(stored))
+
+        for sender in await self._workers.run(self._catalogues.senders):
+            try:
+                holdings = await self._catalogues.ask(self._workers.disk, sender, lambda holdings: holdings)
+                await self._workers.run(functools.partial(look, holdings))  # questions about the sender do not wait
+            except Exception as error:  # noqa: BLE001 - the streams of the others are still checked
+                log.warning("what is stored of %s cannot be read, so it is not checked: %s", sender, error)
+        return standing
+
+    async def _check(self, stored: StoredStream) -> Checked | Removed:
+        """Check one stream, from where an earlier process has stopped; record and log the result. Checks that senders
+        ask for come in between. After a cancellation the thread ends soon.
+        """
+        subject = Subject.of(stored)
+        keep = min(checkpoints.KEEP, self._every or checkpoints.KEEP)
+        begun = await self._workers.run(lambda: checkpoints.resumed(self._store, subject.file, subject.received, keep))
+        check, since = begun or (self._verifier.begin(subject), format_time(self._now()))
+        if begun is not None:
+            log.info("%s: its check continues at chunk %d", subject.file, check.reading.chunks)
+        abandoned = threading.Event()
+        try:
+            while True:
+                await self._nobody_asks.wait()
+                self._interrupt.clear()
+                try:
+                    found = await run(self._workers.scrub, lambda: self._work(subject, check, since, abandoned))
+                    break
+                except _Interrupted:
+                    continue
+        finally:
+            abandoned.set()
+            self._interrupt.set()
+        self._report(found)
+        return found
+
+    def _work(self, subject: Subject, check: StreamCheck, since: str, abandoned: threading.Event) -> Checked | Removed:
+        """Check a stream, in the `scrub` thread. `abandoned`: nobody waits for the result any more."""
+        read = check.reading.stored_bytes
+        recorded = time.monotonic()
+
+        def between() -> None:
+            nonlocal read, recorded
+            here = check.reading.stored_bytes
+            self._pace.keep(max(0, here - read), self._interrupt)
+            read = here
+            now = time.monotonic()
+            if abandoned.is_set() or now - recorded > _CHECKPOINT_EVERY:
+                self._record_place(check, since)
+                recorded = now
+            if abandoned.is_set():
+                raise asyncio.CancelledError
+            if self._interrupt.is_set():
+                raise _Interrupted
+
+        set_idle(True)
+        try:
+            result = check.run(between)
+        finally:
+            set_idle(False)
+        if result is not None and result.unreadable is not None:
+            self._record_place(check, since)  # the next try begins with what could not be read
+        else:
+            try:
+                checkpoints.clear(self._store)
+            except OSError as error:
+                log.warning("%s: the place of its check is still recorded: %s", subject.file, error)
+        return self._verifier.conclude(subject, check, result)
+
+    def _record_place(self, check: StreamCheck, since: str) -> None:
+        try:
+            checkpoints.write(self._store, check, since)
+        except OSError as error:
+            log.warning("%s: the place of its check cannot be recorded: %s", check.file, error)
+
+    # --- messages -----------------------------------------------------------------------------------------------
+
+    def _report(self, found: Checked | Removed) -> None:
+        if isinstance(found, Removed):
+            log.info("%s: was removed before it could be checked", found.subject.file)
+            return
+        file = found.subject.file
+        for line in found.passing:
+            log.warning("%s: was wrong once, and right when it was read again from the disk: %s", file, line)
+        if found.unrecorded is not None:
+            log.warning("%s: the result cannot be recorded: %s", file, found.unrecorded)
+        if found.result.unreadable is not None:
+            why = found.result.unreadable
+            log.error("%s: not checked: %s (disk %s); it is tried again later", file, why, self._store.disk)
+        if found.result.damage:
+            log.error("%s: damaged: %s", file, found.result.damage[0])
+        if found.healed:
+            log.warning("%s: was damaged, and is whole", file)
+
+    def _report_standing(self, standing: Survey) -> None:
+        if standing.stopped and not self._stopped:
+            log.error(
+                "the scrub stops: %d streams are damaged, such as %s; check the memory and the cables of this host and"
+                " the disk %s, then run `fullsendd verify`: the scrub resumes after it",
+                *(standing.unasked, standing.named_damaged[0], self._store.disk),
+            )
+        elif standing.behind:
+            oldest = "-" if standing.oldest is None else format_time(standing.oldest)
+            log.warning("the scrub is behind: one stream was last checked, or received, at %s", oldest)
 
     def _dependents(self, subject: Subject) -> list[str]:
         """Return the files that build on a stream."""
@@ -87,3 +309,7 @@ class Checks:
         holdings = self._catalogues.current(file.parts[0])
         stored = holdings.around(file=file).at(file)
         return [] if stored is None else [str(each.file) for each in holdings.dependents(stored)]
+
+
+def _is_unread(found: Checked | Removed) -> bool:
+    return isinstance(found, Checked) and found.result.unreadable is not None

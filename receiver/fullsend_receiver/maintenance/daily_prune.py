@@ -25,6 +25,7 @@ from fullsend_receiver.maintenance.prune import (
 )
 from fullsend_receiver.maintenance.prune_records import read_try, write_try
 from fullsend_receiver.maintenance.trash import expire_trash
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import run_to_end
 
@@ -71,6 +72,10 @@ class DailyPrune:
 
     def look(self) -> None:
         """Note the clock and prune, if it is time for them. Blocks. Logs what goes wrong."""
+        try:
+            self._store.check_mounted()
+        except StoreError:  # the daemon says so, once
+            return
         try:
             now = self._clock.read()
             if self._noted is None or now.boottime - self._noted >= clock.NOTE_EVERY:

@@ -342,8 +342,7 @@ class _SenderPrune:
                 suspect = {"suspect": why, "suspect_at": sequence} if dataset in suspects else {}
                 self._datasets[dataset] = before.model_copy(update={"trouble": why, **suspect})
             else:
-                kept_as_base = {each.stream.guid for each in decisions if _is_given_up(each)}
-                self._datasets[dataset] = DatasetRecord(sequence=sequence, given_up=sorted(kept_as_base))
+                self._datasets[dataset] = DatasetRecord(sequence=sequence, given_up=sorted(_given_up(decisions)))
 
 
 #: Why nothing goes of a dataset that the command line does not name.
@@ -357,12 +356,13 @@ def beyond(decisions: Iterable[Decision], record: DatasetRecord | None, at_most:
     sizes: dict[str, int] = {}
     gone: dict[str, int] = {}
     come: dict[str, int] = {}
-    known = set(record.given_up) if record is not None else set()
-    kept = {each.stream.guid for each in decisions if not _is_given_up(each)}
+    new = _given_up(decisions)
+    if record is not None:
+        new.difference_update(record.given_up)
     for each in decisions:
         about = each.stream
         sizes[about.guid] = sizes.get(about.guid, 0) + about.stored_bytes
-        if about.guid not in known | kept:
+        if about.guid in new:
             gone[about.guid] = gone.get(about.guid, 0) + about.stored_bytes
         if record is not None and (about.sequence or 0) > record.sequence:
             come[about.guid] = come.get(about.guid, 0) + about.stored_bytes
@@ -376,9 +376,14 @@ def beyond(decisions: Iterable[Decision], record: DatasetRecord | None, at_most:
     )
 
 
-def _is_given_up(decision: Decision) -> bool:
-    """Whether no rule keeps a stream; it may stay as a base."""
-    return decision.action is not Action.KEEP or decision.rule == "base"
+def _given_up(decisions: Iterable[Decision]) -> set[str]:
+    """Return the GUIDs of the snapshots that no rule keeps; their streams may stay as bases."""
+    guids, kept = set(), set()
+    for each in decisions:
+        guids.add(each.stream.guid)
+        if each.action is Action.KEEP and each.rule != "base":
+            kept.add(each.stream.guid)
+    return guids - kept
 
 
 def _by_dataset(found: Plan) -> dict[str, list[Decision]]:

@@ -50,8 +50,8 @@ class Action(Enum):
 
 
 #: What decided about a stream: a rule of the policy, or what holds without one. "damaged": the newest of its history is
-#: damaged; "not restorable": a rule would keep it if all were restorable; "stopped": the caller forbids its removal;
-#: "time": its time cannot be read, or is in the future; "none": nothing keeps it.
+#: damaged; "not restorable": a rule would keep it if all were restorable; "base": it stays for another stream alone;
+#: "stopped": the caller forbids its removal; "time": its time cannot be read, or is in the future; "none": it goes.
 Rule = Literal[
     "yearly",
     "monthly",
@@ -68,7 +68,6 @@ Rule = Literal[
     "damaged",
     "not restorable",
     "base",
-    "copy",
     "no policy",
     "stopped",
     "time",
@@ -358,7 +357,7 @@ def _keep_bases(kept: _Kept, forest: Forest[Summary]) -> None:
             bases = [other for other in forest.bases(here) if other.path not in kept.why]
             kept.add(bases, "base", f"keep: base of {name}")
             copies = [other for other in copies if other.path not in kept.why]
-            kept.add(copies, "copy", f"keep: same snapshot as {here.path}")
+            kept.add(copies, "base", f"keep: same snapshot as {here.path}")
             todo += bases + copies
 
 

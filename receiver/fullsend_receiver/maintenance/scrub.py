@@ -1,31 +1,30 @@
-"""Checks stored streams: reads, decodes, hashes and parses every byte (docs/verification.md)."""
+"""Checks stored streams: reads, decodes, hashes and parses every byte (docs/verification.md).
+
+A check ends in one of three ways. Whole. Damaged: bytes were read and were wrong, twice, the second time from the disk
+and not from this host's memory. Unreadable: an error prevented reading, which says nothing about the bytes.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from fullsend_protocol.format.manifest import Manifest, Segment
+from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.names import HASH_SUFFIX
-from fullsend_protocol.shared.errors import FullsendError, StreamError
+from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts
-from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
+from fullsend_receiver.maintenance.reading import FAULTS_MAX, FilePass, FilePassState
 from fullsend_receiver.store.api import Stamp, Store
-from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.errors import ManifestError, StoreError, is_read_error
 from fullsend_receiver.store.names import hash_line, stream_file
-from fullsend_receiver.store.playback import DamagedChunk, checked_chunks, file_sha256
 from fullsend_receiver.store.seekable import FileDamaged
 
-#: Faults that are listed for one file; a lost disk has one for each chunk.
-_FAULTS_MAX: Final = 20
 #: Fields of a manifest that the stream's own records show. Not `features`: a later version knows more of their names.
 _SHOWN: Final = (
     *("dataset", "snapshot", "guid", "base_guid", "kind", "dataset_type", "stream_class", "flags", "created"),
@@ -37,73 +36,142 @@ def never_interrupts() -> None:
     """Never interrupts."""
 
 
-@dataclass(slots=True)
-class _Reading:
-    """The result of reading a file from end to end."""
+class _Unread(Exception):  # noqa: N818 - never leaves this module
+    """An error prevented reading; the message is for the user."""
 
-    raw_bytes: int
-    chunks: int
-    sha256: str
-    segments: list[Segment]
-    faults: list[str]
-    walker: Walker
+
+class StreamCheck:
+    """The check of one stored stream. It can be interrupted between two chunks, and continued.
+
+    `reading`: the current pass over its file.
+    """
+
+    def __init__(self, store: Store, file: PurePosixPath, received: str, state: FilePassState | None = None) -> None:
+        """Reads nothing before `run`. `file`: its `.zst`, relative to the store; `received`: from its manifest at the
+        time of selection; `state`: of a pass by an earlier process that is to continue.
+
+        Raises: ValueError, KeyError, TypeError if the state cannot be used.
+        """
+        self.file = file
+        self.received = received
+        self.reading = FilePass(store, file, state)
+        self._store = store
+        self._before: Stamp | None = None
+        self._begun = False
+        self._first: list[str] = []  # the faults of the first pass, during the second
+        self._passing: list[str] = []
+
+    @property
+    def passing(self) -> list[str]:
+        """A line for each fault that was gone when the bytes were read again, from the disk: this host's memory, a
+        cable or a controller may fail.
+        """
+        return [*self._passing, *self.reading.passing]
+
+    @property
+    def is_second(self) -> bool:
+        """Whether this is the second pass, because something was wrong in the first."""
+        return bool(self._first)
+
+    def run(self, between: Callable[[], None] = never_interrupts) -> Scrubbed | None:
+        """Check the stream against its manifest, its `.sha256` and itself. Blocks, perhaps for hours.
+
+        `between`: is called before each chunk, and interrupts the check by raising; `run` continues it. Returns: the
+        result; damage and read errors are part of it, and are not raised. None if the stream was removed, or removed
+        and stored again: a removal removes the manifest first, and files that are missing then are no damage.
+        """
+        faults: list[str] = []
+        sha256 = unreadable = None
+        try:
+            if not self._begun:
+                self._before = self._stamp()
+                self._begun = True
+            sha256 = self._pass(faults, between)
+            if faults and not (self.reading.faults or self._first):
+                # Wrong once, and not in a chunk: each chunk was read twice already.
+                self._first = list(faults)
+                self._passing += self.reading.passing
+                self._store.forget(self.file)
+                self.reading = FilePass(self._store, self.file)
+                faults.clear()
+                sha256 = self._pass(faults, between)
+            if not faults:
+                self._passing += self._first
+        except _Unread as error:
+            unreadable = str(error)
+            faults = self.reading.faults  # what was read is wrong, whatever cannot be read
+        if self._was_removed():
+            return None
+        return Scrubbed(
+            file=str(self.file),
+            received=self.received,
+            at=format_time(time.time()),
+            damage=tuple(faults[:FAULTS_MAX]),
+            sha256=None if faults or unreadable else sha256,
+            unreadable=None if faults else unreadable,
+        )
+
+    def _was_removed(self) -> bool:
+        if not self._begun:
+            return False
+        try:
+            return self._before is None or self._stamp() != self._before
+        except _Unread:
+            return False
+
+    def _stamp(self) -> Stamp | None:
+        """Return the stamp of the stream's manifest, None if it is missing. It is empty if something else has its name:
+        the stream was not removed, and reading it will show the fault. Raises: _Unread.
+        """
+        try:
+            return self._store.stamp(self.file)
+        except OSError as error:
+            if is_read_error(error):
+                raise _Unread(f"its manifest cannot be read: {error.strerror}") from None
+            return ()
+
+    def _pass(self, faults: list[str], between: Callable[[], None]) -> str | None:
+        """Check once, and add the faults to `faults`. Returns: the SHA-256 of the raw stream, if it could be read.
+
+        Raises: _Unread, and what `between` raises.
+        """
+        try:
+            return self._examine(faults, between)
+        except ManifestError as error:
+            if error.unread is not None and is_read_error(error.unread):
+                raise _Unread(str(error)) from None
+            faults.append(str(error))
+        except FullsendError as error:
+            faults.append(str(error))
+        except OSError as error:
+            if is_read_error(error):
+                raise _Unread(f"chunk {self.reading.chunks} cannot be read: {error.strerror}") from None
+            faults.append(str(error))
+        return None
+
+    def _examine(self, faults: list[str], between: Callable[[], None]) -> str:
+        store, file, reading = self._store, self.file, self.reading
+        manifest = store.manifest(file)
+        with contextlib.suppress(FileNotFoundError):  # reported below
+            size = store.size(file)
+            if size != manifest.stored_bytes:
+                faults.append(f"the file has {size} bytes; its manifest says {manifest.stored_bytes}")
+        reading.run(between)
+        faults += reading.faults
+        if not faults:
+            faults += _compare(reading, manifest)
+        if not faults and reading.file_sha256 != manifest.file_sha256:
+            faults.append("the file's SHA-256 is not the one in its manifest")
+        if store.hash_line(file) != hash_line(manifest.file_sha256, file):
+            faults.append(f"the {HASH_SUFFIX} file is missing, or does not say what the manifest says")
+        return reading.sha256
 
 
 def scrub(
     store: Store, file: PurePosixPath, received: str, between: Callable[[], None] = never_interrupts
 ) -> Scrubbed | None:
-    """Check a stored stream against its manifest, its `.sha256` and itself. Reads the file twice; blocks.
-
-    `file`: its `.zst`, relative to the store; `received`: from its manifest at the time of selection; `between`: is
-    called between two reads, and ends the check, which may take hours, by raising. Returns: the result, which lists
-    damage; no exception is raised for that. None if the stream was removed, or removed and stored again: a removal
-    removes the manifest first, and files that are missing then are no damage.
-    """
-    before = _stamp(store, file)
-    faults: list[str] = []
-    sha256 = None
-    try:
-        sha256 = _check(store, file, store.manifest(file), faults, between)
-    except (FullsendError, OSError) as error:
-        faults.append(str(error))
-    if before is None or _stamp(store, file) != before:
-        return None
-    return Scrubbed(
-        file=str(file),
-        received=received,
-        at=format_time(time.time()),
-        damage=tuple(faults[:_FAULTS_MAX]),
-        sha256=None if faults else sha256,
-    )
-
-
-def _stamp(store: Store, file: PurePosixPath) -> Stamp | None:
-    """Return the stamp of a stream's manifest, None if it is missing. If the disk fails, return an empty one: the
-    stream was not removed, and reading it will show the fault.
-    """
-    try:
-        return store.stamp(file)
-    except OSError:
-        return ()
-
-
-def _check(
-    store: Store, file: PurePosixPath, manifest: Manifest, faults: list[str], between: Callable[[], None]
-) -> str | None:
-    """Add the faults to `faults`. Returns: the SHA-256 of the raw stream, if it could be read."""
-    with contextlib.suppress(FileNotFoundError):  # reported below
-        size = store.size(file)
-        if size != manifest.stored_bytes:
-            faults.append(f"the file has {size} bytes; its manifest says {manifest.stored_bytes}")
-    reading = _read(store, file, between)
-    faults += reading.faults
-    if not faults:
-        faults += _compare(reading, manifest)
-    if not faults and file_sha256(store, file, between) != manifest.file_sha256:
-        faults.append("the file's SHA-256 is not the one in its manifest")
-    if store.hash_line(file) != hash_line(manifest.file_sha256, file):
-        faults.append(f"the {HASH_SUFFIX} file is missing, or does not say what the manifest says")
-    return reading.sha256
+    """Check a stored stream in one go: see StreamCheck."""
+    return StreamCheck(store, file, received).run(between)
 
 
 def rebuild(store: Store, file: PurePosixPath) -> Manifest:
@@ -114,7 +182,8 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     """
     sender = file.parts[0]
     try:
-        reading = _read(store, file)
+        reading = FilePass(store, file)
+        reading.run(never_interrupts)
         if reading.faults:
             raise FileDamaged(reading.faults[0])
         facts.check_package(reading.walker.begins)
@@ -126,7 +195,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
             segments=reading.segments,
             resumptions=[],  # only its segments show that there were any
             stored_bytes=store.size(file),
-            file_sha256=file_sha256(store, file),
+            file_sha256=reading.file_sha256,
             chunks=reading.chunks,
             sender_program="unknown",
             zfs_version=None,
@@ -143,43 +212,7 @@ def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     return manifest
 
 
-def _read(store: Store, file: PurePosixPath, between: Callable[[], None] = never_interrupts) -> _Reading:
-    """Read and check a file from end to end. Raises: FileDamaged, StreamError, OSError."""
-    walker = Walker()
-    whole = hashlib.sha256()
-    faults: list[str] = []
-    segments: list[Segment] = []
-    raw_bytes = chunks = 0
-    for chunk in checked_chunks(store, file):
-        chunks += 1
-        between()
-        if isinstance(chunk, DamagedChunk):
-            faults.append(str(chunk))
-            if len(faults) >= _FAULTS_MAX:
-                break
-            continue
-        entry = chunk.place.entry
-        raw_bytes += len(chunk.raw)
-        whole.update(chunk.raw)
-        if entry.starts_segment:
-            segments.append(Segment(start=chunk.place.raw_offset, end=chunk.place.raw_offset, sha256="0" * 64))
-        if segments:
-            end = chunk.place.raw_offset + len(chunk.raw)
-            segments[-1] = Segment(start=segments[-1].start, end=end, sha256=entry.sha256.hex())
-        if not faults:
-            walker.walk(chunk.raw, 0, len(chunk.raw), 1 << 63)
-        del chunk  # never two in memory
-    if not faults:
-        try:
-            walker.finish()
-        except StreamError as error:
-            faults.append(str(error))
-    if not faults and (not segments or segments[0].start):
-        faults.append("its index does not show where the first segment starts")
-    return _Reading(raw_bytes, chunks, whole.hexdigest(), segments, faults, walker)
-
-
-def _compare(reading: _Reading, manifest: Manifest) -> list[str]:
+def _compare(reading: FilePass, manifest: Manifest) -> list[str]:
     """Compare what was read with the manifest. Returns: the faults."""
     faults = []
     if reading.raw_bytes != manifest.raw_bytes or reading.chunks != manifest.chunks:

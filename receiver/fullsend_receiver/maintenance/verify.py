@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import StoredStream
-from fullsend_receiver.maintenance.scrub import never_interrupts, rebuild, scrub
+from fullsend_receiver.maintenance.scrub import StreamCheck, never_interrupts, rebuild
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError
 
@@ -38,14 +38,17 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A stream was read from end to end. `breaks`: the files that build on it, if it is damaged; `unrecorded`: why the
-    result could not be recorded, None: it was.
+    """A stream was checked. `result`: of this check; `breaks`: the files that build on it, if it is damaged;
+    `unrecorded`: why the result could not be recorded, None: it was; `passing`: as in StreamCheck; `healed`: it was
+    known to be damaged, and is whole.
     """
 
     subject: Subject
     result: Scrubbed
     breaks: tuple[str, ...]
     unrecorded: OSError | None
+    passing: tuple[str, ...] = ()
+    healed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +87,43 @@ class Verifier:
     """Checks streams, and records the results. Thread-safe."""
 
     def __init__(
-        self, store: Store, record: Callable[[Scrubbed], None], dependents: Callable[[Subject], Iterable[str]]
+        self,
+        store: Store,
+        record: Callable[[Scrubbed], Scrubbed | None],
+        dependents: Callable[[Subject], Iterable[str]],
     ) -> None:
-        """`record`: records a result, and raises OSError; `dependents`: returns the files that build on a stream."""
+        """`record`: records a result, returns what was known before, and raises OSError; `dependents`: returns the
+        files that build on a stream.
+        """
         self._store = store
         self._record = record
         self._dependents = dependents
 
+    def begin(self, subject: Subject) -> StreamCheck:
+        """Return the check of a stream, which has read nothing yet."""
+        return StreamCheck(self._store, subject.file, subject.received)
+
     def check(self, subject: Subject, between: Callable[[], None] = never_interrupts) -> Checked | Removed:
         """Check one stream, and record the result. Blocks, perhaps for hours.
 
-        `between`: is called between two reads, and ends the check by raising. Raises: FullsendError, OSError if nothing
-        could be read; nothing for damage.
+        `between`: is called before each chunk, and ends the check by raising.
         """
-        result = scrub(self._store, subject.file, subject.received, between)
+        check = self.begin(subject)
+        return self.conclude(subject, check, check.run(between))
+
+    def conclude(self, subject: Subject, check: StreamCheck, result: Scrubbed | None) -> Checked | Removed:
+        """Record the result of a check, None: the stream was removed. Blocks on the disk."""
         if result is None:
             return Removed(subject)
         unrecorded = None
+        healed = False
         try:
-            self._record(result)
+            before = self._record(result)
+            healed = before is not None and bool(before.damage) and not (result.damage or result.unreadable)
         except OSError as error:  # a check matters most on a disk that is read-only, or full
             unrecorded = error
-        return Checked(subject, result, tuple(self._dependents(subject)) if result.damage else (), unrecorded)
+        breaks = tuple(self._dependents(subject)) if result.damage else ()
+        return Checked(subject, result, breaks, unrecorded, tuple(check.passing), healed)
 
 
 def take_back(store: Store, problems: Iterable[Problem]) -> Iterator[Rebuilt | Lost]:

@@ -11,7 +11,7 @@ loop.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +31,7 @@ class Capabilities:
 
     `part_size`: stored bytes without which nothing is acknowledged, 0: each batch is durable by itself, however small.
     `can_truncate`: an upload resumes at the end of any chunk, otherwise at the end of a part. `can_read_partials`:
-    `Upload.read` returns what was appended. `free_space_known`: `free_bytes` is a limit.
+    `Upload.read` returns what was appended. `free_space_known`: `space` is a limit.
     """
 
     part_size: int
@@ -40,8 +40,15 @@ class Capabilities:
     free_space_known: bool
 
 
-#: The result of `free_bytes` if the free space is unknown.
+#: Both numbers of `space` if the free space is unknown.
 UNLIMITED: Final = (1 << 63) - 1
+
+
+class DiskSpace(NamedTuple):
+    """Bytes of a store's disk. `free`: can still be stored; `total`: these, and what is used."""
+
+    free: int
+    total: int
 
 
 #: The identity of a manifest: a manifest that replaces it has another one.
@@ -83,8 +90,8 @@ class AsideStream:
     """A stream, or a partial, that was set aside because it is damaged.
 
     `name`: what names it, also to `cat`; `what`: DATASET@SNAPSHOT, if that is known; `file`: its `.zst` for
-    `Store.open`, None: it has none; `stored_bytes`: of all its files; `at`: when it was set aside, in seconds since the
-    epoch; `why`: what is wrong with it.
+    `Store.open`, None: it has none; `stored_bytes`: of its `.zst`, or its data; `at`: when it was set aside, in seconds
+    since the epoch; `why`: what is wrong with it.
     """
 
     name: str
@@ -250,11 +257,27 @@ class Store(Protocol):
         """Its place, for messages."""
 
     @property
+    def disk(self) -> str:
+        """The name of its disk, for messages about read errors."""
+
+    @property
     def documents(self) -> Documents:
         """The changeable documents of each sender and of the whole store."""
 
-    def free_bytes(self) -> int:
-        """Return the bytes that can still be stored; UNLIMITED without `free_space_known`. Raises: OSError."""
+    def space(self) -> DiskSpace:
+        """Return what the disk has; UNLIMITED without `free_space_known`. Raises: OSError."""
+
+    def check_mounted(self) -> None:
+        """Check that the opened store is still in its place. Raises: StoreMissing if not, StoreError if it cannot be
+        read.
+        """
+
+    def is_read_only(self, *, by_writing: bool = False) -> bool:
+        """Whether nothing can be stored at the moment, because the disk is mounted read-only. `by_writing`: try it;
+        otherwise as the kernel says, which may say nothing of a file system that has stopped writing after an error.
+
+        Raises: OSError.
+        """
 
     # --- arriving streams
 
@@ -278,7 +301,7 @@ class Store(Protocol):
         those that are damaged or cannot be read, which are logged. `sets_aside`: set damaged ones aside; otherwise this
         only reads.
 
-        Raises: OSError if the system lacks a resource.
+        Raises: OSError if the system lacks a resource; at the end StoreMissing if the store is not in its place.
         """
 
     def discard(self, key: str) -> None:
@@ -294,6 +317,11 @@ class Store(Protocol):
         """Delete and log what was set aside as damaged before this moment. `before`: seconds since the epoch.
 
         Raises: OSError if the files cannot be listed.
+        """
+
+    def aside(self) -> dict[str, int]:
+        """Return, by sender, the bytes of stream files that are neither stored nor arriving: what waits in the trash,
+        and partials that were set aside as damaged. Raises: OSError.
         """
 
     def recover(self) -> list[str]:
@@ -331,6 +359,11 @@ class Store(Protocol):
 
     def open(self, file: PurePosixPath) -> Blob:
         """Open a `.zst` for reading. Raises: FileDamaged if it is missing; OSError."""
+
+    def forget(self, file: PurePosixPath) -> None:
+        """Drop the copies of a stream's `.zst`, manifest and `.sha256` that this host has in memory, so that they are
+        read from the disk. Nothing fails if it cannot be done.
+        """
 
     def under_way(self) -> set[PurePosixPath]:
         """Return the names whose commit or removal has begun: a missing file of these is no fault. Raises: OSError."""

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store.api import Replaced
-from fullsend_receiver.store.aside import ABOUT, MANIFEST, ZST, about_text, aside_path, move_aside
+from fullsend_receiver.store.damaged import ABOUT, MANIFEST, ZST, about_text, aside_path, move_aside
 from fullsend_receiver.store.durable import (
     ABSENT,
     locked,
@@ -32,6 +32,7 @@ from fullsend_receiver.store.durable import (
 )
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.journal import Journal, Replacement
+from fullsend_receiver.store.marker import check_mounted
 from fullsend_receiver.store.partials import ASIDE_ABOUT, ASIDE_MANIFEST, DATA, discard, partial_path
 
 if TYPE_CHECKING:
@@ -103,6 +104,7 @@ def complete(store: Layout, key: str, said: Journal) -> bool:
     `put_in_place`.
     """
     assert said.committing is not None  # noqa: S101 - for mypy: the caller has looked
+    check_mounted(store)
     make_folder(store, (store.root / said.committing).parent)
     replaces = said.replacing is not None
     with undisturbed(store, lock=replaces):

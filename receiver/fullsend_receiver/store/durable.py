@@ -85,15 +85,17 @@ def replace_file(
 
     `beside`: the folder, on the same file system, in which the new one is written first; None: the file's own folder. A
     crash may leave it there, for `remove_temporaries`. `durable` False: after a power cut the file may have any
-    content, which its reader must notice.
+    content, which its reader must notice. Raises: OSError, which names `path`.
     """
     temporary = (beside or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
         write_file(temporary, data, mode, durable=durable)
         temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the first error tells more than this one
             temporary.unlink()
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None  # a failed write names no file, a rename two
         raise
     if durable:
         sync_folder(path.parent)
@@ -106,6 +108,18 @@ def signature(path: Path) -> tuple[int, int, int]:
     except FileNotFoundError:
         return ABSENT
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def open_lock(path: Path) -> int:
+    """Open the file of a lock; it is made if it is missing. On a file system that is read-only, an existing one is
+    opened for reading, which is enough for a lock. Returns: a descriptor. Raises: OSError.
+    """
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 @contextlib.contextmanager
@@ -126,7 +140,7 @@ def locked_now(path: Path) -> Iterator[bool]:
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made if missing); waits until no other process holds it."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    descriptor = open_lock(path)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield

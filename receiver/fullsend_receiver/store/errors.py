@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Final
+
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
+from fullsend_receiver.store.durable import FULL
+
+#: errno values of a disk that fails, or of a file system that has found itself damaged.
+_FAILS: Final = frozenset(
+    {errno.EIO, errno.EREMOTEIO, errno.ENXIO, errno.EBADMSG, errno.EUCLEAN, errno.ENODATA, errno.ETIMEDOUT}
+)
+#: errno values of a disk that is away: unplugged, or behind a network.
+_GONE: Final = frozenset({errno.ESTALE, errno.ENODEV, errno.ENOTCONN, errno.ESHUTDOWN, errno.ENOMEDIUM})
+
+#: errno values with which the disk answers that no file has this name.
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG})
+
+
+def is_read_error(error: OSError) -> bool:
+    """Whether an error of the disk, or a shortage on this host, prevented reading. It says nothing about the file: EIO,
+    EMFILE, ENOMEM, ETIMEDOUT, ESTALE and others. False: no file has this name.
+    """
+    return error.errno not in _ABSENT
 
 
 class StoreError(FullsendError):
@@ -17,6 +39,14 @@ class StoreFull(StoreError):  # noqa: N818 - reads as an adjective
     code = ErrorCode.SPACE
 
 
+class StoreReadOnly(StoreError):  # noqa: N818 - reads as an adjective
+    """The store's file system is mounted read-only: it can be read, and nothing can be stored."""
+
+
+class StoreMissing(StoreError):  # noqa: N818 - reads as an adjective
+    """The store's folder does not have the store: its disk is not mounted, or another one is."""
+
+
 class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
     """A disk has lost or changed durable data of a partial: it is set aside, and its stream starts over."""
 
@@ -26,11 +56,29 @@ class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
 class ManifestError(StoreError):
     """A manifest cannot be read, or belongs to another place."""
 
-    def __init__(self, path: str, what: str, *, spoilt: bool = False) -> None:
-        """`path`: of the manifest, relative to the store; `what`: the rest of the error message; `spoilt`: it was read,
-        and no version of fullsendd has written this.
+    def __init__(self, path: str, what: str, *, unread: OSError | None = None, spoilt: bool = False) -> None:
+        """`path`: of the manifest, relative to the store; `what`: the rest of the error message; `unread`: why it could
+        not be read, None: its content is wrong; `spoilt`: no version of fullsendd has written that content.
         """
         super().__init__(f"{path}: {what}")
         self.path = path
         self.what = what
+        self.unread = unread
         self.spoilt = spoilt
+
+
+def disk_error(error: OSError) -> StoreError:
+    """Return what an error of the store's disk means, in one line for a person: the reason, and what to do."""
+    why = error.strerror or str(error) or type(error).__name__
+    at = f", {error.filename}" if error.filename is not None else ""
+    if error.errno in FULL:
+        return StoreFull(f"the store is full ({why}): free space on the receiver")
+    if error.errno == errno.EROFS:
+        return StoreReadOnly("the store's disk is mounted read-only: see the kernel's log, and remount it")
+    if error.errno in _FAILS:
+        return StoreError(f"the store's disk fails ({why}{at}): see the kernel's log on the receiver")
+    if error.errno in _GONE:
+        return StoreMissing(f"the store's disk is gone ({why}{at}): connect and mount it again")
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return StoreError(f"the store refuses uid {os.geteuid()} ({why}{at}): its owner must own all of its files")
+    return StoreError(f"the store cannot be used ({why}{at})")

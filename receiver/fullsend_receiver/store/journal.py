@@ -150,17 +150,8 @@ def durable_line(batch: Batch) -> bytes:
         ]
         for written in batch.chunks
     ]
-    state = batch.walker
-    walker = {
-        "phase": state.phase.value,
-        "owed": state.owed,
-        "head": _text(state.head),
-        "begin": None if state.begin is None else _begin_to_json(state.begin),
-        "payload": _text(state.payload),
-        "resumable": state.resumable,
-        "record_start": state.record_start,
-    }
-    begins = [_begin_to_json(begin) for begin in batch.begins]
+    walker = walker_to_json(batch.walker)
+    begins = [begin_to_json(begin) for begin in batch.begins]
     durable = {"offset": batch.offset, "stored": batch.stored, "chunks": chunks, "walker": walker, "begins": begins}
     if batch.embedded_spills:
         durable["embedded_spills"] = [[each.snapshot, each.number, each.at] for each in batch.embedded_spills]
@@ -304,12 +295,12 @@ class _JournalReader:
         if self._resumed is not None:
             self._resumptions.append(self._resumed)
             self._resumed = None
-        begins = tuple(_begin_from_json(each) for each in durable["begins"])
+        begins = tuple(begin_from_json(each) for each in durable["begins"])
         self._begins += begins
         self._substreams += sum(not begin.compound for begin in begins)
         spills = tuple(EmbeddedSpill(*each[:3]) for each in durable.get("embedded_spills", ()))
         self._spills += spills
-        walker = _walker(durable)
+        walker = walker_from_json(durable["offset"], durable["walker"])
         taken: list[Written] = []
         for each in durable["chunks"]:
             written = _written(each)
@@ -379,21 +370,35 @@ def _written(chunk: Sequence[Any]) -> Written:
     return Written(IndexEntry(raw_length, stored_length, resumable, key, segment, bytes.fromhex(sha256)), record_start)
 
 
-def _walker(durable: dict[str, Any]) -> WalkerState:
-    state = durable["walker"]
+def walker_to_json(state: WalkerState) -> dict[str, Any]:
+    """Return a walker's state without its offset, for JSON."""
+    return {
+        "phase": state.phase.value,
+        "owed": state.owed,
+        "head": _text(state.head),
+        "begin": None if state.begin is None else begin_to_json(state.begin),
+        "payload": _text(state.payload),
+        "resumable": state.resumable,
+        "record_start": state.record_start,
+    }
+
+
+def walker_from_json(offset: int, state: dict[str, Any]) -> WalkerState:
+    """Return a walker's state at raw offset `offset`. Raises: ValueError, KeyError, TypeError if it is none."""
     return WalkerState(
-        offset=durable["offset"],
+        offset=offset,
         phase=Phase(state["phase"]),
         owed=state["owed"],
         head=base64.b64decode(state["head"]),
-        begin=None if state["begin"] is None else _begin_from_json(state["begin"]),
+        begin=None if state["begin"] is None else begin_from_json(state["begin"]),
         payload=base64.b64decode(state["payload"]),
         resumable=state["resumable"],
         record_start=state["record_start"],
     )
 
 
-def _begin_to_json(begin: Begin) -> dict[str, Any]:
+def begin_to_json(begin: Begin) -> dict[str, Any]:
+    """Return a BEGIN record for JSON."""
     return {
         "compound": begin.compound,
         "name": begin.name,
@@ -406,7 +411,8 @@ def _begin_to_json(begin: Begin) -> dict[str, Any]:
     }
 
 
-def _begin_from_json(fields: dict[str, Any]) -> Begin:
+def begin_from_json(fields: dict[str, Any]) -> Begin:
+    """Return a BEGIN record from JSON; unknown keys are ignored. Raises: KeyError, TypeError, ValueError."""
     known = {name: fields[name] for name in Begin.__slots__ if name != "payload"}
     return Begin(**known, payload=base64.b64decode(fields["payload"]))
 

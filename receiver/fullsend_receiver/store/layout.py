@@ -8,7 +8,7 @@ STORE/SENDER/...    streams
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -19,9 +19,10 @@ MARKER: Final = ".fullsend"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of one store. No I/O. `root`: its folder."""
+    """The paths of one store. No I/O. `root`: its folder; `store_id`: of its marker, empty: unknown."""
 
     root: Path
+    store_id: str = field(default="", compare=False)
 
     @property
     def marker(self) -> Path:

@@ -6,6 +6,7 @@ STORE/SENDER/...    streams
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -16,13 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store import aside, holds, objects, partials, recovery, removals, uploads
-from fullsend_receiver.store.api import AsideStream, Capabilities, ObjectInfo, Stamp, TrashedStream, UploadInfo
+from fullsend_receiver.store import aside, damaged, holds, marker, objects, partials, recovery, removals, uploads
+from fullsend_receiver.store.api import (
+    AsideStream,
+    Capabilities,
+    DiskSpace,
+    ObjectInfo,
+    Stamp,
+    TrashedStream,
+    UploadInfo,
+)
 from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import FULL, make_folders, replace_file, sync_folder
-from fullsend_receiver.store.errors import StoreError, StoreFull
+from fullsend_receiver.store.errors import StoreError, StoreFull, disk_error
 from fullsend_receiver.store.holds import LocalHold
-from fullsend_receiver.store.layout import MARKER, Layout
+from fullsend_receiver.store.layout import Layout
+from fullsend_receiver.store.mounts import disk_of
 from fullsend_receiver.store.objects import LocalBlob
 
 if TYPE_CHECKING:
@@ -36,7 +46,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_FORMAT: Final = 1
 #: The length to which docs/format.md cuts names.
 _NAME_MAX: Final = 255
 
@@ -48,27 +57,55 @@ class LocalStore(Layout):
     capabilities: ClassVar = Capabilities(part_size=0, can_truncate=True, can_read_partials=True, free_space_known=True)
 
     @property
+    def disk(self) -> str:
+        """The device of the store's folder, and where it is mounted."""
+        return disk_of(self.root)
+
+    @property
     def documents(self) -> LocalDocuments:
         """The changeable documents of each sender and of the whole store."""
         return LocalDocuments(self.state, self.lock)
 
-    def free_bytes(self) -> int:
-        """Return the bytes that an unprivileged process can still write."""
-        return shutil.disk_usage(self.root).free
+    def space(self) -> DiskSpace:
+        """Return what an unprivileged process can still write, and what it could write if the disk were empty."""
+        found = shutil.disk_usage(self.root)
+        return DiskSpace(found.free, found.used + found.free)
+
+    def check_mounted(self) -> None:
+        """See `Store.check_mounted`."""
+        marker.check_mounted(self)
+
+    def is_read_only(self, *, by_writing: bool = False) -> bool:
+        """See `Store.is_read_only`."""
+        if os.statvfs(self.root).f_flag & os.ST_RDONLY:
+            return True
+        if by_writing:
+            try:
+                os.utime(self.lock)
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                if error.errno == errno.EROFS:
+                    return True
+                raise
+        return False
 
     # --- arriving streams; the interface has the descriptions
 
     def begin(self, key: str, opened: Opened) -> LocalUpload:
         """See `Store.begin`."""
+        self.check_mounted()
         return uploads.begin_partial(self, key, opened)
 
     def reopen(self, key: str, *, at_resume_point: bool) -> tuple[LocalUpload, Standing] | None:
         """See `Store.reopen`."""
+        self.check_mounted()
         return uploads.reopen_partial(self, key, at_resume_point=at_resume_point)
 
     def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
         """See `Store.uploads`."""
-        return partials.survey(self, look, sets_aside=sets_aside)
+        yield from partials.survey(self, look, sets_aside=sets_aside)
+        self.check_mounted()  # an empty mount point has no partial, and shows no error
 
     def discard(self, key: str) -> None:
         """See `Store.discard`."""
@@ -76,15 +113,19 @@ class LocalStore(Layout):
 
     def discard_damaged(self, before: float) -> None:
         """See `Store.discard_damaged`."""
-        aside.discard_damaged(self, before)
+        damaged.discard_damaged(self, before)
 
     def set_aside(self, sender: str | None = None) -> Iterator[AsideStream]:
         """See `Store.set_aside`."""
-        return aside.listed_aside(self, sender)
+        return damaged.listed_aside(self, sender)
 
     def aside_manifest(self, name: str) -> Manifest:
         """See `Store.aside_manifest`."""
-        return aside.aside_manifest(self, name)
+        return damaged.aside_manifest(self, name)
+
+    def aside(self) -> dict[str, int]:
+        """See `Store.aside`."""
+        return aside.count(self)
 
     def recover(self) -> list[str]:
         """See `Store.recover`."""
@@ -124,6 +165,10 @@ class LocalStore(Layout):
     def open(self, file: PurePosixPath) -> LocalBlob:
         """See `Store.open`."""
         return LocalBlob(self.root / file)
+
+    def forget(self, file: PurePosixPath) -> None:
+        """See `Store.forget`."""
+        objects.forget(self, file)
 
     def under_way(self) -> set[PurePosixPath]:
         """See `Store.under_way`."""
@@ -190,57 +235,42 @@ def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[Local
             raise UsageError(msg)
         store.state.mkdir(mode=0o700)  # of two processes, only one succeeds
     except OSError as error:
-        msg = f"{root}: cannot make a store: {error}"
-        raise StoreError(msg) from None
+        raise _not_made(root, error) from None
     try:
         store.partial.mkdir(mode=0o700)
         furnish(store)
         sync_folder(root)
         store_id = secrets.token_hex(16)
         # The marker comes last: a folder with a marker is a complete store.
-        replace_file(store.marker, json.dumps({"format": _FORMAT, "id": store_id}).encode() + b"\n", 0o640)
+        replace_file(store.marker, json.dumps({"format": marker.FORMAT, "id": store_id}).encode() + b"\n", 0o640)
     except BaseException as error:
         shutil.rmtree(store.state, ignore_errors=True)
         shutil.rmtree(store.partial, ignore_errors=True)
         store.marker.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            msg = f"{root}: cannot make a store: {error}"
-            raise StoreError(msg) from None
+            raise _not_made(root, error) from None
         raise
     return store, store_id
 
 
-def read_id(root: Path) -> str:
-    """Return the id in a store's marker. Raises: StoreError if there is no marker, or it has another format."""
-    try:
-        marker = json.loads((root / MARKER).read_text(encoding="utf-8"))
-        store_format, store_id = marker["format"], str(marker["id"])
-    except FileNotFoundError:
-        msg = f"{root}: no store here (no file {MARKER}): is its disk mounted?"
-        raise StoreError(msg) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{root / MARKER}: cannot be read: {error}"
-        raise StoreError(msg) from None
-    if store_format != _FORMAT:
-        msg = f"{root}: a store of format {store_format}; this fullsendd reads format {_FORMAT}"
-        raise StoreError(msg)
-    return store_id
+def _not_made(root: Path, error: OSError) -> StoreError:
+    return StoreError(f"{root}: cannot make a store: {error.strerror or error}")
 
 
 def open_store(root: Path, store_id: str) -> LocalStore:
-    """Return the store at `root`. Raises: StoreError if it is missing, or has another id than `store_id`."""
-    found = read_id(root)
-    if found != store_id:
-        msg = f"{root}: is store {found}, but the configuration names {store_id}: another disk is mounted there"
-        raise StoreError(msg)
-    return LocalStore(root)
+    """Return the store at `root`. Raises: StoreMissing if it is not there, or has another id than `store_id`;
+    StoreError.
+    """
+    marker.check_id(root, store_id)
+    return LocalStore(root, store_id)
 
 
 def check_fitness(store: LocalStore) -> None:
     """Try what the store relies on: rename, fsync of a folder, names of 255 bytes, and names that differ in case.
 
     Only names are tried: a disk that is full of data is still fit. Raises: StoreFull if there is no room for a name
-    either, so that nothing could be tried; StoreError with what this file system lacks. Leaves no file behind.
+    either, StoreReadOnly if nothing can be written: nothing could be tried then. StoreError with what this file system
+    lacks. Leaves no file behind.
     """
     probe = store.state / f".Probe-{secrets.token_hex(4)}.tmp"  # a name that the next start removes
     renamed = probe.with_name(probe.name.replace("Probe", "Renamed"))
@@ -262,7 +292,9 @@ def check_fitness(store: LocalStore) -> None:
         if error.errno in FULL:
             msg = f"{store.root}: is full ({error.strerror}): free some space; fitness cannot be tested before"
             raise StoreFull(msg) from None
-        msg = f"{store.root}: not fit for a store: {error}"
+        if error.errno == errno.EROFS:
+            raise disk_error(error) from None
+        msg = f"{store.root}: not fit for a store: {error.strerror or error}"
         raise StoreError(msg) from None
     finally:
         # On a lost disk this fails, too; that must not hide the first error.

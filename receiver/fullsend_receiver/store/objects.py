@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -45,6 +46,13 @@ class LocalBlob:
         """Return its bytes; fewer at its end. Raises: OSError."""
         return os.pread(self._descriptor, size, start)
 
+    def forget(self, start: int, size: int) -> None:
+        """Have the kernel drop its copy of these bytes. See `Blob.forget`."""
+        # The kernel ignores a page that is only partly named, except the last one of the file.
+        begin = start // mmap.PAGESIZE * mmap.PAGESIZE
+        with contextlib.suppress(OSError):  # advice: a file system may not take it
+            os.posix_fadvise(self._descriptor, begin, start + size - begin, os.POSIX_FADV_DONTNEED)
+
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
@@ -58,8 +66,9 @@ def read_manifest(store: Layout, file: PurePosixPath, top: Path | None = None) -
         data = ((top or store.root) / path).read_bytes()
         manifest = Manifest.model_validate_json(data)
     except (OSError, ValidationError) as error:
-        spoilt = isinstance(error, ValidationError) and not _is_of_later_version(data)
-        raise ManifestError(path, f"cannot be read: {_why(error)}", spoilt=spoilt) from None
+        unread = error if isinstance(error, OSError) else None
+        spoilt = unread is None and not _is_of_later_version(data)
+        raise ManifestError(path, f"cannot be read: {_why(error)}", unread=unread, spoilt=spoilt) from None
     if manifest.sender != file.parts[0]:
         raise ManifestError(path, f"belongs to sender {manifest.sender}: it was moved")
     return manifest
@@ -80,6 +89,17 @@ def read_hash_line(store: Layout, file: PurePosixPath) -> bytes:
         return store.hash_path(file).read_bytes()
     except FileNotFoundError:
         return b""
+
+
+def forget(store: Layout, file: PurePosixPath) -> None:
+    """Have the kernel drop its copies of a stream's three files. See `Store.forget`."""
+    for path in (store.root / file, store.manifest_path(file), store.hash_path(file)):
+        with contextlib.suppress(OSError, FileDamaged):  # reading it shows why
+            blob = LocalBlob(path)
+            try:
+                blob.forget(0, blob.size)
+            finally:
+                blob.close()
 
 
 def senders(store: Layout) -> list[str]:
@@ -112,7 +132,7 @@ def adopt(store: Layout, file: PurePosixPath, manifest: Manifest) -> None:
     try:
         _sync(path, store)
     except OSError as error:
-        msg = f"{file}: has no manifest, and none can be made: {error}"
+        msg = f"{file}: has no manifest, and none can be made: {error.strerror or error}"
         raise StoreError(msg) from None
     # The next start looks in `.state` for what a crash leaves behind, and takes the lock for that.
     with locked(store.lock):

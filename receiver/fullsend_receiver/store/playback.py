@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Final
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, ErrorCode, FullsendError
@@ -15,9 +13,6 @@ from fullsend_protocol.stream.chunks import Decompressor, SegmentHash
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.seekable import Blob, FileDamaged, Place, places
-
-#: Bytes that are read from a file at a time, to hash it as a whole.
-_BLOCK: Final = 1 << 20
 
 
 class DamagedChunk(FullsendError):  # noqa: N818 - reads as a noun
@@ -127,18 +122,6 @@ def _read(blob: Blob, place: Place) -> bytes:
         msg = "the file ends inside it"
         raise ChunkError(msg)
     return frame
-
-
-def file_sha256(store: Store, file: PurePosixPath, between: Callable[[], None] = lambda: None) -> str:
-    """Return the SHA-256 of a file in hex. Reads all of it; calls `between` between two reads, which may raise."""
-    digest = hashlib.sha256()
-    at = 0
-    with closing(store.open(file)) as blob:
-        while block := blob.read(at, _BLOCK):
-            digest.update(block)
-            at += len(block)
-            between()
-    return digest.hexdigest()
 
 
 def describe(place: Place) -> str:

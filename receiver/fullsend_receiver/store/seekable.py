@@ -53,6 +53,11 @@ class Blob(Protocol):
     def read(self, start: int, size: int) -> bytes:
         """Return its bytes from `start` on, at most `size`; fewer at its end. Raises: OSError."""
 
+    def forget(self, start: int, size: int) -> None:
+        """Drop the copy of these bytes that this host has in memory, so that the next `read` gets them from the disk.
+        Whole pages only, in the range from `start` to `start + size`; nothing fails if it cannot be done.
+        """
+
     def close(self) -> None:
         """Close it."""
 

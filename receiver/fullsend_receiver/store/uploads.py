@@ -35,6 +35,7 @@ from fullsend_receiver.store.durable import (
 )
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Batch, Standing
+from fullsend_receiver.store.marker import check_mounted
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store.partials import (
@@ -190,6 +191,7 @@ class LocalUpload:
         From the journal's `commit` line on, a restart completes the rest.
         """
         store = self._store
+        check_mounted(store)  # below an empty mount point all folders would be made anew
         with undisturbed(store, lock=replaces is not None):
             if not may_take(store, file, replaces):
                 self.close(keep=False)

@@ -11,23 +11,65 @@ A thread cannot be stopped. So there are two ways to await its work, used everyw
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
 
 _T = TypeVar("_T")
+
+#: Seconds within which a disk that is not busy makes a batch of 32 MiB durable.
+SLOW_SYNC: Final = 1.0
+#: Seconds after a slow sync for which the disk counts as busy. Batches of a stream come about once a second.
+CALM: Final = 10.0
+
+
+class SyncTimes:
+    """Tells by the syncs of arriving streams whether the disk is busy. Thread-safe."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds."""
+        self._clock = clock
+        self._guard: Final = threading.Lock()
+        self._running: dict[object, float] = {}  # when each began
+        self._slow_until = clock() - CALM
+
+    def timed(self, work: Callable[[], _T]) -> _T:
+        """Call `work`, which makes data durable. Raises: what `work` raises."""
+        key = object()
+        began = self._clock()
+        with self._guard:
+            self._running[key] = began
+        try:
+            return work()
+        finally:
+            ended = self._clock()
+            with self._guard:
+                del self._running[key]
+                if ended - began > SLOW_SYNC:
+                    self._slow_until = ended
+
+    @property
+    def busy(self) -> bool:
+        """Whether a sync has taken longer than SLOW_SYNC, and is running or ended less than CALM seconds ago."""
+        now = self._clock()
+        with self._guard:
+            slow = any(now - began > SLOW_SYNC for began in self._running.values())
+            return slow or now - self._slow_until < CALM
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
     """Shared threads: `cpu` decodes, hashes and writes; `disk` waits for reads and fsync; `scrub` reads whole stored
-    streams, one at a time, because each takes hours and a chunk's memory.
+    streams, one at a time, because each takes hours and a chunk's memory. `syncs`: of arriving streams.
     """
 
     cpu: Executor
     disk: Executor
     scrub: Executor
+    syncs: SyncTimes = field(default_factory=SyncTimes)
 
     async def run(self, work: Callable[[], _T]) -> _T:
         """Call `work` in a `disk` thread (`run`)."""

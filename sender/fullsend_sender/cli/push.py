@@ -41,7 +41,7 @@ def add(commands: Commands[Parser]) -> None:
     sub.add_argument("-r", dest="recursive", action="store_true", help="and all datasets below, each by itself")
     arguments.exclude(sub)
     sub.add_argument("-R", dest="package", action="store_true", help="and all below, as one package; always a full one")
-    sub.add_argument("--full", action="store_true", help="fulls, whatever is stored")
+    sub.add_argument("--full", action="store_true", help="fulls, whatever is stored; the next push builds on them")
     sub.add_argument(
         "-w", dest="raw", action="store_const", const=True, help="raw; encrypted datasets are always sent so"
     )

@@ -36,6 +36,7 @@ class Endpoint:
 class FullAfter:
     """When a chain is too long, so that a new full begins another; None: never for this reason. `age`: seconds since
     the full came to the receiver, by its clock; `increments`: raw bytes of all increments, as a multiple of the full's.
+    push.full_after spreads these limits.
     """
 
     streams: int | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -17,15 +18,16 @@ import zstandard
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.exit_codes import Exit
-from fullsend_protocol.shared.units import format_size, plural, printable
+from fullsend_protocol.shared.units import format_size, parse_time, plural, printable
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.config import SenderSettings, load
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
+from fullsend_sender.monitor.chains import endless_chains, hints
 from fullsend_sender.push.job import PushJob, PushRequest, PushTarget
 from fullsend_sender.push.targets import ALL_EXCLUDED, ChosenDatasets, choose, gone
 from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
-from fullsend_sender.transfer.listing import bases
+from fullsend_sender.transfer.listing import bases, statuses
 from fullsend_sender.transfer.pipeline import default_threads, raw_in_flight
 from fullsend_sender.transfer.window import WINDOW
 from fullsend_sender.zfs import pools
@@ -33,7 +35,11 @@ from fullsend_sender.zfs.commands import Zfs
 from fullsend_sender.zfs.selection import fits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from fullsend_protocol.wire.messages import Base
+    from fullsend_sender.host.options import FullAfter
+    from fullsend_sender.transfer.link import Link
 
 #: Interpreter and libraries, approximately; the rest is computed.
 _INTERPRETER: Final = 50 * limits.MIB
@@ -41,19 +47,21 @@ _INTERPRETER: Final = 50 * limits.MIB
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. `outcome`: OK, or the exit code of the problem."""
+    """The result of one check. `outcome`: OK, or the exit code of the problem; `warning`: it will be a problem soon."""
 
     what: str
     outcome: Exit
     text: str
+    warning: bool = False
 
     def line(self) -> str:
         """Return the finding for a person."""
-        return printable(f"{'ok     ' if self.outcome is Exit.OK else 'problem'} {self.what}: {self.text}")
+        verdict = "problem" if self.outcome is not Exit.OK else "warning" if self.warning else "ok     "
+        return printable(f"{verdict} {self.what}: {self.text}")
 
     def to_dict(self) -> dict[str, object]:
         """Return the finding for a machine."""
-        return {"check": self.what, "ok": self.outcome is Exit.OK, "detail": self.text}
+        return {"check": self.what, "ok": self.outcome is Exit.OK, "warning": self.warning, "detail": self.text}
 
 
 async def check(
@@ -178,15 +186,21 @@ async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, 
     that receiver.
     """
     chosen: ChosenDatasets | None = None
+    here: set[str] = set()
     with contextlib.suppress(FullsendError):  # an earlier finding says why there is nothing to list
+        names, _failed = await pools.names(job.zfs, await pools.look(job.zfs))
+        here = set(names)
         chosen = await choose(job) if job.request.targets else None
     missed: list[tuple[str, FullsendError]] = []
+    long: list[tuple[str, str]] = []
     try:
         async with connect(endpoint, identity, timeouts=timeouts) as (link, sender):
             yield Finding(endpoint.name, Exit.OK, f"{endpoint.place} knows this host as {sender}")
             health = await link.ask(messages.Check(), messages.Health)
+            stored = await bases(link) if chosen is not None or here else []
             if chosen is not None:
-                missed = await gone(link, job, chosen, await bases(link))
+                missed = await gone(link, job, chosen, stored)
+            long = await _long_chains(link, job, chosen, [each for each in stored if each.dataset in here])
     except FullsendError as error:
         yield _problem(endpoint.name, error)
         return
@@ -194,8 +208,31 @@ async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, 
     yield Finding(endpoint.name, Exit.OK, f"{format_size(health.free_bytes)} free")
     for name, why in missed:
         yield _problem(name, why)
+    for name, hint in long:
+        yield Finding(name, Exit.OK, hint)
+    for warning in health.warnings:
+        yield Finding(endpoint.name, Exit.OK, warning, warning=True)
     for problem in health.problems:
         yield Finding(endpoint.name, Exit.FAILED, problem)
+
+
+async def _long_chains(
+    link: Link, job: PushJob, chosen: ChosenDatasets | None, stored: Sequence[Base]
+) -> list[tuple[str, str]]:
+    """Return the hints about chains that grow without end, each a name and a text. `stored`: of the datasets that are
+    here. Raises: as Link.receive.
+    """
+    targets = chosen.targets if chosen is not None else {}
+
+    def full_after(dataset: str) -> FullAfter:
+        table = targets[dataset].table if dataset in targets else None
+        return job.settings.send_options(dataset, table).full_after
+
+    found = endless_chains(stored, full_after)
+    if not found:
+        return []
+    now, _statuses = await statuses(link)
+    return hints(found, job.endpoint.name, parse_time(now) or time.time())
 
 
 def _problem(what: str, error: FullsendError) -> Finding:

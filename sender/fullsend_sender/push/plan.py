@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Literal
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_protocol.shared.units import format_duration, plural
+from fullsend_protocol.shared.units import plural
 from fullsend_protocol.stream.facts import class_of
 from fullsend_sender.push import naming
+from fullsend_sender.push.full_after import describe, why_too_long
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_protocol.stream.facts import StreamClass
     from fullsend_protocol.wire.messages import Base, DamagedEntry
-    from fullsend_sender.host.options import FullAfter, SendOptions
+    from fullsend_sender.host.options import SendOptions
     from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
 
@@ -45,8 +46,8 @@ class PlannedSend:
 
     `snapshot`: None: a new one, not taken yet; `base`: None: a full; `base_mark`: @ if the base is a snapshot, # if it
     is a bookmark; `options`: for `zfs send`, without base and snapshot; `reason`: why a full is sent although something
-    is stored, "" if that needs no message; `routine`: the user's settings want that full; `repair`: what is damaged at
-    the receiver, if that is why this stream is sent; `again`: it replaces the damaged stream itself.
+    is stored, "" if that needs no message; `routine`: the user wants that full, by a setting or by --full; `repair`:
+    what is damaged at the receiver, if that is why this stream is sent; `again`: it replaces the damaged stream itself.
     """
 
     dataset: Dataset
@@ -107,13 +108,27 @@ class StoredBases:
         return dataset in self._datasets
 
     def get(self, guid: str, stream_class: StreamClass, dataset: str | None = None) -> Base | None:
-        """Return the stream of this snapshot and class with the shortest chain; `dataset`: only of this one."""
+        """Return the stream of this snapshot and class with the shortest chain, of several that with the youngest full.
+        `dataset`: only of this one.
+        """
         fitting = [
             base
             for base in self._by_guid.get(guid, ())
             if base.stream_class == stream_class and dataset in {None, base.dataset}
         ]
-        return min(fitting, key=lambda base: base.streams, default=None)
+        return min(fitting, key=lambda base: (base.streams, base.age), default=None)
+
+    def chain(self, base: Base) -> list[Base]:
+        """Return a stream and those that it builds on, the newest first. A package is no base, and ends the chain."""
+        chain, seen = [base], {base.guid}
+        while (before := base.base_guid) is not None and before not in seen:
+            found = self.get(before, base.stream_class)
+            if found is None:
+                break
+            base = found
+            chain.append(base)
+            seen.add(base.guid)
+        return chain
 
     def classes(self, guid: str) -> list[StreamClass]:
         """Return the classes in which this snapshot is stored."""
@@ -121,32 +136,40 @@ class StoredBases:
 
 
 def decide(
-    dataset: Dataset, how: SendOptions, stored: StoredBases, *, snapshot: str | None = None, full: bool = False
+    dataset: Dataset,
+    how: SendOptions,
+    stored: StoredBases,
+    *,
+    now: float,
+    snapshot: str | None = None,
+    full: bool = False,
 ) -> NothingToSend | PlannedSend:
     """Decide what to send of a dataset.
 
-    `snapshot`: the named one (after the @), None: the dataset's present state; `full`: a full, whatever is stored.
+    `now`: seconds since the epoch, by this host's clock; `snapshot`: the named one (after the @), None: the dataset's
+    present state; `full`: a full, whatever is stored.
 
     Raises: CannotSend.
     """
     stream_class, options = _how(dataset, how)
     target = None if snapshot is None else _named(dataset, snapshot)
+    found = _newest_base(dataset, stored, stream_class, target)
     if full:
-        return PlannedSend(dataset, target, None, "@", options)
+        reason = "" if found is None else f"--full is given; {describe(found[2])}"
+        return PlannedSend(dataset, target, None, "@", options, reason, routine=True)
     equal = list(_equal(dataset))
     for same in equal if target is None else [target]:
         # A dataset that is stored only under another name (it was renamed, or this is a replica) gets a small
         # increment. Then it can be restored by its name, and `status` knows its age.
         if stored.get(same.guid, stream_class, None if target else dataset.name):
             return NothingToSend(dataset, same, still=same in equal)
-    found = _newest_base(dataset, stored, stream_class, target)
     if found is None:
         repair = _what_is_damaged(stored.damaged(dataset.name, stream_class))
         reason = f"{repair}, and this host cannot send it again" if repair else ""
         reason = reason or _why_full(dataset, stored, stream_class)
         return PlannedSend(dataset, target, None, "@", options, reason, repair=repair)
     point, mark, base = found
-    grown = _too_long(base, how.full_after)
+    grown = why_too_long(how.full_after, stored.chain(base), now - point.created)
     if grown:
         return PlannedSend(dataset, target, None, "@", options, grown, routine=True)
     later = {each.guid for each in (*dataset.bookmarks, *dataset.snapshots) if each.createtxg > point.createtxg}
@@ -233,10 +256,15 @@ def find_begun(
     *,
     snapshot: str | None = None,
 ) -> tuple[PlannedSend, PartialEntry] | None:
-    """Return the newest stream of a dataset that has arrived in part and can be finished; None: there is none. A stream
-    that is stored by now needs no finishing. `snapshot`: the named one; None: any. Raises: CannotSend.
+    """Return the newest stream of a dataset that has arrived in part and can be finished; None: there is none.
+
+    A stream that is stored by now needs no finishing. Nor does one of a snapshot that fullsend took, if a newer one is
+    stored, as after `push --full`: it would come last, as if the dataset had been rolled back to it.
+
+    `snapshot`: the named one; None: any. Raises: CannotSend.
     """
     stream_class, options = _how(dataset, how)
+    newest = None if snapshot is not None else _newest_base(dataset, stored, stream_class, None)
     points = _points(dataset)
     found: list[tuple[int, PlannedSend, PartialEntry]] = []
     for partial in partials:
@@ -250,6 +278,8 @@ def find_begun(
         if partial.base_guid is not None and base is None:
             continue
         if stored.get(partial.guid, stream_class):
+            continue
+        if newest is not None and newest[0].createtxg > target.createtxg and naming.snapshot_receiver(target.name):
             continue
         send = PlannedSend(dataset, target, base[0] if base else None, base[1] if base else "@", options)
         found.append((target.createtxg, send, partial))
@@ -364,16 +394,4 @@ def _why_full(dataset: Dataset, stored: StoredBases, stream_class: StreamClass) 
         return f"what is stored of it is {' and '.join(sorted(other))}, and it is sent {stream_class} now"
     if stored.knows(dataset.name):
         return "no snapshot or bookmark here is a stored base: it was rolled back, or destroyed and created again"
-    return ""
-
-
-def _too_long(base: Base, limit: FullAfter) -> str:
-    """Return why a chain that ends with `base` must not grow; "" if it may."""
-    if limit.streams is not None and base.streams >= limit.streams:
-        return f"its chain has {plural(base.streams, 'stream')}, and full-after says {limit.streams}"
-    if limit.age is not None and base.age >= limit.age:
-        return f"its full is {format_duration(base.age)} old, and full-after says {format_duration(limit.age)}"
-    if limit.increments is not None and base.increment_bytes >= limit.increments * base.full_bytes:
-        ratio = base.increment_bytes / max(base.full_bytes, 1)
-        return f"its increments are {ratio:.1f} times its full, and full-after says {limit.increments:g}"
     return ""

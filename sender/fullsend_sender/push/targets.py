@@ -197,9 +197,13 @@ def make_plan(
     chosen: ChosenDatasets,
     bases: Sequence[Base],
     arrived: Sequence[PartialEntry],
+    now: float,
+    *,
     damaged: Sequence[DamagedEntry] = (),
 ) -> PushPlan:
-    """Decide what to do. `bases`, `arrived`, `damaged`: what the receiver has, has in part, and has damaged."""
+    """Decide what to do. `bases`, `arrived`, `damaged`: what the receiver has, has in part, and has damaged; `now`:
+    seconds since the epoch, by this host's clock.
+    """
     plan, stored = PushPlan(partials=arrived), StoredBases(bases, damaged)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
@@ -213,7 +217,7 @@ def make_plan(
             if job.request.package:
                 decided = decide_package(tree, options, snapshot=named)
             else:
-                decided = decide(dataset, options, stored, snapshot=named, full=job.request.full)
+                decided = decide(dataset, options, stored, now=now, snapshot=named, full=job.request.full)
             if isinstance(decided, PlannedSend) and decided.snapshot is None:
                 for each in tree:
                     check_name(each)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import Field, model_validator
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_protocol.shared.settings import Duration, Settings, Size, parse_settings
+from fullsend_protocol.shared.settings import Duration, Portion, Settings, Share, Size, SizeOrShare, parse_settings
 
 
 class Place(Settings):
@@ -22,6 +22,8 @@ class Example(Settings):
     min_free: Size = 1 << 30
     retry_for: Duration = 3600.0
     jobs: Annotated[int, Field(ge=1)] = 1
+    warn: Share = 0.5
+    keep: Portion = SizeOrShare(7)
     place: Place | None = None
     receivers: dict[str, Place] = Field(default_factory=dict)
 
@@ -53,6 +55,29 @@ def test_nothing_written_is_all_defaults() -> None:
 @pytest.mark.parametrize(("text", "size"), [("5", 5), ('"512M"', 512 << 20), ('"1.5G"', 3 << 29), ("0", 0)])
 def test_size_is_a_number_or_a_text(text: str, size: int) -> None:
     assert read(f"min-free = {text}").min_free == size
+
+
+@pytest.mark.parametrize(("text", "share"), [('"5%"', 0.05), ('"0.5 %"', 0.005), ('"100%"', 1), ('"0%"', 0)])
+def test_share_is_a_text_with_a_percent_sign(text: str, share: float) -> None:
+    assert read(f"warn = {text}").warn == pytest.approx(share)
+    assert read(f"keep = {text}").keep.share == pytest.approx(share)
+
+
+def test_what_may_be_a_size_or_a_share_is_either() -> None:
+    assert read("").keep.of(100) == 7
+    assert read('keep = "1K"').keep.of(100) == 1024
+    assert read("keep = 5").keep.of(100) == 5
+    assert read('keep = "20%"').keep.of(1000) == 200
+
+
+@pytest.mark.parametrize("text", ["0.5", "5", '"5"', '"101%"', '"-1%"', '"x%"', "true"])
+def test_what_is_not_a_share_is_refused(text: str) -> None:
+    assert "example.toml: warn: " in refusal(f"warn = {text}")
+
+
+@pytest.mark.parametrize("text", ["-1", "0.5", '"101%"', '"much"', "true", "[1]"])
+def test_what_is_neither_a_size_nor_a_share_is_refused(text: str) -> None:
+    assert "example.toml: keep: " in refusal(f"keep = {text}")
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("5", 5), ("0.5", 0.5), ('"15m"', 900), ('"30d"', 2_592_000)])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_receiver.access import config
 from fullsend_receiver.access.config import ReceiverSettings
 
@@ -31,7 +32,7 @@ def _wrong(folder: Path, text: str) -> str:
 def test_what_is_not_said_has_the_designs_defaults(tmp_path: Path) -> None:
     settings = _load(tmp_path, MINIMAL)
     assert settings.store == Path("/srv/backups")
-    assert (settings.listen, settings.min_free, settings.unidentified) == (":7433", 1 << 30, 256)
+    assert (settings.listen, settings.min_free, settings.unidentified) == (":7433", SizeOrShare(1 << 30), 256)
     assert (settings.tries_per_minute, settings.identify_within, settings.silence) == (20, 10.0, 30.0)
     assert (settings.partial_keep, settings.partial_max) == (14 * 86400.0, None)
 
@@ -42,7 +43,7 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
 
 def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) -> None:
     settings = _load(tmp_path, MINIMAL + 'min-free = "20G"\nshutdown-grace = "2m"\nsilence = 12.5\n')
-    assert (settings.min_free, settings.shutdown_grace, settings.silence) == (20 << 30, 120.0, 12.5)
+    assert (settings.min_free, settings.shutdown_grace, settings.silence) == (SizeOrShare(20 << 30), 120.0, 12.5)
     settings = _load(tmp_path, MINIMAL + 'partial-keep = "3d"\npartial-max = "500G"\n')
     assert (settings.partial_keep, settings.partial_max) == (3 * 86400.0, 500 << 30)
 
@@ -72,6 +73,36 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
 )
 def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, line: str, says: str) -> None:
     assert says in _wrong(tmp_path, MINIMAL + line + "\n")
+
+
+def test_a_quota_is_of_all_senders_or_of_one(tmp_path: Path) -> None:
+    assert _load(tmp_path, MINIMAL).quota_of("alpha") is None
+    settings = _load(
+        tmp_path,
+        MINIMAL + 'quota = "2T"\n[senders.alpha]\nquota = "500G"\n[senders.beta]\nquota = "none"\n[senders.gamma]\n',
+    )
+    quotas = [settings.quota_of(name) for name in ("alpha", "beta", "gamma", "delta")]
+    assert quotas == [500 << 30, None, 2 << 40, 2 << 40]
+
+
+def test_what_stays_free_may_be_a_share(tmp_path: Path) -> None:
+    settings = _load(tmp_path, MINIMAL + 'min-free = "5%"\nwarn-at = "90%"\n')
+    assert settings.min_free.of(1000) == 50
+    assert settings.warn_at == pytest.approx(0.9)
+    assert _load(tmp_path, MINIMAL).warn_at == 0.85
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ('quota = "all"', "quota: 'all' is not a size"),
+        ('[senders.alpha]\nquote = "1T"', "unknown key 'senders.alpha.quote'; did you mean 'quota'?"),
+        ('[senders.Alpha]\nquota = "1T"', "senders.Alpha.[key]: is not a sender's name"),
+        ("warn-at = 0.9", "warn-at: 0.9 is not a share"),
+    ],
+)
+def test_what_is_wrong_with_a_quota_is_named(tmp_path: Path, lines: str, says: str) -> None:
+    assert says in _wrong(tmp_path, MINIMAL + lines + "\n")
 
 
 def test_what_lacks_is_named(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, SenderTable
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.errors import StoreError, StoreMissing
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.local import make_store as make_local_store
 
 HOUR = 3600.0
 
@@ -309,3 +310,18 @@ def test_times_are_those_of_the_clock(store: LocalStore, certificates: list[str]
     before = time.time()
     joined = senders.join(store, _invite(store), certificates[0])
     assert before <= joined.enrolled <= time.time()
+
+
+def test_table_of_a_store_that_is_not_mounted_is_not_an_empty_one(tmp_path: Path, certificates: list[str]) -> None:
+    made, store_id = make_local_store(tmp_path / "mounted", lambda _store: None)
+    store = LocalStore(made.root, store_id)
+    senders.join(store, senders.invite(store, "alpha", 60, replace_existing=False), certificates[0])
+    table = SenderTable(store)
+    store.root.rename(tmp_path / "away")
+    store.root.mkdir()
+    assert table.changed()
+    with pytest.raises(StoreMissing, match="is its disk mounted"):
+        SenderTable(store)
+    with pytest.raises(StoreMissing, match="is its disk mounted"):
+        senders.join(store, "secret", certificates[0])
+    assert list(store.root.iterdir()) == []

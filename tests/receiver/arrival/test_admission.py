@@ -17,11 +17,12 @@ from fullsend_protocol.format.manifest import Receipt
 from fullsend_protocol.wire.messages import Push, Whole
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
-from fullsend_receiver.arrival.free_space import Ratio, RoomRequest
+from fullsend_receiver.arrival.bounds import Ratio, RoomRequest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import NoBase
 from fullsend_receiver.store.durable import locked
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.opened import partial_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,21 +121,22 @@ def test_base_must_be_restorable(store: LocalStore, harm: str) -> None:
 
 def test_what_has_arrived_needs_no_room_again(store: LocalStore) -> None:
     offered = push_of(FULL).model_copy(update={"size_estimate": 100 << 20})
+    whose: dict[str, Any] = {"sender": SENDER, "key": partial_key(SENDER, offered)}
     name = "tank/data@now"
-    assert judge(Catalogues(store), SENDER, offered) == RoomRequest(name, 100 << 20)
+    assert judge(Catalogues(store), SENDER, offered) == RoomRequest(name, 100 << 20, **whose)
     assert judge(Catalogues(store), SENDER, offered, arrived=1 << 20, stored=1 << 19) == RoomRequest(
-        name, 99 << 20, before=1 << 19
+        name, 99 << 20, before=1 << 19, **whose
     )
     # After a while its own ratio tells how the rest will compress.
     own = Ratio(8 << 20, 64 << 20, "of what has arrived of it")
     assert judge(Catalogues(store), SENDER, offered, arrived=64 << 20, stored=8 << 20) == RoomRequest(
-        name, 36 << 20, own, 8 << 20
+        name, 36 << 20, own, 8 << 20, **whose
     )
     # An estimate that was too low.
     found = judge(Catalogues(store), SENDER, offered, arrived=200 << 20, stored=1)
     assert isinstance(found, RoomRequest)
     assert found.raw == 0
-    assert judge(Catalogues(store), SENDER, push_of(FULL)) == RoomRequest(name)
+    assert judge(Catalogues(store), SENDER, push_of(FULL)) == RoomRequest(name, **whose)
 
 
 def test_ratio_is_that_of_the_newest_streams_of_its_kind(store: LocalStore) -> None:
@@ -164,7 +166,9 @@ def test_stream_that_had_too_little_room_is_judged_by_that(store: LocalStore) ->
     offered = push_of(FULL).model_copy(update={"size_estimate": 5000})
     overruns.note(store, SENDER, offered, overruns.OverrunRecord(raw=4000, stored=3000))
     ratio = Ratio(3000, 4000, "of the last try, which had too little room")
-    assert judge(Catalogues(store), SENDER, offered) == RoomRequest("tank/data@now", 5000, ratio, failed_at=3000)
+    assert judge(Catalogues(store), SENDER, offered) == RoomRequest(
+        "tank/data@now", 5000, ratio, failed_at=3000, sender=SENDER, key=partial_key(SENDER, offered)
+    )
     found = judge(Catalogues(store), "beta", offered)
     assert isinstance(found, RoomRequest)
     assert found.ratio is None

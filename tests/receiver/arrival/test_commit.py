@@ -40,8 +40,8 @@ from fullsend_protocol.shared.errors import ChunkError, IncompleteStream
 from fullsend_protocol.shared.units import parse_time
 from fullsend_protocol.wire.messages import Stored
 from fullsend_receiver.arrival.admission import judge
+from fullsend_receiver.arrival.bounds import RoomRequest
 from fullsend_receiver.arrival.commit import commit, stored_file
-from fullsend_receiver.arrival.free_space import RoomRequest
 from fullsend_receiver.catalogue import inotify
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue

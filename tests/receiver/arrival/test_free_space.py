@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import signal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests import streams
 from tests.receiver.arrival.test_receive import pieces_of
 from tests.receiver.faulty import FaultyDisk
-from tests.receiver.peer import chunks, control, cut_records, finish, offer
+from tests.receiver.peer import Peer, chunks, control, cut_records, finish, offer
 from tests.receiver.running import Receiver, wait_until
 
-from fullsend_receiver.arrival.free_space import Arrival, NoRoom, Overrun, Ratio, Room, RoomRequest
+from fullsend_protocol.shared.settings import SizeOrShare
+from fullsend_receiver.arrival.bounds import Arrival, NoRoom, Overrun, Ratio, RoomRequest
+from fullsend_receiver.arrival.free_space import Room
+from fullsend_receiver.store.api import DiskSpace
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterator
     from pathlib import Path
-
-    from tests.receiver.peer import Peer
 
 MIB: Final = 1 << 20
 HALF: Final = Ratio(5, 10, "of its last streams")
@@ -39,8 +44,8 @@ class Disk:
     def free(self) -> int:
         return self.size - self.used - self.files
 
-    async def look(self) -> int:
-        return self.free
+    async def look(self) -> DiskSpace:
+        return DiskSpace(self.free, self.size)
 
 
 @pytest.fixture
@@ -50,7 +55,7 @@ def disk() -> Disk:
 
 @pytest.fixture
 def room(disk: Disk) -> Room:
-    return Room(100, disk.look)
+    return Room(SizeOrShare(100), disk.look)
 
 
 async def write(room: Room, disk: Disk, arrival: Arrival, size: int, raw: int | None = None) -> None:
@@ -118,7 +123,7 @@ async def test_two_that_fit_alone_but_not_together_are_not_both_let_in(room: Roo
 
 async def test_a_stream_that_compresses_better_than_expected_gives_back_what_it_was_promised() -> None:
     disk = Disk(1000 * MIB)
-    room = Room(0, disk.look)
+    room = Room(SizeOrShare(0), disk.look)
     first = await room.admit(wanted(900 * MIB))
     await write(room, disk, first, 3 * MIB, 30 * MIB)
     with pytest.raises(NoRoom):
@@ -210,7 +215,7 @@ async def test_where_something_else_fills_the_disk_those_beyond_their_promise_en
     assert not isinstance(caught.value, Overrun)  # it has done nothing that it may not
     assert str(caught.value) == (
         "tank/data@now: ended, since something else has filled the store's disk: the store has 390 B free, of which"
-        " 100 B are to stay free (min-free); what had arrived is kept: free space on the receiver, then push again"
+        " 100 B are to stay free (min-free): free space on the receiver"
     )
 
 
@@ -232,7 +237,7 @@ async def test_who_waits_for_another_to_end_may_have_to_end_itself(room: Room, d
     await write(room, disk, first, 300)
     await write(room, disk, second, 290)
     disk.files = 300
-    first.ended.add_done_callback(lambda _ended: second.ended.set_exception(Overrun("x")))
+    first.ended.add_done_callback(lambda _ended: second.ended.set_exception(Overrun("x", "y")))
     with pytest.raises(Overrun, match="x"):
         await room.claim(second, 20, 20)
     for each in (first, second):
@@ -248,14 +253,299 @@ async def test_a_disk_that_takes_no_more_is_the_same(room: Room, disk: Disk, num
     await write(room, disk, other, 50)
     kept = room.used_up(reservation, error)
     assert not isinstance(kept, Overrun)
-    assert str(kept) == (
-        f"the store is full ({error.strerror}); tank/data@now: what had arrived is kept: free space on the receiver,"
-        " then push again"
-    )
+    assert str(kept) == (f"tank/data@now: the store is full ({error.strerror}): free space on the receiver")
     assert isinstance(other.ended.exception(), Overrun)  # that one goes first, and makes room again
     gone = room.used_up(other, error)
     assert isinstance(gone, Overrun)
     assert str(gone).endswith("it had no reservation; 50 B of it are deleted: free space on the receiver")
+
+
+# --- a share of the disk ----------------------------------------------------------------------------------------
+
+
+async def test_a_share_of_the_disk_stays_free(disk: Disk) -> None:
+    room = Room(SizeOrShare(share=0.2), disk.look)
+    with pytest.raises(NoRoom, match=r"has 1000 B free, of which 200 B are to stay free \(min-free\)"):
+        await room.admit(wanted(801, Ratio(1, 1, "")))
+    room.leave(await room.admit(wanted(800, Ratio(1, 1, ""))))
+    disk.size = 2000  # it was made larger
+    room.leave(await room.admit(wanted(1600, Ratio(1, 1, ""))))
+
+
+# --- quotas -----------------------------------------------------------------------------------------------------
+
+
+class Stored:
+    """What is stored of each sender, as the catalogue says."""
+
+    def __init__(self) -> None:
+        self.bytes: dict[str, int] = {}
+        self.looks = 0
+
+    async def look(self, sender: str) -> tuple[int, int]:
+        self.looks += 1
+        return self.looks, self.bytes.get(sender, 0)
+
+
+@pytest.fixture
+def stored() -> Stored:
+    return Stored()
+
+
+@pytest.fixture
+def shared(disk: Disk, stored: Stored) -> Room:
+    """A disk on which alpha may have 500 bytes."""
+    return Room(SizeOrShare(100), disk.look, quota_of={"alpha": 500}.get, stored_of=stored.look)
+
+
+def of(sender: str, raw: int | None, **more: Any) -> RoomRequest:
+    return wanted(raw, None if raw is None else Ratio(1, 1, "of its last streams"), sender=sender, **more)
+
+
+async def test_a_sender_with_a_quota_is_refused_beyond_it_and_others_are_not(shared: Room, stored: Stored) -> None:
+    stored.bytes["alpha"] = 300
+    with pytest.raises(NoRoom) as caught:
+        await shared.admit(of("alpha", 201))
+    assert str(caught.value) == (
+        "tank/data@now: no room: about 201 B raw, 201 B at the ratio of its last streams (1.0); alpha has used 300 B of"
+        " its quota of 500 B (300 B stored): on the receiver, raise the quota of alpha, or remove old streams of it, or"
+        " push it with --no-size-check"
+    )
+    shared.leave(await shared.admit(of("alpha", 200)))
+    shared.leave(await shared.admit(of("beta", 900)))
+
+
+async def test_all_that_a_sender_has_counts(shared: Room, stored: Stored) -> None:
+    stored.bytes["alpha"] = 100
+    shared.count({"alpha": {"k1": 50, "k2": 30}}, {"alpha": 20, "beta": 1000})
+    arriving = await shared.admit(of("alpha", 100, key="k3"))
+    with pytest.raises(NoRoom) as caught:
+        await shared.admit(of("alpha", 200, key="k4"))
+    assert (
+        "alpha has used 200 B of its quota of 500 B (100 B stored, 80 B in partial streams, 20 B set aside), and 101 B"
+        " are reserved for arriving streams: push it again when they have arrived"
+    ) in str(caught.value)
+    shared.leave(arriving)
+    # A partial that is resumed counts once.
+    resumed = await shared.admit(of("alpha", 300, key="k1", before=50))
+    shared.leave(resumed)
+    with pytest.raises(NoRoom):
+        await shared.admit(of("alpha", 301, key="k1", before=50))
+
+
+async def test_a_quota_holds_while_streams_arrive(shared: Room, disk: Disk, stored: Stored) -> None:
+    stored.bytes["alpha"] = 100
+    unknown = await shared.admit(of("alpha", None, key="k1", before=50))
+    await write(shared, disk, unknown, 350)
+    with pytest.raises(Overrun) as caught:
+        await shared.claim(unknown, 1, 1)
+    assert str(caught.value) == (
+        "tank/data@now: ended, since the quota of alpha has no more room for it: alpha has used 500 B of its quota of"
+        " 500 B (100 B stored, 400 B in partial streams); it had no reservation; 400 B of it are deleted: on the"
+        " receiver, raise the quota of alpha, or remove old streams of it"
+    )
+    put_away(shared, disk, unknown, keep=False)
+
+
+async def test_a_stream_of_another_sender_does_not_end_for_a_quota(shared: Room, disk: Disk) -> None:
+    other = await shared.admit(of("beta", None))
+    await write(shared, disk, other, 300)
+    small, large = await shared.admit(of("alpha", None, key="a")), await shared.admit(of("alpha", None, key="b"))
+    await write(shared, disk, large, 300)
+    await write(shared, disk, small, 100)
+    large.ended.add_done_callback(lambda _ended: put_away(shared, disk, large, keep=False))
+    await write(shared, disk, small, 150)
+    assert isinstance(large.ended.exception(), Overrun)
+    assert not other.ended.done()
+
+
+async def test_within_its_reservation_a_stream_is_kept_if_others_have_used_the_quota(
+    shared: Room, disk: Disk, stored: Stored
+) -> None:
+    arriving = await shared.admit(of("alpha", 400, key="k"))
+    await write(shared, disk, arriving, 100)
+    stored.bytes["alpha"] = 300  # brought back from the trash
+    with pytest.raises(NoRoom):
+        await shared.admit(of("alpha", 1, key="other"))
+    await write(shared, disk, arriving, 10)
+    shared.count({}, {"alpha": 50}, but={"k"})
+    with pytest.raises(NoRoom) as caught:
+        await write(shared, disk, arriving, 100)
+    assert not isinstance(caught.value, Overrun)
+    said = "tank/data@now: ended, since other streams of alpha have used its quota: alpha has used 460 B of its quota "
+    assert said in str(caught.value)
+
+
+async def test_what_has_been_stored_counts_once(shared: Room, disk: Disk, stored: Stored) -> None:
+    arriving = await shared.admit(of("alpha", 300, key="k"))
+    await write(shared, disk, arriving, 300)
+    shared.arrived(arriving)
+    with pytest.raises(NoRoom):
+        await shared.admit(of("alpha", 201))
+    arriving.committing = True
+    stored.bytes["alpha"] = 300  # from here on it is in both
+    second = asyncio.create_task(shared.admit(of("alpha", 200)))
+    await asyncio.sleep(0)
+    await shared.stored(arriving)
+    shared.leave(arriving)
+    shared.leave(await second)
+    (_disk, quota) = await shared.fills("alpha")
+    assert (quota.used, quota.total) == (300, 500)
+
+
+async def test_a_look_that_began_earlier_does_not_hide_what_was_stored_since(disk: Disk) -> None:
+    answers = {"alpha": [(2, 400), (1, 100)]}
+
+    async def look(sender: str) -> tuple[int, int]:
+        return answers[sender].pop(0) if answers[sender] else (1, 100)
+
+    room = Room(SizeOrShare(0), disk.look, quota_of={"alpha": 500}.get, stored_of=look)
+    room.leave(await room.admit(of("alpha", 100)))
+    with pytest.raises(NoRoom, match="has used 400 B"):
+        await room.admit(of("alpha", 101))
+
+
+async def test_what_waits_as_a_partial_is_counted_when_it_is_put_away(shared: Room, disk: Disk) -> None:
+    arriving = await shared.admit(of("alpha", 450, key="k"))
+    await write(shared, disk, arriving, 400)
+    shared.leave(arriving, kept=400)
+    with pytest.raises(NoRoom, match=r"has used 400 B of its quota of 500 B \(0 B stored, 400 B in partial streams\)"):
+        await shared.admit(of("alpha", 101, key="other"))
+    shared.count({"alpha": {"k": 390}}, {})  # found so by the sweep
+    shared.leave(await shared.admit(of("alpha", 110, key="other")))
+    shared.count({}, {})  # it was too old
+    shared.leave(await shared.admit(of("alpha", 500, key="other")))
+
+
+class Change(NamedTuple):
+    """What a stream of a random history does next."""
+
+    sender: str
+    raw: int | None
+    announced_ratio: int
+    writes: list[int]
+    outcome: Literal["stored", "kept", "deleted"]
+
+
+CHANGES = st.lists(
+    st.builds(
+        Change,
+        sender=st.sampled_from(["alpha", "beta"]),
+        raw=st.none() | st.integers(0, 400),
+        announced_ratio=st.integers(1, 4),
+        writes=st.lists(st.integers(1, 80), max_size=6),
+        outcome=st.sampled_from(["stored", "kept", "deleted"]),
+    ),
+    max_size=12,
+)
+
+
+@given(changes=CHANGES, quota=st.integers(0, 600), order=st.randoms(use_true_random=False))
+@settings(max_examples=150, deadline=None)
+def test_whatever_is_pushed_no_bound_is_exceeded(changes: list[Change], quota: int, order: random.Random) -> None:
+    """Streams arrive at the same time, in any order of their chunks; nothing else writes to the disk."""
+
+    async def history() -> None:
+        disk, stored = Disk(1000), Stored()
+        room = Room(SizeOrShare(100), disk.look, quota_of={"alpha": quota}.get, stored_of=stored.look)
+        kept: dict[str, int] = {}
+
+        def used() -> int:
+            arriving = sum(each.held for each in room._arrivals if each.wanted.sender == "alpha")
+            return stored.bytes.get("alpha", 0) + sum(kept.values()) + arriving
+
+        async def push(number: int, change: Change) -> None:
+            key = f"{change.sender}{number}"
+            request = RoomRequest("x", change.raw, Ratio(1, change.announced_ratio, ""), sender=change.sender, key=key)
+            try:
+                arrival = await room.admit(request)
+            except NoRoom:
+                return
+            ended = change.outcome
+            try:
+                for size in change.writes:
+                    await asyncio.sleep(0)
+                    await room.claim(arrival, size, size)
+                    disk.used += size
+                    room.wrote(arrival, size, size, disk.free)
+                    assert disk.free >= 100
+                    assert used() <= quota or change.sender != "alpha"
+            except NoRoom as error:
+                ended = "deleted" if isinstance(error, Overrun) else "kept"
+            if ended == "stored":
+                room.arrived(arrival)
+                arrival.committing = True
+                stored.bytes[change.sender] = stored.bytes.get(change.sender, 0) + arrival.stored
+                await room.stored(arrival)
+            elif ended == "kept" and change.sender == "alpha":
+                kept[key] = arrival.stored
+            if ended == "deleted":
+                disk.used -= arrival.stored
+            room.leave(arrival, arrival.stored if ended == "kept" else 0)
+
+        numbers = list(range(len(changes)))
+        order.shuffle(numbers)
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(push(number, changes[number]) for number in numbers))
+        assert used() <= quota or not any(change.sender == "alpha" and change.writes for change in changes)
+        assert not room._arrivals
+
+    asyncio.run(history())
+
+
+# --- room that is made ------------------------------------------------------------------------------------------
+
+
+class Pruner:
+    """Removes so much as it may, and remembers what it was asked for."""
+
+    def __init__(self, disk: Disk, may: int) -> None:
+        self.disk = disk
+        self.may = may
+        self.asked: list[tuple[int, str | None]] = []
+
+    async def make_room(self, wanted: int, sender: str | None) -> int:
+        self.asked.append((wanted, sender))
+        freed = min(wanted, self.may)
+        self.may -= freed
+        self.disk.files -= freed
+        return freed
+
+
+async def test_old_streams_make_room_for_a_stream_that_is_offered(disk: Disk) -> None:
+    disk.files = 500
+    pruner = Pruner(disk, 150)
+    room = Room(SizeOrShare(100), disk.look, make_room=pruner.make_room)
+    room.leave(await room.admit(wanted(500, Ratio(1, 1, ""))))
+    assert pruner.asked == [(100, None)]
+    with pytest.raises(NoRoom, match="the store has 650 B free"):  # no more may go
+        await room.admit(wanted(600, Ratio(1, 1, "")))
+    assert pruner.asked[1:] == [(100, None), (50, None)]
+
+
+async def test_old_streams_make_room_before_a_stream_ends(disk: Disk) -> None:
+    pruner = Pruner(disk, 150)
+    room = Room(SizeOrShare(100), disk.look, make_room=pruner.make_room)
+    disk.files = 500
+    arriving = await room.admit(wanted(None))
+    await write(room, disk, arriving, 400)
+    await write(room, disk, arriving, 100)
+    assert pruner.asked == [(100, None)]
+    with pytest.raises(Overrun):
+        await write(room, disk, arriving, 100)
+    assert pruner.asked[1:] == [(100, None), (50, None)]
+
+
+async def test_for_a_quota_only_streams_of_that_sender_make_room(disk: Disk, stored: Stored) -> None:
+    stored.bytes["alpha"] = 450
+
+    async def make_room(wanted: int, sender: str | None) -> int:
+        assert (wanted, sender) == (50, "alpha")
+        stored.bytes["alpha"] -= wanted
+        return wanted
+
+    room = Room(SizeOrShare(0), disk.look, quota_of={"alpha": 500}.get, stored_of=stored.look, make_room=make_room)
+    room.leave(await room.admit(of("alpha", 100)))
 
 
 # --- a daemon on a small disk -----------------------------------------------------------------------------------
@@ -437,5 +727,66 @@ def test_a_disk_that_takes_no_more_keeps_only_what_was_promised(small: Small, an
         peer.hear("ack")
         with small.disk.failing("write", ".data", errno.ENOSPC):
             peer.write(chunks(pieces)[1].encode())
-            assert peer.refusal().startswith("space: the store is full (No space left on device); tank/data@now: ")
+            assert peer.refusal().startswith("space: tank/data@now: the store is full (No space left on device); ")
     wait_until(lambda: len(small.partials()) == announced, "the partial to be put away")
+
+
+@pytest.mark.slow
+def test_a_quota_is_held_by_the_daemon_and_shown(tmp_path: Path) -> None:
+    receiver = Receiver(tmp_path / "receiver")
+    receiver.init(quota="9M", warn_at="40%")
+    with receiver.config.open("a", encoding="utf-8") as config:
+        config.write('[senders.beta]\nquota = "none"\n')
+    receiver.start()
+    try:
+        for name in ("alpha", "beta"):
+            receiver.enrol(name)
+        first, more = pieces_of(1, "tank/first@now"), pieces_of(2, "tank/more@now", seed=1)
+        with receiver.peer() as peer:
+            peer.give(b"".join(first), offer("tank/first"), first)
+            peer.write(control(offer("tank/first", "later", size_estimate=sum(map(len, more)))))
+            said = peer.refusal()
+        assert said.startswith(
+            "space: tank/first@later: no room: about 7.9 MiB raw, 7.9 MiB at the ratio of its last streams (1.0); alpha"
+            " has used 3.9 MiB of its quota of 9.0 MiB (3.9 MiB stored): on the receiver, raise the quota of alpha, or "
+        ), said
+        with receiver.peer() as peer:
+            peer.push(offer("tank/more"))
+            assert write_until_refused(peer, more).startswith(
+                "space: tank/more@now: ended, since the quota of alpha has no more room for it: alpha has used "
+            )
+        assert receiver.partials() == []
+        with receiver.peer("beta") as peer:
+            peer.give(b"".join(more), offer("tank/more"), more)
+        full = "the quota of alpha: 43% used (3.9 MiB of 9.0 MiB)"
+        with Peer(receiver.port, receiver.senders["alpha"]) as peer:
+            peer.hear("hello")
+            peer.say("hello", program="raw peer", version=1, features=["later", "warnings"])
+            peer.say("check")
+            health = peer.hear("health")
+        assert full in health["warnings"]
+        assert not [line for line in (*health["problems"], *health["warnings"]) if "beta" in line]
+        with receiver.peer() as peer:
+            peer.say("check")
+            assert "warnings" not in peer.hear("health")  # it would refuse what it does not know
+        done = receiver.fullsendd("check")
+        assert done.returncode == 0, done.stdout
+        assert f"warning  {full}: free space soon, or pushes will be refused" in done.stdout.splitlines()
+        text = receiver.config.read_text(encoding="utf-8").replace("9M", "3M")
+        receiver.config.write_text(text, encoding="utf-8")
+        done = receiver.fullsendd("check")
+        assert done.returncode == 1
+        assert "problem  the quota of alpha: 130% used (3.9 MiB of 3.0 MiB): pushes are refused" in done.stdout
+        assert receiver.stop() == 0
+        receiver.start()
+        with receiver.peer() as peer:
+            peer.say("check")
+            problems = peer.hear("health")["problems"]
+            assert problems == ["the quota of alpha: 130% used (3.9 MiB of 3.0 MiB); pushes are refused"]
+            peer.say("list", dataset=None)
+            peer.hear("entries")
+        assert receiver.stop() == 0
+        receiver.check_log()
+    finally:
+        if receiver.process is not None:
+            receiver.stop(signal.SIGKILL)

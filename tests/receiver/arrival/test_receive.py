@@ -7,6 +7,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import random
 import resource
 import select
@@ -671,13 +672,23 @@ def test_a_takeover_amid_the_commit_finds_it_stored(package: bool, tmp_path: Pat
 
 #: call, on files of which name, errno; and what the sender is told.
 FAULTS: Final = {
-    "the data cannot be synced": ("fdatasync", ".data", errno.EIO, "store: the store's disk failed: "),
-    "the data cannot be synced for want of space": ("fdatasync", ".data", errno.ENOSPC, "space: the store is full ("),
-    "the journal cannot be synced": ("fdatasync", ".journal", errno.EIO, "store: the store's disk failed: "),
-    "the journal cannot be written": ("write", ".journal", errno.ENOSPC, "space: the store is full ("),
-    "the data cannot be written": ("write", ".data", errno.EIO, "store: the store's disk failed: "),
-    "the disk is full": ("write", ".data", errno.ENOSPC, "space: the store is full ("),
-    "the quota is used up": ("write", ".data", errno.EDQUOT, "space: the store is full ("),
+    "the data cannot be synced": ("fdatasync", ".data", errno.EIO, "store: the store's disk fails ("),
+    "the data cannot be synced for want of space": (
+        "fdatasync",
+        ".data",
+        errno.ENOSPC,
+        "space: tank/failing@now: the store is full (",
+    ),
+    "the journal cannot be synced": ("fdatasync", ".journal", errno.EIO, "store: the store's disk fails ("),
+    "the journal cannot be written": (
+        "write",
+        ".journal",
+        errno.ENOSPC,
+        "space: tank/failing@now: the store is full (",
+    ),
+    "the data cannot be written": ("write", ".data", errno.EIO, "store: the store's disk fails ("),
+    "the disk is full": ("write", ".data", errno.ENOSPC, "space: tank/failing@now: the store is full ("),
+    "the quota is used up": ("write", ".data", errno.EDQUOT, "space: tank/failing@now: the store is full ("),
 }
 
 
@@ -729,11 +740,34 @@ def test_what_a_check_finds_is_told_though_it_cannot_be_recorded(failing: tuple[
     pieces = pieces_of(1, "tank/checked@now")
     with receiver.peer() as peer:
         file = peer.give(b"".join(pieces), offer("tank/checked"), pieces)["file"]
-        with disk.failing("write", "scrub.jsonl", errno.ENOSPC):
+        with disk.failing("write", "alpha.jsonl", errno.ENOSPC):
             peer.say("verify", dataset="tank/checked")
             assert peer.hear("verdict")["damage"] == []
             peer.hear("done")
     receiver.wait_log(f"{file}: the result cannot be recorded: [Errno 28] ")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.ESTALE])
+def test_a_read_error_during_a_check_is_not_damage(number: int, failing: tuple[Receiver, FaultyDisk]) -> None:
+    receiver, disk = failing
+    pieces = pieces_of(1, f"tank/read-{number}@now")
+    with receiver.peer() as peer:
+        file = peer.give(b"".join(pieces), offer(f"tank/read-{number}"), pieces)["file"]
+        with disk.failing("pread", ".zst", number):
+            peer.say("verify", dataset=f"tank/read-{number}")
+            (line,) = peer.hear("verdict")["damage"]
+            assert line.startswith("not checked, and not known to be damaged by that: ")
+            assert os.strerror(number) in line
+            peer.hear("done")
+        receiver.wait_log(f"{os.strerror(number)} (disk ")
+        assert f"{file}: not checked: " in receiver.log
+        peer.say("list", dataset=f"tank/read-{number}")
+        (entry,) = peer.hear("entries")["entries"]
+        peer.hear("done")
+        assert (entry["damaged"], entry["verified"], entry["restorable"]) == (None, None, True)
+        peer.say("verify", dataset=f"tank/read-{number}")
+        assert peer.hear("verdict")["damage"] == []
+        peer.hear("done")
 
 
 @pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EIO])
@@ -746,7 +780,7 @@ def test_a_join_that_cannot_be_written_down_is_none(
     with Peer(receiver.port) as peer, disk.failing("fsync", "", number):
         peer.hear("hello")
         peer.say("join", secret=secret, certificate=certificate.pem)
-        assert peer.refusal().startswith("store: the store's disk failed: ")
+        assert peer.refusal().startswith("store: the store's disk fails (")
     with Peer(receiver.port) as peer:
         peer.hear("hello")
         peer.say("join", secret=secret, certificate=certificate.pem)
@@ -764,7 +798,7 @@ def test_a_commit_that_fails_is_no_commit(call: str, tmp_path: Path) -> None:
             peer.hear("ack")
             with disk.failing(call, "", errno.EIO):
                 peer.write(control(finish(raw)))
-                assert peer.refusal().startswith("store: the store's disk failed: ")
+                assert peer.refusal().startswith("store: the store's disk fails (")
         assert receiver.listed() == []
         with receiver.peer() as peer:
             # Where its commit was in the journal, the beginning of this push has completed it.
@@ -828,7 +862,7 @@ def test_a_write_that_stops_half_way_is_none(tmp_path: Path) -> None:
             peer.push()
             for chunk in chunks(pieces):
                 peer.write(chunk.encode())
-            assert peer.refusal().startswith("space: the store is full (File too large)")
+            assert peer.refusal().startswith("space: tank/data@now: the store is full (File too large)")
             assert peer.acks == [len(pieces[0])]
         (partial,) = receiver.partials()
         assert partial.stat().st_size == most

@@ -21,11 +21,11 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, read_catalogue
 from fullsend_receiver.store import objects, removals
+from fullsend_receiver.store.errors import StoreMissing
+from fullsend_receiver.store.local import LocalStore, make_store
 
 if TYPE_CHECKING:
     from pathlib import PurePosixPath
-
-    from fullsend_receiver.store.local import LocalStore
 
 
 @pytest.fixture
@@ -472,3 +472,35 @@ def test_a_question_about_one_dataset_takes_milliseconds_among_many(own: LocalSt
         assert part.chain(part.streams[-1])
         times.append(time.perf_counter() - began)
     assert sorted(times)[10] < 0.02
+
+
+def test_stored_bytes_are_those_of_the_manifests_and_a_later_result_has_a_higher_number(settled: LocalStore) -> None:
+    catalogues = Catalogues(settled)
+
+    def stored() -> tuple[int, int]:
+        with ThreadPoolExecutor(1) as threads:
+            return asyncio.run(catalogues.stored_bytes(threads, SENDER))
+
+    first, before = stored()
+    assert before == sum(each.summary.stored_bytes for each in read_catalogue(settled, SENDER).streams)
+    plant(settled, "more", 999, stored_bytes=12345)
+    second, after = stored()
+    assert (after - before, second > first) == (12345, True)
+
+
+def test_store_that_is_not_in_its_folder_is_not_an_empty_one(tmp_path: Path) -> None:
+    made, store_id = make_store(tmp_path / "store", lambda _store: None)
+    store = LocalStore(made.root, store_id)
+    plant(store, "s1", 1)
+    catalogues = Catalogues(store)
+    assert len(catalogues.current(SENDER)) == 1
+    store.root.rename(tmp_path / "away")
+    store.root.mkdir()
+    for _ in range(2):
+        with pytest.raises(StoreMissing, match="is its disk mounted"):
+            catalogues.current(SENDER)
+    with pytest.raises(StoreMissing, match="is its disk mounted"):
+        catalogues.senders()
+    store.root.rmdir()
+    (tmp_path / "away").rename(store.root)
+    assert len(catalogues.current(SENDER)) == 1

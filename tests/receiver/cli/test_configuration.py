@@ -57,9 +57,18 @@ def test_of_a_read_only_store_all_can_be_read(filled: tuple[Receiver, PurePosixP
     assert done.stderr.count("fullsendd: the results cannot be recorded: ") == 1
 
 
-@pytest.mark.parametrize("command", [["serve"], ["check"], ["invite", "beta"]])
+@pytest.mark.parametrize("command", [["invite", "beta"], ["revoke", "alpha"]])
 def test_a_read_only_store_is_named(receiver: Receiver, command: list[str]) -> None:
-    fails(read_only(receiver, *command), 1, "Read-only file system")
+    receiver.secret("alpha")
+    fails(read_only(receiver, *command), 1, "the store's disk is mounted read-only: ")
+
+
+def test_check_of_a_read_only_store_looks_at_all_else(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
+    done = read_only(filled[0], "check")
+    assert done.returncode == 1
+    problem, *good = done.stdout.splitlines()
+    assert problem.startswith("problem  the store's disk is mounted read-only: ")
+    assert "ok       2 streams" in good
 
 
 @pytest.mark.parametrize(

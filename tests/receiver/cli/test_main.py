@@ -82,7 +82,11 @@ def test_what_a_manifest_says_does_not_write_on_the_terminal(receiver: Receiver)
     ("error", "code", "line"),
     [
         (LookupError("sur\x1bprise"), 1, r"LookupError: sur\x1bprise (--debug shows more)"),
-        (OSError(28, "No space left on device", "/x"), 1, "[Errno 28] No space left on device: '/x'"),
+        (
+            OSError(28, "No space left on device", "/x"),
+            1,
+            "the store is full (No space left on device): free space on the receiver",
+        ),
         (UsageError("wrong\x1b"), 2, r"wrong\x1b"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],

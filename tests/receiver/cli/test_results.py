@@ -105,7 +105,10 @@ def test_what_cannot_be_recorded_is_said_once(said: Said) -> None:
     findings = results.Findings(as_json=False)
     for _ in range(2):
         findings.add(checked("a", unrecorded=OSError("read-only")))
-    assert said() == (["ok       a"] * 2, ["fullsendd: the results cannot be recorded: read-only"])
+    assert said() == (
+        ["ok       a"] * 2,
+        ["fullsendd: the results cannot be recorded: the store cannot be used (read-only)"],
+    )
     assert findings.failed
 
 
@@ -119,5 +122,13 @@ def test_what_is_not_listed_was_not_checked(said: Said) -> None:
 def test_what_verify_finds_as_json(said: Said) -> None:
     results.Findings(as_json=True).add(checked("b", "chunk 1"))
     (line,), err = said()
-    assert json.loads(line) == {"file": "b", "received": "then", "at": "now", "damage": ["chunk 1"], "sha256": None}
+    assert json.loads(line) == {
+        "file": "b",
+        "received": "then",
+        "at": "now",
+        "verdict": "damaged",
+        "damage": ["chunk 1"],
+        "unreadable": None,
+        "sha256": None,
+    }
     assert err == ["fullsendd: b: chunk 1"]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import PurePosixPath
 
 import pytest
 from tests.receiver.command import damage
-from tests.receiver.helpers import manifest_path, remove
+from tests.receiver.helpers import fail_reads, manifest_path, remove
 from tests.receiver.running import Receiver
 
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
-from fullsend_receiver.maintenance import scrub, verify
+from fullsend_receiver.maintenance.scrub import StreamCheck
 from fullsend_receiver.store.local import LocalStore
 
 
@@ -30,16 +31,14 @@ def test_verify_of_what_is_removed_meanwhile(
     filled: tuple[Receiver, PurePosixPath, PurePosixPath], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver, full, incr = filled
-    real = scrub.scrub
+    real = StreamCheck.run
 
-    def first_removed(
-        store: LocalStore, file: PurePosixPath, received: str, between: Callable[[], None]
-    ) -> Scrubbed | None:
-        if file == incr:
-            remove(store, incr)
-        return real(store, file, received, between)
+    def first_removed(check: StreamCheck, between: Callable[[], None]) -> Scrubbed | None:
+        if check.file == incr:
+            remove(LocalStore(receiver.store), incr)
+        return real(check, between)
 
-    monkeypatch.setattr(verify, "scrub", first_removed)
+    monkeypatch.setattr(StreamCheck, "run", first_removed)
     done = receiver.fullsendd("verify")
     assert (done.returncode, done.stdout.splitlines()) == (0, [f"ok       {full}"])
     assert f"{incr}: was removed before it could be checked" in done.stderr
@@ -99,3 +98,31 @@ def test_verify_names_a_file_that_cannot_be_taken_back_once(
     assert done.returncode == 1
     assert done.stderr.count(str(full)) == 1
     assert f"fullsendd: {full}: has no manifest, and none can be made: chunk 0 (raw bytes 0 to " in done.stderr
+
+
+def test_verify_of_what_cannot_be_read_says_nothing_of_damage(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, full, incr = filled
+    with monkeypatch.context() as patch:
+        fail_reads(patch, receiver.store / full, errno.EIO)
+        done = receiver.fullsendd("verify")
+        assert (done.returncode, done.stdout.splitlines()) == (1, [f"UNREAD   {full}", f"ok       {incr}"])
+        assert f"{full}: not checked, and not known to be damaged by that: " in done.stderr
+        assert ": 0 damaged, 1 could not be read\n" in done.stderr
+    assert [(row["restorable"], row["damaged"]) for row in receiver.listed()] == [(True, None)] * 2
+    assert receiver.fullsendd("verify").returncode == 0
+
+
+def test_verify_says_what_was_damaged_and_is_whole(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath],
+) -> None:
+    receiver, full, _incr = filled
+    content = (receiver.store / full).read_bytes()
+    damage(receiver, full, 1000)
+    assert receiver.fullsendd("verify").returncode == 1
+    (receiver.store / full).write_bytes(content)
+    done = receiver.fullsendd("verify")
+    assert done.returncode == 0
+    assert f"{full}: was damaged, and is whole" in done.stderr
+    assert all(row["restorable"] for row in receiver.listed())

@@ -17,13 +17,15 @@ from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
 from tests.receiver.running import Receiver, serving, wait_until
 
 from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
+from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue import inotify
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.daemon.answers import METHODS, Answers, base_of, find_chains, find_status, find_unread
-from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
 
@@ -488,9 +490,12 @@ async def test_what_keeps_prunes_from_their_work_is_told_to_their_sender(store: 
     catalogues = Catalogues(store)
     with ThreadPoolExecutor(1) as threads:
         workers = Workers(threads, threads, threads)
-        checks = Checks(catalogues, workers)
+        checks = Checks(catalogues, workers, ScrubSettings(0, 0))
         answers = Answers(
-            catalogues, workers, checks, SENDER, peer=SENDER, min_free=0, troubles=lambda sender: [f"{sender}: why"]
+            *(catalogues, workers, checks, SENDER, Room(SizeOrShare(0), lambda: workers.run(store.space))),
+            peer=SENDER,
+            warn_at=None,
+            troubles=lambda sender: [f"{sender}: why"],
         )
         said = [part async for part in answers.answer(messages.Check())]
         await answers.close()
@@ -514,7 +519,12 @@ async def test_the_questions_of_a_night_of_a_thousand_datasets_look_at_nothing_t
         plant(store, "s1", number, dataset=name)
     with ThreadPoolExecutor(4) as threads:
         workers, catalogues = Workers(threads, threads, threads), Catalogues(store)
-        answers = Answers(catalogues, workers, Checks(catalogues, workers), SENDER, peer=SENDER, min_free=0)
+        answers = Answers(
+            *(catalogues, workers, Checks(catalogues, workers, ScrubSettings(0, 0)), SENDER),
+            Room(SizeOrShare(0), lambda: workers.run(store.space)),
+            peer=SENDER,
+            warn_at=None,
+        )
 
         async def ask(question: messages.Question) -> list[object]:
             return [part async for part in answers.answer(question)]

@@ -40,6 +40,7 @@ def receiver(serving_all: Receiver) -> Iterator[Receiver]:
     for name in ("alpha", "beta"):
         shutil.rmtree(serving_all.store / name, ignore_errors=True)
     (serving_all.store / ".state/scrub.jsonl").unlink(missing_ok=True)
+    shutil.rmtree(serving_all.store / ".state/scrub", ignore_errors=True)
     with serving_all.all_closed():
         yield serving_all
     serving_all.check_log()

@@ -509,6 +509,18 @@ def test_more_than_the_share_is_asked_for(gone: int, total: int, sizes: tuple[in
     assert beyond(decisions, None, 1.0) is None
 
 
+def test_snapshot_is_given_up_with_the_last_of_its_streams(store: LocalStore) -> None:
+    """One of its streams stays for itself, another one only because others build on it."""
+    chain(store, 9)
+    guid = next(each.summary.guid for each in read_catalogue(store).streams if each.summary.snapshot == "n8")
+    plant(store, "n8", int(guid), dataset="tank/data", flags="L", received=format_time(NOW - 8 * DAY), sequence=992)
+    pin(store.documents, [PurePosixPath(f"{SENDER}/tank/data/@n8.{int(guid):016x}.full.L.zfs.zst")], now=NOW)
+    prune(store)
+    given_up = read_record(store.documents, SENDER).datasets["tank/data"].given_up
+    assert guid not in given_up
+    assert len(given_up) == 6
+
+
 # --- the trash ----------------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
@@ -7,7 +8,7 @@ import json
 import os
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from tests import streams
@@ -16,6 +17,7 @@ from tests.receiver.helpers import (
     check_listed,
     checked,
     everything,
+    fail_reads,
     hash_path,
     long_stream,
     make_store,
@@ -35,12 +37,13 @@ from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.problems import ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.maintenance.scrub import rebuild, scrub
+from fullsend_receiver.maintenance.scrub import StreamCheck, rebuild, scrub
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.objects import LocalBlob
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.recovery import recover, remove_temporaries
-from fullsend_receiver.store.seekable import IndexEntry, tables, tables_size
+from fullsend_receiver.store.seekable import IndexEntry, places, tables, tables_size
 
 if TYPE_CHECKING:
     from tests.receiver.crash import Crasher
@@ -132,23 +135,14 @@ def test_each_damaged_chunk_is_named_with_its_raw_range(store: LocalStore) -> No
     assert last.startswith("chunk 2 (raw bytes 8391728 to 11538704): ")
 
 
-def test_disk_that_is_gone_is_not_read_to_its_end(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has as many faults as chunks, and each may take the kernel a minute."""
-    store_stream(store, SENDER, long_stream(25))
-    (stored,) = read_catalogue(store).streams
-    frames = stored.summary.stored_bytes - tables_size(25)
-    tried: list[int] = []
-    real = os.pread
-
-    def pread(descriptor: int, length: int, offset: int) -> bytes:
-        if offset < frames:
-            tried.append(offset)
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return real(descriptor, length, offset)
-
-    monkeypatch.setattr(os, "pread", pread)
-    assert len(checked(store, stored).damage) == 20
-    assert len(tried) == 20
+def test_file_of_damaged_chunks_is_not_read_to_its_end(store: LocalStore) -> None:
+    file = store_stream(store, SENDER, long_stream(25))
+    path = store.root / file
+    frames = path.stat().st_size - tables_size(25)
+    path.write_bytes(bytes(frames) + path.read_bytes()[frames:])
+    found = scrubbed(store)
+    assert len(found.damage) == 20
+    assert found.damage[-1].startswith("chunk 19 ")
 
 
 def test_missing_file_is_found(store: LocalStore, small: PurePosixPath) -> None:
@@ -168,19 +162,217 @@ def test_hash_file_that_does_not_say_what_the_manifest_says_is_found(
     assert scrubbed(store).damage == ("the .sha256 file is missing, or does not say what the manifest says",)
 
 
-def test_disk_that_does_not_read_is_damage(
-    store: LocalStore, small: PurePosixPath, monkeypatch: pytest.MonkeyPatch
+# --- errors of the disk -----------------------------------------------------------------------------------------
+
+#: What says nothing about a file.
+READ_ERRORS = (errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.ESTALE, errno.ENODATA, errno.EACCES)
+
+
+@pytest.mark.parametrize("number", READ_ERRORS)
+def test_read_error_is_not_damage(store: LocalStore, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    file = store_stream(store, SENDER, long_stream(3))
+    second = list(places(store.open(file)))[1].file_offset
+    with monkeypatch.context() as patch:
+        fail_reads(patch, store.root / file, number, lambda offset: offset == second)
+        found = scrubbed(store)
+    assert (found.verdict, found.damage, found.sha256) == ("unreadable", (), None)
+    assert found.unreadable == f"chunk 1 cannot be read: {os.strerror(number)}"
+    assert scrubbed(store).verdict == "whole"
+
+
+@pytest.mark.parametrize("number", READ_ERRORS)
+def test_read_error_of_any_file_of_a_stream_is_not_damage(
+    store: LocalStore, small: PurePosixPath, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     (stored,) = read_catalogue(store).streams
+
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("open", "read_bytes", "stat"):
+        for suffix in ("", ".json", ".sha256"):
+            with monkeypatch.context() as patch:
+                for owner, method in ((os, name), (Path, name)):
+                    if (real := getattr(owner, method, None)) is not None:
+
+                        def call(path: Any, *rest: Any, _real: Any = real, _end: str = suffix, **options: Any) -> Any:
+                            if str(path).endswith(f".zst{_end}"):
+                                fail()
+                            return _real(path, *rest, **options)
+
+                        patch.setattr(owner, method, call)
+                assert checked(store, stored).damage == (), (name, suffix)
+
+
+def test_damage_that_was_read_twice_counts_whatever_cannot_be_read(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = store_stream(store, SENDER, long_stream(3))
+    first, _second, third = places(store.open(file))
+    path = store.root / file
+    content = bytearray(path.read_bytes())
+    content[first.file_offset + 10] ^= 1
+    path.write_bytes(content)
+    fail_reads(monkeypatch, path, errno.EIO, lambda offset: offset == third.file_offset)
+    found = scrubbed(store)
+    assert (found.verdict, len(found.damage)) == ("damaged", 1)
+    assert found.damage[0].startswith("chunk 0 ")
+
+
+def test_wrong_bytes_that_cannot_be_read_again_are_no_damage(
+    store: LocalStore, small: PurePosixPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store.root / small
+    content = path.read_bytes()
+    path.write_bytes(content[:10] + b"rot" + content[13:])
+    reads = itertools.count()
+    fail_reads(monkeypatch, path, errno.EIO, lambda offset: offset == 0 and next(reads) > 0)
+    assert scrubbed(store).verdict == "unreadable"
+
+
+# --- bytes that are wrong in memory and right on the disk ---------------------------------------------------------
+
+
+class Cached(LocalBlob):
+    """A file of which this host has wrong bytes in memory, until it is told to forget them."""
+
+    wrong: ClassVar[dict[int, int]] = {}  # by inode: the offset of the wrong byte
+    forgotten: ClassVar[list[tuple[int, int]]] = []
+
+    def read(self, start: int, size: int) -> bytes:  # type: ignore[explicit-override]
+        data = bytearray(super().read(start, size))
+        at = self.wrong.get(os.fstat(self._descriptor).st_ino)
+        if at is not None and start <= at < start + len(data):
+            data[at - start] ^= 0x10
+        return bytes(data)
+
+    def forget(self, start: int, size: int) -> None:  # type: ignore[explicit-override]
+        inode = os.fstat(self._descriptor).st_ino
+        self.forgotten.append((start, size))
+        if len(self.forgotten) > 1 and start <= self.wrong.get(inode, -1) < start + size:  # the first one: at the begin
+            del self.wrong[inode]
+        super().forget(start, size)
+
+
+@pytest.fixture
+def cached(monkeypatch: pytest.MonkeyPatch) -> type[Cached]:
+    monkeypatch.setattr(Cached, "wrong", {})
+    monkeypatch.setattr(Cached, "forgotten", [])
+    monkeypatch.setattr(LocalStore, "open", lambda store, file: Cached(store.root / file))
+    monkeypatch.setattr("fullsend_receiver.store.objects.LocalBlob", Cached)
+    return Cached
+
+
+def test_bytes_that_were_wrong_once_are_whole_wherever_they_are(store: LocalStore, cached: type[Cached]) -> None:
+    file = store_stream(store, SENDER, long_stream(3))
+    path = store.root / file
+    (stored,) = read_catalogue(store).streams
+    size = path.stat().st_size
+    for at in [*range(0, size, 97), *range(size - tables_size(3), size)]:
+        cached.wrong[path.stat().st_ino] = at
+        cached.forgotten.clear()
+        check = StreamCheck(store, stored.file, stored.summary.received)
+        found = check.run()
+        assert found is not None
+        assert (found.verdict, found.sha256) == ("whole", stored.summary.sha256), at
+        assert len(check.passing) == 1, at
+        assert not cached.wrong, at
+
+
+def test_only_the_chunk_that_is_wrong_is_read_again(
+    store: LocalStore, cached: type[Cached], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = store_stream(store, SENDER, long_stream(3))
+    first, second, third = places(store.open(file))
+    read: list[int] = []
     real = os.pread
 
     def pread(descriptor: int, length: int, offset: int) -> bytes:
-        if offset == 0:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        read.append(offset)
         return real(descriptor, length, offset)
 
     monkeypatch.setattr(os, "pread", pread)
-    assert checked(store, stored).damage[0] == "chunk 0 (raw bytes 0 to 13376): cannot be read: Input/output error"
+    cached.wrong[(store.root / file).stat().st_ino] = second.file_offset + 200
+    assert scrubbed(store).verdict == "whole"
+    places_read = [offset for offset in read if offset <= third.file_offset]
+    assert places_read == [first.file_offset, second.file_offset, second.file_offset, third.file_offset]
+
+
+def test_a_manifest_that_was_wrong_once_is_no_damage(
+    store: LocalStore, small: PurePosixPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = LocalStore.manifest
+    reads = itertools.count()
+
+    def manifest(self: LocalStore, file: PurePosixPath) -> Manifest:
+        found = real(self, file)
+        return found if next(reads) else found.model_copy(update={"guid": "1"})
+
+    (stored,) = read_catalogue(store).streams
+    monkeypatch.setattr(LocalStore, "manifest", manifest)
+    check = StreamCheck(store, stored.file, stored.summary.received)
+    found = check.run()
+    assert found is not None
+    assert found.verdict == "whole"
+    assert [line[:30] for line in check.passing] == ["its records show other `guid` "]
+
+
+def test_what_was_read_is_not_kept_in_memory(store: LocalStore, cached: type[Cached]) -> None:
+    """A scrub that fills the memory of the host with what nobody reads again displaces what others need."""
+    file = store_stream(store, SENDER, long_stream(3))
+    assert scrubbed(store).verdict == "whole"
+    size = (store.root / file).stat().st_size
+    begin, *_others = cached.forgotten
+    assert begin == (0, size)
+    forgotten = {offset for start, length in cached.forgotten[1:] for offset in range(start, start + length)}
+    assert forgotten == set(range(size))
+
+
+# --- what is interrupted and continued ----------------------------------------------------------------------------
+
+
+class StopHere(Exception):  # noqa: N818 - reads as what it does
+    """Ends a check between two chunks."""
+
+
+def test_a_check_continues_after_an_interruption(store: LocalStore) -> None:
+    file = store_stream(store, SENDER, long_stream(4))
+    (stored,) = read_catalogue(store).streams
+    check = StreamCheck(store, file, stored.summary.received)
+    calls = itertools.count(1)
+
+    def between() -> None:
+        if next(calls) % 2:
+            raise StopHere
+
+    results = []
+    for _ in range(20):
+        with contextlib.suppress(StopHere):
+            results.append(check.run(between))
+            break
+    (found,) = results
+    assert found is not None
+    assert (found.verdict, found.sha256) == ("whole", stored.summary.sha256)
+    assert next(calls) == 9  # four chunks, each begun twice
+
+
+def test_the_second_pass_continues_after_an_interruption(store: LocalStore) -> None:
+    file = store_stream(store, SENDER, long_stream(4))
+    hash_path(store, file).unlink()
+    (stored,) = read_catalogue(store).streams
+    check = StreamCheck(store, file, stored.summary.received)
+    calls = itertools.count(1)
+
+    def between() -> None:
+        if next(calls) % 3 == 0:
+            raise StopHere
+
+    found = None
+    while found is None:
+        with contextlib.suppress(StopHere):
+            found = check.run(between)
+    assert found.damage == ("the .sha256 file is missing, or does not say what the manifest says",)
+    assert next(calls) == 12  # eight chunks in two passes, and three interruptions
 
 
 # --- what is removed meanwhile ----------------------------------------------------------------------------------

@@ -273,3 +273,33 @@ def test_lock_is_left_after_an_error_inside(tmp_path: Path) -> None:
         raise RuntimeError
     with locked(tmp_path / "lock"):
         pass
+
+
+def test_lock_on_a_read_only_file_system_is_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = tmp_path / "lock"
+    real = os.open
+
+    def read_only(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if flags & os.O_RDWR:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, *rest, **named)
+
+    monkeypatch.setattr(os, "open", read_only)
+    with pytest.raises(FileNotFoundError):
+        durable.open_lock(lock)
+    lock.touch()
+    with locked(lock):
+        pass
+
+
+def test_error_of_a_replacement_names_the_file_and_not_its_temporary(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int, _data: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        durable.replace_file(tmp_path / "file", b"new")
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "file"), None)
+    assert list(tmp_path.iterdir()) == []

@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
-from fullsend_receiver.store.errors import ManifestError, PartialDamaged, StoreError, StoreFull
+from fullsend_receiver.store.errors import (
+    ManifestError,
+    PartialDamaged,
+    StoreError,
+    StoreFull,
+    StoreMissing,
+    StoreReadOnly,
+    disk_error,
+)
 
 
 @pytest.mark.parametrize(
@@ -24,3 +35,35 @@ def test_a_manifest_error_has_its_path_and_its_reason_apart() -> None:
     error = ManifestError("alpha/tank/@s.json", "cannot be read: it is empty")
     assert (error.path, error.what) == ("alpha/tank/@s.json", "cannot be read: it is empty")
     assert str(error) == "alpha/tank/@s.json: cannot be read: it is empty"
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "says"),
+    [
+        (errno.ENOSPC, StoreFull, "the store is full (No space left on device): free space on the receiver"),
+        (errno.EDQUOT, StoreFull, "the store is full (Disk quota exceeded): free space on the receiver"),
+        (errno.EFBIG, StoreFull, "the store is full (File too large): free space on the receiver"),
+        (errno.EROFS, StoreReadOnly, "the store's disk is mounted read-only: see the kernel's log, and remount it"),
+        (
+            errno.EIO,
+            StoreError,
+            "the store's disk fails (Input/output error, /x): see the kernel's log on the receiver",
+        ),
+        (errno.ESTALE, StoreMissing, "the store's disk is gone (Stale file handle, /x): connect and mount it again"),
+        (errno.EMFILE, StoreError, "the store cannot be used (Too many open files, /x)"),
+    ],
+)
+def test_an_error_of_the_disk_is_one_line_with_what_to_do(number: int, kind: type[StoreError], says: str) -> None:
+    error = disk_error(OSError(number, os.strerror(number), "/x"))
+    assert type(error) is kind
+    assert str(error) == says
+    assert "[Errno" not in str(disk_error(OSError(number, os.strerror(number))))
+
+
+def test_a_missing_permission_names_the_user() -> None:
+    said = str(disk_error(PermissionError(errno.EACCES, "Permission denied", "/x")))
+    assert said.startswith(f"the store refuses uid {os.geteuid()} (Permission denied, /x): ")
+
+
+def test_an_error_without_a_text_has_its_name() -> None:
+    assert str(disk_error(OSError())) == "the store cannot be used (OSError)"

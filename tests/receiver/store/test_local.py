@@ -16,7 +16,8 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.store import local as stores
 from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.errors import StoreError, StoreFull
-from fullsend_receiver.store.local import LocalStore, check_fitness, make_store, open_store, read_id
+from fullsend_receiver.store.local import LocalStore, check_fitness, make_store, open_store
+from fullsend_receiver.store.marker import read_id
 
 
 def _nothing(_store: LocalStore) -> None:
@@ -205,6 +206,7 @@ def test_a_file_system_with_short_names_is_unfit(store: LocalStore, monkeypatch:
         check_fitness(store)
 
 
-def test_free_bytes_are_those_of_the_disk(store: LocalStore) -> None:
+def test_space_is_that_of_the_disk(store: LocalStore) -> None:
     status = os.statvfs(store.root)
-    assert 0 <= store.free_bytes() <= status.f_blocks * status.f_frsize
+    free, total = store.space()
+    assert 0 <= free <= total <= status.f_blocks * status.f_frsize

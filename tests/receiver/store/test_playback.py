@@ -35,7 +35,6 @@ from fullsend_receiver.store.playback import (
     RawChunk,
     checked_chunks,
     describe,
-    file_sha256,
     locate,
     stored_chunks,
 )
@@ -185,10 +184,6 @@ def test_stream_comes_back_as_it_was(tmp_path: Path, stream: Genuine) -> None:
 
 def test_chunks_travel_as_they_came(long: Path) -> None:
     assert list(stored_chunks(*located_at(long))) == list(chunks_of(LONG))
-
-
-def test_file_has_its_hash(small: Path) -> None:
-    assert file_sha256(*located_at(small)) == hashlib.sha256(small.read_bytes()).hexdigest()
 
 
 def test_chunk_is_named_by_its_number_and_raw_range(long: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fullsend_receiver.store.workers import Workers, uncancelled
+from fullsend_receiver.store.workers import CALM, SLOW_SYNC, SyncTimes, Workers, uncancelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,3 +78,49 @@ async def test_who_abandons_work_is_cancelled_at_once_and_the_thread_ends_it(wor
 
 async def test_who_is_not_cancelled_gets_what_was_awaited() -> None:
     assert await uncancelled(asyncio.sleep(0, "done")) == "done"
+
+
+# --- how long arriving streams wait for the disk ------------------------------------------------------------------
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_disk_is_busy_while_and_after_a_sync_takes_long() -> None:
+    clock = Clock()
+    syncs = SyncTimes(clock)
+    seen = []
+
+    def slow() -> str:
+        seen.append(syncs.busy)
+        clock.now += SLOW_SYNC + 0.1
+        seen.append(syncs.busy)
+        syncs.timed(lambda: None)  # another one is quick
+        return "done"
+
+    assert not syncs.busy
+    assert syncs.timed(slow) == "done"
+    assert seen == [False, True]
+    clock.now += CALM - 0.1
+    assert syncs.busy
+    clock.now += 0.2
+    assert not syncs.busy
+
+
+def test_a_sync_that_fails_is_counted_and_over() -> None:
+    clock = Clock()
+    syncs = SyncTimes(clock)
+
+    def fail() -> None:
+        clock.now += 2 * SLOW_SYNC
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output"):
+        syncs.timed(fail)
+    assert syncs.busy
+    clock.now += CALM
+    assert not syncs.busy

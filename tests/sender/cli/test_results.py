@@ -171,4 +171,6 @@ def test_finding(out: Any) -> None:
     results.print_finding(finding, as_json=False)
     assert out() == ["problem zfs: is not here"]
     results.print_finding(finding, as_json=True)
-    assert out() == ['{"check": "zfs", "ok": false, "detail": "is not here"}']
+    assert out() == ['{"check": "zfs", "ok": false, "warning": false, "detail": "is not here"}']
+    results.print_finding(Finding("nas", Exit.OK, "the store's disk: 90% used", warning=True), as_json=False)
+    assert out() == ["warning nas: the store's disk: 90% used"]

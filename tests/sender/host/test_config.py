@@ -8,6 +8,7 @@ import pytest
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_sender.host import config
 from fullsend_sender.host.config import ReceiverTable, SenderSettings, load, with_receiver
+from fullsend_sender.host.options import FullAfter
 from fullsend_sender.zfs.selection import Selection
 
 PIN = "a1" * 32
@@ -138,6 +139,25 @@ def test_choosing_a_receiver() -> None:
         two.endpoint("x")
     assert two.endpoint("far").name == "far"
     assert two.model_copy(update={"receiver": "nas"}).endpoint().name == "nas"
+
+
+def test_when_a_chain_is_too_long(tmp_path: Path) -> None:
+    text = """
+full-after = { age = "90d" }
+[[push]]
+datasets = ["tank/vm/*"]
+full-after = { streams = 30, increments = 1.5 }
+[datasets."tank/vm/kept"]
+full-after = {}
+"""
+    settings = load(write(tmp_path, text + TABLE), {"FULLSEND_LEVEL": "5"}, {"threads": 1})
+    table = settings.push[0]
+    assert settings.send_options("tank/home").full_after == FullAfter(age=90 * 86400.0)
+    assert settings.send_options("tank/vm/one", table).full_after == FullAfter(streams=30, increments=1.5)
+    assert settings.send_options("tank/vm/kept", table).full_after == FullAfter()  # never
+    for wrong in ("streams = 0", "increments = 0", 'age = "soon"', "nights = 3"):
+        with pytest.raises(UsageError, match="full-after"):
+            load(write(tmp_path, f"full-after = {{ {wrong} }}\n{TABLE}"), {}, {})
 
 
 def test_which_tables_are_pushed_to_a_receiver() -> None:

@@ -65,7 +65,7 @@ async def test_all_is_well(configure: Configure, receiver_identity: Identity) ->
     assert lines[0] == f"ok      configuration: {config}, receivers: nas"
     assert lines[1].startswith("ok      compression: level 3, ")
     assert lines[-1] == "ok      nas: 5.0 GiB free"
-    assert found[-1].to_dict() == {"check": "nas", "ok": True, "detail": "5.0 GiB free"}
+    assert found[-1].to_dict() == {"check": "nas", "ok": True, "warning": False, "detail": "5.0 GiB free"}
 
 
 async def test_problems_of_the_receiver(configure: Configure, receiver_identity: Identity) -> None:
@@ -161,3 +161,42 @@ async def test_what_a_pool_cannot_do(configure: Configure, tmp_path: Path, recei
     assert "zpool set feature@bookmarks=enabled old" in said["old"].text
     assert said["old"].outcome is Exit.OK
     assert said["tank"].outcome is Exit.FAILED
+
+
+async def test_chains_that_nothing_ends(configure: Configure, tmp_path: Path, receiver_identity: Identity) -> None:
+    fake = FakeZfs.make(tmp_path / "zfs")
+    for name in ("tank/home", "tank/vm"):
+        fake.create(name)
+    asked: list[str] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        while not isinstance(said := await peer.hear(), ConnectionEnded):
+            asked.append(type(said).__name__)
+            match said:
+                case messages.Check():
+                    await peer.say(messages.Health(program="fullsendd test", free_bytes=5 << 30, problems=[]))
+                case messages.BasesWanted():
+                    for name in ("tank/gone", "tank/home", "tank/vm"):
+                        about = {"dataset": name, "guid": "2", "base_guid": "1", "flags": "Lp", "streams": 412}
+                        sizes = {"age": 354 * 86400, "full_bytes": 1000, "increment_bytes": 0}
+                        await peer.say(messages.Bases(bases=[messages.Base.model_validate({**about, **sizes})]))
+                    await peer.say(messages.Done())
+                case messages.StatusWanted():
+                    await peer.say(messages.Status(now="2026-09-21T14:13:20Z", datasets=[]), messages.Done())
+                case other:
+                    raise AssertionError(other)
+
+    zfs = f'zfs-command = "{fake.program}"\n'
+    limit = '[datasets."tank/vm"]\nfull-after = { streams = 90 }\n'
+    async with receiving(receiver_identity, always=script) as receiver:
+        found = await findings(configure(receiver.endpoint, more=f"{zfs}{limit}"))
+        (line,) = (finding.line() for finding in found if "chain of" in finding.text)
+        assert line.startswith("ok      tank/home: chain of 412 streams on nas since 2025-10-02: nothing of it can go ")
+        assert asked == ["Check", "BasesWanted", "StatusWanted"]
+        # The setting of the table that pushes it counts, too.
+        table = '[[push]]\ndatasets = ["tank/home", "tank/vm"]\nfull-after = { age = "90d" }\n'
+        found = await findings(configure(receiver.endpoint, more=f"{zfs}{table}"))
+        assert not [finding for finding in found if "chain of" in finding.text]
+        found = await findings(configure(receiver.endpoint, more='zfs-command = "/nowhere/zfs"\n'))
+        assert not [finding for finding in found if "chain of" in finding.text]

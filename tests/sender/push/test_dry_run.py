@@ -30,6 +30,11 @@ async def test_rehearsal(host: Host) -> None:
     host.fake.change("tank/a")
     plan, lines = await dry_run(host.job("tank/a"))
     assert any("# incremental, about 4.0 KiB" in line for line in lines)
+    _plan, lines = await dry_run(host.job("tank/a", full=True))
+    why = "because --full is given; its chain has 1 stream, and its full is 0:00:00 old"
+    assert any(line.endswith(f"# full, about 976.6 KiB, {why}") for line in lines)
+    _plan, lines = await dry_run(host.job("tank/a", settings={"full_after": {"streams": 1}}))
+    assert any(line.endswith("its full is 0:00:00 old: full-after says streams 1") for line in lines)
 
 
 @pytest.mark.parametrize("package", [False, pytest.param(True, marks=pytest.mark.slow)])

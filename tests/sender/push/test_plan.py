@@ -14,13 +14,13 @@ from fullsend_sender.push.plan import (
     NothingToSend,
     PlannedSend,
     StoredBases,
-    decide,
     decide_package,
     find_begun,
     find_begun_package,
     find_repair,
     options_of,
 )
+from fullsend_sender.push.plan import decide as decide_at
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
 PLAIN = SendOptions()
@@ -50,6 +50,13 @@ def base(guid: int, flags: str = "Lep", **changed: Any) -> Base:
         "increment_bytes": 0,
     }
     return Base.model_validate({**said, "guid": str(guid), "flags": flags, **changed})
+
+
+def decide(
+    of: Dataset, how: SendOptions, stored: StoredBases, *, now: float = 1_789_000_100.0, **how_else: Any
+) -> NothingToSend | PlannedSend:
+    """As of a minute and a half after the snapshots here."""
+    return decide_at(of, how, stored, now=now, **how_else)
 
 
 def sent(decided: object) -> PlannedSend:
@@ -140,29 +147,46 @@ def test_a_chain_is_of_one_class() -> None:
     assert "redacted" in sent(decide(dataset(), PLAIN, redacted)).reason
 
 
-@pytest.mark.parametrize(
-    ("limit", "about", "why"),
-    [
-        (FullAfter(streams=30), {"streams": 30}, "its chain has 30 streams"),
-        (FullAfter(age=86400.0), {"age": 86400}, "1d 00:00:00 old"),
-        (FullAfter(increments=1.5), {"increment_bytes": 1500}, "1.5 times its full"),
-        (FullAfter(streams=30), {"streams": 29}, ""),
-        (FullAfter(age=86400.0), {"age": 86399}, ""),
-        (FullAfter(increments=1.5), {"increment_bytes": 1499}, ""),
-    ],
-)
-def test_when_a_chain_has_grown_too_long(limit: FullAfter, about: dict[str, Any], why: str) -> None:
-    send = sent(decide(dataset(), SendOptions(full_after=limit), StoredBases([base(102, **about)])))
-    assert (send.base is None) is bool(why)
-    assert send.routine is bool(why)
-    assert why in send.reason
+def test_a_chain_that_has_grown_too_long_ends() -> None:
+    """Where in the last third of the limit: see test_full_after.py."""
+    stored = StoredBases([base(101), base(102, base_guid="101", streams=30, age=5 * 86400)])
+    send = sent(decide(dataset(), SendOptions(full_after=FullAfter(streams=30)), stored))
+    assert (send.base, send.routine) == (None, True)
+    assert send.reason == "its chain has 30 streams, and its full is 5d 00:00:00 old: full-after says streams 30"
+    assert sent(decide(dataset(), SendOptions(full_after=FullAfter(streams=46)), stored)).base == TUESDAY
+    # The chain's growth is what came with its last stream, and the new part of its age is what came since.
+    grown = base(102, base_guid="101", streams=30, age=500 * 86400, increment_bytes=10_000)
+    for before, why in ((5_000, True), (9_999, False)):
+        stored = StoredBases([base(101, base_guid="100", streams=29, increment_bytes=before), grown])
+        send = sent(decide(dataset(), SendOptions(full_after=FullAfter(increments=1.0)), stored))
+        assert (send.base is None) is why
+    for since, why in ((31 * 86400, True), (7200, False)):
+        now = TUESDAY.created + since
+        send = sent(decide(dataset(), SendOptions(full_after=FullAfter(age=90 * 86400.0)), stored, now=now))
+        assert (send.base is None) is why
 
 
-def test_of_two_chains_the_shorter() -> None:
-    stored = StoredBases([base(102, streams=9), base(102, streams=2)])
+def test_a_full_that_was_requested_tells_what_it_ends() -> None:
+    stored = StoredBases([base(101), base(102, base_guid="101", streams=91, age=90 * 86400)])
+    send = sent(decide(dataset(), PLAIN, stored, full=True))
+    assert (send.base, send.routine) == (None, True)
+    assert send.reason == "--full is given; its chain has 91 streams, and its full is 90d 00:00:00 old"
+    assert sent(decide(dataset(), PLAIN, NONE, full=True)).reason == ""
+
+
+def test_of_two_chains_the_shorter_and_of_two_fulls_the_younger() -> None:
+    stored = StoredBases([base(102, streams=9), base(102, streams=2, age=7), base(102, streams=2, age=5)])
     found = stored.get("102", "plain")
     assert found is not None
-    assert found.streams == 2
+    assert (found.streams, found.age) == (2, 5)
+
+
+def test_a_chain_is_followed_as_far_as_it_is_known() -> None:
+    full, middle, last = base(101), base(102, base_guid="101", streams=2), base(103, base_guid="102", streams=3)
+    assert StoredBases([last, full, middle]).chain(last) == [last, middle, full]
+    assert StoredBases([last, middle]).chain(last) == [last, middle]  # it begins with a package
+    around = base(101, base_guid="103", streams=4)  # which only a receiver that lies says
+    assert StoredBases([around, middle, last]).chain(last) == [last, middle, around]
 
 
 def test_packages() -> None:
@@ -245,6 +269,17 @@ def test_what_is_stored_by_now_needs_no_finishing() -> None:
     assert find_begun(dataset(), PLAIN, StoredBases([base(103, flags="Lewp")]), entries) == find_begun(
         dataset(), PLAIN, NONE, entries
     )
+
+
+def test_an_own_snapshot_that_is_older_than_what_is_stored_is_not_finished() -> None:
+    own = point("fullsend-0123abcd-20261123T063000Z", 104, 2)
+    tank, partial = dataset(snapshots=[MONDAY, own, WEDNESDAY]), begun(snapshot=own.name, guid="104", base_guid="101")
+    for stored, found in ((NONE, True), (StoredBases([base(101)]), True), (StoredBases([base(103)]), False)):
+        assert (find_begun(tank, PLAIN, stored, [partial]) is not None) is found
+    stored = StoredBases([base(103)])
+    assert find_begun(tank, PLAIN, stored, [partial], snapshot=own.name) is not None
+    # What the user has named to push is finished, however old it is.
+    assert find_begun(tank, PLAIN, stored, [begun(snapshot="mon", guid="101")]) is not None
 
 
 def test_a_bookmark_cannot_be_sent() -> None:

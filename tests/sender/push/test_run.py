@@ -355,6 +355,35 @@ async def test_a_full_that_is_asked_for_is_a_new_one(host: Host) -> None:
     assert host.pushed[0].receipt.snapshot != "mon"
 
 
+async def test_after_a_full_the_next_night_builds_on_it(host: Host) -> None:
+    names = ("tank", "tank/a")
+    for name in names:
+        host.fake.create(name)
+    for full in (False, False, True, False):
+        for name in names:
+            host.fake.change(name)
+        assert await host.push("tank", recursive=True, full=full) == PushSummary(pushed=2)
+    for name in names:
+        mine = [about for about, _raw in host.keeper.streams if about.dataset == name]
+        assert [about.kind for about in mine] == ["full", "incremental", "full", "incremental"]
+        assert mine[3].base_guid == mine[2].guid
+    # The same snapshot once more as a full: it is stored twice, and the next night builds on it.
+    snapshot = host.fake.names("snapshots", "tank/a")[-1]
+    assert await host.push(f"tank/a@{snapshot}", full=True) == PushSummary(pushed=1)
+    host.fake.change("tank/a")
+    await host.push("tank/a")
+    assert [about.base_guid for about, _raw in host.keeper.streams[-2:]] == [None, mine[3].guid]
+
+
+async def test_a_part_of_the_former_chain_is_not_finished_after_a_full(host: Host) -> None:
+    """It would come last: as if the dataset had been rolled back to it."""
+    host.begun(own=True, snapshot=f"fullsend-{host.receiver}-20260101T000000Z")
+    assert await host.push("tank/a", full=True) == PushSummary(pushed=1)
+    assert await host.push("tank/a") == PushSummary(unchanged=1)
+    assert len(host.keeper.streams) == 1
+    assert host.fake.names("snapshots", "tank/a")[0].endswith("20260101T000000Z")  # until the receiver deletes its part
+
+
 async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
     host.begun()
     host.fake.fail("send -L -p tank/a@mon", "cut")

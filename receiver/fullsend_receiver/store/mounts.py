@@ -48,15 +48,31 @@ class Mounts:
 
 def file_system(path: Path) -> str:
     """Return the type of the file system of a path; empty if it is unknown."""
-    found, best = "", -1
+    found = _mount_of(path)
+    return "" if found is None else found[0][0].decode()
+
+
+def disk_of(path: Path) -> str:
+    """Return the device of the file system of a path, and where it is mounted; if that is unknown, the path."""
+    found = _mount_of(path)
+    if found is None:
+        return str(path)
+    (_kind, device), place = found
+    return f"{os.fsdecode(device)} on {place}"
+
+
+def _mount_of(path: Path) -> tuple[list[bytes], Path] | None:
+    """Return type and device of the file system of a path, and where it is mounted; None if that is unknown."""
+    found, best = None, -1
     try:
         wanted = path.resolve(strict=True)
         for words, place in _read():
             # If two are mounted at one place, the later one hides the earlier one.
             if wanted.is_relative_to(place) and len(place.parts) >= best:
-                found, best = words[words.index(b"-") + 1].decode(), len(place.parts)
-    except (OSError, RuntimeError):
-        return ""
+                kind = words.index(b"-") + 1
+                found, best = (words[kind : kind + 2], place), len(place.parts)
+    except (OSError, RuntimeError):  # RuntimeError: a cycle of symbolic links
+        return None
     return found
 
 

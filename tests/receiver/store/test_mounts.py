@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from fullsend_receiver.catalogue import mounts
-from fullsend_receiver.catalogue.mounts import Mounts, file_system
+from fullsend_receiver.store import mounts
+from fullsend_receiver.store.mounts import Mounts, file_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable
