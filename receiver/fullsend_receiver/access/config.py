@@ -93,9 +93,9 @@ class ReceiverSettings(Settings):
     senders: dict[Annotated[str, AfterValidator(_sender_name)], PerSender] = Field(default_factory=dict)
     partial_keep: Duration = 14 * 86400.0  # a partial to which nothing was added for so long is deleted
     partial_max: Size | None = None  # of all partials together: above it the oldest are deleted
+    damaged_keep: Duration = 30 * 86400.0  # what was set aside as damaged is deleted so long afterwards
     scrub_every: Duration = 30 * 86400.0  # after so long the daemon checks a stored stream again; 0: never
     scrub_rate: Size = 64 << 20  # stored bytes a second that these checks read; 0: no limit
-    damaged_keep: Duration = 30 * 86400.0  # what was set aside as damaged is deleted so long afterwards
     connections: int = Field(default=512, ge=1)  # in all
     connections_per_sender: int = Field(default=64, ge=1)
     unidentified: int = Field(default=256, ge=1)  # at the limit the oldest is closed

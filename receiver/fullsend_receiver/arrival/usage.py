@@ -19,7 +19,7 @@ def find_fills(
     """
     free, total = store.space()
     yield Fill("the store's disk", total - free, total, min_free.of(total))
-    used = Counter(store.withdrawn())
+    used = Counter(store.aside())
     for each in stored:
         used[each.sender] += each.stored_bytes
     for _key, (sender, size) in store.uploads(_look):

@@ -102,9 +102,9 @@ class Answers:
         self._checks = checks
         self._sender = sender
         self._peer = peer
+        self._repairs = repairs
         self._room = room
         self._warn_at = warn_at
-        self._repairs = repairs
         self._troubles = troubles
         self._hold = catalogues.store.hold()
 

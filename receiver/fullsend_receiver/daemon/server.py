@@ -482,7 +482,7 @@ class Daemon:
                     # To its end, even if this is cancelled: no stream may begin while its partial is being deleted.
                     await self._recover_when_idle()
                     arriving = {*shared.arriving}
-                    left, withdrawn = await self._workers.run_to_end(
+                    left, aside = await self._workers.run_to_end(
                         lambda: (
                             discard_old(
                                 self._store,
@@ -491,10 +491,10 @@ class Daemon:
                                 damaged_keep=settings.damaged_keep,
                                 most=settings.partial_max,
                             ),
-                            self._store.withdrawn(),
+                            self._store.aside(),
                         )
                     )
-                    self._room.count(left, withdrawn, but=arriving)
+                    self._room.count(left, aside, but=arriving)
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
                 log.warning("cannot look for old partials: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_SWEEP_EVERY)

@@ -197,8 +197,8 @@ class Session:
         answers = Answers(
             *(shared.catalogues, shared.workers, shared.checks, self.peer.name, shared.room),
             peer=self._name,
-            warn_at=shared.warn_at if messages.WARNINGS in self._features else None,
             repairs=messages.REPAIR in self._features,
+            warn_at=shared.warn_at if messages.WARNINGS in self._features else None,
             troubles=shared.troubles,
         )
         try:

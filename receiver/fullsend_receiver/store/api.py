@@ -90,8 +90,8 @@ class AsideStream:
     """A stream, or a partial, that was set aside because it is damaged.
 
     `name`: what names it, also to `cat`; `what`: DATASET@SNAPSHOT, if that is known; `file`: its `.zst` for
-    `Store.open`, None: it has none; `stored_bytes`: of all its files; `data_bytes`: of its stream file alone; `at`:
-    when it was set aside, in seconds since the epoch; `why`: what is wrong with it.
+    `Store.open`, None: it has none; `stored_bytes`: of its `.zst`, or its data; `at`: when it was set aside, in seconds
+    since the epoch; `why`: what is wrong with it.
     """
 
     name: str
@@ -99,7 +99,6 @@ class AsideStream:
     what: str
     file: PurePosixPath | None
     stored_bytes: int
-    data_bytes: int
     at: float
     why: str
 
@@ -320,7 +319,7 @@ class Store(Protocol):
         Raises: OSError if the files cannot be listed.
         """
 
-    def withdrawn(self) -> dict[str, int]:
+    def aside(self) -> dict[str, int]:
         """Return, by sender, the bytes of stream files that are neither stored nor arriving: what waits in the trash,
         and what was set aside as damaged. Raises: OSError.
         """

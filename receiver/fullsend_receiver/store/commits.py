@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store.api import Replaced
-from fullsend_receiver.store.aside import ABOUT, MANIFEST, ZST, about_text, aside_path, move_aside
+from fullsend_receiver.store.damaged import ABOUT, MANIFEST, ZST, about_text, aside_path, move_aside
 from fullsend_receiver.store.durable import (
     ABSENT,
     locked,

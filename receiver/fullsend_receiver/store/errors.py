@@ -58,7 +58,7 @@ class ManifestError(StoreError):
 
     def __init__(self, path: str, what: str, *, unread: OSError | None = None, spoilt: bool = False) -> None:
         """`path`: of the manifest, relative to the store; `what`: the rest of the error message; `unread`: why it could
-        not be read, None: its content is wrong; `spoilt`: it was read, and no version of fullsendd has written this.
+        not be read, None: its content is wrong; `spoilt`: no version of fullsendd has written that content.
         """
         super().__init__(f"{path}: {what}")
         self.path = path

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store import aside, holds, marker, objects, partials, recovery, removals, uploads, withdrawn
+from fullsend_receiver.store import aside, damaged, holds, marker, objects, partials, recovery, removals, uploads
 from fullsend_receiver.store.api import (
     AsideStream,
     Capabilities,
@@ -113,19 +113,19 @@ class LocalStore(Layout):
 
     def discard_damaged(self, before: float) -> None:
         """See `Store.discard_damaged`."""
-        aside.discard_damaged(self, before)
+        damaged.discard_damaged(self, before)
 
     def set_aside(self, sender: str | None = None) -> Iterator[AsideStream]:
         """See `Store.set_aside`."""
-        return aside.listed_aside(self, sender)
+        return damaged.listed_aside(self, sender)
 
     def aside_manifest(self, name: str) -> Manifest:
         """See `Store.aside_manifest`."""
-        return aside.aside_manifest(self, name)
+        return damaged.aside_manifest(self, name)
 
-    def withdrawn(self) -> dict[str, int]:
-        """See `Store.withdrawn`."""
-        return withdrawn.count(self)
+    def aside(self) -> dict[str, int]:
+        """See `Store.aside`."""
+        return aside.count(self)
 
     def recover(self) -> list[str]:
         """See `Store.recover`."""

@@ -67,7 +67,7 @@ def read_manifest(store: Layout, file: PurePosixPath, top: Path | None = None) -
         manifest = Manifest.model_validate_json(data)
     except (OSError, ValidationError) as error:
         unread = error if isinstance(error, OSError) else None
-        spoilt = isinstance(error, ValidationError) and not _is_of_later_version(data)
+        spoilt = unread is None and not _is_of_later_version(data)
         raise ManifestError(path, f"cannot be read: {_why(error)}", unread=unread, spoilt=spoilt) from None
     if manifest.sender != file.parts[0]:
         raise ManifestError(path, f"belongs to sender {manifest.sender}: it was moved")

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store import journal
-from fullsend_receiver.store.aside import aside_path, move_aside
+from fullsend_receiver.store.damaged import aside_path, move_aside
 from fullsend_receiver.store.durable import sync_folder
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Journal, Standing

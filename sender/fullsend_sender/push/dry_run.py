@@ -34,10 +34,9 @@ async def dry_run(job: PushJob) -> tuple[PushPlan, list[str]]:
     chosen = await choose(job)
     async with connect(job.endpoint, job.identity) as (link, _name):
         stored, damaged = await bases_and_damaged(link)
-        arrived = await partials(link)
+        arrived, now = await partials(link), time.time()
         again = _again(job, chosen, stored, damaged, arrived)
-        now = time.time()
-        plan = make_plan(job, chosen, stored, arrived, damaged, now=now)
+        plan = make_plan(job, chosen, stored, arrived, now, damaged=damaged)
         plan.items = again + plan.items
         plan.failures += await gone(link, job, chosen, stored)
     plan.failures = chosen.failures + plan.failures

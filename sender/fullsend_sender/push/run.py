@@ -154,7 +154,7 @@ async def _look(job: PushJob, chosen: ChosenDatasets, tried: set[object], *, fin
             first = unfinished(job, chosen, stored, arrived)
         if first:
             return PushPlan(items=first, partials=arrived), PushPlan()
-        plan = make_plan(job, chosen, stored, arrived, damaged, now=time.time())
+        plan = make_plan(job, chosen, stored, arrived, time.time(), damaged=damaged)
         plan.failures += await gone(link, job, chosen, stored)
         await _tell_unchanged(link, plan)
         return PushPlan(), plan

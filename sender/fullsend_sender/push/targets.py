@@ -197,9 +197,9 @@ def make_plan(
     chosen: ChosenDatasets,
     bases: Sequence[Base],
     arrived: Sequence[PartialEntry],
-    damaged: Sequence[DamagedEntry] = (),
-    *,
     now: float,
+    *,
+    damaged: Sequence[DamagedEntry] = (),
 ) -> PushPlan:
     """Decide what to do. `bases`, `arrived`, `damaged`: what the receiver has, has in part, and has damaged; `now`:
     seconds since the epoch, by this host's clock.

@@ -286,6 +286,6 @@ def test_what_is_left_is_counted_by_sender_and_key(store: LocalStore) -> None:
     leave(store, "tank/old@now", age=2 * DAY)
     young = leave(store, "tank/young@now")
     other = leave(store, sender="beta", chunks=1)
-    left = discard_old(store, (), keep=DAY, most=None, damaged_keep=DAY)
+    left = discard_old(store, (), keep=DAY, most=None, damaged_keep=14 * DAY)
     assert left == {SENDER: {young: stored(store, young)}, "beta": {other: stored(store, other)}}
     assert keys(store) == {young, other}
