@@ -284,6 +284,7 @@ def test_json_has_the_keys_that_the_design_promises(sender: Sender) -> None:
         "sha256",
         "resume",
         "resumed_at",
+        "repair",
         "receipt",
     ]
     assert (row["resume"], row["resumed_at"], row["kind"]) == ("none", 0, "full")
@@ -332,7 +333,11 @@ def test_a_flipped_byte_on_disk_is_found_named_and_not_given_out(receiver: Recei
     assert given.returncode == 1
     assert raw.startswith(given.stdout)
     assert len(given.stdout) < len(raw)
-    # Not "already stored": what is damaged is no backup, so the next push must not be told that all is well.
-    again = sender.fullsend("push", "--stdin", stdin=raw)
-    assert again.returncode == 1
-    assert "damaged" in _one_line(again)
+    # Not "already stored": what is damaged is no backup, so the next push stores it anew. The damaged one is set aside.
+    (again,) = rows(good(sender.fullsend("push", "--stdin", "--json", stdin=raw)))
+    assert "damaged" in again["repair"]
+    assert again["wire_bytes"] > 0
+    assert [entry["restorable"] for entry in receiver.list()] == [True]
+    assert good(sender.fullsend("cat", f"{manifest['dataset']}@{manifest['snapshot']}")) == raw
+    (aside,) = rows(good(receiver.fullsendd("list", "--damaged", "--json")))
+    assert aside["what"] == f"{manifest['dataset']}@{manifest['snapshot']}"

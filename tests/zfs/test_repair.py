@@ -65,7 +65,7 @@ def test_the_next_night_heals_by_itself(
     done = sender.fullsend("push", "--json", home)
     first, last = rows(good(done))
     assert (first["snapshot"], first["kind"]) == (chain[number]["snapshot"], chain[number]["kind"])
-    assert "is damaged" in first["repair"]
+    assert "was damaged" in first["repair"]
     assert (last["kind"], last["repair"]) == ("incremental", None)
     assert b"is sent again" in done.stderr
     assert manifest(receiver, file)["replacements"][0]["same_bytes"] is True

@@ -419,14 +419,16 @@ async def test_what_a_receiver_has_no_room_for_is_kept_until_it_has(host: Host) 
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [ErrorCode.STORE, ErrorCode.DAMAGED])
 async def test_what_a_receiver_cannot_finish_keeps_nothing_newer_away(host: Host, code: ErrorCode) -> None:
-    """Its part may be damaged. It is a failure each night, and each night has its backup."""
+    """Its part may be damaged. It is a failure once, and each night has its backup. Something newer is stored then, and
+    it is left to expire.
+    """
     name = f"fullsend-{host.receiver}-20260101T000000Z"
     host.begun(snapshot=name, own=True)
     for night in range(4):
         host.fake.change("tank/a")
-        host.keeper.refuse = [code]
+        host.keeper.refuse = [] if night else [code]
         summary = await host.push("tank/a")
-        assert [failed for failed, _error in summary.failures] == [f"tank/a@{name}"]
+        assert [failed for failed, _error in summary.failures] == ([] if night else [f"tank/a@{name}"])
         assert summary.pushed == 1
         assert host.kinds() == [("tank/a", "incremental" if night else "full")]
     assert name in host.fake.names("snapshots", "tank/a")
