@@ -443,14 +443,25 @@ class _Process:
         self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        try:
-            self._process = await asyncio.create_subprocess_exec(
+        starting = asyncio.create_task(
+            asyncio.create_subprocess_exec(
                 *self._command,
                 stdin=self._stdin,
                 stdout=self._stdout,
                 stderr=asyncio.subprocess.PIPE,
                 env={**os.environ, "LC_ALL": "C", "PATH": _search_path()},
             )
+        )
+        try:
+            self._process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # A start that is cancelled half-way leaves a process that nobody ends.
+            await asyncio.wait([starting])
+            if starting.exception() is None:
+                self._process = starting.result()
+                self._listening = asyncio.create_task(self._listen(self._process), name="stderr")
+                await self.end()
+            raise
         except FileNotFoundError:
             raise UsageError(
                 f"there is no program {self._command[0]!r} here: install it, or set `zfs-command` in sender.toml"

@@ -9,6 +9,7 @@ import os
 import signal
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -214,3 +215,27 @@ def test_many_names_are_split() -> None:
     assert len(parts) == 3
     assert [name for part in parts for name in part] == names
     assert list(commands._batches([])) == []
+
+
+async def test_cancellation_while_a_process_starts_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "zfs"
+    script.write_text("#!/bin/sh\nexec sleep 1000\n", encoding="utf-8")
+    script.chmod(0o755)
+    started: list[asyncio.subprocess.Process] = []
+    start = asyncio.create_subprocess_exec
+
+    async def start_slowly(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*command, **options)
+        started.append(process)
+        for _turn in range(3):  # the process runs, and its owner does not have it yet
+            await asyncio.sleep(0)
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_slowly)
+    running = asyncio.create_task(Zfs((str(script),)).run("list"))
+    while not started:
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert started[0].returncode is not None
