@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
 from typing import Final
@@ -33,12 +35,23 @@ log: Final = logging.getLogger("fullsendd")
 
 #: Seconds between two looks at the time.
 _LOOK_EVERY: Final = 60.0
+#: Seconds until a prune that was refused is tried again.
+_AGAIN: Final = 3600.0
 #: Seconds after an early prune that freed nothing, before the next one: it plans for all streams.
 _EARLY_AGAIN: Final = 600.0
 
 
 class _Abandoned(Exception):  # noqa: N818 - nobody sees it but this module
     """The daemon stops."""
+
+
+@dataclass(slots=True)
+class _PruneTotals:
+    """What a prune has done so far. `freed`: stored bytes; `failed`: the first error, None: there was none."""
+
+    dropped: int = 0
+    freed: int = 0
+    failed: str | None = None
 
 
 class DailyPrune:
@@ -120,68 +133,71 @@ class DailyPrune:
         return is_due(now, before, at, again=last.refused is not None)
 
     def _make_room(self, wanted: int, sender: str | None) -> int:
-        rules, now = self._rules, self._clock.read()
-        lately = self._freed_nothing is not None and 0 <= now.boottime - self._freed_nothing < _EARLY_AGAIN
+        rules, began = self._rules, self._clock.read().boottime
+        lately = self._freed_nothing is not None and 0 <= began - self._freed_nothing < _EARLY_AGAIN
         if rules is None or rules.undelete_within or lately:
             return 0
-        freed = 0
+        done = _PruneTotals()
         try:
-            pruner = Pruner(self._store, rules, now.wall, self._between)
-            refused = clock.objection(self._store.documents, now, newest_reception(pruner.catalogues))
+            pruner, refused = self._begin(rules)
             if refused is not None:
-                self._complain(f"nothing is pruned: {refused}")
                 return 0
-            for each in pruner.catalogues.senders() if sender is None else [sender]:
-                for event in pruner.prune(each):
-                    if isinstance(event, Judged) and event.dropped:
-                        freed += event.decision.stream.stored_bytes
-                if freed >= wanted:
-                    break
+            self._prune_senders(pruner, pruner.catalogues.senders() if sender is None else [sender], done, wanted)
         except _Abandoned:
             log.info("the early prune ends, since the daemon stops")
         except Exception as error:  # noqa: BLE001 - the push is refused then, and nothing else
             log.warning("the early prune has failed: %s: %s", type(error).__name__, error)
-        self._freed_nothing = None if freed else now.boottime
-        log.info("pruned early, for a push: %s freed of %s wanted", format_size(freed), format_size(wanted))
-        return freed
+        self._freed_nothing = None if done.freed else began
+        log.info("pruned early, for a push: %s freed of %s wanted", format_size(done.freed), format_size(wanted))
+        return done.freed
 
     def _prune(self, rules: PruneRules) -> None:
-        store = self._store
-        now = self._clock.read().wall
         refused: str | None = None
+        now = self._clock.read().wall
         try:
-            pruner = Pruner(store, rules, now, self._between)
-            refused = clock.objection(store.documents, self._clock.read(), newest_reception(pruner.catalogues))
+            pruner, refused = self._begin(rules)
             if refused is None:
-                expire_trash(store, rules.undelete_within, now)
-                refused = self._prune_all(pruner)
-            else:
-                self._complain(f"nothing is pruned: {refused}")
+                expire_trash(self._store, rules.undelete_within, pruner.now)
+                done = _PruneTotals()
+                self._prune_senders(pruner, pruner.catalogues.senders(), done)
+                log.info("pruned: %s dropped, %s freed", plural(done.dropped, "stream"), format_size(done.freed))
+                refused = done.failed
         except (FullsendError, OSError) as error:
             refused = f"it failed: {error}"
             self._complain(f"the daily prune has failed: {error}")
-        write_try(store.documents, now, refused)
+        write_try(self._store.documents, now, refused)
 
-    def _prune_all(self, pruner: Pruner) -> str | None:
-        """Prune all senders. Returns: the first error, if one of them failed."""
-        failed: str | None = None
-        dropped = freed = 0
-        for sender in pruner.catalogues.senders():
+    def _begin(self, rules: PruneRules) -> tuple[Pruner, str | None]:
+        """Return a prune that has not begun, and why it must not, by the clock; None: it may. That is logged."""
+        now = self._clock.read()
+        pruner = Pruner(self._store, rules, now.wall, self._between)
+        refused = clock.objection(self._store.documents, now, newest_reception(pruner.catalogues))
+        if refused is not None:
+            self._complain(f"nothing is pruned: {refused}")
+        return pruner, refused
+
+    def _prune_senders(
+        self, pruner: Pruner, senders: Iterable[str], done: _PruneTotals, wanted: float = math.inf
+    ) -> None:
+        """Prune these senders, and note in `done` what was done. `wanted`: the freed bytes after which no other sender
+        is pruned. If one of them fails, the others are still pruned.
+        """
+        for sender in senders:
             try:
                 for event in pruner.prune(sender):
                     match event:
                         case Judged(dropped=True):
-                            dropped += 1
-                            freed += event.decision.stream.stored_bytes
+                            done.dropped += 1
+                            done.freed += event.decision.stream.stored_bytes
                         case NothingGoes():
                             log.warning("%s/%s: nothing is pruned: %s", event.sender, event.dataset, event.why)
                         case ChainHeld() | Judged():
                             pass
             except (FullsendError, OSError) as error:
                 log.error("%s: its prune has failed: %s", sender, error)  # noqa: TRY400 - where says nothing
-                failed = failed or f"{sender}: {error}"
-        log.info("pruned: %s dropped, %s freed", plural(dropped, "stream"), format_size(freed))
-        return failed
+                done.failed = done.failed or f"{sender}: {error}"
+            if done.freed >= wanted:
+                return
 
     def _between(self) -> None:
         if self._abandoned.is_set():
@@ -209,7 +225,3 @@ def is_due(
     if before > now:  # the clock was set back
         return True
     return to_local(before) < due or (again and now - before >= _AGAIN)
-
-
-#: Seconds until a prune that was refused is tried again.
-_AGAIN: Final = 3600.0

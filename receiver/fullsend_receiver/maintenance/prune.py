@@ -115,7 +115,7 @@ def newest_reception(catalogues: Catalogues) -> float:
 
 
 class Pruner:
-    """One run over some senders. Its own look at the store: whoever asks the daemon meanwhile does not wait for it."""
+    """One run over some senders. Its own look at the store: a question to the daemon meanwhile does not wait for it."""
 
     def __init__(
         self, store: LocalStore, rules: PruneRules, now: float, between: Callable[[], None] = never_interrupts
@@ -204,8 +204,8 @@ class _SenderPrune:
         suspects = self._suspects(part, stopped)
         stopped |= suspects
         first = self._plan(holdings, part, stopped)
-        if not self._yes_more:
-            stopped |= self._beyond(first, stopped)
+        if not self._yes_more and (beyond_limit := self._beyond(first, stopped)):
+            stopped |= beyond_limit
             first = self._plan(holdings, part, stopped)
         done = _Done(latest={each.stream.path: each for each in first.decisions})
         if not dry_run:
