@@ -94,6 +94,39 @@ class SegmentHash:
         return self._hash.copy().digest()
 
 
+class SegmentCheck:
+    """Compares the chunks of a stream, in order, with the running SHA-256 that was proven when they arrived.
+
+    Behind a chunk that is lost the hash of its segment is not known: until the next segment nothing is compared.
+    """
+
+    def __init__(self) -> None:
+        """Begin at raw offset 0, with a segment."""
+        self._segment: SegmentHash | None = SegmentHash(0)
+
+    @property
+    def knows(self) -> bool:
+        """Whether the last chunk was compared, and fits."""
+        return self._segment is not None
+
+    def begin(self, start: int) -> None:
+        """The next chunk starts a segment, at raw offset `start`."""
+        self._segment = SegmentHash(start)
+
+    def lose(self) -> None:
+        """The next chunk is lost: its raw bytes are not known."""
+        self._segment = None
+
+    def fits(self, raw: bytes | bytearray | memoryview, sha256: bytes | memoryview) -> bool:
+        """Whether the next chunk is not known to be wrong. `raw`: its bytes; `sha256`: the proven one, of its segment
+        through this chunk. A chunk that is wrong is lost.
+        """
+        if self._segment is not None and self._segment.update(raw) != sha256:
+            self.lose()
+            return False
+        return True
+
+
 class Compressor:
     """Makes the zstd frames of chunks. For one thread at a time; frames do not depend on each other."""
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, ErrorCode, FullsendError
-from fullsend_protocol.stream.chunks import Decompressor, SegmentHash
+from fullsend_protocol.stream.chunks import Decompressor, SegmentCheck
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.seekable import Blob, FileDamaged, Place, places
@@ -90,19 +90,18 @@ def checked_chunks(store: Store, file: PurePosixPath) -> Iterator[RawChunk | Dam
     segment; until then only their zstd checksum is checked. Raises: FileDamaged, OSError.
     """
     decompressor = Decompressor()
-    segment: SegmentHash | None = SegmentHash(0)
+    segment = SegmentCheck()
     with closing(store.open(file)) as blob:
         for place in places(blob):
             if place.entry.starts_segment:
-                segment = SegmentHash(place.raw_offset)
+                segment.begin(place.raw_offset)
             try:
                 raw = decompressor.decompress(_read(blob, place), place.entry.raw_length)
             except ChunkError as error:
-                segment = None
+                segment.lose()
                 yield DamagedChunk(f"{describe(place)}: {error}", place)
                 continue
-            if segment is not None and segment.update(raw) != place.entry.sha256:
-                segment = None
+            if not segment.fits(raw, place.entry.sha256):
                 yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the proven one", place)
                 continue
             yield RawChunk(place, raw)

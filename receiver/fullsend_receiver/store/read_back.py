@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from fullsend_protocol.shared.errors import ChunkError
-from fullsend_protocol.stream.chunks import Decompressor, SegmentHash
+from fullsend_protocol.stream.chunks import Decompressor, SegmentCheck
 from fullsend_receiver.store.errors import PartialDamaged
 from fullsend_receiver.store.seekable import IndexEntry
 
@@ -21,7 +21,7 @@ class ReadBack:
         """`entries`: the index entries of all durable chunks, from the journal."""
         self._entries = entries
         self._decompressor = Decompressor()
-        self._segment: SegmentHash | None = None
+        self._segment = SegmentCheck()
         self._number = self._raw_offset = self._offset = 0
 
     def next(self, read: Callable[[int, int], bytes]) -> bytes:
@@ -43,11 +43,10 @@ class ReadBack:
             why = ""
         except ChunkError as error:
             raw, why = b"", str(error)
-        if not why:
-            if entry.starts_segment or self._segment is None:
-                self._segment = SegmentHash(self._raw_offset)
-            if self._segment.update(raw) != entry.sha256:
-                why = "its SHA-256 is not the proven one"
+        if entry.starts_segment:
+            self._segment.begin(self._raw_offset)
+        if not why and not self._segment.fits(raw, entry.sha256):
+            why = "its SHA-256 is not the proven one"
         if why:
             end = self._raw_offset + entry.raw_length
             msg = f"chunk {self._number} (raw bytes {self._raw_offset} to {end}) is not as it arrived: {why}"

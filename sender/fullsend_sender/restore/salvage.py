@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.stream.chunks import SegmentHash
+from fullsend_protocol.stream.chunks import SegmentCheck
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ class Salvage:
         self.holes = self.unproven = 0
         self._told = told
         self._number = 0
-        self._segment: SegmentHash | None = SegmentHash(0)
+        self._segment = SegmentCheck()
 
     def take(self, chunk: Chunk, raw: bytes | None, why: str = "") -> list[Piece]:
         """Take the next chunk. `raw`: its bytes, None: it does not decode, for the reason `why`. Returns: the pieces to
@@ -35,15 +35,15 @@ class Salvage:
         """
         number, self._number = self._number, self._number + 1
         if chunk.starts_segment:
-            self._segment = SegmentHash(chunk.raw_offset)
-        if raw is not None and self._segment is not None and self._segment.update(raw) != chunk.sha256:
+            self._segment.begin(chunk.raw_offset)
+        if raw is not None and not self._segment.fits(raw, chunk.sha256):
             raw, why = None, "its SHA-256 is not the proven one"
         if raw is None:
-            self._segment = None
+            self._segment.lose()
             self.holes += 1
             end = chunk.raw_offset + chunk.raw_length
             self._told(f"hole: chunk {number} (raw bytes {chunk.raw_offset} to {end}): {why}")
             return []
-        if self._segment is None:
+        if not self._segment.knows:
             self.unproven += len(raw)
         return [raw]

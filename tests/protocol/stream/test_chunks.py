@@ -23,6 +23,7 @@ from fullsend_protocol.stream.chunks import (
     Compressor,
     Cutter,
     Decompressor,
+    SegmentCheck,
     SegmentHash,
 )
 from fullsend_protocol.stream.records import HEADER_SIZE, Walker
@@ -288,6 +289,21 @@ def test_segment_hash_runs_from_its_start_through_each_chunk() -> None:
     assert segment.update(b"one") == hashlib.sha256(b"one").digest()
     assert segment.update(memoryview(b"two")) == hashlib.sha256(b"onetwo").digest() == segment.digest()
     assert (segment.start, segment.end) == (1000, 1006)
+
+
+def test_behind_a_lost_chunk_nothing_is_compared_before_the_next_segment() -> None:
+    first, second = hashlib.sha256(b"onetwo").digest(), hashlib.sha256(b"six").digest()
+    check = SegmentCheck()
+    assert check.fits(b"one", hashlib.sha256(b"one").digest())
+    assert not check.fits(b"tvo", first)
+    assert not check.knows
+    assert check.fits(b"anything", first)
+    check.begin(20)
+    assert check.fits(b"six", second)
+    assert check.knows
+    check.lose()
+    assert not check.knows
+    assert check.fits(b"anything", second)
 
 
 @given(st.lists(st.binary(max_size=50)))
