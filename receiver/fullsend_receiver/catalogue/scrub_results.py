@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import threading
 import zlib
 from collections.abc import Iterable, Iterator
@@ -23,7 +22,7 @@ from typing import Any, BinaryIO, Final
 
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.catalogue.folded import Folded
-from fullsend_receiver.store.durable import locked, replace_file, signature, sync_folder, write_all
+from fullsend_receiver.store.durable import append_lines, locked, replace_file, signature, sync_folder
 from fullsend_receiver.store.local import LocalStore
 
 #: The format of new lines. The first version wrote none.
@@ -264,17 +263,7 @@ class _LogFile:
         if not rows:
             return
         assert self.path is not None  # noqa: S101 - for mypy: a result is of a stored stream
-        added = b"".join(map(_line, rows))
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        try:
-            size = os.fstat(descriptor).st_size
-            if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":  # a process was killed while it wrote
-                added = b"\n" + added
-            write_all(descriptor, added)
-            if durable:
-                os.fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        size, added = append_lines(self.path, b"".join(map(_line, rows)), durable=durable)
         if size == self._known:  # what is in memory is the file: it need not be read again
             self._take([(row["file"], row) for row in rows])
             self.lines += len(rows)

@@ -6,13 +6,12 @@ STORE/.partial/*.damaged                damaged streams that were replaced, and 
 
 from __future__ import annotations
 
-import os
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.format.names import is_stream
 from fullsend_receiver.store.damaged import UNKNOWN, listed_aside
+from fullsend_receiver.store.durable import folders_below, size_of
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.layout import Layout
@@ -22,24 +21,12 @@ def count(store: Layout) -> dict[str, int]:
     """Return the bytes of stream files by sender. See `Store.aside`."""
     found: Counter[str] = Counter()
     trash = store.trash_folder
-    for folder, _folders, files in os.walk(trash, onerror=_raise):
-        path = Path(folder).relative_to(trash).parts
+    for folder, files in folders_below(trash):
+        path = folder.relative_to(trash).parts
         for name in files:
             if len(path) > 1 and is_stream(name):
-                found[path[1]] += _size(Path(folder, name))
+                found[path[1]] += size_of(folder / name)
     for each in listed_aside(store, None):
         if each.sender != UNKNOWN:
             found[each.sender] += each.stored_bytes
     return dict(found)
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:  # was removed meanwhile
-        return 0

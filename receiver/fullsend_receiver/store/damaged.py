@@ -23,6 +23,7 @@ from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.api import AsideStream
+from fullsend_receiver.store.durable import size_of
 from fullsend_receiver.store.errors import ManifestError, PartialDamaged
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _stream(store: Layout, name: str, path: Path) -> AsideStream:
         sender=file.partition("/")[0],
         what=what,
         file=PurePosixPath(zst.relative_to(store.root)) if zst.exists() else None,
-        stored_bytes=_size(zst),
+        stored_bytes=size_of(zst),
         at=path.stat().st_mtime,
         why=str(said.get("why", "?")),
     )
@@ -133,14 +134,7 @@ def _partial(store: Layout, name: str, path: Path) -> AsideStream:
         sender=opened.sender if opened else UNKNOWN,
         what=f"{opened.offer.dataset}@{opened.offer.snapshot}" if opened else "?",
         file=None,
-        stored_bytes=_size(path),
+        stored_bytes=size_of(path),
         at=path.stat().st_mtime,
         why="a part that had arrived was damaged",
     )
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from fullsend_receiver.store.api import Document
-from fullsend_receiver.store.durable import locked, replace_file, write_all
+from fullsend_receiver.store.durable import append_lines, locked, replace_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,7 @@ class LocalDocuments:
         """Append to a document. See `Documents.append`."""
         path = self.folder / name
         with locked(self.lock):
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            try:
-                size = os.fstat(descriptor).st_size
-                torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a process was killed while it wrote
-                write_all(descriptor, b"\n" * torn + line)
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+            size, _appended = append_lines(path, line)
             if size + len(line) > most:
                 lines = path.read_bytes()[-most // 2 :].partition(b"\n")[2]
                 replace_file(path, lines)

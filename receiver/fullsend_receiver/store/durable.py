@@ -122,6 +122,46 @@ def open_lock(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
+def size_of(path: Path) -> int:
+    """Return the size of a file in bytes; 0: it is missing. Raises: OSError."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def folders_below(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield `top` and all folders below it, each with the names of its files. Those that are removed meanwhile are
+    omitted. Raises: OSError.
+    """
+    for folder, _folders, files in os.walk(top, onerror=_raise_unless_missing):
+        yield Path(folder), files
+
+
+def _raise_unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def append_lines(path: Path, lines: bytes, *, durable: bool = True) -> tuple[int, bytes]:
+    """Append whole lines to a file, which is made if it is missing. The caller holds a lock.
+
+    Returns: the size of the file before, and what was appended: a newline first, if a process was killed while it wrote
+    the last line. Raises: OSError; a part may have been appended then.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, _MODE)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > 0 and os.pread(descriptor, 1, size - 1) != b"\n":
+            lines = b"\n" + lines
+        write_all(descriptor, lines)
+        if durable:
+            os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
+    return size, lines
+
+
 @contextlib.contextmanager
 def locked_now(path: Path) -> Iterator[bool]:
     """Hold the same lock as `locked` if no process holds it, else nothing. Yields: whether it is held."""

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.damaged import aside_path, move_aside
-from fullsend_receiver.store.durable import sync_folder
+from fullsend_receiver.store.durable import size_of, sync_folder
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Journal, Standing
 from fullsend_receiver.store.opened import Opened
@@ -206,7 +206,7 @@ def cut_back(store: Layout, key: str, stored: int, whole: int) -> None:
 
 def check_size(store: Layout, key: str, stored: int) -> None:
     """Compare the data file with its journal. Raises: PartialDamaged if the file is shorter."""
-    found = _size(partial_path(store, key, DATA))
+    found = size_of(partial_path(store, key, DATA))
     if found < stored:
         msg = f"has {found} bytes where {stored} were acknowledged: this disk has lost what it had synced"
         raise PartialDamaged(msg)
@@ -238,10 +238,3 @@ def _rename_damaged(store: Layout, key: str) -> None:
     for suffix in (DATA, JOURNAL):
         move_aside(store, partial_path(store, key, suffix), key, suffix)
     sync_folder(store.partial)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0

@@ -12,7 +12,7 @@ A stream that is removed loses its manifest first, then its `.sha256`, then its 
 next. While its `.zst` exists, no other stream is committed under its name; after that there is nothing left to remove.
 If its `.zst` was lost before, its manifest is removed last. A stream that is brought back gets its manifest last.
 
-A full disk is no obstacle. The log is written into a file that has its place on the disk beforehand, and is renamed.
+A full disk is no obstacle. The log is written into a file whose space is reserved in advance, and is renamed.
 """
 
 from __future__ import annotations
@@ -27,16 +27,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from fullsend_protocol.format.names import is_stream, manifest_of
+from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX, is_stream, manifest_of
 from fullsend_receiver.store.api import Stamp, TrashedStream
 from fullsend_receiver.store.commits import make_folder
 from fullsend_receiver.store.durable import (
     ABSENT,
     FULL,
+    folders_below,
     locked,
     make_folders,
     replace_file,
     signature,
+    size_of,
     sync_folder,
     write_all,
 )
@@ -122,24 +124,23 @@ def trashed(store: Layout) -> Iterator[TrashedStream]:
     """Yield the whole streams in the trash. See `Store.trashed`."""
     for name in _trash_folders(store):
         top = store.trash_folder / name
-        for folder, _folders, files in os.walk(top, onerror=_raise):
+        for folder, files in folders_below(top):
             there = set(files)
             for each in sorted(files):
                 if is_stream(each) and manifest_of(each) in there:
-                    path = Path(folder, each)
+                    path = folder / each
                     with contextlib.suppress(FileNotFoundError):  # is brought back, or deleted
                         yield TrashedStream(name, PurePosixPath(path.relative_to(top)), path.stat().st_size)
 
 
 def trash_bytes(store: Layout) -> int:
     """Return the bytes of all files in the trash. See `Store.trash_bytes`."""
-    total = 0
-    for name in _trash_folders(store):
-        for folder, _folders, files in os.walk(store.trash_folder / name, onerror=_raise):
-            for each in files:
-                with contextlib.suppress(FileNotFoundError):
-                    total += Path(folder, each).stat().st_size
-    return total
+    return sum(
+        size_of(folder / each)
+        for name in _trash_folders(store)
+        for folder, files in folders_below(store.trash_folder / name)
+        for each in files
+    )
 
 
 def empty_trash(store: Layout, old: Callable[[str], bool]) -> list[str]:
@@ -340,7 +341,7 @@ def _into_trash(store: Layout, entries: list[_Entry], steps: Iterable[list[Path]
 
     def target(path: Path) -> Path:
         relative = PurePosixPath(path.relative_to(store.root))
-        stream = relative.with_name(relative.name.removesuffix(".json").removesuffix(".sha256"))
+        stream = relative.with_name(relative.name.removesuffix(MANIFEST_SUFFIX).removesuffix(HASH_SUFFIX))
         return by_folder[stream] / relative
 
     try:
@@ -423,8 +424,3 @@ def _prune_folders(top: Path) -> None:
         if Path(folder) != top:
             with contextlib.suppress(OSError):  # is not empty
                 os.rmdir(folder)
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error

@@ -428,10 +428,10 @@ def failing_from(real: Any, at: int) -> Any:
     """The function, which fails from its `at`-th call on."""
     calls = itertools.count(1)
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         if next(calls) >= at:
             raise OSError(28, "No space left on device")
-        return real(*arguments)
+        return real(*arguments, **named)
 
     return call
 
@@ -439,7 +439,7 @@ def failing_from(real: Any, at: int) -> Any:
 def test_a_move_that_is_interrupted_loses_nothing(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     for each in (_result("a"), _result("b", "chunk 0"), Scrubbed("beta/c", NOW, NOW, (), "5c" * 32)):
         _add_as_earlier(store, each)
-    for name, least in (("replace_file", 1), ("write_all", 1), ("write_all", 2)):
+    for name, least in (("replace_file", 1), ("append_lines", 1), ("append_lines", 2)):
         copy = LocalStore(store.root.with_name(f"{name}-{least}"))
         shutil.copytree(store.root, copy.root)
         with monkeypatch.context() as patch:

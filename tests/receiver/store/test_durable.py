@@ -303,3 +303,25 @@ def test_error_of_a_replacement_names_the_file_and_not_its_temporary(
         durable.replace_file(tmp_path / "file", b"new")
     assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "file"), None)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_lines_are_appended_behind_one_that_is_not_whole(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    assert durable.append_lines(path, b"one\n") == (0, b"one\n")
+    assert durable.append_lines(path, b"two\n", durable=False) == (4, b"two\n")
+    path.write_bytes(b"one\ntw")
+    assert durable.append_lines(path, b"three\n") == (6, b"\nthree\n")
+    assert path.read_bytes() == b"one\ntw\nthree\n"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_sizes_and_folders_of_what_is_missing_are_none(tmp_path: Path) -> None:
+    assert durable.size_of(tmp_path / "missing") == 0
+    assert list(durable.folders_below(tmp_path / "missing")) == []
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "file").write_bytes(b"123")
+    assert durable.size_of(tmp_path / "a" / "b" / "file") == 3
+    found = dict(durable.folders_below(tmp_path))
+    assert found == {tmp_path: [], tmp_path / "a": [], tmp_path / "a" / "b": ["file"]}
+    with pytest.raises(NotADirectoryError):
+        list(durable.folders_below(tmp_path / "a" / "b" / "file"))
