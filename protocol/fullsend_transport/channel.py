@@ -18,7 +18,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 
 from fullsend_protocol.shared import limits
-from fullsend_protocol.shared.errors import ProtocolError, Unreachable
+from fullsend_protocol.shared.errors import ProtocolError, Unreachable, reason
 from fullsend_protocol.wire.connection import (
     LOCAL,
     NEED_DATA,
@@ -386,11 +386,6 @@ class Channel(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:  # type: ignore[explicit-override]
         self._paused = False
         self._pump()
-
-
-def reason(error: Exception) -> str:
-    """Return the system's text of an error, without numbers and Python's own wrapping."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _settle(future: asyncio.Future[None] | None) -> None:

@@ -14,7 +14,7 @@ import threading
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
-from fullsend_transport.channel import reason
+from fullsend_protocol.shared.errors import reason
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -13,12 +13,11 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.receiver.helpers import SENDER, hash_path, make_store, manifest_path, store_stream
+from tests.receiver.helpers import SENDER, hash_path, make_store, manifest_path, scrub, store_stream
 from tests.streams import each, whole
 
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import Catalogue, read_catalogue
-from fullsend_receiver.maintenance.scrub import scrub
 from fullsend_receiver.maintenance.verify import Rebuilt, take_back
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore

@@ -31,7 +31,7 @@ from fullsend_receiver.arrival.decode_queue import decode_chunk
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.maintenance.scrub import scrub
+from fullsend_receiver.maintenance.scrub import StreamCheck, never_interrupts
 from fullsend_receiver.store import local as stores
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import stream_file
@@ -318,6 +318,13 @@ def small_stream(dataset: str, number: int, base: int | None = None, *, offset: 
     """Make a stream of one record: snapshot sNUMBER of a dataset, on the one of number `base`. `offset`: of GUIDs."""
     begin = streams.begin(f"{dataset}@s{number}", offset + number, 0 if base is None else offset + base)
     return b"".join([begin, streams.object_(2), streams.write(2, 0, bytes(512)), streams.end(offset + number)])
+
+
+def scrub(
+    store: LocalStore, file: PurePosixPath, received: str, between: Callable[[], None] = never_interrupts
+) -> Scrubbed | None:
+    """Check a stored stream in one go."""
+    return StreamCheck(store, file, received).run(between)
 
 
 def checked(store: LocalStore, stored: StoredStream) -> Scrubbed:

@@ -174,3 +174,8 @@ class Interrupted(FullsendError):  # noqa: N818 - no fault of anything
     """SIGINT or SIGTERM arrived. The program has cleaned up."""
 
     exit_code = Exit.INTERRUPTED
+
+
+def reason(error: Exception) -> str:
+    """Return the system's text of an error, without numbers, names of files and Python's own wrapping."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from fullsend_protocol.shared import limits
-from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.errors import UsageError, reason
 from fullsend_protocol.shared.settings import Duration, Portion, Settings, Share, Size, SizeOrShare, parse_settings
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.access.policies import Retention
@@ -131,8 +131,7 @@ def load(path: Path) -> ReceiverSettings:
         msg = f"{path}: no such file; make a store with `fullsendd init`, or name the file with --config"
         raise UsageError(msg) from None
     except (OSError, UnicodeDecodeError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or error
-        msg = f"{path}: cannot be read: {why}"
+        msg = f"{path}: cannot be read: {reason(error)}"
         raise UsageError(msg) from None
     return parse_settings(ReceiverSettings, text, str(path))
 

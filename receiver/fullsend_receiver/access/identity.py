@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
-from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.errors import UsageError, reason
 from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
 from fullsend_protocol.wire.certificate import fingerprint as der_fingerprint
 from fullsend_receiver.store.durable import replace_file
@@ -48,8 +48,7 @@ def fingerprint(store: LocalStore) -> str:
     try:
         return der_fingerprint(ssl.PEM_cert_to_DER_cert(store.certificate.read_text(encoding="ascii")))
     except (OSError, ValueError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or error
-        msg = f"{store.certificate}: cannot be read: {why}"
+        msg = f"{store.certificate}: cannot be read: {reason(error)}"
         raise StoreError(msg) from None
 
 
@@ -69,8 +68,7 @@ def server_context(store: LocalStore, certificates: list[str]) -> ssl.SSLContext
     try:
         context.load_cert_chain(store.certificate, store.key)
     except (OSError, ssl.SSLError) as error:
-        why = error if isinstance(error, ssl.SSLError) else error.strerror or error
-        msg = f"{store.state}: key and certificate cannot be used: {why}"
+        msg = f"{store.state}: key and certificate cannot be used: {reason(error)}"
         raise StoreError(msg) from None
     if certificates:
         context.load_verify_locations(cadata="\n".join(certificates))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from fullsend_protocol.shared.errors import ErrorCode, FullsendError, UsageError
+from fullsend_protocol.shared.errors import ErrorCode, FullsendError, UsageError, reason
 from fullsend_protocol.wire.certificate import fingerprint
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.access.identity import is_certificate
@@ -229,8 +229,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        msg = f"{path}: cannot be read: {why}"
+        msg = f"{path}: cannot be read: {reason(error)}"
         raise StoreError(msg) from None
     return rows
 

@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, stream_of
+from fullsend_protocol.shared.errors import reason
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
 from fullsend_receiver.catalogue.problems import Problem, symbolic_link, unreadable_folder, unreadable_manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
@@ -239,7 +240,7 @@ class Search:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._unreadable.append(unreadable_folder(path, _why(error)))
+                self._unreadable.append(unreadable_folder(path, reason(error)))
                 continue
             todo += [f"{path}/{name}" for name in folder.folders]
 
@@ -420,7 +421,7 @@ class Search:
         except OSError as error:
             if not os.path.lexists(manifest):
                 return None
-            raise ManifestError(f"{path}/{manifest_of(name)}", f"cannot be read: {_why(error)}") from None
+            raise ManifestError(f"{path}/{manifest_of(name)}", f"cannot be read: {reason(error)}") from None
         if known and _stamp(status) == known[:NAME]:
             return known
         return self._read(path, name, status)
@@ -542,7 +543,3 @@ def _by_name(row: Row) -> str:
 
 def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"summaries.{sender}"
-
-
-def _why(error: OSError) -> str:
-    return error.strerror or type(error).__name__

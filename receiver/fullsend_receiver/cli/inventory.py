@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 import fullsend_protocol
-from fullsend_protocol.shared.errors import FullsendError, PeerError, ProtocolError, RemoteProtocolError, Unreachable
+from fullsend_protocol.shared.errors import (
+    FullsendError,
+    PeerError,
+    ProtocolError,
+    RemoteProtocolError,
+    Unreachable,
+    reason,
+)
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import LOCAL, NEED_DATA, Connection, ConnectionEnded, Heartbeat, Role
@@ -48,8 +55,7 @@ def read_inventory(
     try:
         found = _ask_daemon(store, question)
     except (FullsendError, OSError, ValueError, TypeError, IndexError) as error:
-        why = printable((error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__)
-        complain(f"the daemon does not answer, so the disk is read: {why}")
+        complain(f"the daemon does not answer, so the disk is read: {printable(reason(error))}")
         found = None
     return read_catalogue(store, sender) if found is None else found
 

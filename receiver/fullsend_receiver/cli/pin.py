@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 def parse_until(text: str, now: float) -> float:
     """Read the end of a pin: a duration from `now` on, a day (its end, UTC), or a time as `list` prints it.
 
-    Returns: seconds since the epoch. Raises: UsageError if it is none of these, or is over.
+    Returns: seconds since the epoch. Raises: UsageError if it is not one of these, or is over.
     """
     from datetime import UTC, date, datetime, timedelta
 

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from fullsend_cli.memory import trim
@@ -221,7 +222,7 @@ class Daemon:
     def _lock_again(self) -> None:
         """Hold the lock in the folder as it is now: it may be another inode. Raises: StoreError, OSError."""
         if self._lock >= 0:
-            found = _serve_lock_file(self._store)
+            found = open_lock(_lock_file(self._store))
             same = os.path.sameopenfile(self._lock, found)
             os.close(found)
             if same:
@@ -594,24 +595,17 @@ def _describe(address: tuple[object, ...]) -> str:
 def _serve_lock(store: LocalStore) -> int:
     """Make sure that only one daemon serves a store. Returns: a descriptor that holds the lock. Raises: StoreError."""
     try:
-        descriptor = _serve_lock_file(store)
+        descriptor = open_lock(_lock_file(store))
     except OSError as error:
         raise disk_error(error) from None
     try:
-        _lock_for_serving(store, descriptor)
-    except StoreError:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
         os.close(descriptor)
-        raise
+        msg = f"{store.where}: another fullsendd serves this store"
+        raise StoreError(msg) from None
     return descriptor
 
 
-def _serve_lock_file(store: LocalStore) -> int:
-    return open_lock(store.state / "serving")
-
-
-def _lock_for_serving(store: LocalStore, descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        msg = f"{store.where}: another fullsendd serves this store"
-        raise StoreError(msg) from None
+def _lock_file(store: LocalStore) -> Path:
+    return store.state / "serving"

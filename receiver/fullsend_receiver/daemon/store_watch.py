@@ -1,6 +1,6 @@
 """Watches the store's disk: whether it is there and can be written to, and how full it is. Logs each change once.
 
-The daemon goes on without its disk: requests fail one by one, with the reason, until the disk is back.
+The daemon continues without its disk: requests fail one by one, with the reason, until the disk is back.
 """
 
 from __future__ import annotations

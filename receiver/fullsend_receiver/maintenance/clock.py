@@ -70,7 +70,7 @@ class ClockNote(DiskModel):
 
 
 def read_note(documents: Documents) -> ClockNote | None:
-    """Return the last note; None: there is none that can be read. Raises: OSError."""
+    """Return the last note; None: it is missing, or cannot be read. Raises: OSError."""
     found = documents.get(_DOCUMENT)
     try:
         return None if found is None else ClockNote.model_validate_json(found.data)

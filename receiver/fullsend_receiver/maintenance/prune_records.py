@@ -81,7 +81,7 @@ _M = TypeVar("_M", bound=DiskModel)
 
 
 def read_record(documents: Documents, sender: str) -> PruneRecord:
-    """Return the record of a sender; an empty one if there is none that can be read. Raises: OSError."""
+    """Return the record of a sender; an empty one if it is missing, or cannot be read. Raises: OSError."""
     return _read(documents, PruneRecord, _record(sender)) or PruneRecord()
 
 
@@ -100,7 +100,7 @@ def forget_suspicion(documents: Documents, sender: str, dataset: str) -> None:
 
 
 def read_try(documents: Documents) -> PruneTry | None:
-    """Return the daemon's last prune; None: there is none that can be read. Raises: OSError."""
+    """Return the daemon's last prune; None: it is missing, or cannot be read. Raises: OSError."""
     return _read(documents, PruneTry, _TRY)
 
 

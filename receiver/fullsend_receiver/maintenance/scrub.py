@@ -167,13 +167,6 @@ class StreamCheck:
         return reading.sha256
 
 
-def scrub(
-    store: Store, file: PurePosixPath, received: str, between: Callable[[], None] = never_interrupts
-) -> Scrubbed | None:
-    """Check a stored stream in one go: see StreamCheck."""
-    return StreamCheck(store, file, received).run(between)
-
-
 def rebuild(store: Store, file: PurePosixPath) -> Manifest:
     """Make manifest and `.sha256` again for a `.zst` that has none, by parsing it.
 

@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Final
 
-from fullsend_protocol.shared.errors import ErrorCode, FullsendError
+from fullsend_protocol.shared.errors import ErrorCode, FullsendError, reason
 from fullsend_receiver.store.durable import FULL
 
 #: errno values of a disk that fails, or of a file system that has found itself damaged.
@@ -69,7 +69,7 @@ class ManifestError(StoreError):
 
 def disk_error(error: OSError) -> StoreError:
     """Return what an error of the store's disk means, in one line for a person: the reason, and what to do."""
-    why = error.strerror or str(error) or type(error).__name__
+    why = reason(error)
     at = f", {error.filename}" if error.filename is not None else ""
     if error.errno in FULL:
         return StoreFull(f"the store is full ({why}): free space on the receiver")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
 
-from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.errors import UsageError, reason
 from fullsend_receiver.store import aside, damaged, holds, marker, objects, partials, recovery, removals, uploads
 from fullsend_receiver.store.api import (
     AsideStream,
@@ -254,7 +254,7 @@ def make_store(root: Path, furnish: Callable[[LocalStore], None]) -> tuple[Local
 
 
 def _not_made(root: Path, error: OSError) -> StoreError:
-    return StoreError(f"{root}: cannot make a store: {error.strerror or error}")
+    return StoreError(f"{root}: cannot make a store: {reason(error)}")
 
 
 def open_store(root: Path, store_id: str) -> LocalStore:
@@ -294,7 +294,7 @@ def check_fitness(store: LocalStore) -> None:
             raise StoreFull(msg) from None
         if error.errno == errno.EROFS:
             raise disk_error(error) from None
-        msg = f"{store.root}: not fit for a store: {error.strerror or error}"
+        msg = f"{store.root}: not fit for a store: {reason(error)}"
         raise StoreError(msg) from None
     finally:
         # On a lost disk this fails, too; that must not hide the first error.

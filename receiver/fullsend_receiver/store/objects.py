@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.names import is_stream, manifest_of
+from fullsend_protocol.shared.errors import reason
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.store.api import ObjectInfo
 from fullsend_receiver.store.durable import locked, replace_file, sync_folders
@@ -68,7 +69,8 @@ def read_manifest(store: Layout, file: PurePosixPath, top: Path | None = None) -
     except (OSError, ValidationError) as error:
         unread = error if isinstance(error, OSError) else None
         spoilt = unread is None and not _is_of_later_version(data)
-        raise ManifestError(path, f"cannot be read: {_why(error)}", unread=unread, spoilt=spoilt) from None
+        why = reason(error).splitlines()[0]
+        raise ManifestError(path, f"cannot be read: {why}", unread=unread, spoilt=spoilt) from None
     if manifest.sender != file.parts[0]:
         raise ManifestError(path, f"belongs to sender {manifest.sender}: it was moved")
     return manifest
@@ -132,7 +134,7 @@ def adopt(store: Layout, file: PurePosixPath, manifest: Manifest) -> None:
     try:
         _sync(path, store)
     except OSError as error:
-        msg = f"{file}: has no manifest, and none can be made: {error.strerror or error}"
+        msg = f"{file}: has no manifest, and none can be made: {reason(error)}"
         raise StoreError(msg) from None
     # The next start looks in `.state` for what a crash leaves behind, and takes the lock for that.
     with locked(store.lock):
@@ -153,9 +155,3 @@ def _sync(path: Path, store: Layout) -> None:
     finally:
         os.close(descriptor)
     sync_folders(path, store.root)
-
-
-def _why(error: OSError | ValidationError) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or type(error).__name__
-    return str(error).splitlines()[0]

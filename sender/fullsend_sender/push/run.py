@@ -41,7 +41,7 @@ from fullsend_sender.transfer.listing import bases_and_damaged, partials
 from fullsend_sender.transfer.progress import Progress, reporting
 from fullsend_sender.transfer.resume import resume_by_token
 from fullsend_sender.transfer.retry import is_transient
-from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, starts_over
 from fullsend_sender.transfer.send import NoProgress, Pushed, StreamContext, TransferOptions, transfer
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
@@ -454,13 +454,13 @@ class _Run:
                     raise  # reading all that precedes the block again would not help
                 _log.info("%s: is sent again and compared, because a token cannot serve: %s", name, error)
             except (DifferentBytes, CannotResume, PeerError) as error:
-                if not _starts_over(error):
+                if not starts_over(error):
                     raise
                 _log.warning("%s: starts over: %s", name, error)
         try:
             return await self._transfer_once(send, item.options, snapshot, "replay", arrived=item.arrived(send))
         except (DifferentBytes, CannotResume, PeerError) as error:
-            if not _starts_over(error):
+            if not starts_over(error):
                 raise
             _log.warning("%s: starts over: %s", name, error)
             return await self._transfer_once(send, item.options, snapshot, "none")
@@ -525,11 +525,6 @@ class _Run:
             return
         dataset.bookmarks.append(snapshot._replace(name=name))
         dataset.bookmarks.sort(key=lambda mark: mark.createtxg)
-
-
-def _starts_over(error: FullsendError) -> bool:
-    """Whether a stream can be sent from its start after this error: what had arrived is of no use, and is gone."""
-    return not isinstance(error, PeerError) or error.code is ErrorCode.PARTIAL
 
 
 def _short(properties: dict[str, str]) -> dict[str, str]:

@@ -8,10 +8,10 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Literal
 
-from fullsend_protocol.shared.errors import ErrorCode, FullsendError, PeerError
+from fullsend_protocol.shared.errors import FullsendError, PeerError
 from fullsend_sender.transfer.pipes import PipeStopped, Source
 from fullsend_sender.transfer.progress import Progress, reporting
-from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, starts_over
 from fullsend_sender.transfer.send import Pushed, StreamContext, TransferOptions, transfer
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ async def push_stdin(
         try:
             pushed = await transfer(fd, endpoint, identity, options, about=about, progress=progress)
         except (DifferentBytes, CannotResume, PeerError) as error:
-            if isinstance(error, PeerError) and error.code is not ErrorCode.PARTIAL:
+            if not starts_over(error):
                 raise
             # A pipe cannot be read a second time.
             raise FullsendError(f"{error}: run it again to start over") from error

@@ -25,12 +25,13 @@ from fullsend_protocol.shared.errors import (
     ProtocolError,
     RemoteProtocolError,
     Unreachable,
+    reason,
 )
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.certificate import fingerprint
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving, ConnectionEnded, Role
-from fullsend_transport.channel import Channel, reason
+from fullsend_transport.channel import Channel
 from fullsend_transport.dial import Dial
 
 if TYPE_CHECKING:

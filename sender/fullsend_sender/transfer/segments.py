@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.format.manifest import Segment
-from fullsend_protocol.shared.errors import ChunkError, FullsendError, StreamError
+from fullsend_protocol.shared.errors import ChunkError, ErrorCode, FullsendError, PeerError, StreamError
 from fullsend_protocol.stream.chunks import Decompressor, SegmentHash
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ class DifferentBytes(StreamError):  # noqa: N818 - reads as what it says
 
 class CannotResume(FullsendError):  # noqa: N818 - reads as what it says
     """What the receiver has of the stream is not what was sent, or not all that it had acknowledged."""
+
+
+def starts_over(error: Exception) -> bool:
+    """Whether a stream can be sent from its start after this error: what had arrived is of no use, or is gone."""
+    if isinstance(error, PeerError):
+        return error.code is ErrorCode.PARTIAL
+    return isinstance(error, DifferentBytes | CannotResume)
 
 
 @dataclass(frozen=True, slots=True)

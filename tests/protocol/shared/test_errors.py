@@ -119,3 +119,16 @@ def test_every_code_of_the_receiver() -> None:
         ErrorCode.STORE: Exit.REFUSED,
         ErrorCode.INTERNAL: Exit.FAILED,
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "/a"), "No space left on device"),
+        (OSError("odd"), "odd"),
+        (ValueError("wrong"), "wrong"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_reason_is_what_a_person_can_read(error: Exception, said: str) -> None:
+    assert errors.reason(error) == said

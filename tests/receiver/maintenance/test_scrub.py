@@ -25,6 +25,7 @@ from tests.receiver.helpers import (
     plant,
     read_manifest,
     remove,
+    scrub,
     store_stream,
 )
 from tests.receiver.powercut import Disk
@@ -37,7 +38,7 @@ from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.problems import ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.maintenance.scrub import StreamCheck, rebuild, scrub
+from fullsend_receiver.maintenance.scrub import StreamCheck, rebuild
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.objects import LocalBlob

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from tests.sender.peer import segments_of
 
 from fullsend_protocol.format.manifest import Segment
-from fullsend_protocol.shared.errors import ChunkError
+from fullsend_protocol.shared.errors import ChunkError, ErrorCode, PeerError, StreamError
 from fullsend_protocol.stream.chunks import Compressor, SegmentHash
 from fullsend_protocol.wire.connection import Chunk
-from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, Hashed, Ready, Segments
+from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, Hashed, Ready, Segments, starts_over
 from fullsend_sender.transfer.window import Window
 
 #: A stream, as far as its chunks go, and where its chunks end: odd sizes, none of which is another's.
@@ -404,3 +404,9 @@ async def _happens(steps: list[tuple[Any, ...]]) -> None:
     assert sending.segments.proof == receiver.segments
     sending.acknowledge(len(RAW))
     assert sending.window.unacknowledged == []
+
+
+def test_only_what_makes_useless_what_had_arrived_starts_a_stream_over() -> None:
+    useless = [DifferentBytes("x"), CannotResume("x"), PeerError(ErrorCode.PARTIAL, "x")]
+    others = [PeerError(ErrorCode.BASE, "x"), PeerError(ErrorCode.STORE, "x"), StreamError("x"), OSError(5, "x")]
+    assert [starts_over(each) for each in (*useless, *others)] == [True] * 3 + [False] * 4
