@@ -313,6 +313,7 @@ def test_json_has_the_keys_that_the_design_promises(sender: Sender) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_on_disk_is_found_named_and_not_given_out(receiver: Receiver, sender: Sender) -> None:
     raw = streams.named("long").read()
     sender.push("--stdin", stdin=raw)

@@ -59,6 +59,7 @@ def filled(receiver: Receiver, sender: Sender) -> tuple[Receiver, Sender, Path]:
     return receiver, sender, leave_partial(receiver, sender)
 
 
+@pytest.mark.slow
 def test_what_lists_only_reads(filled: tuple[Receiver, Sender, Path]) -> None:
     receiver, sender, journal = filled
     content = bytearray(journal.read_bytes())

@@ -14,6 +14,8 @@ from tests import streams
 from tests.fakezfs import FakeZfs
 from tests.programs import Receiver, Sender, good, rows, stored_files
 
+pytestmark = pytest.mark.slow
+
 NIGHTS: Final = 5
 
 

@@ -59,6 +59,11 @@ class Pool:
         """Where a dataset, by its full name or by the part below the pool's, is mounted."""
         return self.root / dataset.removeprefix(f"{self.name}/")
 
+    def mount(self, dataset: str) -> None:
+        """Mount a restored dataset below the pool's own root, wherever it was mounted at home."""
+        zfs("inherit", "mountpoint", self.full(dataset))
+        zfs("mount", self.full(dataset))
+
     def snapshot(self, *names: str, recursive: bool = False) -> None:
         """`ds@snap`, full names, all in one transaction."""
         zfs("snapshot", *(["-r"] if recursive else []), *names)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
-import io
 import json
 import os
 import random
@@ -16,8 +16,6 @@ from tests import programs
 from tests.zfs import pools
 from tests.zfs.test_push import failure, write
 from tests.zfs.test_resume import die_amid_receive
-
-from fullsend_sender.cli.main import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,20 +42,9 @@ def newest(pool: Pool, full: str) -> str:
     return names[-1].partition("@")[2]
 
 
-def mounted(pool: Pool, dataset: str) -> None:
-    """Mount a restored dataset, and nowhere else than below the pool's own root."""
-    full = pool.full(dataset)
-    pools.zfs("inherit", "mountpoint", full)
-    pools.zfs("mount", full)
-
-
 def push_here(sender: Sender, *arguments: str) -> list[dict[str, Any]]:
     """A push in this very process: to start sixty takes an emulated processor longer than all that they do."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        code = main(["--config", sender.env["FULLSEND_CONFIG"], "push", "--json", *arguments])
-    assert code == 0
-    return [json.loads(line) for line in out.getvalue().splitlines()]
+    return dataclasses.replace(sender, inside=True).push(*arguments)
 
 
 @pytest.mark.timeout(1500)
@@ -158,7 +145,7 @@ def test_a_year_of_nights(pool: Pool, other_pool: Pool, receiver: Receiver, send
                 assert other_pool.get(full, "canmount") == "noauto"
                 if "vault" in dataset:
                     pools.zfs("load-key", full)
-                mounted(other_pool, here)
+                other_pool.mount(here)
         # Parents are mounted before children, and children are folders in them, as at home.
         for dataset, state in before.items():
             here = f"back{place}" + dataset.removeprefix(top)
@@ -277,7 +264,7 @@ def test_packages_and_a_replaced_host(
     script.write_text(lines.replace("TARGET=pool/restored", f"TARGET={other_pool.full('plain')}"))
     subprocess.run(["sh", "-e", str(script)], cwd=receiver.store, check=True)
     assert other_pool.guid(f"{other_pool.full('plain')}@{last['snapshot']}") == int(last["guid"])
-    mounted(other_pool, "plain")
+    other_pool.mount("plain")
     assert (other_pool.path("plain") / "file").read_text() == "two"
     assert json.loads(programs.good(replaced.fullsend("list", "--json", home)).splitlines()[0])["kind"] == "full"
 
@@ -296,7 +283,7 @@ def test_a_tree_onto_what_is_there_and_with_gaps(pool: Pool, other_pool: Pool, s
     done = sender.fullsend("restore", "-r", "--json", pool.name, "--into", other_pool.name)
     assert [each["target"] for each in programs.rows(done.stdout)] == [other_pool.full("home"), other_pool.full("x/y")]
     assert "has no snapshot" in failure(done, 2)
-    mounted(other_pool, "home")
+    other_pool.mount("home")
     assert (other_pool.path("home") / "file").read_text() == "home"
 
 
@@ -381,7 +368,7 @@ def test_what_was_not_encrypted_is_so_in_an_encrypted_place(
     assert roots() == dict.fromkeys([back, f"{back}/a", f"{back}/a/b", f"{back}/disk"], vault)
     subprocess.run(["sync"], check=True)
     for name in ("a", "a/b"):
-        mounted(other_pool, f"vault/back/{name}")
+        other_pool.mount(f"vault/back/{name}")
     for name in ("a/b", "a", "disk"):
         assert content(other_pool, f"vault/back/{name}") == content(pool, f"t/{name}")
     pools.zfs("destroy", "-r", back)
@@ -533,7 +520,7 @@ def test_a_chain_whose_snapshots_have_one_name_comes_back(pool: Pool, other_pool
     assert other_pool.guid(f"{into}@daily") == guids[2]
     for guid in guids[:2]:
         assert other_pool.guid(f"{into}@daily.{guid:016x}") == guid
-    mounted(other_pool, "home")
+    other_pool.mount("home")
     assert (other_pool.path("home") / "file").read_text() == "three"
     # What a run that was killed has held back is taken back where quotas are not wanted after all.
     pools.zfs("set", "quota=4E", into)

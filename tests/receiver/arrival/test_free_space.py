@@ -653,6 +653,7 @@ def test_of_two_at_once_that_fit_alone_the_second_is_refused_without_a_name(smal
         peer.hear_after_acks("committed")
 
 
+@pytest.mark.slow
 def test_where_something_else_fills_the_disk_a_stream_within_its_size_is_kept_and_resumed(small: Small) -> None:
     pieces = pieces_of(4, "tank/large@now")
     said = offer("tank/large", size_estimate=sum(map(len, pieces)))

@@ -518,6 +518,7 @@ def take_acks(peer: Peer, sent: list[Chunk], disk: FaultyDisk) -> None:
         assert len(disk.done("fdatasync", ".journal")) > len(peer.acks)  # one is that of its first line
 
 
+@pytest.mark.slow
 def test_nothing_is_acknowledged_before_it_is_durable(tmp_path: Path) -> None:
     sent = chunks(pieces_of(4))
     with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as peer:
@@ -698,6 +699,7 @@ def failing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Receiver
         yield both
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("after_an_ack", [False, True], ids=["first batch", "later"])
 def test_a_failing_disk_ends_the_stream_by_name_and_nothing_is_acknowledged_after_it(
@@ -877,6 +879,7 @@ def test_a_write_that_stops_half_way_is_none(tmp_path: Path) -> None:
             receiver.stop(signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_nothing_is_taken_away_beneath_a_thread_at_work_however_often_its_task_is_cancelled(tmp_path: Path) -> None:
     (chunk,) = chunks(pieces_of(1))
     with on_faulty_disk(tmp_path, shutdown_grace=0.1) as (receiver, disk), receiver.peer() as peer:

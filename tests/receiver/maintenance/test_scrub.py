@@ -264,6 +264,7 @@ def cached(monkeypatch: pytest.MonkeyPatch) -> type[Cached]:
     return Cached
 
 
+@pytest.mark.slow
 def test_bytes_that_were_wrong_once_are_whole_wherever_they_are(store: LocalStore, cached: type[Cached]) -> None:
     file = store_stream(store, SENDER, long_stream(3))
     path = store.root / file

@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from tests.receiver.crash import Crasher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("torn", [False, True], ids=["between calls", "amid writes"])
 def test_kill_at_any_call_of_a_push_keeps_what_was_acknowledged_and_lists_only_what_is_whole(
     swift_path: Path, crasher: Crasher, torn: bool

@@ -389,6 +389,7 @@ def test_stream_that_was_dropped_twice_is_in_the_trash_twice(store: LocalStore) 
     assert store.trash_bytes() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["to_trash", "back"])
 def test_kill_at_any_call_of_the_trash_leaves_each_stream_in_one_place(
     swift_path: Path, crasher: Crasher, scenario: str

@@ -147,6 +147,7 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     assert len(said(sender, 1)) == 3
 
 
+@pytest.mark.slow
 def test_what_is_configured_and_not_here(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
     _receiver, sender, fake = host
     config = sender.folder / "sender.toml"
@@ -164,6 +165,7 @@ def test_what_is_configured_and_not_here(host: tuple[programs.Receiver, programs
     assert [line.split()[0] for line in lines] == ["CRITICAL", "CRITICAL", "OK"]
 
 
+@pytest.mark.slow
 def test_a_suspended_pool_is_no_backup_and_check_says_so(
     host: tuple[programs.Receiver, programs.Sender, FakeZfs],
 ) -> None:
@@ -240,6 +242,7 @@ def test_a_replica_that_is_always_pushed_last_stands_for_nothing(
         assert (done.returncode, b"ext/home: it is stored, and is not here" in done.stdout + done.stderr) == (1, True)
 
 
+@pytest.mark.slow
 def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
     host: tuple[programs.Receiver, programs.Sender, FakeZfs],
 ) -> None:
@@ -257,6 +260,7 @@ def test_what_was_renamed_and_not_pushed_since_is_judged_under_its_new_name(
     assert row["dataset"] == "new/home"
 
 
+@pytest.mark.slow
 def test_what_the_receiver_cannot_read_is_no_backup(host: tuple[programs.Receiver, programs.Sender, FakeZfs]) -> None:
     """A stream whose manifest is gone, or is garbage, was in no list; `status` and `verify` were content without it."""
     receiver, sender, fake = host

@@ -64,6 +64,7 @@ async def test_nothing_new_runs_next_to_nothing(host: Host) -> None:
     assert [each.dataset for each in host.keeper.unchanged] == ["tank", "tank/a", "tank/b"]
 
 
+@pytest.mark.slow
 async def test_a_tree_has_one_snapshot_and_one_fault(host: Host) -> None:
     for name in ("tank", "tank/a", "tank/bad", "tank/c", "other/d"):
         host.fake.create(name)
@@ -137,6 +138,7 @@ async def test_who_can_have_no_snapshot_is_in_nobodys_way(host: Host, monkeypatc
     assert host.ran("snapshot")[-1].count("@") == 3
 
 
+@pytest.mark.slow
 async def test_a_name_that_is_too_long_for_a_snapshot_is_said_in_one_short_line(host: Host) -> None:
     """ZFS takes 255 bytes for dataset, @ and snapshot together, of which ours has 35."""
     fits, long = f"tank/{'f' * 215}", f"tank/{'l' * 216}"
@@ -195,6 +197,7 @@ async def test_properties_that_are_no_text(host: Host) -> None:
     assert host.keeper.offers[0].properties == {"compression": "zstd", "user:note": "caf\ufffd"}
 
 
+@pytest.mark.slow
 async def test_a_package(host: Host) -> None:
     for name in ("tank", "tank/a"):
         host.fake.create(name)
@@ -222,6 +225,7 @@ async def test_a_package_of_a_named_snapshot(host: Host) -> None:
     assert "does not exist" in str(error)
 
 
+@pytest.mark.slow
 async def test_the_base_is_gone_at_the_receiver(host: Host) -> None:
     host.fake.create("tank/a")
     await host.push("tank/a")
@@ -231,6 +235,7 @@ async def test_the_base_is_gone_at_the_receiver(host: Host) -> None:
     assert host.kinds() == [("tank/a", "full")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [ErrorCode.LIMIT, ErrorCode.SHUTDOWN])
 async def test_a_refusal_that_passes_is_nobodys(host: Host, code: ErrorCode) -> None:
     host.fake.create("tank/a")
@@ -355,6 +360,7 @@ async def test_a_full_that_is_asked_for_is_a_new_one(host: Host) -> None:
     assert host.pushed[0].receipt.snapshot != "mon"
 
 
+@pytest.mark.slow
 async def test_after_a_full_the_next_night_builds_on_it(host: Host) -> None:
     names = ("tank", "tank/a")
     for name in names:
@@ -384,6 +390,7 @@ async def test_a_part_of_the_former_chain_is_not_finished_after_a_full(host: Hos
     assert host.fake.names("snapshots", "tank/a")[0].endswith("20260101T000000Z")  # until the receiver deletes its part
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_finished_is_in_nobodys_way(host: Host) -> None:
     host.begun()
     host.fake.fail("send -L -p tank/a@mon", "cut")
@@ -450,6 +457,7 @@ async def test_a_wrong_receipt_of_what_was_begun_is_no_success(host: Host, monke
     assert (summary.unchanged, host.keeper.unchanged) == (0, [])
 
 
+@pytest.mark.slow
 async def test_what_is_new_is_decided_when_all_is_finished(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """It may have taken hours, in which people have worked."""
     host.fake.create("tank/b")
@@ -520,6 +528,7 @@ async def test_what_a_package_brings_stays_until_it_is_stored(host: Host, receiv
 # --- what one dataset meets --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "where",
     [
@@ -567,6 +576,7 @@ async def test_a_line_of_the_listing_that_cannot_be_read(host: Host) -> None:
     assert summary.pushed == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [BrokenPipeError(), OutputFailed("stdout cannot be written")])
 async def test_output_that_fails_keeps_nothing_from_being_pushed(host: Host, error: Exception) -> None:
     for name in ("tank/a", "tank/b"):
@@ -597,6 +607,7 @@ async def test_a_pool_that_is_read_only(host: Host, caplog: pytest.LogCaptureFix
     assert str(error).endswith("push its newest by name: fullsend push tank/a@mon")
 
 
+@pytest.mark.slow
 async def test_a_pool_without_bookmarks(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is said each night, and the last common base stays, also where later ones fail."""
     host.fake.create("tank/a")
@@ -631,6 +642,7 @@ async def test_a_block_that_cannot_be_read_is_told_with_its_way_out(host: Host) 
     assert [stop.keep for stop in host.keeper.stops] == [True]
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_read_twice_is_given_up_and_not_tried_again_at_once(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -310,6 +310,7 @@ async def test_cut_on_the_way(push: Push, receiver_identity: Identity) -> None:
             await push(receiver, large(60 << 20))
 
 
+@pytest.mark.slow
 async def test_silence_on_the_way(push: Push, receiver_identity: Identity) -> None:
     async def script(peer: Peer) -> None:
         await peer.greet()

@@ -12,6 +12,7 @@ from fullsend_sender.push.job import PushSummary
 from fullsend_sender.push.plan import CannotSend
 
 
+@pytest.mark.slow
 async def test_named_snapshots(host: Host) -> None:
     host.fake.create("tank/a")
     host.fake.create("tank/a/b")
@@ -99,6 +100,7 @@ async def test_a_suspended_pool_that_no_pattern_means_is_no_failure(host: Host) 
         assert [name for name, _error in (await host.push(pattern)).failures] == ["ext"]
 
 
+@pytest.mark.slow
 async def test_what_was_renamed_is_stored_under_its_new_name(host: Host) -> None:
     """Even where nothing was written to it since: or nothing is restored by that name, and `status` knows no age."""
     host.fake.create("tank/old")
@@ -126,6 +128,7 @@ async def test_a_dataset_that_is_missed_is_said_though_its_replica_is_here(host:
     assert [name for name, _error in (await host.push("**")).failures] == ["ext/home"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("other", "named"),
     [({}, "tank/a@tue"), ({"guid": "1"}, "tank/a"), ({"flags": "wp"}, "tank/a"), ({"dataset": "tank/b"}, "tank/a")],

@@ -202,6 +202,7 @@ def test_a_failure_in_the_middle_says_how_far_it_came(hosts: Hosts) -> None:
     assert hosts.guids("pool/home") == [first["guid"], second["guid"], third["guid"]]
 
 
+@pytest.mark.slow
 def test_zfs_says_why_it_takes_no_more(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     nights(hosts, "tank/home", 1)
@@ -244,6 +245,7 @@ def test_a_tree(hosts: Hosts) -> None:
     assert said == dict.fromkeys(["tank", "tank/a", "tank/a/deep", "tank/b", "tank/x/y/z"], 1)
 
 
+@pytest.mark.slow
 def test_a_tree_with_a_gap_below_its_top(hosts: Hosts) -> None:
     """What is between is made when its turn comes, below what has been received by then."""
     for name in ("tank", "tank/x/y"):
@@ -329,6 +331,7 @@ def test_a_tree_in_which_one_cannot_be_restored(hosts: Hosts) -> None:
     assert said == {"tank": 0, "tank/a": 1, "tank/a/deep": 1, "tank/b": 0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reads", [99, 100_000_000])
 def test_what_is_not_received_is_not_restored(hosts: Hosts, tmp_path: Path, reads: int) -> None:
     hosts.here.create("tank/home")
@@ -488,6 +491,7 @@ def test_snapshots_that_always_have_the_same_name(hosts: Hosts) -> None:
     assert hosts.restore(last, "--into", "pool/home")[0]["streams"] == 0
 
 
+@pytest.mark.slow
 def test_what_is_not_there(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     (first,) = hosts.push("tank/home")
@@ -499,6 +503,7 @@ def test_what_is_not_there(hosts: Hosts) -> None:
     assert "cannot be created, because there is no tank" in hosts.refused(2, "tank/home")
 
 
+@pytest.mark.slow
 def test_a_package(hosts: Hosts) -> None:
     hosts.here.create("tank/top")
     hosts.here.create("tank/top/below")
@@ -545,6 +550,7 @@ def made(name: str, guid: int, base: int = 0, *, flags: int = 0, props: bool = F
     return streams.package(found, name=name, nvlist={"tosnap": name.partition("@")[2]}) if props else found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("props", [False, True], ids=["plain", "props"])
 def test_a_clones_increment_comes_back_after_its_origin(hosts: Hosts, props: bool) -> None:
     """`zfs send -i tank/a@one tank/clone@two | fullsend push --stdin` was called restorable, and `zfs receive` took it
@@ -615,6 +621,7 @@ def test_quotas_come_when_all_is_there_and_not_before(hosts: Hosts) -> None:
     assert hosts.there.properties("pool/back/a")["quota"] == str(1 << 30)
 
 
+@pytest.mark.slow
 def test_quotas_come_to_all_of_a_tree_whose_top_is_not_stored(hosts: Hosts) -> None:
     """All but what was below the shortest name kept 4E, with exit 0."""
     for name in ("tank/a", "tank/b", "tank/b/deep"):
@@ -656,6 +663,7 @@ def test_a_receiver_that_goes_away_leaves_what_is_above_held_back(
     assert hosts.there.properties("pool/back") == {"canmount": "noauto"}
 
 
+@pytest.mark.slow
 def test_what_stays_held_back_is_said(hosts: Hosts) -> None:
     names = "quota, refquota, reservation, refreservation"
     for name in ("tank", "tank/a", "tank/b"):
@@ -723,6 +731,7 @@ def test_an_empty_name_is_none(hosts: Hosts) -> None:
     assert hosts.received() == []
 
 
+@pytest.mark.slow
 def test_a_quota_that_cannot_be_is_named_with_the_way_to_have_it_later(hosts: Hosts) -> None:
     hosts.here.create("tank/a")
     hosts.push("tank/a")
@@ -744,6 +753,7 @@ def test_a_quota_that_cannot_be_is_named_with_the_way_to_have_it_later(hosts: Ho
     assert not [line for line in hosts.there.commands if "inherit" in line]
 
 
+@pytest.mark.slow
 def test_what_zfs_says_of_each_stream_of_a_chain_is_said_once(hosts: Hosts) -> None:
     hosts.here.create("tank/a")
     nights(hosts, "tank/a", 3)
@@ -754,6 +764,7 @@ def test_what_zfs_says_of_each_stream_of_a_chain_is_said_once(hosts: Hosts) -> N
     assert done.stderr.decode().startswith("fullsend: pool/a: zfs receive: warning: cannot receive quota")
 
 
+@pytest.mark.slow
 def test_a_package_whose_own_quota_stops_it_says_what_helps(hosts: Hosts) -> None:
     for name in ("tank/top", "tank/top/below"):
         hosts.here.create(name)
@@ -767,6 +778,7 @@ def test_a_package_whose_own_quota_stops_it_says_what_helps(hosts: Hosts) -> Non
 # --- encryption --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_was_plain_comes_encrypted_into_an_encrypted_place(hosts: Hosts) -> None:
     for name in ("tank", "tank/a"):
         hosts.here.create(name)
@@ -823,6 +835,7 @@ def test_a_host_whose_clock_was_behind_gets_its_newest_state_back(hosts: Hosts) 
     assert b"says that it was taken 2021-01-02T02:00:00Z, and came 20" in done.stdout
 
 
+@pytest.mark.slow
 def test_where_a_rollback_left_two_ends_both_are_named(hosts: Hosts) -> None:
     hosts.here.create("tank/a")
     versions = []
@@ -841,6 +854,7 @@ def test_where_a_rollback_left_two_ends_both_are_named(hosts: Hosts) -> None:
     assert hosts.guids("pool/other") == [versions[0]["guid"], versions[1]["guid"]]
 
 
+@pytest.mark.slow
 def test_a_rollback_after_which_nothing_was_written_is_a_question(hosts: Hosts) -> None:
     """`push` had nothing to send, `status` was content, and `restore` gave back what had been rolled back."""
     for name in ("tank", "tank/a"):
@@ -874,6 +888,7 @@ def test_a_rollback_after_which_nothing_was_written_is_a_question(hosts: Hosts) 
     assert hosts.restore("tank/a", "--into", "pool/last")[0]["guid"] == pushed["guid"]
 
 
+@pytest.mark.slow
 def test_an_older_snapshot_that_was_pushed_last_is_a_question(hosts: Hosts) -> None:
     hosts.here.create("tank/a")
     for night, name in enumerate(("mon", "tue", "wed")):
@@ -891,6 +906,7 @@ def test_an_older_snapshot_that_was_pushed_last_is_a_question(hosts: Hosts) -> N
     assert hosts.restore("tank/a@wed", "--into", "pool/back")[0]["streams"] == 2
 
 
+@pytest.mark.slow
 def test_the_old_name_of_a_pool_says_what_its_new_one_is(hosts: Hosts) -> None:
     hosts.here.create("tank/home")
     before = hosts.push("tank/home")[0]
@@ -908,6 +924,7 @@ def test_the_old_name_of_a_pool_says_what_its_new_one_is(hosts: Hosts) -> None:
 # --- what a pool cannot do, and what nobody expects ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_pool_without_features_takes_it_without_keeping_parts(hosts: Hosts) -> None:
     """`zfs receive -s` says that it must be upgraded, and so said every run, for ever."""
     hosts.here.create("tank/a")

@@ -405,6 +405,7 @@ async def test_told_to_start_over_and_it_does_not(sending: Sending, receiver_ide
             await sending(receiver.endpoint)
 
 
+@pytest.mark.slow
 async def test_memory_that_changes_what_is_sent_again(
     sending: Sending, receiver_identity: Identity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
