@@ -58,14 +58,16 @@ def other_pool(make_pool: Callable[..., pools.Pool]) -> pools.Pool:
 
 @pytest.fixture
 def receiver(tmp_path: pathlib.Path) -> Iterator[programs.Receiver]:
-    """A daemon that serves a new store on loopback."""
-    with programs.serving(tmp_path / "receiver") as daemon:
+    """A daemon that serves a new store on loopback. Commands run in this very process: an emulated processor starts a
+    program for longer than all that it does.
+    """
+    with programs.serving(programs.Receiver(tmp_path / "receiver", inside=True)) as daemon:
         yield daemon
 
 
 @pytest.fixture
 def sender(tmp_path: pathlib.Path, receiver: programs.Receiver) -> programs.Sender:
-    """A sender that is enrolled there."""
-    host = programs.Sender(tmp_path / "sender")
+    """A sender that is enrolled there. Its commands run in this very process too, except those with data on stdin."""
+    host = programs.Sender(tmp_path / "sender", inside=True)
     host.join(receiver)
     return host

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,12 +14,6 @@ if TYPE_CHECKING:
     from tests.zfs.pools import Pool
 
 NIGHTS: Final = 5
-
-
-@pytest.fixture
-def sender(sender: Sender) -> Sender:
-    """The same in this very process: to start a program takes an emulated processor longer than all that it does."""
-    return dataclasses.replace(sender, inside=True)
 
 
 def keep_all(sender: Sender) -> None:
@@ -46,7 +39,7 @@ def flip(receiver: Receiver, file: str) -> None:
 
 
 def check(receiver: Receiver, *damaged: str) -> None:
-    done = dataclasses.replace(receiver, inside=True).fullsendd("verify", "--json")
+    done = receiver.fullsendd("verify", "--json")
     assert [each["file"] for each in rows(done.stdout) if each["damage"]] == sorted(damaged)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
 import os
@@ -40,11 +39,6 @@ def content(pool: Pool, dataset: str) -> object:
 def newest(pool: Pool, full: str) -> str:
     names = pools.zfs("list", "-Hpd1", "-t", "snapshot", "-o", "name", "-s", "createtxg", full).decode().split()
     return names[-1].partition("@")[2]
-
-
-def push_here(sender: Sender, *arguments: str) -> list[dict[str, Any]]:
-    """A push in this very process: to start sixty takes an emulated processor longer than all that they do."""
-    return dataclasses.replace(sender, inside=True).push(*arguments)
 
 
 @pytest.mark.timeout(1500)
@@ -120,7 +114,7 @@ def test_a_year_of_nights(pool: Pool, other_pool: Pool, receiver: Receiver, send
     names = []
     for number in range(60):
         night(number)
-        pushed = push_here(sender, "-r", *(["--full"] if number == 50 else []), top)
+        pushed = sender.push("-r", *(["--full"] if number == 50 else []), top)
         assert pushed, number
         names.append(pushed[-1]["snapshot"])
         if number in {0, 22, 59}:
