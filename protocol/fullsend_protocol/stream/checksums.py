@@ -27,12 +27,13 @@ SUM_AT: Final = 280
 _SUM_SIZE: Final = 32
 BEFORE_SUM: Final = SUM_AT // WORD_SIZE
 #: Where END also has the state before its own first byte, and the GUID of its stream.
-_END_SUM_AT: Final = 8
+END_SUM_AT: Final = 8
 _END_GUID_AT: Final = 40
-_BEFORE_END_SUM: Final = _END_SUM_AT // WORD_SIZE
-_AFTER_END_SUM: Final = (SUM_AT - _END_SUM_AT - _SUM_SIZE) // WORD_SIZE
-#: The header type in BEGIN of a stream that is not a package.
+_BEFORE_END_SUM: Final = END_SUM_AT // WORD_SIZE
+_AFTER_END_SUM: Final = (SUM_AT - END_SUM_AT - _SUM_SIZE) // WORD_SIZE
+#: The header types in BEGIN: of a single stream, and of a package.
 SUBSTREAM: Final = 1
+COMPOUND: Final = 2
 
 SUM_FIELDS: Final = struct.Struct("<4Q")
 _WORDS: Final = struct.Struct("<8I")  # a sum, as the words that Fletcher-4 adds
@@ -211,7 +212,7 @@ class ChecksumRewriter:
             # The eight words differ by the difference as of before END.
             earlier = fletcher.advanced(moved, -BEFORE_SUM)
             here = fletcher.advanced(earlier, _BEFORE_END_SUM)
-            here = fletcher.stepped(here, *_raise(head, _END_SUM_AT, earlier))
+            here = fletcher.stepped(here, *_raise(head, END_SUM_AT, earlier))
             moved = fletcher.advanced(here, _AFTER_END_SUM)
             self.done = True
         moved = fletcher.stepped(moved, *_raise(head, SUM_AT, moved))
@@ -254,9 +255,9 @@ def is_possible_length(length: int) -> bool:
     return length <= limits.RECORD_PAYLOAD_MAX and length % WORD_SIZE == 0
 
 
-def sum_of(head: bytes | bytearray) -> State:
-    """Return the running checksum in a header."""
-    a, b, c, d = SUM_FIELDS.unpack_from(head, SUM_AT)
+def sum_of(head: bytes | bytearray, at: int = SUM_AT) -> State:
+    """Return the running checksum in a header. `at`: where; END has another one, at END_SUM_AT."""
+    a, b, c, d = SUM_FIELDS.unpack_from(head, at)
     return a, b, c, d
 
 

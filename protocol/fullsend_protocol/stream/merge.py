@@ -1,0 +1,459 @@
+"""Merges a stream and the increments after it into one stream, byte for byte as `zfs send` would give it.
+
+    merge       a full, or an increment, and the increments that build on it -> one full or increment
+
+The records of a stream are sorted by object and offset (dmu_send.c), so this is a k-way merge. It holds one record of
+each input: no index, no seeking. Of each block, each hole and each object the newest input wins. docs/merge.md has what
+the records mean for that, with the sources in OpenZFS, and what was tried.
+
+**Damage stays visible.** The running checksum of a block is derived from the checksums of its input by linearity (see
+fletcher): it is not summed, so a wrong byte in it stays wrong for `zfs receive`. A wrong byte in a header may get a
+right checksum. So the caller must prove each input while it is merged, by its known SHA-256 or by its running
+checksums (see proof_of_sums), and must discard the result if one is not proven.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fullsend_protocol.shared.errors import UnsupportedStream
+from fullsend_protocol.stream import fletcher, nvlist
+from fullsend_protocol.stream.checksums import (
+    CLOSING_END,
+    END_SUM_AT,
+    SUBSTREAM,
+    SUM_AT,
+    SUM_FIELDS,
+    Piece,
+    sum_of,
+)
+from fullsend_protocol.stream.record_reader import INFINITY, RecordReader, StreamBegin
+from fullsend_protocol.stream.record_writer import TO_THE_END, HeldRecord, RecordWriter
+from fullsend_protocol.stream.records import Feature, RecordType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+_U64: Final = struct.Struct("<Q")
+_PAIR: Final = struct.Struct("<QQ")
+_TRIPLE: Final = struct.Struct("<QQQ")
+#: Of an OBJECT, from 16 on: type, bonus type, block size, bonus length, (2 bytes), slots, flags.
+_OBJECT: Final = struct.Struct("<4I2xBB")
+#: Of a raw OBJECT, from 48 on: indblkshift, nlevels, nblkptr.
+_RAW_OBJECT: Final = struct.Struct("<BBB")
+
+#: Dnodes of one block: DNODES_PER_BLOCK of OpenZFS (include/sys/dnode.h).
+_DNODES_PER_BLOCK: Final = 32
+#: DRR_OBJECT_SPILL in an OBJECT, DRR_SPILL_UNMODIFIED in a SPILL (include/sys/zfs_ioctl.h): the same bit.
+_SPILL_BIT: Final = 4
+_SPILL_FLAGS_AT: Final = 32
+#: DRR_FLAG_CLONE of BEGIN.
+_CLONE: Final = 1
+#: A WRITE_EMBEDDED from this offset on is a spill block (openzfs issue 18239).
+_SPILL_OFFSETS: Final = 1 << 63
+#: DMU_OT_PLAIN_FILE_CONTENTS and DMU_OT_ZVOL: their holes end with the object; those of metadata may lie past it.
+_DATA_TYPES: Final = frozenset({19, 23})
+#: DMU_OT_SA: a dnode with such a bonus has one block pointer (dmu_recv.c, deduce_nblkptr).
+_SA: Final = 44
+#: DN_OLD_MAX_BONUSLEN, and the size of a block pointer (the same).
+_OLD_BONUS_MAX: Final = 320
+_BLOCK_POINTER: Final = 128
+#: SPA_OLD_MAXBLOCKSIZE: the largest block of a stream without -L.
+_OLD_BLOCK_MAX: Final = 128 << 10
+#: Where BEGIN of a raw stream has the IV set of its base: 0 in a full (dsl_crypt.c).
+_BASE_IVSET: Final = "from_ivset_guid"
+#: Where the nvlist of a package has the name of the base's snapshot; a full has none (libzfs_sendrecv.c).
+_BASE_NAME: Final = "fromsnap"
+
+
+@dataclass(frozen=True, slots=True)
+class MergeInput:
+    """One input: `name`, for errors; `pieces`: its raw bytes, from the first to the last, in pieces of any size."""
+
+    name: str
+    pieces: Iterable[Piece]
+
+
+def merge(inputs: Sequence[MergeInput]) -> Iterator[Piece]:
+    """Merge streams of one dataset: the oldest first, each built on the one before it.
+
+    `inputs`: two or more; the first a full or an increment, the others increments; plain or with properties (-p).
+    Yields: the merged stream's bytes, in pieces. It holds one piece of each input, and of each one record without its
+    block.
+
+    Raises: UnsupportedStream for what cannot be merged; DamagedStream for impossible records; IncompleteStream,
+    TrailingBytes where an input does not end with its END. Each names the input. What was yielded until then is
+    worthless.
+    """
+    yield from _Merge([RecordReader(each.name, each.pieces) for each in inputs]).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """One object in one input: what its OBJECT says, its end, and the unmodified spill block behind that. Its blocks,
+    holes and modified spill block are still to come from `source`.
+
+    `size`: bytes up to the object's end. `pointers`, `indirect`, `levels`: of its dnode; the last two only in raw
+    streams, else 0.
+    """
+
+    source: RecordReader
+    object: HeldRecord
+    size: int
+    spill: HeldRecord | None
+    type: int
+    block_size: int
+    slots: int
+    has_spill: bool
+    pointers: int
+    indirect: int
+    levels: int
+
+    @classmethod
+    def of(cls, source: RecordReader, object_: HeldRecord, size: int, spill: HeldRecord | None) -> _Group:
+        """Return the group of an OBJECT."""
+        kind, bonus_type, block_size, bonus, slots, flags = _OBJECT.unpack_from(object_.head, 16)
+        free = _OLD_BONUS_MAX - min(_OLD_BONUS_MAX, bonus)
+        pointers = 1 if bonus_type == _SA else 1 + free // _BLOCK_POINTER
+        indirect = levels = 0
+        if source.begin.has(Feature.RAW):
+            indirect, levels, pointers = _RAW_OBJECT.unpack_from(object_.head, 48)
+        return cls(
+            *(source, object_, size, spill, kind, block_size),
+            *(max(slots, 1), bool(flags & _SPILL_BIT), pointers, indirect, levels),
+        )
+
+    def drops(self, older: _Group) -> bool:
+        """Whether `zfs receive` frees what the object had before, when it meets this OBJECT (receive_object)."""
+        return (
+            self.block_size != older.block_size
+            or self.slots != older.slots
+            or self.pointers < older.pointers
+            or self.indirect != older.indirect
+            or self.levels < older.levels
+        )
+
+
+class _Merge:
+    """Merges sources, the oldest first."""
+
+    def __init__(self, sources: list[RecordReader]) -> None:
+        self._sources = sources
+        self._check()
+        self._full = not sources[0].begin.base_guid
+        self._out = RecordWriter(sources[-1].begin.guid)
+        self._at = 1  # objects before are decided
+        self._seen = 1  # behind the last dnode block that any input has
+
+    def _check(self) -> None:
+        """Refuse inputs that do not fit together."""
+        if len(self._sources) < 2:  # noqa: PLR2004 - one and one
+            msg = "one stream alone cannot be merged: name the stream it builds on, too"
+            raise UnsupportedStream(msg)
+        for older, newer in zip(self._sources, self._sources[1:], strict=False):
+            if not newer.begin.base_guid:
+                newer.refuse(f"is a full, not an increment on {older.name}")
+            if newer.begin.base_guid != older.begin.guid:
+                newer.refuse(f"builds on the snapshot with GUID {newer.begin.base_guid}, not on {older.name}")
+            if newer.begin.objset != older.begin.objset:
+                newer.refuse(f"is of another type of dataset than {older.name}")
+            if newer.begin.has(Feature.RAW) != older.begin.has(Feature.RAW):
+                newer.refuse(f"and {older.name} are raw and not raw")
+            if older.begin.has(Feature.LARGE_BLOCKS) and not newer.begin.has(Feature.LARGE_BLOCKS):
+                newer.refuse(f"was sent without -L, {older.name} with it")
+
+    def run(self) -> Iterator[Piece]:
+        yield from _merged_package(self._sources)
+        yield from self._out.begin(*_merged_begin([each.begin for each in self._sources]))
+        for source in self._sources:
+            self._next(source)
+        while True:
+            at = min(max(each.number, self._at) for each in self._sources)
+            if at == INFINITY:
+                break
+            yield from self._dead(at)
+            yield from self._decide(at)
+        if self._full:
+            yield from self._dead(-(-self._seen // _DNODES_PER_BLOCK) * _DNODES_PER_BLOCK)
+        for source in self._sources:
+            source.finish()
+        yield from self._out.end()
+        if self._sources[-1].package is not None:
+            yield CLOSING_END
+
+    def _next(self, source: RecordReader) -> None:
+        source.next()
+        self._out.settle(source)
+        if source.end != INFINITY:
+            self._seen = max(self._seen, source.end)
+
+    def _dead(self, to: int) -> Iterator[Piece]:
+        """In a full, all that nobody names is free."""
+        if self._full and self._at < to:
+            yield from self._out.dead(self._at, to)
+        self._at = max(self._at, to)
+
+    def _decide(self, at: int) -> Iterator[Piece]:
+        """Decide about the object `at`, and about as many after it as the newest input that names it decides."""
+        newest = next(each for each in reversed(self._sources) if each.number <= at < each.end)
+        if newest.kind == RecordType.OBJECT_RANGE:
+            yield from self._out.held(HeldRecord(newest.head, b""))
+            for each in self._sources:
+                if each.kind == RecordType.OBJECT_RANGE and each.number <= at:
+                    self._next(each)
+            return
+        if newest.kind == RecordType.FREEOBJECTS:
+            index = self._sources.index(newest)
+            end = min([newest.end, *(each.number for each in self._sources[index + 1 :])])
+            yield from self._out.dead(at, end)
+        elif newest.kind == RecordType.OBJECT and newest.number == at:
+            end = newest.end
+            yield from self._object(at)
+        else:
+            newest.fail(f"has records of object {at} where an OBJECT must stand")
+        self._at = end
+        for each in self._sources:
+            self._pass_over(each)
+
+    def _pass_over(self, source: RecordReader) -> None:
+        """Go on to the first record that is about objects not decided yet."""
+        while source.number < self._at and (source.in_object or source.end <= self._at):
+            self._next(source)
+        if source.number < self._at and source.kind != RecordType.FREEOBJECTS:
+            # An object, or a block of them, that reaches further than what has replaced its beginning.
+            source.refuse(f"has an object {source.number} that is replaced in part")
+
+    # --- one object --------------------------------------------------------------------------------------------
+
+    def _object(self, number: int) -> Iterator[Piece]:
+        """Merge an object: of all inputs that have it, back to the one in which it was free."""
+        groups: list[_Group] = []  # the newest first
+        for source in reversed(self._sources):
+            if source.number <= number < source.end:
+                if source.kind != RecordType.OBJECT or source.number != number:
+                    break
+                groups.append(self._group(source, number))
+        newest = groups[0]
+        yield from self._out.held(newest.object)
+        yield from self._out.free(number, newest.size, INFINITY)
+        yield from self._out.flush()
+        spill = self._spill_before(groups)
+        if spill is not None:
+            yield from self._out.held(spill)
+        alive = 1  # groups whose data are not dropped
+        while alive < len(groups) and not groups[alive - 1].drops(groups[alive]):
+            alive += 1
+        whole = alive < len(groups) and _became_large(groups[alive - 1], groups[alive])
+        yield from self._data(number, groups, alive, must_be_whole=whole)
+        for group in groups[alive:]:
+            self._skip_data(group.source, number)
+        if spill is None:
+            yield from self._spill_behind(groups, number)
+
+    def _group(self, source: RecordReader, number: int) -> _Group:
+        held = HeldRecord(source.head, self._hold(source))
+        size = INFINITY
+        if source.kind == RecordType.FREE and source.number == number:
+            _object, offset, length = _TRIPLE.unpack_from(source.head, 8)
+            if length == TO_THE_END:
+                size = offset
+                self._next(source)
+        if size == INFINITY:
+            source.fail(f"does not say where object {number} ends")
+        spill = None
+        if source.number == number and _is_unmodified(source):
+            spill = HeldRecord(source.head, self._hold(source))
+        return _Group.of(source, held, size, spill)
+
+    def _hold(self, source: RecordReader) -> bytes:
+        """Take the whole payload of the current record, and go to the next. It was summed, so it is compared too."""
+        before, payload = source.head, source.held()
+        self._next(source)
+        state = fletcher.summed(payload, fletcher.summed(before[SUM_AT:], sum_of(before)))
+        if fletcher.summed(source.head[:SUM_AT], state) != sum_of(source.head):
+            source.fail(f"has a wrong checksum behind the record of object {_U64.unpack_from(before, 8)[0]}")
+        return payload
+
+    def _data(self, number: int, groups: list[_Group], alive: int, *, must_be_whole: bool) -> Iterator[Piece]:
+        """Merge blocks and holes: at each offset the newest input that names it wins."""
+        newest, size = groups[0], groups[0].size
+        extents = [_Extents(group, number, newest) for group in groups[:alive]]
+        at = covered = 0
+        while True:
+            for index, each in enumerate(extents):
+                while (each.active and each.end <= at) or (index and each.active and each.is_outside(at, size)):
+                    self._next(each.source)
+                    each.read()
+            starts = [max(each.start, at) if each.active else each.hidden_start(at, size) for each in extents]
+            hidden = [each.hidden_start(at, size) if index else INFINITY for index, each in enumerate(extents)]
+            starts = [min(a, b) for a, b in zip(starts, hidden, strict=True)]
+            begin = min(starts)
+            if begin == INFINITY:
+                break
+            winner = starts.index(begin)
+            each = extents[winner]
+            limit = min(starts[:winner], default=INFINITY)
+            if each.active and each.start <= begin:
+                if each.hole:
+                    end = min(each.end, limit)
+                    if winner and each.data:
+                        end = min(end, size)
+                    yield from self._out.free(number, begin, end)
+                else:
+                    end = each.end
+                    if each.start < begin or limit < end:
+                        each.source.refuse(f"has a block of object {number} that is replaced in part")
+                    yield from self._out.passed(each.source)
+                    self._next(each.source)
+                    each.read()
+            else:
+                end = min(size, limit, each.start if each.active else INFINITY)
+                yield from self._out.free(number, begin, end)
+            if begin == covered:
+                covered = end
+            at = end
+        if must_be_whole and covered < size:
+            newest.source.refuse(f"switches -L on amid object {number}, of which it does not bring all")
+
+    def _skip_data(self, source: RecordReader, number: int) -> None:
+        while source.number == number and source.in_object and not _is_spill(source):
+            self._next(source)
+
+    # --- spill blocks ------------------------------------------------------------------------------------------
+
+    def _spill_before(self, groups: list[_Group]) -> HeldRecord | None:
+        """The spill block, where no input has changed it: `zfs send` writes it behind the OBJECT, as unmodified."""
+        if self._full:
+            return None  # it has no base
+        for group in groups:
+            if not group.has_spill or group.spill is None:
+                return None
+        return groups[0].spill
+
+    def _spill_behind(self, groups: list[_Group], number: int) -> Iterator[Piece]:
+        """Write the spill block, where an input has changed it: behind the data."""
+        newest: HeldRecord | None = None
+        wanted = True
+        for group in groups:
+            wanted = wanted and group.has_spill
+            source = group.source
+            while source.number == number and source.in_object:
+                if not _is_spill(source):
+                    source.fail(f"has records of object {number} behind its spill block")
+                if wanted and newest is None and group.spill is None:
+                    yield from self._out.passed(source)
+                    wanted = False
+                self._next(source)
+            if wanted and newest is None:
+                newest = group.spill
+        if newest is not None:
+            head = bytearray(newest.head)
+            if head[0] == RecordType.SPILL:
+                head[_SPILL_FLAGS_AT] &= ~_SPILL_BIT
+            yield from self._out.held(HeldRecord(bytes(head), newest.payload))
+
+
+class _Extents:
+    """The blocks and holes of one object in one input: the current one, from `start` to `end`.
+
+    What lies behind the object's end in this input was freed there, so it hides what older inputs have.
+    """
+
+    def __init__(self, group: _Group, number: int, newest: _Group) -> None:
+        self.source = group.source
+        self.data = bool(_DATA_TYPES & {group.type, newest.type})
+        self._number = number
+        self._size = group.size
+        self.active = True
+        self.hole = False
+        self.start = self.end = 0
+        self.read()
+
+    def read(self) -> None:
+        source = self.source
+        self.active = source.number == self._number and source.in_object and not _is_spill(source)
+        if not self.active:
+            return
+        before = self.start
+        self.hole = source.kind == RecordType.FREE
+        if source.kind == RecordType.WRITE:
+            self.start, length = _PAIR.unpack_from(source.head, 24)
+        else:
+            self.start, length = _PAIR.unpack_from(source.head, 16)
+        self.end = INFINITY if length == TO_THE_END else self.start + length
+        if self.start < before or not length or self.end > INFINITY:
+            source.fail(f"has records that are not in their order, in object {self._number}")
+
+    def is_outside(self, at: int, size: int) -> bool:
+        """Whether the rest of the current one, from `at` on, lies behind the newest end of the object.
+
+        A block there was freed. So was a hole in data; in metadata it stays.
+        """
+        return self.data and max(self.start, at) >= size if self.hole else self.start >= size
+
+    def hidden_start(self, at: int, size: int) -> int:
+        """Where what was freed behind this input's end begins, from `at` on."""
+        start = max(self._size, at)
+        return start if start < size else INFINITY
+
+
+def _is_unmodified(source: RecordReader) -> bool:
+    """Whether the record behind an object's end is its spill block, unchanged since the base. An embedded one does not
+    say so: there it is taken for unchanged because of its place.
+    """
+    if source.kind == RecordType.SPILL:
+        return bool(source.head[_SPILL_FLAGS_AT] & _SPILL_BIT)
+    return _is_spill(source)
+
+
+def _is_spill(source: RecordReader) -> bool:
+    if source.kind == RecordType.WRITE_EMBEDDED:
+        return bool(_U64.unpack_from(source.head, 16)[0] >= _SPILL_OFFSETS)
+    return source.kind == RecordType.SPILL
+
+
+def _became_large(newer: _Group, older: _Group) -> bool:
+    """Whether the block size differs because -L was switched on, so that `zfs receive` refuses the newer stream."""
+    return (
+        newer.source.begin.has(Feature.LARGE_BLOCKS)
+        and not older.source.begin.has(Feature.LARGE_BLOCKS)
+        and older.block_size == _OLD_BLOCK_MAX < newer.block_size
+        and older.size > older.block_size
+    )
+
+
+def _merged_package(sources: list[RecordReader]) -> Iterator[Piece]:
+    """Return what is before the merged stream: the last one's properties, and the name of the first one's base."""
+    first, last = sources[0], sources[-1]
+    if last.package is None:
+        return
+    packed = nvlist.without(last.package.nvlist, _BASE_NAME)
+    if first.begin.base_guid:
+        base = first.package and nvlist.decode(first.package.nvlist).get(_BASE_NAME)
+        if not isinstance(base, str):
+            first.refuse(f"does not name its base, {last.name} does (sent with -p)")
+        packed = nvlist.with_first_text(packed, _BASE_NAME, base)
+    head = bytearray(last.package.head)
+    struct.pack_into("<I", head, 4, len(packed))
+    end = bytearray(last.package.end)
+    SUM_FIELDS.pack_into(end, END_SUM_AT, *fletcher.summed(packed, fletcher.summed(head)))
+    yield from (head, packed, end)
+
+
+def _merged_begin(begins: list[StreamBegin]) -> tuple[bytes, bytes]:
+    """Return the BEGIN of the merged stream: the last one's, on the base of the first."""
+    first, last = begins[0], begins[-1]
+    features = 0
+    for each in begins:
+        features |= each.features
+    payload = last.payload
+    if last.has(Feature.RAW):
+        payload = nvlist.with_integer(payload, _BASE_IVSET, nvlist.integer(first.payload, _BASE_IVSET))
+    head = bytearray(last.head)
+    _U64.pack_into(head, 16, features << 2 | SUBSTREAM)
+    struct.pack_into("<I", head, 4, len(payload))
+    struct.pack_into("<I", head, 36, last.flags & ~_CLONE | first.flags & _CLONE)
+    _U64.pack_into(head, 48, first.base_guid)
+    return bytes(head), payload
