@@ -37,6 +37,7 @@ SenderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 Flags = Annotated[str, Field(pattern=r"^L?e?c?w?p?(r[0-9a-f]{8})?$")]
 Kind = Literal["full", "incremental", "package"]
 DatasetType = Literal["filesystem", "volume"]
+ProvenBy = Literal["both", "receiver", "merge"]
 Resume = Literal["none", "reconnect", "replay", "token"]
 
 
@@ -123,6 +124,17 @@ class PastReplacement(DiskModel):
     same_bytes: bool | None
 
 
+class MergedInput(DiskModel):
+    """One of the streams that were merged into a stored one. `file`: its name then; `sha256`: of its raw bytes."""
+
+    file: str
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid | None
+    sha256: Sha256Hex
+
+
 class StreamSnapshot(WireModel):
     """One snapshot of a stream, in stream order; `base_guid` is "0" for a full."""
 
@@ -177,11 +189,14 @@ class Manifest(DiskModel):
     receiver_program: str
     zfs_version: str | None  # None: read from stdin
     properties: Properties | None  # what was set on the dataset itself when it was sent; None: not known
-    proven_by: Literal["both", "receiver"]  # "receiver": the manifest was rebuilt from the file by `verify`
+    #: "receiver": the manifest was rebuilt from the file by `verify`; "merge": made of the streams in `merged`.
+    proven_by: ProvenBy
     #: What `zfs receive` will lose; the first EMBEDDED_SPILLS_MAX. Empty also if an older fullsendd wrote the manifest.
     lost_spills: list[Annotated[LostSpill, BeforeValidator(_known(LostSpill))]] = Field(default_factory=list)
     #: The damaged streams of this name that gave way to this one, oldest first.
     replacements: list[PastReplacement] = Field(default_factory=list)
+    #: What it was merged from, the oldest first; empty: nothing, it came as it is.
+    merged: list[MergedInput] = Field(default_factory=list)
 
     @property
     def lost_spill_count(self) -> int:
@@ -192,7 +207,7 @@ class Manifest(DiskModel):
         """Return the manifest file's bytes: indented JSON with a newline at the end. What few have is left out where
         there is none.
         """
-        none = set() if self.replacements else {"replacements"}
+        none = {name for name in ("replacements", "merged") if not getattr(self, name)}
         return self.model_dump_json(by_alias=True, indent=1, exclude=none).encode() + b"\n"
 
 

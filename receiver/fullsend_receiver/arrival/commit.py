@@ -6,13 +6,14 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import PurePosixPath
-from typing import Literal
 
 import fullsend_protocol
 from fullsend_protocol.format.manifest import (
     LostSpill,
     Manifest,
+    MergedInput,
     PastReplacement,
+    ProvenBy,
     Resumption,
     Segment,
 )
@@ -145,11 +146,12 @@ def make_manifest(
     sender_program: str,
     zfs_version: str | None,
     properties: dict[str, str] | None,
-    proven_by: Literal["both", "receiver"],
+    proven_by: ProvenBy,
     begun: str | None = None,
     sequence: int | None = None,
     received: str | None = None,
     replacements: Sequence[PastReplacement] = (),
+    merged: Sequence[MergedInput] = (),
 ) -> Manifest:
     """Return the manifest of a whole stream. `received`: None: just now."""
     return Manifest.model_validate(
@@ -183,5 +185,6 @@ def make_manifest(
             "proven_by": proven_by,
             "lost_spills": [LostSpill(snapshot=each.snapshot, object=each.number) for each in embedded_spills],
             "replacements": list(replacements),
+            "merged": list(merged),
         }
     )

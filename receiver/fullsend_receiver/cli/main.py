@@ -19,6 +19,7 @@ from fullsend_receiver.cli import (
     init,
     invite,
     list_,
+    merge,
     pin,
     prune,
     revoke,
@@ -54,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
         *(init, serve, invite, senders, revoke, list_, show, cat, verify, check),
-        *(prune, undelete, pin, unpin, clock, accept),
+        *(merge, prune, undelete, pin, unpin, clock, accept),
     ):
         command.add(commands)
     return parser

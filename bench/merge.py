@@ -1,0 +1,89 @@
+"""The speed of a merge: .venv/bin/python bench/merge.py
+
+Made-up streams, in memory: a full volume, and an increment that replaces a hundredth of its blocks. Each stage is
+measured alone, on one core, as processor time: the merge; the proof of an input by its running checksums; the
+compression of the result.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from tests import resumed, streams  # noqa: E402 - the path comes first
+
+from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor  # noqa: E402
+from fullsend_protocol.stream.merge import MergeInput, merge  # noqa: E402
+from fullsend_protocol.stream.records import RecordType  # noqa: E402
+from fullsend_protocol.stream.running_sums import RunningSums  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MIB: Final = 1 << 20
+PIECE: Final = MIB
+CHUNK: Final = 4 * MIB
+RAW: Final = 128 * MIB
+ROUNDS: Final = 3
+_VOLUME: Final = 23  # DMU_OT_ZVOL
+
+
+def volume(block: int, blocks: Iterable[int], size: int, *, guid: int, base: int, seed: int) -> bytes:
+    """Return a stream of one volume of `size` bytes, with these blocks. Half of each block compresses."""
+    r = random.Random(seed)
+    opening = bytearray(streams.object_(1))
+    opening[16:20] = _VOLUME.to_bytes(4, "little")
+    opening[24:28] = block.to_bytes(4, "little")
+    opening[34] = 1
+    records = [bytes(opening), streams.free(1, size, (1 << 64) - 1)]
+    records += [streams.write(1, number * block, r.randbytes(block // 2) + bytes(block // 2)) for number in blocks]
+    marked = []
+    for record in records:
+        head = bytearray(record)
+        at = 32 if head[0] == RecordType.FREE else 40
+        head[at : at + 8] = guid.to_bytes(8, "little")
+        marked.append(bytes(head))
+    begin = streams.begin("tank/volume@now", guid, base, flags=12)
+    return resumed.summed(begin, [*marked, streams.end(guid)])
+
+
+def pieces(raw: bytes) -> list[memoryview]:
+    return [memoryview(raw)[at : at + PIECE] for at in range(0, len(raw), PIECE)]
+
+
+def measure(block: int) -> None:
+    """Print a line for each stage."""
+    count = RAW // block
+    full = volume(block, range(count), RAW, guid=1, base=0, seed=1)
+    changed = sorted(random.Random(2).sample(range(count), max(count // 100, 1)))
+    newer = volume(block, changed, RAW, guid=2, base=1, seed=3)
+    best = {"merge": 1e9, "checksums": 1e9, "zstd": 1e9}
+    for _round in range(ROUNDS):
+        start = time.process_time()
+        size = sum(map(len, merge([MergeInput("full", pieces(full)), MergeInput("newer", pieces(newer))])))
+        best["merge"] = min(best["merge"], time.process_time() - start)
+        start = time.process_time()
+        sums = RunningSums("newer")
+        for piece in pieces(newer):
+            sums.feed(piece)
+        sums.finish()
+        best["checksums"] = min(best["checksums"], time.process_time() - start)
+        start = time.process_time()
+        compressor = Compressor(LEVEL_DEFAULT)
+        for at in range(0, len(full), CHUNK):
+            compressor.compress(full[at : at + CHUNK])
+        best["zstd"] = min(best["zstd"], time.process_time() - start)
+    name, cost = f"{block >> 10:4} KiB", best["merge"] / count * 1e6
+    print(f"{name}  merge      {size / best['merge'] / 1e6:7.0f} MB/s  {cost:.0f} us a record")
+    print(f"          checksums  {len(newer) / best['checksums'] / 1e6:7.0f} MB/s of an input without a known SHA-256")
+    print(f"          zstd       {len(full) / best['zstd'] / 1e6:7.0f} MB/s, the result's compression")
+
+
+if __name__ == "__main__":
+    for each in (128 << 10, 8 << 10):
+        measure(each)
