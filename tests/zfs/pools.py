@@ -61,8 +61,10 @@ class Pool:
 
     def mount(self, dataset: str) -> None:
         """Mount a restored dataset below the pool's own root, wherever it was mounted at home."""
-        zfs("inherit", "mountpoint", self.full(dataset))
-        zfs("mount", self.full(dataset))
+        full = self.full(dataset)
+        zfs("inherit", "mountpoint", full)  # which mounts it, where canmount is on
+        if self.get(full, "mounted") == "no":
+            zfs("mount", full)
 
     def snapshot(self, *names: str, recursive: bool = False) -> None:
         """`ds@snap`, full names, all in one transaction."""

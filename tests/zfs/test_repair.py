@@ -88,12 +88,11 @@ def test_a_property_that_was_changed_makes_other_bytes_and_the_chain_restores(
     keep_all(sender)
     chain = nights(pool, sender, home)
     pools.zfs("set", "compression=gzip-9", home)
-    for number in (1, 2):
-        flip(receiver, chain[number]["file"])
-    check(receiver, *(chain[number]["file"] for number in (1, 2)))
+    flip(receiver, chain[1]["file"])
+    check(receiver, chain[1]["file"])
     pools.change(pool.path("home"), NIGHTS)
     pushed = sender.push(home)
-    assert [each["snapshot"] for each in pushed[:2]] == [chain[1]["snapshot"], chain[2]["snapshot"]]
+    assert [(each["snapshot"], each["kind"]) for each in pushed[:1]] == [(chain[1]["snapshot"], "incremental")]
     assert manifest(receiver, chain[1]["file"])["replacements"][0]["same_bytes"] is False
     check(receiver)
     restored(pool, other_pool, sender, home)
