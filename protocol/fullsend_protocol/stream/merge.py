@@ -22,10 +22,8 @@ from fullsend_protocol.shared.errors import UnsupportedStream
 from fullsend_protocol.stream import fletcher, nvlist
 from fullsend_protocol.stream.checksums import (
     CLOSING_END,
-    END_SUM_AT,
     SUBSTREAM,
     SUM_AT,
-    SUM_FIELDS,
     Piece,
     sum_of,
 )
@@ -64,7 +62,7 @@ _BLOCK_POINTER: Final = 128
 _OLD_BLOCK_MAX: Final = 128 << 10
 #: Where BEGIN of a raw stream has the IV set of its base: 0 in a full (dsl_crypt.c).
 _BASE_IVSET: Final = "from_ivset_guid"
-#: Where the nvlist of a package has the name of the base's snapshot; a full has none (libzfs_sendrecv.c).
+#: Where the nvlist of a package names the snapshot on which it builds (libzfs_sendrecv.c).
 _BASE_NAME: Final = "fromsnap"
 
 
@@ -165,7 +163,7 @@ class _Merge:
                 newer.refuse(f"was sent without -L, {older.name} with it")
 
     def run(self) -> Iterator[Piece]:
-        yield from _merged_package(self._sources)
+        yield from _merged_package(self._sources[-1])
         yield from self._out.begin(*_merged_begin([each.begin for each in self._sources]))
         for source in self._sources:
             self._next(source)
@@ -424,22 +422,14 @@ def _became_large(newer: _Group, older: _Group) -> bool:
     )
 
 
-def _merged_package(sources: list[RecordReader]) -> Iterator[Piece]:
-    """Return what is before the merged stream: the last one's properties, and the name of the first one's base."""
-    first, last = sources[0], sources[-1]
-    if last.package is None:
+def _merged_package(last: RecordReader) -> Iterator[Piece]:
+    """Return what is before the merged stream: the properties of the last one. They name no base (`zfs send -p -i`)."""
+    package = last.package
+    if package is None:
         return
-    packed = nvlist.without(last.package.nvlist, _BASE_NAME)
-    if first.begin.base_guid:
-        base = first.package and nvlist.decode(first.package.nvlist).get(_BASE_NAME)
-        if not isinstance(base, str):
-            first.refuse(f"does not name its base, {last.name} does (sent with -p)")
-        packed = nvlist.with_first_text(packed, _BASE_NAME, base)
-    head = bytearray(last.package.head)
-    struct.pack_into("<I", head, 4, len(packed))
-    end = bytearray(last.package.end)
-    SUM_FIELDS.pack_into(end, END_SUM_AT, *fletcher.summed(packed, fletcher.summed(head)))
-    yield from (head, packed, end)
+    if _BASE_NAME in nvlist.decode(package.nvlist):
+        last.refuse("names the snapshot on which it builds, as `zfs send -I` does")
+    yield from (package.head, package.nvlist, package.end)
 
 
 def _merged_begin(begins: list[StreamBegin]) -> tuple[bytes, bytes]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final
 
@@ -81,44 +81,6 @@ def put_first(pairs: Mapping[str, bool | int | str], packed: bytes) -> bytes:
         msg = f"the nvlist of a BEGIN record is packed in a way that is not known ({packed[:_PAIRS_AT].hex()})"
         raise UnsupportedStream(msg)
     return encoded[: -len(_NATIVE_END)] + packed[_PAIRS_AT:]
-
-
-def without(packed: bytes, name: str) -> bytes:
-    """Return a packed XDR list without the pair of this name, if it has one.
-
-    Raises: UnsupportedStream if it is not XDR; DamagedStream.
-    """
-    for start, end, found in _xdr_pairs(packed):
-        if found == name:
-            return packed[:start] + packed[end:]
-    return packed
-
-
-def with_first_text(packed: bytes, name: str, text: str) -> bytes:
-    """Return a packed XDR list with a text before its own pairs.
-
-    Raises: UnsupportedStream if it is not XDR; DamagedStream.
-    """
-    start = next(_xdr_pairs(packed), (len(packed) - 8, 0, ""))[0]
-    raw = [each.encode(errors="surrogateescape") for each in (name, text)]
-    strings = [struct.pack(">I", len(each)) + each + bytes(-len(each) % 4) for each in raw]
-    body = strings[0] + struct.pack(">ii", _Type.STRING, 1) + strings[1]
-    # The size of the unpacked pair (nvpair.c, NVP_SIZE_CALC): its header and name, and its value, each padded to 8.
-    unpacked = -(-(16 + len(raw[0]) + 1) // 8) * 8 + -(-(len(raw[1]) + 1) // 8) * 8
-    return packed[:start] + struct.pack(">ii", len(body) + 8, unpacked) + body + packed[start:]
-
-
-def _xdr_pairs(packed: bytes) -> Iterator[tuple[int, int, str]]:
-    """Yield where each pair of an XDR list begins and ends, and its name."""
-    decode(packed)  # which checks every length
-    if packed[:1] != bytes([_XDR]):
-        msg = "the nvlist of a package is packed in a way that is not known"
-        raise UnsupportedStream(msg)
-    at = 12  # after encoding, endian, two reserved bytes, version and flags
-    while size := int.from_bytes(packed[at : at + 4]):
-        length = int.from_bytes(packed[at + 8 : at + 12])
-        yield at, at + size, _text(packed[at + 12 : at + 12 + length])
-        at += size
 
 
 def integer(packed: bytes, name: str) -> int:

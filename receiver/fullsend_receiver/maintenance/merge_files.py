@@ -43,9 +43,9 @@ from fullsend_protocol.stream.record_reader import RecordReader
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.stream.running_sums import RunningSums
 from fullsend_receiver.arrival.commit import make_manifest
+from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.durable import replace_file, sync_folder, write_all
 from fullsend_receiver.store.names import hash_line
-from fullsend_receiver.store.objects import LocalBlob
 from fullsend_receiver.store.seekable import IndexEntry, places, tables
 
 if TYPE_CHECKING:

@@ -27,13 +27,13 @@ from fullsend_receiver.store.api import (
     TrashedStream,
     UploadInfo,
 )
+from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import FULL, make_folders, replace_file, sync_folder
 from fullsend_receiver.store.errors import StoreError, StoreFull, disk_error
 from fullsend_receiver.store.holds import LocalHold
 from fullsend_receiver.store.layout import Layout
 from fullsend_receiver.store.mounts import disk_of
-from fullsend_receiver.store.objects import LocalBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

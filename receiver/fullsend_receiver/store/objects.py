@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -17,6 +16,7 @@ from fullsend_protocol.format.names import is_stream, manifest_of
 from fullsend_protocol.shared.errors import reason
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.store.api import ObjectInfo
+from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.durable import locked, replace_file, sync_folders
 from fullsend_receiver.store.errors import ManifestError, StoreError
 from fullsend_receiver.store.names import hash_line
@@ -25,38 +25,6 @@ from fullsend_receiver.store.seekable import FileDamaged
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.layout import Layout
-
-
-class LocalBlob:
-    """A `Blob`: an open file."""
-
-    def __init__(self, path: Path) -> None:
-        """Open the file. Raises: FileDamaged if it is missing; OSError."""
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            msg = "the file is missing"
-            raise FileDamaged(msg) from None
-
-    @property
-    def size(self) -> int:
-        """Its size in bytes."""
-        return os.fstat(self._descriptor).st_size
-
-    def read(self, start: int, size: int) -> bytes:
-        """Return its bytes; fewer at its end. Raises: OSError."""
-        return os.pread(self._descriptor, size, start)
-
-    def forget(self, start: int, size: int) -> None:
-        """Have the kernel drop its copy of these bytes. See `Blob.forget`."""
-        # The kernel ignores a page that is only partly named, except the last one of the file.
-        begin = start // mmap.PAGESIZE * mmap.PAGESIZE
-        with contextlib.suppress(OSError):  # advice: a file system may not take it
-            os.posix_fadvise(self._descriptor, begin, start + size - begin, os.POSIX_FADV_DONTNEED)
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
 
 
 def read_manifest(store: Layout, file: PurePosixPath, top: Path | None = None) -> Manifest:

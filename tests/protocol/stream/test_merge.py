@@ -100,10 +100,10 @@ def test_byte_by_byte() -> None:
 # --- properties (-p) -------------------------------------------------------------------------------------------
 
 
-def with_properties(raw: bytes, base: str | None) -> bytes:
+def with_properties(raw: bytes, *, base: str | None = None, note: str = "") -> bytes:
     """Wrap a stream as `zfs send -p` does: with the checksum of what is before it in the first END."""
-    told = streams.tree("now", streams.file_system("tank/data", {"now": 1}), fromsnap=base, not_recursive=True)
-    payload = streams.xdr(told)
+    dataset = streams.file_system("tank/data", {"now": 1}) | {"props": {"user:note": note}}
+    payload = streams.xdr(streams.tree("now", dataset, fromsnap=base, not_recursive=True))
     opening = streams.begin("tank/data@now", 0, header_type=streams.COMPOUND, payload=payload, created=0)
     end = bytearray(streams.CLOSING_END)
     struct.pack_into("<4Q", end, 8, *fletcher(opening, NOTHING))
@@ -111,32 +111,32 @@ def with_properties(raw: bytes, base: str | None) -> bytes:
 
 
 @pytest.mark.parametrize("base", [None, 1])
-def test_properties_come_from_the_last_one_and_the_base_from_the_first(base: int | None) -> None:
+def test_properties_come_from_the_last_one(base: int | None) -> None:
+    """As `zfs send -p -i`, whose properties name no base."""
     (chain,) = (chain for chain in chains() if chain.name == "t1-plain")
     inputs = [raw for _name, raw in chain.run(base, 3)]
-    names = ["@now", *(f"s{number}" for number in range(len(inputs)))]
-    wrapped = [
-        with_properties(raw, None if base is None and not number else names[number])
-        for number, raw in enumerate(inputs)
-    ]
-    raw = merged(*wrapped)
-    check(raw)
-    begin = streams.split(raw)[0]
-    told = nvlist.decode(raw[HEADER : begin.end])
-    assert told.pop("fromsnap", None) == (None if base is None else "@now")
-    last = nvlist.decode(wrapped[-1][HEADER : streams.split(wrapped[-1])[0].end])
-    assert told == {name: value for name, value in last.items() if name != "fromsnap"}
-    assert raw[begin.end + HEADER :] == merged(*inputs) + streams.CLOSING_END
+    wrapped = [with_properties(raw, note=str(number)) for number, raw in enumerate(inputs)]
+    expected = with_properties(merged(*inputs), note=str(len(inputs) - 1))
+    check(expected)
+    assert merged(*wrapped) == expected
+    assert merged(*inputs[:-1], wrapped[-1]) == expected
     assert merged(*wrapped[:-1], inputs[-1]) == merged(*inputs)
-    if base is None:
-        assert merged(*inputs[:-1], wrapped[-1]) == raw
 
 
-def test_a_base_without_a_name_cannot_get_properties() -> None:
+def test_genuine_properties_are_those_of_the_last_one() -> None:
+    incr = streams.named("incr-p").read()
+    full = made([], guid=int(streams.named("incr-p").begins[1]["fromguid"]), objset_type=2)
+    package = sum(each.end - each.start for each in streams.split(incr)[:2])
+    raw = merged(full, incr)
+    assert raw[:package] == incr[:package]
+    check(raw)
+
+
+def test_properties_that_name_a_base_are_refused() -> None:
     (chain,) = (chain for chain in chains() if chain.name == "t1-plain")
     older, newer = (raw for _name, raw in chain.run(1, 3))
-    with pytest.raises(UnsupportedStream, match="input 0 does not name its base, input 1 does"):
-        merged(older, with_properties(newer, "s"))
+    with pytest.raises(UnsupportedStream, match="input 1 names the snapshot on which it builds, as `zfs send -I` does"):
+        merged(older, with_properties(newer, base="s"))
 
 
 # --- damage ----------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_other_refusals() -> None:
     with pytest.raises(UnsupportedStream, match="input 1 has no running checksums"):
         merged(full, without)
     with pytest.raises(UnsupportedStream, match="input 1 is a package of more than one snapshot"):
-        merged(full, with_properties(newer + newer, "s"))
+        merged(full, with_properties(newer + newer))
 
 
 def object_of(

@@ -29,8 +29,8 @@ from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import merge_files
 from fullsend_receiver.maintenance.merge_files import InputDamaged, MergeFile, OutputExists, in_order, write_packed
+from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.names import stream_file
-from fullsend_receiver.store.objects import LocalBlob
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -39,9 +39,9 @@ from fullsend_receiver.catalogue.problems import ProblemKind
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import StreamCheck, rebuild
+from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
-from fullsend_receiver.store.objects import LocalBlob
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.recovery import recover, remove_temporaries
 from fullsend_receiver.store.seekable import IndexEntry, places, tables, tables_size

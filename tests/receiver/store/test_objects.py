@@ -14,7 +14,6 @@ from tests.receiver.helpers import (
 
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
-from fullsend_receiver.store.objects import LocalBlob
 
 RAW = long_stream(1, tail=1)
 
@@ -61,11 +60,3 @@ def test_folder_that_cannot_be_read_is_an_error(store: LocalStore, monkeypatch: 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(PermissionError):
         list(store.objects())
-
-
-def test_file_that_is_open_is_read_though_it_is_removed(store: LocalStore) -> None:
-    path = store.root / plant(store, "s1", 1)
-    blob = LocalBlob(path)
-    path.unlink()
-    assert blob.read(0, 100) == b"no data"
-    blob.close()

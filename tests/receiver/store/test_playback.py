@@ -27,8 +27,8 @@ from tests.streams import each, whole
 
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.local import LocalStore
-from fullsend_receiver.store.objects import LocalBlob
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.playback import (
     DamagedChunk,

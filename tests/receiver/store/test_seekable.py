@@ -32,7 +32,7 @@ from tests.receiver.helpers import (
 from tests.streams import ROOT, each, whole
 
 from fullsend_protocol.shared import limits
-from fullsend_receiver.store.objects import LocalBlob
+from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.seekable import CHUNKS_MAX, FileDamaged, IndexEntry, Place, places, tables, tables_size
 
 if TYPE_CHECKING:
