@@ -275,44 +275,37 @@ class _Merge:
         return payload
 
     def _data(self, number: int, groups: list[_Group], alive: int, *, must_be_whole: bool) -> Iterator[Piece]:
-        """Merge blocks and holes: at each offset the newest input that names it wins."""
-        newest, size = groups[0], groups[0].size
+        """Merge blocks and holes: at each offset the newest input that names it wins.
+
+        `must_be_whole`: refuse an object of which the inputs do not name all, up to its end.
+        """
+        newest = groups[0]
         extents = [_Extents(group, number, newest) for group in groups[:alive]]
-        at = covered = 0
+        at = covered = 0  # all before `at` is decided; all before `covered` was named
         while True:
-            for index, each in enumerate(extents):
-                while (each.active and each.end <= at) or (index and each.active and each.is_outside(at, size)):
+            for each in extents:
+                while each.is_decided(at):
                     self._next(each.source)
                     each.read()
-            starts = [max(each.start, at) if each.active else each.hidden_start(at, size) for each in extents]
-            hidden = [each.hidden_start(at, size) if index else INFINITY for index, each in enumerate(extents)]
-            starts = [min(a, b) for a, b in zip(starts, hidden, strict=True)]
+            starts = [each.next_start(at) for each in extents]
             begin = min(starts)
             if begin == INFINITY:
                 break
             winner = starts.index(begin)
-            each = extents[winner]
-            limit = min(starts[:winner], default=INFINITY)
-            if each.active and each.start <= begin:
-                if each.hole:
-                    end = min(each.end, limit)
-                    if winner and each.data:
-                        end = min(end, size)
-                    yield from self._out.free(number, begin, end)
-                else:
-                    end = each.end
-                    if each.start < begin or limit < end:
-                        each.source.refuse(f"has a block of object {number} that is replaced in part")
-                    yield from self._out.passed(each.source)
-                    self._next(each.source)
-                    each.read()
-            else:
-                end = min(size, limit, each.start if each.active else INFINITY)
+            each, limit = extents[winner], min(starts[:winner], default=INFINITY)
+            if each.is_hole_at(begin):
+                end = min(each.hole_end(begin), limit)
                 yield from self._out.free(number, begin, end)
-            if begin == covered:
-                covered = end
+            else:
+                end = each.end
+                if each.start < begin or limit < end:
+                    each.source.refuse(f"has a block of object {number} that is replaced in part")
+                yield from self._out.passed(each.source)
+                self._next(each.source)
+                each.read()
+            covered = end if begin == covered else covered
             at = end
-        if must_be_whole and covered < size:
+        if must_be_whole and covered < newest.size:
             newest.source.refuse(f"switches -L on amid object {number}, of which it does not bring all")
 
     def _skip_data(self, source: RecordReader, number: int) -> None:
@@ -356,45 +349,61 @@ class _Merge:
 class _Extents:
     """The blocks and holes of one object in one input: the current one, from `start` to `end`.
 
-    What lies behind the object's end in this input was freed there, so it hides what older inputs have.
+    What lies behind the object's end in this input was freed there: a hole, up to the newest end, unless the input
+    itself says otherwise.
     """
 
     def __init__(self, group: _Group, number: int, newest: _Group) -> None:
         self.source = group.source
-        self.data = bool(_DATA_TYPES & {group.type, newest.type})
         self._number = number
-        self._size = group.size
-        self.active = True
-        self.hole = False
+        self._end_here = group.size
+        self._newest_end = newest.size
+        self._is_newest = group is newest
+        self._is_data = bool(_DATA_TYPES & {group.type, newest.type})
         self.start = self.end = 0
         self.read()
 
     def read(self) -> None:
+        """Take the current record of the input."""
         source = self.source
-        self.active = source.number == self._number and source.in_object and not _is_spill(source)
-        if not self.active:
+        self._active = source.number == self._number and source.in_object and not _is_spill(source)
+        if not self._active:
             return
         before = self.start
-        self.hole = source.kind == RecordType.FREE
-        if source.kind == RecordType.WRITE:
-            self.start, length = _PAIR.unpack_from(source.head, 24)
-        else:
-            self.start, length = _PAIR.unpack_from(source.head, 16)
+        self._hole = source.kind == RecordType.FREE
+        self.start, length = _PAIR.unpack_from(source.head, 24 if source.kind == RecordType.WRITE else 16)
         self.end = INFINITY if length == TO_THE_END else self.start + length
         if self.start < before or not length or self.end > INFINITY:
             source.fail(f"has records that are not in their order, in object {self._number}")
 
-    def is_outside(self, at: int, size: int) -> bool:
-        """Whether the rest of the current one, from `at` on, lies behind the newest end of the object.
-
-        A block there was freed. So was a hole in data; in metadata it stays.
+    @property
+    def _reach(self) -> int:
+        """Where the newest end cuts the current one. It cuts the blocks of older inputs, and the holes in data. Holes
+        in metadata stay: there an indirect block has holes behind the end.
         """
-        return self.data and max(self.start, at) >= size if self.hole else self.start >= size
+        if self._is_newest or (self._hole and not self._is_data):
+            return INFINITY
+        return self._newest_end
 
-    def hidden_start(self, at: int, size: int) -> int:
-        """Where what was freed behind this input's end begins, from `at` on."""
-        start = max(self._size, at)
-        return start if start < size else INFINITY
+    def is_decided(self, at: int) -> bool:
+        """Whether nothing of the current one is left from `at` on."""
+        return self._active and (self.end <= at or max(self.start, at) >= self._reach)
+
+    def next_start(self, at: int) -> int:
+        """Where this input names something next, from `at` on."""
+        freed = max(self._end_here, at)
+        start = freed if freed < self._newest_end else INFINITY
+        return min(start, max(self.start, at)) if self._active else start
+
+    def is_hole_at(self, begin: int) -> bool:
+        """Whether there is a hole at `begin`, which is the next start."""
+        return not self._active or self._hole or self.start > begin
+
+    def hole_end(self, begin: int) -> int:
+        """Where the hole at `begin` ends."""
+        if self._active and self.start <= begin:
+            return min(self.end, self._reach)
+        return min(self._newest_end, self.start if self._active else INFINITY)
 
 
 def _is_unmodified(source: RecordReader) -> bool:
