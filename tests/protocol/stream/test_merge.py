@@ -335,7 +335,7 @@ def send(model: Model, changed: dict[int, int], base: int, now: int) -> bytes:
             if file.spill is not None and file.spill[0] <= base:
                 records.append(spilled(number, file.spill[1], unmodified=True))
             for index, (birth, content) in enumerate(file.blocks):
-                if birth <= base:
+                if base and birth <= base:
                     continue
                 at = index * file.block_size
                 if content is None:
@@ -430,7 +430,8 @@ def histories(draw: st.DrawFn) -> tuple[list[Model], list[dict[int, int]]]:
                 file = model[number] = File(size, kind, blocks, end)
             index = draw(st.integers(0, SPAN - 1))
             if what in {"new", "write"}:
-                file.blocks += [(now, None)] * (index + 1 - len(file.blocks))
+                # Holes that nobody has made have no birth: an increment does not send them, a full does.
+                file.blocks += [(0, None)] * (index + 1 - len(file.blocks))
                 file.blocks[index] = now, draw(st.integers(0, (1 << 32) - 1))
                 file.end = max(file.end, index + 1)
             elif what == "punch" and index < len(file.blocks):
