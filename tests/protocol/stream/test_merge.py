@@ -301,9 +301,10 @@ PLAIN_FILE, DIRECTORY = 19, 20
 class File:
     """An object: the birth of each of its blocks, with its content (None: a hole); a spill block likewise.
 
-    `end`: how many blocks it has. Metadata have holes behind their end, up to SPAN, as an indirect block has.
+    `born`: when it was made; `end`: how many blocks it has. Metadata have holes behind their end, up to SPAN, as an indirect block has.
     """
 
+    born: int
     block_size: int
     kind: int
     blocks: list[tuple[int, int | None]]
@@ -335,7 +336,7 @@ def send(model: Model, changed: dict[int, int], base: int, now: int) -> bytes:
             if file.spill is not None and file.spill[0] <= base:
                 records.append(spilled(number, file.spill[1], unmodified=True))
             for index, (birth, content) in enumerate(file.blocks):
-                if base and birth <= base:
+                if file.born <= base and birth <= base:
                     continue
                 at = index * file.block_size
                 if content is None:
@@ -427,10 +428,11 @@ def histories(draw: st.DrawFn) -> tuple[list[Model], list[dict[int, int]]]:
                 # What an object had that was here before is freed: dmu_traverse.c sends its holes too.
                 end = draw(st.integers(1, SPAN))
                 blocks: list[tuple[int, int | None]] = [(now, None)] * (end if kind == PLAIN_FILE else SPAN)
-                file = model[number] = File(size, kind, blocks, end)
+                file = model[number] = File(now, size, kind, blocks, end)
             index = draw(st.integers(0, SPAN - 1))
             if what in {"new", "write"}:
-                # Holes that nobody has made have no birth: an increment does not send them, a full does.
+                # Holes that nobody has made have no birth. They are sent where the object may be a new one
+                # (dmu_traverse.c, td_realloc_possible).
                 file.blocks += [(0, None)] * (index + 1 - len(file.blocks))
                 file.blocks[index] = now, draw(st.integers(0, (1 << 32) - 1))
                 file.end = max(file.end, index + 1)
