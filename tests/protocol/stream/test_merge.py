@@ -301,7 +301,8 @@ PLAIN_FILE, DIRECTORY = 19, 20
 class File:
     """An object: the birth of each of its blocks, with its content (None: a hole); a spill block likewise.
 
-    `born`: when it was made; `end`: how many blocks it has. Metadata have holes behind their end, up to SPAN, as an indirect block has.
+    `born`: when it was made; `end`: how many blocks it has. Metadata have holes behind their end, up to SPAN, as an
+    indirect block has.
     """
 
     born: int
