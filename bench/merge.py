@@ -19,7 +19,6 @@ from tests import resumed, streams  # noqa: E402 - the path comes first
 
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor  # noqa: E402
 from fullsend_protocol.stream.merge import MergeInput, merge  # noqa: E402
-from fullsend_protocol.stream.records import RecordType  # noqa: E402
 from fullsend_protocol.stream.running_sums import RunningSums  # noqa: E402
 
 if TYPE_CHECKING:
@@ -42,14 +41,8 @@ def volume(block: int, blocks: Iterable[int], size: int, *, guid: int, base: int
     opening[34] = 1
     records = [bytes(opening), streams.free(1, size, (1 << 64) - 1)]
     records += [streams.write(1, number * block, r.randbytes(block // 2) + bytes(block // 2)) for number in blocks]
-    marked = []
-    for record in records:
-        head = bytearray(record)
-        at = 32 if head[0] == RecordType.FREE else 40
-        head[at : at + 8] = guid.to_bytes(8, "little")
-        marked.append(bytes(head))
     begin = streams.begin("tank/volume@now", guid, base, flags=12)
-    return resumed.summed(begin, [*marked, streams.end(guid)])
+    return resumed.summed(begin, [*(streams.marked(record, guid) for record in records), streams.end(guid)])
 
 
 def pieces(raw: bytes) -> list[memoryview]:

@@ -66,3 +66,9 @@ def chains() -> tuple[Chain, ...]:
         for name, about in json.loads(manifest.read_text(encoding="utf-8")).items():
             found.setdefault(name, Chain(name, folder / name, about["snapshots"], about["genuine"]))
     return tuple(found.values())
+
+
+def named(name: str) -> Chain:
+    """The chain of this name."""
+    (found,) = (chain for chain in chains() if chain.name == name)
+    return found

@@ -99,6 +99,18 @@ def end(guid: int = GUID) -> bytes:
 CLOSING_END: Final = record(RecordType.END, {})
 
 
+#: Where each type of record has the GUID of its stream.
+_GUID_AT: Final = {1: 40, 2: 24, 3: 40, 4: 32, 5: 40, 7: 24, 8: 32, 9: 24}
+
+
+def marked(raw: bytes, guid: int = GUID) -> bytes:
+    """The same record, of the stream with this GUID. One that has none stays as it is."""
+    head = bytearray(raw)
+    if head[0] in _GUID_AT:
+        struct.pack_into("<Q", head, _GUID_AT[head[0]], guid)
+    return bytes(head)
+
+
 def object_(number: int, bonus: bytes = b"", *, raw: bool = False) -> bytes:
     """OBJECT. A raw one says its payload's length itself; else it is the bonus length rounded up to 8."""
     if raw:

@@ -31,9 +31,6 @@ END_SUM_AT: Final = 8
 _END_GUID_AT: Final = 40
 _BEFORE_END_SUM: Final = END_SUM_AT // WORD_SIZE
 _AFTER_END_SUM: Final = (SUM_AT - END_SUM_AT - _SUM_SIZE) // WORD_SIZE
-#: The header types in BEGIN: of a single stream, and of a package.
-SUBSTREAM: Final = 1
-COMPOUND: Final = 2
 
 SUM_FIELDS: Final = struct.Struct("<4Q")
 _WORDS: Final = struct.Struct("<8I")  # a sum, as the words that Fletcher-4 adds

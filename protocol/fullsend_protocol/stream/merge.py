@@ -9,7 +9,7 @@ the records mean for that, with the sources in OpenZFS, and what was tried.
 **Damage stays visible.** The running checksum of a block is derived from the checksums of its input by linearity (see
 fletcher): it is not summed, so a wrong byte in it stays wrong for `zfs receive`. A wrong byte in a header may get a
 right checksum. So the caller must prove each input while it is merged, by its known SHA-256 or by its running
-checksums (see proof_of_sums), and must discard the result if one is not proven.
+checksums (see running_sums), and must discard the result if one is not proven.
 """
 
 from __future__ import annotations
@@ -22,14 +22,21 @@ from fullsend_protocol.shared.errors import UnsupportedStream
 from fullsend_protocol.stream import fletcher, nvlist
 from fullsend_protocol.stream.checksums import (
     CLOSING_END,
-    SUBSTREAM,
     SUM_AT,
     Piece,
     sum_of,
 )
 from fullsend_protocol.stream.record_reader import INFINITY, RecordReader, StreamBegin
-from fullsend_protocol.stream.record_writer import TO_THE_END, HeldRecord, RecordWriter
-from fullsend_protocol.stream.records import Feature, RecordType
+from fullsend_protocol.stream.record_writer import HeldRecord, RecordWriter
+from fullsend_protocol.stream.records import (
+    CLONE,
+    DNODES_PER_BLOCK,
+    SPILL_OFFSETS,
+    SUBSTREAM,
+    TO_THE_END,
+    Feature,
+    RecordType,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -42,15 +49,9 @@ _OBJECT: Final = struct.Struct("<4I2xBB")
 #: Of a raw OBJECT, from 48 on: indblkshift, nlevels, nblkptr.
 _RAW_OBJECT: Final = struct.Struct("<BBB")
 
-#: Dnodes of one block: DNODES_PER_BLOCK of OpenZFS (include/sys/dnode.h).
-_DNODES_PER_BLOCK: Final = 32
 #: DRR_OBJECT_SPILL in an OBJECT, DRR_SPILL_UNMODIFIED in a SPILL (include/sys/zfs_ioctl.h): the same bit.
 _SPILL_BIT: Final = 4
 _SPILL_FLAGS_AT: Final = 32
-#: DRR_FLAG_CLONE of BEGIN.
-_CLONE: Final = 1
-#: A WRITE_EMBEDDED from this offset on is a spill block (openzfs issue 18239).
-_SPILL_OFFSETS: Final = 1 << 63
 #: DMU_OT_PLAIN_FILE_CONTENTS and DMU_OT_ZVOL: their holes end with the object; those of metadata may lie past it.
 _DATA_TYPES: Final = frozenset({19, 23})
 #: DMU_OT_SA: a dnode with such a bonus has one block pointer (dmu_recv.c, deduce_nblkptr).
@@ -174,7 +175,7 @@ class _Merge:
             yield from self._dead(at)
             yield from self._decide(at)
         if self._full:
-            yield from self._dead(-(-self._seen // _DNODES_PER_BLOCK) * _DNODES_PER_BLOCK)
+            yield from self._dead(-(-self._seen // DNODES_PER_BLOCK) * DNODES_PER_BLOCK)
         for source in self._sources:
             source.finish()
         yield from self._out.end()
@@ -417,7 +418,7 @@ def _is_unmodified(source: RecordReader) -> bool:
 
 def _is_spill(source: RecordReader) -> bool:
     if source.kind == RecordType.WRITE_EMBEDDED:
-        return bool(_U64.unpack_from(source.head, 16)[0] >= _SPILL_OFFSETS)
+        return bool(_U64.unpack_from(source.head, 16)[0] >= SPILL_OFFSETS)
     return source.kind == RecordType.SPILL
 
 
@@ -452,7 +453,6 @@ def _merged_begin(begins: list[StreamBegin]) -> tuple[bytes, bytes]:
         payload = nvlist.with_integer(payload, _BASE_IVSET, nvlist.integer(first.payload, _BASE_IVSET))
     head = bytearray(last.head)
     _U64.pack_into(head, 16, features << 2 | SUBSTREAM)
-    struct.pack_into("<I", head, 4, len(payload))
-    struct.pack_into("<I", head, 36, last.flags & ~_CLONE | first.flags & _CLONE)
+    struct.pack_into("<I", head, 36, last.flags & ~CLONE | first.flags & CLONE)
     _U64.pack_into(head, 48, first.base_guid)
     return bytes(head), payload

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, TrailingBytes, UnsupportedStream
-from fullsend_protocol.stream.checksums import CLOSING_END, COMPOUND, SUBSTREAM, SUM_AT, Piece, is_possible_length
+from fullsend_protocol.stream.checksums import CLOSING_END, SUM_AT, Piece, is_possible_length
 from fullsend_protocol.stream.fletcher import WORD_SIZE
-from fullsend_protocol.stream.records import HEADER_SIZE, MAGIC, Feature, RecordType, payload_length
+from fullsend_protocol.stream.records import (
+    BIG_ENDIAN_MAGIC,
+    COMPOUND,
+    HEADER_SIZE,
+    MAGIC,
+    SUBSTREAM,
+    Feature,
+    RecordType,
+    payload_length,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -38,8 +47,6 @@ _U64: Final = struct.Struct("<Q")
 _PAIR: Final = struct.Struct("<QQ")
 #: payloadlen, magic, versioninfo, creation time, objset type, flags, toguid, fromguid
 _BEGIN: Final = struct.Struct("<4xIQQQIIQQ")
-#: MAGIC in the byte order of a big-endian host.
-_BIG_ENDIAN_MAGIC: Final = int.from_bytes(MAGIC.to_bytes(8, "little"), "big")
 #: DRR_FLAG_SPILL_BLOCK of BEGIN (include/sys/zfs_ioctl.h).
 _SPILL_BLOCK: Final = 8
 #: Features of streams that are not one state of one dataset by themselves.
@@ -76,8 +83,8 @@ class Envelope:
 class RecordReader:
     """The records of one input, one at a time.
 
-    `head`: the header of the current record, 312 bytes; `kind`, `length`: its type, and its payload's bytes. `start`:
-    the first object that it is about. `gone`: objects up to here were decided by another input.
+    `head`: the header of the current record, 312 bytes; `kind`, `length`: its type, and its payload's bytes. `number`,
+    `end`: the first object that it is about, and the one behind the last; INFINITY at END.
     """
 
     def __init__(self, name: str, pieces: Iterable[Piece]) -> None:
@@ -94,7 +101,7 @@ class RecordReader:
         self.kind = -1
         self.length = 0
         self.number = 0
-        self.end = 0  # of a FREEOBJECTS, OBJECT or OBJECT_RANGE: behind the last object that it is about
+        self.end = 0
         self._has_object = self._in_range = False
         self.package: Envelope | None = None
         self.begin = self._read_begin()
@@ -108,6 +115,12 @@ class RecordReader:
                 return True
         return False
 
+    def _need_more(self) -> None:
+        """Have at least a byte. Raises: IncompleteStream."""
+        if self._at == len(self._data) and not self._more():
+            msg = f"{self.name} ends before its END record"
+            raise IncompleteStream(msg)
+
     def _bytes(self, count: int) -> bytes:
         """Take the next `count` bytes, as a copy."""
         data, at = self._data, self._at
@@ -116,9 +129,7 @@ class RecordReader:
             return bytes(data[at : at + count])
         parts = []
         while count:
-            if self._at == len(self._data) and not self._more():
-                msg = f"{self.name} ends before its END record"
-                raise IncompleteStream(msg)
+            self._need_more()
             part = bytes(self._data[self._at : self._at + count])
             self._at += len(part)
             count -= len(part)
@@ -128,9 +139,7 @@ class RecordReader:
     def payload(self) -> Iterator[memoryview]:
         """Take what is left of the current record's payload, in pieces."""
         while self._owed:
-            if self._at == len(self._data) and not self._more():
-                msg = f"{self.name} ends before its END record"
-                raise IncompleteStream(msg)
+            self._need_more()
             part = self._data[self._at : self._at + self._owed]
             self._at += len(part)
             self._owed -= len(part)
@@ -173,7 +182,7 @@ class RecordReader:
         """Read a BEGIN record: its header, and its nvlist."""
         head = self._bytes(HEADER_SIZE)
         size, magic, *_rest = _BEGIN.unpack_from(head)
-        if magic == _BIG_ENDIAN_MAGIC:
+        if magic == BIG_ENDIAN_MAGIC:
             self.refuse("is a big-endian stream")
         if head[:4] != bytes(4) or magic != MAGIC:
             self.fail("does not begin with a BEGIN record")
@@ -197,7 +206,7 @@ class RecordReader:
             self.fail(f"has a record of type {kind} with a payload of {length} bytes")
         if _U64.unpack_from(head, guid_at)[0] != self.begin.guid:
             self.fail(f"has a record of type {kind} of another stream")
-        if head[SUM_AT:] == bytes(32):
+        if head[SUM_AT:] == _NO_SUM:
             self.refuse("has no running checksums (it was sent before 2015)")
         self.head, self.kind, self.length, self._owed = head, kind, length, length
         self._place(*_PAIR.unpack_from(head, 8))
@@ -217,7 +226,7 @@ class RecordReader:
         if first < behind:
             self.fail(f"has records that are not in their order, at object {first}")
         self.number = first
-        self.end = min(first + (max(self.head[34], 1) if self._has_object else second), INFINITY)
+        self.end = min(first + (max(self.head[_SLOTS_AT], 1) if self._has_object else second), INFINITY)
 
     @property
     def in_object(self) -> bool:

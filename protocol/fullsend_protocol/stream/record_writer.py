@@ -13,7 +13,7 @@ from fullsend_protocol.stream import fletcher
 from fullsend_protocol.stream.checksums import END_SUM_AT, SUM_AT, SUM_FIELDS, Piece, sum_of
 from fullsend_protocol.stream.fletcher import WORD_SIZE, State
 from fullsend_protocol.stream.record_reader import GUID_AT, INFINITY
-from fullsend_protocol.stream.records import HEADER_SIZE, RecordType
+from fullsend_protocol.stream.records import HEADER_SIZE, TO_THE_END, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 _U64: Final = struct.Struct("<Q")
 _FREE: Final = struct.Struct("<I4xQQQ")  # type; object, offset, length
 _FREEOBJECTS: Final = struct.Struct("<I4xQQ")  # type; first object, how many
-#: The length of a FREE of all after its offset: DMU_OBJECT_END.
-TO_THE_END: Final = INFINITY - 1
 
 
 @dataclass(frozen=True, slots=True)

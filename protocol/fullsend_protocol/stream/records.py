@@ -49,7 +49,15 @@ if TYPE_CHECKING:
 
 HEADER_SIZE: Final = 312
 MAGIC: Final = 0x2F5BACBAC
-_COMPOUND: Final = 2
+#: MAGIC of a big-endian host, as a little-endian one reads it.
+BIG_ENDIAN_MAGIC: Final = int.from_bytes(MAGIC.to_bytes(8, "little"), "big")
+#: The header types in BEGIN: of a single stream, and of a package.
+SUBSTREAM: Final = 1
+COMPOUND: Final = 2
+#: Dnodes of one block, and of one OBJECT_RANGE: DNODES_PER_BLOCK of OpenZFS (include/sys/dnode.h), 16 KiB of 512 bytes.
+DNODES_PER_BLOCK: Final = 32
+#: The length of a FREE that frees everything after its offset: DMU_OBJECT_END.
+TO_THE_END: Final = (1 << 64) - 1
 #: DMU_OST_ZVOL of OpenZFS (include/sys/dmu.h).
 _ZVOL: Final = 3
 
@@ -169,9 +177,9 @@ _OBJECT, _WRITE, _FREE = int(RecordType.OBJECT), int(RecordType.WRITE), int(Reco
 FREQUENT: Final = frozenset({_OBJECT, _WRITE, _FREE})
 _RESUMABLE: Final = frozenset({RecordType.OBJECT, RecordType.WRITE, RecordType.WRITE_EMBEDDED})
 _FLAGS_AT: Final = 36
-_CLONE: Final = 1  # DRR_FLAG_CLONE of OpenZFS (include/sys/zfs_ioctl.h)
+CLONE: Final = 1  # DRR_FLAG_CLONE of OpenZFS (include/sys/zfs_ioctl.h)
 #: WRITE_EMBEDDED records with offsets from here on are not in a file: they stand for a spill block.
-_SPILL_OFFSETS: Final = 1 << 63
+SPILL_OFFSETS: Final = 1 << 63
 _EMPTY_END: Final = bytes(HEADER_SIZE - 4)
 _OPENING_SIZE: Final = 16  # type, payloadlen, magic: enough to tell a send stream from garbage
 
@@ -218,7 +226,7 @@ def without_clone(begin: bytes) -> bytes:
     """
     head = bytearray(begin)
     (flags,) = _U32.unpack_from(head, _FLAGS_AT)
-    _U32.pack_into(head, _FLAGS_AT, flags & ~_CLONE)
+    _U32.pack_into(head, _FLAGS_AT, flags & ~CLONE)
     return bytes(head)
 
 
@@ -431,7 +439,7 @@ class Walker:
         kind, magic = _U64.unpack_from(self._head)[0] & 0xFFFFFFFF, _U64.unpack_from(self._head, 8)[0]
         if kind == RecordType.BEGIN and magic == MAGIC:
             return
-        if magic == int.from_bytes(MAGIC.to_bytes(8, "little"), "big"):
+        if magic == BIG_ENDIAN_MAGIC:
             msg = "a big-endian send stream (from a SPARC or other big-endian host): not supported"
             raise UnsupportedStream(msg)
         msg = "not a ZFS send stream: it does not begin with a BEGIN record"
@@ -462,7 +470,7 @@ class Walker:
             self.first_key = resume_key(head)
         if kind == RecordType.WRITE_EMBEDDED and len(self.embedded_spills) < limits.EMBEDDED_SPILLS_MAX:
             number, offset = _U64.unpack_from(head, 8)[0], _U64.unpack_from(head, 16)[0]
-            if offset >= _SPILL_OFFSETS:
+            if offset >= SPILL_OFFSETS:
                 self.embedded_spills.append(EmbeddedSpill(self.begins[-1].name, number, at))
 
     def _refuse_length(self, kind: int, length: int, at: int) -> NoReturn:
@@ -471,10 +479,14 @@ class Walker:
 
     def _take_begin(self, head: bytes, payloadlen: int, at: int) -> None:
         magic, version, created, objset_type, _flags, guid, base_guid, name = _BEGIN.unpack_from(head, 8)
-        compound = version & 3 == _COMPOUND
+        compound = version & 3 == COMPOUND
         if self._phase is Phase.SUBSTREAM and self._compound and magic == MAGIC:
             self._refuse_cut(at)
-        if self._phase not in {Phase.START, Phase.BETWEEN} or magic != MAGIC or version & 3 not in {1, _COMPOUND}:
+        if (
+            self._phase not in {Phase.START, Phase.BETWEEN}
+            or magic != MAGIC
+            or version & 3 not in {SUBSTREAM, COMPOUND}
+        ):
             msg = f"BEGIN record at {at} in a wrong place: the stream is damaged"
             raise DamagedStream(msg)
         if compound and self._phase is not Phase.START:

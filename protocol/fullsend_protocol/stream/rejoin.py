@@ -21,7 +21,6 @@ from fullsend_protocol.stream import fletcher, nvlist
 from fullsend_protocol.stream.checksums import (
     BEGIN_FIELDS,
     CLOSING_END,
-    SUBSTREAM,
     SUM_AT,
     SUM_FIELDS,
     Beginning,
@@ -33,8 +32,11 @@ from fullsend_protocol.stream.checksums import (
 )
 from fullsend_protocol.stream.fletcher import WORD_SIZE, State
 from fullsend_protocol.stream.records import (
+    DNODES_PER_BLOCK,
     HEADER_SIZE,
     MAGIC,
+    SUBSTREAM,
+    TO_THE_END,
     Feature,
     RecordType,
     payload_length,
@@ -45,12 +47,8 @@ from fullsend_protocol.stream.resume_token import ResumeToken, token_features
 
 #: The token's key of a target to which nothing was written yet (dmu_recv.c, dmu_recv_begin_sync).
 _NOTHING_WRITTEN: Final = (1, 0)
-#: The number of dnodes of one OBJECT_RANGE: DNODES_PER_BLOCK of OpenZFS (include/sys/dnode.h), 16 KiB of 512 bytes.
-_DNODES_PER_BLOCK: Final = 32
 #: A bonus buffer lies in its dnode: DNODE_MAX_SIZE of OpenZFS (include/sys/dnode.h).
 _BONUS_MAX: Final = 16 << 10
-#: The length of a FREE that frees everything after its offset: DMU_OBJECT_END.
-_TO_THE_END: Final = (1 << 64) - 1
 
 _VERSION_AT: Final = 16
 _U64: Final = struct.Struct("<Q")
@@ -170,7 +168,7 @@ class _Wanted:
             return None
         number, offset = self._wanted
         if self._raw and not self._ranged():
-            return number // _DNODES_PER_BLOCK * _DNODES_PER_BLOCK, 0
+            return number // DNODES_PER_BLOCK * DNODES_PER_BLOCK, 0
         # After OBJECT nothing may be left out either, until the next record has shown whether that is its FREE.
         if self._raw and offset and (not self._object or self._keeping):
             return number, 0
@@ -246,7 +244,7 @@ class _Wanted:
                 self.fail(f"has an OBJECT record with a payload of {size} bytes")
             self._object = [head]
             self._keeping = True
-        elif kind == RecordType.FREE and behind and length == _TO_THE_END:
+        elif kind == RecordType.FREE and behind and length == TO_THE_END:
             self._object.append(head)
 
     def _repeated(self) -> list[bytearray]:

@@ -13,9 +13,9 @@ from typing import Final, NoReturn
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, UnsupportedStream
 from fullsend_protocol.stream import fletcher
-from fullsend_protocol.stream.checksums import BEGIN_FIELDS, COMPOUND, END_SUM_AT, SUM_AT, Piece, kind_of, sum_of
+from fullsend_protocol.stream.checksums import BEGIN_FIELDS, END_SUM_AT, SUM_AT, Piece, kind_of, sum_of
 from fullsend_protocol.stream.fletcher import WORD_SIZE
-from fullsend_protocol.stream.records import HEADER_SIZE, RecordType, payload_length
+from fullsend_protocol.stream.records import COMPOUND, HEADER_SIZE, RecordType, payload_length
 
 #: The closing END of a package, and the first of one without properties, are zero after the type (libzfs_sendrecv.c).
 _NO_SUMS: Final = bytes(HEADER_SIZE - 4)

@@ -22,7 +22,6 @@ from fullsend_protocol.stream.checksums import (
     BEFORE_SUM,
     BEGIN_FIELDS,
     CLOSING_END,
-    SUBSTREAM,
     SUM_AT,
     Beginning,
     ChecksumRewriter,
@@ -33,7 +32,15 @@ from fullsend_protocol.stream.checksums import (
     sum_of,
 )
 from fullsend_protocol.stream.fletcher import WORD_SIZE, State
-from fullsend_protocol.stream.records import HEADER_SIZE, MAGIC, Feature, RecordType, payload_length, resume_key
+from fullsend_protocol.stream.records import (
+    HEADER_SIZE,
+    MAGIC,
+    SUBSTREAM,
+    Feature,
+    RecordType,
+    payload_length,
+    resume_key,
+)
 
 #: How many records `zfs send -t` may repeat. Seen: 2 to 11, which are OBJECT_RANGE (raw streams), OBJECT, FREE and the
 #: WRITEs of one block. It resumes at the beginning of a block, and a block of 16 MiB that is sent without -L is split

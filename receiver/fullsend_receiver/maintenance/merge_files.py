@@ -21,7 +21,7 @@ import stat
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 import zstandard
 
@@ -38,7 +38,7 @@ from fullsend_protocol.shared.errors import (
 )
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.checksums import Piece
-from fullsend_protocol.stream.chunks import Compressor, Cutter, Decompressor, SegmentHash
+from fullsend_protocol.stream.chunks import Compressor, Cutter, SegmentHash
 from fullsend_protocol.stream.record_reader import RecordReader
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.stream.running_sums import RunningSums
@@ -46,7 +46,8 @@ from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.durable import replace_file, sync_folder, write_all
 from fullsend_receiver.store.names import hash_line
-from fullsend_receiver.store.seekable import IndexEntry, places, tables
+from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of
+from fullsend_receiver.store.seekable import IndexEntry, tables
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -216,37 +217,30 @@ def write_packed(
         raise OutputExists(msg)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        return _write_packed(path, temporary, pieces, level=level, merged=merged, sender=sender)
-    except OSError as error:
-        msg = f"{path} cannot be written: {reason(error)}"
-        raise OutputFailed(msg) from None
-
-
-def _write_packed(
-    path: Path,
-    temporary: Path,
-    pieces: Iterable[Piece],
-    *,
-    level: int,
-    merged: Sequence[MergeFile],
-    sender: str | None,
-) -> Packed:
-    try:
         packer = _Packer(temporary, level)
         packer.write(pieces)
         packer.check()
-        try:
-            os.link(temporary, path)  # which, unlike a rename, replaces nothing
-        except FileExistsError:
-            msg = f"{path} was made meanwhile: name another file"
-            raise OutputExists(msg) from None
-        sync_folder(path.parent)
+        _name(temporary, path)
         replace_file(path.with_name(path.name + HASH_SUFFIX), hash_line(packer.file_sha256, PurePosixPath(path)))
         if sender is not None:
             replace_file(path.with_name(path.name + MANIFEST_SUFFIX), packer.manifest(sender, merged))
+    except OSError as error:
+        msg = f"{path} cannot be written: {reason(error)}"
+        raise OutputFailed(msg) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the first error tells more than this one
+            temporary.unlink()
     return Packed(path, packer.raw_bytes, packer.stored_bytes, packer.sha256)
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Give a file its name, durably. Raises: OutputExists, OSError."""
+    try:
+        os.link(temporary, path)  # which, unlike a rename, replaces nothing
+    except FileExistsError:
+        msg = f"{path} was made meanwhile: name another file"
+        raise OutputExists(msg) from None
+    sync_folder(path.parent)
 
 
 class _Packer:
@@ -306,18 +300,19 @@ class _Packer:
 
     def check(self) -> None:
         """Read back what was written. Raises: ChunkError if it is not what was meant."""
-        blob = LocalBlob(self._path)
-        try:
+        end = 0
+        with contextlib.closing(LocalBlob(self._path)) as blob:
             blob.forget(0, self.stored_bytes)
-            decompressor, found = Decompressor(), hashlib.sha256()
-            for place in places(blob):
-                frame = blob.read(place.file_offset, place.entry.stored_length)
-                found.update(decompressor.decompress(frame, place.entry.raw_length))
-        finally:
-            blob.close()
-        if found.hexdigest() != self.sha256:
-            msg = f"{self._path.name}: what was written reads back otherwise: the disk or the memory is bad"
-            raise ChunkError(msg)
+            for chunk in checked_chunks_of(blob):
+                if isinstance(chunk, DamagedChunk):
+                    self._reads_otherwise(str(chunk))
+                end += len(chunk.raw)
+        if end != self.raw_bytes:
+            self._reads_otherwise(f"{end} raw bytes of {self.raw_bytes}")
+
+    def _reads_otherwise(self, what: str) -> NoReturn:
+        msg = f"{self._path.name}: what was written reads back otherwise: {what}; the disk or the memory is bad"
+        raise ChunkError(msg)
 
     def manifest(self, sender: str, merged: Sequence[MergeFile]) -> bytes:
         program = f"fullsendd {fullsend_protocol.__version__}"

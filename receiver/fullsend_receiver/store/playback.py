@@ -89,23 +89,28 @@ def checked_chunks(store: Store, file: PurePosixPath) -> Iterator[RawChunk | Dam
     Frames are independent, so chunks behind a bad one decode. Their running hash cannot be compared before the next
     segment; until then only their zstd checksum is checked. Raises: FileDamaged, OSError.
     """
+    with closing(store.open(file)) as blob:
+        yield from checked_chunks_of(blob)
+
+
+def checked_chunks_of(blob: Blob) -> Iterator[RawChunk | DamagedChunk]:
+    """The same of an open file, in a store or not."""
     decompressor = Decompressor()
     segment = SegmentCheck()
-    with closing(store.open(file)) as blob:
-        for place in places(blob):
-            if place.entry.starts_segment:
-                segment.begin(place.raw_offset)
-            try:
-                raw = decompressor.decompress(_read(blob, place), place.entry.raw_length)
-            except ChunkError as error:
-                segment.lose()
-                yield DamagedChunk(f"{describe(place)}: {error}", place)
-                continue
-            if not segment.fits(raw, place.entry.sha256):
-                yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the proven one", place)
-                continue
-            yield RawChunk(place, raw)
-            del raw
+    for place in places(blob):
+        if place.entry.starts_segment:
+            segment.begin(place.raw_offset)
+        try:
+            raw = decompressor.decompress(_read(blob, place), place.entry.raw_length)
+        except ChunkError as error:
+            segment.lose()
+            yield DamagedChunk(f"{describe(place)}: {error}", place)
+            continue
+        if not segment.fits(raw, place.entry.sha256):
+            yield DamagedChunk(f"{describe(place)}: its SHA-256 is not the proven one", place)
+            continue
+        yield RawChunk(place, raw)
+        del raw
 
 
 def _read(blob: Blob, place: Place) -> bytes:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests import resumed, streams
 from tests.chains import Chain, chains
+from tests.chains import named as chain_named
 from tests.data.load import NOTHING, fletcher
 
 from fullsend_protocol.shared.errors import (
@@ -92,7 +93,7 @@ def test_in_any_order_the_result_is_the_same(chain: Chain) -> None:
 
 @pytest.mark.slow
 def test_byte_by_byte() -> None:
-    (chain,) = (chain for chain in chains() if chain.name == "t1-plain")
+    chain = chain_named("t1-plain")
     small = [raw for _name, raw in chain.run(1, 3)]
     assert merged(*small, size=1) == merged(*small)
 
@@ -113,7 +114,7 @@ def with_properties(raw: bytes, *, base: str | None = None, note: str = "") -> b
 @pytest.mark.parametrize("base", [None, 1])
 def test_properties_come_from_the_last_one(base: int | None) -> None:
     """As `zfs send -p -i`, whose properties name no base."""
-    (chain,) = (chain for chain in chains() if chain.name == "t1-plain")
+    chain = chain_named("t1-plain")
     inputs = [raw for _name, raw in chain.run(base, 3)]
     wrapped = [with_properties(raw, note=str(number)) for number, raw in enumerate(inputs)]
     expected = with_properties(merged(*inputs), note=str(len(inputs) - 1))
@@ -133,7 +134,7 @@ def test_genuine_properties_are_those_of_the_last_one() -> None:
 
 
 def test_properties_that_name_a_base_are_refused() -> None:
-    (chain,) = (chain for chain in chains() if chain.name == "t1-plain")
+    chain = chain_named("t1-plain")
     older, newer = (raw for _name, raw in chain.run(1, 3))
     with pytest.raises(UnsupportedStream, match="input 1 names the snapshot on which it builds, as `zfs send -I` does"):
         merged(older, with_properties(newer, base="s"))
@@ -144,7 +145,7 @@ def test_properties_that_name_a_base_are_refused() -> None:
 
 def test_a_wrong_byte_in_a_payload_stays_visible() -> None:
     """Trap 1 of docs/merge.md: what is passed on must not get a right checksum."""
-    (chain,) = (chain for chain in chains() if chain.name == "t1-plain")
+    chain = chain_named("t1-plain")
     inputs = [raw for _name, raw in chain.run(None, 3)]
     r = random.Random(2)
     visible = 0
@@ -169,7 +170,7 @@ def test_a_wrong_byte_in_a_payload_stays_visible() -> None:
 
 @pytest.mark.parametrize("cut", [0, 200, 312, 1000, -1, -312, -313])
 def test_an_input_that_is_cut(cut: int) -> None:
-    (chain,) = (chain for chain in chains() if chain.name == "t1-plain")
+    chain = chain_named("t1-plain")
     full, newer = (raw for _name, raw in chain.run(None, 1))
     with pytest.raises(IncompleteStream, match="input 1 ends before its END record"):
         merged(full, newer[:cut])
@@ -178,7 +179,7 @@ def test_an_input_that_is_cut(cut: int) -> None:
 
 
 def test_bytes_behind_the_end() -> None:
-    (chain,) = (chain for chain in chains() if chain.name == "t1-plain")
+    chain = chain_named("t1-plain")
     full, newer = (raw for _name, raw in chain.run(None, 1))
     for raw in ((full + b"x", newer), (full, newer + newer)):
         with pytest.raises(TrailingBytes, match="has bytes after its END record"):
@@ -210,13 +211,7 @@ def test_impossible_records_are_named(records: list[bytes], said: str) -> None:
 def made(records: Iterable[bytes], *, guid: int, base: int = 0, **about: Any) -> bytes:
     """A stream with right GUIDs and checksums."""
     about = {"flags": 12, **about}
-    raw = []
-    for record in records:
-        head = bytearray(record)
-        at = {1: 40, 2: 24, 3: 40, 4: 32, 7: 24, 8: 32, 9: 24}.get(head[0])
-        if at is not None:
-            struct.pack_into("<Q", head, at, guid)
-        raw.append(bytes(head))
+    raw = [streams.marked(record, guid) for record in records]
     return resumed.summed(streams.begin("tank/data@now", guid, base, **about), [*raw, streams.end(guid)])
 
 
@@ -473,7 +468,7 @@ def test_made_up_chains(history: tuple[list[Model], list[dict[int, int]]]) -> No
 
 
 def test_the_base_of_a_raw_stream_is_the_first_ones() -> None:
-    (chain,) = (chain for chain in chains() if chain.name == "t2-enc2-w")
+    chain = chain_named("t2-enc2-w")
 
     def ivsets(raw: bytes) -> list[int]:
         size = struct.unpack_from("<I", raw, 4)[0]

@@ -57,12 +57,8 @@ def test_adjacent_free_objects_are_one_unless_something_is_between() -> None:
 
 def test_a_block_is_passed_on_with_the_sum_that_follows_from_its_inputs() -> None:
     block = bytes(range(256)) * 16
-    marked = bytearray(streams.write(5, 0, block))
-    opening = bytearray(streams.object_(5))
-    marked[40:48] = opening[40:48] = streams.GUID.to_bytes(8, "little")
-    source = RecordReader(
-        "x", [resumed.summed(streams.begin(flags=12), [bytes(opening), bytes(marked), bytes(marked), streams.end()])]
-    )
+    records_in = [streams.object_(5), streams.write(5, 0, block), streams.write(5, 0, block), streams.end()]
+    source = RecordReader("x", [resumed.summed(streams.begin(flags=12), map(streams.marked, records_in))])
     source.next()
     source.next()
 

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.chains import chains
+from tests.chains import named
 from tests.receiver.command import fails
 
 from fullsend_receiver.cli import main
@@ -17,7 +17,7 @@ from fullsend_receiver.cli import main
 if TYPE_CHECKING:
     from pathlib import Path
 
-(CHAIN,) = (chain for chain in chains() if chain.name == "t1-plain")
+CHAIN = named("t1-plain")
 INPUTS = [str(CHAIN.folder / f"{name}.zfs.zst") for name, _raw in CHAIN.run(None, 3)]
 
 
@@ -86,3 +86,5 @@ def test_what_cannot_be_merged() -> None:
     refused(1, "which no other file here has", "merge", INPUTS[0], INPUTS[2])
     refused(1, "/nowhere/x.zfs cannot be read: No such file or directory", "merge", INPUTS[0], "/nowhere/x.zfs")
     refused(1, "/nowhere/x.zst cannot be written: No such", "merge", "--output", "/nowhere/x.zst", *INPUTS)
+    within = f"{INPUTS[0]}/x.zst"
+    refused(1, f"{within} cannot be written: Not a directory", "merge", "--output", within, *INPUTS)

@@ -17,6 +17,7 @@ import pytest
 import zstandard
 from tests import streams
 from tests.chains import Chain, chains
+from tests.chains import named as chain_named
 from tests.receiver.helpers import checked, manifest_path
 from tests.receiver.helpers import decode as decoded
 
@@ -38,11 +39,6 @@ if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore
 
 HEADER = 312
-
-
-def chain_named(name: str) -> Chain:
-    (found,) = (chain for chain in chains() if chain.name == name)
-    return found
 
 
 def put(folder: Path, runs: Iterable[tuple[str, bytes]], *, hashes: bool = False) -> list[Path]:
