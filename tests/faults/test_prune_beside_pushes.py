@@ -16,7 +16,8 @@ from tests.receiver.running import Receiver, serving
 
 from fullsend_receiver.access.policies import Policy
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.maintenance.prune import Judged, Pruner, PruneRules
+from fullsend_receiver.maintenance.plans import PruneRules
+from fullsend_receiver.maintenance.prune import Judged, Pruner
 from fullsend_receiver.store.local import LocalStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

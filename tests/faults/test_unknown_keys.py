@@ -47,7 +47,8 @@ from fullsend_receiver.catalogue import summaries, unchanged
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.maintenance import checkpoints
+from fullsend_receiver.maintenance import checkpoints, merge_records
+from fullsend_receiver.maintenance.merge_records import note_refusal
 from fullsend_receiver.maintenance.reading import FilePass
 from fullsend_receiver.maintenance.scrub import StreamCheck
 from fullsend_receiver.store import journal
@@ -129,6 +130,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     leave_check(store, files[1])
     unchanged.note(catalogue, SENDER, [UnchangedDataset(dataset="tank/data", snapshot="next", guid="12")])
     overruns.note(store, SENDER, push_of(LONG), OverrunRecord(70, 50))
+    note_refusal(store.documents, SENDER, (catalogue.streams[0].summary, catalogue.streams[1].summary), "a test")
+    with store.alone("merge"):
+        pass
     leave_partials(store)
     copy_summaries(store)
     (store.state / "serving").touch()  # by the daemon
@@ -247,11 +251,13 @@ KINDS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
     "summaries": (f".state/summaries.{SENDER}", add_to_copy),
     "unchanged": (f".state/unchanged.{SENDER}.json", add_to_map),
     "crossed": (f".state/crossed.{SENDER}.json", add_to_document),
+    "merged": (f".state/merged.{SENDER}.json", add_to_document),
 }
 #: What has no keys.
 PLAIN: Final = (
     *(f"{SENDER}/*.zfs.zst", f"{SENDER}/*.zfs.zst.sha256", ".partial/*.data", ".partial/*.sha256"),
     *(".state/key.pem", ".state/certificate.pem", ".state/lock", ".state/serving", ".state/reading"),
+    ".state/merge.lock",
 )
 
 
@@ -302,6 +308,7 @@ def seen(store: LocalStore) -> dict[str, Any]:
         "invitations": senders._read_invitations(store),
         "unchanged": unchanged.last_seen(store, SENDER),
         "crossed": overruns.find(store, SENDER, push_of(LONG)),
+        "merged": merge_records.read_merges(store.documents, SENDER).reasons(),
         "checkpoint": place_of_check(store),
     }
 
@@ -382,7 +389,8 @@ def test_every_file_of_the_state_folder_is_in_that_store(written: LocalStore) ->
         source = path.read_text(encoding="utf-8")
         names.update(re.findall(r"\bstate / f?\"([^\"]+)\"", source))
         names.update(re.findall(r"def _document\(sender: str\) -> str:\n    return f\"([^\"]+)\"", source))
-    names = {name.replace("{sender}", SENDER) for name in names if not name.endswith(".tmp")}
+    names = {name.replace("{sender}", SENDER).replace("{work}", "merge") for name in names}
+    names = {name for name in names if not name.endswith(".tmp")}
     names.add("scrub-checkpoint.json")  # a document of the whole store
-    assert len(names) == 14
+    assert len(names) == 16
     assert names == {path.name for path in written.state.iterdir()}

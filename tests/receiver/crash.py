@@ -32,7 +32,9 @@ from fullsend_receiver.access.policies import Policy
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.maintenance.prune import Judged, Pruner, PruneRules
+from fullsend_receiver.maintenance.merging import Merger
+from fullsend_receiver.maintenance.plans import MergeRules, PruneRules
+from fullsend_receiver.maintenance.prune import Judged, Pruner
 from fullsend_receiver.maintenance.scrub import rebuild
 from fullsend_receiver.maintenance.undelete import undelete
 from fullsend_receiver.store.api import TrashedStream
@@ -189,6 +191,15 @@ def prune(folder: Path, now: str, undelete_within: str, tell: Callable[[str], No
             tell(event.decision.stream.path)
 
 
+def merge_all(folder: Path, now: str, undelete_merged: str, tell: Callable[[str], None]) -> None:
+    """Merge all that only other streams need."""
+    policy = Policy(last=0, minimum_count=0, minimum_age=0)
+    merging = MergeRules(rebase_after=0.0, rate=0, warn_at=1.0)
+    rules = PruneRules(lambda _sender, _dataset: policy, undelete_merged=float(undelete_merged), merging=merging)
+    for event in Merger(Catalogues(LocalStore(folder)), rules, float(now)).merge(helpers.SENDER):
+        tell(type(event).__name__)
+
+
 def bring_back(folder: Path, dataset: str, tell: Callable[[str], None]) -> None:
     for file in undelete(LocalStore(folder), helpers.SENDER, dataset, None, stored=[], now=1e9).back:
         tell(str(file))
@@ -210,7 +221,8 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
     scenario.__name__: scenario
     for scenario in (
-        *(push, resume, start, rebuild_manifest, remove, to_trash, back, empty, prune, bring_back, join, revoke, init),
+        *(push, resume, start, rebuild_manifest, remove, to_trash, back, empty, prune, merge_all, bring_back, join),
+        *(revoke, init),
     )
 }
 

@@ -111,6 +111,10 @@ class Forest(Generic[_S]):
         """Return the streams whose last snapshot has this GUID, of any dataset."""
         return self._by_guid.get(guid)
 
+    def built_on(self, guid: str) -> Sequence[_S]:
+        """Return the streams that build on the snapshot with this GUID, of any dataset, class and flags."""
+        return self._by_base.get(guid)
+
     def of_dataset(self, dataset: str) -> Sequence[_S]:
         """Return the streams of a dataset, in order."""
         return self._datasets().get(dataset, ())

@@ -111,6 +111,11 @@ class ReceiverSettings(Settings):
     prune_at_most: Share = 0.2  # of a dataset's snapshots or bytes, in one run
     when_suspicious: Literal["stop", "prune"] = "stop"  # whether suspicious streams stop the prune of their dataset
     when_full: Literal["refuse", "prune-early"] = "refuse"  # whether a prune may come early to make room
+    #: Whether a prune merges streams; "prove-first": their removal waits for `fullsend prove`.
+    merge: Literal["on", "off", "prove-first"] = "on"
+    rebase_after: Share = 0.3  # of a full's stored bytes: with so many in the increments on it, it moves forward
+    undelete_merged: Duration = 7 * 86400.0  # how long what was merged waits in the trash, where there is room
+    merge_rate: Size = 64 << 20  # stored bytes a second that a merge reads and writes; 0: no limit
 
     def quota_of(self, sender: str) -> int | None:
         """Return the quota of a sender in bytes; None: it has none."""

@@ -18,15 +18,15 @@ log = logging.getLogger("fullsendd")
 
 
 def find_partials(store: Store, sender: str | None) -> Iterator[PartialEntry]:
-    """Yield the partials of one sender, or of all (None). Damaged ones are omitted, and left as they are. Blocks: reads
-    the journals.
+    """Yield the partials of one sender, or of all (None). Those of merges are omitted, and so are damaged ones, which
+    are left as they are. Blocks: reads the journals.
 
     Raises: OSError.
     """
 
     def look(upload: UploadInfo) -> PartialEntry | None:
         opened = upload.opened
-        if opened is None or sender not in {None, opened.sender}:
+        if opened is None or opened.merge or sender not in {None, opened.sender}:
             return None
         place, resumable = upload.places
         return entry_of(
@@ -61,6 +61,8 @@ def discard_old(
     left: dict[str, dict[str, int]] = {}
     total = 0
     for key, (last, opened, said) in store.uploads(_look, sets_aside=True):
+        if opened is not None and opened.merge:
+            continue  # the next merge discards it
         stored = said.stored
         total += stored
         if opened is not None:

@@ -32,6 +32,6 @@ def find_fills(
 
 
 def _look(upload: UploadInfo) -> tuple[str, int]:
-    """Return whose partial it is, and its bytes."""
+    """Return whose partial it is, and its bytes. That of a merge is nobody's: what it replaces counts already."""
     opened = upload.opened
-    return (opened.sender, upload.journal.stored) if opened else ("", 0)
+    return (opened.sender, upload.journal.stored) if opened and not opened.merge else ("", 0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.shared.units import format_size, plural, printable
+from fullsend_protocol.shared.units import format_duration, format_size, plural, printable
 from fullsend_receiver.cli.results import complain, print_lines, print_note
-from fullsend_receiver.maintenance.prune import ChainHeld, Judged, NothingGoes
+from fullsend_receiver.maintenance.merging import Merged, NotMerged
+from fullsend_receiver.maintenance.prune import ChainHeld, Judged, MergePlanned, NothingGoes
 
 if TYPE_CHECKING:
+    from fullsend_receiver.maintenance.merging import MergeEvent
     from fullsend_receiver.maintenance.prune import PruneEvent
+    from fullsend_receiver.maintenance.thinning import Merge
 
 #: Characters of the column of reasons.
 _REASON: Final = 40
@@ -26,7 +29,7 @@ class Pruned:
         self._dry_run = dry_run
         self._streams = self._dropped = self._freed = 0
 
-    def add(self, event: PruneEvent) -> None:
+    def add(self, event: PruneEvent | MergeEvent) -> None:
         """Print one event."""
         match event:
             case Judged():
@@ -36,12 +39,44 @@ class Pruned:
                 complain(printable(f"{event.sender}/{event.dataset}: nothing goes: {event.why}"))
             case ChainHeld():
                 print_note(printable(f"{event.sender}/{event.chain.reason}"))
+            case MergePlanned():
+                self._add_plan(event.sender, event.merge, event.seconds)
+            case Merged():
+                self._add_merged(event)
+            case NotMerged():
+                self.failed = self.failed or event.failed
+                say = complain if event.failed else self.note
+                say(printable(f"{_named(event.sender, event.merge)}: not merged: {event.why}"))
+
+    def note(self, what: str) -> None:
+        """Print a line for people."""
+        print_note(what)
 
     def sum_up(self) -> None:
         """Print how much was dropped."""
         done = "would be dropped" if self._dry_run else "dropped"
         freed = "would be freed" if self._dry_run else "freed"
         print_note(f"{plural(self._streams, 'stream')}, {self._dropped} {done}, {format_size(self._freed)} {freed}")
+
+    def _add_plan(self, sender: str, merge: Merge, seconds: float | None) -> None:
+        if self._as_json:
+            about = {"seconds": None if seconds is None else round(seconds), "read_bytes": merge.stored_bytes}
+            about |= {"written_bytes_at_most": merge.stored_bytes, "freed_bytes_at_most": merge.freed_at_most}
+            print_lines([json.dumps(_row("planned", sender, merge) | about)])
+            return
+        sizes = f"reads {format_size(merge.stored_bytes)}, writes at most that, frees at most"
+        took = "" if seconds is None else f", about {format_duration(seconds)}"
+        print_lines([printable(f"{_named(sender, merge)}: {sizes} {format_size(merge.freed_at_most)}{took}")])
+        for each in merge.inputs:
+            print_lines([printable(f"    {each.path}  {format_size(each.stored_bytes)}")])
+
+    def _add_merged(self, event: Merged) -> None:
+        if self._as_json:
+            about = {"file": str(event.file), "seconds": round(event.seconds, 1), "stored_bytes": event.stored_bytes}
+            print_lines([json.dumps(_row("done", event.sender, event.merge) | about | {"freed_bytes": event.freed})])
+            return
+        sizes = f"{format_size(event.merge.stored_bytes)} became {format_size(event.stored_bytes)}"
+        print_lines([printable(f"{_named(event.sender, event.merge)}: {sizes}: {event.file}")])
 
     def _add_stream(self, judged: Judged) -> None:
         decision = judged.decision
@@ -60,3 +95,18 @@ class Pruned:
         late = decision.action.value == "drop" and not judged.dropped
         reason = f"{decision.reason}, next time" if late else decision.reason
         print_lines([printable(f"{reason:{_REASON}}  {name}  {format_size(about.stored_bytes)}")])
+
+
+def _named(sender: str, merge: Merge) -> str:
+    """Return what a merge does, in one line."""
+    first, last = merge.inputs[0], merge.target
+    what = "merge and move the full" if merge.moves_full else "merge"
+    count = plural(len(merge.inputs), "stream")
+    return f"{what}: {sender}/{last.dataset}: {first.snapshot} to {last.snapshot}, {count}"
+
+
+def _row(merge_is: str, sender: str, merge: Merge) -> dict[str, object]:
+    shown = ("file", "snapshot", "guid", "base_guid", "stored_bytes")
+    inputs = [{name: getattr(each, name) for name in shown} for each in merge.inputs]
+    names = {"sender": sender, "dataset": merge.target.dataset, "snapshot": merge.target.snapshot}
+    return {"merge": merge_is} | names | {"moves_full": merge.moves_full, "inputs": inputs}

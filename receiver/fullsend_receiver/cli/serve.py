@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.exit_codes import Exit
@@ -17,6 +18,14 @@ if TYPE_CHECKING:
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the parser of the command."""
     commands.add_parser("serve", help="run the daemon").set_defaults(run=run)
+
+
+def _merge_command(options: argparse.Namespace) -> list[str]:
+    """Return the command that merges, with this Python and this configuration."""
+    from fullsend_receiver.access.config import config_file
+
+    file = str(config_file(options.config).absolute())
+    return [sys.executable, "-m", "fullsend_receiver", "--config", file, "prune", "--merge-only"]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
     log.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Daemon(settings, store).run())
+        runner.run(Daemon(settings, store, merge_command=_merge_command(options)).run())
     return Exit.OK

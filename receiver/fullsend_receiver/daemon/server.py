@@ -18,7 +18,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -32,17 +32,18 @@ from fullsend_receiver.access.config import ReceiverSettings, parse_address
 from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
 from fullsend_receiver.arrival.expiry import discard_old
-from fullsend_receiver.arrival.free_space import Room, remove_nothing
+from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
+from fullsend_receiver.daemon.merge_process import MergeProcess
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.daemon.store_watch import StoreWatch
 from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
 from fullsend_receiver.maintenance.clock import Clock, SystemClock
 from fullsend_receiver.maintenance.daily_prune import DailyPrune
-from fullsend_receiver.maintenance.prune import rules_of
+from fullsend_receiver.maintenance.plans import rules_of
 from fullsend_receiver.maintenance.prune_records import troubles
 from fullsend_receiver.store.durable import open_lock
 from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly, disk_error
@@ -77,8 +78,16 @@ _RELOOK_EVERY: Final = 3600.0
 class Daemon:
     """The running daemon; implements the sessions' Gate, and the Reopener of the store's watch."""
 
-    def __init__(self, settings: ReceiverSettings, store: LocalStore, clock: Clock | None = None) -> None:
-        """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's."""
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        store: LocalStore,
+        clock: Clock | None = None,
+        merge_command: Sequence[str] | None = None,
+    ) -> None:
+        """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's; `merge_command`: the
+        program that merges, with its arguments, None: nothing is merged.
+        """
         self._settings = settings
         self._store = store
         try:
@@ -110,13 +119,23 @@ class Daemon:
         rules = rules_of(settings)
         # A thread of its own: a prune of a large store takes minutes.
         self._pruning = ThreadPoolExecutor(1, thread_name_prefix="prune")
-        self._daily = DailyPrune(store, rules, settings.prune_at, clock or SystemClock(), self._pruning)
+        merges = rules is not None and rules.merging is not None
+        self._merges = MergeProcess(store, merge_command if merges else None, self._pruning)
+        self._daily = DailyPrune(
+            store,
+            rules,
+            settings.prune_at,
+            clock or SystemClock(),
+            self._pruning,
+            early=settings.when_full == "prune-early",
+            pruned=self._merges.begin,
+        )
         self._room = room = Room(
             settings.min_free,
             lambda: self._workers.run_to_end(store.space),
             quota_of=settings.quota_of,
             stored_of=lambda sender: catalogues.stored_bytes(self._workers.disk, sender),
-            make_room=self._daily.make_room if settings.when_full == "prune-early" else remove_nothing,
+            make_room=self._daily.make_room,
         )
         self._watch = StoreWatch(store, room, settings.warn_at, self._table_reader, self)
         self._recovered = False  # what the last process left is completed, or removed
@@ -162,6 +181,7 @@ class Daemon:
                 asyncio.create_task(self._checks.run()),
                 asyncio.create_task(self._watch.run()),
                 asyncio.create_task(self._daily.run()),
+                asyncio.create_task(self._merges.run()),
                 asyncio.create_task(_feed_watchdog()),
             ]
             log.info("listening on %s, store %s", where, self._store.where)

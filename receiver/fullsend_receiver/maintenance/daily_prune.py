@@ -17,16 +17,17 @@ from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_receiver.maintenance import clock
 from fullsend_receiver.maintenance.clock import Clock, Reading
+from fullsend_receiver.maintenance.plans import PruneRules
 from fullsend_receiver.maintenance.prune import (
     ChainHeld,
     Judged,
+    MergePlanned,
     NothingGoes,
     Pruner,
-    PruneRules,
     newest_reception,
 )
 from fullsend_receiver.maintenance.prune_records import read_try, write_try
-from fullsend_receiver.maintenance.trash import expire_trash
+from fullsend_receiver.maintenance.trash import empty_merged, expire_trash
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import run_to_end
@@ -58,16 +59,27 @@ class DailyPrune:
     """The prunes of one daemon."""
 
     def __init__(
-        self, store: LocalStore, rules: PruneRules | None, at: time_of_day | None, clock_: Clock, thread: Executor
+        self,
+        store: LocalStore,
+        rules: PruneRules | None,
+        at: time_of_day | None,
+        clock_: Clock,
+        thread: Executor,
+        *,
+        early: bool = True,
+        pruned: Callable[[], None] = lambda: None,
     ) -> None:
         """`rules`: None: nothing is ever deleted; `at`: local time, None: only commands prune; `thread`: one for it
-        alone, since a prune of a large store takes minutes.
+        alone, since a prune of a large store takes minutes; `early`: whether a prune may come early to make room;
+        `pruned`: is called on the event loop after each daily prune.
         """
         self._store = store
         self._rules = rules
         self._at = at
         self._clock = clock_
         self._thread = thread
+        self._early = early
+        self._pruned = pruned
         self._abandoned = threading.Event()
         self._noted: float | None = None  # seconds since the boot
         self._freed_nothing: float | None = None  # the last early prune, in seconds since the boot
@@ -77,7 +89,8 @@ class DailyPrune:
         """Note the clock and prune when it is time, until cancelled. A prune ends then with its batch."""
         try:
             while True:
-                await run_to_end(self._thread, self.look)
+                if await run_to_end(self._thread, self.look):
+                    self._pruned()
                 await asyncio.sleep(look_every)
         finally:
             self._abandoned.set()
@@ -87,31 +100,36 @@ class DailyPrune:
         self._abandoned.set()
 
     async def make_room(self, wanted: int, sender: str | None) -> int:
-        """Drop what the policy does not keep, before the daily prune. It keeps all that the daily prune would keep.
+        """Delete what waits in the trash since it was merged. If there is nothing, and the policy allows it, drop what
+        it does not keep, before the daily prune. That keeps all that the daily prune would keep.
 
         `wanted`: bytes; it ends with the sender whose streams free them. `sender`: whose streams, None: of all
-        senders, by name. Returns: bytes that are free now and were not; 0 with a trash, which holds what is dropped.
-        Logs what goes wrong.
+        senders, by name. Returns: bytes that are free now and were not; what is dropped and waits in the trash does not
+        count. Logs what goes wrong.
         """
         return await run_to_end(self._thread, lambda: self._make_room(wanted, sender))
 
-    def look(self) -> None:
-        """Note the clock and prune, if it is time for them. Blocks. Logs what goes wrong."""
+    def look(self) -> bool:
+        """Note the clock and prune, if it is time for them. Blocks. Logs what goes wrong.
+
+        Returns: whether it has pruned.
+        """
         try:
             self._store.check_mounted()
         except StoreError:  # the daemon says so, once
-            return
+            return False
         try:
             now = self._clock.read()
             if self._noted is None or now.boottime - self._noted >= clock.NOTE_EVERY:
                 self._noted = now.boottime
                 self._note(now)
             if self._rules is not None and self._at is not None and self._is_due(self._at):
-                self._prune(self._rules)
+                return self._prune(self._rules)
         except _Abandoned:
             log.info("the daily prune ends, since the daemon stops; it begins again with the next start")
         except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
             log.warning("the daily prune has failed: %s: %s", type(error).__name__, error)
+        return False
 
     def _note(self, now: Reading) -> None:
         try:
@@ -133,10 +151,15 @@ class DailyPrune:
         return is_due(now, before, at, again=last.refused is not None)
 
     def _make_room(self, wanted: int, sender: str | None) -> int:
+        try:
+            freed = empty_merged(self._store)
+        except OSError as error:
+            log.warning("the trash cannot be emptied: %s", error)
+            freed = 0
         rules, began = self._rules, self._clock.read().boottime
         lately = self._freed_nothing is not None and 0 <= began - self._freed_nothing < _EARLY_AGAIN
-        if rules is None or rules.undelete_within or lately:
-            return 0
+        if freed or not self._early or rules is None or rules.undelete_within or lately:
+            return freed  # if it is not enough, this is called again
         done = _PruneTotals()
         try:
             pruner, refused = self._begin(rules)
@@ -151,13 +174,13 @@ class DailyPrune:
         log.info("pruned early, for a push: %s freed of %s wanted", format_size(done.freed), format_size(wanted))
         return done.freed
 
-    def _prune(self, rules: PruneRules) -> None:
+    def _prune(self, rules: PruneRules) -> bool:
         refused: str | None = None
         now = self._clock.read().wall
         try:
             pruner, refused = self._begin(rules)
             if refused is None:
-                expire_trash(self._store, rules.undelete_within, pruner.now)
+                expire_trash(self._store, rules.undelete_within, pruner.now, undelete_merged=rules.undelete_merged)
                 done = _PruneTotals()
                 self._prune_senders(pruner, pruner.catalogues.senders(), done)
                 log.info("pruned: %s dropped, %s freed", plural(done.dropped, "stream"), format_size(done.freed))
@@ -166,6 +189,7 @@ class DailyPrune:
             refused = f"it failed: {error}"
             self._complain(f"the daily prune has failed: {error}")
         write_try(self._store.documents, now, refused)
+        return refused is None
 
     def _begin(self, rules: PruneRules) -> tuple[Pruner, str | None]:
         """Return a prune that has not begun, and why it must not, by the clock; None: it may. That is logged."""
@@ -191,7 +215,7 @@ class DailyPrune:
                             done.freed += event.decision.stream.stored_bytes
                         case NothingGoes():
                             log.warning("%s/%s: nothing is pruned: %s", event.sender, event.dataset, event.why)
-                        case ChainHeld() | Judged():
+                        case ChainHeld() | Judged() | MergePlanned():
                             pass
             except (FullsendError, OSError) as error:
                 log.error("%s: its prune has failed: %s", sender, error)  # noqa: TRY400 - where says nothing

@@ -35,7 +35,7 @@ def reading_leases(part: Catalogue, held: Iterable[PurePosixPath]) -> list[Lease
     for file in held:
         stored = part.at(file)
         for each in [] if stored is None else [stored, *part.dependents(stored)]:
-            found.setdefault(each.summary.guid, Lease(each.summary.guid, f"a reader of {file.name}"))
+            found.setdefault(each.summary.guid, Lease(each.summary.guid, f"a reader of {file.name}", chain=True))
     return list(found.values())
 
 

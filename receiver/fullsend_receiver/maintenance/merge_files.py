@@ -21,15 +21,13 @@ import stat
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final, NoReturn, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import zstandard
 
-import fullsend_protocol
-from fullsend_protocol.format.manifest import MergedInput, Segment
+from fullsend_protocol.format.manifest import MergedInput
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared.errors import (
-    ChunkError,
     FullsendError,
     OutputFailed,
     StreamError,
@@ -38,15 +36,14 @@ from fullsend_protocol.shared.errors import (
 )
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.checksums import Piece
-from fullsend_protocol.stream.chunks import Compressor, Cutter, SegmentHash
 from fullsend_protocol.stream.record_reader import RecordReader
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.stream.running_sums import RunningSums
 from fullsend_receiver.arrival.commit import make_manifest
+from fullsend_receiver.maintenance.packing import PROGRAM, Packer, read_back
 from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.durable import replace_file, sync_folder, write_all
 from fullsend_receiver.store.names import hash_line
-from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of
 from fullsend_receiver.store.seekable import IndexEntry, tables
 
 if TYPE_CHECKING:
@@ -217,20 +214,20 @@ def write_packed(
         raise OutputExists(msg)
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        packer = _Packer(temporary, level)
-        packer.write(pieces)
-        packer.check()
+        file = _PackedFile(temporary, level)
+        file.write(pieces)
+        file.check()
         _name(temporary, path)
-        replace_file(path.with_name(path.name + HASH_SUFFIX), hash_line(packer.file_sha256, PurePosixPath(path)))
+        replace_file(path.with_name(path.name + HASH_SUFFIX), hash_line(file.file_sha256, PurePosixPath(path)))
         if sender is not None:
-            replace_file(path.with_name(path.name + MANIFEST_SUFFIX), packer.manifest(sender, merged))
+            replace_file(path.with_name(path.name + MANIFEST_SUFFIX), file.manifest(sender, merged))
     except OSError as error:
         msg = f"{path} cannot be written: {reason(error)}"
         raise OutputFailed(msg) from None
     finally:
         with contextlib.suppress(OSError):  # the first error tells more than this one
             temporary.unlink()
-    return Packed(path, packer.raw_bytes, packer.stored_bytes, packer.sha256)
+    return Packed(path, file.packer.raw_bytes, file.stored_bytes, file.packer.sha256)
 
 
 def _name(temporary: Path, path: Path) -> None:
@@ -243,55 +240,31 @@ def _name(temporary: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
-class _Packer:
+class _PackedFile:
     """Writes one file."""
 
     def __init__(self, path: Path, level: int) -> None:
         self._path = path
-        self._compressor = Compressor(level)
-        self._walker = Walker()
-        self._hash = SegmentHash(0)
         self._file_hash = hashlib.sha256()
-        self._entries: list[IndexEntry] = []
+        self.packer = Packer(level)
         self.stored_bytes = 0
-
-    @property
-    def raw_bytes(self) -> int:
-        return self._hash.end
-
-    @property
-    def sha256(self) -> str:
-        return self._hash.digest().hex()
 
     @property
     def file_sha256(self) -> str:
         return self._file_hash.hexdigest()
 
     def write(self, pieces: Iterable[Piece]) -> None:
+        entries: list[IndexEntry] = []
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
         try:
-            for raw in _chunks(pieces, Cutter(self._walker)):
-                self._append(descriptor, self._frame(raw))
-            self._walker.finish()
-            for table in tables(self._entries, len(self._entries)):
+            for frame, entry in self.packer.frames(pieces):
+                entries.append(entry)
+                self._append(descriptor, frame)
+            for table in tables(entries, len(entries)):
                 self._append(descriptor, table)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-    def _frame(self, raw: bytearray) -> bytes:
-        frame = self._compressor.compress(raw)
-        starts = not self._entries
-        entry = IndexEntry(
-            raw_length=len(raw),
-            stored_length=len(frame),
-            ends_at_resume_point=self._walker.at_resume_point,
-            first_key=self._walker.first_key,
-            starts_segment=starts,
-            sha256=self._hash.update(raw),
-        )
-        self._entries.append(entry)
-        return frame
 
     def _append(self, descriptor: int, data: bytes) -> None:
         write_all(descriptor, data)
@@ -300,55 +273,26 @@ class _Packer:
 
     def check(self) -> None:
         """Read back what was written. Raises: ChunkError if it is not what was meant."""
-        end = 0
-        with contextlib.closing(LocalBlob(self._path)) as blob:
-            blob.forget(0, self.stored_bytes)
-            for chunk in checked_chunks_of(blob):
-                if isinstance(chunk, DamagedChunk):
-                    self._reads_otherwise(str(chunk))
-                end += len(chunk.raw)
-        if end != self.raw_bytes:
-            self._reads_otherwise(f"{end} raw bytes of {self.raw_bytes}")
-
-    def _reads_otherwise(self, what: str) -> NoReturn:
-        msg = f"{self._path.name}: what was written reads back otherwise: {what}; the disk or the memory is bad"
-        raise ChunkError(msg)
+        packer = self.packer
+        read_back(LocalBlob(self._path), self._path.name, raw_bytes=packer.raw_bytes, sha256=packer.sha256)
 
     def manifest(self, sender: str, merged: Sequence[MergeFile]) -> bytes:
-        program = f"fullsendd {fullsend_protocol.__version__}"
+        packer = self.packer
         return make_manifest(
             sender,
-            facts.conclude(self._walker.begins),
-            embedded_spills=self._walker.embedded_spills,
-            segments=[Segment(start=0, end=self.raw_bytes, sha256=self.sha256)],
+            packer.conclude(),
+            embedded_spills=packer.walker.embedded_spills,
+            segments=packer.segments,
             resumptions=[],
             stored_bytes=self.stored_bytes,
             file_sha256=self.file_sha256,
-            chunks=len(self._entries),
-            sender_program=program,
+            chunks=packer.chunks,
+            sender_program=PROGRAM,
             zfs_version=None,
             properties=None,
             proven_by="merge",
             merged=[each.merged for each in merged if each.merged is not None],
         ).to_json()
-
-
-def _chunks(pieces: Iterable[Piece], cutter: Cutter) -> Iterator[bytearray]:
-    """Cut a stream into chunks. The cutter opens the next one when the caller asks for it."""
-    chunk = bytearray()
-    cutter.next()
-    for piece in pieces:
-        at, stop = 0, len(piece)
-        while at < stop:
-            end = cutter.walk(piece, at, stop)
-            chunk += piece[at:end]
-            at = end
-            if cutter.closed:
-                yield chunk
-                cutter.next()
-                chunk = bytearray()
-    if chunk:
-        yield chunk
 
 
 def _known_sha256(path: Path) -> str | None:

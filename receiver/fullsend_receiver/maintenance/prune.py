@@ -15,33 +15,26 @@ import contextlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
-from fullsend_receiver.access.config import ReceiverSettings
-from fullsend_receiver.access.policies import Policy
-from fullsend_receiver.catalogue.holdings import Holdings
-from fullsend_receiver.catalogue.pins import pins_in_force
-from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue
-from fullsend_receiver.maintenance.leases import arriving_leases, hidden_leases, reading_leases
+from fullsend_receiver.maintenance.merge_records import read_merges
+from fullsend_receiver.maintenance.plans import NOT_ASKED, PruneRules, SenderPlans
 from fullsend_receiver.maintenance.prune_records import (
     DatasetRecord,
     PruneRecord,
-    read_record,
     write_history,
     write_record,
 )
-from fullsend_receiver.maintenance.retention import Action, Decision, HeldChain, Pin, Plan, plan
+from fullsend_receiver.maintenance.retention import Action, Decision, HeldChain, Plan
 from fullsend_receiver.maintenance.scrub import never_interrupts
-from fullsend_receiver.maintenance.suspicion import read_accepted, suspicion
+from fullsend_receiver.maintenance.thinning import Merge
 from fullsend_receiver.maintenance.trash import trash_name
 from fullsend_receiver.store.local import LocalStore
-from fullsend_receiver.store.names import dataset_folder
 
 log: Final = logging.getLogger("fullsendd")
 
@@ -50,31 +43,6 @@ _FEW: Final = 3
 #: Streams of a batch: pushes wait while one is removed. A part of many streams is planned anew at most so many times.
 _BATCH: Final = 64
 _BATCHES: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class PruneRules:
-    """What a prune may drop. `policy_of`: the policy of a sender's dataset, None: it keeps all; `at_most`: the share of
-    a dataset's snapshots or bytes that one run may give up; `undelete_within`: seconds in the trash, 0: there is none;
-    `suspicious`: whether suspicious streams stop the prune of their dataset.
-    """
-
-    policy_of: Callable[[str, str], Policy | None]
-    at_most: float = 0.2
-    undelete_within: float = 0.0
-    suspicious: bool = True
-
-
-def rules_of(settings: ReceiverSettings) -> PruneRules | None:
-    """Return what a receiver's settings allow; None: without a policy, nothing."""
-    if settings.retention is None:
-        return None
-    return PruneRules(
-        settings.retention.policy,
-        settings.prune_at_most,
-        settings.undelete_within,
-        suspicious=settings.when_suspicious == "stop",
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +70,18 @@ class ChainHeld:
     chain: HeldChain
 
 
-PruneEvent = Judged | NothingGoes | ChainHeld
+@dataclass(frozen=True, slots=True)
+class MergePlanned:
+    """Streams that become one, behind the removals. `seconds`: how long it takes at the pace of the last merge; None:
+    there was none.
+    """
+
+    sender: str
+    merge: Merge
+    seconds: float | None
+
+
+PruneEvent = Judged | NothingGoes | ChainHeld | MergePlanned
 
 
 def newest_reception(catalogues: Catalogues) -> float:
@@ -164,15 +143,15 @@ class _SenderPrune:
         self._sender = sender
         self._dataset = dataset
         self._yes_more = yes_more
-        self._before = read_record(self._store.documents, sender)
+        self._plans = SenderPlans(pruner.catalogues, pruner.rules, pruner.now, sender, dataset)
+        self._before = self._plans.before
         self._datasets = dict(self._before.datasets)
         self._seen: set[str] = set()
         self._dropped = self._freed = 0
         self._whole = False  # all parts are done
 
     def events(self, *, dry_run: bool) -> Iterator[PruneEvent]:
-        holdings = self._current()
-        for names in list(_parts(holdings, self._dataset)):
+        for names in self._plans.parts():
             self._pruner.between()
             yield from self._part(names, dry_run=dry_run)
         self._whole = self._dataset is None
@@ -191,22 +170,19 @@ class _SenderPrune:
         at = format_time(self._pruner.now)
         return PruneRecord(at=at, dropped=self._dropped, freed=self._freed, datasets=known)
 
-    def _current(self) -> Holdings:
-        return self._pruner.catalogues.current(self._sender)
-
     # --- one part
 
     def _part(self, names: set[str], *, dry_run: bool) -> Iterator[PruneEvent]:
-        holdings = self._current()
+        holdings = self._plans.current()
         part = holdings.around(datasets=names)
         names |= {each.summary.dataset for each in part.streams}
-        stopped = self._stopped(holdings, part, names)
-        suspects = self._suspects(part, stopped)
+        stopped = self._plans.stopped(holdings, part, names)
+        suspects = self._plans.suspects(part, stopped)
         stopped |= suspects
-        first = self._plan(holdings, part, stopped)
+        first = self._plans.plan(holdings, part, stopped)
         if not self._yes_more and (beyond_limit := self._beyond(first, stopped)):
             stopped |= beyond_limit
-            first = self._plan(holdings, part, stopped)
+            first = self._plans.plan(holdings, part, stopped)
         done = _Done(latest={each.stream.path: each for each in first.decisions})
         if not dry_run:
             self._note(first, stopped, suspects, holdings.last_sequence)
@@ -216,10 +192,13 @@ class _SenderPrune:
             self._drop(first, names, stopped, done)
         yield from self._results(part, first, done, dry_run=dry_run)
         for dataset, why in sorted(stopped.items()):
-            if why is not _NOT_ASKED:
+            if why is not NOT_ASKED:
                 yield NothingGoes(self._sender, dataset, why)
+        for merge in first.merges if dry_run else ():
+            rate = read_merges(self._store.documents, self._sender).raw_rate
+            yield MergePlanned(self._sender, merge, merge.raw_bytes / rate if rate else None)
         for chain in first.held:
-            if stopped.get(chain.dataset) is not _NOT_ASKED:
+            if stopped.get(chain.dataset) is not NOT_ASKED:
                 yield ChainHeld(self._sender, chain)
 
     def _results(self, part: Catalogue, first: Plan, done: _Done, *, dry_run: bool) -> Iterator[Judged]:
@@ -229,58 +208,6 @@ class _SenderPrune:
                 path = stored.summary.path
                 yield Judged(done.latest[path], path in going)
 
-    def _stopped(self, holdings: Holdings, part: Catalogue, names: set[str]) -> dict[str, str]:
-        """Return the datasets of which nothing may go, each with the reason."""
-        stopped = {}
-        folders: dict[str, set[str]] = {name: {str(dataset_folder(self._sender, name))} for name in names}
-        for stored in part.streams:
-            folders[stored.summary.dataset].add(str(stored.file.parent))
-        for name in names:
-            if self._dataset not in {None, name}:
-                stopped[name] = _NOT_ASKED
-            for problem in holdings.problems:
-                if _concerns(problem, folders[name]):
-                    stopped[name] = f"not all of it can be read: {problem}"
-                    break
-        return stopped
-
-    def _suspects(self, part: Catalogue, stopped: dict[str, str]) -> dict[str, str]:
-        """Return the datasets that a person must look at first, each with the reason."""
-        found: dict[str, str] = {}
-        if not self._pruner.rules.suspicious:
-            return found
-        accepted = read_accepted(self._store.documents)
-        for dataset, group in groupby((stored.summary for stored in part.streams), lambda about: about.dataset):
-            record = self._before.datasets.get(dataset)
-            name = f"{self._sender}/{dataset}"
-            if record is None or dataset in stopped or self._pruner.rules.policy_of(self._sender, dataset) is None:
-                continue  # its first prune: nothing is known that this could be compared with
-            known = accepted.get(name, 0)
-            if record.suspect is not None and record.suspect_at > known:
-                found[dataset] = record.suspect
-            elif (why := suspicion([*group], max(record.sequence, known))) is not None:
-                found[dataset] = f"{why}: if that is right: `fullsendd accept {name}`"
-        return found
-
-    def _plan(self, holdings: Holdings, part: Catalogue, stopped: dict[str, str]) -> Plan:
-        """Plan a part, with the leases and pins of this moment."""
-        store, now = self._store, self._pruner.now
-        leases = [
-            *arriving_leases(store, self._sender),
-            *reading_leases(part, store.held()),
-            *hidden_leases(problem.path for problem in holdings.problems),
-        ]
-        pins = [Pin(str(file), each.until, each.note) for file, each in pins_in_force(store.documents, now).items()]
-        return plan(
-            [stored.summary for stored in part.streams],
-            lambda dataset: self._pruner.rules.policy_of(self._sender, dataset),
-            now=now,
-            leases=leases,
-            pins=pins,
-            damaged={stored.summary.path for stored in part.streams if not part.whole(stored)},
-            stopped=stopped,
-        )
-
     def _drop(self, first: Plan, names: set[str], stopped: dict[str, str], done: _Done) -> None:
         """Remove what the plan drops, batch by batch."""
         allowed = {_identity(each.stream) for each in first.drops}
@@ -288,10 +215,10 @@ class _SenderPrune:
         drops: dict[str, Decision] = {}
 
         def choose() -> list[PurePosixPath]:
-            holdings = self._current()
+            holdings = self._plans.current()
             part = holdings.around(datasets=names)
-            now_stopped = {**self._stopped(holdings, part, {each.summary.dataset for each in part.streams}), **stopped}
-            fresh = self._plan(holdings, part, now_stopped)
+            there = {each.summary.dataset for each in part.streams}
+            fresh = self._plans.plan(holdings, part, {**self._plans.stopped(holdings, part, there), **stopped})
             done.latest.update({each.stream.path: each for each in fresh.decisions})
             drops.clear()
             drops.update((each.stream.path, each) for each in _batch(fresh, allowed, most))
@@ -336,17 +263,13 @@ class _SenderPrune:
             self._seen.add(dataset)
             why = stopped.get(dataset)
             before = self._before.datasets.get(dataset, DatasetRecord())
-            if why is _NOT_ASKED:
+            if why is NOT_ASKED:
                 continue
             if why is not None:
                 suspect = {"suspect": why, "suspect_at": sequence} if dataset in suspects else {}
                 self._datasets[dataset] = before.model_copy(update={"trouble": why, **suspect})
             else:
                 self._datasets[dataset] = DatasetRecord(sequence=sequence, given_up=sorted(_given_up(decisions)))
-
-
-#: Why nothing goes of a dataset that the command line does not name.
-_NOT_ASKED: Final = "another dataset is pruned"
 
 
 def beyond(decisions: Iterable[Decision], record: DatasetRecord | None, at_most: float) -> str | None:
@@ -410,23 +333,3 @@ def _batch(fresh: Plan, allowed: set[tuple[str, str, int | None]], most: int) ->
 def _identity(about: Summary) -> tuple[str, str, int | None]:
     """Return what differs if a stream was removed, and stored again under its name."""
     return about.path, about.received, about.sequence
-
-
-def _parts(holdings: Holdings, dataset: str | None) -> Iterator[set[str]]:
-    """Yield the datasets of each part, or of the part of this dataset."""
-    seen: set[str] = set()
-    for name, part in holdings.datasets(dataset):
-        if name not in seen:
-            names = {each.summary.dataset for each in part.streams}
-            seen |= names
-            yield names
-
-
-def _concerns(problem: Problem, folders: Iterable[str]) -> bool:
-    """Whether a problem may hide streams of a dataset in these folders, or streams that build on them.
-
-    What is in an unreadable folder is unknown: streams of a renamed dataset may build on any of its sender's.
-    """
-    if problem.kind in {ProblemKind.FOLDER, ProblemKind.LINK}:
-        return True
-    return any(problem.hides(folder) for folder in folders)

@@ -30,6 +30,7 @@ from fullsend_protocol.shared.units import parse_time, plural
 from fullsend_protocol.stream.facts import StreamClass
 from fullsend_receiver.access.policies import PERIODS, Period, Policy
 from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.maintenance.thinning import Candidates, Merge, Thinning, find_merges
 
 #: The newest snapshots of each history on which the ZFS host may build its next increment.
 _NEWEST: Final = 2
@@ -42,7 +43,7 @@ _T = TypeVar("_T")
 
 
 class Action(Enum):
-    """What happens to a stream. MERGE: its records go into the stream that builds on it; no plan has it yet."""
+    """What happens to a stream. MERGE: its records go into the stream that builds on it (`thinning`)."""
 
     KEEP = "keep"
     DROP = "drop"
@@ -75,6 +76,12 @@ Rule = Literal[
 ]
 
 
+#: What stays for these reasons is not merged, even if a rule keeps it, too.
+_UNTOUCHED: Final[frozenset[Rule]] = frozenset(
+    {"pin", "lease", "newest", "damaged", "not restorable", "no policy", "stopped", "time"}
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Pin:
     """A stream that an administrator keeps. `file`: its `.zst`, relative to the store; `until`: a time as in manifests,
@@ -88,10 +95,13 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A snapshot that somebody needs now: the base of a partial, or what a restore reads. `by`: who, for people."""
+    """A snapshot that somebody needs now: the base of a partial, or what a restore reads. `by`: who, for people;
+    `chain`: the streams below it are being read, too, so none of them is merged.
+    """
 
     guid: str
     by: str
+    chain: bool = False
 
 
 class Decision(NamedTuple):
@@ -132,11 +142,12 @@ class Plan:
     """The decisions about the streams of one part.
 
     `decisions`: one for each stream, descendants before their bases: the order of removal; `held`: why nothing, or not
-    more, goes.
+    more, goes; `merges`: what becomes one stream, after the removals.
     """
 
     decisions: tuple[Decision, ...]
     held: tuple[HeldChain, ...] = ()
+    merges: tuple[Merge, ...] = ()
 
     @property
     def drops(self) -> list[Decision]:
@@ -173,13 +184,16 @@ class _Facts(NamedTuple):
 
 @dataclass(slots=True)
 class _Kept:
-    """What stays, by file; of several reasons the first one."""
+    """What stays, by file; of several reasons the first one. `untouched`: the files that no merge may touch."""
 
     why: dict[str, tuple[Rule, str]] = field(default_factory=dict)
+    untouched: set[str] = field(default_factory=set)
 
     def add(self, streams: Iterable[Summary], rule: Rule, reason: str) -> None:
         for each in streams:
             self.why.setdefault(each.path, (rule, reason))
+            if rule in _UNTOUCHED:
+                self.untouched.add(each.path)
 
 
 def plan(
@@ -191,11 +205,13 @@ def plan(
     pins: Iterable[Pin] = (),
     damaged: AbstractSet[str] = frozenset(),
     stopped: Mapping[str, str] | None = None,
+    thinning: Thinning | None = None,
 ) -> Plan:
     """Decide about all streams of one part: the datasets of one sender whose streams build on one another.
 
     `policy_of`: the policy of a dataset, None: it keeps all; `now`: seconds since the epoch; `damaged`: the files that
-    are damaged or missing; `stopped`: datasets of which nothing may go, and why: their bases in all datasets stay, too.
+    are damaged or missing; `stopped`: datasets of which nothing may go, and why: their bases in all datasets stay, too;
+    `thinning`: what may be merged, None: nothing.
     """
     forest = Forest(streams, order=_place, key=attrgetter("path"))
 
@@ -216,9 +232,13 @@ def plan(
         else:
             _judge(kept, history, policy, facts)
     _keep_bases(kept, forest)
-    decisions = tuple(_decide(kept, each, restorable=each.path in facts.since) for each in _removal_order(forest))
-    held = (_held_chain(kept, forest, history, facts) for history in histories.values())
-    return Plan(decisions, tuple(each for each in held if each is not None))
+    decisions = [_decide(kept, each, restorable=each.path in facts.since) for each in _removal_order(forest)]
+    if thinning is None:
+        held = (_held_chain(kept, forest, history, facts) for history in histories.values())
+        return Plan(tuple(decisions), tuple(each for each in held if each is not None))
+    merges, stays = find_merges(forest, _candidates(kept, decisions, facts), thinning)
+    into = {each.path: merge.target for merge in merges for each in merge.inputs[:-1]}
+    return Plan(tuple(_thinned(each, into, stays) for each in decisions), merges=tuple(merges))
 
 
 def _place(stream: Summary) -> _Place:
@@ -235,7 +255,11 @@ def _hold(kept: _Kept, forest: Forest[Summary], leases: Iterable[Lease], pins: I
             reason = f"keep: pinned until {pin.until}{note}" if pin.until else f"keep: pinned{note}"
             kept.add([by_file[pin.file]], "pin", reason)
     for lease in leases:
-        kept.add(forest.of_guid(lease.guid), "lease", f"keep: leased by {lease.by}")
+        leased = forest.of_guid(lease.guid)
+        kept.add(leased, "lease", f"keep: leased by {lease.by}")
+        if lease.chain:
+            below = {guid for each in leased for guid in forest.lineage(each)}
+            kept.untouched |= {each.path for guid in below for each in forest.of_guid(guid)}
 
 
 def _histories(forest: Forest[Summary]) -> dict[tuple[str, StreamClass], list[Summary]]:
@@ -385,6 +409,23 @@ def _decide(kept: _Kept, stream: Summary, *, restorable: bool) -> Decision:
         return Decision(stream, Action.KEEP, *kept.why[stream.path])
     reason = "drop: no rule" if restorable else "drop: no rule, and not restorable"
     return Decision(stream, Action.DROP, "none", reason)
+
+
+def _candidates(kept: _Kept, decisions: Iterable[Decision], facts: _Facts) -> Candidates:
+    return Candidates(
+        only_bases={path for path, (rule, _reason) in kept.why.items() if rule == "base"},
+        untouchable=kept.untouched | facts.damaged,
+        going={each.stream.path for each in decisions if each.action is Action.DROP},
+        restorable=facts.since.keys(),
+    )
+
+
+def _thinned(decision: Decision, into: Mapping[str, Summary], why: Mapping[str, str]) -> Decision:
+    """Return the decision about a stream, with what merging says about it."""
+    path = decision.stream.path
+    if path in into:
+        return decision._replace(action=Action.MERGE, reason=f"merge: into {into[path].snapshot}")
+    return decision._replace(reason=f"{decision.reason}: {why[path]}") if path in why else decision
 
 
 def _held_chain(kept: _Kept, forest: Forest[Summary], history: list[Summary], facts: _Facts) -> HeldChain | None:

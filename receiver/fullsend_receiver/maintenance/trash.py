@@ -1,8 +1,9 @@
-"""The folders in the trash: each has what one prune has dropped, and its name tells when."""
+"""The folders in the trash: each has what one prune has dropped, or merged, and its name tells when, and which."""
 
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from datetime import UTC, datetime
 from typing import Final
@@ -12,11 +13,15 @@ from fullsend_receiver.store.api import Store
 log: Final = logging.getLogger("fullsendd")
 
 _TIME: Final = "%Y%m%dT%H%M%SZ"
+#: The end of a folder's name, if it has inputs of merges.
+_MERGED: Final = "-merged"
 
 
-def trash_name(now: float) -> str:
-    """Return a new name for a folder in the trash, which tells when its streams were dropped."""
-    return f"{datetime.fromtimestamp(now, UTC):{_TIME}}-{secrets.token_hex(4)}"
+def trash_name(now: float, *, merged: bool = False) -> str:
+    """Return a new name for a folder in the trash, which tells when its streams were dropped. `merged`: they are the
+    inputs of merges, and wait for another time.
+    """
+    return f"{datetime.fromtimestamp(now, UTC):{_TIME}}-{secrets.token_hex(4)}{_MERGED * merged}"
 
 
 def trashed_at(folder: str) -> float | None:
@@ -27,17 +32,32 @@ def trashed_at(folder: str) -> float | None:
         return None
 
 
-def expire_trash(store: Store, undelete_within: float, now: float) -> list[str]:
-    """Delete what has waited in the trash for so many seconds. Blocks.
+def is_merged(folder: str) -> bool:
+    """Whether a folder in the trash has inputs of merges."""
+    return folder.endswith(_MERGED)
 
-    Returns: the deleted folders. Raises: OSError.
+
+def expire_trash(store: Store, undelete_within: float, now: float, *, undelete_merged: float = math.inf) -> list[str]:
+    """Delete what has waited in the trash for so many seconds. `undelete_merged`: the same for inputs of merges.
+
+    Blocks. Returns: the deleted folders. Raises: OSError.
     """
 
     def old(folder: str) -> bool:
         at = trashed_at(folder)
-        return at is not None and (now - at >= undelete_within or not undelete_within)
+        within = undelete_merged if is_merged(folder) else undelete_within
+        return at is not None and (now - at >= within or not within)
 
     gone = store.empty_trash(old)
     for folder in gone:
-        log.info("the trash of %s is deleted (undelete-within)", folder)
+        rule = "undelete-merged" if is_merged(folder) else "undelete-within"
+        log.info("the trash of %s is deleted (%s)", folder, rule)
     return gone
+
+
+def empty_merged(store: Store) -> int:
+    """Delete all inputs of merges from the trash: room is needed. Blocks. Returns: freed bytes. Raises: OSError."""
+    freed = sum(each.size for each in store.trashed() if is_merged(each.folder))
+    for folder in store.empty_trash(is_merged):
+        log.info("the trash of %s is deleted: room is needed", folder)
+    return freed

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import PurePosixPath
 
     from fullsend_protocol.format.manifest import Manifest, Resumption
@@ -83,6 +84,17 @@ class Replaced:
 
     stamp: Stamp
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Supersedes:
+    """The streams that a commit makes superfluous, because they were merged into it. `choose`: called as in
+    `Store.remove`; returns them in the order of removal, and may raise: then nothing is committed. `trash`: as in
+    `Store.remove`.
+    """
+
+    choose: Callable[[], Iterable[PurePosixPath]]
+    trash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,15 +229,28 @@ class Upload(Protocol):
         PartialDamaged.
         """
 
-    def commit(self, file: PurePosixPath, manifest: Manifest, replaces: Replaced | None = None) -> bool:
+    def sealed(self) -> Blob:
+        """Open the sealed file, before its commit, to read it once more. Only with `can_read_partials`. The caller
+        closes it. Raises: FileDamaged, OSError.
+        """
+
+    def commit(
+        self,
+        file: PurePosixPath,
+        manifest: Manifest,
+        replaces: Replaced | None = None,
+        supersedes: Supersedes | None = None,
+    ) -> bool:
         """Put the sealed stream in place under a name: then it is stored, durable and listed, with its manifest. Once
         the commit has begun, a restart completes it.
 
         `replaces`: the damaged stream of this name. It is set aside; at every moment, and after any crash, either it or
-        the new one is listed. None: the name must be free.
+        the new one is listed. None: the name must be free. `supersedes`: the streams that are removed as soon as this
+        one is in place. After any crash a restart leaves either all of them without this one, or this one without them.
 
-        Returns: False if another stream of this name was stored first: that one stays, and this one is discarded.
-        Raises: StoreError, OSError. If the commit has begun by then, `close` keeps the upload, whatever `keep` is.
+        Returns: False if another stream of this name was stored first: that one stays, nothing is removed, and this one
+        is discarded. Raises: StoreError, OSError, what `choose` raises. If the commit has begun by then, `close` keeps
+        the upload, whatever `keep` is.
         """
 
     def close(self, *, keep: bool) -> None:
@@ -329,6 +354,17 @@ class Store(Protocol):
         What fails for one upload or object is logged, and leaves that one unchanged.
 
         Returns: a line for the log for each change. Raises: OSError.
+        """
+
+    def recover_merges(self) -> list[str]:
+        """Complete the commits that dead merges had begun, and discard what else they left. Only the process that is
+        `alone` in merging calls it. Returns: as `recover`. Raises: OSError.
+        """
+
+    def alone(self, work: str) -> AbstractContextManager[bool]:
+        """Claim this kind of work, until the context ends or the process dies. `work`: a word.
+
+        Yields: whether no other process has it. Raises: OSError.
         """
 
     # --- stored streams

@@ -2,6 +2,9 @@
 
 Each step may be repeated. If the process dies, the journal has the `commit` line, and the next process completes it.
 
+The streams that were merged into it are removed behind it, by the same commit: the line names them, too. Until it is in
+place they all stay.
+
 A damaged stream of the same name gives way: its files are set aside before the new ones take their names, but its
 manifest stays in place until the new one replaces it, in one rename. So either the one or the other is listed. The
 store's lock is held meanwhile, because a removal chooses a stream by its name and its manifest.
@@ -16,7 +19,7 @@ import logging
 import secrets
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_receiver.store.api import Replaced
@@ -24,16 +27,16 @@ from fullsend_receiver.store.damaged import ABOUT, MANIFEST, ZST, about_text, as
 from fullsend_receiver.store.durable import (
     ABSENT,
     locked,
-    make_folders,
     signature,
     sync_folder,
-    sync_folders,
     write_file,
 )
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.journal import Journal, Replacement
+from fullsend_receiver.store.folders import make_folder, refuse_other_file_system
+from fullsend_receiver.store.journal import Journal, Replacement, Superseded
 from fullsend_receiver.store.marker import check_mounted
 from fullsend_receiver.store.partials import ASIDE_ABOUT, ASIDE_MANIFEST, DATA, discard, partial_path
+from fullsend_receiver.store.removals import finish_superseding
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.layout import Layout
@@ -87,18 +90,6 @@ def refuse_orphan(store: Layout, file: PurePosixPath) -> None:
         raise StoreError(msg)
 
 
-def make_folder(store: Layout, folder: Path) -> None:
-    """Make a dataset's folder, durable with all folders above it, and check that a rename can reach it.
-
-    Raises: StoreError if the folder is on another file system; OSError.
-    """
-    make_folders(folder)
-    # Also the folders that existed: another stream, or a process that was killed, may have made them without a sync.
-    sync_folders(folder, store.root)
-    if folder.stat().st_dev != store.partial.stat().st_dev:
-        _refuse_other_file_system(folder)
-
-
 def complete(store: Layout, key: str, said: Journal) -> bool:
     """Complete a commit that was interrupted. `said`: its journal, which has the `commit` line. Returns: as
     `put_in_place`.
@@ -106,16 +97,23 @@ def complete(store: Layout, key: str, said: Journal) -> bool:
     assert said.committing is not None  # noqa: S101 - for mypy: the caller has looked
     check_mounted(store)
     make_folder(store, (store.root / said.committing).parent)
-    replaces = said.replacing is not None
-    with undisturbed(store, lock=replaces):
-        return put_in_place(store, key, said.committing, said.replacing, held=replaces)
+    lock = said.replacing is not None or said.superseded is not None
+    with undisturbed(store, lock=lock):
+        return put_in_place(store, key, said.committing, said.replacing, said.superseded, held=lock)
 
 
 def put_in_place(
-    store: Layout, key: str, file: PurePosixPath, replacing: Replacement | None = None, *, held: bool
+    store: Layout,
+    key: str,
+    file: PurePosixPath,
+    replacing: Replacement | None = None,
+    superseded: Superseded | None = None,
+    *,
+    held: bool,
 ) -> bool:
     """Rename the three files into place, `.json` last. May be repeated after a crash at any point. `replacing`: the
-    stream that gives way; `held`: the caller holds the store's lock, which it must for that.
+    stream of this name that gives way; `superseded`: the streams that are removed then; `held`: the caller holds the
+    store's lock, which it must for both.
 
     Returns: False if another stream of this name is stored; that one is not changed, and this one is discarded.
     Raises: StoreError, OSError.
@@ -134,6 +132,8 @@ def put_in_place(
             sync_folder(target.parent)
             _move(manifest, store.manifest_path(file))
             sync_folder(target.parent)
+    if in_place and superseded is not None:
+        finish_superseding(store, superseded)
     discard(store, key)
     return in_place
 
@@ -188,10 +188,5 @@ def _move(source: Path, destination: Path) -> None:
             raise StoreError(msg) from None
     except OSError as error:
         if error.errno == errno.EXDEV:
-            _refuse_other_file_system(destination.parent)
+            refuse_other_file_system(destination.parent)
         raise
-
-
-def _refuse_other_file_system(folder: Path) -> NoReturn:
-    msg = f"{folder}: on another file system than the store; a store must be one file system"
-    raise StoreError(msg)

@@ -70,10 +70,21 @@ class Replacement:
 
 
 @dataclass(frozen=True, slots=True)
+class Superseded:
+    """The streams that a commit removes once it is in place, in this order, because it has their content. `streams`:
+    each file with the SHA-256 of its manifest, as in `Replacement`; `trash`: their folder in the trash, None: they are
+    deleted.
+    """
+
+    streams: tuple[tuple[PurePosixPath, str], ...]
+    trash: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Journal:
     """The summary of a journal. `offset`, `stored`: of its last `durable` line, None: there is none; `committing`: the
     file that is being put in place; `whole`: the offset at which its whole lines end; `replacing`: the stream that
-    gives way to that commit, None: the name was free.
+    gives way to that commit, None: the name was free; `superseded`: the streams that it removes, None: none.
     """
 
     offset: int | None
@@ -81,6 +92,7 @@ class Journal:
     committing: PurePosixPath | None
     whole: int
     replacing: Replacement | None = None
+    superseded: Superseded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,8 @@ def understanding() -> Iterator[None]:
 
 def open_line(opened: Opened) -> bytes:
     """Return the first line."""
-    return _line({"open": opened.model_dump(mode="json", by_alias=True)})
+    none = set() if opened.merge else {"merge"}  # few have it
+    return _line({"open": opened.model_dump(mode="json", by_alias=True, exclude=none)})
 
 
 def durable_line(batch: Batch) -> bytes:
@@ -163,11 +176,16 @@ def resumed_line(resumption: Resumption) -> bytes:
     return _line({"resumed": resumption.model_dump(mode="json")})
 
 
-def commit_line(file: PurePosixPath, replacing: Replacement | None = None) -> bytes:
+def commit_line(
+    file: PurePosixPath, replacing: Replacement | None = None, superseded: Superseded | None = None
+) -> bytes:
     """Return the line after which a restart completes the commit."""
     said: dict[str, Any] = {"file": str(file)}
     if replacing is not None:
         said["replaces"] = {"manifest": replacing.manifest, "aside": replacing.aside}
+    if superseded is not None:
+        streams = [{"file": str(each), "manifest": manifest} for each, manifest in superseded.streams]
+        said["supersedes"] = {"streams": streams, "trash": superseded.trash}
     return _line({"commit": said})
 
 
@@ -204,7 +222,7 @@ def _is_whole(line: bytes) -> bool:
 
 def read(path: Path) -> Journal:
     """Return the summary of a journal; of a missing one, an empty summary. Raises: OSError, PartialDamaged."""
-    offset = file = replaces = None
+    offset = file = replaces = supersedes = None
     stored = whole = 0
     with contextlib.suppress(FileNotFoundError), understanding():
         for end, line in lines(path):
@@ -214,9 +232,11 @@ def read(path: Path) -> Journal:
                 offset, stored = int(line["durable"]["offset"]), int(line["durable"]["stored"])
             file = line.get("commit", {}).get("file", file)
             replaces = line.get("commit", {}).get("replaces", replaces)
+            supersedes = line.get("commit", {}).get("supersedes", supersedes)
             whole = end
     with understanding():
-        return Journal(offset, stored, None if file is None else PurePosixPath(file), whole, _replacement(replaces))
+        committing = None if file is None else PurePosixPath(file)
+        return Journal(offset, stored, committing, whole, _replacement(replaces), _superseded(supersedes))
 
 
 def read_opened(path: Path) -> Opened | None:
@@ -362,6 +382,16 @@ def _replacement(said: dict[str, Any] | None) -> Replacement | None:
         msg = f"its journal names {aside!r} for what is set aside"
         raise PartialDamaged(msg)
     return Replacement(str(said["manifest"]), aside)
+
+
+def _superseded(said: dict[str, Any] | None) -> Superseded | None:
+    if said is None:
+        return None
+    trash = said["trash"]
+    if trash is not None and (not isinstance(trash, str) or trash in {"", ".", ".."} or "/" in trash):
+        msg = f"its journal names {trash!r} as a folder in the trash"
+        raise PartialDamaged(msg)
+    return Superseded(tuple((PurePosixPath(each["file"]), str(each["manifest"])) for each in said["streams"]), trash)
 
 
 def _written(chunk: Sequence[Any]) -> Written:

@@ -29,7 +29,7 @@ from fullsend_receiver.store.api import (
 )
 from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.documents import LocalDocuments
-from fullsend_receiver.store.durable import FULL, make_folders, replace_file, sync_folder
+from fullsend_receiver.store.durable import FULL, locked_now, make_folders, replace_file, sync_folder
 from fullsend_receiver.store.errors import StoreError, StoreFull, disk_error
 from fullsend_receiver.store.holds import LocalHold
 from fullsend_receiver.store.layout import Layout
@@ -37,6 +37,7 @@ from fullsend_receiver.store.mounts import disk_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import PurePosixPath
 
     from fullsend_protocol.format.manifest import Manifest
@@ -131,6 +132,14 @@ class LocalStore(Layout):
         """See `Store.recover`."""
         recovery.remove_temporaries(self)
         return recovery.recover(self) + removals.finish_removals(self)
+
+    def recover_merges(self) -> list[str]:
+        """See `Store.recover_merges`."""
+        return recovery.recover_merges(self)
+
+    def alone(self, work: str) -> AbstractContextManager[bool]:
+        """See `Store.alone`."""
+        return locked_now(self.state / f"{work}.lock")
 
     # --- stored streams; the interface has the descriptions
 

@@ -41,7 +41,8 @@ class Offer(DiskModel):
 
 
 class Opened(DiskModel):
-    """The first line of a journal. `offer`: the first one for this stream; `at`: its time, by the receiver's clock.
+    """The first line of a journal. `offer`: the first one for this stream; `at`: its time, by the receiver's clock;
+    `merge`: no sender offered it, this receiver makes it of stored streams. Such a one never resumes.
 
     The first version wrote no `format`, and a whole `Push` under the key that is still used.
     """
@@ -52,6 +53,7 @@ class Opened(DiskModel):
     sender: str
     offer: Offer = Field(alias="push")
     at: str
+    merge: bool = False
 
 
 # --- to the wire and back ----------------------------------------------------------------------------------------

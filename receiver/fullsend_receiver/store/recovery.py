@@ -18,6 +18,7 @@ from fullsend_receiver.store.partials import (
     cut_back,
     discard,
     examining,
+    is_arriving,
     journals,
     partial_path,
 )
@@ -29,21 +30,13 @@ log = logging.getLogger("fullsendd")
 
 
 def recover(store: Layout) -> list[str]:
-    """Complete commits and cut partials back to what was acknowledged. Discard empty partials, and set aside those that
-    have lost acknowledged bytes. If this fails for a partial, it stays as it is, and this is logged.
+    """Complete commits and cut partials back to what was acknowledged. Discard empty partials and those of merges, and
+    set aside those that have lost acknowledged bytes. If this fails for a partial, it stays as it is, and this is
+    logged.
 
     Returns: a line for the log for each partial. Raises: OSError if the folder cannot be read.
     """
-    done = []
-    for key, _journal in journals(store):
-        try:
-            done += _recover(store, key)
-        except PartialDamaged:
-            continue  # it was set aside, and that was logged
-        except (OSError, StoreError) as error:
-            log.error(  # noqa: TRY400 - where it was found says nothing
-                "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
-            )
+    done = _recover_each(store, merges_only=False)
     for suffix in (DATA, *PREPARED):
         for path in store.partial.glob(f"*{suffix}"):
             _remove_stray(path, path.with_suffix(JOURNAL))
@@ -52,7 +45,33 @@ def recover(store: Layout) -> list[str]:
     return done
 
 
-def _recover(store: Layout, key: str) -> list[str]:
+def recover_merges(store: Layout) -> list[str]:
+    """Do the same for the partials of merges alone, while a daemon runs. The caller is the only process that merges."""
+    return _recover_each(store, merges_only=True)
+
+
+def _recover_each(store: Layout, *, merges_only: bool) -> list[str]:
+    done = []
+    for key, path in journals(store):
+        try:
+            with examining(store, key):
+                opened = journal.read_opened(path)
+            is_merge = opened is not None and opened.merge
+            # A command may be merging while the daemon starts.
+            if is_merge and not is_arriving(path):
+                done += _recover(store, key, is_merge=True)
+            elif not (is_merge or merges_only):
+                done += _recover(store, key, is_merge=False)
+        except (PartialDamaged, FileNotFoundError):
+            continue  # it was set aside, and that was logged; or it has ended just now
+        except (OSError, StoreError) as error:
+            log.error(  # noqa: TRY400 - where it was found says nothing
+                "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
+            )
+    return done
+
+
+def _recover(store: Layout, key: str, *, is_merge: bool) -> list[str]:
     with examining(store, key):
         said = journal.read(partial_path(store, key, JOURNAL))
         if said.committing is None and said.offset is not None:
@@ -61,7 +80,7 @@ def _recover(store: Layout, key: str) -> list[str]:
         if complete(store, key, said):
             return [f"{said.committing}: its commit was interrupted and is complete now"]
         return [f"{said.committing}: was stored twice; the first one stays"]
-    if said.offset is None:
+    if said.offset is None or is_merge:  # what a merge has not committed is made anew: its inputs are there
         discard(store, key)
         return []
     cut_back(store, key, said.stored, said.whole)

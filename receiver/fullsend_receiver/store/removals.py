@@ -18,6 +18,7 @@ A full disk is no obstacle. The log is written into a file whose space is reserv
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
@@ -29,7 +30,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX, is_stream, manifest_of
 from fullsend_receiver.store.api import Stamp, TrashedStream
-from fullsend_receiver.store.commits import make_folder
 from fullsend_receiver.store.durable import (
     ABSENT,
     FULL,
@@ -43,6 +43,8 @@ from fullsend_receiver.store.durable import (
     write_all,
 )
 from fullsend_receiver.store.errors import StoreError, StoreFull
+from fullsend_receiver.store.folders import make_folder
+from fullsend_receiver.store.journal import Superseded
 from fullsend_receiver.store.partials import committing
 
 if TYPE_CHECKING:
@@ -104,6 +106,37 @@ def remove(
         with contextlib.suppress(OSError):  # a full disk: the next removal may have room for it
             make_spare(store)
         return done
+
+
+def choose_superseded(store: Layout, choose: Callable[[], Iterable[PurePosixPath]], trash: str | None) -> Superseded:
+    """Return, for the journal, what `choose` returns: the streams that a commit removes once it is in place. The caller
+    holds the store's lock. Afterwards no step of their removal needs room. Raises: StoreError, OSError, and what
+    `choose` raises.
+    """
+    _finish(store)
+    streams = []
+    for file in dict.fromkeys(choose()):
+        streams.append((file, hashlib.sha256(store.manifest_path(file).read_bytes()).hexdigest()))
+        if trash is not None:
+            make_folders((store.trash_folder / trash / file).parent, 0o700)
+    make_spare(store)
+    return Superseded(tuple(streams), trash)
+
+
+def finish_superseding(store: Layout, superseded: Superseded) -> None:
+    """Remove the streams that a commit has superseded, those that are still the ones which were chosen. May be repeated
+    after a crash at any point. The caller holds the store's lock. Raises: StoreError, OSError.
+    """
+    _finish(store)
+    entries = []
+    for file, manifest in superseded.streams:
+        with contextlib.suppress(FileNotFoundError):  # an earlier process has removed it
+            there = signature(store.manifest_path(file))
+            if hashlib.sha256(store.manifest_path(file).read_bytes()).hexdigest() == manifest:
+                entries.append(_Entry(file, there, superseded.trash))
+    _do(store, entries)
+    with contextlib.suppress(OSError):  # a full disk: the next removal may have room for it
+        make_spare(store)
 
 
 def bring_back(store: Layout, choose: Callable[[], Iterable[TrashedStream]]) -> list[PurePosixPath]:

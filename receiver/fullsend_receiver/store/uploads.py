@@ -19,9 +19,9 @@ from fullsend_protocol.format.manifest import Manifest, Resumption
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared import limits
 from fullsend_receiver.store import journal
+from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.commits import (
     complete,
-    make_folder,
     may_take,
     prepare_replacement,
     put_in_place,
@@ -34,6 +34,7 @@ from fullsend_receiver.store.durable import (
     write_file,
 )
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
+from fullsend_receiver.store.folders import make_folder
 from fullsend_receiver.store.journal import Batch, Standing
 from fullsend_receiver.store.marker import check_mounted
 from fullsend_receiver.store.names import hash_line
@@ -50,10 +51,11 @@ from fullsend_receiver.store.partials import (
     partial_path,
 )
 from fullsend_receiver.store.read_back import ReadBack
+from fullsend_receiver.store.removals import choose_superseded
 from fullsend_receiver.store.seekable import IndexEntry, tables
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store.api import Replaced
+    from fullsend_receiver.store.api import Replaced, Supersedes
     from fullsend_receiver.store.layout import Layout
 
 log = logging.getLogger("fullsendd")
@@ -175,6 +177,10 @@ class LocalUpload:
         self._sync()
         return self.size, self._file_hash.hexdigest()
 
+    def sealed(self) -> LocalBlob:
+        """Open the sealed file. See `Upload.sealed`."""
+        return LocalBlob(partial_path(self._store, self.key, DATA))
+
     def _entries(self) -> Iterator[IndexEntry]:
         with examining(self._store, self.key, held=True):
             yield from journal_entries(self._store, self.key)
@@ -185,17 +191,27 @@ class LocalUpload:
         opened = journal.read_opened(partial_path(self._store, self.key, JOURNAL))
         return opened.at if opened else None
 
-    def commit(self, file: PurePosixPath, manifest: Manifest, replaces: Replaced | None = None) -> bool:
+    def commit(
+        self,
+        file: PurePosixPath,
+        manifest: Manifest,
+        replaces: Replaced | None = None,
+        supersedes: Supersedes | None = None,
+    ) -> bool:
         """Put the stream in place. See `Upload.commit`. The order of steps is in docs/format.md, "Write order".
 
         From the journal's `commit` line on, a restart completes the rest.
         """
         store = self._store
         check_mounted(store)  # below an empty mount point all folders would be made anew
-        with undisturbed(store, lock=replaces is not None):
+        lock = replaces is not None or supersedes is not None
+        with undisturbed(store, lock=lock):
             if not may_take(store, file, replaces):
                 self.close(keep=False)
                 return False
+            superseded = None
+            if supersedes is not None:
+                superseded = choose_superseded(store, supersedes.choose, supersedes.trash)
             make_folder(store, (store.root / file).parent)
             line = hash_line(manifest.file_sha256, file)
             write_file(partial_path(store, self.key, HASH_SUFFIX), line, 0o640)
@@ -203,9 +219,9 @@ class LocalUpload:
             replacing = prepare_replacement(store, self.key, file, replaces)
             sync_folder(store.partial)
             self._committing = True  # even if writing the line fails: what reached the disk is unknown
-            self._note(journal.commit_line(file, replacing))
+            self._note(journal.commit_line(file, replacing, superseded))
             self.close(keep=True)
-            return put_in_place(store, self.key, file, replacing, held=replaces is not None)
+            return put_in_place(store, self.key, file, replacing, superseded, held=lock)
 
     def _sync(self) -> None:
         self._refuse_failed()

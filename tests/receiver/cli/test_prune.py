@@ -139,7 +139,7 @@ def test_prune_says_why_a_chain_stays(receiver: Receiver) -> None:
     for age in range(9, -1, -1):
         when = format_time(time.time() - age * DAY - 60)
         plant(store, f"n{age}", 10 - age, (9 - age) or None, received=when, sequence=10 - age)
-    write_policy(receiver)
+    write_policy(receiver, merge="off")
     done = receiver.fullsendd("prune", "--dry-run", "--yes-more")
     assert done.returncode == 0
     assert "alpha/tank/data: chain of 10 streams since " in done.stderr

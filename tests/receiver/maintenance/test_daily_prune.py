@@ -18,7 +18,7 @@ from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import daily_prune, prune
 from fullsend_receiver.maintenance.clock import Reading, accept
 from fullsend_receiver.maintenance.daily_prune import DailyPrune, is_due
-from fullsend_receiver.maintenance.prune import PruneRules
+from fullsend_receiver.maintenance.plans import PruneRules
 from fullsend_receiver.maintenance.prune_records import read_try
 
 if TYPE_CHECKING:

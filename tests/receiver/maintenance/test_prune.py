@@ -31,15 +31,8 @@ from fullsend_receiver.catalogue.pins import pin
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import prune as pruning
-from fullsend_receiver.maintenance.prune import (
-    ChainHeld,
-    Judged,
-    NothingGoes,
-    Pruner,
-    PruneRules,
-    beyond,
-    newest_reception,
-)
+from fullsend_receiver.maintenance.plans import PruneRules
+from fullsend_receiver.maintenance.prune import ChainHeld, Judged, NothingGoes, Pruner, beyond, newest_reception
 from fullsend_receiver.maintenance.prune_records import DatasetRecord, read_history, read_record
 from fullsend_receiver.maintenance.retention import Action, Decision
 from fullsend_receiver.maintenance.trash import expire_trash, trashed_at

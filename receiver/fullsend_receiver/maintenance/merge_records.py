@@ -1,0 +1,85 @@
+"""What merges of a sender's streams have left to know: the document merged.SENDER.json.
+
+    {"format": 1, "refused": [{"inputs": [FILE, FILE], "program", "why"}, ...], "raw_rate": raw bytes a second}
+
+A merge that is not possible is not tried again every night; another version of this program tries it once more.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Literal
+
+from pydantic import Field, ValidationError
+
+from fullsend_protocol.format.manifest import DiskModel
+from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.maintenance.packing import PROGRAM
+from fullsend_receiver.store.api import Documents, update
+
+log: Final = logging.getLogger("fullsendd")
+
+#: Refusals that are kept of one sender, the newest: a stream that cannot be merged is rare.
+_REFUSED_MAX: Final = 1000
+
+
+class Refusal(DiskModel):
+    """Two streams that cannot be merged: their files, and the program that refused."""
+
+    inputs: list[str]
+    program: str
+    why: str
+
+
+class MergeRecord(DiskModel):
+    """The document of one sender. `raw_rate`: of its last merge, None: there was none."""
+
+    format: Literal[1] = 1
+    refused: list[Refusal] = Field(default_factory=list)
+    raw_rate: float | None = None
+
+    def reasons(self) -> dict[tuple[str, str], str]:
+        """Return what this version has refused, by the files of both streams."""
+        return {
+            (each.inputs[0], each.inputs[1]): each.why
+            for each in self.refused
+            if each.program == PROGRAM and len(each.inputs) == 2  # noqa: PLR2004 - a stream, and the one on it
+        }
+
+
+def read_merges(documents: Documents, sender: str) -> MergeRecord:
+    """Return the document of a sender; an empty one if it is missing, or cannot be read. Raises: OSError."""
+    found = documents.get(_document(sender))
+    return _parse(sender, None if found is None else found.data)
+
+
+def note_refusal(documents: Documents, sender: str, pair: tuple[Summary, Summary], why: str) -> None:
+    """Record that two streams cannot be merged. Raises: OSError."""
+    new = Refusal(inputs=[each.path for each in pair], program=PROGRAM, why=why)
+    _change(documents, sender, lambda found: {"refused": [*found.refused, new][-_REFUSED_MAX:]})
+
+
+def note_rate(documents: Documents, sender: str, raw_rate: float) -> None:
+    """Record how fast a merge was, in raw bytes a second. Raises: OSError."""
+    _change(documents, sender, lambda _found: {"raw_rate": raw_rate})
+
+
+def _change(documents: Documents, sender: str, change: Callable[[MergeRecord], dict[str, object]]) -> None:
+    def changed(data: bytes | None) -> bytes:
+        found = _parse(sender, data)
+        return found.model_copy(update=change(found)).model_dump_json(indent=1).encode() + b"\n"
+
+    update(documents, _document(sender), changed)
+
+
+def _parse(sender: str, data: bytes | None) -> MergeRecord:
+    try:
+        return MergeRecord() if data is None else MergeRecord.model_validate_json(data)
+    except ValidationError:
+        log.warning(".state/%s: cannot be read, and is made anew", _document(sender))
+        return MergeRecord()
+
+
+def _document(sender: str) -> str:
+    return f"merged.{sender}.json"

@@ -1,0 +1,376 @@
+"""Merges stored streams as the plan says (`thinning`), one merge at a time, in a process of its own.
+
+    StoredInput     the raw bytes of a stored stream, proven while they are read
+    Merger          plans, merges, proves, and swaps the result for its inputs
+
+**Nothing is published that is not proven.** Each chunk of each input is compared with the SHA-256 that was proven when
+it arrived, and each segment with the manifest. The result is walked and hashed while it is written, and decoded once
+more from the disk. Then one commit puts it in place and removes the inputs: after a crash there is either the one or
+the others. Under the lock of that commit the part is planned anew, so a push, a reader or a pin that came meanwhile
+keeps its streams, and the merge is discarded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Final
+
+from fullsend_protocol.format.manifest import Manifest, MergedInput
+from fullsend_protocol.shared.errors import FullsendError, StreamError, UnsupportedStream
+from fullsend_protocol.shared.limits import MIB
+from fullsend_protocol.shared.units import format_size, format_time, parse_time
+from fullsend_protocol.stream.chunks import LEVEL_DEFAULT
+from fullsend_protocol.stream.merge import MergeInput, merge
+from fullsend_receiver.arrival.commit import make_manifest
+from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.maintenance.merge_records import note_rate, note_refusal
+from fullsend_receiver.maintenance.pace import Pace
+from fullsend_receiver.maintenance.packing import PROGRAM, Packer, read_back
+from fullsend_receiver.maintenance.plans import MergeRules, PruneRules, SenderPlans
+from fullsend_receiver.maintenance.prune_records import write_history
+from fullsend_receiver.maintenance.retention import Action, Plan
+from fullsend_receiver.maintenance.scrub import never_interrupts
+from fullsend_receiver.maintenance.thinning import Merge
+from fullsend_receiver.maintenance.trash import trash_name
+from fullsend_receiver.store.api import Store, Supersedes, Upload
+from fullsend_receiver.store.durable import FULL
+from fullsend_receiver.store.errors import ManifestError
+from fullsend_receiver.store.names import stream_file
+from fullsend_receiver.store.opened import Offer, Opened
+from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of
+from fullsend_receiver.store.seekable import FileDamaged
+
+log: Final = logging.getLogger("fullsendd")
+
+#: Stored bytes that are made durable at a time.
+_BATCH: Final = 64 * MIB
+#: Bytes that are read before the kernel's copies of them are dropped: merged streams are not read again.
+_DROP_EVERY: Final = 16 * MIB
+_KEY_DIGITS: Final = 32
+#: Seconds that are tried for a time of reception without a result of a check.
+_SECONDS: Final = 60
+
+
+class InputSpoilt(StreamError):  # noqa: N818 - reads as a noun, like the stream errors
+    """A stored stream is not as it was proven when it arrived. `file`: which one."""
+
+    def __init__(self, file: PurePosixPath, why: str) -> None:
+        super().__init__(f"{file}: {why}")
+        self.file = file
+
+
+class MergeOvertaken(FullsendError):  # noqa: N818 - reads as what it says
+    """What was to be merged has changed meanwhile, or is needed."""
+
+
+class MergeAbandoned(Exception):  # noqa: N818 - reads as what it says
+    """The caller has ended the run."""
+
+
+class NoRoomToMerge(FullsendError):  # noqa: N818 - reads as what it says
+    """The disk has no room for the result beside its inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """A merge that is done. `file`: the result; `stored_bytes`: its; `seconds`: how long it took."""
+
+    sender: str
+    merge: Merge
+    file: PurePosixPath
+    stored_bytes: int
+    seconds: float
+
+    @property
+    def freed(self) -> int:
+        """Stored bytes that the swap has freed, or will free when the trash is emptied."""
+        return self.merge.stored_bytes - self.stored_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class NotMerged:
+    """A merge that was not done; all inputs stay. `failed`: whether a person should look at it."""
+
+    sender: str
+    merge: Merge
+    why: str
+    failed: bool
+
+
+MergeEvent = Merged | NotMerged
+
+
+class StoredInput:
+    """A stored stream as input. `merged`: what it is, once `pieces` has ended: then all of it is proven."""
+
+    def __init__(self, store: Store, about: Summary, read: Callable[[int], None]) -> None:
+        """`read`: is called with the stored bytes of each chunk that was read. Raises: InputSpoilt."""
+        self.file: Final = PurePosixPath(about.path)
+        self._store = store
+        self._read = read
+        try:
+            self.manifest: Final[Manifest] = store.manifest(self.file)
+        except ManifestError as error:
+            raise InputSpoilt(self.file, str(error)) from None
+        self.merged: MergedInput | None = None
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the raw bytes, a chunk at a time. Raises: InputSpoilt; OSError."""
+        proven = {each.end: each.sha256 for each in self.manifest.segments}
+        known = self.manifest.sha256
+        whole = hashlib.sha256()
+        end = dropped = at = 0
+        try:
+            with closing(self._store.open(self.file)) as blob:
+                for chunk in checked_chunks_of(blob):
+                    if isinstance(chunk, DamagedChunk):
+                        raise InputSpoilt(self.file, str(chunk))
+                    entry = chunk.place.entry
+                    end = chunk.place.raw_offset + entry.raw_length
+                    if proven.pop(end, entry.sha256.hex()) != entry.sha256.hex():
+                        raise InputSpoilt(self.file, f"the SHA-256 of its first {end} raw bytes is not the manifest's")
+                    if known is None:  # it came in several segments
+                        whole.update(chunk.raw)
+                    self._read(entry.stored_length)
+                    yield chunk.raw
+                    at = chunk.place.file_offset + entry.stored_length
+                    if at - dropped >= _DROP_EVERY:
+                        blob.forget(dropped, at - dropped)
+                        dropped = at
+                blob.forget(dropped, at - dropped)
+        except FileDamaged as error:
+            raise InputSpoilt(self.file, str(error)) from None
+        if proven or end != self.manifest.raw_bytes:
+            raise InputSpoilt(self.file, f"it has {end} raw bytes, and not the segments of its manifest")
+        about = self.manifest
+        self.merged = MergedInput(
+            file=str(self.file),
+            dataset=about.dataset,
+            snapshot=about.snapshot,
+            guid=about.guid,
+            base_guid=about.base_guid,
+            sha256=known or whole.hexdigest(),
+        )
+
+
+class Merger:
+    """One run over some senders. The caller is the only process that merges (`Store.alone`)."""
+
+    def __init__(
+        self,
+        catalogues: Catalogues,
+        rules: PruneRules,
+        now: float,
+        between: Callable[[], None] = never_interrupts,
+    ) -> None:
+        """`rules`: with rules for merging; `now`: seconds since the epoch; `between`: is called between two chunks, and
+        ends the run by raising: then what has begun is discarded.
+        """
+        assert rules.merging is not None  # noqa: S101 - for mypy: the caller has looked
+        self._catalogues = catalogues
+        self._store = catalogues.store
+        self._rules = rules
+        self._merging: MergeRules = rules.merging
+        self._now = now
+        self._between = between
+        self._pace = Pace(self._merging.rate, lambda: False)
+        self._abandoned = threading.Event()
+        self._trash = trash_name(now, merged=True)
+
+    def merge(self, sender: str, dataset: str | None = None) -> Iterator[MergeEvent]:
+        """Merge what is due of a sender, of one dataset or all. Blocks. Yields: each merge, done or not.
+
+        Raises: StoreError, OSError, what `between` raises.
+        """
+        plans = SenderPlans(self._catalogues, self._rules, self._now, sender, dataset)
+        for names in plans.parts():
+            tried: set[Merge] = set()
+            while (due := self._next(plans, names, tried)) is not None:
+                tried.add(due)
+                event = self._attempt(plans, names, sender, due)
+                yield event
+                if isinstance(event, Merged):
+                    tried.clear()
+                elif len(due.inputs) > 2 and not event.failed:  # noqa: PLR2004 - two at a time, to find what cannot be
+                    pair = Merge(due.inputs[:2])
+                    if pair not in tried:
+                        tried.add(pair)
+                        yield self._attempt(plans, names, sender, pair)
+
+    def abandon(self) -> None:
+        """End the run soon, from another thread: what has begun is discarded."""
+        self._abandoned.set()
+
+    def _check(self) -> None:
+        """Raises: MergeAbandoned, what `between` raises."""
+        self._between()
+        if self._abandoned.is_set():
+            raise MergeAbandoned
+
+    def _next(self, plans: SenderPlans, names: set[str], tried: set[Merge]) -> Merge | None:
+        """Return the next merge of a part, None: there is none."""
+        self._check()
+        return next((each for each in self._planned(plans, names).merges if each not in tried), None)
+
+    def _planned(self, plans: SenderPlans, names: set[str]) -> Plan:
+        """Plan a part as it is now. Of its merges only those stay whose streams nothing else waits for."""
+        holdings = plans.current()
+        part = holdings.around(datasets=names)
+        there = {each.summary.dataset for each in part.streams}
+        stopped = plans.stopped(holdings, part, there)
+        stopped |= plans.suspects(part, stopped) | plans.troubled(there)
+        found = plans.plan(holdings, part, stopped)
+        needed = {each.stream.base_guid for each in found.decisions if each.action is Action.DROP}
+        merges = [each for each in found.merges if needed.isdisjoint(one.guid for one in each.inputs[:-1])]
+        return Plan(found.decisions, found.held, tuple(merges))
+
+    def _attempt(self, plans: SenderPlans, names: set[str], sender: str, due: Merge) -> MergeEvent:
+        try:
+            return self._merge(plans, names, sender, due)
+        except (MergeOvertaken, NoRoomToMerge) as error:
+            return NotMerged(sender, due, str(error), failed=False)
+        except UnsupportedStream as error:
+            if len(due.inputs) == 2:  # noqa: PLR2004 - so these two
+                note_refusal(self._store.documents, sender, (due.inputs[0], due.inputs[1]), str(error))
+            return NotMerged(sender, due, str(error), failed=False)
+        except FullsendError as error:
+            return NotMerged(sender, due, str(error), failed=True)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            return NotMerged(sender, due, f"there is no room for the result: {error.strerror}", failed=False)
+
+    # --- one merge
+
+    def _merge(self, plans: SenderPlans, names: set[str], sender: str, due: Merge) -> Merged:
+        self._check_room(due.stored_bytes)
+        began = time.monotonic()
+        inputs = [StoredInput(self._store, each, self._took) for each in due.inputs]
+        upload = self._store.begin(_key(due), _opened(sender, due, self._now))
+        try:
+            packer = Packer(LEVEL_DEFAULT)
+            self._write(upload, packer, inputs)
+            stored_bytes, file_sha256 = upload.seal(packer.chunks)
+            name = f"{due.target.dataset}@{due.target.snapshot}"
+            read_back(upload.sealed(), name, raw_bytes=packer.raw_bytes, sha256=packer.sha256)
+            about = packer.conclude()
+            if (str(about.guid), about.dataset) != (due.target.guid, due.target.dataset):
+                msg = f"{name}: the merged stream is of another snapshot"
+                raise StreamError(msg)
+            file = stream_file(sender, about)
+            last = inputs[-1].manifest
+            manifest = make_manifest(
+                sender,
+                about,
+                embedded_spills=packer.walker.embedded_spills,
+                segments=packer.segments,
+                resumptions=[],
+                stored_bytes=stored_bytes,
+                file_sha256=file_sha256,
+                chunks=packer.chunks,
+                sender_program=PROGRAM,
+                zfs_version=last.zfs_version,
+                properties=last.properties,
+                proven_by="merge",
+                begun=last.begun,
+                sequence=last.sequence,
+                received=self._received(file, last),
+                merged=[each.merged for each in inputs if each.merged is not None],
+            )
+            supersedes = Supersedes(lambda: self._choose(plans, names, due), self._trash_folder())
+            if not upload.commit(file, manifest, supersedes=supersedes):
+                msg = f"{file}: is stored already"
+                raise MergeOvertaken(msg)
+        finally:
+            upload.close(keep=False)
+        seconds = time.monotonic() - began
+        self._record(sender, due, file, supersedes.trash, seconds)
+        return Merged(sender, due, file, stored_bytes, seconds)
+
+    def _write(self, upload: Upload, packer: Packer, inputs: list[StoredInput]) -> None:
+        """Merge the inputs into the upload, all of it durable. Raises: InputSpoilt, StreamError, NoRoomToMerge,
+        StoreError, OSError, what `between` raises.
+        """
+        unsynced = 0
+        merged = merge([MergeInput(str(each.file), each.pieces()) for each in inputs])
+        for frame, _entry in packer.frames(merged):
+            upload.append(frame)
+            unsynced += len(frame)
+            self._took(len(frame))
+            if unsynced >= _BATCH:
+                self._check_room(0)
+                upload.sync(packer.batch())
+                unsynced = 0
+        if unsynced:
+            upload.sync(packer.batch())
+        for each in inputs:
+            if each.merged is None:  # its last bytes were not read, so they are not proven
+                raise InputSpoilt(each.file, "something follows its end")
+
+    def _took(self, size: int) -> None:
+        """Keep the pace, after so many stored bytes."""
+        self._pace.keep(size, self._abandoned)
+        self._check()
+
+    def _check_room(self, wanted: int) -> None:
+        """Raises: NoRoomToMerge if so many bytes would not fit above `min-free`; OSError."""
+        free, total = self._store.space()
+        lacking = wanted + self._merging.min_free.of(total) - free
+        if lacking > 0:
+            msg = f"there is no room for the result: {format_size(lacking)} more must be free (min-free counts)"
+            raise NoRoomToMerge(msg)
+
+    def _received(self, file: PurePosixPath, last: Manifest) -> str:
+        """Return the time of reception: that of the last input, whose place the result takes. A check of an earlier
+        file of this name must not count for it, so it may be some seconds later.
+        """
+        at = parse_time(last.received)
+        if at is None:
+            return last.received
+        times = (format_time(at + each) for each in range(_SECONDS))
+        return next((each for each in times if self._catalogues.checked(file, each) is None), last.received)
+
+    def _trash_folder(self) -> str | None:
+        """Return the folder in the trash for the inputs; None: there is no room for it."""
+        if not self._rules.undelete_merged or self._merging.is_disk_wanted(self._store):
+            return None
+        return self._trash
+
+    def _choose(self, plans: SenderPlans, names: set[str], due: Merge) -> list[PurePosixPath]:
+        """Return the inputs, in the order of removal. No other process removes meanwhile. Raises: MergeOvertaken if it
+        would not merge them now; OSError.
+        """
+        if not any(each.inputs[: len(due.inputs)] == due.inputs for each in self._planned(plans, names).merges):
+            msg = "what was to be merged has changed meanwhile, or is needed"
+            raise MergeOvertaken(msg)
+        return [PurePosixPath(each.path) for each in reversed(due.inputs)]
+
+    def _record(self, sender: str, due: Merge, file: PurePosixPath, trash: str | None, seconds: float) -> None:
+        """Record what was done. A full disk costs the records only: the log has the same."""
+        documents = self._store.documents
+        drops = [(each, f"merge: into {file.name}") for each in reversed(due.inputs)]
+        write_history(documents, drops, now=self._now, trash=trash)
+        try:
+            note_rate(documents, sender, due.raw_bytes / max(seconds, 0.001))
+        except OSError as error:
+            log.warning("%s: how fast it merged cannot be recorded: %s", sender, error)
+
+
+def _key(due: Merge) -> str:
+    """Return the key of the result's partial. It is never one of a sender's."""
+    names = "\n".join(["merge", *(each.path for each in due.inputs)])
+    return hashlib.sha256(names.encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def _opened(sender: str, due: Merge, now: float) -> Opened:
+    target = due.target
+    offer = Offer(dataset=target.dataset, snapshot=target.snapshot, guid=target.guid, base_guid=due.inputs[0].base_guid)
+    return Opened(sender=sender, offer=offer, at=format_time(now), merge=True)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.receiver.helpers import SENDER
+from tests.receiver.histories import stream
+
+from fullsend_receiver.maintenance import merge_records
+from fullsend_receiver.maintenance.merge_records import MergeRecord, note_rate, note_refusal, read_merges
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.local import LocalStore
+
+
+def test_without_a_document_nothing_is_known(store: LocalStore) -> None:
+    assert read_merges(store.documents, SENDER) == MergeRecord()
+
+
+def test_refusals_and_rate_are_kept(store: LocalStore) -> None:
+    one, two = stream(1), stream(2, 1)
+    note_refusal(store.documents, SENDER, (one, two), "redacted")
+    note_rate(store.documents, SENDER, 5e8)
+    found = read_merges(store.documents, SENDER)
+    assert found.reasons() == {(one.path, two.path): "redacted"}
+    assert found.raw_rate == 5e8
+    assert read_merges(store.documents, "beta") == MergeRecord()
+
+
+def test_what_another_version_refused_does_not_count(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(merge_records, "PROGRAM", "fullsendd 0.0")
+        note_refusal(store.documents, SENDER, (stream(1), stream(2, 1)), "redacted")
+    assert len(read_merges(store.documents, SENDER).refused) == 1
+    assert read_merges(store.documents, SENDER).reasons() == {}
+
+
+def test_only_the_newest_refusals_are_kept(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge_records, "_REFUSED_MAX", 2)
+    for number in range(3):
+        note_refusal(store.documents, SENDER, (stream(number), stream(number + 1, number)), str(number))
+    assert [each.why for each in read_merges(store.documents, SENDER).refused] == ["1", "2"]
+
+
+def test_a_document_that_cannot_be_read_is_made_anew(store: LocalStore) -> None:
+    store.documents.put(f"merged.{SENDER}.json", b"{", if_match=None)
+    assert read_merges(store.documents, SENDER) == MergeRecord()
+    note_rate(store.documents, SENDER, 1.0)
+    assert read_merges(store.documents, SENDER).raw_rate == 1.0
