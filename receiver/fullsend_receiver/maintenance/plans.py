@@ -5,11 +5,14 @@ A part are the datasets of one sender whose streams build on one another. `prune
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import PurePosixPath
 from typing import Final, Literal
 
+from fullsend_protocol.format.manifest import MergedInput
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_receiver.access.config import ReceiverSettings
 from fullsend_receiver.access.policies import Policy
@@ -17,7 +20,7 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.pins import pins_in_force
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue
+from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
 from fullsend_receiver.maintenance.leases import arriving_leases, hidden_leases, reading_leases
 from fullsend_receiver.maintenance.merge_records import read_merges
 from fullsend_receiver.maintenance.prune_records import read_record
@@ -25,6 +28,7 @@ from fullsend_receiver.maintenance.retention import Pin, Plan, plan
 from fullsend_receiver.maintenance.suspicion import read_accepted, suspicion
 from fullsend_receiver.maintenance.thinning import Thinning
 from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.errors import ManifestError
 from fullsend_receiver.store.names import dataset_folder
 
 #: Why nothing goes of a dataset that the command line does not name.
@@ -171,7 +175,32 @@ class SenderPlans:
             damaged={stored.summary.path for stored in part.streams if not part.whole(stored)},
             stopped=stopped,
             thinning=self._thinning(),
+            superseded=self._superseded(part),
         )
+
+    def _superseded(self, part: Catalogue) -> dict[str, str]:
+        """Return the files of streams that were merged, each with the name of the stored result. Usually there are
+        none: the result's commit removes them. They may have come back from the trash.
+        """
+        found: dict[str, str] = {}
+        if self._rules.merging is None:
+            return found
+        guids = Counter(stored.summary.guid for stored in part.streams)
+        for stored in part.streams:
+            # Of a result and its inputs the last one has the same snapshot.
+            merged = self._merged_into(stored) if guids[stored.summary.guid] > 1 and part.whole(stored) else []
+            for one in merged:
+                there = part.at(PurePosixPath(one.file))
+                if there is not None and there.summary.guid == one.guid and there.summary.sha256 in {None, one.sha256}:
+                    found[one.file] = stored.summary.path
+        return found
+
+    def _merged_into(self, stored: StoredStream) -> list[MergedInput]:
+        try:
+            about = self._catalogues.store.manifest(stored.file)
+        except ManifestError:
+            return []
+        return about.merged if about.proven_by == "merge" else []
 
     def _thinning(self) -> Thinning | None:
         merging = self._rules.merging

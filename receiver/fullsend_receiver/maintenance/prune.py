@@ -303,6 +303,8 @@ def _given_up(decisions: Iterable[Decision]) -> set[str]:
     """Return the GUIDs of the snapshots that no rule keeps; their streams may stay as bases."""
     guids, kept = set(), set()
     for each in decisions:
+        if each.rule == "superseded":
+            continue
         guids.add(each.stream.guid)
         if each.action is Action.KEEP and each.rule != "base":
             kept.add(each.stream.guid)
@@ -320,10 +322,13 @@ def _batch(fresh: Plan, allowed: set[tuple[str, str, int | None]], most: int) ->
     """Return the streams to remove now, each behind the streams that build on it. Nothing that stays loses a base."""
     batch: list[Decision] = []
     needed: set[str | None] = set()
+    results = {each.stream.guid for each in fresh.decisions if each.action is Action.KEEP}
     for each in fresh.decisions:
         about = each.stream
         drops = each.action is Action.DROP and _identity(about) in allowed
-        if drops and len(batch) < most and about.guid not in needed:
+        # What builds on the snapshot of a merged stream can build on the result, which has the same.
+        free = about.guid not in needed or (each.rule == "superseded" and about.guid in results)
+        if drops and len(batch) < most and free:
             batch.append(each)
         else:
             needed.add(about.base_guid)

@@ -37,6 +37,7 @@ from fullsend_receiver.maintenance import merge_records
 from fullsend_receiver.maintenance.merge_records import read_merges
 from fullsend_receiver.maintenance.merging import MergeAbandoned, Merged, Merger, NotMerged
 from fullsend_receiver.maintenance.plans import MergeRules, PruneRules
+from fullsend_receiver.maintenance.prune import Judged, Pruner
 from fullsend_receiver.maintenance.prune_records import read_history
 from fullsend_receiver.maintenance.scrub import never_interrupts
 from fullsend_receiver.maintenance.trash import empty_merged, expire_trash
@@ -292,6 +293,10 @@ def test_inputs_wait_in_the_trash_and_come_back(store: LocalStore) -> None:
     assert check_listed(store) == sorted([*map(str, files), str(done.file)], key=check_listed(store).index)
     assert merge(store) == []  # they are pinned, and there are two of one snapshot
     assert len(restorable(store)) == 5
+    later = NOW + 8 * DAY
+    gone = [each for each in Pruner(store, rules(), later).prune(SENDER) if isinstance(each, Judged) and each.dropped]
+    assert {each.decision.reason for each in gone} == {f"drop: merged into {done.file}"}
+    assert check_listed(store) == [str(done.file), *map(str, files[2:])]
 
 
 def test_the_trash_of_merges_has_its_own_time_and_goes_for_room(store: LocalStore) -> None:
