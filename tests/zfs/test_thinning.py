@@ -119,12 +119,6 @@ def test_a_restore_that_had_begun_on_a_merged_increment_resumes(
     config.write_text(before)
     assert other_pool.get(back, "receive_resume_token") != "-"
 
-    with (receiver.folder / "receiver.toml").open("r+", encoding="utf-8") as file:
-        text = file.read()
-        file.seek(0)
-        file.write(text.replace('rebase-after = "0%"', "rebase-after = 1.0"))
-        file.truncate()
-    # The first one stays: the increments on it are larger, so only their own number counts.
     good(receiver.fullsendd("pin", first["file"]))
     prune(receiver)
     assert second["guid"] not in {each["guid"] for each in stored(sender)}

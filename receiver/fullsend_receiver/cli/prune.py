@@ -96,6 +96,7 @@ def _merge(store: LocalStore, merger: Merger, senders: list[str], dataset: str |
                         pruned.add(event)
             finally:
                 merger.abandon()
+        pruned.sum_up_merges()
 
 
 def _step_back() -> None:
