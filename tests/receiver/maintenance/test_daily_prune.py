@@ -20,6 +20,7 @@ from fullsend_receiver.maintenance.clock import Reading, accept
 from fullsend_receiver.maintenance.daily_prune import DailyPrune, is_due
 from fullsend_receiver.maintenance.plans import PruneRules
 from fullsend_receiver.maintenance.prune_records import read_try
+from fullsend_receiver.maintenance.trash import trash_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -305,3 +306,35 @@ async def test_early_prune_ends_with_the_daemon(store: LocalStore, hands: Hands,
     daily.abandon()
     assert await daily.make_room(1, None) == 0
     assert count(store) == 6
+
+
+async def test_push_that_needs_room_empties_the_trash_of_merges_first(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    nights(store)
+    (first, *_rest) = (each.file for each in store.objects())
+    size = store.size(first)
+    store.remove(lambda: [first], trash=trash_name(START, merged=True))
+    other = plant(store, "other", 99)
+    store.remove(lambda: [other], trash=trash_name(START))
+    for early, freed in ((False, 0), (True, 1)):
+        daily = DailyPrune(store, RULES, None, hands, thread, early=early)
+        if not early:
+            assert await daily.make_room(1, None) == size
+            assert [each.file for each in store.trashed()] == [other]
+            assert count(store) == 5
+        assert (await daily.make_room(1, None) > 0) is bool(freed)
+
+
+async def test_what_follows_a_daily_prune_is_begun_after_it(store: LocalStore, hands: Hands, thread: Executor) -> None:
+    begun = asyncio.Event()
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread, pruned=begun.set)
+    daily.look()
+    assert not begun.is_set()
+    hands.pass_time(16 * HOUR)
+    task = asyncio.create_task(daily.run(0.001))
+    await begun.wait()
+    assert count(store) == 3
+    task.cancel()
+    await asyncio.wait([task])
