@@ -1,6 +1,7 @@
 """What merges of a sender's streams have left to know: the document merged.SENDER.json.
 
-    {"format": 1, "refused": [{"inputs": [FILE, FILE], "program", "why"}, ...], "raw_rate": raw bytes a second}
+    {"format": 1, "refused": [{"inputs": [FILE, FILE], "program", "why"}, ...], "raw_rate": raw bytes a second,
+     "failed": [a line, ...]}
 
 A merge that is not possible is not tried again every night; another version of this program tries it once more.
 """
@@ -22,6 +23,8 @@ log: Final = logging.getLogger("fullsendd")
 
 #: Refusals that are kept of one sender, the newest: a stream that cannot be merged is rare.
 _REFUSED_MAX: Final = 1000
+#: Failures that are kept of one run.
+_FAILED_MAX: Final = 20
 
 
 class Refusal(DiskModel):
@@ -33,11 +36,14 @@ class Refusal(DiskModel):
 
 
 class MergeRecord(DiskModel):
-    """The document of one sender. `raw_rate`: of its last merge, None: there was none."""
+    """The document of one sender. `raw_rate`: of its last merge, None: there was none; `failed`: a line for each merge
+    that has failed in the last run.
+    """
 
     format: Literal[1] = 1
     refused: list[Refusal] = Field(default_factory=list)
     raw_rate: float | None = None
+    failed: list[str] = Field(default_factory=list)
 
     def reasons(self) -> dict[tuple[str, str], str]:
         """Return what this version has refused, by the files of both streams."""
@@ -63,6 +69,11 @@ def note_refusal(documents: Documents, sender: str, pair: tuple[Summary, Summary
 def note_rate(documents: Documents, sender: str, raw_rate: float) -> None:
     """Record how fast a merge was, in raw bytes a second. Raises: OSError."""
     _change(documents, sender, lambda _found: {"raw_rate": raw_rate})
+
+
+def note_failures(documents: Documents, sender: str, failed: list[str]) -> None:
+    """Record which merges have failed in a run, none after a run without a failure. Raises: OSError."""
+    _change(documents, sender, lambda _found: {"failed": failed[:_FAILED_MAX]})
 
 
 def _change(documents: Documents, sender: str, change: Callable[[MergeRecord], dict[str, object]]) -> None:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from fullsend_protocol.format.manifest import DiskModel
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.maintenance.merge_records import read_merges
 from fullsend_receiver.store.api import Documents, Store, update
 
 log: Final = logging.getLogger("fullsendd")
@@ -171,6 +172,7 @@ def troubles(store: Store, sender: str | None, *, now: float, since: float) -> l
             for dataset, each in sorted(record.datasets.items())
             if each.trouble is not None
         ]
+        found += [f"merge: {name}/{line}" for line in read_merges(documents, name).failed]
     return found
 
 

@@ -38,7 +38,7 @@ from fullsend_receiver.maintenance.merge_records import read_merges
 from fullsend_receiver.maintenance.merging import MergeAbandoned, Merged, Merger, NotMerged
 from fullsend_receiver.maintenance.plans import MergeRules, PruneRules
 from fullsend_receiver.maintenance.prune import Judged, Pruner
-from fullsend_receiver.maintenance.prune_records import read_history
+from fullsend_receiver.maintenance.prune_records import read_history, troubles
 from fullsend_receiver.maintenance.scrub import never_interrupts
 from fullsend_receiver.maintenance.trash import empty_merged, expire_trash
 from fullsend_receiver.maintenance.undelete import find_trashed, undelete
@@ -151,12 +151,21 @@ def test_damage_in_an_input_is_named_and_nothing_changes(store: LocalStore, numb
     path = store.root / files[number]
     data = bytearray(path.read_bytes())
     draw = random.Random(number)
+    results = store.state / "scrub"
     for at in (draw.randrange(0, len(data) - 400) for _ in range(6)):
         broken = bytearray(data)
         broken[at] ^= 1 << draw.randrange(8)
         path.write_bytes(broken)
         before = visible(store)
         (event,) = merge(store)
+        (known,) = read_catalogue(store).damaged()
+        assert known.file == files[number]
+        (line,) = (each for each in troubles(store, None, now=NOW, since=NOW) if each.startswith("merge: "))
+        assert line.endswith(f": {event.why}")
+        assert [each for each in merge(store) if each.failed] == []  # it is known to be damaged
+        assert read_merges(store.documents, SENDER).failed == []
+        shutil.rmtree(results)
+        (store.state / "scrub.jsonl").unlink(missing_ok=True)
         assert isinstance(event, NotMerged)
         assert event.failed
         assert event.why.startswith(f"{files[number]}: ")
