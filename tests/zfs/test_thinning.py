@@ -87,7 +87,7 @@ def test_nights_under_a_policy(flavour: str, pool: Pool, other_pool: Pool, recei
     good(sender.fullsend("push", *flags, home))
     prune(receiver)
     pools.zfs("unmount", back)
-    good(sender.fullsend("restore", home, "--into", back, "--mountable"))
+    good(sender.fullsend("restore", "-F", home, "--into", back, "--mountable"))  # it was mounted
     other_pool.mount("back")
     assert pools.tree(other_pool.path("back")) == pools.tree(pool.path("home"))
     pools.program("zpool", "scrub", "-w", other_pool.name)
