@@ -72,6 +72,7 @@ class DailyPrune:
         self._noted: float | None = None  # seconds since the boot
         self._freed_nothing: float | None = None  # the last early prune, in seconds since the boot
         self._said = ""
+        self._waits = False  # for a time server
 
     async def run(self, look_every: float = _LOOK_EVERY) -> None:
         """Note the clock and prune when it is time, until cancelled. A prune ends then with its batch."""
@@ -106,7 +107,7 @@ class DailyPrune:
             if self._noted is None or now.boottime - self._noted >= clock.NOTE_EVERY:
                 self._noted = now.boottime
                 self._note(now)
-            if self._rules is not None and self._at is not None and self._is_due(self._at):
+            if self._rules is not None and self._at is not None and self._is_due(self._at) and self._may_begin():
                 self._prune(self._rules)
         except _Abandoned:
             log.info("the daily prune ends, since the daemon stops; it begins again with the next start")
@@ -119,7 +120,7 @@ class DailyPrune:
         except OSError as error:  # a disk without a free byte: the prune makes room
             log.warning("the clock cannot be noted: %s", error)
             return
-        if wrong is not None:
+        if wrong is not None and clock.waits_for(self._store.documents, now) is None:
             self._complain(f"nothing is pruned: {wrong}")
 
     def _is_due(self, at: time_of_day) -> bool:
@@ -131,6 +132,17 @@ class DailyPrune:
             return False
         # A prune that was refused, or has failed, is tried again within the hour: a person may have done something.
         return is_due(now, before, at, again=last.refused is not None)
+
+    def _may_begin(self) -> bool:
+        """Whether a daily prune that is due may begin, or waits for a time server. Each is logged once."""
+        why = clock.waits_for(self._store.documents, self._clock.read())
+        if why is not None and not self._waits:
+            hours = clock.SYNC_WAIT / 3600
+            log.warning("the daily prune waits: %s; it begins when one has, or after %g hours without one", why, hours)
+        elif why is None and self._waits:
+            log.info("the daily prune waits no longer for a time server")
+        self._waits = why is not None
+        return why is None
 
     def _make_room(self, wanted: int, sender: str | None) -> int:
         rules, began = self._rules, self._clock.read().boottime

@@ -41,9 +41,10 @@ class Hands:
         self.wall = START
         self.boottime = 1000.0
         self.boot_id = "one"
+        self.synchronised: bool | None = None
 
     def read(self) -> Reading:
-        return Reading(self.wall, self.boottime, self.boot_id)
+        return Reading(self.wall, self.boottime, self.boot_id, self.synchronised)
 
     def pass_time(self, seconds: float) -> None:
         self.wall += seconds
@@ -146,6 +147,71 @@ def test_clock_that_jumps_stops_the_prune_until_it_is_accepted(
     accept(store.documents, hands.read(), START)
     live(daily, hands, 1.5)
     assert count(store) == 3
+
+
+def test_prune_waits_for_a_time_server_and_then_begins_by_itself(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    nights(store)
+    hands.synchronised = False
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    live(daily, hands, 15)
+    assert "waits" not in caplog.text  # it is not time for it yet
+    live(daily, hands, 3)
+    assert count(store) == 6
+    (line,) = (each.message for each in caplog.records if "the daily prune waits" in each.message)
+    assert "no time server has set the clock since this host's start, and it says 2026-11-28T03:30:00Z" in line
+    said = read_try(store.documents)
+    assert said is not None
+    assert said.refused is None  # nothing is wrong yet
+    hands.synchronised = True
+    hands.pass_time(60)
+    daily.look()
+    assert count(store) == 3
+    assert "waits no longer" in caplog.text
+
+
+def test_prune_of_a_host_without_a_time_server_begins_some_day(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    nights(store)
+    hands.synchronised = False
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    live(daily, hands, 23)
+    assert count(store) == 6
+    live(daily, hands, 1)
+    assert count(store) == 3
+
+
+def test_wrong_clock_before_a_time_server_has_set_it_is_no_error_yet(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host without a battery for its clock has the time of its last shutdown, at each start."""
+    nights(store)
+    DailyPrune(store, RULES, AT, hands, thread).look()
+    hands.boot_id, hands.boottime, hands.synchronised = "two", 10.0, False
+    hands.wall -= DAY
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    assert [each.levelname for each in caplog.records] == ["WARNING"]  # it waits
+    hands.wall += 3 * DAY
+    hands.synchronised = True
+    daily.look()
+    assert count(store) == 3
+    assert "ERROR" not in {each.levelname for each in caplog.records}
+
+
+async def test_push_that_needs_room_does_not_wait_for_a_time_server(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    nights(store)
+    hands.synchronised = False
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, None) > 0
 
 
 def test_what_a_prune_may_not_do_is_in_the_log(
