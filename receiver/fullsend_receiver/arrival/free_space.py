@@ -84,6 +84,10 @@ class Room:
         self._accounts: dict[str, Account] = {}
         self._arrivals: set[Arrival] = set()
 
+    def keep_free(self, min_free: SizeOrShare) -> None:
+        """Keep so much of the disk free from now on. A stream that arrives may have to end for it."""
+        self._disk.min_free = min_free
+
     async def admit(self, wanted: RoomRequest) -> Arrival:
         """Admit a stream. The caller must call `leave` later. Raises: NoRoom, StoreError, OSError."""
         bounds = self._bounds(wanted.sender)

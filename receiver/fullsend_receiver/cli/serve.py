@@ -22,19 +22,22 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal comes. Returns: the exit code. Raises: FullsendError, OSError."""
     import asyncio
+    from functools import partial
 
     import uvloop
 
     from fullsend_cli.memory import keep_blocks
     from fullsend_protocol.shared.limits import MIB
+    from fullsend_receiver.access import config
     from fullsend_receiver.daemon import log
     from fullsend_receiver.daemon.server import Daemon
 
+    file = config.config_file(options.config).absolute()
     settings, store = open_store(options)
     # Blocks of usual chunks (a little over 4 MiB) are kept; `trim` gives back what a daemon keeps beyond its streams.
     keep_blocks(8 * MIB, 64 * MIB)
     log.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Daemon(settings, store).run())
+        runner.run(Daemon(settings, store, reread=partial(config.load, file)).run())
     return Exit.OK

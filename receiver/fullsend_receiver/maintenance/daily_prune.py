@@ -42,7 +42,7 @@ _EARLY_AGAIN: Final = 600.0
 
 
 class _Abandoned(Exception):  # noqa: N818 - nobody sees it but this module
-    """The daemon stops."""
+    """A prune ends with its batch. The message says why."""
 
 
 @dataclass(slots=True)
@@ -87,6 +87,14 @@ class DailyPrune:
         """End a prune that is running, with its batch: the daemon stops."""
         self._abandoned.set()
 
+    def change(self, rules: PruneRules | None, at: time_of_day | None) -> None:
+        """Prune by this from now on, see `__init__`. A prune that is running by other rules ends with its batch, and
+        begins again by these.
+        """
+        self._rules = rules
+        self._at = at
+        self._freed_nothing = None
+
     async def make_room(self, wanted: int, sender: str | None) -> int:
         """Drop what the policy does not keep, before the daily prune. It keeps all that the daily prune would keep.
 
@@ -107,10 +115,11 @@ class DailyPrune:
             if self._noted is None or now.boottime - self._noted >= clock.NOTE_EVERY:
                 self._noted = now.boottime
                 self._note(now)
-            if self._rules is not None and self._at is not None and self._is_due(self._at) and self._may_begin():
-                self._prune(self._rules)
-        except _Abandoned:
-            log.info("the daily prune ends, since the daemon stops; it begins again with the next start")
+            rules, at = self._rules, self._at
+            if rules is not None and at is not None and self._is_due(at) and self._may_begin():
+                self._prune(rules)
+        except _Abandoned as why:
+            log.info("the daily prune ends, since %s", why)
         except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
             log.warning("the daily prune has failed: %s: %s", type(error).__name__, error)
 
@@ -155,8 +164,8 @@ class DailyPrune:
             if refused is not None:
                 return 0
             self._prune_senders(pruner, pruner.catalogues.senders() if sender is None else [sender], done, wanted)
-        except _Abandoned:
-            log.info("the early prune ends, since the daemon stops")
+        except _Abandoned as why:
+            log.info("the early prune ends, since %s", why)
         except Exception as error:  # noqa: BLE001 - the push is refused then, and nothing else
             log.warning("the early prune has failed: %s: %s", type(error).__name__, error)
         self._freed_nothing = None if done.freed else began
@@ -182,7 +191,7 @@ class DailyPrune:
     def _begin(self, rules: PruneRules) -> tuple[Pruner, str | None]:
         """Return a prune that has not begun, and why it must not, by the clock; None: it may. That is logged."""
         now = self._clock.read()
-        pruner = Pruner(self._store, rules, now.wall, self._between)
+        pruner = Pruner(self._store, rules, now.wall, lambda: self._between(rules))
         refused = clock.objection(self._store.documents, now, newest_reception(pruner.catalogues))
         if refused is not None:
             self._complain(f"nothing is pruned: {refused}")
@@ -211,9 +220,11 @@ class DailyPrune:
             if done.freed >= wanted:
                 return
 
-    def _between(self) -> None:
+    def _between(self, rules: PruneRules) -> None:
         if self._abandoned.is_set():
-            raise _Abandoned
+            raise _Abandoned("the daemon stops; it begins again with the next start")
+        if rules is not self._rules:
+            raise _Abandoned("receiver.toml has changed")
 
     def _complain(self, what: str) -> None:
         """Log this once a day: it is tried again and again."""

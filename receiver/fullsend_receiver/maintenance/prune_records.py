@@ -164,7 +164,8 @@ def troubles(store: Store, sender: str | None, *, now: float, since: float) -> l
     newest = max([(parse_time(record.at or "") or 0.0) for record in records.values()], default=0.0)
     if now - max(newest, since) > OVERDUE and records:
         when = f"since {format_time(newest)}" if newest else "yet"
-        found.append(f"prune: has not run {when}: does the daemon run with the present receiver.toml (restart it)?")
+        remedy = "does the daemon run, and with the present receiver.toml (`systemctl reload fullsendd`)?"
+        found.append(f"prune: has not run {when}: {remedy}")
     for name, record in records.items():
         found += [
             f"prune: {name}/{dataset}: nothing goes: {each.trouble}"

@@ -272,6 +272,20 @@ async def test_a_share_of_the_disk_stays_free(disk: Disk) -> None:
     room.leave(await room.admit(wanted(1600, Ratio(1, 1, ""))))
 
 
+async def test_another_share_stays_free_from_now_on(room: Room, disk: Disk) -> None:
+    arriving = await room.admit(wanted(500, Ratio(1, 1, "")))
+    room.keep_free(SizeOrShare(450))
+    with pytest.raises(NoRoom, match=r"450 B are to stay free"):
+        await room.admit(wanted(100, Ratio(1, 1, "")))
+    await write(room, disk, arriving, 500)
+    room.keep_free(SizeOrShare(501))
+    with pytest.raises(NoRoom, match=r"something else has filled the store's disk"):
+        await room.claim(arriving, 1, 1)
+    room.leave(arriving)
+    room.keep_free(SizeOrShare(0))
+    room.leave(await room.admit(wanted(480, Ratio(1, 1, ""))))
+
+
 # --- quotas -----------------------------------------------------------------------------------------------------
 
 

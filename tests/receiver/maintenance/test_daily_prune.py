@@ -299,6 +299,47 @@ async def test_daemon_that_stops_ends_the_prune_with_its_batch(
     assert not list(manifest_path(store, next(iter(store.objects())).file).parent.glob("*.tmp"))
 
 
+def test_other_rules_and_another_time_count_from_now_on(store: LocalStore, hands: Hands, thread: Executor) -> None:
+    nights(store)
+    daily = DailyPrune(store, None, AT, hands, thread)
+    daily.look()
+    daily.change(RULES, time(14, 0))
+    live(daily, hands, 1.5)
+    assert count(store) == 6
+    live(daily, hands, 1)
+    assert count(store) == 3
+
+
+def test_prune_by_rules_that_are_none_any_more_ends_with_its_batch(
+    store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody sees that too much goes, and mends receiver.toml."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(prune, "_BATCH", 1)
+    monkeypatch.setattr(prune, "_BATCHES", 1000)
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    hands.pass_time(16 * HOUR)
+    real = type(store).remove
+
+    def remove(self: LocalStore, *arguments: Any, **named: Any) -> Any:
+        gone = real(self, *arguments, **named)
+        daily.change(PruneRules(lambda _sender, _dataset: Policy(daily=5)), AT)
+        return gone
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "remove", remove)
+        daily.look()
+    assert count(store) == 5
+    assert "the daily prune ends, since receiver.toml has changed" in caplog.text
+    daily.look()
+    assert count(store) == 5
+    said = read_try(store.documents)
+    assert said is not None
+    assert said.at == "2026-11-28T04:00:00Z"  # it has begun again, by the new rules
+
+
 async def test_push_that_needs_room_has_old_streams_dropped_early(
     store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
