@@ -70,7 +70,8 @@ class DailyPrune:
         self._thread = thread
         self._abandoned = threading.Event()
         self._noted: float | None = None  # seconds since the boot
-        self._freed_nothing: float | None = None  # the last early prune, in seconds since the boot
+        # By sender, None: of all, the last early prune, in seconds since the boot.
+        self._freed_nothing: dict[str | None, float] = {}
         self._said = ""
         self._waits = False  # for a time server
 
@@ -93,7 +94,7 @@ class DailyPrune:
         """
         self._rules = rules
         self._at = at
-        self._freed_nothing = None
+        self._freed_nothing.clear()
 
     async def make_room(self, wanted: int, sender: str | None) -> int:
         """Drop what the policy does not keep, before the daily prune. It keeps all that the daily prune would keep.
@@ -155,8 +156,8 @@ class DailyPrune:
 
     def _make_room(self, wanted: int, sender: str | None) -> int:
         rules, began = self._rules, self._clock.read().boottime
-        lately = self._freed_nothing is not None and 0 <= began - self._freed_nothing < _EARLY_AGAIN
-        if rules is None or rules.undelete_within or lately:
+        before = [self._freed_nothing[each] for each in (None, sender) if each in self._freed_nothing]
+        if rules is None or rules.undelete_within or any(0 <= began - each < _EARLY_AGAIN for each in before):
             return 0
         done = _PruneTotals()
         try:
@@ -168,7 +169,8 @@ class DailyPrune:
             log.info("the early prune ends, since %s", why)
         except Exception as error:  # noqa: BLE001 - the push is refused then, and nothing else
             log.warning("the early prune has failed: %s: %s", type(error).__name__, error)
-        self._freed_nothing = None if done.freed else began
+        if not done.freed and rules is self._rules:
+            self._freed_nothing[sender] = began
         log.info("pruned early, for a push: %s freed of %s wanted", format_size(done.freed), format_size(wanted))
         return done.freed
 

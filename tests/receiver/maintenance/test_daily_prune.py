@@ -374,6 +374,29 @@ async def test_early_prune_that_frees_nothing_is_not_repeated_at_once(
     assert await daily.make_room(1, None) > 0
 
 
+async def test_sender_of_whom_nothing_may_go_does_not_keep_others_from_their_room(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    nights(store)
+    plant(store, "other", 99, sender="beta", received=format_time(START - 60))
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, "beta") == 0  # it tries again and again
+    assert await daily.make_room(1, SENDER) > 0
+
+
+async def test_where_nothing_of_anybody_may_go_no_sender_is_tried(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    nights(store, 3)
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, None) == 0
+    assert await daily.make_room(1, SENDER) == 0
+    assert caplog.text.count("pruned early") == 1
+
+
 @pytest.mark.parametrize("rules", [None, dataclasses.replace(RULES, undelete_within=DAY)])
 async def test_without_a_policy_or_with_a_trash_no_early_prune_frees_anything(
     store: LocalStore, hands: Hands, thread: Executor, rules: PruneRules | None
