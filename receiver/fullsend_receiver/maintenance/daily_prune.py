@@ -72,6 +72,7 @@ class DailyPrune:
         self._noted: float | None = None  # seconds since the boot
         # By sender, None: of all, the last early prune, in seconds since the boot.
         self._freed_nothing: dict[str | None, float] = {}
+        self._failed: float | None = None  # the last daily prune, in seconds since the boot
         self._said = ""
         self._waits = False  # for a time server
 
@@ -95,6 +96,7 @@ class DailyPrune:
         self._rules = rules
         self._at = at
         self._freed_nothing.clear()
+        self._failed = None
 
     async def make_room(self, wanted: int, sender: str | None) -> int:
         """Drop what the policy does not keep, before the daily prune. It keeps all that the daily prune would keep.
@@ -117,11 +119,13 @@ class DailyPrune:
                 self._noted = now.boottime
                 self._note(now)
             rules, at = self._rules, self._at
-            if rules is not None and at is not None and self._is_due(at) and self._may_begin():
+            lately = self._failed is not None and 0 <= now.boottime - self._failed < _AGAIN
+            if rules is not None and at is not None and not lately and self._is_due(at) and self._may_begin():
                 self._prune(rules)
         except _Abandoned as why:
             log.info("the daily prune ends, since %s", why)
         except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
+            self._failed = self._clock.read().boottime  # this may be all that is known of it: the disk may be read-only
             log.warning("the daily prune has failed: %s: %s", type(error).__name__, error)
 
     def _note(self, now: Reading) -> None:

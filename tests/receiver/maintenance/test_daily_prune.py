@@ -268,6 +268,32 @@ def test_disk_that_fails_is_no_reason_to_end_the_daemon(
     assert "the daily prune has failed: OSError" in caplog.text
 
 
+def test_prune_that_fails_is_not_begun_again_at_each_look(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that is read-only its failure cannot be recorded either."""
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    hands.pass_time(16 * HOUR)
+    began = 0
+
+    def begin(*_arguments: Any, **_named: Any) -> Any:
+        nonlocal began
+        began += 1
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fullsend_receiver.store.documents.LocalDocuments.put", begin)
+        patch.setattr(type(store), "remove", begin)
+        for _minute in range(10):
+            daily.look()
+            hands.pass_time(60)
+    assert caplog.text.count("the daily prune has failed") == 1
+    live(daily, hands, 1)
+    assert count(store) == 3
+
+
 async def test_daemon_that_stops_ends_the_prune_with_its_batch(
     store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
