@@ -120,18 +120,18 @@ class Room:
     def leave(self, arrival: Arrival, kept: int = 0) -> None:
         """The stream needs no more room. `kept`: bytes that stay of it as a partial. May be repeated."""
         self._arrivals.discard(arrival)
-        self.keep(arrival.wanted, kept)
+        self.keep(arrival.wanted.sender, arrival.wanted.key, kept)
         _write_no_more(arrival)
         if not arrival.left.done():
             arrival.left.set_result(None)
 
-    def keep(self, wanted: RoomRequest, kept: int) -> None:
-        """So many bytes of a stream stay as a partial that is not arriving; 0: none."""
-        partials = self._account(wanted.sender).partials
+    def keep(self, sender: str, key: str, kept: int) -> None:
+        """So many bytes of the partial with this key stay, and are not arriving; 0: none."""
+        partials = self._account(sender).partials
         if kept:
-            partials[wanted.key] = kept
+            partials[key] = kept
         else:
-            partials.pop(wanted.key, None)
+            partials.pop(key, None)
 
     def count(
         self, partials: Mapping[str, Mapping[str, int]], aside: Mapping[str, int], *, but: Container[str] = ()
