@@ -81,6 +81,7 @@ class Room:
         self._stored_of = stored_of
         self._make_room = make_room
         self._removing = asyncio.Lock()
+        self._removals = 0  # how often old streams were removed
         self._accounts: dict[str, Account] = {}
         self._arrivals: set[Arrival] = set()
 
@@ -224,9 +225,14 @@ class Room:
         return bool(going)
 
     async def _removed(self, refusal: NoRoom) -> bool:
-        """Remove old streams for what was refused, if the policy allows it. Returns: whether any were removed."""
+        """Remove old streams for what was refused, if the policy allows it. Returns: whether any were removed, for this
+        stream or for another one meanwhile.
+        """
+        before = self._removals
         async with self._removing:
-            return await self._make_room(refusal.lacking, refusal.sender) > 0
+            if self._removals == before:  # otherwise this stream may fit by now, and nothing more may be left to go
+                self._removals += await self._make_room(refusal.lacking, refusal.sender) > 0
+        return self._removals != before
 
     # --- while streams arrive
 

@@ -537,6 +537,25 @@ async def test_old_streams_make_room_for_a_stream_that_is_offered(disk: Disk) ->
     assert pruner.asked[1:] == [(100, None), (50, None)]
 
 
+async def test_room_that_was_made_for_one_stream_is_there_for_others_that_were_offered_meanwhile(disk: Disk) -> None:
+    """A prune drops all of a sender that may go: more than what the first stream lacks. The next one frees nothing."""
+    disk.files = 900
+    asked = 0
+
+    async def make_room(_wanted: int, _sender: str | None) -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        freed, disk.files = disk.files, 0
+        return freed
+
+    room = Room(SizeOrShare(100), disk.look, make_room=make_room)
+    arrivals = await asyncio.gather(*(room.admit(wanted(200, Ratio(1, 1, ""))) for _ in range(3)))
+    assert asked == 1
+    for each in arrivals:
+        room.leave(each)
+
+
 async def test_old_streams_make_room_before_a_stream_ends(disk: Disk) -> None:
     pruner = Pruner(disk, 150)
     room = Room(SizeOrShare(100), disk.look, make_room=pruner.make_room)
