@@ -189,9 +189,11 @@ class DailyPrune:
                 self._prune_senders(pruner, pruner.catalogues.senders(), done)
                 log.info("pruned: %s dropped, %s freed", plural(done.dropped, "stream"), format_size(done.freed))
                 refused = done.failed
-        except (FullsendError, OSError) as error:
-            refused = f"it failed: {error}"
-            self._complain(f"the daily prune has failed: {error}")
+        except _Abandoned:
+            raise
+        except Exception as error:  # noqa: BLE001 - it must be known wherever somebody looks, whatever it is
+            refused = f"it failed: {_told(error)}"
+            self._complain(f"the daily prune has failed: {_told(error)}")
         write_try(self._store.documents, now, refused)
 
     def _begin(self, rules: PruneRules) -> tuple[Pruner, str | None]:
@@ -220,9 +222,11 @@ class DailyPrune:
                             log.warning("%s/%s: nothing is pruned: %s", event.sender, event.dataset, event.why)
                         case ChainHeld() | Judged():
                             pass
-            except (FullsendError, OSError) as error:
-                log.error("%s: its prune has failed: %s", sender, error)  # noqa: TRY400 - where says nothing
-                done.failed = done.failed or f"{sender}: {error}"
+            except _Abandoned:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is in the store of one sender
+                log.error("%s: its prune has failed: %s", sender, _told(error))  # noqa: TRY400 - where says nothing
+                done.failed = done.failed or f"{sender}: {_told(error)}"
             if done.freed >= wanted:
                 return
 
@@ -238,6 +242,11 @@ class DailyPrune:
         if said != self._said:
             self._said = said
             log.error("%s", what)
+
+
+def _told(error: Exception) -> str:
+    """Return an error for a message. The text of one that nobody has foreseen does not say enough by itself."""
+    return str(error) if isinstance(error, FullsendError | OSError) else f"{type(error).__name__}: {error}"
 
 
 def is_due(

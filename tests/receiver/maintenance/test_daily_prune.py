@@ -19,7 +19,7 @@ from fullsend_receiver.maintenance import daily_prune, prune
 from fullsend_receiver.maintenance.clock import Reading, accept
 from fullsend_receiver.maintenance.daily_prune import DailyPrune, is_due
 from fullsend_receiver.maintenance.prune import PruneRules
-from fullsend_receiver.maintenance.prune_records import read_try
+from fullsend_receiver.maintenance.prune_records import read_try, troubles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -223,8 +223,13 @@ def test_what_a_prune_may_not_do_is_in_the_log(
     assert "alpha/tank/data: nothing is pruned: the policy gives up " in caplog.text
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("of a kind that nobody has foreseen")])
 def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
-    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore,
+    hands: Hands,
+    thread: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     nights(store)
     for age in range(5, -1, -1):
@@ -234,7 +239,7 @@ def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
 
     def failing(self: prune.Pruner, sender: str, *arguments: Any, **named: Any) -> Any:
         if sender == SENDER:
-            raise OSError(5, "Input/output error")
+            raise error
         return real(self, sender, *arguments, **named)
 
     monkeypatch.setattr(prune.Pruner, "prune", failing)
@@ -242,8 +247,22 @@ def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
     assert count(store) == 9
     said = read_try(store.documents)
     assert said is not None
-    assert "Input/output error" in (said.refused or "")
-    assert "alpha: its prune has failed" in caplog.text
+    assert str(error) in (said.refused or "")
+    assert "alpha: " in (said.refused or "")
+
+
+def test_prune_that_fails_as_nobody_has_foreseen_is_a_problem_at_once(
+    store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights(store)
+
+    def fails(*_arguments: object) -> None:
+        raise ValueError("of a kind that nobody has foreseen")
+
+    monkeypatch.setattr(daily_prune, "newest_reception", fails)
+    live(DailyPrune(store, RULES, AT, hands, thread), hands, 17)
+    (said,) = troubles(store, None, now=hands.wall, since=hands.wall)
+    assert "it failed: ValueError: of a kind that nobody has foreseen" in said
 
 
 def test_pins_that_cannot_be_read_are_no_reason_to_end_the_daemon(
