@@ -82,8 +82,8 @@ class LocalServer:
 
     def __init__(self, answers: LocalAnswers, *, silence: float) -> None:
         """`silence`: seconds without a byte, while reading, after which the daemon drops a command."""
+        self.silence = silence
         self._answers = answers
-        self._silence = silence
         self._tasks: set[asyncio.Task[None]] = set()
 
     def let_in(self, sock: socket.socket, _address: object) -> None:
@@ -103,7 +103,7 @@ class LocalServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, sock: socket.socket) -> None:
-        channel = Channel(Role.RECEIVER, "the command", language=LOCAL, silence=self._silence)
+        channel = Channel(Role.RECEIVER, "the command", language=LOCAL, silence=self.silence)
         try:
             check_peer(sock)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: channel, sock)

@@ -89,10 +89,10 @@ class Arriving:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SharedState:
-    """The shared state of all sessions of a daemon. `warn_at`: used share of the disk, or of a quota, from which on
-    senders are warned; `arriving`: the streams that are arriving now, by key; `sweeping`: held while partials are
+    """The shared state of all sessions of a daemon. `warn_at`: the present share of the disk, or of a quota, from which
+    on senders are warned; `arriving`: the streams that are arriving now, by key; `sweeping`: held while partials are
     deleted, and while a session adds a stream to `arriving`.
     """
 

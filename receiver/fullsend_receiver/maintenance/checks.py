@@ -86,6 +86,16 @@ class Checks:
         self._nobody_asks.set()
         self._interrupt = threading.Event()  # ends the daemon's own check between two chunks
 
+    def change(self, settings: ScrubSettings) -> None:
+        """Check by these settings from now on: find what is due, and read at the new rate."""
+        self._every = settings.every
+        self._pace.change(settings.rate)
+        self._stopped = self._stopped and bool(settings.every)
+        self._survey_at = time.monotonic()
+        self._due.clear()
+        self._interrupt.set()  # a check that waits by the old rate continues at once
+        self._wanted.set()
+
     def wanted(self, sender: str) -> None:
         """A stream of this sender that arrived in several segments has been stored."""
         self._senders.add(sender)
@@ -184,6 +194,8 @@ class Checks:
     async def _plan(self) -> None:
         """Find what is due, and whether there is too much damage."""
         standing = await self._survey()
+        if standing.every != self._every:  # the settings have changed meanwhile
+            return
         due = standing.due
         self._report_standing(standing)
         self._stopped = standing.stopped

@@ -86,11 +86,16 @@ PruneEvent = Judged | NothingGoes | ChainHeld | MergePlanned
 
 def newest_reception(catalogues: Catalogues) -> float:
     """Return when the newest stream of all was received, in seconds since the epoch; 0: none is stored. Blocks."""
-    newest = ""
+    newest, found = "", 0.0
     for sender in catalogues.senders():
         for shelf in catalogues.current(sender).shelves():
-            newest = max([newest, *(each.received for each in shelf.summaries() if not each.received.startswith("@"))])
-    return parse_time(newest) or 0.0
+            for each in shelf.summaries():
+                # Times compare as text; few must be read. What is none, as in a manifest made by hand, hides no other.
+                if each.received > newest and not each.received.startswith("@"):
+                    at = parse_time(each.received)
+                    if at is not None:
+                        newest, found = each.received, at
+    return found
 
 
 class Pruner:

@@ -158,14 +158,19 @@ def troubles(store: Store, sender: str | None, *, now: float, since: float) -> l
     documents = store.documents
     last = read_try(documents)
     found = []
-    if last is not None and last.refused is not None:
-        found.append(f"prune: did not run at {last.at}: {last.refused}")
     senders = store.senders() if sender is None else [sender]
     records = {name: read_record(documents, name) for name in senders}
-    newest = max([(parse_time(record.at or "") or 0.0) for record in records.values()], default=0.0)
+    done = [parse_time(record.at or "") or 0.0 for record in records.values()]
+    tried = 0.0 if last is None else parse_time(last.at) or 0.0
+    if last is not None and last.refused is None:
+        done.append(tried)  # of a sender whose first streams have come since, there is no record
+    elif last is not None and min(done, default=0.0) <= tried:
+        found.append(f"prune: did not run at {last.at}: {last.refused}")
+    newest = max(done, default=0.0)
     if now - max(newest, since) > OVERDUE and records:
         when = f"since {format_time(newest)}" if newest else "yet"
-        found.append(f"prune: has not run {when}: does the daemon run with the present receiver.toml (restart it)?")
+        remedy = "does the daemon run, and with the present receiver.toml (`systemctl reload fullsendd`)?"
+        found.append(f"prune: has not run {when}: {remedy}")
     for name, record in records.items():
         found += [
             f"prune: {name}/{dataset}: nothing goes: {each.trouble}"

@@ -69,6 +69,18 @@ def test_prune_drops_what_no_rule_keeps(receiver: Receiver) -> None:
     assert (again.returncode, "0 dropped" in again.stderr) == (0, True)
 
 
+def test_prune_does_not_wait_for_a_time_server_and_warns(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.is_synchronised", lambda: False)
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.SYNC_WAIT", float("inf"))
+    nights(receiver, 6)
+    write_policy(receiver)
+    done = receiver.fullsendd("prune", "--json")
+    assert done.returncode == 0
+    warning, _sum = done.stderr.splitlines()
+    assert warning.startswith("warning: no time server has set the clock since this host's start")
+    assert len(files(receiver)) == 3
+
+
 def test_prune_as_json(receiver: Receiver) -> None:
     nights(receiver, 6)
     write_policy(receiver)

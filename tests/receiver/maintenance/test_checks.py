@@ -388,6 +388,44 @@ async def test_a_sender_whose_streams_cannot_be_read_does_not_stop_the_others(
     assert "what is stored of aaa cannot be read, so it is not checked" in caplog.text
 
 
+async def test_other_settings_are_followed_at_once(store: LocalStore) -> None:
+    """A check that waits by the old rate, for days, goes on by the new one; and what is due is found anew."""
+    large, other = (store_old(store, f"s{days}", days=days, chunks=3) for days in (40, 20))
+    async with Daemon(store) as daemon:
+        daemon.checks.change(ScrubSettings(30 * 86400.0, 1))
+        while (plan := await daemon.checks.plans.get()) != ([str(large)], False):
+            assert plan == ([], False)
+        daemon.checks.change(ScrubSettings(10 * 86400.0, 0))
+        assert [each.file for each in await daemon.results(2)] == [str(large), str(other)]
+
+
+async def test_settings_that_change_amid_a_survey_are_followed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = store_old(store, "s", days=40)
+    real = WatchedChecks._survey
+
+    async def survey(self: WatchedChecks) -> Any:
+        found = await real(self)
+        if not found.due:
+            self.change(ScrubSettings(30 * 86400.0, 0))
+        return found
+
+    monkeypatch.setattr(WatchedChecks, "_survey", survey)
+    async with Daemon(store, every=50 * 86400.0) as daemon:
+        assert [each.file for each in await daemon.results(1)] == [str(file)]
+
+
+async def test_scrub_that_is_switched_off_checks_nothing_more(store: LocalStore) -> None:
+    for days in (60, 55, 50):
+        rot(store, store_old(store, f"s{days}", days=days))
+    async with Daemon(store) as daemon:
+        while not (await daemon.checks.plans.get())[1]:
+            pass
+        daemon.checks.change(ScrubSettings(0, 0))
+        assert (daemon.checks._stopped, list(daemon.checks._due)) == (False, [])
+
+
 def test_the_daemon_finds_damage_by_itself(tmp_path: Path) -> None:
     with serving(tmp_path, "alpha", scrub_every=1) as receiver:
         raw = pieces_of(2, "tank/data@now")
