@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
 from typing import Final
@@ -47,11 +47,11 @@ class _Abandoned(Exception):  # noqa: N818 - nobody sees it but this module
 
 @dataclass(slots=True)
 class _PruneTotals:
-    """What a prune has done so far. `freed`: stored bytes; `failed`: the first error, None: there was none."""
+    """What a prune has done so far. `freed`: stored bytes; `failed`: by sender, the error that has ended its prune."""
 
     dropped: int = 0
     freed: int = 0
-    failed: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 class DailyPrune:
@@ -153,19 +153,20 @@ class DailyPrune:
 
     def _prune(self, rules: PruneRules) -> None:
         refused: str | None = None
+        done = _PruneTotals()
         now = self._clock.read().wall
         try:
             pruner, refused = self._begin(rules)
             if refused is None:
                 expire_trash(self._store, rules.undelete_within, pruner.now)
-                done = _PruneTotals()
                 self._prune_senders(pruner, pruner.catalogues.senders(), done)
                 log.info("pruned: %s dropped, %s freed", plural(done.dropped, "stream"), format_size(done.freed))
-                refused = done.failed
+                refused = next((f"{sender}: {why}" for sender, why in done.failed.items()), None)
         except (FullsendError, OSError) as error:
             refused = f"it failed: {error}"
+            done.failed.clear()  # it failed for all
             self._complain(f"the daily prune has failed: {error}")
-        write_try(self._store.documents, now, refused)
+        write_try(self._store.documents, now, refused, done.failed)
 
     def _begin(self, rules: PruneRules) -> tuple[Pruner, str | None]:
         """Return a prune that has not begun, and why it must not, by the clock; None: it may. That is logged."""
@@ -195,7 +196,7 @@ class DailyPrune:
                             pass
             except (FullsendError, OSError) as error:
                 log.error("%s: its prune has failed: %s", sender, error)  # noqa: TRY400 - where says nothing
-                done.failed = done.failed or f"{sender}: {error}"
+                done.failed[sender] = str(error)
             if done.freed >= wanted:
                 return
 

@@ -177,6 +177,8 @@ def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
     said = read_try(store.documents)
     assert said is not None
     assert "Input/output error" in (said.refused or "")
+    assert "Input/output error" in (said.why(SENDER) or "")
+    assert said.why("beta") is None
     assert "alpha: its prune has failed" in caplog.text
 
 

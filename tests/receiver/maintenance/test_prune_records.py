@@ -79,3 +79,18 @@ def test_what_keeps_prunes_from_their_work_is_said(store: LocalStore) -> None:
     said = read_try(store.documents)
     assert said is not None
     assert said.refused == "the clock"
+
+
+def test_why_a_prune_failed_is_told_to_its_own_sender_alone(store: LocalStore) -> None:
+    """Each sender was told the name of the first one whose prune had failed, and its error."""
+    plant(store, "s1", 1)
+    plant(store, "s2", 2, sender="beta")
+    write_try(store.documents, NOW, "beta: rot", {"beta": "rot"})
+    found = {"now": NOW, "since": NOW}
+    said = f"prune: did not run at {format_time(NOW)}: "
+    assert troubles(store, SENDER, **found) == []
+    assert troubles(store, "beta", **found) == [f"{said}rot"]
+    assert troubles(store, None, **found) == [f"{said}beta: rot"]
+    # As an earlier fullsendd has written it.
+    (store.state / "prune.json").write_text('{"format": 1, "at": "then", "refused": "the clock"}', encoding="ascii")
+    assert troubles(store, SENDER, **found) == ["prune: did not run at then: the clock"]
