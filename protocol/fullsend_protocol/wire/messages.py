@@ -517,6 +517,16 @@ class Check(Question):
     type: Literal["check"] = "check"
 
 
+class BeingRead(WireModel):
+    """A stored stream that is being checked. `file`: its `.zst`, relative to the store; `read_bytes`: how much was read
+    of its `stored_bytes`.
+    """
+
+    file: Text
+    read_bytes: Offset
+    stored_bytes: Offset
+
+
 class Health(_WithLaterFields, Answer):
     """The receiver's state, for a sender: enough to see trouble coming, nothing about other senders. `warnings`: what
     will be a problem soon; only for a sender that understands "warnings".
