@@ -177,6 +177,7 @@ class Checks:
                 for name in names:
                     for stored in await self._catalogues.ask(self._workers.disk, name, self._unread):
                         found = await self._check(stored)
+                        self._not_due(stored.summary)
                         if _is_unread(found):
                             self._later.add(sender)
             # As in `run`.
@@ -210,6 +211,14 @@ class Checks:
         if (isinstance(found, Checked) and found.result.damage) or (self._more and not self._due):
             self._survey_at = time.monotonic()
         return 0.0
+
+    def _not_due(self, about: Summary) -> None:
+        """A stream was checked before its turn: it is not read twice."""
+        for each in [each for each in self._due if each.file == about.path]:
+            self._due.remove(each)
+            self._count_checked(about)
+            if self._more and not self._due:
+                self._survey_at = time.monotonic()
 
     def _count_checked(self, about: Summary) -> None:
         if self._left is not None:

@@ -410,6 +410,17 @@ async def test_after_a_read_error_the_time_of_the_next_try_is_told(
         assert state.resumes is not None
 
 
+async def test_what_came_in_several_segments_is_not_read_again_in_its_turn(store: LocalStore) -> None:
+    """It was due, and it was read at once as well: twice after each start."""
+    file, other = store_old(store, "parts", days=50), store_old(store, "other", days=40)
+    path = manifest_path(store, file)
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"sha256": None}), encoding="utf-8")
+    async with Daemon(store) as daemon:
+        assert await daemon.checks.plans.get() == ([str(file), str(other)], False)
+        assert [each.file for each in await daemon.results(2)] == [str(file), str(other)]
+    assert len(results_of(store).read_bytes().splitlines()) == 2
+
+
 async def test_a_stream_that_is_removed_amid_its_check_leaves_nothing(
     store: LocalStore, caplog: pytest.LogCaptureFixture
 ) -> None:
