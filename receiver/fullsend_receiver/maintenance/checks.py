@@ -91,6 +91,21 @@ class Checks:
         self._nobody_asks.set()
         self._interrupt = threading.Event()  # ends the daemon's own check between two chunks
 
+    @property
+    def every(self) -> float:
+        """Seconds after which a stream is checked again, 0: never by itself."""
+        return self._every
+
+    @property
+    def stopped(self) -> bool:
+        """Whether so much is damaged that the daemon checks nothing by itself."""
+        return self._stopped
+
+    @property
+    def place(self) -> ReadPlace | None:
+        """The place of the check that is running; None: none is."""
+        return self._progress.place
+
     def state(self) -> ScrubState:
         """Return what is being checked, and what is left."""
         place, left = self._progress.place, self._left

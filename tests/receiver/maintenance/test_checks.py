@@ -376,6 +376,7 @@ async def test_what_is_read_and_what_is_left_can_be_asked_at_any_moment(store: L
         await held.reached.wait()
         amid = checks.state()
         assert amid.reading is not None
+        assert amid.reading == checks.place
         read = amid.reading.read_bytes
         assert (amid.reading.file, amid.reading.stored_bytes, amid.reading.asked_by) == (str(file), sizes[file], None)
         assert 0 < read < sizes[file]
@@ -385,7 +386,7 @@ async def test_what_is_read_and_what_is_left_can_be_asked_at_any_moment(store: L
         conclude = checks._verifier.conclude
 
         def concluding(*arguments: Any) -> Checked | Removed:
-            waiting.append(checks.state().reading)
+            waiting.append(checks.place)
             return conclude(*arguments)
 
         checks._verifier.conclude = concluding  # type: ignore[assignment, method-assign]
