@@ -56,6 +56,8 @@ REPLACED_MAX: Final = 200
 REPAIR: Final = "repair"
 #: A sender's `features`: it reads the warnings in `health`.
 WARNINGS: Final = "warnings"
+#: A sender's `features`: it reads in `health` how the checks of its streams stand.
+SCRUB: Final = "scrub"
 
 
 _CODES: Final = frozenset(code.value for code in ErrorCode)
@@ -517,9 +519,39 @@ class Check(Question):
     type: Literal["check"] = "check"
 
 
+class BeingRead(WireModel):
+    """A stored stream that is being checked. `file`: its `.zst`, relative to the store; `read_bytes`: how much was read
+    of its `stored_bytes`.
+    """
+
+    file: Text
+    read_bytes: Offset
+    stored_bytes: Offset
+
+
+class ScrubStanding(WireModel):
+    """How the receiver's own checks of this sender's streams stand.
+
+    `every`: seconds after which a stream is checked again, 0: never by itself; `streams`: all; `current`: checked, or
+    received, within `every`; `checked`: ever checked; `oldest`: the earliest time of last check or reception, None:
+    there is no stream; `due_streams`, `due_bytes`: to check now, stored bytes; `reading`: the stream that is being
+    checked, None: none of this sender.
+    """
+
+    every: Offset
+    streams: Offset
+    current: Offset
+    checked: Offset
+    oldest: str | None
+    due_streams: Offset
+    due_bytes: Offset
+    reading: BeingRead | None
+
+
 class Health(_WithLaterFields, Answer):
     """The receiver's state, for a sender: enough to see trouble coming, nothing about other senders. `warnings`: what
-    will be a problem soon; only for a sender that understands "warnings".
+    will be a problem soon; only for a sender that understands "warnings". `scrub`: only for one that understands
+    "scrub".
     """
 
     type: Literal["health"] = "health"
@@ -527,8 +559,9 @@ class Health(_WithLaterFields, Answer):
     free_bytes: Offset
     problems: Annotated[list[Text], Field(max_length=100)]
     warnings: Annotated[list[Text], Field(max_length=100)] = Field(default_factory=list)
+    scrub: ScrubStanding | None = None
 
-    later = frozenset({"warnings"})
+    later = frozenset({"warnings", "scrub"})
 
 
 class Done(Answer):

@@ -20,7 +20,7 @@ from fullsend_protocol.format.manifest import copied
 from fullsend_protocol.format.names import is_aside
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_protocol.shared.units import format_size, format_time, parse_time
+from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_protocol.wire.messages import (
     REPLACED_MAX,
     Base,
@@ -41,6 +41,7 @@ from fullsend_protocol.wire.messages import (
     Partials,
     PartialsWanted,
     Question,
+    ScrubStanding,
     Sending,
     Status,
     StatusWanted,
@@ -55,9 +56,11 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream, aside_of
-from fullsend_receiver.daemon.answering import Methods, Parts, pages
+from fullsend_receiver.daemon.answering import Methods, Parts, being_read, pages
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.progress import ReadPlace
+from fullsend_receiver.maintenance.schedule import Survey, survey
 from fullsend_receiver.maintenance.verify import Removed
 from fullsend_receiver.store.names import dataset_folder
 from fullsend_receiver.store.playback import locate, stored_chunks
@@ -91,10 +94,11 @@ class Answers:
         warn_at: float | None,
         troubles: Callable[[str], list[str]] = lambda _sender: [],
         repairs: bool = False,
+        scrub: bool = False,
     ) -> None:
         """`peer`: its name in the log. `warn_at`: the used share of the disk, or of the quota, from which on the sender
         is warned; None: its version knows no warnings. `troubles`: returns what keeps prunes of a sender from their
-        work; blocks. `repairs`: the peer wants to know what is damaged.
+        work; blocks. `repairs`: the peer wants to know what is damaged; `scrub`: how the checks of its streams stand.
         """
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -103,6 +107,7 @@ class Answers:
         self._sender = sender
         self._peer = peer
         self._repairs = repairs
+        self._scrub = scrub
         self._room = room
         self._warn_at = warn_at
         self._troubles = troubles
@@ -232,7 +237,11 @@ class Answers:
     @METHODS.answers(Check)
     async def _health(self, _asked: Check) -> Parts:
 
-        problems = await self._ask(lambda holdings: [*map(str, holdings.problems), *self._troubles(self._sender)])
+        holdings = await self._ask(lambda holdings: holdings)
+        problems = await self._ask(lambda _holdings: self._find_problems(holdings), begun=True)
+        # Other questions about the sender do not wait for this.
+        standing = await self._workers.run(lambda: self._survey(holdings))
+        problems += find_unchecked(standing, stopped=self._checks.stopped)
         disk, *quotas = fills = await self._room.fills(self._sender)
         if disk.refuses:
             problems.insert(0, f"only {format_size(max(0, disk.free))} are free; pushes are refused")
@@ -242,11 +251,15 @@ class Answers:
         warnings: list[str] = []
         if self._warn_at is not None:
             warnings = [str(fill) for fill in fills if fill.is_above(self._warn_at) and not fill.refuses]
+            if standing.behind:
+                oldest = format_time(standing.oldest or 0.0)
+                warnings.append(f"the scrub is behind: a stream was last checked, or received, at {oldest}")
         yield Health(
             program=f"fullsendd {fullsend_protocol.__version__}",
             free_bytes=max(0, disk.free),
             problems=[line[:_LINE] for line in problems[:_LINES]],
             warnings=[line[:_LINE] for line in warnings],
+            scrub=scrub_standing(standing, self._checks.place, self._sender) if self._scrub else None,
         )
 
     @METHODS.answers(Unchanged)
@@ -255,6 +268,14 @@ class Answers:
         yield Noted()
 
     # --- shared --------------------------------------------------------------------------------------------
+
+    def _find_problems(self, holdings: Holdings) -> list[str]:
+        return [*map(str, holdings.problems), *self._troubles(self._sender)]
+
+    def _survey(self, holdings: Holdings) -> Survey:
+        """Find out how the checks of the sender's streams stand."""
+        results = ((stored.summary, part.checked(stored)) for part in holdings.parts() for stored in part.streams)
+        return survey(results, now=time.time(), every=self._checks.every)
 
     def _read(self, stored: StoredStream) -> None:
         """Hold a stream for as long as this connection is open: a restore will need those that build on it."""
@@ -279,6 +300,33 @@ class Answers:
     async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Call `work` in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
         return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
+
+
+def find_unchecked(standing: Survey, *, stopped: bool) -> Iterator[str]:
+    """Yield the problems that keep a sender's streams from being checked. `stopped`: the scrub has stopped."""
+    for file, why in standing.named_unreadable:
+        yield f"{file}: could not be checked: {why}; it is tried again later"
+    if more := standing.unreadable - len(standing.named_unreadable):
+        yield f"{plural(more, 'more stream')} could not be checked"
+    if stopped:
+        yield "the scrub has stopped, because many streams are damaged: `fullsendd check` on the receiver says more"
+
+
+def scrub_standing(standing: Survey, place: ReadPlace | None, sender: str) -> ScrubStanding:
+    """Return what a sender is told of the checks of its streams. `place`: of the check that is running: only the
+    sender's own streams are named.
+    """
+    own = place is not None and place.file.startswith(f"{sender}/")
+    return ScrubStanding(
+        every=int(standing.every),
+        streams=standing.streams,
+        current=standing.current,
+        checked=standing.checked,
+        oldest=None if standing.oldest is None else format_time(standing.oldest),
+        due_streams=standing.due_streams,
+        due_bytes=standing.due_bytes,
+        reading=being_read(place) if place is not None and own else None,
+    )
 
 
 def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[StoredStream, tuple[int, int, int, int]]]:

@@ -145,7 +145,7 @@ class Daemon:
         self._commands = asyncio.Event()  # whether to listen for commands was decided anew
         self._hears_commands = True
         self._lock = -1  # held: no other daemon serves this store; -1: not held, while the store is away
-        self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
+        self._local = LocalServer(LocalAnswers(catalogues, self._workers, self._checks), silence=settings.silence)
         self._shared = SharedState(
             catalogues, self._workers, self._checks, self, room, settings.warn_at, troubles=self._find_troubles
         )

@@ -199,6 +199,7 @@ class Session:
             peer=self._name,
             repairs=messages.REPAIR in self._features,
             warn_at=shared.warn_at if messages.WARNINGS in self._features else None,
+            scrub=messages.SCRUB in self._features,
             troubles=shared.troubles,
         )
         try:

@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
 from typing import Final
@@ -48,11 +48,11 @@ class _Abandoned(Exception):  # noqa: N818 - nobody sees it but this module
 
 @dataclass(slots=True)
 class _PruneTotals:
-    """What a prune has done so far. `freed`: stored bytes; `failed`: the first error, None: there was none."""
+    """What a prune has done so far. `freed`: stored bytes; `failed`: by sender, the error that has ended its prune."""
 
     dropped: int = 0
     freed: int = 0
-    failed: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 class DailyPrune:
@@ -201,21 +201,22 @@ class DailyPrune:
 
     def _prune(self, rules: PruneRules) -> bool:
         refused: str | None = None
+        done = _PruneTotals()
         now = self._clock.read().wall
         try:
             pruner, refused = self._begin(rules)
             if refused is None:
                 expire_trash(self._store, rules.undelete_within, pruner.now, undelete_merged=rules.undelete_merged)
-                done = _PruneTotals()
                 self._prune_senders(pruner, pruner.catalogues.senders(), done)
                 log.info("pruned: %s dropped, %s freed", plural(done.dropped, "stream"), format_size(done.freed))
-                refused = done.failed
+                refused = next((f"{sender}: {why}" for sender, why in done.failed.items()), None)
         except _Abandoned:
             raise
         except Exception as error:  # noqa: BLE001 - it must be known wherever somebody looks, whatever it is
             refused = f"it failed: {_told(error)}"
+            done.failed.clear()  # it failed for all
             self._complain(f"the daily prune has failed: {_told(error)}")
-        write_try(self._store.documents, now, refused)
+        write_try(self._store.documents, now, refused, done.failed)
         return refused is None
 
     def _begin(self, rules: PruneRules) -> tuple[Pruner, str | None]:
@@ -248,7 +249,7 @@ class DailyPrune:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever is in the store of one sender
                 log.error("%s: its prune has failed: %s", sender, _told(error))  # noqa: TRY400 - where says nothing
-                done.failed = done.failed or f"{sender}: {_told(error)}"
+                done.failed[sender] = _told(error)
             if done.freed >= wanted:
                 return
 

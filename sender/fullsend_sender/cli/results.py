@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.messages import Verdict
     from fullsend_sender.host.config import SenderSettings
     from fullsend_sender.monitor.check import Finding
-    from fullsend_sender.monitor.status import BackupState
+    from fullsend_sender.monitor.status import BackupState, ReceiverState
     from fullsend_sender.restore.run import Restored, RestoreJob
     from fullsend_sender.transfer.pairing import Paired
     from fullsend_sender.transfer.send import Pushed
@@ -114,14 +114,16 @@ def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
     print_lines([_json(facts)] if as_json else details(facts))
 
 
-def print_judged(judged: Sequence[BackupState], *, as_json: bool) -> None:
-    """Print the state of each dataset's backups; without JSON, first a line with the worst for a monitoring system."""
+def print_judged(judged: Sequence[BackupState], receiver: ReceiverState, *, as_json: bool) -> None:
+    """Print the state of each dataset's backups, then of the receiver; without JSON, first a line with the worst for a
+    monitoring system.
+    """
     from fullsend_sender.monitor.status import headline
 
     if as_json:
-        print_lines(_json(each.to_dict()) for each in judged)
+        print_lines(map(_json, [*(each.to_dict() for each in judged), receiver.to_dict()]))
     else:
-        print_lines([headline(judged), *(each.line() for each in judged)])
+        print_lines([headline(judged, receiver), *(each.line() for each in judged), *receiver.lines()])
 
 
 def print_unknown(error: FullsendError, *, as_json: bool) -> None:

@@ -396,6 +396,16 @@ def test_messages_do_not_change() -> None:
 DAMAGED = messages.DamagedEntry(
     dataset="tank", snapshot="now", guid="2", base_guid="1", flags="Lp", raw_bytes=936, why="damaged (chunk 0)"
 )
+SCRUB = messages.ScrubStanding(
+    every=1,
+    streams=3,
+    current=2,
+    checked=1,
+    oldest="2026-11-23T06:30:00Z",
+    due_streams=1,
+    due_bytes=936,
+    reading=messages.BeingRead(file="alpha/tank/@now.zst", read_bytes=1, stored_bytes=936),
+)
 #: By message with such a key: the same without it, and the key.
 LATER: list[tuple[Role, messages.Message, messages.Message, str]] = [
     (
@@ -410,6 +420,12 @@ LATER: list[tuple[Role, messages.Message, messages.Message, str]] = [
         messages.Health(program="x", free_bytes=1, problems=[], warnings=["full soon"]),
         messages.Health(program="x", free_bytes=1, problems=[]),
         "warnings",
+    ),
+    (
+        Role.RECEIVER,
+        messages.Health(program="x", free_bytes=1, problems=[], scrub=SCRUB),
+        messages.Health(program="x", free_bytes=1, problems=[]),
+        "scrub",
     ),
 ]
 
@@ -448,6 +464,8 @@ PARTS: dict[type[manifest.WireModel], str] = {
     messages.DamagedEntry: "A damaged stream",
     messages.UnchangedDataset: "An unchanged dataset",
     messages.DatasetStatus: "A dataset's status",
+    messages.ScrubStanding: "A standing of checks",
+    messages.BeingRead: "A reading",
 }
 
 

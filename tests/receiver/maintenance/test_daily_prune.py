@@ -249,7 +249,8 @@ def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
     said = read_try(store.documents)
     assert said is not None
     assert str(error) in (said.refused or "")
-    assert "alpha: " in (said.refused or "")
+    assert str(error) in (said.why(SENDER) or "")
+    assert said.why("beta") is None
 
 
 def test_prune_that_fails_as_nobody_has_foreseen_is_a_problem_at_once(

@@ -106,3 +106,18 @@ def test_refused_prune_is_no_trouble_once_all_was_pruned(store: LocalStore) -> N
     assert troubles(store, None, now=NOW, since=0) == [refused]
     write_record(store.documents, "beta", PruneRecord(at=format_time(NOW - 50)))
     assert troubles(store, None, now=NOW, since=0) == []
+
+
+def test_why_a_prune_failed_is_told_to_its_own_sender_alone(store: LocalStore) -> None:
+    """Each sender was told the name of the first one whose prune had failed, and its error."""
+    plant(store, "s1", 1)
+    plant(store, "s2", 2, sender="beta")
+    write_try(store.documents, NOW, "beta: rot", {"beta": "rot"})
+    found = {"now": NOW, "since": NOW}
+    said = f"prune: did not run at {format_time(NOW)}: "
+    assert troubles(store, SENDER, **found) == []
+    assert troubles(store, "beta", **found) == [f"{said}rot"]
+    assert troubles(store, None, **found) == [f"{said}beta: rot"]
+    # As an earlier fullsendd has written it.
+    (store.state / "prune.json").write_text('{"format": 1, "at": "then", "refused": "the clock"}', encoding="ascii")
+    assert troubles(store, SENDER, **found) == ["prune: did not run at then: the clock"]

@@ -16,7 +16,7 @@ from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.wire import messages
 from fullsend_sender.cli import results
 from fullsend_sender.monitor.check import Finding
-from fullsend_sender.monitor.status import BackupState, NagiosState
+from fullsend_sender.monitor.status import BackupState, NagiosState, ReceiverState
 from fullsend_sender.restore.run import Restored, RestoreJob
 from fullsend_sender.transfer.pairing import Paired
 from fullsend_sender.transfer.progress import CLEAR
@@ -102,13 +102,13 @@ def test_one_stream(out: Any) -> None:
 
 def test_judged(out: Any) -> None:
     judged = [BackupState("tank/a", NagiosState.CRITICAL, None, None, "it has never been pushed")]
-    results.print_judged(judged, as_json=False)
-    first, line = out()
-    assert first == "CRITICAL: 1 of 1 dataset: tank/a: it has never been pushed"
-    assert line == judged[0].line()
-    results.print_judged(judged, as_json=True)
-    (line,) = out()
-    assert json.loads(line) == judged[0].to_dict()
+    receiver = ReceiverState("nas", messages.Health(program="x", free_bytes=1, problems=["pushes are refused"]))
+    results.print_judged(judged, receiver, as_json=False)
+    first, line, more = out()
+    assert first == "CRITICAL: 1 of 1 dataset: tank/a: it has never been pushed; receiver nas: pushes are refused"
+    assert (line, [more]) == (judged[0].line(), list(receiver.lines()))
+    results.print_judged(judged, receiver, as_json=True)
+    assert [json.loads(line) for line in out()] == [judged[0].to_dict(), receiver.to_dict()]
 
 
 def test_unknown(out: Any) -> None:
