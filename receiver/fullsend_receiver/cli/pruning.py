@@ -77,13 +77,15 @@ class Pruned:
 
     def _add_merged(self, event: Merged) -> None:
         self._merges += 1
-        self._thinned += event.freed
+        self._thinned += 0 if event.waits else event.freed
         if self._as_json:
             about = {"file": str(event.file), "seconds": round(event.seconds, 1), "stored_bytes": event.stored_bytes}
-            print_lines([json.dumps(_row("done", event.sender, event.merge) | about | {"freed_bytes": event.freed})])
+            about |= {"freed_bytes": 0 if event.waits else event.freed, "waits": event.waits}
+            print_lines([json.dumps(_row("done", event.sender, event.merge) | about)])
             return
         sizes = f"{format_size(event.merge.stored_bytes)} became {format_size(event.stored_bytes)}"
-        print_lines([printable(f"{_named(event.sender, event.merge)}: {sizes}: {event.file}")])
+        waits = "; the inputs stay until `fullsend prove` has proven it" if event.waits else ""
+        print_lines([printable(f"{_named(event.sender, event.merge)}: {sizes}: {event.file}{waits}")])
 
     def _add_stream(self, judged: Judged) -> None:
         decision = judged.decision

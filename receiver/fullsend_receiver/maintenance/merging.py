@@ -82,13 +82,16 @@ class NoRoomToMerge(FullsendError):  # noqa: N818 - reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A merge that is done. `file`: the result; `stored_bytes`: its; `seconds`: how long it took."""
+    """A merge that is done. `file`: the result; `stored_bytes`: its; `seconds`: how long it took; `waits`: the inputs
+    stay until a ZFS host has proven it.
+    """
 
     sender: str
     merge: Merge
     file: PurePosixPath
     stored_bytes: int
     seconds: float
+    waits: bool = False
 
     @property
     def freed(self) -> int:
@@ -304,15 +307,19 @@ class Merger:
                 received=self._received(file, last),
                 merged=[each.merged for each in inputs if each.merged is not None],
             )
-            supersedes = Supersedes(lambda: self._choose(plans, names, due), self._trash_folder())
+            supersedes = None
+            if self._merging.mode == "on":
+                supersedes = Supersedes(lambda: self._choose(plans, names, due), self._trash_folder())
+            else:
+                self._choose(plans, names, due)
             if not upload.commit(file, manifest, supersedes=supersedes):
                 msg = f"{file}: is stored already"
                 raise MergeOvertaken(msg)
         finally:
             upload.close(keep=False)
         seconds = time.monotonic() - began
-        self._record(sender, due, file, supersedes.trash, seconds)
-        return Merged(sender, due, file, stored_bytes, seconds)
+        self._record(sender, due, file, supersedes, seconds)
+        return Merged(sender, due, file, stored_bytes, seconds, waits=supersedes is None)
 
     def _write(self, upload: Upload, packer: Packer, inputs: list[StoredInput]) -> None:
         """Merge the inputs into the upload, all of it durable. Raises: InputSpoilt, StreamError, NoRoomToMerge,
@@ -359,9 +366,7 @@ class Merger:
 
     def _trash_folder(self) -> str | None:
         """Return the folder in the trash for the inputs; None: there is no room for it."""
-        if not self._rules.undelete_merged or self._merging.is_disk_wanted(self._store):
-            return None
-        return self._trash
+        return self._trash if self._rules.keeps_merged(self._store) else None
 
     def _choose(self, plans: SenderPlans, names: set[str], due: Merge) -> list[PurePosixPath]:
         """Return the inputs, in the order of removal. No other process removes meanwhile. Raises: MergeOvertaken if it
@@ -372,11 +377,14 @@ class Merger:
             raise MergeOvertaken(msg)
         return [PurePosixPath(each.path) for each in reversed(due.inputs)]
 
-    def _record(self, sender: str, due: Merge, file: PurePosixPath, trash: str | None, seconds: float) -> None:
+    def _record(
+        self, sender: str, due: Merge, file: PurePosixPath, supersedes: Supersedes | None, seconds: float
+    ) -> None:
         """Record what was done. A full disk costs the records only: the log has the same."""
         documents = self._store.documents
-        drops = [(each, f"merge: into {file.name}") for each in reversed(due.inputs)]
-        write_history(documents, drops, now=self._now, trash=trash)
+        if supersedes is not None:
+            drops = [(each, f"merge: into {file.name}") for each in reversed(due.inputs)]
+            write_history(documents, drops, now=self._now, trash=supersedes.trash)
         try:
             note_rate(documents, sender, due.raw_bytes / max(seconds, 0.001))
         except OSError as error:

@@ -83,6 +83,11 @@ class PruneRules:
     suspicious: bool = True
     merging: MergeRules | None = None
 
+    def keeps_merged(self, store: Store) -> bool:
+        """Whether what was merged waits in the trash: there is room for it. Raises: OSError."""
+        wanted = self.merging is not None and self.merging.is_disk_wanted(store)
+        return bool(self.undelete_merged) and not wanted
+
 
 def rules_of(settings: ReceiverSettings) -> PruneRules | None:
     """Return what a receiver's settings allow; None: without a policy, nothing."""
@@ -166,6 +171,7 @@ class SenderPlans:
             *hidden_leases(problem.path for problem in holdings.problems),
         ]
         pins = [Pin(str(file), each.until, each.note) for file, each in pins_in_force(store.documents, now).items()]
+        superseded, unproven = self._merged(part)
         return plan(
             [stored.summary for stored in part.streams],
             lambda dataset: self._rules.policy_of(self._sender, dataset),
@@ -175,25 +181,37 @@ class SenderPlans:
             damaged={stored.summary.path for stored in part.streams if not part.whole(stored)},
             stopped=stopped,
             thinning=self._thinning(),
-            superseded=self._superseded(part),
+            superseded=superseded,
+            unproven=unproven,
         )
 
-    def _superseded(self, part: Catalogue) -> dict[str, str]:
-        """Return the files of streams that were merged, each with the name of the stored result. Usually there are
-        none: the result's commit removes them. They may have come back from the trash.
+    def _merged(self, part: Catalogue) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the files of streams that were merged, each with the name of the stored result; and the same of results
+        that must be proven first, themselves included.
+
+        Usually there are none: the result's commit removes its inputs. They may have come back from the trash, or wait
+        for a proof.
         """
-        found: dict[str, str] = {}
-        if self._rules.merging is None:
-            return found
+        superseded: dict[str, str] = {}
+        unproven: dict[str, str] = {}
+        merging = self._rules.merging
+        if merging is None:
+            return superseded, unproven
+        proofs = read_merges(self._catalogues.store.documents, self._sender).proofs()
         guids = Counter(stored.summary.guid for stored in part.streams)
         for stored in part.streams:
             # Of a result and its inputs the last one has the same snapshot.
             merged = self._merged_into(stored) if guids[stored.summary.guid] > 1 and part.whole(stored) else []
             for one in merged:
                 there = part.at(PurePosixPath(one.file))
-                if there is not None and there.summary.guid == one.guid and there.summary.sha256 in {None, one.sha256}:
-                    found[one.file] = stored.summary.path
-        return found
+                if there is None or there.summary.guid != one.guid or there.summary.sha256 not in {None, one.sha256}:
+                    continue
+                result = stored.summary
+                if merging.mode == "on" or (result.path, result.received) in proofs:
+                    superseded[one.file] = result.path
+                else:
+                    unproven |= {one.file: result.path, result.path: result.path}
+        return superseded, unproven
 
     def _merged_into(self, stored: StoredStream) -> list[MergedInput]:
         try:

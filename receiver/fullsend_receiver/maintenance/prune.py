@@ -112,6 +112,7 @@ class Pruner:
         self.rules: Final = rules
         self.now: Final = now
         self.trash: Final = trash_name(now) if rules.undelete_within else None
+        self.merged_trash: Final = trash_name(now, merged=True)
         self.between: Final = between
 
     def prune(
@@ -194,7 +195,12 @@ class _SenderPrune:
             if self._yes_more and first.drops:
                 with contextlib.suppress(OSError):  # what a person has allowed stays allowed if this run is killed
                     write_record(self._store.documents, self._sender, self._record())
-            self._drop(first, names, stopped, done)
+            merged = [each for each in first.drops if each.rule == "superseded"]
+            if merged:
+                keeps = self._pruner.rules.keeps_merged(self._store)
+                self._drop(merged, names, stopped, done, self._pruner.merged_trash if keeps else None)
+            others = [each for each in first.drops if each.rule != "superseded"]
+            self._drop(others, names, stopped, done, self._pruner.trash)
         yield from self._results(part, first, done, dry_run=dry_run)
         for dataset, why in sorted(stopped.items()):
             if why is not NOT_ASKED:
@@ -213,9 +219,11 @@ class _SenderPrune:
                 path = stored.summary.path
                 yield Judged(done.latest[path], path in going)
 
-    def _drop(self, first: Plan, names: set[str], stopped: dict[str, str], done: _Done) -> None:
-        """Remove what the plan drops, batch by batch."""
-        allowed = {_identity(each.stream) for each in first.drops}
+    def _drop(
+        self, dropped: Iterable[Decision], names: set[str], stopped: dict[str, str], done: _Done, trash: str | None
+    ) -> None:
+        """Remove what the plan drops, batch by batch. `trash`: the folder in the trash, None: delete it."""
+        allowed = {_identity(each.stream) for each in dropped}
         most = max(_BATCH, len(allowed) // _BATCHES)
         drops: dict[str, Decision] = {}
 
@@ -231,7 +239,7 @@ class _SenderPrune:
 
         while allowed:
             self._pruner.between()
-            gone = [drops[str(file)] for file in self._store.remove(choose, trash=self._pruner.trash)]
+            gone = [drops[str(file)] for file in self._store.remove(choose, trash=trash)]
             if not gone:
                 break
             for each in gone:
@@ -243,7 +251,7 @@ class _SenderPrune:
                 self._store.documents,
                 [(each.stream, each.reason) for each in gone],
                 now=self._pruner.now,
-                trash=self._pruner.trash,
+                trash=trash,
             )
 
     # --- prune-at-most

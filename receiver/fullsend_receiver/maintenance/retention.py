@@ -51,8 +51,9 @@ class Action(Enum):
 
 #: What decided about a stream: a rule of the policy, or what holds without one. "damaged": the newest of its history is
 #: damaged; "not restorable": a rule would keep it if all were restorable; "base": it stays for another stream alone;
-#: "stopped": the caller forbids its removal; "time": its time cannot be read, or is in the future; "superseded": it
-#: goes, since it was merged into a stored one; "none": it goes.
+#: "stopped": the caller forbids its removal; "time": its time cannot be read, or is in the future; "unproven": it
+#: waits until a ZFS host has proven a merge; "superseded": it goes, since it was merged into a stored one; "none": it
+#: goes.
 Rule = Literal[
     "yearly",
     "monthly",
@@ -72,6 +73,7 @@ Rule = Literal[
     "no policy",
     "stopped",
     "time",
+    "unproven",
     "superseded",
     "none",
 ]
@@ -79,7 +81,7 @@ Rule = Literal[
 
 #: What stays for these reasons is not merged, even if a rule keeps it, too.
 _UNTOUCHED: Final[frozenset[Rule]] = frozenset(
-    {"pin", "lease", "newest", "damaged", "not restorable", "no policy", "stopped", "time"}
+    {"pin", "lease", "newest", "damaged", "not restorable", "no policy", "stopped", "time", "unproven"}
 )
 
 
@@ -208,13 +210,15 @@ def plan(
     stopped: Mapping[str, str] | None = None,
     thinning: Thinning | None = None,
     superseded: Mapping[str, str] | None = None,
+    unproven: Mapping[str, str] | None = None,
 ) -> Plan:
     """Decide about all streams of one part: the datasets of one sender whose streams build on one another.
 
     `policy_of`: the policy of a dataset, None: it keeps all; `now`: seconds since the epoch; `damaged`: the files that
     are damaged or missing; `stopped`: datasets of which nothing may go, and why: their bases in all datasets stay, too;
     `thinning`: what may be merged, None: nothing; `superseded`: the files of streams that were merged, each with the
-    name of the result, which is stored.
+    name of the result, which is stored; `unproven`: the same of results that a ZFS host must prove first, themselves
+    included.
     """
     every = Forest(streams, order=_place, key=attrgetter("path"))
     leases, pinned = list(leases), _in_force(pins, now)
@@ -227,6 +231,9 @@ def plan(
     facts = _Facts(forest.restorable_since(whole), damaged, now)
     kept = _Kept()
     _hold(kept, forest, leases, pinned)
+    for each in forest.streams if unproven else ():
+        if each.path in unproven:
+            kept.add([each], "unproven", f"keep: until `fullsend prove` has proven {unproven[each.path]}")
     histories = _histories(forest)
     for (dataset, _class), history in histories.items():
         policy = policy_of(dataset)

@@ -8,7 +8,7 @@ import itertools
 import random
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 from tests.chains import Chain, chains
@@ -34,13 +34,13 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import merge_records
-from fullsend_receiver.maintenance.merge_records import read_merges
+from fullsend_receiver.maintenance.merge_records import note_proof, read_merges
 from fullsend_receiver.maintenance.merging import MergeAbandoned, Merged, Merger, NotMerged
 from fullsend_receiver.maintenance.plans import MergeRules, PruneRules
 from fullsend_receiver.maintenance.prune import Judged, Pruner
 from fullsend_receiver.maintenance.prune_records import read_history, troubles
 from fullsend_receiver.maintenance.scrub import never_interrupts
-from fullsend_receiver.maintenance.trash import empty_merged, expire_trash
+from fullsend_receiver.maintenance.trash import empty_merged, expire_trash, is_merged
 from fullsend_receiver.maintenance.undelete import find_trashed, undelete
 from fullsend_receiver.store.api import DiskSpace
 from fullsend_receiver.store.blob import LocalBlob
@@ -74,8 +74,10 @@ def keep(store: LocalStore, chain: Chain, to: int | None = None) -> list[PurePos
     return [store_stream(store, SENDER, raw) for _name, raw in chain.run(None, last)]
 
 
-def rules(rebase_after: float = 0.0, **more: Any) -> PruneRules:
-    merging_rules = MergeRules(rebase_after=rebase_after, rate=0, warn_at=1.0)
+def rules(
+    rebase_after: float = 0.0, mode: Literal["on", "prove-first"] = "on", **more: Any
+) -> PruneRules:
+    merging_rules = MergeRules(mode=mode, rebase_after=rebase_after, rate=0, warn_at=1.0)
     return PruneRules(lambda _sender, _dataset: POLICY, merging=merging_rules, **more)
 
 
@@ -468,3 +470,57 @@ def test_what_reads_back_otherwise_is_not_published(store: LocalStore, monkeypat
     assert event.failed
     assert "what was written reads back otherwise" in event.why
     assert check_listed(store) == [*map(str, files)]
+
+
+# --- prove first --------------------------------------------------------------------------------------------------
+
+
+def prune(store: LocalStore, now: float, **more: Any) -> list[Judged]:
+    events = Pruner(store, rules(**more), now).prune(SENDER)
+    return [each for each in events if isinstance(each, Judged)]
+
+
+def test_inputs_stay_until_the_result_is_proven(store: LocalStore) -> None:
+    files = [*map(str, keep(store, SMALL))]
+    (done,) = merge(store, mode="prove-first")
+    assert done.waits
+    result = str(done.file)
+    assert sorted(check_listed(store)) == sorted([*files, result])
+    assert merge(store, mode="prove-first") == []
+    for judged in prune(store, NOW, mode="prove-first"):
+        waits = judged.decision.stream.path in {result, *files[:2]}
+        assert (judged.decision.reason == f"keep: until `fullsend prove` has proven {result}") is waits
+    assert sorted(check_listed(store)) == sorted([*files, result])
+
+    # Of another file of that name nothing is proven.
+    received = read_manifest(store, done.file).received
+    note_proof(store.documents, SENDER, result, received="2001-01-01T00:00:00Z", how="stream", now=NOW)
+    assert not any(judged.dropped for judged in prune(store, NOW, mode="prove-first"))
+    note_proof(store.documents, SENDER, result, received=received, how="stream", now=NOW)
+    gone = {judged.decision.stream.path for judged in prune(store, NOW, mode="prove-first") if judged.dropped}
+    assert gone == set(files[:2])
+    assert check_listed(store) == [result, *files[2:]]
+    (folder,) = {each.folder for each in store.trashed()}
+    assert is_merged(folder)
+    assert merge(store, mode="prove-first") == []
+
+
+def test_without_that_mode_the_inputs_go_at_once(store: LocalStore) -> None:
+    files = [*map(str, keep(store, SMALL))]
+    (done,) = merge(store, mode="prove-first")
+    gone = {judged.decision.stream.path for judged in prune(store, NOW) if judged.dropped}
+    assert gone == set(files[:2])
+    assert check_listed(store) == [str(done.file), *files[2:]]
+
+
+def test_what_is_not_proven_yet_keeps_its_place_while_the_chain_grows(store: LocalStore) -> None:
+    chain = chain_named("t2-enc2-w")
+    for _name, raw in chain.run(None, 4):
+        store_stream(store, SENDER, raw)
+    merge(store, mode="prove-first")
+    store_stream(store, SENDER, chain.run(4, 5)[0][1])
+    before = check_listed(store)
+    assert merge(store, mode="prove-first") == []
+    assert not any(judged.dropped for judged in prune(store, NOW, mode="prove-first"))
+    assert check_listed(store) == before
+    assert len(restorable(store)) == len(before)
