@@ -20,12 +20,12 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     commands.add_parser("serve", help="run the daemon").set_defaults(run=run)
 
 
-def _merge_command(options: argparse.Namespace) -> list[str]:
-    """Return the command that merges, with this Python and this configuration."""
+def _command(options: argparse.Namespace, *arguments: str) -> list[str]:
+    """Return a command of this program, with this Python and this configuration."""
     from fullsend_receiver.access.config import config_file
 
     file = str(config_file(options.config).absolute())
-    return [sys.executable, "-m", "fullsend_receiver", "--config", file, "prune", "--merge-only"]
+    return [sys.executable, "-m", "fullsend_receiver", "--config", file, *arguments]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,5 +45,6 @@ def run(options: argparse.Namespace) -> int:
     log.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(Daemon(settings, store, merge_command=_merge_command(options)).run())
+        merges, hashes = _command(options, "prune", "--merge-only"), _command(options, "merge", "--sha256")
+        runner.run(Daemon(settings, store, merge_command=merges, hash_command=hashes).run())
     return Exit.OK

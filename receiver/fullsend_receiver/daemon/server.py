@@ -37,6 +37,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.merge_process import MergeProcess
+from fullsend_receiver.daemon.proving import ChainHasher
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.daemon.store_watch import StoreWatch
@@ -84,9 +85,11 @@ class Daemon:
         store: LocalStore,
         clock: Clock | None = None,
         merge_command: Sequence[str] | None = None,
+        hash_command: Sequence[str] | None = None,
     ) -> None:
         """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's; `merge_command`: the
-        program that merges, with its arguments, None: nothing is merged.
+        program that merges, with its arguments, None: nothing is merged; `hash_command`: the one that prints the
+        SHA-256 of a merge, None: no sender can ask for it.
         """
         self._settings = settings
         self._store = store
@@ -149,7 +152,14 @@ class Daemon:
             return [] if rules is None else troubles(store, sender, now=time.time(), since=started)
 
         self._shared = SharedState(
-            catalogues, self._workers, self._checks, self, room, settings.warn_at, troubles=find_troubles
+            catalogues,
+            self._workers,
+            self._checks,
+            self,
+            room,
+            settings.warn_at,
+            ChainHasher(hash_command),
+            troubles=find_troubles,
         )
 
     async def run(self) -> None:
