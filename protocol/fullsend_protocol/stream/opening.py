@@ -11,14 +11,17 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.stream.record_reader import RecordReader
-from fullsend_protocol.stream.records import Feature
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, NotASendStream
+from fullsend_protocol.stream.checksums import CLOSING_END
+from fullsend_protocol.stream.records import COMPOUND, HEADER_SIZE, MAGIC, SUBSTREAM, Feature, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from fullsend_protocol.stream.checksums import Piece
 
+_KIND: Final = struct.Struct("<IIQ")  # type, payload length and magic of a BEGIN
 _VERSION: Final = struct.Struct("<16xQ")  # versioninfo of a BEGIN
 _NAME: Final = slice(56, 312)  # toname of a BEGIN
 
@@ -70,9 +73,55 @@ _KNOWN: Final = frozenset(Feature)
 def opening_of(name: str, pieces: Iterable[Piece]) -> Opening:
     """Read the beginning of a stream, and at most the piece in which it ends. `name`: of the stream, for errors.
 
-    Raises: StreamError, UnsupportedStream also for streams that are not one snapshot by themselves.
+    Raises: StreamError.
     """
-    reader = RecordReader(name, pieces)
-    package = reader.package
-    before = b"" if package is None else package.head + package.nvlist + package.end
-    return Opening(before, reader.begin.head, reader.begin.payload)
+    reader = _Reader(name, pieces)
+    package = b""
+    head, nvlist = reader.begin()
+    if _kind(head) == COMPOUND:
+        package = head + nvlist + reader.take(HEADER_SIZE)
+        if package[-HEADER_SIZE:][:4] != CLOSING_END[:4]:
+            msg = f"{name} begins like a package, without its END: it is damaged"
+            raise DamagedStream(msg)
+        head, nvlist = reader.begin()
+    if _kind(head) != SUBSTREAM:
+        msg = f"{name} has the BEGIN record of a package in a wrong place: it is damaged"
+        raise DamagedStream(msg)
+    return Opening(package, head, nvlist)
+
+
+def _kind(begin: bytes) -> int:
+    return int(_VERSION.unpack_from(begin)[0]) & 3
+
+
+class _Reader:
+    """Reads the first bytes of a stream."""
+
+    def __init__(self, name: str, pieces: Iterable[Piece]) -> None:
+        self._name = name
+        self._pieces = iter(pieces)
+        self._data = bytearray()
+
+    def take(self, count: int) -> bytes:
+        """Raises: IncompleteStream."""
+        while len(self._data) < count:
+            piece = next(self._pieces, None)
+            if piece is None:
+                msg = f"{self._name} ends before its first record"
+                raise IncompleteStream(msg)
+            self._data += piece
+        taken = bytes(self._data[:count])
+        del self._data[:count]
+        return taken
+
+    def begin(self) -> tuple[bytes, bytes]:
+        """Take a BEGIN record: its header, and its nvlist. Raises: StreamError."""
+        head = self.take(HEADER_SIZE)
+        kind, size, magic = _KIND.unpack_from(head)
+        if kind != RecordType.BEGIN or magic != MAGIC:
+            msg = f"{self._name} does not begin with a BEGIN record"
+            raise NotASendStream(msg)
+        if size > limits.BEGIN_PAYLOAD_MAX:
+            msg = f"{self._name} has a BEGIN record with {size} bytes: it is damaged"
+            raise DamagedStream(msg)
+        return head, self.take(size)

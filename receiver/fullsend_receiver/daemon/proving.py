@@ -120,13 +120,19 @@ class ChainHasher:
             msg = "this receiver cannot merge"
             raise ChainNotHashed(msg)
         async with self._one:
+            starting = asyncio.ensure_future(
+                asyncio.create_subprocess_exec(*self._command, *files, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+            )
             try:
-                process = await asyncio.create_subprocess_exec(
-                    *self._command, *files, stdin=DEVNULL, stdout=PIPE, stderr=PIPE
-                )
+                process = await uncancelled(starting)
             except OSError as error:
                 msg = f"{self._command[0]} cannot be run: {error.strerror}"
                 raise ChainNotHashed(msg) from None
+            except asyncio.CancelledError:
+                # A start that is cancelled half-way would leave a process that nobody ends.
+                if starting.exception() is None:
+                    await _end(starting.result())
+                raise
             return await _result(process)
 
 
@@ -137,12 +143,17 @@ async def _result(process: Process) -> str:
         set_idle(True, process.pid)
         said, complaint = await process.communicate()
     finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()  # it has nothing that it must release
-            await uncancelled(process.wait())
+        await _end(process)
     if process.returncode or not _SHA256.fullmatch(said):
         line = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         msg = line.removeprefix("fullsendd: ")[:_SAID_MAX] or f"the merge has ended with {process.returncode}"
         raise ChainNotHashed(msg)
     return said.decode().strip()
+
+
+async def _end(process: Process) -> None:
+    """End a process, if it still runs. It has nothing that it must release."""
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await uncancelled(process.wait())

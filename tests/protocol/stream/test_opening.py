@@ -10,15 +10,13 @@ from tests import streams
 from tests.chains import chains
 from tests.data import load
 
-from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, UnsupportedStream
+from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, NotASendStream
 from fullsend_protocol.stream.opening import Opening, opening_of
 from fullsend_protocol.stream.records import Feature
 
-SPILL_BLOCK = 8  # without it the reader takes a stream for one of before OpenZFS 0.8
-
 
 def opening(name: str = "tank/data@now", *, features: tuple[int, ...] = (), payload: bytes = b"") -> Opening:
-    raw = streams.begin(name, features=features, payload=payload, flags=SPILL_BLOCK) + streams.end()
+    raw = streams.begin(name, features=features, payload=payload) + streams.end()
     return opening_of("it", [raw])
 
 
@@ -67,12 +65,15 @@ def test_other_keys_keep_a_stream_from_being_equal_and_a_full_says_nothing_of_an
     ("raw", "error"),
     [
         (b"", IncompleteStream),
-        (b"x" * 400, DamagedStream),
-        (streams.begin(flags=SPILL_BLOCK)[:-1], IncompleteStream),
-        (streams.begin(), UnsupportedStream),
-        (streams.begin(flags=SPILL_BLOCK, features=[Feature.REDACTED]), UnsupportedStream),
+        (b"x" * 400, NotASendStream),
+        (streams.begin()[:-1], IncompleteStream),
+        (streams.begin(payload=bytes(8))[:-1], IncompleteStream),
+        (streams.begin(payloadlen=1 << 31), DamagedStream),
+        (streams.begin(header_type=0), DamagedStream),
+        (streams.begin(header_type=2) + streams.object_(1) + streams.begin(), DamagedStream),
+        (streams.begin(header_type=2) + streams.CLOSING_END + streams.begin(header_type=2), DamagedStream),
     ],
 )
-def test_what_does_not_begin_as_one_snapshot(raw: bytes, error: type[Exception]) -> None:
-    with pytest.raises(error):
+def test_what_does_not_begin_as_a_stream(raw: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^it "):
         opening_of("it", [raw])

@@ -17,6 +17,7 @@ from tests.receiver.helpers import SENDER, plant, remove, store_stream
 from tests.receiver.maintenance.test_merging import keep, merge, raw_of
 from tests.streams import substream
 
+from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import parse_time
@@ -192,7 +193,7 @@ async def test_a_chain_that_changes_meanwhile_is_gone(store: LocalStore, tmp_pat
 
 async def test_how_a_stream_begins(store: LocalStore) -> None:
     file = full_merged(store)
-    strange = store_stream(store, SENDER, substream(name="tank/strange@now"))  # of an OpenZFS before 0.8
+    strange = store_stream(store, SENDER, substream(payload=bytes(limits.HEAD_MAX)))
     async with asking(store) as ask:
         (head,) = await ask(messages.HeadWanted(file=str(file)))
         raw = raw_of(store, file)
