@@ -11,13 +11,15 @@ from tests.chains import named
 from tests.fakezfs import FakeZfs
 from tests.genuine_zfs import GenuineZfs
 from tests.programs import Receiver, Sender, good, rows
+from tests.receiver.helpers import store_stream
 
 from fullsend_protocol.stream.merge import MergeInput, merge
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-CHAIN: Final = named("t1-plain")
+CHAIN: Final = named("sp-nospill")
 #: Nothing is kept but the two newest, which nothing touches.
 POLICY: Final = 'rebase-after = "1%"\nmerge-rate = 0\n[retention]\nlast = 1\nminimum-count = 0\nminimum-age = "0s"\n'
 
@@ -46,8 +48,11 @@ def proofs(receiver: Receiver) -> list[tuple[str, str]]:
 
 
 def test_a_genuine_chain_is_merged_and_proven(receiver: Receiver, host: Sender, tmp_path: Path) -> None:
-    raws = [raw for _name, raw in CHAIN.run(None, CHAIN.snapshots - 1)]
-    stored = [host.push("--stdin", stdin=raw)[0] for raw in raws]
+    raws = [raw for _name, raw in CHAIN.run(None, 3)]
+    store = LocalStore(receiver.store)
+    for raw in raws:
+        store_stream(store, host.name, raw)
+    stored = host.list()
     home = stored[0]["dataset"]
     names = [f"{home}@{each['snapshot']}" for each in stored]
     zfs = GenuineZfs.make(tmp_path / "zfs")
