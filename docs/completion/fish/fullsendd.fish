@@ -98,6 +98,7 @@ complete -c fullsendd -n '__fish_seen_subcommand_from check' -l log-format -x -a
 complete -c fullsendd -n '__fish_seen_subcommand_from merge' -l output -x -d 'write it there, as in a store; default: raw on stdout'
 complete -c fullsendd -n '__fish_seen_subcommand_from merge' -l manifest -x -d 'write a manifest beside it, as of a stream of SENDER'
 complete -c fullsendd -n '__fish_seen_subcommand_from merge' -l level -x -d 'zstd level of the output (default: 3)'
+complete -c fullsendd -n '__fish_seen_subcommand_from merge' -l sha256 -d 'write nothing, and print the SHA-256 of the raw stream, as of `zfs send`'
 complete -c fullsendd -n '__fish_seen_subcommand_from merge' -l json -d 'one JSON object'
 complete -c fullsendd -n '__fish_seen_subcommand_from merge' -s h -l help -d 'show this help'
 complete -c fullsendd -n '__fish_seen_subcommand_from merge' -l config -r -F -d 'default: /etc/fullsend/receiver.toml'

@@ -21,9 +21,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     commands.add_parser("serve", help="run the daemon").set_defaults(run=run)
 
 
-def _merge_command(file: Path) -> list[str]:
-    """Return the command that merges, with this Python and this configuration."""
-    return [sys.executable, "-m", "fullsend_receiver", "--config", str(file), "prune", "--merge-only"]
+def _command(file: Path, *arguments: str) -> list[str]:
+    """Return a command of this program, with this Python and this configuration."""
+    return [sys.executable, "-m", "fullsend_receiver", "--config", str(file), *arguments]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,6 +46,12 @@ def run(options: argparse.Namespace) -> int:
     log.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        daemon = Daemon(settings, store, reread=partial(config.load, file), merge_command=_merge_command(file))
+        daemon = Daemon(
+            settings,
+            store,
+            reread=partial(config.load, file),
+            merge_command=_command(file, "prune", "--merge-only"),
+            hash_command=_command(file, "merge", "--sha256"),
+        )
         runner.run(daemon.run())
     return Exit.OK

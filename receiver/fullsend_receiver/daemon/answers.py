@@ -11,7 +11,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
+from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 import fullsend_protocol
@@ -32,14 +34,21 @@ from fullsend_protocol.wire.messages import (
     Done,
     Entries,
     Fetch,
+    Head,
+    HeadWanted,
     Health,
     List,
     Locate,
     Located,
+    MergedEntry,
+    MergedStreams,
+    MergedWanted,
     Message,
     Noted,
     Partials,
     PartialsWanted,
+    Prove,
+    Proven,
     Question,
     ScrubStanding,
     Sending,
@@ -55,10 +64,12 @@ from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream, aside_of
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, NoSuchStream, StoredStream, aside_of
 from fullsend_receiver.daemon.answering import Methods, Parts, being_read, pages
+from fullsend_receiver.daemon.proving import ChainHasher, ChainNotHashed, Compared, head_of, to_compare
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.merge_records import How, note_proof, read_merges
 from fullsend_receiver.maintenance.progress import ReadPlace
 from fullsend_receiver.maintenance.schedule import Survey, survey
 from fullsend_receiver.maintenance.verify import Removed
@@ -95,10 +106,12 @@ class Answers:
         troubles: Callable[[str], list[str]] = lambda _sender: [],
         repairs: bool = False,
         scrub: bool = False,
+        hasher: ChainHasher | None = None,
     ) -> None:
         """`peer`: its name in the log. `warn_at`: the used share of the disk, or of the quota, from which on the sender
         is warned; None: its version knows no warnings. `troubles`: returns what keeps prunes of a sender from their
         work; blocks. `repairs`: the peer wants to know what is damaged; `scrub`: how the checks of its streams stand.
+        `hasher`: merges chains, None: nobody does.
         """
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -111,6 +124,7 @@ class Answers:
         self._room = room
         self._warn_at = warn_at
         self._troubles = troubles
+        self._hasher = hasher or ChainHasher(None)
         self._hold = catalogues.store.hold()
 
     async def close(self) -> None:
@@ -234,6 +248,55 @@ class Answers:
             yield verdict
         yield Done()
 
+    @METHODS.answers(MergedWanted)
+    async def _merged(self, asked: MergedWanted) -> Parts:
+        holdings = await self._ask(lambda holdings: holdings)
+        proofs = (await self._workers.run(lambda: read_merges(self._store.documents, self._sender))).proofs()
+        found = (
+            copied(MergedEntry, stored.summary, proven=proofs.get((stored.summary.path, stored.summary.received)))
+            for each, part in holdings.datasets(asked.dataset)
+            for stored in part.select(self._sender, each)
+            if stored.summary.proven_by == "merge" and stored.summary.kind != "package" and part.whole(stored)
+        )
+        async for page in self._pages(found, limits.ENTRIES_PAGE, lambda part: MergedStreams(streams=[*part])):
+            yield page
+
+    @METHODS.answers(HeadWanted)
+    async def _head(self, asked: HeadWanted) -> Parts:
+        file = PurePosixPath(asked.file)
+        found = await self._ask(lambda holdings: holdings.around(file=file).at(file))
+        if found is None:
+            msg = f"{asked.file}: is not stored any more"
+            raise NoSuchStream(msg)
+        yield Head(raw=await self._workers.run(lambda: head_of(self._store, file)))
+
+    @METHODS.answers(Prove)
+    async def _proven(self, asked: Prove) -> Parts:
+        compared = await self._ask(lambda holdings: to_compare(holdings, asked))
+        yield Proven(result="gone", why="") if compared is None else await self._compare(asked, compared)
+
+    async def _compare(self, asked: Prove, compared: Compared) -> Proven:
+        """Compare a stream, or the full that its chain makes, with what its host sends."""
+        sha256, why = compared.sha256, compared.why
+        if not why and sha256 is None:
+            try:
+                sha256 = await self._hasher.sha256([f"{self._store.where}/{each}" for each in compared.chain])
+            except ChainNotHashed as error:
+                why = str(error)
+            # Only if the chain is as it was: a prune or a merge may have taken a file from it.
+            if await self._ask(lambda holdings: to_compare(holdings, asked)) != compared:
+                return Proven(result="gone", why="")
+        if why:
+            return Proven(result="unknown", why=why[:_LINE])
+        if sha256 != asked.sha256:
+            what = "the state that its chain restores" if asked.whole else "it"
+            log.warning("%s: %s: %s differs from what its host sends", self._peer, compared.chain[-1], what)
+            return Proven(result="different", why="")
+        how: How = "stream" if len(compared.chain) == 1 else "state"
+        await self._workers.run_to_end(partial(self._note, compared, how))
+        log.info("%s: %s: is proven by its host's `zfs send` (%s)", self._peer, compared.chain[-1], how)
+        return Proven(result="same", why="")
+
     @METHODS.answers(Check)
     async def _health(self, _asked: Check) -> Parts:
 
@@ -266,6 +329,10 @@ class Answers:
     async def _noted(self, said: Unchanged) -> Parts:
         await self._ask(lambda holdings: unchanged.note(holdings, self._sender, said.datasets))
         yield Noted()
+
+    def _note(self, compared: Compared, how: How) -> None:
+        documents, file = self._store.documents, compared.chain[-1]
+        note_proof(documents, self._sender, file, received=compared.received, how=how, now=time.time())
 
     # --- shared --------------------------------------------------------------------------------------------
 

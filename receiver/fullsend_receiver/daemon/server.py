@@ -38,6 +38,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.merge_process import MergeProcess
+from fullsend_receiver.daemon.proving import ChainHasher
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.daemon.store_watch import StoreWatch
@@ -89,10 +90,12 @@ class Daemon:
         *,
         reread: Callable[[], ReceiverSettings] | None = None,
         merge_command: Sequence[str] = (),
+        hash_command: Sequence[str] | None = None,
     ) -> None:
         """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's; `reread`: reads the
         settings again at a reload, blocks, and raises what is wrong with them; None: they never change;
-        `merge_command`: the program that merges, with its arguments, empty: nothing is merged.
+        `merge_command`: the program that merges, with its arguments, empty: nothing is merged; `hash_command`: the one
+        that prints the SHA-256 of a merge, None: no sender can ask for it.
         """
         self._settings = settings
         self._reread = reread
@@ -147,7 +150,14 @@ class Daemon:
         self._lock = -1  # held: no other daemon serves this store; -1: not held, while the store is away
         self._local = LocalServer(LocalAnswers(catalogues, self._workers, self._checks), silence=settings.silence)
         self._shared = SharedState(
-            catalogues, self._workers, self._checks, self, room, settings.warn_at, troubles=self._find_troubles
+            catalogues,
+            self._workers,
+            self._checks,
+            self,
+            room,
+            settings.warn_at,
+            ChainHasher(hash_command),
+            troubles=self._find_troubles,
         )
 
     async def run(self) -> None:

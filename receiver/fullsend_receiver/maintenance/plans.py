@@ -186,8 +186,8 @@ class SenderPlans:
         )
 
     def _merged(self, part: Catalogue) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the files of streams that were merged, each with the name of the stored result; and the same of results
-        that must be proven first, themselves included.
+        """Return the files of streams that were merged, each with the name of the stored result; and the same of
+        results that must be proven first, themselves included.
 
         Usually there are none: the result's commit removes its inputs. They may have come back from the trash, or wait
         for a proof.

@@ -231,9 +231,9 @@ def plan(
     facts = _Facts(forest.restorable_since(whole), damaged, now)
     kept = _Kept()
     _hold(kept, forest, leases, pinned)
-    for each in forest.streams if unproven else ():
-        if each.path in unproven:
-            kept.add([each], "unproven", f"keep: until `fullsend prove` has proven {unproven[each.path]}")
+    for each in forest.streams:
+        if (result := (unproven or {}).get(each.path)) is not None:
+            kept.add([each], "unproven", f"keep: until `fullsend prove` has proven {result}")
     histories = _histories(forest)
     for (dataset, _class), history in histories.items():
         policy = policy_of(dataset)

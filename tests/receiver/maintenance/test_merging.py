@@ -74,9 +74,7 @@ def keep(store: LocalStore, chain: Chain, to: int | None = None) -> list[PurePos
     return [store_stream(store, SENDER, raw) for _name, raw in chain.run(None, last)]
 
 
-def rules(
-    rebase_after: float = 0.0, mode: Literal["on", "prove-first"] = "on", **more: Any
-) -> PruneRules:
+def rules(rebase_after: float = 0.0, mode: Literal["on", "prove-first"] = "on", **more: Any) -> PruneRules:
     merging_rules = MergeRules(mode=mode, rebase_after=rebase_after, rate=0, warn_at=1.0)
     return PruneRules(lambda _sender, _dataset: POLICY, merging=merging_rules, **more)
 
