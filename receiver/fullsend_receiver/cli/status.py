@@ -69,9 +69,9 @@ def _left(progress: ScrubProgress, due: DueStreams) -> str:
     streams = plural(due.streams, "stream")
     if not due.due_streams:
         following = "" if due.next_due is None else f"; the next one is due at {due.next_due}"
-        return f"scrub    0 of {streams} are left to check{following}"
+        return f"scrub    left to check: 0 of {streams}{following}"
     size = format_size(due.due_bytes)
-    return f"scrub    {due.due_streams} of {streams} are left to check, {size}{_end(progress, due.due_bytes)}"
+    return f"scrub    left to check: {due.due_streams} of {streams}, {size}{_end(progress, due.due_bytes)}"
 
 
 def _place(reading: BeingRead) -> str:
@@ -83,7 +83,8 @@ def _end(progress: ScrubProgress, left: int) -> str:
     now = parse_time(progress.now)
     if not progress.rate or now is None:
         return ""
-    return f", until about {format_time(now + left / progress.rate)}"
+    rate = min(progress.rate, progress.limit or progress.rate)  # at first it reads faster, and waits then
+    return f", until about {format_time(now + left / rate)}"
 
 
 def _ask(store: LocalStore) -> ScrubProgress | None:

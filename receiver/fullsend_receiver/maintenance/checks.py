@@ -76,6 +76,7 @@ class Checks:
         self._progress = ReadProgress()
         self._left: WorkLeft | None = None  # None: the store was not surveyed yet
         self._pace = Pace(settings.rate, lambda: workers.syncs.busy)
+        self._unpaced = 0  # bytes that were read after the pace was last asked; of the `scrub` thread
         self._verifier = Verifier(catalogues.store, catalogues.record, self._dependents)
         # The senders whose streams to look through; None: all, because an earlier process may have left some.
         self._senders: set[str | None] = {None}
@@ -311,7 +312,7 @@ class Checks:
     ) -> Checked | Removed:
         """Check a stream, in the `scrub` thread. `abandoned`: nobody waits for the result any more."""
         subject = Subject.of(stored)
-        read = check.reading.stored_bytes
+        read = check.reading.stored_bytes - self._unpaced
         recorded = time.monotonic()
 
         def between() -> None:
@@ -334,6 +335,7 @@ class Checks:
                 result = check.run(between)
         finally:
             set_idle(False)
+            self._unpaced = max(0, check.reading.stored_bytes - read)
         if result is not None and result.unreadable is not None:
             self._record_place(check, since)  # the next try begins with what could not be read
         else:

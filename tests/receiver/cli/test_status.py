@@ -45,27 +45,31 @@ def progress(**said: Any) -> ScrubProgress:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({}, ["scrub    2 of 5 streams are left to check, 4.0 MiB"]),
+        ({}, ["scrub    left to check: 2 of 5 streams, 4.0 MiB"]),
         (
             {"reading": READING},
             [
                 f"scrub    {READS}",
-                "scrub    2 of 5 streams are left to check, 4.0 MiB",
+                "scrub    left to check: 2 of 5 streams, 4.0 MiB",
             ],
         ),
         (
             {"reading": READING, "rate": 1 << 20, "busy": True},
             [
                 f"scrub    {READS}, 1.0 MiB a second, until about 2026-11-24T00:00:02Z; {BUSY}",
-                "scrub    2 of 5 streams are left to check, 4.0 MiB, until about 2026-11-24T00:00:04Z",
+                "scrub    left to check: 2 of 5 streams, 4.0 MiB, until about 2026-11-24T00:00:04Z",
             ],
         ),
         (
             {"reading": READING, "asked_by": "alpha", "rate": 1},
             [
                 "check    alpha waits for alpha/tank/@now.zst: 1.0 MiB of 3.0 MiB",
-                "scrub    2 of 5 streams are left to check, 4.0 MiB, until about 2027-01-11T13:05:04Z",
+                "scrub    left to check: 2 of 5 streams, 4.0 MiB, until about 2027-01-11T13:05:04Z",
             ],
+        ),
+        (
+            {"rate": 1 << 30, "limit": 1 << 20},
+            ["scrub    left to check: 2 of 5 streams, 4.0 MiB, until about 2026-11-24T00:00:04Z"],
         ),
         ({"due": None}, ["scrub    what is due is not known yet: the daemon has just started"]),
         ({"every": 0}, ["scrub    is off (scrub-every = 0): only what arrived in several segments is read"]),
@@ -76,15 +80,15 @@ def progress(**said: Any) -> ScrubProgress:
         (
             {"resumes": "2026-11-24T00:01:00Z"},
             [
-                "scrub    2 of 5 streams are left to check, 4.0 MiB",
+                "scrub    left to check: 2 of 5 streams, 4.0 MiB",
                 "scrub    waits until 2026-11-24T00:01:00Z, because of a read error: `fullsendd check` says more",
             ],
         ),
         (
             {"due": DUE.model_copy(update={"due_streams": 0, "next_due": "2026-11-25T00:00:00Z"})},
-            ["scrub    0 of 5 streams are left to check; the next one is due at 2026-11-25T00:00:00Z"],
+            ["scrub    left to check: 0 of 5 streams; the next one is due at 2026-11-25T00:00:00Z"],
         ),
-        ({"due": DUE.model_copy(update={"due_streams": 0})}, ["scrub    0 of 5 streams are left to check"]),
+        ({"due": DUE.model_copy(update={"due_streams": 0})}, ["scrub    left to check: 0 of 5 streams"]),
     ],
 )
 def test_what_is_printed(said: dict[str, Any], expected: list[str]) -> None:
@@ -133,7 +137,7 @@ def test_a_running_check_is_shown_until_it_has_ended(receiver: Receiver) -> None
         daemon, reading, left_line = done.stdout.splitlines()
         assert daemon == f"daemon   {found['daemon']} serves {receiver.store}"
         assert reading.startswith(f"scrub    reads {file}: {format_size(scrub['reading']['read_bytes'])} of ")
-        assert left_line.startswith("scrub    1 of 1 stream are left to check, ")
+        assert left_line.startswith("scrub    left to check: 1 of 1 stream, ")
     finally:
         assert receiver.stop() == 0
     receiver.check_log()

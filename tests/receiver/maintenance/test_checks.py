@@ -347,6 +347,28 @@ async def test_a_restart_amid_a_large_file_continues_there(store: LocalStore, ca
     assert checkpoints.read(store) is None
 
 
+class Counting:
+    """A pace that lets everything pass."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def keep(self, count: int, _interrupt: threading.Event) -> None:
+        self.counts.append(count)
+
+
+async def test_the_last_chunk_of_a_stream_counts_before_the_next_one_is_read(store: LocalStore) -> None:
+    """Streams of one chunk, as most increments are, were read without regard to scrub-rate."""
+    for days in (60, 50, 40):
+        store_old(store, f"s{days}", days=days)
+    async with Daemon(store) as daemon:
+        daemon.checks._pace = counting = Counting()  # type: ignore[assignment]
+        await daemon.results(3)
+    first, second, third = counting.counts
+    assert first == 0
+    assert min(second, third) > 0
+
+
 async def test_a_check_that_a_sender_asks_for_goes_first(store: LocalStore) -> None:
     large = store_old(store, "large", days=40, chunks=6)
     asked_for = store_old(store, "asked", days=1)
