@@ -143,10 +143,13 @@ class FakeZfs:
         The snapshot may be gone when the result is called.
         """
         state = json.loads((self.folder / "state.json").read_text())
-        about, snapshot = state["datasets"][name.partition("@")[0]], _find(state, name)
+        dataset = name.partition("@")[0]
+        about, snapshot = state["datasets"][dataset], _find(state, name)
+        about = {key: value for key, value in about.items() if key not in {"snapshots", "bookmarks", "writers"}}
 
         def stream(base_guid: str | None, options: Sequence[str] = ()) -> bytes:
-            return _stream(about, name, snapshot, base_guid or "0", _features(about, options))
+            found = _stream(about, name, snapshot, base_guid or "0", _features(about, options))
+            return _package(found, name, {dataset: int(snapshot["guid"])}) if "-p" in options else found
 
         return stream
 
@@ -409,8 +412,6 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
         size = _content(dataset, snapshot, base["guid"] if base else "0")
         print(f"full\t{name}\t{size}\nsize\t{size}")
         return
-    from tests import streams
-
     features = _features(dataset, arguments)
     stream = _stream(dataset, name, snapshot, base["guid"] if base else "0", features)
     if "-p" in arguments or "-R" in arguments:
@@ -420,11 +421,20 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
             for each, about in state["datasets"].items()
             if "-R" in arguments and each.startswith(f"{top}/") and about["txg"] < snapshot["txg"]
         ]
-        guids = {each: int(_find(state, f"{each}@{short}")["guid"]) for each in (top, *below)}
-        told = [streams.file_system(each, {short: guid}) for each, guid in guids.items()]
-        others = [streams.substream(name=f"{each}@{short}", guid=guids[each]) for each in below]
-        stream = streams.package(stream, *others, name=name, nvlist=streams.tree(short, *told))
+        stream = _package(stream, name, {each: int(_find(state, f"{each}@{short}")["guid"]) for each in (top, *below)})
     _give(state, arguments, stream, name if snapshot.get("bad") and base is None else None)
+
+
+def _package(stream: bytes, name: str, guids: dict[str, int]) -> bytes:
+    """A stream with properties, and with the streams of other datasets. `guids`: of the snapshot in each dataset, that
+    of the stream first.
+    """
+    from tests import streams
+
+    top, _, short = name.partition("@")
+    told = [streams.file_system(each, {short: guid}) for each, guid in guids.items()]
+    others = [streams.substream(name=f"{each}@{short}", guid=guid) for each, guid in guids.items() if each != top]
+    return streams.package(stream, *others, name=name, nvlist=streams.tree(short, *told))
 
 
 def _token_name(state: dict[str, Any], text: str) -> str | None:

@@ -45,7 +45,7 @@ def guid(fake: FakeZfs, name: str) -> str:
     return rows[2]
 
 
-@pytest.mark.parametrize("options", [(), ("-e", "-c")])
+@pytest.mark.parametrize("options", [(), ("-e", "-c", "-p")])
 def test_each_merge_is_what_zfs_send_gives(fake: FakeZfs, options: tuple[str, ...]) -> None:
     """For each run of snapshots: at once and one by one; a full, and an increment."""
     guids = [guid(fake, f"tank/a@{number}") for number in range(6)]
@@ -56,12 +56,6 @@ def test_each_merge_is_what_zfs_send_gives(fake: FakeZfs, options: tuple[str, ..
         assert merged(*full) == functools.reduce(merged, full) == sent[last](None)
         if len(increments) > 1:
             assert merged(*increments) == sent[last](guids[first])
-
-
-def test_with_properties_too(fake: FakeZfs) -> None:
-    one = functools.partial(zfs, fake, "send", "-p")
-    increments = [one("-i", f"tank/a@{at - 1}", f"tank/a@{at}") for at in (1, 2)]
-    assert merged(one("tank/a@0"), *increments) == one("tank/a@2")
 
 
 def test_an_increment_has_what_changed_and_right_sums(fake: FakeZfs) -> None:
@@ -111,6 +105,7 @@ def test_the_state_of_what_came_in_two_parts(fake: FakeZfs) -> None:
 
 def test_the_streams_of_a_snapshot_that_is_gone(fake: FakeZfs) -> None:
     base, stream = guid(fake, "tank/a@1"), fake.stream("tank/a@2")
-    sent = zfs(fake, "send", "-c", "-i", "tank/a@1", "tank/a@2")
+    options = ["-L", "-e", "-c", "-p"]
+    sent = zfs(fake, "send", *options, "-i", "tank/a@1", "tank/a@2")
     zfs(fake, "destroy", "tank/a@2")
-    assert stream(base, ["-c"]) == sent
+    assert stream(base, options) == sent
