@@ -10,6 +10,9 @@ What it does it does as OpenZFS 2.4 does (tests/zfs holds the same code against 
 
 `fail` makes commands that contain a text fail, or makes `send` die half-way, or stand still there. Its streams have
 the right running checksums, so that `send -t` can give the rest of them.
+
+The content of each stream is made up for itself. A dataset that was created with `Blocks` is one that changes: its
+increments have what differs, and a full with the increments on it can be merged into the next full.
 """
 
 from __future__ import annotations
@@ -29,12 +32,13 @@ import select
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
 import traceback
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -42,6 +46,22 @@ from typing import Any, Final, NoReturn
 #: Raw bytes of the made-up content of one dataset.
 SIZE = 300_000
 _BLOCK = 100_000
+#: What is in a dataset: by object, by offset, a hash of each block; and one of the bonus buffer, as "bonus".
+_State = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The content of a dataset that changes: one file.
+
+    `count`: its blocks; `hot`: so many of them change at all, spread over the file; `rewritten`: so many of these are
+    written before each snapshot, if `change` was called; `size`: bytes of a block, a multiple of 4.
+    """
+
+    count: int
+    hot: int
+    rewritten: int
+    size: int = 1024
 
 
 @dataclass(frozen=True)
@@ -96,10 +116,15 @@ class FakeZfs:
         key_loaded: bool = True,
         size: int = SIZE,
         increment: int | None = None,
+        blocks: Blocks | None = None,
     ) -> None:
-        """`size`: raw bytes of the content of each of its streams; `increment`: of its increments, if they differ."""
+        """`size`: raw bytes of the content of each of its streams; `increment`: of its increments, if they differ;
+        `blocks`: instead of both, what changes. It is not for encrypted datasets: their streams are not raw ones here.
+        """
+        assert blocks is None or not encrypted
         about = {"type": kind, "encrypted": encrypted, "key_loaded": key_loaded, "written": 4096, "size": size}
         about |= {} if increment is None else {"increment": increment}
+        about |= {} if blocks is None else {"blocks": dataclasses.asdict(blocks)}
         properties = {"compression": "zstd", "user:note": "kept"}
         self.edit(lambda state: _create(state, name, properties=properties, **about))
 
@@ -110,18 +135,39 @@ class FakeZfs:
         """What `received` says of the stream of this snapshot, on this base, once it was received. The snapshot may be
         gone when the result is called.
         """
-        dataset, _, short = name.partition("@")
+        stream = self.stream(name)
+        return lambda: _hash(_records(stream(base_guid)))
+
+    def stream(self, name: str) -> Callable[..., bytes]:
+        """What `zfs send` gives for this snapshot, by the GUID of its base, None: a full; and by `options` such as -c.
+        The snapshot may be gone when the result is called.
+        """
         state = json.loads((self.folder / "state.json").read_text())
+        dataset = name.partition("@")[0]
         about, snapshot = state["datasets"][dataset], _find(state, name)
+        about = {key: value for key, value in about.items() if key not in {"snapshots", "bookmarks", "writers"}}
 
-        def content() -> str:
-            return _hash(_records(_stream(about, f"{dataset}@{short}", snapshot, base_guid or "0", [])))
+        def stream(base_guid: str | None, options: Sequence[str] = ()) -> bytes:
+            found = _stream(about, name, snapshot, base_guid or "0", _features(about, options))
+            return _package(found, name, {dataset: int(snapshot["guid"])}) if "-p" in options else found
 
-        return content
+        return stream
+
+    def blocks(self, name: str) -> Callable[[], _State]:
+        """The blocks of this snapshot of a dataset with `Blocks`, as `received_blocks` gives them. The snapshot may be
+        gone when the result is called.
+        """
+        stream = self.stream(name)
+        return lambda: _applied({}, stream(None))
 
     def received(self, name: str) -> list[str]:
         """A hash of the content of each stream that was received into a dataset, in their order."""
         found: list[str] = self.edit(lambda state: state["datasets"][name]["content"])
+        return found
+
+    def received_blocks(self, name: str) -> _State:
+        """What all that was received into a dataset has left there."""
+        found: _State = self.edit(lambda state: state["datasets"][name]["state"])
         return found
 
     def properties(self, name: str) -> dict[str, str]:
@@ -150,6 +196,8 @@ class FakeZfs:
             for kind in ("snapshots", "bookmarks"):
                 found[kind] = [each for each in found[kind] if each["txg"] <= txg]
             found["written"] = 0
+            if "blocks" in found:
+                found["writers"] = found["snapshots"][-1]["writers"]
 
         self.edit(change)
 
@@ -216,6 +264,11 @@ def _guid(state: dict[str, Any], first: int) -> str:
     return str(first * 10**18 + state["host"] * 10**6 + state["txg"])
 
 
+def _birth(guid: str) -> int:
+    """The transaction group of the snapshot with this GUID; "0": before all."""
+    return int(guid) % 10**6
+
+
 def _create(state: dict[str, Any], name: str, **about: Any) -> dict[str, Any]:
     state["txg"] += 1
     state["datasets"][name] = {
@@ -263,8 +316,22 @@ def _snapshot(state: dict[str, Any], dataset: str, name: str) -> None:
         "holds": [],
         "bad": found.get("bad", False),
     }
+    if "blocks" in found:
+        found["writers"] = made["writers"] = _writers(found, made["guid"])
     found["snapshots"].append(made)
     found["written"] = 0
+
+
+def _writers(about: dict[str, Any], guid: str) -> list[str]:
+    """Of each block the GUID of the first snapshot that has it as it is: with what was written up to this snapshot."""
+    blocks = Blocks(**about["blocks"])
+    before = about.get("writers")
+    if before is None:
+        return [guid] * blocks.count
+    found = list(before)
+    for number in random.Random(guid).sample(range(blocks.hot), blocks.rewritten if about["written"] else 0):
+        found[number * blocks.count // blocks.hot] = guid
+    return found
 
 
 # --- the program ------------------------------------------------------------------------------------------------------
@@ -342,13 +409,10 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
     snapshot = _find(state, name)
     base = _find(state, arguments[arguments.index("-i") + 1]) if "-i" in arguments else None
     if "-nP" in arguments:
-        size = _content(dataset, base["guid"] if base else "0")
+        size = _content(dataset, snapshot, base["guid"] if base else "0")
         print(f"full\t{name}\t{size}\nsize\t{size}")
         return
-    from tests import streams
-
-    features = [22, 24] if "-w" in arguments and dataset["encrypted"] else [22] if "-c" in arguments else []
-    features += [16] if "-e" in arguments else []
+    features = _features(dataset, arguments)
     stream = _stream(dataset, name, snapshot, base["guid"] if base else "0", features)
     if "-p" in arguments or "-R" in arguments:
         top, _, short = name.partition("@")
@@ -357,11 +421,20 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
             for each, about in state["datasets"].items()
             if "-R" in arguments and each.startswith(f"{top}/") and about["txg"] < snapshot["txg"]
         ]
-        guids = {each: int(_find(state, f"{each}@{short}")["guid"]) for each in (top, *below)}
-        told = [streams.file_system(each, {short: guid}) for each, guid in guids.items()]
-        others = [streams.substream(name=f"{each}@{short}", guid=guids[each]) for each in below]
-        stream = streams.package(stream, *others, name=name, nvlist=streams.tree(short, *told))
+        stream = _package(stream, name, {each: int(_find(state, f"{each}@{short}")["guid"]) for each in (top, *below)})
     _give(state, arguments, stream, name if snapshot.get("bad") and base is None else None)
+
+
+def _package(stream: bytes, name: str, guids: dict[str, int]) -> bytes:
+    """A stream with properties, and with the streams of other datasets. `guids`: of the snapshot in each dataset, that
+    of the stream first.
+    """
+    from tests import streams
+
+    top, _, short = name.partition("@")
+    told = [streams.file_system(each, {short: guid}) for each, guid in guids.items()]
+    others = [streams.substream(name=f"{each}@{short}", guid=guid) for each, guid in guids.items() if each != top]
+    return streams.package(stream, *others, name=name, nvlist=streams.tree(short, *told))
 
 
 def _token_name(state: dict[str, Any], text: str) -> str | None:
@@ -378,8 +451,16 @@ def _token_name(state: dict[str, Any], text: str) -> str | None:
     return next(names, None)
 
 
-def _content(dataset: dict[str, Any], base_guid: str) -> int:
+def _features(dataset: dict[str, Any], options: Sequence[str]) -> list[int]:
+    """The features of a stream that is sent with these options."""
+    features = [22, 24] if "-w" in options and dataset["encrypted"] else [22] if "-c" in options else []
+    return features + ([16] if "-e" in options else [])
+
+
+def _content(dataset: dict[str, Any], snapshot: dict[str, Any], base_guid: str) -> int:
     """Raw bytes of the content of a stream. `base_guid`: "0" for a full."""
+    if "blocks" in dataset:
+        return len(_changed(snapshot, base_guid)) * Blocks(**dataset["blocks"]).size
     size: int = dataset["size"] if base_guid == "0" else dataset.get("increment", dataset["size"])
     return size
 
@@ -388,6 +469,8 @@ def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_g
     """One stream by itself, the same each time; `drift` is what makes it another one."""
     from tests import resumed, streams
 
+    if "blocks" in dataset:
+        return _changing_stream(dataset, name, snapshot, base_guid, features)
     seed = int(snapshot["guid"]) + dataset.get("drift", 0)
     blocks = [random.Random(seed + number).randbytes(_BLOCK // 4) * 4 for number in range(4)]
     begin = streams.begin(
@@ -398,10 +481,47 @@ def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_g
         created=snapshot["creation"],
         objset_type=3 if dataset.get("type") == "volume" else 2,
     )
-    places = range(_content(dataset, base_guid) // _BLOCK)
+    places = range(_content(dataset, snapshot, base_guid) // _BLOCK)
     writes = (streams.write(2, number * _BLOCK, blocks[number % 4]) for number in places)
     raw = [streams.object_range()] if 24 in features else []
     return resumed.summed(begin, [*raw, streams.object_(2), *writes, streams.end(int(snapshot["guid"]))])
+
+
+def _changed(snapshot: dict[str, Any], base_guid: str) -> dict[int, str]:
+    """The blocks of a snapshot that are younger than its base, each with its writer. `base_guid`: "0" for a full."""
+    since = _birth(base_guid)
+    return {number: writer for number, writer in enumerate(snapshot["writers"]) if _birth(writer) > since}
+
+
+def _changing_stream(
+    dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_guid: str, features: list[int]
+) -> bytes:
+    """A stream with the records that `zfs send` makes of one file. An increment on which nothing was written has none.
+
+    Each block's bytes, and the object's bonus buffer, depend on their last writer alone.
+    """
+    from tests import resumed, streams
+
+    blocks, changed = Blocks(**dataset["blocks"]), _changed(snapshot, base_guid)
+    guid, volume = int(snapshot["guid"]), dataset["type"] == "volume"
+    begin = streams.begin(
+        *(name, guid, int(base_guid)),
+        features=features,
+        created=snapshot["creation"],
+        objset_type=3 if volume else 2,
+        flags=8,  # DRR_FLAG_SPILL_BLOCK
+    )
+    records = []
+    if changed:
+        bonus = max(changed.values(), key=_birth).encode() * 8
+        records.append(streams.data_object(2, bonus, block_size=blocks.size, volume=volume))
+        records.append(streams.free(2, blocks.count * blocks.size, (1 << 64) - 1))  # all behind the object's end
+        for number, writer in changed.items():
+            data = hashlib.shake_128(f"{writer} {number}".encode()).digest(blocks.size)
+            records.append(streams.write(2, number * blocks.size, data))
+    if base_guid == "0":  # one block of 32 dnodes, with one object
+        records = [streams.freeobjects(1, 1), *records, streams.freeobjects(3, 29)]
+    return resumed.summed(begin, [streams.marked(each, guid) for each in [*records, streams.end(guid)]])
 
 
 def _resumed(state: dict[str, Any], text: str) -> bytes:
@@ -548,6 +668,7 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
     found.setdefault("received", {}).update(state.get("brings", {}))
     # 4E, as -p prints it.
     found["properties"].update({name: value.replace("4E", str(4 << 60)) for name, value in _set(arguments).items()})
+    blocks = _applied((kept or found).get("state", {}), raw)
     records = _records(raw)
     if kept:
         if whole:
@@ -562,10 +683,11 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
         features = token_features(begins[-1].features & ~(1 << Feature.RESUMING))
         name = f"{facts.dataset}@{facts.snapshot}"
         token = ResumeToken(name, facts.guid, facts.base_guid, number, offset, features)
-        found["kept"] = {"token": token.encode(), "records": records}
+        found["kept"] = {"token": token.encode(), "records": records, "state": blocks}
         _die("cannot receive new filesystem stream: incomplete stream\nPartially received snapshot is saved.")
     found.pop("kept", None)
     found["content"] = [*found.get("content", []), _hash(records)]
+    found["state"] = blocks
     found["written"] = 0
     _snapshot(state, target, facts.snapshot)
     found["snapshots"][-1]["guid"] = str(facts.guid)
@@ -575,18 +697,45 @@ def _hash(records: list[list[Any]]) -> str:
     return hashlib.sha256(repr(records).encode()).hexdigest()
 
 
-def _records(raw: bytes) -> list[list[Any]]:
-    """Key, and hash but for the running sums, of each whole record that is neither BEGIN nor END."""
-    from fullsend_protocol.stream.records import payload_length, resume_key
+def _whole_records(raw: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Header and payload of each whole record that is neither BEGIN nor END."""
+    from fullsend_protocol.stream.records import payload_length
 
-    found: list[list[Any]] = []
     at = 0
     while at + 312 <= len(raw) and (end := at + 312 + (payload_length(raw[at : at + 312]) or 0)) <= len(raw):
         if raw[at] not in {0, 5}:
-            digest = hashlib.sha256(raw[at : at + 280] + raw[at + 312 : end]).hexdigest()
-            key = resume_key(raw[at : at + 312])
-            found.append([[*key] if key else None, digest])
+            yield raw[at : at + 312], raw[at + 312 : end]
         at = end
+
+
+def _records(raw: bytes) -> list[list[Any]]:
+    """Key, and hash but for the running sums, of each whole record that is neither BEGIN nor END."""
+    from fullsend_protocol.stream.records import resume_key
+
+    found: list[list[Any]] = []
+    for head, payload in _whole_records(raw):
+        key = resume_key(head)
+        found.append([[*key] if key else None, hashlib.sha256(head[:280] + payload).hexdigest()])
+    return found
+
+
+def _applied(before: _State, raw: bytes) -> _State:
+    """What is in a dataset once the whole records of a stream are received. No more is known than what datasets with
+    `Blocks` send.
+    """
+    from fullsend_protocol.stream.records import RecordType, resume_key
+
+    found = {number: dict(digests) for number, digests in before.items()}
+    for head, payload in _whole_records(raw):
+        first, start, length = struct.unpack_from("<3Q", head, 8)
+        key = resume_key(head)
+        if key is not None:
+            place = "bonus" if head[0] == RecordType.OBJECT else str(key[1])
+            found.setdefault(str(key[0]), {})[place] = hashlib.sha256(payload).hexdigest()[:16]
+        elif head[0] == RecordType.FREE:
+            digests = found.get(str(first), {})
+            for place in [each for each in digests if each != "bonus" and 0 <= int(each) - start < length]:
+                del digests[place]
     return found
 
 

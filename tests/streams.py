@@ -119,6 +119,14 @@ def object_(number: int, bonus: bytes = b"", *, raw: bool = False) -> bytes:
     return record(RecordType.OBJECT, {8: ("Q", number), 28: ("I", len(bonus))}, padded)
 
 
+def data_object(number: int, bonus: bytes, *, block_size: int, volume: bool = False) -> bytes:
+    """OBJECT of a file, or of a volume's data. A file's bonus buffer is one of system attributes, as of OpenZFS 0.8."""
+    head = bytearray(object_(number, bonus))
+    struct.pack_into("<III", head, 16, *((23, 0) if volume else (19, 44)), block_size)
+    head[34] = 1  # slots
+    return bytes(head)
+
+
 def object_range(first: int = 0, slots: int = 32) -> bytes:
     return record(RecordType.OBJECT_RANGE, {8: ("Q", first), 16: ("Q", slots)})
 

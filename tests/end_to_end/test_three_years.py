@@ -32,7 +32,7 @@ INCREMENT: Final = 100_000
 MORE: Final = 10_000
 
 DAILY, WEEKLY, MONTHLY = 7, 5, 12
-POLICY: Final = f"[retention]\ndaily = {DAILY}\nweekly = {WEEKLY}\nmonthly = {MONTHLY}\n"
+POLICY: Final = f'merge = "off"\n[retention]\ndaily = {DAILY}\nweekly = {WEEKLY}\nmonthly = {MONTHLY}\n'
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,180 @@
+"""A year, and three years, of nights whose streams are merged: a host pushes, and the storage host prunes by its policy,
+both by one clock that the test sets.
+
+A model says what must be stored: it knows the rules of the policy and the snapshots that were pushed, and nothing of how
+the programs decide. What each stored stream must be, byte for byte, says the `zfs send` of the fake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from tests.clocked import Clock
+from tests.fakezfs import Blocks, FakeZfs
+from tests.programs import Receiver, Sender, good, started
+
+BEGIN: Final = datetime(2027, 1, 2, 2, 0, tzinfo=UTC)
+DATASET: Final = "tank/vm"
+DAILY, WEEKLY, MONTHLY = 7, 5, 12
+POLICY: Final = f"[retention]\ndaily = {DAILY}\nweekly = {WEEKLY}\nmonthly = {MONTHLY}\n"
+#: `rebase-after`, by default.
+REBASE_AFTER: Final = 0.3
+
+
+@dataclass(frozen=True)
+class Load:
+    """`days`: so long; `step`: a push and a prune once in so many days; `blocks`: what is pushed."""
+
+    days: int
+    step: int
+    blocks: Blocks
+
+
+#: 1,000 blocks stand for 1 TB. A night rewrites 1 % of it: of a hot twentieth, or of all of it.
+LOADS: Final = {
+    "a year, a hot twentieth": Load(365, 1, Blocks(1000, hot=50, rewritten=10)),
+    "three years, all of it": Load(3 * 365, 4, Blocks(1000, hot=1000, rewritten=40)),
+}
+
+
+@dataclass(frozen=True)
+class Night:
+    """A snapshot that was pushed. `sent`: the stream of it, as its source gives it, by the GUID of its base; `blocks`:
+    what restoring it must give.
+    """
+
+    snapshot: str
+    guid: str
+    base_guid: str | None
+    stored_bytes: int
+    at: datetime
+    sent: Callable[..., bytes]
+    blocks: Callable[[], object]
+
+
+@dataclass
+class Model:
+    """What was pushed, in its order, and what must be stored of it."""
+
+    pushed: list[Night] = field(default_factory=list)
+
+    def kept(self) -> list[Night]:
+        """What the policy promises, and the newest three: `minimum-count`, and among them is what two days keep."""
+        kept = {each.guid for each in self.pushed[-3:]}
+        rules: list[tuple[int, Callable[[datetime], Any]]] = [
+            (DAILY, lambda at: at.date()),
+            (WEEKLY, lambda at: at.isocalendar()[:2]),
+            (MONTHLY, lambda at: (at.year, at.month)),
+        ]
+        for count, period in rules:
+            first: dict[Any, str] = {}
+            for each in self.pushed:
+                first.setdefault(period(each.at), each.guid)
+            kept |= set(list(first.values())[-count:])
+        return [each for each in self.pushed if each.guid in kept]
+
+    def check(self, found: list[dict[str, Any]]) -> None:
+        """What is stored is one chain of what is kept, below it at most its foot; each stream is what its source gives.
+
+        `found`: what the receiver lists.
+        """
+        foot = [] if found[0]["guid"] in {each.guid for each in self.kept()} else found[:1]
+        assert [each["guid"] for each in found[len(foot) :]] == [each.guid for each in self.kept()]
+        by_guid = {each.guid: each for each in self.pushed}
+        for base, each in zip([None, *found], found, strict=False):
+            assert each["base_guid"] == (base and base["guid"])
+            assert each["restorable"]
+            stream = by_guid[each["guid"]].sent(each["base_guid"], ["-L", "-p"])
+            assert (each["raw_bytes"], each["sha256"]) == (len(stream), hashlib.sha256(stream).hexdigest())
+        if foot:  # it waits until the increments that it would swallow are worth it
+            assert found[1]["stored_bytes"] <= REBASE_AFTER * found[0]["stored_bytes"]
+
+
+@dataclass
+class World:
+    """A ZFS host and a storage host with one clock."""
+
+    receiver: Receiver
+    sender: Sender
+    fake: FakeZfs
+    clock: Clock
+    now: datetime = BEGIN
+
+    def push(self) -> Night:
+        """Write to the dataset, and push it."""
+        self.fake.change(DATASET)
+        (row,) = self.sender.push(DATASET)
+        said = row["receipt"]
+        name = f"{DATASET}@{said['snapshot']}"
+        facts = {key: said[key] for key in ("snapshot", "guid", "base_guid", "stored_bytes")}
+        return Night(**facts, at=self.now, sent=self.fake.stream(name), blocks=self.fake.blocks(name))
+
+    def sleep(self, days: int) -> None:
+        """Wait for so many nights."""
+        self.now += timedelta(days=days)
+        self.clock.set(self.now.timestamp())
+        self.fake.clock(int(self.now.timestamp()))
+
+    def restore(self, snapshot: str) -> object:
+        """Restore a snapshot. Returns: what is in the target, which is gone afterwards."""
+        good(self.sender.fullsend("restore", f"{DATASET}@{snapshot}", "--into", "back/one"))
+        found = self.fake.received_blocks("back/one")
+        self.fake.destroy("back/one")
+        return found
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    clock = Clock(tmp_path / "clock")
+    clock.set(BEGIN.timestamp())
+    receiver = Receiver(tmp_path / "receiver", inside=True)
+    sender = Sender(tmp_path / "sender", "alpha", inside=True)
+    with ExitStack() as stack:
+        stack.enter_context(clock.here())
+        receiver.init()
+        with (receiver.folder / "receiver.toml").open("a", encoding="utf-8") as file:
+            file.write(POLICY)
+        serve = clock.command("fullsend_receiver", "serve")
+        stack.enter_context(started(receiver, *serve, PYTHONPATH=os.getcwd()))
+        sender.join(receiver)
+        fake = FakeZfs.make(tmp_path / "zfs")
+        fake.create("back")
+        toml = sender.folder / "sender.toml"
+        toml.write_text(f'zfs-command = "{fake.program}"\n{toml.read_text(encoding="utf-8")}', encoding="utf-8")
+        yield World(receiver, sender, fake, clock)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)  # beside other work it takes ten minutes
+@pytest.mark.parametrize("load", LOADS.values(), ids=LOADS)
+def test_what_is_kept_restores_and_one_full_is_sent_ever(
+    world: World, load: Load, record_property: Callable[[str, object], None]
+) -> None:
+    world.fake.create(DATASET, blocks=load.blocks)
+    model = Model()
+    for number in range(load.days // load.step):
+        world.sleep(load.step)
+        model.pushed.append(world.push())
+        good(world.receiver.fullsendd("prune"))
+        if number % (60 // load.step) == 0:
+            model.check(world.receiver.list())
+    found = world.receiver.list()
+    model.check(found)
+    assert [each.base_guid for each in model.pushed] == [None, *(each.guid for each in model.pushed[:-1])]
+    kept = model.kept()
+    assert len({(each.at.year, each.at.month) for each in kept}) >= MONTHLY
+    for night in kept:
+        assert world.restore(night.snapshot) == night.blocks()
+    # Without merges all would be stored: the newest snapshot needs each stream.
+    bytes_without, bytes_with = (sum(each.stored_bytes for each in model.pushed), sum(e["stored_bytes"] for e in found))
+    record_property("streams", f"{len(model.pushed)} without merges, {len(found)} with")
+    record_property("stored bytes", f"{bytes_without} without merges, {bytes_with} with")
+    assert bytes_with < bytes_without / 2
