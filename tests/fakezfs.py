@@ -96,9 +96,13 @@ class FakeZfs:
         key_loaded: bool = True,
         size: int = SIZE,
         increment: int | None = None,
+        block: int = _BLOCK,
     ) -> None:
-        """`size`: raw bytes of the content of each of its streams; `increment`: of its increments, if they differ."""
+        """`size`: raw bytes of the content of each of its streams; `increment`: of its increments, if they differ;
+        `block`: of a WRITE record.
+        """
         about = {"type": kind, "encrypted": encrypted, "key_loaded": key_loaded, "written": 4096, "size": size}
+        about |= {} if block == _BLOCK else {"block": block}
         about |= {} if increment is None else {"increment": increment}
         properties = {"compression": "zstd", "user:note": "kept"}
         self.edit(lambda state: _create(state, name, properties=properties, **about))
@@ -113,6 +117,7 @@ class FakeZfs:
         dataset, _, short = name.partition("@")
         state = json.loads((self.folder / "state.json").read_text())
         about, snapshot = state["datasets"][dataset], _find(state, name)
+        about = {key: value for key, value in about.items() if not isinstance(value, list)}  # some tests keep thousands
 
         def content() -> str:
             return _hash(_records(_stream(about, f"{dataset}@{short}", snapshot, base_guid or "0", [])))
@@ -389,7 +394,8 @@ def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_g
     from tests import resumed, streams
 
     seed = int(snapshot["guid"]) + dataset.get("drift", 0)
-    blocks = [random.Random(seed + number).randbytes(_BLOCK // 4) * 4 for number in range(4)]
+    block = dataset.get("block", _BLOCK)
+    blocks = [random.Random(seed + number).randbytes(block // 4) * 4 for number in range(4)]
     begin = streams.begin(
         name,
         int(snapshot["guid"]),
@@ -398,8 +404,8 @@ def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_g
         created=snapshot["creation"],
         objset_type=3 if dataset.get("type") == "volume" else 2,
     )
-    places = range(_content(dataset, base_guid) // _BLOCK)
-    writes = (streams.write(2, number * _BLOCK, blocks[number % 4]) for number in places)
+    places = range(_content(dataset, base_guid) // block)
+    writes = (streams.write(2, number * block, blocks[number % 4]) for number in places)
     raw = [streams.object_range()] if 24 in features else []
     return resumed.summed(begin, [*raw, streams.object_(2), *writes, streams.end(int(snapshot["guid"]))])
 
