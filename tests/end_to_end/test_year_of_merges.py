@@ -1,8 +1,8 @@
-"""A year, and three years, of nights whose streams are merged: a host pushes, and the storage host prunes by its policy,
-both by one clock that the test sets.
+"""A year, and three years, of nights whose streams are merged.
 
-A model says what must be stored: it knows the rules of the policy and the snapshots that were pushed, and nothing of how
-the programs decide. What each stored stream must be, byte for byte, says the `zfs send` of the fake.
+A host pushes, and the storage host prunes by its policy, both by one clock that the test sets. A model says what must
+be stored: it knows the rules of the policy and the snapshots that were pushed, and nothing of how the programs decide.
+What each stored stream must be, byte for byte, says the `zfs send` of the fake.
 """
 
 from __future__ import annotations
