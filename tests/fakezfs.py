@@ -120,8 +120,8 @@ class FakeZfs:
         block: int = _BLOCK,
     ) -> None:
         """`size`: raw bytes of the content of each of its streams; `increment`: of its increments, if they differ;
-        `block`: of a WRITE record; `blocks`: instead of all three, what changes. It is not for encrypted datasets: their
-        streams are not raw ones here.
+        `block`: of a WRITE record; `blocks`: instead of all three, what changes. It is not for encrypted datasets:
+        their streams are not raw ones here.
         """
         assert blocks is None or not encrypted
         about = {"type": kind, "encrypted": encrypted, "key_loaded": key_loaded, "written": 4096, "size": size}
