@@ -24,6 +24,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Undelete, or list. Returns: the exit code. Raises: UsageError, StoreError."""
+    from fullsend_protocol.shared.units import printable
     from fullsend_receiver.cli.inventory import read_inventory
     from fullsend_receiver.cli.results import complain, print_trash, print_undeleted
     from fullsend_receiver.cli.selection import split_name
@@ -32,15 +33,23 @@ def run(options: argparse.Namespace) -> int:
 
     _settings, store = open_store(options)
     what = options.what
+    unread: list[str] = []
+
+    def complain_of_unread(line: str) -> None:
+        unread.append(line)
+        complain(printable(line))
+
     if what is None:
-        print_trash(list(find_trashed(store)), as_json=options.json)
-        return Exit.OK
+        print_trash(list(find_trashed(store, unread=complain_of_unread)), as_json=options.json)
+        return Exit.FAILED if unread else Exit.OK
     sender, rest = split_name(what)
     if sender is None or rest is None:
         msg = f"{what}: name it as SENDER/DATASET, or SENDER/DATASET@SNAPSHOT (`fullsendd undelete` lists the trash)"
         raise UsageError(msg)
     dataset, _, snapshot = rest.partition("@")
-    there = [each for each in find_trashed(store, sender) if each.manifest.dataset == dataset]
+    there = [
+        each for each in find_trashed(store, sender, unread=complain_of_unread) if each.manifest.dataset == dataset
+    ]
     if not any(snapshot in {"", each.manifest.snapshot} for each in there):
         msg = f"{what}: nothing of that name is in the trash (`fullsendd undelete` lists it)"
         raise UsageError(msg)

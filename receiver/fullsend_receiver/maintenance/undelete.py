@@ -5,7 +5,7 @@ What comes back is pinned for some days: otherwise the next prune would drop it 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -44,17 +44,20 @@ class Undeleted:
     lacking: dict[PurePosixPath, str]
 
 
-def find_trashed(store: Store, sender: str | None = None) -> Iterator[TrashEntry]:
+def find_trashed(
+    store: Store, sender: str | None = None, *, unread: Callable[[str], None] = lambda _what: None
+) -> Iterator[TrashEntry]:
     """Yield the streams in the trash of a sender, None: of all; the last dropped ones last. Blocks.
 
-    Those whose manifests cannot be read are omitted. Raises: OSError.
+    `unread`: gets a line for each one whose manifest cannot be read; it is omitted. Raises: OSError.
     """
     for place in store.trashed():
         if sender in {None, place.file.parts[0]}:
             try:
                 yield TrashEntry(place, store.trashed_manifest(place))
-            except ManifestError:
-                continue
+            except ManifestError as error:
+                if not isinstance(error.unread, FileNotFoundError):  # is brought back, or deleted, at this moment
+                    unread(f"{place.file}: is in the trash as {place.folder}; its manifest {error.what}")
 
 
 def undelete(

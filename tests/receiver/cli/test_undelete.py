@@ -50,6 +50,16 @@ def test_undelete_of_a_dataset_as_json(receiver: Receiver, store: LocalStore) ->
     assert [json.loads(line)["file"].count("@s") for line in done.stdout.splitlines()] == [1, 1]
 
 
+def test_stream_in_the_trash_whose_manifest_cannot_be_read_is_named(receiver: Receiver, store: LocalStore) -> None:
+    (manifest, _other) = sorted(store.trash_folder.rglob("*.json"))
+    manifest.write_bytes(b"{")
+    for arguments, code in ((["undelete"], 1), (["undelete", "alpha/tank/data@s2"], 2)):
+        done = receiver.fullsendd(*arguments)
+        assert done.returncode == code, done.stderr
+        assert "in the trash as 20261127T033000Z-00000000; its manifest cannot be read: " in done.stderr
+    assert "1 stream in the trash" in receiver.fullsendd("undelete").stderr
+
+
 @pytest.mark.parametrize("what", ["alpha", "alpha/tank/daat", "alpha/tank/data@s1", "../x", "beta/tank/data"])
 def test_undelete_of_what_is_not_there_is_a_mistake(receiver: Receiver, store: LocalStore, what: str) -> None:
     done = receiver.fullsendd("undelete", what)
