@@ -158,7 +158,7 @@ class SenderPlans:
             known = accepted.get(name, 0)
             if record.suspect is not None and record.suspect_at > known:
                 found[dataset] = record.suspect
-            elif (why := suspicion([*group], max(record.sequence, known))) is not None:
+            elif (why := suspicion([*group], max(record.sequence, known), record.arrivals)) is not None:
                 found[dataset] = f"{why}: if that is right: `fullsendd accept {name}`"
         return found
 
@@ -201,8 +201,10 @@ class SenderPlans:
         guids = Counter(stored.summary.guid for stored in part.streams)
         for stored in part.streams:
             # Of a result and its inputs the last one has the same snapshot.
-            merged = self._merged_into(stored) if guids[stored.summary.guid] > 1 and part.whole(stored) else []
-            for one in merged:
+            about = stored.summary
+            if about.proven_by != "merge" or guids[about.guid] == 1 or not part.whole(stored):
+                continue
+            for one in self._merged_into(stored):
                 there = part.at(PurePosixPath(one.file))
                 if there is None or there.summary.guid != one.guid or there.summary.sha256 not in {None, one.sha256}:
                     continue

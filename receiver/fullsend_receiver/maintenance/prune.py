@@ -32,6 +32,7 @@ from fullsend_receiver.maintenance.prune_records import (
 )
 from fullsend_receiver.maintenance.retention import Action, Decision, HeldChain, Plan
 from fullsend_receiver.maintenance.scrub import never_interrupts
+from fullsend_receiver.maintenance.suspicion import arrived
 from fullsend_receiver.maintenance.thinning import Merge
 from fullsend_receiver.maintenance.trash import trash_name
 from fullsend_receiver.store.local import LocalStore
@@ -282,7 +283,13 @@ class _SenderPrune:
                 suspect = {"suspect": why, "suspect_at": sequence} if dataset in suspects else {}
                 self._datasets[dataset] = before.model_copy(update={"trouble": why, **suspect})
             else:
-                self._datasets[dataset] = DatasetRecord(sequence=sequence, given_up=sorted(_given_up(decisions)))
+                streams = [each.stream for each in decisions if each.rule != "superseded"]
+                sizes = arrived(streams, before.sequence if before.sizes else 0, before.arrivals)
+                self._datasets[dataset] = DatasetRecord(
+                    sequence=sequence,
+                    given_up=sorted(_given_up(decisions)),
+                    sizes=[(each.kind, each.stream_class, each.raw_bytes, each.stored_bytes) for each in sizes],
+                )
 
 
 def beyond(decisions: Iterable[Decision], record: DatasetRecord | None, at_most: float) -> str | None:

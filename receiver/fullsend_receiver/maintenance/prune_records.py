@@ -1,6 +1,6 @@
 """What prunes have done, and what keeps them from it.
 
-pruned.SENDER.json  {"format": 1, "at", "dropped", "freed", "datasets": {DATASET: {"sequence", "given_up", "trouble"}}}
+pruned.SENDER.json  {"format": 1, "at", "dropped", "freed", "datasets": {DATASET: {"sequence", "given_up", ...}}}
 prune.json          {"format": 1, "at", "refused", "failed": {SENDER: WHY}}: the daemon's last try
 prune.jsonl         a line for each dropped stream, see `Drop`; the older half goes when it has `_HISTORY` bytes
 """
@@ -18,6 +18,7 @@ from fullsend_protocol.format.manifest import DiskModel
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.maintenance.merge_records import read_merges
+from fullsend_receiver.maintenance.suspicion import ArrivalSize
 from fullsend_receiver.store.api import Documents, Store, update
 
 log: Final = logging.getLogger("fullsendd")
@@ -33,7 +34,8 @@ OVERDUE: Final = 3 * 86400.0
 class DatasetRecord(DiskModel):
     """What the last prune of a dataset has left. `sequence`: the sender's newest stream then; `given_up`: the GUIDs of
     snapshots that no rule keeps, and that stay only because others build on them; `trouble`: why nothing was dropped;
-    `suspect`: what a person must accept first, and `suspect_at`: the sender's newest stream then.
+    `suspect`: what a person must accept first, and `suspect_at`: the sender's newest stream then; `sizes`: of the
+    streams that have arrived, see `suspicion.arrived`.
     """
 
     sequence: int = 0
@@ -41,6 +43,12 @@ class DatasetRecord(DiskModel):
     trouble: str | None = None
     suspect: str | None = None
     suspect_at: int = 0
+    sizes: list[tuple[str, str, int, int]] = Field(default_factory=list)
+
+    @property
+    def arrivals(self) -> list[ArrivalSize]:
+        """The sizes, as `suspicion` has them."""
+        return [ArrivalSize(*each) for each in self.sizes]
 
 
 class PruneRecord(DiskModel):

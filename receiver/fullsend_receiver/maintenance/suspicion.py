@@ -6,6 +6,9 @@ Any of these may be the trace of a host that was taken over or encrypted, or of 
 - a stream that does not compress, where those before it did;
 - a stream that builds on an older full than the newest one: two chains grow at the same time.
 
+A stream is compared with those that arrived before it, as they arrived: what is stored of them may have been dropped, or
+merged with others since.
+
 A person who knows the reason says so (`fullsendd accept`): the document accepted.json.
 
     {"format": 1, "datasets": {"SENDER/DATASET": {"sequence": the sender's newest stream then, "at": when}}}
@@ -13,9 +16,10 @@ A person who knows the reason says so (`fullsendd accept`): the document accepte
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from statistics import median
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, ValidationError
 
@@ -52,8 +56,40 @@ class _Document(DiskModel):
     datasets: dict[str, _Accepted] = Field(default_factory=dict)
 
 
-def suspicion(history: Sequence[Summary], since: int) -> str | None:
-    """Return what is suspicious about the streams of a dataset with a `sequence` above `since`; None: nothing."""
+class ArrivalSize(NamedTuple):
+    """What is remembered of a stream that has arrived, since it may be merged with others later."""
+
+    kind: str
+    stream_class: str
+    raw_bytes: int
+    stored_bytes: int
+
+
+def arrived(history: Iterable[Summary], since: int, before: Sequence[ArrivalSize]) -> list[ArrivalSize]:
+    """Return the sizes of the streams of a dataset that have arrived, the oldest first: those `before`, and behind them
+    those with a `sequence` above `since`. Of each kind and class the newest stay.
+    """
+    new = [each for each in sorted(history, key=reception) if (each.sequence or 0) > since]
+    found = [*before, *(copied_size(each) for each in new)]
+    kept: list[ArrivalSize] = []
+    counts: Counter[tuple[str, str]] = Counter()
+    for each in reversed(found):
+        counts[each.kind, each.stream_class] += 1
+        if counts[each.kind, each.stream_class] <= _MOST:
+            kept.append(each)
+    return kept[::-1]
+
+
+def copied_size(about: Summary) -> ArrivalSize:
+    """Return what is remembered of a stream."""
+    return ArrivalSize(about.kind, about.stream_class, about.raw_bytes, about.stored_bytes)
+
+
+def suspicion(history: Sequence[Summary], since: int, before: Sequence[ArrivalSize] = ()) -> str | None:
+    """Return what is suspicious about the streams of a dataset with a `sequence` above `since`; None: nothing.
+
+    `before`: the sizes of those that arrived earlier, see `arrived`; without them the stored ones stand for it.
+    """
     ordered = sorted(history, key=reception)
     roots: dict[tuple[str, str], set[str]] = {}  # by class and GUID: the files of the fulls that a snapshot is built on
     newest_full: dict[str, str] = {}  # by class
@@ -61,7 +97,8 @@ def suspicion(history: Sequence[Summary], since: int) -> str | None:
         kind = each.stream_class
         mine = {each.path} if each.base_guid is None else roots.get((kind, each.base_guid), set())
         if (each.sequence or 0) > since and each.kind != "package":
-            why = _compared(each, ordered[:number])
+            earlier = [copied_size(one) for one in ordered[:number] if not before or (one.sequence or 0) > since]
+            why = _compared(each, [*before, *earlier])
             if why is None and mine and each.base_guid is not None and newest_full.get(kind) not in {None, *mine}:
                 why = "builds on an older full than the newest one: two chains grow at the same time"
             if why is not None:
@@ -93,7 +130,7 @@ def accept(documents: Documents, name: str, sequence: int, now: float) -> None:
     update(documents, _DOCUMENT, add)
 
 
-def _compared(about: Summary, before: Sequence[Summary]) -> str | None:
+def _compared(about: Summary, before: Sequence[ArrivalSize]) -> str | None:
     """Compare a stream with those before it. Returns: what is suspicious, None: nothing."""
     alike = [each for each in before if each.stream_class == about.stream_class and each.kind == about.kind][-_MOST:]
     if about.raw_bytes < _SMALL or len(alike) < _LEAST:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fullsend_receiver.catalogue.rows import Summary
-from fullsend_receiver.maintenance.suspicion import accept, read_accepted, suspicion
+from fullsend_receiver.maintenance.suspicion import accept, arrived, read_accepted, suspicion
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore
@@ -100,3 +100,27 @@ def test_what_is_accepted_is_read_again(store: LocalStore) -> None:
     assert read_accepted(documents) == {}
     accept(documents, "alpha/tank", 9, 1_800_000_000.0)
     assert read_accepted(documents) == {"alpha/tank": 9}
+
+
+# --- what was merged ----------------------------------------------------------------------------------------------
+
+
+def test_streams_are_compared_with_those_that_arrived_and_not_with_what_was_made_of_them() -> None:
+    """Ten nights of 100 MiB are stored as four streams of 300: a night of 600 MiB is six times the usual."""
+    sizes = arrived(chain(10), 0, [])
+    merged = [stream(1), *(stream(number, number - 3, raw_bytes=300 * MIB) for number in (4, 7, 10))]
+    large = stream(11, 10, raw_bytes=600 * MIB)
+    assert suspicion([*merged, large], 10) is None
+    assert "has 600.0 MiB, where such increments had 100.0 MiB" in (suspicion([*merged, large], 10, sizes) or "")
+    usual = stream(11, 10)
+    assert suspicion([*merged, usual], 10, sizes) is None
+
+
+def test_the_newest_sizes_of_each_kind_are_remembered() -> None:
+    sizes = arrived(chain(50), 0, [])
+    assert [each.kind for each in sizes] == ["full", *["incremental"] * 30]
+    later = [stream(51, 50, raw_bytes=7), stream(52)]
+    more = arrived([*chain(50), *later], 50, sizes)
+    assert [each.kind for each in more].count("full") == 2
+    assert [each.raw_bytes for each in more if each.kind == "incremental"][-2:] == [100 * MIB, 7]
+    assert arrived([*chain(50), *later], 52, more) == more
