@@ -6,13 +6,13 @@ The daemon only starts it, logs what it says, and completes or discards what it 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import Final
 
+from fullsend_receiver.daemon.processes import end, start
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.workers import run_to_end
 
@@ -20,8 +20,6 @@ log: Final = logging.getLogger("fullsendd")
 
 #: Bytes of a line of its output; names have up to 4 KiB each.
 _LINE_MAX: Final = 1 << 20
-#: Seconds until a process that was asked to end is killed. It holds nothing that it must release.
-_END_WITHIN: Final = 10.0
 
 
 class MergeProcess:
@@ -50,15 +48,12 @@ class MergeProcess:
                     log.warning("merges: have failed: %s: %s", type(error).__name__, error)
 
     async def _run_once(self, command: Sequence[str]) -> None:
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, limit=_LINE_MAX
-        )
+        process = await start(*command, stdout=PIPE, stderr=STDOUT, limit=_LINE_MAX)
         try:
             await self._log_output(process)
             code = await process.wait()
-        except BaseException:
-            await _end(process)
-            raise
+        finally:
+            await end(process)
         if code:
             log.warning("merges: the process has ended with %d", code)
         await run_to_end(self._thread, self._tidy)
@@ -76,15 +71,3 @@ class MergeProcess:
                     log.info("%s", line)
         except OSError as error:
             log.warning("merges: what the last one has left cannot be removed: %s", error)
-
-
-async def _end(process: Process) -> None:
-    """End a process, and wait until it has ended."""
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-        try:
-            async with asyncio.timeout(_END_WITHIN):
-                await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()

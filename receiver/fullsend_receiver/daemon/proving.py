@@ -15,7 +15,7 @@ import base64
 import contextlib
 import os
 import re
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Generator, Sequence
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
@@ -26,11 +26,11 @@ from fullsend_protocol.stream.opening import opening_of
 from fullsend_protocol.wire.messages import Prove
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.streams import Damaged
+from fullsend_receiver.daemon.processes import end, start
 from fullsend_receiver.maintenance.io_priority import set_idle
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of
 from fullsend_receiver.store.seekable import FileDamaged
-from fullsend_receiver.store.workers import uncancelled
 
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}\n")
 #: The lowest priority for the processor: setpriority(2).
@@ -120,19 +120,11 @@ class ChainHasher:
             msg = "this receiver cannot merge"
             raise ChainNotHashed(msg)
         async with self._one:
-            starting = asyncio.ensure_future(
-                asyncio.create_subprocess_exec(*self._command, *files, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
-            )
             try:
-                process = await uncancelled(starting)
+                process = await start(*self._command, *files, stdout=PIPE, stderr=PIPE)
             except OSError as error:
                 msg = f"{self._command[0]} cannot be run: {error.strerror}"
                 raise ChainNotHashed(msg) from None
-            except asyncio.CancelledError:
-                # A start that is cancelled half-way would leave a process that nobody ends.
-                if starting.exception() is None:
-                    await _end(starting.result())
-                raise
             return await _result(process)
 
 
@@ -143,17 +135,9 @@ async def _result(process: Process) -> str:
         set_idle(True, process.pid)
         said, complaint = await process.communicate()
     finally:
-        await _end(process)
+        await end(process)
     if process.returncode or not _SHA256.fullmatch(said):
         line = complaint.decode(errors="replace").strip().rpartition("\n")[2]
         msg = line.removeprefix("fullsendd: ")[:_SAID_MAX] or f"the merge has ended with {process.returncode}"
         raise ChainNotHashed(msg)
     return said.decode().strip()
-
-
-async def _end(process: Process) -> None:
-    """End a process, if it still runs. It has nothing that it must release."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await uncancelled(process.wait())

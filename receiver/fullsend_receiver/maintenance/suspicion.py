@@ -6,8 +6,8 @@ Any of these may be the trace of a host that was taken over or encrypted, or of 
 - a stream that does not compress, where those before it did;
 - a stream that builds on an older full than the newest one: two chains grow at the same time.
 
-A stream is compared with those that arrived before it, as they arrived: what is stored of them may have been dropped, or
-merged with others since.
+A stream is compared with those that arrived before it, as they arrived: what is stored of them may have been dropped,
+or merged with others since.
 
 A person who knows the reason says so (`fullsendd accept`): the document accepted.json.
 
