@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from bench import nightly, programs, questions, report, scenarios
+from bench import nightly, programs, prune, questions, report, scenarios
 from bench.data import MIB
 from bench.measure import BenchError
 
@@ -22,7 +22,7 @@ from fullsend_protocol.shared.units import format_size, parse_size
 _SHM: Final = Path("/dev/shm")
 #: Room for the streams, the files of both sides, and files that are not removed yet; in sizes of a stream.
 _ROOM: Final = 6
-_PARTS: Final = ("transfers", "many", "nightly", "questions", "stages")
+_PARTS: Final = ("transfers", "many", "nightly", "questions", "prune", "stages")
 
 
 def main() -> int:
@@ -62,6 +62,8 @@ def _run(args: argparse.Namespace, folder: Path) -> report.Results:
         nightly.nothing_new(results, folder, _say)
     if "questions" in args.only:
         questions.ask_at_once(results, folder, _say, quick=args.quick)
+    if "prune" in args.only:
+        prune.prune_many(results, folder, _say, quick=args.quick)
     if "stages" in args.only:
         scenarios.inside(results, streams, folder)
     results.facts = [

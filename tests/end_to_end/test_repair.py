@@ -6,6 +6,7 @@ import json
 import random
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,15 @@ from tests.programs import Receiver, Sender, good, rows, stored_files
 pytestmark = pytest.mark.slow
 
 NIGHTS: Final = 5
+
+
+@pytest.fixture
+def sender(sender: Sender, receiver: Receiver) -> Sender:
+    """Its commands, and the receiver's, run in this process: there are hundreds. Those with a stdin, and the push that
+    mends, are processes.
+    """
+    receiver.inside = True
+    return replace(sender, inside=True)
 
 
 @pytest.fixture
@@ -87,7 +97,7 @@ def test_the_next_night_mends_each_stream_of_a_chain(
     ]
     assert sender.fullsend("status").returncode == (2 if number == 0 else 1)
 
-    pushed, said = night(sender, fake)
+    pushed, said = night(replace(sender, inside=False), fake)
 
     assert [each["snapshot"] for each in pushed][:-1] == [chain[number]["snapshot"]]
     assert [each["kind"] for each in pushed] == [chain[number]["kind"], "incremental"]

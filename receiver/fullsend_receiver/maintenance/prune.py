@@ -44,6 +44,8 @@ _FEW: Final = 3
 #: Streams of a batch: pushes wait while one is removed. A part of many streams is planned anew at most so many times.
 _BATCH: Final = 64
 _BATCHES: Final = 16
+#: A record has all datasets of a sender. Of more than so many it is not written before each of them is pruned.
+_EARLY: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class _SenderPrune:
         self._seen: set[str] = set()
         self._dropped = self._freed = 0
         self._whole = False  # all parts are done
+        self._unwritten = 0  # parts since the record was written
 
     def events(self, *, dry_run: bool) -> Iterator[PruneEvent]:
         for names in self._plans.parts():
@@ -169,6 +172,16 @@ class _SenderPrune:
             write_record(self._store.documents, self._sender, self._record())
         except OSError as error:
             log.warning("%s: what its prune has done cannot be recorded: %s", self._sender, error)
+
+    def _write_early(self) -> None:
+        """Record what a person has allowed: it stays allowed if this run is killed. With many datasets a killed run may
+        lose it for some, which are then asked about again: else the records would take longer than the prune.
+        """
+        self._unwritten += 1
+        if self._unwritten > len(self._datasets) // _EARLY:
+            self._unwritten = 0
+            with contextlib.suppress(OSError):
+                write_record(self._store.documents, self._sender, self._record())
 
     def _record(self) -> PruneRecord:
         if not self._whole:
@@ -194,8 +207,7 @@ class _SenderPrune:
         if not dry_run:
             self._note(first, stopped, suspects, holdings.last_sequence)
             if self._yes_more and first.drops:
-                with contextlib.suppress(OSError):  # what a person has allowed stays allowed if this run is killed
-                    write_record(self._store.documents, self._sender, self._record())
+                self._write_early()
             merged = [each for each in first.drops if each.rule == "superseded"]
             if merged:
                 keeps = self._pruner.rules.keeps_merged(self._store)

@@ -239,6 +239,32 @@ def test_prune_that_is_ended_between_two_batches_records_what_it_did(
     assert len(dropped(prune(store, yes_more=False))) == len(old) - 4
 
 
+def test_records_of_many_datasets_are_linear_in_their_number(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets, early = 40, 4
+    monkeypatch.setattr(pruning, "_EARLY", early)
+    for number in range(datasets):
+        for place, age in enumerate((40, 2, 1, 0)):
+            received = format_time(NOW - age * DAY - 3600)
+            plant(
+                store,
+                f"n{age}",
+                10 * number + place + 1,
+                dataset=f"tank/{number}",
+                received=received,
+                sequence=place + 1,
+            )
+    written: list[int] = []
+    monkeypatch.setattr(
+        pruning, "write_record", lambda _documents, _sender, record: written.append(len(record.datasets))
+    )
+    assert len(dropped(prune(store))) == datasets
+    assert written[:2] == [1, 2]
+    assert written[-1] == datasets
+    assert sum(written) <= (early + 1) * datasets  # not half of the square of it
+
+
 def test_genuine_streams_are_pruned_and_the_rest_is_whole(store: LocalStore) -> None:
     for name in ("full", "incr"):
         store_stream(store, SENDER, streams.named(name).read())
