@@ -6,6 +6,7 @@ The daemon only starts it, logs what it says, and completes or discards what it 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import Sequence
@@ -31,10 +32,21 @@ class MergeProcess:
         self._thread = thread
         self._command = command
         self._wanted = asyncio.Event()
+        self._process: Process | None = None  # that runs, and was not interrupted
 
     def begin(self) -> None:
         """Merge what is due, once the merges that run have ended."""
         self._wanted.set()
+
+    def interrupt(self) -> bool:
+        """End the merges that run, because their rules have changed. Returns: whether any ran."""
+        process, self._process = self._process, None
+        if process is None:
+            return False
+        with contextlib.suppress(ProcessLookupError):  # it has ended at this moment
+            process.terminate()
+        log.info("merges: end, because receiver.toml has changed")
+        return True
 
     async def run(self) -> None:
         """Merge whenever it is wanted, until cancelled; then the process ends, too."""
@@ -48,13 +60,15 @@ class MergeProcess:
                     log.warning("merges: have failed: %s: %s", type(error).__name__, error)
 
     async def _run_once(self, command: Sequence[str]) -> None:
-        process = await start(*command, stdout=PIPE, stderr=STDOUT, limit=_LINE_MAX)
+        self._process = process = await start(*command, stdout=PIPE, stderr=STDOUT, limit=_LINE_MAX)
         try:
             await self._log_output(process)
             code = await process.wait()
+            interrupted = self._process is None
         finally:
+            self._process = None
             await end(process)
-        if code:
+        if code and not interrupted:
             log.warning("merges: the process has ended with %d", code)
         await run_to_end(self._thread, self._tidy)
 

@@ -75,8 +75,8 @@ _HOUSEKEEPING_EVERY: Final = 1.0
 #: Seconds between two examinations of the whole store, for changes that the kernel does not report. docs/operations.md
 #: promises it.
 _RELOOK_EVERY: Final = 3600.0
-#: The keys of receiver.toml that say what prunes drop, and when.
-_OF_PRUNES: Final = frozenset({"retention", "prune-at", "prune-at-most", "undelete-within", "when-suspicious"})
+#: The keys of receiver.toml by which a merge that is running may do what it must not any more, or too slowly.
+_OF_MERGES: Final = frozenset({"retention", "merge", "rebase-after", "merge-rate", "when-suspicious"})
 
 
 class Daemon:
@@ -589,9 +589,13 @@ class Daemon:
             self._limiter = Limiter(settings.tries_per_minute)
         if changed & {"scrub-every", "scrub-rate"}:
             self._checks.change(ScrubSettings(every=settings.scrub_every, rate=settings.scrub_rate))
-        if changed & _OF_PRUNES:
-            self._rules, self._rules_since = rules_of(settings), time.time()
+        if changed:  # the rules of prunes are made of many
+            self._rules = rules_of(settings)
             self._daily.change(self._rules, settings.prune_at)
+        if changed & {"retention", "prune-at"}:
+            self._rules_since = time.time()
+        if changed & _OF_MERGES and self._merges.interrupt():
+            self._begin_merges()
         self._room.keep_free(settings.min_free)
         self._watch.warn_from(settings.warn_at)
         self._shared.warn_at = settings.warn_at

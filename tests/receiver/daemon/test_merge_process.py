@@ -98,3 +98,21 @@ async def test_without_a_command_nothing_runs(store: LocalStore, thread: ThreadP
     async with running(merges):
         merges.begin()
         await asyncio.sleep(0)
+
+
+async def test_merges_by_rules_that_have_changed_end(
+    store: LocalStore, thread: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    merges = MergeProcess(store, [sys.executable, "-uc", "import time; print('merging'); time.sleep(1000)"], thread)
+    assert not merges.interrupt()  # nothing runs
+    async with running(merges):
+        merges.begin()
+        await until(caplog, "merging")
+        assert merges.interrupt()
+        assert not merges.interrupt()
+        merges.begin()
+        while caplog.text.count("merging") < 2:
+            await asyncio.sleep(0.01)
+    assert "has ended with" not in caplog.text
+    assert "merges: end, since receiver.toml has changed" in caplog.text

@@ -26,9 +26,11 @@ from tests.receiver.helpers import plant, program, zstd_decode
 from tests.receiver.peer import CONTROL, Chunk, Peer, chunks, compress, control, finish, header, offer
 from tests.receiver.running import MIB, Receiver, wait_until
 
+from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_receiver.access.config import load
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import server as daemon
+from fullsend_receiver.maintenance.plans import MergeRules
 from fullsend_receiver.store.local import LocalStore, open_store
 
 if TYPE_CHECKING:
@@ -669,6 +671,30 @@ def test_reload_names_what_only_a_restart_changes(receiver: Receiver) -> None:
     with Peer(receiver.port) as peer:
         peer.hear("hello")
     assert receiver.stop() == 0
+
+
+async def test_reload_reaches_the_rules_of_prunes_and_of_merges(receiver: Receiver) -> None:
+    with receiver.config.open("a", encoding="utf-8") as file:
+        file.write("[retention]\ndaily = 7\n")
+    settings = load(receiver.config)
+    server = daemon.Daemon(
+        settings, open_store(settings.store, settings.store_id), reread=lambda: load(receiver.config)
+    )
+    text = receiver.config.read_text(encoding="utf-8").replace("min-free = 0\n", "")
+    for line, expected in (
+        ('merge-rate = 5\nrebase-after = "1%"\nwarn-at = "50%"', MergeRules("on", 0.01, 5, 0.5, SizeOrShare(1 << 30))),
+        ('merge = "prove-first"\nmin-free = 7', MergeRules("prove-first", min_free=SizeOrShare(7))),
+        ('merge = "off"', None),
+    ):
+        receiver.config.write_text(f"{line}\n{text}", encoding="utf-8")
+        assert await server._reload() == ""
+        assert server._daily._rules is not None
+        assert server._daily._rules is server._rules
+        assert server._daily._rules.merging == expected
+    receiver.config.write_text(f'undelete-merged = "1d"\n{text}', encoding="utf-8")
+    assert await server._reload() == ""
+    assert server._daily._rules is not None
+    assert server._daily._rules.undelete_merged == 86400.0
 
 
 async def test_reload_hands_each_part_of_the_daemon_its_new_settings(receiver: Receiver) -> None:
