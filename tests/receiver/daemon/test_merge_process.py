@@ -115,4 +115,4 @@ async def test_merges_by_rules_that_have_changed_end(
         while caplog.text.count("merging") < 2:
             await asyncio.sleep(0.01)
     assert "has ended with" not in caplog.text
-    assert "merges: end, since receiver.toml has changed" in caplog.text
+    assert "merges: end, because receiver.toml has changed" in caplog.text
