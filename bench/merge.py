@@ -3,23 +3,31 @@
 Made-up streams, in memory: a full volume, and an increment that replaces a hundredth of its blocks. Each stage is
 measured alone, on one core, as processor time: the merge; the proof of an input by its running checksums; the
 compression of the result.
+
+Then `fullsendd prune --merge-only`, as the daemon runs it: a full and seven increments of a quarter of it each become
+one full, in a store in memory (/dev/shm). That reads, proves, merges, compresses, writes and reads back.
 """
 
 from __future__ import annotations
 
 import random
+import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from tests import resumed, streams  # noqa: E402 - the path comes first
+from tests.receiver.helpers import store_stream  # noqa: E402
 
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor  # noqa: E402
 from fullsend_protocol.stream.merge import MergeInput, merge  # noqa: E402
 from fullsend_protocol.stream.running_sums import RunningSums  # noqa: E402
+from fullsend_receiver.store.local import make_store  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +37,8 @@ PIECE: Final = MIB
 CHUNK: Final = 4 * MIB
 RAW: Final = 128 * MIB
 ROUNDS: Final = 3
+#: As many as one merge takes.
+INPUTS: Final = 8
 _VOLUME: Final = 23  # DMU_OT_ZVOL
 
 
@@ -77,6 +87,40 @@ def measure(block: int) -> None:
     print(f"          zstd       {len(full) / best['zstd'] / 1e6:7.0f} MB/s, the result's compression")
 
 
+def measure_store(block: int, folder: Path) -> None:
+    """Print what a merge in a store takes, the process as a whole."""
+    count = RAW // block
+    store, store_id = make_store(folder / "store", lambda _store: None)
+    config = folder / "receiver.toml"
+    lines = (f'store = "{store.root}"', f'store-id = "{store_id}"', 'rebase-after = "0%"', 'merge-rate = "0"')
+    policy = ("[retention]", "last = 0", "minimum-count = 0", 'minimum-age = "0s"')
+    config.write_text("\n".join([*lines, *policy]), encoding="utf-8")
+    raw_bytes = 0
+    # The two newest are not touched.
+    for number in range(1, INPUTS + 3):
+        some = range(count) if number == 1 else sorted(random.Random(number).sample(range(count), count // 4))
+        raw = volume(block, some, RAW, guid=number, base=number - 1, seed=number)
+        store_stream(store, "alpha", raw)
+        raw_bytes += len(raw) * (number <= INPUTS)
+    start = time.perf_counter()
+    command = [sys.executable, "-m", "fullsend_receiver", "--config", str(config), "prune", "--merge-only"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    seconds, used = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    (full,) = (each for each in store.objects() if ".full." in each.file.name)
+    size = store.manifest(full.file).raw_bytes
+    cpu = used.ru_utime + used.ru_stime
+    gib, speed = raw_bytes / 1024 / MIB, raw_bytes / seconds / 1e6
+    print(f"{block >> 10:4} KiB  in a store {speed:7.0f} MB/s of {INPUTS} inputs with {raw_bytes / MIB:.0f} MiB")
+    print(f"          processor  {cpu / gib:7.1f} s for each GiB read; the result has {size / MIB:.0f} MiB")
+    print(f"          memory     {used.ru_maxrss / 1024:7.0f} MiB at its peak")
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--store"]:
+        with TemporaryDirectory(dir="/dev/shm") as temporary:
+            measure_store(int(sys.argv[2]), Path(temporary))
+        sys.exit()
     for each in (128 << 10, 8 << 10):
         measure(each)
+    for each in (128 << 10, 8 << 10):  # each in a process: the peak of memory is that of all children
+        subprocess.run([sys.executable, __file__, "--store", str(each)], check=True)

@@ -101,12 +101,15 @@ class Merged:
 
 @dataclass(frozen=True, slots=True)
 class NotMerged:
-    """A merge that was not done; all inputs stay. `failed`: whether a person should look at it."""
+    """A merge that was not done; all inputs stay. `failed`: whether a person should look at it; `splits`: two of the
+    inputs may still be merged.
+    """
 
     sender: str
     merge: Merge
     why: str
     failed: bool
+    splits: bool = True
 
 
 MergeEvent = Merged | NotMerged
@@ -212,7 +215,7 @@ class Merger:
             yield event
             if isinstance(event, Merged):
                 tried.clear()
-            elif len(due.inputs) > 2 and not event.failed:  # noqa: PLR2004 - two at a time, to find what cannot be
+            elif len(due.inputs) > 2 and event.splits:  # noqa: PLR2004 - two at a time, to find what cannot be
                 pair = Merge(due.inputs[:2])
                 if pair not in tried:
                     tried.add(pair)
@@ -250,15 +253,16 @@ class Merger:
             return self._merge(plans, names, sender, due)
         except (MergeOvertaken, NoRoomToMerge) as error:
             return NotMerged(sender, due, str(error), failed=False)
-        except UnsupportedStream as error:
-            if len(due.inputs) == 2:  # noqa: PLR2004 - so these two
-                note_refusal(self._store.documents, sender, (due.inputs[0], due.inputs[1]), str(error))
-            return NotMerged(sender, due, str(error), failed=False)
         except InputSpoilt as error:
             self._verify(sender, error.file)
-            return NotMerged(sender, due, str(error), failed=True)
+            return NotMerged(sender, due, str(error), failed=True, splits=False)
+        except StreamError as error:
+            # The inputs are whole, so the next night would end the same.
+            if len(due.inputs) == 2:  # noqa: PLR2004 - so these two
+                note_refusal(self._store.documents, sender, (due.inputs[0], due.inputs[1]), str(error))
+            return NotMerged(sender, due, str(error), failed=not isinstance(error, UnsupportedStream))
         except FullsendError as error:
-            return NotMerged(sender, due, str(error), failed=True)
+            return NotMerged(sender, due, str(error), failed=True, splits=False)
         except OSError as error:
             if error.errno not in FULL:
                 raise
