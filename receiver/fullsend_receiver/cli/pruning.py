@@ -63,15 +63,15 @@ class Pruned:
         if self._merges:
             print_note(f"{plural(self._merges, 'merge')}, {format_size(self._thinned)} smaller")
 
-    def _add_plan(self, sender: str, merge: Merge, seconds: float | None) -> None:
+    def _add_plan(self, sender: str, merge: Merge, seconds: float) -> None:
         if self._as_json:
-            about = {"seconds": None if seconds is None else round(seconds), "read_bytes": merge.stored_bytes}
+            about = {"seconds": round(seconds), "read_bytes": merge.stored_bytes, "written_bytes": merge.largest}
             about |= {"written_bytes_at_most": merge.stored_bytes, "freed_bytes_at_most": merge.freed_at_most}
             print_lines([json.dumps(_row("planned", sender, merge) | about)])
             return
-        sizes = f"reads {format_size(merge.stored_bytes)}, writes at most that, frees at most"
-        took = "" if seconds is None else f", about {format_duration(seconds)}"
-        print_lines([printable(f"{_named(sender, merge)}: {sizes} {format_size(merge.freed_at_most)}{took}")])
+        read, least = format_size(merge.stored_bytes), format_size(merge.largest)
+        sizes = f"reads {read}, writes {least} to {read}, frees at most {format_size(merge.freed_at_most)}"
+        print_lines([printable(f"{_named(sender, merge)}: {sizes}, takes about {format_duration(seconds)}")])
         for each in merge.inputs:
             print_lines([printable(f"    {each.path}  {format_size(each.stored_bytes)}")])
 

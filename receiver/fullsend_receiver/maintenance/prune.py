@@ -44,6 +44,8 @@ _FEW: Final = 3
 #: Streams of a batch: pushes wait while one is removed. A part of many streams is planned anew at most so many times.
 _BATCH: Final = 64
 _BATCHES: Final = 16
+#: Raw bytes a second of a merge, before the first one has shown them.
+_RAW_RATE: Final = 100e6
 #: A record has all datasets of a sender. Of more than so many it is not written before each of them is pruned.
 _EARLY: Final = 64
 
@@ -75,13 +77,11 @@ class ChainHeld:
 
 @dataclass(frozen=True, slots=True)
 class MergePlanned:
-    """Streams that become one, behind the removals. `seconds`: how long it takes at the pace of the last merge; None:
-    there was none.
-    """
+    """Streams that become one, behind the removals. `seconds`: how long it takes, about."""
 
     sender: str
     merge: Merge
-    seconds: float | None
+    seconds: float
 
 
 PruneEvent = Judged | NothingGoes | ChainHeld | MergePlanned
@@ -219,11 +219,17 @@ class _SenderPrune:
             if why is not NOT_ASKED:
                 yield NothingGoes(self._sender, dataset, why)
         for merge in first.merges if dry_run else ():
-            rate = read_merges(self._store.documents, self._sender).raw_rate
-            yield MergePlanned(self._sender, merge, merge.raw_bytes / rate if rate else None)
+            yield MergePlanned(self._sender, merge, self._seconds(merge))
         for chain in first.held:
             if stopped.get(chain.dataset) is not NOT_ASKED:
                 yield ChainHeld(self._sender, chain)
+
+    def _seconds(self, merge: Merge) -> float:
+        """Return how long a merge takes, about: at the pace of the last one, and at no more than `merge-rate`."""
+        rate = read_merges(self._store.documents, self._sender).raw_rate or _RAW_RATE
+        merging = self._pruner.rules.merging
+        paced = 2 * merge.stored_bytes / merging.rate if merging is not None and merging.rate else 0.0
+        return max(merge.raw_bytes / rate, paced)
 
     def _results(self, part: Catalogue, first: Plan, done: _Done, *, dry_run: bool) -> Iterator[Judged]:
         going = {each.stream.path for each in first.drops} if dry_run else done.dropped

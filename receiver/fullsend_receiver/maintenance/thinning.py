@@ -49,9 +49,14 @@ class Merge(NamedTuple):
         return sum(each.raw_bytes for each in self.inputs)
 
     @property
+    def largest(self) -> int:
+        """Stored bytes of the largest input: about so many has the result if all inputs change the same blocks."""
+        return max(each.stored_bytes for each in self.inputs)
+
+    @property
     def freed_at_most(self) -> int:
-        """Stored bytes that it frees if all inputs change the same blocks; if they share none, it frees nothing."""
-        return self.stored_bytes - max(each.stored_bytes for each in self.inputs)
+        """Stored bytes that it frees in that case; if the inputs share no block, it frees nothing."""
+        return self.stored_bytes - self.largest
 
 
 @dataclass(frozen=True, slots=True)

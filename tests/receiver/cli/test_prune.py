@@ -245,13 +245,14 @@ def test_prune_merges_and_a_dry_run_says_what_it_would(receiver: Receiver) -> No
     assert receiver.fullsendd("verify").returncode == 0
 
 
-def test_prune_says_merges_as_json_with_the_time_of_the_last_pace(receiver: Receiver) -> None:
+def test_prune_says_merges_as_json_with_the_time_at_the_last_pace(receiver: Receiver) -> None:
     keep_chain(receiver)
     write_policy(receiver, TWO_NEWEST, rebase_after="0%")
     row = json.loads(receiver.fullsendd("prune", "--dry-run", "--json").stdout.splitlines()[-1])
-    assert (row["merge"], row["moves_full"], row["seconds"]) == ("planned", True, None)
+    assert (row["merge"], row["moves_full"], row["seconds"]) == ("planned", True, 0)
     assert [each["snapshot"] for each in row["inputs"]] == ["s0", "s1"]
     assert row["read_bytes"] == row["written_bytes_at_most"] == sum(each["stored_bytes"] for each in row["inputs"])
+    assert row["written_bytes"] == max(each["stored_bytes"] for each in row["inputs"])
     note_rate(LocalStore(receiver.store).documents, SENDER, 1000.0)
     row = json.loads(receiver.fullsendd("prune", "--dry-run", "--json").stdout.splitlines()[-1])
     assert row["seconds"] > 1000
