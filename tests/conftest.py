@@ -9,8 +9,10 @@ from __future__ import annotations
 import functools
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -75,6 +77,30 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 @functools.cache
 def _shares(path: str) -> bool:
     return 'scope="module"' in (Path(__file__).parent.parent / path).read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def swift_path(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory, where there is one, for what syncs a thousand times: only a power cut minds, not a kill."""
+    with _in_memory() as folder:
+        yield folder or tmp_path
+
+
+@pytest.fixture(scope="module")
+def swift_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The same, for all tests of a file."""
+    with _in_memory() as folder:
+        yield folder or tmp_path_factory.mktemp("swift")
+
+
+@contextmanager
+def _in_memory() -> Iterator[Path | None]:
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield None
+        return
+    with TemporaryDirectory(prefix="fullsend-test-", dir=memory) as folder:
+        yield Path(folder)
 
 
 def pytest_report_header() -> list[str]:

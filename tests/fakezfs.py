@@ -117,12 +117,15 @@ class FakeZfs:
         size: int = SIZE,
         increment: int | None = None,
         blocks: Blocks | None = None,
+        block: int = _BLOCK,
     ) -> None:
         """`size`: raw bytes of the content of each of its streams; `increment`: of its increments, if they differ;
-        `blocks`: instead of both, what changes. It is not for encrypted datasets: their streams are not raw ones here.
+        `block`: of a WRITE record; `blocks`: instead of all three, what changes. It is not for encrypted datasets:
+        their streams are not raw ones here.
         """
         assert blocks is None or not encrypted
         about = {"type": kind, "encrypted": encrypted, "key_loaded": key_loaded, "written": 4096, "size": size}
+        about |= {} if block == _BLOCK else {"block": block}
         about |= {} if increment is None else {"increment": increment}
         about |= {} if blocks is None else {"blocks": dataclasses.asdict(blocks)}
         properties = {"compression": "zstd", "user:note": "kept"}
@@ -145,7 +148,8 @@ class FakeZfs:
         state = json.loads((self.folder / "state.json").read_text())
         dataset = name.partition("@")[0]
         about, snapshot = state["datasets"][dataset], _find(state, name)
-        about = {key: value for key, value in about.items() if key not in {"snapshots", "bookmarks", "writers"}}
+        # Some tests keep thousands of snapshots.
+        about = {key: value for key, value in about.items() if key != "writers" and not isinstance(value, list)}
 
         def stream(base_guid: str | None, options: Sequence[str] = ()) -> bytes:
             found = _stream(about, name, snapshot, base_guid or "0", _features(about, options))
@@ -472,7 +476,8 @@ def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_g
     if "blocks" in dataset:
         return _changing_stream(dataset, name, snapshot, base_guid, features)
     seed = int(snapshot["guid"]) + dataset.get("drift", 0)
-    blocks = [random.Random(seed + number).randbytes(_BLOCK // 4) * 4 for number in range(4)]
+    block = dataset.get("block", _BLOCK)
+    blocks = [random.Random(seed + number).randbytes(block // 4) * 4 for number in range(4)]
     begin = streams.begin(
         name,
         int(snapshot["guid"]),
@@ -481,8 +486,8 @@ def _stream(dataset: dict[str, Any], name: str, snapshot: dict[str, Any], base_g
         created=snapshot["creation"],
         objset_type=3 if dataset.get("type") == "volume" else 2,
     )
-    places = range(_content(dataset, snapshot, base_guid) // _BLOCK)
-    writes = (streams.write(2, number * _BLOCK, blocks[number % 4]) for number in places)
+    places = range(_content(dataset, snapshot, base_guid) // block)
+    writes = (streams.write(2, number * block, blocks[number % 4]) for number in places)
     raw = [streams.object_range()] if 24 in features else []
     return resumed.summed(begin, [*raw, streams.object_(2), *writes, streams.end(int(snapshot["guid"]))])
 

@@ -11,8 +11,9 @@ from tests.test_house import ROOT
 from fullsend_protocol.shared.settings import parse_settings
 from fullsend_protocol.shared.units import parse_time
 from fullsend_receiver.access.config import ReceiverSettings
-from fullsend_receiver.access.policies import KEEP_RULES, PolicyTable
-from fullsend_receiver.maintenance.retention import plan
+from fullsend_receiver.access.policies import KEEP_RULES, PolicyTable, Retention
+from fullsend_receiver.maintenance.retention import Plan, plan
+from fullsend_receiver.maintenance.thinning import Thinning
 
 PAGE: Final = (ROOT / "docs" / "retention.md").read_text(encoding="utf-8")
 FIRST: Final = parse_time("2026-11-01T02:10:00Z") or 0.0
@@ -29,17 +30,33 @@ def _settings(text: str) -> ReceiverSettings:
     return parse_settings(ReceiverSettings, f'store = "/srv"\nstore-id = "1"\n{text}\n', "receiver.toml")
 
 
-def test_the_example_is_what_happens() -> None:
-    policy, printed = _blocks("An example")
-    retention = _settings(policy).retention
-    assert retention is not None
+def _plan(retention: Retention, thinning: Thinning | None) -> Plan:
     streams = [
         stream(day, None if day in {1, 12} else day - 1, at=FIRST + (day - 1) * DAY, snapshot=f"{day:02}")
         for day in range(1, 21)
     ]
-    planned = plan(streams, lambda dataset: retention.policy("alpha", dataset), now=FIRST + 19 * DAY + HOUR)
+    now = FIRST + 19 * DAY + HOUR
+    return plan(streams, lambda dataset: retention.policy("alpha", dataset), now=now, thinning=thinning)
+
+
+def test_the_example_is_what_happens() -> None:
+    policy, printed = _blocks("An example")
+    retention = _settings(policy).retention
+    assert retention is not None
+    planned = _plan(retention, None)
     lines = [f"{each.stream.snapshot}  {each.stream.kind:11}  {each.reason}" for each in planned.decisions]
     assert "\n".join([*lines, "", *(each.reason for each in planned.held)]) == printed
+
+
+def test_what_is_merged_in_the_example_is_what_happens() -> None:
+    policy, _printed = _blocks("An example")
+    retention = _settings(policy).retention
+    assert retention is not None
+    planned = _plan(retention, Thinning(rebase_after=9.0))
+    runs = [" ".join(each.snapshot for each in merge.inputs) for merge in planned.merges]
+    assert "\n".join(runs) == _blocks("Merging")[0]
+    gone = len(planned.drops) + sum(len(merge.inputs) - 1 for merge in planned.merges)
+    assert f"Then {20 - gone} streams are stored instead of {20 - len(planned.drops)}." in PAGE
 
 
 def test_the_policy_at_the_top_is_one() -> None:

@@ -202,6 +202,19 @@ def test_a_stream_that_is_not_the_same_bytes_any_more_replaces_it_and_the_manife
     assert all(each["restorable"] for each in sender.list())
 
 
+def test_a_full_that_is_asked_for_and_takes_the_place_of_a_damaged_one_says_so(
+    receiver: Receiver, sender: Sender, fake: FakeZfs
+) -> None:
+    (pushed,), _said = night(sender, fake)
+    (stored,) = sender.list()
+    flip(receiver, stored["file"])
+    found_by_check(receiver, stored["file"])
+    done = sender.fullsend("push", "--full", f"tank/a@{pushed['snapshot']}")
+    assert good(done) == b""
+    assert f"tank/a@{pushed['snapshot']}: it replaces the receiver's copy, which was damaged" in done.stderr.decode()
+    assert [each["restorable"] for each in sender.list()] == [True]
+
+
 # --- --stdin ----------------------------------------------------------------------------------------------------
 
 
@@ -216,9 +229,14 @@ def test_a_stream_from_stdin_replaces_a_damaged_one(receiver: Receiver, sender: 
     (again,) = sender.push("--stdin", stdin=raw)
     assert (again["wire_bytes"], again["repair"]) == (0, None)
     found_by_check(receiver, full)
-    (again,) = sender.push("--stdin", stdin=raw)
+    done = sender.fullsend("push", "--stdin", "--json", stdin=raw)
+    (again,) = rows(good(done))
     assert again["wire_bytes"] > 0
     assert "it replaces the receiver's copy, which was damaged (chunk 0" in again["repair"]
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith(
+        f"fullsend: {again['dataset']}@{again['snapshot']}: it replaces the receiver's copy, which was"
+    )
     assert (receiver.store / full).read_bytes() == whole
     assert [each["restorable"] for each in sender.list()] == [True, True]
     (third,) = sender.push("--stdin", stdin=raw)

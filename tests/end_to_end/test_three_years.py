@@ -2,7 +2,8 @@
 that the test sets.
 
 A model says what must be stored after each night. It knows the rules of the policy and which stream builds on which,
-and nothing of how the programs decide.
+and nothing of how the programs decide. Bytes are compared with another model, which was made before the programs: a
+table of what is stored and pushed with these rules.
 """
 
 from __future__ import annotations
@@ -18,21 +19,71 @@ from typing import Any, Final
 import pytest
 from tests.clocked import Clock
 from tests.fakezfs import FakeZfs
+from tests.fakezfs_inside import inside
 from tests.programs import Receiver, Sender, good, rows, started
 
-#: Each fourth night is pushed: a push starts a dozen programs, and the other nights would find nothing else.
-STEP: Final = timedelta(days=4)
+NIGHT: Final = timedelta(days=1)
 BEGIN: Final = datetime(2027, 1, 2, 2, 0, tzinfo=UTC)
-YEARS: Final = timedelta(days=3 * 365 + 1)
-#: tank/files sends a new full when the last one is 90 days old. tank/ever, which is pushed half as often, never does.
-AGE: Final = timedelta(days=90)
-FULL: Final = 1_000_000
-INCREMENT: Final = 100_000
-#: Bytes of a stream that are not content.
-MORE: Final = 10_000
+NIGHTS: Final = 3 * 365 + 1
+#: Of some datasets only these nights are pushed.
+TWO_YEARS: Final = range(365, NIGHTS)
+HALF_A_YEAR: Final = range(NIGHTS - 183, NIGHTS)
+#: A prune takes as long as a push, and how often there is one does not change what stays. But after a week without one
+#: the clock would seem to have jumped.
+PRUNE: Final = {*range(0, NIGHTS, 6), *range(NIGHTS - 30, NIGHTS)}
+#: In these nights what is listed is compared with the model.
+LOOK: Final = {*range(0, NIGHTS, 60), NIGHTS - 1}
+#: The chains that end by their age do so after at most so many days.
+AGE: Final = 90
+#: Bytes of a WRITE record's block.
+BLOCK: Final = 4_000
 
 DAILY, WEEKLY, MONTHLY = 7, 5, 12
 POLICY: Final = f'merge = "off"\n[retention]\ndaily = {DAILY}\nweekly = {WEEKLY}\nmonthly = {MONTHLY}\n'
+
+
+@dataclass(frozen=True)
+class Load:
+    """A dataset. `full`, `increment`: bytes of content of its streams; `grows`: of its full, each night; `after`: the
+    rule for a new full; `nights`: those in which it is pushed.
+    """
+
+    full: int
+    increment: int
+    after: str | None
+    kind: str = "filesystem"
+    grows: int = 0
+    nights: range = range(NIGHTS)
+
+    def full_in(self, night: int) -> int:
+        """Bytes of content of a full in this night."""
+        return self.full + night * self.grows
+
+
+@dataclass(frozen=True)
+class Told:
+    """A row of the table: the bytes that are stored on average in the third year, and those that are pushed in a year,
+    both as so many fulls; and the streams of the longest restore.
+    """
+
+    stored: float
+    pushed: float
+    streams: int
+
+
+LOADS: Final = {
+    "tank/files": Load(100 * BLOCK, 5 * BLOCK, f'age = "{AGE}d"'),
+    # Some blocks of an image are written again and again, and the others never.
+    "tank/image": Load(88 * BLOCK, BLOCK, "increments = 1.0", kind="volume", nights=TWO_YEARS),
+    # Nearly all of a database is written again within some nights.
+    "tank/base": Load(14 * BLOCK, BLOCK, "increments = 1.0", nights=HALF_A_YEAR),
+    "tank/grows": Load(20 * BLOCK, 2 * BLOCK, f'age = "{AGE}d"', grows=BLOCK // 20, nights=TWO_YEARS[::4]),
+    # Never gets a new full.
+    "tank/ever": Load(20 * BLOCK, 2 * BLOCK, None, nights=range(0, NIGHTS, 8)),
+}
+#: The table has VM images of 500 GiB, with new fulls when increments equal them: 6,254 GB stored on average, 6,286
+#: pushed in a year, 57 streams to restore. And a database of 100 GiB: 4,206, 7,486 and 13.
+TABLE: Final = {"tank/image": Told(6254 / 500, 6286 / 500, 57), "tank/base": Told(4206 / 100, 7486 / 100, 13)}
 
 
 @dataclass(frozen=True)
@@ -50,17 +101,29 @@ class Night:
 
 @dataclass
 class Model:
-    """What must be stored of a dataset, in the order of reception."""
+    """What must be stored of a dataset, in the order of reception. `pushed`: bytes of each stream; `sizes`: bytes that
+    were stored after each prune, and `longest`: streams of the longest restore then.
+    """
 
     stored: list[Night] = field(default_factory=list)
     fulls: int = 0
+    pushed: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    longest: list[int] = field(default_factory=list)
 
     def add(self, night: Night) -> None:
-        """Receive a stream, and prune."""
+        """Receive a stream."""
         self.stored.append(night)
         self.fulls += night.base_guid is None
-        needed = {each.guid for kept in self.kept() for each in self.chain(kept)}
+        self.pushed.append(night.raw_bytes)
+
+    def prune(self) -> None:
+        """Drop what nothing needs."""
+        chains = self.chains(self.kept())
+        needed = {each.guid for chain in chains for each in chain}
         self.stored = [each for each in self.stored if each.guid in needed]
+        self.sizes.append(self.raw_bytes)
+        self.longest.append(max(map(len, chains)))
 
     def kept(self) -> list[Night]:
         """What the policy promises, and the two newest."""
@@ -77,13 +140,16 @@ class Model:
             kept |= set(list(first.values())[-count:])
         return [each for each in self.stored if each.guid in kept]
 
-    def chain(self, last: Night) -> list[Night]:
-        """The streams that restore this one, in their order."""
+    def chains(self, nights: list[Night]) -> list[list[Night]]:
+        """The streams that restore each of these, in their order."""
         by_guid = {each.guid: each for each in self.stored}
-        chain = [last]
-        while (base := chain[-1].base_guid) is not None:
-            chain.append(by_guid[base])
-        return chain[::-1]
+        found = []
+        for last in nights:
+            chain = [last]
+            while (base := chain[-1].base_guid) is not None:
+                chain.append(by_guid[base])
+            found.append(chain[::-1])
+        return found
 
     @property
     def raw_bytes(self) -> int:
@@ -100,10 +166,15 @@ class World:
     clock: Clock
     now: datetime = BEGIN
 
-    def push(self, *names: str) -> Iterator[Night]:
-        """Write to datasets, and push them."""
-        for name in names:
-            self.fake.change(name)
+    def push(self, night: int) -> Iterator[Night]:
+        """Write to the datasets of this night, and push them."""
+        names = [name for name, load in LOADS.items() if night in load.nights]
+
+        def write(state: dict[str, Any]) -> None:
+            for name in names:
+                state["datasets"][name].update(written=8192, size=LOADS[name].full_in(night))
+
+        self.fake.edit(write)
         for row in self.sender.push(*names):
             said = row["receipt"]
             content = self.fake.sent(f"{said['dataset']}@{said['snapshot']}", said["base_guid"])
@@ -112,21 +183,22 @@ class World:
 
     def sleep(self) -> None:
         """Wait for the next night."""
-        self.now += STEP
+        self.now += NIGHT
         self.clock.set(self.now.timestamp())
         self.fake.clock(int(self.now.timestamp()))
 
-    def stored(self, dataset: str) -> list[dict[str, Any]]:
-        """What the receiver lists of a dataset."""
-        return self.receiver.list(f"alpha/{dataset}")
+    def restore(self, night: Night, into: str) -> list[str]:
+        """Restore a snapshot. Returns: what `FakeZfs.received` says of it."""
+        good(self.sender.fullsend("restore", f"{night.dataset}@{night.snapshot}", "--into", into))
+        return self.fake.received(into)
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    clock = Clock(tmp_path / "clock")
+def world(swift_path: Path) -> Iterator[World]:
+    clock = Clock(swift_path / "clock")
     clock.set(BEGIN.timestamp())
-    receiver = Receiver(tmp_path / "receiver", inside=True)
-    sender = Sender(tmp_path / "sender", "alpha", inside=True)
+    receiver = Receiver(swift_path / "receiver", inside=True)
+    sender = Sender(swift_path / "sender", "alpha", inside=True)
     with ExitStack() as stack:
         stack.enter_context(clock.here())
         receiver.init()
@@ -135,63 +207,99 @@ def world(tmp_path: Path) -> Iterator[World]:
         serve = clock.command("fullsend_receiver", "serve")
         stack.enter_context(started(receiver, *serve, PYTHONPATH=os.getcwd()))
         sender.join(receiver)
-        fake = FakeZfs.make(tmp_path / "zfs")
-        for name in ("tank/files", "tank/ever"):
-            fake.create(name, size=FULL, increment=INCREMENT)
-        fake.create("back")
+        fake = FakeZfs.make(swift_path / "zfs")
+        stack.enter_context(inside(fake))
         toml = sender.folder / "sender.toml"
-        toml.write_text(
-            f'zfs-command = "{fake.program}"\n{toml.read_text(encoding="utf-8")}'
-            f'[datasets."tank/files"]\nfull-after = {{ age = "{AGE.days}d" }}\n',
-            encoding="utf-8",
-        )
+        lines = [f'zfs-command = "{fake.program}"', toml.read_text(encoding="utf-8")]
+        for name, load in LOADS.items():
+            fake.create(name, kind=load.kind, size=load.full, increment=load.increment, block=BLOCK)
+            lines += [f'[datasets."{name}"]', f"full-after = {{ {load.after} }}"] if load.after else []
+        fake.create("back")
+        toml.write_text("\n".join(lines), encoding="utf-8")
         yield World(receiver, sender, fake, clock)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # beside other work it takes ten minutes
 def test_three_years_of_nights(world: World) -> None:
-    files, ever = Model(), Model()
-    models = {"tank/files": files, "tank/ever": ever}
-    most = 0  # bytes of tank/files
-    for number in range(YEARS // STEP):
+    models = {name: Model() for name in LOADS}
+    for number in range(NIGHTS):
         world.sleep()
-        for night in world.push("tank/files", *["tank/ever"] * (number % 2 == 0)):
+        for night in world.push(number):
             models[night.dataset].add(night)
-        good(world.receiver.fullsendd("prune"))
-        most = max(most, files.raw_bytes)
-        if (world.now - BEGIN).days % 60 == 0:
-            for name, model in models.items():
+        begun = {name: model for name, model in models.items() if model.pushed}
+        if number in PRUNE:
+            good(world.receiver.fullsendd("prune"))
+            for model in begun.values():
+                model.prune()
+        if number in LOOK:
+            for name, model in begun.items():
                 _check(world, name, model)
     for name, model in models.items():
-        _check(world, name, model)
-    # What was sent: a chain ends after 60 to 90 days, at the first push after that.
-    assert YEARS / (AGE + STEP) <= files.fulls <= YEARS / (AGE * 2 / 3) + 1
-    assert ever.fulls == 1
-    # What is stored: the chains of which something is not older than 12 months. Without new fulls it is all.
-    reach = timedelta(days=MONTHLY * 31) + AGE + STEP
-    fulls, increments = reach / (AGE * 2 / 3) + 1, reach / STEP
-    assert most <= fulls * (FULL + MORE) + increments * (INCREMENT + MORE)
-    assert len(ever.stored) == YEARS / STEP / 2
-    # How much a restore reads.
-    assert all(len(files.chain(each)) <= AGE / STEP + 1 for each in files.stored)
-    # What the policy promises is there: so many days, weeks and months, and each restores.
-    kept = files.kept()
-    assert len({each.at.date() for each in kept}) >= DAILY
-    assert len({(each.at.year, each.at.month) for each in kept}) >= MONTHLY
-    for number, night in enumerate(kept):
-        good(world.sender.fullsend("restore", f"{night.dataset}@{night.snapshot}", "--into", f"back/{number}"))
-        assert world.fake.received(f"back/{number}") == [each.content() for each in files.chain(night)]
+        load = LOADS[name]
+        assert len(model.pushed) == len(load.nights)
+        if load.after is None:
+            assert model.fulls == 1
+            assert len(model.stored) == len(model.pushed)  # it is all
+        elif load.after.startswith("age"):
+            _check_by_age(load.nights, model)
+        else:
+            _check_by_increments(model, TABLE[name])
+        _restore(world, name, model)
     # The host says where nothing ends.
     checked = {row["check"]: row["detail"] for row in rows(good(world.sender.fullsend("check", "--json")))}
-    since = ever.stored[0].at.date().isoformat()
-    assert checked["tank/ever"].startswith(f"chain of {len(ever.stored)} streams on receiver since {since}: nothing")
-    assert "tank/files" not in checked
+    ever = models["tank/ever"].stored
+    since = ever[0].at.date().isoformat()
+    assert checked["tank/ever"].startswith(f"chain of {len(ever)} streams on receiver since {since}: nothing")
+    assert checked.keys().isdisjoint(LOADS.keys() - {"tank/ever"})
 
 
 def _check(world: World, name: str, model: Model) -> None:
     """What is stored is what the model says, and its bytes are as many."""
-    found = world.stored(name)
+    found = world.receiver.list(f"alpha/{name}")
     assert [(each["snapshot"], each["guid"]) for each in found] == [(each.snapshot, each.guid) for each in model.stored]
     assert all(each["restorable"] for each in found)
     assert sum(each["raw_bytes"] for each in found) == model.raw_bytes
+
+
+def _check_by_age(nights: range, model: Model) -> None:
+    """A chain ends after two thirds of the age to all of it, at the first push after that."""
+    shortest, longest = AGE * 2 / 3, AGE + nights.step
+    days = len(nights) * nights.step
+    assert days / longest <= model.fulls <= days / shortest + 1
+    # What is stored: the chains of which something is not older than 12 months.
+    reach = MONTHLY * 31 + longest
+    fulls, increments = reach / shortest + 1, reach / nights.step
+    assert max(model.sizes) <= fulls * max(model.pushed) + increments * model.pushed[1]
+    # How much a restore reads.
+    assert max(model.longest) <= AGE / nights.step + 1
+
+
+def _check_by_increments(model: Model, told: Told) -> None:
+    """A chain ends when its increments have two thirds of the bytes of its full to all of them. In the table it is all.
+    So more is pushed and stored: 30 % more if all chains were the shortest.
+    """
+    full, increment, *_ = model.pushed
+    longest, nights = full / increment, len(model.pushed)
+    assert nights / (longest + 2) <= model.fulls <= nights / (longest * 2 / 3 + 1) + 1
+    in_a_year = sum(model.pushed) / nights * 365
+    assert 0.85 * told.pushed * full <= in_a_year <= 1.3 * told.pushed * full
+    last = model.sizes[len(model.sizes) // 2 :]
+    assert sum(last) / len(last) <= 1.3 * told.stored * full
+    assert max(model.longest) <= told.streams
+
+
+def _restore(world: World, name: str, model: Model) -> None:
+    """What the policy promises is there: so many days, weeks and months, and each restores."""
+    kept = model.kept()
+    nights, pushed = [each.at for each in kept], LOADS[name].nights
+    if pushed.step == 1:
+        assert {(BEGIN + (NIGHTS - back) * NIGHT).date() for back in range(DAILY)} <= {at.date() for at in nights}
+    assert len({at.isocalendar()[:2] for at in nights}) >= WEEKLY
+    assert len({(at.year, at.month) for at in nights}) >= min(MONTHLY, len(pushed) * pushed.step // 31)
+    if name != "tank/files":  # of the others the end of each chain, which restores all before it
+        bases = {each.base_guid for each in model.stored}
+        kept = [each for each in kept if each.guid not in bases]
+    for number, chain in enumerate(model.chains(kept)):
+        into = f"back/{name.rpartition('/')[2]}-{number}"
+        assert world.restore(chain[-1], into) == [each.content() for each in chain]

@@ -1,9 +1,14 @@
 """A drill over every genuine stream: whatever happens to one stored stream, a check finds and names it, and all chains
 without it stay restorable.
+
+The streams of tests/data are in one store. Those of the larger corpus (tests/streams.py), if there is one, are in
+another.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 import random
 import shutil
@@ -16,11 +21,13 @@ import pytest
 from tests.receiver.helpers import SENDER, hash_path, make_store, manifest_path, scrub, store_stream
 from tests.streams import each, whole
 
-from fullsend_receiver.catalogue.scrub_results import Scrubbed
+from fullsend_protocol.format.proof import Proof
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue, read_catalogue
 from fullsend_receiver.maintenance.verify import Rebuilt, take_back
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.playback import DamagedChunk, checked_chunks
 
 if TYPE_CHECKING:
     from tests.streams import Genuine
@@ -29,42 +36,51 @@ pytestmark = pytest.mark.slow
 
 #: Bytes that are flipped in each stream, one at a time.
 _FLIPS = 12
+#: Senders of the streams. There is more than one because a stream may be there several times.
+_SENDERS = (SENDER, "beta", "gamma")
 
 
-def small() -> list[Genuine]:
-    return [stream for stream in whole() if not stream.name.startswith("corpus/")]
+def folder_of(stream: Genuine) -> str:
+    """In which of the stores a stream is."""
+    return "corpus" if stream.name.startswith("corpus/") else "data"
+
+
+#: The stores that there are.
+_STORES = list(dict.fromkeys(map(folder_of, whole())))
 
 
 class Drill:
-    """A store with every genuine stream, each known to be whole, and which of them can be restored."""
+    """A store with many genuine streams, each known to be whole, and which of them can be restored. `sums`: the SHA-256
+    of the raw stream, by file.
+    """
 
-    def __init__(self, store: LocalStore, files: dict[str, PurePosixPath]) -> None:
+    def __init__(self, store: LocalStore, files: dict[str, PurePosixPath], sums: dict[PurePosixPath, str]) -> None:
         self.store = store
         self.files = files
-        self.restorable = self.find_restorable()
+        self.sums = sums
+        self._scrubbed = ScrubLog(store)
+        catalogue = self.catalogue()
+        self.restorable = restorable_in(catalogue)
+        self._dependents = {
+            stored.file: {str(stored.file), *(str(other.file) for other in catalogue.dependents(stored))}
+            for stored in catalogue.streams
+        }
 
     def catalogue(self) -> Catalogue:
         return read_catalogue(self.store)
 
     def find_restorable(self) -> set[str]:
-        catalogue = self.catalogue()
-        return {str(stored.file) for stored in catalogue.streams if catalogue.restorable(stored)}
+        return restorable_in(self.catalogue())
 
     def with_dependents(self, file: PurePosixPath) -> set[str]:
         """The stream, and all that cannot be restored without it."""
-        catalogue = self.catalogue()
-        stored = catalogue.at(file)
-        assert stored is not None
-        return {str(file), *(str(other.file) for other in catalogue.dependents(stored))}
+        return self._dependents[file]
 
     def check(self, file: PurePosixPath) -> Scrubbed:
         """Check a stream, and record the result."""
-        catalogue = self.catalogue()
-        stored = catalogue.at(file)
-        assert stored is not None
-        found = scrub(self.store, file, stored.summary.received)
+        found = scrub(self.store, file, self.store.manifest(file).received)
         assert found is not None
-        catalogue.scrubbed.add(found)
+        self._scrubbed.add(found)
         return found
 
     @contextmanager
@@ -86,35 +102,61 @@ class Drill:
 
     def expect(self, *files: PurePosixPath, lost: set[str]) -> None:
         """These are found and named, and of all others only `lost` cannot be restored."""
+        results = {file: self.check(file) for file in files}
         catalogue = self.catalogue()
-        for file in files:
-            found = self.check(file)
+        for file, found in results.items():
             assert found.verdict == "damaged"
             assert found.damage[0]
             assert found.file == str(file)
             stored = catalogue.at(file)
             assert stored is not None
-            entry = read_catalogue(self.store).entry(stored)
+            entry = catalogue.entry(stored)
             assert (entry.damaged, entry.restorable) == (found.damage[0], False)
         # A stream with several bases may be restorable on another one.
-        now = self.find_restorable()
+        now = restorable_in(catalogue)
         assert now >= self.restorable - lost
         assert not now & {str(file) for file in files}
 
 
+def restorable_in(catalogue: Catalogue) -> set[str]:
+    return {str(stored.file) for stored in catalogue.streams if catalogue.restorable(stored)}
+
+
 @pytest.fixture(scope="module")
-def drill(tmp_path_factory: pytest.TempPathFactory) -> Drill:
-    store = make_store(tmp_path_factory.mktemp("drill"))
-    files: dict[str, PurePosixPath] = {}
-    for stream in small():
+def drills(swift_folder: Path) -> Callable[[str], Drill]:
+    """Each store by its name, made when it is needed."""
+
+    @functools.cache
+    def make(name: str) -> Drill:
+        store = make_store(swift_folder, name)
+        files: dict[str, PurePosixPath] = {}
+        sums: dict[PurePosixPath, str] = {}
+        for stream in whole():
+            if folder_of(stream) == name:
+                file = files[stream.name] = store_somewhere(store, stream)
+                sums[file] = stream.sha256
+        made = Drill(store, files, sums)
+        for file in files.values():
+            assert made.check(file).verdict == "whole"
+        return made
+
+    return make
+
+
+def store_somewhere(store: LocalStore, stream: Genuine) -> PurePosixPath:
+    """Store a stream as that of the first sender that does not have its name yet."""
+    for sender in _SENDERS[:-1]:
         try:
-            files[stream.name] = store_stream(store, SENDER, stream.read())
-        except StoreError:  # another package of the same name
-            files[stream.name] = store_stream(store, "beta", stream.read())
-    made = Drill(store, files)
-    for file in files.values():
-        assert made.check(file).verdict == "whole"
-    return made
+            return store_stream(store, sender, stream.read())
+        except StoreError:
+            continue
+    return store_stream(store, _SENDERS[-1], stream.read())
+
+
+@pytest.fixture
+def drill(drills: Callable[[str], Drill], stream: Genuine) -> Drill:
+    """The store with the stream of a test."""
+    return drills(folder_of(stream))
 
 
 def flip(path: Path, at: int) -> None:
@@ -123,7 +165,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-@each(small)
+@each(whole)
 def test_a_flipped_byte(drill: Drill, stream: Genuine) -> None:
     file = drill.files[stream.name]
     size = (drill.store.root / file).stat().st_size
@@ -135,7 +177,7 @@ def test_a_flipped_byte(drill: Drill, stream: Genuine) -> None:
             drill.expect(file, lost=lost)
 
 
-@each(small)
+@each(whole)
 @pytest.mark.parametrize("left", [0.0, 0.5, 1.0])
 def test_a_cut_tail(drill: Drill, stream: Genuine, left: float) -> None:
     file = drill.files[stream.name]
@@ -145,7 +187,7 @@ def test_a_cut_tail(drill: Drill, stream: Genuine, left: float) -> None:
         drill.expect(file, lost=lost)
 
 
-@each(small)
+@each(whole)
 def test_a_missing_file(drill: Drill, stream: Genuine) -> None:
     file = drill.files[stream.name]
     with drill.damaged(file) as (path,):
@@ -154,10 +196,10 @@ def test_a_missing_file(drill: Drill, stream: Genuine) -> None:
         drill.expect(file, lost=lost)
 
 
-@each(small)
+@each(whole)
 def test_swapped_files(drill: Drill, stream: Genuine) -> None:
     file = drill.files[stream.name]
-    other = next(each for each in drill.files.values() if each != file)
+    other = next(each for each, sha256 in drill.sums.items() if sha256 != stream.sha256)
     with drill.damaged(file, other) as (one, two):
         lost = drill.with_dependents(file) | drill.with_dependents(other)
         first, second = one.read_bytes(), two.read_bytes()
@@ -166,7 +208,7 @@ def test_swapped_files(drill: Drill, stream: Genuine) -> None:
         drill.expect(file, other, lost=lost)
 
 
-@each(small)
+@each(whole)
 def test_a_lost_manifest(drill: Drill, stream: Genuine) -> None:
     file = drill.files[stream.name]
     with drill.damaged(file):
@@ -180,7 +222,7 @@ def test_a_lost_manifest(drill: Drill, stream: Genuine) -> None:
         assert drill.find_restorable() == drill.restorable
 
 
-@each(small)
+@each(whole)
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"garbage"])
 def test_a_manifest_that_cannot_be_read(drill: Drill, stream: Genuine, content: bytes | None) -> None:
     file = drill.files[stream.name]
@@ -202,7 +244,7 @@ def test_a_manifest_that_cannot_be_read(drill: Drill, stream: Genuine, content: 
         assert drill.find_restorable() >= drill.restorable - lost
 
 
-@each(small)
+@each(whole)
 def test_a_missing_base(drill: Drill, stream: Genuine) -> None:
     file = drill.files[stream.name]
     with drill.damaged(file) as (path,):
@@ -217,24 +259,82 @@ def test_a_missing_base(drill: Drill, stream: Genuine) -> None:
                 assert catalogue.obstacle(stored)
 
 
-def test_a_lost_state(drill: Drill, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", _STORES)
+def test_a_lost_state(drills: Callable[[str], Drill], name: str, swift_path: Path) -> None:
     """Without the results of checks, and all else that may change, the next check finds the same."""
-    copy = LocalStore(tmp_path / "copy")
-    shutil.copytree(drill.store.root, copy.root)
-    lost = Drill(copy, drill.files)
+    drill = drills(name)
+    lost = copied(drill, swift_path)
     victim = next(iter(drill.files.values()))
     affected = lost.with_dependents(victim)
-    flip(copy.root / victim, 100)
+    flip(lost.store.root / victim, 100)
     assert lost.check(victim).verdict == "damaged"
-    shutil.rmtree(copy.state)
-    copy.state.mkdir()
+    shutil.rmtree(lost.store.state)
+    lost.store.state.mkdir()
     found = {str(file): lost.check(file).verdict for file in drill.files.values()}
     assert {file for file, verdict in found.items() if verdict != "whole"} == {str(victim)}
     assert lost.find_restorable() >= drill.restorable - affected
 
 
-def test_all_kinds_of_damage_are_of_use(drill: Drill) -> None:
+@pytest.mark.parametrize("name", _STORES)
+def test_all_faults_at_once(drills: Callable[[str], Drill], name: str, swift_path: Path) -> None:
+    """Each is found and named, and all chains without these streams are restored to the last byte."""
+    whole_one = drills(name)
+    drill = copied(whole_one, swift_path)
+    by_dependents = sorted(drill.files.values(), key=lambda file: len(drill.with_dependents(file)))
+    base, (flipped, cut, missing, bare, one) = by_dependents[-1], by_dependents[:5]
+    other = next(file for file in by_dependents[5:] if drill.sums[file] != drill.sums[one])
+    lost = set().union(*map(drill.with_dependents, (base, flipped, cut, missing, bare, one, other)))
+    root = drill.store.root
+    for path in (*drill.beside(base), root / base, root / missing, manifest_path(drill.store, bare)):
+        path.unlink()
+    flip(root / flipped, 100)
+    os.truncate(root / cut, (root / cut).stat().st_size // 2)
+    first, second = (root / one).read_bytes(), (root / other).read_bytes()
+    (root / one).write_bytes(second)
+    (root / other).write_bytes(first)
+
+    catalogue = drill.catalogue()
+    assert [problem.path for problem in catalogue.problems] == [str(bare)]
+    checked = {stored.file: drill.check(stored.file) for stored in catalogue.streams}
+    assert checked.keys() == set(drill.files.values()) - {base, bare}
+    assert {file for file, found in checked.items() if found.damage} == {flipped, cut, missing, one, other}
+    assert {file for file, found in checked.items() if found.verdict != "whole"} == {flipped, cut, missing, one, other}
+    left = drill.find_restorable()
+    assert left >= whole_one.restorable - lost
+    assert left.isdisjoint(map(str, (base, flipped, cut, missing, bare, one, other)))
+    catalogue = drill.catalogue()
+    for stored in catalogue.streams:
+        if str(stored.file) in left:
+            chain = catalogue.chain(stored)
+            assert chain[-1].file == stored.file
+            assert left >= {str(each.file) for each in chain}
+            assert restored(drill.store, stored.file) == drill.sums[stored.file]
+        else:
+            assert catalogue.obstacle(stored)
+
+
+def copied(drill: Drill, folder: Path) -> Drill:
+    """A copy of the store."""
+    copy = LocalStore(folder / "copy")
+    shutil.copytree(drill.store.root, copy.root)
+    return Drill(copy, drill.files, drill.sums)
+
+
+def restored(store: LocalStore, file: PurePosixPath) -> str:
+    """Read a stream as a restore does, which proves it. Returns: the SHA-256 of its raw bytes."""
+    proof, digest = Proof(store.manifest(file)), hashlib.sha256()
+    for chunk in checked_chunks(store, file):
+        assert not isinstance(chunk, DamagedChunk), chunk
+        proof.take(chunk.raw, chunk.place.entry.sha256)
+        digest.update(chunk.raw)
+    proof.finish()
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("name", _STORES)
+def test_all_kinds_of_damage_are_of_use(drills: Callable[[str], Drill], name: str) -> None:
     """The drill has chains: otherwise nothing is said of what builds on a damaged stream."""
-    counts: Callable[[PurePosixPath], int] = lambda file: len(drill.with_dependents(file))  # noqa: E731
-    assert max(map(counts, drill.files.values())) > 2
+    drill = drills(name)
+    most = max(len(drill.with_dependents(file)) for file in drill.files.values())
+    assert most > {"data": 2, "corpus": 1}[name]
     assert len(drill.restorable) > len(drill.files) // 2

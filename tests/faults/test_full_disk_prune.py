@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from tests.faults.small_disk import PATH, cannot
 from tests.receiver.helpers import SENDER, plant
 from tests.receiver.running import Receiver
 
@@ -52,21 +53,23 @@ def image(folder: Path, kind: str) -> str:
     """Make a file system of this kind in a file. Returns: how to mount it."""
     if kind == "tmpfs":
         return kind
-    if shutil.which(f"mkfs.{kind}") is None:
-        pytest.skip(f"there is no mkfs.{kind}")
+    program = shutil.which(f"mkfs.{kind}", path=PATH)
+    if program is None:
+        cannot(f"mkfs.{kind} is not installed")
     path = folder / "image"
     with path.open("wb") as file:
-        file.truncate({"ext4": 16, "xfs": 320, "btrfs": 128}[kind] << 20)
+        file.truncate({"ext4": 16, "xfs": 320}[kind] << 20)
     # Nothing is reserved for root, who runs this.
-    options = {"ext4": ["-q", "-m", "0"], "xfs": ["-q"], "btrfs": ["-q", "--mixed"]}[kind]
-    subprocess.run([f"mkfs.{kind}", *options, str(path)], check=True, capture_output=True)
+    options = {"ext4": ["-q", "-m", "0"], "xfs": ["-q"]}[kind]
+    subprocess.run([program, *options, str(path)], check=True, capture_output=True)
     return str(path)
 
 
-@pytest.mark.parametrize("kind", ["tmpfs", "ext4", "xfs", "btrfs"])
+# Btrfs needs a little room of its own (docs/operations.md, "On a full disk").
+@pytest.mark.parametrize("kind", ["tmpfs", "ext4", "xfs"])
 def test_prune_of_a_store_without_a_free_byte(tmp_path: Path, kind: str) -> None:
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
-        pytest.skip("a mount namespace is root's")
+        cannot("only root has a mount namespace")
     how = image(tmp_path, kind)
     receiver = Receiver(tmp_path)
     receiver.init()
@@ -92,7 +95,7 @@ def test_prune_of_a_store_without_a_free_byte(tmp_path: Path, kind: str) -> None
         check=False,
     )
     if done.returncode and "mount" in done.stderr:
-        pytest.skip(f"cannot mount {kind} here: {done.stderr}")
+        cannot(f"{kind} cannot be mounted here: {done.stderr}")
     lines = done.stdout.splitlines()
     codes = [line for line in lines if line.startswith("code ")]
     errors = [line for line in lines if line.startswith("err ")]

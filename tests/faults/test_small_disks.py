@@ -6,6 +6,7 @@ the next push succeeds, without a restart of the daemon.
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests import programs
-from tests.faults.small_disk import FILE_SYSTEMS, MIB, Hosts, SmallDisk, make_hosts
+from tests.faults.small_disk import FILE_SYSTEMS, MIB, PATH, Hosts, SmallDisk, cannot, make_hosts
 from tests.faults.test_full_disk import noise
 from tests.faults.test_interrupted import Feeding
 from tests.receiver.helpers import check_listed
@@ -200,8 +201,8 @@ def test_file_system_that_becomes_read_only_is_served_and_taken_back(disk: Small
 @pytest.mark.parametrize("disk", ["xfs"], indirect=True)
 def test_disk_that_fails_is_named_and_taken_back(disk: SmallDisk) -> None:
     """Each call ends with EIO."""
-    if not Path("/usr/sbin/xfs_io").exists():
-        pytest.skip("xfs_io is not installed")
+    if shutil.which("xfs_io", path=PATH) is None:
+        cannot("xfs_io is not installed")
     with disk.faults.blocked("write", ".data", after=1):
         feeding = begin(disk)
         programs.wait_for(lambda: disk.faults.begun("write", ".data") > 1)

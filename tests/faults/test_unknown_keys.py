@@ -48,7 +48,7 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import checkpoints, merge_records
-from fullsend_receiver.maintenance.merge_records import note_refusal
+from fullsend_receiver.maintenance.merge_records import note_proof, note_refusal
 from fullsend_receiver.maintenance.reading import FilePass
 from fullsend_receiver.maintenance.scrub import StreamCheck
 from fullsend_receiver.store import journal
@@ -131,6 +131,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     unchanged.note(catalogue, SENDER, [UnchangedDataset(dataset="tank/data", snapshot="next", guid="12")])
     overruns.note(store, SENDER, push_of(LONG), OverrunRecord(70, 50))
     note_refusal(store.documents, SENDER, (catalogue.streams[0].summary, catalogue.streams[1].summary), "a test")
+    note_proof(store.documents, SENDER, "alpha/file", received=NOW, how="stream", now=0.0)
     with store.alone("merge"):
         pass
     leave_partials(store)
@@ -309,6 +310,7 @@ def seen(store: LocalStore) -> dict[str, Any]:
         "unchanged": unchanged.last_seen(store, SENDER),
         "crossed": overruns.find(store, SENDER, push_of(LONG)),
         "merged": merge_records.read_merges(store.documents, SENDER).reasons(),
+        "proven": merge_records.read_merges(store.documents, SENDER).proofs(),
         "checkpoint": place_of_check(store),
     }
 

@@ -39,6 +39,12 @@ def test_what_the_drop_in_shows_again_is_what_the_unit_hides() -> None:
     assert hidden == {name for name in ("ProtectHome", "PrivateTmp") if said.get(name) == ["yes"]}
 
 
+def test_the_daemon_is_told_which_boot_this_is() -> None:
+    """`ProcSubset=pid` hides /proc/sys, where a command reads it."""
+    assert settings(SERVICE)["ProcSubset"] == ["pid"]
+    assert settings(SERVICE)["Environment"] == ["FULLSENDD_BOOT_ID=%b"]
+
+
 def test_streams_may_end_before_systemd_kills() -> None:
     grace = config.ReceiverSettings.model_fields["shutdown_grace"].default
     assert float(settings(SERVICE)["TimeoutStopSec"][0]) > 2 * grace

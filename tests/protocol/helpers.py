@@ -224,6 +224,16 @@ STATUS: Final = messages.DatasetStatus(
     broken=0,
     lost_spill_count=0,
 )
+MERGED: Final = messages.MergedEntry(
+    dataset="tank/data",
+    snapshot="now",
+    guid="1234605616436508552",
+    base_guid=None,
+    flags="",
+    raw_bytes=624,
+    file="alpha/tank/data/@now.1122334455667788.full.zfs.zst",
+    proven=None,
+)
 DONE: Final = messages.Done()
 ERROR: Final = messages.Error(code=ErrorCode.SHUTDOWN, message="the daemon stops")
 
@@ -245,6 +255,9 @@ SAYINGS: Final[dict[Role, dict[str, messages.Message | Chunk]]] = {
         "fetch": messages.Fetch(stream="tank/data@now", offset=0, until=None),
         "locate": messages.Locate(stream="tank/data@now", object=1, offset=0),
         "verify": messages.Verify(dataset=None),
+        "merged?": messages.MergedWanted(dataset=None),
+        "head?": messages.HeadWanted(file=MERGED.file),
+        "prove": messages.Prove(file=MERGED.file, sha256=SHA, whole=True),
         "check": messages.Check(),
         "error": ERROR,
     },
@@ -273,6 +286,9 @@ SAYINGS: Final[dict[Role, dict[str, messages.Message | Chunk]]] = {
             raw_bytes=624,
             damage=[],
         ),
+        "merged": messages.MergedStreams(streams=[MERGED]),
+        "head": messages.Head(raw="AAAAAKy69QIAAAAA"),
+        "proven": messages.Proven(result="same", why=""),
         "health": messages.Health(program="fullsendd 0.1.0", free_bytes=1 << 40, problems=[]),
         "done": DONE,
         "error": ERROR,

@@ -188,6 +188,34 @@ def test_a_push_arrives_at_the_daemon_under_its_restrictions(serving: None) -> N
     push("full")
 
 
+def test_reload_reads_the_configuration_again(serving: None) -> None:
+    configuration = pathlib.Path("/etc/fullsend/receiver.toml")
+    before = configuration.read_text(encoding="utf-8")
+    pid = main_pid()
+    try:
+        configuration.write_text(f'quota = "5T"\n{before}', encoding="utf-8")
+        run("systemctl", "reload", "fullsendd.service")
+        wait_for("the quota", lambda: "receiver.toml is read again: new values of quota" in journal())
+        configuration.write_text(f"quota = \n{before}", encoding="utf-8")
+        run("systemctl", "reload", "fullsendd.service")
+        wait_for("the error", lambda: "stay as they were: " in shown("fullsendd.service", "StatusText"))
+    finally:
+        configuration.write_text(before, encoding="utf-8")
+    run("systemctl", "reload", "fullsendd.service")
+    wait_for(
+        "no error", lambda: f"listening on [::]:{PORT}" == shown("fullsendd.service", "StatusText").split(", ")[-1]
+    )
+    assert (shown("fullsendd.service", "ActiveState"), main_pid()) == ("active", pid)
+
+
+def test_the_daemon_knows_which_boot_this_is(serving: None) -> None:
+    """Its sandbox hides /proc/sys, where commands read it."""
+    here = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
+    noted = STORE / ".state" / "clock.json"
+    wait_for("the note of the clock", noted.exists)
+    assert json.loads(noted.read_bytes())["boot_id"] == here
+
+
 def test_what_it_cannot_reach(serving: None) -> None:
     """From inside its mounts, as its user: the store can be written to, and nothing else of what others have."""
     inside = ["nsenter", "--mount", f"--target={main_pid()}", "sh", "-c"]

@@ -71,8 +71,12 @@ PARTIALS_PAGE: Final = 200
 #: Streams in one `bases` message, bases at most 500 bytes each. A page with many damaged ones, which have more names,
 #: is divided until it fits.
 BASES_PAGE: Final = 2000
-#: Entries in one `entries` message: about 700 bytes each, at most 2 KiB, so a page stays within CONTROL_MAX.
+#: Entries in one `entries` or `merged` message: about 700 bytes each, at most 2 KiB, so that a page stays within
+#: CONTROL_MAX.
 ENTRIES_PAGE: Final = 200
+#: Bytes before the first record of a snapshot, in `head`: two BEGIN records, the properties of -p, and the keys of a
+#: raw stream, some KiB together. In base64 it stays within CONTROL_MAX.
+HEAD_MAX: Final = 512 << 10
 
 #: MAXNAMELEN of OpenZFS is 256 with the NUL.
 NAME_MAX: Final = 255

@@ -1,4 +1,5 @@
-"""What a command asks the daemon on the same host, over a socket in the store's state folder.
+"""What a command asks the daemon on the same host, over a socket in the store's state folder: what is stored, and how
+its checks stand.
 
 Frames, hello, errors and the ends of answers are those of the wire (fullsend_protocol.wire.messages). Both sides are
 the same program, usually of the same version; otherwise the hello tells. Nothing of this ever crosses a network.
@@ -10,11 +11,13 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from fullsend_protocol.format.manifest import Name, SenderName
+from fullsend_protocol.format.manifest import Name, Offset, SenderName, WireModel
 from fullsend_protocol.wire.messages import (
     Answer,
+    BeingRead,
     Done,
     Error,
+    Program,
     Question,
     ReceiverHello,
     Request,
@@ -47,14 +50,60 @@ class Summaries(Answer):
     items: list[str]
 
 
-REQUESTS: Final = (Request(SummariesWanted, Summaries),)
+class ScrubWanted(Question):
+    """`scrub?`: what does the daemon check now, and what is left?"""
 
-DaemonMessage = ReceiverHello | Summaries | Done | Error
-CommandMessage = SenderHello | SummariesWanted | Error
+    type: Literal["scrub?"] = "scrub?"
+
+
+class DueStreams(WireModel):
+    """What a survey of the store has found, less what was checked since.
+
+    `streams`, `stored_bytes`: all that is stored; `due_streams`, `due_bytes`: what is left to check, without what was
+    read of a stream that is being checked; `next_due`: when the next stream is due, None: one is due, or nothing is
+    stored.
+    """
+
+    streams: Offset
+    stored_bytes: Offset
+    due_streams: Offset
+    due_bytes: Offset
+    next_due: str | None
+
+
+class ScrubProgress(Answer):
+    """The answer to `scrub?`.
+
+    `program`: of the daemon; `now`: its time; `every`: seconds after which a stream is checked again, 0: never by
+    itself; `limit`: bytes a second that it reads at most, 0: no limit. `due`: None: the store was not surveyed yet.
+    `reading`: the stream that is being checked; `asked_by`: the sender that waits for that check, None: the daemon
+    checks by itself; `rate`: bytes a second that the daemon's own checks have read of late, None: unknown. `stopped`:
+    too much is damaged; `resumes`: after a read error nothing is read before that time; `busy`: nothing is read because
+    arriving streams need the disk.
+    """
+
+    type: Literal["scrub"] = "scrub"
+    program: Program
+    now: str
+    every: Offset
+    limit: Offset
+    due: DueStreams | None
+    reading: BeingRead | None
+    asked_by: SenderName | None
+    rate: Offset | None
+    stopped: bool
+    resumes: str | None
+    busy: bool
+
+
+REQUESTS: Final = (Request(SummariesWanted, Summaries), Request(ScrubWanted, done=ScrubProgress))
+
+DaemonMessage = ReceiverHello | Summaries | ScrubProgress | Done | Error
+CommandMessage = SenderHello | SummariesWanted | ScrubWanted | Error
 
 #: The models of each direction.
-FROM_DAEMON: Final[tuple[type[DaemonMessage], ...]] = (ReceiverHello, Summaries, Done, Error)
-FROM_COMMAND: Final[tuple[type[CommandMessage], ...]] = (SenderHello, SummariesWanted, Error)
+FROM_DAEMON: Final[tuple[type[DaemonMessage], ...]] = (ReceiverHello, Summaries, ScrubProgress, Done, Error)
+FROM_COMMAND: Final[tuple[type[CommandMessage], ...]] = (SenderHello, SummariesWanted, ScrubWanted, Error)
 
 _READ_DAEMON: Final = adapter(FROM_DAEMON)
 _READ_COMMAND: Final = adapter(FROM_COMMAND)

@@ -56,6 +56,8 @@ REPLACED_MAX: Final = 200
 REPAIR: Final = "repair"
 #: A sender's `features`: it reads the warnings in `health`.
 WARNINGS: Final = "warnings"
+#: A sender's `features`: it reads in `health` how the checks of its streams stand.
+SCRUB: Final = "scrub"
 
 
 _CODES: Final = frozenset(code.value for code in ErrorCode)
@@ -511,15 +513,114 @@ class Verdict(Answer):
     damage: Annotated[list[Text], Field(max_length=100)]
 
 
+class MergedWanted(Question):
+    """`merged?`: which stored streams of this sender has the receiver made by merging? `dataset`: only of this one,
+    None: of all.
+    """
+
+    type: Literal["merged?"] = "merged?"
+    dataset: Name | None
+
+
+class MergedEntry(WireModel):
+    """A stored stream that is merged, whole, and not a package. `proven`: when a `prove` last ended with "same", by the
+    receiver's clock, None: not since it was merged.
+    """
+
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    base_guid: Guid | None
+    flags: Flags
+    raw_bytes: Offset
+    file: Text
+    proven: str | None
+
+
+class MergedStreams(Answer):
+    """A page of the answer to `merged?`, in order of the datasets' names."""
+
+    type: Literal["merged"] = "merged"
+    streams: Annotated[list[MergedEntry], Field(max_length=limits.ENTRIES_PAGE)]
+
+
+class HeadWanted(Question):
+    """`head?`: how does a stored stream begin? `file`: as in `merged` and `entries`."""
+
+    type: Literal["head?"] = "head?"
+    file: Text
+
+
+class Head(Answer):
+    """The answer to `head?`: the raw bytes before the first record of the snapshot, in base64: BEGIN with its nvlist,
+    and before it what `zfs send -p` puts there. None: they are too many, or the stream has no such beginning.
+    """
+
+    type: Literal["head"] = "head"
+    raw: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=limits.HEAD_MAX * 4 // 3 + 4)] | None
+
+
+class Prove(Question):
+    """Has a stored stream the bytes that the ZFS host sends? `file`: as in `head?`; `sha256`: of what `zfs send` gave.
+
+    `whole`: compare with the full that the stream's chain makes when it is merged, which takes as long as a merge.
+    """
+
+    type: Literal["prove"] = "prove"
+    file: Text
+    sha256: Sha256Hex
+    whole: bool
+
+
+class Proven(Answer):
+    """The answer to `prove`. "same": recorded, durably. "gone": no such file is stored any more, or a file of its chain
+    went meanwhile. "unknown": it cannot be compared; `why` says why, and is empty otherwise.
+    """
+
+    type: Literal["proven"] = "proven"
+    result: Literal["same", "different", "gone", "unknown"]
+    why: Text
+
+
 class Check(Question):
     """Is the receiver well?"""
 
     type: Literal["check"] = "check"
 
 
+class BeingRead(WireModel):
+    """A stored stream that is being checked. `file`: its `.zst`, relative to the store; `read_bytes`: how much was read
+    of its `stored_bytes`.
+    """
+
+    file: Text
+    read_bytes: Offset
+    stored_bytes: Offset
+
+
+class ScrubStanding(WireModel):
+    """How the receiver's own checks of this sender's streams stand.
+
+    `every`: seconds after which a stream is checked again, 0: never by itself; `streams`: all; `current`: checked, or
+    received, within `every`; `checked`: ever checked; `oldest`: the earliest time of last check or reception, None:
+    there is no stream; `due_streams`, `due_bytes`: to check now, stored bytes; `reading`: the stream that is being
+    checked, None: none of this sender.
+    """
+
+    every: Offset
+    streams: Offset
+    current: Offset
+    checked: Offset
+    oldest: str | None
+    due_streams: Offset
+    due_bytes: Offset
+    reading: BeingRead | None
+
+
 class Health(_WithLaterFields, Answer):
     """The receiver's state, for a sender: enough to see trouble coming, nothing about other senders. `warnings`: what
-    will be a problem soon; only for a sender that understands "warnings".
+    will be a problem soon; only for a sender that understands "warnings". `scrub`: only for one that understands
+    "scrub".
     """
 
     type: Literal["health"] = "health"
@@ -527,8 +628,9 @@ class Health(_WithLaterFields, Answer):
     free_bytes: Offset
     problems: Annotated[list[Text], Field(max_length=100)]
     warnings: Annotated[list[Text], Field(max_length=100)] = Field(default_factory=list)
+    scrub: ScrubStanding | None = None
 
-    later = frozenset({"warnings"})
+    later = frozenset({"warnings", "scrub"})
 
 
 class Done(Answer):
@@ -557,6 +659,9 @@ REQUESTS: Final = (
     Request(List, Entries),
     Request(Locate, done=Located),
     Request(Verify, Verdict),
+    Request(MergedWanted, MergedStreams),
+    Request(HeadWanted, done=Head),
+    Request(Prove, done=Proven),
     Request(Check, done=Health),
 )
 

@@ -1,10 +1,13 @@
-"""receiver.toml: the file with the store's folder and the daemon's limits. The daemon only reads it."""
+"""receiver.toml: the file with the store's folder and the daemon's limits. The daemon only reads it, at its start and
+at a reload.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -20,6 +23,8 @@ from fullsend_receiver.access.policies import Retention
 DEFAULT_FILE: Final = Path("/etc/fullsend/receiver.toml")
 DEFAULT_STORE: Final = Path("/var/lib/fullsend")
 DEFAULT_PORT: Final = 7433
+#: What a running daemon cannot change.
+_FIXED: Final = ("store", "store_id", "listen", "log_format")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([^\s\[\]:]*)):([0-9]{1,5})")
 _PORT_MAX: Final = 65535
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -139,6 +144,36 @@ def load(path: Path) -> ReceiverSettings:
         msg = f"{path}: cannot be read: {reason(error)}"
         raise UsageError(msg) from None
     return parse_settings(ReceiverSettings, text, str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a running daemon makes of a changed receiver.toml. `settings`: those that count from now on; `changed`: the
+    keys whose values changed, as in the file; `fixed`: the keys that change with a restart only.
+    """
+
+    settings: ReceiverSettings
+    changed: list[str]
+    fixed: list[str]
+
+
+def reload(present: ReceiverSettings, found: ReceiverSettings) -> Reloaded:
+    """Compare the settings of a running daemon with what its file says now."""
+    fields = ReceiverSettings.model_fields
+    # As JSON: the order of the tables in [retention] has a meaning, and dictionaries compare without it.
+    differing = [name for name in fields if _written(present, name) != _written(found, name)]
+    keys = {name: fields[name].alias or name for name in differing}
+    kept = {name: getattr(present, name) for name in _FIXED}
+    return Reloaded(
+        found.model_copy(update=kept),
+        [key for name, key in keys.items() if name not in _FIXED],
+        [key for name, key in keys.items() if name in _FIXED],
+    )
+
+
+def _written(settings: ReceiverSettings, name: str) -> str:
+    # A sender's `quota = "none"` differs from no quota of its own.
+    return settings.model_dump_json(include={name}, exclude_unset=name == "senders")
 
 
 def render(store: Path, store_id: str, listen: str, advertise: str | None) -> str:

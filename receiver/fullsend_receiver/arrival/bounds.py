@@ -235,14 +235,14 @@ class DiskBound:
     def __init__(self, min_free: SizeOrShare, look: Callable[[], Awaitable[DiskSpace]]) -> None:
         """`look`: returns what the disk has."""
         self.free = 0  # the last known value
+        self.min_free = min_free
         self._total = 0
-        self._min_free = min_free
         self._look = look
 
     @property
     def kept(self) -> int:
         """Bytes that must stay free."""
-        return self._min_free.of(self._total)
+        return self.min_free.of(self._total)
 
     async def look(self) -> None:
         """See `Bound`."""

@@ -81,8 +81,13 @@ class Room:
         self._stored_of = stored_of
         self._make_room = make_room
         self._removing = asyncio.Lock()
+        self._removals = 0  # how often old streams were removed
         self._accounts: dict[str, Account] = {}
         self._arrivals: set[Arrival] = set()
+
+    def keep_free(self, min_free: SizeOrShare) -> None:
+        """Keep so much of the disk free from now on. A stream that arrives may have to end for it."""
+        self._disk.min_free = min_free
 
     async def admit(self, wanted: RoomRequest) -> Arrival:
         """Admit a stream. The caller must call `leave` later. Raises: NoRoom, StoreError, OSError."""
@@ -116,18 +121,18 @@ class Room:
     def leave(self, arrival: Arrival, kept: int = 0) -> None:
         """The stream needs no more room. `kept`: bytes that stay of it as a partial. May be repeated."""
         self._arrivals.discard(arrival)
-        self.keep(arrival.wanted, kept)
+        self.keep(arrival.wanted.sender, arrival.wanted.key, kept)
         _write_no_more(arrival)
         if not arrival.left.done():
             arrival.left.set_result(None)
 
-    def keep(self, wanted: RoomRequest, kept: int) -> None:
-        """So many bytes of a stream stay as a partial that is not arriving; 0: none."""
-        partials = self._account(wanted.sender).partials
+    def keep(self, sender: str, key: str, kept: int) -> None:
+        """So many bytes of the partial with this key stay, and are not arriving; 0: none."""
+        partials = self._account(sender).partials
         if kept:
-            partials[wanted.key] = kept
+            partials[key] = kept
         else:
-            partials.pop(wanted.key, None)
+            partials.pop(key, None)
 
     def count(
         self, partials: Mapping[str, Mapping[str, int]], aside: Mapping[str, int], *, but: Container[str] = ()
@@ -220,9 +225,14 @@ class Room:
         return bool(going)
 
     async def _removed(self, refusal: NoRoom) -> bool:
-        """Remove old streams for what was refused, if the policy allows it. Returns: whether any were removed."""
+        """Remove old streams for what was refused, if the policy allows it. Returns: whether any were removed, for this
+        stream or for another one meanwhile.
+        """
+        before = self._removals
         async with self._removing:
-            return await self._make_room(refusal.lacking, refusal.sender) > 0
+            if self._removals == before:  # otherwise this stream may fit by now, and nothing more may be left to go
+                self._removals += await self._make_room(refusal.lacking, refusal.sender) > 0
+        return self._removals != before
 
     # --- while streams arrive
 

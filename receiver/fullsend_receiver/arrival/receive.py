@@ -25,7 +25,7 @@ from fullsend_protocol.wire.connection import Chunk, ChunkArriving
 from fullsend_protocol.wire.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
-from fullsend_receiver.arrival.bounds import Arrival, NoRoom, Overrun, RoomRequest
+from fullsend_receiver.arrival.bounds import Arrival, NoRoom, Overrun
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.decode_queue import Arrived, DecodeQueue
 from fullsend_receiver.arrival.free_space import USED_UP, Room
@@ -75,7 +75,6 @@ class Receiving:
         self._store = catalogues.store
         self._room = room
         self._arrival: Arrival | None = None  # None: not admitted yet
-        self._wanted: RoomRequest | None = None  # None: not judged yet
         self._durable = 0  # raw bytes that a later connection can resume from
         self._channel = channel
         self._workers = workers
@@ -122,7 +121,6 @@ class Receiving:
             if isinstance(found, Receipt):
                 keep = False
                 return Stored(receipt=found)
-            self._wanted = found
             self._arrival = await self._room.admit(found)
             await self._accept(ingest, standing)
             end = await self._take_while_there_is_room(ingest, self._arrival)
@@ -156,8 +154,8 @@ class Receiving:
             finally:
                 if self._arrival is not None:
                     self._room.leave(self._arrival, partial.size if kept else 0)
-                elif self._wanted is not None:
-                    self._room.keep(self._wanted, partial.size if kept else 0)
+                else:
+                    self._room.keep(self._sender, self._key, partial.size if kept else 0)
 
     def _close(self, partial: Upload, *, keep: bool) -> None:
         """End the upload. That it cannot be deleted must not hide how the stream ended."""

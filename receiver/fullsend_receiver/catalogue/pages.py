@@ -22,8 +22,9 @@ from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue
 from fullsend_receiver.store.local import LocalStore
 
-#: Differs if the items have another form, or the rows other fields: then a command reads the disk itself.
-VERSION: Final = zlib.crc32(" ".join(["1", *COPIED, *ProblemKind]).encode())
+#: Differs if the items have another form, the rows other fields, or if there are other questions: then a command reads
+#: the disk itself.
+VERSION: Final = zlib.crc32(" ".join(["2", *COPIED, *ProblemKind]).encode())
 #: Streams in one item: some 350 bytes each, at most 6 KiB.
 _ROWS: Final = 100
 

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 import zstandard
 
-from fullsend_protocol.format.manifest import DatasetType, Kind
+from fullsend_protocol.format.manifest import DatasetType, Kind, ProvenBy
 from fullsend_protocol.stream.facts import StreamClass
 
 
@@ -46,6 +46,7 @@ class Summary(NamedTuple):
     stored_bytes: int
     sha256: str | None
     lost_spill_count: int
+    proven_by: ProvenBy = "both"
 
     @property
     def file(self) -> str:

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     """Show, or accept. Returns: the exit code, FAILED if prunes refuse it. Raises: UsageError, StoreError."""
     from fullsend_protocol.shared.units import format_time
     from fullsend_receiver.catalogue.service import Catalogues
-    from fullsend_receiver.cli.results import print_good, print_problem
+    from fullsend_receiver.cli.results import print_good, print_problem, print_warning
     from fullsend_receiver.maintenance import clock
     from fullsend_receiver.maintenance.prune import newest_reception
 
@@ -37,4 +37,7 @@ def run(options: argparse.Namespace) -> int:
         print_problem(wrong)
         return Exit.FAILED
     print_good(f"clock {format_time(now.wall)}")
+    doubt = clock.waits_for(store.documents, now)
+    if doubt is not None:
+        print_warning(f"{doubt}: the daily prune waits")
     return Exit.OK

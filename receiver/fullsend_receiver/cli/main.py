@@ -26,6 +26,7 @@ from fullsend_receiver.cli import (
     senders,
     serve,
     show,
+    status,
     undelete,
     unpin,
     verify,
@@ -54,7 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=["text", "json"], help="default: text")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        *(init, serve, invite, senders, revoke, list_, show, cat, verify, check),
+        *(init, serve, status, invite, senders, revoke, list_, show, cat, verify, check),
         *(merge, prune, undelete, pin, unpin, clock, accept),
     ):
         command.add(commands)

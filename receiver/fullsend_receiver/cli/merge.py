@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -27,6 +28,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     sub.add_argument("--manifest", metavar="SENDER", help="write a manifest beside it, as of a stream of SENDER")
     sub.add_argument("--level", type=int, default=3, metavar="N", help="zstd level of the output (default: 3)")
+    sub.add_argument(
+        "--sha256", action="store_true", help="write nothing, and print the SHA-256 of the raw stream, as of `zfs send`"
+    )
     sub.add_argument("--json", action="store_true", help="one JSON object")
     sub.set_defaults(run=run)
 
@@ -41,6 +45,12 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     files = in_order([MergeFile(path) for path in options.files])
     pieces = merge([MergeInput(str(each.path), each.pieces()) for each in files])
+    if options.sha256:
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+        write_line(digest.hexdigest())
+        return Exit.OK
     if options.output is None:
         with writing_output():
             for piece in pieces:
@@ -71,6 +81,11 @@ def _check(options: argparse.Namespace) -> None:
     if not LEVEL_MIN <= options.level <= LEVEL_MAX:
         msg = f"--level {options.level}: it is a number from {LEVEL_MIN} to {LEVEL_MAX}"
         raise UsageError(msg)
+    if options.sha256 and (options.output is not None or options.manifest is not None or options.json):
+        msg = "--sha256 writes nothing: it excludes --output, --manifest and --json"
+        raise UsageError(msg)
+    if options.sha256:
+        return
     if options.output is None:
         if options.manifest is not None or options.json:
             msg = "--manifest and --json belong to --output: there is no file to describe"

@@ -39,9 +39,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Prune. Returns: the exit code, FAILED if something keeps it from its work. Raises: UsageError, StoreError."""
     from fullsend_receiver.cli.pruning import Pruned
-    from fullsend_receiver.cli.results import complain
+    from fullsend_receiver.cli.results import complain, print_note
     from fullsend_receiver.cli.selection import check_stored, split_name
-    from fullsend_receiver.maintenance.clock import SystemClock, note, objection
+    from fullsend_receiver.maintenance.clock import SystemClock, note, objection, waits_for
     from fullsend_receiver.maintenance.merging import Merger
     from fullsend_receiver.maintenance.plans import rules_of
     from fullsend_receiver.maintenance.prune import Pruner, newest_reception
@@ -64,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
         complain(f"nothing is pruned: {refused}")
         if not options.dry_run:
             return Exit.FAILED
+    elif (doubt := waits_for(store.documents, now)) is not None:
+        print_note(f"warning: {doubt}: the daily prune waits for that, this one does not")
     if not (options.dry_run or options.merge_only):
         with contextlib.suppress(OSError):  # a disk without a free byte: the prune makes room
             note(store.documents, now)
@@ -96,6 +98,7 @@ def _merge(store: LocalStore, merger: Merger, senders: list[str], dataset: str |
                         pruned.add(event)
             finally:
                 merger.abandon()
+        pruned.sum_up_merges()
 
 
 def _step_back() -> None:

@@ -27,7 +27,7 @@ class Pruned:
         self.failed = False
         self._as_json = as_json
         self._dry_run = dry_run
-        self._streams = self._dropped = self._freed = 0
+        self._streams = self._dropped = self._freed = self._merges = self._thinned = 0
 
     def add(self, event: PruneEvent | MergeEvent) -> None:
         """Print one event."""
@@ -58,6 +58,11 @@ class Pruned:
         freed = "would be freed" if self._dry_run else "freed"
         print_note(f"{plural(self._streams, 'stream')}, {self._dropped} {done}, {format_size(self._freed)} {freed}")
 
+    def sum_up_merges(self) -> None:
+        """Print how much was merged, if anything was."""
+        if self._merges:
+            print_note(f"{plural(self._merges, 'merge')}, {format_size(self._thinned)} smaller")
+
     def _add_plan(self, sender: str, merge: Merge, seconds: float | None) -> None:
         if self._as_json:
             about = {"seconds": None if seconds is None else round(seconds), "read_bytes": merge.stored_bytes}
@@ -71,12 +76,16 @@ class Pruned:
             print_lines([printable(f"    {each.path}  {format_size(each.stored_bytes)}")])
 
     def _add_merged(self, event: Merged) -> None:
+        self._merges += 1
+        self._thinned += 0 if event.waits else event.freed
         if self._as_json:
             about = {"file": str(event.file), "seconds": round(event.seconds, 1), "stored_bytes": event.stored_bytes}
-            print_lines([json.dumps(_row("done", event.sender, event.merge) | about | {"freed_bytes": event.freed})])
+            about |= {"freed_bytes": 0 if event.waits else event.freed, "waits": event.waits}
+            print_lines([json.dumps(_row("done", event.sender, event.merge) | about)])
             return
         sizes = f"{format_size(event.merge.stored_bytes)} became {format_size(event.stored_bytes)}"
-        print_lines([printable(f"{_named(event.sender, event.merge)}: {sizes}: {event.file}")])
+        waits = "; the inputs stay until `fullsend prove` has proven it" if event.waits else ""
+        print_lines([printable(f"{_named(event.sender, event.merge)}: {sizes}: {event.file}{waits}")])
 
     def _add_stream(self, judged: Judged) -> None:
         decision = judged.decision

@@ -51,4 +51,9 @@ def run(options: argparse.Namespace) -> int:
         complain(f"{file}: stays in the trash: it is stored again, or not whole")
     for file, guid in done.lacking.items():
         complain(f"{file}: its base guid:{guid} is neither stored nor in the trash, so it cannot be restored")
-    return Exit.FAILED if done.taken or done.lacking else Exit.OK
+    catalogue = read_inventory(store, sender)
+    broken = [file for file in done.back if (it := catalogue.at(file)) is None or not catalogue.restorable(it)]
+    for file in broken:
+        if file not in done.lacking:
+            complain(f"{file}: is stored again, and cannot be restored: it, or a base, is missing or damaged")
+    return Exit.FAILED if done.taken or done.lacking or broken else Exit.OK

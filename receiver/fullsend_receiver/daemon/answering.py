@@ -12,7 +12,8 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import PeerError
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Chunk, Event
-from fullsend_protocol.wire.messages import Message, Question
+from fullsend_protocol.wire.messages import BeingRead, Message, Question
+from fullsend_receiver.maintenance.progress import ReadPlace
 from fullsend_transport.channel import Channel
 
 _T = TypeVar("_T")
@@ -81,6 +82,12 @@ def fitting(items: Sequence[_Item], page_of: Callable[[Sequence[_Item]], Message
     half = len(items) // 2
     yield from fitting(items[:half], page_of)
     yield from fitting(items[half:], page_of)
+
+
+def being_read(place: ReadPlace) -> BeingRead:
+    """Return what a message says of the place of a check. What is not Unicode in the file's name is escaped."""
+    file = place.file.encode(errors="backslashreplace").decode()
+    return BeingRead(file=file, read_bytes=place.read_bytes, stored_bytes=place.stored_bytes)
 
 
 async def send_answer(channel: Channel, parts: Parts) -> Event | None:

@@ -11,7 +11,9 @@ import logging
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
+from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 import fullsend_protocol
@@ -20,7 +22,7 @@ from fullsend_protocol.format.manifest import copied
 from fullsend_protocol.format.names import is_aside
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_protocol.shared.units import format_size, format_time, parse_time
+from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_protocol.wire.messages import (
     REPLACED_MAX,
     Base,
@@ -32,15 +34,23 @@ from fullsend_protocol.wire.messages import (
     Done,
     Entries,
     Fetch,
+    Head,
+    HeadWanted,
     Health,
     List,
     Locate,
     Located,
+    MergedEntry,
+    MergedStreams,
+    MergedWanted,
     Message,
     Noted,
     Partials,
     PartialsWanted,
+    Prove,
+    Proven,
     Question,
+    ScrubStanding,
     Sending,
     Status,
     StatusWanted,
@@ -54,10 +64,14 @@ from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue, Damaged, StoredStream, aside_of
-from fullsend_receiver.daemon.answering import Methods, Parts, pages
+from fullsend_receiver.catalogue.streams import Catalogue, Damaged, NoSuchStream, StoredStream, aside_of
+from fullsend_receiver.daemon.answering import Methods, Parts, being_read, pages
+from fullsend_receiver.daemon.proving import ChainHasher, ChainNotHashed, Compared, head_of, to_compare
 from fullsend_receiver.daemon.read_ahead import read_ahead
 from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.merge_records import How, note_proof, read_merges
+from fullsend_receiver.maintenance.progress import ReadPlace
+from fullsend_receiver.maintenance.schedule import Survey, survey
 from fullsend_receiver.maintenance.verify import Removed
 from fullsend_receiver.store.names import dataset_folder
 from fullsend_receiver.store.playback import locate, stored_chunks
@@ -91,10 +105,13 @@ class Answers:
         warn_at: float | None,
         troubles: Callable[[str], list[str]] = lambda _sender: [],
         repairs: bool = False,
+        scrub: bool = False,
+        hasher: ChainHasher | None = None,
     ) -> None:
         """`peer`: its name in the log. `warn_at`: the used share of the disk, or of the quota, from which on the sender
         is warned; None: its version knows no warnings. `troubles`: returns what keeps prunes of a sender from their
-        work; blocks. `repairs`: the peer wants to know what is damaged.
+        work; blocks. `repairs`: the peer wants to know what is damaged; `scrub`: how the checks of its streams stand.
+        `hasher`: merges chains, None: nobody does.
         """
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -103,9 +120,11 @@ class Answers:
         self._sender = sender
         self._peer = peer
         self._repairs = repairs
+        self._scrub = scrub
         self._room = room
         self._warn_at = warn_at
         self._troubles = troubles
+        self._hasher = hasher or ChainHasher(None)
         self._hold = catalogues.store.hold()
 
     async def close(self) -> None:
@@ -229,10 +248,63 @@ class Answers:
             yield verdict
         yield Done()
 
+    @METHODS.answers(MergedWanted)
+    async def _merged(self, asked: MergedWanted) -> Parts:
+        holdings = await self._ask(lambda holdings: holdings)
+        proofs = (await self._workers.run(lambda: read_merges(self._store.documents, self._sender))).proofs()
+        found = (
+            copied(MergedEntry, stored.summary, proven=proofs.get((stored.summary.path, stored.summary.received)))
+            for each, part in holdings.datasets(asked.dataset)
+            for stored in part.select(self._sender, each)
+            if stored.summary.proven_by == "merge" and stored.summary.kind != "package" and part.whole(stored)
+        )
+        async for page in self._pages(found, limits.ENTRIES_PAGE, lambda part: MergedStreams(streams=[*part])):
+            yield page
+
+    @METHODS.answers(HeadWanted)
+    async def _head(self, asked: HeadWanted) -> Parts:
+        file = PurePosixPath(asked.file)
+        found = await self._ask(lambda holdings: holdings.around(file=file).at(file))
+        if found is None:
+            msg = f"{asked.file}: is not stored any more"
+            raise NoSuchStream(msg)
+        yield Head(raw=await self._workers.run(lambda: head_of(self._store, file)))
+
+    @METHODS.answers(Prove)
+    async def _proven(self, asked: Prove) -> Parts:
+        compared = await self._ask(lambda holdings: to_compare(holdings, asked))
+        yield Proven(result="gone", why="") if compared is None else await self._compare(asked, compared)
+
+    async def _compare(self, asked: Prove, compared: Compared) -> Proven:
+        """Compare a stream, or the full that its chain makes, with what its host sends."""
+        sha256, why = compared.sha256, compared.why
+        if not why and sha256 is None:
+            try:
+                sha256 = await self._hasher.sha256([f"{self._store.where}/{each}" for each in compared.chain])
+            except ChainNotHashed as error:
+                why = str(error)
+            # Only if the chain is as it was: a prune or a merge may have taken a file from it.
+            if await self._ask(lambda holdings: to_compare(holdings, asked)) != compared:
+                return Proven(result="gone", why="")
+        if why:
+            return Proven(result="unknown", why=why[:_LINE])
+        if sha256 != asked.sha256:
+            what = "the state that its chain restores" if asked.whole else "it"
+            log.warning("%s: %s: %s differs from what its host sends", self._peer, compared.chain[-1], what)
+            return Proven(result="different", why="")
+        how: How = "stream" if len(compared.chain) == 1 else "state"
+        await self._workers.run_to_end(partial(self._note, compared, how))
+        log.info("%s: %s: is proven by its host's `zfs send` (%s)", self._peer, compared.chain[-1], how)
+        return Proven(result="same", why="")
+
     @METHODS.answers(Check)
     async def _health(self, _asked: Check) -> Parts:
 
-        problems = await self._ask(lambda holdings: [*map(str, holdings.problems), *self._troubles(self._sender)])
+        holdings = await self._ask(lambda holdings: holdings)
+        problems = await self._ask(lambda _holdings: self._find_problems(holdings), begun=True)
+        # Other questions about the sender do not wait for this.
+        standing = await self._workers.run(lambda: self._survey(holdings))
+        problems += find_unchecked(standing, stopped=self._checks.stopped)
         disk, *quotas = fills = await self._room.fills(self._sender)
         if disk.refuses:
             problems.insert(0, f"only {format_size(max(0, disk.free))} are free; pushes are refused")
@@ -242,11 +314,15 @@ class Answers:
         warnings: list[str] = []
         if self._warn_at is not None:
             warnings = [str(fill) for fill in fills if fill.is_above(self._warn_at) and not fill.refuses]
+            if standing.behind:
+                oldest = format_time(standing.oldest or 0.0)
+                warnings.append(f"the scrub is behind: a stream was last checked, or received, at {oldest}")
         yield Health(
             program=f"fullsendd {fullsend_protocol.__version__}",
             free_bytes=max(0, disk.free),
             problems=[line[:_LINE] for line in problems[:_LINES]],
             warnings=[line[:_LINE] for line in warnings],
+            scrub=scrub_standing(standing, self._checks.place, self._sender) if self._scrub else None,
         )
 
     @METHODS.answers(Unchanged)
@@ -254,7 +330,19 @@ class Answers:
         await self._ask(lambda holdings: unchanged.note(holdings, self._sender, said.datasets))
         yield Noted()
 
+    def _note(self, compared: Compared, how: How) -> None:
+        documents, file = self._store.documents, compared.chain[-1]
+        note_proof(documents, self._sender, file, received=compared.received, how=how, now=time.time())
+
     # --- shared --------------------------------------------------------------------------------------------
+
+    def _find_problems(self, holdings: Holdings) -> list[str]:
+        return [*map(str, holdings.problems), *self._troubles(self._sender)]
+
+    def _survey(self, holdings: Holdings) -> Survey:
+        """Find out how the checks of the sender's streams stand."""
+        results = ((stored.summary, part.checked(stored)) for part in holdings.parts() for stored in part.streams)
+        return survey(results, now=time.time(), every=self._checks.every)
 
     def _read(self, stored: StoredStream) -> None:
         """Hold a stream for as long as this connection is open: a restore will need those that build on it."""
@@ -279,6 +367,33 @@ class Answers:
     async def _ask(self, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         """Call `work` in a thread, with what is stored of the sender now (`begun`: as in Catalogues.ask)."""
         return await self._catalogues.ask(self._workers.disk, self._sender, work, begun=begun)
+
+
+def find_unchecked(standing: Survey, *, stopped: bool) -> Iterator[str]:
+    """Yield the problems that keep a sender's streams from being checked. `stopped`: the scrub has stopped."""
+    for file, why in standing.named_unreadable:
+        yield f"{file}: could not be checked: {why}; it is tried again later"
+    if more := standing.unreadable - len(standing.named_unreadable):
+        yield f"{plural(more, 'more stream')} could not be checked"
+    if stopped:
+        yield "the scrub has stopped, because many streams are damaged: `fullsendd check` on the receiver says more"
+
+
+def scrub_standing(standing: Survey, place: ReadPlace | None, sender: str) -> ScrubStanding:
+    """Return what a sender is told of the checks of its streams. `place`: of the check that is running: only the
+    sender's own streams are named.
+    """
+    own = place is not None and place.file.startswith(f"{sender}/")
+    return ScrubStanding(
+        every=int(standing.every),
+        streams=standing.streams,
+        current=standing.current,
+        checked=standing.checked,
+        oldest=None if standing.oldest is None else format_time(standing.oldest),
+        due_streams=standing.due_streams,
+        due_bytes=standing.due_bytes,
+        reading=being_read(place) if place is not None and own else None,
+    )
 
 
 def find_chains(catalogue: Catalogue, now: float) -> Iterator[tuple[StoredStream, tuple[int, int, int, int]]]:

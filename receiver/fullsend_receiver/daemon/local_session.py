@@ -1,7 +1,7 @@
 """The conversation between the daemon and one command on the same host, from hello to the end.
 
-The answers come from the daemon's catalogue (fullsend_receiver.catalogue.service): a command that reads the disk itself
-gets the same. A command asks once and disconnects.
+The answers about what is stored come from the daemon's catalogue (fullsend_receiver.catalogue.service): a command that
+reads the disk itself gets the same. A command asks once and disconnects.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import time
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -19,16 +20,18 @@ from fullsend_protocol.shared.errors import (
     RemoteProtocolError,
     Unreachable,
 )
-from fullsend_protocol.shared.units import printable
+from fullsend_protocol.shared.units import format_time, printable
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import LOCAL, ConnectionEnded, Event, Role
-from fullsend_protocol.wire.local import Summaries, SummariesWanted
+from fullsend_protocol.wire.local import DueStreams, ScrubProgress, ScrubWanted, Summaries, SummariesWanted
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.pages import VERSION, items_of
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.daemon.answering import Ask, Methods, Parts, pages, send_answer
+from fullsend_receiver.daemon.answering import Ask, Methods, Parts, being_read, pages, send_answer
 from fullsend_receiver.daemon.local_socket import check_peer
 from fullsend_receiver.daemon.session import last_error, log_refusal
+from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.maintenance.progress import ScrubState
 from fullsend_receiver.store.workers import Workers
 from fullsend_transport.channel import Channel
 
@@ -46,10 +49,11 @@ METHODS: Final = Methods()
 class LocalAnswers:
     """The answers for a command."""
 
-    def __init__(self, catalogues: Catalogues, workers: Workers) -> None:
+    def __init__(self, catalogues: Catalogues, workers: Workers, checks: Checks) -> None:
         """Reads nothing before a question."""
         self._catalogues = catalogues
         self._workers = workers
+        self._checks = checks
 
     def answer(self, question: messages.Question) -> Parts:
         """Return the whole answer. Iterating over it raises: FullsendError, OSError."""
@@ -65,6 +69,10 @@ class LocalAnswers:
                 yield page
         yield messages.Done()
 
+    @METHODS.answers(ScrubWanted)
+    async def _scrub(self, _asked: ScrubWanted) -> Parts:
+        yield scrub_progress(self._checks.state(), now=time.time())
+
     async def _ask(self, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         return await self._catalogues.ask(self._workers.disk, sender, work, begun=begun)
 
@@ -77,13 +85,39 @@ class LocalAnswers:
         return ask
 
 
+def scrub_progress(state: ScrubState, *, now: float) -> ScrubProgress:
+    """Return the answer to `scrub?`. `now`: seconds since the epoch."""
+    left, place = state.left, state.reading
+    return ScrubProgress(
+        program=f"fullsendd {fullsend_protocol.__version__}",
+        now=format_time(now),
+        every=int(state.every),
+        limit=state.limit,
+        due=None
+        if left is None
+        else DueStreams(
+            streams=left.streams,
+            stored_bytes=left.stored_bytes,
+            due_streams=left.due_streams,
+            due_bytes=left.due_bytes,
+            next_due=None if left.next_due is None else format_time(left.next_due),
+        ),
+        reading=None if place is None else being_read(place),
+        asked_by=None if place is None else place.asked_by,
+        rate=None if state.rate is None else int(state.rate),
+        stopped=state.stopped,
+        resumes=None if state.resumes is None else format_time(state.resumes),
+        busy=state.busy,
+    )
+
+
 class LocalServer:
     """Serves all commands."""
 
     def __init__(self, answers: LocalAnswers, *, silence: float) -> None:
         """`silence`: seconds without a byte, while reading, after which the daemon drops a command."""
+        self.silence = silence
         self._answers = answers
-        self._silence = silence
         self._tasks: set[asyncio.Task[None]] = set()
 
     def let_in(self, sock: socket.socket, _address: object) -> None:
@@ -103,7 +137,7 @@ class LocalServer:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _serve(self, sock: socket.socket) -> None:
-        channel = Channel(Role.RECEIVER, "the command", language=LOCAL, silence=self._silence)
+        channel = Channel(Role.RECEIVER, "the command", language=LOCAL, silence=self.silence)
         try:
             check_peer(sock)
             await asyncio.get_running_loop().connect_accepted_socket(lambda: channel, sock)

@@ -27,8 +27,8 @@ _END_WITHIN: Final = 10.0
 class MergeProcess:
     """Runs the merges of one daemon."""
 
-    def __init__(self, store: Store, command: Sequence[str] | None, thread: Executor) -> None:
-        """`command`: the program, with its arguments, None: nothing is merged; `thread`: that of prunes."""
+    def __init__(self, store: Store, command: Sequence[str], thread: Executor) -> None:
+        """`command`: the program, with its arguments, empty: nothing is merged; `thread`: that of prunes."""
         self._store = store
         self._thread = thread
         self._command = command
@@ -43,7 +43,7 @@ class MergeProcess:
         while True:
             await self._wanted.wait()
             self._wanted.clear()
-            if self._command is not None:
+            if self._command:
                 try:
                     await self._run_once(self._command)
                 except Exception as error:  # noqa: BLE001 - the daemon serves others, whatever this process makes of it

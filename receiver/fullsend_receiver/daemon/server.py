@@ -26,9 +26,10 @@ from typing import Any, Final
 
 from fullsend_cli.memory import trim
 from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire import certificate
 from fullsend_protocol.wire.connection import Role
-from fullsend_receiver.access.config import ReceiverSettings, parse_address
+from fullsend_receiver.access.config import ReceiverSettings, parse_address, reload
 from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
 from fullsend_receiver.arrival.expiry import discard_old
@@ -37,6 +38,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.merge_process import MergeProcess
+from fullsend_receiver.daemon.proving import ChainHasher
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.daemon.store_watch import StoreWatch
@@ -73,6 +75,8 @@ _HOUSEKEEPING_EVERY: Final = 1.0
 #: Seconds between two examinations of the whole store, for changes that the kernel does not report. docs/operations.md
 #: promises it.
 _RELOOK_EVERY: Final = 3600.0
+#: The keys of receiver.toml that say what prunes drop, and when.
+_OF_PRUNES: Final = frozenset({"retention", "prune-at", "prune-at-most", "undelete-within", "when-suspicious"})
 
 
 class Daemon:
@@ -83,12 +87,20 @@ class Daemon:
         settings: ReceiverSettings,
         store: LocalStore,
         clock: Clock | None = None,
-        merge_command: Sequence[str] | None = None,
+        *,
+        reread: Callable[[], ReceiverSettings] | None = None,
+        merge_command: Sequence[str] = (),
+        hash_command: Sequence[str] | None = None,
     ) -> None:
-        """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's; `merge_command`: the
-        program that merges, with its arguments, None: nothing is merged.
+        """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's; `reread`: reads the
+        settings again at a reload, blocks, and raises what is wrong with them; None: they never change;
+        `merge_command`: the program that merges, with its arguments, empty: nothing is merged; `hash_command`: the one
+        that prints the SHA-256 of a merge, None: no sender can ask for it.
         """
         self._settings = settings
+        self._reread = reread
+        self._told_to_reload = asyncio.Event()
+        self._status = ""  # as `systemctl status` shows it
         self._store = store
         try:
             self._table = SenderTable(store)
@@ -116,44 +128,40 @@ class Daemon:
         self._checks = Checks(
             catalogues, self._workers, ScrubSettings(every=settings.scrub_every, rate=settings.scrub_rate)
         )
-        rules = rules_of(settings)
+        self._rules = rules = rules_of(settings)
+        self._rules_since = time.time()
         # A thread of its own: a prune of a large store takes minutes.
         self._pruning = ThreadPoolExecutor(1, thread_name_prefix="prune")
-        merges = rules is not None and rules.merging is not None
-        self._merges = MergeProcess(store, merge_command if merges else None, self._pruning)
+        self._merges = MergeProcess(store, merge_command, self._pruning)
         self._daily = DailyPrune(
-            store,
-            rules,
-            settings.prune_at,
-            clock or SystemClock(),
-            self._pruning,
-            early=settings.when_full == "prune-early",
-            pruned=self._merges.begin,
+            store, rules, settings.prune_at, clock or SystemClock(), self._pruning, pruned=self._begin_merges
         )
         self._room = room = Room(
             settings.min_free,
             lambda: self._workers.run_to_end(store.space),
-            quota_of=settings.quota_of,
+            quota_of=self._quota_of,
             stored_of=lambda sender: catalogues.stored_bytes(self._workers.disk, sender),
-            make_room=self._daily.make_room,
+            make_room=self._make_room,
         )
         self._watch = StoreWatch(store, room, settings.warn_at, self._table_reader, self)
         self._recovered = False  # what the last process left is completed, or removed
         self._commands = asyncio.Event()  # whether to listen for commands was decided anew
         self._hears_commands = True
         self._lock = -1  # held: no other daemon serves this store; -1: not held, while the store is away
-        self._local = LocalServer(LocalAnswers(catalogues, self._workers), silence=settings.silence)
-        started = time.time()
-
-        def find_troubles(sender: str) -> list[str]:
-            return [] if rules is None else troubles(store, sender, now=time.time(), since=started)
-
+        self._local = LocalServer(LocalAnswers(catalogues, self._workers, self._checks), silence=settings.silence)
         self._shared = SharedState(
-            catalogues, self._workers, self._checks, self, room, settings.warn_at, troubles=find_troubles
+            catalogues,
+            self._workers,
+            self._checks,
+            self,
+            room,
+            settings.warn_at,
+            ChainHasher(hash_command),
+            troubles=self._find_troubles,
         )
 
     async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT. At SIGHUP, examine the whole store again.
+        """Serve until SIGTERM or SIGINT. At SIGHUP, read the settings again, and examine the whole store.
 
         Raises: StoreError (unfit, or served by another daemon), OSError.
         """
@@ -161,7 +169,7 @@ class Daemon:
         loop.set_exception_handler(_log_exception)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._distrust)
+        loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
         self._lock = _serve_lock(self._store)
         try:
             try:
@@ -182,10 +190,12 @@ class Daemon:
                 asyncio.create_task(self._watch.run()),
                 asyncio.create_task(self._daily.run()),
                 asyncio.create_task(self._merges.run()),
+                asyncio.create_task(self._reload_when_told()),
                 asyncio.create_task(_feed_watchdog()),
             ]
             log.info("listening on %s, store %s", where, self._store.where)
-            systemd.notify("READY=1", f"STATUS=listening on {where}")
+            self._status = f"listening on {where}"
+            systemd.notify("READY=1", f"STATUS={self._status}")
             try:
                 await self._until_stopped(helpers)
             finally:
@@ -496,33 +506,98 @@ class Daemon:
 
     async def _sweep(self) -> None:
         """Discard old partials at intervals."""
-        settings, shared = self._settings, self._shared
+        shared = self._shared
         while True:
             try:
                 async with shared.sweeping:
                     # To its end, even if this is cancelled: no stream may begin while its partial is being deleted.
                     await self._recover_when_idle()
                     arriving = {*shared.arriving}
-                    left, aside = await self._workers.run_to_end(
-                        lambda: (
-                            discard_old(
-                                self._store,
-                                shared.arriving,
-                                keep=settings.partial_keep,
-                                damaged_keep=settings.damaged_keep,
-                                most=settings.partial_max,
-                            ),
-                            self._store.aside(),
-                        )
-                    )
+                    left, aside = await self._workers.run_to_end(self._discard_old)
                     self._room.count(left, aside, but=arriving)
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
                 log.warning("cannot look for old partials: %s: %s", type(error).__name__, error)
             await asyncio.sleep(_SWEEP_EVERY)
 
-    def _distrust(self) -> None:
-        log.info("SIGHUP: the next question about each sender examines all its stored streams")
-        self._catalogues.distrust()
+    def _discard_old(self) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+        """Discard old partials. Returns: by sender the bytes of those that stay, by key, and of what is set aside."""
+        settings = self._settings
+        left = discard_old(
+            self._store,
+            self._shared.arriving,
+            keep=settings.partial_keep,
+            damaged_keep=settings.damaged_keep,
+            most=settings.partial_max,
+        )
+        return left, self._store.aside()
+
+    def _quota_of(self, sender: str) -> int | None:
+        """Return the present quota of a sender in bytes; None: it has none."""
+        return self._settings.quota_of(sender)
+
+    async def _make_room(self, wanted: int, sender: str | None) -> int:
+        """Remove old streams, if the policy allows it. See `MakeRoom`."""
+        return await self._daily.make_room(wanted, sender, early=self._settings.when_full == "prune-early")
+
+    def _begin_merges(self) -> None:
+        """Merge what the policy allows, after a daily prune."""
+        if self._rules is not None and self._rules.merging is not None:
+            self._merges.begin()
+
+    def _find_troubles(self, sender: str) -> list[str]:
+        """Return what keeps prunes of a sender from their work. Blocks."""
+        if self._rules is None:
+            return []
+        return troubles(self._store, sender, now=time.time(), since=self._rules_since)
+
+    # --- reload ----------------------------------------------------------------------------------------------
+
+    async def _reload_when_told(self) -> None:
+        """At each SIGHUP read the settings again, and trust nothing that is known of the store."""
+        while True:
+            await self._told_to_reload.wait()
+            self._told_to_reload.clear()
+            systemd.notify("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            log.info("SIGHUP: the next question about each sender examines all its stored streams")
+            self._catalogues.distrust()
+            wrong = await self._reload()
+            systemd.notify("READY=1", f"STATUS={self._status}{'; ' if wrong else ''}{wrong}")
+
+    async def _reload(self) -> str:
+        """Read the settings again. Returns: what is wrong with the new ones; then the present ones stay."""
+        if self._reread is None:
+            return ""
+        try:
+            found = await run(self._table_reader, self._reread)
+        except Exception as error:  # noqa: BLE001 - whatever a person has written there must not end the daemon
+            wrong = f"the settings stay as they were: {printable(str(error))}"
+            log.error("%s", wrong)  # noqa: TRY400 - where says nothing
+            return wrong
+        reloaded = reload(self._settings, found)
+        self._change(reloaded.settings, frozenset(reloaded.changed))
+        new = f"new values of {', '.join(reloaded.changed)}" if reloaded.changed else "no new value"
+        log.info("receiver.toml is read again: %s", new)
+        if reloaded.fixed:
+            log.warning("receiver.toml: only a restart changes %s", ", ".join(reloaded.fixed))
+        await self._watch.look_at_fills()
+        return ""
+
+    def _change(self, settings: ReceiverSettings, changed: frozenset[str]) -> None:
+        """Have these settings count from now on. `changed`: the keys with new values, as in the file."""
+        self._settings = settings
+        if "tries-per-minute" in changed:
+            self._limiter = Limiter(settings.tries_per_minute)
+        if changed & {"scrub-every", "scrub-rate"}:
+            self._checks.change(ScrubSettings(every=settings.scrub_every, rate=settings.scrub_rate))
+        if changed & _OF_PRUNES:
+            self._rules, self._rules_since = rules_of(settings), time.time()
+            self._daily.change(self._rules, settings.prune_at)
+        self._room.keep_free(settings.min_free)
+        self._watch.warn_from(settings.warn_at)
+        self._shared.warn_at = settings.warn_at
+        self._local.silence = settings.silence
+
+    # --- at intervals ----------------------------------------------------------------------------------------
 
     async def _relook(self) -> None:
         """Examine the whole store at intervals."""

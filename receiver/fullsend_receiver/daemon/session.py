@@ -37,6 +37,7 @@ from fullsend_receiver.arrival.receive import Halted, Receiving
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answering import send_answer
 from fullsend_receiver.daemon.answers import Answers
+from fullsend_receiver.daemon.proving import ChainHasher
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.store.errors import disk_error
 from fullsend_receiver.store.opened import partial_key
@@ -89,11 +90,11 @@ class Arriving:
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SharedState:
-    """The shared state of all sessions of a daemon. `warn_at`: used share of the disk, or of a quota, from which on
-    senders are warned; `arriving`: the streams that are arriving now, by key; `sweeping`: held while partials are
-    deleted, and while a session adds a stream to `arriving`.
+    """The shared state of all sessions of a daemon. `warn_at`: the present share of the disk, or of a quota, from which
+    on senders are warned; `hasher`: merges chains; `arriving`: the streams that are arriving now, by key; `sweeping`:
+    held while partials are deleted, and while a session adds a stream to `arriving`.
     """
 
     catalogues: Catalogues
@@ -102,6 +103,7 @@ class SharedState:
     gate: Gate
     room: Room
     warn_at: float
+    hasher: ChainHasher
     troubles: Callable[[str], list[str]] = lambda _sender: []  # what keeps prunes of a sender from their work; blocks
     arriving: dict[str, Arriving] = field(default_factory=dict)
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -199,7 +201,9 @@ class Session:
             peer=self._name,
             repairs=messages.REPAIR in self._features,
             warn_at=shared.warn_at if messages.WARNINGS in self._features else None,
+            scrub=messages.SCRUB in self._features,
             troubles=shared.troubles,
+            hasher=shared.hasher,
         )
         try:
             await self._serve_requests(answers)

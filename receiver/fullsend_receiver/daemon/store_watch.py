@@ -78,6 +78,10 @@ class StoreWatch:
         """A write has failed because the disk is read-only: find out by writing, until that succeeds."""
         self._suspect = True
 
+    def warn_from(self, share: float) -> None:
+        """Warn from this used share on. See `FillWarnings`."""
+        self._warnings.share = share
+
     async def look(self) -> None:
         """Look at the state, and log it if it has changed. Raises: as `Reopener.reopen`."""
         seen = await run(self._threads, self._probe)
@@ -120,15 +124,16 @@ class FillWarnings:
 
     def __init__(self, share: float) -> None:
         """`share`: the used share from which on there is a warning."""
-        self._share = share
+        self.share = share
         self._above: set[str] = set()
 
     def note(self, fills: list[Fill]) -> None:
-        """Log what has changed."""
+        """Log what has changed. `fills`: all that there are."""
+        self._above &= {fill.what for fill in fills}  # a quota that is gone warns anew if it comes back
         for fill in fills:
-            if fill.what not in self._above and fill.is_above(self._share):
+            if fill.what not in self._above and fill.is_above(self.share):
                 self._above.add(fill.what)
                 log.warning("%s: free space soon, or pushes will be refused (warn-at)", fill)
-            elif fill.what in self._above and not fill.is_above(self._share - _SLACK):
+            elif fill.what in self._above and not fill.is_above(self.share - _SLACK):
                 self._above.remove(fill.what)
                 log.info("%s: below warn-at again", fill)

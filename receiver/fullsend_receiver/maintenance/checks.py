@@ -22,11 +22,13 @@ from typing import Final
 
 from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.catalogue.holdings import Holdings
+from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import StoredStream
 from fullsend_receiver.maintenance import checkpoints
 from fullsend_receiver.maintenance.io_priority import set_idle
 from fullsend_receiver.maintenance.pace import Pace
+from fullsend_receiver.maintenance.progress import ReadPlace, ReadProgress, ScrubState, WorkLeft
 from fullsend_receiver.maintenance.schedule import DUE_MAX, Due, Survey, is_too_early
 from fullsend_receiver.maintenance.scrub import StreamCheck
 from fullsend_receiver.maintenance.verify import Checked, Removed, Subject, Verifier
@@ -68,9 +70,13 @@ class Checks:
         self._catalogues = catalogues
         self._store = catalogues.store
         self._workers = workers
+        self._settings = settings
         self._every = settings.every
         self._now = now
+        self._progress = ReadProgress()
+        self._left: WorkLeft | None = None  # None: the store was not surveyed yet
         self._pace = Pace(settings.rate, lambda: workers.syncs.busy)
+        self._unpaced = 0  # bytes that were read after the pace was last asked; of the `scrub` thread
         self._verifier = Verifier(catalogues.store, catalogues.record, self._dependents)
         # The senders whose streams to look through; None: all, because an earlier process may have left some.
         self._senders: set[str | None] = {None}
@@ -85,6 +91,50 @@ class Checks:
         self._nobody_asks = asyncio.Event()
         self._nobody_asks.set()
         self._interrupt = threading.Event()  # ends the daemon's own check between two chunks
+
+    def change(self, settings: ScrubSettings) -> None:
+        """Check by these settings from now on: find what is due, and read at the new rate."""
+        self._settings = settings
+        self._every = settings.every
+        self._pace.change(settings.rate)
+        self._stopped = self._stopped and bool(settings.every)
+        self._survey_at = time.monotonic()
+        self._due.clear()
+        self._interrupt.set()  # a check that waits by the old rate continues at once
+        self._wanted.set()
+
+    @property
+    def every(self) -> float:
+        """Seconds after which a stream is checked again, 0: never by itself."""
+        return self._every
+
+    @property
+    def stopped(self) -> bool:
+        """Whether so much is damaged that the daemon checks nothing by itself."""
+        return self._stopped
+
+    @property
+    def place(self) -> ReadPlace | None:
+        """The place of the check that is running; None: none is."""
+        return self._progress.place
+
+    def state(self) -> ScrubState:
+        """Return what is being checked, and what is left."""
+        place, left = self._progress.place, self._left
+        by_itself = place is not None and place.asked_by is None
+        if left is not None and place is not None and by_itself:
+            left = left.less(0, place.read_bytes)
+        wait = self._resume_at - time.monotonic()
+        return ScrubState(
+            every=self._every,
+            limit=self._settings.rate,
+            left=left,
+            reading=place,
+            rate=self._progress.rate,
+            stopped=self._stopped,
+            resumes=self._now() + wait if wait > 0 and self._due else None,
+            busy=by_itself and self._workers.syncs.busy,
+        )
 
     def wanted(self, sender: str) -> None:
         """A stream of this sender that arrived in several segments has been stored."""
@@ -125,11 +175,16 @@ class Checks:
             if abandoned.is_set():
                 raise asyncio.CancelledError
 
+        def work() -> Checked | Removed:
+            check = self._verifier.begin(subject)
+            with self._progress.reading(check, stored.summary.stored_bytes, stored.summary.sender):
+                return self._verifier.conclude(subject, check, check.run(between))
+
         self._asked += 1
         self._nobody_asks.clear()
         self._interrupt.set()
         try:
-            found = await run(self._workers.scrub, lambda: self._verifier.check(subject, between))
+            found = await run(self._workers.scrub, work)
         finally:
             abandoned.set()
             self._asked -= 1
@@ -149,6 +204,7 @@ class Checks:
                 for name in names:
                     for stored in await self._catalogues.ask(self._workers.disk, name, self._unread):
                         found = await self._check(stored)
+                        self._not_due(stored.summary)
                         if _is_unread(found):
                             self._later.add(sender)
             # As in `run`.
@@ -170,7 +226,9 @@ class Checks:
             return self._resume_at - now
         if not self._due:
             return self._survey_at - now
-        found = await self._check(StoredStream(self._store, self._due.popleft().stream))
+        about = self._due.popleft().stream
+        found = await self._check(StoredStream(self._store, about))
+        self._count_checked(about)
         if _is_unread(found):
             # The disk may be away: then it is useless to try all other streams.
             self._pause = min(_PAUSE_MAX, 2 * self._pause or _PAUSE_FIRST)
@@ -181,14 +239,29 @@ class Checks:
             self._survey_at = time.monotonic()
         return 0.0
 
+    def _not_due(self, about: Summary) -> None:
+        """A stream was checked before its turn: it is not read twice."""
+        for each in [each for each in self._due if each.file == about.path]:
+            self._due.remove(each)
+            self._count_checked(about)
+            if self._more and not self._due:
+                self._survey_at = time.monotonic()
+
+    def _count_checked(self, about: Summary) -> None:
+        if self._left is not None:
+            self._left = self._left.less(1, about.stored_bytes)
+
     async def _plan(self) -> None:
         """Find what is due, and whether there is too much damage."""
         standing = await self._survey()
+        if standing.every != self._every:  # the settings have changed meanwhile
+            return
         due = standing.due
         self._report_standing(standing)
         self._stopped = standing.stopped
         self._due = deque(() if standing.stopped else due)
         self._more = len(self._due) == DUE_MAX
+        self._left = WorkLeft.of(standing)
         wait = _SURVEY_STOPPED if standing.stopped else _SURVEY_EVERY
         self._survey_at = time.monotonic() + min(wait, max(self._every, _SURVEY_LEAST))
 
@@ -224,7 +297,7 @@ class Checks:
                 await self._nobody_asks.wait()
                 self._interrupt.clear()
                 try:
-                    found = await run(self._workers.scrub, lambda: self._work(subject, check, since, abandoned))
+                    found = await run(self._workers.scrub, lambda: self._work(stored, check, since, abandoned))
                     break
                 except _Interrupted:
                     continue
@@ -234,9 +307,12 @@ class Checks:
         self._report(found)
         return found
 
-    def _work(self, subject: Subject, check: StreamCheck, since: str, abandoned: threading.Event) -> Checked | Removed:
+    def _work(
+        self, stored: StoredStream, check: StreamCheck, since: str, abandoned: threading.Event
+    ) -> Checked | Removed:
         """Check a stream, in the `scrub` thread. `abandoned`: nobody waits for the result any more."""
-        read = check.reading.stored_bytes
+        subject = Subject.of(stored)
+        read = check.reading.stored_bytes - self._unpaced
         recorded = time.monotonic()
 
         def between() -> None:
@@ -255,9 +331,11 @@ class Checks:
 
         set_idle(True)
         try:
-            result = check.run(between)
+            with self._progress.reading(check, stored.summary.stored_bytes):
+                result = check.run(between)
         finally:
             set_idle(False)
+            self._unpaced = max(0, check.reading.stored_bytes - read)
         if result is not None and result.unreadable is not None:
             self._record_place(check, since)  # the next try begins with what could not be read
         else:

@@ -1,15 +1,19 @@
 """Whether this host's clock can be trusted with deleting: the document clock.json.
 
-    {"format": 1, "wall", "boottime", "boot_id", "known_until"}
+    {"format": 1, "wall", "boottime", "boot_id", "known_until", "synchronised_in", "unsynchronised_for"}
 
 The daemon notes its clock at intervals, as long as it agrees with the note before: the wall clock, and the clock that
 counts since the boot and that nobody sets. A prune refuses if the wall clock differs from what both let expect by more
 than `JUMP`, or is behind the last note or behind the newest reception. `fullsendd clock --accept` takes the clock as it
 is: then receptions up to `known_until` may be in the future.
+
+After a start the daily prune waits until a time server has set the clock. A host that has none gets its prunes when it
+has run for `SYNC_WAIT` without one.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,7 @@ from pydantic import Field, ValidationError
 
 from fullsend_protocol.format.manifest import DiskModel
 from fullsend_protocol.shared.units import format_time
+from fullsend_receiver.maintenance.time_sync import is_synchronised
 from fullsend_receiver.store.api import Documents
 
 _DOCUMENT: Final = "clock.json"
@@ -28,16 +33,21 @@ JUMP: Final = 7 * 86400.0
 BEHIND: Final = 3600.0
 #: Seconds between two notes of the daemon.
 NOTE_EVERY: Final = 600.0
+#: Seconds for which a host runs, over all its starts, before its daily prunes wait for no time server any more.
+SYNC_WAIT: Final = 86400.0
 _ACCEPT: Final = "if it is right now: `fullsendd clock --accept`"
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A look at the clocks. `wall`: seconds since the epoch; `boottime`: seconds since the boot `boot_id`."""
+    """A look at the clocks. `wall`: seconds since the epoch; `boottime`: seconds since the boot `boot_id`;
+    `synchronised`: whether a time server has set the wall clock, None: nobody says.
+    """
 
     wall: float
     boottime: float
     boot_id: str
+    synchronised: bool | None = None
 
 
 class Clock(Protocol):
@@ -52,21 +62,23 @@ class SystemClock:
 
     def read(self) -> Reading:
         """Look at them. See `Clock`."""
-        try:
-            boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        except OSError:  # not Linux: each look may be that of another boot
-            boot_id = ""
-        return Reading(time.time(), time.clock_gettime(time.CLOCK_BOOTTIME), boot_id)
+        boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
+        return Reading(time.time(), boottime, _find_boot_id(), is_synchronised())
 
 
 class ClockNote(DiskModel):
-    """The last note. `known_until`: receptions up to this moment do not count as the future's."""
+    """The last note. `known_until`: receptions up to this moment do not count as the future's; `synchronised_in`: the
+    last boot in which a time server had set the clock, or a person had accepted it; `unsynchronised_for`: seconds for
+    which this host has run since a time server did, None: not known.
+    """
 
     format: Literal[1] = 1
     wall: float = Field(allow_inf_nan=False)
     boottime: float = Field(allow_inf_nan=False)
     boot_id: str
     known_until: float = Field(default=0.0, allow_inf_nan=False)
+    synchronised_in: str = ""
+    unsynchronised_for: float | None = Field(default=None, allow_inf_nan=False)
 
 
 def read_note(documents: Documents) -> ClockNote | None:
@@ -83,14 +95,14 @@ def note(documents: Documents, now: Reading) -> str | None:
     last = read_note(documents)
     wrong = None if last is None else _differs(last, now)
     if wrong is None:
-        _write(documents, now, last.known_until if last else 0.0)
+        _write(documents, now, last, last.known_until if last else 0.0)
     return wrong
 
 
 def accept(documents: Documents, now: Reading, newest: float) -> None:
     """Note the clock as it is. `newest`: the newest reception, in seconds since the epoch. Blocks. Raises: OSError."""
     last = read_note(documents)
-    _write(documents, now, max(newest, last.known_until if last else 0.0))
+    _write(documents, now, last, max(newest, last.known_until if last else 0.0), accepted=True)
 
 
 def objection(documents: Documents, now: Reading, newest: float) -> str | None:
@@ -112,6 +124,33 @@ def objection(documents: Documents, now: Reading, newest: float) -> str | None:
     return None
 
 
+def waits_for(documents: Documents, now: Reading) -> str | None:
+    """Return why a daily prune waits for a time server; None: it does not. Blocks. Raises: OSError."""
+    if now.synchronised is not False:
+        return None
+    last = read_note(documents)
+    if (last is not None and now.boot_id and last.synchronised_in == now.boot_id) or _alone(last, now) >= SYNC_WAIT:
+        return None
+    return f"no time server has set the clock since this host's start, and it says {format_time(now.wall)}"
+
+
+def _alone(last: ClockNote | None, now: Reading) -> float:
+    """Return for how many seconds this host has run since a time server has set its clock, as far as that is known."""
+    if last is None or last.unsynchronised_for is None:
+        return now.boottime
+    same_boot = last.boot_id == now.boot_id and now.boottime >= last.boottime
+    return last.unsynchronised_for + now.boottime - (last.boottime if same_boot else 0.0)
+
+
+def _find_boot_id() -> str:
+    """Return the id of this boot, 32 hexadecimal digits; empty: not known, so each look may be that of another boot."""
+    try:
+        found = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+    except OSError:  # fullsendd.service hides it, and passes it; other systems than Linux have none
+        found = os.environ.get("FULLSENDD_BOOT_ID", "")
+    return found.strip().replace("-", "")
+
+
 def _differs(last: ClockNote, now: Reading) -> str | None:
     shown, noted = format_time(now.wall), format_time(last.wall)
     same_boot = bool(last.boot_id) and last.boot_id == now.boot_id and now.boottime >= last.boottime
@@ -124,8 +163,17 @@ def _differs(last: ClockNote, now: Reading) -> str | None:
     return None
 
 
-def _write(documents: Documents, now: Reading, known_until: float) -> None:
-    said = ClockNote(wall=now.wall, boottime=now.boottime, boot_id=now.boot_id, known_until=known_until)
+def _write(
+    documents: Documents, now: Reading, last: ClockNote | None, known_until: float, *, accepted: bool = False
+) -> None:
+    said = ClockNote(
+        wall=now.wall,
+        boottime=now.boottime,
+        boot_id=now.boot_id,
+        known_until=known_until,
+        synchronised_in=now.boot_id if now.synchronised or accepted else last.synchronised_in if last else "",
+        unsynchronised_for=0.0 if now.synchronised else _alone(last, now),
+    )
     found = documents.get(_DOCUMENT)
     # Another process that notes the clock at this moment notes the same.
     documents.put(_DOCUMENT, said.model_dump_json(indent=1).encode() + b"\n", if_match=found.tag if found else None)

@@ -8,7 +8,7 @@ import math
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
 from typing import Final
@@ -43,16 +43,16 @@ _EARLY_AGAIN: Final = 600.0
 
 
 class _Abandoned(Exception):  # noqa: N818 - nobody sees it but this module
-    """The daemon stops."""
+    """A prune ends with its batch. The message says why."""
 
 
 @dataclass(slots=True)
 class _PruneTotals:
-    """What a prune has done so far. `freed`: stored bytes; `failed`: the first error, None: there was none."""
+    """What a prune has done so far. `freed`: stored bytes; `failed`: by sender, the error that has ended its prune."""
 
     dropped: int = 0
     freed: int = 0
-    failed: str | None = None
+    failed: dict[str, str] = field(default_factory=dict)
 
 
 class DailyPrune:
@@ -66,24 +66,24 @@ class DailyPrune:
         clock_: Clock,
         thread: Executor,
         *,
-        early: bool = True,
         pruned: Callable[[], None] = lambda: None,
     ) -> None:
         """`rules`: None: nothing is ever deleted; `at`: local time, None: only commands prune; `thread`: one for it
-        alone, since a prune of a large store takes minutes; `early`: whether a prune may come early to make room;
-        `pruned`: is called on the event loop after each daily prune.
+        alone, since a prune of a large store takes minutes; `pruned`: is called on the event loop after each one.
         """
         self._store = store
         self._rules = rules
         self._at = at
         self._clock = clock_
         self._thread = thread
-        self._early = early
         self._pruned = pruned
         self._abandoned = threading.Event()
         self._noted: float | None = None  # seconds since the boot
-        self._freed_nothing: float | None = None  # the last early prune, in seconds since the boot
+        # By sender, None: of all, the last early prune, in seconds since the boot.
+        self._freed_nothing: dict[str | None, float] = {}
+        self._failed: float | None = None  # the last daily prune, in seconds since the boot
         self._said = ""
+        self._waits = False  # for a time server
 
     async def run(self, look_every: float = _LOOK_EVERY) -> None:
         """Note the clock and prune when it is time, until cancelled. A prune ends then with its batch."""
@@ -99,15 +99,24 @@ class DailyPrune:
         """End a prune that is running, with its batch: the daemon stops."""
         self._abandoned.set()
 
-    async def make_room(self, wanted: int, sender: str | None) -> int:
+    def change(self, rules: PruneRules | None, at: time_of_day | None) -> None:
+        """Prune by this from now on, see `__init__`. A prune that is running by other rules ends with its batch, and
+        begins again by these.
+        """
+        self._rules = rules
+        self._at = at
+        self._freed_nothing.clear()
+        self._failed = None
+
+    async def make_room(self, wanted: int, sender: str | None, *, early: bool = True) -> int:
         """Delete what waits in the trash since it was merged. If there is nothing, and the policy allows it, drop what
         it does not keep, before the daily prune. That keeps all that the daily prune would keep.
 
         `wanted`: bytes; it ends with the sender whose streams free them. `sender`: whose streams, None: of all
-        senders, by name. Returns: bytes that are free now and were not; what is dropped and waits in the trash does not
-        count. Logs what goes wrong.
+        senders, by name; `early`: whether the policy allows it. Returns: bytes that are free now and were not; what is
+        dropped and waits in the trash does not count. Logs what goes wrong.
         """
-        return await run_to_end(self._thread, lambda: self._make_room(wanted, sender))
+        return await run_to_end(self._thread, lambda: self._make_room(wanted, sender, early=early))
 
     def look(self) -> bool:
         """Note the clock and prune, if it is time for them. Blocks. Logs what goes wrong.
@@ -123,11 +132,14 @@ class DailyPrune:
             if self._noted is None or now.boottime - self._noted >= clock.NOTE_EVERY:
                 self._noted = now.boottime
                 self._note(now)
-            if self._rules is not None and self._at is not None and self._is_due(self._at):
-                return self._prune(self._rules)
-        except _Abandoned:
-            log.info("the daily prune ends, since the daemon stops; it begins again with the next start")
+            rules, at = self._rules, self._at
+            lately = self._failed is not None and 0 <= now.boottime - self._failed < _AGAIN
+            if rules is not None and at is not None and not lately and self._is_due(at) and self._may_begin():
+                return self._prune(rules)
+        except _Abandoned as why:
+            log.info("the daily prune ends, since %s", why)
         except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
+            self._failed = self._clock.read().boottime  # this may be all that is known of it: the disk may be read-only
             log.warning("the daily prune has failed: %s: %s", type(error).__name__, error)
         return False
 
@@ -137,7 +149,7 @@ class DailyPrune:
         except OSError as error:  # a disk without a free byte: the prune makes room
             log.warning("the clock cannot be noted: %s", error)
             return
-        if wrong is not None:
+        if wrong is not None and clock.waits_for(self._store.documents, now) is None:
             self._complain(f"nothing is pruned: {wrong}")
 
     def _is_due(self, at: time_of_day) -> bool:
@@ -150,15 +162,27 @@ class DailyPrune:
         # A prune that was refused, or has failed, is tried again within the hour: a person may have done something.
         return is_due(now, before, at, again=last.refused is not None)
 
-    def _make_room(self, wanted: int, sender: str | None) -> int:
+    def _may_begin(self) -> bool:
+        """Whether a daily prune that is due may begin, or waits for a time server. Each is logged once."""
+        why = clock.waits_for(self._store.documents, self._clock.read())
+        if why is not None and not self._waits:
+            hours = clock.SYNC_WAIT / 3600
+            log.warning("the daily prune waits: %s; it begins when one has, or after %g hours without one", why, hours)
+        elif why is None and self._waits:
+            log.info("the daily prune waits no longer for a time server")
+        self._waits = why is not None
+        return why is None
+
+    def _make_room(self, wanted: int, sender: str | None, *, early: bool) -> int:
         try:
             freed = empty_merged(self._store)
         except OSError as error:
             log.warning("the trash cannot be emptied: %s", error)
             freed = 0
         rules, began = self._rules, self._clock.read().boottime
-        lately = self._freed_nothing is not None and 0 <= began - self._freed_nothing < _EARLY_AGAIN
-        if freed or not self._early or rules is None or rules.undelete_within or lately:
+        before = [self._freed_nothing[each] for each in (None, sender) if each in self._freed_nothing]
+        lately = any(0 <= began - each < _EARLY_AGAIN for each in before)
+        if freed or not early or rules is None or rules.undelete_within or lately:
             return freed  # if it is not enough, this is called again
         done = _PruneTotals()
         try:
@@ -166,35 +190,39 @@ class DailyPrune:
             if refused is not None:
                 return 0
             self._prune_senders(pruner, pruner.catalogues.senders() if sender is None else [sender], done, wanted)
-        except _Abandoned:
-            log.info("the early prune ends, since the daemon stops")
+        except _Abandoned as why:
+            log.info("the early prune ends, since %s", why)
         except Exception as error:  # noqa: BLE001 - the push is refused then, and nothing else
             log.warning("the early prune has failed: %s: %s", type(error).__name__, error)
-        self._freed_nothing = None if done.freed else began
+        if not done.freed and rules is self._rules:
+            self._freed_nothing[sender] = began
         log.info("pruned early, for a push: %s freed of %s wanted", format_size(done.freed), format_size(wanted))
         return done.freed
 
     def _prune(self, rules: PruneRules) -> bool:
         refused: str | None = None
+        done = _PruneTotals()
         now = self._clock.read().wall
         try:
             pruner, refused = self._begin(rules)
             if refused is None:
                 expire_trash(self._store, rules.undelete_within, pruner.now, undelete_merged=rules.undelete_merged)
-                done = _PruneTotals()
                 self._prune_senders(pruner, pruner.catalogues.senders(), done)
                 log.info("pruned: %s dropped, %s freed", plural(done.dropped, "stream"), format_size(done.freed))
-                refused = done.failed
-        except (FullsendError, OSError) as error:
-            refused = f"it failed: {error}"
-            self._complain(f"the daily prune has failed: {error}")
-        write_try(self._store.documents, now, refused)
+                refused = next((f"{sender}: {why}" for sender, why in done.failed.items()), None)
+        except _Abandoned:
+            raise
+        except Exception as error:  # noqa: BLE001 - it must be known wherever somebody looks, whatever it is
+            refused = f"it failed: {_told(error)}"
+            done.failed.clear()  # it failed for all
+            self._complain(f"the daily prune has failed: {_told(error)}")
+        write_try(self._store.documents, now, refused, done.failed)
         return refused is None
 
     def _begin(self, rules: PruneRules) -> tuple[Pruner, str | None]:
         """Return a prune that has not begun, and why it must not, by the clock; None: it may. That is logged."""
         now = self._clock.read()
-        pruner = Pruner(self._store, rules, now.wall, self._between)
+        pruner = Pruner(self._store, rules, now.wall, lambda: self._between(rules))
         refused = clock.objection(self._store.documents, now, newest_reception(pruner.catalogues))
         if refused is not None:
             self._complain(f"nothing is pruned: {refused}")
@@ -217,15 +245,19 @@ class DailyPrune:
                             log.warning("%s/%s: nothing is pruned: %s", event.sender, event.dataset, event.why)
                         case ChainHeld() | Judged() | MergePlanned():
                             pass
-            except (FullsendError, OSError) as error:
-                log.error("%s: its prune has failed: %s", sender, error)  # noqa: TRY400 - where says nothing
-                done.failed = done.failed or f"{sender}: {error}"
+            except _Abandoned:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever is in the store of one sender
+                log.error("%s: its prune has failed: %s", sender, _told(error))  # noqa: TRY400 - where says nothing
+                done.failed[sender] = _told(error)
             if done.freed >= wanted:
                 return
 
-    def _between(self) -> None:
+    def _between(self, rules: PruneRules) -> None:
         if self._abandoned.is_set():
-            raise _Abandoned
+            raise _Abandoned("the daemon stops; it begins again with the next start")
+        if rules is not self._rules:
+            raise _Abandoned("receiver.toml has changed")
 
     def _complain(self, what: str) -> None:
         """Log this once a day: it is tried again and again."""
@@ -233,6 +265,11 @@ class DailyPrune:
         if said != self._said:
             self._said = said
             log.error("%s", what)
+
+
+def _told(error: Exception) -> str:
+    """Return an error for a message. The text of one that nobody has foreseen does not say enough by itself."""
+    return str(error) if isinstance(error, FullsendError | OSError) else f"{type(error).__name__}: {error}"
 
 
 def is_due(

@@ -1,4 +1,4 @@
-"""The I/O priority of a thread (ioprio_set(2)).
+"""The I/O priority of a thread, or of another process (ioprio_set(2)).
 
 Only the schedulers that know priorities heed it: BFQ, and CFQ before it. With `none`, `kyber` and `mq-deadline` it has
 no effect, or nearly none.
@@ -20,16 +20,19 @@ _NUMBERS: Final = {
     "armv7l": 314,
     "i686": 289,
 }
-_WHO_PROCESS: Final = 1  # of one thread; with 0 as its id: of the caller
+_WHO_PROCESS: Final = 1  # of one thread; with 0 as its id: of the caller; the first thread has its process's id
 _CLASS_SHIFT: Final = 13
 _CLASS_NONE: Final = 0  # as its niceness says
 _CLASS_IDLE: Final = 3  # only when nobody else has used the disk for a while
 
 
-def set_idle(idle: bool) -> bool:  # noqa: FBT001 - its only argument
-    """Make the calling thread's reads idle, or usual again. Returns: whether the kernel has accepted it."""
+def set_idle(idle: bool, process: int = 0) -> bool:  # noqa: FBT001 - what it sets
+    """Make the calling thread's reads idle, or usual again; or those of the first thread of another process, by its id.
+
+    Returns: whether the kernel has accepted it.
+    """
     number = _NUMBERS.get(os.uname().machine)
     if number is None:
         return False
     value = (_CLASS_IDLE if idle else _CLASS_NONE) << _CLASS_SHIFT
-    return bool(ctypes.CDLL(None).syscall(number, _WHO_PROCESS, 0, value) == 0)
+    return bool(ctypes.CDLL(None).syscall(number, _WHO_PROCESS, process, value) == 0)

@@ -1,8 +1,11 @@
 """What merges of a sender's streams have left to know: the document merged.SENDER.json.
 
-    {"format": 1, "refused": [{"inputs": [FILE, FILE], "program", "why"}, ...], "raw_rate": raw bytes a second}
+    {"format": 1, "refused": [{"inputs": [FILE, FILE], "program", "why"}, ...], "raw_rate": raw bytes a second,
+     "failed": [a line, ...], "proven": [{"file", "received", "at", "how": "stream" | "state"}, ...]}
 
 A merge that is not possible is not tried again every night; another version of this program tries it once more.
+What its ZFS host has proven (`fullsend prove`) is noted for each file, as of its time of reception: what is stored
+under that name later is not proven by it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Final, Literal
 from pydantic import Field, ValidationError
 
 from fullsend_protocol.format.manifest import DiskModel
+from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.maintenance.packing import PROGRAM
 from fullsend_receiver.store.api import Documents, update
@@ -22,6 +26,13 @@ log: Final = logging.getLogger("fullsendd")
 
 #: Refusals that are kept of one sender, the newest: a stream that cannot be merged is rare.
 _REFUSED_MAX: Final = 1000
+#: Failures that are kept of one run.
+_FAILED_MAX: Final = 20
+#: Proofs that are kept of one sender, the newest: some 150 bytes each, written anew with each proof.
+_PROVEN_MAX: Final = 4000
+
+#: What was compared: the stream itself, or the state that its chain restores.
+How = Literal["stream", "state"]
 
 
 class Refusal(DiskModel):
@@ -32,12 +43,31 @@ class Refusal(DiskModel):
     why: str
 
 
+class HostProof(DiskModel):
+    """A stored stream that has the bytes that its ZFS host sends. `received`: of the stream; `at`: when that was found,
+    by the receiver's clock.
+    """
+
+    file: str
+    received: str
+    at: str
+    how: How
+
+
 class MergeRecord(DiskModel):
-    """The document of one sender. `raw_rate`: of its last merge, None: there was none."""
+    """The document of one sender. `raw_rate`: of its last merge, None: there was none; `failed`: a line for each merge
+    that has failed in the last run; `proven`: the oldest first.
+    """
 
     format: Literal[1] = 1
     refused: list[Refusal] = Field(default_factory=list)
     raw_rate: float | None = None
+    failed: list[str] = Field(default_factory=list)
+    proven: list[HostProof] = Field(default_factory=list)
+
+    def proofs(self) -> dict[tuple[str, str], str]:
+        """Return when each stream was proven, by its file and its time of reception."""
+        return {(each.file, each.received): each.at for each in self.proven}
 
     def reasons(self) -> dict[tuple[str, str], str]:
         """Return what this version has refused, by the files of both streams."""
@@ -63,6 +93,24 @@ def note_refusal(documents: Documents, sender: str, pair: tuple[Summary, Summary
 def note_rate(documents: Documents, sender: str, raw_rate: float) -> None:
     """Record how fast a merge was, in raw bytes a second. Raises: OSError."""
     _change(documents, sender, lambda _found: {"raw_rate": raw_rate})
+
+
+def note_failures(documents: Documents, sender: str, failed: list[str]) -> None:
+    """Record which merges have failed in a run, none after a run without a failure. Raises: OSError."""
+    _change(documents, sender, lambda _found: {"failed": failed[:_FAILED_MAX]})
+
+
+def note_proof(documents: Documents, sender: str, file: str, *, received: str, how: How, now: float) -> None:
+    """Record that a stored stream has the bytes that its ZFS host sends. `received`: of the stream; `now`: seconds
+    since the epoch. Raises: OSError.
+    """
+    new = HostProof(file=file, received=received, at=format_time(now), how=how)
+
+    def change(found: MergeRecord) -> dict[str, object]:
+        others = [each for each in found.proven if each.file != file]
+        return {"proven": [*others, new][-_PROVEN_MAX:]}
+
+    _change(documents, sender, change)
 
 
 def _change(documents: Documents, sender: str, change: Callable[[MergeRecord], dict[str, object]]) -> None:

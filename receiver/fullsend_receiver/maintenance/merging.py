@@ -31,7 +31,7 @@ from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.maintenance.merge_records import note_rate, note_refusal
+from fullsend_receiver.maintenance.merge_records import note_failures, note_rate, note_refusal, read_merges
 from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.maintenance.packing import PROGRAM, Packer, read_back
 from fullsend_receiver.maintenance.plans import MergeRules, PruneRules, SenderPlans
@@ -40,6 +40,7 @@ from fullsend_receiver.maintenance.retention import Action, Plan
 from fullsend_receiver.maintenance.scrub import never_interrupts
 from fullsend_receiver.maintenance.thinning import Merge
 from fullsend_receiver.maintenance.trash import trash_name
+from fullsend_receiver.maintenance.verify import Subject, Verifier
 from fullsend_receiver.store.api import Store, Supersedes, Upload
 from fullsend_receiver.store.durable import FULL
 from fullsend_receiver.store.errors import ManifestError
@@ -81,13 +82,16 @@ class NoRoomToMerge(FullsendError):  # noqa: N818 - reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A merge that is done. `file`: the result; `stored_bytes`: its; `seconds`: how long it took."""
+    """A merge that is done. `file`: the result; `stored_bytes`: its; `seconds`: how long it took; `waits`: the inputs
+    stay until a ZFS host has proven it.
+    """
 
     sender: str
     merge: Merge
     file: PurePosixPath
     stored_bytes: int
     seconds: float
+    waits: bool = False
 
     @property
     def freed(self) -> int:
@@ -191,19 +195,28 @@ class Merger:
         Raises: StoreError, OSError, what `between` raises.
         """
         plans = SenderPlans(self._catalogues, self._rules, self._now, sender, dataset)
+        failed: list[str] = []
         for names in plans.parts():
-            tried: set[Merge] = set()
-            while (due := self._next(plans, names, tried)) is not None:
-                tried.add(due)
-                event = self._attempt(plans, names, sender, due)
+            for event in self._merge_part(plans, names, sender):
                 yield event
-                if isinstance(event, Merged):
-                    tried.clear()
-                elif len(due.inputs) > 2 and not event.failed:  # noqa: PLR2004 - two at a time, to find what cannot be
-                    pair = Merge(due.inputs[:2])
-                    if pair not in tried:
-                        tried.add(pair)
-                        yield self._attempt(plans, names, sender, pair)
+                if isinstance(event, NotMerged) and event.failed:
+                    failed.append(f"{event.merge.target.dataset}@{event.merge.target.snapshot}: {event.why}")
+        if dataset is None and failed != read_merges(self._store.documents, sender).failed:
+            note_failures(self._store.documents, sender, failed)
+
+    def _merge_part(self, plans: SenderPlans, names: set[str], sender: str) -> Iterator[MergeEvent]:
+        tried: set[Merge] = set()
+        while (due := self._next(plans, names, tried)) is not None:
+            tried.add(due)
+            event = self._attempt(plans, names, sender, due)
+            yield event
+            if isinstance(event, Merged):
+                tried.clear()
+            elif len(due.inputs) > 2 and not event.failed:  # noqa: PLR2004 - two at a time, to find what cannot be
+                pair = Merge(due.inputs[:2])
+                if pair not in tried:
+                    tried.add(pair)
+                    yield self._attempt(plans, names, sender, pair)
 
     def abandon(self) -> None:
         """End the run soon, from another thread: what has begun is discarded."""
@@ -241,12 +254,21 @@ class Merger:
             if len(due.inputs) == 2:  # noqa: PLR2004 - so these two
                 note_refusal(self._store.documents, sender, (due.inputs[0], due.inputs[1]), str(error))
             return NotMerged(sender, due, str(error), failed=False)
+        except InputSpoilt as error:
+            self._verify(sender, error.file)
+            return NotMerged(sender, due, str(error), failed=True)
         except FullsendError as error:
             return NotMerged(sender, due, str(error), failed=True)
         except OSError as error:
             if error.errno not in FULL:
                 raise
             return NotMerged(sender, due, f"there is no room for the result: {error.strerror}", failed=False)
+
+    def _verify(self, sender: str, file: PurePosixPath) -> None:
+        """Check a stream in which a merge has found damage, and record the result: a damaged one is no base again."""
+        stored = self._catalogues.current(sender).around(file=file).at(file)
+        if stored is not None:
+            Verifier(self._store, self._catalogues.record, lambda _subject: ()).check(Subject.of(stored), self._check)
 
     # --- one merge
 
@@ -285,15 +307,19 @@ class Merger:
                 received=self._received(file, last),
                 merged=[each.merged for each in inputs if each.merged is not None],
             )
-            supersedes = Supersedes(lambda: self._choose(plans, names, due), self._trash_folder())
+            supersedes = None
+            if self._merging.mode == "on":
+                supersedes = Supersedes(lambda: self._choose(plans, names, due), self._trash_folder())
+            else:
+                self._choose(plans, names, due)
             if not upload.commit(file, manifest, supersedes=supersedes):
                 msg = f"{file}: is stored already"
                 raise MergeOvertaken(msg)
         finally:
             upload.close(keep=False)
         seconds = time.monotonic() - began
-        self._record(sender, due, file, supersedes.trash, seconds)
-        return Merged(sender, due, file, stored_bytes, seconds)
+        self._record(sender, due, file, supersedes, seconds)
+        return Merged(sender, due, file, stored_bytes, seconds, waits=supersedes is None)
 
     def _write(self, upload: Upload, packer: Packer, inputs: list[StoredInput]) -> None:
         """Merge the inputs into the upload, all of it durable. Raises: InputSpoilt, StreamError, NoRoomToMerge,
@@ -340,9 +366,7 @@ class Merger:
 
     def _trash_folder(self) -> str | None:
         """Return the folder in the trash for the inputs; None: there is no room for it."""
-        if not self._rules.undelete_merged or self._merging.is_disk_wanted(self._store):
-            return None
-        return self._trash
+        return self._trash if self._rules.keeps_merged(self._store) else None
 
     def _choose(self, plans: SenderPlans, names: set[str], due: Merge) -> list[PurePosixPath]:
         """Return the inputs, in the order of removal. No other process removes meanwhile. Raises: MergeOvertaken if it
@@ -353,11 +377,14 @@ class Merger:
             raise MergeOvertaken(msg)
         return [PurePosixPath(each.path) for each in reversed(due.inputs)]
 
-    def _record(self, sender: str, due: Merge, file: PurePosixPath, trash: str | None, seconds: float) -> None:
+    def _record(
+        self, sender: str, due: Merge, file: PurePosixPath, supersedes: Supersedes | None, seconds: float
+    ) -> None:
         """Record what was done. A full disk costs the records only: the log has the same."""
         documents = self._store.documents
-        drops = [(each, f"merge: into {file.name}") for each in reversed(due.inputs)]
-        write_history(documents, drops, now=self._now, trash=trash)
+        if supersedes is not None:
+            drops = [(each, f"merge: into {file.name}") for each in reversed(due.inputs)]
+            write_history(documents, drops, now=self._now, trash=supersedes.trash)
         try:
             note_rate(documents, sender, due.raw_bytes / max(seconds, 0.001))
         except OSError as error:

@@ -20,15 +20,25 @@ class Pace:
         self._busy = busy
         self._clock = clock
         self._next = clock()
+        self._changing = threading.Lock()
+
+    def change(self, rate: int) -> None:
+        """Read at this rate from now on. Any thread may call it. A wait by the old rate must be interrupted."""
+        with self._changing:
+            self._rate = rate
+            self._next = self._clock()
 
     def keep(self, count: int, interrupt: threading.Event) -> None:
         """Wait before the next read. `count`: bytes that were read since the last call; `interrupt`: ends the wait.
         What could have been read during a pause is not made up for.
         """
-        if self._rate:
-            now = self._clock()
-            self._next = max(self._next + count / self._rate, now)
-            if self._next > now:
-                interrupt.wait(self._next - now)
+        with self._changing:
+            wait = 0.0
+            if self._rate:
+                now = self._clock()
+                self._next = max(self._next + count / self._rate, now)
+                wait = self._next - now
+        if wait > 0:
+            interrupt.wait(wait)
         while self._busy() and not interrupt.wait(_LOOK_EVERY):
             pass

@@ -5,11 +5,14 @@ A part are the datasets of one sender whose streams build on one another. `prune
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import PurePosixPath
 from typing import Final, Literal
 
+from fullsend_protocol.format.manifest import MergedInput
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_receiver.access.config import ReceiverSettings
 from fullsend_receiver.access.policies import Policy
@@ -17,7 +20,7 @@ from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.pins import pins_in_force
 from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.catalogue.streams import Catalogue
+from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
 from fullsend_receiver.maintenance.leases import arriving_leases, hidden_leases, reading_leases
 from fullsend_receiver.maintenance.merge_records import read_merges
 from fullsend_receiver.maintenance.prune_records import read_record
@@ -25,6 +28,7 @@ from fullsend_receiver.maintenance.retention import Pin, Plan, plan
 from fullsend_receiver.maintenance.suspicion import read_accepted, suspicion
 from fullsend_receiver.maintenance.thinning import Thinning
 from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.errors import ManifestError
 from fullsend_receiver.store.names import dataset_folder
 
 #: Why nothing goes of a dataset that the command line does not name.
@@ -78,6 +82,11 @@ class PruneRules:
     undelete_merged: float = 7 * 86400.0
     suspicious: bool = True
     merging: MergeRules | None = None
+
+    def keeps_merged(self, store: Store) -> bool:
+        """Whether what was merged waits in the trash: there is room for it. Raises: OSError."""
+        wanted = self.merging is not None and self.merging.is_disk_wanted(store)
+        return bool(self.undelete_merged) and not wanted
 
 
 def rules_of(settings: ReceiverSettings) -> PruneRules | None:
@@ -162,6 +171,7 @@ class SenderPlans:
             *hidden_leases(problem.path for problem in holdings.problems),
         ]
         pins = [Pin(str(file), each.until, each.note) for file, each in pins_in_force(store.documents, now).items()]
+        superseded, unproven = self._merged(part)
         return plan(
             [stored.summary for stored in part.streams],
             lambda dataset: self._rules.policy_of(self._sender, dataset),
@@ -171,7 +181,44 @@ class SenderPlans:
             damaged={stored.summary.path for stored in part.streams if not part.whole(stored)},
             stopped=stopped,
             thinning=self._thinning(),
+            superseded=superseded,
+            unproven=unproven,
         )
+
+    def _merged(self, part: Catalogue) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the files of streams that were merged, each with the name of the stored result; and the same of
+        results that must be proven first, themselves included.
+
+        Usually there are none: the result's commit removes its inputs. They may have come back from the trash, or wait
+        for a proof.
+        """
+        superseded: dict[str, str] = {}
+        unproven: dict[str, str] = {}
+        merging = self._rules.merging
+        if merging is None:
+            return superseded, unproven
+        proofs = read_merges(self._catalogues.store.documents, self._sender).proofs()
+        guids = Counter(stored.summary.guid for stored in part.streams)
+        for stored in part.streams:
+            # Of a result and its inputs the last one has the same snapshot.
+            merged = self._merged_into(stored) if guids[stored.summary.guid] > 1 and part.whole(stored) else []
+            for one in merged:
+                there = part.at(PurePosixPath(one.file))
+                if there is None or there.summary.guid != one.guid or there.summary.sha256 not in {None, one.sha256}:
+                    continue
+                result = stored.summary
+                if merging.mode == "on" or (result.path, result.received) in proofs:
+                    superseded[one.file] = result.path
+                else:
+                    unproven |= {one.file: result.path, result.path: result.path}
+        return superseded, unproven
+
+    def _merged_into(self, stored: StoredStream) -> list[MergedInput]:
+        try:
+            about = self._catalogues.store.manifest(stored.file)
+        except ManifestError:
+            return []
+        return about.merged if about.proven_by == "merge" else []
 
     def _thinning(self) -> Thinning | None:
         merging = self._rules.merging

@@ -86,11 +86,16 @@ PruneEvent = Judged | NothingGoes | ChainHeld | MergePlanned
 
 def newest_reception(catalogues: Catalogues) -> float:
     """Return when the newest stream of all was received, in seconds since the epoch; 0: none is stored. Blocks."""
-    newest = ""
+    newest, found = "", 0.0
     for sender in catalogues.senders():
         for shelf in catalogues.current(sender).shelves():
-            newest = max([newest, *(each.received for each in shelf.summaries() if not each.received.startswith("@"))])
-    return parse_time(newest) or 0.0
+            for each in shelf.summaries():
+                # Times compare as text; few must be read. What is none, as in a manifest made by hand, hides no other.
+                if each.received > newest and not each.received.startswith("@"):
+                    at = parse_time(each.received)
+                    if at is not None:
+                        newest, found = each.received, at
+    return found
 
 
 class Pruner:
@@ -107,6 +112,7 @@ class Pruner:
         self.rules: Final = rules
         self.now: Final = now
         self.trash: Final = trash_name(now) if rules.undelete_within else None
+        self.merged_trash: Final = trash_name(now, merged=True)
         self.between: Final = between
 
     def prune(
@@ -189,7 +195,12 @@ class _SenderPrune:
             if self._yes_more and first.drops:
                 with contextlib.suppress(OSError):  # what a person has allowed stays allowed if this run is killed
                     write_record(self._store.documents, self._sender, self._record())
-            self._drop(first, names, stopped, done)
+            merged = [each for each in first.drops if each.rule == "superseded"]
+            if merged:
+                keeps = self._pruner.rules.keeps_merged(self._store)
+                self._drop(merged, names, stopped, done, self._pruner.merged_trash if keeps else None)
+            others = [each for each in first.drops if each.rule != "superseded"]
+            self._drop(others, names, stopped, done, self._pruner.trash)
         yield from self._results(part, first, done, dry_run=dry_run)
         for dataset, why in sorted(stopped.items()):
             if why is not NOT_ASKED:
@@ -208,9 +219,11 @@ class _SenderPrune:
                 path = stored.summary.path
                 yield Judged(done.latest[path], path in going)
 
-    def _drop(self, first: Plan, names: set[str], stopped: dict[str, str], done: _Done) -> None:
-        """Remove what the plan drops, batch by batch."""
-        allowed = {_identity(each.stream) for each in first.drops}
+    def _drop(
+        self, dropped: Iterable[Decision], names: set[str], stopped: dict[str, str], done: _Done, trash: str | None
+    ) -> None:
+        """Remove what the plan drops, batch by batch. `trash`: the folder in the trash, None: delete it."""
+        allowed = {_identity(each.stream) for each in dropped}
         most = max(_BATCH, len(allowed) // _BATCHES)
         drops: dict[str, Decision] = {}
 
@@ -226,7 +239,7 @@ class _SenderPrune:
 
         while allowed:
             self._pruner.between()
-            gone = [drops[str(file)] for file in self._store.remove(choose, trash=self._pruner.trash)]
+            gone = [drops[str(file)] for file in self._store.remove(choose, trash=trash)]
             if not gone:
                 break
             for each in gone:
@@ -238,7 +251,7 @@ class _SenderPrune:
                 self._store.documents,
                 [(each.stream, each.reason) for each in gone],
                 now=self._pruner.now,
-                trash=self._pruner.trash,
+                trash=trash,
             )
 
     # --- prune-at-most
@@ -303,6 +316,8 @@ def _given_up(decisions: Iterable[Decision]) -> set[str]:
     """Return the GUIDs of the snapshots that no rule keeps; their streams may stay as bases."""
     guids, kept = set(), set()
     for each in decisions:
+        if each.rule == "superseded":
+            continue
         guids.add(each.stream.guid)
         if each.action is Action.KEEP and each.rule != "base":
             kept.add(each.stream.guid)
@@ -320,10 +335,13 @@ def _batch(fresh: Plan, allowed: set[tuple[str, str, int | None]], most: int) ->
     """Return the streams to remove now, each behind the streams that build on it. Nothing that stays loses a base."""
     batch: list[Decision] = []
     needed: set[str | None] = set()
+    results = {each.stream.guid for each in fresh.decisions if each.action is Action.KEEP}
     for each in fresh.decisions:
         about = each.stream
         drops = each.action is Action.DROP and _identity(about) in allowed
-        if drops and len(batch) < most and about.guid not in needed:
+        # What builds on the snapshot of a merged stream can build on the result, which has the same.
+        free = about.guid not in needed or (each.rule == "superseded" and about.guid in results)
+        if drops and len(batch) < most and free:
             batch.append(each)
         else:
             needed.add(about.base_guid)

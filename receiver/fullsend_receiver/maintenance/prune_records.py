@@ -1,7 +1,7 @@
 """What prunes have done, and what keeps them from it.
 
 pruned.SENDER.json  {"format": 1, "at", "dropped", "freed", "datasets": {DATASET: {"sequence", "given_up", "trouble"}}}
-prune.json          {"format": 1, "at", "refused"}: the daemon's last try
+prune.json          {"format": 1, "at", "refused", "failed": {SENDER: WHY}}: the daemon's last try
 prune.jsonl         a line for each dropped stream, see `Drop`; the older half goes when it has `_HISTORY` bytes
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError
 from fullsend_protocol.format.manifest import DiskModel
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.maintenance.merge_records import read_merges
 from fullsend_receiver.store.api import Documents, Store, update
 
 log: Final = logging.getLogger("fullsendd")
@@ -54,12 +55,17 @@ class PruneRecord(DiskModel):
 
 class PruneTry(DiskModel):
     """The daemon's last prune. `at`: when, or when the daemon first saw a policy; `refused`: why it did not take place,
-    or failed; None: it took place.
+    or failed; None: it took place. `failed`: if it failed for some senders only, by sender why.
     """
 
     format: Literal[1] = 1
     at: str
     refused: str | None = None
+    failed: dict[str, str] = Field(default_factory=dict)
+
+    def why(self, sender: str | None) -> str | None:
+        """Return why it did not take place for a sender, None: for some sender. None: it took place."""
+        return self.refused if sender is None or not self.failed else self.failed.get(sender)
 
 
 class Drop(DiskModel):
@@ -104,9 +110,9 @@ def read_try(documents: Documents) -> PruneTry | None:
     return _read(documents, PruneTry, _TRY)
 
 
-def write_try(documents: Documents, now: float, refused: str | None) -> None:
-    """Record the daemon's last prune. Raises: OSError."""
-    _write(documents, _TRY, PruneTry(at=format_time(now), refused=refused))
+def write_try(documents: Documents, now: float, refused: str | None, failed: Mapping[str, str] | None = None) -> None:
+    """Record the daemon's last prune. `refused`, `failed`: see `PruneTry`. Raises: OSError."""
+    _write(documents, _TRY, PruneTry(at=format_time(now), refused=refused, failed=dict(failed or {})))
 
 
 def write_history(documents: Documents, drops: Iterable[tuple[Summary, str]], *, now: float, trash: str | None) -> None:
@@ -157,20 +163,28 @@ def troubles(store: Store, sender: str | None, *, now: float, since: float) -> l
     documents = store.documents
     last = read_try(documents)
     found = []
-    if last is not None and last.refused is not None:
-        found.append(f"prune: did not run at {last.at}: {last.refused}")
     senders = store.senders() if sender is None else [sender]
     records = {name: read_record(documents, name) for name in senders}
-    newest = max([(parse_time(record.at or "") or 0.0) for record in records.values()], default=0.0)
+    done = [parse_time(record.at or "") or 0.0 for record in records.values()]
+    tried = 0.0 if last is None else parse_time(last.at) or 0.0
+    if last is not None and last.refused is None:
+        done.append(tried)  # of a sender whose first streams have come since, there is no record
+    elif last is not None and (why := last.why(sender)) is None:
+        done.append(tried)
+    elif last is not None and min(done, default=0.0) <= tried:
+        found.append(f"prune: did not run at {last.at}: {why}")
+    newest = max(done, default=0.0)
     if now - max(newest, since) > OVERDUE and records:
         when = f"since {format_time(newest)}" if newest else "yet"
-        found.append(f"prune: has not run {when}: does the daemon run with the present receiver.toml (restart it)?")
+        remedy = "does the daemon run, and with the present receiver.toml (`systemctl reload fullsendd`)?"
+        found.append(f"prune: has not run {when}: {remedy}")
     for name, record in records.items():
         found += [
             f"prune: {name}/{dataset}: nothing goes: {each.trouble}"
             for dataset, each in sorted(record.datasets.items())
             if each.trouble is not None
         ]
+        found += [f"merge: {name}/{line}" for line in read_merges(documents, name).failed]
     return found
 
 

@@ -16,7 +16,6 @@ alive, and each must keep its own days.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -52,7 +51,9 @@ class Action(Enum):
 
 #: What decided about a stream: a rule of the policy, or what holds without one. "damaged": the newest of its history is
 #: damaged; "not restorable": a rule would keep it if all were restorable; "base": it stays for another stream alone;
-#: "stopped": the caller forbids its removal; "time": its time cannot be read, or is in the future; "none": it goes.
+#: "stopped": the caller forbids its removal; "time": its time cannot be read, or is in the future; "unproven": it
+#: waits until a ZFS host has proven a merge; "superseded": it goes, since it was merged into a stored one; "none": it
+#: goes.
 Rule = Literal[
     "yearly",
     "monthly",
@@ -72,13 +73,15 @@ Rule = Literal[
     "no policy",
     "stopped",
     "time",
+    "unproven",
+    "superseded",
     "none",
 ]
 
 
 #: What stays for these reasons is not merged, even if a rule keeps it, too.
 _UNTOUCHED: Final[frozenset[Rule]] = frozenset(
-    {"pin", "lease", "newest", "damaged", "not restorable", "no policy", "stopped", "time"}
+    {"pin", "lease", "newest", "damaged", "not restorable", "no policy", "stopped", "time", "unproven"}
 )
 
 
@@ -206,21 +209,31 @@ def plan(
     damaged: AbstractSet[str] = frozenset(),
     stopped: Mapping[str, str] | None = None,
     thinning: Thinning | None = None,
+    superseded: Mapping[str, str] | None = None,
+    unproven: Mapping[str, str] | None = None,
 ) -> Plan:
     """Decide about all streams of one part: the datasets of one sender whose streams build on one another.
 
     `policy_of`: the policy of a dataset, None: it keeps all; `now`: seconds since the epoch; `damaged`: the files that
     are damaged or missing; `stopped`: datasets of which nothing may go, and why: their bases in all datasets stay, too;
-    `thinning`: what may be merged, None: nothing.
+    `thinning`: what may be merged, None: nothing; `superseded`: the files of streams that were merged, each with the
+    name of the result, which is stored; `unproven`: the same of results that a ZFS host must prove first, themselves
+    included.
     """
-    forest = Forest(streams, order=_place, key=attrgetter("path"))
+    every = Forest(streams, order=_place, key=attrgetter("path"))
+    leases, pinned = list(leases), _in_force(pins, now)
+    useless = _useless(every, superseded or {}, pinned.keys() | {each.guid for each in leases})
+    forest = Forest([each for each in every.streams if each.path not in useless], order=_place, key=attrgetter("path"))
 
     def whole(stream: Summary) -> bool:
         return stream.path not in damaged
 
     facts = _Facts(forest.restorable_since(whole), damaged, now)
     kept = _Kept()
-    _hold(kept, forest, leases, pins, now)
+    _hold(kept, forest, leases, pinned)
+    for each in forest.streams:
+        if (result := (unproven or {}).get(each.path)) is not None:
+            kept.add([each], "unproven", f"keep: until `fullsend prove` has proven {result}")
     histories = _histories(forest)
     for (dataset, _class), history in histories.items():
         policy = policy_of(dataset)
@@ -232,7 +245,12 @@ def plan(
         else:
             _judge(kept, history, policy, facts)
     _keep_bases(kept, forest)
-    decisions = [_decide(kept, each, restorable=each.path in facts.since) for each in _removal_order(forest)]
+    decisions = [
+        Decision(each, Action.DROP, "superseded", f"drop: merged into {useless[each.path]}")
+        if each.path in useless
+        else _decide(kept, each, restorable=each.path in facts.since)
+        for each in _removal_order(every)
+    ]
     if thinning is None:
         held = (_held_chain(kept, forest, history, facts) for history in histories.values())
         return Plan(tuple(decisions), tuple(each for each in held if each is not None))
@@ -245,21 +263,48 @@ def _place(stream: Summary) -> _Place:
     return *reception(stream), stream.path
 
 
-def _hold(kept: _Kept, forest: Forest[Summary], leases: Iterable[Lease], pins: Iterable[Pin], now: float) -> None:
+def _useless(every: Forest[Summary], superseded: Mapping[str, str], held: AbstractSet[str]) -> dict[str, str]:
+    """Return those of the superseded streams that nobody holds, and without which the same can be restored. `held`:
+    files, and GUIDs of snapshots.
+    """
+    streams = [each for each in every.streams if each.path in superseded and held.isdisjoint((each.path, each.guid))]
+    found = {each.path: superseded[each.path] for each in streams}
+    while True:
+        needed = {each.path for each in streams if _is_only_base(every, each, found)}
+        if needed.isdisjoint(found):
+            return found
+        found = {path: by for path, by in found.items() if path not in needed}
+
+
+def _is_only_base(every: Forest[Summary], stream: Summary, found: Mapping[str, str]) -> bool:
+    """Whether a stream that stays builds on this one, and on no other that stays."""
+    return any(
+        stream in (bases := every.bases(each)) and all(base.path in found for base in bases)
+        for each in every.built_on(stream.guid)
+        if each.path not in found
+    )
+
+
+def _hold(kept: _Kept, forest: Forest[Summary], leases: Iterable[Lease], pinned: Mapping[str, Pin]) -> None:
     """Keep what is pinned or leased."""
-    by_file = {each.path: each for each in forest.streams}
-    for pin in pins:
-        until = math.inf if pin.until is None else parse_time(pin.until)
-        if pin.file in by_file and (until is None or until > now):  # a time that cannot be read has not come yet
+    for each in forest.streams if pinned else ():
+        pin = pinned.get(each.path)
+        if pin is not None:
             note = f" ({pin.note})" if pin.note else ""
             reason = f"keep: pinned until {pin.until}{note}" if pin.until else f"keep: pinned{note}"
-            kept.add([by_file[pin.file]], "pin", reason)
+            kept.add([each], "pin", reason)
     for lease in leases:
         leased = forest.of_guid(lease.guid)
         kept.add(leased, "lease", f"keep: leased by {lease.by}")
         if lease.chain:
             below = {guid for each in leased for guid in forest.lineage(each)}
             kept.untouched |= {each.path for guid in below for each in forest.of_guid(guid)}
+
+
+def _in_force(pins: Iterable[Pin], now: float) -> dict[str, Pin]:
+    """Return the pins that have not ended, by file. An end that cannot be read never comes."""
+    ends = ((pin, None if pin.until is None else parse_time(pin.until)) for pin in pins)
+    return {pin.file: pin for pin, end in ends if end is None or end > now}
 
 
 def _histories(forest: Forest[Summary]) -> dict[tuple[str, StreamClass], list[Summary]]:

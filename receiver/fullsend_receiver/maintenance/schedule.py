@@ -49,9 +49,10 @@ class Due:
 class Survey:
     """How the scrub stands. Add each stream once.
 
-    `streams`: all; `current`: checked, or received, within `every`; `oldest`: the earliest time of last check or
-    reception, None: there is no stream; `damaged`: known damaged streams; `unasked`: those of them for which no person
-    has asked for a check since; `unreadable`: streams whose last check could not read them, each with the reason.
+    `streams`: all; `current`: checked, or received, within `every`; `checked`: ever checked; `oldest`: the earliest
+    time of last check or reception, None: there is no stream; `due_streams`, `due_bytes`: all that is due, stored
+    bytes; `damaged`: known damaged streams; `unasked`: those of them for which no person has asked for a check since;
+    `unreadable`: streams whose last check could not read them, each with the reason.
     """
 
     now: float
@@ -61,6 +62,8 @@ class Survey:
     current: int = 0
     checked: int = 0
     oldest: float | None = None
+    due_streams: int = 0
+    due_bytes: int = 0
     damaged: int = 0
     unasked: int = 0
     unreadable: int = 0
@@ -89,12 +92,22 @@ class Survey:
                 self.named_unreadable.append((stream.path, result.unreadable))
         segmented = stream.sha256 is None and (result is None or not result.at)
         if (segmented or (self.every and not fresh)) and not is_too_early(result, self.now):
+            self.due_streams += 1
+            self.due_bytes += stream.stored_bytes
             self._push(Due(int(not segmented), last, stream.path, stream))
 
     @property
     def due(self) -> list[Due]:
         """The streams to check, the most urgent first, at most DUE_MAX."""
         return heapq.nsmallest(DUE_MAX, self._due)
+
+    @property
+    def next_due(self) -> float | None:
+        """When the next stream is due, seconds since the epoch; None: one is due, nothing is stored, or unknown."""
+        if not self.every or self.oldest is None or self.due_streams:
+            return None
+        found = self.oldest + self.every
+        return found if found > self.now else None  # the oldest one may be waiting for its next try
 
     @property
     def behind(self) -> bool:

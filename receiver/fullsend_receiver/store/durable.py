@@ -95,7 +95,8 @@ def replace_file(
         with contextlib.suppress(OSError):  # the first error tells more than this one
             temporary.unlink()
         if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None  # a failed write names no file, a rename two
+            error.filename = str(path)  # a failed write names no file
+            del error.filename2  # a rename names two; None would be printed
         raise
     if durable:
         sync_folder(path.parent)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fullsend_cli.running import run
 from fullsend_protocol import __version__
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_sender.cli import cat, check, join, list_, push, restore, show, status, verify
+from fullsend_sender.cli import cat, check, join, list_, prove, push, restore, show, status, verify
 from fullsend_sender.cli.arguments import CONFIG, Parser, everywhere
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fullsend {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (join, push, list_, status, restore, cat, show, verify, check):
+    for command in (join, push, list_, status, restore, cat, show, verify, prove, check):
         command.add(commands)
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -118,6 +119,23 @@ def _push_datasets(args: argparse.Namespace) -> int:
             log.error("%s: %s", failed, error)
         return PushSummary(unchanged=len(plan.unchanged), failures=plan.failures)
 
+    async def prove_merged(job: PushJob) -> list[Exit]:
+        """Prove what the receiver has merged. Nothing of this undoes a push. Returns: FAILED if something differs."""
+        from fullsend_sender.monitor.prove import Prover
+
+        prover = Prover(job.endpoint, identity, zfs, retry_for=settings.retry_for, whole=True)
+        different = False
+        try:
+            async for outcome in prover.prove(await prover.merged()):
+                if outcome.result == "different":
+                    different = True
+                    log.error("%s", outcome.line())
+                else:
+                    log.log(logging.WARNING if outcome.is_wrong else logging.INFO, "%s", outcome.line())
+        except Exception as error:  # noqa: BLE001 - of any class, it is no failure of the push
+            log.warning("what was merged is not proven: %s", as_failure(error), exc_info=args.debug)
+        return [Exit.FAILED] if different else []
+
     async def push_all() -> int:
         codes = []
         for name, request in requests:
@@ -136,6 +154,8 @@ def _push_datasets(args: argparse.Namespace) -> int:
                 continue
             log.info("%s", summary.line(job.endpoint.name))
             codes += [error.exit_code for _name, error in summary.failures]
+            if settings.prove_after_push and not (args.dataset or args.dry_run):
+                codes += await prove_merged(job)
         return worst(codes)
 
     return runtime.run(push_all())

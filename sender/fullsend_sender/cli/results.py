@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.messages import Verdict
     from fullsend_sender.host.config import SenderSettings
     from fullsend_sender.monitor.check import Finding
-    from fullsend_sender.monitor.status import BackupState
+    from fullsend_sender.monitor.prove import ProofOutcome
+    from fullsend_sender.monitor.status import BackupState, ReceiverState
     from fullsend_sender.restore.run import Restored, RestoreJob
     from fullsend_sender.transfer.pairing import Paired
     from fullsend_sender.transfer.send import Pushed
@@ -114,14 +115,16 @@ def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
     print_lines([_json(facts)] if as_json else details(facts))
 
 
-def print_judged(judged: Sequence[BackupState], *, as_json: bool) -> None:
-    """Print the state of each dataset's backups; without JSON, first a line with the worst for a monitoring system."""
+def print_judged(judged: Sequence[BackupState], receiver: ReceiverState, *, as_json: bool) -> None:
+    """Print the state of each dataset's backups, then of the receiver; without JSON, first a line with the worst for a
+    monitoring system.
+    """
     from fullsend_sender.monitor.status import headline
 
     if as_json:
-        print_lines(_json(each.to_dict()) for each in judged)
+        print_lines(map(_json, [*(each.to_dict() for each in judged), receiver.to_dict()]))
     else:
-        print_lines([headline(judged), *(each.line() for each in judged)])
+        print_lines([headline(judged, receiver), *(each.line() for each in judged), *receiver.lines()])
 
 
 def print_unknown(error: FullsendError, *, as_json: bool) -> None:
@@ -175,6 +178,35 @@ class VerdictPrinter:
 
         verb = "is" if self.whole == 1 else "are"
         write_line(f"{plural(self.whole, 'stream')} {verb} whole, {format_size(self.size)} raw")
+
+
+class OutcomePrinter:
+    """Prints what was proven. `count`: the number of streams; `proven`, `wrong`: how many are, or need a person."""
+
+    def __init__(self, *, as_json: bool, all_lines: bool, named: bool) -> None:
+        """`all_lines`: print a line of each stream; otherwise of those that need a person, and, if a person has `named`
+        the streams, of those that cannot be proven.
+        """
+        self._as_json = as_json
+        self._all = all_lines
+        self._named = named
+        self.count = self.proven = self.wrong = 0
+
+    def add(self, outcome: ProofOutcome) -> None:
+        self.count += 1
+        self.proven += outcome.is_proven
+        self.wrong += outcome.is_wrong
+        if self._as_json:
+            write_line(_json(outcome.to_dict()), flush=True)
+        elif self._all or outcome.is_wrong or (self._named and not outcome.is_proven):
+            write_line(outcome.line(), flush=True)
+
+    def end(self) -> None:
+        from fullsend_protocol.shared.units import plural
+
+        left = self.count - self.proven
+        more = f", {left} cannot be proven by this host" if left else ""
+        write_line(f"{plural(self.proven, 'stream')} proven{more}" if self.count else "nothing is left to prove")
 
 
 def print_finding(finding: Finding, *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""`fullsend status`: the age of the backups, for a person or for Nagios."""
+"""`fullsend status`: the age of the backups, and what the receiver warns of, for a person or for Nagios."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNKNOWN: Final = 3
 
 def add(commands: Commands[Parser]) -> None:
     """Add the parser of the command."""
-    text = "report how old the backups are, for a person or for Nagios (exit 0, 1, 2 or 3)"
+    text = "report how old the backups are, and what the receiver warns of, for a person or for Nagios (exit 0 to 3)"
     sub = arguments.command(commands, "status", run, text, _EXAMPLES)
     sub.set_defaults(troubled=UNKNOWN)
     sub.add_argument(
@@ -35,7 +35,7 @@ def add(commands: Commands[Parser]) -> None:
         help="a name or a pattern; default: all that is stored and still here, and all that the configuration names",
     )
     sub.add_argument("--max-age", type=arguments.duration, metavar="AGE", help="older is critical, such as 26h")
-    sub.add_argument("--json", action="store_true", help="one JSON object a dataset on stdout")
+    sub.add_argument("--json", action="store_true", help="one JSON object a dataset, and one of the receiver")
     arguments.receiver(sub)
 
 
@@ -49,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         settings, endpoint, identity = read_all(args)
         zfs = Zfs(settings.zfs_command)
-        judged = runtime.run(status(settings, endpoint, identity, zfs, args.dataset, max_age=args.max_age))
+        found = runtime.run(status(settings, endpoint, identity, zfs, args.dataset, max_age=args.max_age))
     except FullsendError as error:
         print_unknown(error, as_json=args.json)
         return UNKNOWN
-    print_judged(judged, as_json=args.json)
-    return worst(judged)
+    print_judged(*found, as_json=args.json)
+    return worst(*found)

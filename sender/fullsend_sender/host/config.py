@@ -140,6 +140,7 @@ class SenderSettings(SendSettings):
     bwlimit: Annotated[Size, Field(ge=1)] | None = None  # bytes a second
     retry_for: Duration = RETRY_FOR  # how long a receiver may stay away during a run
     allow_orphan: bool = False
+    prove_after_push: bool = False  # after a push without DATASET, prove what the receiver has merged since
     progress: Literal["auto", "always", "never"] = "auto"
     log_format: Literal["text", "json"] = "text"
 

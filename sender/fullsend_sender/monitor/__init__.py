@@ -1,1 +1,1 @@
-"""`fullsend check`, `status` and `verify`: whether a push would work, and the state of the backups."""
+"""`fullsend check`, `status`, `verify` and `prove`: whether a push would work, and the state of the backups."""

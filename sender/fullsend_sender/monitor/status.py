@@ -2,6 +2,8 @@
 
 It judges the datasets that are stored, and those that the configuration wants pushed. A dataset that is stored and no
 longer here is critical, until `retired` in sender.toml names it. A renamed dataset is judged under its new name.
+
+What the receiver reports as a problem, or as one that will come, is a warning: no backup is too old because of it yet.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 #: Seconds by which two clocks may differ without a warning.
 _CLOCK_ERROR: Final = 86400.0
+_DAY: Final = 86400
 #: Names in the first line, which is all that many monitoring systems show.
 _NAMED: Final = 3
 
@@ -76,6 +79,64 @@ class BackupState:
         return {**about, "dataset": self.dataset, "age": age, "state": self.state.name, "why": self.why}
 
 
+@dataclass(frozen=True, slots=True)
+class ReceiverState:
+    """The receiver's state, as far as it concerns this host. `name`: in sender.toml; `health`: its own report."""
+
+    name: str
+    health: messages.Health
+
+    @property
+    def state(self) -> NagiosState:
+        """WARNING, if it reports anything."""
+        return NagiosState.WARNING if self.findings else NagiosState.OK
+
+    @property
+    def findings(self) -> list[str]:
+        """A line for each thing that is, or soon will be, a problem."""
+        return [*self.health.problems, *self.health.warnings]
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines for a person: what it reports, and how the checks of what is stored stand."""
+        for finding in self.findings:
+            yield printable(f"{NagiosState.WARNING.name:<8}  receiver {self.name}: {finding}")
+        scrub = self.health.scrub
+        if scrub is not None and scrub.streams:
+            yield printable(f"{NagiosState.OK.name:<8}  receiver {self.name}: {_scrub(scrub)}")
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the JSON object of the receiver. It has the keys that all objects have, and no dataset."""
+        health = self.health
+        return {
+            "receiver": self.name,
+            "dataset": None,
+            "state": self.state.name,
+            "why": "; ".join(self.findings),
+            "program": health.program,
+            "free_bytes": health.free_bytes,
+            "problems": health.problems,
+            "warnings": health.warnings,
+            "scrub": None if health.scrub is None else health.scrub.model_dump(),
+        }
+
+
+def _scrub(scrub: messages.ScrubStanding) -> str:
+    """Return how the receiver's own checks stand."""
+    streams = plural(scrub.streams, "stream")
+    reading = scrub.reading
+    now = (
+        f"; reads {reading.file}: {format_size(reading.read_bytes)} of {format_size(reading.stored_bytes)}"
+        if reading is not None
+        else ""
+    )
+    if not scrub.every:
+        return f"scrub: {scrub.checked} of {streams} were ever checked; it checks none by itself (scrub-every = 0){now}"
+    left = f", {scrub.due_streams} left to check ({format_size(scrub.due_bytes)})" if scrub.due_streams else ""
+    every = f"{scrub.every / _DAY:g} days" if scrub.every >= _DAY else format_duration(scrub.every)
+    done = f"{scrub.current} of {streams} checked or received within {every}"
+    return f"scrub: {done}, the oldest at {scrub.oldest}{left}{now}"
+
+
 async def status(
     settings: SenderSettings,
     endpoint: Endpoint,
@@ -84,14 +145,15 @@ async def status(
     patterns: Sequence[str],
     *,
     max_age: float | None,
-) -> list[BackupState]:
+) -> tuple[list[BackupState], ReceiverState]:
     """Ask the receiver, and judge. `patterns`: of datasets, none: all; `max_age`: in seconds, None: no limit.
 
-    Returns: the state of each dataset, in the order of their names. Raises: Unreachable, PeerError, UsageError,
-    ZfsError.
+    Returns: the state of each dataset, in the order of their names; and that of the receiver, whatever the patterns.
+    Raises: Unreachable, PeerError, UsageError, ZfsError.
     """
     async with connect(endpoint, identity) as (link, _name):
         now, stored = await listing.statuses(link)
+        receiver = ReceiverState(endpoint.name, await link.ask(messages.Check(), messages.Health))
     here = await _look(zfs)
     wanted: set[str] = set()
     failed: dict[str, FullsendError] = {}
@@ -128,7 +190,7 @@ async def status(
                 each, state=max(each.state, NagiosState.WARNING), why="; ".join(filter(None, (why, each.why)))
             )
         judged.append(each)
-    return judged
+    return judged, receiver
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,24 +299,31 @@ def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) ->
         )
 
 
-def worst(judged: Iterable[BackupState]) -> NagiosState:
+def worst(judged: Sequence[BackupState], receiver: ReceiverState) -> NagiosState:
     """Return the worst state; without any dataset it is UNKNOWN."""
-    return max((each.state for each in judged), default=NagiosState.UNKNOWN)
+    return max(receiver.state, *(each.state for each in judged)) if judged else NagiosState.UNKNOWN
 
 
-def headline(judged: Sequence[BackupState]) -> str:
-    """Return the one line that a monitoring system shows: the state, and the worst datasets by name."""
-    state = worst(judged)
+def headline(judged: Sequence[BackupState], receiver: ReceiverState) -> str:
+    """Return the one line that a monitoring system shows: the state, the worst datasets by name, and what the receiver
+    reports.
+    """
+    state = worst(judged, receiver)
+    said = []
+    bad = sorted((each for each in judged if each.state is not NagiosState.OK), key=lambda each: -each.state)
+    if bad:
+        named = "; ".join(f"{each.dataset}: {each.why}" for each in bad[:_NAMED])
+        more = f"; {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        said.append(f"{len(bad)} of {plural(len(judged), 'dataset')}: {named}{more}")
+    if receiver.findings:
+        first, *others = receiver.findings
+        said.append(f"receiver {receiver.name}: {first}{f'; {len(others)} more' if others else ''}")
     if not judged:
-        return f"{state.name}: nothing is stored"
-    bad = [each for each in judged if each.state is not NagiosState.OK]
-    if not bad:
+        said.insert(0, "nothing is stored")
+    elif not bad:
         oldest = max(judged, key=lambda each: each.age or 0.0)
-        return printable(
-            f"{state.name}: {plural(len(judged), 'dataset')}, the oldest backup is of"
+        said.append(
+            f"{plural(len(judged), 'dataset')}, the oldest backup is of"
             f" {format_duration(oldest.age or 0.0)} ago ({oldest.dataset})"
         )
-    bad.sort(key=lambda each: -each.state)
-    named = "; ".join(f"{each.dataset}: {each.why}" for each in bad[:_NAMED])
-    more = f"; {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
-    return printable(f"{state.name}: {len(bad)} of {plural(len(judged), 'dataset')}: {named}{more}")
+    return printable(f"{state.name}: {'; '.join(said)}")

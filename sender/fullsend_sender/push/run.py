@@ -407,6 +407,8 @@ class _Run:
         if isinstance(pushed, Pushed):
             if send.repair and not pushed.repair:
                 pushed = replace(pushed, repair=send.repair)
+            elif pushed.repair and not send.repair:  # --full, or a package, took the place of a damaged stream
+                _log.warning("%s@%s: %s", item.name, snapshot.name, pushed.repair)
             self._done(pushed)
         if isinstance(pushed, Pushed) and not pushed.again:
             self._summary.pushed += 1

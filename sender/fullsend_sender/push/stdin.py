@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from fullsend_protocol.shared.errors import FullsendError, PeerError
 from fullsend_sender.transfer.pipes import PipeStopped, Source
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
+
+_log: Final = logging.getLogger("fullsend.push")
 
 
 async def push_stdin(
@@ -53,6 +56,8 @@ async def push_stdin(
             raise FullsendError(f"{error}: run it again to start over") from error
         if isinstance(pushed, Pushed):
             progress.done = True
+            if pushed.repair:
+                _log.warning("%s@%s: %s", pushed.receipt.dataset, pushed.receipt.snapshot, pushed.repair)
             return pushed
     # The stream is stored already, so nothing was sent. It is read to its end all the same. In `zfs send | fullsend`
     # with `set -o pipefail` the producer would otherwise die of SIGPIPE, and fail a job without a fault.

@@ -9,6 +9,7 @@ after its newest snapshot, or inside a stream of which an interrupted `zfs recei
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -68,6 +69,7 @@ class RestoreItem:
     for the first stream. `quiet`: it has the snapshot, and canmount=noauto is set. `quotas`: the quotas and
     reservations that are to be as they were backed up, because none are set on `target`; `held`: those that an earlier
     run holds back. `aside`: see restore_commands.set_aside. `encryption`: how to encrypt it, if its streams do not say.
+    `discard`: the stream of which `target` has a part that nothing continues any more, "": none.
     """
 
     wanted: StreamEntry
@@ -81,6 +83,7 @@ class RestoreItem:
     held: tuple[str, ...] = ()
     aside: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     encryption: Literal["as sent", "as its place", "off"] = "as sent"
+    discard: str = ""
 
     def begun(self, entry: StreamEntry) -> ResumeToken | None:
         """Return the resume token of `target` for one of the streams; None: no part of it has been received."""
@@ -99,6 +102,26 @@ class RestoreItem:
     @property
     def raw_bytes(self) -> int:
         return sum(entry.raw_bytes for entry in self.chain)
+
+
+class OrphanedPartError(UsageError):
+    """A target has a part of a stream that is not stored. `token`: of that part; `chain`: what could be received in
+    place of that stream; empty: nothing.
+    """
+
+    def __init__(self, message: str, token: ResumeToken, chain: list[StreamEntry]) -> None:
+        super().__init__(message)
+        self.token = token
+        self.chain = chain
+
+
+#: Returns the GUIDs of the snapshots, each with that of its base, whose streams were merged into a stored one.
+MergedInto = Callable[["StreamEntry"], Awaitable[set[tuple[str, str | None]]]]
+
+
+async def merged_into_nothing(_entry: StreamEntry) -> set[tuple[str, str | None]]:
+    """Nothing was merged."""
+    return set()
 
 
 @dataclass(slots=True)
@@ -131,8 +154,10 @@ class RestorePlan:
         return next((name for name in missing if f"{parent}/".startswith(f"{name}/")), parent)
 
 
-async def make_plan(library: Library, wanted: RestoreRequest, zfs: Zfs) -> RestorePlan:
-    """Plan a restore. Raises: UsageError, NotRestorable, ZfsError."""
+async def make_plan(
+    library: Library, wanted: RestoreRequest, zfs: Zfs, merged_into: MergedInto = merged_into_nothing
+) -> RestorePlan:
+    """Plan a restore. Raises: UsageError, NotRestorable, ZfsError, what `merged_into` raises."""
     plan = RestorePlan()
     if wanted.recursive:
         top, at, snapshot = wanted.what.partition("@")
@@ -172,7 +197,10 @@ async def make_plan(library: Library, wanted: RestoreRequest, zfs: Zfs) -> Resto
     for entry in chosen:
         target = into + entry.dataset.removeprefix(top)
         try:
-            item = _item(library, entry, target, there.get(target), tokens.get(target), quiet=target in quiet)
+            try:
+                item = _item(library, entry, target, there.get(target), tokens.get(target), quiet=target in quiet)
+            except OrphanedPartError as error:
+                item = await _without_part(entry, there[target], error, merged_into)
             item = replace(item, aside=_set_aside(library, item, there.get(target)))
             items.append(_with_quotas(item, wanted, set_here.get(target, {})))
         except FullsendError as error:
@@ -279,10 +307,26 @@ def _begun(library: Library, entry: StreamEntry, existing: Dataset, text: str) -
             return RestoreItem(
                 entry, target, [first, *rest], newest.name if newest else None, existing=True, token=token
             )
-    raise UsageError(
+    raise OrphanedPartError(
         f"{target} has a part of {token.name} (GUID {token.guid}), and no stored stream continues it to"
-        f" {entry.dataset}@{entry.snapshot}: {give_up}"
+        f" {entry.dataset}@{entry.snapshot}: {give_up}",
+        token,
+        library.chain(entry, base) or [],
     )
+
+
+async def _without_part(
+    entry: StreamEntry, existing: Dataset, error: OrphanedPartError, merged_into: MergedInto
+) -> RestoreItem:
+    """Return the item of a dataset with a part of a stream that the receiver has merged into another one since: without
+    that part it continues from its newest snapshot. Raises: `error` if the stream was not merged.
+    """
+    part = str(error.token.guid), None if error.token.base_guid is None else str(error.token.base_guid)
+    if not error.chain or part not in await merged_into(error.chain[0]):
+        raise error
+    newest = existing.snapshots[-1].name if existing.snapshots else None
+    # Without a snapshot, all that there is of the dataset is that part.
+    return RestoreItem(entry, existing.name, error.chain, newest, existing=newest is not None, discard=error.token.name)
 
 
 def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
@@ -292,6 +336,12 @@ def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
     newest = existing.snapshots[-1]
     for each in reversed(existing.snapshots):
         if library.chain(entry, each.guid) is not None:
+            if not library.knows(newest.guid):
+                return (
+                    f"has snapshots after @{each.name}, up to @{newest.name}, which the receiver does not have, or not"
+                    f" any more: if they are not needed, `zfs rollback -r {existing.name}@{each.name}` discards them,"
+                    " and the same command resumes; or"
+                )
             return (
                 f"has other snapshots, up to @{newest.name}, after @{each.name}: destroy those if they are not"
                 " needed, or"

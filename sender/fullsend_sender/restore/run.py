@@ -32,7 +32,7 @@ from fullsend_sender.restore.onto_base import OntoBase
 from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan, RestoreRequest, make_plan
 from fullsend_sender.restore.resume import find_rest
 from fullsend_sender.transfer.link import connect
-from fullsend_sender.transfer.listing import entries, statuses
+from fullsend_sender.transfer.listing import entries, manifest, statuses
 from fullsend_sender.transfer.progress import Progress, reporting
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
@@ -299,7 +299,12 @@ async def _plan(job: RestoreJob) -> RestorePlan:
         # Before the list of streams: streams that come meanwhile are newer than the statuses.
         _now, said = await statuses(link)
         library = Library([entry async for entry in entries(link, None)], said)
-    plan = await make_plan(library, job.wanted, job.zfs)
+
+    async def merged_into(entry: StreamEntry) -> set[tuple[str, str | None]]:
+        async with connect(job.endpoint, job.identity) as (link, _name):
+            return {(each.guid, each.base_guid) for each in (await manifest(link, entry.file)).merged}
+
+    plan = await make_plan(library, job.wanted, job.zfs, merged_into)
     choose_encryption(plan, unencrypted=job.wanted.unencrypted, recursive=job.wanted.recursive)
     return plan
 
@@ -329,6 +334,8 @@ def _typed(job: RestoreJob, item: ParentDataset | RestoreItem) -> list[str]:
     snapshot = job.roll_back_to(item)
     if snapshot is not None:
         lines.append(f"{job.zfs.line('rollback', snapshot)}  # -F")
+    if item.discard:
+        lines.append(f"{job.zfs.line('receive', '-A', item.target)}  # the part of {item.discard}, which was merged")
     for before, entry in zip((None, *item.chain), item.chain, strict=False):
         if (aside := item.aside.get(entry.file)) is not None:
             lines.append(f"{job.zfs.line('rename', *_at(item, aside))}  # the next has the same name")
@@ -379,6 +386,8 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
                 lost,
             )
         try:
+            if not count and item.discard:
+                await _discard_part(job, item)
             if not count and (snapshot := job.roll_back_to(item)) is not None:
                 await job.zfs.roll_back(snapshot)
             if (aside := item.aside.get(entry.file)) is not None:
@@ -406,6 +415,15 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
     received = item.raw_bytes - resumed_at
     undo = job.undo(item)
     return Restored(item.wanted, item.target, len(item.chain), received, resumed_at, seconds, undo, item.package)
+
+
+async def _discard_part(job: RestoreJob, item: RestoreItem) -> None:
+    """Discard the part of a stream that no stored one continues. Raises: ZfsError."""
+    await job.zfs.run("receive", "-A", item.target)
+    _log.warning(
+        "%s: the part of %s is discarded: the receiver has merged that stream into @%s, which comes instead",
+        *(item.target, item.discard, item.chain[0].snapshot),
+    )
 
 
 async def _find_rest(job: RestoreJob, item: RestoreItem, entry: StreamEntry) -> Rest | None:

@@ -207,7 +207,7 @@ async def connect(
             )
             link.complain(ErrorCode.VERSION, message)
             raise PeerError(ErrorCode.VERSION, message)
-        version, features = limits.PROTOCOL_VERSION, [messages.WARNINGS, messages.REPAIR]
+        version, features = limits.PROTOCOL_VERSION, [messages.WARNINGS, messages.REPAIR, messages.SCRUB]
         await link.send(messages.SenderHello(program=PROGRAM, version=version, features=features))
         link.start_heartbeat()
         yield link, hello.sender

@@ -11,7 +11,7 @@ from fullsend_protocol.wire import messages
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
+    from fullsend_protocol.format.manifest import Manifest, PartialEntry, StreamEntry
     from fullsend_protocol.wire.messages import Base, DamagedEntry, DatasetStatus
     from fullsend_sender.transfer.link import Link
 
@@ -21,6 +21,16 @@ async def entries(link: Link, dataset: str | None) -> AsyncIterator[StreamEntry]
     async for page in link.pages(messages.List(dataset=dataset), messages.Entries):
         for entry in page.entries:
             yield entry
+
+
+async def manifest(link: Link, stream: str) -> Manifest:
+    """Return the manifest of a stored stream. `stream`: as in Fetch. Raises: as Link.receive."""
+    # No chunk begins before raw offset 0.
+    found = (await link.ask(messages.Fetch(stream=stream, offset=0, until=0), messages.Sending)).manifest
+    end = await link.receive()
+    if not isinstance(end, messages.Done):
+        raise link.unexpected(end)
+    return found
 
 
 async def partials(link: Link) -> list[PartialEntry]:

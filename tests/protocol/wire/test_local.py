@@ -25,6 +25,19 @@ from fullsend_protocol.wire.frames import FrameHeader, FrameType
 
 ASK = local.SummariesWanted(sender=None, dataset=None, streams=None)
 PAGE = local.Summaries(items=["7", '"\\udcff"'])
+SCRUB = local.ScrubProgress(
+    program="fullsendd 0",
+    now="2026-11-23T07:00:00Z",
+    every=1,
+    limit=0,
+    due=local.DueStreams(streams=1, stored_bytes=2, due_streams=1, due_bytes=2, next_due=None),
+    reading=messages.BeingRead(file="alpha/tank/@now.zst", read_bytes=1, stored_bytes=2),
+    asked_by="alpha",
+    rate=None,
+    stopped=False,
+    resumes=None,
+    busy=False,
+)
 
 
 def pass_on(speaker: Connection, listener: Connection, message: messages.Message) -> object:
@@ -46,6 +59,8 @@ def test_a_conversation() -> None:
         assert pass_on(command, daemon, ASK) == ASK
         for answer in (PAGE, PAGE, messages.Done()):
             assert pass_on(daemon, command, answer) == answer
+    assert pass_on(command, daemon, local.ScrubWanted()) == local.ScrubWanted()
+    assert pass_on(daemon, command, SCRUB) == SCRUB
     daemon.receive_data(b"")
     assert daemon.next_event() == ConnectionEnded()
 
@@ -101,6 +116,7 @@ def test_an_error_ends_it() -> None:
         {"type": "summaries?", "sender": None, "dataset": "x" * 256, "streams": None},
         {"type": "summaries?", "sender": None, "dataset": None, "streams": ["a", "b", "c"]},
         {"type": "summaries?", "sender": None, "dataset": None, "streams": None, "more": 1},
+        {"type": "scrub?", "sender": None},
         {"type": "push"},
         {"type": "eclipse"},
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.protocol.helpers import (
     BASE,
+    MERGED,
     PUSH,
     SAYINGS,
     SHA,
@@ -65,6 +67,13 @@ GOLDEN: dict[Role, dict[str, str]] = {
             '{"type":"verdict","file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst","dataset":"tank/data",'
             '"snapshot":"now","raw_bytes":624,"damage":[]}'
         ),
+        "merged": (
+            '{"type":"merged","streams":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552",'
+            '"base_guid":null,"flags":"","raw_bytes":624,"file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst",'
+            '"proven":null}]}'
+        ),
+        "head": '{"type":"head","raw":"AAAAAKy69QIAAAAA"}',
+        "proven": '{"type":"proven","result":"same","why":""}',
         "health": '{"type":"health","program":"fullsendd 0.1.0","free_bytes":1099511627776,"problems":[]}',
         "done": '{"type":"done"}',
         "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',
@@ -90,6 +99,12 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "list": '{"type":"list","dataset":null}',
         "fetch": '{"type":"fetch","stream":"tank/data@now","offset":0,"until":null}',
         "verify": '{"type":"verify","dataset":null}',
+        "merged?": '{"type":"merged?","dataset":null}',
+        "head?": '{"type":"head?","file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst"}',
+        "prove": (
+            '{"type":"prove","file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst",'
+            f'"sha256":"{SHA}","whole":true}}'
+        ),
         "check": '{"type":"check"}',
         "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',
     },
@@ -306,6 +321,20 @@ def test_longest_messages_stay_within_the_limit() -> None:
     )
     page = messages.Entries(entries=[entry] * limits.ENTRIES_PAGE)
     assert len(messages.encode(page)) <= limits.CONTROL_MAX
+    merged = messages.MergedEntry(
+        dataset=name,
+        snapshot=name,
+        guid=str(2**64 - 1),
+        base_guid=str(2**64 - 1),
+        flags="Lecwpr01234567",
+        raw_bytes=limits.OFFSET_END - 1,
+        file="x" * 1000,
+        proven="2026-11-23T06:30:00Z",
+    )
+    streams = messages.MergedStreams(streams=[merged] * limits.ENTRIES_PAGE)
+    assert len(messages.encode(streams)) <= limits.CONTROL_MAX
+    head = messages.Head(raw=base64.b64encode(bytes(limits.HEAD_MAX)).decode())
+    assert len(messages.encode(head)) <= limits.CONTROL_MAX
     odd = "\x01" * 126
     properties = worst_properties()
     snapshot = manifest.StreamSnapshot(dataset=odd, snapshot=odd, guid=str(2**64 - 1), base_guid=str(2**64 - 1))
@@ -372,6 +401,8 @@ def test_longest_messages_stay_within_the_limit() -> None:
         lambda: messages.ReceiverHello(program="x" * 101, versions=[1], sender=None),
         lambda: messages.ReceiverHello(program="x", versions=[1], sender="Alpha"),
         lambda: messages.List(dataset="x" * 256),
+        lambda: messages.MergedStreams(streams=[MERGED] * (limits.ENTRIES_PAGE + 1)),
+        lambda: messages.Head(raw=base64.b64encode(bytes(limits.HEAD_MAX + 9)).decode()),
         lambda: messages.Bases(bases=[BASE] * (limits.BASES_PAGE + 1)),
         lambda: messages.Unchanged(datasets=[UNCHANGED] * (limits.DATASETS_PAGE + 1)),
         lambda: messages.Status(now="x", datasets=[STATUS] * (limits.DATASETS_PAGE + 1)),
@@ -396,6 +427,16 @@ def test_messages_do_not_change() -> None:
 DAMAGED = messages.DamagedEntry(
     dataset="tank", snapshot="now", guid="2", base_guid="1", flags="Lp", raw_bytes=936, why="damaged (chunk 0)"
 )
+SCRUB = messages.ScrubStanding(
+    every=1,
+    streams=3,
+    current=2,
+    checked=1,
+    oldest="2026-11-23T06:30:00Z",
+    due_streams=1,
+    due_bytes=936,
+    reading=messages.BeingRead(file="alpha/tank/@now.zst", read_bytes=1, stored_bytes=936),
+)
 #: By message with such a key: the same without it, and the key.
 LATER: list[tuple[Role, messages.Message, messages.Message, str]] = [
     (
@@ -410,6 +451,12 @@ LATER: list[tuple[Role, messages.Message, messages.Message, str]] = [
         messages.Health(program="x", free_bytes=1, problems=[], warnings=["full soon"]),
         messages.Health(program="x", free_bytes=1, problems=[]),
         "warnings",
+    ),
+    (
+        Role.RECEIVER,
+        messages.Health(program="x", free_bytes=1, problems=[], scrub=SCRUB),
+        messages.Health(program="x", free_bytes=1, problems=[]),
+        "scrub",
     ),
 ]
 
@@ -446,8 +493,11 @@ PARTS: dict[type[manifest.WireModel], str] = {
     manifest.StreamEntry: "An entry",
     messages.Base: "A base",
     messages.DamagedEntry: "A damaged stream",
+    messages.MergedEntry: "A merged stream",
     messages.UnchangedDataset: "An unchanged dataset",
     messages.DatasetStatus: "A dataset's status",
+    messages.ScrubStanding: "A standing of checks",
+    messages.BeingRead: "A reading",
 }
 
 

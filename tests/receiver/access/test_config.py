@@ -181,3 +181,47 @@ def test_the_settings_of_prune(tmp_path: Path) -> None:
     assert (settings.prune_at, settings.undelete_within) == (time(23, 5), 7 * 86400.0)
     assert (settings.prune_at_most, settings.when_full) == (0.125, "prune-early")
     assert _load(tmp_path, MINIMAL + 'prune-at = "never"\n').prune_at is None
+
+
+RETENTION = '[retention]\ndaily = 7\n[retention."alpha/**"]\nlast = 3\n[retention."*/tank"]\nlast = 4\n'
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "changed", "fixed"),
+    [
+        ("", "", [], []),
+        ("", 'min-free = "1G"\n', [], []),  # its default
+        ('quota = "1T"\n', 'quota = "2T"\nwarn-at = "90%"\n', ["quota", "warn-at"], []),
+        ('quota = "1T"\n', "", ["quota"], []),
+        ('[senders.beta]\nquota = "1T"\n', '[senders.beta]\nquota = "none"\n', ["senders"], []),
+        ("[senders.beta]\n", '[senders.beta]\nquota = "none"\n', ["senders"], []),
+        ("", RETENTION, ["retention"], []),
+        (RETENTION, RETENTION, [], []),
+        # The later table counts.
+        (
+            RETENTION,
+            RETENTION.replace("alpha/**", "x").replace("*/tank", "alpha/**").replace('"x"', '"*/tank"'),
+            ["retention"],
+            [],
+        ),
+        ("", 'listen = ":1"\nlog-format = "json"\nscrub-rate = 0\n', ["scrub-rate"], ["listen", "log-format"]),
+    ],
+)
+def test_reload_names_what_changes_and_what_cannot(
+    tmp_path: Path, before: str, after: str, changed: list[str], fixed: list[str]
+) -> None:
+    present, found = _load(tmp_path, MINIMAL + before), _load(tmp_path, MINIMAL + after)
+    reloaded = config.reload(present, found)
+    assert (reloaded.changed, reloaded.fixed) == (changed, fixed)
+
+
+def test_reload_keeps_what_a_running_daemon_cannot_change(tmp_path: Path) -> None:
+    present = _load(tmp_path, MINIMAL + 'quota = "1T"\n')
+    elsewhere = 'store = "/srv/other"\nstore-id = "4567"\nlisten = ":1"\n[senders.beta]\nquota = "none"\n'
+    reloaded = config.reload(present, _load(tmp_path, elsewhere))
+    assert sorted(reloaded.fixed) == ["listen", "store", "store-id"]
+    settings = reloaded.settings
+    assert (settings.store, settings.store_id, settings.listen) == (Path("/srv/backups"), "0123", ":7433")
+    assert (settings.quota, settings.quota_of("beta"), sorted(settings.senders)) == (None, None, ["beta"])
+    again = config.reload(settings, _load(tmp_path, elsewhere))
+    assert (again.changed, sorted(again.fixed)) == ([], ["listen", "store", "store-id"])

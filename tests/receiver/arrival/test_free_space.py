@@ -272,6 +272,20 @@ async def test_a_share_of_the_disk_stays_free(disk: Disk) -> None:
     room.leave(await room.admit(wanted(1600, Ratio(1, 1, ""))))
 
 
+async def test_another_share_stays_free_from_now_on(room: Room, disk: Disk) -> None:
+    arriving = await room.admit(wanted(500, Ratio(1, 1, "")))
+    room.keep_free(SizeOrShare(450))
+    with pytest.raises(NoRoom, match=r"450 B are to stay free"):
+        await room.admit(wanted(100, Ratio(1, 1, "")))
+    await write(room, disk, arriving, 500)
+    room.keep_free(SizeOrShare(501))
+    with pytest.raises(NoRoom, match=r"something else has filled the store's disk"):
+        await room.claim(arriving, 1, 1)
+    room.leave(arriving)
+    room.keep_free(SizeOrShare(0))
+    room.leave(await room.admit(wanted(480, Ratio(1, 1, ""))))
+
+
 # --- quotas -----------------------------------------------------------------------------------------------------
 
 
@@ -521,6 +535,25 @@ async def test_old_streams_make_room_for_a_stream_that_is_offered(disk: Disk) ->
     with pytest.raises(NoRoom, match="the store has 650 B free"):  # no more may go
         await room.admit(wanted(600, Ratio(1, 1, "")))
     assert pruner.asked[1:] == [(100, None), (50, None)]
+
+
+async def test_room_that_was_made_for_one_stream_is_there_for_others_that_were_offered_meanwhile(disk: Disk) -> None:
+    """A prune drops all of a sender that may go: more than what the first stream lacks. The next one frees nothing."""
+    disk.files = 900
+    asked = 0
+
+    async def make_room(_wanted: int, _sender: str | None) -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        freed, disk.files = disk.files, 0
+        return freed
+
+    room = Room(SizeOrShare(100), disk.look, make_room=make_room)
+    arrivals = await asyncio.gather(*(room.admit(wanted(200, Ratio(1, 1, ""))) for _ in range(3)))
+    assert asked == 1
+    for each in arrivals:
+        room.leave(each)
 
 
 async def test_old_streams_make_room_before_a_stream_ends(disk: Disk) -> None:

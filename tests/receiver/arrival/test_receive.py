@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
-from tests.receiver.helpers import cut, push_of, segments_of, zstd_decode
+from tests.receiver.helpers import cut, push_of, segments_of, store_stream, zstd_decode
 from tests.receiver.peer import HEARTBEAT, Chunk, Peer, chunks, control, cut_records, finish, make_certificate, offer
 from tests.receiver.running import MEMORY, MEMORY_PER_STREAM, MIB, Receiver, serving, wait_until
 
 from fullsend_protocol.shared.errors import StreamError
 from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, CHUNKS_HELD
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -387,6 +388,19 @@ def test_a_stream_that_does_not_fit_is_refused_before_its_first_byte(receiver: R
     assert refusal.endswith(
         " free, of which 0 B are to stay free (min-free): free space on the receiver, or push it with --no-size-check"
     )
+
+
+def test_partial_of_a_stream_that_is_stored_meanwhile_counts_for_no_quota(tmp_path: Path) -> None:
+    pieces, other = pieces_of(2), pieces_of(3, "tank/other@now")
+    with serving(tmp_path, "alpha", quota="22M") as receiver:
+        leave(receiver, pieces, 1)
+        store_stream(LocalStore(receiver.store), "alpha", b"".join(pieces))
+        with receiver.peer() as peer:
+            peer.write(control(offer_of_pieces(pieces, resume="replay")))
+            peer.hear("stored")
+        assert receiver.partials() == []
+        with receiver.peer() as peer:  # 8 MiB are stored, and nearly 12 MiB more fit
+            peer.give(b"".join(other), offer_of_pieces(other, size_estimate=sum(map(len, other))), other)
 
 
 def test_what_is_to_stay_free_stays_free(tmp_path: Path) -> None:

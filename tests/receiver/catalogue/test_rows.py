@@ -41,6 +41,7 @@ def rows(draw: st.DrawFn) -> Row:
         "stored_bytes": draw(NUMBERS),
         "sha256": draw(st.none() | st.sampled_from(["11" * 32, "AB" * 32, "0", "zz", "1 1", ""])),
         "lost_spill_count": draw(st.integers(0, 9)),
+        "proven_by": draw(st.sampled_from(["both", "receiver", "merge"])),
     }
     stamp = draw(st.just(NO_STAMP) | st.lists(st.integers(-(1 << 63), (1 << 63) - 1), min_size=4, max_size=4))
     return [*stamp, draw(st.just(usual) | NAMES), *(fields[name] for name in COPIED)]
@@ -97,6 +98,7 @@ def usual_row(number: int) -> Row:
         "stored_bytes": raw // 3,
         "sha256": sha256,
         "lost_spill_count": 0,
+        "proven_by": "both",
     }
     return [guid % 10**7, 800 + guid % 20, at, at + guid % 10**7, name, *(values[each] for each in COPIED)]
 

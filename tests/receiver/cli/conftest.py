@@ -12,6 +12,12 @@ from tests.receiver.running import Receiver
 from fullsend_receiver.store.local import LocalStore
 
 
+@pytest.fixture(autouse=True)
+def _time_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time server has set the clock, whatever the machine of these tests has."""
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.is_synchronised", lambda: True)
+
+
 @pytest.fixture
 def receiver(tmp_path: Path) -> Receiver:
     """A store with its configuration; no daemon."""

@@ -25,3 +25,18 @@ def test_clock_that_jumps_is_shown_and_accepted(
     assert "has jumped ahead" in done.stdout
     assert receiver.fullsendd("clock", "--accept").returncode == 0
     assert receiver.fullsendd("clock").returncode == 0
+
+
+def test_clock_that_no_time_server_has_set_is_a_warning(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, _full, _incr = filled
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.is_synchronised", lambda: False)
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.SYNC_WAIT", float("inf"))
+    done = receiver.fullsendd("clock")
+    assert done.returncode == 0
+    ok, warning = done.stdout.splitlines()
+    assert ok.startswith("ok       clock ")
+    assert warning.startswith("warning  no time server has set the clock since this host's start, and it says 2")
+    assert warning.endswith(": the daily prune waits")
+    assert len(receiver.fullsendd("clock", "--accept").stdout.splitlines()) == 1

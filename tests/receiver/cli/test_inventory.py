@@ -22,7 +22,7 @@ from fullsend_protocol.wire import local, messages
 from fullsend_protocol.wire.connection import LOCAL, Connection, ConnectionEnded, NeedData, Role, State
 from fullsend_receiver.catalogue.pages import VERSION
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.cli import inventory
+from fullsend_receiver.cli import asking, inventory
 from fullsend_receiver.daemon import local_session, local_socket
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
@@ -154,7 +154,7 @@ def test_a_daemon_that_was_killed_is_no_error(alone: tuple[Receiver, str]) -> No
 
 
 def test_a_daemon_that_hangs_is_given_up(alone: tuple[Receiver, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inventory, "ANSWER_TIMEOUT", 0.01)
+    monkeypatch.setattr(asking, "ANSWER_TIMEOUT", 0.01)
     receiver, _listed = alone
     receiver.start()
     try:
@@ -169,7 +169,7 @@ def test_a_daemon_of_another_version_is_named(alone: tuple[Receiver, str], monke
     receiver, _listed = alone
     receiver.start()
     try:
-        monkeypatch.setattr(inventory, "VERSION", VERSION + 1)
+        monkeypatch.setattr(asking, "VERSION", VERSION + 1)
         manages(alone, "which answers only commands of its own version: restart it")
     finally:
         receiver.stop()
@@ -265,7 +265,7 @@ def test_what_a_daemon_says_is_what_is_listed(alone: tuple[Receiver, str], daemo
 
 def test_document_says_what_is_waited_for() -> None:
     text = " ".join((ROOT / "docs" / "operations.md").read_text(encoding="utf-8").split())
-    assert f"it has sent nothing for {inventory.ANSWER_TIMEOUT:g} seconds" in text
+    assert f"it has sent nothing for {asking.ANSWER_TIMEOUT:g} seconds" in text
     assert f"it is answering {local_session.COMMANDS} commands already" in text
     assert f"At most {local_session.COMMANDS} commands" in (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
 

@@ -52,6 +52,16 @@ def test_a_file_as_in_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert [each["proof"] for each in row["merged"]] == ["checksums"] * 3
 
 
+def test_only_the_hash(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main.main(["merge", "--sha256", *INPUTS]) == 0
+    assert capsys.readouterr().out == f"{CHAIN.genuine(None, 3)}\n"
+    bad = tmp_path / "bad.zfs"
+    bad.write_bytes(CHAIN.run(None, 1)[1][1])
+    bad.with_name("bad.zfs.sha256").write_text(f"{'0' * 64}  bad.zfs\n")
+    assert main.main(["merge", "--sha256", INPUTS[0], str(bad)]) == 1
+    assert capsys.readouterr().out == ""
+
+
 def test_what_is_damaged_ends_stdout_before_the_stream_ends(tmp_path: Path) -> None:
     """So that `zfs receive` refuses it: END comes only when all inputs are proven."""
     raw = CHAIN.run(None, 1)[1][1]
@@ -74,6 +84,8 @@ def test_what_is_damaged_ends_stdout_before_the_stream_ends(tmp_path: Path) -> N
         (["--manifest", "alpha", *INPUTS], "--manifest and --json belong to --output"),
         (["--output", "x", *INPUTS], "x: the output is compressed, so its name must end with .zst"),
         (["--output", "x.zst", "--manifest", "Not A Name", *INPUTS], "Not A Name is not a sender's name"),
+        (["--sha256", "--json", *INPUTS], "--sha256 writes nothing: it excludes --output, --manifest and --json"),
+        (["--sha256", "--output", "x.zst", *INPUTS], "--sha256 writes nothing"),
         (["--level", "99", *INPUTS], "--level 99: it is a number from -7 to 22"),
     ],
 )

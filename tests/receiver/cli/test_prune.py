@@ -8,13 +8,16 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
-from tests.receiver.helpers import SENDER, everything, manifest_path, plant
+from tests.chains import named as chain_named
+from tests.receiver.helpers import SENDER, everything, manifest_path, plant, store_stream
 from tests.receiver.running import Receiver
 
 from fullsend_protocol.shared.units import format_time
+from fullsend_receiver.maintenance.merge_records import note_rate
 from fullsend_receiver.store.local import LocalStore
 
 DAY = 86400.0
+CHAIN = chain_named("t1-plain")
 
 
 def write_policy(receiver: Receiver, text: str = "daily = 3\n", **settings: object) -> None:
@@ -64,6 +67,18 @@ def test_prune_drops_what_no_rule_keeps(receiver: Receiver) -> None:
     assert files(receiver) == list(map(str, planted[3:]))
     again = receiver.fullsendd("prune", SENDER)
     assert (again.returncode, "0 dropped" in again.stderr) == (0, True)
+
+
+def test_prune_does_not_wait_for_a_time_server_and_warns(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.is_synchronised", lambda: False)
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.SYNC_WAIT", float("inf"))
+    nights(receiver, 6)
+    write_policy(receiver)
+    done = receiver.fullsendd("prune", "--json")
+    assert done.returncode == 0
+    warning, _sum = done.stderr.splitlines()
+    assert warning.startswith("warning: no time server has set the clock since this host's start")
+    assert len(files(receiver)) == 3
 
 
 def test_prune_as_json(receiver: Receiver) -> None:
@@ -193,3 +208,94 @@ def test_prune_beside_a_daemon_is_seen_by_it(receiver: Receiver) -> None:
     finally:
         if receiver.process is not None:
             receiver.stop(9)
+
+
+# --- merging ----------------------------------------------------------------------------------------------------
+
+#: Keeps the two newest snapshots.
+TWO_NEWEST = 'last = 0\nminimum-count = 0\nminimum-age = "0s"\n'
+
+
+def keep_chain(receiver: Receiver) -> list[str]:
+    return [str(store_stream(LocalStore(receiver.store), SENDER, raw)) for _name, raw in CHAIN.run(None, 3)]
+
+
+def test_prune_merges_and_a_dry_run_says_what_it_would(receiver: Receiver) -> None:
+    stored = keep_chain(receiver)
+    write_policy(receiver, TWO_NEWEST, rebase_after="0%")
+    before = everything(receiver.store)
+    dry = receiver.fullsendd("prune", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert everything(receiver.store) == before
+    lines = dry.stdout.splitlines()
+    assert lines[0].split("  ")[0] == "merge: into s1"
+    assert lines[4].startswith("merge and move the full: alpha/src/plain: s0 to s1, 2 streams: reads ")
+    assert [line.split()[0] for line in lines[5:]] == stored[:2]
+
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[4].startswith("merge and move the full: alpha/src/plain: s0 to s1, 2 streams: ")
+    assert "1 merge, " in done.stderr
+    (full, *rest) = files(receiver)
+    assert rest == stored[2:]
+    manifest = json.loads(manifest_path(LocalStore(receiver.store), PurePosixPath(full)).read_text())
+    assert manifest["sha256"] == CHAIN.genuine(None, 1)
+    assert manifest["proven_by"] == "merge"
+    assert receiver.fullsendd("prune").stdout.splitlines()[0].startswith("keep: base of src/plain@s2: ")
+    assert receiver.fullsendd("verify").returncode == 0
+
+
+def test_prune_says_merges_as_json_with_the_time_of_the_last_pace(receiver: Receiver) -> None:
+    keep_chain(receiver)
+    write_policy(receiver, TWO_NEWEST, rebase_after="0%")
+    row = json.loads(receiver.fullsendd("prune", "--dry-run", "--json").stdout.splitlines()[-1])
+    assert (row["merge"], row["moves_full"], row["seconds"]) == ("planned", True, None)
+    assert [each["snapshot"] for each in row["inputs"]] == ["s0", "s1"]
+    assert row["read_bytes"] == row["written_bytes_at_most"] == sum(each["stored_bytes"] for each in row["inputs"])
+    note_rate(LocalStore(receiver.store).documents, SENDER, 1000.0)
+    row = json.loads(receiver.fullsendd("prune", "--dry-run", "--json").stdout.splitlines()[-1])
+    assert row["seconds"] > 1000
+    row = json.loads(receiver.fullsendd("prune", "--json").stdout.splitlines()[-1])
+    assert (row["merge"], row["snapshot"]) == ("done", "s1")
+    assert row["freed_bytes"] == sum(each["stored_bytes"] for each in row["inputs"]) - row["stored_bytes"]
+
+
+@pytest.mark.parametrize(("options", "settings"), [(["--no-merge"], {}), ([], {"merge": "off"})])
+def test_prune_merges_nothing_where_that_is_not_wanted(
+    receiver: Receiver, options: list[str], settings: dict[str, str]
+) -> None:
+    stored = keep_chain(receiver)
+    write_policy(receiver, TWO_NEWEST, rebase_after="0%", **settings)
+    assert receiver.fullsendd("prune", *options).returncode == 0
+    assert files(receiver) == stored
+
+
+def test_prune_that_only_merges_drops_nothing(receiver: Receiver) -> None:
+    stored = keep_chain(receiver)
+    planted = nights(receiver, 4, dataset="tank/other")
+    write_policy(receiver, TWO_NEWEST, rebase_after="0%")
+    done = receiver.fullsendd("prune", "--merge-only")
+    assert done.returncode == 0, done.stderr
+    assert len(files(receiver)) == len(stored) - 1 + len(planted)
+
+
+def test_prune_with_a_damaged_input_fails_and_names_it(receiver: Receiver) -> None:
+    stored = keep_chain(receiver)
+    write_policy(receiver, TWO_NEWEST, rebase_after="0%")
+    path = receiver.store / stored[1]
+    data = bytearray(path.read_bytes())
+    data[1000] ^= 1
+    path.write_bytes(data)
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 1
+    assert f"not merged: {stored[1]}: chunk 0" in done.stderr
+    assert files(receiver) == stored
+
+
+def test_prune_beside_another_merge_merges_nothing(receiver: Receiver) -> None:
+    stored = keep_chain(receiver)
+    write_policy(receiver, TWO_NEWEST, rebase_after="0%")
+    with LocalStore(receiver.store).alone("merge"):
+        done = receiver.fullsendd("prune")
+    assert (done.returncode, files(receiver)) == (0, stored)
+    assert "nothing is merged: another process merges at the moment" in done.stderr

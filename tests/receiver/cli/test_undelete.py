@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from tests.receiver.helpers import plant
@@ -66,3 +67,18 @@ def test_undelete_says_what_stays_and_what_has_no_base(receiver: Receiver, store
     done = receiver.fullsendd("undelete", "alpha/tank/data@s2")
     assert done.returncode == 1
     assert "its base guid:1 is neither stored nor in the trash" in done.stderr
+
+
+def test_undelete_of_what_cannot_be_restored_all_the_same_says_so(receiver: Receiver) -> None:
+    """The snapshot on which it builds is stored, but not as a raw stream."""
+    store = LocalStore(receiver.store)
+    plant(store, "s1", 1)
+    raw: dict[str, Any] = {"stream_class": "raw", "flags": "w"}
+    files = [plant(store, "s1", 1, **raw), plant(store, "s2", 2, 1, **raw)]
+    store.remove(lambda: files[::-1], trash="20261127T033000Z-00000000")
+    store.empty_trash(lambda _folder: False)
+    (store.trash_folder / "20261127T033000Z-00000000" / files[0]).unlink()
+    done = receiver.fullsendd("undelete", "alpha/tank/data@s2")
+    assert [row["restorable"] for row in receiver.listed()] == [True, False]
+    assert done.returncode == 1
+    assert f"{files[1]}: is stored again, and cannot be restored" in done.stderr

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.helpers import SENDER, cut, everywhere, long_stream, manifest_path, plant, push_of
+from tests.receiver.helpers import PLANTED, SENDER, cut, everywhere, long_stream, manifest_path, plant, push_of
 from tests.receiver.peer import CHUNK, CONTROL, Peer, chunks, control
 from tests.receiver.running import Receiver, serving, wait_until
 
@@ -22,10 +23,21 @@ from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue import inotify
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.daemon.answers import METHODS, Answers, base_of, find_chains, find_status, find_unread
+from fullsend_receiver.daemon.answers import (
+    METHODS,
+    Answers,
+    base_of,
+    find_chains,
+    find_status,
+    find_unread,
+    scrub_standing,
+)
 from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
+from fullsend_receiver.maintenance.progress import ReadPlace
+from fullsend_receiver.maintenance.schedule import survey
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
 
@@ -486,21 +498,76 @@ def test_stream_that_is_pruned_before_it_is_read_is_not_found(
         assert peer.hear("error")["code"] == "not-found"
 
 
-async def test_what_keeps_prunes_from_their_work_is_told_to_their_sender(store: LocalStore) -> None:
+async def health_of(store: LocalStore, *, stopped: bool = False, every: float = 0, **said: Any) -> messages.Health:
+    """What a sender is told of the receiver's state, beside a daemon that checks nothing now."""
     catalogues = Catalogues(store)
     with ThreadPoolExecutor(1) as threads:
         workers = Workers(threads, threads, threads)
-        checks = Checks(catalogues, workers, ScrubSettings(0, 0))
+        checks = Checks(catalogues, workers, ScrubSettings(every, 0))
+        checks._stopped = stopped
         answers = Answers(
             *(catalogues, workers, checks, SENDER, Room(SizeOrShare(0), lambda: workers.run(store.space))),
-            peer=SENDER,
-            warn_at=None,
-            troubles=lambda sender: [f"{sender}: why"],
+            **{"peer": SENDER, "warn_at": None} | said,
         )
-        said = [part async for part in answers.answer(messages.Check())]
+        (health,) = [part async for part in answers.answer(messages.Check())]
         await answers.close()
-    (health,) = said
     assert isinstance(health, messages.Health)
+    return health
+
+
+async def test_how_the_checks_of_its_streams_stand_is_told_to_a_sender_that_understands_it(store: LocalStore) -> None:
+    for number in (1, 2):
+        plant(store, f"s{number}", number)
+    plant(store, "theirs", 9, sender="beta")
+    assert (await health_of(store)).scrub is None
+    day = 86400
+    found = (await health_of(store, every=day, scrub=True)).scrub
+    due = 2 if time.time() - NOW > day else 0
+    assert found == messages.ScrubStanding(
+        every=day,
+        streams=2,
+        current=2 - due,
+        checked=0,
+        oldest="2026-11-24T00:00:00Z",
+        due_streams=due,
+        due_bytes=due * len(PLANTED),
+        reading=None,
+    )
+
+
+@pytest.mark.parametrize(("file", "told"), [("alpha/tank/@now.zst", True), ("alphabet/tank/@now.zst", False)])
+def test_only_its_own_stream_is_named_as_being_read(file: str, told: bool) -> None:
+    standing = scrub_standing(survey([], now=NOW, every=0), ReadPlace(file, 1, 2, None), "alpha")
+    assert standing.reading == (messages.BeingRead(file=file, read_bytes=1, stored_bytes=2) if told else None)
+    assert standing.oldest is None
+
+
+async def test_what_could_not_be_checked_is_a_problem_of_its_sender(store: LocalStore) -> None:
+    log = ScrubLog(store)
+    received = "2026-11-24T00:00:00Z"
+    for number in range(22):
+        file = str(plant(store, f"s{number:02}", number + 1))
+        log.add(Scrubbed(file, received, received, (), None, unreadable="chunk 7 cannot be read"))
+    theirs = str(plant(store, "theirs", 99, sender="beta"))
+    log.add(Scrubbed(theirs, received, received, (), None, unreadable="chunk 8 cannot be read"))
+    problems = (await health_of(store)).problems
+    assert len(problems) == 21
+    assert problems[0].endswith(": could not be checked: chunk 7 cannot be read; it is tried again later")
+    assert problems[0].startswith("alpha/tank/data/@s00.")
+    assert problems[-1] == "2 more streams could not be checked"
+
+
+async def test_a_scrub_that_has_stopped_or_is_behind_is_told(store: LocalStore) -> None:
+    plant(store, "s1", 1, received="2026-01-01T00:00:00Z")
+    (problem,) = (await health_of(store, stopped=True)).problems
+    assert problem.startswith("the scrub has stopped, because many streams are damaged")
+    health = await health_of(store, every=86400, warn_at=2.0)
+    assert health.problems == []
+    assert health.warnings == ["the scrub is behind: a stream was last checked, or received, at 2026-01-01T00:00:00Z"]
+
+
+async def test_what_keeps_prunes_from_their_work_is_told_to_their_sender(store: LocalStore) -> None:
+    health = await health_of(store, troubles=lambda sender: [f"{sender}: why"])
     assert health.problems == [f"{SENDER}: why"]
 
 

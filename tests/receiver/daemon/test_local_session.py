@@ -9,12 +9,14 @@ import pytest
 from tests.receiver.helpers import SENDER, plant
 from tests.receiver.running import Receiver, serving, wait_until
 
+import fullsend_protocol
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_protocol.wire import local, messages
 from fullsend_protocol.wire.connection import LOCAL, NEED_DATA, Connection, ConnectionEnded, Role
 from fullsend_protocol.wire.frames import FrameHeader, FrameType
 from fullsend_receiver.catalogue.pages import VERSION, Pages
 from fullsend_receiver.daemon import local_session, local_socket
+from fullsend_receiver.maintenance.progress import ReadPlace, ScrubState, WorkLeft
 from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
@@ -78,6 +80,42 @@ def test_all_senders_are_told_of_and_one_alone(receiver: Receiver) -> None:
             pages = Pages()
             pages.add(asking.answer())
             assert len(pages.catalogue(LocalStore(receiver.store)).streams) == count
+
+
+def test_what_is_checked_is_told(receiver: Receiver) -> None:
+    with command(receiver) as asking:
+        asking.say(HELLO, local.ScrubWanted())
+        told = asking.hear()
+    assert isinstance(told, local.ScrubProgress)
+    assert (told.every, told.due, told.reading, told.stopped) == (0, None, None, False)
+    assert told.program == this_program()
+
+
+def this_program() -> str:
+    return f"fullsendd {fullsend_protocol.__version__}"
+
+
+def test_the_state_of_the_checks_becomes_an_answer() -> None:
+    place = ReadPlace("alpha/tank/@now\udcff.zst", 1, 4, "alpha")
+    left = WorkLeft(5, 50, 2, 20, 1_795_478_400.0)
+    told = local_session.scrub_progress(
+        ScrubState(86400.0, 64, left, place, 7.5, stopped=True, resumes=1_795_478_460.0, busy=False),
+        now=1_795_478_400.0,
+    )
+    assert told == local.ScrubProgress(
+        program=this_program(),
+        now="2026-11-24T00:00:00Z",
+        every=86400,
+        limit=64,
+        due=local.DueStreams(streams=5, stored_bytes=50, due_streams=2, due_bytes=20, next_due="2026-11-24T00:00:00Z"),
+        reading=messages.BeingRead(file="alpha/tank/@now\\udcff.zst", read_bytes=1, stored_bytes=4),
+        asked_by="alpha",
+        rate=7,
+        stopped=True,
+        resumes="2026-11-24T00:01:00Z",
+        busy=False,
+    )
+    assert local.decode_from_daemon(messages.encode(told)) == told
 
 
 @pytest.mark.parametrize(

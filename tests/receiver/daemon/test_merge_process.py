@@ -94,7 +94,7 @@ async def test_a_program_that_is_missing_is_logged_and_the_next_one_is_tried(
 
 
 async def test_without_a_command_nothing_runs(store: LocalStore, thread: ThreadPoolExecutor) -> None:
-    merges = MergeProcess(store, None, thread)
+    merges = MergeProcess(store, (), thread)
     async with running(merges):
         merges.begin()
         await asyncio.sleep(0)

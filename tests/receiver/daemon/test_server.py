@@ -9,6 +9,7 @@ import gc
 import hashlib
 import itertools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -597,10 +598,103 @@ def test_sighup_has_all_that_is_stored_looked_at(receiver: Receiver) -> None:
     other.hardlink_to(store.root / file)
     assert restorable(receiver) == [True]
     other.write_bytes(b"cut")  # by a name of which nothing is told
-    receiver.send_signal(signal.SIGHUP)
-    wait_until(lambda: "SIGHUP: the next question" in receiver.log, "what the log says of it")
+    reload(receiver, "SIGHUP: the next question")
     assert restorable(receiver) == [False]
     assert receiver.stop() == 0
+
+
+def reload(receiver: Receiver, says: str) -> None:
+    """Have the daemon read receiver.toml again, as `systemctl reload` does."""
+    receiver.send_signal(signal.SIGHUP)
+    told = receiver.wait_notified("RELOADING=1")
+    assert re.search(r"^MONOTONIC_USEC=\d+$", told, re.MULTILINE)
+    receiver.wait_ready()
+    assert says in receiver.log
+
+
+def test_reload_changes_the_limits_of_a_running_daemon(receiver: Receiver) -> None:
+    receiver.start()
+    receiver.enrol("alpha")
+    with receiver.peer() as peer:
+        peer.give(RAW, offer())
+    settings = receiver.config.read_text(encoding="utf-8")
+    retention = 'prune-at = "never"\n[retention]\ndaily = 7\n'
+    receiver.config.write_text(f'quota = 1000\nwarn-at = "10%"\n{settings}{retention}', encoding="utf-8")
+    reload(receiver, "receiver.toml is read again: new values of quota, warn-at, retention, prune-at\n")
+    assert "the quota of alpha: " in receiver.log  # without waiting for the next look
+    refused = "space: tank/data@later: no room: "
+    with receiver.peer() as peer:
+        peer.write(control(offer(snapshot="later", size_estimate=100_000)))
+        assert peer.refusal().startswith(refused)
+    receiver.config.write_text(settings, encoding="utf-8")
+    reload(receiver, "receiver.toml is read again: new values of quota, warn-at, retention, prune-at\n")
+    with receiver.peer() as peer:
+        peer.push(offer(snapshot="later", size_estimate=100_000))
+    reload(receiver, "receiver.toml is read again: no new value\n")
+    assert receiver.stop() == 0
+
+
+def test_reload_of_a_file_that_is_wrong_changes_nothing_and_says_so(receiver: Receiver) -> None:
+    receiver.set(quota=1000)
+    receiver.start()
+    receiver.enrol("alpha")
+    settings = receiver.config.read_text(encoding="utf-8")
+    for text, says in (
+        (f"{settings}quotta = 5\n", "unknown key 'quotta'; did you mean 'quota'?"),
+        (f"{settings}quota = {'[' * 10_000}\n", "the settings stay as they were: "),
+        (f"{settings.replace('quota = 1000', '')}", None),
+    ):
+        receiver.config.write_text(text, encoding="utf-8")
+        receiver.send_signal(signal.SIGHUP)
+        told = receiver.wait_notified("READY=1")
+        if says is None:
+            assert "stay as they were" not in told
+            assert f"STATUS=listening on 127.0.0.1:{receiver.port}\n" in told + "\n"
+            continue
+        assert f"STATUS=listening on 127.0.0.1:{receiver.port}; the settings stay as they were: " in told
+        assert says in receiver.log
+        with receiver.peer() as peer:
+            peer.write(control(offer(size_estimate=100_000)))
+            assert "its quota of 1000 B" in peer.refusal()
+    with receiver.peer() as peer:
+        peer.push(offer(size_estimate=100_000))
+    assert receiver.stop() == 0
+
+
+def test_reload_names_what_only_a_restart_changes(receiver: Receiver) -> None:
+    receiver.start()
+    text = receiver.config.read_text(encoding="utf-8")
+    receiver.config.write_text(text.replace("127.0.0.1:0", "127.0.0.1:1"), encoding="utf-8")
+    reload(receiver, "receiver.toml: only a restart changes listen\n")
+    with Peer(receiver.port) as peer:
+        peer.hear("hello")
+    assert receiver.stop() == 0
+
+
+async def test_reload_hands_each_part_of_the_daemon_its_new_settings(receiver: Receiver) -> None:
+    settings = load(receiver.config)
+    server = daemon.Daemon(settings, open_store(settings.store, settings.store_id))
+    lines = ['when-full = "prune-early"', "scrub-every = 5", "scrub-rate = 7", "tries-per-minute = 1", "silence = 3"]
+    receiver.config.write_text("\n".join([*lines, receiver.config.read_text(encoding="utf-8")]), encoding="utf-8")
+    receiver.config.write_text(
+        receiver.config.read_text(encoding="utf-8").replace("scrub-every = 0", ""), encoding="utf-8"
+    )
+    server._reread = lambda: load(receiver.config)
+    asked = []
+
+    async def make_room(wanted: int, sender: str | None, *, early: bool = True) -> int:
+        asked.append((wanted, sender))
+        return wanted * early
+
+    server._daily.make_room = make_room  # type: ignore[method-assign]
+    assert await server._make_room(1, "alpha") == 0
+    assert await server._reload() == ""
+    assert await server._make_room(1, "alpha") == 1
+    assert asked == [(1, "alpha")] * 2
+    assert (server._checks._every, server._checks._pace._rate) == (5.0, 7)
+    assert (server.may_try("::1"), server.may_try("::1")) == (True, False)
+    assert server._local.silence == 3.0
+    assert server._find_troubles("alpha") == []
 
 
 def test_all_that_is_stored_is_looked_at_now_and_then(

@@ -358,7 +358,7 @@ def test_a_peer_is_told_what_it_understands_and_no_more(tmp_path: Path) -> None:
         receiver.enrol("alpha")
         with receiver.peer() as peer:
             file = peer.give(FULL)["file"]
-        for features in ([], ["warnings"], ["repair"], ["repair", "later", "warnings"]):
+        for features in ([], ["warnings"], ["repair"], ["scrub"], ["repair", "later", "warnings", "scrub"]):
             spoil(receiver.store / file, 40)
             with receiver.peer() as peer:
                 verified(peer)
@@ -366,7 +366,9 @@ def test_a_peer_is_told_what_it_understands_and_no_more(tmp_path: Path) -> None:
                 peer.hear("hello")
                 peer.say("hello", program="raw peer", version=1, features=features)
                 peer.say("check")
-                assert ("warnings" in peer.hear("health")) is ("warnings" in features)
+                health = peer.hear("health")
+                assert ("warnings" in health) is ("warnings" in features)
+                assert ("scrub" in health) is ("scrub" in features)
                 peer.say("bases?")
                 told = peer.hear("bases", "done")
                 assert ("damaged" in told) is ("repair" in features)

@@ -144,3 +144,21 @@ def test_a_warning_comes_once_until_less_is_used(caplog: pytest.LogCaptureFixtur
         warnings.note([Fill("the disk", used, 100), Fill("the quota of alpha", 0, 100)])
         said.append([record.levelname for record in caplog.records])
     assert said == [[], ["WARNING"], [], [], ["INFO"], [], ["WARNING"]]
+
+
+def test_a_warning_that_begins_elsewhere_from_now_on(caplog: pytest.LogCaptureFixture) -> None:
+    warnings = FillWarnings(0.85)
+    disk, quota = Fill("the disk", 80, 100), Fill("the quota of alpha", 90, 100)
+    warnings.note([disk, quota])
+    assert [each.partition(":")[0] for each in caplog.messages] == ["the quota of alpha"]
+    warnings.share = 0.7
+    warnings.note([disk, quota])
+    assert [each.partition(":")[0] for each in caplog.messages] == ["the quota of alpha", "the disk"]
+
+
+def test_a_quota_that_was_gone_is_warned_of_again(caplog: pytest.LogCaptureFixture) -> None:
+    warnings = FillWarnings(0.85)
+    quota = Fill("the quota of alpha", 90, 100)
+    for fills in ([quota], [], [quota]):
+        warnings.note(fills)
+    assert len(caplog.messages) == 2

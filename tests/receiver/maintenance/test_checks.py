@@ -41,6 +41,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import checkpoints
 from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
+from fullsend_receiver.maintenance.progress import WorkLeft
 from fullsend_receiver.maintenance.verify import Checked, Removed, Subject
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
@@ -52,7 +53,9 @@ if TYPE_CHECKING:
     from tests.receiver.running import Receiver
 
     from fullsend_receiver.catalogue.holdings import Holdings
+    from fullsend_receiver.catalogue.rows import Summary
     from fullsend_receiver.catalogue.scrub_results import Scrubbed
+    from fullsend_receiver.maintenance.progress import ReadPlace
 
 
 def push_in_two(receiver: Receiver, name: str) -> tuple[str, bytes]:
@@ -161,18 +164,23 @@ def test_a_catalogue_that_cannot_be_read_is_no_end(tmp_path: Path) -> None:
 
 
 class WatchedChecks(Checks):
-    """Checks that tell of each plan that is made (the files that are due, and whether the scrub stops), and of each
-    result that is recorded and logged.
+    """Checks that tell of each plan that is made (the files that are due, and whether the scrub stops), of each result
+    that is recorded and logged, and of each file that was checked in its turn.
     """
 
     def __init__(self, catalogues: Catalogues, workers: Workers, settings: ScrubSettings) -> None:
         super().__init__(catalogues, workers, settings)
         self.plans: asyncio.Queue[tuple[list[str], bool]] = asyncio.Queue()
         self.results: asyncio.Queue[Scrubbed] = asyncio.Queue()
+        self.counted: asyncio.Queue[str] = asyncio.Queue()
 
     async def _plan(self) -> None:  # type: ignore[explicit-override]
         await super()._plan()
         self.plans.put_nowait(([each.file for each in self._due], self._stopped))
+
+    def _count_checked(self, about: Summary) -> None:  # type: ignore[explicit-override]
+        super()._count_checked(about)
+        self.counted.put_nowait(about.path)
 
     def _report(self, found: Checked | Removed) -> None:  # type: ignore[explicit-override]
         super()._report(found)
@@ -339,6 +347,28 @@ async def test_a_restart_amid_a_large_file_continues_there(store: LocalStore, ca
     assert checkpoints.read(store) is None
 
 
+class Counting:
+    """A pace that lets everything pass."""
+
+    def __init__(self) -> None:
+        self.counts: list[int] = []
+
+    def keep(self, count: int, _interrupt: threading.Event) -> None:
+        self.counts.append(count)
+
+
+async def test_the_last_chunk_of_a_stream_counts_before_the_next_one_is_read(store: LocalStore) -> None:
+    """Streams of one chunk, as most increments are, were read without regard to scrub-rate."""
+    for days in (60, 50, 40):
+        store_old(store, f"s{days}", days=days)
+    async with Daemon(store) as daemon:
+        daemon.checks._pace = counting = Counting()  # type: ignore[assignment]
+        await daemon.results(3)
+    first, second, third = counting.counts
+    assert first == 0
+    assert min(second, third) > 0
+
+
 async def test_a_check_that_a_sender_asks_for_goes_first(store: LocalStore) -> None:
     large = store_old(store, "large", days=40, chunks=6)
     asked_for = store_old(store, "asked", days=1)
@@ -351,6 +381,67 @@ async def test_a_check_that_a_sender_asks_for_goes_first(store: LocalStore) -> N
         assert isinstance(found, Checked)
         assert [each.file for each in await daemon.results(2)] == [str(asked_for), str(large)]
         assert held.calls == 6 + 1, "no chunk is read twice"
+
+
+async def test_what_is_read_and_what_is_left_can_be_asked_at_any_moment(store: LocalStore) -> None:
+    file = store_old(store, "large", days=40, chunks=6)
+    asked_for = store_old(store, "asked", days=1)
+    late = store_old(store, "late", days=35)
+    streams = {each.file: each for each in read_catalogue(store).streams}
+    sizes = {name: streams[name].summary.stored_bytes for name in streams}
+    async with Daemon(store) as daemon:
+        checks = daemon.checks
+        before = checks.state()
+        assert (before.left, before.reading, before.rate) == (None, None, None)
+        held = Held(4)
+        checks._pace = held  # type: ignore[assignment]
+        await held.reached.wait()
+        amid = checks.state()
+        assert amid.reading is not None
+        assert amid.reading == checks.place
+        read = amid.reading.read_bytes
+        assert (amid.reading.file, amid.reading.stored_bytes, amid.reading.asked_by) == (str(file), sizes[file], None)
+        assert 0 < read < sizes[file]
+        assert amid.left == WorkLeft(3, sum(sizes.values()), 2, sizes[file] + sizes[late] - read, None)
+        assert (amid.every, amid.limit, amid.stopped, amid.resumes, amid.busy) == (30 * 86400.0, 0, False, None, False)
+        waiting: list[ReadPlace | None] = []
+        conclude = checks._verifier.conclude
+
+        def concluding(*arguments: Any) -> Checked | Removed:
+            waiting.append(checks.place)
+            return conclude(*arguments)
+
+        checks._verifier.conclude = concluding  # type: ignore[assignment, method-assign]
+        await checks.check(streams[asked_for])
+        assert waiting[0] is not None
+        assert (waiting[0].file, waiting[0].asked_by) == (str(asked_for), SENDER)
+        assert [await checks.counted.get() for _ in range(2)] == [str(file), str(late)]
+        after = checks.state()
+        assert (after.left, after.reading) == (WorkLeft(3, sum(sizes.values()), 0, 0, None), None)
+
+
+async def test_after_a_read_error_the_time_of_the_next_try_is_told(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _second = (store_old(store, f"s{days}", days=days) for days in (50, 40))
+    fail_reads(monkeypatch, store.root / first, errno.EIO)
+    async with Daemon(store) as daemon:
+        assert await daemon.checks.counted.get() == str(first)
+        state = daemon.checks.state()
+        assert state.left is not None
+        assert state.left.due_streams == 1
+        assert state.resumes is not None
+
+
+async def test_what_came_in_several_segments_is_not_read_again_in_its_turn(store: LocalStore) -> None:
+    """It was due, and it was read at once as well: twice after each start."""
+    file, other = store_old(store, "parts", days=50), store_old(store, "other", days=40)
+    path = manifest_path(store, file)
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"sha256": None}), encoding="utf-8")
+    async with Daemon(store) as daemon:
+        assert await daemon.checks.plans.get() == ([str(file), str(other)], False)
+        assert [each.file for each in await daemon.results(2)] == [str(file), str(other)]
+    assert len(results_of(store).read_bytes().splitlines()) == 2
 
 
 async def test_a_stream_that_is_removed_amid_its_check_leaves_nothing(
@@ -386,6 +477,44 @@ async def test_a_sender_whose_streams_cannot_be_read_does_not_stop_the_others(
         assert await daemon.checks.plans.get() == ([str(file)], False)
         await daemon.results(1)
     assert "what is stored of aaa cannot be read, so it is not checked" in caplog.text
+
+
+async def test_other_settings_are_followed_at_once(store: LocalStore) -> None:
+    """A check that waits by the old rate, for days, goes on by the new one; and what is due is found anew."""
+    large, other = (store_old(store, f"s{days}", days=days, chunks=3) for days in (40, 20))
+    async with Daemon(store) as daemon:
+        daemon.checks.change(ScrubSettings(30 * 86400.0, 1))
+        while (plan := await daemon.checks.plans.get()) != ([str(large)], False):
+            assert plan == ([], False)
+        daemon.checks.change(ScrubSettings(10 * 86400.0, 0))
+        assert [each.file for each in await daemon.results(2)] == [str(large), str(other)]
+
+
+async def test_settings_that_change_amid_a_survey_are_followed(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = store_old(store, "s", days=40)
+    real = WatchedChecks._survey
+
+    async def survey(self: WatchedChecks) -> Any:
+        found = await real(self)
+        if not found.due:
+            self.change(ScrubSettings(30 * 86400.0, 0))
+        return found
+
+    monkeypatch.setattr(WatchedChecks, "_survey", survey)
+    async with Daemon(store, every=50 * 86400.0) as daemon:
+        assert [each.file for each in await daemon.results(1)] == [str(file)]
+
+
+async def test_scrub_that_is_switched_off_checks_nothing_more(store: LocalStore) -> None:
+    for days in (60, 55, 50):
+        rot(store, store_old(store, f"s{days}", days=days))
+    async with Daemon(store) as daemon:
+        while not (await daemon.checks.plans.get())[1]:
+            pass
+        daemon.checks.change(ScrubSettings(0, 0))
+        assert (daemon.checks._stopped, list(daemon.checks._due)) == (False, [])
 
 
 def test_the_daemon_finds_damage_by_itself(tmp_path: Path) -> None:

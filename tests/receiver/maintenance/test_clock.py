@@ -1,27 +1,30 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from fullsend_receiver.maintenance.clock import (
+    SYNC_WAIT,
     Reading,
     SystemClock,
     accept,
     note,
     objection,
     read_note,
+    waits_for,
 )
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore
 
 DAY = 86400.0
+HOUR = 3600.0
 T0 = 1_800_000_000.0
 
 
-def at(wall: float, boottime: float = 1000.0, boot_id: str = "one") -> Reading:
-    return Reading(T0 + wall, boottime, boot_id)
+def at(wall: float, boottime: float = 1000.0, boot_id: str = "one", *, synchronised: bool | None = None) -> Reading:
+    return Reading(T0 + wall, boottime, boot_id, synchronised)
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,85 @@ def test_clocks_of_this_host() -> None:
     one, other = SystemClock().read(), SystemClock().read()
     assert one.boot_id == other.boot_id
     assert one.boottime <= other.boottime
+
+
+class Hidden:
+    """A file in a folder that cannot be seen."""
+
+    def read_text(self, **_options: Any) -> str:
+        raise FileNotFoundError(2, "No such file or directory")
+
+
+def test_boot_is_the_one_that_the_service_is_told_of_where_the_kernel_hides_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """fullsendd.service hides it from the daemon, and not from commands: both must note the same."""
+    here = SystemClock().read().boot_id
+    assert len(here) == 32
+    monkeypatch.setenv("FULLSENDD_BOOT_ID", here)
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.Path", lambda _path: Hidden())
+    assert SystemClock().read().boot_id == here
+    monkeypatch.delenv("FULLSENDD_BOOT_ID")
+    assert not SystemClock().read().boot_id
+
+
+# --- time servers -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("synchronised", "waits"), [(True, False), (None, False), (False, True)])
+def test_prune_waits_where_it_is_said_that_no_time_server_has_set_the_clock(
+    store: LocalStore, synchronised: bool | None, waits: bool
+) -> None:
+    now = at(0, synchronised=synchronised)
+    assert (waits_for(store.documents, now) is not None) is waits
+    note(store.documents, now)
+    assert (waits_for(store.documents, now) is not None) is waits
+
+
+def test_time_server_that_is_away_later_is_not_waited_for(store: LocalStore) -> None:
+    """The kernel forgets it when no server has answered for some hours. The clock has not become wrong."""
+    note(store.documents, at(0, synchronised=True))
+    later = at(9 * HOUR, 1000 + 9 * HOUR, synchronised=False)
+    assert waits_for(store.documents, later) is None
+    note(store.documents, later)
+    assert waits_for(store.documents, at(10 * HOUR, 1000 + 10 * HOUR, synchronised=False)) is None
+    assert waits_for(store.documents, at(10 * HOUR, 10, "two", synchronised=False)) is not None
+
+
+def test_host_without_a_time_server_waits_for_so_long_over_all_its_starts(store: LocalStore) -> None:
+    """A host that is switched off each night gets its prune as well."""
+    waited = []
+    for start in range(4):
+        for hours in range(0, 10, 3):
+            now = at(start * DAY + hours * HOUR, 10 + hours * HOUR, f"boot {start}", synchronised=False)
+            waited.append(waits_for(store.documents, now) is not None)
+            note(store.documents, now)
+    # Four looks a start, at 0, 3, 6 and 9 hours: the first day of running is over at the third look of the third start.
+    assert waited == [True] * 10 + [False] * 6
+    note(store.documents, at(5 * DAY, 10, "boot 5", synchronised=True))
+    assert waits_for(store.documents, at(6 * DAY, 10, "boot 6", synchronised=False)) is not None
+
+
+def test_host_that_has_run_for_long_when_it_is_first_seen_waits_for_nothing(store: LocalStore) -> None:
+    now = at(0, SYNC_WAIT, synchronised=False)
+    assert waits_for(store.documents, now) is None
+    of_before = '{"format": 1, "wall": 1.0, "boottime": 1.0, "boot_id": "one"}'
+    (store.state / "clock.json").write_text(of_before, encoding="ascii")
+    assert waits_for(store.documents, now) is None
+
+
+def test_clock_that_a_person_has_accepted_waits_for_no_time_server_before_the_next_start(store: LocalStore) -> None:
+    now = at(0, 1000, synchronised=False)
+    note(store.documents, now)
+    assert waits_for(store.documents, now) is not None
+    accept(store.documents, now, 0.0)
+    assert waits_for(store.documents, now) is None
+    note(store.documents, at(HOUR, 1000 + HOUR, synchronised=False))
+    assert waits_for(store.documents, at(2 * HOUR, 1000 + 2 * HOUR, synchronised=False)) is None
+    assert waits_for(store.documents, at(2 * HOUR, 10, "two", synchronised=False)) is not None
+
+
+def test_boot_that_nobody_knows_is_taken_for_the_same_one(store: LocalStore) -> None:
+    """Otherwise each note would count all time since the boot again."""
+    for hours in range(20):
+        now = at(hours * HOUR, hours * HOUR, "", synchronised=False)
+        note(store.documents, now)
+        assert waits_for(store.documents, now) is not None

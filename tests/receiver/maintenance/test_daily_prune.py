@@ -19,7 +19,8 @@ from fullsend_receiver.maintenance import daily_prune, prune
 from fullsend_receiver.maintenance.clock import Reading, accept
 from fullsend_receiver.maintenance.daily_prune import DailyPrune, is_due
 from fullsend_receiver.maintenance.plans import PruneRules
-from fullsend_receiver.maintenance.prune_records import read_try
+from fullsend_receiver.maintenance.prune_records import read_try, troubles
+from fullsend_receiver.maintenance.trash import trash_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +42,10 @@ class Hands:
         self.wall = START
         self.boottime = 1000.0
         self.boot_id = "one"
+        self.synchronised: bool | None = None
 
     def read(self) -> Reading:
-        return Reading(self.wall, self.boottime, self.boot_id)
+        return Reading(self.wall, self.boottime, self.boot_id, self.synchronised)
 
     def pass_time(self, seconds: float) -> None:
         self.wall += seconds
@@ -148,6 +150,71 @@ def test_clock_that_jumps_stops_the_prune_until_it_is_accepted(
     assert count(store) == 3
 
 
+def test_prune_waits_for_a_time_server_and_then_begins_by_itself(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    nights(store)
+    hands.synchronised = False
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    live(daily, hands, 15)
+    assert "waits" not in caplog.text  # it is not time for it yet
+    live(daily, hands, 3)
+    assert count(store) == 6
+    (line,) = (each.message for each in caplog.records if "the daily prune waits" in each.message)
+    assert "no time server has set the clock since this host's start, and it says 2026-11-28T03:30:00Z" in line
+    said = read_try(store.documents)
+    assert said is not None
+    assert said.refused is None  # nothing is wrong yet
+    hands.synchronised = True
+    hands.pass_time(60)
+    daily.look()
+    assert count(store) == 3
+    assert "waits no longer" in caplog.text
+
+
+def test_prune_of_a_host_without_a_time_server_begins_some_day(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    nights(store)
+    hands.synchronised = False
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    live(daily, hands, 23)
+    assert count(store) == 6
+    live(daily, hands, 1)
+    assert count(store) == 3
+
+
+def test_wrong_clock_before_a_time_server_has_set_it_is_no_error_yet(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A host without a battery for its clock has the time of its last shutdown, at each start."""
+    nights(store)
+    DailyPrune(store, RULES, AT, hands, thread).look()
+    hands.boot_id, hands.boottime, hands.synchronised = "two", 10.0, False
+    hands.wall -= DAY
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    assert [each.levelname for each in caplog.records] == ["WARNING"]  # it waits
+    hands.wall += 3 * DAY
+    hands.synchronised = True
+    daily.look()
+    assert count(store) == 3
+    assert "ERROR" not in {each.levelname for each in caplog.records}
+
+
+async def test_push_that_needs_room_does_not_wait_for_a_time_server(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    nights(store)
+    hands.synchronised = False
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, None) > 0
+
+
 def test_what_a_prune_may_not_do_is_in_the_log(
     store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -157,8 +224,13 @@ def test_what_a_prune_may_not_do_is_in_the_log(
     assert "alpha/tank/data: nothing is pruned: the policy gives up " in caplog.text
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), ValueError("of a kind that nobody has foreseen")])
 def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
-    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    store: LocalStore,
+    hands: Hands,
+    thread: Executor,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
 ) -> None:
     nights(store)
     for age in range(5, -1, -1):
@@ -168,7 +240,7 @@ def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
 
     def failing(self: prune.Pruner, sender: str, *arguments: Any, **named: Any) -> Any:
         if sender == SENDER:
-            raise OSError(5, "Input/output error")
+            raise error
         return real(self, sender, *arguments, **named)
 
     monkeypatch.setattr(prune.Pruner, "prune", failing)
@@ -176,8 +248,23 @@ def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
     assert count(store) == 9
     said = read_try(store.documents)
     assert said is not None
-    assert "Input/output error" in (said.refused or "")
-    assert "alpha: its prune has failed" in caplog.text
+    assert str(error) in (said.refused or "")
+    assert str(error) in (said.why(SENDER) or "")
+    assert said.why("beta") is None
+
+
+def test_prune_that_fails_as_nobody_has_foreseen_is_a_problem_at_once(
+    store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights(store)
+
+    def fails(*_arguments: object) -> None:
+        raise ValueError("of a kind that nobody has foreseen")
+
+    monkeypatch.setattr(daily_prune, "newest_reception", fails)
+    live(DailyPrune(store, RULES, AT, hands, thread), hands, 17)
+    (said,) = troubles(store, None, now=hands.wall, since=hands.wall)
+    assert "it failed: ValueError: of a kind that nobody has foreseen" in said
 
 
 def test_pins_that_cannot_be_read_are_no_reason_to_end_the_daemon(
@@ -200,6 +287,32 @@ def test_disk_that_fails_is_no_reason_to_end_the_daemon(
     DailyPrune(store, RULES, AT, hands, thread).look()
     assert "the clock cannot be noted: " in caplog.text
     assert "the daily prune has failed: OSError" in caplog.text
+
+
+def test_prune_that_fails_is_not_begun_again_at_each_look(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that is read-only its failure cannot be recorded either."""
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    hands.pass_time(16 * HOUR)
+    began = 0
+
+    def begin(*_arguments: Any, **_named: Any) -> Any:
+        nonlocal began
+        began += 1
+        raise OSError(30, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fullsend_receiver.store.documents.LocalDocuments.put", begin)
+        patch.setattr(type(store), "remove", begin)
+        for _minute in range(10):
+            daily.look()
+            hands.pass_time(60)
+    assert caplog.text.count("the daily prune has failed") == 1
+    live(daily, hands, 1)
+    assert count(store) == 3
 
 
 async def test_daemon_that_stops_ends_the_prune_with_its_batch(
@@ -231,6 +344,47 @@ async def test_daemon_that_stops_ends_the_prune_with_its_batch(
     assert count(store) == 5
     assert "ends, since the daemon stops" in caplog.text
     assert not list(manifest_path(store, next(iter(store.objects())).file).parent.glob("*.tmp"))
+
+
+def test_other_rules_and_another_time_count_from_now_on(store: LocalStore, hands: Hands, thread: Executor) -> None:
+    nights(store)
+    daily = DailyPrune(store, None, AT, hands, thread)
+    daily.look()
+    daily.change(RULES, time(14, 0))
+    live(daily, hands, 1.5)
+    assert count(store) == 6
+    live(daily, hands, 1)
+    assert count(store) == 3
+
+
+def test_prune_by_rules_that_are_none_any_more_ends_with_its_batch(
+    store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody sees that too much goes, and mends receiver.toml."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(prune, "_BATCH", 1)
+    monkeypatch.setattr(prune, "_BATCHES", 1000)
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    hands.pass_time(16 * HOUR)
+    real = type(store).remove
+
+    def remove(self: LocalStore, *arguments: Any, **named: Any) -> Any:
+        gone = real(self, *arguments, **named)
+        daily.change(PruneRules(lambda _sender, _dataset: Policy(daily=5)), AT)
+        return gone
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store), "remove", remove)
+        daily.look()
+    assert count(store) == 5
+    assert "the daily prune ends, since receiver.toml has changed" in caplog.text
+    daily.look()
+    assert count(store) == 5
+    said = read_try(store.documents)
+    assert said is not None
+    assert said.at == "2026-11-28T04:00:00Z"  # it has begun again, by the new rules
 
 
 async def test_push_that_needs_room_has_old_streams_dropped_early(
@@ -265,6 +419,29 @@ async def test_early_prune_that_frees_nothing_is_not_repeated_at_once(
     assert caplog.text.count("pruned early") == 1
     hands.pass_time(HOUR)
     assert await daily.make_room(1, None) > 0
+
+
+async def test_sender_of_whom_nothing_may_go_does_not_keep_others_from_their_room(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    nights(store)
+    plant(store, "other", 99, sender="beta", received=format_time(START - 60))
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, "beta") == 0  # it tries again and again
+    assert await daily.make_room(1, SENDER) > 0
+
+
+async def test_where_nothing_of_anybody_may_go_no_sender_is_tried(
+    store: LocalStore, hands: Hands, thread: Executor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    nights(store, 3)
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    daily.look()
+    assert await daily.make_room(1, None) == 0
+    assert await daily.make_room(1, SENDER) == 0
+    assert caplog.text.count("pruned early") == 1
 
 
 @pytest.mark.parametrize("rules", [None, dataclasses.replace(RULES, undelete_within=DAY)])
@@ -305,3 +482,34 @@ async def test_early_prune_ends_with_the_daemon(store: LocalStore, hands: Hands,
     daily.abandon()
     assert await daily.make_room(1, None) == 0
     assert count(store) == 6
+
+
+async def test_push_that_needs_room_empties_the_trash_of_merges_first(
+    store: LocalStore, hands: Hands, thread: Executor
+) -> None:
+    nights(store)
+    (first, *_rest) = (each.file for each in store.objects())
+    size = store.size(first)
+    store.remove(lambda: [first], trash=trash_name(START, merged=True))
+    other = plant(store, "other", 99)
+    store.remove(lambda: [other], trash=trash_name(START))
+    daily = DailyPrune(store, RULES, None, hands, thread)
+    assert await daily.make_room(1, None, early=False) == size
+    assert [each.file for each in store.trashed()] == [other]
+    assert await daily.make_room(1, None, early=False) == 0
+    assert count(store) == 5
+    assert await daily.make_room(1, None) > 0
+
+
+async def test_what_follows_a_daily_prune_is_begun_after_it(store: LocalStore, hands: Hands, thread: Executor) -> None:
+    begun = asyncio.Event()
+    nights(store)
+    daily = DailyPrune(store, RULES, AT, hands, thread, pruned=begun.set)
+    daily.look()
+    assert not begun.is_set()
+    hands.pass_time(16 * HOUR)
+    task = asyncio.create_task(daily.run(0.001))
+    await begun.wait()
+    assert count(store) == 3
+    task.cancel()
+    await asyncio.wait([task])

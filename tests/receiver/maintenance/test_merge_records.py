@@ -7,7 +7,7 @@ from tests.receiver.helpers import SENDER
 from tests.receiver.histories import stream
 
 from fullsend_receiver.maintenance import merge_records
-from fullsend_receiver.maintenance.merge_records import MergeRecord, note_rate, note_refusal, read_merges
+from fullsend_receiver.maintenance.merge_records import MergeRecord, note_proof, note_rate, note_refusal, read_merges
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore
@@ -47,3 +47,20 @@ def test_a_document_that_cannot_be_read_is_made_anew(store: LocalStore) -> None:
     assert read_merges(store.documents, SENDER) == MergeRecord()
     note_rate(store.documents, SENDER, 1.0)
     assert read_merges(store.documents, SENDER).raw_rate == 1.0
+
+
+def test_proofs_are_kept_by_file_and_time_of_reception(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = note_proof
+    note(store.documents, SENDER, "a", received="2026-01-01T00:00:00Z", how="stream", now=0.0)
+    note(store.documents, SENDER, "b", received="2026-01-02T00:00:00Z", how="state", now=1.0)
+    note(store.documents, SENDER, "a", received="2026-01-03T00:00:00Z", how="stream", now=2.0)
+    note_rate(store.documents, SENDER, 5e8)
+    found = read_merges(store.documents, SENDER)
+    assert found.proofs() == {
+        ("b", "2026-01-02T00:00:00Z"): "1970-01-01T00:00:01Z",
+        ("a", "2026-01-03T00:00:00Z"): "1970-01-01T00:00:02Z",
+    }
+    assert [each.how for each in found.proven] == ["state", "stream"]
+    monkeypatch.setattr(merge_records, "_PROVEN_MAX", 2)
+    note(store.documents, SENDER, "c", received="2026-01-04T00:00:00Z", how="stream", now=3.0)
+    assert [file for file, _received in read_merges(store.documents, SENDER).proofs()] == ["a", "c"]

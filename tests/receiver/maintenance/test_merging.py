@@ -8,7 +8,7 @@ import itertools
 import random
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
 from tests.chains import Chain, chains
@@ -34,12 +34,13 @@ from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import merge_records
-from fullsend_receiver.maintenance.merge_records import read_merges
+from fullsend_receiver.maintenance.merge_records import note_proof, read_merges
 from fullsend_receiver.maintenance.merging import MergeAbandoned, Merged, Merger, NotMerged
 from fullsend_receiver.maintenance.plans import MergeRules, PruneRules
-from fullsend_receiver.maintenance.prune_records import read_history
+from fullsend_receiver.maintenance.prune import Judged, Pruner
+from fullsend_receiver.maintenance.prune_records import read_history, troubles
 from fullsend_receiver.maintenance.scrub import never_interrupts
-from fullsend_receiver.maintenance.trash import empty_merged, expire_trash
+from fullsend_receiver.maintenance.trash import empty_merged, expire_trash, is_merged
 from fullsend_receiver.maintenance.undelete import find_trashed, undelete
 from fullsend_receiver.store.api import DiskSpace
 from fullsend_receiver.store.blob import LocalBlob
@@ -63,14 +64,18 @@ NOW: Final = parse_time("2039-01-01T00:00:00Z") or 0.0
 POLICY: Final = Policy(last=0, minimum_count=0, minimum_age=0)
 
 
+#: Of some 300 KB.
+SMALL: Final = chain_named("t1-vol-ec")
+
+
 def keep(store: LocalStore, chain: Chain, to: int | None = None) -> list[PurePosixPath]:
     """Store a chain, to its last snapshot unless `to` says otherwise."""
     last = chain.snapshots - 1 if to is None else to
     return [store_stream(store, SENDER, raw) for _name, raw in chain.run(None, last)]
 
 
-def rules(rebase_after: float = 0.0, **more: Any) -> PruneRules:
-    merging_rules = MergeRules(rebase_after=rebase_after, rate=0, warn_at=1.0)
+def rules(rebase_after: float = 0.0, mode: Literal["on", "prove-first"] = "on", **more: Any) -> PruneRules:
+    merging_rules = MergeRules(mode=mode, rebase_after=rebase_after, rate=0, warn_at=1.0)
     return PruneRules(lambda _sender, _dataset: POLICY, merging=merging_rules, **more)
 
 
@@ -150,12 +155,21 @@ def test_damage_in_an_input_is_named_and_nothing_changes(store: LocalStore, numb
     path = store.root / files[number]
     data = bytearray(path.read_bytes())
     draw = random.Random(number)
+    results = store.state / "scrub"
     for at in (draw.randrange(0, len(data) - 400) for _ in range(6)):
         broken = bytearray(data)
         broken[at] ^= 1 << draw.randrange(8)
         path.write_bytes(broken)
         before = visible(store)
         (event,) = merge(store)
+        (known,) = read_catalogue(store).damaged()
+        assert known.file == files[number]
+        (line,) = (each for each in troubles(store, None, now=NOW, since=NOW) if each.startswith("merge: "))
+        assert line.endswith(f": {event.why}")
+        assert [each for each in merge(store) if each.failed] == []  # it is known to be damaged
+        assert read_merges(store.documents, SENDER).failed == []
+        shutil.rmtree(results)
+        (store.state / "scrub.jsonl").unlink(missing_ok=True)
         assert isinstance(event, NotMerged)
         assert event.failed
         assert event.why.startswith(f"{files[number]}: ")
@@ -292,6 +306,10 @@ def test_inputs_wait_in_the_trash_and_come_back(store: LocalStore) -> None:
     assert check_listed(store) == sorted([*map(str, files), str(done.file)], key=check_listed(store).index)
     assert merge(store) == []  # they are pinned, and there are two of one snapshot
     assert len(restorable(store)) == 5
+    later = NOW + 8 * DAY
+    gone = [each for each in Pruner(store, rules(), later).prune(SENDER) if isinstance(each, Judged) and each.dropped]
+    assert {each.decision.reason for each in gone} == {f"drop: merged into {done.file}"}
+    assert check_listed(store) == [str(done.file), *map(str, files[2:])]
 
 
 def test_the_trash_of_merges_has_its_own_time_and_goes_for_room(store: LocalStore) -> None:
@@ -334,7 +352,7 @@ def either(store: LocalStore, inputs: list[str], result: str) -> bool:
 def test_kill_at_any_step_leaves_the_inputs_or_the_result(
     store: LocalStore, swift_path: Path, crasher: Crasher, undelete: str
 ) -> None:
-    inputs = [str(file) for file in keep(store, chain_named("t1-plain"))]
+    inputs = [str(file) for file in keep(store, SMALL)]
     whole = LocalStore(swift_path / "whole")
     shutil.copytree(store.root, whole.root)
     (done,) = merge(whole)
@@ -348,14 +366,15 @@ def test_kill_at_any_step_leaves_the_inputs_or_the_result(
         calls.add(outcome.call)
         assert set(restorable(left)) >= set(restorable(whole))  # also before the next start
 
-        if at % 2:
+        if at % 3:
             left.recover()
         else:
             left.recover_merges()  # the daemon has not ended
         ends.add(either(left, inputs, result))
         assert list(left.partial.iterdir()) == []
-        assert not crasher.run("merge_all", left.root, str(NOW), undelete).killed
-        assert either(left, inputs, result)
+        if at % 4 == 0:  # the next one ends what is left to do
+            assert not crasher.run("merge_all", left.root, str(NOW), undelete).killed
+            assert either(left, inputs, result)
         shutil.rmtree(left.root)
         if not outcome.killed:
             break
@@ -368,7 +387,7 @@ def test_kill_at_any_step_leaves_the_inputs_or_the_result(
 def test_power_cut_at_any_step_leaves_the_inputs_or_the_result(
     store: LocalStore, swift_path: Path, undelete: float
 ) -> None:
-    inputs = [str(file) for file in keep(store, chain_named("t1-plain"))]
+    inputs = [str(file) for file in keep(store, SMALL)]
     whole = LocalStore(swift_path / "whole")
     shutil.copytree(store.root, whole.root)
     (done,) = merge(whole)
@@ -449,3 +468,57 @@ def test_what_reads_back_otherwise_is_not_published(store: LocalStore, monkeypat
     assert event.failed
     assert "what was written reads back otherwise" in event.why
     assert check_listed(store) == [*map(str, files)]
+
+
+# --- prove first --------------------------------------------------------------------------------------------------
+
+
+def prune(store: LocalStore, now: float, **more: Any) -> list[Judged]:
+    events = Pruner(store, rules(**more), now).prune(SENDER)
+    return [each for each in events if isinstance(each, Judged)]
+
+
+def test_inputs_stay_until_the_result_is_proven(store: LocalStore) -> None:
+    files = [*map(str, keep(store, SMALL))]
+    (done,) = merge(store, mode="prove-first")
+    assert done.waits
+    result = str(done.file)
+    assert sorted(check_listed(store)) == sorted([*files, result])
+    assert merge(store, mode="prove-first") == []
+    for judged in prune(store, NOW, mode="prove-first"):
+        waits = judged.decision.stream.path in {result, *files[:2]}
+        assert (judged.decision.reason == f"keep: until `fullsend prove` has proven {result}") is waits
+    assert sorted(check_listed(store)) == sorted([*files, result])
+
+    # Of another file of that name nothing is proven.
+    received = read_manifest(store, done.file).received
+    note_proof(store.documents, SENDER, result, received="2001-01-01T00:00:00Z", how="stream", now=NOW)
+    assert not any(judged.dropped for judged in prune(store, NOW, mode="prove-first"))
+    note_proof(store.documents, SENDER, result, received=received, how="stream", now=NOW)
+    gone = {judged.decision.stream.path for judged in prune(store, NOW, mode="prove-first") if judged.dropped}
+    assert gone == set(files[:2])
+    assert check_listed(store) == [result, *files[2:]]
+    (folder,) = {each.folder for each in store.trashed()}
+    assert is_merged(folder)
+    assert merge(store, mode="prove-first") == []
+
+
+def test_without_that_mode_the_inputs_go_at_once(store: LocalStore) -> None:
+    files = [*map(str, keep(store, SMALL))]
+    (done,) = merge(store, mode="prove-first")
+    gone = {judged.decision.stream.path for judged in prune(store, NOW) if judged.dropped}
+    assert gone == set(files[:2])
+    assert check_listed(store) == [str(done.file), *files[2:]]
+
+
+def test_what_is_not_proven_yet_keeps_its_place_while_the_chain_grows(store: LocalStore) -> None:
+    chain = chain_named("t2-enc2-w")
+    for _name, raw in chain.run(None, 4):
+        store_stream(store, SENDER, raw)
+    merge(store, mode="prove-first")
+    store_stream(store, SENDER, chain.run(4, 5)[0][1])
+    before = check_listed(store)
+    assert merge(store, mode="prove-first") == []
+    assert not any(judged.dropped for judged in prune(store, NOW, mode="prove-first"))
+    assert check_listed(store) == before
+    assert len(restorable(store)) == len(before)

@@ -69,3 +69,25 @@ def test_an_interruption_ends_a_pause() -> None:
     waiting.set()
     Pace(0, lambda: True, clock).keep(1, waiting)
     assert len(waiting.waits) == 1
+
+
+def test_another_rate_counts_from_now_on() -> None:
+    """Also where the old one had a wait of days ahead."""
+    clock = Clock()
+    waiting = Waiting(clock)
+    pace = Pace(1, lambda: False, clock)
+
+    def change(timeout: float | None = None) -> bool:
+        waiting.waits.append(timeout or 0.0)
+        pace.change(1000)
+        waiting.set()
+        return True
+
+    waiting.wait = change  # type: ignore[method-assign]
+    pace.keep(1_000_000, waiting)
+    assert waiting.waits == [1_000_000.0]
+    del waiting.wait
+    pace.keep(500, waiting)
+    pace.change(0)
+    pace.keep(1 << 40, waiting)
+    assert waiting.waits == [1_000_000.0, 0.5]

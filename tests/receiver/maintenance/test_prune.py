@@ -570,6 +570,15 @@ def test_of_any_store_what_is_kept_is_restorable_after_each_batch(
     assert dropped(prune(store, policy)) == []
 
 
+@pytest.mark.parametrize("odd", ["yesterday", "9999-99-99T00:00:00Z", "", "~"])
+def test_reception_that_is_no_time_hides_no_other(store: LocalStore, odd: str) -> None:
+    """Otherwise one odd manifest would switch off the comparison of the clock with the receptions."""
+    plant(store, "s1", 1, received=format_time(NOW - 3600))
+    plant(store, "odd", 2, received=odd)
+    plant(store, "s3", 3, received=format_time(NOW - 1800), sender="beta")
+    assert newest_reception(Pruner(store, rules(), NOW).catalogues) == NOW - 1800
+
+
 def test_newest_reception_is_that_of_any_sender(store: LocalStore) -> None:
     assert newest_reception(Pruner(store, rules(), NOW).catalogues) == 0.0
     fulls(store, 3)

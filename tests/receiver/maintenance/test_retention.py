@@ -584,3 +584,61 @@ def test_a_flood_in_one_night_leaves_the_days_before_it() -> None:
     ):
         found = decide([*some, *flood], policy, now=START + 30 * DAY)
         assert [name for name in kept(found) if int(name[1:]) < 20] == stays
+
+
+# --- what was merged ----------------------------------------------------------------------------------------------
+
+
+def merged_chain() -> list[Summary]:
+    """Return a chain of five, and behind it what the first three were merged into."""
+    some = chain(5)
+    result = some[2]._replace(path="alpha/tank/home/@result.zfs.zst", base_guid=None, kind="full")
+    return [*some, result]
+
+
+def test_what_was_merged_goes_and_counts_for_nothing() -> None:
+    some = merged_chain()
+    by = dict.fromkeys((each.path for each in some[:3]), some[5].path)
+    found = decide(some, NOTHING, superseded=by)
+    assert [each.stream for each in found.drops] == [some[2], some[1], some[0]]
+    assert {each.rule for each in found.drops} == {"superseded"}
+    assert {each.reason for each in found.drops} == {f"drop: merged into {some[5].path}"}
+    # Without that they are bases.
+    assert decide(some, NOTHING).drops == []
+
+
+def test_what_was_merged_stays_while_it_is_held_or_needed() -> None:
+    some = merged_chain()
+    by = dict.fromkeys((each.path for each in some[:3]), some[5].path)
+    assert decide(some, NOTHING, superseded=by, pins=[Pin(some[2].path)]).drops == []
+    pinned = decide(some, NOTHING, superseded=by, pins=[Pin(some[1].path)])
+    assert [each.stream for each in pinned.drops] == [some[2]]
+    assert decide(some, NOTHING, superseded=by, leases=[Lease(some[2].guid, "a reader")]).drops == []
+    branch = stream(9, 1, at=START + 9 * DAY)
+    needed = decide([*some, branch], NOTHING, superseded=by)
+    assert [each.stream for each in needed.drops] == [some[2]]
+    assert decide(some[:5], NOTHING, superseded=by).drops == []  # the result is not there
+
+
+@given(world=worlds(), data=st.data())
+def test_whatever_counts_as_merged_what_is_kept_can_be_restored(world: World, data: st.DataObject) -> None:
+    some = data.draw(st.lists(st.sampled_from(world.streams), max_size=4))
+    by = {each.path: "a result" for each in some}
+    found = plan(
+        world.streams,
+        world.policies.get,
+        now=world.now,
+        damaged=world.damaged,
+        pins=world.pins,
+        leases=world.leases,
+        stopped=world.stopped,
+        superseded=by,
+    )
+    left = world.without([each.stream for each in found.drops])
+    superfluous = {each.stream.path for each in found.drops if each.rule == "superseded"}
+    assert superfluous <= set(by)
+    rest = [each for each in left.streams if each.path not in by]
+    after = restorable(left.streams, world.damaged)
+    guids = {each.guid for each in left.streams if each.path in after}
+    before = world.restorable
+    assert {each.guid for each in rest if each.path in before} <= guids

@@ -185,3 +185,16 @@ def test_100_000_streams_take_seconds_and_little_memory() -> None:
         tracemalloc.stop()
     assert standing.streams == 100_000
     assert peak < 4 << 20, f"{peak} bytes, {time.process_time() - began:.1f} s"
+
+
+def test_what_is_due_is_summed_up_and_when_nothing_is_the_next_is_named() -> None:
+    old, fresh = stream("old", NOW - 31 * DAY), stream("fresh", NOW - 10 * DAY)
+    found = survey([(old, None), (fresh, None)], now=NOW, every=EVERY)
+    assert (found.due_streams, found.due_bytes, found.next_due) == (1, 500, None)
+    found = survey([(old, result("old", NOW - DAY)), (fresh, None)], now=NOW, every=EVERY)
+    assert (found.due_streams, found.due_bytes, found.next_due) == (0, 0, NOW + 20 * DAY)
+    assert survey([(fresh, None)], now=NOW, every=0).next_due is None
+    assert survey([], now=NOW, every=EVERY).next_due is None
+    # The oldest one was tried, and waits for its next try: nothing tells when that is.
+    unread = result("old", None, unreadable="chunk 0", tried=format_time(NOW), tries=1)
+    assert survey([(old, unread)], now=NOW, every=EVERY).next_due is None

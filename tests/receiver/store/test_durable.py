@@ -302,6 +302,7 @@ def test_error_of_a_replacement_names_the_file_and_not_its_temporary(
     with pytest.raises(OSError, match="No space left") as caught:
         durable.replace_file(tmp_path / "file", b"new")
     assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "file"), None)
+    assert str(caught.value).endswith("'")  # not: -> None
     assert list(tmp_path.iterdir()) == []
 
 

@@ -16,7 +16,8 @@ from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.wire import messages
 from fullsend_sender.cli import results
 from fullsend_sender.monitor.check import Finding
-from fullsend_sender.monitor.status import BackupState, NagiosState
+from fullsend_sender.monitor.prove import ProofOutcome, StoredCopy
+from fullsend_sender.monitor.status import BackupState, NagiosState, ReceiverState
 from fullsend_sender.restore.run import Restored, RestoreJob
 from fullsend_sender.transfer.pairing import Paired
 from fullsend_sender.transfer.progress import CLEAR
@@ -102,13 +103,13 @@ def test_one_stream(out: Any) -> None:
 
 def test_judged(out: Any) -> None:
     judged = [BackupState("tank/a", NagiosState.CRITICAL, None, None, "it has never been pushed")]
-    results.print_judged(judged, as_json=False)
-    first, line = out()
-    assert first == "CRITICAL: 1 of 1 dataset: tank/a: it has never been pushed"
-    assert line == judged[0].line()
-    results.print_judged(judged, as_json=True)
-    (line,) = out()
-    assert json.loads(line) == judged[0].to_dict()
+    receiver = ReceiverState("nas", messages.Health(program="x", free_bytes=1, problems=["pushes are refused"]))
+    results.print_judged(judged, receiver, as_json=False)
+    first, line, more = out()
+    assert first == "CRITICAL: 1 of 1 dataset: tank/a: it has never been pushed; receiver nas: pushes are refused"
+    assert (line, [more]) == (judged[0].line(), list(receiver.lines()))
+    results.print_judged(judged, receiver, as_json=True)
+    assert [json.loads(line) for line in out()] == [judged[0].to_dict(), receiver.to_dict()]
 
 
 def test_unknown(out: Any) -> None:
@@ -164,6 +165,31 @@ def test_verdicts(out: Any) -> None:
     assert json.loads(line) == whole.model_dump(exclude={"type"})
     verdicts.end()
     assert out() == ["1 stream is whole, 1.0 MiB raw"]
+
+
+def outcome(result: Any, **more: Any) -> ProofOutcome:
+    return ProofOutcome(StoredCopy("tank/a", "s\x1b", "1", None, "", "f", package=False), result, **more)
+
+
+def test_outcomes(out: Any) -> None:
+    every = [outcome(each) for each in ("same", "state", "differs", "different")]
+    every += [outcome(each, why="why") for each in ("impossible", "failed")]
+    for all_lines, named, count in ((False, False, 3), (False, True, 4), (True, False, 6)):
+        printer = results.OutcomePrinter(as_json=False, all_lines=all_lines, named=named)
+        for each in every:
+            printer.add(each)
+        assert (printer.count, printer.proven, printer.wrong) == (6, 2, 3)
+        lines = out()
+        assert len(lines) == count
+        assert all(line.startswith(r"tank/a@s\x1b: ") for line in lines)
+    printer.end()
+    assert out() == ["2 streams proven, 4 cannot be proven by this host"]
+    printer = results.OutcomePrinter(as_json=True, all_lines=False, named=False)
+    printer.add(every[0])
+    (line,) = out()
+    assert json.loads(line) == every[0].to_dict()
+    results.OutcomePrinter(as_json=False, all_lines=True, named=False).end()
+    assert out() == ["nothing is left to prove"]
 
 
 def test_finding(out: Any) -> None:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,12 @@ import pytest
 from tests import programs
 from tests.fakezfs import FakeZfs
 
+from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.wire import messages
-from fullsend_sender.monitor.status import BackupState, NagiosState, headline, judge, worst
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
+from fullsend_receiver.maintenance.prune_records import DatasetRecord, PruneRecord, write_record, write_try
+from fullsend_receiver.store.local import LocalStore
+from fullsend_sender.monitor.status import BackupState, NagiosState, ReceiverState, headline, judge, worst
 
 NOW = 1_795_478_400.0  # 2026-11-24T00:00:00Z
 HOUR = 3600.0
@@ -81,18 +88,91 @@ def test_a_clock_of_this_host_that_is_wrong_is_said_and_tells_no_age(ahead: floa
     assert judge("tank/a", about(), 22 * HOUR, NOW, ahead=3600.0).state is NagiosState.OK
 
 
+def reported(*problems: str, warnings: tuple[str, ...] = (), **said: Any) -> ReceiverState:
+    """A receiver that reports this."""
+    health = messages.Health(program="x", free_bytes=1, problems=[*problems], warnings=[*warnings], **said)
+    return ReceiverState("nas", health)
+
+
+WELL = reported()
+
+
 def test_the_worst_of_all_is_named_first() -> None:
-    assert (worst([]), headline([])) == (NagiosState.UNKNOWN, "UNKNOWN: nothing is stored")
+    assert (worst([], WELL), headline([], WELL)) == (NagiosState.UNKNOWN, "UNKNOWN: nothing is stored")
     good = [BackupState(f"tank/{age}", NagiosState.OK, about(), age * HOUR) for age in (1, 3, 2)]
-    assert headline(good) == "OK: 3 datasets, the oldest backup is of 3:00:00 ago (tank/3)"
+    assert headline(good, WELL) == "OK: 3 datasets, the oldest backup is of 3:00:00 ago (tank/3)"
     bad = [
         BackupState("tank/w", NagiosState.WARNING, about(), 1.0, "broken"),
         *[BackupState(f"tank/c{n}\x1b", NagiosState.CRITICAL, None, None, "never") for n in range(3)],
     ]
-    assert worst(good + bad) is NagiosState.CRITICAL
-    assert headline(good + bad) == (
+    assert worst(good + bad, WELL) is NagiosState.CRITICAL
+    assert headline(good + bad, WELL) == (
         r"CRITICAL: 4 of 7 datasets: tank/c0\x1b: never; tank/c1\x1b: never; tank/c2\x1b: never; 1 more"
     )
+
+
+def test_what_the_receiver_reports_is_a_warning() -> None:
+    good = [BackupState("tank/a", NagiosState.OK, about(), HOUR)]
+    bad = BackupState("tank/b", NagiosState.CRITICAL, None, None, "never")
+    full = reported(warnings=("the quota of alpha is \x1b full",))
+    assert worst(good, full) is NagiosState.WARNING
+    assert headline(good, full) == (
+        r"WARNING: receiver nas: the quota of alpha is \x1b full;"
+        " 1 dataset, the oldest backup is of 1:00:00 ago (tank/a)"
+    )
+    assert list(full.lines()) == [r"WARNING   receiver nas: the quota of alpha is \x1b full"]
+    both = reported("pushes are refused", warnings=("full",))
+    assert worst([*good, bad], both) is NagiosState.CRITICAL
+    assert headline([*good, bad], both) == (
+        "CRITICAL: 1 of 2 datasets: tank/b: never; receiver nas: pushes are refused; 1 more"
+    )
+    assert headline([], both) == "UNKNOWN: nothing is stored; receiver nas: pushes are refused; 1 more"
+    assert worst([], both) is NagiosState.UNKNOWN
+    facts = both.to_dict()
+    assert (facts["receiver"], facts["dataset"], facts["state"]) == ("nas", None, "WARNING")
+    assert facts["why"] == "pushes are refused; full"
+    # An earlier receiver tells nothing of its checks.
+    assert (facts["problems"], facts["warnings"], facts["scrub"]) == (["pushes are refused"], ["full"], None)
+
+
+STANDING = "2 of 3 streams checked or received within 30 days, the oldest at 2026-10-24T00:00:00Z"
+SCRUB: dict[str, Any] = {
+    "every": 30 * 86400,
+    "streams": 3,
+    "current": 2,
+    "checked": 1,
+    "oldest": "2026-10-24T00:00:00Z",
+    "due_streams": 0,
+    "due_bytes": 0,
+    "reading": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ({}, STANDING),
+        (
+            {
+                "due_streams": 1,
+                "due_bytes": 2048,
+                "reading": messages.BeingRead(file="alpha/x", read_bytes=1024, stored_bytes=2048),
+            },
+            f"{STANDING}, 1 left to check (2.0 KiB); reads alpha/x: 1.0 KiB of 2.0 KiB",
+        ),
+        ({"every": 0}, "1 of 3 streams were ever checked; it checks none by itself (scrub-every = 0)"),
+        ({"every": 3600}, "2 of 3 streams checked or received within 1:00:00, the oldest at 2026-10-24T00:00:00Z"),
+    ],
+)
+def test_how_the_receivers_checks_stand_is_no_warning(said: dict[str, Any], line: str) -> None:
+    receiver = reported(scrub=messages.ScrubStanding(**SCRUB | said))
+    assert receiver.state is NagiosState.OK
+    assert list(receiver.lines()) == [f"OK        receiver nas: scrub: {line}"]
+
+
+def test_without_a_stream_there_is_no_line_about_checks() -> None:
+    assert list(reported(scrub=messages.ScrubStanding(**SCRUB | {"streams": 0, "oldest": None})).lines()) == []
+    assert list(WELL.lines()) == []
 
 
 @pytest.fixture
@@ -107,10 +187,57 @@ def host(tmp_path: Path) -> Iterator[tuple[programs.Receiver, programs.Sender, F
         yield receiver, sender, fake
 
 
-def said(sender: programs.Sender, code: int, *arguments: str) -> list[str]:
+def everything_said(sender: programs.Sender, code: int, *arguments: str) -> list[str]:
     done = sender.fullsend("status", *arguments)
     assert (done.returncode, done.stderr) == (code, b"")
     return done.stdout.decode().splitlines()
+
+
+def said(sender: programs.Sender, code: int, *arguments: str) -> list[str]:
+    """The first line, and those about datasets."""
+    about_receiver = re.compile(r'(OK|WARNING) +receiver |\{.*"receiver": ')
+    return [line for line in everything_said(sender, code, *arguments) if not about_receiver.match(line)]
+
+
+def test_what_the_receiver_warns_of_is_said_on_the_zfs_host(
+    host: tuple[programs.Receiver, programs.Sender, FakeZfs],
+) -> None:
+    receiver, sender, fake = host
+    fake.create("tank/a")
+    sender.push()
+    first, _dataset, scrub = everything_said(sender, 0)
+    assert first.startswith("OK: 1 dataset")
+    name = f"receiver {next(iter(tomllib.loads((sender.folder / 'sender.toml').read_text())['receivers']))}"
+    assert scrub.startswith(
+        f"OK        {name}: scrub: 1 of 1 stream checked or received within 30 days, the oldest at "
+    )
+    assert receiver.stop() == 0
+    with (receiver.folder / "receiver.toml").open("a", encoding="utf-8") as file:
+        file.write('warn-at = "1%"\nquota = "1M"\n\n[retention]\nlast = 1\n')
+    record = DatasetRecord(trouble="more than prune-at-most")
+    documents = LocalStore(receiver.store).documents
+    write_record(documents, sender.name, PruneRecord(at=format_time(time.time()), datasets={"tank/a": record}))
+    write_try(documents, time.time(), "the clock was set back")
+    (stored,) = programs.stored_files(receiver)
+    stored_name = str(stored.relative_to(receiver.store))
+    received = json.loads(Path(f"{stored}.json").read_bytes())["received"]
+    result = Scrubbed(stored_name, received, received, (), None, unreadable="chunk 0 cannot be read: EIO")
+    ScrubLog(LocalStore(receiver.store)).add(result)
+    receiver.start()
+    first, *lines = everything_said(sender, 1)
+    assert first.startswith(f"WARNING: {name}: ")
+    assert first.endswith("ago (tank/a)")
+    for words in (
+        "prune: did not run at ",
+        "the clock was set back",
+        f"prune: {sender.name}/tank/a: nothing goes: more than prune-at-most",
+        f"{stored_name}: could not be checked: chunk 0 cannot be read: EIO",
+    ):
+        assert any(words in line and line.startswith(f"WARNING   {name}: ") for line in lines), (words, lines)
+    rows = [json.loads(line) for line in everything_said(sender, 1, "--json", "tank/a")]
+    assert [(row["dataset"], row["state"]) for row in rows] == [("tank/a", "OK"), (None, "WARNING")]
+    assert any("quota" in line for line in rows[1]["warnings"]), rows[1]
+    assert rows[1]["scrub"]["streams"] == 1
 
 
 @pytest.mark.slow

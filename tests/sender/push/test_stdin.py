@@ -62,9 +62,12 @@ def push(identity: Identity) -> Push:
 
 
 class Taking:
-    """A receiver that takes one stream and commits it. `receipt`: what a test changes in the receipt."""
+    """A receiver that takes one stream and commits it. `receipt`: what a test changes in the receipt; `replaced`: what
+    was wrong with the copy that it had.
+    """
 
-    def __init__(self, **receipt: Any) -> None:
+    def __init__(self, *, replaced: str | None = None, **receipt: Any) -> None:
+        self.replaced = replaced
         self.offer: messages.Push | None = None
         self.raw = b""
         self.finish: messages.Finish | None = None
@@ -75,7 +78,7 @@ class Taking:
         self.offer = await peer.hear()
         await peer.say(messages.Accept(offset=0, segments=[], record=None))
         self.raw, self.finish = await peer.take_stream()
-        await peer.say(messages.Committed(receipt=receipt_of(self.raw, **self.receipt)))
+        await peer.say(messages.Committed(receipt=receipt_of(self.raw, **self.receipt), replaced=self.replaced))
         await peer.gone()
 
 
@@ -476,3 +479,21 @@ async def test_cancelled_on_the_way(push: Push, receiver_identity: Identity) -> 
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+# --- what it mends ---------------------------------------------------------------------------------------------
+
+
+async def test_what_it_mends_is_said(push: Push, receiver_identity: Identity, caplog: pytest.LogCaptureFixture) -> None:
+    """It was in `repair` of --json, and with -v; without these nothing was said."""
+    raw = streams.named("full").read()
+    async with receiving(receiver_identity, Taking(replaced="damaged (chunk 0)")) as receiver:
+        pushed = await push(receiver, raw)
+    repair = "it replaces the receiver's copy, which was damaged (chunk 0)"
+    assert pushed.repair == repair
+    name = f"{pushed.receipt.dataset}@{pushed.receipt.snapshot}"
+    assert [(each.levelname, each.getMessage()) for each in caplog.records] == [("WARNING", f"{name}: {repair}")]
+    caplog.clear()
+    async with receiving(receiver_identity, Taking()) as receiver:
+        await push(receiver, raw)
+    assert caplog.records == []

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.fakezfs import FakeZfs
 from tests.sender.restore.test_chains import entry
 
 from fullsend_protocol.shared.errors import FullsendError, UsageError
+from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_sender.restore.chains import Library
 from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan, RestoreRequest, make_plan
 from fullsend_sender.zfs.commands import Zfs
+
+if TYPE_CHECKING:
+    from fullsend_protocol.format.manifest import StreamEntry
 
 
 @pytest.fixture
@@ -106,3 +111,63 @@ async def test_where_nothing_can_be(there: FakeZfs, into: str) -> None:
         await plan(there, TREE, "t", into)
     with pytest.raises(FullsendError):
         await plan(there, TREE, "nothing", "pool/back")
+
+
+# --- what was merged meanwhile ------------------------------------------------------------------------------------
+
+
+def token_of(guid: int, base: int | None) -> str:
+    return ResumeToken(f"t@{guid}", guid, base, 2, 0, 0).encode()
+
+
+async def merged_into(entry: StreamEntry) -> set[tuple[str, str | None]]:
+    """The stream of snapshot 3 was made of those of 2 and 3."""
+    return {("2", "1"), ("3", "2")} if entry.guid == "3" else set()
+
+
+MERGED = Library([entry("t@1", 1), entry("t@3", 3, 1)])
+
+
+async def test_a_part_of_what_was_merged_gives_way_to_the_result(there: FakeZfs) -> None:
+    there.create("pool/back")
+    there.snapshot("pool/back@one")
+    there.edit(lambda state: state["datasets"]["pool/back"]["snapshots"][0].update(guid="1"))
+    there.edit(lambda state: state["datasets"]["pool/back"].update(kept={"token": token_of(2, 1)}))
+    wanted = RestoreRequest("t", "pool/back")
+    (item,) = (await make_plan(MERGED, wanted, Zfs((there.program,)), merged_into)).items
+    assert [each.guid for each in item.chain] == ["3"]
+    assert (item.discard, item.newest, item.existing, item.token) == ("t@2", "one", True, None)
+    # Nobody says that it was merged: it may be anything.
+    with pytest.raises(UsageError, match="has a part of t@2"):
+        await make_plan(MERGED, wanted, Zfs((there.program,)))
+    there.edit(lambda state: state["datasets"]["pool/back"].update(kept={"token": token_of(9, 1)}))
+    with pytest.raises(UsageError, match="has a part of t@9"):
+        await make_plan(MERGED, wanted, Zfs((there.program,)), merged_into)
+
+
+async def test_a_part_of_a_full_that_moved_gives_way_to_the_new_one(there: FakeZfs) -> None:
+    async def moved(_entry: StreamEntry) -> set[tuple[str, str | None]]:
+        return {("1", None), ("3", "1")}
+
+    there.create("pool/back")
+    there.edit(lambda state: state["datasets"]["pool/back"].update(kept={"token": token_of(1, None)}))
+    library = Library([entry("t@3", 3)])
+    (item,) = (await make_plan(library, RestoreRequest("t", "pool/back"), Zfs((there.program,)), moved)).items
+    assert ([each.guid for each in item.chain], item.discard) == (["3"], "t@1")
+    assert (item.newest, item.existing) == (None, False)
+
+
+async def test_a_snapshot_that_was_merged_away_is_named_with_the_way_out(there: FakeZfs) -> None:
+    there.create("pool/back")
+    for name in ("one", "two"):
+        there.snapshot(f"pool/back@{name}")
+    snapshots = there.edit(lambda state: state["datasets"]["pool/back"]["snapshots"])
+    there.edit(
+        lambda state: state["datasets"]["pool/back"].update(
+            snapshots=[{**each, "guid": str(1 + number)} for number, each in enumerate(snapshots)]
+        )
+    )
+    with pytest.raises(UsageError) as failed:
+        await make_plan(MERGED, RestoreRequest("t", "pool/back"), Zfs((there.program,)), merged_into)
+    assert "has snapshots after @one, up to @two, which the receiver does not have" in str(failed.value)
+    assert "`zfs rollback -r pool/back@one` discards them, and the same command resumes" in str(failed.value)
