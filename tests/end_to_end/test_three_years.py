@@ -74,7 +74,7 @@ class Told:
 LOADS: Final = {
     "tank/files": Load(100 * BLOCK, 5 * BLOCK, f'age = "{AGE}d"'),
     # Some blocks of an image are written again and again, and the others never.
-    "tank/image": Load(88 * BLOCK, BLOCK, "increments = 1.0", kind="volume", nights=TWO_YEARS),
+    "tank/image": Load(87 * BLOCK, BLOCK, "increments = 1.0", kind="volume", nights=TWO_YEARS),
     # Nearly all of a database is written again within some nights.
     "tank/base": Load(14 * BLOCK, BLOCK, "increments = 1.0", nights=HALF_A_YEAR),
     "tank/grows": Load(20 * BLOCK, 2 * BLOCK, f'age = "{AGE}d"', grows=BLOCK // 20, nights=TWO_YEARS[::4]),
