@@ -1,7 +1,8 @@
 """Finds datasets whose chains grow without end. No I/O.
 
-Every stream of a chain is needed by the newest one. So the receiver can drop nothing of it, whatever its policy says,
-before a new full begins another chain.
+Every stream of a chain is needed by the newest one. So a receiver that merges nothing can drop nothing of it, whatever
+its policy says, before a new full begins another chain. One that merges keeps as many streams as its policy keeps
+snapshots.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ def hints(chains: list[Base], receiver: str, now: float) -> list[tuple[str, str]
         since = format_time(now - each.age)[:10]
         text = (
             f"chain of {plural(each.streams, 'stream')} on {receiver} since {since}: nothing of it can go before a new"
-            f" full: set full-after, or run fullsend push --full {each.dataset}"
+            " full, or a merge there: let the receiver merge, by a policy ([retention]); or set full-after, or run"
+            f" fullsend push --full {each.dataset}"
         )
         said.append((each.dataset, text))
     more = chains[_NAMED:]
