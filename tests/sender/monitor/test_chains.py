@@ -36,8 +36,8 @@ def test_where_a_setting_ends_it_nothing_is_said() -> None:
 
 def test_a_line_a_dataset_and_one_for_the_rest() -> None:
     text = (
-        "chain of 412 streams on nas since 2025-10-02: nothing of it can go before a new full, or a merge there: let the"
-        " receiver merge, by a policy ([retention]); or set full-after, or run fullsend push --full tank/home"
+        "chain of 412 streams on nas since 2025-10-02: nothing of it can go before a new full, or a merge there: let"
+        " the receiver merge, by a policy ([retention]); or set full-after, or run fullsend push --full tank/home"
     )
     assert hints([base("tank/home", 412, 354)], "nas", NOW) == [("tank/home", text)]
     many = endless_chains([base(f"tank/{number}", 200 + number, number) for number in range(1000)], never)
