@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
+import shutil
+import struct
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -19,6 +22,11 @@ if TYPE_CHECKING:
     from tests.zfs.pools import Pool
 
 SNAPSHOTS: Final = 6
+MUTATIONS: Final = (
+    *("write", "append", "cut", "hole", "unlink", "folder", "link", "xattr", "small", "mode", "acl", "clone"),
+)
+#: The request of ioctl(2) that clones a whole file (linux/fs.h).
+FICLONE: Final = 0x40049409
 #: What each chain is sent with, and what its dataset is made with.
 FLAVOURS: Final = {
     "plain": ((), ()),
@@ -33,7 +41,7 @@ def mutate(folder: pathlib.Path, r: random.Random) -> None:
     """Change a folder as users do: files that grow, shrink, get holes, go, and come back as something else."""
     names = [folder / f"f{number}" for number in range(24)]
     for path in r.sample(names, 9):
-        what = r.choice(["write", "append", "cut", "hole", "unlink", "folder", "link", "xattr", "small", "acl"])
+        what = r.choice(MUTATIONS)
         if path.is_dir() and not path.is_symlink():
             for inner in path.iterdir():
                 inner.unlink()
@@ -52,6 +60,8 @@ def mutate(folder: pathlib.Path, r: random.Random) -> None:
             path.unlink()
         elif what == "small":
             path.write_bytes(r.randbytes(r.randrange(100)))
+        elif what == "clone" and (others := [each for each in names if each.is_file() and each != path]):
+            clone(r.choice(others), path)
         elif what == "write" or not path.exists():
             path.write_bytes(r.randbytes(r.randrange(400_000)))
         else:
@@ -67,8 +77,29 @@ def mutate(folder: pathlib.Path, r: random.Random) -> None:
                     file.write(bytes(min(size, 150_000)))
             if what == "xattr":
                 os.setxattr(path, f"user.{r.randrange(3)}", r.randbytes(r.choice([10, 300, 3000])))
+            elif what == "mode":
+                path.chmod(r.randrange(0o777))
             elif what == "acl":
-                pools.program("chmod", f"{r.randrange(0o777):o}", str(path))
+                os.setxattr(path, "system.posix_acl_access", acl(r))
+
+
+def clone(source: pathlib.Path, target: pathlib.Path) -> None:
+    """Make a file of the blocks of another one (block cloning, OpenZFS 2.2 and later), else of a copy of them."""
+    os.sync()  # what is not on the disk yet is not cloned
+    with source.open("rb") as old, target.open("wb") as new:
+        try:
+            fcntl.ioctl(new, FICLONE, old.fileno())
+        except OSError:
+            shutil.copyfileobj(old, new)
+
+
+def acl(r: random.Random) -> bytes:
+    """Return an ACL with some users more, as Linux has it in an extended attribute (linux/posix_acl_xattr.h)."""
+    users = sorted(r.sample(range(1000, 2000), r.randrange(1, 60)))
+    nobody = 0xFFFFFFFF
+    entries = [(0x01, 6, nobody), *((0x02, r.randrange(8), user) for user in users)]
+    entries += [(0x04, 4, nobody), (0x10, 7, nobody), (0x20, 0, nobody)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def merged(*inputs: bytes) -> bytes:
