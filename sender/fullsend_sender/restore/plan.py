@@ -336,15 +336,11 @@ def _stranger(library: Library, entry: StreamEntry, existing: Dataset) -> str:
     newest = existing.snapshots[-1]
     for each in reversed(existing.snapshots):
         if library.chain(entry, each.guid) is not None:
-            if not library.knows(newest.guid):
-                return (
-                    f"has snapshots after @{each.name}, up to @{newest.name}, which the receiver does not have, or not"
-                    f" any more: if they are not needed, `zfs rollback -r {existing.name}@{each.name}` discards them,"
-                    " and the same command resumes; or"
-                )
+            # It may be somebody's own, or one that the receiver has dropped or merged since.
+            way = "" if library.knows(newest.guid) else f" (`zfs rollback -r {existing.name}@{each.name}`)"
             return (
                 f"has other snapshots, up to @{newest.name}, after @{each.name}: destroy those if they are not"
-                " needed, or"
+                f" needed{way} and run the same command again, or"
             )
     return f"its newest snapshot, @{newest.name}, cannot be continued from:"
 

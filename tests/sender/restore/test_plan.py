@@ -169,5 +169,5 @@ async def test_a_snapshot_that_was_merged_away_is_named_with_the_way_out(there: 
     )
     with pytest.raises(UsageError) as failed:
         await make_plan(MERGED, RestoreRequest("t", "pool/back"), Zfs((there.program,)), merged_into)
-    assert "has snapshots after @one, up to @two, which the receiver does not have" in str(failed.value)
-    assert "`zfs rollback -r pool/back@one` discards them, and the same command resumes" in str(failed.value)
+    assert "has other snapshots, up to @two, after @one: destroy those if they are not needed" in str(failed.value)
+    assert "needed (`zfs rollback -r pool/back@one`) and run the same command again, or" in str(failed.value)
