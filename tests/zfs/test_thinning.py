@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.programs import Receiver, Sender
     from tests.zfs.pools import Pool
 
-NIGHTS: Final = 6
+NIGHTS: Final = 4
 #: Only the two newest snapshots are kept, and the full moves each night.
 POLICY: Final = 'rebase-after = "0%"\n[retention]\nlast = 0\nminimum-count = 0\nminimum-age = "0s"\n'
 #: What a dataset is sent with, and made with.

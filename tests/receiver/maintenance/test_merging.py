@@ -347,6 +347,7 @@ def either(store: LocalStore, inputs: list[str], result: str) -> bool:
     return result in there
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("undelete", ["0", "86400"])
 def test_kill_at_any_step_leaves_the_inputs_or_the_result(
