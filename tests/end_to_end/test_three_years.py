@@ -8,22 +8,17 @@ table of what is stored and pushed with these rules.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tests.clocked import Clock
-from tests.fakezfs import FakeZfs
-from tests.fakezfs_inside import inside
-from tests.programs import Receiver, Sender, good, rows, started
+from tests.nights import BEGIN, DAILY, MONTHLY, RETENTION, WEEKLY, Hosts, hosts, kept_by_policy
+from tests.programs import good, rows
 
 NIGHT: Final = timedelta(days=1)
-BEGIN: Final = datetime(2027, 1, 2, 2, 0, tzinfo=UTC)
 NIGHTS: Final = 3 * 365 + 1
 #: Of some datasets only these nights are pushed.
 TWO_YEARS: Final = range(365, NIGHTS)
@@ -37,9 +32,6 @@ LOOK: Final = {*range(0, NIGHTS, 60), NIGHTS - 1}
 AGE: Final = 90
 #: Bytes of a WRITE record's block.
 BLOCK: Final = 4_000
-
-DAILY, WEEKLY, MONTHLY = 7, 5, 12
-POLICY: Final = f'merge = "off"\n[retention]\ndaily = {DAILY}\nweekly = {WEEKLY}\nmonthly = {MONTHLY}\n'
 
 
 @dataclass(frozen=True)
@@ -119,26 +111,11 @@ class Model:
 
     def prune(self) -> None:
         """Drop what nothing needs."""
-        chains = self.chains(self.kept())
+        chains = self.chains(kept_by_policy(self.stored))
         needed = {each.guid for chain in chains for each in chain}
         self.stored = [each for each in self.stored if each.guid in needed]
         self.sizes.append(self.raw_bytes)
         self.longest.append(max(map(len, chains)))
-
-    def kept(self) -> list[Night]:
-        """What the policy promises, and the two newest."""
-        kept = {each.guid for each in self.stored[-3:]}  # minimum-count; what is younger than two days is among them
-        rules: list[tuple[int, Callable[[datetime], Any]]] = [
-            (DAILY, lambda at: at.date()),
-            (WEEKLY, lambda at: at.isocalendar()[:2]),
-            (MONTHLY, lambda at: (at.year, at.month)),
-        ]
-        for count, period in rules:
-            first: dict[Any, str] = {}
-            for each in self.stored:
-                first.setdefault(period(each.at), each.guid)
-            kept |= set(list(first.values())[-count:])
-        return [each for each in self.stored if each.guid in kept]
 
     def chains(self, nights: list[Night]) -> list[list[Night]]:
         """The streams that restore each of these, in their order."""
@@ -156,15 +133,8 @@ class Model:
         return sum(each.raw_bytes for each in self.stored)
 
 
-@dataclass
-class World:
-    """A ZFS host and a storage host with one clock."""
-
-    receiver: Receiver
-    sender: Sender
-    fake: FakeZfs
-    clock: Clock
-    now: datetime = BEGIN
+class World(Hosts):
+    """What happens in a night."""
 
     def push(self, night: int) -> Iterator[Night]:
         """Write to the datasets of this night, and push them."""
@@ -181,12 +151,6 @@ class World:
             facts = {name: said[name] for name in ("dataset", "snapshot", "guid", "base_guid", "raw_bytes")}
             yield Night(**facts, at=self.now, content=content)
 
-    def sleep(self) -> None:
-        """Wait for the next night."""
-        self.now += NIGHT
-        self.clock.set(self.now.timestamp())
-        self.fake.clock(int(self.now.timestamp()))
-
     def restore(self, night: Night, into: str) -> list[str]:
         """Restore a snapshot. Returns: what `FakeZfs.received` says of it."""
         good(self.sender.fullsend("restore", f"{night.dataset}@{night.snapshot}", "--into", into))
@@ -195,28 +159,15 @@ class World:
 
 @pytest.fixture
 def world(swift_path: Path) -> Iterator[World]:
-    clock = Clock(swift_path / "clock")
-    clock.set(BEGIN.timestamp())
-    receiver = Receiver(swift_path / "receiver", inside=True)
-    sender = Sender(swift_path / "sender", "alpha", inside=True)
-    with ExitStack() as stack:
-        stack.enter_context(clock.here())
-        receiver.init()
-        with (receiver.folder / "receiver.toml").open("a", encoding="utf-8") as file:
-            file.write(POLICY)
-        serve = clock.command("fullsend_receiver", "serve")
-        stack.enter_context(started(receiver, *serve, PYTHONPATH=os.getcwd()))
-        sender.join(receiver)
-        fake = FakeZfs.make(swift_path / "zfs")
-        stack.enter_context(inside(fake))
-        toml = sender.folder / "sender.toml"
-        lines = [f'zfs-command = "{fake.program}"', toml.read_text(encoding="utf-8")]
+    with hosts(World, swift_path, f'merge = "off"\n{RETENTION}') as world:
+        rules = []
         for name, load in LOADS.items():
-            fake.create(name, kind=load.kind, size=load.full, increment=load.increment, block=BLOCK)
-            lines += [f'[datasets."{name}"]', f"full-after = {{ {load.after} }}"] if load.after else []
-        fake.create("back")
-        toml.write_text("\n".join(lines), encoding="utf-8")
-        yield World(receiver, sender, fake, clock)
+            world.fake.create(name, kind=load.kind, size=load.full, increment=load.increment, block=BLOCK)
+            rules += [f'[datasets."{name}"]', f"full-after = {{ {load.after} }}"] if load.after else []
+        world.fake.create("back")
+        with (world.sender.folder / "sender.toml").open("a", encoding="utf-8") as file:
+            file.write("\n".join(["", *rules]))
+        yield world
 
 
 @pytest.mark.slow
@@ -291,7 +242,7 @@ def _check_by_increments(model: Model, told: Told) -> None:
 
 def _restore(world: World, name: str, model: Model) -> None:
     """What the policy promises is there: so many days, weeks and months, and each restores."""
-    kept = model.kept()
+    kept = kept_by_policy(model.stored)
     nights, pushed = [each.at for each in kept], LOADS[name].nights
     if pushed.step == 1:
         assert {(BEGIN + (NIGHTS - back) * NIGHT).date() for back in range(DAILY)} <= {at.date() for at in nights}

@@ -8,24 +8,18 @@ What each stored stream must be, byte for byte, says the `zfs send` of the fake.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from tests.clocked import Clock
-from tests.fakezfs import Blocks, FakeZfs
-from tests.fakezfs_inside import inside
-from tests.programs import Receiver, Sender, good, started
+from tests.fakezfs import Blocks
+from tests.nights import MONTHLY, RETENTION, Hosts, hosts, kept_by_policy
+from tests.programs import good
 
-BEGIN: Final = datetime(2027, 1, 2, 2, 0, tzinfo=UTC)
 DATASET: Final = "tank/vm"
-DAILY, WEEKLY, MONTHLY = 7, 5, 12
-POLICY: Final = f"min-free = '1M'\n[retention]\ndaily = {DAILY}\nweekly = {WEEKLY}\nmonthly = {MONTHLY}\n"
 #: `rebase-after`, by default.
 REBASE_AFTER: Final = 0.3
 
@@ -68,28 +62,13 @@ class Model:
     pushed: list[Night] = field(default_factory=list)
     proven: set[tuple[str, str | None, str]] = field(default_factory=set)
 
-    def kept(self) -> list[Night]:
-        """What the policy promises, and the newest three: `minimum-count`, and among them is what two days keep."""
-        kept = {each.guid for each in self.pushed[-3:]}
-        rules: list[tuple[int, Callable[[datetime], Any]]] = [
-            (DAILY, lambda at: at.date()),
-            (WEEKLY, lambda at: at.isocalendar()[:2]),
-            (MONTHLY, lambda at: (at.year, at.month)),
-        ]
-        for count, period in rules:
-            first: dict[Any, str] = {}
-            for each in self.pushed:
-                first.setdefault(period(each.at), each.guid)
-            kept |= set(list(first.values())[-count:])
-        return [each for each in self.pushed if each.guid in kept]
-
     def check(self, found: list[dict[str, Any]]) -> None:
         """What is stored is one chain of what is kept, below it at most its foot; each stream is what its source gives.
 
         `found`: what the receiver lists.
         """
-        foot = [] if found[0]["guid"] in {each.guid for each in self.kept()} else found[:1]
-        assert [each["guid"] for each in found[len(foot) :]] == [each.guid for each in self.kept()]
+        foot = [] if found[0]["guid"] in {each.guid for each in kept_by_policy(self.pushed)} else found[:1]
+        assert [each["guid"] for each in found[len(foot) :]] == [each.guid for each in kept_by_policy(self.pushed)]
         by_guid = {each.guid: each for each in self.pushed}
         for base, each in zip([None, *found], found, strict=False):
             assert each["base_guid"] == (base and base["guid"])
@@ -103,15 +82,8 @@ class Model:
             assert found[1]["stored_bytes"] <= REBASE_AFTER * found[0]["stored_bytes"]
 
 
-@dataclass
-class World:
-    """A ZFS host and a storage host with one clock."""
-
-    receiver: Receiver
-    sender: Sender
-    fake: FakeZfs
-    clock: Clock
-    now: datetime = BEGIN
+class World(Hosts):
+    """What happens in a night."""
 
     def push(self) -> Night:
         """Write to the dataset, and push it."""
@@ -122,12 +94,6 @@ class World:
         facts = {key: said[key] for key in ("snapshot", "guid", "base_guid", "stored_bytes")}
         return Night(**facts, at=self.now, sent=self.fake.stream(name), blocks=self.fake.blocks(name))
 
-    def sleep(self, days: int) -> None:
-        """Wait for so many nights."""
-        self.now += timedelta(days=days)
-        self.clock.set(self.now.timestamp())
-        self.fake.clock(int(self.now.timestamp()))
-
     def restore(self, night: Night, target: str) -> None:
         """Restore a snapshot: all of it, or what the target does not have yet."""
         good(self.sender.fullsend("restore", f"{DATASET}@{night.snapshot}", "--into", target))
@@ -136,24 +102,9 @@ class World:
 
 @pytest.fixture
 def world(swift_path: Path) -> Iterator[World]:
-    clock = Clock(swift_path / "clock")
-    clock.set(BEGIN.timestamp())
-    receiver = Receiver(swift_path / "receiver", inside=True)
-    sender = Sender(swift_path / "sender", "alpha", inside=True)
-    with ExitStack() as stack:
-        stack.enter_context(clock.here())
-        receiver.init()
-        with (receiver.folder / "receiver.toml").open("a", encoding="utf-8") as file:
-            file.write(POLICY)
-        serve = clock.command("fullsend_receiver", "serve")
-        stack.enter_context(started(receiver, *serve, PYTHONPATH=os.getcwd()))
-        sender.join(receiver)
-        fake = FakeZfs.make(swift_path / "zfs")
-        stack.enter_context(inside(fake))
-        fake.create("back")
-        toml = sender.folder / "sender.toml"
-        toml.write_text(f'zfs-command = "{fake.program}"\n{toml.read_text(encoding="utf-8")}', encoding="utf-8")
-        yield World(receiver, sender, fake, clock)
+    with hosts(World, swift_path, f"min-free = '1M'\n{RETENTION}") as world:
+        world.fake.create("back")
+        yield world
 
 
 @pytest.mark.slow
@@ -175,7 +126,7 @@ def test_what_is_kept_restores_and_one_full_is_sent_ever(
     found = world.receiver.list()
     model.check(found)
     assert [each.base_guid for each in model.pushed] == [None, *(each.guid for each in model.pushed[:-1])]
-    kept = model.kept()
+    kept = kept_by_policy(model.pushed)
     assert len({(each.at.year, each.at.month) for each in kept}) == MONTHLY
     for night in kept:
         world.restore(night, "back/each")

@@ -15,7 +15,9 @@ from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.maintenance.retention import Lease, Pin, Plan, plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from fullsend_receiver.maintenance.thinning import Thinning
 
 _T = TypeVar("_T")
 
@@ -69,7 +71,7 @@ class World:
     leases: tuple[Lease, ...] = ()
     stopped: dict[str, str] = field(default_factory=dict)
 
-    def plan(self) -> Plan:
+    def plan(self, thinning: Thinning | None = None, superseded: Mapping[str, str] | None = None) -> Plan:
         return plan(
             self.streams,
             self.policies.get,
@@ -78,6 +80,8 @@ class World:
             pins=self.pins,
             leases=self.leases,
             stopped=self.stopped,
+            thinning=thinning,
+            superseded=superseded or {},
         )
 
     def without(self, gone: Iterable[Summary]) -> World:

@@ -110,17 +110,23 @@ def place_in_time(
     else:
         at, sequence = (parse_time(before.received) or now) + 1, before.sequence
         begun = before.begun or before.received
-    unknown = (each for each in range(_SECONDS) if catalogues.checked(file, format_time(at + each)) is None)
-    at += next(unknown, 0)
     replacements = [] if before is None else [*before.replacements]
     if damaged is not None:
         replacements.append(_replaced(damaged, segments, now))
     return {
         "begun": begun,
         "sequence": sequence,
-        "received": format_time(at),
+        "received": unchecked_time(catalogues, file, at),
         "replacements": replacements[-_REPLACEMENTS_MAX:],
     }
+
+
+def unchecked_time(catalogues: Catalogues, file: PurePosixPath, at: float) -> str:
+    """Return the first time of reception from `at` on (seconds since the epoch) for which no result of a check of this
+    file is known: a result belongs to a file that was received at a time. Blocks. Raises: OSError.
+    """
+    times = (format_time(at + each) for each in range(_SECONDS))
+    return next((each for each in times if catalogues.checked(file, each) is None), format_time(at))
 
 
 def _replaced(damaged: KnownDamage, segments: Sequence[Segment], now: float) -> PastReplacement:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.exit_codes import Exit
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from fullsend_receiver.cli.pruning import Pruned
     from fullsend_receiver.maintenance.merging import Merger
     from fullsend_receiver.store.local import LocalStore
-
-#: The lowest priority: pushes and restores go first.
-_NICENESS: Final = 19
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -83,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _merge(store: LocalStore, merger: Merger, senders: list[str], dataset: str | None, pruned: Pruned) -> None:
     """Merge what is due of these senders, at low priority. Raises: StoreError, OSError."""
+    from fullsend_receiver.maintenance.io_priority import step_back
+
     with store.alone("merge") as alone:
         if not alone:
             pruned.note("nothing is merged: another process merges at the moment")
@@ -90,7 +88,7 @@ def _merge(store: LocalStore, merger: Merger, senders: list[str], dataset: str |
         for line in store.recover_merges():
             pruned.note(line)
         # A thread of its own: Linux has priorities for each thread.
-        with ThreadPoolExecutor(1, initializer=_step_back) as thread:
+        with ThreadPoolExecutor(1, initializer=step_back) as thread:
             try:
                 for name in senders:
                     events = merger.merge(name, dataset)
@@ -99,12 +97,3 @@ def _merge(store: LocalStore, merger: Merger, senders: list[str], dataset: str |
             finally:
                 merger.abandon()
         pruned.sum_up_merges()
-
-
-def _step_back() -> None:
-    """Give the calling thread the lowest priorities."""
-    from fullsend_receiver.maintenance.io_priority import set_idle
-
-    set_idle(True)
-    with contextlib.suppress(OSError):  # some containers do not allow it
-        os.nice(_NICENESS)

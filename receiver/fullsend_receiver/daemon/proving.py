@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import os
 import re
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Generator, Sequence
@@ -27,14 +26,12 @@ from fullsend_protocol.wire.messages import Prove
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.streams import Damaged
 from fullsend_receiver.daemon.processes import end, start
-from fullsend_receiver.maintenance.io_priority import set_idle
+from fullsend_receiver.maintenance.io_priority import step_back
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of
 from fullsend_receiver.store.seekable import FileDamaged
 
 _SHA256: Final = re.compile(rb"[0-9a-f]{64}\n")
-#: The lowest priority for the processor: setpriority(2).
-_NICEST: Final = 19
 #: Characters of what the process says that go into the reason.
 _SAID_MAX: Final = 1000
 
@@ -130,9 +127,7 @@ class ChainHasher:
 
 async def _result(process: Process) -> str:
     try:
-        with contextlib.suppress(OSError):  # it has ended, or the system does not allow it
-            os.setpriority(os.PRIO_PROCESS, process.pid, _NICEST)
-        set_idle(True, process.pid)
+        step_back(process.pid)
         said, complaint = await process.communicate()
     finally:
         await end(process)

@@ -71,7 +71,6 @@ class Checks:
         self._store = catalogues.store
         self._workers = workers
         self._settings = settings
-        self._every = settings.every
         self._now = now
         self._progress = ReadProgress()
         self._left: WorkLeft | None = None  # None: the store was not surveyed yet
@@ -95,7 +94,6 @@ class Checks:
     def change(self, settings: ScrubSettings) -> None:
         """Check by these settings from now on: find what is due, and read at the new rate."""
         self._settings = settings
-        self._every = settings.every
         self._pace.change(settings.rate)
         self._stopped = self._stopped and bool(settings.every)
         self._survey_at = time.monotonic()
@@ -106,7 +104,7 @@ class Checks:
     @property
     def every(self) -> float:
         """Seconds after which a stream is checked again, 0: never by itself."""
-        return self._every
+        return self._settings.every
 
     @property
     def stopped(self) -> bool:
@@ -126,7 +124,7 @@ class Checks:
             left = left.less(0, place.read_bytes)
         wait = self._resume_at - time.monotonic()
         return ScrubState(
-            every=self._every,
+            every=self.every,
             limit=self._settings.rate,
             left=left,
             reading=place,
@@ -147,11 +145,11 @@ class Checks:
             self._wanted.clear()
             wait = _SURVEY_EVERY
             try:
-                if self._every and time.monotonic() >= self._survey_at:
+                if self.every and time.monotonic() >= self._survey_at:
                     await self._plan()
                 if not self._stopped:
                     await self._read_segmented()
-                if self._every:
+                if self.every:
                     wait = await self._check_next()
             # Senders that ask for a check get the error, too; the daemon must keep running for the others.
             except Exception as error:  # noqa: BLE001 - whatever one file in the store makes of it
@@ -254,7 +252,7 @@ class Checks:
     async def _plan(self) -> None:
         """Find what is due, and whether there is too much damage."""
         standing = await self._survey()
-        if standing.every != self._every:  # the settings have changed meanwhile
+        if standing.every != self.every:  # the settings have changed meanwhile
             return
         due = standing.due
         self._report_standing(standing)
@@ -263,10 +261,10 @@ class Checks:
         self._more = len(self._due) == DUE_MAX
         self._left = WorkLeft.of(standing)
         wait = _SURVEY_STOPPED if standing.stopped else _SURVEY_EVERY
-        self._survey_at = time.monotonic() + min(wait, max(self._every, _SURVEY_LEAST))
+        self._survey_at = time.monotonic() + min(wait, max(self.every, _SURVEY_LEAST))
 
     async def _survey(self) -> Survey:
-        standing = Survey(now=self._now(), every=self._every)
+        standing = Survey(now=self._now(), every=self.every)
 
         def look(holdings: Holdings) -> None:
             for part in holdings.parts():
@@ -286,7 +284,7 @@ class Checks:
         ask for come in between. After a cancellation the thread ends soon.
         """
         subject = Subject.of(stored)
-        keep = min(checkpoints.KEEP, self._every or checkpoints.KEEP)
+        keep = min(checkpoints.KEEP, self.every or checkpoints.KEEP)
         begun = await self._workers.run(lambda: checkpoints.resumed(self._store, subject.file, subject.received, keep))
         check, since = begun or (self._verifier.begin(subject), format_time(self._now()))
         if begun is not None:

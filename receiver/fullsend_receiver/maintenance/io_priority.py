@@ -6,6 +6,7 @@ no effect, or nearly none.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 from typing import Final
@@ -20,10 +21,22 @@ _NUMBERS: Final = {
     "armv7l": 314,
     "i686": 289,
 }
+#: The lowest priority for the processor: setpriority(2).
+_NICEST: Final = 19
 _WHO_PROCESS: Final = 1  # of one thread; with 0 as its id: of the caller; the first thread has its process's id
 _CLASS_SHIFT: Final = 13
 _CLASS_NONE: Final = 0  # as its niceness says
 _CLASS_IDLE: Final = 3  # only when nobody else has used the disk for a while
+
+
+def step_back(process: int = 0) -> None:
+    """Give the calling thread the lowest priorities, for processor and disk; or the first thread of another process.
+
+    Nothing fails if it cannot be done: the process has ended, or the system does not allow it.
+    """
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process, _NICEST)  # on Linux of one thread
+    set_idle(True, process)
 
 
 def set_idle(idle: bool, process: int = 0) -> bool:  # noqa: FBT001 - what it sets

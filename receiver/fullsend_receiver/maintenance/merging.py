@@ -29,6 +29,7 @@ from fullsend_protocol.shared.units import format_size, format_time, parse_time
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT
 from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_receiver.arrival.commit import make_manifest
+from fullsend_receiver.arrival.replacement import unchecked_time
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.maintenance.merge_records import note_failures, note_rate, note_refusal, read_merges
@@ -36,7 +37,7 @@ from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.maintenance.packing import PROGRAM, Packer, read_back
 from fullsend_receiver.maintenance.plans import MergeRules, PruneRules, SenderPlans
 from fullsend_receiver.maintenance.prune_records import write_history
-from fullsend_receiver.maintenance.retention import Action, Plan
+from fullsend_receiver.maintenance.retention import Action
 from fullsend_receiver.maintenance.scrub import never_interrupts
 from fullsend_receiver.maintenance.thinning import Merge
 from fullsend_receiver.maintenance.trash import trash_name
@@ -45,7 +46,7 @@ from fullsend_receiver.store.api import Store, Supersedes, Upload
 from fullsend_receiver.store.durable import FULL
 from fullsend_receiver.store.errors import ManifestError
 from fullsend_receiver.store.names import stream_file
-from fullsend_receiver.store.opened import Offer, Opened
+from fullsend_receiver.store.opened import Offer, Opened, merge_key
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of
 from fullsend_receiver.store.seekable import FileDamaged
 
@@ -55,9 +56,6 @@ log: Final = logging.getLogger("fullsendd")
 _BATCH: Final = 64 * MIB
 #: Bytes that are read before the kernel's copies of them are dropped: merged streams are not read again.
 _DROP_EVERY: Final = 16 * MIB
-_KEY_DIGITS: Final = 32
-#: Seconds that are tried for a time of reception without a result of a check.
-_SECONDS: Final = 60
 
 
 class InputSpoilt(StreamError):  # noqa: N818 - reads as a noun, like the stream errors
@@ -234,10 +232,10 @@ class Merger:
     def _next(self, plans: SenderPlans, names: set[str], tried: set[Merge]) -> Merge | None:
         """Return the next merge of a part, None: there is none."""
         self._check()
-        return next((each for each in self._planned(plans, names).merges if each not in tried), None)
+        return next((each for each in self._due(plans, names) if each not in tried), None)
 
-    def _planned(self, plans: SenderPlans, names: set[str]) -> Plan:
-        """Plan a part as it is now. Of its merges only those stay whose streams nothing else waits for."""
+    def _due(self, plans: SenderPlans, names: set[str]) -> list[Merge]:
+        """Plan a part as it is now. Returns: its merges for whose inputs nothing waits that is still to be removed."""
         holdings = plans.current()
         part = holdings.around(datasets=names)
         there = {each.summary.dataset for each in part.streams}
@@ -245,8 +243,7 @@ class Merger:
         stopped |= plans.suspects(part, stopped) | plans.troubled(there)
         found = plans.plan(holdings, part, stopped)
         needed = {each.stream.base_guid for each in found.decisions if each.action is Action.DROP}
-        merges = [each for each in found.merges if needed.isdisjoint(one.guid for one in each.inputs[:-1])]
-        return Plan(found.decisions, found.held, tuple(merges))
+        return [each for each in found.merges if needed.isdisjoint(one.guid for one in each.inputs[:-1])]
 
     def _attempt(self, plans: SenderPlans, names: set[str], sender: str, due: Merge) -> MergeEvent:
         try:
@@ -280,7 +277,7 @@ class Merger:
         self._check_room(due.stored_bytes)
         began = time.monotonic()
         inputs = [StoredInput(self._store, each, self._took) for each in due.inputs]
-        upload = self._store.begin(_key(due), _opened(sender, due, self._now))
+        upload = self._store.begin(merge_key(each.path for each in due.inputs), _opened(sender, due, self._now))
         try:
             packer = Packer(LEVEL_DEFAULT)
             self._write(upload, packer, inputs)
@@ -363,10 +360,7 @@ class Merger:
         file of this name must not count for it, so it may be some seconds later.
         """
         at = parse_time(last.received)
-        if at is None:
-            return last.received
-        times = (format_time(at + each) for each in range(_SECONDS))
-        return next((each for each in times if self._catalogues.checked(file, each) is None), last.received)
+        return last.received if at is None else unchecked_time(self._catalogues, file, at)
 
     def _trash_folder(self) -> str | None:
         """Return the folder in the trash for the inputs; None: there is no room for it."""
@@ -376,7 +370,7 @@ class Merger:
         """Return the inputs, in the order of removal. No other process removes meanwhile. Raises: MergeOvertaken if it
         would not merge them now; OSError.
         """
-        if not any(each.inputs[: len(due.inputs)] == due.inputs for each in self._planned(plans, names).merges):
+        if not any(each.inputs[: len(due.inputs)] == due.inputs for each in self._due(plans, names)):
             msg = "what was to be merged has changed meanwhile, or is needed"
             raise MergeOvertaken(msg)
         return [PurePosixPath(each.path) for each in reversed(due.inputs)]
@@ -393,12 +387,6 @@ class Merger:
             note_rate(documents, sender, due.raw_bytes / max(seconds, 0.001))
         except OSError as error:
             log.warning("%s: how fast it merged cannot be recorded: %s", sender, error)
-
-
-def _key(due: Merge) -> str:
-    """Return the key of the result's partial. It is never one of a sender's."""
-    names = "\n".join(["merge", *(each.path for each in due.inputs)])
-    return hashlib.sha256(names.encode()).hexdigest()[:_KEY_DIGITS]
 
 
 def _opened(sender: str, due: Merge, now: float) -> Opened:

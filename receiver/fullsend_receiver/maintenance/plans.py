@@ -22,7 +22,7 @@ from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
 from fullsend_receiver.maintenance.leases import arriving_leases, hidden_leases, reading_leases
-from fullsend_receiver.maintenance.merge_records import read_merges
+from fullsend_receiver.maintenance.merge_records import MergeRecord, read_merges
 from fullsend_receiver.maintenance.prune_records import read_record
 from fullsend_receiver.maintenance.retention import Pin, Plan, plan
 from fullsend_receiver.maintenance.suspicion import read_accepted, suspicion
@@ -158,7 +158,7 @@ class SenderPlans:
             known = accepted.get(name, 0)
             if record.suspect is not None and record.suspect_at > known:
                 found[dataset] = record.suspect
-            elif (why := suspicion([*group], max(record.sequence, known), record.arrivals)) is not None:
+            elif (why := suspicion([*group], max(record.sequence, known), record.sizes)) is not None:
                 found[dataset] = f"{why}: if that is right: `fullsendd accept {name}`"
         return found
 
@@ -171,7 +171,13 @@ class SenderPlans:
             *hidden_leases(problem.path for problem in holdings.problems),
         ]
         pins = [Pin(str(file), each.until, each.note) for file, each in pins_in_force(store.documents, now).items()]
-        superseded, unproven = self._merged(part)
+        merging = self._rules.merging
+        thinning, superseded, unproven = None, dict[str, str](), dict[str, str]()
+        if merging is not None:
+            known = read_merges(store.documents, self._sender)
+            wanted = merging.is_disk_wanted(store)
+            thinning = Thinning(merging.rebase_after, disk_wanted=wanted, refused=known.reasons())
+            superseded, unproven = self._merged(part, merging, known)
         return plan(
             [stored.summary for stored in part.streams],
             lambda dataset: self._rules.policy_of(self._sender, dataset),
@@ -180,12 +186,14 @@ class SenderPlans:
             pins=pins,
             damaged={stored.summary.path for stored in part.streams if not part.whole(stored)},
             stopped=stopped,
-            thinning=self._thinning(),
+            thinning=thinning,
             superseded=superseded,
             unproven=unproven,
         )
 
-    def _merged(self, part: Catalogue) -> tuple[dict[str, str], dict[str, str]]:
+    def _merged(
+        self, part: Catalogue, merging: MergeRules, known: MergeRecord
+    ) -> tuple[dict[str, str], dict[str, str]]:
         """Return the files of streams that were merged, each with the name of the stored result; and the same of
         results that must be proven first, themselves included.
 
@@ -194,10 +202,7 @@ class SenderPlans:
         """
         superseded: dict[str, str] = {}
         unproven: dict[str, str] = {}
-        merging = self._rules.merging
-        if merging is None:
-            return superseded, unproven
-        proofs = read_merges(self._catalogues.store.documents, self._sender).proofs()
+        proofs = known.proofs()
         guids = Counter(stored.summary.guid for stored in part.streams)
         for stored in part.streams:
             # Of a result and its inputs the last one has the same snapshot.
@@ -208,27 +213,17 @@ class SenderPlans:
                 there = part.at(PurePosixPath(one.file))
                 if there is None or there.summary.guid != one.guid or there.summary.sha256 not in {None, one.sha256}:
                     continue
-                result = stored.summary
-                if merging.mode == "on" or (result.path, result.received) in proofs:
-                    superseded[one.file] = result.path
+                if merging.mode == "on" or (about.path, about.received) in proofs:
+                    superseded[one.file] = about.path
                 else:
-                    unproven |= {one.file: result.path, result.path: result.path}
+                    unproven |= {one.file: about.path, about.path: about.path}
         return superseded, unproven
 
     def _merged_into(self, stored: StoredStream) -> list[MergedInput]:
         try:
-            about = self._catalogues.store.manifest(stored.file)
+            return self._catalogues.store.manifest(stored.file).merged
         except ManifestError:
             return []
-        return about.merged if about.proven_by == "merge" else []
-
-    def _thinning(self) -> Thinning | None:
-        merging = self._rules.merging
-        if merging is None:
-            return None
-        store = self._catalogues.store
-        refused = read_merges(store.documents, self._sender).reasons()
-        return Thinning(merging.rebase_after, disk_wanted=merging.is_disk_wanted(store), refused=refused)
 
 
 def _parts(holdings: Holdings, dataset: str | None) -> Iterator[set[str]]:

@@ -302,12 +302,9 @@ class _SenderPrune:
                 self._datasets[dataset] = before.model_copy(update={"trouble": why, **suspect})
             else:
                 streams = [each.stream for each in decisions if each.rule != "superseded"]
-                sizes = arrived(streams, before.sequence if before.sizes else 0, before.arrivals)
-                self._datasets[dataset] = DatasetRecord(
-                    sequence=sequence,
-                    given_up=sorted(_given_up(decisions)),
-                    sizes=[(each.kind, each.stream_class, each.raw_bytes, each.stored_bytes) for each in sizes],
-                )
+                sizes = arrived(streams, before.sequence if before.sizes else 0, before.sizes)
+                given_up = sorted(_given_up(decisions))
+                self._datasets[dataset] = DatasetRecord(sequence=sequence, given_up=given_up, sizes=sizes)
 
 
 def beyond(decisions: Iterable[Decision], record: DatasetRecord | None, at_most: float) -> str | None:

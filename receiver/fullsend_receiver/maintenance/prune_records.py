@@ -43,12 +43,7 @@ class DatasetRecord(DiskModel):
     trouble: str | None = None
     suspect: str | None = None
     suspect_at: int = 0
-    sizes: list[tuple[str, str, int, int]] = Field(default_factory=list)
-
-    @property
-    def arrivals(self) -> list[ArrivalSize]:
-        """The sizes, as `suspicion` has them."""
-        return [ArrivalSize(*each) for each in self.sizes]
+    sizes: list[ArrivalSize] = Field(default_factory=list)
 
 
 class PruneRecord(DiskModel):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
@@ -61,7 +62,15 @@ class Opened(DiskModel):
 
 def partial_key(sender: str, push: Push) -> str:
     """Return the key of a partial: 32 hex digits, from everything by which the sender announced the stream."""
-    what = [sender, push.dataset, push.snapshot, push.guid, push.base_guid, push.flags]
+    return _key_of([sender, push.dataset, push.snapshot, push.guid, push.base_guid, push.flags])
+
+
+def merge_key(files: Iterable[str]) -> str:
+    """Return the key of the partial of a merge, from its inputs. It is never that of an announced stream."""
+    return _key_of(["merge", [*files]])
+
+
+def _key_of(what: object) -> str:
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:_KEY_DIGITS]
 
 

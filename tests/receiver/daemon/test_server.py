@@ -717,7 +717,7 @@ async def test_reload_hands_each_part_of_the_daemon_its_new_settings(receiver: R
     assert await server._reload() == ""
     assert await server._make_room(1, "alpha") == 1
     assert asked == [(1, "alpha")] * 2
-    assert (server._checks._every, server._checks._pace._rate) == (5.0, 7)
+    assert (server._checks.every, server._checks._pace._rate) == (5.0, 7)
     assert (server.may_try("::1"), server.may_try("::1")) == (True, False)
     assert server._local.silence == 3.0
     assert server._find_troubles("alpha") == []

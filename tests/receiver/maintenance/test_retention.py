@@ -624,16 +624,7 @@ def test_what_was_merged_stays_while_it_is_held_or_needed() -> None:
 def test_whatever_counts_as_merged_what_is_kept_can_be_restored(world: World, data: st.DataObject) -> None:
     some = data.draw(st.lists(st.sampled_from(world.streams), max_size=4))
     by = {each.path: "a result" for each in some}
-    found = plan(
-        world.streams,
-        world.policies.get,
-        now=world.now,
-        damaged=world.damaged,
-        pins=world.pins,
-        leases=world.leases,
-        stopped=world.stopped,
-        superseded=by,
-    )
+    found = world.plan(superseded=by)
     left = world.without([each.stream for each in found.drops])
     superfluous = {each.stream.path for each in found.drops if each.rule == "superseded"}
     assert superfluous <= set(by)

@@ -201,7 +201,7 @@ def check_merges(world: World, thinning: Thinning) -> None:
     untouched = {pin.file for pin in world.pins} if all(pin.until is None for pin in world.pins) else set()
     streams = list(world.streams)
     for _ in range(limit):
-        planned = plan_of(replace(world, streams=tuple(streams)), thinning)
+        planned = replace(world, streams=tuple(streams)).plan(thinning)
         drops = {each.stream.path for each in planned.drops}
         keeps = kept_snapshots(planned)
         before = restorable(streams, world.damaged)
@@ -221,19 +221,6 @@ def check_merges(world: World, thinning: Thinning) -> None:
         raise AssertionError(f"{limit} steps, and no end")
 
 
-def plan_of(world: World, thinning: Thinning) -> Plan:
-    return plan(
-        world.streams,
-        world.policies.get,
-        now=world.now,
-        damaged=world.damaged,
-        pins=world.pins,
-        leases=world.leases,
-        stopped=world.stopped,
-        thinning=thinning,
-    )
-
-
 @given(world=worlds())
 def test_whatever_is_merged_what_is_kept_can_be_restored(world: World) -> None:
     check_merges(world, NEVER)
@@ -242,4 +229,4 @@ def test_whatever_is_merged_what_is_kept_can_be_restored(world: World) -> None:
 
 @given(world=worlds())
 def test_merging_changes_no_decision_about_what_goes(world: World) -> None:
-    assert [each.stream for each in world.plan().drops] == [each.stream for each in plan_of(world, ALWAYS).drops]
+    assert [each.stream for each in world.plan().drops] == [each.stream for each in world.plan(ALWAYS).drops]

@@ -11,7 +11,7 @@ from tests.receiver.helpers import SENDER, push_of
 
 from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.wire.messages import Push
-from fullsend_receiver.store.opened import Offer, Opened, entry_of, offer_of, partial_key
+from fullsend_receiver.store.opened import Offer, Opened, entry_of, merge_key, offer_of, partial_key
 
 PUSH = push_of(streams.substream(streams.object_(1))).model_copy(
     update={"base_guid": "9", "flags": "ec", "size_estimate": 7, "zfs_version": "2.4", "properties": {"a": "b"}}
@@ -97,3 +97,9 @@ def test_senders_have_partials_of_their_own() -> None:
 def test_what_a_sender_does_not_know_for_sure_does_not_tell_partials_apart() -> None:
     changed = push_of(RAW).model_copy(update={"size_estimate": 5, "zfs_version": "2.4"})
     assert partial_key(SENDER, changed) == KEY
+
+
+def test_the_partial_of_a_merge_has_a_key_by_its_inputs_in_their_order() -> None:
+    keys = {merge_key(files) for files in (["a", "b"], ["b", "a"], ["a"], ["ab"])}
+    assert len(keys) == 4
+    assert {len(each) for each in keys} == {len(KEY)}
