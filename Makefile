@@ -23,7 +23,8 @@ COVERAGE :=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types suite bench test-slow test-debian12 test-debian13 test-python314 test-zfs test-zfs-old \
+.PHONY: help setup demo test lint types suite bench test-slow test-browser test-debian12 test-debian13 test-python314 test-zfs \
+	test-zfs-old test-merge-old test-s3 \
 	test-power-cut power-cut deb test-deb man clean
 
 help: ## show this list
@@ -50,10 +51,10 @@ types: $(STAMP) ## mypy, strict
 # Coverage is reported, and compared with its floor, only if the tests themselves passed.
 suite: $(STAMP)
 ifeq ($(COVERAGE),)
-	$(PY) -m pytest -m "not slow" $(PARALLEL)
+	$(PY) -m pytest -m "not slow and not browser" $(PARALLEL)
 else
 	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -m "not slow" $(PARALLEL)
+	$(PY) -m coverage run -m pytest -m "not slow and not browser" $(PARALLEL)
 	$(PY) -m coverage combine --quiet
 	$(PY) -m coverage report
 endif
@@ -65,6 +66,11 @@ test-slow: $(STAMP) ## the tests that take long
 	else \
 		echo "test-slow: no test is marked slow, so none was run"; \
 	fi
+
+# FULLSEND_SCREENSHOTS names a folder for what the browser shows.
+test-browser: $(STAMP) ## the report in a real browser: Debian's chromium, which it installs (needs root), and axe-core
+	.ci/setup-browser
+	FULLSEND_TEST_BROWSER=required $(PY) -m pytest -m browser tests/browser
 
 # TARGET=test-slow, for example, makes another target in each of these roots.
 test-debian12: ## `make test` with Debian 12's Python (3.11), in a separate root (needs root)
@@ -79,10 +85,18 @@ test-python314: ## the same with Python 3.14, of the next Debian
 test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
 
-# These depend most on the version of OpenZFS: tokens, and the streams that they give.
-test-zfs-old: $(STAMP) ## those of them that resume what was interrupted, against OpenZFS 2.1
-	FULLSEND_ZFS_VM=1 FULLSEND_ZFS_PART=resumes FULLSEND_ZFSVM_SUITE=bookworm FULLSEND_ZFSVM_ZFS_SUITE=bookworm \
+test-s3: $(STAMP) ## the store in a bucket against a real Ceph, which it starts (needs root)
+	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/s3/run
+
+# These depend most on the version of OpenZFS: tokens, the streams that they give, and the records of streams.
+test-zfs-old: $(STAMP) ## those of them that resume what was interrupted, or merge, against OpenZFS 2.1
+	FULLSEND_ZFS_VM=1 FULLSEND_ZFS_PART=old FULLSEND_ZFSVM_SUITE=bookworm FULLSEND_ZFSVM_ZFS_SUITE=bookworm \
 		PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
+
+# What CI has time for of that, in a guest whose one processor is emulated.
+test-merge-old: $(STAMP) ## merges of random changes alone, against OpenZFS 2.1, with shorter chains
+	FULLSEND_ZFS_VM=1 FULLSEND_ZFS_PART=merges FULLSEND_ZFSVM_SUITE=bookworm FULLSEND_ZFSVM_ZFS_SUITE=bookworm \
+		PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run -k test_merge --snapshots 4
 
 test-power-cut: $(STAMP) ## cut a virtual machine's power during pushes, twice: what was acknowledged must be there
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/powercut/run --rounds 2

@@ -2,9 +2,16 @@
 
 The payload is drawn once, as a pool of 64 MiB, and repeated: no window that zstd uses at level 3 (2 MiB), and none
 that a chunk allows (4 MiB), reaches from one round to the next, so nothing is gained by the repetition. A block is
-text, rows of a binary table, or random bytes (photos, films, what is encrypted), in such shares that zstd -3 makes the
-whole 2.5 times smaller, as fast as it does with programs and source code. All records are what a real `zfs send`
-writes, but for the running Fletcher-4, which is zero: nothing between `zfs send` and `zfs receive` sums it.
+text, rows of a binary table, or random bytes (photos, films, what is encrypted). There are three kinds of pools:
+
+    compressible   in such shares that zstd -3 makes the whole 2.5 times smaller, as fast as it does with programs and
+                   source code: 15 % of the blocks are random
+    mix            40 % of the blocks are random, so they do not compress; the others are text and tables, in the shares
+                   of the compressible kind
+    random         nothing compresses
+
+All records are what a real `zfs send` writes, but for the running Fletcher-4, which is zero: nothing between `zfs send`
+and `zfs receive` sums it.
 """
 
 from __future__ import annotations
@@ -26,6 +33,8 @@ LARGE_RECORD: Final = 128 << 10
 SMALL_RECORD: Final = 8 << 10
 
 _BLOCK: Final = 128 << 10
+#: Of so many blocks each kind has its share.
+_ROUND: Final = 20
 _HEADER: Final = 312
 _MAGIC: Final = 0x2F5BACBAC
 _GUID: Final = 0x66756C6C73656E64
@@ -37,22 +46,14 @@ _BONUS: Final = bytes(168)
 _BATCH: Final = 8 * MIB
 
 
-def mixed_pool() -> bytes:
-    """Draw a pool that zstd -3 makes about 2.5 times smaller."""
-    rng = random.Random("fullsend bench")
-    phrases = _phrases(rng)
-    weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(phrases))))
-    blocks = []
-    for number in range(POOL // _BLOCK):
-        match number * 7 % 20:  # 20 and the number of blocks share no odd factor, so the kinds alternate evenly
-            case 0 | 1 | 2:
-                block = rng.randbytes(_BLOCK)
-            case 3 | 4 | 5 | 6 | 7 | 8:
-                block = _table(rng)
-            case _:
-                block = _text(rng, phrases, weights)
-        blocks.append(block)
-    return b"".join(blocks)
+def compressible_pool(size: int = POOL) -> bytes:
+    """Draw a pool of `size` bytes that zstd -3 makes about 2.5 times smaller."""
+    return _pool("fullsend bench", size, noise=3, tables=6)
+
+
+def mix_pool(size: int = POOL) -> bytes:
+    """Draw a pool of `size` bytes of which 40 % do not compress, in whole blocks of 128 KiB."""
+    return _pool("fullsend bench, mix", size, noise=8, tables=4)
 
 
 def random_pool() -> bytes:
@@ -60,11 +61,36 @@ def random_pool() -> bytes:
     return random.Random("fullsend bench, random").randbytes(POOL)
 
 
+def any_pool(number: int) -> bytes:
+    """Draw a pool of another kind for each number: blocks of text, tables and noise, in shares drawn by the number."""
+    rng = random.Random(f"fullsend bench, shares {number}")
+    noise = rng.randrange(_ROUND // 2)
+    return _pool(f"fullsend bench, {number}", POOL, noise=noise, tables=rng.randrange(_ROUND - noise))
+
+
+def _pool(seed: str, size: int, *, noise: int, tables: int) -> bytes:
+    """`noise`, `tables`: so many of 20 blocks are random, or rows of a table; the others are text."""
+    rng = random.Random(seed)
+    phrases = _phrases(rng)
+    weights = list(itertools.accumulate(1 / (rank + 3) for rank in range(len(phrases))))
+    blocks = []
+    for number in range(size // _BLOCK):
+        place = number * 7 % _ROUND  # 20 and 7 share no factor, so the kinds alternate evenly
+        if place < noise:
+            block = rng.randbytes(_BLOCK)
+        elif place < noise + tables:
+            block = _table(rng)
+        else:
+            block = _text(rng, phrases, weights)
+        blocks.append(block)
+    return b"".join(blocks)
+
+
 def write_stream(path: Path, pool: bytes, size: int, record: int, *, snapshot: str) -> None:
     """Write a full send stream of about `size` bytes whose WRITE records carry `record` bytes of the pool each."""
     with path.open("wb") as file:
         batch = bytearray()
-        for piece in _records(pool, size, record, snapshot):
+        for piece in records(pool, size, record, snapshot):
             batch += piece
             if len(batch) >= _BATCH:
                 file.write(batch)
@@ -72,7 +98,8 @@ def write_stream(path: Path, pool: bytes, size: int, record: int, *, snapshot: s
         file.write(batch)
 
 
-def _records(pool: bytes, size: int, record: int, snapshot: str) -> Iterator[bytes]:
+def records(pool: bytes, size: int, record: int, snapshot: str) -> Iterator[bytes]:
+    """Yield the pieces of such a stream. The pool's size is a multiple of `record`."""
     yield _begin(f"bench/data@{snapshot}")
     written, at = 0, 0
     for number in itertools.count(2):

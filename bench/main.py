@@ -1,4 +1,7 @@
-"""`make bench`: compares fullsend with what it replaces, in one run on the same data; prints tables."""
+"""`make bench`: compares fullsend with what it replaces, in one run on the same data; prints tables, draws charts.
+
+The parts named in `_OPT_IN` run only where they are asked for: all others together should take twenty minutes at most.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,118 @@ import shutil
 import signal
 import sys
 import tempfile
+import time
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from bench import nightly, programs, prune, questions, report, scenarios
+from bench import (
+    increments,
+    levels,
+    long_run,
+    nightly,
+    pinned,
+    programs,
+    prune,
+    questions,
+    report,
+    scenarios,
+    wires,
+    year,
+)
 from bench.data import MIB
 from bench.measure import BenchError
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import format_size, parse_size
 
+if TYPE_CHECKING:
+    from bench.report import Results
+    from bench.scenarios import Streams
+
 _SHM: Final = Path("/dev/shm")
 #: Room for the streams, the files of both sides, and files that are not removed yet; in sizes of a stream.
-_ROOM: Final = 6
-_PARTS: Final = ("transfers", "many", "nightly", "questions", "prune", "stages")
+_ROOM: Final = 8
+#: Where charts go that no document shows.
+_CHARTS: Final = Path(__file__).resolve().parent / "results"
+
+
+class _Part(Protocol):
+    """A part of the benchmark. `folder`: for its files; removed afterwards."""
+
+    def __call__(self, results: Results, streams: Streams, folder: Path, *, quick: bool) -> None: ...
+
+
+def _transfers(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    scenarios.transfers(results, streams, folder, _say)
+
+
+def _pinned(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    pinned.on_own_cores(results, streams, folder, _say)
+
+
+def _many(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    scenarios.many_senders(results, streams.short, folder, _say)
+
+
+def _nightly(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    nightly.nothing_new(results, folder, _say)
+
+
+def _increments(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    increments.many(results, folder, _say, datasets=100 if quick else increments.DATASETS)
+
+
+def _questions(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    questions.ask_at_once(results, folder, _say, quick=quick)
+
+
+def _prune(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    prune.prune_many(results, folder, _say, quick=quick)
+
+
+def _stages(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    scenarios.inside(results, streams, folder)
+
+
+def _levels(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    levels.zstd_alone(results)
+    levels.by_level(results, streams, folder, _say)
+
+
+def _wires(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    wires.auto_and_fixed(results, streams, folder, _say, quick=quick)
+
+
+def _year(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    year.count_a_year(results, folder, _say, quick=quick)
+
+
+def _long(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    long_run.many_transfers(results, streams, folder, _say, quick=quick)
+    long_run.long_stream(results, folder, _say, quick=quick)
+
+
+#: In their order: `stages` compares with what the parts before it have measured.
+_PARTS: Final[dict[str, _Part]] = {
+    "transfers": _transfers,
+    "pinned": _pinned,
+    "many": _many,
+    "nightly": _nightly,
+    "increments": _increments,
+    "questions": _questions,
+    "prune": _prune,
+    "stages": _stages,
+    "levels": _levels,
+    "wires": _wires,
+    "year": _year,
+    "long": _long,
+}
+_OPT_IN: Final = ("prune", "wires", "long")
 
 
 def main() -> int:
     """Run the benchmark. Returns: the exit code; a budget that is not met is a result, not a failure."""
-    args = _arguments()
+    args = arguments()
     signal.signal(
         signal.SIGTERM, lambda number, _frame: sys.exit(128 + number)
     )  # as an exception, so that daemons end and files are removed
@@ -40,8 +136,11 @@ def main() -> int:
         return 1
     text = report.render(results)
     print(text, end="")
+    charts = _CHARTS if args.write is None else args.write.parent / "plots"
+    for file in report.write_charts(charts, results):
+        _say(f"written to {file}")
     if args.write is not None:
-        report.write(args.write, text)
+        report.write(args.write, text + report.chart_links(charts.name, results))
         _say(f"written to {args.write}")
     return 0
 
@@ -52,42 +151,55 @@ def _run(args: argparse.Namespace, folder: Path) -> report.Results:
     in_memory = folder.is_relative_to(_SHM)
     place = "memory (/dev/shm): no disk is measured" if in_memory else "a disk"
     results = report.Results(args.size, args.repetitions, place)
-    streams = scenarios.make_streams(folder, args.size)
+    left_out = [f"{name}{' (opt-in)' * (name in _OPT_IN)}" for name in _PARTS if name not in args.only]
+    _say(f"parts left out: {', '.join(left_out) or 'none'}")
+    streams = scenarios.Streams(folder, args.size)
     scenarios.start_up(results)
-    if "transfers" in args.only:
-        scenarios.transfers(results, streams, folder, _say)
-    if "many" in args.only:
-        scenarios.many_senders(results, streams.short, folder, _say)
-    if "nightly" in args.only:
-        nightly.nothing_new(results, folder, _say)
-    if "questions" in args.only:
-        questions.ask_at_once(results, folder, _say, quick=args.quick)
-    if "prune" in args.only:
-        prune.prune_many(results, folder, _say, quick=args.quick)
-    if "stages" in args.only:
-        scenarios.inside(results, streams, folder)
+    took = []
+    for name, part in _PARTS.items():
+        if name in args.only:
+            _say(f"part: {name}")
+            work = folder / name
+            work.mkdir()
+            start = time.monotonic()
+            part(results, streams, work, quick=args.quick)
+            took.append(f"{name} {time.monotonic() - start:.0f}")
+            shutil.rmtree(work)
     results.facts = [
         ("date", dt.datetime.now(dt.UTC).date().isoformat()),
         *report.machine(programs.versions()),
         ("streams", f"{format_size(args.size)} raw, {args.repetitions} repetitions in turns; all files in {place}"),
         ("load average", f"{began} before, {report.load()} after (1, 5, 15 minutes)"),
+        ("parts, seconds", ", ".join(took)),
+        *([("parts left out", ", ".join(left_out))] if left_out else []),
     ]
     return results
 
 
-def _arguments() -> argparse.Namespace:
+def arguments(words: list[str] | None = None) -> argparse.Namespace:
+    """Return the options. `words`: the command line; None: that of this process."""
     parser = argparse.ArgumentParser(prog="bench/run.py", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="256 MiB and one repetition: shows that it works, no more")
     parser.add_argument("--size", type=_size, metavar="N", help="raw bytes of a stream; default 1G")
-    parser.add_argument("--repetitions", type=int, metavar="N", help="default 5")
-    parser.add_argument("--only", nargs="+", choices=_PARTS, default=_PARTS, help="some parts of it")
+    parser.add_argument("--repetitions", type=int, metavar="N", help="default 3")
+    default = [name for name in _PARTS if name not in _OPT_IN]
+    parser.add_argument("--only", nargs="+", choices=_PARTS, metavar="PART", help=f"some parts of {', '.join(_PARTS)}")
+    parser.add_argument(
+        "--long", action="store_true", help="memory over 1,000 transfers and over 50 GiB, too; ten minutes more"
+    )
     parser.add_argument(
         "--scratch", type=Path, metavar="DIR", help="where files go; default /dev/shm, so no disk counts"
     )
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables between the markers of FILE")
-    args = parser.parse_args()
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="put the tables between the markers of FILE, and the charts into the folder plots beside it",
+    )
+    args = parser.parse_args(words)
+    args.only = [*(args.only or default), *(["long"] if args.long else [])]
     args.size = args.size or (256 * MIB if args.quick else 1024 * MIB)
-    args.repetitions = args.repetitions or (1 if args.quick else 5)
+    args.repetitions = args.repetitions or (1 if args.quick else 3)
     return args
 
 

@@ -6,7 +6,8 @@
     wire     what the loopback device has sent meanwhile: both directions, with TCP/IP headers and acknowledgements
     others   CPU seconds of this machine that went to neither end, nor to us: a noisy run shows in it
 
-The producer (`cat`), which stands for `zfs send`, belongs to no end.
+The producer (`cat`), which stands for `zfs send`, belongs to no end. Where each end has a core of its own, the producer
+runs on that of the ZFS host, where `zfs send` would run; its CPU is still counted to neither.
 """
 
 from __future__ import annotations
@@ -44,6 +45,17 @@ class BenchError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Cores:
+    """The core on which each end runs alone, as two hosts with one core would be; None: on all."""
+
+    zfs_host: int | None = None
+    storage: int | None = None
+
+
+SHARED: Final = Cores()
+
+
+@dataclass(frozen=True, slots=True)
 class Cost:
     """The cost at one end. `peak`: bytes of memory."""
 
@@ -53,22 +65,46 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One measured run."""
+    """One measured run. `stored`: bytes that the storage host keeps of it; 0: nothing, or not known."""
 
     seconds: float
     zfs_host: Cost
     storage: Cost
     wire: int
     others: float
+    stored: int = 0
+
+    def cost(self, end: str) -> Cost:
+        return self.zfs_host if end == ZFS_HOST else self.storage
 
 
 # --- processes -------------------------------------------------------------------------------------------------
 
 
-class Child:
-    """A process of the benchmark; with `source`, its stdin is a pipe that `cat SOURCE` fills."""
+@contextlib.contextmanager
+def on_core(core: int | None) -> Iterator[None]:
+    """Let what this thread starts meanwhile, and all that it starts, run on one core. None: changes nothing."""
+    if core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
-    def __init__(self, argv: Sequence[str | Path], *, source: Path | None = None, cwd: Path | None = None) -> None:
+
+class Child:
+    """A process of the benchmark; with `source`, its stdin is a pipe that `cat SOURCE` fills, or that program."""
+
+    def __init__(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        source: Path | Sequence[str | Path] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         self.argv = [str(word) for word in argv]
         self.output = b""
         self.producer_cpu = 0.0
@@ -77,7 +113,11 @@ class Child:
         self._producer = (
             None
             if source is None
-            else subprocess.Popen(["cat", source], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+            else subprocess.Popen(
+                ["cat", source] if isinstance(source, Path) else [str(word) for word in source],
+                stdout=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+            )
         )
         self._process = subprocess.Popen(
             self.argv,
@@ -93,6 +133,15 @@ class Child:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def producer_pid(self) -> int | None:
+        return None if self._producer is None else self._producer.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it runs. Nothing is reaped: `wait` must follow."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
 
     def wait(self) -> float:
         """Wait for the end. Returns: CPU seconds of it and of all that it waited for. Raises: BenchError."""
@@ -169,7 +218,7 @@ class Service:
 
     def reset_peak(self) -> None:
         """Reset the high-water mark."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5", encoding="ascii")
+        new_peak(self.pid)
 
     def _look(self) -> None:
         assert self._process is not None
@@ -226,9 +275,19 @@ class Measurement:
         self.busy = _busy() - busy - (time.process_time() - own)
         self.wire = _wire() - wire
 
-    def child(self, argv: Sequence[str | Path], *, source: Path | None = None, cwd: Path | None = None) -> bytes:
-        """Run a process of the ZFS host to its end. Returns: what it printed. From any thread. Raises: BenchError."""
-        child = Child(argv, source=source, cwd=cwd)
+    def child(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        source: Path | None = None,
+        cwd: Path | None = None,
+        core: int | None = None,
+    ) -> bytes:
+        """Run a process of the ZFS host to its end, on one `core` or on all. Returns: what it printed. From any thread.
+        Raises: BenchError.
+        """
+        with on_core(core):
+            child = Child(argv, source=source, cwd=cwd)
         with self._lock:
             self._watched.setdefault(ZFS_HOST, []).append(child.pid)
         cpu = child.wait()
@@ -265,19 +324,22 @@ def transfer(
     source: Path | None = None,
     port: int | None = None,
     cwd: Path | None = None,
+    cores: Cores = SHARED,
 ) -> tuple[Run, bytes]:
     """Measure one transfer, from the start of the ZFS host's side, which connects, to the end of both.
 
-    `storage`: a command line that listens on `port`, or a service that does so anyway. With `source` the ZFS host's
-    side reads it from a pipe. Returns: the run, and what the ZFS host's side printed.
+    `storage`: a command line that listens on `port`, or a service that does so anyway; a service runs where it was
+    started, whatever `cores` says. With `source` the ZFS host's side reads it from a pipe. Returns: the run, and what
+    the ZFS host's side printed.
     """
     if isinstance(storage, Service):
-        return _with_service(zfs_host, storage, source, cwd)
-    listener = Child(storage, cwd=cwd)
+        return _with_service(zfs_host, storage, source, cwd, cores)
+    with on_core(cores.storage):
+        listener = Child(storage, cwd=cwd)
     try:
         wait_for(lambda: port is None or is_listening(port), f"{listener.argv} to listen")
         with Measurement({STORAGE: [listener.pid]}) as measured:
-            output = measured.child(zfs_host, source=source, cwd=cwd)
+            output = measured.child(zfs_host, source=source, cwd=cwd, core=cores.zfs_host)
             measured.cpu[STORAGE] = listener.wait()
     except BaseException:
         listener.kill()
@@ -286,12 +348,12 @@ def transfer(
 
 
 def _with_service(
-    argv: Sequence[str | Path], service: Service, source: Path | None, cwd: Path | None
+    argv: Sequence[str | Path], service: Service, source: Path | None, cwd: Path | None, cores: Cores
 ) -> tuple[Run, bytes]:
     service.reset_peak()
     before = service.cpu()
     with Measurement({STORAGE: [service.pid]}) as measured:
-        output = measured.child(argv, source=source, cwd=cwd)
+        output = measured.child(argv, source=source, cwd=cwd, core=cores.zfs_host)
         measured.stop_clock()
         measured.cpu[STORAGE] = service.cpu() - before
     return measured.run(), output
@@ -332,6 +394,23 @@ def _content(file: IO[bytes]) -> bytes:
     with file:
         file.seek(0)
         return file.read()
+
+
+def new_peak(pid: int) -> int:
+    """Reset a process's high-water mark of memory. Returns: what it was, in bytes; 0 for one that has ended."""
+    peak = _status(pid, "VmHWM")
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="ascii")
+    return peak
+
+
+def written(pid: int) -> int:
+    """Return the bytes that a process has written, into pipes too; 0 for one that has ended."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for line in Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines():
+            if line.startswith("wchar:"):
+                return int(line.split()[1])
+    return 0
 
 
 def _stat(pid: int) -> list[str]:

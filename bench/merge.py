@@ -1,8 +1,7 @@
 """The speed of a merge: .venv/bin/python bench/merge.py
 
 Made-up streams, in memory: a full volume, and an increment that replaces a hundredth of its blocks. Each stage is
-measured alone, on one core, as processor time: the merge; the proof of an input by its running checksums; the
-compression of the result.
+measured alone, on one core, as processor time.
 
 Then `fullsendd prune --merge-only`, as the daemon runs it: a full and seven increments of a quarter of it each become
 one full, in a store in memory (/dev/shm). That reads, proves, merges, compresses, writes and reads back.
@@ -10,6 +9,8 @@ one full, in a store in memory (/dev/shm). That reads, proves, merges, compresse
 
 from __future__ import annotations
 
+import hashlib
+import math
 import random
 import subprocess
 import sys
@@ -20,18 +21,21 @@ from typing import TYPE_CHECKING, Final
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+import zstandard  # noqa: E402 - the path comes first
 from tests import resumed, streams  # noqa: E402 - the path comes first
 from tests.receiver.helpers import store_stream  # noqa: E402
 
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor  # noqa: E402
 from fullsend_protocol.stream.merge import MergeInput, merge  # noqa: E402
+from fullsend_protocol.stream.records import Walker  # noqa: E402
 from fullsend_protocol.stream.running_sums import RunningSums  # noqa: E402
 from fullsend_receiver.store.local import make_store  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 MIB: Final = 1 << 20
+GIB: Final = 1 << 30
 PIECE: Final = MIB
 CHUNK: Final = 4 * MIB
 RAW: Final = 128 * MIB
@@ -65,32 +69,59 @@ def pieces(raw: bytes) -> list[memoryview]:
     return [memoryview(raw)[at : at + PIECE] for at in range(0, len(raw), PIECE)]
 
 
-def measure(block: int) -> None:
-    """Print a line for each stage."""
+def in_chunks(raw: bytes) -> list[bytes]:
+    return [raw[at : at + CHUNK] for at in range(0, len(raw), CHUNK)]
+
+
+def walk(raw: bytes) -> None:
+    walker = Walker()
+    for at in range(0, len(raw), CHUNK):
+        walker.walk(raw, at, min(at + CHUNK, len(raw)), len(raw) + 1)
+    walker.finish()
+
+
+def sums_of(raw: bytes) -> None:
+    sums = RunningSums("it")
+    for piece in pieces(raw):
+        sums.feed(piece)
+    sums.finish()
+
+
+def stages(block: int) -> dict[str, tuple[Callable[[], object], int]]:
+    """Each stage of a merge, and the raw bytes that go through it."""
     count = RAW // block
     full = volume(block, range(count), RAW, guid=1, base=0, seed=1)
     changed = sorted(random.Random(2).sample(range(count), max(count // 100, 1)))
     newer = volume(block, changed, RAW, guid=2, base=1, seed=3)
-    best = {"merge": 1e9, "checksums": 1e9, "zstd": 1e9}
-    for _round in range(ROUNDS):
-        start = time.process_time()
-        size = sum(map(len, merge([MergeInput("full", pieces(full)), MergeInput("newer", pieces(newer))])))
-        best["merge"] = min(best["merge"], time.process_time() - start)
-        start = time.process_time()
-        sums = RunningSums("newer")
-        for piece in pieces(newer):
-            sums.feed(piece)
-        sums.finish()
-        best["checksums"] = min(best["checksums"], time.process_time() - start)
-        start = time.process_time()
-        compressor = Compressor(LEVEL_DEFAULT)
-        for at in range(0, len(full), CHUNK):
-            compressor.compress(full[at : at + CHUNK])
-        best["zstd"] = min(best["zstd"], time.process_time() - start)
-    name, cost = f"{block >> 10:4} KiB", best["merge"] / count * 1e6
-    print(f"{name}  merge      {size / best['merge'] / 1e6:7.0f} MB/s  {cost:.0f} us a record")
-    print(f"          checksums  {len(newer) / best['checksums'] / 1e6:7.0f} MB/s of an input without a known SHA-256")
-    print(f"          zstd       {len(full) / best['zstd'] / 1e6:7.0f} MB/s, the result's compression")
+    compressor, decompressor = Compressor(LEVEL_DEFAULT), zstandard.ZstdDecompressor()
+    frames = [compressor.compress(bytearray(each)) for each in in_chunks(full)]
+    inputs = [(name, pieces(raw)) for name, raw in (("full", full), ("newer", newer))]
+    return {
+        "decode the inputs": (lambda: [decompressor.decompress(each) for each in frames], len(full)),
+        "SHA-256 of the inputs": (lambda: hashlib.sha256(full), len(full)),
+        "merge": (lambda: sum(len(each) for each in merge([MergeInput(*each) for each in inputs])), len(full)),
+        "walk the result": (lambda: walk(full), len(full)),
+        "SHA-256 of the result": (lambda: hashlib.sha256(full), len(full)),
+        "zstd, level 3": (lambda: [compressor.compress(bytearray(each)) for each in in_chunks(full)], len(full)),
+        "read back: decode, SHA-256": (
+            lambda: [hashlib.sha256(decompressor.decompress(each)) for each in frames],
+            len(full),
+        ),
+        "checksums, of an input without a known SHA-256": (lambda: sums_of(newer), len(newer)),
+    }
+
+
+def measure(block: int) -> None:
+    """Print a line for each stage: processor seconds for each GiB, the best of some rounds."""
+    print(f"{block >> 10} KiB records:")
+    for name, (stage, size) in stages(block).items():
+        best = math.inf
+        for _round in range(ROUNDS):
+            start = time.process_time()
+            stage()
+            best = min(best, time.process_time() - start)
+        per_record = f"  {best / (size / block) * 1e6:.1f} us a record" if name == "merge" else ""
+        print(f"    {name:48}{best * GIB / size:7.2f} s for each GiB {size / best / 1e6:7.0f} MB/s{per_record}")
 
 
 def measure_store(block: int, folder: Path) -> None:

@@ -7,6 +7,9 @@ would not show that they can be decoded.
 
 `Tools` are the two things that differ between systems by far: which program makes the sums (the sha256sum of some
 distributions does not use the processor's instructions for it, that of others does), and with which cipher ssh runs.
+
+`zstd -T0` makes as many workers as the host has cores, wherever it may run. Where an end has one core, it runs with
+-T1: what -T0 is on a host that has one.
 """
 
 from __future__ import annotations
@@ -17,17 +20,16 @@ import os
 import shlex
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench import programs
-from bench.measure import BenchError, Run, Service, run_quietly, transfer
+from bench.measure import SHARED, BenchError, Cores, Run, Service, run_quietly, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_COMPRESS: Final = "zstd -q -3 -T0"
 _SENT: Final = "sent.sum"
 _RECEIVED: Final = "received.sum"
 _FILE: Final = "received"
@@ -101,55 +103,60 @@ class Ssh:
 
 
 class Peers:
-    """Runs the pipelines in `folder`."""
+    """Runs the pipelines in `folder`. `ssh`, `sshd`: None where none of them needs it. `cores`: where each end runs."""
 
-    def __init__(self, folder: Path, ssh: Ssh, sshd: Service) -> None:
+    def __init__(
+        self, folder: Path, ssh: Ssh | None = None, sshd: Service | None = None, cores: Cores = SHARED
+    ) -> None:
         self._folder = folder
         self._ssh = ssh
         self._sshd = sshd
+        self._cores = cores
+        self._compress = f"zstd -q -3 -T{0 if cores.zfs_host is None else 1}"
 
     # --- push ----------------------------------------------------------------------------------------------
 
     def ssh_verified(self, stream: Stream, tools: Tools = USUAL, *, compress: bool = True) -> Run:
         """[zstd -3 -T0 |] ssh, with sums on both ends."""
+        assert self._ssh is not None
+        assert self._sshd is not None
         remote = f"cd {shlex.quote(str(self._folder))} && {_keep_verified(tools, compress)}"
-        send = _send_verified(self._ssh.command(remote, tools.cipher), tools, compress)
+        send = self._send_verified(self._ssh.command(remote, tools.cipher), tools, compress)
         return self._run(stream, send, self._sshd, compress=compress)
 
     def nc_verified(self, stream: Stream, tools: Tools = USUAL) -> Run:
         """zstd -3 -T0 | nc, with sums on both ends."""
         port = free_port()
-        send = _send_verified(f"nc -N 127.0.0.1 {port}", tools, compress=True)
+        send = self._send_verified(f"nc -N 127.0.0.1 {port}", tools, compress=True)
         return self._run(stream, send, f"nc -l 127.0.0.1 {port} | {_keep_verified(tools, compress=True)}", port=port)
 
     def nc(self, stream: Stream, *, compress: bool = True) -> Run:
         """[zstd -3 -T0 |] nc, and nothing else."""
         port = free_port()
-        send = f"{_COMPRESS} | nc -N 127.0.0.1 {port}" if compress else f"nc -N 127.0.0.1 {port}"
+        send = f"{self._compress} | nc -N 127.0.0.1 {port}" if compress else f"nc -N 127.0.0.1 {port}"
         receive = f"nc -l 127.0.0.1 {port} >{_FILE}; sync {_FILE}"
         return self._run(stream, send, receive, port=port, compress=compress)
 
     def mbuffer(self, stream: Stream) -> Run:
         """zstd -3 -T0 | mbuffer."""
         port = free_port()
-        send = f"{_COMPRESS} | {_MBUFFER} -O 127.0.0.1:{port}"
+        send = f"{self._compress} | {_MBUFFER} -O 127.0.0.1:{port}"
         return self._run(stream, send, f"{_MBUFFER} -I 127.0.0.1:{port} -o {_FILE}; sync {_FILE}", port=port)
 
     # --- restore -------------------------------------------------------------------------------------------
 
     def keep(self, stream: Stream) -> Path:
         """Make the file that `nc_restore` sends back, as `zstd | nc` leaves it."""
-        path = self._folder / "kept.zst"
-        run_quietly(["bash", "-c", f"{_COMPRESS} <{shlex.quote(str(stream.path))} >{shlex.quote(str(path))}"])
+        path = self._folder / f"{stream.path.stem}.zst"
+        run_quietly(["bash", "-c", f"{self._compress} <{shlex.quote(str(stream.path))} >{shlex.quote(str(path))}"])
         return path
 
     def nc_restore(self, kept: Path) -> Run:
         """nc at the sending end, `nc | zstd -d` at the receiving end."""
         port = free_port()
         give = f"nc -N -l 127.0.0.1 {port} <{shlex.quote(str(kept))}"
-        return transfer(
-            _bash(f"nc 127.0.0.1 {port} </dev/null | zstd -q -dc >/dev/null"), _bash(give), port=port, cwd=self._folder
-        )[0]
+        take = f"nc 127.0.0.1 {port} </dev/null | zstd -q -dc >/dev/null"
+        return transfer(_bash(take), _bash(give), port=port, cwd=self._folder, cores=self._cores)[0]
 
     # --- how -----------------------------------------------------------------------------------------------
 
@@ -159,12 +166,17 @@ class Peers:
         for name in ("raw", _SENT, _RECEIVED, _FILE):
             (self._folder / name).unlink(missing_ok=True)
         receiving = receive if isinstance(receive, Service) else _bash(receive)
-        run, _output = transfer(_bash(send), receiving, source=stream.path, port=port, cwd=self._folder)
-        self._check(stream, compress)
-        return run
+        run, _output = transfer(
+            _bash(send), receiving, source=stream.path, port=port, cwd=self._folder, cores=self._cores
+        )
+        return replace(run, stored=self._check(stream, compress))
 
-    def _check(self, stream: Stream, compress: bool) -> None:
-        """Check that the peer did what was timed; outside of the time."""
+    def _send_verified(self, wire: str, tools: Tools, compress: bool) -> str:
+        stages = f"{self._compress} | {wire}" if compress else wire
+        return f"mkfifo raw; {tools.sums} <raw >{_SENT} & tee raw | {stages}; wait $!"
+
+    def _check(self, stream: Stream, compress: bool) -> int:
+        """Check that the peer did what was timed; outside of the time. Returns: bytes that it has stored."""
         found = _sha256(self._folder / _FILE, compress)
         sums = [found]
         for name in (_SENT, _RECEIVED):
@@ -173,12 +185,9 @@ class Peers:
         if set(sums) != {stream.sha256}:
             msg = f"a peer did not transfer the stream: {sums}, expected {stream.sha256}"
             raise BenchError(msg)
+        stored = (self._folder / _FILE).stat().st_size
         (self._folder / _FILE).unlink()
-
-
-def _send_verified(wire: str, tools: Tools, compress: bool) -> str:
-    stages = f"{_COMPRESS} | {wire}" if compress else wire
-    return f"mkfifo raw; {tools.sums} <raw >{_SENT} & tee raw | {stages}; wait $!"
+        return stored
 
 
 def _keep_verified(tools: Tools, compress: bool) -> str:

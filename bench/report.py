@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import zstandard
+from bench import plot
 from bench.data import MIB
 from bench.measure import STORAGE, ZFS_HOST, BenchError
 
@@ -19,49 +20,75 @@ if TYPE_CHECKING:
 
     from bench.measure import Run
     from bench.splice import SplicerSpeed
-    from bench.stages import Stage, WalkerSpeed
+    from bench.stages import Costs, WalkerSpeed
 
 BEGIN: Final = "<!-- measured: begin (written by `make bench`; do not edit) -->"
 END: Final = "<!-- measured: end -->"
 
 _GIB: Final = 1 << 30
 
+#: Charts that the document shows beside the text that they belong to.
+_SHOWN_ELSEWHERE: Final = ("year",)
+
+#: The titles of the tables of transfers, in their order.
+SHARED_CORES: Final = "Transfers"
+OWN_CORES: Final = "Transfers, each end on a core of its own"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One measured action, done once in each repetition. `raw`: bytes of raw stream."""
+    """One measured action, done once in each repetition. `raw`: bytes of raw stream; `group`: its table."""
 
     name: str
     raw: int
     runs: list[Run] = field(default_factory=list)
+    group: str = SHARED_CORES
 
     def seconds(self) -> float:
         return statistics.median(run.seconds for run in self.runs)
 
     def cpu(self, end: str) -> float:
-        return statistics.median((run.zfs_host if end == ZFS_HOST else run.storage).cpu for run in self.runs)
+        return statistics.median(run.cost(end).cpu for run in self.runs)
+
+    def cpu_per_gib(self, end: str) -> list[float]:
+        """CPU seconds for each GiB of raw stream, one for each repetition."""
+        return [run.cost(end).cpu * _GIB / self.raw for run in self.runs]
+
+    def seconds_per_gib(self) -> float:
+        return self.seconds() * _GIB / self.raw
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A budget, and its measurements: one figure for each repetition."""
+    """A budget, and its measurements: one figure for each repetition. `ratio`: of two measured figures."""
 
     text: str
     bound: float | None  # None: no budget, for comparison
     figures: Sequence[float]
     unit: str = ""
     at_least: bool = True
+    ratio: bool = False
 
     @property
     def figure(self) -> float:
         """The median for a ratio, which noise moves both ways; the worst for a limit."""
-        return statistics.median(self.figures) if self.at_least else max(self.figures)
+        return statistics.median(self.figures) if self.at_least or self.ratio else max(self.figures)
 
     @property
     def verdict(self) -> str:
         if self.bound is None:
             return ""
         return "met" if (self.figure >= self.bound if self.at_least else self.figure <= self.bound) else "**not met**"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of figures that are text already. `legend`: a paragraph below it, or ""."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    legend: str = ""
 
 
 @dataclass
@@ -74,18 +101,32 @@ class Results:
     facts: list[tuple[str, str]] = field(default_factory=list)
     rows: dict[str, Row] = field(default_factory=dict)
     budgets: list[Budget] = field(default_factory=list)
-    stages: list[Stage] = field(default_factory=list)
+    costs: dict[str, Costs] = field(default_factory=dict)  # by kind of data
+    tables: list[Table] = field(default_factory=list)
+    charts: dict[str, plot.Chart] = field(default_factory=dict)  # by name of the file
     walkers: list[WalkerSpeed] = field(default_factory=list)
     splicers: list[SplicerSpeed] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, key: str, name: str, raw: int, run: Run) -> None:
-        self.rows.setdefault(key, Row(name, raw)).runs.append(run)
+    def add(self, key: str, name: str, raw: int, run: Run, group: str = SHARED_CORES) -> None:
+        self.rows.setdefault(key, Row(name, raw, group=group)).runs.append(run)
+
+    def without_start(self, row: Row, end: str) -> list[float]:
+        """Return the CPU seconds of a row at one end for each GiB, without those of a start if that was measured."""
+        tiny = self.rows.get("tiny")
+        start = statistics.median(tiny.cpu_per_gib(end)) * tiny.raw if tiny else 0.0
+        return [cpu - start / row.raw for cpu in row.cpu_per_gib(end)]
 
     def ratio(self, text: str, bound: float | None, peer: str, fullsend: str) -> None:
         """Note how much faster `fullsend` is than `peer`, repetition by repetition."""
         pairs = zip(self.rows[peer].runs, self.rows[fullsend].runs, strict=True)
         self.budgets.append(Budget(text, bound, [theirs.seconds / our.seconds for theirs, our in pairs]))
+
+    def stored_ratio(self, text: str, bound: float, reference: str, other: str) -> None:
+        """Note how many times as many bytes `other` stores as `reference`, repetition by repetition."""
+        pairs = zip(self.rows[reference].runs, self.rows[other].runs, strict=True)
+        figures = [more.stored / less.stored for less, more in pairs]
+        self.budgets.append(Budget(text, bound, figures, at_least=False, ratio=True))
 
 
 # --- text ------------------------------------------------------------------------------------------------------
@@ -94,12 +135,17 @@ class Results:
 def render(results: Results) -> str:
     """Return the tables as Markdown that reads well on a terminal too."""
     parts = [_list(results.facts)]
-    if results.rows:
-        parts += ["### Transfers", _transfers(results)]
+    for group in (SHARED_CORES, OWN_CORES):
+        rows = [row for row in results.rows.values() if row.group == group]
+        if rows:
+            parts += [f"### {group}", _transfers(rows)]
     if results.budgets:
         parts += ["### Budgets", _budgets(results.budgets)]
-    if results.stages:
-        parts += ["### CPU seconds by stage, for each GiB of a compressible stream", _stages(results)]
+    for kind, costs in results.costs.items():
+        parts += [f"### CPU seconds by stage, for each GiB of data: {kind}", _stages(results, kind, costs)]
+    for table in results.tables:
+        parts += [f"### {table.title}", _table(table.columns, table.rows)]
+        parts += [table.legend] if table.legend else []
     if results.walkers:
         parts += ["### The walker by itself", _walkers(results.walkers)]
     if results.splicers:
@@ -118,6 +164,26 @@ def write(path: Path, text: str) -> None:
         msg = f"{path} has no place for the results: {BEGIN} ... {END}"
         raise BenchError(msg)
     path.write_text(f"{head}{begin}\n\n{text}\n{end}{tail}", encoding="utf-8")
+
+
+def write_charts(folder: Path, results: Results) -> list[Path]:
+    """Write a chart for each of the results that has one. Returns: the files."""
+    files = []
+    for name, chart in results.charts.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        files.append(folder / f"{name}.svg")
+        files[-1].write_text(plot.svg(chart), encoding="utf-8")
+    return files
+
+
+def chart_links(folder: str, results: Results) -> str:
+    """Return the Markdown that shows the charts of `folder`, a path relative to the document."""
+    links = [
+        f"![{chart.title}]({folder}/{name}.svg)"
+        for name, chart in results.charts.items()
+        if name not in _SHOWN_ELSEWHERE
+    ]
+    return "".join(f"\n{link}\n" for link in links)
 
 
 def machine(programs: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -149,10 +215,10 @@ def _list(facts: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"- {name}: {value}" for name, value in facts)
 
 
-def _transfers(results: Results) -> str:
+def _transfers(measured: Sequence[Row]) -> str:
     titles = ["", "seconds", "min - max", "MB/s", "CPU s (1)", "CPU s (2)", "MiB (1)", "MiB (2)", "wire MB", "others"]
     rows = []
-    for row in results.rows.values():
+    for row in measured:
         runs = row.runs
         rows.append(
             [
@@ -192,16 +258,27 @@ def _budgets(budgets: Sequence[Budget]) -> str:
     return _table(["", "budget", "measured", "min - max", "verdict"], rows)
 
 
-def _stages(results: Results) -> str:
+def _stages(results: Results, kind: str, costs: Costs) -> str:
+    actions = {"push": costs.push, "restore": costs.restore}
     rows = []
     for end in (ZFS_HOST, STORAGE):
-        stages = [stage for stage in results.stages if stage.end == end]
-        rows += [[f"{end}: {stage.name}", f"{stage.seconds:.2f}"] for stage in stages]
-        rows.append([f"{end}: sum of these", f"{sum(stage.seconds for stage in stages):.2f}"])
-        if "push" in results.rows:
-            row = results.rows["push"]
-            rows.append([f"{end}: a push as a whole", f"{row.cpu(end) * _GIB / row.raw:.2f}"])
-    return _table(["", "CPU s"], rows)
+        names = dict.fromkeys(stage.name for stages in actions.values() for stage in stages if stage.end == end)
+        for name in names:
+            taken = [[s.seconds for s in stages if (s.end, s.name) == (end, name)] for stages in actions.values()]
+            rows.append([f"{end}: {name}", *(f"{seconds[0]:.2f}" if seconds else "" for seconds in taken)])
+        rows.append([f"{end}: sum of these", *(f"{costs.sum(action, end):.2f}" for action in actions)])
+        found = [results.rows.get(row_key(kind, action)) for action in actions]
+        if any(found):
+            whole = [row.cpu_per_gib(end) if row else [] for row in found]
+            without = [results.without_start(row, end) if row else [] for row in found]
+            for text, figures in (("the program as a whole", whole), ("the same, without its start", without)):
+                rows.append([f"{end}: {text}", *(f"{statistics.median(each):.2f}" if each else "" for each in figures)])
+    return _table(["", *actions], rows)
+
+
+def row_key(kind: str, action: str) -> str:
+    """Return the key of the row that shows fullsend's `action` with this kind of data, both ends on shared cores."""
+    return action if kind == "compressible" else f"{kind}-{action}"
 
 
 def _walkers(walkers: Sequence[WalkerSpeed]) -> str:

@@ -10,14 +10,15 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-from bench import data, splice, stages
+from bench import ceilings, data, splice, stages
 from bench.data import LARGE_RECORD, MIB, SMALL_RECORD
-from bench.fullsend_hosts import FULLSEND, Receiver, Sender, check_pushed
-from bench.measure import STORAGE, Measurement, Run, Service
+from bench.fullsend_hosts import FULLSEND, Receiver, Sender, accepts_auto, check_pushed
+from bench.measure import STORAGE, ZFS_HOST, Measurement, Run, Service
 from bench.peers import FASTEST, Peers, Ssh, Stream
-from bench.report import Budget, Results
+from bench.report import SHARED_CORES, Budget, Results
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,12 +29,18 @@ _SENDER_MEMORY: Final = 160
 _RECEIVER_MEMORY: Final = 64
 _RECEIVER_MEMORY_PER_STREAM: Final = 48
 
+#: Whole programs, times the sum of their stages.
+_OVERHEAD: Final = 1.08
+
+#: The rows of large pushes, whose memory counts.
+_PUSHES: Final = ("push", "auto", "small", "mix-push", "mix-auto", "random-push", "random-auto")
+
 _MANY: Final = 64
 _FEW: Final = 4
 
 _SSH: Final = "zstd, ssh, sha256sum on both ends"
 _SSH_FAST: Final = "zstd, ssh (AES-GCM), openssl's sums on both ends"
-_NC: Final = "zstd, nc, sha256sum on both ends"
+NC_SUMS: Final = "zstd, nc, sha256sum on both ends"
 _NC_FAST: Final = "zstd, nc, openssl's sums on both ends"
 _SSH_PLAIN: Final = "ssh, sha256sum on both ends"
 _SSH_PLAIN_FAST: Final = "ssh (AES-GCM), openssl's sums on both ends"
@@ -49,39 +56,64 @@ class Method:
     run: Callable[[], Run]
 
 
-@dataclass(frozen=True, slots=True)
 class Streams:
-    """The streams to send. `small_records`: the payload of `mixed`, in small records."""
+    """The streams to send, each written when it is first needed."""
 
-    mixed: Stream
-    small_records: Stream
-    random: Stream
-    tiny: Stream  # shows the fixed cost of a push
-    short: Stream  # of which many are pushed at once
+    def __init__(self, folder: Path, size: int) -> None:
+        """`size`: raw bytes of each large one."""
+        self._folder = folder
+        self._size = size
 
+    @cached_property
+    def compressible(self) -> Stream:
+        return self._make("compressible", self._compressible, self._size)
 
-def make_streams(folder: Path, size: int) -> Streams:
-    """Write all streams."""
-    mixed, noise = data.mixed_pool(), data.random_pool()
+    @cached_property
+    def mix(self) -> Stream:
+        """Of its records 40 % do not compress."""
+        return self._make("mix", data.mix_pool(), self._size)
 
-    def make(name: str, pool: bytes, size: int, record: int = LARGE_RECORD) -> Stream:
-        path = folder / f"{name}.zfs"
+    @cached_property
+    def random(self) -> Stream:
+        return self._make("random", data.random_pool(), self._size)
+
+    @cached_property
+    def small_records(self) -> Stream:
+        """The payload of `compressible`, in small records."""
+        return self._make("small-records", self._compressible, self._size, SMALL_RECORD)
+
+    @cached_property
+    def tiny(self) -> Stream:
+        """Shows the fixed cost of a push."""
+        return self._make("tiny", self._compressible, MIB)
+
+    @cached_property
+    def short(self) -> Stream:
+        """One of which many are pushed at once."""
+        return self._make("short", self._compressible, min(16 * MIB, self._size // 64))
+
+    def of_records(self, record: int) -> Stream:
+        """Write a compressible stream of half the size, with records of this size. The caller removes it."""
+        return self._make(f"records-of-{record}", self._compressible, self._size // 2, record)
+
+    def of_kind(self, number: int, size: int) -> Stream:
+        """Write a stream of another kind for each number, of so many bytes. The caller removes it."""
+        return self._make(f"kind-{number}", data.any_pool(number), min(size, self._size))
+
+    @cached_property
+    def _compressible(self) -> bytes:
+        return data.compressible_pool()
+
+    def _make(self, name: str, pool: bytes, size: int, record: int = LARGE_RECORD) -> Stream:
+        path = self._folder / f"{name}.zfs"
         data.write_stream(path, pool, size, record, snapshot=name)
         with path.open("rb") as file:
             return Stream(path, path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
-    return Streams(
-        mixed=make("mixed", mixed, size),
-        small_records=make("small-records", mixed, size, SMALL_RECORD),
-        random=make("random", noise, size),
-        tiny=make("tiny", mixed, MIB),
-        short=make("short", mixed, min(16 * MIB, size // 64)),
-    )
-
 
 def transfers(results: Results, streams: Streams, folder: Path, say: Callable[[str], None]) -> None:
     """Push and restore, fullsend and its peers in turns."""
-    mixed, noise = streams.mixed, streams.random
+    mixed, noise, mix = streams.compressible, streams.random, streams.mix
     ssh = Ssh(folder / "ssh")
     receiver = Receiver(folder / "receiver")
     place = folder / "peers"
@@ -93,19 +125,24 @@ def transfers(results: Results, streams: Streams, folder: Path, say: Callable[[s
         reader.keep(mixed, daemon)
         idler = Sender(folder / "gamma", receiver, "gamma")
         idler.keep(streams.tiny, daemon)
-        stored = peers.keep(mixed)
+        mix_reader = Sender(folder / "delta", receiver, "delta")
+        mix_reader.keep(mix, daemon)
+        stored, mix_stored = peers.keep(mixed), peers.keep(mix)
         settled = daemon.resident()
         small, tiny = streams.small_records, streams.tiny
         methods = [
             Method("push", "push: fullsend", mixed, lambda: sender.push(mixed, daemon)),
             Method("ssh", f"push: {_SSH}", mixed, lambda: peers.ssh_verified(mixed)),
             Method("ssh-fast", f"push: {_SSH_FAST}", mixed, lambda: peers.ssh_verified(mixed, FASTEST)),
-            Method("nc-sums", f"push: {_NC}", mixed, lambda: peers.nc_verified(mixed)),
+            Method("nc-sums", f"push: {NC_SUMS}", mixed, lambda: peers.nc_verified(mixed)),
             Method("nc-sums-fast", f"push: {_NC_FAST}", mixed, lambda: peers.nc_verified(mixed, FASTEST)),
             Method("nc", "push: zstd, nc", mixed, lambda: peers.nc(mixed)),
             Method("mbuffer", "push: zstd, mbuffer", mixed, lambda: peers.mbuffer(mixed)),
             Method("small", "push, 8 KiB records: fullsend", small, lambda: sender.push(small, daemon)),
-            Method("random", "incompressible: fullsend", noise, lambda: sender.push(noise, daemon)),
+            Method("mix-push", "mix: fullsend", mix, lambda: sender.push(mix, daemon)),
+            Method("mix-nc-sums", f"mix: {NC_SUMS}", mix, lambda: peers.nc_verified(mix)),
+            Method("mix-nc", "mix: zstd, nc", mix, lambda: peers.nc(mix)),
+            Method("random-push", "incompressible: fullsend", noise, lambda: sender.push(noise, daemon)),
             Method(
                 "random-ssh",
                 f"incompressible: {_SSH_PLAIN}",
@@ -121,39 +158,70 @@ def transfers(results: Results, streams: Streams, folder: Path, say: Callable[[s
             Method("random-nc", "incompressible: nc", noise, lambda: peers.nc(noise, compress=False)),
             Method("restore", "restore: fullsend cat", mixed, lambda: reader.cat(daemon)),
             Method("restore-nc", "restore: nc, zstd -d", mixed, lambda: peers.nc_restore(stored)),
+            Method("mix-restore", "restore of mix: fullsend cat", mix, lambda: mix_reader.cat(daemon)),
+            Method("mix-restore-nc", "restore of mix: nc, zstd -d", mix, lambda: peers.nc_restore(mix_stored)),
             Method("tiny", "push of 1 MiB: fullsend", tiny, lambda: sender.push(tiny, daemon)),
             Method(
                 "again", "push of what is stored already: fullsend", tiny, lambda: idler.keep(tiny, daemon, stored=True)
             ),
         ]
-        _interleave(results, methods, say)
+        if accepts_auto():
+            methods += [
+                Method("auto", "push --level auto: fullsend", mixed, lambda: sender.push(mixed, daemon, "auto")),
+                Method(
+                    "random-auto",
+                    "incompressible, --level auto: fullsend",
+                    noise,
+                    lambda: sender.push(noise, daemon, "auto"),
+                ),
+                Method("mix-auto", "mix, --level auto: fullsend", mix, lambda: sender.push(mix, daemon, "auto")),
+            ]
+        interleave(results, methods, say)
         _memory(results, daemon, settled)
     results.ratio(f"push, times as fast as {_SSH}", 1.7, "ssh", "push")
-    results.ratio(f"push, times as fast as {_NC}", 1.5, "nc-sums", "push")
+    results.ratio(f"push, times as fast as {NC_SUMS}", 1.5, "nc-sums", "push")
+    results.ratio(f"push of mix, times as fast as {NC_SUMS}", 1.5, "mix-nc-sums", "mix-push")
     results.ratio("push, times as fast as zstd, nc", 0.8, "nc", "push")
-    results.ratio(f"incompressible, times as fast as {_SSH_PLAIN}", 1.2, "random-ssh", "random")
+    results.ratio("push of mix, times as fast as zstd, nc", None, "mix-nc", "mix-push")
+    if "auto" in results.rows:
+        results.ratio("push --level auto, times as fast as zstd, nc", None, "nc", "auto")
+        results.ratio("push of mix, --level auto, times as fast as zstd, nc", None, "mix-nc", "mix-auto")
+    results.ratio(f"incompressible, times as fast as {_SSH_PLAIN}", 1.2, "random-ssh", "random-push")
     results.ratio("restore, times as fast as nc, zstd -d", 1.0, "restore-nc", "restore")
+    results.ratio("restore of mix, times as fast as nc, zstd -d", None, "mix-restore-nc", "mix-restore")
     again = [run.seconds for run in results.rows["again"].runs]
     results.budgets.append(Budget("push of what is stored already", 0.5, again, " s", at_least=False))
     results.ratio("push of 8 KiB records, times as fast as of 128 KiB records", 0.75, "push", "small")
     results.ratio(f"push, times as fast as {_SSH_FAST}", None, "ssh-fast", "push")
     results.ratio(f"push, times as fast as {_NC_FAST}", None, "nc-sums-fast", "push")
-    results.ratio(f"incompressible, times as fast as {_SSH_PLAIN_FAST}", None, "random-ssh-fast", "random")
+    results.ratio(f"incompressible, times as fast as {_SSH_PLAIN_FAST}", None, "random-ssh-fast", "random-push")
 
 
-def _interleave(results: Results, methods: Sequence[Method], say: Callable[[str], None]) -> None:
-    """Run all methods in turns, each repetition beginning with another one."""
-    for repetition in range(results.repetitions):
+def interleave(
+    results: Results,
+    methods: Sequence[Method],
+    say: Callable[[str], None],
+    *,
+    repetitions: int | None = None,
+    group: str = SHARED_CORES,
+) -> None:
+    """Run all methods in turns, each repetition beginning with another one. `repetitions`: None: those of the results;
+    `group`: the table of the rows.
+    """
+    repetitions = results.repetitions if repetitions is None else repetitions
+    for repetition in range(repetitions):
         first = repetition * 5 % len(methods)
         for method in [*methods[first:], *methods[:first]]:
             run = method.run()
-            results.add(method.key, method.name, method.stream.size, run)
-            say(f"{repetition + 1}/{results.repetitions} {method.name}: {run.seconds:.2f} s")
-    results.rows = {method.key: results.rows[method.key] for method in methods}
+            results.add(method.key, method.name, method.stream.size, run, group)
+            say(f"{repetition + 1}/{repetitions} {method.name}: {run.seconds:.2f} s")
+    # In the order of the methods, whichever came first.
+    for method in methods:
+        results.rows[method.key] = results.rows.pop(method.key)
 
 
 def _memory(results: Results, daemon: Service, settled: int) -> None:
-    pushes = [run for key in ("push", "small", "random") for run in results.rows[key].runs]
+    pushes = [run for key in _PUSHES if key in results.rows for run in results.rows[key].runs]
     sender = [run.zfs_host.peak / MIB for run in pushes]
     receiver = [run.storage.peak / MIB for run in pushes]
     bound = _RECEIVER_MEMORY + _RECEIVER_MEMORY_PER_STREAM
@@ -223,32 +291,52 @@ def start_up(results: Results) -> None:
 
 
 def inside(results: Results, streams: Streams, folder: Path) -> None:
-    """The cost of the stages by themselves."""
+    """The cost of the stages by themselves, and what follows from it."""
     receiver = Receiver(folder / "stages")
     with receiver.service():
         sender = Sender(folder / "stages-sender", receiver, "alpha")
-    results.stages = stages.measure(streams.mixed.path, folder, sender.certificate)
+    kinds = {"compressible": streams.compressible, "mix": streams.mix, "random": streams.random}
+    for kind, stream in kinds.items():
+        results.costs[kind] = stages.measure(stream.path, folder, sender.certificate)
     _floors(results)
+    _overheads(results)
+    ceilings.add(results)
     results.walkers = [
-        stages.walker_speed(streams.mixed.path, LARGE_RECORD),
+        stages.walker_speed(streams.compressible.path, LARGE_RECORD),
         stages.walker_speed(streams.small_records.path, SMALL_RECORD),
     ]
     results.splicers = [
-        splice.splicer_speed(streams.mixed.path, LARGE_RECORD),
+        splice.splicer_speed(streams.compressible.path, LARGE_RECORD),
         splice.splicer_speed(streams.small_records.path, SMALL_RECORD),
     ]
 
 
 def _floors(results: Results) -> None:
-    """Return the lower bound: the time of the stages if every core is always busy with them and nothing else."""
+    """Note the lower bound: the time of the stages if every core is always busy with them and nothing else."""
     cores = len(os.sched_getaffinity(0))
-    everything = sum(stage.seconds for stage in results.stages)
-    back = {"SHA-256 of the raw stream", "walk the records", "zstd: decode"}
-    on_the_way = {"TLS: encrypt", "TLS: decrypt", "send (kernel)", "receive (kernel)"}
-    restore = sum(stage.seconds for stage in results.stages if stage.name in on_the_way) + sum(
-        stage.seconds for stage in results.stages if stage.end == STORAGE and stage.name in back
-    )
+    costs = results.costs["compressible"]
+    push, restore = (costs.sum(action, ZFS_HOST) + costs.sum(action, STORAGE) for action in ("push", "restore"))
     results.notes.append(
-        f"floor: with {cores} cores for both ends, the stages alone take {everything / cores:.2f} s for each GiB"
-        f" pushed, and {restore / cores:.2f} s for each GiB restored; starting Python comes on top"
+        f"floor: with {cores} cores for both ends, the stages alone take {push / cores:.2f} s for each GiB pushed,"
+        f" and {restore / cores:.2f} s for each GiB restored; starting Python comes on top"
     )
+
+
+def _overheads(results: Results) -> None:
+    """Compare whole programs with the sum of their stages, where both were measured."""
+    costs = results.costs["compressible"]
+    for text, action, ends in (
+        ("sender", "push", [ZFS_HOST]),
+        ("receiver", "push", [STORAGE]),
+        ("restore, both ends", "restore", [ZFS_HOST, STORAGE]),
+    ):
+        if action in results.rows:
+            row = results.rows[action]
+            floor = sum(costs.sum(action, end) for end in ends)
+            name = f"CPU of the whole program, times that of its stages: {text}"
+            for whole, bound, suffix in (
+                ([row.cpu_per_gib(end) for end in ends], _OVERHEAD, ""),
+                ([results.without_start(row, end) for end in ends], None, ", without its start"),
+            ):
+                figures = [sum(each) / floor for each in zip(*whole, strict=True)]
+                results.budgets.append(Budget(name + suffix, bound, figures, at_least=False, ratio=True))

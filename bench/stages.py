@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from bench.data import MIB
-from bench.measure import STORAGE, ZFS_HOST
+from bench.measure import STORAGE, ZFS_HOST, Child, is_listening, wait_for
+from bench.peers import free_port
 
 from fullsend_protocol.stream.chunks import Compressor, Cutter, Decompressor, SegmentHash
 from fullsend_protocol.stream.records import Walker
@@ -33,14 +34,57 @@ if TYPE_CHECKING:
 _SAMPLE: Final = 256 * MIB
 _GIB: Final = 1 << 30
 
+#: The stages of fullsend.
+FEED: Final = "cat, which feeds the pipe"
+READ: Final = "read from the pipe"
+WALK: Final = "walk the records"
+HASH: Final = "SHA-256 of the raw stream"
+COMPRESS: Final = "zstd, level 3"
+ENCRYPT: Final = "TLS: encrypt"
+SEND: Final = "send (kernel)"
+RECEIVE: Final = "receive (kernel)"
+DECRYPT: Final = "TLS: decrypt"
+ASSEMBLE: Final = "put frames together"
+DECODE: Final = "zstd: decode"
+FILE_HASH: Final = "SHA-256 of the file"
+WRITE: Final = "write the file"
+READ_FILE: Final = "read the file"
+#: Those of the peers `zstd | nc` and `nc | zstd -d`.
+PEER_COMPRESS: Final = "zstd -3"
+PEER_SEND: Final = "nc, sending"
+PEER_RECEIVE: Final = "nc, receiving"
+PEER_DECODE: Final = "zstd -d"
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One stage at one end. `seconds`: of CPU, for each GiB of raw stream."""
+    """One stage at one end. `seconds`: of CPU, for each GiB of raw stream. `alone`: how long it takes at least, if it
+    runs on more than one core at a time by itself; None: as long as `seconds`.
+    """
 
     end: str
     name: str
     seconds: float
+    alone: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """The stages of each action with one kind of data. `feed`: CPU seconds of the producer of the pipe, which belongs
+    to no end, for each GiB; `ratio`: raw bytes for each byte on the wire.
+    """
+
+    push: Sequence[Stage]
+    restore: Sequence[Stage]
+    peer_push: Sequence[Stage]
+    peer_restore: Sequence[Stage]
+    feed: float
+    ratio: float
+
+    def sum(self, action: str, end: str) -> float:
+        """CPU seconds of all stages of "push" or "restore" at one end, for each GiB."""
+        stages = self.push if action == "push" else self.restore
+        return sum(stage.seconds for stage in stages if stage.end == end)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +103,7 @@ def walker_speed(path: Path, record: int) -> WalkerSpeed:
     return WalkerSpeed(record, len(raw) / (record + 312) / best, len(raw) / best)
 
 
-def measure(path: Path, scratch: Path, certificate: tuple[Path, Path]) -> list[Stage]:
+def measure(path: Path, scratch: Path, certificate: tuple[Path, Path]) -> Costs:
     """Measure all stages. `scratch`: a folder to write to; `certificate`: and key, for TLS."""
     raw = _read(path)
     chunks = _cut(raw)
@@ -69,28 +113,33 @@ def measure(path: Path, scratch: Path, certificate: tuple[Path, Path]) -> list[S
     encrypt, decrypt = _tls(frames, certificate)
     send, receive = _wire(frames)
     file = scratch / "written"
-    took = [
-        (ZFS_HOST, "read from the pipe", _from_pipe(path, len(raw))),
-        (ZFS_HOST, "walk the records", _cpu(lambda: _walk(raw))),
-        (ZFS_HOST, "SHA-256 of the raw stream", _cpu(lambda: _hash(chunks))),
-        (ZFS_HOST, "zstd, level 3", compress),
-        (ZFS_HOST, "TLS: encrypt", encrypt),
-        (ZFS_HOST, "send (kernel)", send),
-        (STORAGE, "receive (kernel)", receive),
-        (STORAGE, "TLS: decrypt", decrypt),
-        (STORAGE, "put frames together", _cpu(lambda: _assemble(frames))),
-        (
-            STORAGE,
-            "zstd: decode",
-            _cpu(lambda: [len(decompressor.decompress(f, len(c))) for f, c in zip(frames, chunks, strict=True)]),
-        ),
-        (STORAGE, "SHA-256 of the raw stream", _cpu(lambda: _hash(chunks))),
-        (STORAGE, "walk the records", _cpu(lambda: _walk(raw))),
-        (STORAGE, "SHA-256 of the file", _cpu(lambda: _hash(frames))),
-        (STORAGE, "write the file", _cpu(lambda: _write(file, frames))),
-    ]
+    write = _cpu(lambda: _write(file, frames))
+    read_file = _cpu(lambda: _read_back(file, [len(frame) for frame in frames]))
     file.unlink()
-    return [Stage(end, name, seconds * _GIB / len(raw)) for end, name, seconds in took]
+    decode = _cpu(lambda: [len(decompressor.decompress(f, len(c))) for f, c in zip(frames, chunks, strict=True)])
+    walk, hashing = _cpu(lambda: _walk(raw)), _cpu(lambda: _hash(chunks))
+    assemble = _cpu(lambda: _assemble(frames))
+    per_gib = _GIB / len(raw)
+    feed, read = (seconds * _GIB / path.stat().st_size for seconds in _from_pipe(path))
+
+    def stages(end: str, took: dict[str, float]) -> list[Stage]:
+        return [Stage(end, name, seconds * per_gib) for name, seconds in took.items()]
+
+    arriving = {RECEIVE: receive, DECRYPT: decrypt, ASSEMBLE: assemble, DECODE: decode, HASH: hashing, WALK: walk}
+    leaving = {ENCRYPT: encrypt, SEND: send}
+    peer_push, peer_restore = _peers(path, scratch)
+    return Costs(
+        push=[
+            Stage(ZFS_HOST, READ, read),
+            *stages(ZFS_HOST, {WALK: walk, HASH: hashing, COMPRESS: compress, **leaving}),
+            *stages(STORAGE, {**arriving, FILE_HASH: _cpu(lambda: _hash(frames)), WRITE: write}),
+        ],
+        restore=[*stages(ZFS_HOST, arriving), *stages(STORAGE, {READ_FILE: read_file, **leaving})],
+        peer_push=peer_push,
+        peer_restore=peer_restore,
+        feed=feed,
+        ratio=len(raw) / sum(map(len, frames)),
+    )
 
 
 # --- the stages ------------------------------------------------------------------------------------------------
@@ -151,9 +200,21 @@ def _write(file: Path, frames: list[bytes]) -> None:
         os.close(descriptor)
 
 
-def _from_pipe(path: Path, size: int) -> float:
-    """Read as the sender does. Returns: CPU seconds."""
-    producer = subprocess.Popen(["head", "-c", str(size), path], stdout=subprocess.PIPE)
+def _read_back(file: Path, lengths: list[int]) -> None:
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        at = 0
+        for length in lengths:
+            at += len(os.pread(descriptor, length, at))
+    finally:
+        os.close(descriptor)
+    if at != sum(lengths):
+        raise AssertionError
+
+
+def _from_pipe(path: Path) -> tuple[float, float]:
+    """Read as the sender does what `cat` writes. Returns: CPU seconds of cat, and of reading."""
+    producer = subprocess.Popen(["cat", path], stdout=subprocess.PIPE)
     assert producer.stdout is not None
     source = Source(producer.stdout.fileno())
     view = memoryview(bytearray(PIPE_SIZE))
@@ -163,11 +224,52 @@ def _from_pipe(path: Path, size: int) -> float:
             pass
 
     try:
-        return _cpu(read)
+        reading = _cpu(read)
     finally:
         source.close()
         producer.stdout.close()
-        producer.wait()
+        _pid, status, usage = os.wait4(producer.pid, 0)
+        producer.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_utime + usage.ru_stime, reading
+
+
+def _peers(path: Path, scratch: Path) -> tuple[list[Stage], list[Stage]]:
+    """Run each program of the peers by itself, on the whole stream. Returns: the stages of a push, and of a restore."""
+    size = path.stat().st_size
+    kept, arrived = scratch / "kept.zst", scratch / "arrived"
+
+    def program(script: str, source: Path | None = None) -> tuple[float, float]:
+        """Returns: CPU seconds for each GiB, and seconds."""
+        begun = time.monotonic()
+        cpu = Child(["bash", "-c", f"exec {script}"], source=source, cwd=scratch).wait()
+        return cpu * _GIB / size, (time.monotonic() - begun) * _GIB / size
+
+    compress, _ = program(f"zstd -q -3 -T1 >{kept.name}", path)
+    decode, alone = program(f"zstd -q -dc <{kept.name} >/dev/null")
+    port = free_port()
+    listener = Child(["bash", "-c", f"exec nc -l 127.0.0.1 {port} >{arrived.name}"], cwd=scratch)
+    try:
+        wait_for(lambda: is_listening(port), "nc to listen")
+        send, _ = program(f"nc -N 127.0.0.1 {port}", kept)
+    except BaseException:
+        listener.kill()
+        raise
+    receive = listener.wait() * _GIB / size
+    kept.unlink()
+    arrived.unlink()
+    return (
+        [
+            Stage(ZFS_HOST, PEER_COMPRESS, compress),
+            Stage(ZFS_HOST, PEER_SEND, send),
+            Stage(STORAGE, PEER_RECEIVE, receive),
+        ],
+        [
+            Stage(ZFS_HOST, PEER_RECEIVE, receive),
+            # It reads and writes in threads beside the one that decodes.
+            Stage(ZFS_HOST, PEER_DECODE, decode, min(decode, alone)),
+            Stage(STORAGE, PEER_SEND, send),
+        ],
+    )
 
 
 def _tls(frames: list[bytes], certificate: tuple[Path, Path]) -> tuple[float, float]:

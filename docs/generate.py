@@ -101,7 +101,7 @@ def _arguments(parser: argparse.ArgumentParser) -> tuple[Argument, ...]:
         metavar = action.metavar if isinstance(action.metavar, str) else "|".join(choices) or action.dest.upper()
         value = "" if action.nargs == 0 else metavar
         many = action.nargs in {"*", "+"} or isinstance(action, argparse._AppendAction)  # noqa: SLF001 - see above
-        needed = not action.option_strings and action.nargs not in {"*", "?"}
+        needed = action.required if action.option_strings else action.nargs not in {"*", "?"}
         text = "show this help" if "--help" in action.option_strings else action.help or ""
         found.append(Argument(tuple(action.option_strings), value, text, choices, many, needed))
     return tuple(found)
@@ -174,7 +174,7 @@ def _listed(arguments: Sequence[Argument]) -> Iterator[str]:
 
 
 def _exits(command: Command) -> Iterator[str]:
-    if command.page == "fullsend-status":
+    if command.name == "status":
         yield "As the plugins of Nagios: 0 OK, 1 warning, 2 critical, 3 unknown."
         return
     for code, meaning in MEANING.items():

@@ -52,6 +52,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(SLOW_TIMEOUT))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """End the run with the first test that ends its worker, as a test at its time limit does.
+
+    By default xdist starts another worker. Where tests are given out one by one, that worker waits for ever.
+    """
+    if getattr(config.option, "maxworkerrestart", "0") is None:
+        config.option.maxworkerrestart = "0"
+
+
 # Both hooks of pytest-xdist are optional, so that `pytest -p no:xdist` works.
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
@@ -69,14 +78,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.partition("::")[0]
-            return path if _shares(path) else nodeid
+            return path if _shares(config.rootpath / path) else nodeid
 
     return Scheduler(config, log)
 
 
 @functools.cache
-def _shares(path: str) -> bool:
-    return 'scope="module"' in (Path(__file__).parent.parent / path).read_text(encoding="utf-8")
+def _shares(file: Path) -> bool:
+    return 'scope="module"' in file.read_text(encoding="utf-8")
 
 
 @pytest.fixture

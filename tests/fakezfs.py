@@ -250,6 +250,19 @@ class FakeZfs:
 
         self.edit(change)
 
+    def drift(self, number: int) -> None:
+        """Have what was received differ from its original; 0: no more."""
+        self.edit(lambda state: state.update(drift=number))
+
+    def alter(self, name: str, **about: Any) -> None:
+        """Set facts of a dataset, such as `available`, `busy`, `keylocation`."""
+        self.edit(lambda state: state["datasets"][name].update(about))
+
+    def datasets(self) -> set[str]:
+        """The names of all datasets."""
+        found: list[str] = self.edit(lambda state: sorted(state["datasets"]))
+        return set(found)
+
     def mend(self) -> None:
         self.edit(lambda state: state["fail"].clear())
 
@@ -393,6 +406,8 @@ def _list(state: dict[str, Any], arguments: list[str]) -> None:
             continue  # left out, without a word and with exit 0
         if names and not any(name == each or (deep and name.startswith(f"{each}/")) for each in names):
             continue
+        if "-d" in arguments and "0" in arguments and "/" in name:
+            continue
         if "name" in arguments:  # -o name
             print(name)
             continue
@@ -411,6 +426,8 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
     name = arguments[-1]
     dataset = state["datasets"].get(name.partition("@")[0], {"size": SIZE})
     snapshot = _find(state, name)
+    if "content" in dataset:
+        dataset, snapshot = _original(state, snapshot)
     base = _find(state, arguments[arguments.index("-i") + 1]) if "-i" in arguments else None
     if "-nP" in arguments:
         size = _content(dataset, snapshot, base["guid"] if base else "0")
@@ -427,6 +444,18 @@ def _send(state: dict[str, Any], arguments: list[str]) -> None:
         ]
         stream = _package(stream, name, {each: int(_find(state, f"{each}@{short}")["guid"]) for each in (top, *below)})
     _give(state, arguments, stream, name if snapshot.get("bad") and base is None else None)
+
+
+def _original(state: dict[str, Any], received: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Where a received snapshot came from: what was restored is the same, except where `drift` says otherwise."""
+    for about in state["datasets"].values():
+        for each in about["snapshots"]:
+            if each["guid"] == received["guid"] and "content" not in about:
+                drift = state.get("drift", 0)
+                if not drift or "writers" not in each:
+                    return {**about, "drift": drift}, each
+                return about, {**each, "writers": [str(drift), *each["writers"][1:]]}
+    _die(f"cannot send '{received['name']}': this fake has its original no more")
 
 
 def _package(stream: bytes, name: str, guids: dict[str, int]) -> bytes:
@@ -604,7 +633,14 @@ def _destroy(state: dict[str, Any], name: str) -> None:
         marks = state["datasets"][dataset]["bookmarks"]
         marks[:] = [each for each in marks if each["name"] != short]
         return
-    dataset, _, shorts = name.partition("@")
+    dataset, mark, shorts = name.partition("@")
+    if not mark:
+        if any(each.startswith(f"{name}/") for each in state["datasets"]) or state["datasets"][name]["snapshots"]:
+            _die(f"cannot destroy '{name}': filesystem has children\nuse '-r' to destroy the following datasets:")
+        if state["datasets"][name].get("busy"):
+            _die(f"cannot destroy '{name}': dataset is busy")
+        state["datasets"].pop(name)
+        return
     for short in shorts.split(","):
         if any(each.get("origin") == f"{dataset}@{short}" for each in state["datasets"].values()):
             _die(f"cannot destroy '{dataset}@{short}': snapshot has dependent clones")
@@ -659,7 +695,8 @@ def _receive(state: dict[str, Any], arguments: list[str], raw: bytes) -> None:
             )
         if target.rpartition("/")[0] not in state["datasets"]:
             _die(f"cannot open '{target}': dataset does not exist")
-        found = _create(state, target, type=facts.dataset_type)
+        raw_send = begins[-1].has(Feature.RAW)
+        found = _create(state, target, type=facts.dataset_type, encrypted=raw_send, key_loaded=not raw_send)
     elif found is None:
         _die(f"cannot receive incremental stream: destination '{target}' does not exist")
     elif facts.base_guid is not None and found["snapshots"][-1]["guid"] != str(facts.base_guid):
@@ -774,13 +811,31 @@ def _get(state: dict[str, Any], rest: list[str]) -> None:
                 "encryptionroot": about.get("root", name) if encrypted else "-",
                 "keyformat": about.get("keyformat", "passphrase") if encrypted else "none",
                 "pbkdf2salt": about.get("salt", "0") if encrypted else "-",
+                "available": str(about.get("available", 1 << 40)),
+                "keylocation": about.get("keylocation", "prompt") if encrypted else "none",
+                "acltype": "off",
+                "xattr": "sa",
                 **dict.fromkeys(["quota", "refquota", "reservation", "refreservation"], "0"),
             }
             here = about["properties"] if "local" in rest else {**known, **about["properties"]}
             for each in rest[place].split(","):
-                if each in here:
+                if ":" in each:  # a user property, with its source
+                    print("\t".join([name, each, *_user_property(state, name, each)]))
+                elif each in here:
                     received = [about.get("received", {}).get(each, "-")] if "received" in rest[place - 1] else []
                     print("\t".join([name, each, here[each], *received]))
+
+
+def _user_property(state: dict[str, Any], name: str, key: str) -> tuple[str, str]:
+    """Value and source of a user property. `sources`: of those that were not set on the dataset itself."""
+    about = state["datasets"].get(name, {"properties": {}})
+    if key in about["properties"]:
+        return about["properties"][key], about.get("sources", {}).get(key, "local")
+    above = name.rpartition("/")[0]
+    if not above:
+        return "-", "-"
+    value, source = _user_property(state, above, key)
+    return value, f"inherited from {above}" if source in {"local", "received"} else source
 
 
 def _refuse(state: dict[str, Any], what: str, rest: list[str]) -> None:
@@ -861,7 +916,10 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
         case "create":
             if rest[-1].rpartition("/")[0] not in state["datasets"]:
                 _die(f"cannot create '{rest[-1]}': parent does not exist")
-            _create(state, rest[-1], properties=_set(rest))
+            above = state["datasets"][rest[-1].rpartition("/")[0]]
+            if not above["key_loaded"]:
+                _die(f"cannot create '{rest[-1]}': encryption root's key is not loaded or provided")
+            _create(state, rest[-1], properties=_set(rest), encrypted=above["encrypted"])
         case "rename":
             old, new = rest
             if _exists(state, new):
@@ -880,10 +938,13 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
             for each in _reached(state, top, deep="-rS" in options):
                 state["datasets"][each]["properties"].pop(name, None)
         case "set":
-            for name in rest[1:]:
-                key, _, value = rest[0].partition("=")
+            pairs = [each for each in rest if "=" in each]
+            for name, pair in itertools.product(rest[len(pairs) :], pairs):
+                key, _, value = pair.partition("=")
                 is_quota = key in {"quota", "refquota", "reservation", "refreservation"}
                 state["datasets"][name]["properties"][key] = "0" if is_quota and value == "none" else value
+        case "load-key":
+            state["datasets"][rest[-1]]["key_loaded"] = True
         case "receive":
             _receive(state, rest, raw)
         case _:

@@ -9,14 +9,16 @@ import fcntl
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from unittest.mock import patch
 
 from tests.fakezfs import FakeZfs, main
+
+from fullsend_sender.zfs import child
 
 #: The most that a pipe holds without privilege, so the longest stream.
 _PIPE_SIZE: Final = 1 << 20
@@ -25,21 +27,21 @@ _PIPE_SIZE: Final = 1 << 20
 @contextmanager
 def inside(fake: FakeZfs) -> Iterator[None]:
     """Do here what this process would start as `fake.program`, or as the `zpool` beside it."""
-    start_process = asyncio.create_subprocess_exec
+    start_process = child.start
     names = {str(fake.folder / name): name for name in ("zfs", "zpool")}
 
-    async def start(command: str, *arguments: str, stdin: int, stdout: int, stderr: int, **options: Any) -> object:
+    def start(command: str, *arguments: str, stdin: int, stdout: int, env: Mapping[str, str]) -> object:
         name = names.get(command)
         if name is None:
-            return await start_process(command, *arguments, stdin=stdin, stdout=stdout, stderr=stderr, **options)
+            return start_process(command, *arguments, stdin=stdin, stdout=stdout, env=env)
         return _Command(fake.folder, name, arguments, stdin, stdout)
 
-    with patch.object(asyncio, "create_subprocess_exec", start):
+    with patch.object(child, "start", start):
         yield
 
 
 class _Command:
-    """What the sender uses of asyncio.subprocess.Process. A command is done at once, or where it reads a stream, at the
+    """What the sender uses of ChildProcess. A command is done at once, or where it reads a stream, at the
     end of that. stderr is a pipe.
     """
 
@@ -52,7 +54,6 @@ class _Command:
         self._ended: Final = asyncio.get_running_loop().create_future()
         self._raw: Final = bytearray()
         self._stdin = -1
-        self._transport: Final = self
         if stdin >= 0:
             self._stdin = os.dup(stdin)  # the sender closes its own
             os.set_blocking(self._stdin, False)
@@ -113,7 +114,6 @@ class _Command:
     kill = terminate
 
     def close(self) -> None:
-        """Also what the sender calls of its transport."""
         self._stop_reading()
         if self.returncode is None:
             self._end(-15)

@@ -19,21 +19,44 @@ WINGS = {
     "protocol": ROOT / "protocol" / "fullsend_protocol",
     "transport": ROOT / "protocol" / "fullsend_transport",
     "cli": ROOT / "protocol" / "fullsend_cli",
+    "hooks": ROOT / "protocol" / "fullsend_hooks",
+    "report": ROOT / "protocol" / "fullsend_report",
     "receiver": ROOT / "receiver" / "fullsend_receiver",
     "sender": ROOT / "sender" / "fullsend_sender",
 }
 
 #: The rooms of a wing, the lowest first. A room imports only rooms that stand before it.
 ROOMS = {
-    "protocol": ("shared", "stream", "format", "wire"),
-    "receiver": ("store", "catalogue", "access", "arrival", "maintenance", "daemon", "cli"),
-    "sender": ("zfs", "host", "transfer", "push", "restore", "monitor", "cli"),
+    "protocol": ("shared", "stream", "dataset", "format", "wire"),
+    "receiver": (
+        "events",
+        "store",
+        "store_s3",
+        "catalogue",
+        "access",
+        "arrival",
+        "maintenance",
+        "files",
+        "monitor",
+        "daemon",
+        "cli",
+    ),
+    "sender": ("zfs", "host", "transfer", "push", "restore", "drill", "monitor", "cli"),
 }
 
 FORBIDDEN_WINGS = {
-    "protocol": {"fullsend_cli", "fullsend_transport", "fullsend_receiver", "fullsend_sender"},
-    "transport": {"fullsend_cli", "fullsend_receiver", "fullsend_sender"},
-    "cli": {"fullsend_transport", "fullsend_receiver", "fullsend_sender"},
+    "protocol": {
+        "fullsend_cli",
+        "fullsend_hooks",
+        "fullsend_report",
+        "fullsend_transport",
+        "fullsend_receiver",
+        "fullsend_sender",
+    },
+    "transport": {"fullsend_cli", "fullsend_hooks", "fullsend_report", "fullsend_receiver", "fullsend_sender"},
+    "cli": {"fullsend_hooks", "fullsend_report", "fullsend_transport", "fullsend_receiver", "fullsend_sender"},
+    "hooks": {"fullsend_cli", "fullsend_report", "fullsend_transport", "fullsend_receiver", "fullsend_sender"},
+    "report": {"fullsend_cli", "fullsend_hooks", "fullsend_transport", "fullsend_receiver", "fullsend_sender"},
     "receiver": {"fullsend_sender"},
     "sender": {"fullsend_receiver"},
 }
@@ -47,6 +70,7 @@ STORE_FILES = {
     "catalogue/service.py": "the kernel watches folders",
     "catalogue/summaries.py": "what the folders' inodes and times say saves reading 100,000 manifests",
     "daemon/local_socket.py": "a socket is a file, and who may enter its folder decides who may ask",
+    "files/kept_indexes.py": "an index is a database, and SQLite wants a file",
     "daemon/server.py": "one daemon at a time has the folder: flock",
 }
 
@@ -66,9 +90,11 @@ OUTSIDE_WORLD = {
 }
 
 #: What a module of a wing must not import. A command line has its descriptors, and no time for what is slow to import.
+#: A signal must not leave a terminal as a picture has made it.
 FORBIDDEN_MODULES = {
     "protocol": OUTSIDE_WORLD,
-    "cli": (OUTSIDE_WORLD - {"os", "ctypes"}) | {"pydantic", "zstandard"},
+    "cli": (OUTSIDE_WORLD - {"os", "ctypes", "signal"}) | {"pydantic", "zstandard"},
+    "report": OUTSIDE_WORLD,
 }
 
 #: `io` is allowed for its buffers in memory; these of its names open files.
@@ -391,6 +417,8 @@ def test_tests_are_no_packages() -> None:
         ("cli", "def f():\n    from fullsend_sender.host.log import log"),
         ("cli", "import fullsend_receiver.daemon.log"),
         ("cli", "import asyncio"),
+        ("report", "from fullsend_receiver.monitor.overview import Overview"),
+        ("report", "from pathlib import Path"),
         ("cli", "from pydantic import BaseModel"),
         ("protocol", "import zlib, asyncio.streams"),
         ("protocol", "from socket import socket"),

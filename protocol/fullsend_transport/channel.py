@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections import deque
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
 
 from fullsend_protocol.shared import limits
@@ -24,6 +27,7 @@ from fullsend_protocol.wire.connection import (
     NEED_DATA,
     WIRE,
     Chunk,
+    ChunkArriving,
     Connection,
     Event,
     Heartbeat,
@@ -32,6 +36,7 @@ from fullsend_protocol.wire.connection import (
     State,
 )
 from fullsend_protocol.wire.messages import Error, Message
+from fullsend_transport.turns import LoopTurns
 
 if TYPE_CHECKING:
     import ssl
@@ -43,28 +48,42 @@ if TYPE_CHECKING:
 WRITE_SIZE: Final = 256 << 10
 #: Bytes that may wait in the transport for the peer; above, the pump stops.
 _WRITE_BUFFER: Final = 1 << 20
+#: TLS 1.3 sends records of at most 16 KiB of content, each with a header of 5 bytes, a type of 1, and a tag of 16.
+_TLS_RECORD: Final = 16 << 10
+_TLS_OVERHEAD: Final = 22
 #: Bytes of messages without a waiting caller that may queue up: about 500 acknowledgements.
 _BACKLOG: Final = 64 << 10
 #: Bytes that are read before `receive` asks for them. A peer's last message must fit.
 _READ_AHEAD: Final = 256 << 10
 #: Bytes that are read at a time, except into a payload.
 _READ_SIZE: Final = 64 << 10
+#: struct tcp_info of Linux (linux/tcp.h): where `tcpi_rwnd_limited` is, and bytes that suffice for it.
+_HELD_BACK: Final = struct.Struct("=Q")
+_HELD_BACK_AT: Final = 176
+_INFO_SIZE: Final = 192
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Bytes of frames that one or more channels have received and sent, without those of TLS."""
+
+    received: int = 0
+    sent: int = 0
 
 
 class _Frame:
     """A frame that is to be sent. `pieces`: what is left of it. `sent`: a future that is done when the transport has
-    room again after the frame; None if no caller waits.
+    room again after the frame; None if no caller waits. `waits`: each piece waits for the throttle.
     """
 
-    __slots__ = ("may_go", "pieces", "sent", "throttled")
+    __slots__ = ("pieces", "sent", "waits")
 
     def __init__(
-        self, pieces: deque[bytes | memoryview], sent: asyncio.Future[None] | None, throttled: Throttle | None
+        self, pieces: deque[bytes | memoryview], sent: asyncio.Future[None] | None, *, waits: bool = False
     ) -> None:
         self.pieces = pieces
         self.sent = sent
-        self.throttled = throttled
-        self.may_go = True  # the next piece need not wait for the throttle: it is the header, or it has waited
+        self.waits = waits
 
 
 class Channel(asyncio.BufferedProtocol):
@@ -87,12 +106,16 @@ class Channel(asyncio.BufferedProtocol):
         heartbeat_every: float = limits.HEARTBEAT_EVERY,
         linger: float = limits.LINGER,
         throttle: Throttle | None = None,
+        traffic: Traffic | None = None,
+        turns: LoopTurns | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """`role`: which side this is; `peer`: the other one's name in errors; `language`: what may be said.
 
         `silence`: seconds without a byte, while reading, after which the peer counts as dead. `heartbeat_every`:
-        seconds after the last byte sent. `linger`: seconds that `close` gives the peer. `throttle` is for chunks.
+        seconds after the last byte sent. `linger`: seconds that `close` gives the peer. `throttle`: chunks wait for it;
+        it counts all that is given to TCP after the handshake. `traffic`: counts the bytes. `turns`: shared by all
+        connections of a daemon.
         """
         self.busy = ""
         self.peer_busy = ""
@@ -102,7 +125,9 @@ class Channel(asyncio.BufferedProtocol):
         self._heartbeat_every = heartbeat_every
         self._linger = linger
         self._throttle = throttle
+        self._traffic = traffic or Traffic()
         self._loop = loop or asyncio.get_running_loop()
+        self._turns = turns or LoopTurns(self._loop)
         self._language = language
         self._connection = Connection(role, language)
         self._transport: asyncio.Transport | None = None  # None before it is connected, and after it is lost
@@ -112,8 +137,12 @@ class Channel(asyncio.BufferedProtocol):
         self._buffer = memoryview(bytearray(_READ_SIZE))
         self._in_place = False  # the transport reads into the frame's own memory
         self._reading = True
+        self._waits_for_turn = False  # it does not read until a later turn of the loop
+        self._arriving = 0  # bytes of the chunk for which `receive` takes memory next
         self._ended = False  # the peer has closed its side
         self._more: asyncio.Future[None] | None = None  # what `receive` waits for
+        self._heard = 0.0  # when the last bytes came, while it waits
+        self._listening: asyncio.TimerHandle  # when the peer counts as dead
         # Writing.
         self._outbox: deque[_Frame] = deque()
         self._paused = False  # the transport's buffer is full
@@ -144,7 +173,7 @@ class Channel(asyncio.BufferedProtocol):
         view = memoryview(frame)
         size = self._throttle.slice(WRITE_SIZE) if self._throttle else WRITE_SIZE
         pieces = (view[start : start + size] for start in range(0, len(view), size))
-        await self._put([head, *pieces], self._throttle)
+        await self._put([head, *pieces], waits=self._throttle is not None)
         return len(head) + len(frame)
 
     def send_soon(self, message: Message) -> None:
@@ -157,7 +186,7 @@ class Channel(asyncio.BufferedProtocol):
         if self._waiting > _BACKLOG:
             msg = f"{self._peer} does not read"
             raise Unreachable(msg)
-        self._outbox.append(_Frame(deque([self._connection.send(message)]), None, None))
+        self._outbox.append(_Frame(deque([self._connection.send(message)]), None))
         self._pump()
 
     def last_words(self, error: Error) -> None:
@@ -167,7 +196,7 @@ class Channel(asyncio.BufferedProtocol):
             if not self._is_closing:
                 self._has_last_words = True
                 self._read_on()  # from now on what the peer sends is dropped: it must be able to send, in order to read
-                self._outbox.append(_Frame(deque([said]), None, None))
+                self._outbox.append(_Frame(deque([said]), None))
                 self._pump()
 
     def _check(self) -> None:
@@ -175,9 +204,9 @@ class Channel(asyncio.BufferedProtocol):
         if self._ended:
             raise self._lost()
 
-    async def _put(self, pieces: list[bytes | memoryview], throttle: Throttle | None = None) -> None:
+    async def _put(self, pieces: list[bytes | memoryview], *, waits: bool = False) -> None:
         sent = self._loop.create_future()
-        self._outbox.append(_Frame(deque(pieces), sent, throttle))
+        self._outbox.append(_Frame(deque(pieces), sent, waits=waits))
         self._pump()
         await sent
         # Otherwise a peer that takes everything at once would keep the loop busy.
@@ -194,19 +223,24 @@ class Channel(asyncio.BufferedProtocol):
                 self._outbox.popleft()
                 _settle(frame.sent)
                 continue
-            if frame.throttled and not frame.may_go:
-                frame.may_go = True
-                wait = frame.throttled.delay(len(frame.pieces[0]), self._loop.time())
-                if wait > 0:
+            now = self._loop.time()
+            if self._throttle is not None:
+                on_wire = _with_tls(len(frame.pieces[0]))
+                if not frame.waits:
+                    self._throttle.spend(on_wire, now)
+                elif wait := self._throttle.ask(self, on_wire, now):
                     self._next_piece = self._loop.call_later(wait, self._pump_on)
                     return
-            transport.write(frame.pieces.popleft())
-            frame.may_go = False
-            self._last_sent = self._loop.time()
+            piece = frame.pieces.popleft()
+            transport.write(piece)
+            self._traffic.sent += len(piece)
+            self._last_sent = now
             if frame.pieces:
                 # One piece for each turn of the loop, so that other tasks run, too.
                 self._next_piece = self._loop.call_soon(self._pump_on)
                 return
+        if self._throttle is not None:
+            self._throttle.leave(self)  # it may have waited for its turn until the peer stopped reading
         if not self._outbox:
             _settle(self._emptied)
 
@@ -223,6 +257,20 @@ class Channel(asyncio.BufferedProtocol):
             len(each) for frame in self._outbox for each in frame.pieces
         )
 
+    def held_back(self) -> float:
+        """Return for how many seconds bytes had to wait because the peer did not read, by the kernel's count; 0.0 where
+        that is not known. The kernel counts from the connection's beginning. Any thread may call it.
+        """
+        transport = self._transport
+        if transport is None:
+            return 0.0
+        try:
+            info = transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_SIZE)
+            (microseconds,) = _HELD_BACK.unpack_from(info, _HELD_BACK_AT)
+        except (AttributeError, OSError, ValueError, struct.error):  # closed meanwhile; no TCP; an older kernel
+            return 0.0
+        return float(microseconds) / 1e6
+
     # --- in ------------------------------------------------------------------------------------------------
 
     async def receive(self) -> Event:
@@ -232,6 +280,9 @@ class Channel(asyncio.BufferedProtocol):
 
         Raises: RemoteProtocolError, Unreachable (silence; the connection was lost).
         """
+        if self._arriving:
+            await self._turns.make_room(self._arriving)
+            self._arriving = 0
         while True:
             event = self._connection.next_event()
             if event is NEED_DATA:
@@ -239,6 +290,7 @@ class Channel(asyncio.BufferedProtocol):
             elif isinstance(event, Heartbeat):
                 self.peer_busy = event.busy
             else:
+                self._arriving = event.payload_length if isinstance(event, ChunkArriving) else 0
                 return event
 
     async def _read(self) -> None:
@@ -249,25 +301,45 @@ class Channel(asyncio.BufferedProtocol):
             self._connection.receive_data(b"")
             return
         self._more = self._loop.create_future()
+        # Silence counts from now: before, this side did not read.
+        self._heard = self._loop.time()
+        self._listen()
         self._read_on()
         try:
-            # Silence counts from now: before, this side did not read.
-            async with asyncio.timeout(self._silence):
-                await self._more
-        except TimeoutError:
-            msg = f"{self._peer} has been silent for {self._silence:g} s"
-            raise Unreachable(msg) from None
+            await self._more
         finally:
             self._more = None
+            self._listening.cancel()
+
+    def _listen(self) -> None:
+        """End the wait of `_read` after `silence` seconds without a byte. A timer of its own, because `buffer_updated`
+        does not wake `_read` for each part of a chunk.
+        """
+        due = self._heard + self._silence
+        if due > self._loop.time():
+            self._listening = self._loop.call_at(due, self._listen)
+        elif self._more is not None and not self._more.done():
+            self._more.set_exception(Unreachable(f"{self._peer} has been silent for {self._silence:g} s"))
 
     def _read_on(self) -> None:
         if not self._reading and self._transport is not None:
             self._reading = True
+            if not self._waits_for_turn:
+                self._transport.resume_reading()
+
+    def _read_in_turn(self) -> None:
+        self._waits_for_turn = False
+        if self._reading and self._transport is not None:
             self._transport.resume_reading()
 
     def _lost(self) -> Unreachable:
         why = f": {reason(self._error)}" if self._error is not None else ""
         return Unreachable(f"the connection to {self._peer} was lost{why}")
+
+    @property
+    def idle(self) -> bool:
+        """Whether a request may be sent now, as far as this side knows: none is under way, and the peer is there."""
+        return self._connection.state is State.IDLE and not (self._ended or self._is_closing)
 
     # --- heartbeats ----------------------------------------------------------------------------------------
 
@@ -286,7 +358,7 @@ class Channel(asyncio.BufferedProtocol):
         elif not self._waiting:
             beat = self._connection.heartbeat(self.busy)
             if beat:
-                self._outbox.append(_Frame(deque([beat]), None, None))
+                self._outbox.append(_Frame(deque([beat]), None))
                 self._pump()
         self._heart = self._loop.call_at(due, self._beat)
 
@@ -339,7 +411,14 @@ class Channel(asyncio.BufferedProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:  # type: ignore[explicit-override]
         self._transport = cast("asyncio.Transport", transport)
-        self._transport.set_write_buffer_limits(_WRITE_BUFFER)
+        buffered = _WRITE_BUFFER
+        if self._throttle is not None:
+            # What the network does not take now, it takes in one burst later.
+            buffered = min(buffered, self._throttle.buffered)
+            with contextlib.suppress(AttributeError, OSError):  # lost meanwhile; no TCP
+                sock = transport.get_extra_info("socket")
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, buffered)
+        self._transport.set_write_buffer_limits(buffered)
         if self._language is not LOCAL:  # over a network nothing is said without TLS
             tls: ssl.SSLObject = transport.get_extra_info("ssl_object")
             self.certificate = tls.getpeercert(binary_form=True) or None
@@ -350,6 +429,8 @@ class Channel(asyncio.BufferedProtocol):
         self._ended = True
         # The transport refers to this object: without this, the memory of a chunk would wait for the cycle collector.
         self._transport = None
+        if self._throttle is not None:
+            self._throttle.leave(self)
         _settle(self._gone)
         _settle(self._more)
         for timer in (self._heart, self._next_piece):
@@ -371,14 +452,25 @@ class Channel(asyncio.BufferedProtocol):
         return self._buffer if space is None else space
 
     def buffer_updated(self, nbytes: int) -> None:  # type: ignore[explicit-override]
+        self._traffic.received += nbytes
         if self._in_place:
             self._connection.filled(nbytes)
         else:
             self._connection.receive_data(self._buffer[:nbytes])
-        _settle(self._more)
-        if self._connection.unread > _READ_AHEAD and self._transport is not None:
+        if self._in_place and self._connection.space() is not None:
+            # `receive` has nothing to do before the rest of the payload is there.
+            self._heard = self._loop.time()
+        else:
+            _settle(self._more)
+        if self._transport is None:
+            return
+        if self._connection.unread > _READ_AHEAD:
             self._reading = False
             self._transport.pause_reading()
+        if not self._turns.read(nbytes) and not self._waits_for_turn:
+            self._waits_for_turn = True
+            self._transport.pause_reading()
+            self._turns.resume(self._read_in_turn)
 
     def pause_writing(self) -> None:  # type: ignore[explicit-override]
         self._paused = True
@@ -386,6 +478,11 @@ class Channel(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:  # type: ignore[explicit-override]
         self._paused = False
         self._pump()
+
+
+def _with_tls(count: int) -> int:
+    """Return the bytes that TLS makes of so many."""
+    return count + _TLS_OVERHEAD * -(-count // _TLS_RECORD)
 
 
 def _settle(future: asyncio.Future[None] | None) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from typing import Final
 
-from fullsend_cli.memory import trim
+from fullsend_cli.memory import keep_objects, trim
 
 #: Sixteen threads take and free 16 MiB each, one after another; what is held afterwards is printed, in MiB.
 _PROGRAM: Final = """
@@ -52,3 +54,32 @@ def test_what_is_free_is_given_back_when_it_is_asked_for() -> None:
     blocks = [bytes(100_000) for _ in range(100)]
     blocks.clear()
     trim()  # raises nothing, on any C library
+
+
+class Node:
+    """May be in a cycle."""
+
+    def __init__(self) -> None:
+        self.other: object = None
+
+
+def in_a_cycle() -> tuple[Node, weakref.ref[Node]]:
+    node = Node()
+    node.other = node
+    return node, weakref.ref(node)
+
+
+def test_what_is_kept_is_not_searched_and_garbage_is_not_kept() -> None:
+    kept, reference = in_a_cycle()
+    node, garbage = in_a_cycle()
+    del node
+    try:
+        keep_objects()
+        assert garbage() is None
+        del kept
+        gc.collect()
+        assert reference() is not None
+    finally:
+        gc.unfreeze()
+    gc.collect()
+    assert reference() is None

@@ -116,3 +116,18 @@ def test_the_interpreter_has_no_exit_code_of_its_own() -> None:
             [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, check=False, env=buffered
         )
     assert (done.returncode, done.stderr) == (Exit.USAGE, b"wrong\n")
+
+
+def test_the_interpreter_searches_nothing_for_cycles_at_its_end() -> None:
+    """It would free the cycle, and the model classes of a real command take a tenth of the time of its start."""
+    code = (
+        "import argparse, os\n"
+        "from fullsend_cli.running import run\n"
+        "class Node:\n    def __del__(self, write=os.write):\n        write(1, b'freed')\n"
+        "def command(options):\n    node = Node()\n    node.itself = node\n    return 0\n"
+        "def make_parser():\n"
+        "    parser = argparse.ArgumentParser()\n    parser.set_defaults(run=command)\n    return parser\n"
+        "run(make_parser, [], lambda options: print)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert done.stdout == b""

@@ -21,18 +21,19 @@ from tests import streams
 from tests.programs import free_port
 from tests.test_house import ROOMS, ROOT, WINGS
 
+from fullsend_cli.progress import Progress
 from fullsend_protocol.shared.limits import CHUNK_MIN
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.config import load
 from fullsend_receiver.access.setup import InitOptions, init
+from fullsend_receiver.arrival import receive
 from fullsend_receiver.arrival.decode_queue import Arrived
 from fullsend_receiver.daemon.server import Daemon
 from fullsend_receiver.store.local import open_store
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.restore.cat import cat
-from fullsend_sender.transfer.progress import Progress
 from fullsend_sender.transfer.segments import Ready
 from fullsend_sender.transfer.send import StreamContext, TransferOptions, transfer
 
@@ -286,7 +287,8 @@ async def push_and_fetch(folder: Path) -> tuple[Trace, Trace, bytes]:
 @pytest.fixture(scope="module")
 def ways(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trace, Trace]:
     """What is called for one chunk: for a push, and to read it back."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with pytest.MonkeyPatch.context() as patch, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        patch.setattr(receive, "BATCH_BYTES", LARGE)  # a batch of its own, as the chunks of long streams have
         pushed, fetched, came = runner.run(push_and_fetch(tmp_path_factory.mktemp("architecture")))
     assert came == RAW
     return pushed, fetched

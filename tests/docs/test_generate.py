@@ -74,7 +74,7 @@ def complete(*words: str, program: str = "fullsend") -> set[str]:
 
 
 def test_bash_completes() -> None:
-    assert complete("re") == {"restore"}
+    assert complete("re") == {"report", "restore"}
     assert complete("push", "--pro") == {"--progress"}
     assert complete("push", "--progress", "a") == {"auto", "always"}
     assert complete("push", "--level", "") == set()

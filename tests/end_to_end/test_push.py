@@ -285,6 +285,9 @@ def test_json_has_the_keys_that_the_design_promises(sender: Sender) -> None:
         "resume",
         "resumed_at",
         "repair",
+        "limit",
+        "waited",
+        "levels",
         "receipt",
     ]
     assert (row["resume"], row["resumed_at"], row["kind"]) == ("none", 0, "full")

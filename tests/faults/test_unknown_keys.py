@@ -6,10 +6,13 @@ The store here has every kind of file that this version writes; a kind of which 
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
 import shutil
+import threading
+import time
 import zlib
 from dataclasses import replace
 from fnmatch import fnmatch
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from unittest.mock import patch
 
 import pytest
+import zstandard
 from tests import streams
 from tests.receiver.helpers import (
     PROGRAM,
@@ -36,23 +40,33 @@ from tests.receiver.helpers import (
 from tests.receiver.peer import make_certificate
 
 from fullsend_protocol.format.manifest import Resumption
-from fullsend_protocol.wire.messages import UnchangedDataset
+from fullsend_protocol.wire.messages import Drilled, UnchangedDataset
 from fullsend_receiver.access import identity, senders
+from fullsend_receiver.access.hook_settings import HookSettings
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.expiry import find_partials
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import OverrunRecord
-from fullsend_receiver.catalogue import summaries, unchanged
+from fullsend_receiver.catalogue import pins, summaries, unchanged
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.maintenance import checkpoints, merge_records
+from fullsend_receiver.files import kept_indexes
+from fullsend_receiver.maintenance import checkpoints, clock, merge_records, prune_records, suspicion
 from fullsend_receiver.maintenance.merge_records import note_proof, note_refusal
 from fullsend_receiver.maintenance.reading import FilePass
 from fullsend_receiver.maintenance.scrub import StreamCheck
-from fullsend_receiver.store import journal
+from fullsend_receiver.monitor import drills, sizes
+from fullsend_receiver.monitor.alarm_log import AlarmLog, read_alarms
+from fullsend_receiver.monitor.history import Histories
+from fullsend_receiver.monitor.hook_events import hook_of
+from fullsend_receiver.monitor.hook_follower import HookFollower
+from fullsend_receiver.monitor.overview import Alarm, Overview, ScrubOverview
+from fullsend_receiver.store import journal, removals
 from fullsend_receiver.store import local as stores
+from fullsend_receiver.store.event_journal import EventPlace
+from fullsend_receiver.store.event_recorder import recording
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.marker import read_id
 from fullsend_receiver.store.opened import open_offer, partial_key
@@ -78,6 +92,10 @@ FULL, NEXT, LOST = (
     for name, guid, base in (("full", 11, 0), ("next", 12, 11), ("lost", 13, 0))
 )
 PROVEN: Final = streams.substream(streams.object_(2), name="tank/proven@now", guid=14)
+REPLACED, TRASHED = (
+    streams.substream(streams.object_(number), name=f"tank/{name}@now", guid=number)
+    for number, name in ((16, "replaced"), (17, "trashed"))
+)
 #: Of three chunks.
 LONG: Final = streams.substream(
     streams.object_(1),
@@ -132,14 +150,105 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     overruns.note(store, SENDER, push_of(LONG), OverrunRecord(70, 50))
     note_refusal(store.documents, SENDER, (catalogue.streams[0].summary, catalogue.streams[1].summary), "a test")
     note_proof(store.documents, SENDER, "alpha/file", received=NOW, how="stream", now=0.0)
-    with store.alone("merge"):
-        pass
+    leave_replaced(store)
+    leave_prunes(store, files)
+    leave_monitoring(store)
+    for work in ("merge", "hooks"):
+        with store.alone(work):
+            pass
     leave_partials(store)
+    leave_removing(store)
     copy_summaries(store)
+    indexes = kept_indexes.folder_of(store)
+    indexes.mkdir(mode=0o700)
+    (indexes / "of-another-version.sqlite").write_bytes(b"nothing that this version reads")
     (store.state / "serving").touch()  # by the daemon
-    (store.state / "reading").touch()  # by commands that read streams
-    (store.state / "trash").mkdir()
     return store
+
+
+def leave_replaced(store: LocalStore) -> None:
+    """Leave a damaged stream that was pushed again, and is set aside."""
+    file = store_stream(store, SENDER, REPLACED)
+    ScrubLog(store).add(Scrubbed(str(file), read_manifest(store, file).received, NOW, ("chunk 0",), None))
+    store_stream(store, SENDER, REPLACED)
+
+
+def leave_prunes(store: LocalStore, files: list[PurePosixPath]) -> None:
+    """Leave what prunes write, and what keeps them from streams."""
+    documents, catalogue = store.documents, read_catalogue(store, SENDER)
+    pins.pin(documents, files[:1], now=0.0, until=None, note="for ever")
+    pins.pin(documents, files[1:2], now=0.0, until=4e9)
+    clock.accept(documents, clock.Reading(1e9, 5.0, "boot", synchronised=True), 2e9)
+    suspicion.accept(documents, f"{SENDER}/tank/data", 2, 1e9)
+    about = catalogue.streams[0].summary
+    record = prune_records.DatasetRecord(
+        sequence=2,
+        given_up=["11"],
+        trouble="a test",
+        suspect="is large",
+        suspect_at=2,
+        sizes=[suspicion.copied_size(each.summary) for each in catalogue.streams],
+    )
+    done = prune_records.PruneRecord(at=NOW, dropped=1, freed=2, freed_ever=3, datasets={"tank/data": record})
+    prune_records.write_record(documents, SENDER, done)
+    prune_records.write_try(documents, 1e9, "a test", {SENDER: "a test"})
+    prune_records.write_history(documents, [(about, "no rule"), (about, "again")], now=1e9, trash="2026")
+    hold = store.hold()
+    hold.add(files[0])
+    hold.close()
+
+
+def leave_monitoring(store: LocalStore) -> None:
+    """Leave what has come, alarms, events, and a hook that has not been run for the last ones."""
+    holdings = Catalogues(store).current(SENDER)
+    drilled = Drilled(
+        dataset="tank/data",
+        snapshot="next",
+        guid="12",
+        ok=True,
+        compared="files",
+        text="fine",
+        milliseconds=1,
+        raw_bytes=2,
+        files=3,
+    )
+    drills.note_drill(holdings, SENDER, drilled)
+    histories = Histories(store.documents, keeps=True)
+    reported = {dataset: at for (dataset, _guid), at in unchanged.last_seen(store, SENDER).items()}
+    streams_of = [each.summary for each in read_catalogue(store, SENDER).streams]
+    histories.fold(SENDER, streams_of, reported, time.time())
+    histories.write()
+    looks = [sizes.Look(day, 70 + day, 100, {SENDER: {"tank/data": 50 + day}}) for day in (1, 2)]
+    noted = sizes.noted(sizes.noted(sizes.Sizes(), looks[0]), looks[1])
+    sizes.write(store.documents, noted)
+    alarms = AlarmLog(store.documents)
+    with recording(store):
+        alarms.note(overview(LATE))
+    assert not follower(store).step()  # it begins at the journal's end
+    with recording(store):
+        alarms.note(overview(LATE, replace(LATE, dataset="tank/other"), LOW))
+
+
+LATE: Final = Alarm(code="late", level="warning", text="is late", sender=SENDER, dataset="tank/data", since=1.0)
+LOW: Final = Alarm(code="low-space", level="warning", text="is low", since=2.0)
+
+
+def overview(*alarms: Alarm) -> Overview:
+    scrub = ScrubOverview(every=0)
+    return Overview(at=0.0, program="x", store="/s", free=1, size=2, min_free=0, scrub=scrub, alarms=alarms)
+
+
+def follower(store: LocalStore) -> HookFollower:
+    return HookFollower("on-late", store, lambda: HookSettings(on_late=("true",)), threading.Event())
+
+
+def leave_removing(store: LocalStore) -> None:
+    """Leave a stream in the trash, and the log of its return, as at a stop of the daemon."""
+    file = store_stream(store, SENDER, TRASHED)
+    assert store.remove(lambda: [file], trash="2026") == [file]
+    with patch.object(removals, "_return", side_effect=StoppedError), pytest.raises(StoppedError):
+        store.bring_back(lambda: list(store.trashed()))
+    removals.make_spare(store)
 
 
 def leave_check(store: LocalStore, file: PurePosixPath) -> None:
@@ -165,11 +274,17 @@ def duplicate(store: LocalStore, root: Path) -> LocalStore:
 # --- what is added -----------------------------------------------------------------------------------------------
 
 
+#: Names are keys of these: only what they stand for can have one more.
+MAPS: Final = frozenset({"properties", "datasets", "failed", "stored"})
+
+
 def more(value: object, *, lists: bool = False) -> None:
     """Add a key that no version knows to each object, and with `lists` something behind what each list has."""
     if isinstance(value, dict):
         for name, each in value.items():
-            if name != "properties":  # its keys are what it says
+            if name in MAPS and isinstance(each, dict):
+                more(list(each.values()), lists=lists)
+            else:
                 more(each, lists=lists)
         value["to come"] = [1, {"deep": None}]
     elif isinstance(value, list):
@@ -197,6 +312,49 @@ def add_to_rows(content: bytes) -> bytes:
     more(rows)
     later = {"repaired": "a line of another kind"}
     return b"".join(json.dumps(row).encode() + b"\n" for row in [later, *rows, later])
+
+
+def add_to_sizes(content: bytes) -> bytes:
+    said = json.loads(content)
+    days = [rows for sender in said["stored"].values() for rows in sender.values()]
+    for row in [row for rows in (said["disk"], *days) for row in rows]:
+        row.append("to come")
+    said["to come"] = {"deep": None}
+    return json.dumps(said).encode()
+
+
+def add_to_pruned(content: bytes) -> bytes:
+    said = json.loads(add_to_document(content))
+    for row in [row for dataset in said["datasets"].values() for row in dataset["sizes"]]:
+        row.append("to come")
+    return json.dumps(said).encode()
+
+
+def add_to_events(content: bytes) -> bytes:
+    """A later version has written all but the first line, behind which the hook's place is."""
+    first, rest = content.split(b"\n", 1)
+    return first + b"\n" + add_to_rows(rest) + b'{"event": "to-come", "code": "late"}\n["event"]\n'
+
+
+def add_to_history(content: bytes) -> bytes:
+    """Add to the head, to each dataset, to each of its rows, and a frame behind those that the head tells of."""
+    begin = 8 + int.from_bytes(content[4:8], "little")
+    head = json.loads(content[8:begin])
+    body = b""
+    for about in head["datasets"]:
+        said = json.loads(zstandard.decompress(content[begin : begin + about["bytes"]]))
+        begin += about["bytes"]
+        more(said)
+        for row in [*said["receptions"], *said["nights"]]:
+            row.append("to come")
+        packed = zstandard.ZstdCompressor().compress(json.dumps(said).encode())
+        about["bytes"] = len(packed)
+        body += packed
+    body += zstandard.ZstdCompressor().compress(b'{"to come": 1}\n')
+    more(head)
+    head["crc"] = zlib.crc32(body)
+    data = json.dumps(head).encode()
+    return content[:4] + len(data).to_bytes(4, "little") + data + body
 
 
 def summed(said: object) -> bytes:
@@ -253,12 +411,31 @@ KINDS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
     "unchanged": (f".state/unchanged.{SENDER}.json", add_to_map),
     "crossed": (f".state/crossed.{SENDER}.json", add_to_document),
     "merged": (f".state/merged.{SENDER}.json", add_to_document),
+    "about a stream that is set aside": (".partial/*.about.damaged", add_to_document),
+    "manifest that is set aside": (".partial/*.json.damaged", add_to_document),
+    "manifest in the trash": (".state/trash/*.zfs.zst.json", add_to_document),
+    "removing": (".state/removing.json", add_to_document),
+    "pins": (".state/pins.json", add_to_document),
+    "clock": (".state/clock.json", add_to_document),
+    "accepted": (".state/accepted.json", add_to_document),
+    "prune": (".state/prune.json", add_to_document),
+    "pruned": (f".state/pruned.{SENDER}.json", add_to_pruned),
+    "history of prunes": (".state/prune.jsonl", add_to_rows),
+    "drills": (f".state/drills.{SENDER}.json", add_to_map),
+    "history": (f".state/history.{SENDER}.zst", add_to_history),
+    "sizes": (".state/sizes.json", add_to_sizes),
+    "alarms": (".state/alarms.json", add_to_document),
+    "events": (".state/events/*.jsonl", add_to_events),
+    "place of a hook": (".state/hooks.on-late.json", add_to_document),
 }
 #: What has no keys.
 PLAIN: Final = (
     *(f"{SENDER}/*.zfs.zst", f"{SENDER}/*.zfs.zst.sha256", ".partial/*.data", ".partial/*.sha256"),
-    *(".state/key.pem", ".state/certificate.pem", ".state/lock", ".state/serving", ".state/reading"),
-    ".state/merge.lock",
+    *(".state/key.pem", ".state/certificate.pem", ".state/lock", ".state/serving"),
+    *(".state/merge.lock", ".state/hooks.lock", ".state/events/lock", ".state/reading/*", ".state/removing.spare"),
+    ".state/files/*.sqlite",
+    *(".state/trash/*.zfs.zst", ".state/trash/*.zfs.zst.sha256"),
+    *(".partial/*.zst.damaged", ".partial/*.sha256.damaged"),
 )
 
 
@@ -283,7 +460,7 @@ def add_to_all(store: LocalStore, kind: str) -> int:
 
 def add_files(store: LocalStore) -> None:
     """What a later version may keep beside what this one knows."""
-    for name in ("pins.json", "pruned.jsonl", "whole.alpha.json", "summaries.alpha.2"):
+    for name in ("holds.json", "pruned.jsonl", "whole.alpha.json", "summaries.alpha.2", "drills.alpha.zst"):
         (store.state / name).write_text('{"to come": 1}\n', encoding="utf-8")
     (store.state / "tables").mkdir()
     (store.state / "tables" / "alpha").write_bytes(b"\xff")
@@ -312,6 +489,45 @@ def seen(store: LocalStore) -> dict[str, Any]:
         "merged": merge_records.read_merges(store.documents, SENDER).reasons(),
         "proven": merge_records.read_merges(store.documents, SENDER).proofs(),
         "checkpoint": place_of_check(store),
+        "aside": list(store.set_aside()),
+        "manifests aside": [store.aside_manifest(each.name) for each in store.set_aside()],
+        "trash": [(each, store.trashed_manifest(each)) for each in store.trashed()],
+        "removing": removals._logged(store),
+        "held": store.held(),
+        **seen_of_prunes(store),
+        **seen_of_monitoring(store),
+    }
+
+
+def seen_of_prunes(store: LocalStore) -> dict[str, Any]:
+    documents = store.documents
+    return {
+        "pins": [(file, each.at, each.until, each.note) for file, each in pins.read_pins(documents).items()],
+        "clock": clock.read_note(documents),
+        "accepted": (suspicion.read_accepted(documents), suspicion.read_accepted_times(documents)),
+        "prune": prune_records.read_try(documents),
+        "pruned": prune_records.read_record(documents, SENDER),
+        "history of prunes": prune_records.read_history(documents),
+    }
+
+
+def seen_of_monitoring(store: LocalStore) -> dict[str, Any]:
+    history = Histories(store.documents, keeps=False).read(SENDER)
+    place = follower(store)._begin()
+    read = store.events.read(place)
+    assert not read.lost
+    known = [{key: each for key, each in facts.items() if key != "to come"} for _place, facts in read.events]
+    return {
+        "drills": (drills.read_drills(store, SENDER), drills.drill_entries(store, SENDER)),
+        "sequence": history.sequence,
+        "history": {
+            name: (history.of(name), len(history.of(name).receptions), each.newest, each.unchanged)
+            for name, each in history.datasets.items()
+        },
+        "sizes": sizes.read(store.documents),
+        "alarms": read_alarms(store.documents),
+        "place": place,
+        "hook": [(hook_of(facts), facts) for facts in known if hook_of(facts) is not None],
     }
 
 
@@ -330,7 +546,14 @@ def check_whole(everything: dict[str, Any]) -> None:
         place.embedded_spills and place.resumptions for both in everything["standings"] for place in both if place
     )
     assert any(manifest.lost_spills for _entry, manifest in everything["streams"])
-    assert [entry.damaged for entry, _manifest in everything["streams"]].count(None) == 2
+    assert [entry.damaged for entry, _manifest in everything["streams"]].count(None) == 3
+    assert {name for name, _facts in everything["hook"]} == {"on-late", "on-low-space"}
+    assert everything["place"] > EventPlace(1, 0)
+    assert all(found for found in everything["drills"])
+    assert all(each.receptions and each.nights for each, *_rest in everything["history"].values())
+    assert everything["sizes"].disk
+    assert everything["sizes"].of(SENDER, "tank/data")
+    assert everything["pruned"].datasets["tank/data"].sizes
     assert {sender.revoked is None for sender in everything["senders"]} == {True, False}
 
 
@@ -349,10 +572,14 @@ def test_what_is_not_known_changes_nothing(tmp_path: Path, written: LocalStore, 
 
     # A start completes the commit and sets nothing aside; then the partial is resumed.
     assert recover(store) == recover(same)
+    for one in (store, same):
+        removals.finish_removals(one)
+        assert not (one.state / "removing.json").exists()
+        assert list(one.trashed()) == []
     after = seen(store)
-    assert after["streams"][-1][0].dataset == "tank/proven"
     assert after == seen(same)
-    assert not list(store.partial.glob("*.damaged"))
+    assert {"tank/proven", "tank/trashed"} <= {entry.dataset for entry, _manifest in after["streams"]}
+    assert len(after["aside"]) == 1
     ingest = resume(store, SENDER, LONG)
     take(ingest, chunks_from(LONG, ingest.offset))
     commit_stream(store, SENDER, ingest, LONG)
@@ -374,6 +601,12 @@ def test_what_is_written_anew_is_what_it_was(tmp_path: Path, written: LocalStore
         assert b"a line of another kind" in path.read_bytes()
     unchanged.note(read_catalogue(store, SENDER), SENDER, [])
     overruns.note(store, SENDER, push_of(FULL), OverrunRecord(1, 1))
+    other = PurePosixPath("alpha/other")
+    pins.pin(store.documents, [other], now=0.0)
+    assert pins.unpin(store.documents, other)
+    suspicion.accept(store.documents, f"{SENDER}/tank/data", 2, 1e9)
+    for name in ("pins.json", "accepted.json"):
+        assert b"to come" in (store.state / name).read_bytes()
     assert seen(store) == before
 
 
@@ -384,15 +617,77 @@ def test_every_kind_of_file_is_tried(written: LocalStore) -> None:
     assert [pattern for pattern in patterns if not any(fnmatch(name, pattern) for name in found)] == []
 
 
+#: What a name of a file in the state folder looks like, in the source.
+NAME: Final = re.compile(r"(?:[a-z][a-z-]*|\{\w+\})(?:\.\{\w+\})?\.(?:json|jsonl|zst|lock|spare|pem)")
+#: The modules that keep documents for others, under the names that these give.
+KEEPERS: Final = frozenset({"store/api.py", "store/documents.py"})
+
+
+def written_as(node: ast.expr) -> str | None:
+    """Return a string of the source, with the last name of each expression in braces: `{sender}`; None: it is none."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else None
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    parts = []
+    for each in node.values:
+        if isinstance(each, ast.FormattedValue):
+            parts.append("{" + ast.unparse(each.value).rpartition(".")[2].lstrip("_") + "}")
+        else:
+            parts.append(written_as(each) or "")
+    return "".join(parts)
+
+
+def names_in(tree: ast.Module) -> set[str]:
+    """Return the names that a module has for files of the state folder: each string that looks like one, and what is
+    joined to the path of the folder.
+    """
+    strings = {text for node in ast.walk(tree) if isinstance(node, ast.expr) and (text := written_as(node))}
+    names = {text for text in strings if NAME.fullmatch(text)}
+    constants = {
+        node.target.id: written_as(node.value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and is_state(node.left):
+            source = ast.unparse(node.right)
+            names.add(written_as(node.right) or constants.get(source) or source)
+    return names
+
+
+def is_state(node: ast.expr) -> bool:
+    return (isinstance(node, ast.Attribute) and node.attr == "state") or (
+        isinstance(node, ast.Name) and node.id == "state"
+    )
+
+
+def calls_in(tree: ast.Module) -> list[ast.Call]:
+    return [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+
+
+def writes_documents(tree: ast.Module) -> bool:
+    functions = {ast.unparse(call.func) for call in calls_in(tree)}
+    return any(name == "update" or re.search(r"documents\.(put|append)$", name) for name in functions)
+
+
 def test_every_file_of_the_state_folder_is_in_that_store(written: LocalStore) -> None:
     """Those that the source names: a new one has to be written above, too."""
     names: set[str] = set()
+    works: set[str] = set()
     for path in RECEIVER.rglob("*.py"):
-        source = path.read_text(encoding="utf-8")
-        names.update(re.findall(r"\bstate / f?\"([^\"]+)\"", source))
-        names.update(re.findall(r"def _document\(sender: str\) -> str:\n    return f\"([^\"]+)\"", source))
-    names = {name.replace("{sender}", SENDER).replace("{work}", "merge") for name in names}
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        found = names_in(tree)
+        names |= found
+        module = str(path.relative_to(RECEIVER))
+        assert found or module in KEEPERS or not writes_documents(tree), f"{module}: how does it name its document?"
+        for call in calls_in(tree):
+            if isinstance(call.func, ast.Attribute) and call.func.attr == "alone":
+                works.add(str(written_as(call.args[0])))
     names = {name for name in names if not name.endswith(".tmp")}
-    names.add("scrub-checkpoint.json")  # a document of the whole store
-    assert len(names) == 16
-    assert names == {path.name for path in written.state.iterdir()}
+    assert {name for name in names if "{" in name} >= {"{sender}.jsonl", "{work}.lock", "hooks.{hook}.json"}
+    locks = {f"{work}.lock" for work in works}
+    names = {name.format(sender=SENDER, hook="on-late", work="merge") for name in names} | locks
+    # Below the other folders, names say nothing: the kinds above have them.
+    there = {path.name for path in (*written.state.iterdir(), *(written.state / "scrub").iterdir())}
+    assert names == there

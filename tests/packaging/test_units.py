@@ -7,11 +7,17 @@ from typing import Final
 
 import pytest
 
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_receiver.access import config, setup
+from fullsend_receiver.cli import hook_running
 
 SYSTEMD: Final = Path(__file__).resolve().parents[2] / "systemd"
 SERVICE: Final = "fullsendd.service"
-NAMES: Final = (SERVICE, "fullsendd.socket", "fullsend-push.service", "fullsend-push.timer")
+HOOKS: Final = "fullsendd-hooks.service"
+PUSH: Final = "fullsend-push.service"
+FAILED: Final = "fullsend-failed@.service"
+DRILL: Final = ("fullsend-drill.service", "fullsend-drill.timer")
+NAMES: Final = (SERVICE, "fullsendd.socket", HOOKS, PUSH, "fullsend-push.timer", FAILED, *DRILL)
 
 
 def settings(name: str) -> dict[str, list[str]]:
@@ -57,6 +63,50 @@ def test_the_socket_has_the_default_port() -> None:
 def test_the_units_wait_for_the_files_that_the_programs_read() -> None:
     assert settings(SERVICE)["ConditionPathExists"] == [str(config.DEFAULT_FILE)]
     assert settings("fullsend-push.service")["ConditionPathExists"] == ["/etc/fullsend/sender.toml"]
+
+
+def test_hooks_run_as_the_stores_owner_and_outside_of_the_daemons_sandbox() -> None:
+    said = settings(HOOKS)
+    assert said["User"] == said["Group"] == [setup._SERVICE_USER]
+    assert not said.keys() & {"NoNewPrivileges", "ProtectSystem", "PrivateNetwork", "SystemCallFilter", "PrivateTmp"}
+    assert said["RestartPreventExitStatus"] == [str(int(Exit.USAGE))]
+    assert not said.keys() & {"Requires", "BindsTo", "PartOf"}  # it says that the daemon does not run
+
+
+def test_hooks_may_end_before_systemd_kills() -> None:
+    assert float(settings(HOOKS)["TimeoutStopSec"][0]) > hook_running._END_WITHIN
+
+
+def test_a_push_that_cannot_say_that_it_failed_has_a_unit_that_does() -> None:
+    assert settings(PUSH)["OnFailure"] == [FAILED.replace("@", "@%n")]
+    # The mark that the push leaves is where the other one looks for it.
+    for key in ("RuntimeDirectory", "RuntimeDirectoryPreserve"):
+        assert settings(PUSH)[key] == settings(FAILED)[key]
+
+
+def test_all_units_are_packaged_and_tried_there() -> None:
+    there = {path.name for path in SYSTEMD.iterdir() if path.suffix in {".service", ".socket", ".timer"}}
+    assert there == set(NAMES)
+    build = (SYSTEMD / "package" / "build").read_text(encoding="utf-8")
+    inside = (Path(__file__).parent / "inside").read_text(encoding="utf-8")
+    for name in NAMES:
+        assert name in build
+        assert name in inside
+
+
+def test_a_drill_may_take_days_and_may_mount_where_nobody_sees_it() -> None:
+    said = settings("fullsend-drill.service")
+    assert said["Type"] == ["oneshot"]
+    assert said["TimeoutStartSec"] == ["infinity"]
+    assert said["ConditionPathExists"] == ["/etc/fullsend/sender.toml"]
+    assert said["ExecStart"] == ["fullsend drill"]
+    assert said["OnFailure"] == [FAILED.replace("@", "@%n")]
+    # Where it has its lock, and mounts: drill/mounts.py.
+    assert said["RuntimeDirectory"] == ["fullsend"]
+    assert said["RestrictNamespaces"] == ["mnt"]
+    assert "@mount" in said["SystemCallFilter"][0].split()
+    assert "CAP_SYS_ADMIN" in said["CapabilityBoundingSet"][0].split()
+    assert settings("fullsend-drill.timer")["Persistent"] == ["true"]
 
 
 def test_a_push_may_take_a_week() -> None:

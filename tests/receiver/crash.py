@@ -126,6 +126,19 @@ def push(folder: Path, tell: Callable[[str], None]) -> None:
     tell(f"stored {file}")
 
 
+def push_at_once(folder: Path, tell: Callable[[str], None]) -> None:
+    """Do the same with a stream of which nothing is acknowledged before its commit."""
+    store = LocalStore(folder)
+    offer = helpers.push_of(RAW)
+    ingest = Ingest(store.begin(partial_key(helpers.SENDER, offer), open_offer(helpers.SENDER, offer)))
+    for chunk in chunks():
+        helpers.take_one(ingest, chunk)
+    ingest.partial.take_last(ingest.batch())
+    finish = helpers.finish_of(RAW)
+    file = commit(Catalogues(store), helpers.SENDER, ingest, finish, offer, sender_program=helpers.PROGRAM).receipt.file
+    tell(f"stored {file}")
+
+
 def resume(folder: Path, how: Resume, tell: Callable[[str], None]) -> None:
     """Resume a stream that has arrived in part, to its end."""
     store = LocalStore(folder)
@@ -221,7 +234,21 @@ def init(folder: Path, tell: Callable[[str], None]) -> None:
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {
     scenario.__name__: scenario
     for scenario in (
-        *(push, resume, start, rebuild_manifest, remove, to_trash, back, empty, prune, merge_all, bring_back, join),
+        *(
+            push,
+            push_at_once,
+            resume,
+            start,
+            rebuild_manifest,
+            remove,
+            to_trash,
+            back,
+            empty,
+            prune,
+            merge_all,
+            bring_back,
+            join,
+        ),
         *(revoke, init),
     )
 }

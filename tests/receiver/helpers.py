@@ -136,7 +136,7 @@ def finish_of(raw: bytes, *borders: int) -> Finish:
 
 def take_one(ingest: Ingest, chunk: Chunk) -> None:
     """Decode a chunk, and take it."""
-    ingest.take(chunk, decode_chunk(chunk))
+    ingest.write(ingest.check(chunk, decode_chunk(chunk)))
 
 
 def take(ingest: Ingest, chunks: Iterable[Chunk], *, per_batch: int = 1) -> None:

@@ -355,7 +355,8 @@ class Keeper:
     """A receiver that keeps what it is sent, as far as a push asks: for as many connections as come.
 
     `streams`: what is stored; `unchanged`: what it was told; `refuse`: how the next offers are answered, in order: with
-    an error of that code, or None for none. `partials`: what it says has arrived in part.
+    an error of that code, or None for none. `partials`: what it says has arrived in part. `orphans`: so many of the
+    next receipts say that the stream cannot be restored.
     """
 
     def __init__(self) -> None:
@@ -363,6 +364,7 @@ class Keeper:
         self.offers: list[messages.Push] = []
         self.unchanged: list[messages.UnchangedDataset] = []
         self.refuse: list[ErrorCode | None] = []
+        self.orphans = 0
         self.partials: list[PartialEntry] = []
         self.stops: list[messages.Stop] = []
         self.connections = 0
@@ -470,5 +472,6 @@ class Keeper:
         self.partials = [
             each for each in self.partials if (each.dataset, each.snapshot) != (offer.dataset, offer.snapshot)
         ]
-        await peer.say(messages.Committed(receipt=receipt_of(raw)))
+        await peer.say(messages.Committed(receipt=receipt_of(raw, restorable=self.orphans == 0)))
+        self.orphans = max(self.orphans - 1, 0)
         return True

@@ -17,6 +17,7 @@ from fullsend_sender.push.run import push
 from fullsend_sender.transfer.send import Pushed
 from fullsend_sender.zfs.commands import Zfs
 from fullsend_sender.zfs.selection import Selection
+from fullsend_transport.throttle import Throttle
 
 
 @dataclass
@@ -36,13 +37,14 @@ class Host:
     def job(self, *names: str, **options: Any) -> PushJob:
         recursive, exclude = options.pop("recursive", False), tuple(options.pop("exclude", ()))
         settings = SenderSettings(progress="never", **options.pop("settings", {}))
+        throttle = options.pop("throttle", Throttle.limited(settings.bwlimit))
         targets = []
         for name in names:
             dataset, _, snapshot = name.partition("@")
             targets.append(PushTarget(Selection((dataset,), recursive, exclude), snapshot or None))
         request = PushRequest(tuple(targets), **options)
         return PushJob(
-            request, settings, self.endpoint, self.identity, Zfs((self.fake.program,)), str(self.fake.folder)
+            request, settings, self.endpoint, self.identity, Zfs((self.fake.program,)), throttle, str(self.fake.folder)
         )
 
     async def push(self, *names: str, **options: Any) -> PushSummary:

@@ -36,9 +36,21 @@ from tests.receiver.running import MIB
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ConnectionLost, ErrorCode, RemoteProtocolError, Unreachable
 from fullsend_protocol.wire.connection import NEED_DATA, Chunk, ChunkArriving, Connection, Heartbeat, Role
-from fullsend_protocol.wire.messages import Accept, Ack, Done, Error, Fetch, Push, ReceiverHello, SenderHello, Sending
-from fullsend_transport.channel import WRITE_SIZE, Channel
-from fullsend_transport.throttle import Throttle
+from fullsend_protocol.wire.messages import (
+    Accept,
+    Ack,
+    Done,
+    Error,
+    Fetch,
+    Finish,
+    Push,
+    ReceiverHello,
+    SenderHello,
+    Sending,
+)
+from fullsend_transport.channel import WRITE_SIZE, Channel, Traffic
+from fullsend_transport.throttle import CATCH_UP, Throttle
+from fullsend_transport.turns import LoopTurns
 
 HELLO: Final = ReceiverHello(program="fullsendd", versions=[1], sender="alpha")
 GOODBYE: Final = Error(code=ErrorCode.SHUTDOWN, message="goodbye")
@@ -127,6 +139,23 @@ def test_what_is_sent_arrives_and_heartbeats_are_passed_over(run: Run) -> None:
         receiving = asyncio.create_task(channel.receive())
         peer.write(hello[7:] + heartbeat())
         assert await receiving == SenderHello(program="raw peer", version=1)
+
+    run(test)
+
+
+def test_bytes_are_counted_both_ways(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        traffic = channel._traffic = Traffic()
+        await stream(channel, peer)
+        received, sent = traffic.received, traffic.sent
+        assert received > 0
+        peer.write(heartbeat() * 3)
+        peer.say("finish", raw_bytes=0, segments=[])
+        assert isinstance(await channel.receive(), Finish)
+        assert traffic.received - received > 3 * len(heartbeat())
+        channel.last_words(GOODBYE)
+        await asyncio.to_thread(peer.hear, "error")
+        assert traffic.sent > sent > 0
 
     run(test)
 
@@ -312,10 +341,10 @@ class Made:
 
 @contextlib.asynccontextmanager
 async def giving_back(
-    raw_bytes: int, heartbeat_every: float = 10, throttle: Throttle | None = None
+    raw_bytes: int, heartbeat_every: float = 10, throttle: Throttle | None = None, clock: Clock | None = None
 ) -> AsyncIterator[Made]:
     """To where chunks may be sent."""
-    clock = Clock()
+    clock = clock or Clock()
     channel = Channel(
         Role.RECEIVER,
         "the sender",
@@ -341,6 +370,99 @@ async def giving_back(
     assert len(made.events()) == 1
     yield made
     await channel.close()
+
+
+@contextlib.asynccontextmanager
+async def taking(silence: float) -> AsyncIterator[Made]:
+    """To where chunks may come. The other side is `heard`; what it sends is to be given to `come`."""
+    clock = Clock()
+    channel = Channel(Role.RECEIVER, "the sender", silence=silence, loop=clock)  # type: ignore[arg-type]
+    made = Made(channel, Transport(channel, clock), clock, Heard(Role.SENDER))
+    peer = made.heard.connection
+    await channel.send(HELLO)
+    assert made.events() == [HELLO]
+    for message in (SenderHello(program="made up", version=1), PUSH):
+        come(channel, peer.send(message))
+        assert await channel.receive() == message
+    await channel.send(Accept(offset=0, segments=[], record=None))
+    assert len(made.events()) == 1
+    yield made
+    await channel.close()
+
+
+def come(channel: Channel, data: bytes) -> None:
+    """Let bytes come in one piece, as the transport passes them on."""
+    view = memoryview(data)
+    while view:
+        space = channel.get_buffer(-1)
+        count = min(len(space), len(view))
+        space[:count] = view[:count]
+        channel.buffer_updated(count)
+        view = view[count:]
+
+
+async def test_receive_is_woken_once_for_a_chunk_that_comes_in_parts() -> None:
+    async with taking(30) as made:
+        channel = made.channel
+        head, frame = made.heard.connection.send_chunk(Chunk(0, MIB, bytes(32), os.urandom(MIB), starts_segment=True))
+        receiving = asyncio.create_task(channel.receive())
+        await settle()
+        come(channel, head)
+        assert isinstance(await receiving, ChunkArriving)
+        receiving = asyncio.create_task(channel.receive())
+        await settle()
+        waiting = channel._more
+        for at in range(0, MIB, WRITE_SIZE):
+            assert channel._more is waiting
+            come(channel, bytes(frame[at : at + WRITE_SIZE]))
+            await settle()
+        chunk = await receiving
+        assert isinstance(chunk, Chunk)
+        assert chunk.frame == frame
+
+
+async def test_a_chunk_that_comes_slowly_is_no_silence_and_one_that_stops_is() -> None:
+    async with taking(30) as made:
+        channel, clock = made.channel, made.clock
+        head, frame = made.heard.connection.send_chunk(Chunk(0, MIB, bytes(32), os.urandom(MIB), starts_segment=True))
+        come(channel, head)
+        assert isinstance(await channel.receive(), ChunkArriving)
+        receiving = asyncio.create_task(channel.receive())
+        await settle()
+        for at in range(3):
+            come(channel, bytes(frame[at : at + 1]))
+            await clock.pass_to(clock.now + 29)
+            assert not receiving.done()
+        await clock.pass_to(clock.now + 0.5)
+        assert not receiving.done()
+        await clock.pass_to(clock.now + 0.5)
+        with pytest.raises(Unreachable, match=r"^the sender has been silent for 30 s$"):
+            await receiving
+
+
+async def test_the_end_of_the_connection_inside_a_chunk_wakes_receive() -> None:
+    async with taking(30) as made:
+        channel = made.channel
+        head, frame = made.heard.connection.send_chunk(Chunk(0, MIB, bytes(32), os.urandom(MIB), starts_segment=True))
+        come(channel, head)
+        assert isinstance(await channel.receive(), ChunkArriving)
+        receiving = asyncio.create_task(channel.receive())
+        await settle()
+        come(channel, bytes(frame[:1000]))
+        channel.eof_received()
+        with pytest.raises(ConnectionLost):
+            await receiving
+
+
+async def test_a_cancelled_receive_leaves_no_timer_behind() -> None:
+    async with taking(30) as made:
+        channel, clock = made.channel, made.clock
+        receiving = asyncio.create_task(channel.receive())
+        await settle()
+        receiving.cancel()
+        await settle()
+        assert receiving.cancelled()
+        assert all(timer.cancelled() for _when, timer, _callback in clock._timers)
 
 
 async def test_no_heartbeat_gets_into_a_chunk_whose_reader_stalls_and_resumes() -> None:
@@ -430,15 +552,108 @@ async def test_a_sender_learns_that_the_connection_has_ended_though_a_reader_saw
 
 async def test_a_throttled_chunk_goes_piece_by_piece_and_is_whole() -> None:
     async with giving_back(1, throttle=Throttle(1000)) as made:
-        start = made.clock.now
+        start, before = made.clock.now, len(made.transport.sent)
         sending = asyncio.create_task(made.channel.send_chunk(Chunk(0, 1, bytes(32), bytes(1500))))
         made.channel.start_heartbeat()
         await settle()
         await made.clock.pass_to(start + 60)
         await sending
-        pieces = [(when - start, len(data)) for when, data in made.transport.sent if when < start + 5]
-        assert pieces[-6:] == [(at / 4, 250) for at in range(6)]
+        pieces = [(when - start, len(data)) for when, data in made.transport.sent[before:] if when < start + 5]
+        assert [size for _when, size in pieces[1:]] == [100] * 15  # behind the header
+        # TLS adds to each, and that counts.
+        waits = [later[0] - earlier[0] for earlier, later in itertools.pairwise(pieces[1:])]
+        assert waits == [pytest.approx(0.122)] * 14
         assert [type(event) for event in made.events()][:2] == [Chunk, Heartbeat]
+
+
+async def test_channels_that_share_a_throttle_take_turns_and_leave_nothing_behind() -> None:
+    throttle = Throttle(100_000)
+    async with giving_back(1, throttle=throttle) as one, giving_back(1, throttle=throttle, clock=one.clock) as other:
+        start = one.clock.now
+        chunk = Chunk(0, 1, bytes(32), bytes(MIB))
+        sending = [asyncio.create_task(each.channel.send_chunk(chunk)) for each in (one, other)]
+
+        async def rates() -> list[float]:
+            before = [sum(len(data) for _when, data in each.transport.sent) for each in (one, other)]
+            await one.clock.pass_to(one.clock.now + 0.4)
+            after = [sum(len(data) for _when, data in each.transport.sent) for each in (one, other)]
+            return [(late - early) / 0.4 for early, late in zip(before, after, strict=True)]
+
+        await one.clock.pass_to(start + 0.1)
+        first, second = await rates()
+        assert first == pytest.approx(second, rel=0.1)
+        assert first + second == pytest.approx(100_000, rel=0.05)
+        # One is stuck in the middle of its turn, and then lost.
+        other.transport.full = True
+        assert (await rates())[0] == pytest.approx(100_000, rel=0.05)
+        other.transport.lose(None)
+        first, second = await rates()
+        assert first == pytest.approx(100_000, rel=0.05)
+        assert second == 0
+        one.transport.lose(None)
+        results = await asyncio.gather(*sending, return_exceptions=True)
+        assert [type(each) for each in results] == [Unreachable] * 2
+        assert throttle._waiting == {}
+
+
+class Received(Throttle):
+    """Compares what it counts with what arrives at a socket: TCP's own count of the bytes that it has received."""
+
+    #: struct tcp_info of Linux (linux/tcp.h): `tcpi_bytes_received`.
+    _AT: Final = 128
+
+    def __init__(self, rate: int, socket_at: socket.socket) -> None:
+        super().__init__(rate)
+        self.counted = 0
+        self._socket = socket_at
+        self._before = self._bytes()
+
+    def spend(self, count: int, now: float) -> None:  # type: ignore[explicit-override]
+        super().spend(count, now)
+        self.counted += count
+
+    @property
+    def arrived(self) -> int:
+        return self._bytes() - self._before
+
+    def _bytes(self) -> int:
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        return int(struct.unpack_from("=Q", info, self._AT)[0])
+
+
+def test_what_arrives_at_a_socket_keeps_the_rate(run: Run) -> None:
+    """Real TLS over a real socket; only the clock is made up."""
+    rate = 10 * MIB
+
+    async def test(channel: Channel, peer: Peer) -> None:
+        await send(channel, peer, 2)
+        throttle = channel._throttle = Received(rate, peer.sock)
+        clock = channel._loop = Clock()  # type: ignore[assignment]
+        assert isinstance(clock, Clock)
+        start = clock.now
+
+        async def send_all() -> None:
+            for at in range(2):
+                await channel.send_chunk(Chunk(at, 1, bytes(32), os.urandom(MIB), starts_segment=not at))
+
+        def read_all() -> None:
+            for _chunk in range(2):
+                peer.read()
+
+        sending, reading = asyncio.create_task(send_all()), asyncio.create_task(asyncio.to_thread(read_all))
+        for step in range(1, 21):
+            await clock.pass_to(start + step / 100)
+            while throttle.arrived != throttle.counted:  # to a byte, with all that TLS adds
+                await asyncio.sleep(0)
+            most = rate * (clock.now - start + CATCH_UP) + throttle.slice(WRITE_SIZE)
+            assert (
+                rate * (clock.now - start) - throttle.slice(WRITE_SIZE) <= throttle.arrived <= most + WRITE_SIZE / 100
+            )
+        await clock.pass_to(start + 1)
+        await asyncio.gather(sending, reading)
+        assert throttle.counted > 2 * MIB
+
+    run(test)
 
 
 # --- the gaps between signs of life -------------------------------------------------------------------------------
@@ -571,6 +786,46 @@ def test_a_chunk_is_decrypted_to_where_it_stays(run: Run) -> None:
         chunk = await arriving
         assert isinstance(chunk, Chunk)
         assert chunk.frame == frame
+
+    run(test)
+
+
+class Full(LoopTurns):
+    """Others have always read all that may be read in this turn."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.resumed = 0
+
+    def read(self, count: int) -> bool:  # type: ignore[explicit-override]
+        super().read(count)
+        return False
+
+    def resume(self, call: Callable[[], None]) -> None:  # type: ignore[explicit-override]
+        self.resumed += 1
+        super().resume(call)
+
+
+def test_a_connection_that_waits_for_turns_reads_all_up_to_the_end(run: Run) -> None:
+    async def test(channel: Channel, peer: Peer) -> None:
+        await stream(channel, peer)
+        turns = channel._turns = Full(asyncio.get_running_loop())
+        frame = os.urandom(3 * MIB)
+
+        def send_and_go() -> None:
+            peer.write(header(CHUNK, 32 + len(frame), raw_length=4 * MIB, flags=1) + bytes(32) + frame)
+            peer.say("error", code="stream", message="I give up")
+            peer.sock.unwrap()
+
+        sending = asyncio.create_task(asyncio.to_thread(send_and_go))
+        assert isinstance(await channel.receive(), ChunkArriving)
+        chunk = await channel.receive()
+        assert isinstance(chunk, Chunk)
+        assert chunk.frame == frame
+        assert isinstance(await channel.receive(), Error)
+        await channel.close()
+        await sending
+        assert turns.resumed > 8
 
     run(test)
 

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--snapshots", type=int, default=6, help="of each chain of random changes; fewer take less time")
+
+
+@pytest.fixture
+def snapshots(request: pytest.FixtureRequest) -> int:
+    """How many snapshots a chain of random changes has: four or more."""
+    return int(request.config.getoption("--snapshots"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.zfs)

@@ -13,12 +13,17 @@ import pathlib
 import random
 import stat
 import subprocess
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.programs import Sender
+
+
+#: Seconds for which a pool may be in use after a test: the kernel keeps what it has mounted by itself for a while.
+_BUSY: Final = 30.0
 
 
 def retire(sender: Sender, *patterns: str) -> None:
@@ -70,6 +75,10 @@ class Pool:
         """`ds@snap`, full names, all in one transaction."""
         zfs("snapshot", *(["-r"] if recursive else []), *names)
 
+    def sync(self) -> None:
+        """Write all that was changed."""
+        program("zpool", "sync", self.name)
+
     def get(self, name: str, prop: str) -> str:
         """A property's parseable value."""
         return zfs("get", "-Hpo", "value", prop, name).decode().rstrip("\n")
@@ -88,6 +97,11 @@ class Pool:
         return set(zfs("list", "-Hro", "name", "-t", kinds, self.name).decode().splitlines())
 
 
+def has_clones() -> bool:
+    """Whether this OpenZFS can make a file of the blocks of another one: from 2.2 on, and not before."""
+    return pathlib.Path("/sys/module/zfs/features.pool/com.fudosecurity:block_cloning").is_dir()
+
+
 def make(name: str, folder: pathlib.Path, size: int = 1 << 30) -> Pool:
     """A new pool of this name, its file and its mount points in `folder`."""
     image, root = folder / f"{name}.img", folder / name
@@ -102,8 +116,14 @@ def make(name: str, folder: pathlib.Path, size: int = 1 << 30) -> Pool:
 
 
 def destroy(pool: Pool) -> None:
-    """Forget all about it."""
-    program("zpool", "destroy", "-f", pool.name)
+    """Forget all about it. Waits a while for what still has it; says what else runs, if that stays."""
+    until = time.monotonic() + _BUSY
+    while (done := program("zpool", "destroy", "-f", pool.name, check=False)).returncode:
+        busy = b"pool is busy" in done.stderr
+        if not busy or time.monotonic() > until:
+            running = program("ps", "-eo", "pid,ppid,stat,etimes,args").stdout if busy else b""
+            raise AssertionError((done.stderr + running).decode(errors="replace"))
+        time.sleep(0.2)
 
 
 def fill(folder: pathlib.Path, seed: int = 0, size: int = 300_000) -> None:

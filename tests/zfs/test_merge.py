@@ -2,104 +2,36 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
+import itertools
 import os
 import random
-import shutil
 import struct
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from tests import streams
 from tests.zfs import pools
+from tests.zfs.changes import mutate
 
 from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_protocol.stream.running_sums import RunningSums
+from fullsend_protocol.stream.without_frees import HashWithoutFrees
 
 if TYPE_CHECKING:
     import pathlib
 
     from tests.zfs.pools import Pool
 
-SNAPSHOTS: Final = 6
-MUTATIONS: Final = (
-    *("write", "append", "cut", "hole", "unlink", "folder", "link", "xattr", "small", "mode", "acl", "clone"),
-)
-#: The request of ioctl(2) that clones a whole file (linux/fs.h).
-FICLONE: Final = 0x40049409
 #: What each chain is sent with, and what its dataset is made with.
 FLAVOURS: Final = {
     "plain": ((), ()),
     "-p": (("-p",), ("-o", "compression=lz4", "-o", "user:note=kept")),
     "-c": (("-c",), ("-o", "compression=zstd")),
     "-Lec": (("-L", "-e", "-c"), ("-o", "recordsize=1M", "-o", "compression=lz4", "-o", "dnodesize=auto")),
+    "small blocks": ((), ("-o", "recordsize=4k")),
     "-w": (("-w",), ("-o", "compression=lz4", "-o", "encryption=on", "-o", "keyformat=raw")),
 }
-
-
-def mutate(folder: pathlib.Path, r: random.Random) -> None:
-    """Change a folder as users do: files that grow, shrink, get holes, go, and come back as something else."""
-    names = [folder / f"f{number}" for number in range(24)]
-    for path in r.sample(names, 9):
-        what = r.choice(MUTATIONS)
-        if path.is_dir() and not path.is_symlink():
-            for inner in path.iterdir():
-                inner.unlink()
-            path.rmdir()
-        if what in {"unlink", "folder", "link"} and os.path.lexists(path):
-            path.unlink()
-        if what == "folder":
-            path.mkdir()
-            for number in range(r.randrange(1, 60)):
-                (path / f"{number}-{'n' * r.randrange(40)}").touch()
-        elif what == "link":
-            path.symlink_to("t/" * r.randrange(1, 150))  # a long target is in a spill block
-        elif what == "unlink":
-            continue
-        elif os.path.islink(path):
-            path.unlink()
-        elif what == "small":
-            path.write_bytes(r.randbytes(r.randrange(100)))
-        elif what == "clone" and (others := [each for each in names if each.is_file() and each != path]):
-            clone(r.choice(others), path)
-        elif what == "write" or not path.exists():
-            path.write_bytes(r.randbytes(r.randrange(400_000)))
-        else:
-            size = path.stat().st_size
-            with path.open("r+b") as file:
-                if what == "append":
-                    file.seek(size + r.choice([0, 300_000]))
-                    file.write(r.randbytes(r.randrange(1, 200_000)))
-                elif what == "cut":
-                    file.truncate(r.randrange(size + 1))
-                elif what == "hole" and size:
-                    file.seek(r.randrange(size))
-                    file.write(bytes(min(size, 150_000)))
-            if what == "xattr":
-                os.setxattr(path, f"user.{r.randrange(3)}", r.randbytes(r.choice([10, 300, 3000])))
-            elif what == "mode":
-                path.chmod(r.randrange(0o777))
-            elif what == "acl":
-                os.setxattr(path, "system.posix_acl_access", acl(r))
-
-
-def clone(source: pathlib.Path, target: pathlib.Path) -> None:
-    """Make a file of the blocks of another one (block cloning, OpenZFS 2.2 and later), else of a copy of them."""
-    os.sync()  # what is not on the disk yet is not cloned
-    with source.open("rb") as old, target.open("wb") as new:
-        try:
-            fcntl.ioctl(new, FICLONE, old.fileno())
-        except OSError:
-            shutil.copyfileobj(old, new)
-
-
-def acl(r: random.Random) -> bytes:
-    """Return an ACL with some users more, as Linux has it in an extended attribute (linux/posix_acl_xattr.h)."""
-    users = sorted(r.sample(range(1000, 2000), r.randrange(1, 60)))
-    nobody = 0xFFFFFFFF
-    entries = [(0x01, 6, nobody), *((0x02, r.randrange(8), user) for user in users)]
-    entries += [(0x04, 4, nobody), (0x10, 7, nobody), (0x20, 0, nobody)]
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
 def merged(*inputs: bytes) -> bytes:
@@ -111,6 +43,39 @@ def merged(*inputs: bytes) -> bytes:
     return raw
 
 
+def without_frees(raw: bytes) -> str:
+    form = HashWithoutFrees("it")
+    form.feed(raw)
+    return form.finish()
+
+
+def difference(raw: bytes, genuine: bytes) -> str | None:
+    """Return the first records that differ, and those before; None: there are none."""
+    if raw == genuine:
+        return None
+    found: list[str] = []
+    for ours, theirs in itertools.zip_longest(streams.split(raw), streams.split(genuine)):
+        both = [
+            None if one is None else (one.kind, of[one.start : one.start + 280], of[one.start + 312 : one.end])
+            for one, of in ((ours, raw), (theirs, genuine))
+        ]
+        shown = [
+            each if each is None else (each[0], struct.unpack_from("<4Q", each[1], 8), len(each[2])) for each in both
+        ]
+        found.append(str(shown[0] if both[0] == both[1] else shown))
+        if both[0] != both[1]:
+            break
+    return " ".join(found[-4:])
+
+
+def check_increments(steps: list[bytes], genuine: list[bytes]) -> None:
+    """Compare what increments make, each run up to the last one. They may have FREE records more."""
+    for base, theirs in enumerate(genuine):
+        ours = merged(*steps[base:])
+        if ours != theirs:
+            assert without_frees(ours) == without_frees(theirs), f"{base} to the last: {difference(ours, theirs)}"
+
+
 def received(pool: Pool, name: str, *inputs: bytes) -> str:
     """Receive streams, one on another; the new dataset's full name."""
     for raw in inputs:
@@ -120,7 +85,7 @@ def received(pool: Pool, name: str, *inputs: bytes) -> str:
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_random_changes(flavour: str, pool: Pool, other_pool: Pool, tmp_path: pathlib.Path) -> None:
+def test_random_changes(flavour: str, pool: Pool, other_pool: Pool, tmp_path: pathlib.Path, snapshots: int) -> None:
     flags, options = FLAVOURS[flavour]
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
@@ -129,20 +94,24 @@ def test_random_changes(flavour: str, pool: Pool, other_pool: Pool, tmp_path: pa
     home = pool.create("home", *options)
     r = random.Random(flavour)
     pools.fill(pool.path("home"))
-    for number in range(SNAPSHOTS):
-        mutate(pool.path("home"), r)
-        if number == SNAPSHOTS // 2 and "-w" not in flags:
+    for number in range(snapshots):
+        mutate(pool, pool.path("home"), r)
+        if number == snapshots // 2 and "-w" not in flags:
             pools.zfs("set", "compression=gzip", home)
         pool.snapshot(f"{home}@{number}")
     full = pool.send(*flags, f"{home}@0")
-    steps = [pool.send(*flags, "-i", f"@{number}", f"{home}@{number + 1}") for number in range(SNAPSHOTS - 1)]
-    for to in range(1, SNAPSHOTS):
+    steps = [pool.send(*flags, "-i", f"@{number}", f"{home}@{number + 1}") for number in range(snapshots - 1)]
+    for to in range(1, snapshots):
         raw = merged(full, *steps[:to])
         genuine = pool.send(*flags, f"{home}@{to}")
-        assert hashlib.sha256(raw).hexdigest() == hashlib.sha256(genuine).hexdigest(), to
+        found = difference(raw, genuine)
+        assert found is None, f"0 to {to}: {found}"
+    check_increments(
+        steps, [pool.send(*flags, "-i", f"@{base}", f"{home}@{snapshots - 1}") for base in range(snapshots - 2)]
+    )
 
     # The genuine next increment is accepted on top, and so is a merged one.
-    last = SNAPSHOTS - 1
+    last = snapshots - 1
     one = received(other_pool, "one", merged(full, *steps[: last - 1]), steps[-1])
     two = received(other_pool, "two", full, merged(*steps))
     for name in (one, two):
@@ -157,7 +126,7 @@ def test_random_changes(flavour: str, pool: Pool, other_pool: Pool, tmp_path: pa
 
 
 @pytest.mark.parametrize("flags", [(), ("-L", "-e", "-c"), ("-w",)], ids=["plain", "-Lec", "-w"])
-def test_volumes(flags: tuple[str, ...], pool: Pool, other_pool: Pool, tmp_path: pathlib.Path) -> None:
+def test_volumes(flags: tuple[str, ...], pool: Pool, other_pool: Pool, tmp_path: pathlib.Path, snapshots: int) -> None:
     key = tmp_path / "key"
     key.write_bytes(b"k" * 32)
     encrypted = (
@@ -166,7 +135,7 @@ def test_volumes(flags: tuple[str, ...], pool: Pool, other_pool: Pool, tmp_path:
     disk = pool.full("disk")
     pools.zfs("create", *encrypted, "-o", "compression=lz4", "-V", "24M", "-o", "volblocksize=16k", disk)
     r = random.Random(7)
-    for number in range(SNAPSHOTS):
+    for number in range(snapshots):
         with pools.device(disk).open("r+b") as file:
             for _write in range(12):
                 file.seek(r.randrange(23 << 20))
@@ -175,9 +144,13 @@ def test_volumes(flags: tuple[str, ...], pool: Pool, other_pool: Pool, tmp_path:
             os.fsync(file.fileno())
         pool.snapshot(f"{disk}@{number}")
     full = pool.send(*flags, f"{disk}@0")
-    steps = [pool.send(*flags, "-i", f"@{number}", f"{disk}@{number + 1}") for number in range(SNAPSHOTS - 1)]
-    for to in range(1, SNAPSHOTS):
-        assert merged(full, *steps[:to]) == pool.send(*flags, f"{disk}@{to}"), to
+    steps = [pool.send(*flags, "-i", f"@{number}", f"{disk}@{number + 1}") for number in range(snapshots - 1)]
+    for to in range(1, snapshots):
+        found = difference(merged(full, *steps[:to]), pool.send(*flags, f"{disk}@{to}"))
+        assert found is None, f"0 to {to}: {found}"
+    check_increments(
+        steps, [pool.send(*flags, "-i", f"@{base}", f"{disk}@{snapshots - 1}") for base in range(snapshots - 2)]
+    )
     content = hashlib.sha256(pools.device(disk).read_bytes()).hexdigest()
     for name, inputs in (("one", [merged(full, *steps[:-1]), steps[-1]]), ("two", [full, merged(*steps)])):
         back = received(other_pool, name, *inputs)

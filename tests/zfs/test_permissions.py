@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 #: What docs/operations.md says that a user needs, no more and no less.
 FOR_PUSH = ("bookmark", "destroy", "hold", "mount", "release", "send", "snapshot")
+FOR_DRILL = (
+    *("canmount", "create", "destroy", "mount", "mountpoint", "quota", "readonly", "receive", "send", "userprop"),
+)
 FOR_RESTORE = ("canmount", "create", "mount", "quota", "receive", "refquota", "refreservation", "reservation")
 
 
@@ -112,6 +115,29 @@ def test_with_delegated_permissions(pool: Pool, other_pool: Pool, receiver: Rece
     pools.zfs("inherit", "mountpoint", into)
     pools.zfs("mount", into)
     assert (other_pool.path("place/home") / "file").read_text() == "the last"
+
+
+def test_a_drill_with_delegated_permissions(pool: Pool, other_pool: Pool, receiver: Receiver, user: User) -> None:
+    home = pool.create("home")
+    write(pool, "home", "one")
+    pools.zfs("allow", "-u", user.name, ",".join(FOR_PUSH), home)
+    programs.good(user.fullsend("push", home))
+    place = other_pool.create("drill")
+    user.configure(f'drill-into = "{place}"')
+    pools.zfs("allow", "-u", user.name, ",".join(FOR_DRILL), place)
+    done = user.fullsend("drill", "--json", home)
+    assert done.returncode == 0, done.stderr.decode()
+    (said,) = programs.rows(done.stdout)
+    assert (said["ok"], said["compared"]) == (True, "blocks"), said
+    assert "its files were not compared: a private mount namespace needs root" in said["text"]
+    assert other_pool.names("filesystem") == {other_pool.name, place}
+    # Not one of them is for nothing.
+    for permission in FOR_DRILL:
+        pools.zfs("unallow", "-u", user.name, permission, place)
+        assert user.fullsend("drill", home).returncode, permission
+        pools.zfs("allow", "-u", user.name, permission, place)
+    programs.good(user.fullsend("drill", home))
+    assert other_pool.names("filesystem") == {other_pool.name, place}
 
 
 def test_through_sudo(pool: Pool, other_pool: Pool, receiver: Receiver, user: User) -> None:

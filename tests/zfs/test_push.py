@@ -410,13 +410,13 @@ def test_a_suspended_pool_fails_the_push_and_keeps_no_other_from_it(
     assert [each["kind"] for each in sender.list(home)] == ["full", "incremental"]
     assert len(sender.list(photos)) == 1
     judged = sender.fullsend("status")
-    first, *lines = judged.stdout.decode().splitlines()
+    first = judged.stdout.decode().splitlines()[0]
     assert judged.returncode == 2
     assert first.startswith("CRITICAL: 2 of 4 datasets: ")
     assert f"{photos}: {way_out}" in first
     states = {ext.name: "CRITICAL", photos: "CRITICAL", home: "OK", pool.name: "OK"}
-    lines = [line for line in lines if line.split()[1] != "receiver"]
-    assert sorted(line.split(": ")[0].split() for line in lines) == sorted([states[name], name] for name in states)
+    told = programs.rows(sender.fullsend("status", "--json").stdout)
+    assert {row["dataset"]: row["state"] for row in told if row["dataset"]} == states
     checked = sender.fullsend("check")
     assert checked.returncode == 1
     assert [line for line in checked.stdout.decode().splitlines() if line.startswith("problem")] == [

@@ -34,7 +34,16 @@ PORT: Final = 7433
 EXPOSURE_MAX: Final = 1.5
 #: Seconds until something is taken for hung. The processor is an emulated one.
 PATIENCE: Final = 300
-NAMES: Final = ("fullsendd.service", "fullsendd.socket", "fullsend-push.service", "fullsend-push.timer")
+NAMES: Final = (
+    "fullsendd.service",
+    "fullsendd.socket",
+    "fullsend-push.service",
+    "fullsend-push.timer",
+    "fullsend-drill.service",
+    "fullsend-drill.timer",
+    "fullsendd-hooks.service",
+    "fullsend-failed@.service",
+)
 
 
 def run(*command: str, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
@@ -321,6 +330,29 @@ def test_the_nightly_push_pushes_what_is_configured(serving: None, pool: pools.P
         configuration.write_text(before, encoding="utf-8")
 
 
+def test_the_weekly_drill_mounts_and_compares(serving: None, pool: pools.Pool) -> None:
+    """The unit as it is: what it is not allowed to do it would say instead of comparing files."""
+    source = pool.create("weekly")
+    place = pool.create("drill", "-o", "canmount=off", "-o", "mountpoint=none")
+    pools.fill(pool.path(source), size=50_000)
+    run("fullsend", "push", source)
+    configuration = pathlib.Path("/etc/fullsend/sender.toml")
+    before = configuration.read_text(encoding="utf-8")
+    # Other tests have pushed from elsewhere, and not all of that can be restored.
+    drop_in("fullsend-drill.service", "test", f"[Service]\nExecStart=\nExecStart=fullsend drill -v {source}\n")
+    configuration.write_text(f'drill-into = "{place}"\n{before}', encoding="utf-8")
+    try:
+        run("systemctl", "start", "fullsend-drill.service", check=False)
+        assert shown("fullsend-drill.service", "Result") == "success", journal()
+        assert "files and folders are the same as in" in journal()
+        assert {name for name in pool.names("filesystem") if name.startswith(place)} == {place}
+        assert shown("fullsend-drill.service", "Type") == "oneshot"
+    finally:
+        configuration.write_text(before, encoding="utf-8")
+        (UNITS / "fullsend-drill.service.d" / "test.conf").unlink()
+        run("systemctl", "daemon-reload")
+
+
 def test_a_failed_push_is_a_failed_unit() -> None:
     drop_in("fullsend-push.service", "test", "[Service]\nExecStart=\nExecStart=fullsend list\n")
     try:
@@ -329,6 +361,57 @@ def test_a_failed_push_is_a_failed_unit() -> None:
         assert shown("fullsend-push.service", "ExecMainStatus") == "75"
     finally:
         (UNITS / "fullsend-push.service.d" / "test.conf").unlink()
+        run("systemctl", "daemon-reload")
+        run("systemctl", "reset-failed")
+
+
+def test_a_hook_hears_what_arrives(serving: None, pool: pools.Pool) -> None:
+    """Outside the daemon's sandbox: it writes where the daemon could not."""
+    source = pool.create("heard")
+    pools.fill(pool.path(source))
+    configuration, heard = pathlib.Path("/etc/fullsend/receiver.toml"), pathlib.Path("/var/tmp/fullsend-heard")
+    before = configuration.read_text(encoding="utf-8")
+    hook = json.dumps(["sh", "-c", f"cat >>{heard}"])
+    configuration.write_text(f"{before}\n[hooks]\non-success = {hook}\n", encoding="utf-8")
+    try:
+        run("systemctl", "start", "fullsendd-hooks.service")
+        wait_for("its place in the journal", (STORE / ".state" / "hooks.on-success.json").exists)
+        run("fullsend", "push", source)
+        wait_for("the hook", lambda: heard.exists() and heard.read_text(encoding="utf-8").endswith("\n"))
+        [event] = rows(heard.read_text(encoding="utf-8"))
+        assert (event["event"], event["sender"], event["dataset"]) == ("received", "alpha", source)
+        run("systemctl", "stop", "fullsendd-hooks.service")
+        assert shown("fullsendd-hooks.service", "Result") == "success", journal()
+    finally:
+        configuration.write_text(before, encoding="utf-8")
+
+
+def test_each_failed_push_is_told_once(pool: pools.Pool) -> None:
+    """By itself where it can, else by the unit that systemd starts. No daemon runs here."""
+    source = pool.create("alone")
+    configuration, told = pathlib.Path("/etc/fullsend/sender.toml"), pathlib.Path("/run/fullsend/told")
+    before = configuration.read_text(encoding="utf-8")
+    hook = json.dumps(["sh", "-c", f"cat >>{told}"])
+    tables = f'[[push]]\ndatasets = ["{source}"]\n[hooks]\non-failure = {hook}\n'
+    configuration.write_text(f"{before}\n{tables}", encoding="utf-8")
+    teller = "fullsend-failed@fullsend-push.service.service"
+
+    def fail() -> list[dict[str, Any]]:
+        since = shown(teller, "InactiveEnterTimestampMonotonic")
+        assert run("systemctl", "start", "fullsend-push.service", check=False).returncode
+        wait_for("the end of the unit for failures", lambda: shown(teller, "InactiveEnterTimestampMonotonic") != since)
+        assert shown(teller, "Result") == "success", journal()
+        return rows(told.read_text(encoding="utf-8"))
+
+    try:
+        [by_itself] = fail()
+        assert by_itself["event"] == "push-failed"
+        drop_in("fullsend-push.service", "test", "[Service]\nExecStart=\nExecStart=sh -c 'kill -9 $$$$'\n")
+        [_first, by_unit] = fail()
+        assert by_unit["event"] == "unit-failed"
+    finally:
+        configuration.write_text(before, encoding="utf-8")
+        (UNITS / "fullsend-push.service.d" / "test.conf").unlink(missing_ok=True)
         run("systemctl", "daemon-reload")
         run("systemctl", "reset-failed")
 

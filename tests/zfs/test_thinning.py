@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from tests.programs import good
 from tests.zfs import pools
-from tests.zfs.test_merge import mutate
+from tests.zfs.changes import mutate
 
 if TYPE_CHECKING:
     import pathlib
@@ -68,7 +68,7 @@ def test_nights_under_a_policy(flavour: str, pool: Pool, other_pool: Pool, recei
     r = random.Random(flavour)
     for night in range(NIGHTS):
         if night:
-            mutate(pool.path("home"), r)
+            mutate(pool, pool.path("home"), r)
         good(sender.fullsend("push", *flags, home))
         prune(receiver)
         chain = stored(sender)
@@ -83,7 +83,7 @@ def test_nights_under_a_policy(flavour: str, pool: Pool, other_pool: Pool, recei
     back = restore(sender, other_pool, home, "back", key)
     assert pools.tree(other_pool.path("back")) == pools.tree(pool.path("home"))
     # The next genuine increment goes on top of what was restored.
-    mutate(pool.path("home"), r)
+    mutate(pool, pool.path("home"), r)
     good(sender.fullsend("push", *flags, home))
     prune(receiver)
     pools.zfs("unmount", back)

@@ -60,7 +60,7 @@ Properties = Annotated[dict[str, str], AfterValidator(_short)]
 class WireModel(BaseModel):
     """Base of all models of the wire: immutable, no coercion, no unknown keys."""
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", defer_build=True)
 
 
 class DiskModel(BaseModel):
@@ -68,7 +68,14 @@ class DiskModel(BaseModel):
     that wrote it, so a new key must not make it unreadable, neither after an upgrade nor after a downgrade.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", defer_build=True)
+
+
+def leading(count: int) -> BeforeValidator:
+    """Return a validator that takes the first `count` values of a row on disk: what a later version has added behind
+    them is ignored, like an unknown key.
+    """
+    return BeforeValidator(lambda said: tuple(said[:count]) if isinstance(said, list) else said)
 
 
 def _known(model: type[BaseModel]) -> Callable[[object], object]:

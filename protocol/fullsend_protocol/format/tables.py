@@ -8,6 +8,7 @@ from typing import Final
 
 from fullsend_protocol.format.lost_spills import restoring_loses
 from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
+from fullsend_protocol.shared.columns import aligned
 from fullsend_protocol.shared.units import format_size, printable
 
 _HEADER: Final = ("STREAM", "KIND", "BASE", "FLAGS", "RECEIVED", "RAW", "STORED", "STATE")
@@ -33,16 +34,7 @@ def partials_table(entries: Iterable[PartialEntry], *, with_sender: bool) -> Ite
 
 
 def _aligned(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
-    if not rows:
-        return
-    everything = [header, *rows]
-    widths = [max(len(cells[column]) for cells in everything) for column in range(len(header))]
-    for cells in everything:
-        aligned = (
-            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
-            for cell, width, name in zip(cells, widths, header, strict=True)
-        )
-        yield "  ".join(aligned).rstrip()
+    return ("  ".join(cells).rstrip() for cells in aligned(header, rows, right=_RIGHT))
 
 
 def details(facts: Mapping[str, object]) -> Iterator[str]:

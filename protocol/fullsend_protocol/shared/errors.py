@@ -8,6 +8,7 @@
     |   +-- IncompleteStream       it ends before its END records, or a package lacks snapshots
     |   +-- TrailingBytes          bytes follow its end
     |   +-- DamagedStream          it has an impossible record
+    |   |   +-- BlockDamaged       a compressed block does not decode
     |   +-- NotTheSameStream       it does not continue the stream that was cut
     +-- ChunkError                 a chunk does not decode to the announced bytes
     +-- ProtocolError
@@ -110,6 +111,10 @@ class TrailingBytes(StreamError):  # noqa: N818 - see NotASendStream
 
 class DamagedStream(StreamError):  # noqa: N818 - see NotASendStream
     """A record that no `zfs send` writes."""
+
+
+class BlockDamaged(DamagedStream):
+    """A compressed block in a record does not decode to the bytes that its record announces."""
 
 
 class NotTheSameStream(StreamError):  # noqa: N818 - see NotASendStream

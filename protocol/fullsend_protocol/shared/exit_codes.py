@@ -33,6 +33,15 @@ class Exit(IntEnum):
     INTERRUPTED = 130  # as shells report SIGINT
 
 
+class NagiosState(IntEnum):
+    """The exit codes of Nagios plugins (nagios-plugins.org, guidelines): those of `status` of both programs."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+    UNKNOWN = 3
+
+
 #: The meaning of each, for people.
 MEANING: Final = {
     Exit.OK: "all done",

@@ -74,9 +74,28 @@ BASES_PAGE: Final = 2000
 #: Entries in one `entries` or `merged` message: about 700 bytes each, at most 2 KiB, so that a page stays within
 #: CONTROL_MAX.
 ENTRIES_PAGE: Final = 200
+#: Nights in the history of one dataset: thirteen weeks.
+HISTORY_NIGHTS: Final = 91
+#: Datasets in one `history` message: nights of at most 150 bytes each, so that a page stays within CONTROL_MAX.
+HISTORIES_PAGE: Final = 50
+#: Characters of what a restore drill has found: one line for a person.
+DRILL_TEXT_MAX: Final = 500
+#: Datasets in one `drills` message: two names and a text, at most 6.5 KiB where JSON must escape them.
+DRILLS_PAGE: Final = 100
 #: Bytes before the first record of a snapshot, in `head`: two BEGIN records, the properties of -p, and the keys of a
 #: raw stream, some KiB together. In base64 it stays within CONTROL_MAX.
 HEAD_MAX: Final = 512 << 10
+
+#: Bytes of a path, or of a pattern, in `files?`: PATH_MAX of Linux.
+FILES_PATH_MAX: Final = 4096
+#: Paths in one `files?`: in base64, with patterns and a stream's name, they stay within CONTROL_MAX.
+FILES_PATHS: Final = 100
+#: Patterns in one `files?`: the same.
+FILES_NAMES: Final = 20
+#: Bytes in one `part`: in base64 it stays within CONTROL_MAX.
+FILES_PART: Final = 512 << 10
+#: Lines in one `files`: what could not be given back is named for so many files; the others are counted.
+FILES_SAID: Final = 25
 
 #: MAXNAMELEN of OpenZFS is 256 with the NUL.
 NAME_MAX: Final = 255

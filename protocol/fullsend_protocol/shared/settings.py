@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import parse_duration, parse_size
@@ -75,6 +76,12 @@ def _share(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
     return float(match[1]) / 100
 
 
+def _words(value: Any) -> Any:  # noqa: ANN401 - any value that TOML has
+    return tuple(shlex.split(value)) if isinstance(value, str) else value
+
+
+#: A command and its arguments, without a shell; in the file a list, or text that is split as a shell would split it.
+CommandLine = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_words)]
 #: Bytes; in the file a number, or text such as "512M".
 Size = Annotated[int, Field(ge=0), BeforeValidator(_size)]
 #: Bytes, or a share of a total; in the file a number, or text such as "10G" or "5%".
@@ -85,6 +92,17 @@ Duration = Annotated[float, Field(ge=0), BeforeValidator(_duration)]
 
 #: From 0 to 1; in the file text such as "20%".
 Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(_share)]
+
+
+def _metrics_file(text: str) -> str:
+    if not text.startswith("/") or not text.endswith(".prom"):
+        msg = f"{text!r} is not an absolute path that ends with .prom; node_exporter reads no other files"
+        raise ValueError(msg)
+    return text
+
+
+#: The path of a file that node_exporter's textfile collector reads.
+MetricsFile = Annotated[str, AfterValidator(_metrics_file)]
 
 
 class Settings(BaseModel):

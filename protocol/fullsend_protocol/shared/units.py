@@ -96,8 +96,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def printable(text: str) -> str:
-    """Make text from outside safe for a terminal: control characters and backslashes become escapes."""
-    if text.isprintable() and "\\" not in text:
+def printable(text: str, *, has_escapes: bool = False) -> str:
+    """Make text from outside safe for a terminal: control characters and backslashes become escapes. `has_escapes`: its
+    backslashes are those of escapes, and stay.
+    """
+    special = "" if has_escapes else "\\"
+    if text.isprintable() and (has_escapes or special not in text):
         return text
-    return "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode("ascii") for c in text)
+    return "".join(c if c.isprintable() and c != special else c.encode("unicode_escape").decode("ascii") for c in text)

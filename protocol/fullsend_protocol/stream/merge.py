@@ -41,6 +41,8 @@ from fullsend_protocol.stream.records import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from fullsend_protocol.stream.runs import Run
+
 _U64: Final = struct.Struct("<Q")
 _PAIR: Final = struct.Struct("<QQ")
 _TRIPLE: Final = struct.Struct("<QQQ")
@@ -59,6 +61,10 @@ _SA: Final = 44
 #: DN_OLD_MAX_BONUSLEN, and the size of a block pointer (the same).
 _OLD_BONUS_MAX: Final = 320
 _BLOCK_POINTER: Final = 128
+#: Block pointers of an indirect block, as a power of two: DN_MAX_INDBLKSHIFT less SPA_BLKPTRSHIFT. Only raw streams say
+#: what an object has; this is what OpenZFS gives to new ones.
+_INDIRECT_MAX: Final = 17
+_POINTER_SHIFT: Final = 7
 #: SPA_OLD_MAXBLOCKSIZE: the largest block of a stream without -L.
 _OLD_BLOCK_MAX: Final = 128 << 10
 #: Where BEGIN of a raw stream has the IV set of its base: 0 in a full (dsl_crypt.c).
@@ -287,7 +293,7 @@ class _Merge:
             for each in extents:
                 while each.is_decided(at):
                     self._next(each.source)
-                    each.read()
+                    each.read(at)
             starts = [each.next_start(at) for each in extents]
             begin = min(starts)
             if begin == INFINITY:
@@ -297,15 +303,27 @@ class _Merge:
             if each.is_hole_at(begin):
                 end = min(each.hole_end(begin), limit)
                 yield from self._out.free(number, begin, end)
+                explicit = each.names(begin)
             else:
                 end = each.end
                 if each.start < begin or limit < end:
                     each.source.refuse(f"has a block of object {number} that is replaced in part")
                 yield from self._out.passed(each.source)
+                run = each.run(limit)
+                if run is not None:
+                    yield from self._out.run(run)
+                    end = run.end
                 self._next(each.source)
                 each.read()
+                explicit = True
+            if explicit:
+                for older in extents[winner + 1 :]:
+                    older.touched(end)
             covered = end if begin == covered else covered
             at = end
+        spanned = next((each.spanned for each in extents if each.spanned is not None), None)
+        if spanned is not None:
+            yield from self._out.free(number, newest.size, spanned[1])
         if must_be_whole and covered < newest.size:
             newest.source.refuse(f"switches -L on amid object {number}, of which it does not bring all")
 
@@ -352,6 +370,10 @@ class _Extents:
 
     What lies behind the object's end in this input was freed there: a hole, up to the newest end, unless the input
     itself says otherwise.
+
+    `spanned`: of an older input the indirect block without a block in which the newest end lies, from its beginning to
+    its end; None: there is none, or a newer input has something in it. `zfs send` frees such an indirect block as a
+    whole, also behind the object's end, but no single block there (dmu_send.c, send_cb).
     """
 
     def __init__(self, group: _Group, number: int, newest: _Group) -> None:
@@ -361,11 +383,14 @@ class _Extents:
         self._newest_end = newest.size
         self._is_newest = group is newest
         self._is_data = bool(_DATA_TYPES & {group.type, newest.type})
+        self._block_size = newest.block_size
+        self._fan_out = max((group.indirect or _INDIRECT_MAX) - _POINTER_SHIFT, 1)
+        self.spanned: tuple[int, int] | None = None
         self.start = self.end = 0
         self.read()
 
-    def read(self) -> None:
-        """Take the current record of the input."""
+    def read(self, at: int = 0) -> None:
+        """Take the current record of the input. All before `at` is decided."""
         source = self.source
         self._active = source.number == self._number and source.in_object and not _is_spill(source)
         if not self._active:
@@ -376,6 +401,39 @@ class _Extents:
         self.end = INFINITY if length == TO_THE_END else self.start + length
         if self.start < before or not length or self.end > INFINITY:
             source.fail(f"has records that are not in their order, in object {self._number}")
+        if self._hole and self._is_data and not self._is_newest and self.start < self._newest_end < self.end:
+            self.spanned = self._spanned()
+            self.touched(at)
+
+    def run(self, limit: int) -> Run | None:
+        """Take the blocks that follow the current one directly, up to what a newer input names, at `limit`."""
+        if self.source.kind != RecordType.WRITE:
+            return None
+        found = self.source.run(self.end, min(limit, self._reach))
+        if found is not None:
+            self.start, self.end = found.start, found.end
+        return found
+
+    def _spanned(self) -> tuple[int, int] | None:
+        """Return the largest indirect block in which the newest end lies and that the current hole covers."""
+        found = None
+        size = self._block_size << self._fan_out
+        while size:
+            begin = (self._newest_end - 1) // size * size
+            if begin < self.start or begin + size > self.end:
+                break
+            found = begin, begin + size
+            size <<= self._fan_out
+        return found
+
+    def touched(self, end: int) -> None:
+        """Note that a newer input names something that ends at `end`."""
+        if self.spanned is not None and end > self.spanned[0]:
+            self.spanned = None
+
+    def names(self, begin: int) -> bool:
+        """Whether the current record names what is at `begin`."""
+        return self._active and self.start <= begin
 
     @property
     def _reach(self) -> int:
@@ -402,7 +460,7 @@ class _Extents:
 
     def hole_end(self, begin: int) -> int:
         """Where the hole at `begin` ends."""
-        if self._active and self.start <= begin:
+        if self.names(begin):
             return min(self.end, self._reach)
         return min(self._newest_end, self.start if self._active else INFINITY)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, TrailingBytes, UnsupportedStream
+from fullsend_protocol.stream import runs
 from fullsend_protocol.stream.checksums import CLOSING_END, SUM_AT, Piece, is_possible_length
 from fullsend_protocol.stream.fletcher import WORD_SIZE
 from fullsend_protocol.stream.records import (
@@ -26,6 +27,8 @@ from fullsend_protocol.stream.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+
+    from fullsend_protocol.stream.runs import Run
 
 #: No object and no offset is so large.
 INFINITY: Final = 1 << 64
@@ -87,12 +90,14 @@ class RecordReader:
     `end`: the first object that it is about, and the one behind the last; INFINITY at END.
     """
 
-    def __init__(self, name: str, pieces: Iterable[Piece]) -> None:
-        """Read BEGIN. `name`: of the input, for errors; `pieces`: its raw bytes, in pieces of any size.
+    def __init__(self, name: str, pieces: Iterable[Piece], *, refusal: str = "it cannot be merged") -> None:
+        """Read BEGIN. `name`: of the input, for errors; `pieces`: its raw bytes, in pieces of any size; `refusal`: what
+        cannot be done with a stream that is refused.
 
         Raises: as `next`, and UnsupportedStream for streams that cannot be merged.
         """
         self.name = name
+        self._refusal = refusal
         self._pieces = iter(pieces)
         self._data = memoryview(b"")
         self._at = 0
@@ -157,6 +162,20 @@ class RecordReader:
         """Take the current record's payload, as a copy. For bonus buffers and spill blocks."""
         count, self._owed = self._owed, 0
         return self._bytes(count)
+
+    def run(self, at: int, limit: int) -> Run | None:
+        """Take the blocks that follow the current one, whose payload was taken, in the piece that is there.
+
+        `at`: where the current block ends, in its object; `limit`: up to where the run may reach. Returns: None if the
+        next record is none of them. Else the last one is the current record, and its payload is taken.
+        """
+        found = runs.find(*(self._data, self._at), number=self.number, guid=self.begin.guid, at=at, limit=limit)
+        if found is not None:
+            self._at += len(found.data)
+            self.length = found.lengths[-1]
+            last = len(found.data) - self.length - HEADER_SIZE
+            self.head = bytes(found.data[last : last + HEADER_SIZE])
+        return found
 
     # --- records -----------------------------------------------------------------------------------------------
 
@@ -238,5 +257,5 @@ class RecordReader:
         raise DamagedStream(msg)
 
     def refuse(self, what: str) -> NoReturn:
-        msg = f"{self.name} {what}: it cannot be merged"
+        msg = f"{self.name} {what}: {self._refusal}"
         raise UnsupportedStream(msg)

@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.stream import fletcher
+from fullsend_protocol.stream import fletcher, runs
 from fullsend_protocol.stream.checksums import END_SUM_AT, SUM_AT, SUM_FIELDS, Piece, sum_of
 from fullsend_protocol.stream.fletcher import WORD_SIZE, State
 from fullsend_protocol.stream.record_reader import GUID_AT, INFINITY
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from fullsend_protocol.stream.record_reader import RecordReader
+    from fullsend_protocol.stream.runs import Run
 
 _U64: Final = struct.Struct("<Q")
 _FREE: Final = struct.Struct("<I4xQQQ")  # type; object, offset, length
@@ -81,6 +82,12 @@ class RecordWriter:
         self._behind = source
         yield head
         yield from source.payload()
+
+    def run(self, run: Run) -> Iterator[Piece]:
+        """Write the blocks that follow the one that was passed on last, in its input."""
+        assert self._behind is not None  # noqa: S101 - `passed` comes before
+        data, self._difference = runs.rewrite(run, self._difference, self._guid)
+        yield data
 
     def settle(self, source: RecordReader) -> None:
         """Note that an input has gone to its next record: now the state behind its last one is known."""

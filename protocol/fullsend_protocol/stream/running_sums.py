@@ -8,17 +8,27 @@ for streams without a known SHA-256.
 
 from __future__ import annotations
 
+import struct
 from typing import Final, NoReturn
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import DamagedStream, IncompleteStream, UnsupportedStream
 from fullsend_protocol.stream import fletcher
-from fullsend_protocol.stream.checksums import BEGIN_FIELDS, END_SUM_AT, SUM_AT, Piece, kind_of, sum_of
+from fullsend_protocol.stream.checksums import (
+    BEGIN_FIELDS,
+    CLOSING_END,
+    END_SUM_AT,
+    SUM_AT,
+    SUM_FIELDS,
+    Piece,
+    kind_of,
+    sum_of,
+)
 from fullsend_protocol.stream.fletcher import WORD_SIZE
 from fullsend_protocol.stream.records import COMPOUND, HEADER_SIZE, RecordType, payload_length
 
-#: The closing END of a package, and the first of one without properties, are zero after the type (libzfs_sendrecv.c).
-_NO_SUMS: Final = bytes(HEADER_SIZE - 4)
+#: The first END of a package, with the sum of what is before it, and nothing else (libzfs_sendrecv.c).
+_END_OF_PROPERTIES: Final = struct.Struct(f"<I4x4Q{HEADER_SIZE - END_SUM_AT - SUM_FIELDS.size}x")
 _LENGTH_MAX: Final = max(limits.RECORD_PAYLOAD_MAX, limits.BEGIN_PAYLOAD_MAX)
 
 
@@ -73,12 +83,12 @@ class RunningSums:
             self._opening = BEGIN_FIELDS.unpack_from(head)[2] & 3 == COMPOUND
             self._state = fletcher.summed(head)
             return
-        if self._ended and head[4:] == _NO_SUMS:
-            return
         before, wanted = self._state, sum_of(head)
-        if self._ended and self._opening:  # the first END of a package has only the sum of what is before it
-            if sum_of(head, END_SUM_AT) != before:
+        if self._ended and self._opening:
+            if head != _END_OF_PROPERTIES.pack(RecordType.END, *before):
                 self._fail(f"has a wrong checksum at {at}, behind the properties")
+            return
+        if head == CLOSING_END:
             return
         if wanted == fletcher.ZERO:
             msg = f"{self._name} has no running checksums (it was sent before 2015): nothing proves it"

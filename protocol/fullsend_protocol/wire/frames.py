@@ -162,7 +162,9 @@ class FrameReader:
         if self._payload is None:
             self._payload = bytearray(self._header.payload_length)
             self._filled = 0
-            del self._buffer[: self._fill(memoryview(bytes(self._buffer)))]
+            with memoryview(self._buffer) as waiting:
+                count = self._fill(waiting)
+            del self._buffer[:count]
         if self._filled < len(self._payload):
             return None
         payload, self._payload, self._header = self._payload, None, None

@@ -1,5 +1,5 @@
-"""What a command asks the daemon on the same host, over a socket in the store's state folder: what is stored, and how
-its checks stand.
+"""What a command asks the daemon on the same host, over a socket in the store's state folder: what is stored, how its
+checks stand, and which transfers are under way.
 
 Frames, hello, errors and the ends of answers are those of the wire (fullsend_protocol.wire.messages). Both sides are
 the same program, usually of the same version; otherwise the hello tells. Nothing of this ever crosses a network.
@@ -12,18 +12,20 @@ from typing import Annotated, Final, Literal
 from pydantic import Field
 
 from fullsend_protocol.format.manifest import Name, Offset, SenderName, WireModel
+from fullsend_protocol.wire.live import LiveTransfer
 from fullsend_protocol.wire.messages import (
     Answer,
     BeingRead,
     Done,
     Error,
+    MessageReader,
+    Noted,
     Program,
     Question,
     ReceiverHello,
     Request,
     SenderHello,
     Text,
-    adapter,
     decode,
 )
 
@@ -96,17 +98,48 @@ class ScrubProgress(Answer):
     busy: bool
 
 
-REQUESTS: Final = (Request(SummariesWanted, Summaries), Request(ScrubWanted, done=ScrubProgress))
+class TransfersWanted(Question):
+    """`transfers?`: which transfers are under way?"""
 
-DaemonMessage = ReceiverHello | Summaries | ScrubProgress | Done | Error
-CommandMessage = SenderHello | SummariesWanted | ScrubWanted | Error
+    type: Literal["transfers?"] = "transfers?"
+
+
+class Transfers(Answer):
+    """A page of the answer to `transfers?`, the oldest first."""
+
+    type: Literal["transfers"] = "transfers"
+    transfers: list[LiveTransfer]
+
+
+class Working(Question):
+    """`working`: a command tells what it does, such as a merge, so that `transfers?` shows it. It counts until the
+    command says something else, or disconnects. None: nothing at the moment.
+    """
+
+    type: Literal["working"] = "working"
+    transfer: LiveTransfer | None
+
+
+REQUESTS: Final = (
+    Request(SummariesWanted, Summaries),
+    Request(ScrubWanted, done=ScrubProgress),
+    Request(TransfersWanted, Transfers),
+    Request(Working, done=Noted),
+)
+
+DaemonMessage = ReceiverHello | Summaries | ScrubProgress | Transfers | Noted | Done | Error
+CommandMessage = SenderHello | SummariesWanted | ScrubWanted | TransfersWanted | Working | Error
 
 #: The models of each direction.
-FROM_DAEMON: Final[tuple[type[DaemonMessage], ...]] = (ReceiverHello, Summaries, ScrubProgress, Done, Error)
-FROM_COMMAND: Final[tuple[type[CommandMessage], ...]] = (SenderHello, SummariesWanted, ScrubWanted, Error)
+FROM_DAEMON: Final[tuple[type[DaemonMessage], ...]] = (
+    *(ReceiverHello, Summaries, ScrubProgress, Transfers, Noted, Done, Error),
+)
+FROM_COMMAND: Final[tuple[type[CommandMessage], ...]] = (
+    *(SenderHello, SummariesWanted, ScrubWanted, TransfersWanted, Working, Error),
+)
 
-_READ_DAEMON: Final = adapter(FROM_DAEMON)
-_READ_COMMAND: Final = adapter(FROM_COMMAND)
+_READ_DAEMON: Final = MessageReader(FROM_DAEMON)
+_READ_COMMAND: Final = MessageReader(FROM_COMMAND)
 
 
 def decode_from_daemon(payload: bytes | bytearray) -> DaemonMessage:

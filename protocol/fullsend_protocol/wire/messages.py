@@ -9,8 +9,10 @@ To add a question to the receiver, add its models here and one entry in REQUESTS
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal, TypeVar, Union
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar, Union
 
 from pydantic import (
     AfterValidator,
@@ -74,7 +76,7 @@ class Greeting(WireModel):
     ignores: otherwise the sides could not even tell each other that they have no version in common.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", defer_build=True)
 
 
 class Question(WireModel):
@@ -386,9 +388,67 @@ class Unchanged(Question):
 
 
 class Noted(Answer):
-    """The answer to `unchanged`: recorded."""
+    """The answer to `unchanged` and to `drilled`: recorded."""
 
     type: Literal["noted"] = "noted"
+
+
+DrillText = Annotated[str, Field(max_length=limits.DRILL_TEXT_MAX)]
+
+
+#: What a restore drill has compared: all files, all blocks, the GUID alone, or nothing, because there was no restore.
+DrillExtent = Literal["files", "blocks", "guid", "nothing"]
+
+
+class Drilled(Question):
+    """A stored stream was restored on its ZFS host as a test. `ok`: whether nothing was wrong; `compared`: with what is
+    there; `text`: one line, what was compared, or what was wrong; `milliseconds`: duration of the restore;
+    `raw_bytes`: of the streams that it read;
+    `files`: number of files that were compared, 0: none were.
+    """
+
+    type: Literal["drilled"] = "drilled"
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    ok: bool
+    compared: DrillExtent
+    text: DrillText
+    milliseconds: Offset
+    raw_bytes: Offset
+    files: Offset
+
+
+class DrillsWanted(Question):
+    """`drills?`: when were this sender's datasets last restored as a test?"""
+
+    type: Literal["drills?"] = "drills?"
+
+
+class DrillEntry(WireModel):
+    """The last `drilled` of a dataset. `at`: when it came; `succeeded`: when one with `ok` last came, None: never. Both
+    by the receiver's clock.
+    """
+
+    dataset: Name
+    snapshot: Name
+    guid: Guid
+    at: str
+    ok: bool
+    compared: DrillExtent
+    text: DrillText
+    milliseconds: Offset
+    raw_bytes: Offset
+    files: Offset
+    succeeded: str | None
+
+
+class Drills(Answer):
+    """A page of the answer to `drills?`, in order of the datasets' names. `now`: the receiver's clock."""
+
+    type: Literal["drills"] = "drills"
+    now: str
+    drills: Annotated[list[DrillEntry], Field(max_length=limits.DRILLS_PAGE)]
 
 
 class StatusWanted(Question):
@@ -427,6 +487,51 @@ class Status(Answer):
     type: Literal["status"] = "status"
     now: str
     datasets: Annotated[list[DatasetStatus], Field(max_length=limits.DATASETS_PAGE)]
+
+
+class HistoryWanted(Question):
+    """`history?`: what has come of this sender's datasets, on which day, and how often should they come?"""
+
+    type: Literal["history?"] = "history?"
+
+
+class NightEntry(WireModel):
+    """What came of a dataset in one day of the receiver's local time. `day`: YYYY-MM-DD; `received`: streams;
+    `unchanged`: reports.
+    """
+
+    day: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")]
+    received: Offset
+    unchanged: Offset
+    raw_bytes: Offset
+    stored_bytes: Offset
+
+
+class DatasetHistory(WireModel):
+    """What has come of one dataset. `since`: from when on all that came is in `nights`, null: unknown; `every`: seconds
+    within which it should come, null: unknown, or never; `limit`: seconds from which on it is late; `source`: where
+    `every` comes from; `late`: whether it is overdue; `age`: seconds since it last came, or was reported as unchanged,
+    null: unknown; `nights`: those on which something came, the oldest first.
+    """
+
+    dataset: Name
+    since: str | None
+    every: Offset | None
+    limit: Offset | None
+    source: Literal["configured", "learnt", "unknown"]
+    late: bool
+    age: Offset | None
+    nights: Annotated[list[NightEntry], Field(max_length=limits.HISTORY_NIGHTS)]
+
+
+class HistoryPage(Answer):
+    """A page of the answer to `history?`, in order of the datasets' names. `at`: when the receiver has looked, by its
+    clock. One that has not looked yet since its start sends no page.
+    """
+
+    type: Literal["history"] = "history"
+    at: str
+    datasets: Annotated[list[DatasetHistory], Field(max_length=limits.HISTORIES_PAGE)]
 
 
 # --- reading back ----------------------------------------------------------------------------------------------
@@ -582,6 +687,61 @@ class Proven(Answer):
     why: Text
 
 
+class FormWanted(Question):
+    """`form?`: which SHA-256 has a stored stream without the FREE records that may be redundant? `file`: as in
+    `head?`. Takes as long as reading the stream.
+    """
+
+    type: Literal["form?"] = "form?"
+    file: Text
+
+
+class Form(Answer):
+    """The answer to `form?`. `sha256`: of the form that docs/format.md defines; None: it is not known, and
+    `why` says why. `why` is empty otherwise.
+    """
+
+    type: Literal["form"] = "form"
+    sha256: Sha256Hex | None
+    why: Text
+
+
+FilesPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=(limits.FILES_PATH_MAX + 2) // 3 * 4)]
+
+
+class FilesWanted(Question):
+    """`files?`: list the files of a stored snapshot, or send some of them.
+
+    `stream`: as in `fetch`; `form`: what the parts together are: lines with names, long lines, JSON lines, or a tar
+    archive; `paths`: from the snapshot's root, `names`: patterns such as `*.txt`, all in base64, because names are
+    bytes; `recursive`: list all below; `special`: devices, fifos and sockets, too; `setuid`: keep these bits.
+    """
+
+    type: Literal["files?"] = "files?"
+    stream: Text
+    form: Literal["names", "long", "json", "tar"]
+    paths: Annotated[list[FilesPath], Field(max_length=limits.FILES_PATHS)]
+    names: Annotated[list[FilesPath], Field(max_length=limits.FILES_NAMES)]
+    recursive: bool
+    special: bool
+    setuid: bool
+
+
+class FilesPart(Answer):
+    """The next bytes of the answer to `files?`, in base64. They count only if `files` follows with code 0."""
+
+    type: Literal["part"] = "part"
+    data: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=(limits.FILES_PART + 2) // 3 * 4)]
+
+
+class Files(Answer):
+    """The end of the answer to `files?`. `code`: 0 if all was sent, else an exit code; `said`: lines for a person."""
+
+    type: Literal["files"] = "files"
+    code: Offset
+    said: Annotated[list[Text], Field(max_length=limits.FILES_SAID)]
+
+
 class Check(Question):
     """Is the receiver well?"""
 
@@ -655,13 +815,18 @@ REQUESTS: Final = (
     Request(BasesWanted, Bases),
     Request(PartialsWanted, Partials),
     Request(Unchanged, done=Noted),
+    Request(Drilled, done=Noted),
+    Request(DrillsWanted, Drills),
     Request(StatusWanted, Status),
+    Request(HistoryWanted, HistoryPage),
     Request(List, Entries),
     Request(Locate, done=Located),
     Request(Verify, Verdict),
     Request(MergedWanted, MergedStreams),
     Request(HeadWanted, done=Head),
     Request(Prove, done=Proven),
+    Request(FormWanted, done=Form),
+    Request(FilesWanted, FilesPart, Files),
     Request(Check, done=Health),
 )
 
@@ -682,19 +847,43 @@ FROM_SENDER: Final[tuple[type[SenderMessage], ...]] = (
 _T = TypeVar("_T")
 
 
-def adapter(models: tuple[type[_T], ...]) -> TypeAdapter[_T]:
-    """Return a reader of messages that are one of these models."""
-    return TypeAdapter(Annotated[Union[models], Field(discriminator="type")])  # type: ignore[arg-type]  # noqa: UP007
+#: How `encode` begins each message: its type, which has no escapes. A peer may write its keys in another order.
+_TYPE_FIRST: Final = re.compile(rb'\{"type":"([^"\\]*)"[,}]')
 
 
-_READ_RECEIVER: Final = adapter(FROM_RECEIVER)
-_READ_SENDER: Final = adapter(FROM_SENDER)
+class MessageReader(Generic[_T]):
+    """Reads messages that are one of these models.
+
+    A message that begins with its type is read with its own model. So only the models of messages that come are built:
+    those of a whole direction take 10 ms of each command.
+    """
+
+    def __init__(self, models: tuple[type[_T], ...]) -> None:
+        """Read one of `models`, each with a `type` of its own."""
+        self._models = {type_of(model).encode(): model for model in models}  # type: ignore[arg-type]
+        self._any: TypeAdapter[_T] = TypeAdapter(
+            Annotated[Union[models], Field(discriminator="type")],  # type: ignore[arg-type]  # noqa: UP007
+            config=ConfigDict(defer_build=True),
+        )
+
+    def validate(self, payload: bytes | bytearray) -> _T:
+        """Return the message. Raises: ValidationError, whose place begins with the message's type."""
+        first = _TYPE_FIRST.match(payload)
+        model = self._models.get(first[1]) if first else None
+        if model is not None:
+            with contextlib.suppress(ValidationError):
+                return model.model_validate_json(payload)  # type: ignore[attr-defined,no-any-return]
+        return self._any.validate_json(payload)
 
 
 def type_of(model: type[Message]) -> str:
     """Return the `type` that a message of this model has on the wire."""
     name: str = model.model_fields["type"].default
     return name
+
+
+_READ_RECEIVER: Final = MessageReader(FROM_RECEIVER)
+_READ_SENDER: Final = MessageReader(FROM_SENDER)
 
 
 def encode(message: Message) -> bytes:
@@ -712,10 +901,10 @@ def decode_from_sender(payload: bytes | bytearray) -> SenderMessage:
     return decode(_READ_SENDER, payload)
 
 
-def decode(reads: TypeAdapter[_T], payload: bytes | bytearray) -> _T:
+def decode(reads: MessageReader[_T], payload: bytes | bytearray) -> _T:
     """Read a message. Raises: RemoteProtocolError."""
     try:
-        return reads.validate_json(payload)
+        return reads.validate(payload)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -4,27 +4,39 @@ at a reload.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import re
 from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import UsageError, reason
-from fullsend_protocol.shared.settings import Duration, Portion, Settings, Share, Size, SizeOrShare, parse_settings
+from fullsend_protocol.shared.settings import (
+    Duration,
+    MetricsFile,
+    Portion,
+    Settings,
+    Share,
+    Size,
+    SizeOrShare,
+    parse_settings,
+)
 from fullsend_protocol.wire.invitation import is_sender_name
+from fullsend_receiver.access.expectations import Days, Every, Expect
+from fullsend_receiver.access.hook_settings import HookSettings
 from fullsend_receiver.access.policies import Retention
 
 DEFAULT_FILE: Final = Path("/etc/fullsend/receiver.toml")
 DEFAULT_STORE: Final = Path("/var/lib/fullsend")
 DEFAULT_PORT: Final = 7433
 #: What a running daemon cannot change.
-_FIXED: Final = ("store", "store_id", "listen", "log_format")
+_FIXED: Final = ("store", "store_id", "listen", "log_format", "metrics_listen")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([^\s\[\]:]*)):([0-9]{1,5})")
 _PORT_MAX: Final = 65535
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -60,6 +72,14 @@ def _daily(value: object) -> object:
     return time.fromisoformat(value)
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        msg = f"{str(path)!r} is not an absolute path"
+        raise ValueError(msg)
+    return path
+
+
+ReportFile = Annotated[Path, AfterValidator(_absolute)]
 Address = Annotated[str, AfterValidator(_checked_address)]
 DailyTime = Annotated[time | None, BeforeValidator(_daily)]
 
@@ -74,6 +94,20 @@ def _sender_name(text: str) -> str:
         raise ValueError(msg)
     return text
 
+
+def _on_loopback(text: str) -> str:
+    host, _port = parse_address(_checked_address(text))
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return text
+    except ValueError:
+        pass
+    msg = f"{text!r} is not an address of this host alone: the metrics have no password, so name 127.0.0.1 or [::1]"
+    raise ValueError(msg)
+
+
+#: HOST:PORT that only processes of this host can reach.
+Loopback = Annotated[str, AfterValidator(_on_loopback)]
 
 #: Bytes of one sender; None, in the file "none": no limit.
 Quota = Annotated[Size | None, BeforeValidator(_named_none)]
@@ -110,6 +144,7 @@ class ReceiverSettings(Settings):
     heartbeat_every: Duration = Field(default=limits.HEARTBEAT_EVERY, gt=0, lt=limits.SILENCE)
     shutdown_grace: Duration = 30.0  # time for running streams after SIGTERM; systemd kills after 90 s
     log_format: Literal["text", "json"] = "text"
+    hooks: HookSettings = Field(default_factory=HookSettings)  # read by `fullsendd hooks`, not by the daemon
     retention: Retention | None = None  # None: nothing is ever deleted
     prune_at: DailyTime = time(3, 30)  # local time of the daemon's own prune; None ("never"): it has none
     undelete_within: Duration = 0.0  # how long what was pruned waits in the trash
@@ -121,11 +156,36 @@ class ReceiverSettings(Settings):
     rebase_after: Share = 0.3  # of a full's stored bytes: with so many in the increments on it, it moves forward
     undelete_merged: Duration = 7 * 86400.0  # how long what was merged waits in the trash, where there is room
     merge_rate: Size = 64 << 20  # stored bytes a second that a merge reads and writes; 0: no limit
+    expect_every: Every = "learn"  # how often each dataset should come; "learn": as it has come so far; "never"
+    expect: Expect = Field(default_factory=Expect)  # the same, for some datasets
+    warn_days: Days = 14 * 86400.0  # in the file days: there is a warning if the disk will be full within so long
+    # The report, an HTML page.
+    report_file: ReportFile | None = None  # the daemon writes it; None: it does not
+    report_every: Annotated[Duration, Field(ge=60.0)] = 3600.0  # seconds between two pages
+    report_at: DailyTime = None  # local time: one page a day, then, and none each `report_every`
+    # Metrics for Prometheus.
+    metrics_file: MetricsFile | None = None  # written each minute, for node_exporter's textfile collector
+    metrics_listen: Loopback | None = None  # HOST:PORT of GET /metrics, on this host only
+    metrics_datasets: int = Field(default=2000, ge=0)  # that have metrics of their own
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.metrics_listen is not None:
+            port = parse_address(self.metrics_listen)[1]
+            if port and port == parse_address(self.listen)[1]:
+                msg = f"metrics-listen: port {port} is that of `listen`, for the senders: choose another one"
+                raise ValueError(msg)
+        return self
 
     def quota_of(self, sender: str) -> int | None:
         """Return the quota of a sender in bytes; None: it has none."""
         own = self.senders.get(sender)
         return self.quota if own is None or "quota" not in own.model_fields_set else own.quota
+
+    def expected_every(self, sender: str, dataset: str) -> float | Literal["learn", "never"]:
+        """Return after how many seconds a dataset should come again; "never": there is no alarm for it."""
+        own = self.expect.every(sender, dataset)
+        return self.expect_every if own is None else own
 
 
 def config_file(argument: Path | None) -> Path:

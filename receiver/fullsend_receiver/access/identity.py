@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.shared.errors import UsageError, reason
 from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
@@ -15,6 +16,9 @@ from fullsend_protocol.wire.certificate import fingerprint as der_fingerprint
 from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: X509_V_FLAG_NO_CHECK_TIME of OpenSSL (x509_vfy.h); the ssl module has no name for it. A storage host whose clock
 #: starts in 1970 must still accept its senders' certificates: the table decides, not a date.
@@ -100,3 +104,27 @@ def become_owner(store: LocalStore) -> None:
     os.setgid(owner.st_gid)
     os.setuid(owner.st_uid)
     os.umask(0o077)
+
+
+@contextlib.contextmanager
+def acting_as_owner(store: LocalStore) -> Iterator[None]:
+    """If root runs this process, act as the store's owner inside, and as root again afterwards.
+
+    For a command that writes outside the store with root's rights. Everything that it imports must be imported before.
+    """
+    owner = store.marker.stat()
+    if os.geteuid() != 0 or owner.st_uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    os.setgroups([])
+    os.setegid(owner.st_gid)
+    os.seteuid(owner.st_uid)
+    mask = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(mask)
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)

@@ -9,14 +9,12 @@
     hourly = 24
     monthly = 3
 
-In a pattern `*` stands for any part of one component, `**` for anything, `?` for one character, as in the sender's
-configuration. As there, where several patterns match, the later one counts, value by value. Without a rule that keeps
-something, a dataset has no policy: nothing of it is ever deleted.
+Where several patterns match (patterns.py), the later one counts, value by value. Without a rule that keeps something, a
+dataset has no policy: nothing of it is ever deleted.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -24,16 +22,13 @@ from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticKnownError
 
 from fullsend_protocol.shared.settings import Duration, Settings
+from fullsend_receiver.access.patterns import check_pattern, matches
 
 #: The rules that keep one snapshot a period. The longest period first.
 Period = Literal["yearly", "monthly", "weekly", "daily", "hourly"]
 PERIODS: Final[tuple[Period, ...]] = ("yearly", "monthly", "weekly", "daily", "hourly")
 #: All rules that keep something. The others only say how they are applied, and what stays in any case.
 KEEP_RULES: Final = (*PERIODS, "within", "last")
-
-_WILD: Final = re.compile(r"\*\*|\*|\?")
-_MEANING: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
-_SENDER: Final = re.compile(r"[a-z0-9*?][a-z0-9*?-]{0,62}")
 
 Count = Annotated[int, Field(ge=0, strict=True)]
 
@@ -106,10 +101,7 @@ class Retention(PolicyTable, extra="allow"):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name, table in self.tables.items():
-            sender, _, pattern = name.partition("/")
-            if not _SENDER.fullmatch(sender) or not pattern or pattern.startswith("/") or "@" in name:
-                msg = f'{name!r} is not SENDER/PATTERN: write a table such as [retention."alpha/tank/**"]'
-                raise ValueError(msg)
+            check_pattern(name, "retention")
             if not (self.keeps or table.keeps):
                 raise ValueError(_keeps_nothing(f'[retention."{name}"]'))
         if not (self.keeps or self.tables):
@@ -125,7 +117,7 @@ class Retention(PolicyTable, extra="allow"):
         """Return the policy for a dataset; None: no rule keeps anything of it, so all of it stays."""
         said, where, keeps = self.said(), ["[retention]"] * bool(self.said()), self.keeps
         for name, table in self.tables.items():
-            if _compile(name).fullmatch(f"{sender}/{dataset}"):
+            if matches(name, sender, dataset):
                 said |= table.said()
                 where.append(f'[retention."{name}"]')
                 keeps = keeps or table.keeps
@@ -137,11 +129,3 @@ def _keeps_nothing(what: str) -> str:
         f"{what} has no rule that keeps anything: write one, such as daily = 7, or last = 0 if only minimum-count and"
         " minimum-age are to hold"
     )
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    pieces, place = [], 0
-    for wild in _WILD.finditer(pattern):
-        pieces += [re.escape(pattern[place : wild.start()]), _MEANING[wild[0]]]
-        place = wild.end()
-    return re.compile("".join([*pieces, re.escape(pattern[place:])]), re.DOTALL)

@@ -25,6 +25,8 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.replacement import KnownDamage, find_damage, place_in_time, snapshots_of
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import Catalogue, NoBase
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import DamageGone
 from fullsend_receiver.store import names
 from fullsend_receiver.store.api import Replaced, Store, Upload
 from fullsend_receiver.store.errors import StoreError
@@ -129,7 +131,9 @@ def _put_in_place(
             msg = f"{file}: was stored by another connection meanwhile, and is {found.why}; push it again"
             raise StoreError(msg)
     elif damaged is not None:
-        log.warning("%s: was %s, and is replaced", file, damaged.why)
+        text = f"{file}: was {damaged.why}, and is replaced"
+        names = {"sender": sender, "dataset": about.dataset, "snapshot": about.snapshot, "file": str(file)}
+        emit(DamageGone(text=text, how="replaced", **names), logging.WARNING)
     return first
 
 

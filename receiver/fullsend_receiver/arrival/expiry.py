@@ -9,6 +9,8 @@ from operator import itemgetter
 
 from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, printable
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import PartialExpired
 from fullsend_receiver.store.api import Store, UploadInfo
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.journal import Journal
@@ -86,7 +88,10 @@ def discard_old(
         total -= stored
         if opened is not None:
             del left[opened.sender][key]
-        log.warning("%s: what had arrived of it (%s) is deleted: %s", printable(what), format_size(stored), why)
+        text = f"{printable(what)}: what had arrived of it ({format_size(stored)}) is deleted: {why}"
+        names = (opened.sender, opened.offer.dataset, opened.offer.snapshot) if opened is not None else ("", "", "")
+        named = dict(zip(("sender", "dataset", "snapshot"), names, strict=True))
+        emit(PartialExpired(text=text, stored_bytes=stored, why=why, **named), logging.WARNING)
     store.discard_damaged(now - damaged_keep)
     return left
 

@@ -1,12 +1,14 @@
 """What the receiver does with each chunk, in order: hash the raw bytes, compare, parse the records, write the frame.
 
-A chunk counts as arrived only after all of this. What the stream is, and whether it is whole, follows from its bytes
-alone; the sender's statements are only compared. The raw bytes come from decode_queue.py, which decodes in parallel.
+A chunk counts as arrived only after all of this. One thread may write a chunk while another checks the next one. What
+the stream is, and whether it is whole, follows from its bytes alone; the sender's statements are only compared. The raw
+bytes come from decode_queue.py, which decodes in parallel.
 """
 
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
 
 from fullsend_protocol.format.manifest import Segment
 from fullsend_protocol.shared import limits
@@ -14,7 +16,7 @@ from fullsend_protocol.shared.errors import ChunkError, DamagedStream, Unsupport
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.chunks import Cutter, SegmentHash
 from fullsend_protocol.stream.facts import Facts
-from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.stream.records import Walker, WalkerState
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_protocol.wire.messages import Finish
 from fullsend_receiver.store.api import Upload
@@ -22,10 +24,23 @@ from fullsend_receiver.store.journal import Batch, Standing, Written
 from fullsend_receiver.store.seekable import CHUNKS_MAX, IndexEntry
 
 
-class Ingest:
-    """The state of one arriving stream. Only one thread may use it at a time.
+@dataclass(frozen=True, slots=True)
+class CheckedChunk:
+    """A chunk that may be written: its `frame`, what the index says of it, and the stream's state behind it: the
+    walker's, and how many BEGIN records and embedded spill blocks it has.
+    """
 
-    `unsynced`: bytes of frames written since the last batch was taken.
+    frame: bytes | memoryview
+    written: Written
+    state: WalkerState
+    begins: int
+    embedded_spills: int
+
+
+class Ingest:
+    """The state of one arriving stream. One thread at a time may call `check`, and one the other methods.
+
+    `chunks`: how many are written; `unsynced`: bytes of frames written since the last batch was taken.
     """
 
     def __init__(self, partial: Upload, standing: Standing | None = None) -> None:
@@ -34,7 +49,7 @@ class Ingest:
         self.walker = (
             Walker() if standing is None else Walker.resume(standing.walker, standing.begins, standing.embedded_spills)
         )
-        self.chunks = standing.chunks if standing else 0
+        self.chunks = self._checked = standing.chunks if standing else 0
         self.unsynced = 0
         self.resumptions = list(standing.resumptions) if standing else []
         self._cutter = Cutter(self.walker)
@@ -53,15 +68,15 @@ class Ingest:
         """Raw bytes that have arrived."""
         return self._state.offset
 
-    def take(self, chunk: Chunk, raw: bytes) -> None:
-        """Check a chunk and write its frame. `raw`: the decoded frame.
+    def check(self, chunk: Chunk, raw: bytes) -> CheckedChunk:
+        """Check the next chunk. `raw`: the decoded frame. Returns: what is to be written, in the same order.
 
-        Raises: ChunkError (hash), StreamError (records), OSError (disk). After an error this object is useless.
+        Raises: ChunkError (hash), StreamError (records). After an error only what was checked before may be written.
         """
         if not self._may_follow:
             msg = f"chunk at raw offset {chunk.raw_offset}: the one before it ended where none may end"
             raise DamagedStream(msg)
-        if self.chunks == CHUNKS_MAX:
+        if self._checked == CHUNKS_MAX:
             msg = f"a stream of more than {CHUNKS_MAX} chunks: a stored file holds no more"
             raise UnsupportedStream(msg)
         segment = self._segment
@@ -76,7 +91,6 @@ class Ingest:
         self._may_follow = self._cutter.closed
         if not self._known:
             self._look()
-        self.partial.append(chunk.frame)
         entry = IndexEntry(
             raw_length=chunk.raw_length,
             stored_length=len(chunk.frame),
@@ -85,11 +99,23 @@ class Ingest:
             starts_segment=chunk.raw_offset == segment.start,
             sha256=digest,
         )
-        self._pending.append(Written(entry, self.walker.record_start))
+        self._checked += 1
+        walker = self.walker
+        return CheckedChunk(
+            chunk.frame,
+            Written(entry, walker.record_start),
+            walker.state,
+            len(walker.begins),
+            len(walker.embedded_spills),
+        )
+
+    def write(self, checked: CheckedChunk) -> None:
+        """Write a checked chunk's frame. Raises: OSError; none behind it may be written then."""
+        self.partial.append(checked.frame)
+        self._pending.append(checked.written)
         self.chunks += 1
-        self._state, self._begun = self.walker.state, len(self.walker.begins)
-        self._spilt = len(self.walker.embedded_spills)
-        self.unsynced += len(chunk.frame)
+        self._state, self._begun, self._spilt = checked.state, checked.begins, checked.embedded_spills
+        self.unsynced += len(checked.frame)
 
     def _begin_segment(self, start: int) -> SegmentHash:
         self._segments = self.segments()

@@ -1,8 +1,8 @@
 """Receives one pushed stream: a journal, the answer to the offer, chunks in order, acknowledgements as they become
 durable, then the commit.
 
-Chunks arrive over the channel and are decoded in parallel (decode_queue.py). One task at a time checks and writes them,
-in order. Another task makes batches of them durable and acknowledges these.
+Chunks arrive over the channel and are decoded in parallel (decode_queue.py). One task checks them, in order, and writes
+each while the next one is checked. Another task makes batches of them durable and acknowledges these.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from typing import Any, Final, TypeVar
 from fullsend_protocol.format.manifest import Receipt, Resumption
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, PeerError, RemoteProtocolError, StreamError
+from fullsend_protocol.shared.stages import StageWaits, TransferCount
 from fullsend_protocol.shared.units import format_size, format_time, printable
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.facts import Facts
-from fullsend_protocol.wire.connection import Chunk, ChunkArriving
+from fullsend_protocol.wire.connection import Chunk, ChunkArriving, Event
 from fullsend_protocol.wire.messages import Accept, Ack, Committed, Error, Finish, Push, Record, Stop, Stored
 from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.admission import already_stored, committed_before, judge
@@ -29,15 +30,14 @@ from fullsend_receiver.arrival.bounds import Arrival, NoRoom, Overrun
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.decode_queue import Arrived, DecodeQueue
 from fullsend_receiver.arrival.free_space import USED_UP, Room
-from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.arrival.ingest import CheckedChunk, Ingest
 from fullsend_receiver.arrival.overruns import OverrunRecord
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.store.api import Upload
 from fullsend_receiver.store.durable import FULL
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
-from fullsend_receiver.store.journal import Standing
+from fullsend_receiver.store.journal import Batch, Standing
 from fullsend_receiver.store.opened import open_offer, partial_key
-from fullsend_receiver.store.resume_point import read_record
 from fullsend_receiver.store.workers import Workers, uncancelled
 from fullsend_transport.channel import Channel
 
@@ -70,7 +70,14 @@ class Receiving:
     def __init__(
         self, catalogues: Catalogues, channel: Channel, workers: Workers, sender: str, push: Push, *, room: Room
     ) -> None:
-        """Does nothing before `run`."""
+        """Does nothing before `run`. `count`, from then on: how far it is, and for what it waits: "wire", "decode",
+        "hash" or "disk".
+        """
+        self._waits = StageWaits("wire", "disk")
+        self.count: Final = TransferCount(time.monotonic(), push.size_estimate, self._waits)
+        self._receiving = False  # the next chunk is awaited, or is arriving
+        self._syncing = False
+        self._durable_stored = 0  # bytes of frames that are durable
         self._catalogues = catalogues
         self._store = catalogues.store
         self._room = room
@@ -85,6 +92,8 @@ class Receiving:
         self._dirty = asyncio.Event()  # bytes wait to become durable
         self._full = asyncio.Event()  # the batch is full: do not wait for more
         self._ended = False  # no more chunks will come
+        self._finished = False  # the stream has come to its end
+        self._last: Batch | None = None  # the whole of it, if the commit makes it durable
         self._looked = False  # the bytes have been compared with the offer
         self._record: Record | None = None  # the record behind which a token resumes
 
@@ -109,7 +118,8 @@ class Receiving:
                 raise
             return Stored(receipt=known)
         ingest = Ingest(partial, standing)
-        self._durable = ingest.offset
+        self._durable, self._durable_stored = ingest.offset, partial.size
+        self.count.skip(ingest.offset)
         keep = True
         try:
             # After the journal, which names the base: a process that deletes reads the journals first (docs/format.md).
@@ -127,7 +137,9 @@ class Receiving:
             if isinstance(end, Stop):
                 keep = end.keep
                 return Halted(end, ingest.offset if keep else 0)
-            await self._hash_file(partial)
+            self._waits.head("disk")
+            if self._last is None:
+                await self._hash_file(partial)
             self._channel.busy = "committing"
             self._arrival.committing = True
             # A shutdown must not interrupt this: it is short, and a restart would have to complete it.
@@ -148,6 +160,8 @@ class Receiving:
             raise self._room.full(self._arrival, error).keeping(self._kept()) from None
         finally:
             self._channel.busy = ""
+            if keep:
+                await self._workers.run_to_end(lambda: self._keep_last(ingest))
             kept = keep and self._durable > 0
             try:
                 await self._workers.run_to_end(lambda: self._close(partial, keep=kept))
@@ -196,7 +210,7 @@ class Receiving:
     def _read_record(self, partial: Upload, standing: Standing) -> bool:
         """Read the record behind which a token resumes. Returns: whether the disk still has it; if not, closes it."""
         try:
-            self._record = read_record(partial, standing)
+            self._record = partial.record(standing)
         except ChunkError as error:
             partial.close(keep=True)
             what = printable(f"{self._push.dataset}@{self._push.snapshot}")
@@ -231,12 +245,25 @@ class Receiving:
 
     def _commit(self, ingest: Ingest, finish: Finish, program: str) -> Committed | Stored:
         self._check_offer(ingest.conclude(finish), whole=True)
-        done = commit(self._catalogues, self._sender, ingest, finish, self._push, sender_program=program)
+        try:
+            done = commit(self._catalogues, self._sender, ingest, finish, self._push, sender_program=program)
+        except (StoreError, OSError):
+            self._keep_last(ingest)
+            raise
         try:
             overruns.forget(self._store, self._sender, self._push)
         except OSError as error:  # it is stored nevertheless
             log.warning("%s: that it is stored cannot be recorded: %s", printable(done.receipt.file), error)
         return done
+
+    def _keep_last(self, ingest: Ingest) -> None:
+        """Make durable what the commit has not, so that the stream resumes. Blocks."""
+        last, self._last = self._last, None
+        if last is not None:
+            # If the commit has begun, the upload has ended: a restart completes it.
+            with contextlib.suppress(StoreError, OSError):
+                self._durable = ingest.partial.sync(last)
+                self._durable_stored = last.stored
 
     def _check_offer(self, about: Facts, *, whole: bool) -> None:
         """Compare the bytes with the sender's statements.
@@ -295,7 +322,7 @@ class Receiving:
         queue = DecodeQueue(self._workers.cpu)
         writing = asyncio.create_task(self._write_all(ingest, arrival, queue))
         acknowledging = asyncio.create_task(self._acknowledge(ingest))
-        taking = asyncio.create_task(self._take_all(queue, arrival, writing))
+        taking = asyncio.create_task(self._take_all(ingest, queue, arrival, writing))
         try:
             end = await _unless_failed(taking, {writing, acknowledging, arrival.ended})
         except BaseException as error:
@@ -306,32 +333,39 @@ class Receiving:
                     what = printable(f"{self._push.dataset}@{self._push.snapshot}")
                     log.warning("%s: its last chunks are lost: %s", what, printable(str(second)))
             raise
+        self._finished = isinstance(end, Finish)
         await uncancelled(self._settle(queue, taking, writing, acknowledging))
         return end
 
-    async def _take_all(self, queue: DecodeQueue, arrival: Arrival, writing: asyncio.Task[None]) -> Finish | Stop:
+    async def _take_all(
+        self, ingest: Ingest, queue: DecodeQueue, arrival: Arrival, writing: asyncio.Task[None]
+    ) -> Finish | Stop:
         """Receive chunks until the sender has finished, and all are written."""
         arriving: ChunkArriving | None = None
         while True:
-            event = await self._channel.receive()
+            event = await self._receive(ingest)
             match event:
                 case ChunkArriving():
                     arriving = event
                     self._channel.busy = "waiting for room"
+                    self._waits.head("disk")
                     try:
                         await self._room.claim(arrival, event.payload_length, event.raw_length)
                         if not queue.has_room(event):
                             self._channel.busy = "writing"
+                            self._waits.head(None)
                         await queue.claim(event)
                     finally:
                         self._channel.busy = ""
                 case Chunk():
                     assert arriving is not None  # noqa: S101 - for mypy: the channel announces each chunk
+                    self.count.wire += arriving.payload_length
                     queue.put(arriving, event)
                     del event  # the queue has it; a reference here would keep one more chunk in memory
                 case Finish() | Stop():
                     queue.end()
                     self._channel.busy = "writing"
+                    self._waits.head(None)
                     try:
                         await asyncio.wait([writing])
                     finally:
@@ -344,36 +378,90 @@ class Receiving:
                     msg = f"{type(event).__name__} during a stream"
                     raise RemoteProtocolError(msg)
 
+    async def _receive(self, ingest: Ingest) -> Event:
+        self._receiving = True
+        self._judge_wait(ingest)
+        try:
+            return await self._channel.receive()
+        finally:
+            self._receiving = False
+
+    def _judge_wait(self, ingest: Ingest) -> None:
+        """While the next chunk is awaited, tell whether the wire is slow or the sender may send no more: it waits for
+        an acknowledgement, and so for the disk, if a whole batch is not durable behind the one that is being synced.
+        """
+        if self._receiving:
+            behind = self._syncing and ingest.partial.size - self._durable_stored >= BATCH_BYTES
+            self._waits.head("disk" if behind else "wire")
+
     async def _write_all(self, ingest: Ingest, arrival: Arrival, queue: DecodeQueue) -> None:
-        """Check and write chunks in order, until the last one. A fault of one ends this, and none behind it is written.
-        Raises: ChunkError, StreamError, OSError.
+        """Check chunks in order, until the last one, and write each while the next one is checked. A fault of one ends
+        this: those before it are written, and none behind it. Raises: ChunkError, StreamError, OSError.
         """
         loop = asyncio.get_running_loop()
+        writing: asyncio.Task[None] | None = None  # of the chunk before
         try:
+            self._waits.behind("decode")
             while (arrived := await queue.get()) is not None:
                 arriving = arrived.arriving
-                async with self._between:
-                    free = await loop.run_in_executor(self._workers.cpu, self._write, ingest, arrived)
-                del arrived  # a reference while the next is awaited would keep one more chunk in memory
-                self._room.wrote(arrival, arriving.payload_length, arriving.raw_length, free)
-                queue.release(arriving)
-                self._dirty.set()
-                if ingest.unsynced >= BATCH_BYTES:
-                    self._full.set()
+                self._waits.behind("decode" if arrived.decoded is None else "hash")
+                checked = await loop.run_in_executor(self._workers.cpu, self._check, ingest, arrived)
+                del arrived  # here and below: a reference during a wait would keep one more chunk in memory
+                self._waits.behind("disk")
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(self._write(ingest, arrival, queue, arriving, checked))
+                del checked
+                self._waits.behind("decode")
         finally:
-            await queue.close()
+            self._waits.behind("disk")
+            try:
+                if writing is not None:
+                    await writing  # its fault came before that of any chunk behind it
+            finally:
+                await queue.close()
 
-    def _write(self, ingest: Ingest, arrived: Arrived) -> int:
-        """Check and write a chunk. Returns: the free bytes of the disk afterwards."""
-        ingest.take(arrived.chunk, arrived.raw())
+    def _check(self, ingest: Ingest, arrived: Arrived) -> CheckedChunk:
+        """Check a chunk. In a thread."""
+        raw = arrived.raw()
+        self._waits.behind("hash")
+        checked = ingest.check(arrived.chunk, raw)
+        del raw
         begins = ingest.walker.begins
         if not self._looked and not all(begin.compound for begin in begins):
             self._looked = True
             self._check_offer(facts.conclude(begins), whole=not begins[0].compound)
-        return self._store.space().free
+        return checked
+
+    async def _write(
+        self, ingest: Ingest, arrival: Arrival, queue: DecodeQueue, arriving: ChunkArriving, checked: CheckedChunk
+    ) -> None:
+        """Write a checked chunk. A fault stops the queue: there may be no chunk any more whose turn would find it."""
+
+        def write() -> int:
+            ingest.write(checked)
+            return self._store.space().free
+
+        try:
+            async with self._between:
+                free = await asyncio.get_running_loop().run_in_executor(self._workers.cpu, write)
+        except BaseException:
+            queue.stop()
+            raise
+        self.count.raw = ingest.offset
+        self._judge_wait(ingest)
+        self._room.wrote(arrival, arriving.payload_length, arriving.raw_length, free)
+        queue.release(arriving)
+        self._dirty.set()
+        if ingest.unsynced >= BATCH_BYTES:
+            self._full.set()
 
     async def _acknowledge(self, ingest: Ingest) -> None:
-        """Make batches durable, one at a time, and acknowledge each, through the last chunk's."""
+        """Make batches durable, one at a time, and acknowledge each, through the last chunk's.
+
+        A stream that has come to its end before anything of it is durable is no batch: the commit makes it durable,
+        and its receipt acknowledges it.
+        """
         while True:
             await self._dirty.wait()
             with contextlib.suppress(TimeoutError):
@@ -384,10 +472,20 @@ class Receiving:
             self._full.clear()
             async with self._between:
                 batch = ingest.batch()
+            if batch.chunks and ended and self._finished and not self._durable:
+                self._last = batch
+                await self._workers.run_to_end(functools.partial(ingest.partial.take_last, batch))
+                return
             if batch.chunks:
                 sync = functools.partial(ingest.partial.sync, batch)
-                await self._workers.run_to_end(functools.partial(self._workers.syncs.timed, sync))
-                self._durable = batch.offset
+                self._syncing = True
+                self._judge_wait(ingest)
+                try:
+                    await self._workers.run_to_end(functools.partial(self._workers.syncs.timed, sync))
+                finally:
+                    self._syncing = False
+                self._durable, self._durable_stored = batch.offset, batch.stored
+                self._judge_wait(ingest)
                 self._channel.send_soon(Ack(offset=batch.offset))
             if ended:
                 return

@@ -91,6 +91,10 @@ class Holdings:
             if shelf.has(number)
         )
 
+    def has_dataset(self, dataset: str) -> bool:
+        """Whether a stream of this dataset is stored."""
+        return dataset in self._folders
+
     def around(
         self,
         *,

@@ -24,7 +24,7 @@ from fullsend_receiver.store.local import LocalStore
 
 #: Differs if the items have another form, the rows other fields, or if there are other questions: then a command reads
 #: the disk itself.
-VERSION: Final = zlib.crc32(" ".join(["2", *COPIED, *ProblemKind]).encode())
+VERSION: Final = zlib.crc32(" ".join(["3", *COPIED, *ProblemKind]).encode())
 #: Streams in one item: some 350 bytes each, at most 6 KiB.
 _ROWS: Final = 100
 

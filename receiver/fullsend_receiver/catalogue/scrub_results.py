@@ -166,6 +166,10 @@ class ScrubLog:
             self._sender(sender).read()
             self._common.read()
 
+    def version(self, sender: str) -> object:
+        """Return what changes when something is added about a sender's streams, as of the last reading."""
+        return self._sender(sender).signature, self._common.signature
+
     def _of(self, file: str) -> _LogFile:
         return self._sender(file.partition("/")[0])
 
@@ -240,7 +244,7 @@ class _LogFile:
         self._foreign: list[bytes] = []  # lines whose file this version cannot read
         self._known = 0  # bytes of the file that were read, up to the end of a line; and their CRC
         self._crc = 0
-        self._signature: tuple[int, int, int] | None = None
+        self.signature: tuple[int, int, int] | None = None  # of the file, as of the last reading
 
     def __len__(self) -> int:
         """Return the number of files with a row."""
@@ -268,7 +272,7 @@ class _LogFile:
             self._take([(row["file"], row) for row in rows])
             self.lines += len(rows)
             self._known, self._crc = size + len(added), zlib.crc32(added, self._crc)
-            self._signature = signature(self.path)
+            self.signature = signature(self.path)
         else:
             self.read()
 
@@ -284,7 +288,7 @@ class _LogFile:
         Ignores a line that is not whole (a crash).
         """
         found = None if self.path is None else signature(self.path)
-        if self.path is None or found == self._signature:
+        if self.path is None or found == self.signature:
             return
         try:
             file: BinaryIO = self.path.open("rb")
@@ -296,7 +300,7 @@ class _LogFile:
                 self._read_all(file)
             else:
                 self._read_on(self, file)
-        self._signature = found
+        self.signature = found
 
     def _read_all(self, file: BinaryIO) -> None:
         fresh = _LogFile(self.path)

@@ -119,6 +119,10 @@ class Catalogues:
         for each in kept:
             each.distrusted = True
 
+    def checks_version(self, sender: str) -> object:
+        """Return what changes with each check of a sender's streams. Blocks on the disk. Raises: OSError."""
+        return self._scrub_log(sender).version(sender)
+
     def checked(self, file: PurePosixPath, received: str) -> Scrubbed | None:
         """Return what checks of a file that was received then have shown. Blocks on the disk. Raises: OSError."""
         return self._scrub_log(file.parts[0]).get(str(file), received)

@@ -6,6 +6,7 @@ looks at the disk that it takes, and what is said of the answers.
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
@@ -117,6 +118,15 @@ class Catalogue:
             for stored in self.streams
             if sender in {None, stored.summary.sender} and dataset in {None, stored.summary.dataset}
         ]
+
+    def of(self, sender: str) -> Catalogue:
+        """Return the part of one sender."""
+        part = copy.copy(self)
+        part.streams = self.select(sender, None)
+        part.problems = [each for each in self.problems if each.path.partition("/")[0] == sender]
+        part._forests = {name: forest for name, forest in self._forests.items() if name == sender}  # noqa: SLF001
+        part._restorable = None  # noqa: SLF001 - our own class
+        return part
 
     def at(self, file: PurePosixPath) -> StoredStream | None:
         """Return the stream in this file."""

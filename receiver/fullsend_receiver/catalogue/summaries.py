@@ -162,12 +162,13 @@ class Search:
                 folders = self._look_everywhere(known)
         self._changed = self._changed or self._folders is None or folders.keys() != self._folders.keys()
         self._folders = folders
-        streams = sum(len(folder.rows) for folder in folders.values())
-        if self._effort >= (_WORTH if self._watch is None else max(_WORTH, streams // _WORTH_PART)):
+        if self._effort >= _WORTH and (self._watch is None or self._effort >= _streams(folders) // _WORTH_PART):
             # The copy is optional: a disk that is full or read-only must not prevent listing.
             with contextlib.suppress(OSError):
                 self._save(folders.values())
-        orphans = [f"{folder.path}/{name}" for folder in folders.values() for name in sorted(folder.orphans)]
+        # A search comes with each stream that is pushed: what it does for each folder must be next to nothing.
+        orphaned = [folder for folder in folders.values() if folder.orphans]
+        orphans = [f"{folder.path}/{name}" for folder in orphaned for name in sorted(folder.orphans)]
         self._explained = self._judge(orphans) if orphans else []
         self.sure = not self._unreadable and all(folder.watched for folder in folders.values())
         changed, self._changed = self._changed, False
@@ -187,7 +188,8 @@ class Search:
     def problems(self) -> list[Problem]:
         """What the last run could not read."""
         folders = (self._folders or {}).values()
-        return self._unreadable + [problem for folder in folders for problem in folder.problems.values()]
+        troubled = [folder for folder in folders if folder.problems]
+        return self._unreadable + [problem for folder in troubled for problem in folder.problems.values()]
 
     @property
     def orphans(self) -> list[str]:
@@ -543,3 +545,7 @@ def _by_name(row: Row) -> str:
 
 def _file(store: LocalStore, sender: str) -> Path:
     return store.state / f"summaries.{sender}"
+
+
+def _streams(folders: dict[str, _Folder]) -> int:
+    return sum(len(folder.rows) for folder in folders.values())

@@ -18,7 +18,7 @@ from fullsend_protocol.wire.messages import UnchangedDataset
 from fullsend_receiver.store.api import Store, update
 
 #: Seconds by which this host's clock may have been set back.
-_CLOCK_ERROR: Final = 86400.0
+CLOCK_ERROR: Final = 86400.0
 
 
 class StoredDatasets(Protocol):
@@ -31,11 +31,11 @@ class StoredDatasets(Protocol):
         """Whether a snapshot of this GUID is stored of this dataset."""
 
 
-def note(stock: StoredDatasets, sender: str, datasets: Collection[UnchangedDataset]) -> None:
-    """Record, durably, that these datasets are unchanged now. `stock`: what is stored of the sender. Blocks. Raises:
-    OSError.
+def note(stock: StoredDatasets, sender: str, datasets: Collection[UnchangedDataset]) -> list[UnchangedDataset]:
+    """Record, durably, that these datasets are unchanged now. `stock`: what is stored of the sender. Blocks.
 
-    Ignores a dataset whose snapshot is not stored, and removes older entries of that kind.
+    Ignores a dataset whose snapshot is not stored, and removes older entries of that kind. Returns: those that are
+    recorded. Raises: OSError.
     """
     now = format_time(time.time())
 
@@ -45,14 +45,16 @@ def note(stock: StoredDatasets, sender: str, datasets: Collection[UnchangedDatas
         return json.dumps(kept, indent=1).encode() + b"\n"
 
     update(stock.store.documents, _document(sender), add)
+    return [each for each in datasets if stock.has(each.dataset, each.guid)]
 
 
-def last_seen(store: Store, sender: str) -> dict[tuple[str, str], str]:
+def last_seen(store: Store, sender: str, now: float | None = None) -> dict[tuple[str, str], str]:
     """Return when datasets were last reported as unchanged, by dataset and the GUID of its newest snapshot then.
+    `now`: seconds since the epoch, None: by this host's clock.
 
     Ignores what was recorded while this host's clock was ahead: it would be newer than everything that follows.
     """
-    limit = time.time() + _CLOCK_ERROR
+    limit = (time.time() if now is None else now) + CLOCK_ERROR
     found = store.documents.get(_document(sender))
     return {
         (dataset, entry["guid"]): entry["at"]

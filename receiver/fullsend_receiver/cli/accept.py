@@ -27,6 +27,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.cli.selection import check_stored, split_name
     from fullsend_receiver.maintenance import prune_records, suspicion
     from fullsend_receiver.maintenance.clock import SystemClock
+    from fullsend_receiver.monitor import sizes
 
     _settings, store = open_store(options)
     sender, dataset = split_name(options.what)
@@ -34,7 +35,8 @@ def run(options: argparse.Namespace) -> int:
         msg = f"{options.what}: name it as SENDER/DATASET (see `fullsendd check`)"
         raise UsageError(msg)
     holdings = Catalogues(store).current(sender)
-    check_stored(holdings, options.what, sender, dataset)
+    if dataset not in sizes.latest(sizes.read(store.documents), sender):  # what has vanished is accepted, too
+        check_stored(holdings, options.what, sender, dataset)
     now = SystemClock().read().wall
     suspicion.accept(store.documents, f"{sender}/{dataset}", holdings.last_sequence, now)
     prune_records.forget_suspicion(store.documents, sender, dataset)

@@ -8,6 +8,7 @@ import fullsend_protocol
 from fullsend_protocol.shared.errors import PeerError, ProtocolError, RemoteProtocolError, Unreachable
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import LOCAL, NEED_DATA, Connection, ConnectionEnded, Heartbeat, Role
+from fullsend_protocol.wire.local import Working
 from fullsend_receiver.catalogue.pages import VERSION
 from fullsend_receiver.daemon import local_socket
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
+    from fullsend_protocol.wire.live import LiveTransfer
     from fullsend_protocol.wire.messages import Answer, Question
     from fullsend_receiver.store.local import LocalStore
 
@@ -55,7 +57,28 @@ def ask(sock: socket.socket, question: Question, kind: type[_A]) -> _A:
     return answer
 
 
+class Telling:
+    """Tells the daemon what this command does, as long as the connection is open."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        """`sock`: as returned by `connect`. Raises: as `pages`."""
+        self._daemon = _greeted(sock)
+
+    def tell(self, transfer: LiveTransfer | None) -> None:
+        """Tell it; None: nothing at the moment. Raises: as `pages`."""
+        self._daemon.say(Working(transfer=transfer))
+        answer = self._daemon.hear()
+        if not isinstance(answer, messages.Noted):
+            raise self._daemon.unexpected(answer)
+
+
 def _asked(sock: socket.socket, question: Question) -> _Conversation:
+    daemon = _greeted(sock)
+    daemon.say(question)
+    return daemon
+
+
+def _greeted(sock: socket.socket) -> _Conversation:
     daemon = _Conversation(sock)
     hello = daemon.hear()
     if not isinstance(hello, messages.ReceiverHello):
@@ -65,7 +88,6 @@ def _asked(sock: socket.socket, question: Question) -> _Conversation:
         raise RemoteProtocolError(msg)
     program = f"fullsendd {fullsend_protocol.__version__}"
     daemon.say(messages.SenderHello(program=program, version=VERSION))
-    daemon.say(question)
     return daemon
 
 

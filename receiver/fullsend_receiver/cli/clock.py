@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.maintenance.prune import newest_reception
 
     _settings, store = open_store(options)
-    now, newest = clock.SystemClock().read(), newest_reception(Catalogues(store))
+    newest = newest_reception(Catalogues(store))  # before the clock: what comes meanwhile is not from the future
+    now = clock.SystemClock().read()
     if options.accept:
         clock.accept(store.documents, now, newest)
     wrong = clock.objection(store.documents, now, newest)

@@ -1,4 +1,4 @@
-"""Opens the store of a command."""
+"""Opens the store of a command, and the options that several commands take."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from fullsend_cli.progress import When
     from fullsend_receiver.access.config import ReceiverSettings
     from fullsend_receiver.store.local import LocalStore
 
@@ -22,3 +23,13 @@ def open_store(options: argparse.Namespace) -> tuple[ReceiverSettings, LocalStor
     identity.become_owner(opened)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     return settings, opened
+
+
+def add_quiet(sub: argparse.ArgumentParser) -> None:
+    """Add the option that leaves the progress line out."""
+    sub.add_argument("-q", "--quiet", action="store_true", help="no progress line on a terminal")
+
+
+def shown(options: argparse.Namespace) -> When:
+    """Return when there is a progress line."""
+    return "never" if options.quiet else "auto"

@@ -16,17 +16,22 @@ from fullsend_receiver.cli import (
     cat,
     check,
     clock,
+    get,
+    hooks,
     init,
     invite,
     list_,
+    ls,
     merge,
     pin,
     prune,
+    report,
     revoke,
     senders,
     serve,
     show,
     status,
+    top,
     undelete,
     unpin,
     verify,
@@ -55,8 +60,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=["text", "json"], help="default: text")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        *(init, serve, status, invite, senders, revoke, list_, show, cat, verify, check),
-        *(merge, prune, undelete, pin, unpin, clock, accept),
+        *(init, serve, status, top, invite, senders, revoke, list_, show, cat, ls, get, verify, check),
+        *(report, merge, prune, undelete, pin, unpin, clock, accept, hooks),
     ):
         command.add(commands)
     return parser

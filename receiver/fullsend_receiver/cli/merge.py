@@ -13,8 +13,11 @@ from fullsend_protocol.shared.exit_codes import Exit
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Sequence
 
     from fullsend_cli.running import Commands
+    from fullsend_protocol.stream.checksums import Piece
+    from fullsend_receiver.maintenance.merge_files import MergeFile
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -31,6 +34,11 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     sub.add_argument(
         "--sha256", action="store_true", help="write nothing, and print the SHA-256 of the raw stream, as of `zfs send`"
     )
+    sub.add_argument(
+        "--without-frees",
+        action="store_true",
+        help="with --sha256: leave out the FREE records that may be redundant; one FILE may be alone",
+    )
     sub.add_argument("--json", action="store_true", help="one JSON object")
     sub.set_defaults(run=run)
 
@@ -38,39 +46,66 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Merge. Returns: the exit code. Raises: UsageError, FullsendError, OSError, BrokenPipeError."""
     from fullsend_cli.output import write_line, writing_output
-    from fullsend_protocol.shared.units import format_size, plural
-    from fullsend_protocol.stream.merge import MergeInput, merge
-    from fullsend_receiver.maintenance.merge_files import MergeFile, in_order, write_packed
+    from fullsend_receiver.maintenance.merge_files import MergeFile, in_order, proving
 
     _check(options)
-    files = in_order([MergeFile(path) for path in options.files])
-    pieces = merge([MergeInput(str(each.path), each.pieces()) for each in files])
-    if options.sha256:
-        digest = hashlib.sha256()
-        for piece in pieces:
-            digest.update(piece)
-        write_line(digest.hexdigest())
-        return Exit.OK
-    if options.output is None:
-        with writing_output():
-            for piece in pieces:
-                sys.stdout.buffer.write(piece)
-            sys.stdout.buffer.flush()
-        return Exit.OK
-    done = write_packed(options.output, pieces, level=options.level, merged=files, sender=options.manifest)
-    if options.json:
-        row = {
-            "file": str(done.path),
-            "raw_bytes": done.raw_bytes,
-            "stored_bytes": done.stored_bytes,
-            "sha256": done.sha256,
-            "merged": [each.merged.model_dump() | {"proof": each.proof} for each in files if each.merged],
-        }
-        write_line(json.dumps(row))
-    else:
-        sizes = f"{format_size(done.raw_bytes)} raw, {format_size(done.stored_bytes)} stored"
-        write_line(f"{done.path}: merged from {plural(len(files), 'stream')}, {sizes}")
+    files = [MergeFile(path) for path in options.files]
+    with proving(files):
+        files = in_order(files)
+        pieces = _pieces(files, alone=options.without_frees)
+        if options.sha256:
+            write_line(_sha256(pieces, files[-1], without_frees=options.without_frees))
+        elif options.output is None:
+            with writing_output():
+                for piece in pieces:
+                    sys.stdout.buffer.write(piece)
+                sys.stdout.buffer.flush()
+        else:
+            write_line(_write(options, pieces, files))
     return Exit.OK
+
+
+def _pieces(files: Sequence[MergeFile], *, alone: bool) -> Iterable[Piece]:
+    """Yield the merged stream. `alone`: one file may also be alone."""
+    from fullsend_protocol.stream.merge import MergeInput, merge
+
+    if alone and len(files) == 1:
+        return files[0].pieces()
+    return merge([MergeInput(str(each.path), each.pieces()) for each in files])
+
+
+def _sha256(pieces: Iterable[Piece], last: MergeFile, *, without_frees: bool) -> str:
+    """Hash a stream: all of it, or without the FREE records that may be redundant."""
+    from fullsend_protocol.stream.without_frees import HashWithoutFrees
+
+    if without_frees:
+        form = HashWithoutFrees(str(last.path))
+        for piece in pieces:
+            form.feed(piece)
+        return form.finish()
+    digest = hashlib.sha256()
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _write(options: argparse.Namespace, pieces: Iterable[Piece], files: Sequence[MergeFile]) -> str:
+    """Write the file. Returns: the line about it."""
+    from fullsend_protocol.shared.units import format_size, plural
+    from fullsend_receiver.maintenance.merge_files import write_packed
+
+    done = write_packed(options.output, pieces, level=options.level, merged=files, sender=options.manifest)
+    if not options.json:
+        sizes = f"{format_size(done.raw_bytes)} raw, {format_size(done.stored_bytes)} stored"
+        return f"{done.path}: merged from {plural(len(files), 'stream')}, {sizes}"
+    row = {
+        "file": str(done.path),
+        "raw_bytes": done.raw_bytes,
+        "stored_bytes": done.stored_bytes,
+        "sha256": done.sha256,
+        "merged": [each.merged.model_dump() | {"proof": each.proof} for each in files if each.merged],
+    }
+    return json.dumps(row)
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -83,6 +118,9 @@ def _check(options: argparse.Namespace) -> None:
         raise UsageError(msg)
     if options.sha256 and (options.output is not None or options.manifest is not None or options.json):
         msg = "--sha256 writes nothing: it excludes --output, --manifest and --json"
+        raise UsageError(msg)
+    if options.without_frees and not options.sha256:
+        msg = "--without-frees belongs to --sha256: without FREE records a stream cannot be received"
         raise UsageError(msg)
     if options.sha256:
         return

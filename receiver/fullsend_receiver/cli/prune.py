@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.exit_codes import Exit
-from fullsend_receiver.cli.configuration import open_store
+from fullsend_receiver.cli.configuration import add_quiet, open_store, shown
 
 if TYPE_CHECKING:
     import argparse
 
+    from fullsend_cli.progress import LiveLine, When
     from fullsend_cli.running import Commands
+    from fullsend_protocol.shared.stages import StageWaits
     from fullsend_receiver.cli.pruning import Pruned
     from fullsend_receiver.maintenance.merging import Merger
+    from fullsend_receiver.maintenance.prune import Pruner
+    from fullsend_receiver.maintenance.thinning import Merge
     from fullsend_receiver.store.local import LocalStore
 
 
@@ -29,19 +36,25 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     only.add_argument("--no-merge", action="store_true", help="drop, and merge nothing")
     only.add_argument("--merge-only", action="store_true", help="merge, and drop nothing")
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_quiet(sub)
     sub.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Prune. Returns: the exit code, FAILED if something keeps it from its work. Raises: UsageError, StoreError."""
+    from fullsend_cli.progress import Progress, short_label, showing
     from fullsend_receiver.cli.pruning import Pruned
     from fullsend_receiver.cli.results import complain, print_note
     from fullsend_receiver.cli.selection import check_stored, split_name
-    from fullsend_receiver.maintenance.clock import SystemClock, note, objection, waits_for
+    from fullsend_receiver.cli.working import told
+    from fullsend_receiver.events.emit import emit
+    from fullsend_receiver.events.records import PruneFailed
+    from fullsend_receiver.maintenance.clock import SystemClock, note, objection_now, waits_for
     from fullsend_receiver.maintenance.merging import Merger
     from fullsend_receiver.maintenance.plans import rules_of
-    from fullsend_receiver.maintenance.prune import Pruner, newest_reception
+    from fullsend_receiver.maintenance.prune import Judged, Pruner, newest_reception
     from fullsend_receiver.maintenance.trash import expire_trash
+    from fullsend_receiver.store.event_recorder import recording_command
 
     settings, store = open_store(options)
     rules = rules_of(settings)
@@ -49,51 +62,90 @@ def run(options: argparse.Namespace) -> int:
         msg = "receiver.toml has no policy, so nothing is ever deleted: write a table [retention], such as daily = 7"
         raise UsageError(msg)
     sender, dataset = split_name(options.what)
-    now = SystemClock().read()
-    pruner = Pruner(store, rules, now.wall)
-    if sender is not None:
-        check_stored(pruner.catalogues.current(sender), options.what, sender, dataset)
-    refused = objection(store.documents, now, newest_reception(pruner.catalogues))
-    pruned = Pruned(as_json=options.json, dry_run=options.dry_run)
-    if refused is not None:
-        pruned.failed = True
-        complain(f"nothing is pruned: {refused}")
-        if not options.dry_run:
-            return Exit.FAILED
-    elif (doubt := waits_for(store.documents, now)) is not None:
-        print_note(f"warning: {doubt}: the daily prune waits for that, this one does not")
-    if not (options.dry_run or options.merge_only):
-        with contextlib.suppress(OSError):  # a disk without a free byte: the prune makes room
-            note(store.documents, now)
-        expire_trash(store, rules.undelete_within, now.wall, undelete_merged=rules.undelete_merged)
-    senders = pruner.catalogues.senders() if sender is None else [sender]
-    if not options.merge_only:
-        for name in senders:
-            for event in pruner.prune(name, dataset, dry_run=options.dry_run, yes_more=options.yes_more):
-                pruned.add(event)
-        pruned.sum_up()
-    if rules.merging is not None and not (options.dry_run or options.no_merge):
-        _merge(store, Merger(pruner.catalogues, rules, now.wall), senders, dataset, pruned)
-    return Exit.FAILED if pruned.failed else Exit.OK
+    recorded = contextlib.ExitStack()
+    if not options.dry_run:
+        recorded.enter_context(recording_command(store))
+    with recorded:
+        clock = SystemClock()
+        now = clock.read()
+        pruner = Pruner(store, rules, now.wall)
+        if sender is not None:
+            check_stored(pruner.catalogues.current(sender), options.what, sender, dataset)
+        refused = objection_now(store.documents, clock, lambda: newest_reception(pruner.catalogues))
+        pruned = Pruned(as_json=options.json, dry_run=options.dry_run)
+        if refused is not None:
+            pruned.failed = True
+            text = f"nothing is pruned: {refused}"
+            complain(text)
+            if not options.dry_run:
+                emit(PruneFailed(text=text, sender=sender or "", why=refused), logging.ERROR)
+                return Exit.FAILED
+        elif (doubt := waits_for(store.documents, now)) is not None:
+            print_note(f"warning: {doubt}: the daily prune waits for that, this one does not")
+        if not (options.dry_run or options.merge_only):
+            with contextlib.suppress(OSError):  # a disk without a free byte: the prune makes room
+                note(store.documents, now)
+            expire_trash(store, rules.undelete_within, now.wall, undelete_merged=rules.undelete_merged)
+        senders = pruner.catalogues.senders() if sender is None else [sender]
+        when = shown(options)
+        if not options.merge_only:
+            size = None if dataset is not None else _count(pruner, senders, when)
+            progress = Progress(time.monotonic(), size, noun="stream")
+            with showing(progress, sys.stderr, when) as line:
+                for name in senders:
+                    progress.label = name
+                    for event in pruner.prune(name, dataset, dry_run=options.dry_run, yes_more=options.yes_more):
+                        if isinstance(event, Judged):
+                            progress.add(1, 0)
+                        with line.aside():
+                            pruned.add(event)
+            pruned.sum_up()
+            if not options.dry_run:
+                pruned.report()
+        if rules.merging is not None and not (options.dry_run or options.no_merge):
+            merging = Progress(time.monotonic())
+
+            def count(due: Merge, waits: StageWaits) -> Progress:
+                merging.label = short_label(f"merge {due.target.dataset}@{due.target.snapshot}")
+                return Progress(time.monotonic(), due.stored_bytes, waits=waits, within=merging)
+
+            merger = Merger(pruner.catalogues, rules, now.wall, count=count)
+            with showing(merging, sys.stderr, when) as line, told(store, lambda: merger.live):
+                _merge(store, merger, senders, dataset, pruned, line)
+            pruned.sum_up_merges()
+        return Exit.FAILED if pruned.failed else Exit.OK
 
 
-def _merge(store: LocalStore, merger: Merger, senders: list[str], dataset: str | None, pruned: Pruned) -> None:
+def _count(pruner: Pruner, senders: list[str], when: When) -> int | None:
+    """Return how many streams will be judged; None: no person sees it."""
+    from fullsend_cli.progress import is_live
+
+    if not is_live(sys.stderr, when):
+        return None
+    return sum(len(shelf) for sender in senders for shelf in pruner.catalogues.current(sender).shelves())
+
+
+def _merge(  # noqa: PLR0917 - one step of `run`
+    store: LocalStore, merger: Merger, senders: list[str], dataset: str | None, pruned: Pruned, line: LiveLine
+) -> None:
     """Merge what is due of these senders, at low priority. Raises: StoreError, OSError."""
     from fullsend_receiver.maintenance.io_priority import step_back
 
     with store.alone("merge") as alone:
         if not alone:
-            pruned.note("nothing is merged: another process merges at the moment")
+            with line.aside():
+                pruned.note("nothing is merged: another process merges at the moment")
             return
-        for line in store.recover_merges():
-            pruned.note(line)
+        for said in store.recover_merges():
+            with line.aside():
+                pruned.note(said)
         # A thread of its own: Linux has priorities for each thread.
         with ThreadPoolExecutor(1, initializer=step_back) as thread:
             try:
                 for name in senders:
                     events = merger.merge(name, dataset)
                     while (event := thread.submit(next, events, None).result()) is not None:
-                        pruned.add(event)
+                        with line.aside():
+                            pruned.add(event)
             finally:
                 merger.abandon()
-        pruned.sum_up_merges()

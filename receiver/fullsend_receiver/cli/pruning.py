@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.shared.units import format_duration, format_size, plural, printable
 from fullsend_receiver.cli.results import complain, print_lines, print_note
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import PruneFinished
 from fullsend_receiver.maintenance.merging import Merged, NotMerged
 from fullsend_receiver.maintenance.prune import ChainHeld, Judged, MergePlanned, NothingGoes
 
@@ -27,6 +29,7 @@ class Pruned:
         self.failed = False
         self._as_json = as_json
         self._dry_run = dry_run
+        self._stopped: set[str] = set()  # senders of which something does not go
         self._streams = self._dropped = self._freed = self._merges = self._thinned = 0
 
     def add(self, event: PruneEvent | MergeEvent) -> None:
@@ -36,6 +39,7 @@ class Pruned:
                 self._add_stream(event)
             case NothingGoes():
                 self.failed = True
+                self._stopped.add(event.sender)
                 complain(printable(f"{event.sender}/{event.dataset}: nothing goes: {event.why}"))
             case ChainHeld():
                 print_note(printable(f"{event.sender}/{event.chain.reason}"))
@@ -57,6 +61,12 @@ class Pruned:
         done = "would be dropped" if self._dry_run else "dropped"
         freed = "would be freed" if self._dry_run else "freed"
         print_note(f"{plural(self._streams, 'stream')}, {self._dropped} {done}, {format_size(self._freed)} {freed}")
+
+    def report(self) -> None:
+        """Say the same as an event."""
+        text = f"pruned: {plural(self._dropped, 'stream')} dropped, {format_size(self._freed)} freed"
+        stopped = sorted(self._stopped)
+        emit(PruneFinished(text=text, why="command", dropped=self._dropped, freed_bytes=self._freed, failed=stopped))
 
     def sum_up_merges(self) -> None:
         """Print how much was merged, if anything was."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared.exit_codes import Exit
@@ -23,7 +24,12 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Revoke. Returns: the exit code. Raises: UsageError, StoreError."""
     from fullsend_receiver.access import senders
+    from fullsend_receiver.events.emit import emit
+    from fullsend_receiver.events.records import SenderRevoked
+    from fullsend_receiver.store.event_recorder import recording_command
 
     _settings, store = open_store(options)
     senders.revoke(store, options.sender)
+    with recording_command(store):
+        emit(SenderRevoked(text=f"{options.sender}: revoked", sender=options.sender), logging.WARNING)
     return Exit.OK

@@ -33,11 +33,12 @@ def run(options: argparse.Namespace) -> int:
 
     import uvloop
 
-    from fullsend_cli.memory import keep_blocks
+    from fullsend_cli.memory import keep_blocks, keep_objects
     from fullsend_protocol.shared.limits import MIB
     from fullsend_receiver.access import config
     from fullsend_receiver.daemon import log
     from fullsend_receiver.daemon.server import Daemon
+    from fullsend_receiver.store.event_recorder import recording
 
     file = config.config_file(options.config).absolute()
     settings, store = open_store(options)
@@ -45,13 +46,15 @@ def run(options: argparse.Namespace) -> int:
     keep_blocks(8 * MIB, 64 * MIB)
     log.set_up(options.log_format or settings.log_format, verbose=options.verbose)
     os.umask(0o027)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    keep_objects()
+    with recording(store), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         daemon = Daemon(
             settings,
             store,
             reread=partial(config.load, file),
             merge_command=_command(file, "prune", "--merge-only"),
             hash_command=_command(file, "merge", "--sha256"),
+            file_command=_command(file),
         )
         runner.run(daemon.run())
     return Exit.OK

@@ -1,11 +1,15 @@
-"""`fullsendd status`: what the daemon checks now, and what is left."""
+"""`fullsendd status`: what is stored of each dataset, what a person should look at, and what the daemon does now.
+
+The first line and the exit code are those of a monitoring plugin (Nagios): 0, 1, 2, or 3 if the state is unknown. It
+shows the same with and without a daemon; without one nothing can be received, which is critical.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_protocol.shared.exit_codes import NagiosState
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural, printable
 from fullsend_receiver.cli.configuration import open_store
 
@@ -16,31 +20,84 @@ if TYPE_CHECKING:
     from fullsend_cli.running import Commands
     from fullsend_protocol.wire.local import DueStreams, ScrubProgress
     from fullsend_protocol.wire.messages import BeingRead
+    from fullsend_receiver.access.config import ReceiverSettings
+    from fullsend_receiver.cli.status_output import ServiceState
+    from fullsend_receiver.monitor.overview import Overview
     from fullsend_receiver.store.local import LocalStore
+
+_AGE_WORDS: Final = "older is critical, such as 26h; default: as receiver.toml says, or as it has come so far"
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add the parser of the command."""
-    sub = commands.add_parser("status", help="show what the daemon checks now, and what is left to check")
+    text = "show all datasets, and what is wrong, for a person or for Nagios (exit 0 to 3)"
+    sub = commands.add_parser("status", help=text)
+    sub.add_argument(
+        "what", nargs="*", metavar="SENDER/DATASET", help="a sender, a dataset, or a pattern of datasets; default: all"
+    )
+    sub.add_argument("--max-age", metavar="AGE", help=_AGE_WORDS)
+    sub.add_argument("-v", "--verbose", dest="more", action="store_true", help="more columns, and each sender")
     sub.add_argument("--json", action="store_true", help="one JSON object")
-    sub.set_defaults(run=run)
+    sub.set_defaults(run=run, troubled=NagiosState.UNKNOWN)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Ask the daemon. Returns: the exit code, FAILED if none runs. Raises: UsageError, StoreError, Unreachable."""
+    """Survey the store, and ask the daemon. Returns: the exit code of a Nagios plugin."""
+    from fullsend_cli.tables import stdout_painter
+    from fullsend_protocol.shared.errors import FullsendError
+    from fullsend_receiver.cli import status_output
     from fullsend_receiver.cli.results import print_lines
+    from fullsend_receiver.store.errors import disk_error
 
-    _settings, store = open_store(options)
-    progress = _ask(store)
-    if progress is None:
-        print_lines([json.dumps(_facts_without(store))] if options.json else _lines_without(store))
-        return Exit.FAILED
+    try:
+        settings, store = open_store(options)
+        overview = _survey(options, settings, store)
+    except (FullsendError, OSError) as error:
+        why = str(disk_error(error)) if isinstance(error, OSError) else str(error)
+        said = {"format": status_output.FORMAT, "state": "UNKNOWN", "why": why}
+        print_lines([json.dumps(said) if options.json else printable(f"UNKNOWN: {why}")])
+        return NagiosState.UNKNOWN
+    service, progress = _ask(store)
     if options.json:
-        facts = progress.model_dump(exclude={"type", "program"})
-        print_lines([json.dumps({"daemon": progress.program, "store": store.where, "scrub": facts})])
+        print_lines([json.dumps(status_output.facts(overview, service, progress))])
     else:
-        print_lines([f"daemon   {printable(f'{progress.program} serves {store.where}')}", *lines(progress)])
-    return Exit.OK
+        daemon = service.why if progress is None else f"{progress.program} serves {store.where}"
+        scrub = [f"daemon   {printable(daemon)}", *(_lines_without(store) if progress is None else lines(progress))]
+        print_lines(status_output.lines(overview, service, scrub, stdout_painter(), more=options.more))
+    return status_output.state_of(overview, service)
+
+
+def _survey(options: argparse.Namespace, settings: ReceiverSettings, store: LocalStore) -> Overview:
+    """Return what the command line asks for. Raises: UsageError, StoreError, OSError."""
+    from typing import Literal
+
+    from fullsend_protocol.shared.errors import UsageError
+    from fullsend_protocol.shared.units import parse_duration
+    from fullsend_receiver.access.config import config_file
+    from fullsend_receiver.cli.inventory import read_inventory
+    from fullsend_receiver.cli.status_output import chosen
+    from fullsend_receiver.monitor.alarm_log import read_alarms
+    from fullsend_receiver.monitor.survey import take_overview
+
+    max_age = None if options.max_age is None else parse_duration(options.max_age)
+
+    def expected(sender: str, dataset: str) -> float | Literal["learn", "never"]:
+        said = settings.expected_every(sender, dataset)
+        return said if max_age is None or said == "never" else max_age
+
+    overview = take_overview(
+        store,
+        settings,
+        read_inventory(store),
+        rules_since=config_file(options.config).stat().st_mtime,
+        before=read_alarms(store.documents),
+        expected=expected,
+    )
+    found = chosen(overview, options.what)
+    for pattern in options.what:
+        if not chosen(overview, [pattern]).senders:
+            raise UsageError(f"{pattern}: nothing of that name is stored (see `fullsendd list`)")
+    return found
 
 
 def lines(progress: ScrubProgress) -> Iterator[str]:
@@ -87,32 +144,28 @@ def _end(progress: ScrubProgress, left: int) -> str:
     return f", until about {format_time(now + left / rate)}"
 
 
-def _ask(store: LocalStore) -> ScrubProgress | None:
-    """Ask the daemon; None: none runs. Raises: Unreachable if it does not answer."""
-    from fullsend_protocol.shared.errors import FullsendError, Unreachable, reason
+def _ask(store: LocalStore) -> tuple[ServiceState, ScrubProgress | None]:
+    """Ask the daemon what it checks now; None: none answers."""
+    from fullsend_protocol.shared.errors import FullsendError, reason
     from fullsend_protocol.wire.local import ScrubProgress, ScrubWanted
     from fullsend_receiver.cli import asking
+    from fullsend_receiver.cli.status_output import ServiceState
 
     try:
         connection = asking.connect(store)
         if connection is None:
-            return None
+            return ServiceState(None, f"no daemon runs that commands can ask (store {store.where})"), None
         with connection:
-            return asking.ask(connection, ScrubWanted(), ScrubProgress)
+            progress = asking.ask(connection, ScrubWanted(), ScrubProgress)
     except (FullsendError, OSError) as error:
-        msg = f"the daemon does not answer: {reason(error)}"
-        raise Unreachable(msg) from None
+        return ServiceState(None, f"the daemon does not answer: {reason(error)}"), None
+    return ServiceState(progress.program), progress
 
 
 def _lines_without(store: LocalStore) -> Iterator[str]:
     from fullsend_receiver.maintenance import checkpoints
 
-    yield f"daemon   none runs that commands can ask (store {printable(store.where)})"
     found = checkpoints.read(store)
     if found is not None:
         read = f"{format_size(found.reading.stored_bytes)} of {format_size(found.stored_bytes)}"
         yield printable(f"scrub    {found.file}: {read} was read until {found.at}")
-
-
-def _facts_without(store: LocalStore) -> dict[str, object]:
-    return {"daemon": None, "store": store.where, "scrub": None}

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.cli.selection import split_name
     from fullsend_receiver.maintenance.clock import SystemClock
     from fullsend_receiver.maintenance.undelete import find_trashed, undelete
+    from fullsend_receiver.store.event_recorder import recording_command
 
     _settings, store = open_store(options)
     what = options.what
@@ -54,7 +55,8 @@ def run(options: argparse.Namespace) -> int:
         msg = f"{what}: nothing of that name is in the trash (`fullsendd undelete` lists it)"
         raise UsageError(msg)
     stored = {each.summary.guid for each in read_inventory(store, sender).streams}
-    done = undelete(store, sender, dataset, snapshot or None, stored=stored, now=SystemClock().read().wall)
+    with recording_command(store):
+        done = undelete(store, sender, dataset, snapshot or None, stored=stored, now=SystemClock().read().wall)
     print_undeleted(done.back, as_json=options.json)
     for file in done.taken:
         complain(f"{file}: stays in the trash: it is stored again, or not whole")

@@ -17,12 +17,12 @@ from pathlib import PurePosixPath
 from typing import Final, TypeVar
 
 import fullsend_protocol
-from fullsend_protocol.format.chains import ends
 from fullsend_protocol.format.manifest import copied
 from fullsend_protocol.format.names import is_aside
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
+from fullsend_protocol.shared.stages import StageWaits, TransferCount
+from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural, printable
 from fullsend_protocol.wire.messages import (
     REPLACED_MAX,
     Base,
@@ -32,11 +32,19 @@ from fullsend_protocol.wire.messages import (
     DamagedEntry,
     DatasetStatus,
     Done,
+    Drilled,
+    Drills,
+    DrillsWanted,
     Entries,
     Fetch,
+    FilesWanted,
+    Form,
+    FormWanted,
     Head,
     HeadWanted,
     Health,
+    HistoryPage,
+    HistoryWanted,
     List,
     Locate,
     Located,
@@ -64,15 +72,23 @@ from fullsend_receiver.catalogue import unchanged
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.catalogue.standing import lost_spills, newest_state, problem_datasets
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, NoSuchStream, StoredStream, aside_of
 from fullsend_receiver.daemon.answering import Methods, Parts, being_read, pages
+from fullsend_receiver.daemon.file_reading import FileReader
+from fullsend_receiver.daemon.live import LiveTransfers
 from fullsend_receiver.daemon.proving import ChainHasher, ChainNotHashed, Compared, head_of, to_compare
 from fullsend_receiver.daemon.read_ahead import read_ahead
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import DrillReported, ProofDiffers, UnchangedReported
 from fullsend_receiver.maintenance.checks import Checks
 from fullsend_receiver.maintenance.merge_records import How, note_proof, read_merges
 from fullsend_receiver.maintenance.progress import ReadPlace
 from fullsend_receiver.maintenance.schedule import Survey, survey
 from fullsend_receiver.maintenance.verify import Removed
+from fullsend_receiver.monitor.drills import drill_entries, note_drill
+from fullsend_receiver.monitor.overview import Overview
+from fullsend_receiver.monitor.told_history import told_history
 from fullsend_receiver.store.names import dataset_folder
 from fullsend_receiver.store.playback import locate, stored_chunks
 from fullsend_receiver.store.seekable import FileDamaged
@@ -104,14 +120,18 @@ class Answers:
         peer: str,
         warn_at: float | None,
         troubles: Callable[[str], list[str]] = lambda _sender: [],
+        overview: Callable[[], Overview | None] = lambda: None,
         repairs: bool = False,
         scrub: bool = False,
         hasher: ChainHasher | None = None,
+        file_reader: FileReader | None = None,
+        live: LiveTransfers | None = None,
     ) -> None:
         """`peer`: its name in the log. `warn_at`: the used share of the disk, or of the quota, from which on the sender
         is warned; None: its version knows no warnings. `troubles`: returns what keeps prunes of a sender from their
-        work; blocks. `repairs`: the peer wants to know what is damaged; `scrub`: how the checks of its streams stand.
-        `hasher`: merges chains, None: nobody does.
+        work; blocks. `overview`: returns the last overview, None: there is none yet. `repairs`: the peer wants to know
+        what is damaged; `scrub`: how the checks of its streams stand. `hasher`: merges chains, None: nobody does.
+        `file_reader`: reads files, None: nobody does. `live`: lists what is read back.
         """
         self._catalogues = catalogues
         self._store = catalogues.store
@@ -124,7 +144,10 @@ class Answers:
         self._room = room
         self._warn_at = warn_at
         self._troubles = troubles
-        self._hasher = hasher or ChainHasher(None)
+        self._overview = overview
+        self._hasher = hasher or ChainHasher(())
+        self._file_reader = file_reader or FileReader(())
+        self._live = live or LiveTransfers()
         self._hold = catalogues.store.hold()
 
     async def close(self) -> None:
@@ -206,15 +229,22 @@ class Answers:
         log.info("%s: reads %s%s", self._peer, file, f" from {offset}" if offset else "")
         yield Sending(manifest=manifest)
         sent = offset
+        waits = StageWaits("disk", "wire")
+        count = TransferCount(time.monotonic(), manifest.raw_bytes, waits)
+        count.skip(offset)
         try:
             stored_ones = stored_chunks(self._store, file, offset, until)
-            async with contextlib.aclosing(read_ahead(self._workers, stored_ones)) as chunks:
-                async for chunk in chunks:
-                    sent = chunk.raw_offset + chunk.raw_length
-                    if sent > manifest.raw_bytes:
-                        break
-                    yield chunk
-                    del chunk  # a reference during the wait for the next one would keep two in memory
+            with self._live.running("restore", self._sender, f"{manifest.dataset}@{manifest.snapshot}", count):
+                async with contextlib.aclosing(read_ahead(self._workers, stored_ones, waits)) as chunks:
+                    async for chunk in chunks:
+                        sent = chunk.raw_offset + chunk.raw_length
+                        if sent > manifest.raw_bytes:
+                            break
+                        size = len(chunk.frame)
+                        yield chunk
+                        del chunk  # a reference during the wait for the next one would keep two in memory
+                        count.raw = sent
+                        count.wire += size
         except FullsendError as error:
             msg = f"{file}: {error}"
             raise Damaged(msg) from None
@@ -272,7 +302,7 @@ class Answers:
 
     @METHODS.answers(Prove)
     async def _proven(self, asked: Prove) -> Parts:
-        compared = await self._ask(lambda holdings: to_compare(holdings, asked))
+        compared = await self._to_compare(asked.file, whole=asked.whole)
         yield Proven(result="gone", why="") if compared is None else await self._compare(asked, compared)
 
     async def _compare(self, asked: Prove, compared: Compared) -> Proven:
@@ -284,18 +314,45 @@ class Answers:
             except ChainNotHashed as error:
                 why = str(error)
             # Only if the chain is as it was: a prune or a merge may have taken a file from it.
-            if await self._ask(lambda holdings: to_compare(holdings, asked)) != compared:
+            if await self._to_compare(asked.file, whole=asked.whole) != compared:
                 return Proven(result="gone", why="")
         if why:
             return Proven(result="unknown", why=why[:_LINE])
         if sha256 != asked.sha256:
             what = "the state that its chain restores" if asked.whole else "it"
-            log.warning("%s: %s: %s differs from what its host sends", self._peer, compared.chain[-1], what)
+            file = str(compared.chain[-1])
+            text = f"{self._peer}: {file}: {what} differs from what its host sends"
+            emit(ProofDiffers(text=text, sender=self._sender, file=file), logging.WARNING)
             return Proven(result="different", why="")
         how: How = "stream" if len(compared.chain) == 1 else "state"
         await self._workers.run_to_end(partial(self._note, compared, how))
         log.info("%s: %s: is proven by its host's `zfs send` (%s)", self._peer, compared.chain[-1], how)
         return Proven(result="same", why="")
+
+    async def _to_compare(self, file: str, *, whole: bool) -> Compared | None:
+        return await self._ask(lambda holdings: to_compare(holdings, PurePosixPath(file), whole=whole))
+
+    @METHODS.answers(FormWanted)
+    async def _form(self, asked: FormWanted) -> Parts:
+        compared = await self._to_compare(asked.file, whole=False)
+        why = "it is not stored any more" if compared is None else compared.why
+        sha256 = None
+        if compared is not None and not why:
+            try:
+                sha256 = await self._hasher.sha256([f"{self._store.where}/{compared.chain[-1]}"], without_frees=True)
+            except ChainNotHashed as error:
+                why = str(error)
+        yield Form(sha256=sha256, why=why[:_LINE])
+
+    @METHODS.answers(FilesWanted)
+    async def _files(self, asked: FilesWanted) -> Parts:
+        stored = await self._ask(lambda holdings: holdings.find(asked.stream))
+        await self._workers.run_to_end(lambda: self._read(stored))
+        log.info("%s: reads files of %s", self._peer, stored.file)
+        # By its file, which is this sender's, whatever the question says.
+        async with contextlib.aclosing(self._file_reader.read(str(stored.file), asked)) as parts:
+            async for part in parts:
+                yield part
 
     @METHODS.answers(Check)
     async def _health(self, _asked: Check) -> Parts:
@@ -327,8 +384,35 @@ class Answers:
 
     @METHODS.answers(Unchanged)
     async def _noted(self, said: Unchanged) -> Parts:
-        await self._ask(lambda holdings: unchanged.note(holdings, self._sender, said.datasets))
+        noted = await self._ask(lambda holdings: unchanged.note(holdings, self._sender, said.datasets))
+        for each in noted:
+            text = f"{self._peer}: {printable(each.dataset)} is unchanged"
+            emit(UnchangedReported(text=text, sender=self._sender, dataset=each.dataset, guid=each.guid))
         yield Noted()
+
+    @METHODS.answers(HistoryWanted)
+    async def _history(self, _asked: HistoryWanted) -> Parts:
+        overview = self._overview()
+        found = () if overview is None else told_history(overview, self._sender)
+        at = format_time(0.0 if overview is None else overview.at)
+        async for page in self._pages(found, limits.HISTORIES_PAGE, lambda part: HistoryPage(at=at, datasets=[*part])):
+            yield page
+
+    @METHODS.answers(Drilled)
+    async def _drilled(self, said: Drilled) -> Parts:
+        await self._ask(lambda holdings: note_drill(holdings, self._sender, said))
+        text = printable(f"{self._peer}: drill of {said.dataset}@{said.snapshot}: {said.text}")
+        about = {"sender": self._sender, "dataset": said.dataset, "snapshot": said.snapshot}
+        seconds, level = said.milliseconds / 1000, logging.INFO if said.ok else logging.WARNING
+        emit(DrillReported(text=text, ok=said.ok, raw_bytes=said.raw_bytes, seconds=seconds, **about), level)
+        yield Noted()
+
+    @METHODS.answers(DrillsWanted)
+    async def _drills(self, _asked: DrillsWanted) -> Parts:
+        found = await self._ask(lambda _holdings: drill_entries(self._store, self._sender))
+        now = format_time(time.time())
+        async for page in self._pages(found, limits.DRILLS_PAGE, lambda part: Drills(now=now, drills=[*part])):
+            yield page
 
     def _note(self, compared: Compared, how: How) -> None:
         documents, file = self._store.documents, compared.chain[-1]
@@ -446,10 +530,7 @@ def base_of(stored: StoredStream, streams: int, age: int, full_bytes: int, incre
 
 def find_status(catalogue: Catalogue, unchanged_at: dict[tuple[str, str], str]) -> Iterator[DatasetStatus]:
     """Yield the status of each dataset of one sender. `unchanged_at`: as returned by `unchanged.last_seen`."""
-    lost: dict[str, int] = {}  # by file of each restorable stream: spill blocks that restoring its chain loses
-    for stored, base in catalogue.ways():
-        before = 0 if base is None else lost[base.summary.path]
-        lost[stored.summary.path] = before + stored.summary.lost_spill_count
+    lost = lost_spills(catalogue)
     yield from count_unread(_status(catalogue, lost, unchanged_at), find_unread(catalogue))
 
 
@@ -459,7 +540,7 @@ def _status(
     for dataset, group in groupby(catalogue.streams, lambda stored: stored.summary.dataset):
         streams = list(group)
         restorable = [stored.summary for stored in streams if stored.summary.path in lost]
-        newest, unchanged = _newest(restorable, unchanged_at) if restorable else (None, None)
+        newest, unchanged = newest_state(restorable, unchanged_at)
         yield _status_of(
             dataset,
             newest,
@@ -512,15 +593,11 @@ def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | 
     """Yield a verdict for each object in one sender's folders that cannot be listed: its manifest is missing or
     unreadable, or the folder is unreadable. `sender`, `dataset`: of which, None: of all.
 
-    The dataset is taken from the other streams in the folder. Without any, the folder's name stands for it. No snapshot
-    is named, because no program reads names from a file name.
+    No snapshot is named, because no program reads names from a file name.
     """
-    names = {stored.summary.path.rpartition("/")[0]: stored.summary.dataset for stored in catalogue.streams}
     wanted = None if sender is None or dataset is None else str(dataset_folder(sender, dataset))
-    for problem in catalogue.problems:
+    for name, problem in problem_datasets(catalogue.problems, catalogue.streams):
         if wanted is None or problem.hides(wanted):
-            folder = problem.folder
-            name = names.get(folder) or folder.partition("/")[2] or folder
             yield Verdict(
                 file=problem.path,
                 dataset=name[: limits.NAME_MAX],
@@ -528,15 +605,3 @@ def find_unread(catalogue: Catalogue, sender: str | None = None, dataset: str | 
                 raw_bytes=0,
                 damage=[problem.what[:_LINE]],
             )
-
-
-def _newest(restorable: Sequence[Summary], unchanged_at: dict[tuple[str, str], str]) -> tuple[Summary, str | None]:
-    """Return a dataset's newest state, and when its host last reported it as unchanged. A state that was reported as
-    unchanged after a later one was received is the newest: the later one was an older snapshot, pushed by name.
-    """
-    newest = (ends(restorable) or restorable)[-1]  # a circle of forged GUIDs has no end
-    said = [(at, each) for each in restorable if (at := unchanged_at.get((each.dataset, each.guid))) is not None]
-    at, confirmed = max(said, key=lambda pair: pair[0], default=(None, newest))
-    if at is not None and (confirmed.guid == newest.guid or at > newest.received):
-        return confirmed, at
-    return newest, None

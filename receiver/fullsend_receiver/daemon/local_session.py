@@ -11,6 +11,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Final, TypeVar
 
 import fullsend_protocol
@@ -23,11 +24,21 @@ from fullsend_protocol.shared.errors import (
 from fullsend_protocol.shared.units import format_time, printable
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import LOCAL, ConnectionEnded, Event, Role
-from fullsend_protocol.wire.local import DueStreams, ScrubProgress, ScrubWanted, Summaries, SummariesWanted
+from fullsend_protocol.wire.local import (
+    DueStreams,
+    ScrubProgress,
+    ScrubWanted,
+    Summaries,
+    SummariesWanted,
+    Transfers,
+    TransfersWanted,
+    Working,
+)
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.pages import VERSION, items_of
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.daemon.answering import Ask, Methods, Parts, being_read, pages, send_answer
+from fullsend_receiver.daemon.answering import Ask, Methods, Parts, being_read, fitting, pages, send_answer
+from fullsend_receiver.daemon.live import LiveTransfers
 from fullsend_receiver.daemon.local_socket import check_peer
 from fullsend_receiver.daemon.session import last_error, log_refusal
 from fullsend_receiver.maintenance.checks import Checks
@@ -41,6 +52,8 @@ _T = TypeVar("_T")
 
 #: Items in a page: some 70 KiB, because each has up to 100 streams; a page that is longer than a message is halved.
 _PAGE: Final = 2
+#: Transfers in a page: some 600 bytes each.
+_TRANSFERS: Final = 200
 #: Commands that are served at a time. Each needs a `disk` thread, and some pages.
 COMMANDS: Final = 16
 METHODS: Final = Methods()
@@ -49,8 +62,11 @@ METHODS: Final = Methods()
 class LocalAnswers:
     """The answers for a command."""
 
-    def __init__(self, catalogues: Catalogues, workers: Workers, checks: Checks) -> None:
-        """Reads nothing before a question."""
+    def __init__(
+        self, catalogues: Catalogues, workers: Workers, checks: Checks, live: LiveTransfers | None = None
+    ) -> None:
+        """Reads nothing before a question. `live`: the transfers that are under way."""
+        self.live: Final = live or LiveTransfers()
         self._catalogues = catalogues
         self._workers = workers
         self._checks = checks
@@ -72,6 +88,15 @@ class LocalAnswers:
     @METHODS.answers(ScrubWanted)
     async def _scrub(self, _asked: ScrubWanted) -> Parts:
         yield scrub_progress(self._checks.state(), now=time.time())
+
+    @METHODS.answers(TransfersWanted)
+    async def _transfers(self, _asked: TransfersWanted) -> Parts:
+        check = self._checks.live
+        found = iter([*self.live.all(), *([check] if check is not None else [])])
+        while part := list(islice(found, _TRANSFERS)):
+            for page in fitting(part, lambda some: Transfers(transfers=[*some])):
+                yield page
+        yield messages.Done()
 
     async def _ask(self, sender: str, work: Callable[[Holdings], _T], *, begun: bool = False) -> _T:
         return await self._catalogues.ask(self._workers.disk, sender, work, begun=begun)
@@ -155,6 +180,7 @@ class LocalServer:
         except Exception as error:  # noqa: BLE001 - whatever is in the store, the daemon stays
             channel.last_words(last_error(*log_refusal("a command", error)))
         finally:
+            self._answers.live.tell(channel, None)
             await channel.close()
 
     async def _converse(self, channel: Channel) -> None:
@@ -164,6 +190,10 @@ class LocalServer:
         while not isinstance(event := event or await channel.receive(), ConnectionEnded):
             match event:
                 case messages.SenderHello():
+                    event = None
+                case Working():
+                    self._answers.live.tell(channel, event.transfer)
+                    await channel.send(messages.Noted())
                     event = None
                 case messages.Question():
                     event = await send_answer(channel, self._answers.answer(event))

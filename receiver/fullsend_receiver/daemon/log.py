@@ -9,6 +9,9 @@ import sys
 import time
 from typing import Literal
 
+from fullsend_receiver.events.emit import event_of, level_name
+from fullsend_receiver.events.records import facts_of
+
 
 class _Json:
     """One JSON object per line: time, level, message, and the traceback if there is one."""
@@ -17,11 +20,15 @@ class _Json:
         self._traceback = logging.Formatter()
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {
+        fields: dict[str, object] = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(record.created)),
-            "level": record.levelname.lower(),
+            "level": level_name(record),
             "message": record.getMessage(),
         }
+        event = event_of(record)
+        if event is not None:  # its text is the message
+            facts = facts_of(event, at=record.created, level=level_name(record))
+            fields |= {name: value for name, value in facts.items() if name not in {*fields, "text"}}
         if record.exc_info:
             fields["traceback"] = self._traceback.formatException(record.exc_info)
         return json.dumps(fields)

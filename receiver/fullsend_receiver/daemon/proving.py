@@ -2,9 +2,9 @@
 
     to_compare     the stream, or the chain, whose SHA-256 is compared
     head_of        how the stream begins
-    ChainHasher    the SHA-256 of the full that a chain makes
+    ChainHasher    the SHA-256 of the full that a chain makes, and of a stream without redundant FREE records
 
-A merge takes long, and Python's lock while it runs. So a process of its own does it, one at a time, for all senders,
+Both take long, and Python's lock while they run. So a process of its own does it, one at a time, for all senders,
 and at the lowest priority. It stores nothing, and proves each file by its `.sha256`.
 """
 
@@ -22,7 +22,6 @@ from typing import Final, NamedTuple
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError, StreamError
 from fullsend_protocol.stream.opening import opening_of
-from fullsend_protocol.wire.messages import Prove
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.streams import Damaged
 from fullsend_receiver.daemon.processes import end, start
@@ -48,9 +47,8 @@ class Compared(NamedTuple):
     why: str
 
 
-def to_compare(holdings: Holdings, asked: Prove) -> Compared | None:
-    """Return what to compare; None: the file is not stored any more."""
-    file = PurePosixPath(asked.file)
+def to_compare(holdings: Holdings, file: PurePosixPath, *, whole: bool) -> Compared | None:
+    """Return what to compare; None: the file is not stored any more. `whole`: its chain."""
     part = holdings.around(file=file)
     stored = part.at(file)
     if stored is None:
@@ -61,7 +59,7 @@ def to_compare(holdings: Holdings, asked: Prove) -> Compared | None:
         why = f"the receiver's copy is {part.damage(stored) or 'damaged'}"
     elif about.kind == "package":
         why = "it is a package of several snapshots"
-    elif asked.whole:
+    elif whole:
         chain = part.chain(stored)
         why = "" if chain else part.obstacle(stored)
     sha256 = part.entry_of(stored, restorable=True).sha256 if len(chain) == 1 else None
@@ -102,23 +100,24 @@ class ChainNotHashed(FullsendError):  # noqa: N818 - reads as what it says
 class ChainHasher:
     """Merges chains for all senders of a daemon."""
 
-    def __init__(self, command: Sequence[str] | None) -> None:
-        """`command`: the program that prints the SHA-256 of the stream that files make, without the files; None: there
+    def __init__(self, command: Sequence[str]) -> None:
+        """`command`: the program that prints the SHA-256 of the stream that files make, without the files; empty: there
         is none.
         """
         self._command = command
         self._one = asyncio.Lock()
 
-    async def sha256(self, files: Sequence[str]) -> str:
-        """Return the SHA-256 of the raw stream that these files make, in hex. After a cancellation the process has
-        ended. Raises: ChainNotHashed.
+    async def sha256(self, files: Sequence[str], *, without_frees: bool = False) -> str:
+        """Return the SHA-256 of the raw stream that these files make, in hex; `without_frees`: without the FREE records
+        that may be redundant. After a cancellation the process has ended. Raises: ChainNotHashed.
         """
-        if self._command is None:
+        if not self._command:
             msg = "this receiver cannot merge"
             raise ChainNotHashed(msg)
+        options = ["--without-frees"] if without_frees else []
         async with self._one:
             try:
-                process = await start(*self._command, *files, stdout=PIPE, stderr=PIPE)
+                process = await start(*self._command, *options, *files, stdout=PIPE, stderr=PIPE)
             except OSError as error:
                 msg = f"{self._command[0]} cannot be run: {error.strerror}"
                 raise ChainNotHashed(msg) from None

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Generator
 from typing import Final
 
 from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.stages import StageWaits
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.store.workers import Workers, uncancelled
 
@@ -22,13 +23,16 @@ CHUNKS_AHEAD: Final = 2
 FRAMES_HELD: Final = 12 * limits.MIB
 
 
-async def read_ahead(workers: Workers, chunks: Generator[Chunk, None, None]) -> AsyncGenerator[Chunk, None]:
-    """Yield these chunks, in order. `chunks` reads the disk, in a `disk` thread.
+async def read_ahead(
+    workers: Workers, chunks: Generator[Chunk, None, None], waits: StageWaits | None = None
+) -> AsyncGenerator[Chunk, None]:
+    """Yield these chunks, in order. `chunks` reads the disk, in a `disk` thread. `waits`: notes when it waits for the
+    disk, and when it has no room.
 
     Raises: what `chunks` raises, after the chunks before it. However this is left, no thread reads any more then, and
     `chunks` is closed.
     """
-    reader = _ReadAhead(workers, chunks)
+    reader = _ReadAhead(workers, chunks, waits or StageWaits("disk"))
     reading = asyncio.create_task(reader.run(), name="read ahead")
     reading.add_done_callback(lambda _task: reader.read.set())
     try:
@@ -54,11 +58,12 @@ async def read_ahead(workers: Workers, chunks: Generator[Chunk, None, None]) -> 
 class _ReadAhead:
     """Reads chunks until so many wait. `ready`: the waiting ones; `read`: set when there is one more."""
 
-    def __init__(self, workers: Workers, chunks: Generator[Chunk, None, None]) -> None:
+    def __init__(self, workers: Workers, chunks: Generator[Chunk, None, None], waits: StageWaits) -> None:
         self.ready: deque[Chunk] = deque()
         self.read = asyncio.Event()
         self._workers = workers
         self._chunks = chunks
+        self._waits = waits
         self._held = 0  # bytes of frames
         self._freed = asyncio.Event()
 
@@ -67,8 +72,10 @@ class _ReadAhead:
         try:
             while True:
                 while len(self.ready) >= CHUNKS_AHEAD or self._held >= FRAMES_HELD:
+                    self._waits.head(None)
                     self._freed.clear()
                     await self._freed.wait()
+                self._waits.head("disk")
                 chunk = await self._workers.run_to_end(lambda: next(self._chunks, None))
                 if chunk is None:
                     return
@@ -77,6 +84,7 @@ class _ReadAhead:
                 del chunk
                 self.read.set()
         finally:
+            self._waits.head(None)
             await self._workers.run_to_end(self._chunks.close)
 
     def take(self) -> Chunk:

@@ -32,26 +32,39 @@ from fullsend_protocol.wire.connection import Role
 from fullsend_receiver.access.config import ReceiverSettings, parse_address, reload
 from fullsend_receiver.access.identity import server_context
 from fullsend_receiver.access.senders import Refused, Sender, SenderTable
+from fullsend_receiver.arrival.counters import Counters
 from fullsend_receiver.arrival.expiry import discard_old
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import local_socket, systemd
+from fullsend_receiver.daemon.file_reading import FileReader
+from fullsend_receiver.daemon.live import LiveTransfers
 from fullsend_receiver.daemon.local_session import LocalAnswers, LocalServer
 from fullsend_receiver.daemon.merge_process import MergeProcess
+from fullsend_receiver.daemon.metrics_page import MetricsPage
+from fullsend_receiver.daemon.metrics_server import MetricsServer
+from fullsend_receiver.daemon.monitoring import Consumer, Monitoring
 from fullsend_receiver.daemon.proving import ChainHasher
 from fullsend_receiver.daemon.rate_limit import Limiter
 from fullsend_receiver.daemon.session import Session, SharedState
 from fullsend_receiver.daemon.store_watch import StoreWatch
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import DaemonStarted, DaemonStopped, SettingsRead
 from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
 from fullsend_receiver.maintenance.clock import Clock, SystemClock
 from fullsend_receiver.maintenance.daily_prune import DailyPrune
 from fullsend_receiver.maintenance.plans import rules_of
 from fullsend_receiver.maintenance.prune_records import troubles
+from fullsend_receiver.monitor.alarm_log import AlarmLog
+from fullsend_receiver.monitor.overview import Overview
+from fullsend_receiver.monitor.report_file import ReportWriter
+from fullsend_receiver.monitor.survey import DaemonSource, Surveyor
 from fullsend_receiver.store.durable import open_lock
 from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly, disk_error
 from fullsend_receiver.store.local import LocalStore, check_fitness
 from fullsend_receiver.store.workers import Workers, run
 from fullsend_transport.channel import Channel
+from fullsend_transport.turns import LoopTurns
 
 log = logging.getLogger("fullsendd")
 
@@ -75,6 +88,8 @@ _HOUSEKEEPING_EVERY: Final = 1.0
 #: Seconds between two examinations of the whole store, for changes that the kernel does not report. docs/operations.md
 #: promises it.
 _RELOOK_EVERY: Final = 3600.0
+#: Seconds between two tries to listen for requests of metrics, such as while another process has the port.
+_LISTEN_AGAIN: Final = 60.0
 #: The keys of receiver.toml by which a merge that is running may do what it must not any more, or too slowly.
 _OF_MERGES: Final = frozenset({"retention", "merge", "rebase-after", "merge-rate", "when-suspicious"})
 
@@ -90,12 +105,14 @@ class Daemon:
         *,
         reread: Callable[[], ReceiverSettings] | None = None,
         merge_command: Sequence[str] = (),
-        hash_command: Sequence[str] | None = None,
+        hash_command: Sequence[str] = (),
+        file_command: Sequence[str] = (),
     ) -> None:
         """Does nothing before `run`. `clock`: by which streams are pruned, None: this host's; `reread`: reads the
         settings again at a reload, blocks, and raises what is wrong with them; None: they never change;
         `merge_command`: the program that merges, with its arguments, empty: nothing is merged; `hash_command`: the one
-        that prints the SHA-256 of a merge, None: no sender can ask for it.
+        that prints the SHA-256 of a merge, empty: no sender can ask for it; `file_command`: this program, which lists
+        and gives back files, empty: the same.
         """
         self._settings = settings
         self._reread = reread
@@ -114,8 +131,9 @@ class Daemon:
         self._tasks: dict[asyncio.Task[None], Session | None] = {}  # None: still in the TLS handshake
         self._unidentified: dict[asyncio.Task[None], None] = {}  # oldest first
         self._some_gone = False  # connections have ended since memory was last released
+        self._turns: LoopTurns | None = None  # None before `run`
         self._stopping = asyncio.Event()
-        cpus = os.cpu_count() or 1
+        cpus = len(os.sched_getaffinity(0))
         self._workers = Workers(
             cpu=ThreadPoolExecutor(cpus, thread_name_prefix="cpu"),
             # These wait for a disk: one for each stream that may be in fsync, up to a limit.
@@ -143,12 +161,32 @@ class Daemon:
             stored_of=lambda sender: catalogues.stored_bytes(self._workers.disk, sender),
             make_room=self._make_room,
         )
+        # A thread of its own: a look at a large store takes seconds.
+        self._monitoring_thread = ThreadPoolExecutor(1, thread_name_prefix="monitor")
+        alarm_log = AlarmLog(store.documents)
+        source = DaemonSource(catalogues)
+        surveyor = Surveyor(
+            store,
+            lambda: self._settings,
+            source,
+            rules_since=lambda: self._rules_since,
+            keeps=True,
+            clocks=clock,
+            before=alarm_log.known,
+        )
+        self._counters = Counters()
+        self._metrics = MetricsPage(self._count, settings.metrics_file, settings.metrics_datasets)
+        report = ReportWriter(store, lambda: self._settings, source)
+        self._overview: Overview | None = None
+        consumers: list[Consumer] = [alarm_log.note, self._keep_overview, self._metrics.publish, report.note]
+        self._monitoring = Monitoring(surveyor, self._monitoring_thread, consumers, alarm_log.note_failure)
         self._watch = StoreWatch(store, room, settings.warn_at, self._table_reader, self)
         self._recovered = False  # what the last process left is completed, or removed
         self._commands = asyncio.Event()  # whether to listen for commands was decided anew
         self._hears_commands = True
         self._lock = -1  # held: no other daemon serves this store; -1: not held, while the store is away
-        self._local = LocalServer(LocalAnswers(catalogues, self._workers, self._checks), silence=settings.silence)
+        live = LiveTransfers()
+        self._local = LocalServer(LocalAnswers(catalogues, self._workers, self._checks, live), silence=settings.silence)
         self._shared = SharedState(
             catalogues,
             self._workers,
@@ -157,7 +195,11 @@ class Daemon:
             room,
             settings.warn_at,
             ChainHasher(hash_command),
+            FileReader(file_command),
             troubles=self._find_troubles,
+            live=live,
+            counters=self._counters,
+            overview=lambda: self._overview,
         )
 
     async def run(self) -> None:
@@ -167,6 +209,7 @@ class Daemon:
         """
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(_log_exception)
+        self._turns = LoopTurns(loop)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._told_to_reload.set)
@@ -190,10 +233,13 @@ class Daemon:
                 asyncio.create_task(self._watch.run()),
                 asyncio.create_task(self._daily.run()),
                 asyncio.create_task(self._merges.run()),
+                asyncio.create_task(self._monitoring.run()),
                 asyncio.create_task(self._reload_when_told()),
+                asyncio.create_task(self._serve_metrics(self._settings.metrics_listen)),
                 asyncio.create_task(_feed_watchdog()),
             ]
-            log.info("listening on %s, store %s", where, self._store.where)
+            text = f"listening on {where}, store {self._store.where}"
+            emit(DaemonStarted(text=text, listen=where, store=self._store.where))
             self._status = f"listening on {where}"
             systemd.notify("READY=1", f"STATUS={self._status}")
             try:
@@ -211,11 +257,17 @@ class Daemon:
                     local_socket.remove(self._store)
                 await asyncio.gather(self._local.end(), self._end_sessions())
                 await asyncio.wait(helpers)  # last: their threads may wait for the disk, which must not delay the rest
+                emit(DaemonStopped(text="stopped"))
         finally:
             workers = self._workers
-            for executor in (workers.cpu, workers.disk, workers.scrub, self._table_reader, self._pruning):
+            own = (self._table_reader, self._pruning, self._monitoring_thread)
+            for executor in (workers.cpu, workers.disk, workers.scrub, *own):
                 executor.shutdown()
             self._unlock()
+
+    def _keep_overview(self, overview: Overview) -> None:
+        """Keep the last one, for the questions of senders. Called in the thread that makes them."""
+        self._overview = overview
 
     def _recover(self) -> None:
         """Complete what the last process left, if the store can be written to."""
@@ -361,6 +413,7 @@ class Daemon:
             oldest = next(iter(self._unidentified))
             self._unidentified.pop(oldest)
             oldest.cancel()
+        self._counters.connections += 1
         task = asyncio.create_task(self._serve(sock, address[0]))
         self._tasks[task] = None
         self._unidentified[task] = None
@@ -409,6 +462,8 @@ class Daemon:
             "the sender",
             silence=self._settings.silence,
             heartbeat_every=self._settings.heartbeat_every,
+            traffic=self._counters.traffic,
+            turns=self._turns,
         )
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -571,12 +626,12 @@ class Daemon:
             found = await run(self._table_reader, self._reread)
         except Exception as error:  # noqa: BLE001 - whatever a person has written there must not end the daemon
             wrong = f"the settings stay as they were: {printable(str(error))}"
-            log.error("%s", wrong)  # noqa: TRY400 - where says nothing
+            emit(SettingsRead(text=wrong, changed=[], refused=printable(str(error))), logging.ERROR)
             return wrong
         reloaded = reload(self._settings, found)
         self._change(reloaded.settings, frozenset(reloaded.changed))
         new = f"new values of {', '.join(reloaded.changed)}" if reloaded.changed else "no new value"
-        log.info("receiver.toml is read again: %s", new)
+        emit(SettingsRead(text=f"receiver.toml is read again: {new}", changed=reloaded.changed))
         if reloaded.fixed:
             log.warning("receiver.toml: only a restart changes %s", ", ".join(reloaded.fixed))
         await self._watch.look_at_fills()
@@ -600,6 +655,33 @@ class Daemon:
         self._watch.warn_from(settings.warn_at)
         self._shared.warn_at = settings.warn_at
         self._local.silence = settings.silence
+        self._metrics.change(settings.metrics_file, settings.metrics_datasets)
+
+    # --- metrics ---------------------------------------------------------------------------------------------
+
+    def _count(self) -> Counters:
+        """Return the counters as they are now, in any thread."""
+        self._counters.open_connections = len(self._tasks)
+        self._counters.scrubbed_bytes = self._checks.read_bytes
+        return self._counters
+
+    async def _serve_metrics(self, address: str | None) -> None:
+        """Serve the metrics over HTTP until cancelled. Backups do not wait for those who watch them: if the address is
+        taken, this tries again.
+        """
+        server, said = MetricsServer(lambda: self._metrics.text), False
+        while address is not None:
+            try:
+                sockets = await _listen(address)
+            except StoreError as error:
+                if not said:
+                    log.error("the metrics are not served: %s; this is tried again each minute", error)  # noqa: TRY400
+                said = True
+                await asyncio.sleep(_LISTEN_AGAIN)
+                continue
+            log.info("metrics on http://%s/metrics", ", ".join(_describe(sock.getsockname()) for sock in sockets))
+            await server.run(sockets)
+        await asyncio.Event().wait()
 
     # --- at intervals ----------------------------------------------------------------------------------------
 

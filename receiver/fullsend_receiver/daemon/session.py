@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import Final, Protocol
 
 import fullsend_protocol
 from fullsend_cli.memory import trim
+from fullsend_protocol.format.manifest import Receipt
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import (
     ConnectionLost,
@@ -32,13 +34,19 @@ from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import ConnectionEnded, Event
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.senders import Refused, Sender
+from fullsend_receiver.arrival.counters import Counters
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.arrival.receive import Halted, Receiving
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon.answering import send_answer
 from fullsend_receiver.daemon.answers import Answers
+from fullsend_receiver.daemon.file_reading import FileReader
+from fullsend_receiver.daemon.live import LiveTransfers
 from fullsend_receiver.daemon.proving import ChainHasher
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import PushFailed, ReceivedStream, SenderJoined
 from fullsend_receiver.maintenance.checks import Checks
+from fullsend_receiver.monitor.overview import Overview
 from fullsend_receiver.store.errors import disk_error
 from fullsend_receiver.store.opened import partial_key
 from fullsend_receiver.store.workers import Workers
@@ -46,6 +54,9 @@ from fullsend_transport.channel import Channel
 
 log = logging.getLogger("fullsendd")
 
+#: Codes of a push that fails without an error of this side: the connection has ended, or the sender has ended it.
+_LOST: Final = "lost"
+_STOPPED: Final = "stopped"
 #: Characters of an error's text for a peer; fullsend_protocol.wire.messages allows 4096.
 _TEXT_MAX: Final = 4000
 
@@ -93,8 +104,9 @@ class Arriving:
 @dataclass(slots=True)
 class SharedState:
     """The shared state of all sessions of a daemon. `warn_at`: the present share of the disk, or of a quota, from which
-    on senders are warned; `hasher`: merges chains; `arriving`: the streams that are arriving now, by key; `sweeping`:
-    held while partials are deleted, and while a session adds a stream to `arriving`.
+    on senders are warned; `hasher`: merges chains; `file_reader`: reads files; `arriving`: the streams that are
+    arriving now, by key; `sweeping`: held while partials are deleted, and while a session adds a stream to `arriving`;
+    `live`: all transfers, for `top`.
     """
 
     catalogues: Catalogues
@@ -104,9 +116,13 @@ class SharedState:
     room: Room
     warn_at: float
     hasher: ChainHasher
+    file_reader: FileReader
     troubles: Callable[[str], list[str]] = lambda _sender: []  # what keeps prunes of a sender from their work; blocks
+    overview: Callable[[], Overview | None] = lambda: None  # the last one, None: there is none yet
+    counters: Counters = field(default_factory=Counters)
     arriving: dict[str, Arriving] = field(default_factory=dict)
     sweeping: asyncio.Lock = field(default_factory=asyncio.Lock)
+    live: LiveTransfers = field(default_factory=LiveTransfers)
 
 
 class Session:
@@ -123,6 +139,7 @@ class Session:
         self._program = ""
         self._features: list[str] = []  # what the peer understands beyond its version
         self._farewell: tuple[ErrorCode, str] | None = None
+        self._pushing: messages.Push | None = None  # the stream that is arriving
         self._next_request: Event | None = None  # arrived while the last answer was still being sent
 
     async def run(self, identify_by: float) -> None:
@@ -151,16 +168,35 @@ class Session:
         """Log the error that ended the conversation, and send it to the peer, if there is one."""
         match error:
             case Unreachable():
-                log.info("%s: %s", self._name, error)
+                self._log_end(logging.INFO, _LOST, str(error))
                 self._tell(ErrorCode.LIMIT, str(error))  # a silent peer may still be reading
             case ConnectionLost():
-                log.info("%s: %s", self._name, error)
+                self._log_end(logging.INFO, _LOST, str(error))
             case PeerError():
-                log.info("%s: gave up: %s", self._name, printable(str(error)))
+                self._log_end(logging.INFO, _STOPPED, f"gave up: {error}")
             case _:
                 if isinstance(error, OSError) and error.errno == errno.EROFS:
                     self._shared.gate.read_only_seen()
-                self._tell(*log_refusal(self._name, error))
+                refusal = refusal_of(error)
+                if refusal is None:
+                    self._tell(*log_refusal(self._name, error))
+                    self._log_end(logging.ERROR, ErrorCode.INTERNAL, "a bug in fullsendd", only_push=True)
+                else:
+                    self._log_end(logging.WARNING, refusal.code, str(refusal))
+                    self._tell(refusal.code, str(refusal))
+
+    def _log_end(self, level: int, code: str, why: str, *, only_push: bool = False) -> None:
+        """Log why the conversation ends; if a stream was arriving, as an event. `only_push`: nothing else."""
+        why, push = printable(why), self._pushing
+        if push is None:
+            if not only_push:
+                log.log(level, "%s: %s", self._name, why)
+            return
+        self._report_failed(push, level, code, why, f"{self._name}: {why}")
+
+    def _report_failed(self, push: messages.Push, level: int, code: str, why: str, text: str) -> None:
+        names = {"sender": self._sender, "dataset": push.dataset, "snapshot": push.snapshot, "address": self._address}
+        emit(PushFailed(text=text, code=str(code), why=why, **names), level)
 
     def farewell(self, code: ErrorCode, why: str) -> None:
         """Set the error that the peer gets after its request, or when the session's task is cancelled, whichever comes
@@ -203,7 +239,10 @@ class Session:
             warn_at=shared.warn_at if messages.WARNINGS in self._features else None,
             scrub=messages.SCRUB in self._features,
             troubles=shared.troubles,
+            overview=shared.overview,
             hasher=shared.hasher,
+            file_reader=shared.file_reader,
+            live=shared.live,
         )
         try:
             await self._serve_requests(answers)
@@ -260,7 +299,9 @@ class Session:
                 )
                 self._shared.gate.forgive(self._address)
                 await self._shared.gate.table_changed()
-                log.info("%s: joined as %s, certificate %s", self._address, joined.name, joined.fingerprint)
+                about = {"sender": joined.name, "fingerprint": joined.fingerprint, "address": self._address}
+                text = f"{self._address}: joined as {joined.name}, certificate {joined.fingerprint}"
+                emit(SenderJoined(text=text, **about))
                 await self._channel.send(
                     messages.Joined(sender=joined.name, store=PurePath(self._shared.catalogues.store.where).name)
                 )
@@ -282,29 +323,65 @@ class Session:
     # --- push ----------------------------------------------------------------------------------------------
 
     async def _push(self, push: messages.Push) -> None:
+        """Receive a stream, and count a failure. A push that is cancelled is none: its sender tries again."""
+        try:
+            await self._receive_stream(push)
+        except Exception as error:
+            self._shared.counters.push_failed(error)
+            raise
+
+    async def _receive_stream(self, push: messages.Push) -> None:
         sender = self._sender
         what = printable(f"{push.dataset}@{push.snapshot}")
         key = partial_key(sender, push)
         shared = self._shared
+        self._pushing = push
+        began = time.monotonic()
         holder = await self._claim(key, push.claim, what)
         try:
             receiving = Receiving(shared.catalogues, self._channel, shared.workers, sender, push, room=shared.room)
-            end = await receiving.run(self._program)
+            count, live = receiving.count, shared.live
+            with (
+                live.running("push", sender, f"{push.dataset}@{push.snapshot}", count),
+                shared.counters.receiving(count),
+            ):
+                end = await receiving.run(self._program)
         finally:
             del shared.arriving[key]
             holder.gone.set()
+        self._pushing = None  # what follows is the answer
         if isinstance(end, Halted):
+            shared.counters.push_failures["stopped"] += 1
             why, kept = printable(end.stop.reason), "kept" if end.stop.keep else "deleted"
-            log.warning("%s: %s: the sender stopped: %s; what arrived is %s", self._name, what, why, kept)
+            text = f"{self._name}: {what}: the sender stopped: {why}; what arrived is {kept}"
+            self._report_failed(push, logging.WARNING, _STOPPED, why, text)
             await self._channel.send(messages.Stopped(offset=end.kept))
             return
         if isinstance(end, messages.Committed):
-            log.info("%s: stored %s", self._name, end.receipt.file)
+            shared.counters.pushes += 1
+            self._report_received(end.receipt, time.monotonic() - began)
             if len(end.receipt.segments) > 1:
                 shared.checks.wanted(sender)
             if messages.REPAIR not in self._features:
                 end = messages.Committed(receipt=end.receipt)
         await self._channel.send(end)
+
+    def _report_received(self, receipt: Receipt, seconds: float) -> None:
+        emit(
+            ReceivedStream(
+                text=f"{self._name}: stored {receipt.file}",
+                sender=receipt.sender,
+                dataset=receipt.dataset,
+                snapshot=receipt.snapshot,
+                guid=receipt.guid,
+                kind=receipt.kind,
+                file=receipt.file,
+                raw_bytes=receipt.raw_bytes,
+                stored_bytes=receipt.stored_bytes,
+                seconds=round(seconds, 3),
+                address=self._address,
+            )
+        )
 
     async def _claim(self, key: str, claim: str, what: str) -> Arriving:
         """Reserve a stream for this connection. Raises: Busy."""
@@ -340,12 +417,19 @@ def release_frames(error: BaseException | None) -> None:
         error = error.__context__
 
 
+def refusal_of(error: Exception) -> FullsendError | None:
+    """Return an error as what a peer is told; None: nobody expects it, so it is a bug."""
+    if isinstance(error, FullsendError | OSError) and not isinstance(error, LocalProtocolError):
+        return explain(error)
+    return None
+
+
 def log_refusal(name: str, error: Exception) -> tuple[ErrorCode, str]:
     """Log an error that ends a conversation. `name`: the peer's, for the log. Returns: the code and the text for the
     peer. What nobody expects is a bug: the log has its traceback, and the peer is told to look there.
     """
-    if isinstance(error, FullsendError | OSError) and not isinstance(error, LocalProtocolError):
-        refusal = explain(error)
+    refusal = refusal_of(error)
+    if refusal is not None:
         log.warning("%s: %s", name, printable(str(refusal)))
         return refusal.code, str(refusal)
     log.error("%s: a bug in fullsendd", name, exc_info=error)

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple, Protocol
 
 from fullsend_receiver.arrival.bounds import Fill
 from fullsend_receiver.arrival.free_space import Room
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import StoreAway, StoreBack
 from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError, disk_error
 from fullsend_receiver.store.workers import run
@@ -88,14 +90,16 @@ class StoreWatch:
         if seen.state is self._seen.state:
             return
         if seen.state is DiskState.AWAY:
-            log.error("%s; nothing is served until it is back", seen.why)
+            text = f"{seen.why}; nothing is served until it is back"
+            emit(StoreAway(text=text, state="away", why=seen.why), logging.ERROR)
             await self._reopener.release()
         elif not await self._reopener.reopen(writable=seen.state is DiskState.WELL):
             return
         elif seen.state is DiskState.READ_ONLY:
-            log.error("%s; until then the store can be read, and pushes are refused", seen.why)
+            text = f"{seen.why}; until then the store can be read, and pushes are refused"
+            emit(StoreAway(text=text, state="read-only", why=seen.why), logging.ERROR)
         else:
-            log.warning("the store's disk is back, and can be written to")
+            emit(StoreBack(text="the store's disk is back, and can be written to"), logging.WARNING)
         self._seen = seen
 
     async def look_at_fills(self) -> None:

@@ -17,15 +17,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
-from fullsend_protocol.shared.units import format_time
+from fullsend_protocol.shared.units import format_duration, format_time, plural
+from fullsend_protocol.wire.live import LiveTransfer
 from fullsend_receiver.catalogue.holdings import Holdings
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import StoredStream
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import ScrubFinished, ScrubStopped
 from fullsend_receiver.maintenance import checkpoints
+from fullsend_receiver.maintenance.check_events import CheckCounts, report_check
 from fullsend_receiver.maintenance.io_priority import set_idle
 from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.maintenance.progress import ReadPlace, ReadProgress, ScrubState, WorkLeft
@@ -50,6 +54,14 @@ _PAUSE_MAX: Final = 3600.0
 
 class _Interrupted(Exception):  # noqa: N818 - never leaves this module
     """The check stops between two chunks, so that another one can run."""
+
+
+@dataclass(slots=True)
+class _Round:
+    """The checks of what was due at some moment. `began`: by the monotonic clock."""
+
+    began: float
+    counts: CheckCounts = field(default_factory=CheckCounts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,7 @@ class Checks:
         self._pause = 0.0  # after the last read error, seconds
         self._stopped = False  # too much is damaged
         self._asked = 0  # checks that senders wait for
+        self._round: _Round | None = None  # None: nothing that is due was checked since the last one
         self._nobody_asks = asyncio.Event()
         self._nobody_asks.set()
         self._interrupt = threading.Event()  # ends the daemon's own check between two chunks
@@ -115,6 +128,16 @@ class Checks:
     def place(self) -> ReadPlace | None:
         """The place of the check that is running; None: none is."""
         return self._progress.place
+
+    @property
+    def read_bytes(self) -> int:
+        """Stored bytes that all checks have read since the daemon's start."""
+        return self._progress.read_bytes
+
+    @property
+    def live(self) -> LiveTransfer | None:
+        """The check that is running, for `top`; None: none is."""
+        return self._progress.live
 
     def state(self) -> ScrubState:
         """Return what is being checked, and what is left."""
@@ -170,12 +193,14 @@ class Checks:
         abandoned = threading.Event()
 
         def between() -> None:
+            self._progress.count()
             if abandoned.is_set():
                 raise asyncio.CancelledError
 
         def work() -> Checked | Removed:
             check = self._verifier.begin(subject)
-            with self._progress.reading(check, stored.summary.stored_bytes, stored.summary.sender):
+            about = stored.summary
+            with self._progress.reading(check, about.stored_bytes, about.sender, what=subject.name):
                 return self._verifier.conclude(subject, check, check.run(between))
 
         self._asked += 1
@@ -225,8 +250,14 @@ class Checks:
         if not self._due:
             return self._survey_at - now
         about = self._due.popleft().stream
+        if self._round is None:
+            self._round = _Round(time.monotonic())
         found = await self._check(StoredStream(self._store, about))
         self._count_checked(about)
+        if isinstance(found, Checked):
+            self._round.counts.add(found)
+        if not self._due and not self._more:
+            self._finish_round(self._round)
         if _is_unread(found):
             # The disk may be away: then it is useless to try all other streams.
             self._pause = min(_PAUSE_MAX, 2 * self._pause or _PAUSE_FIRST)
@@ -236,6 +267,17 @@ class Checks:
         if (isinstance(found, Checked) and found.result.damage) or (self._more and not self._due):
             self._survey_at = time.monotonic()
         return 0.0
+
+    def _finish_round(self, done: _Round) -> None:
+        """All that was due is checked: say so."""
+        self._round = None
+        counts, seconds = done.counts, time.monotonic() - done.began
+        unread = f", {counts.unreadable} could not be read" if counts.unreadable else ""
+        text = (
+            f"the scrub has checked all that was due: {plural(counts.streams, 'stream')} in"
+            f" {format_duration(seconds)}: {counts.damaged} damaged{unread}"
+        )
+        emit(ScrubFinished(text=text, **asdict(counts), seconds=round(seconds, 1)))
 
     def _not_due(self, about: Summary) -> None:
         """A stream was checked before its turn: it is not read twice."""
@@ -315,7 +357,9 @@ class Checks:
 
         def between() -> None:
             nonlocal read, recorded
+            self._progress.count()
             here = check.reading.stored_bytes
+            check.waits.head("limit")
             self._pace.keep(max(0, here - read), self._interrupt)
             read = here
             now = time.monotonic()
@@ -329,7 +373,7 @@ class Checks:
 
         set_idle(True)
         try:
-            with self._progress.reading(check, stored.summary.stored_bytes):
+            with self._progress.reading(check, stored.summary.stored_bytes, what=subject.name):
                 result = check.run(between)
         finally:
             set_idle(False)
@@ -360,21 +404,16 @@ class Checks:
             log.warning("%s: was wrong once, and right when it was read again from the disk: %s", file, line)
         if found.unrecorded is not None:
             log.warning("%s: the result cannot be recorded: %s", file, found.unrecorded)
-        if found.result.unreadable is not None:
-            why = found.result.unreadable
-            log.error("%s: not checked: %s (disk %s); it is tried again later", file, why, self._store.disk)
-        if found.result.damage:
-            log.error("%s: damaged: %s", file, found.result.damage[0])
-        if found.healed:
-            log.warning("%s: was damaged, and is whole", file)
+        report_check(found, self._store.disk)
 
     def _report_standing(self, standing: Survey) -> None:
         if standing.stopped and not self._stopped:
-            log.error(
-                "the scrub stops: %d streams are damaged, such as %s; check the memory and the cables of this host and"
-                " the disk %s, then run `fullsendd verify`: the scrub resumes after it",
-                *(standing.unasked, standing.named_damaged[0], self._store.disk),
+            text = (
+                f"the scrub stops: {standing.unasked} streams are damaged, such as {standing.named_damaged[0]}; check"
+                f" the memory and the cables of this host and the disk {self._store.disk}, then run `fullsendd verify`:"
+                " the scrub resumes after it"
             )
+            emit(ScrubStopped(text=text, damaged=standing.unasked), logging.ERROR)
         elif standing.behind:
             oldest = "-" if standing.oldest is None else format_time(standing.oldest)
             log.warning("the scrub is behind: one stream was last checked, or received, at %s", oldest)

@@ -17,7 +17,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from pydantic import Field, ValidationError
 
@@ -25,6 +25,9 @@ from fullsend_protocol.format.manifest import DiskModel
 from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.maintenance.time_sync import is_synchronised
 from fullsend_receiver.store.api import Documents
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DOCUMENT: Final = "clock.json"
 #: Seconds by which a clock may jump ahead: a machine that was off for a week.
@@ -124,6 +127,33 @@ def objection(documents: Documents, now: Reading, newest: float) -> str | None:
     return None
 
 
+def objection_now(documents: Documents, clock: Clock, newest: Callable[[], float]) -> str | None:
+    """Return the same for the clock as it is after a look at the store: a stream that came during that is not from the
+    future.
+
+    `newest`: looks for the newest reception. Blocks. Raises: OSError, and what `newest` raises.
+    """
+    found = newest()
+    return objection(documents, clock.read(), found)
+
+
+def likely(documents: Documents, now: Reading) -> float:
+    """Return what the wall clock should say, in seconds since the epoch: what it says, if it agrees with the last note;
+    else what follows from the note and the clock that nobody sets. Blocks. Raises: OSError.
+    """
+    last = read_note(documents)
+    return now.wall if last is None or _differs(last, now) is None else _expected(last, now)
+
+
+def _expected(last: ClockNote, now: Reading) -> float:
+    same_boot = _is_same_boot(last, now)
+    return last.wall + now.boottime - (last.boottime if same_boot else 0.0)
+
+
+def _is_same_boot(last: ClockNote, now: Reading) -> bool:
+    return bool(last.boot_id) and last.boot_id == now.boot_id and now.boottime >= last.boottime
+
+
 def waits_for(documents: Documents, now: Reading) -> str | None:
     """Return why a daily prune waits for a time server; None: it does not. Blocks. Raises: OSError."""
     if now.synchronised is not False:
@@ -153,8 +183,8 @@ def _find_boot_id() -> str:
 
 def _differs(last: ClockNote, now: Reading) -> str | None:
     shown, noted = format_time(now.wall), format_time(last.wall)
-    same_boot = bool(last.boot_id) and last.boot_id == now.boot_id and now.boottime >= last.boottime
-    expected = last.wall + (now.boottime - last.boottime if same_boot else 0.0)
+    same_boot = _is_same_boot(last, now)
+    expected = _expected(last, now) if same_boot else last.wall
     if now.wall - expected > JUMP:
         how = "has jumped ahead" if same_boot else "has jumped ahead, or this host was off for so long"
         return f"the clock says {shown}, and the daemon last saw {noted}: it {how}: {_ACCEPT}"

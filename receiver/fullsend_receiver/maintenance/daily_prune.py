@@ -15,6 +15,8 @@ from typing import Final
 
 from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import PruneFailed, PruneFinished
 from fullsend_receiver.maintenance import clock
 from fullsend_receiver.maintenance.clock import Clock, Reading
 from fullsend_receiver.maintenance.plans import PruneRules
@@ -53,6 +55,16 @@ class _PruneTotals:
     dropped: int = 0
     freed: int = 0
     failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def line(self) -> str:
+        """What was done, in words."""
+        return f"pruned: {plural(self.dropped, 'stream')} dropped, {format_size(self.freed)} freed"
+
+    def finish(self, why: str, text: str) -> None:
+        """Say what was done. `why`: of the event; `text`: the line."""
+        failed = sorted(self.failed)
+        emit(PruneFinished(text=text, why=why, dropped=self.dropped, freed_bytes=self.freed, failed=failed))
 
 
 class DailyPrune:
@@ -140,7 +152,8 @@ class DailyPrune:
             log.info("the daily prune ends, since %s", why)
         except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon
             self._failed = self._clock.read().boottime  # this may be all that is known of it: the disk may be read-only
-            log.warning("the daily prune has failed: %s: %s", type(error).__name__, error)
+            what = f"{type(error).__name__}: {error}"
+            emit(PruneFailed(text=f"the daily prune has failed: {what}", sender="", why=what), logging.WARNING)
         return False
 
     def _note(self, now: Reading) -> None:
@@ -196,7 +209,8 @@ class DailyPrune:
             log.warning("the early prune has failed: %s: %s", type(error).__name__, error)
         if not done.freed and rules is self._rules:
             self._freed_nothing[sender] = began
-        log.info("pruned early, for a push: %s freed of %s wanted", format_size(done.freed), format_size(wanted))
+        text = f"pruned early, for a push: {format_size(done.freed)} freed of {format_size(wanted)} wanted"
+        done.finish("early", text)
         return done.freed
 
     def _prune(self, rules: PruneRules) -> bool:
@@ -208,7 +222,7 @@ class DailyPrune:
             if refused is None:
                 expire_trash(self._store, rules.undelete_within, pruner.now, undelete_merged=rules.undelete_merged)
                 self._prune_senders(pruner, pruner.catalogues.senders(), done)
-                log.info("pruned: %s dropped, %s freed", plural(done.dropped, "stream"), format_size(done.freed))
+                done.finish("daily", done.line)
                 refused = next((f"{sender}: {why}" for sender, why in done.failed.items()), None)
         except _Abandoned:
             raise
@@ -223,7 +237,7 @@ class DailyPrune:
         """Return a prune that has not begun, and why it must not, by the clock; None: it may. That is logged."""
         now = self._clock.read()
         pruner = Pruner(self._store, rules, now.wall, lambda: self._between(rules))
-        refused = clock.objection(self._store.documents, now, newest_reception(pruner.catalogues))
+        refused = clock.objection_now(self._store.documents, self._clock, lambda: newest_reception(pruner.catalogues))
         if refused is not None:
             self._complain(f"nothing is pruned: {refused}")
         return pruner, refused
@@ -248,7 +262,8 @@ class DailyPrune:
             except _Abandoned:
                 raise
             except Exception as error:  # noqa: BLE001 - whatever is in the store of one sender
-                log.error("%s: its prune has failed: %s", sender, _told(error))  # noqa: TRY400 - where says nothing
+                text = f"{sender}: its prune has failed: {_told(error)}"
+                emit(PruneFailed(text=text, sender=sender, why=_told(error)), logging.ERROR)
                 done.failed[sender] = _told(error)
             if done.freed >= wanted:
                 return
@@ -264,7 +279,7 @@ class DailyPrune:
         said = f"{format_time(self._clock.read().wall)[:10]} {what.partition(':')[0]}"
         if said != self._said:
             self._said = said
-            log.error("%s", what)
+            emit(PruneFailed(text=what, sender="", why=what), logging.ERROR)
 
 
 def _told(error: Exception) -> str:

@@ -87,8 +87,11 @@ class MergeFile:
         with contextlib.closing(self._raw(None)) as pieces:
             head = RecordReader(str(path), pieces).begin.head
         walker = Walker()
-        walker.walk(head[:4] + bytes(4) + head[8:], 0, len(head), 0)  # without its nvlist
-        self._about = facts.conclude(walker.begins)
+        try:
+            walker.walk(head[:4] + bytes(4) + head[8:], 0, len(head), 0)  # without its nvlist
+            self._about = facts.conclude(walker.begins)
+        except StreamError as error:
+            raise type(error)(f"{path}: {error}") from None
         self.guid, self.base_guid = self._about.guid, self._about.base_guid
         self.merged: MergedInput | None = None
 
@@ -116,6 +119,11 @@ class MergeFile:
             base_guid=None if about.base_guid is None else str(about.base_guid),
             sha256=whole.hexdigest(),
         )
+
+    def prove(self) -> None:
+        """Read the whole file, and nothing else. Raises: as `pieces`."""
+        for _piece in self.pieces():
+            pass
 
     def _raw(self, hashed: hashlib._Hash | None) -> Generator[bytes]:
         """Yield the raw bytes, and hash those of the file, to its end."""
@@ -163,6 +171,22 @@ class _HashingReader:
         if self._hashed is not None:
             self._hashed.update(data)
         return data
+
+
+@contextlib.contextmanager
+def proving(files: Sequence[MergeFile]) -> Iterator[None]:
+    """Name the damaged file where a merge of these ends with an error of its streams.
+
+    A wrong byte in one file may show as an error of another one, such as a GUID that does not fit. So then all are
+    proven, which takes as long as reading them. Raises: the error of the first file that is not proven, else the
+    merge's own.
+    """
+    try:
+        yield
+    except StreamError:
+        for each in files:
+            each.prove()
+        raise
 
 
 def in_order(files: Sequence[MergeFile]) -> list[MergeFile]:

@@ -1,7 +1,7 @@
 """What merges of a sender's streams have left to know: the document merged.SENDER.json.
 
     {"format": 1, "refused": [{"inputs": [FILE, FILE], "program", "why"}, ...], "raw_rate": raw bytes a second,
-     "failed": [a line, ...], "proven": [{"file", "received", "at", "how": "stream" | "state"}, ...]}
+     "raw_bytes_ever", "failed": [a line, ...], "proven": [{"file", "received", "at", "how": "stream" | "state"}, ...]}
 
 A merge that is not possible is not tried again every night; another version of this program tries it once more.
 What its ZFS host has proven (`fullsend prove`) is noted for each file, as of its time of reception: what is stored
@@ -26,6 +26,8 @@ log: Final = logging.getLogger("fullsendd")
 
 #: Refusals that are kept of one sender, the newest: a stream that cannot be merged is rare.
 _REFUSED_MAX: Final = 1000
+#: Seconds of a merge that took less than the clock tells.
+_SECONDS_LEAST: Final = 0.001
 #: Failures that are kept of one run.
 _FAILED_MAX: Final = 20
 #: Proofs that are kept of one sender, the newest: some 150 bytes each, written anew with each proof.
@@ -55,13 +57,15 @@ class HostProof(DiskModel):
 
 
 class MergeRecord(DiskModel):
-    """The document of one sender. `raw_rate`: of its last merge, None: there was none; `failed`: a line for each merge
+    """The document of one sender. `raw_rate`: of its last merge, None: there was none; `raw_bytes_ever`: of all streams
+    that its merges have made; `failed`: a line for each merge
     that has failed in the last run; `proven`: the oldest first.
     """
 
     format: Literal[1] = 1
     refused: list[Refusal] = Field(default_factory=list)
     raw_rate: float | None = None
+    raw_bytes_ever: int = 0
     failed: list[str] = Field(default_factory=list)
     proven: list[HostProof] = Field(default_factory=list)
 
@@ -90,9 +94,10 @@ def note_refusal(documents: Documents, sender: str, pair: tuple[Summary, Summary
     _change(documents, sender, lambda found: {"refused": [*found.refused, new][-_REFUSED_MAX:]})
 
 
-def note_rate(documents: Documents, sender: str, raw_rate: float) -> None:
-    """Record how fast a merge was, in raw bytes a second. Raises: OSError."""
-    _change(documents, sender, lambda _found: {"raw_rate": raw_rate})
+def note_merge(documents: Documents, sender: str, raw_bytes: int, seconds: float) -> None:
+    """Record how much a merge has made, and how long it took. Raises: OSError."""
+    rate = raw_bytes / max(seconds, _SECONDS_LEAST)
+    _change(documents, sender, lambda found: {"raw_rate": rate, "raw_bytes_ever": found.raw_bytes_ever + raw_bytes})
 
 
 def note_failures(documents: Documents, sender: str, failed: list[str]) -> None:

@@ -13,7 +13,9 @@ keeps its streams, and the merge is discarded.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -25,20 +27,23 @@ from typing import Final
 from fullsend_protocol.format.manifest import Manifest, MergedInput
 from fullsend_protocol.shared.errors import FullsendError, StreamError, UnsupportedStream
 from fullsend_protocol.shared.limits import MIB
-from fullsend_protocol.shared.units import format_size, format_time, parse_time
+from fullsend_protocol.shared.stages import StageWaits, TransferCount
+from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural, printable
 from fullsend_protocol.stream.chunks import LEVEL_DEFAULT
 from fullsend_protocol.stream.merge import MergeInput, merge
+from fullsend_protocol.wire.live import LiveTransfer
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.arrival.replacement import unchecked_time
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
-from fullsend_receiver.maintenance.merge_records import note_failures, note_rate, note_refusal, read_merges
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import MergeFailed, StreamsMerged
+from fullsend_receiver.maintenance.merge_records import note_failures, note_merge, note_refusal, read_merges
 from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.maintenance.packing import PROGRAM, Packer, read_back
 from fullsend_receiver.maintenance.plans import MergeRules, PruneRules, SenderPlans
 from fullsend_receiver.maintenance.prune_records import write_history
 from fullsend_receiver.maintenance.retention import Action
-from fullsend_receiver.maintenance.scrub import never_interrupts
 from fullsend_receiver.maintenance.thinning import Merge
 from fullsend_receiver.maintenance.trash import trash_name
 from fullsend_receiver.maintenance.verify import Subject, Verifier
@@ -47,7 +52,7 @@ from fullsend_receiver.store.durable import FULL
 from fullsend_receiver.store.errors import ManifestError
 from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import Offer, Opened, merge_key
-from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of
+from fullsend_receiver.store.playback import DamagedChunk, RawChunk, checked_chunks_of
 from fullsend_receiver.store.seekable import FileDamaged
 
 log: Final = logging.getLogger("fullsendd")
@@ -116,11 +121,16 @@ MergeEvent = Merged | NotMerged
 class StoredInput:
     """A stored stream as input. `merged`: what it is, once `pieces` has ended: then all of it is proven."""
 
-    def __init__(self, store: Store, about: Summary, read: Callable[[int], None]) -> None:
-        """`read`: is called with the stored bytes of each chunk that was read. Raises: InputSpoilt."""
+    def __init__(
+        self, store: Store, about: Summary, read: Callable[[int], None], waits: StageWaits | None = None
+    ) -> None:
+        """`read`: is called with the stored bytes of each chunk that was read; `waits`: notes when it reads ("input")
+        and when the merge has what it needs ("merge"). Raises: InputSpoilt.
+        """
         self.file: Final = PurePosixPath(about.path)
         self._store = store
         self._read = read
+        self._waits = waits or StageWaits("input")
         try:
             self.manifest: Final[Manifest] = store.manifest(self.file)
         except ManifestError as error:
@@ -135,7 +145,7 @@ class StoredInput:
         end = dropped = at = 0
         try:
             with closing(self._store.open(self.file)) as blob:
-                for chunk in checked_chunks_of(blob):
+                for chunk in self._noted(checked_chunks_of(blob)):
                     if isinstance(chunk, DamagedChunk):
                         raise InputSpoilt(self.file, str(chunk))
                     entry = chunk.place.entry
@@ -165,6 +175,20 @@ class StoredInput:
             sha256=known or whole.hexdigest(),
         )
 
+    def _noted(self, chunks: Iterator[RawChunk | DamagedChunk]) -> Iterator[RawChunk | DamagedChunk]:
+        """Yield the same, and note how long reading them takes."""
+        while True:
+            self._waits.head("input")
+            chunk = next(chunks, None)
+            self._waits.head("merge")
+            if chunk is None:
+                return
+            yield chunk
+
+
+def _count_merge(due: Merge, waits: StageWaits) -> TransferCount:
+    return TransferCount(time.monotonic(), due.stored_bytes, waits)
+
 
 class Merger:
     """One run over some senders. The caller is the only process that merges (`Store.alone`)."""
@@ -174,18 +198,22 @@ class Merger:
         catalogues: Catalogues,
         rules: PruneRules,
         now: float,
-        between: Callable[[], None] = never_interrupts,
+        *,
+        count: Callable[[Merge, StageWaits], TransferCount] = _count_merge,
     ) -> None:
-        """`rules`: with rules for merging; `now`: seconds since the epoch; `between`: is called between two chunks, and
-        ends the run by raising: then what has begun is discarded.
+        """`rules`: with rules for merging; `now`: seconds since the epoch; `count`: returns what counts the
+        stored bytes of the inputs of a merge, as they are read.
         """
+        self._count = count
+        self._waits = StageWaits("input")
+        self._running: tuple[int, str, Merge, TransferCount] | None = None
+        self._numbers = itertools.count(1)
         assert rules.merging is not None  # noqa: S101 - for mypy: the caller has looked
         self._catalogues = catalogues
         self._store = catalogues.store
         self._rules = rules
         self._merging: MergeRules = rules.merging
         self._now = now
-        self._between = between
         self._pace = Pace(self._merging.rate, lambda: False)
         self._abandoned = threading.Event()
         self._trash = trash_name(now, merged=True)
@@ -193,12 +221,13 @@ class Merger:
     def merge(self, sender: str, dataset: str | None = None) -> Iterator[MergeEvent]:
         """Merge what is due of a sender, of one dataset or all. Blocks. Yields: each merge, done or not.
 
-        Raises: StoreError, OSError, what `between` raises.
+        Raises: MergeAbandoned, StoreError, OSError.
         """
         plans = SenderPlans(self._catalogues, self._rules, self._now, sender, dataset)
         failed: list[str] = []
         for names in plans.parts():
             for event in self._merge_part(plans, names, sender):
+                _report(event)
                 yield event
                 if isinstance(event, NotMerged) and event.failed:
                     failed.append(f"{event.merge.target.dataset}@{event.merge.target.snapshot}: {event.why}")
@@ -219,13 +248,22 @@ class Merger:
                     tried.add(pair)
                     yield self._attempt(plans, names, sender, pair)
 
+    @property
+    def live(self) -> LiveTransfer | None:
+        """The merge that is running, for `top`; None: none is. Any thread may ask."""
+        running = self._running
+        if running is None:
+            return None
+        number, sender, due, count = running
+        what = f"{due.target.dataset}@{due.target.snapshot}"
+        return LiveTransfer.of(f"{os.getpid()}.merge.{number}", "merge", sender, what, count, time.monotonic())
+
     def abandon(self) -> None:
         """End the run soon, from another thread: what has begun is discarded."""
         self._abandoned.set()
 
     def _check(self) -> None:
-        """Raises: MergeAbandoned, what `between` raises."""
-        self._between()
+        """Raises: MergeAbandoned."""
         if self._abandoned.is_set():
             raise MergeAbandoned
 
@@ -264,6 +302,8 @@ class Merger:
             if error.errno not in FULL:
                 raise
             return NotMerged(sender, due, f"there is no room for the result: {error.strerror}", failed=False)
+        finally:
+            self._running = None
 
     def _verify(self, sender: str, file: PurePosixPath) -> None:
         """Check a stream in which a merge has found damage, and record the result: a damaged one is no base again."""
@@ -276,12 +316,22 @@ class Merger:
     def _merge(self, plans: SenderPlans, names: set[str], sender: str, due: Merge) -> Merged:
         self._check_room(due.stored_bytes)
         began = time.monotonic()
-        inputs = [StoredInput(self._store, each, self._took) for each in due.inputs]
+        waits = self._waits = StageWaits("input")
+        count = self._count(due, waits)
+        self._running = next(self._numbers), sender, due, count
+
+        def read(size: int) -> None:
+            count.add(size, 0)
+            self._took(size)
+
+        inputs = [StoredInput(self._store, each, read, waits) for each in due.inputs]
         upload = self._store.begin(merge_key(each.path for each in due.inputs), _opened(sender, due, self._now))
         try:
             packer = Packer(LEVEL_DEFAULT)
             self._write(upload, packer, inputs)
+            waits.head("disk")
             stored_bytes, file_sha256 = upload.seal(packer.chunks)
+            waits.head("check")
             name = f"{due.target.dataset}@{due.target.snapshot}"
             read_back(upload.sealed(), name, raw_bytes=packer.raw_bytes, sha256=packer.sha256)
             about = packer.conclude()
@@ -324,19 +374,23 @@ class Merger:
 
     def _write(self, upload: Upload, packer: Packer, inputs: list[StoredInput]) -> None:
         """Merge the inputs into the upload, all of it durable. Raises: InputSpoilt, StreamError, NoRoomToMerge,
-        StoreError, OSError, what `between` raises.
+        MergeAbandoned, StoreError, OSError.
         """
         unsynced = 0
         merged = merge([MergeInput(str(each.file), each.pieces()) for each in inputs])
         for frame, _entry in packer.frames(merged):
+            self._waits.head("disk")
             upload.append(frame)
             unsynced += len(frame)
             self._took(len(frame))
             if unsynced >= _BATCH:
                 self._check_room(0)
+                self._waits.head("disk")
                 upload.sync(packer.batch())
+                self._waits.head("merge")
                 unsynced = 0
         if unsynced:
+            self._waits.head("disk")
             upload.sync(packer.batch())
         for each in inputs:
             if each.merged is None:  # its last bytes were not read, so they are not proven
@@ -344,7 +398,9 @@ class Merger:
 
     def _took(self, size: int) -> None:
         """Keep the pace, after so many stored bytes."""
+        self._waits.head("limit")
         self._pace.keep(size, self._abandoned)
+        self._waits.head("merge")
         self._check()
 
     def _check_room(self, wanted: int) -> None:
@@ -384,9 +440,33 @@ class Merger:
             drops = [(each, f"merge: into {file.name}") for each in reversed(due.inputs)]
             write_history(documents, drops, now=self._now, trash=supersedes.trash)
         try:
-            note_rate(documents, sender, due.raw_bytes / max(seconds, 0.001))
+            note_merge(documents, sender, due.raw_bytes, seconds)
         except OSError as error:
             log.warning("%s: how fast it merged cannot be recorded: %s", sender, error)
+
+
+def _report(event: MergeEvent) -> None:
+    """Say that a merge is done, or that a person should look why it is not."""
+    due, target = event.merge, event.merge.target
+    names = {"sender": event.sender, "dataset": target.dataset, "snapshot": target.snapshot}
+    what = printable(f"{event.sender}/{target.dataset}@{target.snapshot}")
+    if isinstance(event, Merged):
+        count = plural(len(due.inputs), "stream")
+        emit(
+            StreamsMerged(
+                text=f"{what}: {count} became one, {format_size(event.stored_bytes)}",
+                guid=target.guid,
+                file=str(event.file),
+                inputs=[each.path for each in due.inputs],
+                stored_bytes=event.stored_bytes,
+                freed_bytes=0 if event.waits else event.freed,
+                seconds=round(event.seconds, 1),
+                waits=event.waits,
+                **names,
+            )
+        )
+    elif event.failed:
+        emit(MergeFailed(text=f"{what}: not merged: {printable(event.why)}", why=event.why, **names), logging.WARNING)
 
 
 def _opened(sender: str, due: Merge, now: float) -> Opened:

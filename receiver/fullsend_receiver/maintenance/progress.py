@@ -6,11 +6,15 @@ The `scrub` thread says what it reads, and the event loop asks. Each value is re
 from __future__ import annotations
 
 import contextlib
+import itertools
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from fullsend_protocol.shared.stages import TransferCount
+from fullsend_protocol.wire.live import Activity, LiveTransfer
 from fullsend_receiver.maintenance.schedule import Survey
 from fullsend_receiver.maintenance.scrub import StreamCheck
 
@@ -77,13 +81,18 @@ class ScrubState:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A check in the `scrub` thread. `before`: bytes that were read when it began there, at `since` (seconds)."""
+    """A check in the `scrub` thread. `before`: bytes that were read when it began there, at `since` (seconds);
+    `waited`: seconds by stage until then; `number`: tells it from others.
+    """
 
     check: StreamCheck
     stored_bytes: int
     asked_by: str | None
+    what: str
     before: int
     since: float
+    waited: Mapping[str, float]
+    number: int
 
 
 class ReadProgress:
@@ -93,20 +102,38 @@ class ReadProgress:
         """`clock`: seconds."""
         self._clock = clock
         self._begun: _Begun | None = None
+        self._numbers = itertools.count(1)
         self._past = (0.0, 0.0)  # bytes and seconds of the daemon's own checks that have ended
+        self._at = 0  # of the file, up to where its bytes are counted
+        self.read_bytes = 0  # stored bytes that were read since the start, for whoever has asked
 
     @contextlib.contextmanager
-    def reading(self, check: StreamCheck, stored_bytes: int, asked_by: str | None = None) -> Iterator[None]:
+    def reading(
+        self, check: StreamCheck, stored_bytes: int, asked_by: str | None = None, *, what: str = ""
+    ) -> Iterator[None]:
         """Note, in the thread that runs a check, that it is running. `stored_bytes`: of the file; `asked_by`: the
-        sender that waits for the result, None: the daemon checks by itself.
+        sender that waits for the result, None: the daemon checks by itself; `what`: DATASET@SNAPSHOT.
         """
-        self._begun = begun = _Begun(check, stored_bytes, asked_by, check.reading.stored_bytes, self._clock())
+        self._at = check.reading.stored_bytes
+        check.waits.head("disk")
+        self._begun = begun = _Begun(
+            *(check, stored_bytes, asked_by, what, self._at, self._clock()),
+            *(check.waits.seconds(), next(self._numbers)),
+        )
         try:
             yield
         finally:
+            self.count()
             read, seconds = self._sum(begun)
             self._past = (read / 2, seconds / 2) if seconds > _OF_LATE else (read, seconds)
             self._begun = None
+
+    def count(self) -> None:
+        """Count what was read since the last call, in the thread that runs a check."""
+        if self._begun is not None:
+            here = self._begun.check.reading.stored_bytes
+            self.read_bytes += here - self._at if here >= self._at else here  # a second pass begins at its start again
+            self._at = here
 
     @property
     def place(self) -> ReadPlace | None:
@@ -116,6 +143,24 @@ class ReadProgress:
             return None
         read = min(begun.check.reading.stored_bytes, begun.stored_bytes)
         return ReadPlace(str(begun.check.file), read, begun.stored_bytes, begun.asked_by)
+
+    @property
+    def live(self) -> LiveTransfer | None:
+        """The check that is running, for `top`: its bytes are stored ones. None: none is."""
+        begun = self._begun
+        if begun is None:
+            return None
+        count = TransferCount(begun.since, begun.stored_bytes)
+        # A second pass over a file begins at its start again.
+        count.raw = count.wire = min(begun.check.reading.stored_bytes, begun.stored_bytes)
+        count.before = min(begun.before, count.raw)
+        activity: Activity = "scrub" if begun.asked_by is None else "verify"
+        number, sender = f"{os.getpid()}.check.{begun.number}", begun.check.file.parts[0]
+        live = LiveTransfer.of(number, activity, sender, begun.what or str(begun.check.file), count, self._clock())
+        waited = begun.check.waits.seconds()
+        return live.model_copy(
+            update={"waited": {stage: max(0.0, waited[stage] - begun.waited.get(stage, 0.0)) for stage in waited}}
+        )
 
     @property
     def rate(self) -> float | None:

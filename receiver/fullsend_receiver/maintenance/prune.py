@@ -184,11 +184,12 @@ class _SenderPrune:
                 write_record(self._store.documents, self._sender, self._record())
 
     def _record(self) -> PruneRecord:
+        ever = self._before.freed_ever + self._freed
         if not self._whole:
-            return self._before.model_copy(update={"datasets": self._datasets})
+            return self._before.model_copy(update={"datasets": self._datasets, "freed_ever": ever})
         known = {name: each for name, each in self._datasets.items() if name in self._seen}
         at = format_time(self._pruner.now)
-        return PruneRecord(at=at, dropped=self._dropped, freed=self._freed, datasets=known)
+        return PruneRecord(at=at, dropped=self._dropped, freed=self._freed, freed_ever=ever, datasets=known)
 
     # --- one part
 

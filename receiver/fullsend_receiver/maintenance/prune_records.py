@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from typing import Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, NamedTuple, TypeVar
 
 from pydantic import Field, ValidationError
 
-from fullsend_protocol.format.manifest import DiskModel
+from fullsend_protocol.format.manifest import DiskModel, leading
 from fullsend_protocol.shared.units import format_size, format_time, parse_time, plural
 from fullsend_receiver.catalogue.rows import Summary
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import StreamPruned
 from fullsend_receiver.maintenance.merge_records import read_merges
 from fullsend_receiver.maintenance.suspicion import ArrivalSize
 from fullsend_receiver.store.api import Documents, Store, update
@@ -43,16 +45,19 @@ class DatasetRecord(DiskModel):
     trouble: str | None = None
     suspect: str | None = None
     suspect_at: int = 0
-    sizes: list[ArrivalSize] = Field(default_factory=list)
+    sizes: list[Annotated[ArrivalSize, leading(len(ArrivalSize._fields))]] = Field(default_factory=list)
 
 
 class PruneRecord(DiskModel):
-    """What the last prune of all of a sender has done. `at`: when, None: there was none; `freed`: bytes."""
+    """What the last prune of all of a sender has done. `at`: when, None: there was none; `freed`: bytes; `freed_ever`:
+    by all prunes.
+    """
 
     format: Literal[1] = 1
     at: str | None = None
     dropped: int = 0
     freed: int = 0
+    freed_ever: int = 0
     datasets: dict[str, DatasetRecord] = Field(default_factory=dict)
 
 
@@ -136,7 +141,19 @@ def write_history(documents: Documents, drops: Iterable[tuple[Summary, str]], *,
             trash=trash,
         )
         where = "" if trash is None else f", in the trash as {trash}"
-        log.info("%s: pruned: %s: %s freed%s", about.path, reason, format_size(about.stored_bytes), where)
+        emit(
+            StreamPruned(
+                text=f"{about.path}: pruned: {reason}: {format_size(about.stored_bytes)} freed{where}",
+                sender=about.sender,
+                dataset=about.dataset,
+                snapshot=about.snapshot,
+                guid=about.guid,
+                file=about.path,
+                stored_bytes=about.stored_bytes,
+                reason=reason,
+                trash=trash or "",
+            )
+        )
         lines.append(said.model_dump_json().encode() + b"\n")
     try:
         if lines:
@@ -157,8 +174,21 @@ def read_history(documents: Documents) -> list[Drop]:
     return drops
 
 
+class Trouble(NamedTuple):
+    """One thing that keeps prunes from their work. `sender`, `dataset`: None: of all."""
+
+    text: str
+    sender: str | None = None
+    dataset: str | None = None
+
+
 def troubles(store: Store, sender: str | None, *, now: float, since: float) -> list[str]:
-    """Return a line for each thing that keeps prunes from their work. For a receiver with a policy. Blocks.
+    """Return the lines of `find_troubles`."""
+    return [each.text for each in find_troubles(store, sender, now=now, since=since)]
+
+
+def find_troubles(store: Store, sender: str | None, *, now: float, since: float) -> list[Trouble]:
+    """Return each thing that keeps prunes from their work. For a receiver with a policy. Blocks.
 
     `sender`: of this one, None: of all; `now`: seconds since the epoch; `since`: when the policy was written. Raises:
     OSError.
@@ -175,19 +205,19 @@ def troubles(store: Store, sender: str | None, *, now: float, since: float) -> l
     elif last is not None and (why := last.why(sender)) is None:
         done.append(tried)
     elif last is not None and min(done, default=0.0) <= tried:
-        found.append(f"prune: did not run at {last.at}: {why}")
+        found.append(Trouble(f"prune: did not run at {last.at}: {why}"))
     newest = max(done, default=0.0)
     if now - max(newest, since) > OVERDUE and records:
         when = f"since {format_time(newest)}" if newest else "yet"
         remedy = "does the daemon run, and with the present receiver.toml (`systemctl reload fullsendd`)?"
-        found.append(f"prune: has not run {when}: {remedy}")
+        found.append(Trouble(f"prune: has not run {when}: {remedy}"))
     for name, record in records.items():
         found += [
-            f"prune: {name}/{dataset}: nothing goes: {each.trouble}"
+            Trouble(f"prune: {name}/{dataset}: nothing goes: {each.trouble}", name, dataset)
             for dataset, each in sorted(record.datasets.items())
             if each.trouble is not None
         ]
-        found += [f"merge: {name}/{line}" for line in read_merges(documents, name).failed]
+        found += [Trouble(f"merge: {name}/{line}", name) for line in read_merges(documents, name).failed]
     return found
 
 

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer
 from fullsend_protocol.format.manifest import DiskModel, Segment
 from fullsend_protocol.shared.errors import ChunkError, StreamError
 from fullsend_protocol.shared.limits import MIB
+from fullsend_protocol.shared.stages import StageWaits
 from fullsend_protocol.stream.chunks import Decompressor
 from fullsend_protocol.stream.records import EmbeddedSpill, Walker
 from fullsend_receiver.maintenance.running_hash import RunningSha256, restored, saved, sha256
@@ -72,13 +73,21 @@ class FilePass:
     `segments`, `walker`: what the bytes show. `file_sha256`: of the file, in hex, after `run`.
     """
 
-    def __init__(self, store: Store, file: PurePosixPath, state: FilePassState | None = None) -> None:
-        """Reads nothing before `run`. `state`: of an earlier pass that is to continue.
+    def __init__(
+        self,
+        store: Store,
+        file: PurePosixPath,
+        state: FilePassState | None = None,
+        waits: StageWaits | None = None,
+    ) -> None:
+        """Reads nothing before `run`. `state`: of an earlier pass that is to continue; `waits`: notes the time that
+        each stage takes: "disk", "decode", "hash".
 
         Raises: ValueError, KeyError, TypeError if the state cannot be used.
         """
         self._store = store
         self._file = file
+        self._waits = waits or StageWaits("disk")
         self._decompressor = Decompressor()
         self.faults: list[str] = []
         self.passing: list[str] = []
@@ -180,6 +189,7 @@ class FilePass:
         entry = place.entry
         first = ""
         while True:
+            self._waits.head("disk")
             frame = blob.read(place.file_offset, entry.stored_length)
             raw, fault = self._judge(place, frame)
             if not fault:
@@ -201,10 +211,12 @@ class FilePass:
         entry = place.entry
         if len(frame) != entry.stored_length:
             return None, "the file ends inside it"
+        self._waits.head("decode")
         try:
             raw = self._decompressor.decompress(frame, entry.raw_length)
         except ChunkError as error:
             return None, str(error)
+        self._waits.head("hash")
         if self._segment is not None:
             grown = self._segment.copy()
             grown.update(raw)
@@ -230,6 +242,7 @@ class FilePass:
 
     def _hash_tables(self, blob: Blob) -> None:
         """Hash what follows the chunks."""
+        self._waits.head("disk")
         at, end = self.stored_bytes, self.stored_bytes + tables_size(self.chunks)
         while at < end and (block := blob.read(at, min(_BLOCK, end - at))):
             self._file_hash.update(block)

@@ -76,7 +76,8 @@ class Survey:
         last = self._last(stream, result)
         self.streams += 1
         self.stored_bytes += stream.stored_bytes
-        self.oldest = last if self.oldest is None else min(self.oldest, last)
+        if last:  # a time in the future makes it due, and tells nothing of the oldest
+            self.oldest = last if self.oldest is None else min(self.oldest, last)
         fresh = last <= self.now + _AHEAD and self.now - last < self.every
         self.current += fresh
         self.checked += result is not None and bool(result.at)
@@ -130,6 +131,19 @@ class Survey:
         self._due.append(due)
         if len(self._due) >= 2 * DUE_MAX:
             self._due = heapq.nsmallest(DUE_MAX, self._due)
+
+
+def total(parts: Iterable[Survey], *, now: float, every: float) -> Survey:
+    """Return how the scrub stands, of surveys that have no stream in common. `now`, `every`: as in `survey`."""
+    found = Survey(now=now, every=every)
+    for part in parts:
+        for name in ("streams", "stored_bytes", "current", "checked", "due_streams", "due_bytes", "damaged", "unasked"):
+            setattr(found, name, getattr(found, name) + getattr(part, name))
+        found.unreadable += part.unreadable
+        found.oldest = min((each for each in (found.oldest, part.oldest) if each is not None), default=None)
+        found.named_damaged = [*found.named_damaged, *part.named_damaged][:_NAMED]
+        found.named_unreadable = [*found.named_unreadable, *part.named_unreadable][:_NAMED]
+    return found
 
 
 def is_too_early(result: Scrubbed | None, now: float) -> bool:

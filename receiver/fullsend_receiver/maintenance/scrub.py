@@ -15,6 +15,7 @@ from typing import Final
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.names import HASH_SUFFIX
 from fullsend_protocol.shared.errors import FullsendError
+from fullsend_protocol.shared.stages import StageWaits
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.stream import facts
 from fullsend_receiver.arrival.commit import make_manifest
@@ -43,7 +44,7 @@ class _Unread(Exception):  # noqa: N818 - never leaves this module
 class StreamCheck:
     """The check of one stored stream. It can be interrupted between two chunks, and continued.
 
-    `reading`: the current pass over its file.
+    `reading`: the current pass over its file; `waits`: the time that each stage of it takes.
     """
 
     def __init__(self, store: Store, file: PurePosixPath, received: str, state: FilePassState | None = None) -> None:
@@ -54,7 +55,8 @@ class StreamCheck:
         """
         self.file = file
         self.received = received
-        self.reading = FilePass(store, file, state)
+        self.waits: Final = StageWaits("disk")
+        self.reading = FilePass(store, file, state, self.waits)
         self._store = store
         self._before: Stamp | None = None
         self._begun = False
@@ -92,7 +94,7 @@ class StreamCheck:
                 self._first = list(faults)
                 self._passing += self.reading.passing
                 self._store.forget(self.file)
-                self.reading = FilePass(self._store, self.file)
+                self.reading = FilePass(self._store, self.file, waits=self.waits)
                 faults.clear()
                 sha256 = self._pass(faults, between)
             if not faults:

@@ -25,7 +25,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from fullsend_protocol.format.chains import reception
 from fullsend_protocol.format.manifest import DiskModel
-from fullsend_protocol.shared.units import format_size, format_time
+from fullsend_protocol.shared.units import format_size, format_time, parse_time
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.store.api import Documents, update
 
@@ -36,7 +36,7 @@ _MOST: Final = 30
 #: An increment is large with so many times the median of those before it.
 _TIMES: Final = 5
 #: Raw bytes of a stream that is too small to be compared.
-_SMALL: Final = 64 << 20
+SMALL: Final = 64 << 20
 #: Stored bytes per raw byte: of what does not compress, and of what does.
 _DENSE: Final = 0.95
 _USUAL: Final = 0.8
@@ -109,6 +109,27 @@ def suspicion(history: Sequence[Summary], since: int, before: Sequence[ArrivalSi
     return None
 
 
+def usual_size(before: Sequence[ArrivalSize], about: ArrivalSize) -> float | None:
+    """Return the raw bytes that streams like this one, among those before it, usually have; None: this one is too small
+    to be compared, or too few are like it.
+    """
+    alike = _alike(before, about)
+    if about.raw_bytes < SMALL or len(alike) < _LEAST:
+        return None
+    return median(each.raw_bytes for each in alike)
+
+
+def _alike(before: Sequence[ArrivalSize], about: ArrivalSize) -> list[ArrivalSize]:
+    return [each for each in before if each.stream_class == about.stream_class and each.kind == about.kind][-_MOST:]
+
+
+def read_accepted_times(documents: Documents) -> dict[str, float]:
+    """Return when datasets were accepted, in seconds since the epoch, by SENDER/DATASET. Raises: OSError."""
+    found = documents.get(_DOCUMENT)
+    said = _parse(found.data if found else None).datasets
+    return {name: at for name, each in said.items() if (at := parse_time(each.at)) is not None}
+
+
 def read_accepted(documents: Documents) -> dict[str, int]:
     """Return up to which `sequence` datasets were accepted, by SENDER/DATASET. If the document cannot be read, nothing
     is accepted. Raises: OSError.
@@ -132,10 +153,10 @@ def accept(documents: Documents, name: str, sequence: int, now: float) -> None:
 
 def _compared(about: Summary, before: Sequence[ArrivalSize]) -> str | None:
     """Compare a stream with those before it. Returns: what is suspicious, None: nothing."""
-    alike = [each for each in before if each.stream_class == about.stream_class and each.kind == about.kind][-_MOST:]
-    if about.raw_bytes < _SMALL or len(alike) < _LEAST:
+    usual = usual_size(before, copied_size(about))
+    if usual is None:
         return None
-    usual = median(each.raw_bytes for each in alike)
+    alike = _alike(before, copied_size(about))
     if about.base_guid is not None and about.raw_bytes > _TIMES * usual:
         return f"has {format_size(about.raw_bytes)}, where such increments had {format_size(usual)}"
     ratios = [each.stored_bytes / each.raw_bytes for each in alike if each.raw_bytes]

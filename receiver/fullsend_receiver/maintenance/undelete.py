@@ -12,6 +12,8 @@ from pathlib import PurePosixPath
 from fullsend_protocol.format.chains import can_follow
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_receiver.catalogue.pins import pin
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import UndeletedStream
 from fullsend_receiver.maintenance.trash import trashed_at
 from fullsend_receiver.store.api import Store, TrashedStream
 from fullsend_receiver.store.errors import ManifestError
@@ -80,6 +82,8 @@ def undelete(
         files = [each.place.file for each in wanted]
         pin(store.documents, files, now=now, until=now + PINNED_FOR, note="came back from the trash")
     back = store.bring_back(lambda: [each.place for each in order])
+    for file in back:
+        emit(UndeletedStream(text=f"{file}: came back from the trash", sender=sender, file=str(file)))
     taken = [each.place.file for each in order if each.place.file not in set(back)]
     return Undeleted(back, taken, lacking)
 

@@ -29,6 +29,11 @@ class Subject:
     received: str
     raw_bytes: int
 
+    @property
+    def name(self) -> str:
+        """DATASET@SNAPSHOT."""
+        return f"{self.dataset}@{self.snapshot}"
+
     @classmethod
     def of(cls, stored: StoredStream) -> Subject:
         """Return the subject for a stream of the catalogue."""

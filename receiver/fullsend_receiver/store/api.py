@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import PurePosixPath
 
     from fullsend_protocol.format.manifest import Manifest, Resumption
+    from fullsend_protocol.wire.messages import Record
+    from fullsend_receiver.store.event_journal import EventJournal
     from fullsend_receiver.store.journal import Batch, Journal, Standing
     from fullsend_receiver.store.opened import Opened
     from fullsend_receiver.store.seekable import Blob
@@ -209,6 +211,11 @@ class Upload(Protocol):
         StoreError.
         """
 
+    def take_last(self, batch: Batch) -> None:
+        """Take the last batch without making it durable: `seal` and `commit` do. Until then it is not acknowledged, and
+        no frame follows. If the commit fails, `sync` may be called with it. Raises: OSError, StoreError.
+        """
+
     def note_resumed(self, resumption: Resumption) -> None:
         """Record that the stream resumes; durable with the next batch at the latest. Raises: OSError."""
 
@@ -222,8 +229,14 @@ class Upload(Protocol):
     def read(self, start: int, size: int) -> bytes:
         """Return appended bytes; fewer at the end. Only with `can_read_partials`. Raises: as `catch_up`."""
 
+    def record(self, standing: Standing) -> Record:
+        """Return the record that ends at the place at which this upload was reopened `at_resume_point`, for a sender
+        that resumes behind it by a token. Raises: ChunkError if it is not there any more; as `catch_up`.
+        """
+
     def seal(self, chunks: int) -> tuple[int, str]:
-        """Append index and seek table for `chunks` chunks, and make them durable. All batches must be durable.
+        """Append index and seek table for `chunks` chunks, and make them durable. All batches must be durable, but the
+        one of `take_last`.
 
         Returns: the size in bytes, and the SHA-256 of the whole file in hex. Raises: OSError, StoreError,
         PartialDamaged.
@@ -288,6 +301,10 @@ class Store(Protocol):
     @property
     def documents(self) -> Documents:
         """The changeable documents of each sender and of the whole store."""
+
+    @property
+    def events(self) -> EventJournal:
+        """The journal of what has happened."""
 
     def space(self) -> DiskSpace:
         """Return what the disk has; UNLIMITED without `free_space_known`. Raises: OSError."""

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
+from fullsend_receiver.store.group_sync import GroupSync
+
 _MODE = 0o600
 #: The signature of a missing file.
 ABSENT: Final = (0, 0, 0)
@@ -22,13 +24,20 @@ ABSENT: Final = (0, 0, 0)
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_FOLDERS: Final = GroupSync(_sync_folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Threads that sync the same folder at the same time share a sync."""
+    _FOLDERS.sync(folder)
 
 
 def sync_folders(folder: Path, root: Path) -> None:
@@ -59,12 +68,16 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         view = view[os.write(descriptor, view) :]
 
 
-def write_file(path: Path, data: bytes | Iterable[bytes], mode: int = _MODE, *, durable: bool = True) -> None:
+def write_file(
+    path: Path, data: bytes | Iterable[bytes], mode: int = _MODE, *, durable: bool = True, exact: bool = False
+) -> None:
     """Write a new file and make its bytes durable, its name not yet. An existing file is replaced. `data`: in one
-    piece, or piece by piece.
+    piece, or piece by piece; `exact`: the file has this mode, whatever the process's umask.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
+        if exact:
+            os.fchmod(descriptor, mode)
         for piece in (data,) if isinstance(data, bytes) else data:
             write_all(descriptor, piece)
         if durable:
@@ -80,16 +93,17 @@ def replace_file(
     *,
     beside: Path | None = None,
     durable: bool = True,
+    exact: bool = False,
 ) -> None:
     """Replace a file as a whole: after a crash at any moment it is the old one or the new one.
 
     `beside`: the folder, on the same file system, in which the new one is written first; None: the file's own folder. A
     crash may leave it there, for `remove_temporaries`. `durable` False: after a power cut the file may have any
-    content, which its reader must notice. Raises: OSError, which names `path`.
+    content, which its reader must notice. `exact`: see `write_file`. Raises: OSError, which names `path`.
     """
     temporary = (beside or path.parent) / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
-        write_file(temporary, data, mode, durable=durable)
+        write_file(temporary, data, mode, durable=durable, exact=exact)
         temporary.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):  # the first error tells more than this one

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+import os
+from typing import TYPE_CHECKING, Final, NoReturn
 
+from fullsend_protocol.format.names import MANIFEST_SUFFIX
 from fullsend_receiver.store.durable import make_folders, sync_folders
 from fullsend_receiver.store.errors import StoreError
 
@@ -13,6 +15,54 @@ if TYPE_CHECKING:
     from fullsend_receiver.store.layout import Layout
 
 
+#: Folders that a process remembers: some megabytes.
+_REMEMBERED: Final = 16_384
+
+
+class DurableFolders:
+    """The folders of streams that this process has synced, with all folders above them. Thread-safe."""
+
+    def __init__(self, most: int = _REMEMBERED) -> None:
+        """`most`: so many are remembered."""
+        self._most = most
+        self._synced: dict[Path, tuple[tuple[int, int], ...]] = {}
+
+    def ensure(self, folder: Path, root: Path) -> None:
+        """Make the names of `folder` and of all folders between it and `root` durable, unless it is known that they
+        are.
+
+        It is known if this process has synced them, they are the same, and a manifest is in `folder`. Each commit makes
+        these names durable before its manifest comes there. So this also holds if the folder was removed meanwhile, and
+        another process, or a thread, is just making it again. Raises: OSError.
+        """
+        found = _identities(folder, root)
+        if self._synced.get(folder) == found and _has_manifest(folder):
+            return
+        sync_folders(folder, root)
+        if len(self._synced) >= self._most:
+            self._synced.clear()
+        self._synced[folder] = found
+
+
+_DURABLE: Final = DurableFolders()
+
+
+def _identities(folder: Path, root: Path) -> tuple[tuple[int, int], ...]:
+    """Return device and inode of `folder` and of all folders between it and `root`."""
+    found = []
+    while folder != root:
+        status = folder.stat()
+        found.append((status.st_dev, status.st_ino))
+        folder = folder.parent
+    return tuple(found)
+
+
+def _has_manifest(folder: Path) -> bool:
+    """Whether a stream is stored in this folder. A child dataset's name may end as a manifest's; none begins with @."""
+    with os.scandir(folder) as entries:
+        return any(entry.name.startswith("@") and entry.name.endswith(MANIFEST_SUFFIX) for entry in entries)
+
+
 def make_folder(store: Layout, folder: Path) -> None:
     """Make a dataset's folder, durable with all folders above it, and check that a rename can reach it.
 
@@ -20,7 +70,7 @@ def make_folder(store: Layout, folder: Path) -> None:
     """
     make_folders(folder)
     # Also the folders that existed: another stream, or a process that was killed, may have made them without a sync.
-    sync_folders(folder, store.root)
+    _DURABLE.ensure(folder, store.root)
     if folder.stat().st_dev != store.partial.stat().st_dev:
         refuse_other_file_system(folder)
 

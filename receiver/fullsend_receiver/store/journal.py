@@ -15,7 +15,7 @@ import contextlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -146,7 +146,7 @@ def understanding() -> Iterator[None]:
 def open_line(opened: Opened) -> bytes:
     """Return the first line."""
     none = set() if opened.merge else {"merge"}  # few have it
-    return _line({"open": opened.model_dump(mode="json", by_alias=True, exclude=none)})
+    return make_line({"open": opened.model_dump(mode="json", by_alias=True, exclude=none)})
 
 
 def durable_line(batch: Batch) -> bytes:
@@ -168,12 +168,12 @@ def durable_line(batch: Batch) -> bytes:
     durable = {"offset": batch.offset, "stored": batch.stored, "chunks": chunks, "walker": walker, "begins": begins}
     if batch.embedded_spills:
         durable["embedded_spills"] = [[each.snapshot, each.number, each.at] for each in batch.embedded_spills]
-    return _line({"durable": durable})
+    return make_line({"durable": durable})
 
 
 def resumed_line(resumption: Resumption) -> bytes:
     """Return the line for a resumption of the stream."""
-    return _line({"resumed": resumption.model_dump(mode="json")})
+    return make_line({"resumed": resumption.model_dump(mode="json")})
 
 
 def commit_line(
@@ -186,10 +186,11 @@ def commit_line(
     if superseded is not None:
         streams = [{"file": str(each), "manifest": manifest} for each, manifest in superseded.streams]
         said["supersedes"] = {"streams": streams, "trash": superseded.trash}
-    return _line({"commit": said})
+    return make_line({"commit": said})
 
 
-def _line(content: dict[str, Any]) -> bytes:
+def make_line(content: dict[str, Any]) -> bytes:
+    """Return a line of this content, with its CRC and newline."""
     body = json.dumps(content, separators=(",", ":")).encode()
     return b"%08x %b\n" % (zlib.crc32(body), body)
 
@@ -198,18 +199,24 @@ def lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the whole lines of a journal, each with the offset in the file at which it ends. Raises: OSError;
     PartialDamaged after the last line before one that is not whole, if whole ones follow.
     """
-    end = 0
     with path.open("rb") as file:
-        for line in file:
-            if not line.endswith(b"\n"):
-                return  # nothing follows, except a line that is being written
-            if not _is_whole(line):
-                break
-            end += len(line)
-            yield end, json.loads(line[_BODY:])
-        if any(map(_is_whole, file)):
-            msg = f"its journal is not as written from byte {end} on, and whole lines follow"
-            raise PartialDamaged(msg)
+        yield from whole_lines(file)
+
+
+def whole_lines(file: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield what `lines` does, of a journal's lines as bytes. Raises: as `lines`."""
+    end = 0
+    rest = iter(file)
+    for line in rest:
+        if not line.endswith(b"\n"):
+            return  # nothing follows, except a line that is being written
+        if not _is_whole(line):
+            break
+        end += len(line)
+        yield end, json.loads(line[_BODY:])
+    if any(map(_is_whole, rest)):
+        msg = f"its journal is not as written from byte {end} on, and whole lines follow"
+        raise PartialDamaged(msg)
 
 
 def _is_whole(line: bytes) -> bool:
@@ -222,10 +229,17 @@ def _is_whole(line: bytes) -> bool:
 
 def read(path: Path) -> Journal:
     """Return the summary of a journal; of a missing one, an empty summary. Raises: OSError, PartialDamaged."""
+    with contextlib.suppress(FileNotFoundError):
+        return summary(lines(path))
+    return Journal(None, 0, None, 0)
+
+
+def summary(said: Iterable[tuple[int, dict[str, Any]]]) -> Journal:
+    """Return what `read` does, of the lines of a journal. Raises: as `lines`."""
     offset = file = replaces = supersedes = None
     stored = whole = 0
-    with contextlib.suppress(FileNotFoundError), understanding():
-        for end, line in lines(path):
+    with understanding():
+        for end, line in said:
             if "open" in line:
                 _check_format(line["open"])
             if "durable" in line:
@@ -241,16 +255,31 @@ def read(path: Path) -> Journal:
 
 def read_opened(path: Path) -> Opened | None:
     """Return the content of the first line; None if there is no whole one. Raises: OSError, PartialDamaged."""
+    return opened_in(lines(path))
+
+
+def opened_in(said: Iterable[tuple[int, dict[str, Any]]]) -> Opened | None:
+    """Return what `read_opened` does, of the lines of a journal. Raises: as `lines`."""
     with understanding():
-        return next((_opened(line["open"]) for _end, line in lines(path) if "open" in line), None)
+        return next((_opened(line["open"]) for _end, line in said if "open" in line), None)
 
 
 def entries(path: Path) -> Iterator[IndexEntry]:
     """Yield the index entries of all durable chunks, in order. Raises: OSError, PartialDamaged."""
+    return entries_in(lines(path))
+
+
+def entries_in(said: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[IndexEntry]:
+    """Yield what `entries` does, of the lines of a journal. Raises: as `lines`."""
+    return (written.entry for written in written_in(said))
+
+
+def written_in(said: Iterable[tuple[int, dict[str, Any]]]) -> Iterator[Written]:
+    """Yield the durable chunks in the lines of a journal, in order. Raises: as `lines`."""
     with understanding():
-        for _end, line in lines(path):
+        for _end, line in said:
             for chunk in line.get("durable", {}).get("chunks", ()):
-                yield _written(chunk).entry
+                yield _written(chunk)
 
 
 def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
@@ -259,7 +288,7 @@ def standing(path: Path, *, at_resume_point: bool = False) -> Standing | None:
     place, as in a package of several snapshots, which no token resumes. Raises: OSError, PartialDamaged.
     """
     reader = _JournalReader(at_resume_point=at_resume_point)
-    _read(path, reader)
+    _read(lines(path), reader)
     return reader.standing
 
 
@@ -268,15 +297,20 @@ def standings(path: Path) -> tuple[Standing | None, Standing | None]:
 
     Raises: OSError, PartialDamaged.
     """
+    return standings_in(lines(path))
+
+
+def standings_in(said: Iterable[tuple[int, dict[str, Any]]]) -> tuple[Standing | None, Standing | None]:
+    """Return what `standings` does, of the lines of a journal. Raises: as `lines`."""
     end, resumable = _JournalReader(at_resume_point=False), _JournalReader(at_resume_point=True)
-    _read(path, end, resumable)
+    _read(said, end, resumable)
     return end.standing, resumable.standing
 
 
-def _read(path: Path, *readers: _JournalReader) -> None:
+def _read(said: Iterable[tuple[int, dict[str, Any]]], *readers: _JournalReader) -> None:
     begun = 0
     with understanding():
-        for end, line in lines(path):
+        for end, line in said:
             for reader in readers:
                 reader.take(begun, line)
             begun = end

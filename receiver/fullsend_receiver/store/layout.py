@@ -45,6 +45,11 @@ class Layout:
         return self.state / "lock"
 
     @property
+    def event_folder(self) -> Path:
+        """The folder of the event journal."""
+        return self.state / "events"
+
+    @property
     def trash_folder(self) -> Path:
         """The folder of removed streams that can be brought back."""
         return self.state / "trash"

@@ -31,6 +31,7 @@ from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.documents import LocalDocuments
 from fullsend_receiver.store.durable import FULL, locked_now, make_folders, replace_file, sync_folder
 from fullsend_receiver.store.errors import StoreError, StoreFull, disk_error
+from fullsend_receiver.store.event_journal import EventJournal
 from fullsend_receiver.store.holds import LocalHold
 from fullsend_receiver.store.layout import Layout
 from fullsend_receiver.store.mounts import disk_of
@@ -66,6 +67,11 @@ class LocalStore(Layout):
     def documents(self) -> LocalDocuments:
         """The changeable documents of each sender and of the whole store."""
         return LocalDocuments(self.state, self.lock)
+
+    @property
+    def events(self) -> EventJournal:
+        """See `Store.events`."""
+        return EventJournal(self.event_folder)
 
     def space(self) -> DiskSpace:
         """Return what an unprivileged process can still write, and what it could write if the disk were empty."""

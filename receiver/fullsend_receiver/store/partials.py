@@ -29,6 +29,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import SetAside
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.damaged import aside_path, move_aside
 from fullsend_receiver.store.durable import size_of, sync_folder
@@ -229,7 +231,8 @@ def _set_aside(store: Layout, key: str, why: str, *, held: bool) -> str:
             outcome = f"it is set aside as {aside_path(store, key, DATA)}, and its stream starts over"
         except OSError as error:
             outcome = f"it cannot be set aside: {error}"
-    log.error("partial %s: %s; check this disk; %s", key, why, outcome)
+    text = f"partial {key}: {why}; check this disk; {outcome}"
+    emit(SetAside(text=text, partial=key, why=why), logging.ERROR)
     return outcome
 
 

@@ -1,6 +1,8 @@
 """The `Upload` of a store in a folder, and how one is begun and reopened.
 
 A batch's data are synced before its journal line is written, and the line is synced before the batch is acknowledged.
+The names of the files are durable before the first such line. A batch that is never acknowledged, because the commit
+follows, has no line: the commit makes all durable.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import itertools
 import logging
 import os
 import time
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.format.manifest import Manifest, Resumption
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared import limits
+from fullsend_protocol.wire.messages import Record
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.commits import (
@@ -52,6 +56,7 @@ from fullsend_receiver.store.partials import (
 )
 from fullsend_receiver.store.read_back import ReadBack
 from fullsend_receiver.store.removals import choose_superseded
+from fullsend_receiver.store.resume_point import read_record
 from fullsend_receiver.store.seekable import IndexEntry, tables
 
 if TYPE_CHECKING:
@@ -87,6 +92,8 @@ class LocalUpload:
         self._hashed = 0  # hashed bytes of the data file
         self._read_back: ReadBack | None = None  # of what an earlier process has written
         self._durable = size  # bytes of the data file that the journal covers
+        self._named = size > 0  # the names of its files are durable
+        self._last: Batch | None = None  # the last one, which sealing makes durable
         self._torn = False  # a write has failed: the end of the file is unknown
         self._failed = False  # a sync, or a write to the journal, has failed
         self._committing = False  # the journal may have the `commit` line
@@ -131,10 +138,20 @@ class LocalUpload:
 
         After a failed fsync nothing counts as durable, because Linux forgets then that the pages were dirty.
         """
+        self._last = None
         self._sync()
+        if not self._named:
+            self._sync_names()
         self._note(journal.durable_line(batch))
         self._durable = batch.stored
         return batch.offset
+
+    def take_last(self, batch: Batch) -> None:
+        """Take the last batch: `seal` makes it durable. See `Upload.take_last`."""
+        if self._hashed == self.size:
+            self._last = batch
+        else:  # what is read back for the hash must be durable
+            self.sync(batch)
 
     def note_resumed(self, resumption: Resumption) -> None:
         """Record that the stream resumes. See `Upload.note_resumed`."""
@@ -162,17 +179,23 @@ class LocalUpload:
         with examining(self._store, self.key, held=True):
             return self._pread(start, size)
 
+    def record(self, standing: Standing) -> Record:
+        """Read the record that ends at a place. See `Upload.record`."""
+        return read_record(self.read, standing)
+
     def _pread(self, start: int, size: int) -> bytes:
         return os.pread(self._data, size, start)
 
     def seal(self, chunks: int) -> tuple[int, str]:
         """Write index and seek table behind the frames, and sync. See `Upload.seal`."""
-        if self._durable != self.size:
+        last = self._last
+        if (self._durable if last is None else last.stored) != self.size:
             msg = f"partial {self.key}: {self.size} bytes are written, of which only {self._durable} are durable"
             raise StoreError(msg)
-        while not self.catch_up(_STEP):
+        while last is None and not self.catch_up(_STEP):
             pass
-        for piece in tables(self._entries(), chunks):
+        rest = () if last is None else [written.entry for written in last.chunks]
+        for piece in tables(itertools.chain(self._entries(), rest), chunks):
             self.append(piece)
         self._sync()
         return self.size, self._file_hash.hexdigest()
@@ -217,7 +240,7 @@ class LocalUpload:
             write_file(partial_path(store, self.key, HASH_SUFFIX), line, 0o640)
             write_file(partial_path(store, self.key, MANIFEST_SUFFIX), manifest.to_json(), 0o640)
             replacing = prepare_replacement(store, self.key, file, replaces)
-            sync_folder(store.partial)
+            self._sync_names()
             self._committing = True  # even if writing the line fails: what reached the disk is unknown
             self._note(journal.commit_line(file, replacing, superseded))
             self.close(keep=True)
@@ -230,6 +253,16 @@ class LocalUpload:
         except BaseException:
             self._failed = True
             raise
+
+    def _sync_names(self) -> None:
+        """Make the names of its files durable, in one sync for all streams that want it at the moment."""
+        self._refuse_failed()
+        try:
+            sync_folder(self._store.partial)
+        except BaseException:
+            self._failed = True
+            raise
+        self._named = True
 
     def _note(self, line: bytes) -> None:
         self._refuse_failed()
@@ -245,6 +278,9 @@ class LocalUpload:
             raise
 
     def _refuse_failed(self) -> None:
+        if self._ended:
+            msg = f"partial {self.key}: has ended"
+            raise StoreError(msg)
         if self._failed:
             msg = f"partial {self.key}: syncing failed before, nothing later counts as durable"
             raise StoreError(msg)
@@ -262,7 +298,6 @@ def begin_partial(store: Layout, key: str, opened: Opened) -> LocalUpload:
     partial = _open(store, key, os.O_CREAT | os.O_EXCL)
     try:
         partial._note(journal.open_line(opened))  # noqa: SLF001 - of this module
-        sync_folder(store.partial)
     except BaseException:
         partial.close(keep=True)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from fullsend_cli.output import writing_output
@@ -39,16 +40,25 @@ def run(args: argparse.Namespace) -> int:
     if sys.stdout is None or sys.stdout.isatty():
         raise UsageError("stdout is not a pipe: a send stream is binary; pipe it into `zfs receive` or a file")
     settings, endpoint, identity = read_all(args)
+    from fullsend_cli.progress import Progress
+    from fullsend_protocol.shared.stages import StageWaits
     from fullsend_sender.host import runtime
     from fullsend_sender.host.log import log
     from fullsend_sender.restore.cat import cat
     from fullsend_sender.restore.salvage import Salvage
-    from fullsend_sender.transfer.progress import Progress
+    from fullsend_sender.transfer.progress import publishing
 
     where = endpoint, identity, args.stream, sys.stdout.fileno()
     salvage = Salvage(lambda hole: log.error("%s: %s", args.stream, hole)) if args.skip_damaged else None
+    progress = Progress(time.monotonic(), waits=StageWaits("wire", "target"))
+    progress.stream = args.stream
+
+    async def write() -> None:
+        async with publishing(progress, "restore", endpoint.name):
+            await cat(*where, progress, retry_for=settings.retry_for, salvage=salvage)
+
     with writing_output():  # cat raises an OSError only for the descriptor
-        runtime.run(cat(*where, Progress(0.0), retry_for=settings.retry_for, salvage=salvage))
+        runtime.run(write())
     if salvage is None or not salvage.holes:
         return Exit.OK
     log.error(

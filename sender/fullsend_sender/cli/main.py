@@ -8,7 +8,24 @@ from typing import TYPE_CHECKING
 from fullsend_cli.running import run
 from fullsend_protocol import __version__
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_sender.cli import cat, check, join, list_, prove, push, restore, show, status, verify
+from fullsend_sender.cli import (
+    cat,
+    check,
+    drill,
+    get,
+    hooks,
+    join,
+    list_,
+    ls,
+    prove,
+    push,
+    report,
+    restore,
+    show,
+    status,
+    top,
+    verify,
+)
 from fullsend_sender.cli.arguments import CONFIG, Parser, everywhere
 
 if TYPE_CHECKING:
@@ -40,7 +57,24 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"fullsend {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (join, push, list_, status, restore, cat, show, verify, prove, check):
+    for command in (
+        join,
+        push,
+        list_,
+        status,
+        top,
+        report,
+        restore,
+        cat,
+        ls,
+        get,
+        show,
+        verify,
+        prove,
+        drill,
+        check,
+        hooks,
+    ):
         command.add(commands)
     return parser
 

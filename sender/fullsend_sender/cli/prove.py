@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _EXAMPLES: Final = """\
   fullsend prove                       all that the receiver has merged and that is not proven yet
   fullsend prove tank/home             all its stored streams, merged or not
-  fullsend prove --whole tank/home@a   the state that it restores, where its own bytes are others"""
+  fullsend prove --whole tank/home@a   the state that it restores, where its base is gone here"""
 
 
 def add(commands: Commands[Parser]) -> None:
@@ -36,7 +36,7 @@ def add(commands: Commands[Parser]) -> None:
     sub.add_argument(
         "--whole",
         action="store_true",
-        help="where an increment has other bytes, or its base is gone here: send a full, and compare the state",
+        help="where the base of an increment is gone here: send a full, and compare the state",
     )
     sub.add_argument("--json", action="store_true", help="one JSON object a line")
     arguments.retry_for(sub)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
 
     talks = args.verbose or sys.stdout.isatty()
     found = OutcomePrinter(as_json=args.json, all_lines=talks, named=args.stream is not None)
-    options = {"retry_for": settings.retry_for, "whole": args.whole, "without_base": True}
+    options = {"retry_for": settings.retry_for, "without_base": args.whole}
     prover = Prover(endpoint, identity, Zfs(settings.zfs_command), **options)
 
     async def prove() -> None:

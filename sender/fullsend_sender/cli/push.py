@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import TYPE_CHECKING, Final
 
-from fullsend_protocol.shared.errors import FullsendError, OutputFailed, UsageError
+from fullsend_protocol.shared.errors import Interrupted, OutputFailed, UsageError
 from fullsend_protocol.shared.exit_codes import Exit, worst
 from fullsend_sender.cli import arguments
-from fullsend_sender.cli.configuration import read_all, read_settings
+from fullsend_sender.cli.configuration import read_settings
 
 if TYPE_CHECKING:
     import argparse
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from fullsend_cli.running import Commands
     from fullsend_sender.cli.arguments import Parser
     from fullsend_sender.host.config import SenderSettings
+    from fullsend_sender.monitor.metrics import RunMetrics
     from fullsend_sender.push.job import PushRequest
+    from fullsend_sender.push.outcome import RunOutcome
+    from fullsend_sender.transfer.send import Pushed
 
 _EXAMPLES: Final = """\
   fullsend push                               all that the configuration names; the line for cron
@@ -71,9 +75,14 @@ def add(commands: Commands[Parser]) -> None:
     sub.add_argument("--keep", type=int, metavar="N", help="how many snapshots taken by fullsend to keep; default 2")
     sub.add_argument("--jobs", type=int, metavar="N", help="how many datasets to send at a time; default 1")
     arguments.dry_run(sub)
-    sub.add_argument("--level", type=int, metavar="N", help="zstd level, -7 to 22; default 3")
-    sub.add_argument("--threads", type=int, metavar="N", help="threads that compress; default: one a CPU, 4 at most")
-    sub.add_argument("--bwlimit", metavar="RATE", help="bytes a second on the wire, such as 10M; for each job")
+    sub.add_argument("--level", metavar="N", help="zstd level, -7 to 22, or auto (default): what the wire needs")
+    sub.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads that compress; default: one a CPU, up to 4, or up to 16 where there is memory",
+    )
+    sub.add_argument("--bwlimit", metavar="RATE", help="bytes a second on the wire, such as 10M; of all jobs together")
     arguments.retry_for(sub)
     sub.add_argument(
         "--size",
@@ -93,20 +102,53 @@ def add(commands: Commands[Parser]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Push. Returns: the exit code. Raises: FullsendError."""
-    return _push_stdin(args) if args.stdin else _push_datasets(args)
+    """Push, and run the hook for how it ended. Returns: the exit code. Raises: FullsendError."""
+    began = time.monotonic()
+    if args.stdin:
+        _check_stdin(args)
+    settings = read_settings(args)
+    from fullsend_sender.host.hooks import leave_mark, run_own_hook
+    from fullsend_sender.push.outcome import RunOutcome
+
+    outcome = RunOutcome()
+
+    def report(code: Exit) -> None:
+        if not args.dry_run:
+            ok = code is Exit.OK
+            facts = outcome.facts(code, time.monotonic() - began)
+            if run_own_hook(settings.hooks, "on-success" if ok else "on-failure", facts) and not ok:
+                leave_mark()
+
+    push = _push_stdin if args.stdin else _push_datasets
+    try:
+        code = push(args, settings, outcome)
+    except Interrupted:  # a person, or the end of the system, wanted it
+        raise
+    except Exception as error:
+        from fullsend_sender.host.failures import as_failure
+
+        failure = as_failure(error)
+        outcome.add_failure("", "", failure)
+        report(failure.exit_code)
+        raise
+    report(code)
+    return code
 
 
-def _push_datasets(args: argparse.Namespace) -> int:
-    settings, requests = _requests(args)
+def _push_datasets(args: argparse.Namespace, settings: SenderSettings, outcome: RunOutcome) -> Exit:
+    requests = _requests(args, settings)
+    import asyncio
+
     from fullsend_sender.cli.results import print_commands, pushed_printer
     from fullsend_sender.host import runtime
     from fullsend_sender.host.failures import as_failure
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.log import log
+    from fullsend_sender.monitor.metrics import recorded
     from fullsend_sender.push.job import PushJob, PushSummary
     from fullsend_sender.push.run import push
     from fullsend_sender.zfs.commands import Zfs
+    from fullsend_transport.throttle import Throttle
 
     identity, zfs = Identity.beside(args.config), Zfs(settings.zfs_command)
 
@@ -123,47 +165,68 @@ def _push_datasets(args: argparse.Namespace) -> int:
         """Prove what the receiver has merged. Nothing of this undoes a push. Returns: FAILED if something differs."""
         from fullsend_sender.monitor.prove import Prover
 
-        prover = Prover(job.endpoint, identity, zfs, retry_for=settings.retry_for, whole=True)
+        prover = Prover(job.endpoint, identity, zfs, retry_for=settings.retry_for)
         different = False
         try:
-            async for outcome in prover.prove(await prover.merged()):
-                if outcome.result == "different":
+            async for proven in prover.prove(await prover.merged()):
+                if proven.result == "different":
                     different = True
-                    log.error("%s", outcome.line())
+                    log.error("%s", proven.line())
+                    outcome.failures.append(f"{job.endpoint.name}: {proven.line()}")
                 else:
-                    log.log(logging.WARNING if outcome.is_wrong else logging.INFO, "%s", outcome.line())
+                    log.log(logging.WARNING if proven.is_wrong else logging.INFO, "%s", proven.line())
         except Exception as error:  # noqa: BLE001 - of any class, it is no failure of the push
             log.warning("what was merged is not proven: %s", as_failure(error), exc_info=args.debug)
         return [Exit.FAILED] if different else []
 
-    async def push_all() -> int:
+    async def push_to(job: PushJob, metrics: RunMetrics) -> list[Exit]:
+        """Push to one receiver. Returns: the exit codes of what has failed."""
+        receiver, summary = job.endpoint.name, PushSummary()
+        say = pushed_printer(settings, as_json=args.json)
+
+        def done(pushed: Pushed) -> None:
+            metrics.sent(receiver, pushed)
+            outcome.add_pushed(receiver, pushed)
+            say(pushed)
+
+        try:
+            summary = await rehearsed(job) if args.dry_run else await push(job, done, summary)
+        except (OutputFailed, BrokenPipeError):  # all streams are stored nevertheless
+            metrics.pushed(receiver, summary)
+            raise
+        except asyncio.CancelledError:
+            metrics.pushed(receiver, summary, Interrupted("interrupted"))
+            raise
+        except Exception as error:  # noqa: BLE001 - if one receiver is away, the others are still served
+            failure = as_failure(error)
+            log.error("%s", failure, exc_info=args.debug)
+            metrics.pushed(receiver, summary, failure)
+            outcome.add_failure(receiver, "", failure)
+            return [failure.exit_code]
+        log.info("%s", summary.line(receiver))
+        metrics.pushed(receiver, summary)
+        outcome.add_summary(receiver, summary)
+        codes = [error.exit_code for _name, error in summary.failures]
+        if settings.prove_after_push and not (args.dataset or args.dry_run):
+            codes += await prove_merged(job)
+        return codes
+
+    async def push_all(metrics: RunMetrics) -> Exit:
         codes = []
+        throttle = Throttle.limited(settings.bwlimit)
         for name, request in requests:
-            job = PushJob(request, settings, settings.endpoint(name), identity, zfs, debug=args.debug)
-            try:
-                if args.dry_run:
-                    summary = await rehearsed(job)
-                else:
-                    summary = await push(job, pushed_printer(settings, as_json=args.json))
-            except (OutputFailed, BrokenPipeError):
-                raise
-            except Exception as error:  # noqa: BLE001 - if one receiver is away, the others are still served
-                failure = as_failure(error)
-                log.error("%s", failure, exc_info=args.debug)
-                codes.append(failure.exit_code)
-                continue
-            log.info("%s", summary.line(job.endpoint.name))
-            codes += [error.exit_code for _name, error in summary.failures]
-            if settings.prove_after_push and not (args.dataset or args.dry_run):
-                codes += await prove_merged(job)
+            job = PushJob(request, settings, settings.endpoint(name), identity, zfs, throttle, debug=args.debug)
+            with metrics.part(job.endpoint.name) as part:
+                part.extend(await push_to(job, metrics))
+            codes += part
         return worst(codes)
 
-    return runtime.run(push_all())
+    with recorded(settings, "push", when=not args.dry_run) as metrics:
+        return runtime.run(push_all(metrics))
 
 
-def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str | None, PushRequest]]]:
+def _requests(args: argparse.Namespace, settings: SenderSettings) -> list[tuple[str | None, PushRequest]]:
     """Return what to push to which receivers: from the command line, or else from the configuration."""
-    settings = read_settings(args)
     from fullsend_sender.push.job import PushRequest, PushTarget
     from fullsend_sender.zfs.selection import Selection
 
@@ -172,7 +235,9 @@ def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str 
         dataset, at, snapshot = named.partition("@")
         if not dataset or (at and not snapshot) or "@" in snapshot or "#" in named:
             raise UsageError(f"{named!r} is not DATASET or DATASET@SNAPSHOT")
-        selection = Selection((dataset,), args.recursive, tuple(args.exclude))
+        # What a drill restores is stored already.
+        scratch = [each for each in settings.scratch if each != dataset]
+        selection = Selection((dataset,), args.recursive, (*args.exclude, *scratch))
         targets.setdefault(None, []).append(PushTarget(selection, snapshot or None))
     if not args.dataset:
         if args.recursive or args.package or args.exclude:
@@ -185,31 +250,40 @@ def _requests(args: argparse.Namespace) -> tuple[SenderSettings, list[tuple[str 
             raise UsageError(f"nothing to push: name a DATASET, or what to push in a table [[push]] of {args.config}")
     if args.package and args.recursive:
         raise UsageError("-R sends all below in one stream, -r each in its own: choose one")
-    return settings, [(name, PushRequest(tuple(each), args.full, args.package)) for name, each in targets.items()]
+    return [(name, PushRequest(tuple(each), args.full, args.package)) for name, each in targets.items()]
 
 
-def _push_stdin(args: argparse.Namespace) -> int:
+def _check_stdin(args: argparse.Namespace) -> None:
     if args.dataset or args.recursive or args.package or args.full or args.dry_run:
         raise UsageError("--stdin takes the stream as it comes: it excludes DATASET, -r, -R, --full and -n")
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("stdin is not a pipe: pipe a stream into it, as in `zfs send ... | fullsend push --stdin`")
-    settings, endpoint, identity = read_all(args)
+
+
+def _push_stdin(args: argparse.Namespace, settings: SenderSettings, outcome: RunOutcome) -> Exit:
+    from fullsend_sender.host.identity import Identity
+
+    endpoint, identity = settings.endpoint(), Identity.beside(args.config)
     from fullsend_sender.cli.results import pushed_printer
     from fullsend_sender.host import runtime
+    from fullsend_sender.monitor.metrics import recorded
     from fullsend_sender.push.stdin import push_stdin
     from fullsend_sender.transfer.send import TransferOptions
+    from fullsend_transport.throttle import Throttle
 
     chosen = settings.send_options(None)
-    options = TransferOptions(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
+    throttle = Throttle.limited(settings.bwlimit)
+    options = TransferOptions(chosen.level, settings.threads, throttle, settings.retry_for)
     sizes = {"size": args.size, "size_check": chosen.size_check}
     where = sys.stdin.fileno(), endpoint, identity
-    pushed = runtime.run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))
-    pushed_printer(settings, as_json=args.json)(pushed)
-    receipt = pushed.receipt
-    if not receipt.restorable and not settings.allow_orphan:
-        base = f"guid {receipt.base_guid}" if receipt.base_guid else "its base"
-        raise FullsendError(
-            f"{receipt.dataset}@{receipt.snapshot} was kept, but cannot be restored: a stream that it builds on is not"
-            f" stored, or damaged ({base}); push that too, or use --allow-orphan"
-        )
+    with recorded(settings, "push") as metrics, metrics.part(endpoint.name):
+        pushed = runtime.run(push_stdin(*where, options, sys.stderr, show=settings.progress, **sizes))
+        receipt = pushed.receipt
+        metrics.sent(endpoint.name, pushed)
+        lost = None if settings.allow_orphan else pushed.orphan("push that too, or use --allow-orphan")
+        metrics.tried(endpoint.name, receipt.dataset, Exit.OK if lost is None else lost.exit_code)
+        outcome.add_pushed(endpoint.name, pushed)
+        pushed_printer(settings, as_json=args.json)(pushed)
+        if lost is not None:
+            raise lost
     return Exit.OK

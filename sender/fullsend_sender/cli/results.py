@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import PartialEntry, StreamEntry
     from fullsend_protocol.shared.errors import FullsendError
     from fullsend_protocol.wire.messages import Verdict
+    from fullsend_sender.drill.run import DrillOutcome
     from fullsend_sender.host.config import SenderSettings
     from fullsend_sender.monitor.check import Finding
     from fullsend_sender.monitor.prove import ProofOutcome
@@ -30,10 +31,9 @@ def _json(facts: Mapping[str, Any]) -> str:
 
 def _room(settings: SenderSettings) -> str:
     """Return the text that clears a live progress line before a result; "" without one."""
-    from fullsend_sender.transfer.progress import CLEAR
+    from fullsend_cli.progress import CLEAR, is_live
 
-    live = settings.progress == "always" or (settings.progress == "auto" and sys.stderr.isatty())
-    return CLEAR if live else ""
+    return CLEAR if is_live(sys.stderr, settings.progress) else ""
 
 
 def print_lines(lines: Iterable[str]) -> None:
@@ -115,16 +115,17 @@ def print_stream(entry: StreamEntry, *, as_json: bool) -> None:
     print_lines([_json(facts)] if as_json else details(facts))
 
 
-def print_judged(judged: Sequence[BackupState], receiver: ReceiverState, *, as_json: bool) -> None:
+def print_judged(judged: Sequence[BackupState], receiver: ReceiverState, *, as_json: bool, more: bool = False) -> None:
     """Print the state of each dataset's backups, then of the receiver; without JSON, first a line with the worst for a
-    monitoring system.
+    monitoring system. `more`: more columns.
     """
-    from fullsend_sender.monitor.status import headline
+    from fullsend_cli.tables import stdout_painter
+    from fullsend_sender.cli import status_output
 
     if as_json:
         print_lines(map(_json, [*(each.to_dict() for each in judged), receiver.to_dict()]))
     else:
-        print_lines([headline(judged, receiver), *(each.line() for each in judged), *receiver.lines()])
+        print_lines(status_output.lines(judged, receiver, stdout_painter(), more=more))
 
 
 def print_unknown(error: FullsendError, *, as_json: bool) -> None:
@@ -157,8 +158,9 @@ class RestorePrinter:
 class VerdictPrinter:
     """Prints the receiver's verdict on each stream, as it arrives."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, settings: SenderSettings, *, as_json: bool) -> None:
         self._as_json = as_json
+        self._room = _room(settings)
         self.whole = self.damaged = self.size = 0
 
     def add(self, verdict: Verdict) -> None:
@@ -167,6 +169,8 @@ class VerdictPrinter:
         self.size += verdict.raw_bytes
         self.whole += not verdict.damage
         self.damaged += bool(verdict.damage)
+        if self._as_json or verdict.damage:
+            print(self._room, end="", file=sys.stderr, flush=True)
         if self._as_json:
             write_line(verdict.model_dump_json(exclude={"type"}), flush=True)
             return
@@ -207,6 +211,19 @@ class OutcomePrinter:
         left = self.count - self.proven
         more = f", {left} cannot be proven by this host" if left else ""
         write_line(f"{plural(self.proven, 'stream')} proven{more}" if self.count else "nothing is left to prove")
+
+
+def print_outcome(outcome: DrillOutcome, settings: SenderSettings, *, as_json: bool, talks: bool) -> None:
+    """Print the result of a drill. `talks`: also one that is ok; otherwise only -v logs that."""
+    from fullsend_sender.host.log import log
+
+    if as_json:
+        write_line(_json(outcome.to_dict()), flush=True)
+    elif talks or not outcome.ok:
+        print(_room(settings), end="", file=sys.stderr, flush=True)
+        write_line(outcome.line(), flush=True)
+    if not outcome.ok:
+        log.error("the drill has failed: %s: %s", outcome.name, outcome.text)
 
 
 def print_finding(finding: Finding, *, as_json: bool) -> None:

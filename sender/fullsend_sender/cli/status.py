@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fullsend_sender.cli.arguments import Parser
 
 _EXAMPLES: Final = """\
-  fullsend status                             all that is stored and still here, one line each
+  fullsend status                             all that is stored and still here; -v: more columns
   fullsend status --max-age 26h               exit 2 if a backup is older than that
   fullsend status 'tank/vm/*'                 some of them"""
 
@@ -53,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
     except FullsendError as error:
         print_unknown(error, as_json=args.json)
         return UNKNOWN
-    print_judged(*found, as_json=args.json)
+    print_judged(*found, as_json=args.json, more=args.verbose)
     return worst(*found)

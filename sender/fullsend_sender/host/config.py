@@ -23,17 +23,16 @@ later) > [[push]] > the file's first part > default.
 from __future__ import annotations
 
 import re
-import shlex
 import tomllib
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from fullsend_protocol.format.manifest import SenderName, Sha256Hex
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_protocol.shared.settings import Duration, Settings, Size, parse_settings
+from fullsend_protocol.shared.settings import CommandLine, Duration, MetricsFile, Settings, Size, parse_settings
 from fullsend_protocol.stream.chunks import LEVEL_MAX, LEVEL_MIN
-from fullsend_sender.host.options import RETRY_FOR, Endpoint, FullAfter, SendOptions
+from fullsend_sender.host.options import LEVEL_AUTO, RETRY_FOR, Endpoint, FullAfter, LevelSetting, SendOptions
 from fullsend_sender.zfs.selection import Selection, fits
 
 if TYPE_CHECKING:
@@ -75,9 +74,17 @@ def _pattern(text: str) -> str:
     return text
 
 
-def _words(command: object) -> object:
-    """Split a command as a shell would; a list stays unchanged."""
-    return tuple(shlex.split(command)) if isinstance(command, str) else command
+def _level(value: object) -> object:
+    """Return a level from the file, the environment or the command line."""
+    if value == LEVEL_AUTO:
+        return value
+    try:
+        level = int(value) if isinstance(value, str) else value
+    except ValueError:
+        level = None
+    if not isinstance(level, int) or isinstance(level, bool) or not LEVEL_MIN <= level <= LEVEL_MAX:
+        raise ValueError(f"{value!r} is not a level of zstd: {LEVEL_MIN} to {LEVEL_MAX}, or {LEVEL_AUTO}")
+    return level
 
 
 Pattern = Annotated[str, AfterValidator(_pattern)]
@@ -102,7 +109,7 @@ class FullAfterSettings(Settings):
 class SendSettings(Settings):
     """Options for sending datasets; None: the next wider level decides."""
 
-    level: Annotated[int, Field(ge=LEVEL_MIN, le=LEVEL_MAX)] | None = None
+    level: Annotated[LevelSetting, BeforeValidator(_level)] | None = None
     raw: bool | None = None
     decrypt: bool | None = None
     compressed: bool | None = None
@@ -126,6 +133,14 @@ class PushSettings(SendSettings):
         return Selection(tuple(self.datasets), self.recursive, tuple(self.exclude))
 
 
+class RunHooks(Settings):
+    """The table [hooks]: what is run after `push`. None: nothing. `time_limit`: seconds."""
+
+    on_success: CommandLine | None = None
+    on_failure: CommandLine | None = None
+    time_limit: Annotated[Duration, Field(gt=0)] = 60.0
+
+
 class SenderSettings(SendSettings):
     """sender.toml."""
 
@@ -135,17 +150,34 @@ class SenderSettings(SendSettings):
     retired: list[Pattern] = Field(default_factory=list)  # stored datasets that no longer exist, on purpose
     receiver: str | None = None  # the receiver, if several are configured and --receiver is not given
     jobs: Annotated[int, Field(ge=1, le=JOBS_MAX)] = 1  # datasets that are sent at the same time
-    zfs_command: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_words)] = ("zfs",)
+    zfs_command: CommandLine = ("zfs",)
     threads: Annotated[int, Field(ge=1, le=THREADS_MAX)] | None = None  # None: see pipeline.default_threads
     bwlimit: Annotated[Size, Field(ge=1)] | None = None  # bytes a second
     retry_for: Duration = RETRY_FOR  # how long a receiver may stay away during a run
     allow_orphan: bool = False
+    drill_into: Pattern | None = None  # the dataset below which `fullsend drill` restores
+    drill_quota: Annotated[Size, Field(ge=1)] | None = None  # bytes that it may take there; None: what is free
     prove_after_push: bool = False  # after a push without DATASET, prove what the receiver has merged since
+    hooks: RunHooks = Field(default_factory=RunHooks)
     progress: Literal["auto", "always", "never"] = "auto"
     log_format: Literal["text", "json"] = "text"
+    metrics_file: MetricsFile | None = None  # written after each push, for node_exporter's textfile collector
 
     #: The options for sending from the environment and the command line: they override [datasets.PATTERN].
     _overrides: SendSettings = PrivateAttr(default_factory=SendSettings)
+
+    @model_validator(mode="after")
+    def _no_push_of_drills(self) -> Self:
+        """Leave the scratch place out of each push that does not name it: what a drill restores is stored already."""
+        for table in self.push:
+            left_out = [each for each in self.scratch if each not in {*table.datasets, *table.exclude}]
+            table.exclude.extend(left_out)
+        return self
+
+    @property
+    def scratch(self) -> tuple[str, ...]:
+        """The datasets below which drills restore."""
+        return () if self.drill_into is None else (self.drill_into,)
 
     def endpoint(self, name: str | None = None) -> Endpoint:
         """Return the receiver of this name; without a name the only or the configured one. Raises: UsageError."""
@@ -194,7 +226,7 @@ def load(path: str, environ: Mapping[str, str], arguments: Mapping[str, object])
             f"{path} is missing: make it with `fullsend join INVITATION`, or name another file with --config"
         ) from None
     settings = parse_settings(SenderSettings, text, path)
-    single = SenderSettings.model_fields.keys() - {"receivers", "push", "datasets", "full_after", "retired"}
+    single = SenderSettings.model_fields.keys() - {"receivers", "push", "datasets", "full_after", "retired", "hooks"}
     variables = {name: environ[variable] for name in single if (variable := _variable(name)) in environ}
     settings = _overlay(settings, variables, _variable)
     given = {name: value for name in single if (value := arguments.get(name)) is not None}

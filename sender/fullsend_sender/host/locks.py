@@ -49,9 +49,7 @@ def locks(receiver: str, folder: str | None = None) -> Iterator[Locks]:
     folder = folder or default_folder()
     path = os.path.join(folder, f"{receiver}.lock")
     try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        if os.stat(folder).st_uid != os.geteuid():  # in /tmp another user may have created it first
-            raise UsageError(f"{folder}: belongs to another user: have it removed")
+        private_folder(folder)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise UsageError(f"{path}: cannot be opened: {error.strerror}") from None
@@ -59,6 +57,15 @@ def locks(receiver: str, folder: str | None = None) -> Iterator[Locks]:
         yield Locks(descriptor)
     finally:
         os.close(descriptor)
+
+
+def private_folder(folder: str) -> None:
+    """Make a folder that other users cannot enter, if it is missing. Raises: OSError; UsageError if it is another
+    user's, who may have created it first in /tmp.
+    """
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    if os.stat(folder).st_uid != os.geteuid():
+        raise UsageError(f"{folder}: belongs to another user: have it removed")
 
 
 def default_folder() -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
-from fullsend_protocol.stream.chunks import LEVEL_DEFAULT
-
+#: A level of zstd for all chunks of a stream, or "auto": each chunk's own (transfer/adaptive_level.py).
+LevelSetting = int | Literal["auto"]
+LEVEL_AUTO: Final = "auto"
 #: Default of --retry-for: how long a receiver may stay away, in seconds.
 RETRY_FOR: Final = 3600.0
 #: fullsend's own snapshots of a dataset that are kept for each receiver.
@@ -48,7 +49,7 @@ class FullAfter:
 class SendOptions:
     """The options for sending a dataset. `raw`: -w also if it is not encrypted; `decrypt`: send an encrypted one plain;
     `compressed`: -c; `embedded`: -e; `size_check`: the receiver is told the size, and may refuse what would not fit;
-    `keep`: number of own snapshots that stay; `level`: of zstd.
+    `keep`: number of own snapshots that stay.
 
     -e is off by default. OpenZFS 2.4 embeds spill blocks too, and `zfs receive` loses these (openzfs issue 18239). A
     stream with embedded blocks cannot be received into an encrypted place (openzfs issue 8819). zstd saves the bytes
@@ -62,4 +63,4 @@ class SendOptions:
     size_check: bool = True
     full_after: FullAfter = field(default_factory=FullAfter)
     keep: int = KEEP_DEFAULT
-    level: int = LEVEL_DEFAULT
+    level: LevelSetting = LEVEL_AUTO

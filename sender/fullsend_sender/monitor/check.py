@@ -11,9 +11,7 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
-
-import zstandard
+from typing import TYPE_CHECKING
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import FullsendError
@@ -22,14 +20,13 @@ from fullsend_protocol.shared.units import format_size, parse_time, plural, prin
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.config import SenderSettings, load
 from fullsend_sender.host.identity import Identity
-from fullsend_sender.host.options import Endpoint
+from fullsend_sender.host.options import LEVEL_AUTO, Endpoint
 from fullsend_sender.monitor.chains import endless_chains, hints
 from fullsend_sender.push.job import PushJob, PushRequest, PushTarget
 from fullsend_sender.push.targets import ALL_EXCLUDED, ChosenDatasets, choose, gone
 from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
 from fullsend_sender.transfer.listing import bases, statuses
-from fullsend_sender.transfer.pipeline import default_threads, raw_in_flight
-from fullsend_sender.transfer.window import WINDOW
+from fullsend_sender.transfer.memory import default_threads, push_memory
 from fullsend_sender.zfs import pools
 from fullsend_sender.zfs.commands import Zfs
 from fullsend_sender.zfs.selection import fits
@@ -40,9 +37,6 @@ if TYPE_CHECKING:
     from fullsend_protocol.wire.messages import Base
     from fullsend_sender.host.options import FullAfter
     from fullsend_sender.transfer.link import Link
-
-#: Interpreter and libraries, approximately; the rest is computed.
-_INTERPRETER: Final = 50 * limits.MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +140,9 @@ async def _pools(settings: SenderSettings) -> AsyncIterator[Finding]:
         yield Finding("push", Exit.OK, f"{named}: {plural(len(meant), 'dataset')}, to {receiver}")
     async for finding in _limits(zfs, settings, names):
         yield finding
+    if settings.drill_into is not None and settings.drill_into not in names:
+        text = f"{settings.drill_into}: there is no such dataset to restore into (drill-into)"
+        yield Finding("drill", Exit.FAILED, text)
     for pattern in settings.datasets:
         if not any(fits(name, pattern) for name in names):
             yield Finding("datasets", Exit.FAILED, f"{pattern}: it matches no dataset, so its settings have no effect")
@@ -178,7 +175,7 @@ def _job(settings: SenderSettings, endpoint: Endpoint, identity: Identity) -> Pu
     """Return the job of `fullsend push` for this receiver."""
     tables = settings.tables_for(endpoint.name)
     request = PushRequest(tuple(PushTarget(table.selection, None, table) for table in tables))
-    return PushJob(request, settings, endpoint, identity, Zfs(settings.zfs_command))
+    return PushJob(request, settings, endpoint, identity, Zfs(settings.zfs_command), None)
 
 
 async def _receiver(endpoint: Endpoint, identity: Identity, timeouts: Timeouts, job: PushJob) -> AsyncIterator[Finding]:
@@ -241,11 +238,8 @@ def _problem(what: str, error: FullsendError) -> Finding:
 
 def _memory(settings: SenderSettings) -> Finding:
     """Report the memory of a push with these settings: a high level, or several jobs, need far more."""
-    level, threads = settings.send_options(None).level, settings.threads or default_threads()
-    parameters = zstandard.ZstdCompressionParameters.from_level(level, source_size=limits.CHUNK_MIN)
-    context = parameters.estimated_compression_context_size()
-    each = WINDOW + raw_in_flight(threads) + threads * (context + limits.CHUNK_MIN)
-    total = _INTERPRETER + settings.jobs * each
+    level, threads = settings.send_options(None).level, settings.threads or default_threads(settings.jobs)
+    total = push_memory(None if level == LEVEL_AUTO else level, threads, settings.jobs)
     how = f"level {level}, {plural(threads, 'thread')}" + (
         f", {settings.jobs} datasets at a time" if settings.jobs > 1 else ""
     )

@@ -5,8 +5,10 @@
     -> `zfs send` with the flags of the stored stream, hashed here
     -> the receiver compares
 
-A merged full has exactly these bytes. A merged increment may have FREE records more, of what is free already. Then the
-state is compared: a full `zfs send`, with the full that the receiver makes of the chain. Both comparisons are exact.
+A merged full has exactly these bytes. A merged increment may have FREE records more, of what is free already. So where
+an increment has other bytes, both sides hash it without these. What is found then is said, and proves nothing: a FREE
+that is missing would not show. The state decides: a full `zfs send` is compared with the full that the receiver makes
+of the chain. The first comparison and the last one are exact, and only they count.
 
 What `zfs send -p` puts first are the properties of now; it is replaced by what the stored stream has.
 """
@@ -33,6 +35,7 @@ from fullsend_protocol.shared.errors import (
 )
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.stream.opening import Opening, opening_of
+from fullsend_protocol.stream.without_frees import HashWithoutFrees
 from fullsend_protocol.wire import messages
 from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Timeouts, connect
 from fullsend_sender.transfer.listing import entries
@@ -42,8 +45,9 @@ from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
+    from fullsend_protocol.stream.checksums import Piece
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
     from fullsend_sender.zfs.commands import Zfs
@@ -62,8 +66,8 @@ _T = TypeVar("_T")
 _M = TypeVar("_M", bound=messages.ReceiverMessage)
 
 #: "same": byte for byte. "state": it has other bytes, and the state that it restores is the same. "differs": an
-#: increment with other bytes, whose state was not compared. "different": it is not what this host sends. "impossible":
-#: this host cannot send it. "failed": it could not be compared.
+#: increment with other bytes, whose state could not be compared. "different": it is not what this host sends.
+#: "impossible": this host cannot send it. "failed": it could not be compared.
 Result = Literal["same", "state", "differs", "different", "impossible", "failed"]
 
 
@@ -96,14 +100,16 @@ class StoredCopy:
 
 @dataclass(frozen=True, slots=True)
 class ProofOutcome:
-    """What was found of one stream. `why`: with "impossible" and "failed"; `properties`: the properties of the dataset
-    have changed since, and were not compared.
+    """What was found of one stream. `why`: with "impossible", "failed" and "differs"; `properties`: the properties of
+    the dataset have changed since, and were not compared; `but_for_frees`: of an increment with other bytes, whether
+    they are the same without FREE records that may be redundant; None: it is not known.
     """
 
     copy: StoredCopy
     result: Result
     why: str = ""
     properties: bool = False
+    but_for_frees: bool | None = None
 
     @property
     def is_proven(self) -> bool:
@@ -122,15 +128,16 @@ class ProofOutcome:
             case "same":
                 said = "is the same as `zfs send`"
             case "state":
-                said = "restores the same state as `zfs send`, though its own bytes are others"
+                said = f"restores the same state as `zfs send`; its own bytes {self._bytes}"
             case "differs":
                 said = (
-                    f"differs from `zfs send -i`. A merged increment may: `fullsend prove --whole {copy.name}` compares"
-                    " the state that it restores"
+                    f"is not proven: its bytes {self._bytes}, as those of a merged increment may, and the state that it"
+                    f" restores was not compared: {self.why}"
                 )
             case "different":
                 said = (
-                    "is DIFFERENT from `zfs send`: run `fullsendd verify` at the receiver, and send a new full with"
+                    f"is DIFFERENT from `zfs send`{', in FREE records' if self.but_for_frees else ''}:"
+                    " run `fullsendd verify` at the receiver, and send a new full with"
                     f" `fullsend push --full {copy.dataset}`"
                 )
             case "impossible":
@@ -139,6 +146,13 @@ class ProofOutcome:
                 said = f"was not compared: {self.why}"
         more = "; its properties (-p) have changed since" if self.properties and self.is_proven else ""
         return printable(f"{copy.name}: {said}{more}")
+
+    @property
+    def _bytes(self) -> str:
+        """How the bytes of an increment differ."""
+        if self.but_for_frees:
+            return "are equal but for FREE records"
+        return "differ" if self.but_for_frees is None else "differ in more than FREE records"
 
     def to_dict(self) -> dict[str, Any]:
         """Return what --json prints."""
@@ -152,6 +166,7 @@ class ProofOutcome:
             "result": self.result,
             "why": self.why or None,
             "properties_changed": self.properties,
+            "but_for_frees": self.but_for_frees,
         }
 
 
@@ -165,18 +180,16 @@ class Prover:
         zfs: Zfs,
         *,
         retry_for: float,
-        whole: bool = False,
         without_base: bool = False,
         timeouts: Timeouts = DEFAULT_TIMEOUTS,
     ) -> None:
-        """`retry_for`: seconds for which a receiver that is lost is waited for. `whole`: compare the state where the
-        bytes of an increment differ; `without_base`: and where the pool no longer has its base.
+        """`retry_for`: seconds for which a receiver that is lost is waited for. `without_base`: compare the state of an
+        increment also where the pool no longer has its base.
         """
         self._endpoint = endpoint
         self._identity = identity
         self._zfs = zfs
         self._retry_for = retry_for
-        self._whole = whole
         self._without_base = without_base
         self._timeouts = timeouts
         self._datasets: dict[str, Dataset] = {}
@@ -242,15 +255,19 @@ class Prover:
                     return f"{dataset.name}{mark}{each.name}"
         return None
 
-    async def _hash(self, arguments: Sequence[str], stored: Opening | None, *, whole: bool) -> tuple[str, bool]:
-        """Hash what `zfs send ARGUMENTS` gives. Returns: SHA-256 in hex, and whether the properties differ.
+    async def _hash(
+        self, arguments: Sequence[str], stored: Opening | None, *, whole: bool = False, without_frees: bool = False
+    ) -> tuple[str, bool]:
+        """Hash what `zfs send ARGUMENTS` gives. `whole`: which is a full, whatever is stored; `without_frees`: without
+        FREE records that may be redundant. Returns: SHA-256 in hex, and whether the properties differ.
 
         Raises: _NotComparable, ZfsError, StreamError.
         """
+        form = HashWithoutFrees("the output of `zfs send`") if without_frees else _AllBytes()
         async with self._zfs.send(*arguments) as send:
             source = Source(send.fd)
             try:
-                result = await _in_thread(source, lambda: _hash(source, stored, whole=whole))
+                result = await _in_thread(source, lambda: _hash(source, stored, form, whole=whole))
             except StreamError:
                 if source.at_end:
                     await send.succeeded()  # it says why
@@ -263,8 +280,12 @@ class Prover:
     # --- one stream
 
     async def _prove(self, copy: StoredCopy) -> ProofOutcome:
+        return await self._kept(copy, self._compare(copy))
+
+    async def _kept(self, copy: StoredCopy, comparison: Awaitable[ProofOutcome]) -> ProofOutcome:
+        """Return what a comparison has found, or what was in its way and is of this stream alone."""
         try:
-            return await self._compare(copy)
+            return await comparison
         except _NotComparable as error:
             return ProofOutcome(copy, "impossible", str(error))
         except (ZfsError, StreamError) as error:
@@ -284,21 +305,43 @@ class Prover:
         target = f"{copy.dataset}@{snapshot.name}"
         base = None if copy.base_guid is None else self._base(copy)
         by_state = copy.base_guid is not None and base is None
-        if by_state and not (self._whole and self._without_base):
+        if by_state and not self._without_base:
             raise _NotComparable("the pool no longer has its base; --whole compares the state that it restores")
         stored = await self._opening(copy)
         options = [option for letter, option in _OPTIONS.items() if letter in copy.flags]
-        properties = False
-        if not by_state:
-            arguments = [*options, *(() if base is None else ("-i", base)), target]
-            sha256, properties = await self._hash(arguments, stored, whole=False)
-            outcome = await self._ask_whether_same(copy, sha256, whole=False)
-            if outcome.result != "different" or copy.base_guid is None:
-                return replace(outcome, properties=properties)
-            if not self._whole:
-                return replace(outcome, result="differs", properties=properties)
-        sha256, properties = await self._hash([*options, target], stored, whole=True)
+        if by_state:
+            return await self._compare_state(copy, [*options, target], stored)
+        arguments = [*options, *(() if base is None else ("-i", base)), target]
+        sha256, properties = await self._hash(arguments, stored)
+        outcome = await self._ask_whether_same(copy, sha256, whole=False)
+        if outcome.result != "different" or copy.base_guid is None:
+            return replace(outcome, properties=properties)
+        alike = await self._is_same_but_for_frees(copy, arguments, stored)
+        outcome = await self._kept(copy, self._compare_state(copy, [*options, target], stored))
+        if outcome.result in {"impossible", "failed"}:  # that its bytes differ must be said
+            outcome = replace(outcome, result="differs")
+        return replace(outcome, but_for_frees=alike)
+
+    async def _compare_state(self, copy: StoredCopy, arguments: Sequence[str], stored: Opening | None) -> ProofOutcome:
+        """Compare the state that a stream restores with a full. Raises: as `_compare`."""
+        sha256, properties = await self._hash(arguments, stored, whole=True)
         return replace(await self._ask_whether_same(copy, sha256, whole=True), properties=properties)
+
+    async def _is_same_but_for_frees(
+        self, copy: StoredCopy, arguments: Sequence[str], stored: Opening | None
+    ) -> bool | None:
+        """Return whether an increment is the same without FREE records that may be redundant; None: the receiver is
+        older, or does not know. Raises: ZfsError, StreamError, and as Link.receive.
+        """
+        try:
+            answer = await self._ask(messages.FormWanted(file=copy.file), messages.Form)
+        except OlderReceiver:
+            return None
+        if answer.sha256 is None:
+            _log.info("%s: without FREE records: %s", printable(copy.name), printable(answer.why))
+            return None
+        sha256, _properties = await self._hash(arguments, stored, without_frees=True)
+        return sha256 == answer.sha256
 
     async def _ask_whether_same(self, copy: StoredCopy, sha256: str, *, whole: bool) -> ProofOutcome:
         answer = await self._ask(messages.Prove(file=copy.file, sha256=sha256, whole=whole), messages.Proven)
@@ -371,10 +414,24 @@ def _copy(entry: messages.MergedEntry | StreamEntry) -> StoredCopy:
     )
 
 
-def _hash(source: Source, stored: Opening | None, *, whole: bool) -> tuple[str, bool]:
+class _AllBytes:
+    """The SHA-256 of all bytes of a stream."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+
+    def feed(self, data: Piece) -> None:
+        self._hash.update(data)
+
+    def finish(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _hash(
+    source: Source, stored: Opening | None, form: _AllBytes | HashWithoutFrees, *, whole: bool
+) -> tuple[str, bool]:
     """Hash a stream to its end, with the properties of the stored one. Blocks. Returns, raises: as Prover._hash."""
     view = memoryview(bytearray(_PIECE))
-    digest = hashlib.sha256()
     other_properties = False
     if stored is not None:
         seen: list[bytes] = []
@@ -389,11 +446,11 @@ def _hash(source: Source, stored: Opening | None, *, whole: bool) -> tuple[str, 
         if why is not None:
             raise _NotComparable(why)
         other_properties = stored.package != own.package
-        digest.update(stored.package)
-        digest.update(b"".join(seen)[len(own.package) :])
+        form.feed(stored.package)
+        form.feed(b"".join(seen)[len(own.package) :])
     while count := source.readinto(view):
-        digest.update(view[:count])
-    return digest.hexdigest(), other_properties
+        form.feed(view[:count])
+    return form.finish(), other_properties
 
 
 async def _in_thread(source: Source, work: Callable[[], _T]) -> _T:

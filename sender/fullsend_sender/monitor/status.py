@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.format.lost_spills import restoring_loses
 from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.exit_codes import NagiosState
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, parse_time, plural, printable
 from fullsend_protocol.wire import messages
+from fullsend_sender.drill.report import last_drills
 from fullsend_sender.push.gone import is_retired, renamed, without_copies
 from fullsend_sender.push.gone import why as not_here
 from fullsend_sender.transfer import listing
@@ -43,19 +44,11 @@ _DAY: Final = 86400
 _NAMED: Final = 3
 
 
-class NagiosState(IntEnum):
-    """The exit codes of Nagios plugins (nagios-plugins.org, guidelines)."""
-
-    OK = 0
-    WARNING = 1
-    CRITICAL = 2
-    UNKNOWN = 3
-
-
 @dataclass(frozen=True, slots=True)
 class BackupState:
     """The state of one dataset's backups. `about`: the receiver's report, None: nothing is stored; `age`: seconds since
-    the dataset had its stored state, None: nothing can be restored; `why`: what is wrong.
+    the dataset had its stored state, None: nothing can be restored; `why`: what is wrong; `drill`: the last restore
+    drill, None: none is known.
     """
 
     dataset: str
@@ -63,6 +56,15 @@ class BackupState:
     about: messages.DatasetStatus | None
     age: float | None
     why: str = ""
+    drill: messages.DrillEntry | None = None
+
+    @property
+    def last_drill(self) -> str:
+        """How the last restore drill ended, and on which day; "": none is known."""
+        if self.drill is None:
+            return ""
+        compared = " (no content compared)" if self.drill.compared == "guid" else ""
+        return f"{f'ok{compared}' if self.drill.ok else 'FAILED'} {self.drill.at[:10]}"
 
     def line(self) -> str:
         """Return the line for a person."""
@@ -70,13 +72,23 @@ class BackupState:
         what = (
             f"{self.about.streams} stored, {format_size(self.about.stored_bytes)}" if self.about else "nothing stored"
         )
-        return printable(f"{self.state.name:<8}  {self.dataset}: {age}, {what}{f': {self.why}' if self.why else ''}")
+        drill = f", drill {self.last_drill}" if self.drill else ""
+        why = f": {self.why}" if self.why else ""
+        return printable(f"{self.state.name:<8}  {self.dataset}: {age}, {what}{drill}{why}")
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object of one dataset."""
         about = self.about.model_dump() if self.about else {}
         age = None if self.age is None else round(self.age)
-        return {**about, "dataset": self.dataset, "age": age, "state": self.state.name, "why": self.why}
+        drill = None if self.drill is None else self.drill.model_dump(exclude={"dataset"})
+        return {
+            **about,
+            "dataset": self.dataset,
+            "age": age,
+            "state": self.state.name,
+            "why": self.why,
+            "drill": drill,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +114,7 @@ class ReceiverState:
             yield printable(f"{NagiosState.WARNING.name:<8}  receiver {self.name}: {finding}")
         scrub = self.health.scrub
         if scrub is not None and scrub.streams:
-            yield printable(f"{NagiosState.OK.name:<8}  receiver {self.name}: {_scrub(scrub)}")
+            yield printable(f"{NagiosState.OK.name:<8}  receiver {self.name}: {scrub_line(scrub)}")
 
     def to_dict(self) -> dict[str, object]:
         """Return the JSON object of the receiver. It has the keys that all objects have, and no dataset."""
@@ -120,7 +132,7 @@ class ReceiverState:
         }
 
 
-def _scrub(scrub: messages.ScrubStanding) -> str:
+def scrub_line(scrub: messages.ScrubStanding) -> str:
     """Return how the receiver's own checks stand."""
     streams = plural(scrub.streams, "stream")
     reading = scrub.reading
@@ -154,6 +166,7 @@ async def status(
     async with connect(endpoint, identity) as (link, _name):
         now, stored = await listing.statuses(link)
         receiver = ReceiverState(endpoint.name, await link.ask(messages.Check(), messages.Health))
+    drills = await last_drills(endpoint, identity)
     here = await _look(zfs)
     wanted: set[str] = set()
     failed: dict[str, FullsendError] = {}
@@ -189,7 +202,7 @@ async def status(
             each = replace(
                 each, state=max(each.state, NagiosState.WARNING), why="; ".join(filter(None, (why, each.why)))
             )
-        judged.append(each)
+        judged.append(with_drill(each, drills.get(name)))
     return judged, receiver
 
 
@@ -274,6 +287,16 @@ def judge(
         return BackupState(dataset, NagiosState.CRITICAL, about, age, f"older than {format_duration(max_age)}")
     doubts = [*wrong, *_doubts(about, begun, ahead)]
     return BackupState(dataset, NagiosState.WARNING if doubts else NagiosState.OK, about, age, "; ".join(doubts))
+
+
+def with_drill(judged: BackupState, drill: messages.DrillEntry | None) -> BackupState:
+    """Return a judgement with the last restore drill: one that has failed is a warning."""
+    if drill is None or drill.ok:
+        return replace(judged, drill=drill)
+    before = f"the last that was ok was at {drill.succeeded}" if drill.succeeded else "none was ever ok"
+    said = f"the drill of @{drill.snapshot} at {drill.at} has failed ({before}): {drill.text}"
+    why = "; ".join(filter(None, (judged.why, said)))
+    return replace(judged, drill=drill, why=why, state=max(judged.state, NagiosState.WARNING))
 
 
 def _doubts(about: messages.DatasetStatus, begun: float | None, ahead: float) -> Iterator[str]:

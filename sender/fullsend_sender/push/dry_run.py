@@ -36,7 +36,7 @@ async def dry_run(job: PushJob) -> tuple[PushPlan, list[str]]:
         stored, damaged = await bases_and_damaged(link)
         arrived, now = await partials(link), time.time()
         again = _again(job, chosen, stored, damaged, arrived)
-        plan = make_plan(job, chosen, stored, arrived, now, damaged=damaged)
+        plan = make_plan(job, chosen, StoredBases(stored, damaged), arrived, now)
         plan.items = again + plan.items
         plan.failures += await gone(link, job, chosen, stored)
     plan.failures = chosen.failures + plan.failures
@@ -81,6 +81,7 @@ async def _lines(job: PushJob, plan: PushPlan, name: str) -> AsyncGenerator[str]
         for line in [("-r", each) for each in names] if package else [names]:
             yield zfs.line("snapshot", *line)
         yield zfs.line("hold", tag, *(each for item in items for each in (*item.names(name), *item.held_base)))
+    cleaned: dict[str, list[tuple[list[str], list[Dataset], PushItem]]] = {}  # by pool
     for item in plan.items:
         snapshot = item.send.snapshot or Snapshot(name, _NOT_KNOWN, sys.maxsize, 0, 0, 0)
         held = [*item.held_base, *item.names(snapshot.name)]
@@ -91,16 +92,18 @@ async def _lines(job: PushJob, plan: PushPlan, name: str) -> AsyncGenerator[str]
         if not package and all(each.name != mark.name for each in item.send.dataset.bookmarks):
             said = f"fullsend-{job.receiver}-GUID" if snapshot.guid == _NOT_KNOWN else mark.name
             yield zfs.line("bookmark", f"{item.name}@{snapshot.name}", f"{item.name}#{said}")
-        for dataset in item.tree:
-            of_it = [each for each in held if each.partition("@")[0] == dataset.name]
-            if of_it:
-                yield zfs.line("release", tag, *of_it)
-            later = _later(dataset, snapshot, None if package else mark)
-            old = retention.outdated_snapshots(later, job.receiver, item.options.keep, needed)
-            if old:
-                yield zfs.line("destroy", f"{dataset.name}@{','.join(each.name for each in old)}")
-            for each in retention.outdated_bookmarks(later, job.receiver, needed):
-                yield zfs.line("destroy", f"{dataset.name}#{each.name}")
+        later = [_later(dataset, snapshot, None if package else mark) for dataset in item.tree]
+        cleaned.setdefault(item.send.dataset.pool, []).append((held, later, item))
+    # Of a long push some of it comes sooner: behind the streams of each second (cleaner.py).
+    for of_pool in cleaned.values():
+        yield zfs.line("release", tag, *(each for held, _tree, _item in of_pool for each in held))
+        for _held, tree, item in of_pool:
+            for dataset in tree:
+                old = retention.outdated_snapshots(dataset, job.receiver, item.options.keep, needed)
+                if old:
+                    yield zfs.line("destroy", f"{dataset.name}@{','.join(each.name for each in old)}")
+                for each in retention.outdated_bookmarks(dataset, job.receiver, needed):
+                    yield zfs.line("destroy", f"{dataset.name}#{each.name}")
 
 
 def _later(dataset: Dataset, snapshot: Snapshot, mark: Snapshot | None) -> Dataset:

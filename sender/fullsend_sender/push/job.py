@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from fullsend_sender.zfs.commands import Zfs
     from fullsend_sender.zfs.inventory import Dataset
     from fullsend_sender.zfs.selection import Selection
+    from fullsend_transport.throttle import Throttle
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,17 @@ class PushPlan:
 
 @dataclass(slots=True)
 class PushSummary:
-    """What was done. `failures`: by name, in their order."""
+    """What was done. `failures`: by name, in their order; `still`: the names of the datasets that are unchanged;
+    `chosen`: of those that were selected; `current`: of those of which the receiver has what was to be pushed.
+    """
 
     pushed: int = 0
     stored: int = 0  # named snapshots, and others, that were stored before
     unchanged: int = 0
     failures: list[tuple[str, FullsendError]] = field(default_factory=list)
+    still: list[str] = field(default_factory=list, compare=False)
+    chosen: set[str] = field(default_factory=set, compare=False)
+    current: set[str] = field(default_factory=set, compare=False)
 
     def line(self, receiver: str) -> str:
         """Return the line for a person."""
@@ -122,13 +128,16 @@ class PushSummary:
 
 @dataclass(frozen=True, slots=True)
 class PushJob:
-    """A request to one receiver, with all that it needs. `debug`: failures are logged with their tracebacks."""
+    """A request to one receiver, with all that it needs. `throttle`: the limit of all that this run sends, None: there
+    is none; `debug`: failures are logged with their tracebacks.
+    """
 
     request: PushRequest
     settings: SenderSettings
     endpoint: Endpoint
     identity: Identity
     zfs: Zfs
+    throttle: Throttle | None
     locks_in: str | None = None
     debug: bool = False
 

@@ -76,20 +76,13 @@ class StoredBases:
 
     def __init__(self, bases: Iterable[Base], damaged: Iterable[DamagedEntry] = ()) -> None:
         self._by_guid: dict[str, list[Base]] = defaultdict(list)
-        self._datasets: set[str] = set()
-        self._full_bytes: dict[str, int] = {}
+        self._by_dataset: dict[str, list[Base]] = defaultdict(list)
         self._damaged: dict[str, list[DamagedEntry]] = defaultdict(list)
         for base in bases:
             self._by_guid[base.guid].append(base)
-            self._datasets.add(base.dataset)
-            self._note_full(base.dataset, base.full_bytes)
+            self._by_dataset[base.dataset].append(base)
         for each in damaged:
             self._damaged[each.dataset].append(each)
-            if each.base_guid is None:
-                self._note_full(each.dataset, each.raw_bytes)
-
-    def _note_full(self, dataset: str, size: int) -> None:
-        self._full_bytes[dataset] = max(size, self._full_bytes.get(dataset, 0))
 
     def damaged(self, dataset: str, stream_class: StreamClass) -> list[DamagedEntry]:
         """Return the damaged streams of a dataset and class whose snapshot no other stream restores."""
@@ -101,11 +94,13 @@ class StoredBases:
 
     def full_bytes(self, dataset: str) -> int:
         """Return the raw bytes of the largest full of a dataset; 0: none is stored."""
-        return self._full_bytes.get(dataset, 0)
+        fulls = (base.full_bytes for base in self._by_dataset.get(dataset, ()))
+        lost = (each.raw_bytes for each in self._damaged.get(dataset, ()) if each.base_guid is None)
+        return max([*fulls, *lost], default=0)
 
     def knows(self, dataset: str) -> bool:
         """Whether anything is stored under this dataset's name."""
-        return dataset in self._datasets
+        return dataset in self._by_dataset
 
     def get(self, guid: str, stream_class: StreamClass, dataset: str | None = None) -> Base | None:
         """Return the stream of this snapshot and class with the shortest chain, of several that with the youngest full.
@@ -349,7 +344,7 @@ def _equal(dataset: Dataset) -> Iterator[Snapshot]:
     """
     written = dataset.written
     for snapshot in reversed(dataset.snapshots):
-        if written:
+        if written != 0:  # what is not known may be a change
             return
         yield snapshot
         written = snapshot.written

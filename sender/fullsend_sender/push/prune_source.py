@@ -1,47 +1,85 @@
-"""After a push: release holds that are not needed, and destroy fullsend's outdated snapshots and bookmarks."""
+"""After pushes: release holds that are not needed, and destroy fullsend's outdated snapshots and bookmarks."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fullsend_sender.push import naming, retention
 from fullsend_sender.zfs.commands import ZfsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
 
     from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_sender.push.job import PushItem, PushJob
-    from fullsend_sender.zfs.inventory import Dataset
+    from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
 _log: Final = logging.getLogger("fullsend.push")
 
 
+class EndedPush(NamedTuple):
+    """A stream of which nothing more is sent in this run. `snapshot`: its own (after the @); `stored`: at the receiver,
+    as its receipt says.
+    """
+
+    item: PushItem
+    snapshot: str
+    stored: bool
+
+
 async def prune_source(
-    job: PushJob, item: PushItem, partials: Sequence[PartialEntry], *, snapshot: str, tag: str, stored: bool
-) -> None:
+    job: PushJob, ended: Sequence[EndedPush], partials: Sequence[PartialEntry], tag: str
+) -> list[tuple[str, Exception]]:
     """Release holds that are no longer needed, and destroy fullsend's outdated snapshots and bookmarks.
 
-    `partials`: the partial streams when this run began. Their snapshots stay, and stay held; so do those of this
-    stream, if it is not stored. `snapshot`: the stream's own (after the @); `tag`: of this run's holds. A failure of
-    `zfs` here does not fail the push: the next run tries again.
+    `ended`: streams whose datasets are all different, and of one pool; `partials`: the partial streams when this run
+    began. Their snapshots stay, and stay held; so do those of a stream that is not stored. `tag`: of this run's holds.
+    A failure of `zfs` here does not fail the push, nor keep other datasets from this: the next run tries again.
+
+    Returns: by the streams' datasets, the errors of other classes, which are failures of one dataset each.
     """
-    if stored:
-        partials = [each for each in partials if (each.dataset, each.snapshot) != (item.name, snapshot)]
-    needed = retention.Needed(partials)
+    needed = [retention.Needed(_partials_left(each, partials)) for each in ended]
+    # Before anything is destroyed: a snapshot with a hold cannot be.
+    holds = [
+        _HoldsOf(dataset, of, None if each.stored else tag, each.snapshot)
+        for each, of in zip(ended, needed, strict=True)
+        for dataset in each.item.tree
+    ]
+    try:
+        await _release_unneeded(job, holds)
+    except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
+        if len(ended) == 1:
+            return [(ended[0].item.name, error)]
+        return [failure for each in ended for failure in await prune_source(job, [each], partials, tag)]
+    failures: list[tuple[str, Exception]] = []
+    for each, of in zip(ended, needed, strict=True):
+        try:
+            await _destroy_outdated(job, each, of)
+        except Exception as error:  # noqa: BLE001 - as above
+            failures.append((each.item.name, error))
+    return failures
+
+
+def _partials_left(ended: EndedPush, partials: Sequence[PartialEntry]) -> Sequence[PartialEntry]:
+    own = (ended.item.name, ended.snapshot)
+    return [each for each in partials if (each.dataset, each.snapshot) != own] if ended.stored else partials
+
+
+async def _destroy_outdated(job: PushJob, ended: EndedPush, needed: retention.Needed) -> None:
+    item = ended.item
     base = item.send.base
     common = {item.common, base.guid if base else None}
-    if stored:  # the newest of what is stored now
-        known = [each.guid for each in item.send.dataset.snapshots if each.guid in common or each.name == snapshot]
+    if ended.stored:  # the newest of what is stored now
+        snapshots = item.send.dataset.snapshots
+        known = [each.guid for each in snapshots if each.guid in common or each.name == ended.snapshot]
         common = set(known[-1:])
     for dataset in item.tree:
         old = retention.outdated_snapshots(dataset, job.receiver, item.options.keep, needed, common)
-        if not stored and job.request.package:
+        if not ended.stored and job.request.package:
             old = []  # it may have arrived in part
-        with _logged(dataset.name):
-            await _release_of(job, dataset, needed, snapshot, tag=None if stored else tag)
         with _logged(dataset.name):
             await _destroy(job, dataset.name, [each.name for each in old])
         # Even if they could not be destroyed: nothing must build on them any more.
@@ -52,24 +90,52 @@ async def prune_source(
             dataset.bookmarks.remove(mark)
 
 
-async def _release_of(
-    job: PushJob, dataset: Dataset, needed: retention.Needed, snapshot: str, *, tag: str | None
-) -> None:
-    """Release the holds on a dataset's snapshots that are not needed. `tag`: of this run, if its stream is not stored:
-    its snapshots stay held by that tag, and by no other. Raises: ZfsError.
+@dataclass(frozen=True, slots=True)
+class _HoldsOf:
+    """The holds of a dataset's snapshots. `tag`: of this run, if its stream is not stored: its snapshots stay held by
+    that tag, and by no other.
     """
-    if tag is None:
-        unneeded = {each.name for each in dataset.snapshots if not needed.has(dataset, each)}
-        looked_at = unneeded
-    else:
-        unneeded = {each.name for each in dataset.snapshots if each.userrefs and not needed.has(dataset, each)}
-        looked_at = {each.name for each in dataset.snapshots if each.userrefs or each.name == snapshot}
-    names = [f"{dataset.name}@{each.name}" for each in dataset.snapshots if each.name in looked_at]
-    held = await _holds(job, names)
-    needless = [
-        (name, of) for name, of in held if of != tag and (name.partition("@")[2] in unneeded or (name, tag) in held)
-    ]
-    await _release(job, needless)
+
+    dataset: Dataset
+    needed: retention.Needed
+    tag: str | None
+    snapshot: str
+
+    def names(self) -> list[str]:
+        """Return the snapshots whose holds matter."""
+        if self.tag is None:
+            return [self._full(each) for each in self.dataset.snapshots if not self.needed.has(self.dataset, each)]
+        return [self._full(each) for each in self.dataset.snapshots if each.userrefs or each.name == self.snapshot]
+
+    def needless(self, held: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Return those of the holds on `names`, each a snapshot and a tag, that are not needed."""
+        unneeded = {
+            self._full(each)
+            for each in self.dataset.snapshots
+            if (self.tag is None or each.userrefs) and not self.needed.has(self.dataset, each)
+        }
+        return [(name, of) for name, of in held if of != self.tag and (name in unneeded or (name, self.tag) in held)]
+
+    def _full(self, snapshot: Snapshot) -> str:
+        return f"{self.dataset.name}@{snapshot.name}"
+
+
+async def _release_unneeded(job: PushJob, datasets: Sequence[_HoldsOf]) -> None:
+    """Release the holds on these datasets' snapshots that are not needed."""
+    names = [each.names() for each in datasets]
+    try:
+        held = await _holds(job, [name for of in names for name in of])
+    except ZfsError as error:
+        if len(datasets) == 1:
+            _not_cleaned_up(datasets[0].dataset.name, error)
+        else:
+            for each in datasets:
+                await _release_unneeded(job, [each])
+        return
+    by_dataset: dict[str, list[tuple[str, str]]] = {}
+    for name, tag in held:
+        by_dataset.setdefault(name.partition("@")[0], []).append((name, tag))
+    await _release(job, [hold for each in datasets for hold in each.needless(by_dataset.get(each.dataset.name, []))])
 
 
 async def release_stale_holds(job: PushJob, unchanged: Sequence[Dataset], partials: Sequence[PartialEntry]) -> None:
@@ -111,18 +177,27 @@ async def _holds(job: PushJob, snapshots: Sequence[str]) -> list[tuple[str, str]
 
 
 async def _release(job: PushJob, holds: Iterable[tuple[str, str]]) -> None:
-    """Release these holds, each a snapshot and a tag. Raises: ZfsError."""
+    """Release these holds, each a snapshot and a tag. If one cannot be released, the others are."""
     by_tag: dict[str, list[str]] = {}
     for name, tag in holds:
         by_tag.setdefault(tag, []).append(name)
     for tag, names in by_tag.items():
-        await job.zfs.release(tag, names)
+        try:
+            await job.zfs.release(tag, names)
+        except ZfsError as error:
+            for dataset in dict.fromkeys(name.partition("@")[0] for name in error.about(names)):
+                _not_cleaned_up(dataset, error)
+
+
+def _not_cleaned_up(dataset: str, error: ZfsError) -> None:
+    """Log a failure. It fails no push: the next run tries again."""
+    _log.info("%s: not cleaned up: %s", dataset, error)
 
 
 @contextlib.contextmanager
 def _logged(dataset: str) -> Iterator[None]:
-    """Log a failure inside. It fails no push: the next run tries again."""
+    """Log a failure inside."""
     try:
         yield
     except ZfsError as error:
-        _log.info("%s: not cleaned up: %s", dataset, error)
+        _not_cleaned_up(dataset, error)

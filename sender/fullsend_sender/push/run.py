@@ -14,8 +14,9 @@ import sys
 import time
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
+from fullsend_cli.progress import Progress, short_label
 from fullsend_protocol.format.manifest import properties_size
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import (
@@ -27,18 +28,22 @@ from fullsend_protocol.shared.errors import (
     StreamError,
     Unreachable,
 )
+from fullsend_protocol.shared.stages import StageWaits
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.failures import UnexpectedError, as_failure, log_failure
 from fullsend_sender.host.locks import locks
 from fullsend_sender.host.options import SendOptions
 from fullsend_sender.push import naming, read_only
+from fullsend_sender.push.cleaner import Cleaner
 from fullsend_sender.push.job import PushItem, PushJob, PushPlan, PushSummary
 from fullsend_sender.push.plan import CannotSend, PlannedSend, StoredBases
-from fullsend_sender.push.prune_source import prune_source, release_stale_holds
+from fullsend_sender.push.prune_source import EndedPush, prune_source, release_stale_holds
 from fullsend_sender.push.targets import ChosenDatasets, choose, gone, make_plan, repairs, unfinished
+from fullsend_sender.transfer.connections import Connections
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import bases_and_damaged, partials
-from fullsend_sender.transfer.progress import Progress, reporting
+from fullsend_sender.transfer.memory import default_threads
+from fullsend_sender.transfer.progress import publishing, reporting
 from fullsend_sender.transfer.resume import resume_by_token
 from fullsend_sender.transfer.retry import is_transient
 from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, starts_over
@@ -57,21 +62,27 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("fullsend.push")
 
-#: Characters of a dataset's name on the progress line, which has 80.
-_LABEL: Final = 24
 
-
-async def push(job: PushJob, done: Callable[[Pushed], None]) -> PushSummary:
-    """Push what the job requests. `done` is called with each stream that is stored.
+async def push(job: PushJob, done: Callable[[Pushed], None], summary: PushSummary | None = None) -> PushSummary:
+    """Push what the job requests. `done` is called with each stream that is stored; `summary`: is filled in, also if
+    this raises.
 
     Returns: what was done, and the failures. Raises: Unreachable, PeerError, WrongReceiver, UsageError, ZfsError: then
     nothing new was begun.
     """
-    summary, output = PushSummary(), _Output(done)
+    summary = PushSummary() if summary is None else summary
+    output = _Output(done)
     await _push(job, summary, output)
     if output.failed is not None:  # all streams are stored nevertheless
         raise output.failed
     return summary
+
+
+class _Asked(NamedTuple):
+    """What `zfs` says of a stream before it is sent: its raw bytes, and its dataset's properties."""
+
+    size: int | None
+    properties: dict[str, str]
 
 
 class _Output:
@@ -106,7 +117,9 @@ async def _push(job: PushJob, summary: PushSummary, done: Callable[[Pushed], Non
             chosen = await _choose(job, locked, summary)
             no_more |= of_these
             chosen.leave_out(no_more)
+        summary.current |= {each.dataset.name for each in plan.unchanged}
         summary.unchanged += sum(each.still for each in plan.unchanged)
+        summary.still += [each.dataset.name for each in plan.unchanged if each.still]
         summary.stored += sum(not each.still for each in plan.unchanged)
         _note(job, summary, plan.failures)
         try:
@@ -123,6 +136,7 @@ async def _choose(job: PushJob, locked: Locks, summary: PushSummary) -> ChosenDa
     Raises: as `choose`.
     """
     chosen = await choose(job)
+    summary.chosen |= chosen.targets.keys()
     known = {name for name, _error in summary.failures}
     chosen.leave_out(known)
     # Before anything else, so that a second push learns of it at once.
@@ -148,14 +162,15 @@ async def _look(job: PushJob, chosen: ChosenDatasets, tried: set[object], *, fin
     if not chosen.targets:
         return PushPlan(), PushPlan()
     async with connect(job.endpoint, job.identity) as (link, _name):
-        (stored, damaged), arrived = await bases_and_damaged(link), await partials(link)
-        first = repairs(job, chosen, StoredBases(stored, damaged), arrived, tried)
+        (bases, damaged), arrived = await bases_and_damaged(link), await partials(link)
+        stored = StoredBases(bases, damaged)
+        first = repairs(job, chosen, stored, arrived, tried)
         if not first and finish:
             first = unfinished(job, chosen, stored, arrived)
         if first:
             return PushPlan(items=first, partials=arrived), PushPlan()
-        plan = make_plan(job, chosen, stored, arrived, time.time(), damaged=damaged)
-        plan.failures += await gone(link, job, chosen, stored)
+        plan = make_plan(job, chosen, stored, arrived, time.time())
+        plan.failures += await gone(link, job, chosen, bases)
         await _tell_unchanged(link, plan)
         return PushPlan(), plan
 
@@ -177,6 +192,7 @@ async def _finish(
     summary.stored += tried.stored
     away = False
     named = {item.name for item in begun.items if chosen.targets[item.name].snapshot is not None}
+    summary.current |= tried.current & named  # of the others something newer is sent
     no_more = set(named)
     again = {item.name for item in begun.items if item.send.again}
     for name, error in tried.failures:
@@ -248,6 +264,9 @@ class _Run:
         self._done = done
         self._tag = naming.hold_tag(job.receiver)
         self._version: str | None = None
+        self._asked_ahead: dict[tuple[str, ...], asyncio.Task[_Asked]] = {}  # by the arguments of `zfs send`
+        self._connections = Connections()
+        self._cleaner = Cleaner(self._clean_up)
         self._away: FullsendError | None = None  # once the receiver is lost, nothing else is tried
         # Several jobs share one progress line.
         self._shared = Progress(time.monotonic()) if job.settings.jobs > 1 else None
@@ -257,18 +276,20 @@ class _Run:
             self._version = await self._zfs.version()
         ready = await self._prepare()
         show: Literal["auto", "always", "never"] = self._job.settings.progress if self._shared else "never"
-        async with reporting(self._shared or Progress(0.0), sys.stderr, when=show):
+        reported = reporting(self._shared or Progress(0.0), sys.stderr, when=show)
+        async with reported, self._cleaner, self._connections:
             workers = [asyncio.create_task(self._work(ready), name="job") for _ in range(self._job.settings.jobs)]
             try:
                 await asyncio.gather(*workers)
             finally:
-                for worker in workers:
-                    worker.cancel()
-                await asyncio.gather(*workers, return_exceptions=True)
-        if ready:
-            self._fail(f"{len(ready)} more", Unreachable("not tried, because the receiver is away"))
-        for item, snapshot in ready:
-            await self._tidy(item, snapshot.name, stored=False)
+                tasks = [*workers, *self._asked_ahead.values()]
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+            if ready:
+                self._fail(f"{len(ready)} more", Unreachable("not tried, because the receiver is away"))
+            for item, snapshot in ready:
+                self._cleaner.add(EndedPush(item, snapshot.name, stored=False))
 
     def _fail(self, name: str, error: Exception) -> None:
         failure = as_failure(error)
@@ -276,13 +297,21 @@ class _Run:
         if not self._finishing:
             log_failure(_log, name, failure, debug=self._job.debug)
 
-    async def _tidy(self, item: PushItem, snapshot: str, *, stored: bool) -> None:
-        if item.send.dataset.pool in {*self._read_only, *self._unusable}:
-            return  # nothing can be changed in this pool
-        try:
-            await prune_source(self._job, item, self._plan.partials, snapshot=snapshot, tag=self._tag, stored=stored)
-        except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
-            self._fail(item.name, error)
+    async def _clean_up(self, ended: Sequence[EndedPush]) -> None:
+        """Clean up behind streams, each pool by itself."""
+        by_pool: dict[str, list[EndedPush]] = {}
+        for each in ended:
+            by_pool.setdefault(each.item.send.dataset.pool, []).append(each)
+        for pool, of_it in by_pool.items():
+            if pool in {*self._read_only, *self._unusable}:
+                continue  # nothing can be changed in this pool
+            try:
+                pruning = prune_source(self._job, of_it, self._plan.partials, self._tag)
+                for name, error in await while_usable(self._zfs, pool, pruning):
+                    self._fail(name, error)
+            except PoolError as error:
+                self._unusable[pool] = error
+                _log.info("%s: not cleaned up: %s", pool, error)
 
     # --- before the first byte -----------------------------------------------------------------------------
 
@@ -333,11 +362,7 @@ class _Run:
         """Hold the new snapshots of these items, and their bases. Returns: those that can be sent, by dataset."""
         wanted = {item.name: [*item.names(name), *item.held_base] for item in items}
         everything = [each for names in wanted.values() for each in names]
-        failed: dict[str, ZfsError] = {}
-        try:
-            await self._zfs.hold(self._tag, everything)
-        except ZfsError as error:
-            failed = dict.fromkeys(error.about(everything), error)
+        failed = await self._zfs.hold(self._tag, everything)
         try:
             listing = await self._zfs.list_snapshots([each for item in items for each in item.names(name)])
         except ZfsError as error:
@@ -353,7 +378,7 @@ class _Run:
                 held[item.name] = found[f"{item.name}@{name}"]
                 continue
             self._fail(item.name, why or CannotSend("its new snapshot was destroyed meanwhile"))
-            await self._tidy(item, name, stored=False)
+            self._cleaner.add(EndedPush(item, name, stored=False))
         return held
 
     # --- one stream after another ----------------------------------------------------------------------------
@@ -361,6 +386,8 @@ class _Run:
     async def _work(self, ready: deque[tuple[PushItem, Snapshot]]) -> None:
         while ready and self._away is None:
             item, snapshot = ready.popleft()
+            if ready:
+                self._ask_ahead(*ready[0])
             pool = item.send.dataset.pool
             stored = False
             try:
@@ -374,7 +401,18 @@ class _Run:
                 if is_transient(failure):  # and the retries are used up
                     self._away = failure
                 self._fail(f"{item.name}@{snapshot.name}", failure)
-            await self._tidy(item, snapshot.name, stored=stored)
+            self._cleaner.add(EndedPush(item, snapshot.name, stored=stored))
+
+    def _ask_ahead(self, item: PushItem, snapshot: Snapshot) -> None:
+        """Ask `zfs` of the next stream while this one is sent. An error counts when its turn has come."""
+        arguments = item.send.arguments(snapshot.name)
+        if arguments not in self._asked_ahead and item.send.dataset.pool not in self._unusable:
+            self._asked_ahead[arguments] = asyncio.create_task(self._ask(item.send, arguments), name="ask ahead")
+
+    async def _ask(self, send: PlannedSend, arguments: tuple[str, ...]) -> _Asked:
+        """Return what the receiver is told before the stream. Raises: ZfsError."""
+        size = await self._zfs.estimate(*arguments)
+        return _Asked(size, await self._zfs.local_properties(send.dataset.name))
 
     def _check_usable(self, pool: str) -> None:
         """Raise PoolError if a pool was suspended during this run."""
@@ -404,12 +442,23 @@ class _Run:
             _log.warning("%s: a full instead of an increment: %s", item.name, error)
             send = send.full(str(error))
             pushed = await self._transfer(item, send, snapshot)
+        if send.base is not None and isinstance(pushed, Pushed) and not pushed.receipt.restorable:
+            # Its base was lost or damaged while it arrived.
+            self._done(pushed)
+            send = send.full("the base of an increment was lost at the receiver while that arrived")
+            _log.warning("%s: a full, too: %s", item.name, send.reason)
+            pushed = await self._transfer(item, send, snapshot)
         if isinstance(pushed, Pushed):
             if send.repair and not pushed.repair:
                 pushed = replace(pushed, repair=send.repair)
             elif pushed.repair and not send.repair:  # --full, or a package, took the place of a damaged stream
                 _log.warning("%s@%s: %s", item.name, snapshot.name, pushed.repair)
             self._done(pushed)
+            if (
+                lost := pushed.orphan("`fullsend verify` says what is damaged, and the next push sends a full")
+            ) is not None:
+                raise lost
+        self._summary.current.add(item.name)
         if isinstance(pushed, Pushed) and not pushed.again:
             self._summary.pushed += 1
         else:
@@ -422,11 +471,11 @@ class _Run:
         pool = item.send.dataset.pool
         if pool in self._read_only:
             return
-        try:
-            await self._zfs.hold(self._tag, [*item.names(snapshot), *item.held_base])
-        except ZfsError as error:
+        failed = await self._zfs.hold(self._tag, [*item.names(snapshot), *item.held_base])
+        for error in failed.values():
             if not error.read_only:
-                raise
+                raise error
+        if failed:
             self._read_only.add(pool)
             _log.warning("%s: the pool is read-only: what is pushed from it gets neither hold nor bookmark", pool)
 
@@ -479,13 +528,20 @@ class _Run:
     ) -> Pushed | object:
         settings, package = self._job.settings, self._job.request.package
         arguments = send.arguments(snapshot.name)
-        size = await self._zfs.estimate(*arguments)
-        properties = _short(await self._zfs.local_properties(send.dataset.name))
-        options = TransferOptions(chosen.level, settings.threads, settings.bwlimit, settings.retry_for)
+        ahead = self._asked_ahead.pop(arguments, None)
+        size, properties = await (ahead or self._ask(send, arguments))
+        threads = settings.threads or default_threads(settings.jobs)
+        options = TransferOptions(
+            level=chosen.level,
+            threads=threads,
+            throttle=self._job.throttle,
+            retry_for=settings.retry_for,
+            connections=self._connections,
+        )
         about = StreamContext(
             size=size if chosen.size_check else None,
             zfs_version=self._version,
-            properties=properties,
+            properties=_short(properties),
             single=not package,
             claim=self._job.claim(send.dataset),
             resume=resume,
@@ -493,14 +549,14 @@ class _Run:
             arrived=begun.raw_bytes if begun else arrived,
         )
         async with contextlib.AsyncExitStack() as stack:
-            progress = self._shared
-            if progress is None:
-                label = f"{send.dataset.name}@{snapshot.name}"
-                label = label if len(label) <= _LABEL else f"…{label[1 - _LABEL :]}"
-                progress = Progress(time.monotonic(), size, label)
+            name = f"{send.dataset.name}@{snapshot.name}"
+            waits = StageWaits("source", "receiver")
+            progress = Progress(time.monotonic(), size, short_label(name), waits=waits, within=self._shared)
+            if self._shared is None:
                 await stack.enter_async_context(reporting(progress, sys.stderr, when=settings.progress))
-            else:
-                progress.expect(size)
+            progress.stream = name
+            publish = publishing(progress, "push", self._job.endpoint.name, folder=self._job.locks_in)
+            await stack.enter_async_context(publish)
             where = self._job.endpoint, self._job.identity, options
             if begun is not None:
                 pushed = await resume_by_token(self._zfs, begun, *where, about=about, progress=progress)
@@ -508,7 +564,7 @@ class _Run:
                 sending = await stack.enter_async_context(self._zfs.send(*arguments))
                 about = replace(about, ended=sending.succeeded)
                 pushed = await transfer(sending.fd, *where, about=about, progress=progress)
-            progress.done = self._shared is None
+            progress.done = True
             return pushed
 
     async def _set_bookmark(self, dataset: Dataset, snapshot: Snapshot) -> None:

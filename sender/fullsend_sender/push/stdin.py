@@ -9,9 +9,11 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Final, Literal
 
+from fullsend_cli.progress import Progress
 from fullsend_protocol.shared.errors import FullsendError, PeerError
+from fullsend_protocol.shared.stages import StageWaits
 from fullsend_sender.transfer.pipes import PipeStopped, Source
-from fullsend_sender.transfer.progress import Progress, reporting
+from fullsend_sender.transfer.progress import publishing, reporting
 from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, starts_over
 from fullsend_sender.transfer.send import Pushed, StreamContext, TransferOptions, transfer
 
@@ -42,11 +44,11 @@ async def push_stdin(
     compared, and not sent again. Raises: as transfer.
     """
     started = time.monotonic()
-    progress = Progress(started, size)
+    progress = Progress(started, size, waits=StageWaits("source", "receiver"))
     about = StreamContext(
         size=size if size_check else None, keep_orphan=True, claim=secrets.token_hex(8), resume="replay"
     )
-    async with reporting(progress, stderr, when=show):
+    async with reporting(progress, stderr, when=show), publishing(progress, "push", endpoint.name):
         try:
             pushed = await transfer(fd, endpoint, identity, options, about=about, progress=progress)
         except (DifferentBytes, CannotResume, PeerError) as error:

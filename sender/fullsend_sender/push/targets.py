@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from fullsend_protocol.format.manifest import PartialEntry
-    from fullsend_protocol.wire.messages import Base, DamagedEntry
+    from fullsend_protocol.wire.messages import Base
     from fullsend_sender.push.job import PushJob, PushTarget
     from fullsend_sender.transfer.link import Link
     from fullsend_sender.zfs.inventory import Dataset
@@ -147,10 +147,10 @@ async def gone(
 
 
 def unfinished(
-    job: PushJob, chosen: ChosenDatasets, bases: Sequence[Base], arrived: Sequence[PartialEntry]
+    job: PushJob, chosen: ChosenDatasets, stored: StoredBases, arrived: Sequence[PartialEntry]
 ) -> list[PushItem]:
     """Return the selected streams that have arrived in part, can be resumed, and are of use."""
-    items, stored = [], StoredBases(bases)
+    items: list[PushItem] = []
     for name, target in chosen.targets.items() if arrived and not job.request.full else ():
         with contextlib.suppress(Exception):  # `make_plan` meets the same error, and reports it
             options, tree = job.settings.send_options(name, target.table), chosen.tree(name)
@@ -195,16 +195,14 @@ def _identity(partial: PartialEntry) -> tuple[str, str, str | None, str | None, 
 def make_plan(
     job: PushJob,
     chosen: ChosenDatasets,
-    bases: Sequence[Base],
+    stored: StoredBases,
     arrived: Sequence[PartialEntry],
     now: float,
-    *,
-    damaged: Sequence[DamagedEntry] = (),
 ) -> PushPlan:
-    """Decide what to do. `bases`, `arrived`, `damaged`: what the receiver has, has in part, and has damaged; `now`:
-    seconds since the epoch, by this host's clock.
+    """Decide what to do. `stored`, `arrived`: what the receiver has, and has in part; `now`: seconds since the epoch,
+    by this host's clock.
     """
-    plan, stored = PushPlan(partials=arrived), StoredBases(bases, damaged)
+    plan = PushPlan(partials=arrived)
     lacking = {id(target): target for target in chosen.targets.values() if target.snapshot is not None}
     for name, target in chosen.targets.items():
         dataset, named = chosen.datasets[name], target.snapshot

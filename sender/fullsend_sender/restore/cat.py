@@ -1,7 +1,7 @@
 """`fullsend cat`: writes one stored stream, and proves each byte before it is written.
 
-    event loop            threads               one thread                one thread's pace
-    receive chunk  ---->  decode (parallel)  -> hash, compare, walk, write ----> pipe
+    event loop            threads               one thread               another thread
+    receive chunk  ---->  decode (parallel)  -> hash, compare, walk ---> write to the pipe
 
 At most READ_AHEAD bytes are between the socket and the pipe. Beyond that cat stops reading, and heartbeats say so.
 """
@@ -11,12 +11,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.format.proof import Proof
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError, FullsendError, StreamError
+from fullsend_protocol.shared.stages import StageWaits
 from fullsend_protocol.stream.chunks import Decompressor
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from fullsend_cli.progress import Progress
     from fullsend_protocol.format.manifest import Manifest
     from fullsend_protocol.stream.checksums import Piece
     from fullsend_sender.host.identity import Identity
@@ -37,12 +40,21 @@ if TYPE_CHECKING:
     from fullsend_sender.restore.resume import Rest
     from fullsend_sender.restore.salvage import Salvage
     from fullsend_sender.transfer.link import Link
-    from fullsend_sender.transfer.progress import Progress
 
 #: Frames and raw bytes in flight. Room for one of the largest chunks, or for four to eight usual ones.
 READ_AHEAD: Final = 2 * limits.CHUNK_MAX
-#: Decoding is far faster than hashing and writing; two threads hide its delay.
+#: Two threads decode faster than one hashes.
 _DECODERS: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Proven:
+    """Pieces to write, and what they count when they are written: bytes of the raw stream, of frames, and of _room."""
+
+    pieces: list[Piece]
+    raw: int = 0
+    wire: int = 0
+    cost: int = 0
 
 
 class DamagedTransfer(FullsendError):  # noqa: N818 - reads as what it says
@@ -141,11 +153,16 @@ class _Download:
         self._salvage = salvage
         self._offset = proof.start if proof else 0  # where the next chunk begins
         self._sink = sink
+        # Its head is the connection.
+        self._waits = progress.waits or StageWaits("wire", "target")
         self._room = _ByteBudget(READ_AHEAD)
         # The queue is not limited itself: _room limits the bytes in it. None: the end.
         self._queue: asyncio.Queue[tuple[Chunk, Future[bytes], int] | None] = asyncio.Queue()
+        # One waits while the one before it is written; another one is being proven meanwhile. None: the end.
+        self._proven: asyncio.Queue[_Proven | None] = asyncio.Queue(1)
         self._local = threading.local()
         self._decoders = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        self._prover = ThreadPoolExecutor(1, thread_name_prefix="prove")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="write")
 
     @property
@@ -154,7 +171,11 @@ class _Download:
         return f"{self._proof.manifest.dataset}@{self._proof.manifest.snapshot}" if self._proof else self._stream
 
     async def run(self) -> Manifest:
-        tasks = [asyncio.create_task(self._fetch(), name="receive"), asyncio.create_task(self._write(), name="write")]
+        tasks = [
+            asyncio.create_task(self._fetch(), name="receive"),
+            asyncio.create_task(self._prove_all(), name="prove"),
+            asyncio.create_task(self._write_all(), name="write"),
+        ]
         try:
             done, _pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -175,6 +196,7 @@ class _Download:
                 async with self._dial() as (link, _name):
                     fetch = messages.Fetch(stream=self._stream, offset=self._offset, until=None)
                     self._begin((await link.ask(fetch, messages.Sending)).manifest)
+                    self._waits.head("wire")
                     await self._receive(link)
                     return
             except FullsendError as error:
@@ -194,6 +216,7 @@ class _Download:
 
     def _join(self) -> None:
         self._decoders.shutdown(wait=True, cancel_futures=True)
+        self._prover.shutdown(wait=True, cancel_futures=True)
         self._writer.shutdown(wait=True, cancel_futures=True)
         self._sink.close()
 
@@ -208,8 +231,10 @@ class _Download:
                         if self._room.has(cost):
                             await self._room.take(cost)
                         else:
+                            self._waits.head(None)
                             with link.not_reading("output"):
                                 await self._room.take(cost)
+                            self._waits.head("wire")
                         taken = cost
                     case Chunk() as chunk:
                         future = self._decoders.submit(self._decode, chunk)
@@ -219,27 +244,53 @@ class _Download:
                         self._retry_timer.progressed()
                     case messages.Done():
                         self._queue.put_nowait(None)
+                        self._waits.head(None)
                         return
                     case other:
                         raise link.unexpected(other)
         finally:
             self._room.give(taken)
 
-    async def _write(self) -> None:
+    async def _prove_all(self) -> None:
+        """Prove one chunk after another, and pass it on. Raises: ChunkError, StreamError, when what was right before
+        has been written.
+        """
         loop = asyncio.get_running_loop()
-        while (item := await self._queue.get()) is not None:
-            chunk, future, cost = item
-            raw, why = None, ""
-            try:
-                raw = await asyncio.wrap_future(future)
-            except ChunkError as error:
-                if self._salvage is None:
-                    raise
-                why = str(error)
-            await loop.run_in_executor(self._writer, self._prove_and_write, chunk, raw, why)
-            self._progress.add(chunk.raw_length, len(chunk.frame))
-            self._room.give(cost)
-        await loop.run_in_executor(self._writer, self._finish)
+        try:
+            while (item := await self._queue.get()) is not None:
+                chunk, future, cost = item
+                raw, why = None, ""
+                self._waits.behind("decode")
+                try:
+                    raw = await asyncio.wrap_future(future)
+                except ChunkError as error:
+                    if self._salvage is None:
+                        raise
+                    why = str(error)
+                self._waits.behind("hash")
+                pieces = await loop.run_in_executor(self._prover, self._prove_one, chunk, raw, why)
+                proven = _Proven(pieces, chunk.raw_length, len(chunk.frame), cost)
+                # A reference during a wait would keep one more chunk in memory.
+                del item, chunk, future, raw, pieces
+                self._waits.behind("target")
+                await self._proven.put(proven)
+                del proven
+            await self._proven.put(_Proven(await loop.run_in_executor(self._prover, self._finish)))
+        except (ChunkError, StreamError):
+            await self._proven.join()
+            raise
+        await self._proven.put(None)
+
+    async def _write_all(self) -> None:
+        """Write what is proven, to its end. Raises: OSError."""
+        loop = asyncio.get_running_loop()
+        while (proven := await self._proven.get()) is not None:
+            await loop.run_in_executor(self._writer, self._write, proven.pieces)
+            self._progress.add(proven.raw, proven.wire)
+            self._room.give(proven.cost)
+            self._proven.task_done()
+            del proven
+        await loop.run_in_executor(self._writer, self._sink.finish)
 
     def _decode(self, chunk: Chunk) -> bytes:
         decompressor: Decompressor | None = getattr(self._local, "decompressor", None)
@@ -247,21 +298,20 @@ class _Download:
             decompressor = self._local.decompressor = Decompressor()
         return decompressor.decompress(chunk.frame, chunk.raw_length)
 
-    def _prove_and_write(self, chunk: Chunk, raw: bytes | None, why: str) -> None:
+    def _prove_one(self, chunk: Chunk, raw: bytes | None, why: str) -> list[Piece]:
         if self._salvage is not None:
-            self._write_all(self._salvage.take(chunk, raw, why))
-            return
+            return self._salvage.take(chunk, raw, why)
         assert self._proof is not None  # noqa: S101 - for mypy: there was a beginning
         assert raw is not None  # noqa: S101 - for mypy: otherwise its error was raised
-        self._write_all(self._proof.take(raw, chunk.sha256))
+        return self._proof.take(raw, chunk.sha256)
 
-    def _finish(self) -> None:
+    def _finish(self) -> list[Piece]:
         if self._salvage is not None:
-            return
+            return []
         assert self._proof is not None  # noqa: S101 - for mypy: there was an end, so there was a beginning
-        self._write_all(self._proof.finish())
+        return self._proof.finish()
 
-    def _write_all(self, pieces: list[Piece]) -> None:
+    def _write(self, pieces: list[Piece]) -> None:
         try:
             for piece in pieces:
                 self._sink.write(piece)

@@ -17,11 +17,13 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from fullsend_cli.progress import Progress
 from fullsend_protocol.format.lost_spills import restoring_loses
 from fullsend_protocol.format.proof import Proof
 from fullsend_protocol.format.quotas import brings_properties, held_back, quotas_of
 from fullsend_protocol.format.restore_commands import settled, unmounted
 from fullsend_protocol.shared.errors import ChunkError, FullsendError, StreamError, Unreachable, UsageError
+from fullsend_protocol.shared.stages import StageWaits
 from fullsend_protocol.shared.units import format_duration, format_size, plural
 from fullsend_sender.host.failures import as_failure
 from fullsend_sender.host.options import RETRY_FOR
@@ -33,7 +35,7 @@ from fullsend_sender.restore.plan import ParentDataset, RestoreItem, RestorePlan
 from fullsend_sender.restore.resume import find_rest
 from fullsend_sender.transfer.link import connect
 from fullsend_sender.transfer.listing import entries, manifest, statuses
-from fullsend_sender.transfer.progress import Progress, reporting
+from fullsend_sender.transfer.progress import publishing, reporting
 from fullsend_sender.zfs import inventory
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_sender.zfs.selection import lineage
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from fullsend_protocol.format.manifest import StreamEntry
+    from fullsend_protocol.wire.live import Activity
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
     from fullsend_sender.restore.resume import Rest
@@ -110,16 +113,23 @@ class RestoreJob:
     zfs: Zfs
     show: Literal["auto", "always", "never"] = "auto"
     retry_for: float = RETRY_FOR
+    #: Returns more options of `zfs receive` for a stream, where what is restored is soon destroyed: then an interrupted
+    #: stream leaves no part, and nothing is said of quotas and keys. None: what is restored stays.
+    scratch_options: Callable[[StreamEntry], list[str]] | None = None
     #: Pools that turned out to keep no part of a stream (`zfs receive -s`).
     keeps_no_part: set[str] = field(default_factory=set)
     #: Warnings of `zfs receive` by target; it repeats them for each stream of a chain.
     complaints: set[tuple[str, str]] = field(default_factory=set)
+    #: What `fullsend top` calls it, and the folder of the file that tells it (None: the usual one).
+    activity: Activity = "restore"
+    live_in: str | None = None
 
     def options(self, item: RestoreItem, entry: StreamEntry) -> list[str]:
         """Return the options of `zfs receive` for a stream of an item, without the target."""
         options = ["-u"]
         # `zfs receive` could resume only one stream of a package.
-        if entry.kind != "package" and _pool(item.target) not in self.keeps_no_part:
+        keeps_part = self.scratch_options is None and _pool(item.target) not in self.keeps_no_part
+        if entry.kind != "package" and keeps_part:
             options.append("-s")
         if self.unmountable(entry):
             options += unmounted(entry)
@@ -130,7 +140,7 @@ class RestoreJob:
             options += ["-x", "encryption"]
         elif item.encryption == "off" and entry.base_guid is None:  # an increment does not allow it
             options += ["-o", "encryption=off"]
-        return options
+        return options if self.scratch_options is None else [*options, *self.scratch_options(entry)]
 
     def held(self, item: RestoreItem) -> list[str]:
         """Return the quotas and reservations that are held back until all of a dataset is restored."""
@@ -194,9 +204,13 @@ async def restore(job: RestoreJob, done: Callable[[Restored], None]) -> list[tup
     failures = plan.failures
     for name, error in failures:
         _log.error("%s: %s", name, error)
-    progress = Progress(time.monotonic(), sum(item.raw_bytes for item in plan.items))
+    waits = StageWaits("wire", "target")
+    progress = Progress(time.monotonic(), sum(item.raw_bytes for item in plan.items), waits=waits)
     restored: list[RestoreItem] = []
-    async with reporting(progress, sys.stderr, when=job.show):
+    async with (
+        reporting(progress, sys.stderr, when=job.show),
+        publishing(progress, job.activity, job.endpoint.name, folder=job.live_in),
+    ):
         for step in plan.steps:
             above = plan.obstacle(step)
             if above is not None:
@@ -207,6 +221,7 @@ async def restore(job: RestoreJob, done: Callable[[Restored], None]) -> list[tup
                 if isinstance(step, ParentDataset):
                     await _make(job, step)
                 else:
+                    progress.stream = f"{step.wanted.dataset}@{step.wanted.snapshot}"
                     done(await _restore_one(job, step, progress))
             except Unreachable as error:
                 failures.append((step.target, error))
@@ -236,7 +251,7 @@ def _left_over(plan: RestorePlan, after: ParentDataset | RestoreItem) -> list[tu
 
 async def _finish(job: RestoreJob, plan: RestorePlan, restored: Sequence[RestoreItem]) -> None:
     """Do what must wait until all streams have arrived, and report what is not as it was at home."""
-    if not restored:
+    if not restored or job.scratch_options is not None:
         return
     try:
         found = await job.zfs.quotas_set(plan.into, recursive=job.wanted.recursive)
@@ -395,7 +410,7 @@ async def _restore_one(job: RestoreJob, item: RestoreItem, progress: Progress) -
             rest = await _find_rest(job, item, entry)
             if rest is not None:
                 resumed_at = rest.start
-                progress.add(resumed_at, 0)
+                progress.skip(resumed_at)
             await _receive(job, item, entry, progress, rest)
         except FullsendError as error:
             why = f"{error}{await _in_the_way(job, item, entry, error)}"

@@ -89,6 +89,15 @@ class Link:
         """The reason why the receiver is not reading, from its last heartbeat."""
         return self._channel.peer_busy
 
+    @property
+    def idle(self) -> bool:
+        """Whether a request may be sent now. See Channel.idle."""
+        return self._channel.idle
+
+    def held_back(self) -> float:
+        """Return for how many seconds bytes had to wait because the receiver did not read. See Channel.held_back."""
+        return self._channel.held_back()
+
     # --- out -----------------------------------------------------------------------------------------------
 
     async def send(self, message: messages.SenderMessage) -> None:

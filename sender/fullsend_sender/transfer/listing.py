@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from fullsend_protocol.format.manifest import Manifest, PartialEntry, StreamEntry
-    from fullsend_protocol.wire.messages import Base, DamagedEntry, DatasetStatus
+    from fullsend_protocol.wire.messages import Base, DamagedEntry, DatasetStatus, DrillEntry
     from fullsend_sender.transfer.link import Link
 
 
@@ -47,6 +47,14 @@ async def statuses(link: Link) -> tuple[str, dict[str, DatasetStatus]]:
         now = page.now
         stored |= {about.dataset: about for about in page.datasets}
     return now, stored
+
+
+async def drills(link: Link) -> dict[str, DrillEntry]:
+    """Return by name the last restore drill of each dataset. An older receiver knows none: PeerError with the code
+    PROTOCOL ends the connection. Raises: as Link.receive.
+    """
+    pages = link.pages(messages.DrillsWanted(), messages.Drills)
+    return {each.dataset: each async for page in pages for each in page.drills}
 
 
 async def bases(link: Link) -> list[Base]:

@@ -18,19 +18,22 @@ waits.
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
-from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import IncompleteStream
-from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, Compressor, Cutter
+from fullsend_protocol.shared.stages import StageWaits
+from fullsend_protocol.stream.chunks import Cutter, Level
 from fullsend_protocol.stream.facts import Facts, check_package, conclude
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.wire.connection import Chunk
-from fullsend_sender.transfer.buffers import FIRST, Buffer, Buffers
+from fullsend_sender.host.options import LEVEL_AUTO, LevelSetting
+from fullsend_sender.transfer.adaptive_level import LADDER, AdaptiveLevel
+from fullsend_sender.transfer.buffers import Buffer, Buffers
+from fullsend_sender.transfer.memory import compressing, default_threads, raw_in_flight, room_for_levels
 from fullsend_sender.transfer.pipes import PIPE_SIZE, PipeStopped
 from fullsend_sender.transfer.segments import Hashed, Ready, Segments
 
@@ -39,24 +42,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from fullsend_protocol.format.manifest import Segment
-
-#: Bytes of raw stream in flight, at least. It holds the largest chunk (20 MiB), or four buffers: one being read, one
-#: being sent, two in the threads. The sender's budget of 160 MiB has room left for the interpreter (40), the window of
-#: unacknowledged chunks (56), and the frames that the threads are writing.
-RAW_IN_FLIGHT: Final = 24 * limits.MIB
-#: As many threads as fit into the budget: each needs a buffer, a frame that is being made, and zstd's memory at level
-#: 3.
-_THREADS_BY_DEFAULT: Final = 4
-
-
-def default_threads() -> int:
-    """Return the default number of compressing threads: one for each permitted CPU, within the memory budget."""
-    return min(len(os.sched_getaffinity(0)), _THREADS_BY_DEFAULT)
-
-
-def raw_in_flight(threads: int) -> int:
-    """Return the bytes of raw stream in flight that keep this many threads busy."""
-    return max(RAW_IN_FLIGHT, (threads + 2) * FIRST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,19 +114,25 @@ class Pipeline:
         self,
         source: RawSource,
         *,
-        level: int = LEVEL_DEFAULT,
+        level: LevelSetting = LEVEL_AUTO,
         threads: int | None = None,
         walker: Callable[[], Walker] = Walker,
+        waits: StageWaits | None = None,
     ) -> None:
-        """`walker`: makes a walker at the source's start; called in the reader's thread."""
+        """`walker`: makes a walker at the source's start; called in the reader's thread. `waits`: the reader is its
+        head, and notes when it waits for the "source", when it hashes ("hash"), and when it has no room.
+        """
+        self._waits = waits or StageWaits("source", "receiver")
         threads = threads or default_threads()
         self.segments = Segments()
-        self._level = level
+        if level == LEVEL_AUTO:
+            self._levels = AdaptiveLevel(compressing(threads, LADDER), room=room_for_levels(threads))
+        else:
+            self._levels = AdaptiveLevel({level: threads})
         self._source = source
         self._make_walker = walker
         self._buffers = Buffers(raw_in_flight(threads))
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="compress")
-        self._local = threading.local()
         self._reader = threading.Thread(target=self._read, name="read")
         self._loop: asyncio.AbstractEventLoop | None = None
         # The queue is not limited itself: _buffers limits the bytes in it.
@@ -210,6 +201,7 @@ class Pipeline:
                     case None:
                         continue
             pending = self._taken
+            self._waits.behind("compression")
             # Not `await` the future itself: a cancellation here would cancel the compression, too.
             await asyncio.wait([asyncio.wrap_future(pending.frame)])
             frame = pending.frame.result()
@@ -219,6 +211,11 @@ class Pipeline:
             chunk = Chunk(pending.start, pending.size, hashed.sha256, frame, hashed.starts_segment)
             return Ready(chunk, hashed.before)
         raise StopAsyncIteration
+
+    @property
+    def levels(self) -> dict[Level, int]:
+        """How many chunks each level was used for."""
+        return dict(self._levels.used)
 
     @property
     def verdict(self) -> StreamEnd:
@@ -259,6 +256,7 @@ class Pipeline:
             self._post(error)
 
     def _run(self) -> StreamEnd:
+        waits = self._waits
         walker = self._make_walker()
         cutter = Cutter(walker)
         self.segments.begin(walker.offset)
@@ -266,13 +264,16 @@ class Pipeline:
         filled = walked = 0  # bytes of `buffer`
         while True:
             if filled == buffer.capacity:
+                waits.head(None)
                 self._buffers.grow(buffer)
+            waits.head("source")
             try:
                 count = self._source.readinto(buffer.view[filled : filled + PIPE_SIZE])
             except OSError as error:
                 raise IncompleteStream(
                     f"reading the stream failed after {walker.offset} bytes: {error.strerror}"
                 ) from None
+            waits.head("hash")
             if not count:
                 break
             filled += count
@@ -283,7 +284,9 @@ class Pipeline:
                 if cutter.closed:
                     rest = bytes(buffer.view[walked:filled])
                     self._close_chunk(cutter, buffer)
+                    waits.head(None)
                     buffer = self._buffers.take()
+                    waits.head("hash")
                     buffer.view[: len(rest)] = rest
                     filled, walked = len(rest), 0
         walker.finish()
@@ -292,6 +295,7 @@ class Pipeline:
         if cutter.size:
             self._close_chunk(cutter, buffer)
         self.segments.finish()
+        waits.head(None)
         return StreamEnd(facts, walker.offset)
 
     def _close_chunk(self, cutter: Cutter, buffer: Buffer) -> None:
@@ -300,9 +304,11 @@ class Pipeline:
         if start == 0:
             begins = cutter.walker.begins
             self._post(StreamStart(conclude(begins), begins[0].compound))
+            self._waits.head(None)
             self._told.wait()
             if self._stopped:
                 raise PipeStopped
+            self._waits.head("hash")
         cutter.next()
         hashed = self.segments.close()
         if hashed is None:
@@ -310,15 +316,13 @@ class Pipeline:
             self._buffers.release(buffer.capacity)
             self._post(Skipped(size))
         else:
-            frame = self._pool.submit(self._compress, buffer, size)
+            level = self._levels.next(time.monotonic(), start, self._waits.seconds)
+            frame = self._pool.submit(self._compress, buffer, size, level)
             self._post(_Pending(start, size, hashed, frame, buffer.capacity))
 
     # --- in the pool ---------------------------------------------------------------------------------------
 
-    def _compress(self, buffer: Buffer, size: int) -> bytes:
-        compressor: Compressor | None = getattr(self._local, "compressor", None)
-        if compressor is None:
-            compressor = self._local.compressor = Compressor(self._level)
-        frame = compressor.compress(buffer.view[:size])
+    def _compress(self, buffer: Buffer, size: int, level: Level) -> bytes:
+        frame = self._levels.compress(buffer.view[:size], level, time.monotonic)
         self._buffers.recycle(buffer)
         return frame

@@ -96,6 +96,7 @@ class Sink:
         self._own: int | None = None
         self._piece = PIPE_SIZE
         mode = os.fstat(fd).st_mode
+        self._is_file = stat.S_ISREG(mode)
         if stat.S_ISFIFO(mode) and not self._waiter.wrong_end:
             _enlarge(fd)
             # A ready pipe may have room for one page only, and `stop` could not end a larger write. O_NONBLOCK on the
@@ -104,7 +105,7 @@ class Sink:
                 self._own = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK)
             except OSError:
                 self._piece = select.PIPE_BUF
-        elif not stat.S_ISREG(mode) and not os.path.samestat(os.fstat(fd), os.stat(os.devnull)):
+        elif not self._is_file and not os.path.samestat(os.fstat(fd), os.stat(os.devnull)):
             self._piece = select.PIPE_BUF
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -115,6 +116,13 @@ class Sink:
             self._waiter.wait()
             with contextlib.suppress(BlockingIOError):
                 view = view[os.write(fd, view[: self._piece]) :]
+
+    def finish(self) -> None:
+        """Note the end of the data. Raises: OSError if a file has not kept them: a network file system that is full,
+        and a disk that fails, take them first.
+        """
+        if self._is_file:
+            os.fsync(self._fd)
 
     def stop(self) -> None:
         """Make this and every later write raise PipeStopped. From any thread."""

@@ -27,12 +27,12 @@ from fullsend_sender.transfer.send import Pushed, StreamAnnouncement, StreamCont
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from fullsend_cli.progress import Progress
     from fullsend_protocol.format.manifest import PartialEntry, Receipt
     from fullsend_protocol.stream.checksums import Piece
     from fullsend_protocol.wire import messages
     from fullsend_sender.host.identity import Identity
     from fullsend_sender.host.options import Endpoint
-    from fullsend_sender.transfer.progress import Progress
     from fullsend_sender.zfs.commands import Zfs
 
 #: A substitute for the properties in the BEGIN of a stream with -p, which `zfs send -t` does not repeat: an empty
@@ -71,10 +71,12 @@ async def resume_by_token(
             ended.append(sending.succeeded)
             walker = partial(_walker, begun, token, accept.offset)
             source = SplicedSource(Source(sending.fd), splicer)
-            pipeline = Pipeline(source, level=options.level, threads=options.threads, walker=walker)
+            pipeline = Pipeline(
+                source, level=options.level, threads=options.threads, walker=walker, waits=progress.waits
+            )
             await stack.enter_async_context(pipeline)
             pipeline.proceed(accept.segments)
-            progress.add(accept.offset, 0)
+            progress.skip(accept.offset)
             return pipeline
 
         about = replace(about, resume="token", ended=producer_ended)

@@ -16,28 +16,31 @@ import asyncio
 import contextlib
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from fullsend_protocol.shared.errors import FullsendError, StreamError, Unreachable
+from fullsend_protocol.shared.stages import StageWaits, longest
 from fullsend_protocol.shared.units import format_duration, format_size
 from fullsend_protocol.wire import messages
-from fullsend_sender.host.options import RETRY_FOR, Endpoint
-from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, TEXT_MAX, Link, Timeouts, connect
+from fullsend_sender.host.options import LEVEL_AUTO, RETRY_FOR, Endpoint, LevelSetting
+from fullsend_sender.transfer.connections import Connections
+from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, TEXT_MAX, Link, Timeouts
 from fullsend_sender.transfer.pipeline import Pipeline, Skipped
 from fullsend_sender.transfer.pipes import Source
 from fullsend_sender.transfer.retry import RetryTimer, is_transient
 from fullsend_sender.transfer.segments import CannotResume, DifferentBytes, Ready
 from fullsend_sender.transfer.window import Window
 from fullsend_sender.zfs.commands import ZfsError
-from fullsend_transport.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
+    from fullsend_cli.progress import Progress
     from fullsend_protocol.format.manifest import Receipt, Resume
+    from fullsend_protocol.stream.chunks import Level
     from fullsend_sender.host.identity import Identity
-    from fullsend_sender.transfer.progress import Progress
+    from fullsend_transport.throttle import Throttle
 
 _log: Final = logging.getLogger("fullsend.transfer")
 
@@ -56,13 +59,17 @@ class NoProgress(ZfsError):  # noqa: N818 - reads as what it says
 
 @dataclass(frozen=True, slots=True)
 class TransferOptions:
-    """Options of a transfer. `bwlimit`: bytes a second on the wire; `retry_for`: seconds to wait for the receiver."""
+    """Options of a transfer. `throttle`: the limit of all transfers that have it, None: there is none; `retry_for`:
+    seconds to wait for the receiver; `connections`: those that other transfers of this run have left open, and where
+    this one leaves its own.
+    """
 
-    level: int
+    level: LevelSetting = LEVEL_AUTO
     threads: int | None = None
-    bwlimit: int | None = None
+    throttle: Throttle | None = None
     retry_for: float = RETRY_FOR
     timeouts: Timeouts = DEFAULT_TIMEOUTS
+    connections: Connections | None = None
 
 
 async def _no_last_word() -> None:
@@ -96,7 +103,8 @@ class StreamContext:
 class Pushed:
     """A stored stream. `wire_bytes`: bytes of chunks that this run put on the wire, 0 if the stream was stored before;
     `resumed_at`: the raw offset at which this run resumed; `again`: it was stored before, which only its end has shown;
-    `repair`: what is damaged at the receiver, if that is why this stream was sent, or if this one took its place.
+    `repair`: what is damaged at the receiver, if that is why this stream was sent, or if this one took its place;
+    `waited`: seconds that this run waited for each stage; `levels`: how many chunks it compressed with each level.
     """
 
     receipt: Receipt
@@ -106,6 +114,19 @@ class Pushed:
     resumed_at: int = 0
     again: bool = False
     repair: str | None = None
+    waited: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[Level, int] = field(default_factory=dict)
+
+    def orphan(self, way_out: str) -> FullsendError | None:
+        """Return the error for a stream that is stored and cannot be restored; None: it can. `way_out`: what to do."""
+        receipt = self.receipt
+        if receipt.restorable:
+            return None
+        base = f"guid {receipt.base_guid}" if receipt.base_guid else "its base"
+        return FullsendError(
+            f"{receipt.dataset}@{receipt.snapshot} was kept, but cannot be restored: a stream that it builds on is not"
+            f" stored, or damaged ({base}); {way_out}"
+        )
 
     def line(self) -> str:
         """Return the line for a person."""
@@ -139,6 +160,9 @@ class Pushed:
             "resume": self.resume,
             "resumed_at": self.resumed_at,
             "repair": self.repair,
+            "limit": longest(self.waited),
+            "waited": {stage: round(seconds, 3) for stage, seconds in self.waited.items()},
+            "levels": {str(level): chunks for level, chunks in self.levels.items()},
             "receipt": receipt.model_dump(mode="json", by_alias=True),
         }
 
@@ -174,10 +198,12 @@ async def transfer(
     same: the receiver has deleted what had arrived), CannotResume, Unreachable, PeerError, WrongReceiver,
     ReceiptMismatch, RemoteProtocolError, UsageError.
     """
-    async with Pipeline(Source(fd), level=options.level, threads=options.threads) as pipeline:
+    waits = progress.waits
+    async with Pipeline(Source(fd), level=options.level, threads=options.threads, waits=waits) as pipeline:
         async with _producer_first(pipeline, about):
             opened = await pipeline.opened()
         facts = opened.facts
+        progress.stream = f"{facts.dataset}@{facts.snapshot}"
         # The last substream of a compound stream decides, and it comes at the end.
         known = about.single or not opened.compound
         offer = StreamAnnouncement(
@@ -217,10 +243,11 @@ class Transfer:
         self._offer = offer
         self._begin = begin
         self._progress = progress
-        self._throttle = Throttle(options.bwlimit) if options.bwlimit else None
+        self._waits = progress.waits or StageWaits("source", "receiver")
         self._retry_timer = RetryTimer(options.retry_for)
         self._window = Window()
         self._pipeline: Pipeline | None = None
+        self._answered = False  # the receiver has answered the offer on the present connection
         self._finished = False  # all was sent at least once, and its producer has succeeded
         self._arrived = 0  # raw offset of the end of the last chunk that was made
         self._started = time.monotonic()
@@ -230,14 +257,24 @@ class Transfer:
 
     async def run(self) -> Pushed | Receipt:
         """Send the stream, and return the result. Returns, raises: as `transfer`."""
+        if self._options.connections is not None:
+            return await self._run(self._options.connections)
+        async with Connections() as own:
+            return await self._run(own)
+
+    async def _run(self, connections: Connections) -> Pushed | Receipt:
+        timeouts = self._options.timeouts
         while True:
+            used = self._answered = False
             try:
-                async with connect(
-                    self._endpoint, self._identity, timeouts=self._options.timeouts, throttle=self._throttle
-                ) as (link, _name):
+                async with connections.connect(
+                    self._endpoint, self._identity, timeouts=timeouts, throttle=self._options.throttle
+                ) as (link, used):
                     return await self._converse(link)
             except FullsendError as error:
-                await self._lost(error)
+                # A connection may have been lost since the last stream, which says nothing about a new one.
+                if not (used and not self._answered and is_transient(error)):
+                    await self._lost(error)
 
     async def _lost(self, error: FullsendError) -> None:
         """Wait before the next connection. Raises: `error`, if there is to be none."""
@@ -246,13 +283,18 @@ class Transfer:
         if not self._retry_timer.lost and is_transient(error):
             _log.info("%s; retrying for up to %s", error, format_duration(self._options.retry_for))
         self._progress.waiting = True
+        self._waits.behind("receiver")
         await self._retry_timer.wait(error)
 
     async def _converse(self, link: Link) -> Pushed | Receipt:
         """Offer the stream over a new connection, and send what is left of it."""
+        # Where bytes wait because the receiver does not read, the wire is not what limits.
+        self._waits.split("wire", "receiver", link.held_back)
         await link.send(self._push())
         again, repair = False, None
-        match await link.receive():
+        answer = await link.receive()
+        self._answered = True
+        match answer:
             case messages.Accept() as accept:
                 try:
                     await self._accepted(accept)
@@ -262,14 +304,15 @@ class Transfer:
                 receipt, again, repair = await self._send_and_prove(link)
             case messages.Stored(receipt=receipt):
                 if not self._finished:
-                    offer = self._offer
-                    _check_stored(receipt, offer.guid, offer.base_guid, offer.flags)
+                    _check_stored(receipt, self._offer)
                     return receipt
                 self._check_receipt(receipt)
             case other:
                 raise link.unexpected(other)
         seconds = time.monotonic() - self._started
-        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at, again, repair)
+        waited = self._waits.seconds()
+        levels = {} if self._pipeline is None else self._pipeline.levels
+        return Pushed(receipt, self._wire, seconds, self._resume, self._resumed_at, again, repair, waited, levels)
 
     def _push(self) -> messages.Push:
         offer, about = self._offer, self._about
@@ -347,7 +390,10 @@ class Transfer:
         if isinstance(committed, messages.Stored):
             assert self._pipeline is not None  # noqa: S101 - for mypy: it has come to its end
             facts = self._pipeline.verdict.facts
-            _check_stored(committed.receipt, str(facts.guid), _text(facts.base_guid), facts.flags)
+            _check_stored(
+                committed.receipt,
+                StreamAnnouncement(facts.dataset, facts.snapshot, str(facts.guid), _text(facts.base_guid), facts.flags),
+            )
             return committed.receipt, True, None
         if not isinstance(committed, messages.Committed):
             raise link.unexpected(committed)
@@ -370,6 +416,7 @@ class Transfer:
                         continue
                     self._arrived = item.chunk.raw_offset + item.chunk.raw_length
                     self._progress.add(item.chunk.raw_length, 0)
+                    self._waits.behind("receiver")
                     await self._window.keep(item)
                     await self._send(link, pipeline, item)
             # Before `finish`: a stream may look whole, and its `zfs send` may have failed.
@@ -380,6 +427,7 @@ class Transfer:
             await link.send(messages.Stop(reason=str(error)[:TEXT_MAX], keep=keep))
             raise failure from error
         self._finished = True
+        self._waits.behind("receiver")
         await link.send(messages.Finish(raw_bytes=pipeline.verdict.raw_bytes, segments=pipeline.segments.proof))
 
     def _judge(self, error: StreamError | ZfsError) -> StreamError | ZfsError:
@@ -392,6 +440,7 @@ class Transfer:
         return no_further
 
     async def _send(self, link: Link, pipeline: Pipeline, ready: Ready) -> None:
+        self._waits.behind("wire")
         wire = await link.send_chunk(await pipeline.segments.to_send(ready))
         self._wire += wire
         self._progress.add(0, wire)
@@ -438,9 +487,11 @@ async def _producer_first(pipeline: Pipeline, about: StreamContext) -> AsyncGene
         raise
 
 
-def _check_stored(receipt: Receipt, guid: str | None, base_guid: str | None, flags: str | None) -> None:
-    """Compare the receipt of a stream that was stored before with this one. Raises: ReceiptMismatch."""
-    _compare(receipt, {"guid": guid, "base_guid": base_guid, "flags": flags})
+def _check_stored(receipt: Receipt, stream: StreamAnnouncement) -> None:
+    """Compare the receipt of a stream that was stored before with this one. GUIDs alone do not tell: a replica has the
+    same. Raises: ReceiptMismatch.
+    """
+    _compare(receipt, asdict(stream))
 
 
 def _compare(receipt: Receipt, expected: Mapping[str, object]) -> None:

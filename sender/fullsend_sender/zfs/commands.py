@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Self
 from fullsend_protocol.format.quotas import HELD
 from fullsend_protocol.shared.errors import FullsendError, UsageError
 from fullsend_protocol.shared.units import format_duration, printable
+from fullsend_sender.zfs import child
+from fullsend_sender.zfs.child import ChildProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -27,8 +29,11 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("fullsend.zfs")
 
-#: Bytes of stderr that are kept; a recursive send may complain about each of a thousand datasets.
-_STDERR_KEPT: Final = 16 << 10
+#: Bytes of stderr that are kept: `zfs list` has a line for each unknown name, and _NAMES_MAX bytes of names in one
+#: command. What is cut off may be a failure.
+_STDERR_KEPT: Final = 4 << 20
+#: Bytes of stderr that are read at a time.
+_STDERR_READ: Final = 64 << 10
 #: Characters of stderr that go into an error.
 _STDERR_SHOWN: Final = 1000
 #: Bytes of names in one command. Linux allows 2 MiB of arguments and environment (execve(2)).
@@ -154,14 +159,14 @@ class Zfs:
 
     async def run(self, *arguments: str) -> str:
         """Run one command to its end. Returns: its stdout. Raises: ZfsError, UsageError (the program is missing)."""
-        async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
+        async with _Process(self, arguments, stdout=child.PIPE) as process:
             output = await process.output()
             await process.succeeded()
             return output
 
     async def _existing(self, *arguments: str) -> str:
         """Run one command, as `run`, with names that may no longer exist."""
-        async with _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process:
+        async with _Process(self, arguments, stdout=child.PIPE) as process:
             return await process.output_but_for_unknown_names()
 
     async def _asked(self, *arguments: str) -> str:
@@ -237,7 +242,7 @@ class Zfs:
         arguments = ("list", "-Hp", *depth, "-t", kinds, "-o", ",".join(COLUMNS), *names)
         async with (
             self._answering(arguments),
-            _Process(self, arguments, stdout=asyncio.subprocess.PIPE) as process,
+            _Process(self, arguments, stdout=child.PIPE) as process,
         ):
             output = await process.output_but_for_unknown_names()
             return output, process.complaint
@@ -332,6 +337,21 @@ class Zfs:
             found.setdefault(dataset, {})[name] = value
         return found
 
+    async def effective(self, names: Iterable[str], dataset: str) -> dict[str, str]:
+        """Return the values of these properties that are in effect, wherever they were set. Raises: ZfsError."""
+        found = await self._properties([*names], dataset)
+        return found.get(dataset, {})
+
+    async def key_location(self, dataset: str) -> str:
+        """Return where a dataset's key is, such as file:///etc/key; "": it is not encrypted. Raises: ZfsError."""
+        root = (await self.effective(["encryptionroot"], dataset)).get("encryptionroot", "-")
+        return "" if root == "-" else (await self.effective(["keylocation"], root)).get("keylocation", "")
+
+    async def available(self, dataset: str) -> int:
+        """Return the bytes that a dataset may still take, by its pool and all quotas above it. Raises: ZfsError."""
+        value = (await self.effective(["available"], dataset)).get("available", "")
+        return int(value) if value.isdecimal() else 0
+
     async def local_properties(self, dataset: str) -> dict[str, str]:
         """Return what is set on the dataset itself; bytes that are not UTF-8 are replaced. Raises: ZfsError."""
         output = await self.run("get", "-Hp", "-s", "local", "-o", "property,value", "all", dataset)
@@ -368,10 +388,23 @@ class Zfs:
         """Take one snapshot of a dataset and of all below it, in one transaction."""
         await self.run("snapshot", "-r", name)
 
-    async def hold(self, tag: str, snapshots: Sequence[str]) -> None:
-        """Keep snapshots from being destroyed. If one cannot be held, the others are. A tag can be held only once."""
+    async def hold(self, tag: str, snapshots: Sequence[str]) -> dict[str, ZfsError]:
+        """Keep snapshots from being destroyed. If one cannot be held, the others are.
+
+        After a failure `zfs holds` says which are held: not each line of stderr names a snapshot, not all of a long
+        stderr is kept, and a process that was killed has said nothing. Returns: by name, the errors of those that are
+        not held.
+        """
+        failed: dict[str, ZfsError] = {}
         for batch in _batches(snapshots):
-            await self.run("hold", tag, *batch)
+            try:
+                await self.run("hold", tag, *batch)
+            except ZfsError as error:
+                held: set[tuple[str, str]] = set()
+                with contextlib.suppress(ZfsError):
+                    held.update(await self.holds(batch))
+                failed |= dict.fromkeys((name for name in batch if (name, tag) not in held), error)
+        return failed
 
     async def holds(self, snapshots: Sequence[str]) -> list[tuple[str, str]]:
         """Return (snapshot, tag) of all their holds, if they still exist."""
@@ -382,8 +415,15 @@ class Zfs:
         return found
 
     async def release(self, tag: str, snapshots: Sequence[str]) -> None:
+        """Release the holds with this tag. If one cannot be released, the others are. Raises: ZfsError, the first."""
+        failed: ZfsError | None = None
         for batch in _batches(snapshots):
-            await self.run("release", tag, *batch)
+            try:
+                await self.run("release", tag, *batch)
+            except ZfsError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
 
     async def bookmark(self, snapshot: str, bookmark: str) -> None:
         await self.run("bookmark", snapshot, bookmark)
@@ -432,36 +472,18 @@ class Zfs:
 class _Process:
     """One process. Leaving the block in any way ends it, and waits for its end."""
 
-    def __init__(
-        self, zfs: Zfs, arguments: Sequence[str], *, stdin: int = asyncio.subprocess.DEVNULL, stdout: int
-    ) -> None:
+    def __init__(self, zfs: Zfs, arguments: Sequence[str], *, stdin: int = child.DEVNULL, stdout: int) -> None:
         self._command = [*zfs.command, *arguments]
         self._name = f"{os.path.basename(zfs.command[-1])} {arguments[0]}"
         self._stdin, self._stdout = stdin, stdout
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: ChildProcess | None = None
         self._errors = bytearray()
         self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        starting = asyncio.create_task(
-            asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=self._stdin,
-                stdout=self._stdout,
-                stderr=asyncio.subprocess.PIPE,
-                env={**os.environ, "LC_ALL": "C", "PATH": _search_path()},
-            )
-        )
+        env = {**os.environ, "LC_ALL": "C", "PATH": search_path()}
         try:
-            self._process = await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            # A start that is cancelled half-way leaves a process that nobody ends.
-            await asyncio.wait([starting])
-            if starting.exception() is None:
-                self._process = starting.result()
-                self._listening = asyncio.create_task(self._listen(self._process), name="stderr")
-                await self.end()
-            raise
+            self._process = child.start(*self._command, stdin=self._stdin, stdout=self._stdout, env=env)
         except FileNotFoundError:
             raise UsageError(
                 f"there is no program {self._command[0]!r} here: install it, or set `zfs-command` in sender.toml"
@@ -500,7 +522,8 @@ class _Process:
         output = await self.output()
         code = await self._wait()
         failures = [line for line in self._complaints if line.startswith(_FAILURES)]
-        if code < 0 or (code and not (failures and all(map(_UNKNOWN.search, failures)))):
+        is_cut = len(self._errors) == _STDERR_KEPT
+        if code < 0 or (code and (is_cut or not (failures and all(map(_UNKNOWN.search, failures))))):
             raise self._failure(code)
         return output
 
@@ -538,19 +561,15 @@ class _Process:
             if listening is not None:
                 listening.cancel()
                 await asyncio.gather(listening, return_exceptions=True)
-            # A process that outlives it, such as sudo's child, may still have the other end of its stderr. asyncio's
-            # Process has no method to close this end.
-            transport: asyncio.SubprocessTransport = process._transport  # type: ignore[attr-defined]  # noqa: SLF001
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                transport.close()
+            # A process that outlives it, such as sudo's child, may still have the other end of its stderr.
+            process.close()
 
-    async def _listen(self, process: asyncio.subprocess.Process) -> None:
-        assert process.stderr is not None  # noqa: S101 - for mypy: it is a pipe
-        while text := await process.stderr.read(_STDERR_KEPT):
+    async def _listen(self, process: ChildProcess) -> None:
+        while text := await process.stderr.read(_STDERR_READ):
             self._errors += text[: _STDERR_KEPT - len(self._errors)]
 
 
-async def _terminate(process: asyncio.subprocess.Process) -> None:
+async def _terminate(process: ChildProcess) -> None:
     """Terminate a process, then kill it; wait for its end even if the caller is cancelled meanwhile."""
     with contextlib.suppress(ProcessLookupError, PermissionError):  # sudo's child is root's: its pipe is closed instead
         process.terminate()
@@ -627,7 +646,7 @@ class ReceiveProcess:
 
     async def __aenter__(self) -> Self:
         theirs, self.fd = os.pipe()
-        self._process = _Process(self._zfs, self._arguments, stdin=theirs, stdout=asyncio.subprocess.DEVNULL)
+        self._process = _Process(self._zfs, self._arguments, stdin=theirs, stdout=child.DEVNULL)
         try:
             await self._process.__aenter__()
         except BaseException:
@@ -665,7 +684,7 @@ def _dataset_of(name: str) -> str:
     return name.partition("@")[0]
 
 
-def _search_path() -> str:
+def search_path() -> str:
     """Return the search path for programs: the environment's, and then the folders where `zfs` is."""
     return os.pathsep.join((os.environ.get("PATH") or os.defpath, *_SYSTEM_FOLDERS))
 

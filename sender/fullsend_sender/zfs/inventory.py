@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -14,7 +13,7 @@ class Snapshot(NamedTuple):
     """A snapshot, or a bookmark, which records one.
 
     `name`: after the @ or #; `guid`: decimal, of the snapshot; `createtxg`: their order; `created`: seconds since
-    the epoch; `userrefs`: number of holds; `written`: bytes since the snapshot before it.
+    the epoch; `userrefs`: number of holds; `written`: bytes since the snapshot before it, None: unknown.
     """
 
     name: str
@@ -22,22 +21,22 @@ class Snapshot(NamedTuple):
     createtxg: int
     created: int
     userrefs: int
-    written: int
+    written: int | None
 
 
 @dataclass(slots=True)
 class Dataset:
     """A filesystem or volume.
 
-    `written`: bytes since its newest snapshot; `referenced`: bytes that it holds. `snapshots` and `bookmarks`: oldest
-    first. `unreadable`: a line about it in the listing that cannot be parsed, so its snapshots are not known; "" if all
-    lines can be.
+    `written`: bytes since its newest snapshot, None: unknown; `referenced`: bytes that it holds. `snapshots` and
+    `bookmarks`: oldest first. `unreadable`: a line about it in the listing that cannot be parsed, so its snapshots are
+    not known; "" if all lines can be.
     """
 
     name: str
     type: Literal["filesystem", "volume"]
     guid: str
-    written: int
+    written: int | None
     referenced: int
     encrypted: bool
     key_loaded: bool
@@ -73,10 +72,12 @@ def parse(listing: str) -> dict[str, Dataset]:
     snapshots: list[tuple[str, str, Snapshot]] = []
     unreadable: dict[str, str] = {}
     for line in listing.splitlines():
-        name, kind = (*line.split("\t", 2), "")[:2]
-        owner, mark = re.split("(?=[@#])", name, maxsplit=1)[0], "@" if "@" in name else "#"
+        name = line.partition("\t")[0]
+        mark = "@" if "@" in name else "#"
+        owner = name.partition(mark)[0]
         try:
             columns = _columns(line)
+            kind = columns[1]
             if kind in {"filesystem", "volume"}:
                 datasets[name] = _dataset(columns)
             else:
@@ -111,7 +112,7 @@ def _dataset(columns: list[str]) -> Dataset:
         name=name,
         type="volume" if kind == "volume" else "filesystem",
         guid=str(int(guid)),
-        written=_number(written),
+        written=_written(written),
         referenced=_number(referenced),
         encrypted=encryption not in {"off", "-"},
         key_loaded=keystatus == "available",
@@ -121,12 +122,18 @@ def _dataset(columns: list[str]) -> Dataset:
 def _snapshot(columns: list[str]) -> Snapshot:
     """Return a snapshot or bookmark. Raises: ValueError."""
     name, kind, guid, createtxg, creation, written, _referenced, userrefs, *_rest = columns
-    short = name.partition("@" if kind == "snapshot" else "#")[2]
-    return Snapshot(short, str(int(guid)), int(createtxg), _number(creation), _number(userrefs), _number(written))
+    is_snapshot = kind == "snapshot"
+    short = name.partition("@" if is_snapshot else "#")[2]
+    since = _written(written) if is_snapshot else 0
+    return Snapshot(short, str(int(guid)), int(createtxg), _number(creation), _number(userrefs), since)
 
 
 def _age(snapshot: Snapshot) -> int:
     return snapshot.createtxg
+
+
+def _written(text: str) -> int | None:
+    return int(text) if text.isdecimal() else None  # "-": the kernel could not read it; with 0 nothing has changed
 
 
 def _number(text: str) -> int:

@@ -1,7 +1,7 @@
 """Selects datasets: names and patterns, with the datasets below them and the excluded ones.
 
 In a pattern `*` stands for any part of one component and `**` for anything; `?` for one character. A pattern that
-excludes a dataset excludes all below it.
+excludes a dataset excludes all below it. What a drill has made is selected only by its full name: it is soon destroyed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _WILD: Final = re.compile(r"\*\*|\*|\?")
+#: A scratch dataset of a drill begins so; a mark of 16 hex digits follows (drill.scratch).
+SCRATCH_PREFIX: Final = "fullsend-drill-"
+_SCRATCH: Final = re.compile(rf"{SCRATCH_PREFIX}[0-9a-f]{{16}}")
 _MEANING: Final = {"**": ".*", "*": "[^/]*", "?": "[^/]"}
 
 
@@ -44,6 +47,7 @@ class Selection:
             for name in names
             if any(pattern.fullmatch(each) for pattern in wanted for each in self._reach(name))
             and not any(pattern.fullmatch(each) for pattern in excluded for each in lineage(name))
+            and (name in self.patterns or not any(map(_SCRATCH.fullmatch, name.split("/"))))
         ]
 
     def means_pool(self, pool: str) -> bool:

@@ -29,6 +29,7 @@ from fullsend_protocol.stream import nvlist
 from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_protocol.stream.records import Feature, RecordType, Walker
 from fullsend_protocol.stream.running_sums import RunningSums
+from fullsend_protocol.stream.without_frees import HashWithoutFrees
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -58,6 +59,12 @@ def check(raw: bytes) -> None:
     sums = RunningSums("merged")
     sums.feed(raw)
     sums.finish()
+
+
+def without_frees(raw: bytes) -> str:
+    form = HashWithoutFrees("it")
+    form.feed(raw)
+    return form.finish()
 
 
 def sha256(raw: bytes) -> str:
@@ -284,6 +291,45 @@ def test_a_block_of_which_a_part_would_stay() -> None:
         merged(full, newer)
 
 
+#: What an indirect block of a file with blocks of 512 bytes has: 1024 blocks.
+INDIRECT: Final = 512 << 10
+
+
+@pytest.mark.parametrize(
+    ("size", "records", "newest_size", "newest", "expected"),
+    [
+        (512, [(0, INDIRECT)], 512, [], [(0, INDIRECT)]),
+        (1024, [(0, INDIRECT)], 512, [], [(0, INDIRECT)]),
+        (512, [(0, INDIRECT)], 2048, [], [(0, INDIRECT)]),
+        (512, [(0, INDIRECT)], 2048, [512], [(0, 512), 512, (1024, 2048)]),
+        (512, [(0, INDIRECT)], 2048, [(512, 1024)], [(0, 2048)]),
+        (INDIRECT + 512, [(512, 2 * INDIRECT)], INDIRECT + 512, [512], [512, (1024, 2 * INDIRECT)]),
+        (INDIRECT + 512, [(512, 2 * INDIRECT)], INDIRECT + 512, [INDIRECT], [(512, INDIRECT), INDIRECT]),
+        (2 * INDIRECT, [(0, 2 * INDIRECT)], 512, [], [(0, INDIRECT)]),
+        (4096, [(0, 4096)], 2048, [], [(0, 2048)]),
+        (4096, [0, (512, 4096)], 2048, [], [0, (512, 2048)]),
+        (512, [(0, INDIRECT << 10)], 512, [], [(0, INDIRECT << 10)]),
+    ],
+)
+def test_an_indirect_block_without_blocks_is_free_as_a_whole(
+    size: int, records: list[Any], newest_size: int, newest: list[Any], expected: list[Any]
+) -> None:
+    """Also behind the object's end, unless something newer is in it: then only what is before the end is."""
+
+    def of(size: int, places: list[Any], guid: int, base: int) -> bytes:
+        """A number is the place of a block, a pair is a hole."""
+        found = [
+            streams.write(2, each, bytes(512)) if isinstance(each, int) else streams.free(2, each[0], each[1] - each[0])
+            for each in places
+        ]
+        return made([*object_of(2, size=size), *found], guid=guid, base=base)
+
+    older, newer = of(size, records, 2, 1), of(newest_size, newest, 3, 2)
+    assert merged(older, newer) == of(newest_size, expected, 3, 1)
+    last = of(newest_size, [], 4, 3)
+    assert merged(older, newer, last) == merged(merged(older, newer), last) == merged(older, merged(newer, last))
+
+
 # --- made-up chains --------------------------------------------------------------------------------------------
 
 BLOCK: Final = 512
@@ -462,6 +508,7 @@ def test_made_up_chains(history: tuple[list[Model], list[dict[int, int]]]) -> No
         check(raw)
         before = received(fulls[base - 1], {})
         assert received(raw, before) == received(fulls[-1], {})
+        assert without_frees(raw) == without_frees(send(states[-1], writes[-1], base, last))
 
 
 # --- nvlists ---------------------------------------------------------------------------------------------------

@@ -39,6 +39,19 @@ def test_a_wrong_byte_anywhere_is_found(stream: streams.Genuine) -> None:
         raw[at] ^= bit
 
 
+@pytest.mark.parametrize("name", ["full-p", "incr-p"])
+def test_a_wrong_byte_in_the_end_of_the_properties_is_found(name: str) -> None:
+    """Its header has nothing but the checksum of what is before it, and no checksum covers it."""
+    whole = streams.named(name).read()
+    end = streams.split(whole)[1]
+    RunningSums("x").feed(whole[: end.end])
+    for at in range(end.start, end.end):
+        raw = bytearray(whole[: end.end])
+        raw[at] ^= 1
+        with pytest.raises(StreamError):
+            RunningSums("x").feed(raw)
+
+
 def test_byte_by_byte() -> None:
     raw = streams.named("empty").read()
     compare(raw, 1)

@@ -4,7 +4,7 @@ import base64
 import contextlib
 import json
 import re
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from tests.protocol.helpers import (
     BASE,
+    DRILL,
+    HISTORY,
     MERGED,
     PUSH,
     SAYINGS,
@@ -57,6 +59,17 @@ GOLDEN: dict[Role, dict[str, str]] = {
         ),
         "located": '{"type":"located","raw_offset":0}',
         "noted": '{"type":"noted"}',
+        "history": (
+            '{"type":"history","at":"2026-11-23T07:00:00Z","datasets":[{"dataset":"tank/data",'
+            '"since":"2026-11-01T06:30:00Z","every":86400,"limit":129600,"source":"learnt","late":false,"age":1800,'
+            '"nights":[{"day":"2026-11-23","received":1,"unchanged":0,"raw_bytes":624,"stored_bytes":120}]}]}'
+        ),
+        "drills": (
+            '{"type":"drills","now":"2026-11-23T07:00:00Z","drills":[{"dataset":"tank/data","snapshot":"now",'
+            '"guid":"1234605616436508552","at":"2026-11-23T06:30:00Z","ok":false,"compared":"files",'
+            '"text":"3 files differ",'
+            '"milliseconds":1500,"raw_bytes":624,"files":20,"succeeded":null}]}'
+        ),
         "status": (
             '{"type":"status","now":"2026-11-23T07:00:00Z","datasets":[{"dataset":"tank/data","snapshot":"now",'
             '"guid":"1234605616436508552",'
@@ -74,6 +87,7 @@ GOLDEN: dict[Role, dict[str, str]] = {
         ),
         "head": '{"type":"head","raw":"AAAAAKy69QIAAAAA"}',
         "proven": '{"type":"proven","result":"same","why":""}',
+        "form": '{"type":"form","sha256":null,"why":"why"}',
         "health": '{"type":"health","program":"fullsendd 0.1.0","free_bytes":1099511627776,"problems":[]}',
         "done": '{"type":"done"}',
         "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',
@@ -95,7 +109,13 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "unchanged": (
             '{"type":"unchanged","datasets":[{"dataset":"tank/data","snapshot":"now","guid":"1234605616436508552"}]}'
         ),
+        "drilled": (
+            '{"type":"drilled","dataset":"tank/data","snapshot":"now","guid":"1234605616436508552","ok":true,'
+            '"compared":"files","text":"20 files are the same","milliseconds":1500,"raw_bytes":624,"files":20}'
+        ),
+        "drills?": '{"type":"drills?"}',
         "status?": '{"type":"status?"}',
+        "history?": '{"type":"history?"}',
         "list": '{"type":"list","dataset":null}',
         "fetch": '{"type":"fetch","stream":"tank/data@now","offset":0,"until":null}',
         "verify": '{"type":"verify","dataset":null}',
@@ -104,6 +124,11 @@ GOLDEN: dict[Role, dict[str, str]] = {
         "prove": (
             '{"type":"prove","file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst",'
             f'"sha256":"{SHA}","whole":true}}'
+        ),
+        "form?": '{"type":"form?","file":"alpha/tank/data/@now.1122334455667788.full.zfs.zst"}',
+        "files?": (
+            '{"type":"files?","stream":"tank/data@now","form":"tar","paths":["Lw=="],"names":["Ki50eHQ="],'
+            '"recursive":true,"special":true,"setuid":true}'
         ),
         "check": '{"type":"check"}',
         "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',
@@ -125,6 +150,25 @@ def test_message_comes_out_as_it_went_in(who: Role, message: messages.Message) -
     assert DECODE[who](encoded) == message
     assert DECODE[who](bytearray(encoded)) == message
     assert DECODE[who](json.dumps(json.loads(encoded), indent=3).encode()) == message  # white space means nothing
+
+
+@pytest.mark.parametrize(("who", "message"), ALL)
+def test_message_whose_type_is_not_its_first_key_comes_out_too(who: Role, message: messages.Message) -> None:
+    kind, *others = json.loads(messages.encode(message)).items()
+    assert DECODE[who](json.dumps(dict([*others, kind])).encode()) == message
+
+
+def test_only_the_models_of_messages_that_come_are_built() -> None:
+    class Built(manifest.WireModel):
+        type: Literal["built"] = "built"
+
+    class Other(manifest.WireModel):
+        type: Literal["other"] = "other"
+
+    reads = messages.MessageReader((Built, Other))
+    assert reads.validate(b'{"type":"built"}') == Built()
+    assert (Built.__pydantic_complete__, Other.__pydantic_complete__) == (True, False)
+    assert reads.validate(b'{ "type": "other" }') == Other()
 
 
 @pytest.mark.parametrize(("who", "message"), [pair for pair in ALL if pair[1].type not in {"hello", "error"}])
@@ -385,6 +429,44 @@ def test_longest_messages_stay_within_the_limit() -> None:
     assert (
         len(messages.encode(messages.Status(now=when, datasets=[status] * limits.DATASETS_PAGE))) <= limits.CONTROL_MAX
     )
+    night = messages.NightEntry(day="2026-11-23", received=most, unchanged=most, raw_bytes=most, stored_bytes=most)
+    history = messages.DatasetHistory(
+        dataset=odd * 2,
+        since=when,
+        every=most,
+        limit=most,
+        source="configured",
+        late=False,
+        age=most,
+        nights=[night] * limits.HISTORY_NIGHTS,
+    )
+    longest = messages.HistoryPage(at=when, datasets=[history] * limits.HISTORIES_PAGE)
+    assert len(messages.encode(longest)) <= limits.CONTROL_MAX
+    drill = messages.DrillEntry(
+        dataset=odd * 2,
+        snapshot=odd * 2,
+        guid=guid,
+        at=when,
+        ok=False,
+        compared="nothing",
+        text="\x01" * limits.DRILL_TEXT_MAX,
+        milliseconds=most,
+        raw_bytes=most,
+        files=most,
+        succeeded=when,
+    )
+    drills = messages.Drills(now=when, drills=[drill] * limits.DRILLS_PAGE)
+    assert len(messages.encode(drills)) <= limits.CONTROL_MAX
+    path = base64.b64encode(bytes(limits.FILES_PATH_MAX)).decode()
+    paths, names = [path] * limits.FILES_PATHS, [path] * limits.FILES_NAMES
+    files_wanted = SAYINGS[Role.SENDER]["files?"]
+    assert isinstance(files_wanted, messages.FilesWanted)
+    wanted = files_wanted.model_copy(update={"stream": "\x01" * 4096, "paths": paths, "names": names})
+    assert len(messages.encode(wanted)) <= limits.CONTROL_MAX
+    part = messages.FilesPart(data=base64.b64encode(bytes(limits.FILES_PART)).decode())
+    assert len(messages.encode(part)) <= limits.CONTROL_MAX
+    files = messages.Files(code=most, said=["\x01" * 4096] * limits.FILES_SAID)
+    assert len(messages.encode(files)) <= limits.CONTROL_MAX
     join = messages.Join(secret="x" * 128, certificate="x" * 8192)
     assert len(messages.encode(join)) <= limits.UNIDENTIFIED_MAX
 
@@ -403,9 +485,16 @@ def test_longest_messages_stay_within_the_limit() -> None:
         lambda: messages.List(dataset="x" * 256),
         lambda: messages.MergedStreams(streams=[MERGED] * (limits.ENTRIES_PAGE + 1)),
         lambda: messages.Head(raw=base64.b64encode(bytes(limits.HEAD_MAX + 9)).decode()),
+        lambda: messages.FilesPart(data=base64.b64encode(bytes(limits.FILES_PART + 3)).decode()),
+        lambda: messages.Files(code=0, said=["x"] * (limits.FILES_SAID + 1)),
         lambda: messages.Bases(bases=[BASE] * (limits.BASES_PAGE + 1)),
         lambda: messages.Unchanged(datasets=[UNCHANGED] * (limits.DATASETS_PAGE + 1)),
+        lambda: messages.Drills(now="x", drills=[DRILL] * (limits.DRILLS_PAGE + 1)),
+        lambda: messages.DrillEntry.model_validate(DRILL.model_dump() | {"text": "x" * (limits.DRILL_TEXT_MAX + 1)}),
         lambda: messages.Status(now="x", datasets=[STATUS] * (limits.DATASETS_PAGE + 1)),
+        lambda: messages.HistoryPage(at="x", datasets=[HISTORY] * (limits.HISTORIES_PAGE + 1)),
+        lambda: messages.DatasetHistory.model_validate(HISTORY.model_dump() | {"nights": [*HISTORY.nights] * 92}),
+        lambda: messages.NightEntry(day="Monday", received=1, unchanged=0, raw_bytes=0, stored_bytes=0),
         lambda: messages.Push.model_validate(
             PUSH.model_dump() | {"properties": {"a": "x" * (limits.PROPERTIES_MAX - 1)}}
         ),
@@ -495,7 +584,10 @@ PARTS: dict[type[manifest.WireModel], str] = {
     messages.DamagedEntry: "A damaged stream",
     messages.MergedEntry: "A merged stream",
     messages.UnchangedDataset: "An unchanged dataset",
+    messages.DrillEntry: "A drill",
     messages.DatasetStatus: "A dataset's status",
+    messages.DatasetHistory: "A dataset's history",
+    messages.NightEntry: "A night",
     messages.ScrubStanding: "A standing of checks",
     messages.BeingRead: "A reading",
 }

@@ -58,6 +58,17 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
         ('partial-keep = "long"', "partial-keep: 'long' is not a duration"),
         ('partial-max = "all"', "partial-max: 'all' is not a size"),
         ("connections = 0", "connections: "),
+        (
+            'metrics-file = "fullsend.prom"',
+            "metrics-file: 'fullsend.prom' is not an absolute path that ends",
+        ),
+        ('metrics-file = "/srv/fullsend.txt"', "node_exporter reads no other files"),
+        ('metrics-listen = ":9812"', "metrics-listen: ':9812' is not an address of this host alone"),
+        ('metrics-listen = "0.0.0.0:9812"', "is not an address of this host alone"),
+        ('metrics-listen = "backup.example:9812"', "is not an address of this host alone"),
+        ('metrics-listen = "127.0.0.1"', "metrics-listen: '127.0.0.1' is not HOST:PORT"),
+        ('metrics-listen = "[::1]:7433"', "metrics-listen: port 7433 is that of `listen`"),
+        ("metrics-datasets = -1", "metrics-datasets: "),
         ('heartbeat-every = "30s"', "heartbeat-every: Input should be less than 30"),
         ('heartbeat-every = "0s"', "heartbeat-every: Input should be greater than 0"),
         ('listen = "nowhere"', "listen: 'nowhere' is not HOST:PORT"),
@@ -68,11 +79,29 @@ def test_sizes_and_durations_are_written_as_people_write_them(tmp_path: Path) ->
         ('prune-at-most = "130%"', "prune-at-most: Input should be less than or equal to 1"),
         ("prune-at-most = 20", 'prune-at-most: 20 is not a share: write one such as "20%"'),
         ('when-full = "prune"', "when-full: Input should be 'refuse' or 'prune-early'"),
+        ('report-file = "index.html"', "report-file: 'index.html' is not an absolute path"),
+        ('report-every = "5s"', "report-every: Input should be greater than or equal to 60"),
+        ('report-at = "6:00"', "report-at: '6:00' is not a time of day"),
         ("x", "Expected '='"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(tmp_path: Path, line: str, says: str) -> None:
     assert says in _wrong(tmp_path, MINIMAL + line + "\n")
+
+
+def test_metrics_are_on_this_host_alone(tmp_path: Path) -> None:
+    for address in ("127.0.0.1:9812", "127.1.2.3:0", "[::1]:9812"):
+        assert _load(tmp_path, MINIMAL + f'metrics-listen = "{address}"\n').metrics_listen == address
+    settings = _load(tmp_path, MINIMAL)
+    assert (settings.metrics_file, settings.metrics_listen, settings.metrics_datasets) == (None, None, 2000)
+
+
+def test_the_settings_of_the_report(tmp_path: Path) -> None:
+    plain = _load(tmp_path, MINIMAL)
+    assert (plain.report_file, plain.report_every, plain.report_at) == (None, 3600.0, None)
+    settings = _load(tmp_path, MINIMAL + 'report-file = "/srv/www/index.html"\nreport-at = "06:00"\n')
+    assert settings.report_file == Path("/srv/www/index.html")
+    assert settings.report_at == time(6, 0)
 
 
 def test_a_quota_is_of_all_senders_or_of_one(tmp_path: Path) -> None:
@@ -204,6 +233,7 @@ RETENTION = '[retention]\ndaily = 7\n[retention."alpha/**"]\nlast = 3\n[retentio
             ["retention"],
             [],
         ),
+        ("", 'metrics-listen = "127.0.0.1:1"\nmetrics-datasets = 1\n', ["metrics-datasets"], ["metrics-listen"]),
         ("", 'listen = ":1"\nlog-format = "json"\nscrub-rate = 0\n', ["scrub-rate"], ["listen", "log-format"]),
     ],
 )

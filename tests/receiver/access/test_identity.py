@@ -107,3 +107,27 @@ def test_root_becomes_the_stores_owner_for_good(store: LocalStore) -> None:
         os.chown(store.marker, 0, 0)
     # A user who is not root stays who it is; so does root where it owns the store.
     assert _become(store).startswith(f"{os.getuid()} {os.geteuid()} {os.getgid()} ")
+
+
+_ACT = """
+import os, sys
+from pathlib import Path
+from fullsend_receiver.access.identity import acting_as_owner
+from fullsend_receiver.store.local import LocalStore
+with acting_as_owner(LocalStore(Path(sys.argv[1]))):
+    print(os.getuid(), os.geteuid(), os.getegid(), os.getgroups())
+print(os.getuid(), os.geteuid(), os.getegid(), os.getgroups())
+"""
+
+
+def test_root_acts_as_the_stores_owner_for_a_while(store: LocalStore) -> None:
+    def act() -> list[str]:
+        command = [sys.executable, "-c", _ACT, str(store.root)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    me = f"{os.getuid()} {os.geteuid()} {os.getegid()} {os.getgroups()}"
+    if os.geteuid() == 0:
+        os.chown(store.marker, 65534, 65534)
+        assert act() == ["0 65534 65534 []", me]
+        os.chown(store.marker, 0, 0)
+    assert act() == [me, me]

@@ -13,11 +13,13 @@ from tests.receiver.helpers import chunks_of, cut, long_stream
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ChunkError
 from fullsend_protocol.wire.connection import Chunk, ChunkArriving
-from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, CHUNKS_HELD, DecodeQueue, decode_chunk
+from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, CHUNKS_HELD, DecodeQueue, chunks_held, decode_chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: So many that CHUNKS_HELD chunks are held.
+PROCESSORS = 4
 RAW = long_stream(CHUNKS_HELD - 1, tail=2)  # so many chunks as are held
 
 
@@ -70,7 +72,7 @@ async def turns(waiting: asyncio.Future[Any]) -> None:
 
 
 async def test_chunks_come_out_decoded_and_in_order_with_how_they_were_announced(threads: Executor) -> None:
-    queue = DecodeQueue(threads)
+    queue = DecodeQueue(threads, PROCESSORS)
     chunks = list(chunks_of(RAW))
     for chunk in chunks:
         await arrive(queue, chunk)
@@ -85,7 +87,7 @@ async def test_chunks_come_out_decoded_and_in_order_with_how_they_were_announced
 
 
 async def test_all_are_decoded_at_once_and_the_order_is_kept_whichever_is_first(hands: ByHand) -> None:
-    queue = DecodeQueue(hands)
+    queue = DecodeQueue(hands, PROCESSORS)
     first, second, *_rest = chunks_of(RAW)
     await arrive(queue, first)
     await arrive(queue, second)
@@ -100,10 +102,10 @@ async def test_all_are_decoded_at_once_and_the_order_is_kept_whichever_is_first(
 
 
 async def test_who_waits_for_a_chunk_gets_the_one_that_comes_and_decodes_it_himself(hands: ByHand) -> None:
-    queue = DecodeQueue(hands)
+    queue = DecodeQueue(hands, PROCESSORS)
     getting = asyncio.ensure_future(queue.get())
     await turns(getting)
-    first, second, third = chunks_of(RAW)
+    first, second, third, *_rest = chunks_of(RAW)
     pieces = [piece for _at, piece in cut(RAW)]
     await arrive(queue, first)
     assert hands.given == []
@@ -127,7 +129,7 @@ async def test_who_waits_for_a_chunk_gets_the_one_that_comes_and_decodes_it_hims
 
 
 async def test_a_chunk_that_does_not_decode_fails_in_its_turn(threads: Executor) -> None:
-    queue = DecodeQueue(threads)
+    queue = DecodeQueue(threads, PROCESSORS)
     first, second, *_rest = chunks_of(RAW)
     await arrive(queue, first)
     await arrive(queue, replace(second, frame=bytes(second.frame)[:-1]))
@@ -137,7 +139,7 @@ async def test_a_chunk_that_does_not_decode_fails_in_its_turn(threads: Executor)
 
 
 async def test_what_is_dropped_is_waited_for(hands: ByHand) -> None:
-    queue = DecodeQueue(hands)
+    queue = DecodeQueue(hands, PROCESSORS)
     first, second, *_rest = chunks_of(RAW)
     await arrive(queue, first)
     await arrive(queue, replace(second, frame=b"no frame"))
@@ -148,6 +150,31 @@ async def test_what_is_dropped_is_waited_for(hands: ByHand) -> None:
     await closing
     queue.end()
     assert await queue.get() is None
+
+
+async def test_a_queue_that_is_stopped_gives_nothing_out_any_more(hands: ByHand) -> None:
+    queue = DecodeQueue(hands, PROCESSORS)
+    getting = asyncio.ensure_future(queue.get())
+    await turns(getting)
+    queue.stop()
+    assert await getting is None
+    await arrive(queue, next(chunks_of(RAW)))
+    assert await queue.get() is None
+    closing = asyncio.ensure_future(queue.close())
+    for number in range(len(hands.given)):
+        hands.do(number)
+    await closing
+
+
+@pytest.mark.parametrize(("processors", "held"), [(1, 3), (2, 3), (3, 4), (4, CHUNKS_HELD), (64, CHUNKS_HELD)])
+async def test_more_processors_hold_more_chunks(hands: ByHand, processors: int, held: int) -> None:
+    assert chunks_held(processors) == held
+    queue = DecodeQueue(hands, processors)
+    arriving = ChunkArriving(2 * limits.MIB, 4 * limits.MIB)
+    for _ in range(held):
+        assert queue.has_room(arriving)
+        await queue.claim(arriving)
+    assert not queue.has_room(arriving)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +190,7 @@ async def test_what_is_dropped_is_waited_for(hands: ByHand) -> None:
 async def test_so_many_fit_and_the_next_one_waits_for_one_that_goes(
     hands: ByHand, arriving: ChunkArriving, fit: int
 ) -> None:
-    queue = DecodeQueue(hands)
+    queue = DecodeQueue(hands, PROCESSORS)
     for _ in range(fit):
         assert queue.has_room(arriving)
         await queue.claim(arriving)
@@ -176,7 +203,7 @@ async def test_so_many_fit_and_the_next_one_waits_for_one_that_goes(
 
 
 async def test_who_is_cancelled_while_waiting_has_claimed_nothing(hands: ByHand) -> None:
-    queue = DecodeQueue(hands)
+    queue = DecodeQueue(hands, PROCESSORS)
     arriving = ChunkArriving(limits.CHUNK_FRAME_MAX, limits.CHUNK_MAX)
     await queue.claim(arriving)
     claiming = asyncio.ensure_future(queue.claim(arriving))

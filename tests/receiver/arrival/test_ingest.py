@@ -38,6 +38,7 @@ from fullsend_protocol.stream.chunks import Compressor, SegmentHash
 from fullsend_protocol.stream.facts import Facts
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.arrival import ingest as ingest_module
+from fullsend_receiver.arrival.decode_queue import decode_chunk
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.opened import open_offer, partial_key
 
@@ -351,6 +352,23 @@ def test_stream_of_more_chunks_than_a_file_can_have_is_refused(
     first, second, third = chunks_of(RAW)
     take_all(ingest, (first, second))
     refused(store, ingest, third, UnsupportedStream, "more than 2 chunks")
+
+
+def test_what_is_checked_and_not_written_yet_is_in_no_batch(ingest: Ingest) -> None:
+    """The next chunk may be checked, and refused, before the one before it is written."""
+    first, second, third = chunks_of(RAW)
+    checked = ingest.check(first, decode_chunk(first))
+    ahead = ingest.check(second, decode_chunk(second))
+    assert (ingest.offset, ingest.chunks, ingest.unsynced, ingest.batch().chunks) == (0, 0, 0, ())
+    ingest.write(checked)
+    with pytest.raises(ChunkError, match="differs from the sender's"):
+        ingest.check(replace(third, sha256=bytes(32)), decode_chunk(third))
+    batch = ingest.batch()
+    assert (batch.offset, batch.stored, len(batch.chunks)) == (second.raw_offset, len(first.frame), 1)
+    assert batch.walker.offset == second.raw_offset
+    ingest.write(ahead)
+    batch = ingest.batch()
+    assert (batch.offset, len(batch.chunks), ingest.chunks) == (third.raw_offset, 1, 2)
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import errno
@@ -14,18 +15,35 @@ import select
 import shutil
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
 from tests.receiver.faulty import FaultyDisk
 from tests.receiver.helpers import cut, push_of, segments_of, store_stream, zstd_decode
-from tests.receiver.peer import HEARTBEAT, Chunk, Peer, chunks, control, cut_records, finish, make_certificate, offer
+from tests.receiver.peer import (
+    HEARTBEAT,
+    Chunk,
+    Peer,
+    chunks,
+    compress,
+    control,
+    cut_records,
+    finish,
+    make_certificate,
+    offer,
+)
 from tests.receiver.running import MEMORY, MEMORY_PER_STREAM, MIB, Receiver, serving, wait_until
 
-from fullsend_protocol.shared.errors import StreamError
-from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, CHUNKS_HELD
+from fullsend_protocol.shared.errors import ChunkError, StreamError
+from fullsend_protocol.wire.connection import Chunk as WireChunk
+from fullsend_protocol.wire.connection import ChunkArriving
+from fullsend_receiver.arrival.decode_queue import CHUNK_ROOM, DecodeQueue, chunks_held
+from fullsend_receiver.arrival.receive import Receiving
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -552,8 +570,87 @@ def test_nothing_is_acknowledged_before_it_is_durable(tmp_path: Path) -> None:
         peer.hear_after_acks("committed")
 
 
+class MadeUpIngest:
+    """Checks and writes numbered chunks as a test says. `did`: what was done, in order."""
+
+    def __init__(self, *, bad: int | None = None, full_at: int | None = None, checked_before: int = 0) -> None:
+        self.did: list[tuple[str, int]] = []
+        self.offset = self.unsynced = 0
+        self.walker = SimpleNamespace(begins=[])
+        self._bad = bad
+        self._full_at = full_at
+        self._checked_before = checked_before  # the first chunk is written only when so many are checked
+        self._checked = threading.Semaphore(0)
+
+    def check(self, chunk: WireChunk, _raw: bytes) -> Any:
+        if chunk.raw_offset == self._bad:
+            raise ChunkError("bad")
+        self.did.append(("check", chunk.raw_offset))
+        self._checked.release()
+        return chunk
+
+    def write(self, chunk: WireChunk) -> None:
+        if chunk.raw_offset == 0:
+            for _ in range(self._checked_before):
+                assert self._checked.acquire(timeout=30)
+        if chunk.raw_offset == self._full_at:
+            raise OSError(errno.ENOSPC, "full")
+        self.did.append(("write", chunk.raw_offset))
+
+
+async def write_all(ingest: MadeUpIngest, count: int, *, end: bool = True) -> list[int]:
+    """Let so many chunks be checked and written. Returns: those whose room was released. Raises: what ends it."""
+    released: list[int] = []
+    catalogues: Any = SimpleNamespace(store=SimpleNamespace(space=lambda: SimpleNamespace(free=0)))
+    room: Any = SimpleNamespace(wrote=lambda _arrival, payload_length, *_rest: released.append(payload_length))
+    with ThreadPoolExecutor(4) as threads:
+        workers = Workers(cpu=threads, disk=threads, scrub=threads)
+        push = push_of(b"".join(pieces_of(1)))
+        receiving = Receiving(catalogues, SimpleNamespace(), workers, "alpha", push, room=room)  # type: ignore[arg-type]
+        receiving._looked = True
+        queue = DecodeQueue(threads, 4)
+        for number in range(count):
+            arriving = ChunkArriving(number, 1)
+            await queue.claim(arriving)
+            queue.put(arriving, WireChunk(number, 1, bytes(32), compress(b"x")))
+        if end:
+            queue.end()
+        async with asyncio.timeout(60):
+            await receiving._write_all(ingest, SimpleNamespace(), queue)  # type: ignore[arg-type]
+    return released
+
+
+async def test_a_chunk_is_checked_while_the_one_before_it_is_written() -> None:
+    ingest = MadeUpIngest(checked_before=2)
+    assert await write_all(ingest, 4) == [0, 1, 2, 3]
+    assert ingest.did[:2] == [("check", 0), ("check", 1)]
+    assert [number for what, number in ingest.did if what == "write"] == [0, 1, 2, 3]
+    assert [number for what, number in ingest.did if what == "check"] == [0, 1, 2, 3]
+
+
+async def test_behind_a_chunk_that_is_bad_nothing_is_written_and_what_is_before_it_is() -> None:
+    ingest = MadeUpIngest(bad=2)
+    with pytest.raises(ChunkError, match="bad"):
+        await write_all(ingest, 4)
+    assert [number for what, number in ingest.did if what == "write"] == [0, 1]
+
+
+@pytest.mark.parametrize("count", [1, 4])
+async def test_a_fault_of_the_disk_ends_it_also_where_no_chunk_comes_any_more(count: int) -> None:
+    ingest = MadeUpIngest(full_at=0)
+    with pytest.raises(OSError, match="full"):
+        await write_all(ingest, count, end=False)
+    assert "write" not in [what for what, _number in ingest.did]
+
+
+async def test_the_fault_of_the_earlier_chunk_counts() -> None:
+    ingest = MadeUpIngest(full_at=0, bad=1)
+    with pytest.raises(OSError, match="full"):
+        await write_all(ingest, 2)
+
+
 def test_heartbeats_say_why_the_daemon_does_not_read(tmp_path: Path) -> None:
-    pieces = pieces_of(CHUNKS_HELD + 2)
+    pieces = pieces_of(chunks_held(len(os.sched_getaffinity(0))) + 2)
     sent = chunks(pieces)
     with on_faulty_disk(tmp_path) as (receiver, disk), receiver.peer() as peer:
         peer.push()
@@ -803,6 +900,21 @@ def test_a_join_that_cannot_be_written_down_is_none(
         assert peer.hear("joined")["sender"] == f"joining-{number}"
 
 
+def test_a_stream_that_arrives_at_once_is_kept_if_its_commit_fails(failing: tuple[Receiver, FaultyDisk]) -> None:
+    """The commit alone would have made it durable."""
+    receiver, disk = failing
+    pieces = pieces_of(1, "tank/at-once@now")
+    raw = b"".join(pieces)
+    with receiver.peer() as peer, disk.failing("fsync", ".sha256", errno.EIO):
+        peer.push(offer_of_pieces(pieces))
+        peer.write(chunks(pieces)[0].encode() + control(finish(raw)))
+        assert peer.refusal().startswith("store: the store's disk fails (")
+    with receiver.peer() as peer:
+        peer.write(control(offer_of_pieces(pieces, resume="replay")))
+        assert peer.hear("accept")["offset"] == len(raw)
+        assert finish_at(peer, raw)["raw_bytes"] == len(raw)
+
+
 @pytest.mark.parametrize("call", ["rename", "fsync"])
 def test_a_commit_that_fails_is_no_commit(call: str, tmp_path: Path) -> None:
     pieces = pieces_of(1)
@@ -870,7 +982,9 @@ def test_a_write_that_stops_half_way_is_none(tmp_path: Path) -> None:
     most = 6 * MIB
     receiver = Receiver(tmp_path / "receiver")
     receiver.init()
-    receiver.start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)))
+    receiver.start()
+    assert receiver.process is not None
+    resource.prlimit(receiver.process.pid, resource.RLIMIT_FSIZE, (most, most))
     try:
         receiver.enrol("alpha")
         pieces = pieces_of(3)

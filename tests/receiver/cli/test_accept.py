@@ -8,13 +8,14 @@ from tests.receiver.helpers import SENDER, plant
 from tests.receiver.running import Receiver
 
 from fullsend_receiver.maintenance import suspicion
+from fullsend_receiver.monitor import sizes
 from fullsend_receiver.store.local import LocalStore
 
 
 def test_suspicious_dataset_is_pruned_again_when_it_is_accepted(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suspicion, "_SMALL", 0)
+    monkeypatch.setattr(suspicion, "SMALL", 0)
     planted = nights(receiver, 12)
     write_policy(receiver)
     assert receiver.fullsendd("prune", "--yes-more").returncode == 0
@@ -36,6 +37,16 @@ def test_suspicious_dataset_is_pruned_again_when_it_is_accepted(
     assert receiver.fullsendd("check").returncode == 0
     assert receiver.fullsendd("prune").returncode == 0
     assert receiver.fullsendd("prune").returncode == 0
+
+
+def test_what_has_vanished_can_be_accepted(receiver: Receiver) -> None:
+    """The alarm that it has `shrunk` advises so."""
+    store = LocalStore(receiver.store)
+    stored = {SENDER: {"tank/gone": [(739_000, 1 << 30)]}}
+    sizes.write(store.documents, sizes.Sizes(stored=stored))
+    done = receiver.fullsendd("accept", f"{SENDER}/tank/gone")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"{SENDER}/tank/gone" in suspicion.read_accepted_times(store.documents)
 
 
 @pytest.mark.parametrize("what", [SENDER, "alpha/tank/daat", "../x"])

@@ -12,6 +12,7 @@ import pytest
 from tests.chains import named
 from tests.receiver.command import fails
 
+from fullsend_protocol.stream.without_frees import HashWithoutFrees
 from fullsend_receiver.cli import main
 
 if TYPE_CHECKING:
@@ -50,6 +51,19 @@ def test_a_file_as_in_a_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     row = json.loads(capsys.readouterr().out)
     assert (row["file"], row["sha256"]) == (f"{out}.zst", CHAIN.genuine(0, 3))
     assert [each["proof"] for each in row["merged"]] == ["checksums"] * 3
+
+
+def test_the_hash_without_frees_that_may_be_redundant(capsys: pytest.CaptureFixture[str]) -> None:
+    def hashed(*inputs: str) -> str:
+        assert main.main(["merge", "--sha256", "--without-frees", *inputs]) == 0
+        return capsys.readouterr().out
+
+    form = HashWithoutFrees("it")
+    form.feed(CHAIN.run(0, 1)[0][1])
+    assert hashed(INPUTS[1]) == f"{form.finish()}\n"
+    assert hashed(*INPUTS[1:]) not in {hashed(INPUTS[1]), f"{CHAIN.genuine(0, 3)}\n"}
+    refused(1, "one stream alone cannot be merged", "merge", "--sha256", INPUTS[1])
+    refused(2, "--without-frees belongs to --sha256", "merge", "--without-frees", "--output", "x.zst", *INPUTS)
 
 
 def test_only_the_hash(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

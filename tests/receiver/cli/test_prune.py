@@ -13,7 +13,10 @@ from tests.receiver.helpers import SENDER, everything, manifest_path, plant, sto
 from tests.receiver.running import Receiver
 
 from fullsend_protocol.shared.units import format_time
-from fullsend_receiver.maintenance.merge_records import note_rate
+from fullsend_receiver.catalogue.service import Catalogues
+from fullsend_receiver.maintenance import prune
+from fullsend_receiver.maintenance.merge_records import note_merge
+from fullsend_receiver.store.event_journal import EventPlace
 from fullsend_receiver.store.local import LocalStore
 
 DAY = 86400.0
@@ -67,6 +70,23 @@ def test_prune_drops_what_no_rule_keeps(receiver: Receiver) -> None:
     assert files(receiver) == list(map(str, planted[3:]))
     again = receiver.fullsendd("prune", SENDER)
     assert (again.returncode, "0 dropped" in again.stderr) == (0, True)
+
+
+def test_what_is_dropped_and_what_comes_back_are_events(receiver: Receiver) -> None:
+    planted = nights(receiver, 6)
+    write_policy(receiver, undelete_within="7d")
+    assert receiver.fullsendd("prune", "--dry-run").returncode == 0
+    assert LocalStore(receiver.store).events.end() == EventPlace(0, 0)
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 0, done.stderr
+    assert "pruned:" not in done.stderr  # the command prints it itself
+    assert receiver.fullsendd("undelete", "alpha/tank/data@n5").returncode == 0
+    found = [said for _place, said in LocalStore(receiver.store).events.read(EventPlace(0, 0)).events]
+    assert [each["event"] for each in found] == [*["pruned"] * 3, "prune-finished", "undeleted"]
+    assert {each["file"] for each in found[:3]} == {*map(str, planted[:3])}
+    assert {each["trash"] != "" for each in found[:3]} == {True}
+    assert (found[3]["why"], found[3]["dropped"], found[3]["freed_bytes"]) == ("command", 3, 21)
+    assert (found[4]["sender"], found[4]["file"]) == (SENDER, str(planted[0]))
 
 
 def test_prune_does_not_wait_for_a_time_server_and_warns(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +181,25 @@ def test_prune_says_why_a_chain_stays(receiver: Receiver) -> None:
     assert "nothing can go before a new full, or a merge" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["prune", "clock"])
+def test_a_stream_that_comes_while_the_store_is_looked_at_is_not_from_the_future(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    nights(receiver, 6)
+    write_policy(receiver)
+    real, now = prune.newest_reception, [time.time()]
+
+    def slowly(catalogues: Catalogues) -> float:
+        now[0] += 60
+        assert real(catalogues) < now[0] - 30
+        return now[0] - 30
+
+    monkeypatch.setattr(prune, "newest_reception", slowly)
+    monkeypatch.setattr("fullsend_receiver.maintenance.clock.time.time", lambda: now[0])
+    done = receiver.fullsendd(command)
+    assert (done.returncode, "the clock says" in done.stderr + done.stdout) == (0, False)
+
+
 def test_prune_by_a_clock_that_cannot_be_trusted_is_refused(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,7 +292,7 @@ def test_prune_says_merges_as_json_with_the_time_at_the_last_pace(receiver: Rece
     assert [each["snapshot"] for each in row["inputs"]] == ["s0", "s1"]
     assert row["read_bytes"] == row["written_bytes_at_most"] == sum(each["stored_bytes"] for each in row["inputs"])
     assert row["written_bytes"] == max(each["stored_bytes"] for each in row["inputs"])
-    note_rate(LocalStore(receiver.store).documents, SENDER, 1000.0)
+    note_merge(LocalStore(receiver.store).documents, SENDER, 1000, 1.0)
     row = json.loads(receiver.fullsendd("prune", "--dry-run", "--json").stdout.splitlines()[-1])
     assert row["seconds"] > 1000
     row = json.loads(receiver.fullsendd("prune", "--json").stdout.splitlines()[-1])

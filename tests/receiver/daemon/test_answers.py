@@ -19,6 +19,7 @@ from tests.receiver.running import Receiver, serving, wait_until
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.settings import SizeOrShare
+from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.messages import Base, DatasetStatus
 from fullsend_receiver.arrival.free_space import Room
@@ -38,11 +39,12 @@ from fullsend_receiver.daemon.answers import (
 from fullsend_receiver.maintenance.checks import Checks, ScrubSettings
 from fullsend_receiver.maintenance.progress import ReadPlace
 from fullsend_receiver.maintenance.schedule import survey
+from fullsend_receiver.monitor.overview import DatasetOverview, Overview, ScrubOverview, SenderOverview
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import Workers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 #: An hour after what `plant` says of when a stream was received.
 NOW: Final = 1_795_482_000.0
@@ -515,6 +517,46 @@ async def health_of(store: LocalStore, *, stopped: bool = False, every: float = 
     return health
 
 
+@pytest.mark.parametrize("count", [0, 1, limits.HISTORIES_PAGE + 1])
+async def test_a_sender_is_told_the_history_of_its_own_datasets(store: LocalStore, count: int) -> None:
+    mine = tuple(DatasetOverview(sender=SENDER, dataset=f"tank/{number:03}") for number in range(count))
+    theirs = (DatasetOverview(sender="beta", dataset="secret"),)
+    senders = (
+        SenderOverview(name=SENDER, enrolled=True, datasets=mine),
+        SenderOverview(name="beta", enrolled=True, datasets=theirs),
+    )
+    overview = Overview(
+        at=NOW, program="", store="", free=0, size=0, min_free=0, senders=senders, scrub=ScrubOverview(every=0.0)
+    )
+    *pages, end = await history_of(store, lambda: overview)
+    assert end == messages.Done()
+    told = [page for page in pages if isinstance(page, messages.HistoryPage)]
+    assert len(told) == len(pages)
+    assert {page.at for page in told} <= {format_time(NOW)}
+    assert [each.dataset for page in told for each in page.datasets] == [each.dataset for each in mine]
+    assert all(len(page.datasets) <= limits.HISTORIES_PAGE for page in told)
+
+
+async def test_before_the_first_look_there_is_no_history(store: LocalStore) -> None:
+    assert await history_of(store, lambda: None) == [messages.Done()]
+
+
+async def history_of(store: LocalStore, overview: Callable[[], Overview | None]) -> list[object]:
+    catalogues = Catalogues(store)
+    with ThreadPoolExecutor(1) as threads:
+        workers = Workers(threads, threads, threads)
+        answers = Answers(
+            *(catalogues, workers, Checks(catalogues, workers, ScrubSettings(0, 0)), SENDER),
+            Room(SizeOrShare(0), lambda: workers.run(store.space)),
+            peer=SENDER,
+            warn_at=None,
+            overview=overview,
+        )
+        found: list[object] = [part async for part in answers.answer(messages.HistoryWanted())]
+        await answers.close()
+    return found
+
+
 async def test_how_the_checks_of_its_streams_stand_is_told_to_a_sender_that_understands_it(store: LocalStore) -> None:
     for number in (1, 2):
         plant(store, f"s{number}", number)
@@ -573,6 +615,42 @@ async def test_what_keeps_prunes_from_their_work_is_told_to_their_sender(store: 
 
 def test_each_question_of_the_wire_has_one_answer() -> None:
     assert METHODS.questions == {messages.Fetch, *(request.ask for request in messages.REQUESTS)}
+
+
+async def test_drills_are_kept_and_given_back_in_pages(store: LocalStore) -> None:
+    names = [f"tank/{number:03}" for number in range(limits.DRILLS_PAGE + 1)]
+    for number, name in enumerate(names, 1):
+        plant(store, "s1", number, dataset=name)
+    with ThreadPoolExecutor(4) as threads:
+        workers, catalogues = Workers(threads, threads, threads), Catalogues(store)
+        answers = Answers(
+            *(catalogues, workers, Checks(catalogues, workers, ScrubSettings(0, 0)), SENDER),
+            Room(SizeOrShare(0), lambda: workers.run(store.space)),
+            peer=SENDER,
+            warn_at=None,
+        )
+
+        async def ask(question: messages.Question) -> list[object]:
+            return [part async for part in answers.answer(question)]
+
+        assert await ask(messages.DrillsWanted()) == [messages.Done()]
+        facts: dict[str, Any] = {
+            "snapshot": "s1",
+            "guid": "1",
+            "compared": "files",
+            "milliseconds": 5,
+            "raw_bytes": 6,
+            "files": 7,
+        }
+        for name in [*names, "tank/nope"]:
+            said = messages.Drilled(dataset=name, ok=True, text="fine", **facts)
+            assert await ask(said) == [messages.Noted()]
+        *pages, done = await ask(messages.DrillsWanted())
+    assert done == messages.Done()
+    found = [each for page in pages if isinstance(page, messages.Drills) for each in page.drills]
+    assert [each.dataset for each in found] == names
+    assert len(pages) == 2
+    assert all(each.succeeded == each.at for each in found)
 
 
 @pytest.mark.slow

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.receiver.helpers import SENDER, plant
+from tests.receiver.peer import offer
 from tests.receiver.running import Receiver, serving, wait_until
 
 import fullsend_protocol
 from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_protocol.shared.stages import TransferCount
 from fullsend_protocol.wire import local, messages
 from fullsend_protocol.wire.connection import LOCAL, NEED_DATA, Connection, ConnectionEnded, Role
 from fullsend_protocol.wire.frames import FrameHeader, FrameType
+from fullsend_protocol.wire.live import LiveTransfer
 from fullsend_receiver.catalogue.pages import VERSION, Pages
 from fullsend_receiver.daemon import local_session, local_socket
 from fullsend_receiver.maintenance.progress import ReadPlace, ScrubState, WorkLeft
@@ -89,6 +92,61 @@ def test_what_is_checked_is_told(receiver: Receiver) -> None:
     assert isinstance(told, local.ScrubProgress)
     assert (told.every, told.due, told.reading, told.stopped) == (0, None, None, False)
     assert told.program == this_program()
+
+
+LIVE = LiveTransfer.of("7.1", "merge", SENDER, "tank/data@s3", TransferCount(0.0, 9), 1.0)
+
+
+def transfers(asking: Command) -> list[LiveTransfer]:
+    asking.say(local.TransfersWanted())
+    found: list[LiveTransfer] = []
+    while isinstance(page := asking.hear(), local.Transfers):
+        found += page.transfers
+    assert page == messages.Done()
+    return found
+
+
+def test_what_a_command_does_is_told_to_another_until_it_leaves(receiver: Receiver) -> None:
+    with command(receiver) as asking:
+        asking.say(HELLO)
+        assert transfers(asking) == []
+        with command(receiver) as working:
+            working.say(HELLO, local.Working(transfer=LIVE))
+            assert working.hear() == messages.Noted()
+            assert transfers(asking) == [LIVE]
+            working.say(local.Working(transfer=None))
+            assert working.hear() == messages.Noted()
+            assert transfers(asking) == []
+            working.say(local.Working(transfer=LIVE))
+            assert working.hear() == messages.Noted()
+        wait_until(lambda: transfers(asking) == [], "the command that has left is forgotten")
+
+
+def test_a_push_is_told_with_what_it_waits_for(receiver: Receiver) -> None:
+    with command(receiver) as asking, receiver.peer(SENDER) as peer:
+        asking.say(HELLO)
+        peer.push(offer(dataset="tank/live", size_estimate=1000))
+        (found,) = transfers(asking)
+        assert (found.activity, found.peer, found.what, found.size) == ("push", SENDER, "tank/live@now", 1000)
+        assert set(found.waited) == {"wire"}
+    wait_until(lambda: no_transfers(receiver), "the push that has ended is forgotten")
+
+
+def no_transfers(receiver: Receiver) -> bool:
+    with command(receiver) as asking:
+        asking.say(HELLO)
+        return not transfers(asking)
+
+
+def test_several_transfers_are_told_in_their_order(receiver: Receiver) -> None:
+    with contextlib.ExitStack() as stack:
+        names = [f"tank/many{number}" for number in range(3)]
+        for name in names:
+            stack.enter_context(receiver.peer(SENDER)).push(offer(dataset=name))
+        with command(receiver) as asking:
+            asking.say(HELLO)
+            assert [each.what for each in transfers(asking)] == [f"{name}@now" for name in names]
+    wait_until(lambda: no_transfers(receiver), "the pushes that have ended are forgotten")
 
 
 def this_program() -> str:

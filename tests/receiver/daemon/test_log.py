@@ -49,6 +49,28 @@ def test_json_is_one_object_a_line_the_traceback_within() -> None:
     assert error["traceback"].endswith("ValueError: why")
 
 
+_EVENT = """
+import sys
+from fullsend_receiver.daemon import log as logs
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import SenderRevoked
+logs.set_up(sys.argv[1], verbose=False)
+emit(SenderRevoked(text="alpha: revoked", sender="alpha"))
+"""
+
+
+def test_an_event_has_its_fields_in_json_and_its_text_in_text() -> None:
+    def said(log_format: str) -> str:
+        command = [sys.executable, "-c", _EVENT, log_format]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stderr
+
+    entry = json.loads(said("json"))
+    assert (entry["message"], entry["event"], entry["sender"]) == ("alpha: revoked", "sender-revoked", "alpha")
+    assert (entry["version"], entry["level"]) == (1, "info")
+    assert "text" not in entry
+    assert said("text").endswith("INFO: alpha: revoked\n")
+
+
 @pytest.mark.parametrize("log_format", ["text", "json"])
 def test_details_are_for_those_who_ask(log_format: Literal["text", "json"]) -> None:
     assert "a detail" not in _speak(log_format)

@@ -22,6 +22,7 @@ from fullsend_protocol.shared.errors import FullsendError
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_protocol.shared.units import parse_time
 from fullsend_protocol.stream.opening import opening_of
+from fullsend_protocol.stream.without_frees import HashWithoutFrees
 from fullsend_protocol.wire import messages
 from fullsend_receiver.arrival.free_space import Room
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
@@ -125,6 +126,25 @@ async def test_an_increment_is_compared_by_itself_or_as_the_state_that_it_leads_
     assert sorted(path.name for path in store.root.rglob("*.zst")) == before
 
 
+async def test_an_increment_without_frees_that_may_be_redundant(store: LocalStore) -> None:
+    file = increments_merged(store)
+    form = HashWithoutFrees("it")
+    form.feed(raw_of(store, file))
+    async with asking(store) as ask:
+        answer = await ask(messages.FormWanted(file=str(file)))
+        assert answer == [messages.Form(sha256=form.finish(), why="")]
+        for other in ("../x", "", f"{SENDER}/tank/data/@s1.zfs.zst"):
+            (answer,) = await ask(messages.FormWanted(file=other))
+            assert answer == messages.Form(sha256=None, why="it is not stored any more")
+        (store.root / f"{file}.sha256").write_text(f"{'0' * 64}  {file.name}\n")
+        (answer,) = await ask(messages.FormWanted(file=str(file)))
+        assert (answer.sha256, "is damaged: its SHA-256 is not the one beside it" in answer.why) == (None, True)
+        (store.root / file).write_bytes(b"")
+        (answer,) = await ask(messages.FormWanted(file=str(file)))
+        assert (answer.sha256, answer.why.startswith("the receiver's copy is damaged (")) == (None, True)
+    assert read_merges(store.documents, SENDER).proofs() == {}  # it proves nothing
+
+
 async def test_what_is_not_merged_can_be_compared_too_and_is_not_among_the_merged(store: LocalStore) -> None:
     full, one, *_more = keep(store, CHAIN)
     async with asking(store) as ask:
@@ -213,14 +233,14 @@ async def test_how_a_stream_begins(store: LocalStore) -> None:
 @pytest.mark.parametrize(
     ("command", "why"),
     [
-        (None, "this receiver cannot merge"),
+        ([], "this receiver cannot merge"),
         (["/no/such/program"], "/no/such/program cannot be run: No such file or directory"),
         (["/bin/sh", "-c", "echo one; echo fullsendd: two >&2; exit 3"], "two"),
         (["/bin/sh", "-c", "exit 3"], "the merge has ended with 3"),
         (["/bin/sh", "-c", "echo hash"], "the merge has ended with 0"),
     ],
 )
-async def test_without_a_hash_there_is_a_reason(command: list[str] | None, why: str) -> None:
+async def test_without_a_hash_there_is_a_reason(command: list[str], why: str) -> None:
     with pytest.raises(ChainNotHashed) as caught:
         await ChainHasher(command).sha256(["x"])
     assert str(caught.value) == why

@@ -15,22 +15,29 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 import uvloop
 from tests import streams
+from tests.programs import free_port
+from tests.promtool import complaints
 from tests.receiver.faulty import FaultyDisk
 from tests.receiver.helpers import plant, program, zstd_decode
 from tests.receiver.peer import CONTROL, Chunk, Peer, chunks, compress, control, finish, header, offer
 from tests.receiver.running import MIB, Receiver, wait_until
 
+from fullsend_protocol.format.metrics_text import parse_samples
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_receiver.access.config import load
+from fullsend_receiver.arrival.counters import STAGES
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import server as daemon
+from fullsend_receiver.maintenance.merge_records import note_merge
 from fullsend_receiver.maintenance.plans import MergeRules
+from fullsend_receiver.maintenance.prune_records import PruneRecord, write_record
 from fullsend_receiver.store.local import LocalStore, open_store
 
 if TYPE_CHECKING:
@@ -38,6 +45,14 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
 RAW: Final = streams.substream(streams.object_(1), streams.write(1, 0, b"data" * 1024))
+#: The daemon, which looks at its store all the time instead of each minute.
+OFTEN: Final = (
+    "-c",
+    (
+        "from fullsend_receiver.cli.main import main; from fullsend_receiver.daemon.monitoring import Monitoring;"
+        "Monitoring.run.__defaults__ = (0.05,); raise SystemExit(main())"
+    ),
+)
 SHUTDOWN: Final = "shutdown: the receiver is shutting down; try again later"
 
 
@@ -209,23 +224,24 @@ def test_the_watchdog_is_fed_while_the_loop_turns(receiver: Receiver) -> None:
     assert receiver.stop() == 0
 
 
+#: Becomes a program that has these descriptors from 3 on, in this order, and its own number as LISTEN_PID.
+_ACTIVATION: Final = """\
+import os, sys
+for number, descriptor in enumerate([os.dup(int(word)) for word in sys.argv[1].split()], 3):
+    os.dup2(descriptor, number)
+    os.set_inheritable(number, True)
+os.environ["LISTEN_PID"] = str(os.getpid())
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
 def activated(receiver: Receiver, *sockets: socket.socket) -> None:
     """Start the daemon as systemd does: with sockets from descriptor 3 on, and their number in the environment."""
     descriptors = [sock.fileno() for sock in sockets]
-
-    def place() -> None:
-        moved = [os.dup(descriptor) for descriptor in descriptors]
-        for number, descriptor in enumerate(moved, 3):
-            os.dup2(descriptor, number, inheritable=True)
-        os.environ["LISTEN_PID"] = str(os.getpid())
-
-    # LISTEN_PID must be the daemon's own, which is known only in between: a shell that becomes it sets it.
-    env = {"LISTEN_FDS": str(len(sockets))}
     receiver.spawn(
-        wrapper=["/bin/sh", "-c", 'LISTEN_PID=$$ exec "$@"', "sh"],
-        env=env,
-        preexec_fn=place,
-        pass_fds=tuple(range(3, 3 + len(sockets))),
+        wrapper=[sys.executable, "-S", "-c", _ACTIVATION, " ".join(map(str, descriptors))],
+        env={"LISTEN_FDS": str(len(sockets))},
+        pass_fds=descriptors,
     )
 
 
@@ -671,6 +687,66 @@ def test_reload_names_what_only_a_restart_changes(receiver: Receiver) -> None:
     with Peer(receiver.port) as peer:
         peer.hear("hello")
     assert receiver.stop() == 0
+
+
+def test_metrics_are_in_the_file_and_over_http(receiver: Receiver) -> None:
+    path = receiver.folder / "fullsend.prom"
+    port = free_port()
+    receiver.set(metrics_file=str(path), metrics_listen=f"127.0.0.1:{port}")
+    settings = load(receiver.config)
+    documents = open_store(settings.store, settings.store_id).documents
+    write_record(documents, "alpha", PruneRecord(at="2026-11-01T03:30:00Z", freed_ever=70))
+    note_merge(documents, "alpha", 80, 1.0)
+    receiver.start(program=OFTEN)
+    receiver.enrol("alpha")
+    with receiver.peer() as peer:
+        peer.give(RAW, offer())
+        wait_until(lambda: metric(path, "fullsend_pushes_total") == 1, "the push in the metrics")
+        assert metric(path, "fullsend_open_connections") == 1
+    receiver.config.write_text("quota = 1000\n" + receiver.config.read_text(encoding="utf-8"), encoding="utf-8")
+    reload(receiver, "receiver.toml is read again: new values of quota\n")
+    with receiver.peer() as peer:
+        peer.write(control(offer(snapshot="later", size_estimate=100_000)))
+        assert peer.refusal().startswith("space: ")
+    wait_until(lambda: metric(path, "fullsend_push_failures_total", code="space") == 1, "the refusal in the metrics")
+    wait_until(lambda: metric(path, "fullsend_open_connections") == 0, "the end of the connection")
+    assert metric(path, "fullsend_stored_bytes", dataset="tank/data") > 0
+    assert metric(path, "fullsend_last_receipt_stored_bytes", dataset="tank/data") > 0
+    assert metric(path, "fullsend_received_bytes_total") > metric(path, "fullsend_stored_bytes", dataset="tank/data")
+    assert metric(path, "fullsend_sent_bytes_total") > 0
+    assert metric(path, "fullsend_connections_total") == 3  # the first one was to enrol
+    assert metric(path, "fullsend_quota_bytes", sender="alpha") == 1000
+    assert metric(path, "fullsend_prune_last_run_timestamp_seconds", sender="alpha") == 1793503800
+    assert metric(path, "fullsend_pruned_bytes_total", sender="alpha") == 70
+    assert metric(path, "fullsend_merged_bytes_total", sender="alpha") == 80
+    assert metric(path, "fullsend_receive_wait_seconds_total", stage="wire") > 0
+    stages = [dict(each.labels).get("stage") for each in parse_samples(path.read_text(encoding="utf-8"))]
+    assert [each for each in stages if each is not None] == [*STAGES], "one that comes later shows no increase"
+    assert not complaints(path.read_text(encoding="utf-8"))
+    assert path.stat().st_mode & 0o777 == 0o644
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+        assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+        names = {each.name for each in parse_samples(answer.read().decode())}
+    assert names == {each.name for each in parse_samples(path.read_text(encoding="utf-8"))}
+    assert receiver.stop() == 0
+
+
+def metric(path: Path, name: str, **labels: str) -> float:
+    """Return the value of a metric with these labels, perhaps among others; -1: there is none."""
+    samples = parse_samples(path.read_text(encoding="utf-8")) if path.exists() else ()
+    found = [each.value for each in samples if each.name == name and labels.items() <= dict(each.labels).items()]
+    return found[0] if found else -1
+
+
+def test_an_address_of_the_metrics_that_is_taken_stops_no_backup(receiver: Receiver) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        receiver.set(metrics_listen=f"127.0.0.1:{taken.getsockname()[1]}")
+        receiver.start()
+        receiver.wait_log("the metrics are not served: cannot listen on 127.0.0.1:")
+        receiver.enrol("alpha")
+        with receiver.peer() as peer:
+            peer.give(RAW, offer())
+        assert receiver.stop() == 0
 
 
 async def test_reload_reaches_the_rules_of_prunes_and_of_merges(receiver: Receiver) -> None:

@@ -234,6 +234,7 @@ async def test_what_is_due_is_checked_the_oldest_first_also_after_a_restart(stor
     async with Daemon(store) as daemon:
         assert await daemon.checks.plans.get() == (due, False)
         found = await daemon.results(1)
+        assert daemon.checks.read_bytes > 0
     assert [(each.file, each.verdict) for each in found] == [(due[0], "whole")]
     done = [row["file"] for row in map(json.loads, results_of(store).read_bytes().splitlines())]
     async with Daemon(store) as daemon:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Executor
 
+    from fullsend_receiver.catalogue.service import Catalogues
     from fullsend_receiver.store.local import LocalStore
 
 DAY: Final = 86400.0
@@ -147,6 +148,20 @@ def test_clock_that_jumps_stops_the_prune_until_it_is_accepted(
     assert "has jumped ahead" in (said.refused or "")
     accept(store.documents, hands.read(), START)
     live(daily, hands, 1.5)
+    assert count(store) == 3
+
+
+def test_a_stream_that_comes_while_the_store_is_looked_at_stops_no_prune(
+    store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nights(store)
+
+    def slowly(_catalogues: Catalogues) -> float:
+        hands.pass_time(60)
+        return hands.wall - 30
+
+    monkeypatch.setattr(daily_prune, "newest_reception", slowly)
+    live(DailyPrune(store, RULES, AT, hands, thread), hands, 16)
     assert count(store) == 3
 
 

@@ -22,14 +22,21 @@ from tests.receiver.helpers import checked, manifest_path
 from tests.receiver.helpers import decode as decoded
 
 from fullsend_protocol.format.manifest import Manifest
-from fullsend_protocol.shared.errors import ChunkError, OutputFailed, StreamError, UnsupportedStream
+from fullsend_protocol.shared.errors import ChunkError, DamagedStream, OutputFailed, StreamError, UnsupportedStream
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.chunks import Compressor
 from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import merge_files
-from fullsend_receiver.maintenance.merge_files import InputDamaged, MergeFile, OutputExists, in_order, write_packed
+from fullsend_receiver.maintenance.merge_files import (
+    InputDamaged,
+    MergeFile,
+    OutputExists,
+    in_order,
+    proving,
+    write_packed,
+)
 from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.names import stream_file
 
@@ -120,6 +127,33 @@ def test_how_each_input_is_proven(tmp_path: Path) -> None:
     (tmp_path / "a.zfs.zst.json").write_text("{}")
     with pytest.raises(InputDamaged, match=r"a\.zfs\.zst\.json is not a manifest: remove it"):
         MergeFile(tmp_path / "a.zfs.zst")
+
+
+def test_damage_that_shows_in_another_file_is_named_where_it_is(tmp_path: Path) -> None:
+    """Here the GUID of the full, on which another file builds."""
+    paths = put(tmp_path / "in", chain_named("t1-plain").run(None, 1))
+    raw = bytearray(paths[0].read_bytes())
+    raw[40] ^= 1
+    paths[0].write_bytes(raw)
+    files = [MergeFile(each) for each in paths]
+    with pytest.raises(UnsupportedStream, match=r"incr-0-1\.zfs builds on the snapshot"):
+        in_order(files)
+    with pytest.raises(DamagedStream, match=r"full-0\.zfs has a wrong checksum at"), proving(files):
+        in_order(files)
+    # Where all are whole the error stays what it is.
+    raw[40] ^= 1
+    paths[0].write_bytes(raw)
+    with pytest.raises(UnsupportedStream, match="have the same snapshot"), proving(files[:1]):
+        in_order([MergeFile(paths[0]), MergeFile(paths[0])])
+
+
+def test_a_name_that_is_damaged_is_that_of_a_file(tmp_path: Path) -> None:
+    (path,) = put(tmp_path / "in", chain_named("t1-plain").run(None, 0))
+    raw = bytearray(path.read_bytes())
+    raw[56] = 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(DamagedStream, match=r"full-0\.zfs: BEGIN record at 0 with a name that is not UTF-8"):
+        MergeFile(path)
 
 
 @pytest.mark.slow

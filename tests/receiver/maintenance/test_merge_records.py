@@ -7,7 +7,7 @@ from tests.receiver.helpers import SENDER
 from tests.receiver.histories import stream
 
 from fullsend_receiver.maintenance import merge_records
-from fullsend_receiver.maintenance.merge_records import MergeRecord, note_proof, note_rate, note_refusal, read_merges
+from fullsend_receiver.maintenance.merge_records import MergeRecord, note_merge, note_proof, note_refusal, read_merges
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore
@@ -20,7 +20,7 @@ def test_without_a_document_nothing_is_known(store: LocalStore) -> None:
 def test_refusals_and_rate_are_kept(store: LocalStore) -> None:
     one, two = stream(1), stream(2, 1)
     note_refusal(store.documents, SENDER, (one, two), "redacted")
-    note_rate(store.documents, SENDER, 5e8)
+    note_merge(store.documents, SENDER, 1_000_000_000, 2.0)
     found = read_merges(store.documents, SENDER)
     assert found.reasons() == {(one.path, two.path): "redacted"}
     assert found.raw_rate == 5e8
@@ -35,6 +35,13 @@ def test_what_another_version_refused_does_not_count(store: LocalStore, monkeypa
     assert read_merges(store.documents, SENDER).reasons() == {}
 
 
+def test_what_merges_have_made_adds_up(store: LocalStore) -> None:
+    for raw_bytes in (5, 7):
+        note_merge(store.documents, SENDER, raw_bytes, 0.0)
+    assert read_merges(store.documents, SENDER).raw_bytes_ever == 12
+    assert read_merges(store.documents, SENDER).raw_rate == 7000.0
+
+
 def test_only_the_newest_refusals_are_kept(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(merge_records, "_REFUSED_MAX", 2)
     for number in range(3):
@@ -45,7 +52,7 @@ def test_only_the_newest_refusals_are_kept(store: LocalStore, monkeypatch: pytes
 def test_a_document_that_cannot_be_read_is_made_anew(store: LocalStore) -> None:
     store.documents.put(f"merged.{SENDER}.json", b"{", if_match=None)
     assert read_merges(store.documents, SENDER) == MergeRecord()
-    note_rate(store.documents, SENDER, 1.0)
+    note_merge(store.documents, SENDER, 1, 1.0)
     assert read_merges(store.documents, SENDER).raw_rate == 1.0
 
 
@@ -54,7 +61,7 @@ def test_proofs_are_kept_by_file_and_time_of_reception(store: LocalStore, monkey
     note(store.documents, SENDER, "a", received="2026-01-01T00:00:00Z", how="stream", now=0.0)
     note(store.documents, SENDER, "b", received="2026-01-02T00:00:00Z", how="state", now=1.0)
     note(store.documents, SENDER, "a", received="2026-01-03T00:00:00Z", how="stream", now=2.0)
-    note_rate(store.documents, SENDER, 5e8)
+    note_merge(store.documents, SENDER, 1_000_000_000, 2.0)
     found = read_merges(store.documents, SENDER)
     assert found.proofs() == {
         ("b", "2026-01-02T00:00:00Z"): "1970-01-01T00:00:01Z",

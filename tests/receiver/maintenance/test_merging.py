@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import itertools
 import random
 import shutil
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -25,8 +27,10 @@ from tests.receiver.helpers import (
 from tests.receiver.powercut import Disk
 
 from fullsend_protocol.shared.errors import UnsupportedStream
+from fullsend_protocol.shared.stages import TransferCount
 from fullsend_protocol.shared.units import format_time, parse_time
 from fullsend_protocol.stream.merge import merge as merge_streams
+from fullsend_protocol.wire.live import LiveTransfer
 from fullsend_receiver.access.policies import Policy
 from fullsend_receiver.arrival.expiry import find_partials
 from fullsend_receiver.catalogue.pins import pin
@@ -39,7 +43,6 @@ from fullsend_receiver.maintenance.merging import MergeAbandoned, Merged, Merger
 from fullsend_receiver.maintenance.plans import MergeRules, PruneRules
 from fullsend_receiver.maintenance.prune import Judged, Pruner
 from fullsend_receiver.maintenance.prune_records import read_history, troubles
-from fullsend_receiver.maintenance.scrub import never_interrupts
 from fullsend_receiver.maintenance.trash import empty_merged, expire_trash, is_merged
 from fullsend_receiver.maintenance.undelete import find_trashed, undelete
 from fullsend_receiver.store.api import DiskSpace
@@ -80,8 +83,7 @@ def rules(rebase_after: float = 0.0, mode: Literal["on", "prove-first"] = "on", 
 
 
 def merge(store: LocalStore, rebase_after: float = 0.0, *, now: float = NOW, **more: Any) -> list[Any]:
-    between = more.pop("between", never_interrupts)
-    return list(Merger(Catalogues(store), rules(rebase_after, **more), now, between).merge(SENDER))
+    return list(Merger(Catalogues(store), rules(rebase_after, **more), now).merge(SENDER))
 
 
 def raw_of(store: LocalStore, file: PurePosixPath) -> bytes:
@@ -198,15 +200,27 @@ def test_another_whole_stream_under_an_input_s_name_is_not_taken(store: LocalSto
     assert visible(store) == before
 
 
+@contextlib.contextmanager
+def amid(act: Callable[[], None]) -> Iterator[None]:
+    """Act once, when a merge has written its first bytes."""
+    real = LocalUpload.append
+    todo = [act]
+
+    def append(upload: LocalUpload, data: bytes) -> None:
+        real(upload, data)
+        if todo:
+            todo.pop()()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LocalUpload, "append", append)
+        yield
+    assert not todo
+
+
 def overtaking(store: LocalStore, act: Callable[[], None]) -> list[Any]:
     """Merge, and act amid it."""
-    calls = itertools.count()
-
-    def between() -> None:
-        if next(calls) == 2:
-            act()
-
-    return merge(store, between=between)
+    with amid(act):
+        return merge(store)
 
 
 def test_what_is_pinned_meanwhile_stays(store: LocalStore) -> None:
@@ -432,10 +446,9 @@ def test_a_merge_that_is_abandoned_leaves_nothing(store: LocalStore) -> None:
     merger.abandon()
     with pytest.raises(MergeAbandoned):
         list(merger.merge(SENDER))
-    calls = itertools.count()
-    amid = Merger(Catalogues(store), rules(), NOW, lambda: amid.abandon() if next(calls) == 2 else None)
-    with pytest.raises(MergeAbandoned):
-        list(amid.merge(SENDER))
+    merger = Merger(Catalogues(store), rules(), NOW)
+    with amid(merger.abandon), pytest.raises(MergeAbandoned):
+        list(merger.merge(SENDER))
     assert check_listed(store) == [*map(str, files)]
     assert list(store.partial.iterdir()) == []
 
@@ -523,3 +536,28 @@ def test_what_is_not_proven_yet_keeps_its_place_while_the_chain_grows(store: Loc
     assert not any(judged.dropped for judged in prune(store, NOW, mode="prove-first"))
     assert check_listed(store) == before
     assert len(restorable(store)) == len(before)
+
+
+def test_a_merge_tells_how_far_it_is_and_what_it_takes(store: LocalStore) -> None:
+    keep(store, SMALL)
+    seen: list[LiveTransfer] = []
+
+    class Looking(TransferCount):
+        def add(self, raw: int, wire: int) -> None:  # type: ignore[explicit-override]
+            super().add(raw, wire)
+            assert merger.live is not None
+            seen.append(merger.live)
+
+    merger = Merger(
+        *(Catalogues(store), rules(), NOW), count=lambda due, waits: Looking(time.monotonic(), due.stored_bytes, waits)
+    )
+    (done, *_others) = merger.merge(SENDER)
+    assert isinstance(done, Merged)
+    assert merger.live is None
+    assert {(each.activity, each.peer, each.what) for each in seen[:1]} == {
+        ("merge", SENDER, f"{done.merge.target.dataset}@{done.merge.target.snapshot}")
+    }
+    first = [each for each in seen if each.id == seen[0].id]
+    assert [each.raw_bytes for each in first] == sorted(each.raw_bytes for each in first)
+    assert 0 < first[-1].raw_bytes <= (first[-1].size or 0) == done.merge.stored_bytes
+    assert {"input", "merge"} <= set(first[-1].waited) <= {"input", "merge", "disk", "limit"}

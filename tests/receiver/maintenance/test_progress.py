@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from fullsend_protocol.shared.stages import StageWaits
 from fullsend_receiver.maintenance.progress import ReadPlace, ReadProgress, WorkLeft
 from fullsend_receiver.maintenance.schedule import Survey
 
@@ -28,7 +29,8 @@ class Hand:
 
 
 def check(read: int = 0) -> StreamCheck:
-    return cast("StreamCheck", SimpleNamespace(file=PurePosixPath(FILE), reading=SimpleNamespace(stored_bytes=read)))
+    reading, waits = SimpleNamespace(stored_bytes=read), StageWaits("disk", clock=Hand())
+    return cast("StreamCheck", SimpleNamespace(file=PurePosixPath(FILE), reading=reading, waits=waits))
 
 
 def test_the_place_is_that_of_the_check_that_runs() -> None:
@@ -44,11 +46,56 @@ def test_the_place_is_that_of_the_check_that_runs() -> None:
         assert progress.place == ReadPlace(FILE, 100, 200, "alpha")
 
 
+def test_what_top_is_told_of_a_check_counts_from_its_beginning() -> None:
+    hand = Hand()
+    progress, running = ReadProgress(hand), check(30)
+    running.waits._clock = hand
+    assert progress.live is None
+    with progress.reading(running, 90, what="tank@now"):
+        hand.now += 2
+        running.waits.head("hash")
+        hand.now += 3
+        running.reading.stored_bytes = 60
+        found = progress.live
+        assert found is not None
+        assert (found.activity, found.peer, found.what) == ("scrub", "alpha", "tank@now")
+        assert (found.raw_bytes, found.before, found.size, found.seconds) == (60, 30, 90, 5.0)
+        assert found.waited == {"disk": 2.0, "hash": 3.0}
+    assert progress.live is None
+    hand.now += 1000  # nothing is read
+    with progress.reading(running, 90, "alpha"):
+        hand.now += 1
+        second = progress.live
+        assert second is not None
+        assert (second.activity, second.what, second.before) == ("verify", FILE, 60)
+        assert {stage: seconds for stage, seconds in second.waited.items() if seconds} == {"disk": 1.0}
+        assert second.id != found.id
+
+
 def test_a_check_that_is_interrupted_is_none() -> None:
     progress = ReadProgress()
     with pytest.raises(KeyError), progress.reading(check(), 90):
         raise KeyError
     assert progress.place is None
+
+
+def test_all_bytes_that_are_read_are_counted_once() -> None:
+    progress, running = ReadProgress(), check(1000)  # an earlier process has read so much
+    progress.count()
+    assert progress.read_bytes == 0
+    with progress.reading(running, 5000):
+        running.reading.stored_bytes = 1300
+        progress.count()
+        progress.count()
+        assert progress.read_bytes == 300
+        running.reading.stored_bytes = 200  # a second pass
+        progress.count()
+        assert progress.read_bytes == 500
+        running.reading.stored_bytes = 5000
+    assert progress.read_bytes == 5300
+    with progress.reading(check(), 90, "alpha"):
+        pass
+    assert progress.read_bytes == 5300
 
 
 def test_the_rate_is_that_of_the_daemons_own_checks() -> None:

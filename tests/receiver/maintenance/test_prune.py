@@ -235,8 +235,12 @@ def test_prune_that_is_ended_between_two_batches_records_what_it_did(
     assert len(read_history(store.documents)) == 4
     record = read_record(store.documents, SENDER)
     assert record.at is None
+    assert record.freed_ever > 0
     # What was allowed stays allowed.
     assert len(dropped(prune(store, yes_more=False))) == len(old) - 4
+    after = read_record(store.documents, SENDER)
+    assert after.freed_ever == after.freed + record.freed_ever
+    assert after.freed_ever == sum(each.stored_bytes for each in read_history(store.documents))
 
 
 def test_records_of_many_datasets_are_linear_in_their_number(

@@ -7,17 +7,20 @@ files in a folder is tested in test_recovery.py; here it is enough that no step 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import itertools
 import os
+import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import pytest
 from tests.receiver import crash
+from tests.receiver.buckets import FILE, KEY, PUSH, RAW, MemoryBucket, SteppedBucket, gateways, in_ceph, manifest_for
 from tests.receiver.helpers import (
     PROGRAM,
     SENDER,
@@ -25,13 +28,12 @@ from tests.receiver.helpers import (
     chunks_of,
     decode,
     make_store,
-    push_of,
-    segments_of,
     take,
     take_one,
 )
 
 from fullsend_protocol.format.manifest import Manifest
+from fullsend_protocol.stream.records import HEADER_SIZE
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.api import UNLIMITED, update
 from fullsend_receiver.store.errors import StoreError
@@ -39,50 +41,20 @@ from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store.seekable import FileDamaged, tables_size
+from fullsend_receiver.store_s3.stores import BucketStore, make_bucket_store
+from fullsend_receiver.store_s3.uploads import PART_LEAST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fullsend_receiver.store.api import Store, Upload, UploadInfo
+    from fullsend_receiver.store_s3.bucket import Bucket
 
-#: A stream of three chunks, and where each ends in the raw stream.
-RAW: Final = crash.RAW
+#: Where each of the three chunks of RAW ends in the raw stream.
 BORDERS: Final = tuple(itertools.accumulate(chunk.raw_length for chunk in crash.chunks()))
-PUSH: Final = push_of(RAW)
-KEY: Final = partial_key(SENDER, PUSH)
-FILE: Final = PurePosixPath("alpha/tank/data/@now.1122334455667788.full.zfs.zst")
 #: What distinguishes two uploads of one stream.
 NAMES: Final = ("first", "second")
-MANIFEST: Final = Manifest.model_validate(
-    {
-        "sender": SENDER,
-        "dataset": PUSH.dataset,
-        "snapshot": PUSH.snapshot,
-        "guid": PUSH.guid,
-        "base_guid": None,
-        "kind": "full",
-        "dataset_type": "filesystem",
-        "stream_class": "plain",
-        "flags": "",
-        "features": [],
-        "snapshots": [],
-        "created": "2026-11-23T06:30:00Z",
-        "received": "2026-11-24T00:00:00Z",
-        "raw_bytes": len(RAW),
-        "stored_bytes": 0,
-        "sha256": None,
-        "segments": [segment.model_dump() for segment in segments_of(RAW)],
-        "resumptions": [],
-        "file_sha256": "00" * 32,
-        "chunks": len(crash.chunks()),
-        "sender_program": PROGRAM,
-        "receiver_program": "fullsendd 0.0",
-        "zfs_version": None,
-        "properties": None,
-        "proven_by": "both",
-    }
-)
 
 
 class Died(BaseException):
@@ -146,10 +118,75 @@ class Local:
         return call
 
 
-KINDS: Final[dict[str, Kind]] = {"local": Local()}
+class InBucket:
+    """Objects in a bucket: here of memory, where a part may be small."""
+
+    def __init__(self) -> None:
+        self._cut: Cut | None = None
+
+    def bucket(self) -> Bucket:
+        return MemoryBucket(least_part=0)
+
+    def make(self, folder: Path) -> BucketStore:
+        folder.mkdir(parents=True, exist_ok=True)
+        made = make_bucket_store(self.bucket(), folder)
+        return self._store(made.bucket, made)
+
+    def again(self, store: Store) -> BucketStore:
+        assert isinstance(store, BucketStore)
+        assert isinstance(store.bucket, SteppedBucket)
+        return self._store(store.bucket.real, store)
+
+    def _store(self, bucket: Bucket, store: BucketStore) -> BucketStore:
+        stepped = cast("Bucket", SteppedBucket(bucket, self._step))
+        return BucketStore(stepped, store.home, store.store_id, part_least=self.part_least)
+
+    #: Two chunks of RAW are a part.
+    part_least = sum(len(chunk.frame) for chunk in crash.chunks()[:2])
+
+    def _step(self, _name: str) -> None:
+        if self._cut is not None:
+            self._cut.step()
+
+    @contextlib.contextmanager
+    def cut(self, at: int) -> Iterator[Cut]:
+        self._cut = Cut(at)
+        try:
+            yield self._cut
+        finally:
+            self._cut = None
 
 
-@pytest.fixture(params=KINDS)
+class InOnePart(InBucket):
+    """The same, where all of a stream waits for its end."""
+
+    part_least = 1 << 20
+
+
+class InCeph(InBucket):
+    """The same in a real Ceph. Each process takes the other gateway."""
+
+    part_least = PART_LEAST
+
+    def bucket(self) -> Bucket:  # type: ignore[explicit-override]
+        return in_ceph(secrets.token_hex(8))
+
+    def again(self, store: Store) -> BucketStore:  # type: ignore[explicit-override]
+        assert isinstance(store, BucketStore)
+        prefix = store.where.rpartition("/")[2]
+        return self._store(in_ceph(prefix, next(self._gateways)), store)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._gateways = itertools.cycle([1, 0])
+
+
+KINDS: Final[dict[str, Kind]] = {"local": Local(), "bucket": InBucket(), "bucket, one part": InOnePart()}
+if gateways():
+    KINDS["ceph"] = InCeph()
+
+
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.s3] * (name == "ceph")) for name in KINDS])
 def kind(request: pytest.FixtureRequest) -> Kind:
     return KINDS[request.param]
 
@@ -222,9 +259,12 @@ def test_sync_tells_the_raw_bytes_that_are_durable(store: Store) -> None:
 
 
 def test_what_was_appended_is_read_back(store: Store) -> None:
-    if not store.capabilities.can_read_partials:
-        pytest.skip("this store gives back nothing before the commit")
     ingest = begun(store, chunks=2)
+    if not store.capabilities.can_read_partials:
+        with pytest.raises(StoreError, match="cannot be read before its commit"):
+            ingest.partial.read(0, 1)
+        ingest.partial.close(keep=True)
+        return
     frames = b"".join(bytes(chunk.frame) for chunk in crash.chunks()[:2])
     assert ingest.partial.read(0, len(frames)) == frames
     assert ingest.partial.read(5, 7) == frames[5:12]
@@ -253,6 +293,36 @@ def test_upload_resumes_for_a_token_behind_a_resumable_record(store: Store, ther
     least = BORDERS[min(there, 2) - 1]
     assert again.offset == least if store.capabilities.can_truncate else again.offset <= least
     again.partial.close(keep=True)
+
+
+def test_upload_that_resumes_for_a_token_tells_the_record_before_it(store: Store) -> None:
+    begun(store, chunks=2).partial.close(keep=True)
+    found = store.reopen(KEY, at_resume_point=True)
+    assert found is not None
+    upload, standing = found
+    told = upload.record(standing)
+    end = standing.offset
+    start = standing.walker.record_start
+    assert base64.b64decode(told.header) == RAW[start : start + HEADER_SIZE]
+    assert told.payload_sha256 == hashlib.sha256(RAW[start + HEADER_SIZE : end]).hexdigest()
+    assert told.features == standing.begins[-1].features
+    upload.close(keep=True)
+
+
+def test_upload_that_is_cut_back_to_a_token_resumes_there_the_next_time(store: Store) -> None:
+    """Its durable end is the end of a short chunk; a token leads to the chunk before."""
+    begun(store, chunks=3).partial.close(keep=True)
+    again = resumed(store, at_resume_point=True)
+    assert again is not None
+    at = again.offset
+    assert at == BORDERS[1]
+    again.partial.close(keep=True)
+    last = resumed(store)
+    assert last is not None
+    assert last.offset == at
+    take(last, chunks_from(RAW, at))
+    assert last.partial.commit(FILE, manifest_of(last.partial.seal(last.chunks)))
+    check_stored(store)
 
 
 def test_upload_that_was_discarded_is_gone(store: Store) -> None:
@@ -317,6 +387,26 @@ def test_seal_wants_all_of_it_durable(store: Store) -> None:
     ingest.partial.close(keep=True)
 
 
+def test_last_batch_is_durable_with_the_commit(store: Store) -> None:
+    ingest = begun(store, chunks=2)
+    take_one(ingest, crash.chunks()[2])
+    ingest.partial.take_last(ingest.batch())
+    assert ingest.partial.commit(FILE, manifest_of(ingest.partial.seal(ingest.chunks)))
+    check_stored(store)
+
+
+def test_last_batch_may_become_durable_where_there_is_no_commit(store: Store) -> None:
+    ingest = begun(store, chunks=2)
+    take_one(ingest, crash.chunks()[2])
+    ingest.partial.take_last(batch := ingest.batch())
+    assert ingest.partial.sync(batch) == len(RAW)
+    ingest.partial.close(keep=True)
+    again = resumed(store)
+    assert again is not None
+    assert again.offset == len(RAW)
+    again.partial.close(keep=True)
+
+
 def test_what_was_acknowledged_outlives_a_process_that_dies_at_any_step(kind: Kind, swift_path: Path) -> None:
     for at in itertools.count(1):
         store = kind.make(swift_path / str(at))
@@ -367,9 +457,7 @@ def finished(store: Store, sender: str = SENDER, announced: str = "now") -> Uplo
 
 
 def manifest_of(sealed: tuple[int, str], sender: str = SENDER, program: str = PROGRAM) -> Manifest:
-    size, sha256 = sealed
-    about = {"sender": sender, "stored_bytes": size, "file_sha256": sha256, "sender_program": program}
-    return MANIFEST.model_copy(update=about)
+    return manifest_for(sealed).model_copy(update={"sender": sender, "sender_program": program})
 
 
 def file_of(sender: str = SENDER) -> PurePosixPath:

@@ -35,7 +35,7 @@ PACKAGE = streams.package(
 OPENED = Opened(sender=SENDER, offer=offer_of(push_of(EVERY)), at="2026-11-23T06:30:00Z")
 OPEN_LINE = journal.open_line(OPENED)
 #: What the version before formats had numbers wrote: all of the wire's message.
-OLD_LINE = journal._line(
+OLD_LINE = journal.make_line(
     {"open": {"sender": SENDER, "push": push_of(EVERY).model_dump(mode="json"), "at": "2026-11-23T06:30:00Z"}}
 )
 NEVER = 1 << 62
@@ -362,7 +362,7 @@ def test_stream_resumes_only_where_a_chunk_may_end(tmp_path: Path, last: Written
 def changed(line: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
     content = json.loads(line[9:])
     change(content)
-    return journal._line(content)
+    return journal.make_line(content)
 
 
 def more(value: object) -> None:

@@ -64,14 +64,18 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("torn", [False, True], ids=["between calls", "amid writes"])
+@pytest.mark.parametrize(
+    ("scenario", "torn"),
+    [("push", False), ("push", True), ("push_at_once", False)],
+    ids=["between calls", "amid writes", "all in one commit"],
+)
 def test_kill_at_any_call_of_a_push_keeps_what_was_acknowledged_and_lists_only_what_is_whole(
-    swift_path: Path, crasher: Crasher, torn: bool
+    swift_path: Path, crasher: Crasher, scenario: str, torn: bool
 ) -> None:
     seen = set()
     for at in itertools.count(1):
         store = make_store(swift_path, f"store{at}")
-        outcome = crasher.run("push", store.root, at=at, call="write" if torn else None, torn=torn)
+        outcome = crasher.run(scenario, store.root, at=at, call="write" if torn else None, torn=torn)
         if not outcome.killed:
             break
         seen.add(outcome.call)

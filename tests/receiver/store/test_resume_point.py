@@ -36,7 +36,7 @@ def test_record_is_the_one_that_ends_where_the_token_resumes(store: LocalStore, 
         assert not resumable or len(borders) == 1
         return
     partial, standing = found
-    said = read_record(partial, standing)
+    said = read_record(partial.read, standing)
     partial.close(keep=True)
     assert standing.offset in borders
     if not records:  # a package of one substream so far
@@ -63,5 +63,5 @@ def test_record_that_the_disk_does_not_hold_any_more_is_none(store: LocalStore) 
     assert standing is not None
     again = resume(store, SENDER, raw, at_resume_point=True)
     with pytest.raises(ChunkError, match="does not decode"):
-        read_record(again.partial, standing)
+        read_record(again.partial.read, standing)
     again.partial.close(keep=True)

@@ -53,6 +53,7 @@ from tests.receiver.helpers import (
     read_manifest,
     resume,
     segments_of,
+    small_stream,
     store_stream,
     take,
     take_one,
@@ -213,6 +214,114 @@ def test_power_cut_at_any_moment_of_resuming_loses_nothing_but_what_the_sender_g
             assert decode(after.data) == SHORT[: after.offset]
         assert not read_catalogue(left.store).problems
         check_resumes(left.store, SHORT, borders)
+
+
+def store_at_once(store: LocalStore, raw: bytes) -> str:
+    """Store a stream of which nothing is acknowledged before its commit."""
+    push = push_of(raw)
+    ingest = Ingest(store.begin(partial_key(SENDER, push), open_offer(SENDER, push)))
+    for chunk in chunks_of(raw):
+        take_one(ingest, chunk)
+    ingest.partial.take_last(ingest.batch())
+    return str(commit_stream(store, SENDER, ingest, raw))
+
+
+def test_power_cut_at_any_moment_of_small_streams_leaves_all_that_were_stored(swift_path: Path) -> None:
+    """The first one makes the folders, the second one finds them."""
+    store = make_store(swift_path)
+    stored: list[str] = []
+    found: list[tuple[LocalStore, list[str]]] = []
+
+    def lights_out(disk: Disk) -> None:
+        for draw in range(2 * DRAWS + 1):
+            folder = swift_path / f"{disk.steps}.{draw}"
+            disk.leave(folder, seed=100 * disk.steps + draw if draw else None)
+            found.append((LocalStore(folder), list(stored)))
+
+    with Disk(store.root, lights_out) as disk:
+        for raw in (small_stream("tank/data", 1), small_stream("tank/data", 2, 1)):
+            stored.append(store_at_once(store, raw))
+            disk.step()
+
+    assert disk.steps > 40
+    for left, told in found:
+        recover(left)
+        listed = check_listed(left)
+        assert set(told) <= set(listed) <= set(stored)
+        assert not read_catalogue(left).problems
+        assert not list(left.partial.iterdir())
+
+
+def test_power_cut_after_the_first_batch_of_a_stream_loses_nothing_of_it(swift_path: Path) -> None:
+    store = make_store(swift_path)
+    raw = small_stream("tank/data", 1)
+    push = push_of(raw)
+    left = [LocalStore(swift_path / f"left{draw}") for draw in range(40)]
+    with Disk(store.root, lambda _disk: None) as disk:
+        ingest = Ingest(store.begin(key := partial_key(SENDER, push), open_offer(SENDER, push)))
+        take(ingest, chunks_of(raw))
+        for draw, each_left in enumerate(left):
+            disk.leave(each_left.root, seed=draw or None)
+        ingest.partial.close(keep=True)
+    for each_left in left:
+        assert recover(each_left) == [f"partial {key}: kept, with {len(raw)} raw bytes"]
+
+
+def test_small_stream_is_durable_after_few_syncs(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its reason in docs/performance.md. With a batch of its own there are two more."""
+    store_at_once(store, small_stream("tank/data", 1))
+    synced: list[str] = []
+    for name in ("fsync", "fdatasync"):
+        real = getattr(os, name)
+
+        def traced(descriptor: int, real: Any = real) -> None:
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            synced.append(path.suffix if path.is_file() else f"{path.relative_to(store.root)}/")
+            real(descriptor)
+
+        monkeypatch.setattr(os, name, traced)
+    store_at_once(store, small_stream("tank/data", 2, 1))
+    prepared = [".journal", ".data", ".sha256", ".json", ".partial/", ".journal"]
+    assert synced == [*prepared, "alpha/tank/data/", "alpha/tank/data/", ".partial/"]
+    synced.clear()
+    store_stream(store, SENDER, small_stream("tank/data", 3, 2))
+    assert synced[:4] == [".journal", ".data", ".partial/", ".journal"]
+    assert len(synced) == 12
+
+
+def test_last_batch_can_still_be_made_durable_if_the_commit_fails(store: LocalStore) -> None:
+    raw = small_stream("tank/data", 1)
+    push = push_of(raw)
+    ingest = Ingest(store.begin(key := partial_key(SENDER, push), open_offer(SENDER, push)))
+    for chunk in chunks_of(raw):
+        take_one(ingest, chunk)
+    ingest.partial.take_last(batch := ingest.batch())
+    ingest.partial.seal(ingest.chunks)
+    assert ingest.partial.sync(batch) == len(raw)
+    ingest.partial.close(keep=True)
+    with pytest.raises(StoreError, match=f"partial {key}: has ended"):
+        ingest.partial.sync(batch)
+    assert recover(store) == [f"partial {key}: kept, with {len(raw)} raw bytes"]
+    again = resume(store, SENDER, raw)
+    assert again.offset == len(raw)
+    assert check_listed(store) == []
+    file = commit_stream(store, SENDER, again, raw)
+    assert zstd_decode(store.root / file) == raw
+
+
+def test_last_batch_of_a_stream_that_was_resumed_is_made_durable_at_once(store: LocalStore) -> None:
+    """Its hash is computed from what is read back."""
+    ingest = Ingest(store.begin(KEY, open_offer(SENDER, push_of(SHORT))))
+    first, *_rest = chunks_of(SHORT)
+    take(ingest, [first])
+    ingest.partial.close(keep=True)
+    ingest = resume(store, SENDER, SHORT)
+    for chunk in chunks_from(SHORT, ingest.offset):
+        take_one(ingest, chunk)
+    ingest.partial.take_last(ingest.batch())
+    assert (left := kept(store)) is not None
+    assert left.offset == len(SHORT)
+    assert zstd_decode(store.root / commit_stream(store, SENDER, ingest, SHORT)) == SHORT
 
 
 def test_there_is_nothing_to_resume_where_nothing_came(store: LocalStore) -> None:

@@ -10,14 +10,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from tests import streams
 from tests.programs import free_port
+from tests.promtool import complaints
 from tests.sender.command import AWAY, RAW, Ended, Fullsend, answering, taking
 from tests.sender.peer import Peer, receipt_of, receiving
 from tests.sender.transfer.test_pipeline import large
 
+from fullsend_protocol.format.metrics_text import parse_samples
 from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Chunk
@@ -114,6 +117,30 @@ async def test_refusals(fullsend: Fullsend, receiver_identity: Identity, code: E
     assert (ended.code, ended.line) == (expected, r"fullsend: nas: no\x1b")
 
 
+async def test_metrics_are_written_however_a_push_ends(
+    fullsend: Fullsend, receiver_identity: Identity, tmp_path: Path
+) -> None:
+    path = tmp_path / "fullsend.prom"
+
+    def metrics() -> dict[str, float]:
+        samples = parse_samples(path.read_text(encoding="utf-8"))
+        return {each.name.removeprefix("fullsend_"): each.value for each in samples}
+
+    file = {"FULLSEND_METRICS_FILE": str(path)}
+    ended = await fullsend(AWAY, "push", "--stdin", "--retry-for", "0s", stdin=RAW, **file)
+    assert (ended.code, metrics()["run_last_exit_code"]) == (75, 75)
+    assert "run_last_success_timestamp_seconds" not in metrics()
+    async with receiving(receiver_identity, taking(RAW)) as receiver:
+        assert (await fullsend(receiver, "push", "--stdin", stdin=RAW, **file)).code == 0
+    found = metrics()
+    assert (found["run_last_exit_code"], found["push_last_exit_code"]) == (0, 0)
+    assert found["push_last_raw_bytes"] == len(RAW)
+    assert (await fullsend(AWAY, "push", "--stdin", "--retry-for", "0s", stdin=RAW, **file)).code == 75
+    assert metrics()["push_last_success_timestamp_seconds"] == found["push_last_success_timestamp_seconds"]
+    assert metrics()["run_last_exit_code"] == 75
+    assert not complaints(path.read_text(encoding="utf-8"))
+
+
 async def test_receiver_is_away(fullsend: Fullsend) -> None:
     ended = await fullsend(Endpoint("nas", "127.0.0.1", free_port(), "00" * 32), "push", "--stdin", stdin=RAW)
     assert ended.code == 75
@@ -149,3 +176,16 @@ async def test_signals_end_it_in_order(
         assert await process.wait() == 130
         assert (await process.stderr.read()).decode() == f"fullsend: interrupted by {number.name}\n"
         process.stdin.close()
+
+
+async def test_an_orphan_is_no_success_in_the_metrics(
+    fullsend: Fullsend, receiver_identity: Identity, tmp_path: Path
+) -> None:
+    raw = streams.substream(base_guid=77)
+    path = tmp_path / "fullsend.prom"
+    async with receiving(receiver_identity, taking(raw, restorable=False)) as receiver:
+        ended = await fullsend(receiver, "push", "--stdin", stdin=raw, FULLSEND_METRICS_FILE=str(path))
+    assert ended.code == 1
+    found = {each.name: each.value for each in parse_samples(path.read_text(encoding="utf-8"))}
+    assert (found["fullsend_push_last_exit_code"], found["fullsend_run_last_exit_code"]) == (1, 1)
+    assert "fullsend_push_last_success_timestamp_seconds" not in found

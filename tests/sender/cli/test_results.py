@@ -10,17 +10,17 @@ import pytest
 from tests import streams
 from tests.sender.peer import entry, partial_entry, receipt_of
 
+from fullsend_cli.progress import CLEAR
 from fullsend_protocol.format.tables import partials_table, table
 from fullsend_protocol.shared.errors import FullsendError
-from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_protocol.shared.exit_codes import Exit, NagiosState
 from fullsend_protocol.wire import messages
 from fullsend_sender.cli import results
 from fullsend_sender.monitor.check import Finding
 from fullsend_sender.monitor.prove import ProofOutcome, StoredCopy
-from fullsend_sender.monitor.status import BackupState, NagiosState, ReceiverState
+from fullsend_sender.monitor.status import BackupState, ReceiverState
 from fullsend_sender.restore.run import Restored, RestoreJob
 from fullsend_sender.transfer.pairing import Paired
-from fullsend_sender.transfer.progress import CLEAR
 from fullsend_sender.transfer.send import Pushed
 
 if TYPE_CHECKING:
@@ -105,8 +105,9 @@ def test_judged(out: Any) -> None:
     judged = [BackupState("tank/a", NagiosState.CRITICAL, None, None, "it has never been pushed")]
     receiver = ReceiverState("nas", messages.Health(program="x", free_bytes=1, problems=["pushes are refused"]))
     results.print_judged(judged, receiver, as_json=False)
-    first, line, more = out()
+    first, *table, line, more = out()
     assert first == "CRITICAL: 1 of 1 dataset: tank/a: it has never been pushed; receiver nas: pushes are refused"
+    assert [row.split()[0] for row in table] == ["DATASET", "tank/a"]
     assert (line, [more]) == (judged[0].line(), list(receiver.lines()))
     results.print_judged(judged, receiver, as_json=True)
     assert [json.loads(line) for line in out()] == [judged[0].to_dict(), receiver.to_dict()]
@@ -152,14 +153,14 @@ def test_restored_as_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_verdicts(out: Any) -> None:
     whole = messages.Verdict(file="f", dataset="tank/a", snapshot="1", raw_bytes=1 << 20, damage=[])
     damaged = messages.Verdict(file="g", dataset="tank/a", snapshot="2", raw_bytes=1, damage=["chunk 1", "chunk 2"])
-    verdicts = results.VerdictPrinter(as_json=False)
+    verdicts = results.VerdictPrinter(settings(), as_json=False)
     for verdict in (whole, damaged, whole):
         verdicts.add(verdict)
     assert (verdicts.whole, verdicts.damaged) == (2, 1)
     assert out() == ["tank/a@2: g: chunk 1", "tank/a@2: g: chunk 2"]
     verdicts.end()
     assert out() == ["2 streams are whole, 2.0 MiB raw"]
-    verdicts = results.VerdictPrinter(as_json=True)
+    verdicts = results.VerdictPrinter(settings(), as_json=True)
     verdicts.add(whole)
     (line,) = out()
     assert json.loads(line) == whole.model_dump(exclude={"type"})

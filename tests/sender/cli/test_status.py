@@ -7,8 +7,8 @@ import json
 import pytest
 from tests.sender.command import AWAY, Fullsend, here
 
+from fullsend_protocol.shared.exit_codes import NagiosState
 from fullsend_sender.cli.status import UNKNOWN
-from fullsend_sender.monitor.status import NagiosState
 
 
 def test_the_exit_code_is_that_of_nagios() -> None:

@@ -53,7 +53,7 @@ def test_what_is_no_address(address: str) -> None:
 def test_defaults(tmp_path: Path) -> None:
     settings = load(write(tmp_path, TABLE), {}, {})
     assert (settings.send_options(None).level, settings.threads, settings.bwlimit, settings.log_format) == (
-        3,
+        "auto",
         None,
         None,
         "text",
@@ -76,12 +76,21 @@ def test_command_line_before_environment_before_file(tmp_path: Path) -> None:
     assert (settings.level, settings.bwlimit, settings.threads, settings.log_format) == (9, 2 << 20, 2, "json")
 
 
+@pytest.mark.parametrize("level", ["auto", "-7", "0", "22"])
+def test_levels(tmp_path: Path, level: str) -> None:
+    expected = level if level == "auto" else int(level)
+    assert load(write(tmp_path, TABLE), {}, {"level": level}).level == expected
+    assert load(write(tmp_path, TABLE), {"FULLSEND_LEVEL": level}, {}).level == expected
+    assert load(write(tmp_path, f"level = {expected!r}\n" + TABLE), {}, {}).level == expected
+
+
 @pytest.mark.parametrize(
     ("environ", "arguments", "message"),
     [
-        ({"FULLSEND_LEVEL": "high"}, {}, "FULLSEND_LEVEL: "),
+        ({"FULLSEND_LEVEL": "high"}, {}, "FULLSEND_LEVEL: 'high' is not a level of zstd: -7 to 22, or auto"),
         ({"FULLSEND_BWLIMIT": "fast"}, {}, "FULLSEND_BWLIMIT: 'fast' is not a size"),
-        ({}, {"level": 23}, "--level: "),
+        ({}, {"level": "23"}, "--level: '23' is not a level of zstd: -7 to 22, or auto"),
+        ({}, {"level": True}, "--level: True is not a level"),
         ({}, {"log_format": "xml"}, "--log-format: "),
     ],
 )
@@ -168,6 +177,20 @@ def test_which_tables_are_pushed_to_a_receiver() -> None:
     settings = SenderSettings.model_validate({"push": [named, open_], "receiver": "other"})
     assert settings.tables_for("nas") == settings.push[:1]
     assert settings.push[1].selection == Selection(("tank/b",), exclude=("tank/b/c",))
+
+
+def test_the_scratch_place_of_drills_is_left_out_of_pushes(tmp_path: Path) -> None:
+    tables = [{"datasets": ["tank"], "recursive": True}, {"datasets": ["tank/drill"]}, {"datasets": ["**"]}]
+    settings = SenderSettings.model_validate({"push": tables, "drill-into": "tank/drill"})
+    names = ["tank", "tank/a", "tank/drill", "tank/drill/fullsend-drill-x/restored", "tank/drills"]
+    every, named, pattern = (table.selection.choose(names) for table in settings.push)
+    assert every == pattern == ["tank", "tank/a", "tank/drills"]
+    assert named == ["tank/drill"]  # who names it means it
+    # Whatever is read over it.
+    text = f'drill-into = "tank/drill"\n[[push]]\ndatasets = ["tank"]\nrecursive = true\n{TABLE}'
+    settings = load(write(tmp_path, text), {"FULLSEND_LEVEL": "5"}, {"drill_into": "tank/other"})
+    assert settings.scratch == ("tank/other",)
+    assert settings.push[0].exclude[-1] == "tank/other"
 
 
 # --- adding a receiver -----------------------------------------------------------------------------------------

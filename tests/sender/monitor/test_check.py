@@ -63,7 +63,7 @@ async def test_all_is_well(configure: Configure, receiver_identity: Identity) ->
     assert {finding.outcome for finding in found} == {Exit.OK}
     lines = [finding.line() for finding in found]
     assert lines[0] == f"ok      configuration: {config}, receivers: nas"
-    assert lines[1].startswith("ok      compression: level 3, ")
+    assert lines[1].startswith("ok      compression: level auto, ")
     assert lines[-1] == "ok      nas: 5.0 GiB free"
     assert found[-1].to_dict() == {"check": "nas", "ok": True, "warning": False, "detail": "5.0 GiB free"}
 
@@ -121,7 +121,18 @@ async def test_a_high_level_and_several_at_a_time_cost_more(configure: Configure
     jobs = await findings(configure(endpoint, more="threads = 4\njobs = 3\n"))
     assert 100 < memory(usual) <= 160 < memory(high)
     assert memory(jobs) == pytest.approx(3 * memory(usual) - 2 * 50, abs=0.5)  # there is one interpreter
-    assert jobs[1].text.startswith("level 3, 4 threads, 3 datasets at a time: ")
+    assert jobs[1].text.startswith("level auto, 4 threads, 3 datasets at a time: ")
+
+
+async def test_the_place_of_drills_must_exist(configure: Configure, tmp_path: Path) -> None:
+    fake = FakeZfs.make(tmp_path / "zfs")
+    fake.create("tank")
+    away = Endpoint("one", "127.0.0.1", free_port(), "00" * 32)
+    more = f'zfs-command = "{fake.program}"\ndrill-into = "tank/drill"\n'
+    (said,) = [each for each in await findings(configure(away, more=more)) if each.what == "drill"]
+    assert said.line() == "problem drill: tank/drill: there is no such dataset to restore into (drill-into)"
+    fake.create("tank/drill")
+    assert not [each for each in await findings(configure(away, more=more)) if each.what == "drill"]
 
 
 async def test_pools_and_what_the_configuration_names(configure: Configure, tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import itertools
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import pytest
+from tests import resumed, streams
 from tests.chains import named
 from tests.data import load
 from tests.genuine_zfs import GenuineZfs
@@ -18,7 +20,8 @@ from tests.sender.peer import Peer, entry, receiving
 from fullsend_protocol.shared.errors import ErrorCode, PeerError, RemoteProtocolError, Unreachable, UsageError
 from fullsend_protocol.stream.facts import conclude
 from fullsend_protocol.stream.opening import opening_of
-from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.stream.records import RecordType, Walker
+from fullsend_protocol.stream.without_frees import HashWithoutFrees
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import ConnectionEnded
 from fullsend_sender.monitor.prove import OlderReceiver, ProofOutcome, Prover, StoredCopy
@@ -39,6 +42,22 @@ HOME: Final = opening_of("it", [FULL]).name.partition("@")[0]
 
 def sha256(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
+
+
+def without_frees(raw: bytes) -> str:
+    form = HashWithoutFrees("it")
+    form.feed(raw)
+    return form.finish()
+
+
+def with_another_hole(raw: bytes) -> bytes:
+    """The same increment, with one FREE less: the first that is not an object's end."""
+    records = streams.split(raw)
+    for before, each in itertools.pairwise(records):
+        if each.kind == RecordType.FREE and before.kind != RecordType.OBJECT:
+            begin, *others = (raw[one.start : one.end] for one in records if one is not each)
+            return resumed.summed(begin, others)
+    raise AssertionError("it has no hole")
 
 
 def facts_of(raw: bytes) -> Any:
@@ -65,13 +84,14 @@ def merged_entry(raw: bytes, **changes: Any) -> messages.MergedEntry:
 @dataclass
 class Desk:
     """A receiver that has these streams. `states`: by file, the SHA-256 of the full that its chain makes; `refuse`: by
-    type of question, the error for it, or "lost" once.
+    type of question, the error for it, or "lost" once; `unreadable`: by file, why it has no hash without FREEs.
     """
 
     stored: list[tuple[messages.MergedEntry, bytes]] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)
     refuse: dict[str, ErrorCode | Literal["lost"]] = field(default_factory=dict)
     answers: dict[str, messages.Proven] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
     proven: list[messages.Prove] = field(default_factory=list)
     connections: int = 0
 
@@ -118,6 +138,10 @@ class Desk:
                     return [self.answers[said.file]]
                 known = self.states[said.file] if said.whole else sha256(self.raw(said.file))
                 return [messages.Proven(result="same" if said.sha256 == known else "different", why="")]
+            case messages.FormWanted():
+                if said.file in self.unreadable:
+                    return [messages.Form(sha256=None, why=self.unreadable[said.file])]
+                return [messages.Form(sha256=without_frees(self.raw(said.file)), why="")]
             case other:
                 raise AssertionError(other)
 
@@ -194,31 +218,81 @@ async def test_another_full_is_different(proving: Proving) -> None:
     damaged = bytearray(FULL)
     damaged[-5000] ^= 1
     proving.zfs.sends(bytes(damaged), f"{HOME}@{snapshot(FULL)}")
-    for whole in (False, True):  # a full is a state by itself
-        (found,) = await proving.prove(whole=whole)
-        assert (found.result, found.is_wrong) == ("different", True)
+    (found,) = await proving.prove()
+    assert (found.result, found.is_wrong, found.but_for_frees) == ("different", True, None)
     assert "DIFFERENT" in found.line()
     assert f"`fullsend push --full {HOME}`" in found.line()
-    assert not any(each.whole for each in proving.desk.proven)
+    assert not any(each.whole for each in proving.desk.proven)  # a full is a state by itself
 
 
 async def test_an_increment_with_other_bytes_is_proven_by_its_state(proving: Proving) -> None:
     made = proving.desk.keep(ONE)
     proving.has(FULL, ONE)
-    other = ONE + bytes(312)
-    proving.zfs.sends(other, "-i", f"{HOME}@{snapshot(FULL)}", f"{HOME}@{snapshot(ONE)}")
-    (found,) = await proving.prove()
-    assert (found.result, found.is_wrong, found.is_proven) == ("differs", True, False)
-    assert f"`fullsend prove --whole {HOME}@{snapshot(ONE)}`" in found.line()
+    target = f"{HOME}@{snapshot(ONE)}"
+    arguments = ("-i", f"{HOME}@{snapshot(FULL)}", target)
     state = bytes(opening_of("it", [ONE])) + b"what would be the full"
-    proving.zfs.sends(state, f"{HOME}@{snapshot(ONE)}")
+    proving.zfs.sends(state, target)
+    other_block = bytearray(ONE)
+    other_block[-2000] ^= 1
+    for own, alike, said in (
+        (with_another_hole(ONE), True, "its own bytes are equal but for FREE records"),
+        (bytes(other_block), False, "its own bytes differ in more than FREE records"),
+    ):
+        proving.desk.proven.clear()
+        proving.zfs.sends(own, *arguments)
+        proving.desk.states[made.file] = sha256(state)
+        (found,) = await proving.prove()
+        assert (found.result, found.is_wrong, found.is_proven, found.but_for_frees) == ("state", False, True, alike)
+        assert found.line() == f"{target}: restores the same state as `zfs send`; {said}"
+        # Only what is exact is asked to be recorded.
+        assert [(each.whole, each.sha256) for each in proving.desk.proven] == [
+            (False, sha256(own)),
+            (True, sha256(state)),
+        ]
+        # A FREE that is missing shows in the state alone.
+        proving.desk.states[made.file] = sha256(b"another one")
+        (found,) = await proving.prove()
+        assert (found.result, found.is_wrong, found.is_proven, found.but_for_frees) == ("different", True, False, alike)
+        assert ("is DIFFERENT from `zfs send`, in FREE records: " in found.line()) == alike
+
+
+async def test_an_increment_with_other_bytes_whose_state_cannot_be_compared(proving: Proving) -> None:
+    made = proving.desk.keep(ONE)
+    proving.has(FULL, ONE)
+    target = f"{HOME}@{snapshot(ONE)}"
+    proving.zfs.sends(with_another_hole(ONE), "-i", f"{HOME}@{snapshot(FULL)}", target)
+    (found,) = await proving.prove()  # its `zfs send` fails
+    assert (found.result, found.is_wrong, found.is_proven, found.but_for_frees) == ("differs", True, False, True)
+    assert found.line().startswith(f"{target}: is not proven: its bytes are equal but for FREE records, as those of a")
+    assert "was not compared: " in found.line()
+    proving.zfs.sends(FULL, target)
+    (found,) = await proving.prove()  # it has another name
+    assert (found.result, found.is_wrong) == ("differs", True)
+    state = bytes(opening_of("it", [ONE])) + b"more"
+    proving.zfs.sends(state, target)
+    proving.desk.refuse["prove"] = ErrorCode.SPACE
+    assert results(await proving.prove()) == ["failed"]
+    del proving.desk.refuse["prove"]
+    proving.desk.unreadable[made.file] = "it is not stored any more"
     proving.desk.states[made.file] = sha256(state)
-    (found,) = await proving.prove(whole=True)
-    assert (found.result, found.is_wrong, found.is_proven) == ("state", False, True)
-    assert [each.whole for each in proving.desk.proven] == [False, False, True]
-    proving.desk.states[made.file] = sha256(b"another one")
-    (found,) = await proving.prove(whole=True)
-    assert (found.result, found.is_wrong) == ("different", True)
+    (found,) = await proving.prove()
+    assert (found.result, found.but_for_frees) == ("state", None)
+
+
+async def test_an_older_receiver_compares_the_state_at_once(proving: Proving) -> None:
+    made = proving.desk.keep(ONE)
+    proving.has(FULL, ONE)
+    target = f"{HOME}@{snapshot(ONE)}"
+    proving.zfs.sends(with_another_hole(ONE), "-i", f"{HOME}@{snapshot(FULL)}", target)
+    state = bytes(opening_of("it", [ONE])) + b"more"
+    proving.zfs.sends(state, target)
+    proving.desk.states[made.file] = sha256(state)
+    proving.desk.refuse["form?"] = ErrorCode.PROTOCOL
+    (found,) = await proving.prove(retry_for=100)
+    assert (found.result, found.but_for_frees) == ("state", None)
+    assert found.line() == f"{target}: restores the same state as `zfs send`; its own bytes differ"
+    sends = [each for each in proving.zfs.commands if each.startswith("send")]
+    assert len(sends) == 2
 
 
 async def test_a_base_that_is_gone_and_one_that_is_a_bookmark(proving: Proving) -> None:
@@ -227,11 +301,9 @@ async def test_a_base_that_is_gone_and_one_that_is_a_bookmark(proving: Proving) 
     (found,) = await proving.prove()
     said = "the pool no longer has its base; --whole compares the state that it restores"
     assert (found.result, found.why) == ("impossible", said)
-    (found,) = await proving.prove(whole=True)
-    assert found.result == "impossible"  # after a push: no full is read for that
     proving.zfs.sends(FULL, f"{HOME}@{snapshot(ONE)}")
     proving.desk.states[made.file] = sha256(FULL)
-    (found,) = await proving.prove(whole=True, without_base=True)
+    (found,) = await proving.prove(without_base=True)
     assert found.why == f"it was sent as {HOME}@{snapshot(ONE)}, which is {HOME}@{snapshot(FULL)} now"
     proving.zfs.add(HOME, "mark", str(facts_of(FULL).guid), bookmark=True)
     proving.zfs.sends(ONE, "-i", f"{HOME}#mark", f"{HOME}@{snapshot(ONE)}")
@@ -254,6 +326,7 @@ async def test_what_the_pool_does_not_have_is_no_error(proving: Proving) -> None
         "result": "impossible",
         "why": "the pool has no such snapshot",
         "properties_changed": False,
+        "but_for_frees": None,
     }
 
 

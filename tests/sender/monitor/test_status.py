@@ -12,12 +12,13 @@ import pytest
 from tests import programs
 from tests.fakezfs import FakeZfs
 
+from fullsend_protocol.shared.exit_codes import NagiosState
 from fullsend_protocol.shared.units import format_time
 from fullsend_protocol.wire import messages
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.maintenance.prune_records import DatasetRecord, PruneRecord, write_record, write_try
 from fullsend_receiver.store.local import LocalStore
-from fullsend_sender.monitor.status import BackupState, NagiosState, ReceiverState, headline, judge, worst
+from fullsend_sender.monitor.status import BackupState, ReceiverState, headline, judge, with_drill, worst
 
 NOW = 1_795_478_400.0  # 2026-11-24T00:00:00Z
 HOUR = 3600.0
@@ -86,6 +87,38 @@ def test_a_clock_of_this_host_that_is_wrong_is_said_and_tells_no_age(ahead: floa
     assert says in judged.why
     assert judge("tank/a", about(), 22 * HOUR - 1, NOW, ahead=ahead).state is NagiosState.CRITICAL
     assert judge("tank/a", about(), 22 * HOUR, NOW, ahead=3600.0).state is NagiosState.OK
+
+
+def drilled(*, ok: bool, succeeded: str | None = None) -> messages.DrillEntry:
+    at, text = "2026-11-22T02:00:00Z", "1 difference: \x1b"
+    facts: dict[str, Any] = {
+        "snapshot": "s1",
+        "guid": "7",
+        "compared": "files",
+        "milliseconds": 1500,
+        "raw_bytes": 10,
+        "files": 3,
+    }
+    return messages.DrillEntry(dataset="tank/a", ok=ok, at=at, text=text, succeeded=succeeded, **facts)
+
+
+def test_a_drill_that_has_failed_is_a_warning() -> None:
+    good = judge("tank/a", about(), None, NOW)
+    assert with_drill(good, None) == good
+    fine = with_drill(good, drilled(ok=True))
+    assert (fine.state, fine.why) == (NagiosState.OK, "")
+    assert ", drill ok 2026-11-22" in fine.line()
+    failed = with_drill(good, drilled(ok=False))
+    assert failed.state is NagiosState.WARNING
+    assert failed.why == "the drill of @s1 at 2026-11-22T02:00:00Z has failed (none was ever ok): 1 difference: \x1b"
+    assert ", drill FAILED 2026-11-22: the drill of @s1" in failed.line()
+    assert "\x1b" not in failed.line()
+    assert failed.to_dict()["drill"] == drilled(ok=False).model_dump(exclude={"dataset"})
+    before = with_drill(good, drilled(ok=False, succeeded="2026-11-01T02:00:00Z"))
+    assert "(the last that was ok was at 2026-11-01T02:00:00Z)" in before.why
+    # What is worse stays so.
+    old = judge("tank/a", about(), HOUR, NOW)
+    assert with_drill(old, drilled(ok=False)).state is NagiosState.CRITICAL
 
 
 def reported(*problems: str, warnings: tuple[str, ...] = (), **said: Any) -> ReceiverState:
@@ -205,7 +238,7 @@ def test_what_the_receiver_warns_of_is_said_on_the_zfs_host(
     receiver, sender, fake = host
     fake.create("tank/a")
     sender.push()
-    first, _dataset, scrub = everything_said(sender, 0)
+    first, _heading, _dataset, scrub = everything_said(sender, 0)
     assert first.startswith("OK: 1 dataset")
     name = f"receiver {next(iter(tomllib.loads((sender.folder / 'sender.toml').read_text())['receivers']))}"
     assert scrub.startswith(
@@ -251,7 +284,7 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     first, *lines = said(sender, 2, "--max-age", "26h")
     assert first.startswith("CRITICAL: ")
     assert "tank/b: it has never been pushed" in first
-    assert [line.split()[1] for line in lines] == ["tank/a:", "tank/b:"]
+    assert [line.split()[0] for line in lines] == ["DATASET", "tank/a", "tank/b", "CRITICAL"]
     programs.good(sender.fullsend("push"))
     assert said(sender, 0, "--max-age", "26h")[0].startswith("OK: 2 datasets")
     # A missing dataset is critical until the user says that it is missing on purpose.
@@ -261,7 +294,7 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     config.write_text('retired = ["tank/b"]\n' + config.read_text())
     (row,) = [json.loads(line) for line in said(sender, 0, "--json")]
     assert (row["dataset"], row["state"], row["streams"], row["broken"]) == ("tank/a", "OK", 1, 0)
-    assert "tank/b" in said(sender, 0, "tank/b")[1]
+    assert "tank/b" in said(sender, 0, "tank/b")[2]
     # A damaged stream is a warning as long as another one is good.
     fake.change("tank/a")
     sender.push("tank/a")
@@ -271,7 +304,7 @@ def test_as_a_plugin_of_nagios(host: tuple[programs.Receiver, programs.Sender, F
     assert said(sender, 3, "tank/nothing")[0].startswith("UNKNOWN: tank/nothing: nothing of that name is stored")
     # Without a `zfs` that answers, all that is stored is judged.
     fake.fail("list", "no such thing")
-    assert len(said(sender, 1)) == 3
+    assert said(sender, 1)[0].startswith("WARNING: 1 of 2 datasets: tank/a")
 
 
 @pytest.mark.slow
@@ -288,8 +321,8 @@ def test_what_is_configured_and_not_here(host: tuple[programs.Receiver, programs
     sender.push("tank/a")
     first, *lines = said(sender, 2, "--max-age", "26h")
     assert "other: it is stored, and is not here: no pool other is imported" in first
-    assert [line.split()[1] for line in lines] == ["other:", "other/b:", "tank/a:"]
-    assert [line.split()[0] for line in lines] == ["CRITICAL", "CRITICAL", "OK"]
+    assert [line.split()[0] for line in lines[1:4]] == ["other", "other/b", "tank/a"]
+    assert [line.split()[:2] for line in lines[4:]] == [["CRITICAL", "other:"], ["CRITICAL", "other/b:"]]
 
 
 @pytest.mark.slow
@@ -404,8 +437,8 @@ def test_what_the_receiver_cannot_read_is_no_backup(host: tuple[programs.Receive
     first, *lines = said(sender, 2)
     assert "by/hand: nothing of it can be restored" in first
     assert "by/two: 1 of its streams are damaged or lack a base" in first
-    assert [line.split()[0] for line in lines] == ["CRITICAL", "WARNING"]
-    assert "2 stored" in lines[1]
+    assert [line.split()[0] for line in lines] == ["DATASET", "by/hand", "by/two", "CRITICAL", "WARNING"]
+    assert "2 stored" in lines[4]
     done = sender.fullsend("verify")
     assert (done.returncode, b"damaged: 2 of 3 streams" in done.stderr) == (1, True)
     assert done.stdout.decode().splitlines()[0].startswith(f"by/hand@?: {hand['file']}.json: cannot be")

@@ -98,6 +98,9 @@ def test_nothing_new() -> None:
     assert isinstance(same, NothingToSend)
     assert same.snapshot == TUESDAY
     assert isinstance(decide(dataset(), PLAIN, StoredBases([base(103)])), PlannedSend)
+    assert isinstance(decide(dataset(written=None), PLAIN, StoredBases([base(103)])), PlannedSend)  # nobody can tell
+    unread = dataset(written=0, snapshots=[MONDAY, TUESDAY, WEDNESDAY._replace(written=None)])
+    assert isinstance(decide(unread, PLAIN, StoredBases([base(102)])), PlannedSend)
     assert isinstance(decide(dataset(written=0), PLAIN, StoredBases([base(103)]), full=True), PlannedSend)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -9,7 +12,10 @@ from tests.sender.peer import receiving
 from tests.sender.zfs_host import Host
 
 from fullsend_sender.host.identity import Identity
+from fullsend_sender.push import run as pushing
+from fullsend_sender.push.cleaner import Cleaner
 from fullsend_sender.push.job import PushSummary
+from fullsend_sender.zfs.commands import Zfs, ZfsError
 
 
 @pytest.mark.slow
@@ -94,3 +100,82 @@ async def test_a_run_that_was_killed_after_its_receipt(host: Host) -> None:
     host.fake.edit(lambda state: state["datasets"]["tank/a"]["snapshots"][0]["holds"].extend(tags))
     assert await host.push("tank/a@" + name) == PushSummary(unchanged=1)
     assert host.fake.holds("tank/a") == theirs
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clean up behind all streams of a run at once, however slow this machine is."""
+    monkeypatch.setattr(pushing, "Cleaner", partial(Cleaner, gather=1000))
+
+
+@pytest.mark.usefixtures("patient")
+async def test_one_command_for_many_datasets(host: Host) -> None:
+    names = [f"tank/{letter}" for letter in "abc"]
+    for name in names:
+        host.fake.create(name)
+    assert (await host.push(*names)).pushed == 3
+    assert [len(host.ran("holds")), len(host.ran("release"))] == [1, 1]
+    assert [host.fake.holds(name) for name in names] == [[], [], []]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_holds_that_cannot_be_asked_of_are_one_datasets(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    holds = Zfs.holds
+
+    async def refused(zfs: Zfs, snapshots: Sequence[str]) -> list[tuple[str, str]]:
+        asked.append([name.partition("@")[0] for name in snapshots])
+        if "tank/b" in asked[-1]:
+            raise ZfsError("permission denied")
+        return await holds(zfs, snapshots)
+
+    monkeypatch.setattr(Zfs, "holds", refused)
+    names = [f"tank/{letter}" for letter in "abc"]
+    for name in names:
+        host.fake.create(name)
+    assert (await host.push(*names)).failures == []
+    assert [each for each in asked if each] == [names, *([name] for name in names)]
+    assert [len(host.fake.holds(name)) for name in names] == [0, 1, 0]
+
+
+@pytest.mark.usefixtures("patient")
+async def test_a_hold_that_cannot_be_released_keeps_no_other(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As `zfs release` does it: those that it can release are released, and then it fails."""
+    release = Zfs.release
+
+    async def refused(zfs: Zfs, tag: str, snapshots: Sequence[str]) -> None:
+        await release(zfs, tag, [name for name in snapshots if not name.startswith("tank/b@")])
+        (bad,) = (name for name in snapshots if name.startswith("tank/b@"))
+        complaint = f"cannot release hold from snapshot '{bad}': permission denied"
+        raise ZfsError(complaint, complaint)
+
+    monkeypatch.setattr(Zfs, "release", refused)
+    names = [f"tank/{letter}" for letter in "abc"]
+    for name in names:
+        host.fake.create(name)
+    with caplog.at_level(logging.INFO, "fullsend.push"):
+        assert (await host.push(*names)).failures == []
+    assert [len(host.fake.holds(name)) for name in names] == [0, 1, 0]
+    assert [
+        each.getMessage().partition(": not cleaned up")[0] for each in caplog.records if "not cleaned" in each.msg
+    ] == ["tank/b"]
+
+
+async def test_a_run_that_was_killed_before_it_cleaned_up(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bookmarks are made by then, and the next run releases what is held, also of what is unchanged."""
+
+    async def killed(*_arguments: Any) -> list[tuple[str, Exception]]:
+        return []
+
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(pushing, "prune_source", killed)
+        assert (await host.push("tank/a", "tank/b")).pushed == 2
+    assert [len(host.fake.holds(name)) for name in ("tank/a", "tank/b")] == [1, 1]
+    assert [len(host.fake.names("bookmarks", name)) for name in ("tank/a", "tank/b")] == [1, 1]
+    host.fake.change("tank/a")
+    assert await host.push("tank/a", "tank/b") == PushSummary(pushed=1, unchanged=1)
+    assert [host.fake.holds(name) for name in ("tank/a", "tank/b")] == [[], []]

@@ -20,12 +20,14 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.locks import AlreadyRunning
 from fullsend_sender.host.options import Endpoint
+from fullsend_sender.monitor.metrics import STAGES
 from fullsend_sender.push import run as pushing
 from fullsend_sender.push.job import PushSummary
 from fullsend_sender.push.run import push
 from fullsend_sender.transfer.send import Pushed, ReceiptMismatch
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_sender.zfs.pools import while_usable
+from fullsend_transport.throttle import Throttle
 
 
 @pytest.mark.slow
@@ -53,12 +55,21 @@ async def test_size_is_not_announced_where_it_is_not_to_be_checked(host: Host) -
     assert {offer.dataset: offer.size_estimate for offer in host.keeper.offers} == {"tank/a": 300_000, "tank/b": None}
 
 
+async def test_streams_share_a_connection(host: Host) -> None:
+    for name in ("tank/a", "tank/b", "tank/c"):
+        host.fake.create(name)
+    assert (await host.push("tank/a", "tank/b", "tank/c")).pushed == 3
+    assert host.keeper.connections == 2  # one asks what is stored
+
+
 async def test_nothing_new_runs_next_to_nothing(host: Host) -> None:
     for name in ("tank", "tank/a", "tank/b"):
         host.fake.create(name)
     await host.push("tank", recursive=True)
     connections = host.keeper.connections
-    assert await host.push("tank", recursive=True) == PushSummary(unchanged=3)
+    summary = await host.push("tank", recursive=True)
+    assert summary == PushSummary(unchanged=3)
+    assert summary.chosen == summary.current == {"tank", "tank/a", "tank/b"}
     assert [line.split()[0] for line in host.fake.commands] == ["zpool", "zpool", "list"]
     assert host.keeper.connections == connections + 1
     assert [each.dataset for each in host.keeper.unchanged] == ["tank", "tank/a", "tank/b"]
@@ -235,6 +246,27 @@ async def test_the_base_is_gone_at_the_receiver(host: Host) -> None:
     assert host.kinds() == [("tank/a", "full")]
 
 
+async def test_the_base_is_lost_at_the_receiver_while_the_increment_arrives(host: Host) -> None:
+    """What cannot be restored is no backup: its snapshot would be released, and pruned."""
+    host.fake.create("tank/a")
+    await host.push("tank/a")
+    host.fake.change("tank/a")
+    host.keeper.orphans = 1
+    assert (await host.push("tank/a")).failures == []
+    assert host.kinds() == [("tank/a", "incremental"), ("tank/a", "full")]
+
+
+@pytest.mark.parametrize("package", [False, True])
+async def test_what_cannot_be_restored_is_no_success(host: Host, package: bool) -> None:
+    host.fake.create("tank")
+    host.fake.snapshot("tank@mon")
+    host.keeper.orphans = 1
+    summary = await host.push("tank@mon", package=package)
+    assert (summary.pushed, summary.stored, summary.current) == (0, 0, set())
+    ((_name, error),) = summary.failures
+    assert "tank@mon was kept, but cannot be restored" in str(error)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("code", [ErrorCode.LIMIT, ErrorCode.SHUTDOWN])
 async def test_a_refusal_that_passes_is_nobodys(host: Host, code: ErrorCode) -> None:
@@ -258,8 +290,10 @@ async def test_a_receiver_that_is_away_costs_no_snapshot(tmp_path: Path, identit
     fake = FakeZfs.make(tmp_path / "zfs")
     fake.create("tank/a")
     host = Host(fake, Keeper(), Endpoint("nas", "127.0.0.1", 1, "ab" * 32), identity)
+    summary = PushSummary()
     with pytest.raises(Unreachable):
-        await host.push("tank/a")
+        await push(host.job("tank/a"), host.pushed.append, summary)
+    assert (summary.chosen, summary.current) == ({"tank/a"}, set())
     assert fake.names("snapshots", "tank/a") == []
 
 
@@ -275,6 +309,7 @@ async def test_a_receiver_that_goes_away(host: Host, tmp_path: Path, receiver_id
         summary = await host.push("tank/a", "tank/b", "tank/c", settings={"retry_for": "0s"})
     assert [isinstance(error, Unreachable) for _name, error in summary.failures] == [True, True]
     assert summary.failures[1][0] == "2 more"
+    assert (summary.chosen, summary.current) == ({"tank/a", "tank/b", "tank/c"}, set())
 
 
 async def test_another_run(host: Host) -> None:
@@ -311,6 +346,30 @@ async def test_cancelled_amid_a_stream(host: Host) -> None:
     assert host.fake.holds("tank/a") == []
 
 
+async def test_all_jobs_have_one_limit(host: Host) -> None:
+    class Counting(Throttle):
+        def __init__(self, rate: int) -> None:
+            super().__init__(rate)
+            self.connections: set[object] = set()
+            self.counted = 0
+
+        def ask(self, connection: object, count: int, now: float) -> float:  # type: ignore[explicit-override]
+            self.connections.add(connection)
+            return super().ask(connection, count, now)
+
+        def spend(self, count: int, now: float) -> None:  # type: ignore[explicit-override]
+            self.counted += count
+            super().spend(count, now)
+
+    for name in ("tank/a", "tank/b"):
+        host.fake.create(name)
+    throttle = Counting(1 << 30)
+    assert (await host.push("tank/a", "tank/b", settings={"jobs": 2}, throttle=throttle)).pushed == 2
+    # One asked what is stored. If one job was done before the other began, both have used one connection.
+    assert len(throttle.connections) == host.keeper.connections - 1 > 0
+    assert throttle.counted > sum(each.wire_bytes for each in host.pushed) > 0
+
+
 async def test_a_bookmark_that_cannot_be(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     host.fake.create("tank/a")
     host.fake.fail("bookmark tank", "permission denied")
@@ -336,7 +395,10 @@ async def test_commands_that_fail(host: Host, command: str) -> None:
 
 async def test_what_was_begun_is_finished_before_anything_new(host: Host) -> None:
     host.begun()
-    assert await host.push("tank/a") == PushSummary(pushed=2)
+    summary = await host.push("tank/a")
+    assert summary == PushSummary(pushed=2)
+    assert summary.current == {"tank/a"}
+    assert set().union(*(each.waited for each in host.pushed)) <= set(STAGES)
     assert host.kinds() == [("tank/a", "full"), ("tank/a", "incremental")]
     assert host.pushed[0].receipt.snapshot == "mon"
     assert [offer.resume for offer in host.keeper.offers] == ["replay"] * 2
@@ -350,7 +412,9 @@ async def test_what_was_begun_is_finished_before_anything_new(host: Host) -> Non
 
 async def test_what_was_begun_and_named_is_pushed_once(host: Host) -> None:
     host.begun()
-    assert await host.push("tank/a@mon") == PushSummary(pushed=1)
+    summary = await host.push("tank/a@mon")
+    assert summary == PushSummary(pushed=1)
+    assert summary.current == {"tank/a"}
     assert host.ran("snapshot") == []
 
 
@@ -451,7 +515,7 @@ async def test_a_wrong_receipt_of_what_was_begun_is_no_success(host: Host, monke
     """Nothing is new since, so it would be its last chance to be one."""
     host.begun()
     host.fake.edit(lambda state: state["datasets"]["tank/a"].update(written=0))
-    monkeypatch.setattr("tests.sender.peer.receipt_of", lambda raw: receipt_of(raw, sha256="ab" * 32))
+    monkeypatch.setattr("tests.sender.peer.receipt_of", functools.partial(receipt_of, sha256="ab" * 32))
     summary = await host.push("tank/a")
     assert [(name, type(error)) for name, error in summary.failures] == [("tank/a@mon", ReceiptMismatch)]
     assert (summary.unchanged, host.keeper.unchanged) == (0, [])
@@ -486,6 +550,7 @@ async def test_a_receiver_that_goes_away_before_all_is_finished_costs_no_snapsho
         host.endpoint = state.endpoint
         summary = await host.push("tank/a", settings={"retry_for": "0s"})
     assert [(name, type(error).__mro__[1]) for name, error in summary.failures] == [("tank/a@mon", Unreachable)]
+    assert summary.current == set()
     assert host.fake.names("snapshots", "tank/a") == ["mon"]
     assert len(host.fake.holds("tank/a")) == 1  # what has begun to arrive has to stay
 

@@ -28,6 +28,7 @@ from fullsend_sender.host.options import Endpoint
 from fullsend_sender.push.stdin import push_stdin
 from fullsend_sender.transfer.link import Timeouts
 from fullsend_sender.transfer.send import Pushed, ReceiptMismatch, TransferOptions
+from fullsend_transport.throttle import Throttle
 
 #: A receiver that goes away is not waited for; that it is otherwise, test_transfer.py shows.
 OPTIONS = TransferOptions(level=1, threads=2, retry_for=0)
@@ -97,7 +98,8 @@ async def test_genuine_streams(stream: streams.Genuine, push: Push, receiver_ide
     said = pushed.to_dict()
     assert list(said) == [
         *("dataset", "snapshot", "guid", "kind", "flags", "base", "base_guid"),
-        *("raw_bytes", "wire_bytes", "stored_bytes", "seconds", "sha256", "resume", "resumed_at", "repair", "receipt"),
+        *("raw_bytes", "wire_bytes", "stored_bytes", "seconds", "sha256", "resume", "resumed_at", "repair"),
+        *("limit", "waited", "levels", "receipt"),
     ]
     assert said["guid"] == manifest.guid
     assert said["sha256"] == stream.sha256
@@ -144,7 +146,7 @@ async def test_offer_of_a_package_leaves_open_what_its_end_decides(push: Push, r
 
 
 async def test_progress_and_bandwidth_limit(push: Push, receiver_identity: Identity) -> None:
-    options = TransferOptions(level=1, bwlimit=1 << 30)
+    options = TransferOptions(level=1, throttle=Throttle(1 << 30))
     async with receiving(receiver_identity, Taking()) as receiver:
         await push(receiver, large(6 << 20), options=options, show="always")
 

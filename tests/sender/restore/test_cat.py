@@ -1,27 +1,31 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import random
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests import streams
 from tests.sender.peer import Peer, Receiving, Script, chunks_of, manifest_of, receiving
 from tests.sender.transfer.test_pipeline import large
 
+from fullsend_cli.progress import Progress
 from fullsend_protocol.format.manifest import Manifest
+from fullsend_protocol.format.proof import Proof
 from fullsend_protocol.shared.errors import ErrorCode, PeerError, RemoteProtocolError, Unreachable
+from fullsend_protocol.stream.checksums import Piece
 from fullsend_protocol.stream.chunks import Compressor
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.connection import Heartbeat
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.restore.cat import READ_AHEAD, DamagedTransfer, cat
 from fullsend_sender.transfer.link import Timeouts
-from fullsend_sender.transfer.progress import Progress
 
 
 class Reading:
@@ -69,8 +73,62 @@ async def bring(receiver: Receiving, identity: Identity, fd: int, timeouts: Time
     return await cat(receiver.endpoint, identity, "tank/data@now", fd, Progress(0.0), retry_for=0, timeouts=timeouts)
 
 
+class Watched(Proof):
+    """Tells the loop when so many chunks have been looked at, right or wrong."""
+
+    def __init__(self, manifest: Manifest, count: int, seen: asyncio.Event, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(manifest)
+        self._left = count
+        self._seen = seen
+        self._loop = loop
+
+    def take(self, raw: bytes, sha256: bytes | memoryview) -> list[Piece]:  # type: ignore[explicit-override]
+        try:
+            return super().take(raw, sha256)
+        finally:
+            self._left -= 1
+            if not self._left:
+                self._loop.call_soon_threadsafe(self._seen.set)
+
+
+async def bring_late(receiver: Receiving, identity: Identity, count: int) -> bytes:
+    """Read the output only when so many chunks have been looked at. Returns: the output. Raises: as cat, which has the
+    output as its note.
+    """
+    seen = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    read, write = os.pipe()
+    bringing = asyncio.create_task(
+        cat(
+            receiver.endpoint,
+            identity,
+            "tank/data@now",
+            write,
+            Progress(0.0),
+            retry_for=0,
+            prove=lambda manifest: Watched(manifest, count, seen, loop),
+        )
+    )
+    bringing.add_done_callback(lambda _task: os.close(write))
+    async with asyncio.timeout(60):
+        await seen.wait()
+        assert not bringing.done()
+
+    def read_all() -> bytes:
+        with open(read, "rb") as file:
+            return file.read()
+
+    output = await asyncio.to_thread(read_all)
+    try:
+        await bringing
+    except DamagedTransfer as error:
+        error.add_note(str(len(output)))
+        raise
+    return output
+
+
 def no_threads_left() -> bool:
-    return not [t for t in threading.enumerate() if t.name.startswith(("decode", "write"))]
+    return not [t for t in threading.enumerate() if t.name.startswith(("decode", "prove", "write"))]
 
 
 # --- whole -----------------------------------------------------------------------------------------------------
@@ -94,6 +152,13 @@ async def test_several_chunks_in_several_segments(identity: Identity, receiver_i
     assert bytes(pipe.data) == raw
 
 
+async def test_the_next_chunks_are_proven_while_one_is_written(identity: Identity, receiver_identity: Identity) -> None:
+    raw = large(20 << 20)
+    async with receiving(receiver_identity, sending(raw)) as receiver:
+        assert await bring_late(receiver, identity, 3) == raw
+    assert no_threads_left()
+
+
 # --- damaged ---------------------------------------------------------------------------------------------------
 
 
@@ -115,6 +180,25 @@ async def test_nothing_of_a_damaged_chunk_is_written(identity: Identity, receive
             await bring(receiver, identity, pipe.write)
     assert bytes(pipe.data) == raw[: bad.raw_offset]
     assert no_threads_left()
+
+
+async def test_what_is_right_before_damage_is_written_also_if_it_is_found_before(
+    identity: Identity, receiver_identity: Identity
+) -> None:
+    raw = large(20 << 20)
+    good = list(chunks_of(raw))
+    bad = replace(good[1], sha256=bytes(32))
+
+    async def script(peer: Peer) -> None:
+        await peer.greet()
+        await peer.hear()
+        await peer.say(messages.Sending(manifest=manifest_of(raw)), good[0], bad)
+        await peer.gone()
+
+    async with receiving(receiver_identity, script) as receiver:
+        with pytest.raises(DamagedTransfer) as raised:
+            await bring_late(receiver, identity, 2)
+    assert raised.value.__notes__ == [str(bad.raw_offset)]
 
 
 async def test_a_frame_that_does_not_decode(identity: Identity, receiver_identity: Identity) -> None:
@@ -202,6 +286,26 @@ async def test_an_end_before_the_end(identity: Identity, receiver_identity: Iden
 
 
 # --- our own output --------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_does_not_keep_what_was_written(
+    identity: Identity, receiver_identity: Identity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network file system takes all, and is full."""
+    raw = large(6 << 20)
+    synced: list[int] = []
+
+    def full(fd: int) -> None:
+        synced.append(os.fstat(fd).st_size)
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (tmp_path / "out").open("wb") as out:
+        async with receiving(receiver_identity, sending(raw)) as receiver:
+            with pytest.raises(OSError, match="quota"):
+                await bring(receiver, identity, out.fileno())
+    assert synced == [len(raw)]
+    assert no_threads_left()
 
 
 async def test_nobody_reads_the_output_any_more(identity: Identity, receiver_identity: Identity) -> None:

@@ -13,6 +13,7 @@ from tests.resumed import Sent
 from tests.sender.peer import Peer, Receiving, manifest_of, receiving
 from tests.sender.restore.test_cat import reading
 
+from fullsend_cli.progress import Progress
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.shared.errors import (
     ChunkError,
@@ -30,7 +31,6 @@ from fullsend_protocol.wire.connection import Chunk, ConnectionEnded
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.restore.cat import DamagedTransfer, cat
 from fullsend_sender.restore.resume import Rest, find_rest
-from fullsend_sender.transfer.progress import Progress
 
 NAME = "tank/data@now"
 

@@ -24,12 +24,12 @@ from fullsend_protocol.shared.errors import (
     TrailingBytes,
     UnsupportedStream,
 )
-from fullsend_protocol.stream.chunks import Decompressor
+from fullsend_protocol.stream.chunks import LEVEL_DEFAULT, LIGHT, Decompressor
 from fullsend_protocol.stream.records import Feature, Phase, Walker, WalkerState
 from fullsend_protocol.wire.connection import Chunk
-from fullsend_sender.transfer import pipeline as module
-from fullsend_sender.transfer.buffers import FIRST, LARGEST
-from fullsend_sender.transfer.pipeline import Pipeline, Skipped, default_threads, raw_in_flight
+from fullsend_sender.transfer.buffers import FIRST
+from fullsend_sender.transfer.memory import raw_in_flight
+from fullsend_sender.transfer.pipeline import Pipeline, Skipped
 from fullsend_sender.transfer.pipes import Source
 from fullsend_sender.transfer.segments import DifferentBytes, Ready
 
@@ -442,10 +442,18 @@ async def test_cancelling_ends_the_threads() -> None:
         assert no_threads_left()
 
 
-def test_threads_within_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)))
-    assert default_threads() == 4
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
-    assert default_threads() == 1
-    assert raw_in_flight(1) == raw_in_flight(2) == module.RAW_IN_FLIGHT >= LARGEST
-    assert raw_in_flight(30) > raw_in_flight(4) == 6 * FIRST
+async def test_the_level_of_each_chunk_is_chosen_unless_it_is_set() -> None:
+    noise = random.Random(6)
+    raw = streams.substream(*(streams.write(7, i << 17, noise.randbytes(1 << 17)) for i in range(96)))
+    whole = len(list(chunks_of(raw)))
+    async with flowing(raw) as fd, Pipeline(Source(fd), threads=2) as pipeline:
+        await pipeline.opened()
+        pipeline.proceed([])
+        chosen = await chunks_from(pipeline)
+        assert pipeline.levels == {LIGHT: whole - 1, LEVEL_DEFAULT: 1}  # the last chunk is the END record alone
+    assert b"".join(Decompressor().decompress(chunk.frame, chunk.raw_length) for chunk in chosen) == raw
+    pipeline, of_level_1 = await run(raw)
+    assert pipeline.levels == {1: whole}
+    assert [(each.raw_offset, each.sha256) for each in of_level_1] == [
+        (each.raw_offset, each.sha256) for each in chosen
+    ]

@@ -23,6 +23,7 @@ from tests.fakezfs import FakeZfs
 from tests.sender.peer import Arrived, Peer, Script, Stopped, partial_entry, receipt_of, receiving, segments_of
 from tests.sender.transfer.test_pipeline import flowing, no_threads_left
 
+from fullsend_cli.progress import Progress
 from fullsend_protocol.format.manifest import PartialEntry
 from fullsend_protocol.shared.errors import FullsendError, IncompleteStream, NotTheSameStream, StreamError
 from fullsend_protocol.stream.chunks import Cutter
@@ -31,7 +32,6 @@ from fullsend_protocol.stream.resume_token import ResumeToken
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.transfer import retry
-from fullsend_sender.transfer.progress import Progress
 from fullsend_sender.transfer.resume import resume_by_token
 from fullsend_sender.transfer.segments import DifferentBytes
 from fullsend_sender.transfer.send import Pushed, ReceiptMismatch, StreamContext, TransferOptions

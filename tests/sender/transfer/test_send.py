@@ -15,6 +15,7 @@ from tests.programs import free_port
 from tests.sender.peer import Arrived, Keeper, Peer, Script, Stopped, receipt_of, receiving, segments_of
 from tests.sender.transfer.test_pipeline import BLOCKS, ENDS, flowing, no_threads_left
 
+from fullsend_cli.progress import Progress
 from fullsend_protocol.format.manifest import Receipt
 from fullsend_protocol.shared.errors import (
     ChunkError,
@@ -24,12 +25,12 @@ from fullsend_protocol.shared.errors import (
     PeerError,
     Unreachable,
 )
+from fullsend_protocol.stream.chunks import Level
 from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.transfer import retry
 from fullsend_sender.transfer.pipeline import Pipeline
-from fullsend_sender.transfer.progress import Progress
 from fullsend_sender.transfer.segments import CannotResume, DifferentBytes
 from fullsend_sender.transfer.send import Pushed, ReceiptMismatch, StreamContext, TransferOptions, transfer
 from fullsend_sender.zfs.commands import ZfsError
@@ -411,9 +412,9 @@ async def test_memory_that_changes_what_is_sent_again(
 ) -> None:
     compress = Pipeline._compress
 
-    def changing(self: Pipeline, buffer: Any, size: int) -> bytes:
+    def changing(self: Pipeline, buffer: Any, size: int, level: Level) -> bytes:
         buffer.view[size - 1] ^= 1
-        return compress(self, buffer, size)
+        return compress(self, buffer, size, level)
 
     taker = Taker()
 
@@ -568,6 +569,28 @@ async def test_a_replay_that_differs_has_it_deleted(sending: Sending, receiver_i
             await sending(receiver.endpoint, resume="replay")
     assert [said.keep for said in told] == [False]
     assert taker.arrived.taken == []
+
+
+@pytest.mark.parametrize("changed", [{"dataset": "tank/copy"}, {"snapshot": "then"}])
+@pytest.mark.parametrize("at_end", [False, True])
+async def test_that_the_same_snapshot_is_stored_elsewhere_is_no_receipt(
+    sending: Sending, receiver_identity: Identity, changed: dict[str, str], *, at_end: bool
+) -> None:
+    """A replica has the same GUIDs."""
+    taker = Taker()
+
+    async def knows(peer: Peer) -> None:
+        if at_end:
+            await taker.offered(peer)
+            await taker.arrived.take(peer)
+        else:
+            await taker.greeted(peer)
+        await peer.say(messages.Stored(receipt=receipt_of(BLOCKS, **changed)))
+        await peer.gone()
+
+    async with receiving(receiver_identity, knows) as receiver:
+        with pytest.raises(ReceiptMismatch, match=f"has {next(iter(changed))}"):
+            await sending(receiver.endpoint)
 
 
 async def test_a_replay_that_is_stored_after_all(sending: Sending, receiver_identity: Identity) -> None:

@@ -16,7 +16,8 @@ import uvloop
 from tests.fakezfs import FakeZfs
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_sender.zfs import commands, inventory
+from fullsend_sender.zfs import child, commands, inventory
+from fullsend_sender.zfs.child import ChildProcess
 from fullsend_sender.zfs.commands import Zfs, ZfsError
 
 
@@ -66,6 +67,15 @@ async def test_what_there_is(fake: FakeZfs) -> None:
 async def test_a_part_of_a_listing_is_none(end: str) -> None:
     with pytest.raises(ZfsError):
         await shell(f"echo tank; {end}").listing(["tank"], recursive=True)
+
+
+@pytest.mark.parametrize(("names", "last"), [(1000, "internal error: no memory"), (100_000, "")])
+async def test_a_failure_behind_many_unknown_names_is_one(names: int, last: str) -> None:
+    line = f"cannot open 'tank/{'x' * 20}': dataset does not exist"  # where stderr is cut off, a line ends
+    assert len(line) + 1 == 64
+    unknown = f'yes "{line}" | head -n {names} >&2'
+    with pytest.raises(ZfsError):
+        await shell(f"echo tank; {unknown}; echo '{last}' >&2; exit 1").listing(["tank"], recursive=True)
 
 
 async def test_names_that_can_be_none() -> None:
@@ -217,21 +227,57 @@ def test_many_names_are_split() -> None:
     assert list(commands._batches([])) == []
 
 
-async def test_cancellation_while_a_process_starts_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_that_fails_keeps_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "_NAMES_MAX", 40)
+    names = [f"tank/{letter}@{'x' * 20}" for letter in "abc"]
+    script = f"""
+        echo "$1 $3" >>{tmp_path}/log
+        case "$1 $3" in "holds "*) ;; *tank/a*) echo "not $3" >&2; exit 1 ;; esac
+    """
+    zfs = Zfs((*shell(script).command, "sh"))
+    with pytest.raises(ZfsError, match=f"not {names[0]}"):
+        await zfs.release("tag", names)
+    assert {name: error.complaint for name, error in (await zfs.hold("tag", names)).items()} == {
+        names[0]: f"not {names[0]}"
+    }
+    assert (tmp_path / "log").read_text(encoding="utf-8").splitlines() == [
+        *(f"release {name}" for name in names),
+        *(f"hold {names[0]}", f"holds {names[0]}", f"hold {names[1]}", f"hold {names[2]}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        # More than an error shows.
+        "for each; do echo \"cannot hold snapshot '$each': tag already exists on this dataset\"; done >&2; exit 1",
+        # As libzfs says it where the kernel names none.
+        "echo \"cannot hold snapshot '$1': tag already exists\" >&2; echo 'cannot hold: out of space' >&2; exit 1",
+        "echo \"cannot hold snapshot '$1': tag already exists\" >&2; kill -9 $$",
+    ],
+)
+async def test_what_is_not_held_is_known_whatever_the_failure_says(end: str) -> None:
+    names = [f"tank/{number:0100}@now" for number in range(30)]
+    held = names[20:]
+    lines = "".join(f"{name}\\ttag\\tTue Nov 24 02:00 2026\\n{name}\\tother\\tthen\\n" for name in held)
+    zfs = Zfs((*shell(f"if [ $1 = holds ]; then printf '{lines}'; exit; fi; shift 2; {end}").command, "sh"))
+    assert list(await zfs.hold("tag", names)) == names[:20]
+    assert list(await zfs.hold("another", names)) == names
+
+
+async def test_cancellation_behind_a_start_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = tmp_path / "zfs"
     script.write_text("#!/bin/sh\nexec sleep 1000\n", encoding="utf-8")
     script.chmod(0o755)
-    started: list[asyncio.subprocess.Process] = []
-    start = asyncio.create_subprocess_exec
+    started: list[ChildProcess] = []
+    start = child.start
 
-    async def start_slowly(*command: str, **options: Any) -> asyncio.subprocess.Process:
-        process = await start(*command, **options)
+    def noting(*command: str, **options: Any) -> ChildProcess:
+        process = start(*command, **options)
         started.append(process)
-        for _turn in range(3):  # the process runs, and its owner does not have it yet
-            await asyncio.sleep(0)
         return process
 
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_slowly)
+    monkeypatch.setattr(child, "start", noting)
     running = asyncio.create_task(Zfs((str(script),)).run("list"))
     while not started:
         await asyncio.sleep(0)

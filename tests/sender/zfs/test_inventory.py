@@ -36,3 +36,10 @@ def test_nothing() -> None:
 def test_snapshots_alone() -> None:
     line = LISTING.splitlines()[2]
     assert parse_snapshots(line + "\n") == {"tank/a b@2": Snapshot("2", "22", 9, 1790000009, 3, 0)}
+
+
+def test_what_was_written_and_is_not_known_is_not_nothing() -> None:
+    """`zfs list` shows a dash where the kernel could not read it."""
+    home = parse(LISTING.replace("4096\t200", "-\t200").replace("0\t100\t3", "-\t100\t3"))["tank/a b"]
+    assert home.written is None
+    assert [each.written for each in home.snapshots] == [0, None]

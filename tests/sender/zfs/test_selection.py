@@ -51,3 +51,13 @@ def test_patterns_are_no_regular_expressions(pattern: str, name: str) -> None:
         assert fits(name, pattern) is (name == pattern)
     assert fits(name, "**")
     assert fits(name, "*") is ("/" not in name)
+
+
+def test_what_a_drill_has_made_is_chosen_only_by_its_name() -> None:
+    """Also in a place that no configuration names: `fullsend drill --into`."""
+    scratch = "ext/here/fullsend-drill-0123456789abcdef"
+    names = ["ext", "ext/here", scratch, f"{scratch}/restored", "ext/here/fullsend-drill-mine"]
+    mine = [names[0], names[1], names[4]]
+    assert Selection(("ext",), recursive=True).choose(names) == mine
+    assert Selection(("**",)).choose(names) == mine
+    assert Selection((f"{scratch}/restored",)).choose(names) == [f"{scratch}/restored"]

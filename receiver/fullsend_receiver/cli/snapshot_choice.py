@@ -1,0 +1,83 @@
+"""The snapshot of `ls` and `get`: a stored one, or files outside a store. Its options, and its index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fullsend_protocol.shared.errors import UsageError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from fullsend_receiver.files.index import FileIndex
+    from fullsend_receiver.files.sources import SnapshotSource, StoredSource
+    from fullsend_receiver.store.local import LocalStore
+
+
+def add_snapshot(sub: argparse.ArgumentParser) -> None:
+    """Add the arguments that name a snapshot, and the paths in it."""
+    sub.add_argument(
+        "what",
+        nargs="*",
+        metavar="SENDER/DATASET@SNAPSHOT|PATH",
+        help="a stored snapshot first (not with --file), then paths in it, from its root",
+    )
+    sub.add_argument(
+        "-f",
+        "--file",
+        action="append",
+        type=Path,
+        metavar="FILE",
+        help="a file with a stream instead of a stored one, raw or compressed by zstd; again for each increment",
+    )
+    sub.add_argument(
+        "--name", action="append", default=[], metavar="GLOB", help="only files with such a name, such as '*.txt'"
+    )
+
+
+def open_snapshot(options: argparse.Namespace) -> tuple[SnapshotSource, FileIndex, list[bytes]]:
+    """Find the snapshot, and read its index, or make it. Returns: with the paths.
+
+    Inside the store it acts as the store's owner; the process stays what it is. Raises: FullsendError, OSError.
+    """
+    import os
+
+    from fullsend_receiver.files.kept_indexes import index_of
+    from fullsend_receiver.files.sources import FileSource
+
+    if options.file:
+        source = FileSource.of(options.file)
+        return source, index_of(source, None), [os.fsencode(each) for each in options.what]
+    if not options.what:
+        msg = "name a stored snapshot, SENDER/DATASET@SNAPSHOT, or a file with --file"
+        raise UsageError(msg)
+    stored, index = _stored(options, options.what[0])
+    return stored, index, [os.fsencode(each) for each in options.what[1:]]
+
+
+def _stored(options: argparse.Namespace, what: str) -> tuple[StoredSource, FileIndex]:
+    from fullsend_receiver.access import config, identity
+    from fullsend_receiver.cli import selection  # noqa: F401 - before the process acts as another user
+    from fullsend_receiver.files.kept_indexes import folder_of, index_of
+    from fullsend_receiver.store import local
+
+    settings = config.load(config.config_file(options.config))
+    store = local.open_store(settings.store, settings.store_id)
+    with identity.acting_as_owner(store):
+        source = stored_source(store, what)
+        return source, index_of(source, folder_of(store))
+
+
+def stored_source(store: LocalStore, what: str) -> StoredSource:
+    """Return a stored snapshot with its chain. Raises: UsageError, NoSuchStream, AmbiguousStream, Damaged."""
+    from fullsend_receiver.catalogue.streams import Damaged
+    from fullsend_receiver.cli.selection import find
+    from fullsend_receiver.files.sources import StoredSource
+
+    catalogue, stored = find(store, what)
+    chain = catalogue.chain(stored)
+    if not chain:
+        msg = f"{stored.file}: its files cannot be read: {catalogue.obstacle(stored)}"
+        raise Damaged(msg)
+    return StoredSource(store, [each.summary for each in chain])

@@ -1,0 +1,421 @@
+"""What a person should look at, made of facts. Pure: no I/O, no clock.
+
+`fullsendd check`, the log, the metrics, the report and the hooks all show these, so none of them says what another
+denies. A clock that was wrong neither hides that a dataset is late nor makes all of them late (`age_of`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from fullsend_protocol.format.lost_spills import restoring_loses
+from fullsend_protocol.shared.units import format_duration, format_size, format_time, plural
+from fullsend_receiver.arrival.bounds import Fill
+from fullsend_receiver.maintenance.prune_records import Trouble
+from fullsend_receiver.maintenance.schedule import Survey
+from fullsend_receiver.maintenance.suspicion import SMALL, ArrivalSize, usual_size
+from fullsend_receiver.monitor.history import AHEAD, local_day
+from fullsend_receiver.monitor.overview import (
+    Alarm,
+    AlarmCode,
+    DatasetOverview,
+    Level,
+    Overview,
+    Reception,
+    SenderOverview,
+)
+from fullsend_receiver.monitor.sizes import Sizes
+
+_DAY: Final = 86400.0
+#: An order of magnitude.
+_TIMES: Final = 10
+#: Days for which there is an alarm about a size: a person has a week to see it, and to accept it.
+_SIZE_DAYS: Final = 7
+#: A dataset whose interval is only learnt is critical when it is late by so many of them: it may have been retired.
+_CRITICAL_AFTER: Final = 3
+#: Seconds within which a new sender's first stream is whole: that of some ten TB takes weeks. Without a limit one that
+#: is cut off each night would look like one that arrives.
+_WHOLE_WITHIN: Final = 30 * _DAY
+#: Seconds by which a sender's clock may be ahead.
+_CLOCK_ERROR: Final = _DAY
+#: What there is a warning for, warns until so much less is used: as in store_watch.py.
+_SLACK: Final = 0.01
+#: A forecast ends only when it is farther away by this share: it moves a little with each look.
+_FORECAST_SLACK: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlarmFacts:
+    """What alarms are made of, beside the overview.
+
+    `now`: what the clock says, and `likely`: what it should say (maintenance.clock); `clock`: why it is not trusted,
+    None: it is; `unfit`: why nothing can be written, None: it can be; `warn_at`, `warn_days`: see receiver.toml;
+    `survey`: of all checks; `disk`: its name; `problems`: by sender and dataset, None: of all, what cannot be read;
+    `troubles`: of prunes; `sizes`: of the days before; `today`: as in `Night.day`; `accepted`: when datasets were
+    accepted, by SENDER/DATASET; `known_until`: receptions until then may lie in the future; `set_back`: by sender and
+    dataset, what shows that the clock of their host was set back; `arrivals`: what `sizes_of_arrivals` has found, None:
+    to be found in the histories; `first_within`: by sender, seconds within which its first stream should come, missing:
+    no alarm; `before`: the alarms of the last look; `begun`: when those that are not among them began, None: unknown.
+    """
+
+    now: float
+    likely: float
+    clock: str | None = None
+    unfit: str | None = None
+    warn_at: float = 0.85
+    warn_days: float = 14 * _DAY
+    survey: Survey
+    disk: str = ""
+    problems: Sequence[tuple[str | None, str | None, str]] = ()
+    troubles: Sequence[Trouble] = ()
+    sizes: Sizes = field(default_factory=Sizes)
+    today: int = 0
+    accepted: Mapping[str, float] = field(default_factory=dict)
+    known_until: float = 0.0
+    set_back: Sequence[tuple[str, str, str]] = ()
+    arrivals: Sequence[Alarm] | None = None
+    first_within: Mapping[str, float] = field(default_factory=dict)
+    before: Sequence[Alarm] = ()
+    begun: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """This moment, by a clock that may be wrong. `now`: what it says; `likely`: what it should say, the same if it is
+    trusted (maintenance.clock); `noted`: what it said when it was last trusted.
+    """
+
+    now: float
+    likely: float
+    noted: float = 0.0
+
+    def age(self, at: float) -> float | None:
+        """Return for how many seconds something is past; None: its time lies in the future, and tells no age.
+
+        After a jump the receptions have times of the new clock, and those before it of the old one.
+        """
+        is_new = at > self.noted + AHEAD if self.now >= self.likely else at <= self.now + AHEAD
+        age = (self.now if is_new else self.likely) - at
+        return max(0.0, age) if age >= -AHEAD else None
+
+
+def age_of(dataset: DatasetOverview, moment: Moment) -> float | None:
+    """Return for how many seconds a dataset has not come; None: unknown. A clock that jumps makes nothing late, and
+    nothing young that comes no more.
+    """
+    seen = [at for at in (dataset.received, dataset.unchanged) if at is not None]
+    ages = [age for at in seen if (age := moment.age(at)) is not None]
+    if ages or not seen:
+        return min(ages, default=None)
+    past = [each.at for each in dataset.history.receptions if each.at <= moment.likely + AHEAD]
+    return max(0.0, moment.likely - max(past)) if past else None
+
+
+def find_alarms(overview: Overview, facts: AlarmFacts) -> tuple[Alarm, ...]:
+    """Return the alarms, the critical ones first. Of the same code, sender and dataset there is one. An alarm that has
+    lasted keeps its `since`.
+    """
+    found: dict[tuple[str, str, str], Alarm] = {}
+    for each in _all(overview, facts):
+        other = found.get(each.key)
+        found[each.key] = each if other is None else _joined(other, each)
+    since = {each.key: each.since for each in facts.before}
+    lasting = [replace(each, since=since.get(key) or each.since or facts.begun) for key, each in found.items()]
+    return tuple(sorted(lasting, key=lambda each: (each.level != "critical", each.code, each.key)))
+
+
+def _all(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
+    yield from _clock(overview, facts)
+    yield from _room(overview, facts)
+    yield from _scrub(overview, facts)
+    for name, where, text in facts.problems:
+        yield _critical("unread", text, name, where)
+    for trouble in facts.troubles:
+        yield _critical("prune", trouble.text, trouble.sender, trouble.dataset)
+    for sender in overview.senders:
+        yield from _never(sender, facts)
+        yield from _late(sender)
+        for dataset in sender.datasets:
+            yield from _damage(dataset)
+            yield from _drill(dataset)
+            if facts.arrivals is None:
+                accepted = facts.accepted.get(f"{dataset.sender}/{dataset.dataset}", 0.0)
+                yield from sizes_of_arrivals(dataset, accepted=accepted, likely=facts.likely)
+    yield from facts.arrivals or ()
+    yield from _sizes_of_stored(overview, facts)
+
+
+# --- late, gone
+
+
+def _never(sender: SenderOverview, facts: AlarmFacts) -> Iterator[Alarm]:
+    """Yield an alarm for a sender that was enrolled, and has never sent anything; or nothing whole for long."""
+    within = facts.first_within.get(sender.name)
+    if sender.enrolled_at is None or sender.datasets or within is None:
+        return
+    if any(name == sender.name and where is None for name, where, _text in facts.problems):
+        return  # nobody can tell
+    what = "nothing has ever come"
+    if sender.partials:
+        within = max(within, _WHOLE_WITHIN)
+        has = "has" if sender.partials == 1 else "have"
+        what = f"{plural(sender.partials, 'stream')} {has} come in part, and none whole"
+    if facts.likely - sender.enrolled_at > within:
+        text = f"{sender.name}: is enrolled since {format_time(sender.enrolled_at)}, and {what}: run"
+        yield Alarm(code="late", level="warning", text=f"{text} `fullsend check` there", sender=sender.name)
+
+
+def _late(sender: SenderOverview) -> Iterator[Alarm]:
+    """Yield an alarm for each dataset that is late; one for all of them if nothing at all comes of their sender."""
+    late = [each for each in sender.datasets if each.is_late]
+    if not late:
+        return
+    youngest = min(sender.datasets, key=lambda each: math.inf if each.age is None else each.age)
+    if youngest.is_late and len(sender.datasets) > 1:
+        level: Level = "critical" if any(_is_critical(each) for each in late) else "warning"
+        text = (
+            f"{sender.name}: nothing of it has come for {_age(youngest)}, and {len(late)} of"
+            f" {plural(len(sender.datasets), 'dataset')} should have: does its host run, and its timer for"
+            " `fullsend push`?"
+        )
+        yield Alarm(code="late", level=level, text=text, sender=sender.name)
+        return
+    for each in late:
+        gone = any(other.age is not None and _came_since_due(other, each) for other in sender.datasets)
+        if gone:
+            remedy = (
+                "others of its host come: was it destroyed, renamed or left out? If it is retired:"
+                f' [expect."{each.sender}/{each.dataset}"] every = "never"'
+            )
+        else:
+            remedy = "does its host run, and its timer for `fullsend push`?"
+        yield Alarm(
+            code="gone" if gone else "late",
+            level="critical" if _is_critical(each) else "warning",
+            text=f"{each.sender}/{each.dataset}: {_last(each)}; {_expected(each)}: {remedy}",
+            sender=each.sender,
+            dataset=each.dataset,
+        )
+
+
+def _came_since_due(other: DatasetOverview, late: DatasetOverview) -> bool:
+    """Whether another dataset has come since a late one should have: not in the same run as it did last."""
+    every = late.expectation.every or 0.0
+    return (late.age or 0.0) - (other.age or 0.0) > every / 2 and not other.is_late
+
+
+def _is_critical(each: DatasetOverview) -> bool:
+    if each.expectation.source == "configured":
+        return True
+    return (each.age or 0.0) > _CRITICAL_AFTER * (each.expectation.every or 0.0)
+
+
+def _age(each: DatasetOverview) -> str:
+    return format_duration(each.age or 0.0)
+
+
+def _last(each: DatasetOverview) -> str:
+    return "nobody can tell when it last came" if each.age is None else f"last came {_age(each)} ago"
+
+
+def _expected(each: DatasetOverview) -> str:
+    every = format_duration(each.expectation.every or 0.0)
+    if each.expectation.source == "configured":
+        return f"it should come every {every}"
+    if each.expectation.source == "unknown":
+        return "how often it comes is not known yet (see expect-every)"
+    return f"it came every {every} so far (learnt)"
+
+
+# --- damage
+
+
+def _damage(each: DatasetOverview) -> Iterator[Alarm]:
+    name = f"{each.sender}/{each.dataset}"
+    if each.damaged or each.broken:
+        what = [f"{plural(each.damaged, 'stream')} damaged"] if each.damaged else []
+        what += [f"{each.broken} of {plural(each.streams, 'stream')} cannot be restored"] if each.broken else []
+        state = "" if each.guid is not None else "; nothing of it can be restored"
+        text = f"{name}: {', '.join(what)}{state}: see `fullsendd list {name}`; the next push of it repairs what it can"
+        yield _critical("damage", text, each.sender, each.dataset)
+    elif each.lost_spill_count:
+        loss = restoring_loses(each.lost_spill_count)
+        text = f"{name}: {loss}: push a full without -e and -w"
+        yield Alarm(code="damage", level="warning", text=text, sender=each.sender, dataset=each.dataset)
+
+
+def _drill(each: DatasetOverview) -> Iterator[Alarm]:
+    drill = each.drill
+    if drill is not None and not drill.ok:
+        text = f"{each.sender}/{each.dataset}: the restore drill of {format_time(drill.at)} has failed: {drill.text}"
+        yield Alarm(code="drill", level="critical", text=text, sender=each.sender, dataset=each.dataset, since=drill.at)
+
+
+def _scrub(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
+    survey, disk = facts.survey, f" (disk {facts.disk})" if facts.disk else ""
+    for file, why in survey.named_unreadable:
+        text = f"{file}: could not be checked: {why}{disk}; it is tried again later"
+        yield _critical("unread", text, file.partition("/")[0])
+    if overview.scrub.stopped:
+        yield _critical(
+            "scrub-stopped",
+            f"the scrub has stopped: {survey.unasked} streams are damaged, such as {survey.named_damaged[0]}: check the"
+            f" memory and the cables of this host and its disk{disk}, then run `fullsendd verify`",
+        )
+    if overview.scrub.behind:
+        oldest = format_time(survey.oldest or 0.0)
+        text = f"the scrub is behind: the oldest check, or reception, was at {oldest}: raise scrub-rate, or scrub-every"
+        yield Alarm(code="scrub-behind", level="warning", text=text)
+
+
+# --- room
+
+
+def _room(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
+    if facts.unfit is not None:
+        yield _critical("refusing", f"{facts.unfit}; pushes are refused")
+    disk = Fill("the store's disk", overview.size - overview.free, overview.size, overview.min_free)
+    yield from _fill(disk, None, facts)
+    for sender in overview.senders:
+        if sender.quota is not None:
+            yield from _fill(Fill(f"the quota of {sender.name}", sender.used_bytes, sender.quota), sender.name, facts)
+    at = overview.full_at
+    if at is None or disk.refuses:
+        return
+    lasts = any(each.key == ("low-space", "", "") for each in facts.before)
+    if at - overview.at < facts.warn_days * (1 + lasts * _FORECAST_SLACK):
+        left = format_size(max(0, disk.free - disk.kept))
+        text = f"the store's disk will be full at about {format_time(at)} at the present rate; {left} are left"
+        yield Alarm(code="low-space", level="warning", text=text)
+
+
+def _fill(fill: Fill, sender: str | None, facts: AlarmFacts) -> Iterator[Alarm]:
+    lasts = any(each.key == ("low-space", sender or "", "") for each in facts.before)
+    if fill.refuses:
+        kept = f", {format_size(fill.kept)} must stay free" if fill.kept else ""
+        yield _critical("refusing", f"{fill}{kept}: pushes are refused: free space", sender)
+    elif fill.is_above(facts.warn_at - lasts * _SLACK):
+        text = f"{fill}: free space soon, or pushes will be refused"
+        yield Alarm(code="low-space", level="warning", text=text, sender=sender)
+
+
+# --- sizes
+
+
+def sizes_of_arrivals(each: DatasetOverview, *, accepted: float, likely: float) -> Iterator[Alarm]:
+    """Yield an alarm for an increment, or a full, of another order of magnitude than those before it. `accepted`: when
+    the dataset was accepted, 0: never; `likely`: see `AlarmFacts`.
+    """
+    name = f"{each.sender}/{each.dataset}"
+    before: list[ArrivalSize] = []
+    found: dict[str, Alarm] = {}
+    for new in each.history.receptions:
+        if new.kind == "unchanged" or not new.raw_bytes:
+            continue
+        about = ArrivalSize(new.kind, "", new.raw_bytes, new.stored_bytes)
+        if accepted < new.at and likely - _SIZE_DAYS * _DAY < new.at <= likely + AHEAD:
+            found |= {alarm.code: alarm for alarm in _size(name, each, about, before, new)}
+        before.append(about)
+    yield from found.values()
+
+
+def _size(
+    name: str, each: DatasetOverview, about: ArrivalSize, before: Sequence[ArrivalSize], new: Reception
+) -> Iterator[Alarm]:
+    what = f"{name}@{new.snapshot}, received {format_time(new.at)}, has {format_size(new.raw_bytes)}"
+    remedy = f"was its host taken over, or a wrong dataset sent? If it is right: `fullsendd accept {name}`"
+    usual = usual_size(before, about) if new.kind == "incremental" else None
+    if usual is not None and new.raw_bytes > _TIMES * usual:
+        text = f"{what}, and such increments had {format_size(usual)}: {remedy}"
+        yield Alarm(code="grown", level="warning", text=text, sender=each.sender, dataset=each.dataset, since=new.at)
+    fulls = [one.raw_bytes for one in before if one.kind == "full"]
+    if new.kind == "full" and fulls and fulls[-1] >= SMALL and new.raw_bytes * _TIMES < fulls[-1]:
+        text = f"{what}, and the full before it had {format_size(fulls[-1])}: {remedy}"
+        yield Alarm(code="shrunk", level="critical", text=text, sender=each.sender, dataset=each.dataset, since=new.at)
+
+
+def _sizes_of_stored(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
+    """Yield an alarm for each dataset of which less, or more, is stored than in the days before, by an order of
+    magnitude. One of which nothing is stored any more is not in the overview.
+    """
+    stored = {(each.sender, each.dataset): each.stored_bytes for one in overview.senders for each in one.datasets}
+    unread = {sender for sender, dataset, _what in facts.problems if dataset is None}
+    sizes = facts.sizes.stored.items()
+    names = {(sender, dataset) for sender, datasets in sizes if sender not in unread for dataset in datasets}
+    for sender, dataset in sorted(names):
+        name = f"{sender}/{dataset}"
+        since = facts.today - _SIZE_DAYS
+        if name in facts.accepted:
+            # Of that day the first look counts, which may have been before what was accepted.
+            since = max(since, (local_day(facts.accepted[name]) or 0) + 1)
+        days = [(day, size) for day, size in facts.sizes.of(sender, dataset) if since <= day <= facts.today]
+        if not days:
+            continue
+        most, first, now = max(size for _day, size in days), days[0][1], stored.get((sender, dataset), 0)
+        if most >= SMALL and now * _TIMES < most:
+            text = (
+                f"{name}: {format_size(now)} are stored, and {format_size(most)} were within a week: what has removed"
+                f" it? If it is right: `fullsendd accept {name}`"
+            )
+            yield _critical("shrunk", text, sender, dataset)
+        elif first >= SMALL and now > first * _TIMES:
+            text = (
+                f"{name}: {format_size(now)} are stored, and {format_size(first)} were within a week: was its host"
+                f" taken over, or a wrong dataset sent? If it is right: `fullsendd accept {name}`"
+            )
+            yield Alarm(code="grown", level="warning", text=text, sender=sender, dataset=dataset)
+
+
+# --- clocks
+
+
+def _clock(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
+    if facts.clock is not None:
+        yield _critical("clock", facts.clock)
+    for name, dataset, text in facts.set_back:
+        yield Alarm(code="clock", level="warning", text=text, sender=name, dataset=dataset)
+    shown = format_time(facts.now)
+    for sender in overview.senders:
+        for each in sender.datasets:
+            name = f"{each.sender}/{each.dataset}"
+            times = [at for at in (each.received, each.unchanged) if at is not None]
+            ahead = max((at for at in times if at > max(facts.now + AHEAD, facts.known_until)), default=None)
+            if ahead is not None:
+                yield Alarm(
+                    code="clock",
+                    level="warning",
+                    text=(
+                        f"{name}: came at {format_time(ahead)}, and the clock says {shown}: this host's clock was wrong"
+                        " then, or is now; that time tells no age"
+                    ),
+                    sender=each.sender,
+                    dataset=each.dataset,
+                )
+            elif each.created is not None and each.created > (each.received or 0.0) + _CLOCK_ERROR:
+                yield Alarm(
+                    code="clock",
+                    level="warning",
+                    text=(
+                        f"{name}@{each.snapshot}: was taken {format_time(each.created)}, and came"
+                        f" {format_time(each.received or 0.0)}: the clock of its host is ahead, or this one was behind"
+                    ),
+                    sender=each.sender,
+                    dataset=each.dataset,
+                )
+
+
+# --- shared
+
+
+def _critical(code: AlarmCode, text: str, sender: str | None = None, dataset: str | None = None) -> Alarm:
+    return Alarm(code=code, level="critical", text=text, sender=sender, dataset=dataset)
+
+
+def _joined(one: Alarm, other: Alarm) -> Alarm:
+    """Return one alarm for two of the same key."""
+    level: Level = "critical" if "critical" in {one.level, other.level} else "warning"
+    times = [each.since for each in (one, other) if each.since is not None]
+    return replace(one, level=level, text=f"{one.text}; {other.text}", since=min(times, default=None))

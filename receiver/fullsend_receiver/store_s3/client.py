@@ -1,0 +1,343 @@
+"""A bucket through boto3, which is imported here alone.
+
+A request that is repeated after a lost answer meets what it has written itself. So each conditional PUT has a mark in
+the object's metadata, by which a failed condition is told from one that was met before.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import secrets
+import threading
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from fullsend_receiver.store_s3 import faults
+from fullsend_receiver.store_s3.bucket import BucketError, BucketObject, Fetched, Part, UnfinishedUpload
+
+_T = TypeVar("_T")
+
+#: The name of the mark in the metadata.
+_MARK: Final = "fullsend-write"
+#: The codes for a failed condition. Two writers at once get the second one from some stores.
+_UNMET: Final = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+_ABSENT: Final = frozenset({"NoSuchKey", "NotFound", "404"})
+#: Ceph says of an upload that has ended that there is no such key.
+_NO_UPLOAD: Final = frozenset({"NoSuchUpload", "NoSuchKey"})
+#: The codes for a list of parts that is not that of the upload.
+_OTHER_PARTS: Final = frozenset({"InvalidPart", "InvalidPartOrder", "EntityTooSmall", *_NO_UPLOAD})
+#: Keys of one page of a LIST: the most that S3 allows. A page may have fewer.
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How a bucket is reached.
+
+    `endpoint`: URL, None: that of AWS; `region`: None: as the environment says; `authority`: file with the certificates
+    of the endpoint's issuers, None: those of the system; `timeout`: seconds without a byte; `attempts`: of each
+    request; `connections`: open at the same time. Without both keys, the environment has them.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    authority: str | None = None
+    timeout: float = 60.0
+    attempts: int = 5
+    connections: int = 16
+    access_key: str | None = None
+    secret_key: str | None = None
+
+
+class BotoBucket:
+    """A `Bucket` through boto3."""
+
+    def __init__(self, bucket: str, prefix: str = "", access: Access | None = None) -> None:
+        """Makes no request. `prefix`: without slashes around it. Raises: BucketError if boto3 is missing."""
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self.where = f"s3://{bucket}/{prefix}".rstrip("/")
+        self._client, self._errors = _client(access or Access())
+        self._quotes = False  # whether If-Match wants the ETag in quotes
+        self._quoting = threading.Lock()
+
+    # --- objects
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:
+        """See `Bucket.put`."""
+        if not if_absent and if_match is None:
+            return _etag(self._send("PutObject", key, self._client.put_object, Body=data, **_checksum(data)))
+        mark = secrets.token_hex(16)
+        condition: dict[str, Any] = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": self._quoted(if_match or "")}
+        said = {"Body": data, "Metadata": {_MARK: mark}, **_checksum(data)}
+        if (answer := self._try_put(key, said | condition)) is not None:
+            return _etag(answer)
+        there = self._head(key)
+        if there is None:
+            return None
+        if there.get("Metadata", {}).get(_MARK) == mark:
+            return _etag(there)  # an earlier attempt has stored it, and its answer was lost
+        if if_match is None or _etag(there) != if_match:
+            return None
+        # The object is the wanted one: this store wants its ETag in the other form.
+        with self._quoting:
+            self._quotes = not self._quotes
+        answer = self._try_put(key, said | {"IfMatch": self._quoted(if_match)})
+        if answer is not None:
+            return _etag(answer)
+        there = self._head(key)
+        return _etag(there) if there is not None and there.get("Metadata", {}).get(_MARK) == mark else None
+
+    def _try_put(self, key: str, said: dict[str, Any]) -> dict[str, Any] | None:
+        absent = _UNMET | (_ABSENT if "IfMatch" in said else frozenset())
+        return self._send_unless(absent, "PutObject", key, self._client.put_object, **said)
+
+    def _quoted(self, etag: str) -> str:
+        return f'"{etag}"' if self._quotes else etag
+
+    def get(self, key: str) -> Fetched | None:
+        """See `Bucket.get`."""
+        answer = self._send_unless(_ABSENT, "GetObject", key, self._client.get_object)
+        return None if answer is None else Fetched(self._body(key, answer), _etag(answer))
+
+    def read(self, key: str, start: int, size: int) -> bytes:
+        """See `Bucket.read`."""
+        wanted = f"bytes={start}-{start + size - 1}"
+        answer = self._send_unless(
+            {*_ABSENT, "InvalidRange", "416"}, "GetObject", key, self._client.get_object, Range=wanted
+        )
+        if answer is not None:
+            return self._body(key, answer)
+        if self._head(key) is None:
+            raise FileNotFoundError(f"{self.where}/{key}")
+        return b""
+
+    def _body(self, key: str, answer: dict[str, Any]) -> bytes:
+        # The library reads a body outside of its retries.
+        try:
+            data = answer["Body"].read()
+        except (OSError, self._errors.BotoCoreError) as error:
+            raise faults.unreachable(f"{self.where}/{key}", "GetObject", str(error)) from None
+        assert isinstance(data, bytes)  # noqa: S101 - for mypy
+        return data
+
+    def head(self, key: str) -> BucketObject | None:
+        """See `Bucket.head`."""
+        answer = self._head(key)
+        if answer is None:
+            return None
+        return BucketObject(key, int(answer["ContentLength"]), _etag(answer), answer["LastModified"].timestamp())
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        return self._send_unless(_ABSENT, "HeadObject", key, self._client.head_object)
+
+    def delete(self, key: str) -> None:
+        """See `Bucket.delete`."""
+        self._send_unless(_ABSENT, "DeleteObject", key, self._client.delete_object)
+
+    def entries(self, prefix: str) -> Iterator[BucketObject]:
+        """See `Bucket.entries`."""
+        for page in self._pages(prefix):
+            for each in page.get("Contents", ()):
+                key = self._relative(page, each["Key"])
+                yield BucketObject(key, int(each["Size"]), _etag(each), each["LastModified"].timestamp())
+
+    def folders(self) -> list[str]:
+        """See `Bucket.folders`."""
+        found = {
+            self._relative(page, each["Prefix"]).rstrip("/")
+            for page in self._pages("", Delimiter="/")
+            for each in page.get("CommonPrefixes", ())
+        }
+        return sorted(found)
+
+    def _pages(self, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
+        said = {"Prefix": self._prefix + prefix, "MaxKeys": _PAGE, "EncodingType": "url", **more}
+        token: dict[str, str] = {}
+        while True:
+            page = self._send("ListObjectsV2", None, self._client.list_objects_v2, **said, **token)
+            yield page
+            # A page may be short, or empty: only this says that it was the last one.
+            if not page.get("IsTruncated"):
+                return
+            token = {"ContinuationToken": page["NextContinuationToken"]}
+
+    def _relative(self, page: dict[str, Any], key: str) -> str:
+        # A store that does not know the encoding leaves the "%" of our names as it is.
+        plain = urllib.parse.unquote_plus(key) if page.get("EncodingType") == "url" else key
+        return plain.removeprefix(self._prefix)
+
+    # --- multipart uploads
+
+    def begin_parts(self, key: str) -> str:
+        """See `Bucket.begin_parts`."""
+        answer = self._send(
+            "CreateMultipartUpload", key, self._client.create_multipart_upload, ChecksumAlgorithm="SHA256"
+        )
+        return str(answer["UploadId"])
+
+    def put_part(self, key: str, upload: str, number: int, data: bytes) -> Part:
+        """See `Bucket.put_part`."""
+        answer = self._send(
+            "UploadPart",
+            key,
+            self._client.upload_part,
+            UploadId=upload,
+            PartNumber=number,
+            Body=data,
+            **_checksum(data),
+        )
+        return Part(number, _etag(answer), len(data), hashlib.sha256(data).hexdigest())
+
+    def parts(self, key: str, upload: str) -> Sequence[Part] | None:
+        """See `Bucket.parts`."""
+        found: list[Part] = []
+        after = 0
+        while True:
+            page = self._send_unless(
+                _NO_UPLOAD, "ListParts", key, self._client.list_parts, UploadId=upload, PartNumberMarker=after
+            )
+            if page is None:
+                return None
+            found += [Part(each["PartNumber"], _etag(each), each["Size"]) for each in page.get("Parts", ())]
+            if not page.get("IsTruncated"):
+                return found
+            after = int(page["NextPartNumberMarker"])
+
+    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> bool:
+        """See `Bucket.complete`."""
+        rows = [
+            {"PartNumber": each.number, "ETag": each.etag}
+            | ({"ChecksumSHA256": base64.b64encode(bytes.fromhex(each.sha256)).decode()} if each.sha256 else {})
+            for each in parts
+        ]
+        answer = self._send_unless(
+            _OTHER_PARTS,
+            "CompleteMultipartUpload",
+            key,
+            self._client.complete_multipart_upload,
+            UploadId=upload,
+            MultipartUpload={"Parts": rows},
+        )
+        return answer is not None
+
+    def abort(self, key: str, upload: str) -> None:
+        """See `Bucket.abort`."""
+        self._send_unless(_NO_UPLOAD, "AbortMultipartUpload", key, self._client.abort_multipart_upload, UploadId=upload)
+
+    def unfinished(self, prefix: str) -> Iterator[UnfinishedUpload]:
+        """See `Bucket.unfinished`."""
+        # Ceph encodes these keys if it is asked to, and does not say so. Ours need no encoding.
+        said: dict[str, Any] = {"Prefix": self._prefix + prefix}
+        while True:
+            page = self._send("ListMultipartUploads", None, self._client.list_multipart_uploads, **said)
+            for each in page.get("Uploads", ()):
+                yield UnfinishedUpload(
+                    self._relative(page, each["Key"]), each["UploadId"], each["Initiated"].timestamp()
+                )
+            if not page.get("IsTruncated"):
+                return
+            said |= {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
+
+    # --- what only the probe asks
+
+    def versioning(self) -> str:
+        """Return whether the bucket keeps what is overwritten: "Enabled", "Suspended", or "" for never."""
+        answer = self._send("GetBucketVersioning", None, self._client.get_bucket_versioning)
+        return str(answer.get("Status", ""))
+
+    def object_lock(self) -> str:
+        """Return the default retention of the bucket's Object Lock, such as "COMPLIANCE"; "" without one."""
+        absent = {"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration", *_ABSENT}
+        absent |= {"InvalidRequest", "NotImplemented", "MethodNotAllowed", "NoSuchBucketPolicy", "InvalidArgument"}
+        answer = self._send_unless(
+            absent, "GetObjectLockConfiguration", None, self._client.get_object_lock_configuration
+        )
+        found = (answer or {}).get("ObjectLockConfiguration", {})
+        mode = found.get("Rule", {}).get("DefaultRetention", {}).get("Mode")
+        return str(mode or ("on" if found.get("ObjectLockEnabled") == "Enabled" else ""))
+
+    def put_wrong(self, key: str, data: bytes) -> bool:
+        """Store an object under the checksum of other bytes. Returns: whether the object store has accepted that."""
+        wrong = base64.b64encode(hashlib.sha256(data + b"!").digest()).decode()
+        codes = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "XAmzContentChecksumMismatch"}
+        codes |= {"InvalidRequest", "ChecksumMismatch"}
+        said = {"Body": data, "ChecksumSHA256": wrong}
+        return self._send_unless(codes, "PutObject", key, self._client.put_object, **said) is not None
+
+    def date(self) -> str:
+        """Return the object store's date and time, as HTTP says it; "" if it does not."""
+        answer = self._send("ListObjectsV2", None, self._client.list_objects_v2, MaxKeys=1)
+        return str(answer["ResponseMetadata"]["HTTPHeaders"].get("date", ""))
+
+    # --- requests
+
+    def _send(self, action: str, key: str | None, call: Callable[..., _T], **said: object) -> _T:
+        answer = self._send_unless(frozenset(), action, key, call, **said)
+        assert answer is not None  # noqa: S101 - for mypy: no code is passed over
+        return answer
+
+    def _send_unless(
+        self, passed: frozenset[str] | set[str], action: str, key: str | None, call: Callable[..., _T], **said: object
+    ) -> _T | None:
+        """Send a request. Returns: the answer; None if it is one of the codes `passed`. Raises: BucketError."""
+        where = self.where if key is None else f"{self.where}/{key}"
+        if key is not None:
+            said["Key"] = self._prefix + key
+        try:
+            return call(Bucket=self._bucket, **said)
+        except self._errors.ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in passed:
+                return None
+            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+            raise faults.refused(where, action, status, code) from None
+        except (self._errors.NoCredentialsError, self._errors.PartialCredentialsError):
+            raise faults.no_credentials(where) from None
+        except self._errors.BotoCoreError as error:
+            raise faults.unreachable(where, action, str(error)) from None
+
+
+def _client(access: Access) -> tuple[Any, Any]:
+    """Return a client of boto3, and the module of its errors."""
+    try:
+        import boto3
+        import botocore.config
+        import botocore.exceptions
+    except ImportError:
+        raise faults.no_library() from None
+    config = botocore.config.Config(
+        connect_timeout=access.timeout,
+        read_timeout=access.timeout,
+        retries={"mode": "standard", "total_max_attempts": access.attempts},
+        max_pool_connections=access.connections,
+        # The library would add a CRC-32, which some stores refuse. We send one SHA-256, as both headers: of two stores
+        # that were tried, each ignores the other one.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+        s3={"addressing_style": "path" if access.endpoint else "auto", "payload_signing_enabled": True},
+    )
+    try:
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=access.endpoint,
+            region_name=access.region,
+            verify=access.authority,
+            aws_access_key_id=access.access_key,
+            aws_secret_access_key=access.secret_key,
+            config=config,
+        )
+    except (botocore.exceptions.BotoCoreError, ValueError) as error:
+        raise BucketError(f"no client for {access.endpoint or 'AWS'}: {str(error).splitlines()[0]}") from None
+    return client, botocore.exceptions
+
+
+def _checksum(data: bytes) -> dict[str, str]:
+    return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
+
+
+def _etag(answer: dict[str, Any]) -> str:
+    return str(answer["ETag"]).strip('"')

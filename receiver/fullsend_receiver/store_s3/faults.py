@@ -1,0 +1,62 @@
+"""What the errors of an object store mean, in one line for a person: the place, what went wrong, what to do."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fullsend_protocol.shared.units import printable
+from fullsend_receiver.store_s3.bucket import BucketError
+
+#: What to do about an error, by the code that the object store answers with.
+_BY_CODE: Final = {
+    "AccessDenied": "the credentials may not do this: give them the rights to the bucket",
+    "AuthorizationHeaderMalformed": "the region is wrong: name the bucket's",
+    "ExpiredToken": "the credentials have expired: renew them",
+    "IllegalLocationConstraintException": "the region is wrong: name the bucket's",
+    "InvalidAccessKeyId": "the object store does not know the access key: see the credentials",
+    "NoSuchBucket": "the bucket does not exist: create it, or correct its name",
+    "PermanentRedirect": "the bucket is at another endpoint, or in another region: name that",
+    "QuotaExceeded": "the bucket is full: raise its quota, or remove streams",
+    "RequestExpired": "the clocks differ too much: set this host's clock",
+    "RequestTimeTooSkewed": "the clocks differ too much: set this host's clock",
+    "ServiceUnavailable": "the object store is overloaded or down: try again later",
+    "SignatureDoesNotMatch": "the secret key is wrong: see the credentials",
+    "SlowDown": "the object store is overloaded: try again later",
+    "XAmzContentSHA256Mismatch": "the bytes were changed on the way: see this host's network and memory",
+    "BadDigest": "the bytes were changed on the way: see this host's network and memory",
+}
+#: The same by the HTTP status, where the code is unknown, as in answers without a body.
+_BY_STATUS: Final = {
+    301: _BY_CODE["PermanentRedirect"],
+    403: "the credentials are refused: see them, their rights, and this host's clock",
+    500: "the object store fails: see its log",
+    503: _BY_CODE["ServiceUnavailable"],
+    507: _BY_CODE["QuotaExceeded"],
+}
+
+
+def refused(where: str, action: str, status: int, code: str) -> BucketError:
+    """Return the error for an answer of an object store. `where`: the object; `action`: such as "PutObject"; `status`:
+    of HTTP; `code`: of S3.
+    """
+    advice = _BY_CODE.get(code) or _BY_STATUS.get(status) or "see the log of the object store"
+    return BucketError(f"{printable(where)}: {action} is refused ({status} {printable(code)}): {advice}")
+
+
+def unreachable(where: str, action: str, why: str) -> BucketError:
+    """Return the error for a request without an answer. `why`: the reason, of one line or several."""
+    line = printable(why.splitlines()[0]) if why else "no reason is known"
+    return BucketError(f"{printable(where)}: {action} has no answer ({line}): see the endpoint and the network")
+
+
+def no_credentials(where: str) -> BucketError:
+    """Return the error for a host that has no credentials."""
+    return BucketError(
+        f"{printable(where)}: no credentials are found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or"
+        " AWS_SHARED_CREDENTIALS_FILE"
+    )
+
+
+def no_library() -> BucketError:
+    """Return the error for an installation without the client library."""
+    return BucketError("a store in a bucket needs boto3: install it with `pip install 'fullsend[s3]'`")

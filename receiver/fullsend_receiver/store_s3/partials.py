@@ -1,0 +1,165 @@
+"""The arriving streams of a store in a bucket: list them, discard them, and complete what a dead process had begun."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final
+
+from fullsend_receiver.events.emit import emit
+from fullsend_receiver.events.records import SetAside
+from fullsend_receiver.store.errors import PartialDamaged
+from fullsend_receiver.store_s3 import journals, keys, manifests
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store.journal import Journal, Standing
+    from fullsend_receiver.store.opened import Opened
+    from fullsend_receiver.store_s3.bucket import Bucket, BucketObject
+    from fullsend_receiver.store_s3.journals import BucketJournal, OpenUpload
+
+log = logging.getLogger("fullsendd")
+
+#: Seconds after which a multipart upload that no journal names is aborted. A shorter time might meet one that another
+#: daemon has just begun.
+ORPHAN_AGE: Final = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class BucketUploadInfo:
+    """The state of an upload, read from its journal: an `UploadInfo`. `arriving`: whether this process has it open."""
+
+    key: str
+    found: BucketJournal
+    arriving: bool
+
+    @property
+    def opened(self) -> Opened | None:
+        """What was offered. See `UploadInfo`."""
+        return self.found.open.opened
+
+    @property
+    def last(self) -> float:
+        """The time of the last object of the journal, by the object store's clock."""
+        return self.found.modified
+
+    @property
+    def journal(self) -> Journal:
+        """The summary of its journal."""
+        return journals.summary(self.found)
+
+    @property
+    def places(self) -> tuple[Standing | None, Standing | None]:
+        """The places at which it resumes."""
+        return self.found.places
+
+
+def listed(bucket: Bucket) -> dict[str, dict[str | None, list[BucketObject]]]:
+    """Return the objects of all arriving streams, by their keys and generations; generation None: the first object."""
+    found: dict[str, dict[str | None, list[BucketObject]]] = defaultdict(lambda: defaultdict(list))
+    for each in bucket.entries(keys.PARTIAL):
+        key, generation = keys.partial_of(each.key)
+        found[key][generation].append(each)
+    return found
+
+
+def survey(bucket: Bucket, *, sets_aside: bool) -> Iterator[BucketJournal]:
+    """Yield the journals of all uploads. Those that are damaged are logged, and set aside if `sets_aside`."""
+    for key, generations in listed(bucket).items():
+        if None in generations and (found := examined(bucket, key, sets_aside=sets_aside)) is not None:
+            yield found
+
+
+def examined(bucket: Bucket, key: str, *, sets_aside: bool) -> BucketJournal | None:
+    """Read a journal; None: there is none, or it is damaged, which is logged. Raises: BucketError."""
+    opened: OpenUpload | None = None
+    while True:
+        before = opened
+        try:
+            opened = journals.read_open(bucket, key)
+            if opened is None:
+                return None
+            found = journals.read(bucket, opened)
+            if found is not None:
+                journals.summary(found)
+                _places = found.places
+        except PartialDamaged as error:
+            # It may have ended while it was read, and another one may have begun: then it is read once more.
+            if opened is not None and opened != before:
+                continue
+            if not sets_aside:
+                log.error("partial %s: %s; the daemon will set it aside", key, error)  # noqa: TRY400
+            elif opened is not None:
+                set_aside(bucket, opened, str(error))
+            else:  # the rest of it is swept at the next start
+                bucket.delete(keys.open_key(key))
+                _report(key, str(error))
+            return None
+        return found
+
+
+def committing(bucket: Bucket) -> set[PurePosixPath]:
+    """Return the streams whose commit has begun and is not complete. Raises: StoreError."""
+    return {
+        PurePosixPath(found.stored["file"]) for found in survey(bucket, sets_aside=False) if found.stored is not None
+    }
+
+
+def set_aside(bucket: Bucket, opened: OpenUpload, why: str) -> PartialDamaged:
+    """End an upload that the object store has lost something of. Nobody can read its parts, so nothing is kept.
+
+    Returns: the error for its owner.
+    """
+    discard(bucket, opened)
+    return _report(opened.key, why)
+
+
+def _report(key: str, why: str) -> PartialDamaged:
+    text = f"partial {key}: {why}; check the object store; its stream starts over"
+    emit(SetAside(text=text, partial=key, why=why), logging.ERROR)
+    return PartialDamaged(text)
+
+
+def discard(bucket: Bucket, opened: OpenUpload) -> None:
+    """Discard an upload, with its bytes. Its first object goes first: from then on nothing of it is resumed, and no
+    process acknowledges anything more of it.
+    """
+    bucket.delete(keys.open_key(opened.key))
+    sweep(bucket, opened.key, opened.generation)
+
+
+def sweep(bucket: Bucket, key: str, generation: str) -> None:
+    """Delete a journal whose first object is gone, and the bytes that it names, unless their commit had begun."""
+    names = [each.key for each in bucket.entries(keys.journal_prefix(key, generation))]
+    data = None
+    committed = False
+    for name in names:
+        with contextlib.suppress(PartialDamaged, FileNotFoundError):
+            for line in journals.lines_of(bucket, name):
+                data = line.get("data", data)
+                committed = committed or "stored" in line
+    if committed:  # its bytes are those of a stored stream, or of one that was removed since
+        names.reverse()
+    elif data is not None:
+        abort_others(bucket, data, None)
+        manifests.delete_bytes(bucket, data)
+    # What names the bytes goes last, and so does what tells that their commit had begun.
+    for name in reversed(names):
+        bucket.delete(name)
+
+
+def abort_others(bucket: Bucket, data: str, upload: str | None) -> None:
+    """Abort the multipart uploads of a stream's bytes, except `upload`: dead processes have begun them."""
+    for each in list(bucket.unfinished(data)):
+        if each.upload != upload:
+            bucket.abort(each.key, each.upload)
+
+
+def clean_up(bucket: Bucket, opened: OpenUpload) -> None:
+    """Delete the journal of a stream that is stored. The line of the commit goes last: its bytes stay."""
+    bucket.delete(keys.open_key(opened.key))
+    for each in list(bucket.entries(keys.journal_prefix(opened.key, opened.generation))):
+        bucket.delete(each.key)

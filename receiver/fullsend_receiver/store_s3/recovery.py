@@ -1,0 +1,81 @@
+"""Completes or removes, at the start, what a dead process has left in a bucket. Other daemons may be at work."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store_s3 import commits, journals, partials
+from fullsend_receiver.store_s3.partials import ORPHAN_AGE
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store_s3.bucket import Bucket
+    from fullsend_receiver.store_s3.journals import BucketJournal
+
+log = logging.getLogger("fullsendd")
+
+
+def recover(bucket: Bucket, is_open: Callable[[str], bool]) -> list[str]:
+    """Complete commits, discard what nothing can be resumed of, and delete what belongs to no upload. If this fails for
+    an upload, it stays as it is, and this is logged. `is_open`: whether this process has an upload open, by its key.
+
+    Returns: a line for the log for each upload. Raises: BucketError.
+    """
+    done, named = [], set[str]()
+    for key, generations in partials.listed(bucket).items():
+        if is_open(key):
+            continue
+        try:
+            found = partials.examined(bucket, key, sets_aside=True) if None in generations else None
+            for generation in generations:
+                if generation is not None and (found is None or generation != found.open.generation):
+                    _sweep(bucket, key, generation)
+            if found is not None:
+                done += _recover(bucket, found)
+                named |= {found.upload} if found.upload is not None else set()
+        except StoreError as error:
+            log.error(  # noqa: TRY400 - where it was found says nothing
+                "partial %s: is left to the next push of its stream, or to the next start: %s", key, error
+            )
+    _abort_orphans(bucket, named)
+    return done
+
+
+def recover_merges(bucket: Bucket, is_open: Callable[[str], bool]) -> list[str]:
+    """Do the same for the uploads of merges alone, while a daemon runs."""
+    done = []
+    for found in partials.survey(bucket, sets_aside=True):
+        if found.open.opened.merge and not is_open(found.open.key):
+            done += _recover(bucket, found)
+    return done
+
+
+def _sweep(bucket: Bucket, key: str, generation: str) -> None:
+    # It may be of an upload that another daemon has begun since the keys were listed.
+    there = journals.read_open(bucket, key)
+    if there is None or there.generation != generation:
+        partials.sweep(bucket, key, generation)
+
+
+def _recover(bucket: Bucket, found: BucketJournal) -> list[str]:
+    key, said = found.open.key, journals.summary(found)
+    if found.stored is not None:
+        file = found.stored["file"]
+        if commits.complete(bucket, found.open, found.stored):
+            return [f"{file}: its commit was interrupted and is complete now"]
+        return [f"{file}: was stored twice; the first one stays"]
+    if said.offset is None or found.open.opened.merge:
+        partials.discard(bucket, found.open)
+        return []
+    return [f"partial {key}: kept, with {said.offset} raw bytes"]
+
+
+def _abort_orphans(bucket: Bucket, named: set[str]) -> None:
+    """Abort old multipart uploads that no journal names."""
+    for each in bucket.unfinished(""):
+        if each.upload not in named and time.time() - each.begun > ORPHAN_AGE:
+            log.warning("%s: a multipart upload that belongs to no stream is aborted", each.key)
+            bucket.abort(each.key, each.upload)

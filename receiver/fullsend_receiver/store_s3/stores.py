@@ -1,0 +1,416 @@
+"""The store in a bucket: a `Store` (store/api.py)."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+from pydantic import ValidationError
+
+from fullsend_protocol.format.manifest import Manifest
+from fullsend_protocol.format.names import hash_of, is_manifest, is_stream, stream_of
+from fullsend_protocol.shared import limits
+from fullsend_protocol.wire.invitation import is_sender_name
+from fullsend_receiver.store.api import (
+    UNLIMITED,
+    AsideStream,
+    Capabilities,
+    DiskSpace,
+    ObjectInfo,
+    Stamp,
+    TrashedStream,
+    UploadInfo,
+)
+from fullsend_receiver.store.durable import locked_now
+from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
+from fullsend_receiver.store.event_journal import EventJournal
+from fullsend_receiver.store.names import hash_line
+from fullsend_receiver.store_s3 import commits, journals, keys, manifests, partials, recovery, removals
+from fullsend_receiver.store_s3.blob import BucketBlob
+from fullsend_receiver.store_s3.bucket import Bucket, BucketError, BucketObject
+from fullsend_receiver.store_s3.documents import BucketDocuments
+from fullsend_receiver.store_s3.holds import BucketHold, held
+from fullsend_receiver.store_s3.journals import BucketJournal, JournalWriter
+from fullsend_receiver.store_s3.manifests import ManifestObject
+from fullsend_receiver.store_s3.partials import BucketUploadInfo
+from fullsend_receiver.store_s3.uploads import PART_LEAST, BucketUpload
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from fullsend_receiver.store.journal import Standing
+    from fullsend_receiver.store.opened import Opened
+
+log = logging.getLogger("fullsendd")
+
+_T = TypeVar("_T")
+
+#: Manifests that are read at the same time.
+_READERS: Final = 8
+_FORMAT: Final = 1
+
+
+class BucketStore:
+    """A `Store` in a bucket. `home`: a folder of this host, for its events and its locks."""
+
+    capabilities: ClassVar = Capabilities(
+        part_size=0, can_truncate=False, can_read_partials=False, free_space_known=False
+    )
+
+    def __init__(self, bucket: Bucket, home: Path, store_id: str = "", *, part_least: int = PART_LEAST) -> None:
+        """Makes no request. `store_id`: of its marker, empty: unknown; `part_least`: bytes of a part, at least."""
+        self.bucket = bucket
+        self.home = home
+        self.store_id = store_id
+        self._part_least = part_least
+        self._open: set[str] = set()  # the uploads that this process has open
+        self._opening = threading.Lock()
+        self._known: dict[str, tuple[str, str | None]] = {}  # of each manifest that was read: its ETag, and its bytes
+
+    @property
+    def where(self) -> str:
+        """Its place, for messages."""
+        return self.bucket.where
+
+    @property
+    def disk(self) -> str:
+        """See `Store.disk`."""
+        return self.bucket.where
+
+    @property
+    def documents(self) -> BucketDocuments:
+        """The changeable documents of each sender and of the whole store."""
+        return BucketDocuments(self.bucket)
+
+    @property
+    def events(self) -> EventJournal:
+        """See `Store.events`."""
+        return EventJournal(self.home / "events")
+
+    def space(self) -> DiskSpace:
+        """See `Store.space`: no object store tells."""
+        return DiskSpace(UNLIMITED, UNLIMITED)
+
+    def check_mounted(self) -> None:
+        """See `Store.check_mounted`."""
+        if self.store_id and read_id(self.bucket) != self.store_id:
+            msg = f"{self.where}: is another store than the one that the configuration names"
+            raise StoreMissing(msg)
+
+    def is_read_only(self, *, by_writing: bool = False) -> bool:
+        """See `Store.is_read_only`: that nothing can be stored shows as an error of each request."""
+        del by_writing
+        return False
+
+    # --- arriving streams; the interface has the descriptions
+
+    def begin(self, key: str, opened: Opened) -> BucketUpload:
+        """See `Store.begin`."""
+        self.check_mounted()
+        found = partials.examined(self.bucket, key, sets_aside=True)
+        if found is not None and found.stored is not None:
+            commits.complete(self.bucket, found.open, found.stored)
+        elif found is not None:
+            partials.discard(self.bucket, found.open)
+        begun = journals.begin(self.bucket, key, opened)
+        self._opened(key)
+        return BucketUpload(
+            self.bucket, begun, JournalWriter(self.bucket, begun, 1), self._closed, part_least=self._part_least
+        )
+
+    def reopen(self, key: str, *, at_resume_point: bool) -> tuple[BucketUpload, Standing] | None:
+        """See `Store.reopen`."""
+        self.check_mounted()
+        found = partials.examined(self.bucket, key, sets_aside=True)
+        if found is None or found.stored is not None:
+            return None
+        place = found.places[at_resume_point]
+        if place is None or not place.may_resume:
+            return None
+        if len(place.segments) > limits.SEGMENTS_MAX - limits.SEGMENTS_RESUMED:
+            return None  # resumed too often: the manifest has no room for another segment
+        upload = BucketUpload.resumed(self.bucket, found, place, self._closed, part_least=self._part_least)
+        self._opened(key)
+        return upload, place
+
+    def _opened(self, key: str) -> None:
+        with self._opening:
+            self._open.add(key)
+
+    def _closed(self, key: str) -> None:
+        with self._opening:
+            self._open.discard(key)
+
+    def _is_open(self, key: str) -> bool:
+        with self._opening:
+            return key in self._open
+
+    def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
+        """See `Store.uploads`."""
+        for found in partials.survey(self.bucket, sets_aside=sets_aside):
+            key = found.open.key
+            yield key, look(BucketUploadInfo(key, found, self._is_open(key)))
+
+    def discard(self, key: str) -> None:
+        """See `Store.discard`."""
+        if self._is_open(key):
+            msg = f"partial {key}: is arriving, and cannot be deleted while it is"
+            raise StoreError(msg)
+        found: BucketJournal | None = partials.examined(self.bucket, key, sets_aside=True)
+        if found is not None and found.stored is not None:
+            commits.complete(self.bucket, found.open, found.stored)
+        elif found is not None:
+            partials.discard(self.bucket, found.open)
+
+    def set_aside(self, sender: str | None = None) -> Iterator[AsideStream]:
+        """See `Store.set_aside`."""
+        for each in commits.set_aside(self.bucket):
+            if sender in {None, each.file.parts[0]}:
+                found = self.bucket.head(each.data)
+                manifest = each.content
+                yield AsideStream(
+                    name=each.name,
+                    sender=each.file.parts[0],
+                    what=f"{manifest.get('dataset', '?')}@{manifest.get('snapshot', '?')}",
+                    file=PurePosixPath(each.data) if found is not None else None,
+                    stored_bytes=found.size if found is not None else 0,
+                    at=each.at,
+                    why=each.why,
+                )
+
+    def aside_manifest(self, name: str) -> Manifest:
+        """See `Store.aside_manifest`."""
+        found = commits.read_aside(self.bucket, name)
+        if found is None:
+            raise ManifestError(name, "cannot be read: nothing of this name is set aside")
+        try:
+            return Manifest.model_validate(found.content)
+        except ValidationError as error:
+            raise ManifestError(name, f"cannot be read: {str(error).splitlines()[0]}") from None
+
+    def discard_damaged(self, before: float) -> None:
+        """See `Store.discard_damaged`."""
+        for each in list(commits.set_aside(self.bucket)):
+            if each.at < before:
+                commits.discard_aside(self.bucket, each)
+                log.warning("%s: was set aside as damaged, and is deleted (damaged-keep)", each.data)
+
+    def aside(self) -> dict[str, int]:
+        """See `Store.aside`."""
+        found: dict[str, int] = {}
+        for each in removals.trashed(self.bucket):
+            sender = each.stream.file.parts[0]
+            found[sender] = found.get(sender, 0) + each.stream.size
+        for stream in self.set_aside():
+            found[stream.sender] = found.get(stream.sender, 0) + stream.stored_bytes
+        return found
+
+    def recover(self) -> list[str]:
+        """See `Store.recover`."""
+        return recovery.recover(self.bucket, self._is_open) + removals.finish_removals(self.bucket)
+
+    def recover_merges(self) -> list[str]:
+        """See `Store.recover_merges`."""
+        return recovery.recover_merges(self.bucket, self._is_open)
+
+    def alone(self, work: str) -> AbstractContextManager[bool]:
+        """See `Store.alone`: among the processes of this host."""
+        return locked_now(self.home / f"{work}.lock")
+
+    # --- stored streams; the interface has the descriptions
+
+    def senders(self) -> list[str]:
+        """See `Store.senders`."""
+        return [name for name in self.bucket.folders() if is_sender_name(name)]
+
+    def objects(self, sender: str | None = None) -> Iterator[ObjectInfo]:
+        """See `Store.objects`."""
+        for name in self.senders() if sender is None else [sender]:
+            yield from self._objects(name)
+
+    def _objects(self, sender: str) -> Iterator[ObjectInfo]:
+        sizes: dict[str, int] = {}
+        heads: list[BucketObject] = []
+        for each in self.bucket.entries(f"{sender}/"):
+            if is_manifest(each.key):
+                heads.append(each)
+            elif is_stream(each.key):
+                sizes[each.key] = each.size
+        with ThreadPoolExecutor(_READERS) as pool:
+            for head, found in zip(heads, pool.map(self._bytes_of, heads), strict=True):
+                file = PurePosixPath(stream_of(head.key))
+                if isinstance(found, ManifestError):
+                    yield ObjectInfo(file, 0, manifests.stamp_of(head.etag))
+                    continue
+                etag, data = found
+                size = None if data is None else sizes.get(data)
+                if data is not None and size is None and (there := self.bucket.head(data)) is not None:
+                    size = there.size  # it was stored since the keys were listed
+                if size is not None:
+                    yield ObjectInfo(file, size, manifests.stamp_of(etag))
+
+    def _bytes_of(self, head: BucketObject) -> tuple[str, str | None] | ManifestError:
+        """Return the ETag of a manifest, and the key of its bytes, None: it is a tombstone, or gone. It is read only if
+        it has changed. A ManifestError is returned, not raised.
+        """
+        known = self._known.get(head.key)
+        if known is not None and known[0] == head.etag:
+            return known
+        try:
+            found = manifests.read(self.bucket, PurePosixPath(stream_of(head.key)))
+        except ManifestError as error:
+            return error
+        if found is None:
+            return "", None
+        self._known[head.key] = found.etag, found.data
+        return found.etag, found.data
+
+    def has(self, file: PurePosixPath) -> bool:
+        """See `Store.has`."""
+        return self._stored(file) is not None
+
+    def _stored(self, file: PurePosixPath) -> ManifestObject | None:
+        found = manifests.read(self.bucket, file)
+        return None if found is None or found.data is None else found
+
+    def manifest(self, file: PurePosixPath) -> Manifest:
+        """See `Store.manifest`."""
+        key = manifests.key_of(file)
+        found = self._stored(file)
+        if found is None:
+            absent = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            raise ManifestError(key, f"cannot be read: {absent.strerror}", unread=absent)
+        return manifests.parse(file, found)
+
+    def stamp(self, file: PurePosixPath) -> Stamp | None:
+        """See `Store.stamp`."""
+        found = self._stored(file)
+        return None if found is None else found.stamp
+
+    def _data(self, file: PurePosixPath) -> str:
+        """Return the key of a stream's bytes. Without a manifest it is the file itself, as in what was set aside."""
+        found = self._stored(file)
+        return str(file) if found is None or found.data is None else found.data
+
+    def size(self, file: PurePosixPath | str) -> int:
+        """See `Store.size`."""
+        found = self.bucket.head(self._data(PurePosixPath(file)))
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(file))
+        return found.size
+
+    def hash_line(self, file: PurePosixPath) -> bytes:
+        """See `Store.hash_line`: with the stream's name in place of that of its object."""
+        data = PurePosixPath(self._data(file))
+        found = self.bucket.get(hash_of(str(data)))
+        if found is None:
+            return b""
+        digest = found.data.partition(b" ")[0].decode("ascii", "replace")
+        return hash_line(digest, file) if found.data == hash_line(digest, data) else found.data
+
+    def open(self, file: PurePosixPath) -> BucketBlob:
+        """See `Store.open`."""
+        return BucketBlob(self.bucket, self._data(file))
+
+    def forget(self, file: PurePosixPath) -> None:
+        """See `Store.forget`: this host has no copy, except of the manifest."""
+        self._known.pop(manifests.key_of(file), None)
+
+    def under_way(self) -> set[PurePosixPath]:
+        """See `Store.under_way`."""
+        return partials.committing(self.bucket) | removals.being_removed(self.bucket)
+
+    def adopt(self, file: PurePosixPath, manifest: Manifest) -> None:
+        """See `Store.adopt`."""
+        there = manifests.read(self.bucket, file)
+        if (there is not None and there.data is not None) or file in self.under_way():
+            msg = f"{file}: has its manifest by now, or is about to get it"
+            raise StoreError(msg)
+        if self.bucket.head(str(file)) is None:
+            msg = f"{file}: has no manifest, and none can be made: there is no such object"
+            raise StoreError(msg)
+        self.bucket.put(hash_of(str(file)), hash_line(manifest.file_sha256, file))
+        content: dict[str, Any] = json.loads(manifest.to_json())
+        said = manifests.stream_bytes(content, str(file), there)
+        etag = None if there is None else there.etag
+        if self.bucket.put(manifests.key_of(file), said, if_absent=there is None, if_match=etag) is None:
+            msg = f"{file}: has its manifest by now, or is about to get it"
+            raise StoreError(msg)
+
+    def remove(self, choose: Callable[[], Iterable[PurePosixPath]], *, trash: str | None = None) -> list[PurePosixPath]:
+        """See `Store.remove`."""
+        return removals.remove(self.bucket, choose, lambda: partials.committing(self.bucket), trash=trash)
+
+    def wait_for_removals(self) -> None:
+        """See `Store.wait_for_removals`."""
+        removals.wait_for_removals(self.bucket)
+
+    def hold(self) -> BucketHold:
+        """See `Store.hold`."""
+        return BucketHold(self.bucket)
+
+    def held(self) -> set[PurePosixPath]:
+        """See `Store.held`."""
+        return held(self.bucket)
+
+    # --- the trash; the interface has the descriptions
+
+    def trashed(self) -> Iterator[TrashedStream]:
+        """See `Store.trashed`."""
+        return (each.stream for each in removals.trashed(self.bucket))
+
+    def trashed_manifest(self, stream: TrashedStream) -> Manifest:
+        """See `Store.trashed_manifest`."""
+        key = manifests.key_of(stream.file)
+        for each in removals.trashed(self.bucket):
+            if (each.stream.folder, each.stream.file) == (stream.folder, stream.file):
+                return manifests.parse(stream.file, ManifestObject(each.content, each.data, (), ""))
+        raise ManifestError(key, "cannot be read: it is not in the trash")
+
+    def trash_bytes(self) -> int:
+        """See `Store.trash_bytes`."""
+        return sum(each.stream.size for each in removals.trashed(self.bucket))
+
+    def bring_back(self, choose: Callable[[], Iterable[TrashedStream]]) -> list[PurePosixPath]:
+        """See `Store.bring_back`."""
+        return removals.bring_back(self.bucket, choose)
+
+    def empty_trash(self, old: Callable[[str], bool]) -> list[str]:
+        """See `Store.empty_trash`."""
+        return removals.empty_trash(self.bucket, old)
+
+
+def make_bucket_store(bucket: Bucket, home: Path) -> BucketStore:
+    """Make a new store below a prefix that has no object. `home`: a folder, which must exist. Raises: StoreError."""
+    if next(iter(bucket.entries("")), None) is not None:
+        msg = f"{bucket.where}: not empty; choose another prefix"
+        raise StoreError(msg)
+    store_id = keys.unique() + keys.unique()
+    marker = json.dumps({"format": _FORMAT, "id": store_id}).encode() + b"\n"
+    if bucket.put(keys.MARKER, marker, if_absent=True) is None:
+        msg = f"{bucket.where}: another process has made a store here just now"
+        raise StoreError(msg)
+    return BucketStore(bucket, home, store_id)
+
+
+def read_id(bucket: Bucket) -> str:
+    """Return the id in a store's marker. Raises: StoreMissing if there is none; StoreError."""
+    found = bucket.get(keys.MARKER)
+    if found is None:
+        msg = f"{bucket.where}: no store here (no object {keys.MARKER}): see bucket and prefix"
+        raise StoreMissing(msg)
+    try:
+        said = json.loads(found.data)
+        if said["format"] != _FORMAT:
+            msg = f"{bucket.where}: a store of format {said['format']}; this fullsendd reads format {_FORMAT}"
+            raise StoreError(msg)
+        return str(said["id"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BucketError(f"{bucket.where}/{keys.MARKER}: cannot be read: {error}") from None

@@ -1,0 +1,137 @@
+"""Asks the receiver for a list of a stored snapshot's files, or for an archive of some of them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Literal
+
+from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import ErrorCode, FullsendError, PeerError, RemoteProtocolError, UsageError
+from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_protocol.shared.units import printable
+from fullsend_protocol.wire import messages
+from fullsend_sender.transfer.link import connect
+from fullsend_sender.transfer.pipes import PipeStopped, Sink
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from fullsend_sender.host.identity import Identity
+    from fullsend_sender.host.options import Endpoint
+
+
+#: What the answer is. See FilesWanted.
+Form = Literal["names", "long", "json", "tar"]
+
+
+class ReceiverTooOld(FullsendError):  # noqa: N818 - reads as what it says
+    """The receiver's program does not know the question."""
+
+    exit_code = Exit.REFUSED
+
+
+def question(
+    stream: str,
+    form: Form,
+    paths: Sequence[bytes],
+    names: Sequence[bytes],
+    *,
+    recursive: bool = False,
+    special: bool = False,
+    setuid: bool = False,
+) -> messages.FilesWanted:
+    """Return the question. Raises: UsageError if it has more, or longer, names than a message may have."""
+    for what, given, most in (("paths", paths, limits.FILES_PATHS), ("--name", names, limits.FILES_NAMES)):
+        if len(given) > most:
+            raise UsageError(f"{what}: at most {most} at once")
+        if any(len(each) > limits.FILES_PATH_MAX for each in given):
+            raise UsageError(f"{what}: at most {limits.FILES_PATH_MAX} bytes each")
+    if len(stream) > limits.FILES_PATH_MAX or not stream.isprintable():
+        raise UsageError("name a stored snapshot, DATASET@SNAPSHOT (see `fullsend list`)")
+    coded = [[base64.b64encode(each).decode() for each in given] for given in (paths, names)]
+    return messages.FilesWanted(
+        stream=stream,
+        form=form,
+        paths=coded[0],
+        names=coded[1],
+        recursive=recursive,
+        special=special,
+        setuid=setuid,
+    )
+
+
+async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: messages.FilesWanted, fd: int) -> messages.Files:
+    """Ask, and write the parts of the answer to a descriptor. Text is made safe for a terminal.
+
+    Returns: the end of the answer; only with code 0 it is whole. Raises: PeerError, Unreachable, RemoteProtocolError,
+    ReceiverTooOld, OSError of the descriptor (BrokenPipeError if its reader has closed it).
+    """
+    sink = Sink(fd)
+    writer = ThreadPoolExecutor(1, thread_name_prefix="write")
+    safe = None if wanted.form == "tar" else SafeLines()
+
+    def write(data: bytes) -> None:
+        try:
+            sink.write(data)
+        except PipeStopped:
+            return
+
+    async def put(data: bytes) -> None:
+        with link.not_reading("output"):
+            await asyncio.get_running_loop().run_in_executor(writer, write, data)
+
+    try:
+        async with connect(endpoint, identity) as (link, _name):
+            await link.send(wanted)
+            while isinstance(said := await link.receive(), messages.FilesPart):
+                data = _decoded(said.data)
+                await put(data if safe is None else safe.feed(data))
+            if not isinstance(said, messages.Files):
+                raise link.unexpected(said)
+            if safe is not None:
+                await put(safe.end())
+            await asyncio.get_running_loop().run_in_executor(writer, sink.finish)
+            return said
+    except PeerError as error:
+        if error.code is not ErrorCode.PROTOCOL:
+            raise
+        raise ReceiverTooOld(
+            f"{endpoint.name} is too old to read files out of streams: update fullsendd there"
+        ) from error
+    finally:
+        sink.stop()
+        writer.shutdown(wait=True, cancel_futures=True)
+        sink.close()
+
+
+class SafeLines:
+    """Makes lines from a receiver safe for a terminal. Those of an honest one are, and stay as they are."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return all lines that are complete. Raises: RemoteProtocolError for one that is too long."""
+        whole, found, rest = (self._rest + data).rpartition(b"\n")
+        self._rest = rest
+        if len(rest) > limits.CONTROL_MAX:
+            raise RemoteProtocolError("the receiver sends a line without end")
+        return b"".join(self._safe(line) + b"\n" for line in whole.split(b"\n")) if found else b""
+
+    def end(self) -> bytes:
+        """Return what is left, without an end of the line."""
+        return self._safe(self._rest)
+
+    @staticmethod
+    def _safe(line: bytes) -> bytes:
+        return printable(line.decode(errors="backslashreplace"), has_escapes=True).encode()
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise RemoteProtocolError("the receiver sends what is not base64") from None

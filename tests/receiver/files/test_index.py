@@ -1,0 +1,235 @@
+"""The index of a snapshot: what the pool said, and what is not a tree."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import stat
+import struct
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.file_trees import LONG, TREES, GenuineTree, Tree, fat_zap, packed_xattrs, volume
+
+from fullsend_protocol.dataset.objects import ObjectReader
+from fullsend_protocol.shared.errors import DamagedStream
+from fullsend_receiver.files import index as indexes
+from fullsend_receiver.files.index import FileIndex, IndexDamaged, NoSuchFile, components, joined, shown
+from fullsend_receiver.files.sources import FileSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fullsend_protocol.dataset.nodes import Node
+
+
+def built(tree: Tree, path: Path | None = None) -> FileIndex:
+    return FileIndex.build(ObjectReader("it", [tree.stream()]), path)
+
+
+@pytest.mark.parametrize("tree", [*TREES, LONG], ids=str)
+def test_genuine_trees_have_what_the_pool_said(tree: GenuineTree) -> None:
+    """Paths and all metadata: modes, owners, links, sizes, times, devices, targets, attributes of both kinds, ACLs."""
+    with FileSource.of(tree.paths()).opened() as reader:
+        index = FileIndex.build(reader, None)
+    found = dict(index.walk(b"", index.root))
+    listing = tree.listing()
+    assert found.keys() == listing.keys()
+    for path, about in listing.items():
+        node = found[path]
+        assert (node.number, node.mode, node.uid, node.gid) == (
+            *(about["ino"], about["mode"], about["uid"], about["gid"]),
+        )
+        assert (node.links, node.size) == (about["nlink"], about["size"]), path
+        times = (node.atime.total, node.mtime.total, node.ctime.total)
+        assert times == (about["atime"], about["mtime"], about["ctime"]), path
+        assert (node.target or b"").hex() == about.get("target", "")
+        assert "rdev" not in about or list(node.device_numbers) == about["rdev"]
+        xattrs = {name.decode(): value.hex() for name, value in index.xattrs(node).items() if value is not None}
+        assert xattrs == about.get("xattrs", {}), path
+        assert index.lookup(path) == node
+
+
+def test_an_index_is_the_same_when_it_is_opened_again(tmp_path: Path) -> None:
+    tree = Tree()
+    tree.symlink(tree.root, b"l", b"t")
+    made = built(tree, tmp_path / "i")
+    again = FileIndex.opened(tmp_path / "i", "it")
+    assert again is not None
+    assert list(again.children(again.root)) == list(made.children(made.root))
+    assert again.root == made.root
+
+
+def test_what_is_no_index(tmp_path: Path) -> None:
+    assert FileIndex.opened(tmp_path / "none", "it") is None
+    (tmp_path / "bad").write_bytes(b"not a database, but long enough to be looked at" * 99)
+    assert FileIndex.opened(tmp_path / "bad", "it") is None
+
+
+def test_an_index_of_another_form_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built(Tree(), tmp_path / "i").close()
+    monkeypatch.setattr(indexes, "FORM", indexes.FORM + 1)
+    assert FileIndex.opened(tmp_path / "i", "it") is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE node SET mode = mode - 1",
+        "UPDATE node SET fixed = zeroblob(length(fixed))",
+        "UPDATE entry SET child = 34",
+        "UPDATE entry SET name = x'62'",
+        "DELETE FROM node WHERE number != 34",
+        "DROP TABLE entry",
+        "UPDATE fact SET value = 35 WHERE name = 'root'",
+    ],
+)
+def test_an_index_that_has_changed_is_not_believed(change: str, tmp_path: Path) -> None:
+    tree = Tree()
+    tree.file(tree.root, b"a", b"x")
+    built(tree, tmp_path / "i").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "i")) as database, database:
+        database.execute(change)
+    index = FileIndex.opened(tmp_path / "i", "it")
+    assert index is not None
+    with pytest.raises(IndexDamaged, match=r"the index of it is damaged .* run again"):
+        list(index.walk(b"", index.root))
+    index.close()
+
+
+def test_paths() -> None:
+    assert components(b"//a/./b/") == [b"a", b"b"]
+    assert (joined(b"", b"a"), joined(b"a", b"b")) == (b"a", b"a/b")
+    assert (shown(b""), shown(b"a\n\x1b")) == ("/", "a\\n\\x1b")
+    with pytest.raises(NoSuchFile, match="without"):
+        components(b"a/../b")
+
+
+def test_what_is_not_there() -> None:
+    tree = Tree()
+    tree.symlink(tree.directory(tree.root, b"d"), b"l", b"/")
+    index = built(tree)
+    for path in (b"x", b"d/x", b"d/l/d"):
+        with pytest.raises(NoSuchFile, match="no such file in it"):
+            index.lookup(path)
+
+
+def test_a_volume_has_no_files() -> None:
+    index = FileIndex.build(ObjectReader("it", [volume(1 << 20, {})]), None)
+    assert index.volume_size == 1 << 20
+    with pytest.raises(NoSuchFile, match="is a volume"):
+        index.lookup(b"/")
+    assert built(Tree()).volume_size is None
+
+
+def cyclic() -> Tree:
+    tree = Tree()
+    folder = tree.directory(tree.root, b"a")
+    tree.directories[folder][b"b"] = folder
+    return tree
+
+
+def root_inside() -> Tree:
+    tree = Tree()
+    tree.directories[tree.directory(tree.root, b"a")][b"b"] = tree.root
+    return tree
+
+
+def twice() -> Tree:
+    tree = Tree()
+    tree.directories[tree.root][b"b"] = tree.directory(tree.root, b"a")
+    return tree
+
+
+def dangling() -> Tree:
+    tree = Tree()
+    tree.directories[tree.root][b"a"] = 99_999
+    return tree
+
+
+def same_name() -> Tree:
+    tree = Tree()
+    file = tree.file(tree.root, b"a")
+    tree.zaps[tree.root] = fat_zap([[(b"a", [file], 8)], [(b"a", [file], 8)]])
+    return tree
+
+
+def same_name_in_one_block() -> Tree:
+    tree = Tree()
+    file = tree.file(tree.root, b"a")
+    tree.zaps[tree.root] = fat_zap([[(b"a", [file], 8), (b"a", [file], 8)]])
+    return tree
+
+
+def no_root() -> Tree:
+    return Tree(master={b"ROOT": 77})
+
+
+def huge_root() -> Tree:
+    return Tree(master={b"ROOT": (1 << 64) - 1})
+
+
+def file_as_root() -> Tree:
+    tree = Tree()
+    tree.master[b"ROOT"] = tree.file(None, b"")
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("tree", "says"),
+    [
+        (cyclic, "in two places|in itself|has directory"),
+        (root_inside, "no root directory, or one inside"),
+        (twice, "in two places"),
+        (dangling, "object 99999, which is not there"),
+        (same_name, "same name twice"),
+        (same_name_in_one_block, "same name twice"),
+        (no_root, "no root directory"),
+        (huge_root, "no root directory"),
+        (file_as_root, "no root directory"),
+    ],
+)
+def test_what_is_no_tree(tree: object, says: str) -> None:
+    made = tree()  # type: ignore[operator]
+    with pytest.raises(DamagedStream, match=says):
+        built(made)
+
+
+def test_directories_nested_too_deeply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexes, "_DEPTH_MAX", 5)
+    tree = Tree()
+    folder = tree.root
+    for _ in range(6):
+        folder = tree.directory(folder, b"d")
+    index = built(tree)
+    with pytest.raises(DamagedStream, match="nested more than 5 deep"):
+        list(index.walk(b"", index.root))
+
+
+def test_an_unlinked_open_file_is_not_listed() -> None:
+    tree = Tree()
+    tree.file(None, b"", b"gone")
+    index = built(tree)
+    assert not list(index.walk(b"", index.root))
+
+
+def test_extended_attributes_of_both_kinds() -> None:
+    flag = struct.pack("<Q", 5)
+    tree = Tree()
+    hidden = tree.directory(None, b"", ZPL_FLAGS=flag)
+    tree.file(hidden, b"file", b"value", ZPL_FLAGS=flag)
+    tree.file(hidden, b"user.long", b"x", 100_000, ZPL_FLAGS=flag)
+    packed = packed_xattrs({b"trusted.sa": b"packed"})
+    tree.file(tree.root, b"f", ZPL_XATTR=struct.pack("<Q", hidden), ZPL_DXATTR=packed)
+    index = built(tree)
+    assert index.xattrs(index.lookup(b"f")) == {
+        b"user.file": b"value",
+        b"user.long": None,
+        b"trusted.sa": b"packed",
+    }
+    lost = tree.file(tree.root, b"g", ZPL_XATTR=struct.pack("<Q", (1 << 64) - 1))
+    index = built(tree)
+    node: Node | None = index.node(lost)
+    assert node is not None
+    assert index.xattrs(node) == {}
+    assert stat.S_ISREG(node.mode)

@@ -1,0 +1,67 @@
+"""Where a snapshot's records come from, and that nothing unproven passes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.file_trees import FOLDER, Tree, raw
+from tests.receiver.helpers import SENDER, make_store, store_stream
+
+from fullsend_protocol.shared.errors import StreamError, UnsupportedStream
+from fullsend_receiver.catalogue.streams import read_catalogue
+from fullsend_receiver.files.sources import FileSource, SnapshotSource, StoredSource
+from fullsend_receiver.maintenance.merge_files import InputDamaged
+from fullsend_receiver.maintenance.merging import InputSpoilt
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(source: SnapshotSource) -> int:
+    with source.opened() as reader:
+        return sum(1 for _kind in reader.records())
+
+
+def stored(tmp_path: Path, *names: str) -> StoredSource:
+    store = make_store(tmp_path)
+    for name in names:
+        store_stream(store, SENDER, raw(FOLDER / f"{name}.zfs.zst"))
+    catalogue = read_catalogue(store, SENDER)
+    return StoredSource(store, [each.summary for each in catalogue.chain(catalogue.streams[-1])])
+
+
+def test_files_in_any_order_and_a_stored_chain_have_the_same_records(tmp_path: Path) -> None:
+    paths = [FOLDER / "sa_Lec-incr.zfs.zst", FOLDER / "sa_Lec-full.zfs.zst"]
+    source = stored(tmp_path, "sa_Lec-full", "sa_Lec-incr")
+    assert source.name == f"{SENDER}/tank/sa@s2"
+    assert read(source) == read(FileSource.of(paths)) > 200
+    assert FileSource.of(paths).key is None
+
+
+def test_the_key_names_the_chain(tmp_path: Path) -> None:
+    source = stored(tmp_path, "sa_Lec-full", "sa_Lec-incr")
+    assert source.key == StoredSource(source.store, list(source.chain)).key
+    assert source.key != StoredSource(source.store, source.chain[:1]).key
+
+
+def test_an_increment_alone_names_what_is_missing() -> None:
+    with pytest.raises(UnsupportedStream, match=r"without it; name that file, too"):
+        FileSource.of([FOLDER / "sa_Lec-incr.zfs.zst"])
+
+
+def test_a_file_that_is_not_the_proven_one(tmp_path: Path) -> None:
+    path = Tree().written(tmp_path / "a.zfs")
+    path.with_name("a.zfs.sha256").write_text(f"{'0' * 64}  a.zfs\n")
+    with pytest.raises(InputDamaged, match=r"a\.zfs is damaged"):
+        read(FileSource.of([path]))
+
+
+def test_a_stored_stream_that_is_damaged(tmp_path: Path) -> None:
+    source = stored(tmp_path, "sa_Lec-full")
+    path = source.store.root / source.chain[0].path  # type: ignore[attr-defined]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises((InputSpoilt, StreamError)):
+        read(source)

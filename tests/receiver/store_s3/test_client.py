@@ -1,0 +1,201 @@
+"""The client against a server that says what a test wants; against a real Ceph it is tested in test_bucket.py."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Final
+
+import pytest
+
+from fullsend_receiver.store_s3.bucket import BucketError, Part
+from fullsend_receiver.store_s3.client import Access, BotoBucket
+
+#: What a server answers: status, headers, body.
+Answer = tuple[int, dict[str, str], bytes]
+OK: Final[Answer] = (200, {"ETag": '"e1"'}, b"")
+
+
+def refusal(status: int, code: str) -> Answer:
+    return status, {}, f"<Error><Code>{code}</Code><Message>m</Message></Error>".encode()
+
+
+class Server:
+    """Answers each request with the next of `answers`, and keeps the requests: method, path, headers, body."""
+
+    def __init__(self) -> None:
+        self.answers: list[Answer | Callable[[dict[str, str]], Answer]] = []
+        self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def handle_any(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                body = self.rfile.read(int(headers.get("content-length", 0)))
+                outer.seen.append((self.command, self.path, headers, body))
+                answer = outer.answers.pop(0)
+                status, more, data = answer(headers) if callable(answer) else answer
+                self.send_response(status)
+                for name, value in more.items():
+                    self.send_header(name, value)
+                if "Content-Length" not in more:
+                    self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(data)
+
+            do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 - names of the library
+
+            def log_message(self, format: str, *args: Any) -> None:  # type: ignore[explicit-override]  # noqa: A002
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def bucket(self, **access: Any) -> BotoBucket:
+        endpoint = f"http://127.0.0.1:{self.http.server_port}"
+        said: dict[str, Any] = {"attempts": 1, "access_key": "k", "secret_key": "s"} | access
+        return BotoBucket("b", "pre/fix", Access(endpoint, "us-east-1", **said))
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+def head(mark: str, etag: str = "e1") -> Answer:
+    modified = {"Last-Modified": "Sat, 28 Nov 2026 16:00:00 GMT", "x-amz-meta-fullsend-write": mark}
+    return 200, {"ETag": f'"{etag}"', "Content-Length": "3", **modified}, b""
+
+
+def page(*keys: str, more: str = "") -> Answer:
+    rows = "".join(
+        f"<Contents><Key>{key}</Key><Size>3</Size><ETag>e</ETag><LastModified>2026-11-28T16:00:00Z</LastModified></Contents>"
+        for key in keys
+    )
+    rest = (
+        f"<IsTruncated>{'true' if more else 'false'}</IsTruncated><NextContinuationToken>{more}</NextContinuationToken>"
+    )
+    encoding = "<EncodingType>url</EncodingType>"
+    return 200, {}, f"<ListBucketResult>{encoding}{rows}{rest}</ListBucketResult>".encode()
+
+
+def test_hash_of_what_is_put_is_sent_as_both_headers(server: Server) -> None:
+    server.answers = [OK]
+    assert server.bucket().put("key", b"data") == "e1"
+    ((method, path, headers, body),) = server.seen
+    assert (method, path, body) == ("PUT", "/b/pre/fix/key", b"data")
+    digest = hashlib.sha256(b"data")
+    assert headers["x-amz-checksum-sha256"] == base64.b64encode(digest.digest()).decode()
+    assert headers["x-amz-content-sha256"] == digest.hexdigest()
+    assert "x-amz-checksum-crc32" not in headers
+
+
+def test_condition_that_is_not_met_is_no_error(server: Server) -> None:
+    server.answers = [refusal(412, "PreconditionFailed"), head("of another process")]
+    assert server.bucket().put("key", b"data", if_absent=True) is None
+    assert server.seen[0][2]["if-none-match"] == "*"
+
+
+def test_what_an_earlier_attempt_has_stored_meets_the_condition(server: Server) -> None:
+    """The answer to the first attempt is lost; the second one meets its object."""
+    server.answers = [
+        refusal(500, "InternalError"),
+        refusal(412, "PreconditionFailed"),
+        lambda _headers: head(server.seen[0][2]["x-amz-meta-fullsend-write"]),
+    ]
+    assert server.bucket(attempts=2).put("key", b"data", if_absent=True) == "e1"
+    assert len(server.seen) == 3
+
+
+@pytest.mark.parametrize("quotes", [False, True])
+def test_etag_is_sent_in_the_form_that_the_store_wants(server: Server, quotes: bool) -> None:
+    def swap(headers: dict[str, str]) -> Answer:
+        return OK if headers["if-match"] == ('"e0"' if quotes else "e0") else refusal(412, "PreconditionFailed")
+
+    learning: list[Answer | Callable[[dict[str, str]], Answer]] = [head("of another", "e0"), swap]
+    server.answers = [swap, *(learning if quotes else []), swap]
+    bucket = server.bucket()
+    assert bucket.put("key", b"one", if_match="e0") == "e1"
+    assert bucket.put("key", b"two", if_match="e0") == "e1"  # it knows by now
+    assert server.answers == []
+
+
+def test_list_goes_on_behind_a_short_page_and_an_empty_one(server: Server) -> None:
+    server.answers = [page("pre/fix/a%2520b", more="t1"), page(more="t2"), page("pre/fix/c")]
+    assert [each.key for each in server.bucket().entries("")] == ["a%20b", "c"]
+    assert "continuation-token=t2" in server.seen[2][1]
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (
+            refusal(503, "SlowDown"),
+            "s3://b/pre/fix/key: PutObject is refused (503 SlowDown): the object store is overloaded",
+        ),
+        (
+            refusal(400, "ExpiredToken"),
+            "s3://b/pre/fix/key: PutObject is refused (400 ExpiredToken): the credentials have",
+        ),
+        (refusal(403, "RequestTimeTooSkewed"), "the clocks differ too much: set this host's clock"),
+        (refusal(400, "AuthorizationHeaderMalformed"), "the region is wrong"),
+        (refusal(404, "NoSuchBucket"), "the bucket does not exist"),
+    ],
+)
+def test_refusal_is_one_line(server: Server, answer: Answer, line: str) -> None:
+    server.answers = [answer]
+    with pytest.raises(BucketError) as error:
+        server.bucket().put("key", b"data")
+    assert line in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_request_is_repeated_while_the_store_is_overloaded(server: Server) -> None:
+    server.answers = [refusal(503, "SlowDown"), OK]
+    assert server.bucket(attempts=2).put("key", b"data") == "e1"
+
+
+def test_body_that_breaks_off_is_an_error(server: Server) -> None:
+    server.answers = [(200, {"ETag": '"e1"', "Content-Length": "10", "Connection": "close"}, b"short")]
+    with pytest.raises(BucketError, match="GetObject has no answer"):
+        server.bucket().get("key")
+
+
+def test_endpoint_that_nobody_answers_at_is_one_line() -> None:
+    bucket = BotoBucket("b", "", Access("http://127.0.0.1:1", "us-east-1", attempts=1, access_key="k", secret_key="s"))
+    with pytest.raises(BucketError, match="see the endpoint and the network"):
+        bucket.get("key")
+
+
+def test_parts_that_the_store_refuses_are_not_complete(server: Server) -> None:
+    server.answers = [refusal(400, "InvalidPart"), refusal(404, "NoSuchUpload")]
+    bucket = server.bucket()
+    assert not bucket.complete("key", "u", [Part(1, "e", 3, "00" * 32)])
+    assert bucket.parts("key", "u") is None
+    assert b"<ChecksumSHA256>AAAA" in server.seen[0][3]
+
+
+def test_missing_library_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(BucketError, match=r"pip install 'fullsend\[s3\]'"):
+        BotoBucket("b")
+
+
+def test_endpoint_that_is_no_url_is_one_line() -> None:
+    with pytest.raises(BucketError, match="no client for nonsense"):
+        BotoBucket("b", "", Access("nonsense", "us-east-1"))

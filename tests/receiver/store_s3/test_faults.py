@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from fullsend_protocol.shared.errors import ErrorCode
+from fullsend_receiver.store_s3 import faults
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "advice"),
+    [
+        (503, "SlowDown", "try again later"),
+        (503, "", "try again later"),
+        (400, "ExpiredToken", "renew them"),
+        (400, "AuthorizationHeaderMalformed", "the region is wrong"),
+        (403, "RequestTimeTooSkewed", "set this host's clock"),
+        (404, "NoSuchBucket", "create it"),
+        (403, "", "credentials are refused"),
+        (418, "Teapot", "see the log of the object store"),
+    ],
+)
+def test_refusal_is_one_line_with_what_to_do(status: int, code: str, advice: str) -> None:
+    error = faults.refused("s3://b/key", "PutObject", status, code)
+    assert error.code is ErrorCode.STORE
+    assert str(error).startswith(f"s3://b/key: PutObject is refused ({status} {code}): ")
+    assert advice in str(error)
+    assert "\n" not in str(error)
+
+
+def test_reason_of_a_missing_answer_is_one_printable_line() -> None:
+    error = faults.unreachable("s3://b", "GetObject", "no route\x1b[2J\nand more")
+    assert str(error).startswith("s3://b: GetObject has no answer (no route")
+    assert "\x1b" not in str(error)
+    assert "\n" not in str(error)
+
+
+def test_what_this_host_lacks_is_named() -> None:
+    assert "AWS_ACCESS_KEY_ID" in str(faults.no_credentials("s3://b"))
+    assert "pip install 'fullsend[s3]'" in str(faults.no_library())

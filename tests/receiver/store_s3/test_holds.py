@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.receiver.buckets import FILE
+
+from fullsend_receiver.store_s3 import keys
+from fullsend_receiver.store_s3.holds import BucketHold, held
+
+if TYPE_CHECKING:
+    from tests.receiver.buckets import MemoryBucket
+
+HOUR = 3600.0
+
+
+def age(bucket: MemoryBucket, seconds: float) -> None:
+    """Let all objects have been stored so much earlier."""
+    bucket.objects = {key: (data, etag, at - seconds) for key, (data, etag, at) in bucket.objects.items()}
+
+
+def test_what_is_read_is_held_while_it_is_read_and_an_hour_more(bucket: MemoryBucket) -> None:
+    hold = BucketHold(bucket)
+    assert held(bucket) == set()
+    hold.add(FILE)
+    hold.add(FILE)
+    hold.add(FILE.with_name("@other.zfs.zst"))
+    age(bucket, 24 * HOUR)
+    assert held(bucket) == {FILE, FILE.with_name("@other.zfs.zst")}
+    hold.close()
+    age(bucket, 0.9 * HOUR)
+    assert FILE in held(bucket)
+    age(bucket, 0.2 * HOUR)
+    assert held(bucket) == set()
+    assert list(bucket.entries(keys.READING)) == []
+
+
+def test_hold_of_a_reader_that_died_counts_for_days(bucket: MemoryBucket) -> None:
+    BucketHold(bucket).add(FILE)
+    age(bucket, 6 * 24 * HOUR)
+    assert held(bucket) == {FILE}
+    age(bucket, 2 * 24 * HOUR)
+    assert held(bucket) == set()
+
+
+def test_hold_without_a_stream_writes_nothing(bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    BucketHold(bucket).close()
+    assert bucket.objects == {}
+
+
+def test_hold_of_the_future_counts(bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    hold = BucketHold(bucket)
+    hold.add(FILE)
+    hold.close()
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 10 * HOUR)
+    assert held(bucket) == {FILE}

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.receiver.buckets import KEY, MemoryBucket, arriving, journal_of, names, store_raw
+
+from fullsend_receiver.store.journal import make_line
+from fullsend_receiver.store_s3 import journals, keys, partials
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from fullsend_receiver.store_s3.bucket import BucketObject
+    from fullsend_receiver.store_s3.stores import BucketStore
+
+
+def test_discarded_upload_leaves_nothing(store: BucketStore, bucket: MemoryBucket) -> None:
+    ingest = arriving(store, 2)
+    assert bucket.uploads
+    ingest.partial.close(keep=False)
+    assert (names(bucket), bucket.uploads) == ([], {})
+
+
+def test_sealed_upload_that_is_discarded_leaves_nothing(store: BucketStore, bucket: MemoryBucket) -> None:
+    ingest = arriving(store)
+    ingest.partial.seal(ingest.chunks)
+    ingest.partial.close(keep=False)
+    assert (names(bucket), bucket.uploads) == ([], {})
+
+
+def test_commit_leaves_the_stream_alone(store: BucketStore, bucket: MemoryBucket) -> None:
+    assert store_raw(store)
+    assert len(names(bucket)) == 3
+    assert names(bucket, ".partial/") == []
+
+
+def test_damaged_upload_starts_over_and_the_others_go_on(
+    store: BucketStore, bucket: MemoryBucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    arriving(store, 2).partial.close(keep=True)
+    found = journal_of(bucket)
+    assert found is not None
+    bucket.put(keys.journal_key(KEY, found.open.generation, 1), b"spoilt\n")
+    assert list(store.uploads(lambda upload: upload.journal)) == []
+    assert "the daemon will set it aside" in caplog.text
+    assert names(bucket) != []
+    with caplog.at_level(logging.ERROR):
+        assert list(store.uploads(lambda upload: upload.journal, sets_aside=True)) == []
+    assert "its stream starts over" in caplog.text
+    assert store.reopen(KEY, at_resume_point=False) is None
+
+
+def test_sweep_spares_the_bytes_of_a_stream_whose_commit_had_begun(store: BucketStore, bucket: MemoryBucket) -> None:
+    """The process dies as it cleans up, at each step."""
+    ingest = arriving(store)
+    ingest.partial.seal(ingest.chunks)
+    found = journal_of(bucket)
+    assert found is not None
+    journals.JournalWriter(bucket, found.open, found.next).write([make_line({"stored": {"file": "x"}})])
+    bucket.delete(keys.open_key(KEY))
+    for each in names(bucket, keys.journal_prefix(KEY, found.open.generation)):
+        partials.sweep(MemoryCopy(bucket), KEY, found.open.generation)
+        assert bucket.get(found.open.data) is not None
+        bucket.delete(each)
+
+
+class MemoryCopy(MemoryBucket):
+    """A bucket with the objects of another one. What is deleted in it is deleted there, but for journals."""
+
+    def __init__(self, bucket: MemoryBucket) -> None:
+        super().__init__(least_part=0)
+        self.objects = bucket.objects
+
+    def delete(self, key: str) -> None:  # type: ignore[explicit-override]
+        if not key.startswith(keys.PARTIAL):
+            super().delete(key)
+
+
+def test_upload_that_ends_while_it_is_read_is_no_damage(
+    store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ingest = arriving(store, 2)
+    real = bucket.entries
+    once: list[None] = []
+
+    def entries(prefix: str) -> Iterator[BucketObject]:
+        found = list(real(prefix))
+        if len(prefix) > len(keys.PARTIAL) + len(KEY) + 1 and not once:
+            once.append(None)
+            ingest.partial.close(keep=False)
+            return iter(found[1:])
+        return iter(found)
+
+    monkeypatch.setattr(bucket, "entries", entries)
+    assert partials.examined(bucket, KEY, sets_aside=True) is None
+    assert once
+    assert caplog.text == ""
+
+
+def test_upload_whose_first_object_is_spoilt_starts_over(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket, caplog: pytest.LogCaptureFixture
+) -> None:
+    arriving(store, 2).partial.close(keep=True)
+    bucket.put(keys.open_key(KEY), b"spoilt")
+    assert store_raw(other)
+    assert "its stream starts over" in caplog.text
+    other.recover()
+    assert names(bucket, ".partial/") == []
+    assert bucket.uploads == {}
+    assert len(names(bucket)) == 3

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import email.utils
+import secrets
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.receiver.buckets import PLACES, MemoryBucket, in_ceph
+
+from fullsend_receiver.store_s3.bucket import BucketError, Part
+from fullsend_receiver.store_s3.probe import ProbeFinding, probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from fullsend_receiver.store_s3.bucket import BucketObject
+
+
+class Dialect(MemoryBucket):
+    """A bucket in memory, with the answers that only a probe asks for."""
+
+    def versioning(self) -> str:
+        return ""
+
+    def object_lock(self) -> str:
+        return "COMPLIANCE"
+
+    def put_wrong(self, key: str, data: bytes) -> bool:
+        return False
+
+    def date(self) -> str:
+        return email.utils.formatdate(time.time(), usegmt=True)
+
+
+class Careless(Dialect):
+    """Ignores each condition, and takes any part for the one that is named."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:  # type: ignore[explicit-override]
+        return super().put(key, data)
+
+    def complete(self, key: str, upload: str, parts: Sequence[Part]) -> bool:  # type: ignore[explicit-override]
+        return super().complete(key, upload, self.parts(key, upload) or ())
+
+    def put_wrong(self, key: str, data: bytes) -> bool:  # type: ignore[explicit-override]
+        super().put(key, data)
+        return True
+
+    def versioning(self) -> str:  # type: ignore[explicit-override]
+        return "Enabled"
+
+
+class Refusing(Dialect):
+    """Knows neither conditions nor multipart uploads."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:  # type: ignore[explicit-override]
+        if if_absent or if_match is not None:
+            raise BucketError("not implemented")
+        return super().put(key, data)
+
+    def begin_parts(self, key: str) -> str:  # type: ignore[explicit-override]
+        raise BucketError("not implemented")
+
+
+class Late(Dialect):
+    """Its LIST shows what was there before the last change."""
+
+    _before: list[BucketObject]
+
+    def entries(self, prefix: str) -> Iterator[BucketObject]:  # type: ignore[explicit-override]
+        before = getattr(self, "_before", [])
+        self._before = list(super().entries(prefix))
+        return iter(before)
+
+
+def lacks(bucket: Any, **named: Any) -> set[str]:
+    return {found.what for found in probe(bucket, **named) if found.needed and not found.holds}
+
+
+def test_good_bucket_lacks_nothing_and_is_left_clean() -> None:
+    bucket = Dialect()
+    found = list(probe(bucket))
+    assert all(each.holds for each in found)
+    assert ProbeFinding("Object Lock", holds=True, needed=False, says="COMPLIANCE") in found
+    assert (bucket.objects, bucket.uploads) == ({}, {})
+
+
+def test_ignored_conditions_are_found() -> None:
+    bucket = Careless()
+    part = "a part that was replaced is not taken for the first one"
+    assert lacks(bucket) == {"PUT If-None-Match", "PUT If-Match", part, "multipart upload"}
+    assert (bucket.objects, bucket.uploads) == ({}, {})
+    found = {each.what: each for each in probe(bucket)}
+    assert not found["x-amz-checksum-sha256"].holds
+    assert "lifecycle" in found["no versioning"].says
+
+
+def test_unknown_requests_are_found() -> None:
+    assert lacks(Refusing()) == {"PUT If-None-Match", "PUT If-Match", "multipart upload"}
+
+
+def test_late_list_is_found() -> None:
+    assert "consistent LIST" in lacks(Late())
+
+
+@pytest.mark.parametrize("apart", [-1000, 1000])
+def test_clock_that_is_off_is_found(apart: float) -> None:
+    assert lacks(Dialect(), now=lambda: time.time() + apart) == {"clock"}
+
+
+def test_store_that_tells_no_time_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Dialect, "date", lambda _self: "")
+    assert lacks(Dialect()) == set()
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_bucket_of_this_place_has_all_that_is_needed(place: str) -> None:
+    bucket: Any = Dialect() if place == "memory" else in_ceph(secrets.token_hex(8))
+    assert lacks(bucket) == set()
+    assert list(bucket.entries("")) == []

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.receiver.buckets import KEY, PUSH, MemoryBucket, arriving, names
+from tests.receiver.helpers import SENDER
+
+from fullsend_receiver.store.opened import open_offer
+from fullsend_receiver.store_s3 import keys
+from fullsend_receiver.store_s3.bucket import BucketError
+from fullsend_receiver.store_s3.partials import ORPHAN_AGE
+
+if TYPE_CHECKING:
+    from fullsend_receiver.store_s3.stores import BucketStore
+
+
+def test_upload_is_kept_and_told(store: BucketStore, other: BucketStore) -> None:
+    ingest = arriving(store, 2)
+    ingest.partial.close(keep=True)
+    assert other.recover() == [f"partial {KEY}: kept, with {ingest.offset} raw bytes"]
+
+
+def test_upload_of_this_process_is_left(store: BucketStore) -> None:
+    ingest = arriving(store, 0)
+    assert store.recover() == []
+    ingest.partial.close(keep=True)
+
+
+def test_journal_without_its_first_object_is_deleted_with_its_bytes(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket
+) -> None:
+    arriving(store, 2).partial.close(keep=True)
+    bucket.delete(keys.open_key(KEY))
+    assert other.recover() == []
+    assert (names(bucket), bucket.uploads) == ([], {})
+
+
+def test_multipart_upload_that_nothing_names_is_aborted_after_a_day(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket
+) -> None:
+    arriving(store, 2).partial.close(keep=True)
+    orphan = bucket.begin_parts("alpha/x.zfs.zst")
+    (named,) = set(bucket.uploads) - {orphan}
+    other.recover()
+    assert set(bucket.uploads) == {named, orphan}
+    bucket.uploads = {
+        upload: (key, parts, begun - ORPHAN_AGE - 1) for upload, (key, parts, begun) in bucket.uploads.items()
+    }
+    other.recover()
+    assert set(bucket.uploads) == {named}
+
+
+def test_merge_is_made_anew(store: BucketStore, other: BucketStore, bucket: MemoryBucket) -> None:
+    opened = open_offer(SENDER, PUSH).model_copy(update={"merge": True})
+    store.begin(KEY, opened).close(keep=True)
+    assert other.recover_merges() == []
+    assert names(bucket) == []
+
+
+def test_upload_that_cannot_be_examined_is_left(
+    store: BucketStore,
+    other: BucketStore,
+    bucket: MemoryBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    arriving(store, 2).partial.close(keep=True)
+    before = names(bucket)
+
+    def get(_key: str) -> None:
+        raise BucketError("the object store is overloaded")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        patch.setattr(bucket, "get", get)
+        with pytest.raises(BucketError):
+            other.recover()
+    assert "is left to the next push" in caplog.text
+    assert names(bucket) == before

@@ -1,0 +1,149 @@
+"""What only a store in a bucket does; what any store does is tested in tests/receiver/store/test_api.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.receiver.buckets import FILE, KEY, MemoryBucket, content, names, store_in, store_raw
+
+from fullsend_protocol.format.names import hash_of
+from fullsend_receiver.store.api import Replaced
+from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
+from fullsend_receiver.store.names import hash_line
+from fullsend_receiver.store_s3 import keys, manifests
+from fullsend_receiver.store_s3.bucket import BucketObject, Fetched
+from fullsend_receiver.store_s3.stores import BucketStore, make_bucket_store, read_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def test_store_is_made_once_in_an_empty_place(bucket: MemoryBucket, tmp_path: Path) -> None:
+    made = make_bucket_store(bucket, tmp_path)
+    assert read_id(bucket) == made.store_id
+    made.check_mounted()
+    with pytest.raises(StoreError, match="not empty"):
+        make_bucket_store(bucket, tmp_path)
+
+
+def test_another_store_in_its_place_is_seen(bucket: MemoryBucket, tmp_path: Path) -> None:
+    store = BucketStore(bucket, tmp_path, "an id")
+    with pytest.raises(StoreMissing, match="no store here"):
+        store.check_mounted()
+    make_bucket_store(bucket, tmp_path)
+    with pytest.raises(StoreMissing, match="is another store"):
+        store.check_mounted()
+    bucket.put(keys.MARKER, b'{"format": 2, "id": ""}')
+    with pytest.raises(StoreError, match="a store of format 2"):
+        store.check_mounted()
+    bucket.put(keys.MARKER, b"[]")
+    with pytest.raises(StoreError, match="cannot be read"):
+        store.check_mounted()
+
+
+def test_listing_reads_a_manifest_once(
+    store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store_raw(store)
+    first = list(store.objects())
+    reads: list[str] = []
+    real = bucket.get
+
+    def get(key: str) -> Fetched | None:
+        reads.append(key)
+        return real(key)
+
+    monkeypatch.setattr(bucket, "get", get)
+    assert list(store.objects()) == first
+    assert reads == []
+    store.forget(FILE)
+    assert list(store.objects()) == first
+    assert reads == [manifests.key_of(FILE)]
+
+
+def test_stream_is_listed_with_a_manifest_that_cannot_be_read(store: BucketStore, bucket: MemoryBucket) -> None:
+    assert store_raw(store)
+    (found,) = store.objects()
+    bucket.put(manifests.key_of(FILE), b"spoilt")
+    (spoilt,) = store.objects()
+    assert (spoilt.file, spoilt.size) == (found.file, 0)
+    with pytest.raises(ManifestError):
+        store.manifest(FILE)
+
+
+def test_stream_that_is_replaced_while_it_is_listed_is_listed(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store_raw(store)
+    there = store.stamp(FILE)
+    assert there is not None
+    real = bucket.entries
+
+    def entries(prefix: str) -> Iterator[BucketObject]:
+        found = list(real(prefix))
+        monkeypatch.undo()
+        assert store_raw(other, Replaced(there, "a chunk is bad"))
+        return iter(found)
+
+    monkeypatch.setattr(bucket, "entries", entries)
+    (found,) = store.objects("alpha")
+    assert (found.file, found.stamp) == (FILE, other.stamp(FILE))
+    assert found.stamp != there
+
+
+def test_stream_without_its_bytes_is_not_listed(store: BucketStore, bucket: MemoryBucket) -> None:
+    assert store_raw(store)
+    (data,) = [each for each in names(bucket) if each.endswith(".zst")]
+    bucket.delete(data)
+    assert list(store.objects()) == []
+
+
+def test_hash_line_is_that_of_the_name_in_the_store(store: BucketStore, bucket: MemoryBucket) -> None:
+    assert store_raw(store)
+    (data,) = [each for each in names(bucket) if each.endswith(".zst")]
+    digest = store.manifest(FILE).file_sha256
+    assert bucket.objects[hash_of(data)][0].decode() == f"{digest}  {data.rpartition('/')[2]}\n"
+    assert store.hash_line(FILE) == hash_line(digest, FILE)
+    bucket.put(hash_of(data), b"something else\n")
+    assert store.hash_line(FILE) == b"something else\n"
+    bucket.delete(hash_of(data))
+    assert store.hash_line(FILE) == b""
+
+
+def test_object_that_another_program_has_put_there_is_adopted(store: BucketStore, bucket: MemoryBucket) -> None:
+    assert store_raw(store)
+    manifest, data = store.manifest(FILE), content(store)
+    copy = FILE.with_name("@copy.zfs.zst")
+    with pytest.raises(StoreError, match="there is no such object"):
+        store.adopt(copy, manifest)
+    bucket.put(str(copy), data)
+    store.adopt(copy, manifest)
+    assert (store.manifest(copy), content(store, copy)) == (manifest, data)
+    assert store.hash_line(copy) == hash_line(manifest.file_sha256, copy)
+    with pytest.raises(StoreError, match="has its manifest by now"):
+        store.adopt(copy, manifest)
+
+
+def test_work_is_claimed_on_this_host(store: BucketStore, tmp_path: Path) -> None:
+    with store.alone("merging") as mine, store_in(MemoryBucket(), tmp_path).alone("merging") as others:
+        assert mine
+        assert not others
+
+
+def test_what_no_object_store_tells_is_without_bound(store: BucketStore) -> None:
+    assert store.space().free == store.space().total > 1 << 60
+    assert not store.is_read_only(by_writing=True)
+    assert store.disk == store.where == "s3://memory"
+
+
+def test_events_are_this_hosts(store: BucketStore, tmp_path: Path) -> None:
+    store.events.append([b'{"event": "x"}\n'])
+    assert (tmp_path / "events").is_dir()
+
+
+def test_damaged_name_of_nothing_is_no_manifest(store: BucketStore) -> None:
+    with pytest.raises(ManifestError, match="nothing of this name"):
+        store.aside_manifest("00")
+    assert store.reopen(KEY, at_resume_point=False) is None

@@ -1,0 +1,116 @@
+"""Two daemons at two gateways of one Ceph: killed, and stalled, at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import random
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests import streams
+from tests.receiver.buckets import in_ceph, store_in
+from tests.receiver.helpers import SENDER, decode
+from tests.s3.daemon import large
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.s3
+
+#: How many streams are received, each by daemons that are killed until one of them is done.
+ROUNDS: Final = int(os.environ.get("FULLSEND_TEST_S3_ROUNDS", "3"))
+#: The first steps in which a daemon is killed; later ones would seldom kill anything.
+_STEPS: Final = 24
+_PART: Final = 5 << 20
+
+
+def daemon(prefix: str, gateway: int, folder: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.s3.daemon", prefix, str(gateway), str(folder), str(_PART)]
+    return subprocess.Popen(command, cwd=streams.ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+class Told:
+    """What the daemons have said so far."""
+
+    def __init__(self) -> None:
+        self.acknowledged = self.kills = 0
+        self.stored = False
+
+    def follow(self, process: subprocess.Popen[str], steps: int | None) -> None:
+        """Read what a daemon says until it ends, or until its `steps`-th step."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            word, *rest = line.split()
+            if word == "at":
+                assert int(rest[0]) >= self.acknowledged, "what was acknowledged is lost"
+            elif word == "acknowledged":
+                self.acknowledged = int(rest[0])
+            elif word == "stored":
+                self.stored = True
+            elif steps is not None and (steps := steps - 1) == 0:
+                return
+
+    def end(self, process: subprocess.Popen[str]) -> str:
+        """Wait for the end of a daemon. Returns: what it complained of."""
+        _out, complaint = process.communicate()
+        return complaint
+
+
+def check(prefix: str, folder: Path) -> None:
+    """See that the stream is stored, whole, and alone."""
+    bucket = in_ceph(prefix)
+    store = store_in(bucket, folder)
+    assert store.recover() == []
+    (found,) = store.objects(SENDER)
+    blob = store.open(found.file)
+    data = blob.read(0, blob.size)
+    assert hashlib.sha256(data).hexdigest() == store.manifest(found.file).file_sha256
+    assert decode(data) == large()
+    assert len([each.key for each in bucket.entries(f"{SENDER}/")]) == 3
+    assert list(bucket.entries(".partial/")) == []
+    assert list(bucket.unfinished("")) == []
+
+
+def test_killed_daemons_lose_nothing_that_they_acknowledged(prefix: str, tmp_path: Path) -> None:
+    choose = random.Random(os.environ.get("FULLSEND_TEST_S3_SEED", "1"))
+    kills = 0
+    for number in range(ROUNDS):
+        place = f"{prefix}-{number}"
+        told = Told()
+        for gateway in itertools.cycle([0, 1]):
+            process = daemon(place, gateway, tmp_path)
+            told.follow(process, choose.randint(1, _STEPS))
+            if told.stored:
+                assert told.end(process) == ""
+                break
+            process.send_signal(signal.SIGKILL)
+            assert told.end(process) == ""
+            kills += 1
+        check(place, tmp_path)
+    assert kills >= ROUNDS
+    print(f"{kills} daemons were killed")
+
+
+def test_daemon_that_is_stopped_and_wakes_up_damages_nothing(prefix: str, tmp_path: Path) -> None:
+    stalled, other = Told(), Told()
+    first = daemon(prefix, 0, tmp_path)
+    stalled.follow(first, 9)
+    first.send_signal(signal.SIGSTOP)
+    other.acknowledged = stalled.acknowledged
+    second = daemon(prefix, 1, tmp_path)
+    other.follow(second, None)
+    assert other.end(second) == ""
+    assert other.stored
+    check(prefix, tmp_path)
+    first.send_signal(signal.SIGCONT)
+    stalled.follow(first, None)
+    complaint = stalled.end(first)
+    assert first.returncode != 0
+    assert "StoreError" in complaint or "BucketError" in complaint
+    assert not stalled.stored
+    check(prefix, tmp_path)

@@ -1,0 +1,198 @@
+"""Files out of streams of real ZFS, without a pool: `fullsendd ls` and `get` on bare files, compared with the pool."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import socket
+import stat
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests import programs
+from tests.zfs import pools
+from tests.zfs.changes import acl, mutate
+
+from fullsend_receiver.cli.main import main as fullsendd_main
+
+if TYPE_CHECKING:
+    import pathlib
+    from collections.abc import Sequence
+
+    from tests.zfs.pools import Pool
+
+#: What each chain is sent with, and what its dataset is made with.
+FLAVOURS: Final = {
+    "plain": ((), ()),
+    "lz4": (("-c",), ("-o", "compression=lz4")),
+    "zstd": (("-c", "-p"), ("-o", "compression=zstd")),
+    "gzip": (("-c",), ("-o", "compression=gzip", "-o", "recordsize=16k")),
+    "zle": (("-c",), ("-o", "compression=zle", "-o", "xattr=dir")),
+    "lzjb": (("-c", "-e"), ("-o", "compression=lzjb")),
+    "-Lec": (("-L", "-e", "-c"), ("-o", "recordsize=1M", "-o", "compression=lz4", "-o", "dnodesize=auto")),
+    "-e, xattr=dir": (("-e",), ("-o", "compression=lz4", "-o", "xattr=dir")),
+}
+
+
+def fullsendd(*arguments: str | pathlib.Path) -> bytes:
+    """Run it, inside this process: a program's start takes longer than what it does. Returns: its stdout."""
+    return programs.good(programs.run_inside(fullsendd_main, *map(str, arguments), env={}))
+
+
+def furnish(folder: pathlib.Path) -> None:
+    """What `fill` leaves out: all kinds of files, names, attributes and folders."""
+    r = random.Random("files")
+    odd = folder / "odd"
+    odd.mkdir()
+    (odd / ("n" * 255)).write_bytes(b"the longest name")
+    os.symlink("t/" * 400, odd / "long target")
+    os.mkfifo(odd / "fifo", 0o640)
+    os.mknod(odd / "character", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    os.mknod(odd / "block", stat.S_IFBLK | 0o660, os.makedev(240, 70_000))
+    with socket.socket(socket.AF_UNIX) as listener:
+        # Its path is longer than a socket's may be.
+        here = os.open(".", os.O_RDONLY)
+        os.chdir(odd)
+        listener.bind("socket")
+        os.fchdir(here)
+        os.close(here)
+    tool = odd / "tool"
+    tool.write_bytes(b"#!/bin/sh\n")
+    os.chown(tool, 1234, 54_321)
+    tool.chmod(0o4755)
+    os.setxattr(tool, "system.posix_acl_access", acl(r))
+    kept = odd / "kept"
+    kept.mkdir()
+    os.setxattr(kept, "system.posix_acl_default", acl(r))
+    for number in range(40):
+        os.setxattr(odd, f"user.{number}", r.randbytes(200))
+    os.setxattr(tool, "user.large", r.randbytes(20_000))
+    many = folder / "many"
+    many.mkdir()
+    for number in range(600):
+        (many / f"{number}-{'x' * (number % 90)}").touch()
+    # Blocks of 112 bytes and less are embedded in their pointers.
+    (odd / "embedded").write_bytes(b"a" * 60_000)
+    (odd / "tiny").write_bytes(b"t")
+    for second, path in enumerate(sorted(odd.iterdir())):
+        os.utime(path, ns=(1_000_000_000, -5_000_000_000 + second * 1_234_567_891), follow_symlinks=False)
+
+
+def sent(pool: Pool, dataset: str, flags: Sequence[str], folder: pathlib.Path, count: int) -> list[pathlib.Path]:
+    """Send a full of the first snapshot, and the increments; the files."""
+    files = []
+    for number in range(count):
+        files.append(folder / f"{number}.zfs")
+        base = ("-i", f"@{number - 1}") if number else ()
+        files[-1].write_bytes(pool.send(*flags, *base, f"{dataset}@{number}"))
+    return files
+
+
+def sources(files: Sequence[pathlib.Path]) -> list[str | pathlib.Path]:
+    return [part for file in files for part in ("--file", file)]
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_a_tree_comes_back_from_a_full_and_from_a_chain(
+    flavour: str, pool: Pool, other_pool: Pool, tmp_path: pathlib.Path, snapshots: int
+) -> None:
+    flags, options = FLAVOURS[flavour]
+    home = pool.create("home", *options)
+    folder = pool.path("home")
+    r = random.Random(flavour)
+    pools.fill(folder)
+    furnish(folder)
+    with (folder / "unlinked").open("w+b") as unlinked:
+        unlinked.write(b"open, and without a name")
+        unlinked.flush()
+        (folder / "unlinked").unlink()
+        for number in range(snapshots):
+            mutate(pool, folder, r)
+            pool.snapshot(f"{home}@{number}")
+    files = sent(pool, home, flags, tmp_path, snapshots)
+    other_pool.create("out")
+    for number in (0, snapshots - 1):
+        genuine = folder / ".zfs" / "snapshot" / str(number)
+        out = other_pool.path("out") / str(number)
+        fullsendd("get", *sources(files[: number + 1]), "--special", "--setuid", "--into", out, "/")
+        theirs = pools.tree(genuine)
+        assert pools.tree(out) == theirs
+        listed = {}
+        for line in fullsendd("ls", "-R", "--json", *sources(files[: number + 1])).splitlines():
+            facts = json.loads(line)
+            listed[facts["path"]] = facts
+        assert listed.keys() == theirs.keys()
+        for name, facts in listed.items():
+            info = (genuine / name).lstat()
+            assert facts["object"] == info.st_ino
+            assert int(facts["mode"], 8) == info.st_mode
+            assert (facts["uid"], facts["gid"], facts["links"]) == (info.st_uid, info.st_gid, info.st_nlink)
+            times = (info.st_atime_ns, info.st_mtime_ns, info.st_ctime_ns)
+            assert (facts["atime"], facts["mtime"], facts["ctime"]) == times
+            if stat.S_ISREG(info.st_mode):
+                assert facts["size"] == info.st_size
+            if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
+                assert facts["device"] == [os.major(info.st_rdev), os.minor(info.st_rdev)]
+
+
+def test_holes_come_back_as_holes(pool: Pool, other_pool: Pool, tmp_path: pathlib.Path) -> None:
+    home = pool.create("home")
+    with (pool.path("home") / "disk").open("wb") as file:
+        file.seek(50 << 30)
+        file.write(b"an island")
+        file.truncate(100 << 30)
+    pool.snapshot(f"{home}@0")
+    files = sent(pool, home, (), tmp_path, 1)
+    other_pool.create("out")
+    out = other_pool.path("out") / "files"
+    fullsendd("get", *sources(files), "--into", out, "disk")
+    other_pool.sync()
+    with (out / "disk").open("rb") as file:
+        assert os.fstat(file.fileno()).st_size == 100 << 30
+        assert os.fstat(file.fileno()).st_blocks < 1 << 11
+        assert (start := os.lseek(file.fileno(), 0, os.SEEK_DATA)) <= 50 << 30
+        assert start > 49 << 30
+        file.seek(50 << 30)
+        assert file.read(12) == b"an island\0\0\0"
+        with pytest.raises(OSError, match=os.strerror(errno.ENXIO)):
+            os.lseek(file.fileno(), 51 << 30, os.SEEK_DATA)
+
+
+@pytest.mark.parametrize("flags", [(), ("-L", "-e", "-c")], ids=["plain", "-Lec"])
+def test_the_image_of_a_volume(flags: tuple[str, ...], pool: Pool, tmp_path: pathlib.Path, snapshots: int) -> None:
+    disk = pool.full("disk")
+    pools.zfs("create", "-o", "compression=lz4", "-V", "24M", "-o", "volblocksize=16k", disk)
+    r = random.Random(7)
+    sums = []
+    for number in range(snapshots):
+        with pools.device(disk).open("r+b") as file:
+            for _write in range(12):
+                file.seek(r.randrange(23 << 20))
+                file.write(r.choice([r.randbytes(60_000), bytes(200_000), b"text " * 9000]))
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            sums.append(hashlib.sha256(file.read()).hexdigest())
+        pool.snapshot(f"{disk}@{number}")
+    files = sent(pool, disk, flags, tmp_path, snapshots)
+    for number in (0, snapshots - 1):
+        image = tmp_path / f"{number}.img"
+        fullsendd("get", *sources(files[: number + 1]), "--volume", image)
+        assert hashlib.sha256(image.read_bytes()).hexdigest() == sums[number]
+
+
+def test_a_raw_stream_is_refused_by_name(pool: Pool, tmp_path: pathlib.Path) -> None:
+    key = tmp_path / "key"
+    key.write_bytes(b"k" * 32)
+    home = pool.create("secret", "-o", "encryption=on", "-o", "keyformat=raw", "-o", f"keylocation=file://{key}")
+    pool.snapshot(f"{home}@0")
+    raw = tmp_path / "raw.zfs"
+    raw.write_bytes(pool.send("-w", f"{home}@0"))
+    done = programs.run_inside(fullsendd_main, "ls", "--file", str(raw), env={})
+    assert done.returncode != 0
+    assert b"encrypted" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
