@@ -5,7 +5,7 @@ sides. It has one writer: `_pump` takes frames from one queue, in order, each to
 acknowledgement or the last message never gets into a chunk. A caller that is cancelled leaves a whole frame behind.
 
     channel = Channel(Role.SENDER, "nas (nas.example:7433)")
-    await loop.create_connection(lambda: channel, sock=sock, ssl=context, server_hostname="")
+    await channel.begin(sock, context)
     await channel.send(List(dataset=None))
     event = await channel.receive()
 """
@@ -151,6 +151,21 @@ class Channel(asyncio.BufferedProtocol):
         self._last_sent = self._loop.time()
         self._heart: asyncio.TimerHandle | None = None
         self._has_last_words = False
+
+    async def begin(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        """Begin TLS as the client, on a connected socket. On return the handshake is complete.
+
+        The socket is the channel's from the call on, whatever happens; the object `sock` has no descriptor afterwards.
+
+        Raises: OSError (which ssl.SSLError is): the connection broke, or is not TLS; asyncio.CancelledError.
+        """
+        try:
+            # No server name: the pin identifies the receiver, and a name in clear text would only inform listeners.
+            await self._loop.create_connection(lambda: self, sock=sock, ssl=context, server_hostname="")
+        finally:
+            # The descriptor is libuv's now. Where the peer resets the connection at once, uvloop closes the descriptor
+            # without a word to `sock`, which would close that number again later: a file of somebody else by then.
+            sock.detach()
 
     # --- out -----------------------------------------------------------------------------------------------
 

@@ -75,11 +75,11 @@ def main() -> None:
         daemon = _serve()
         uptimes.append(_uptime())
         report |= _look(f"s{number:03}", verify_all=what == "end")
+        if what == "make":
+            _keep_bytecode()
         pruning = _prune_on_and_on(_PRUNED_BY[number % 2])
         uptimes.append(_uptime())
         report["seconds"] = [later - earlier for earlier, later in itertools.pairwise(uptimes)]
-        if what == "make":
-            _keep_bytecode()
     except DaemonError as error:
         report["violations"] = [str(error)]
     except Exception:  # noqa: BLE001 - whatever it is, it is to be known outside
@@ -191,8 +191,13 @@ def _prune_on_and_on(config: Path) -> int:
 
 
 def _keep_bytecode() -> None:
-    """For the next boots: to compile all modules takes an emulated processor longer than all else."""
-    _run("tar", "-C", "/tmp/project", "-cf", str(_SHARE / "project.new"), ".")
+    """For the next boots: to compile all modules takes an emulated processor longer than all else.
+
+    The daemon may compile one at this moment. Python renames a whole file to its name, so what tar reads is whole; that
+    a folder changed meanwhile is exit 1 of GNU tar.
+    """
+    command = ("tar", "-C", "/tmp/project", "--exclude=*.pyc.*", "-cf", str(_SHARE / "project.new"), ".")
+    _run(*command, good=(0, 1))
     (_SHARE / "project.new").rename(_SHARE / "project.tar")
 
 
@@ -233,9 +238,9 @@ def _uptime() -> float:
     return float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
 
 
-def _run(*command: str) -> str:
+def _run(*command: str, good: tuple[int, ...] = (0,)) -> str:
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_PATIENCE)
-    if done.returncode:
+    if done.returncode not in good:
         msg = f"{' '.join(command)}: exit {done.returncode}: {done.stdout[-2000:]} {done.stderr[-2000:]}"
         raise RuntimeError(msg)
     return done.stdout

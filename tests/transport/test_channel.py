@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 import itertools
 import os
+import select
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -124,6 +125,78 @@ async def send(channel: Channel, peer: Peer, raw_bytes: int) -> None:
     assert isinstance(await channel.receive(), Fetch)
     await channel.send(Sending(manifest=a_manifest(raw_bytes)))
     await asyncio.to_thread(peer.hear, "sending")
+
+
+# --- TLS begins ---
+
+
+@contextlib.contextmanager
+def connection() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of one: the client's and the server's."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        client = socket.create_connection(listening.getsockname())
+        server, _address = listening.accept()
+    with client, server:
+        yield client, server
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def client_context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_a_connection_that_breaks_as_tls_begins_closes_its_own_descriptor_alone(when: str) -> None:
+    """uvloop closes the descriptor. `sock` must not close it as well: by then the number is that of another file."""
+
+    async def main() -> None:
+        with connection() as (client, server):
+            number = client.fileno()
+            channel = Channel(Role.SENDER, "the receiver")
+            if when == "before":
+                reset(server)
+                hung_up = select.poll()
+                hung_up.register(client, select.POLLIN)
+                assert hung_up.poll(50_000)
+            beginning = asyncio.create_task(channel.begin(client, client_context()))
+            if when == "during":
+                server.settimeout(50)
+                assert await asyncio.to_thread(server.recv, 1)
+                reset(server)
+            with pytest.raises(OSError, match="reset by peer"):
+                await beginning
+            await channel.close()
+            other, writing = os.pipe()  # one of the two has the number now
+            assert number in {other, writing}
+            client.close()
+            os.close(other)
+            os.close(writing)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+def test_a_begin_that_is_cancelled_closes_the_connection() -> None:
+    async def main() -> None:
+        with connection() as (client, server):
+            beginning = asyncio.create_task(Channel(Role.SENDER, "the receiver").begin(client, client_context()))
+            server.settimeout(50)
+            assert await asyncio.to_thread(server.recv, 1 << 16)
+            beginning.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await beginning
+            assert await asyncio.to_thread(server.recv, 1 << 16) == b""
+            assert client.fileno() == -1
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 # --- in and out ------------------------------------------------------------------------------------------------

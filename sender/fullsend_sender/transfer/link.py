@@ -256,15 +256,7 @@ async def _open(
     dial = Dial(endpoint.host, endpoint.port)
     try:
         async with asyncio.timeout(timeouts.identify):
-            sock = await dial.connect()
-            # No server name: the pin identifies the receiver, and a name in clear text would only inform listeners.
-            try:
-                await asyncio.get_running_loop().create_connection(
-                    lambda: channel, sock=sock, ssl=context, server_hostname=""
-                )
-            except BaseException:
-                sock.close()
-                raise
+            await channel.begin(await dial.connect(), context)
             _check_pin(endpoint, channel)
             try:
                 hello = await link.expect(messages.ReceiverHello)
