@@ -12,16 +12,15 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import BlockDamaged
-from fullsend_protocol.stream import nvlist
 from fullsend_protocol.stream.decompress import Compression, decompress
 from fullsend_protocol.stream.record_reader import INFINITY, RecordReader
 from fullsend_protocol.stream.records import SPILL_OFFSETS, Feature, RecordType
+from fullsend_protocol.stream.substreams import snapshots_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from fullsend_protocol.stream.checksums import Piece
-    from fullsend_protocol.stream.nvlist import NvList
 
 REFUSAL: Final = "its files cannot be read"
 #: DMU_OST_ZFS and DMU_OST_ZVOL (include/sys/dmu.h).
@@ -78,7 +77,7 @@ class ObjectReader:
             reader.refuse(f"is an increment on the snapshot with GUID {begin.base_guid}, and was read without it")
         if begin.objset not in {_FILE_SYSTEM, _VOLUME}:
             reader.refuse(f"is of a dataset of type {begin.objset}")
-        if reader.package is not None and _snapshots(nvlist.decode(reader.package.nvlist)) > 1:
+        if reader.package is not None and (snapshots_named(reader.package.nvlist) or 1) > 1:
             reader.refuse("is a package of more than one snapshot")
         self.is_volume = begin.objset == _VOLUME
         self._behind = 0  # the end of the current object's last block
@@ -170,15 +169,3 @@ class ObjectReader:
         except BlockDamaged as error:
             msg = f"{self.name}: object {self.number} has {error}"
             raise BlockDamaged(msg) from None
-
-
-def _snapshots(package: NvList) -> int:
-    """Return how many snapshots a package names; 1 if it does not say."""
-    systems = package.get("fss")
-    if not isinstance(systems, dict):
-        return 1
-    count = 0
-    for each in systems.values():
-        snaps = each.get("snaps") if isinstance(each, dict) else None
-        count += len(snaps) if isinstance(snaps, dict) else 0
-    return count or 1

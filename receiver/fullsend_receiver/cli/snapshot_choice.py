@@ -32,6 +32,11 @@ def add_snapshot(sub: argparse.ArgumentParser) -> None:
         help="a file with a stream instead of a stored one, raw or compressed by zstd; again for each increment",
     )
     sub.add_argument(
+        "--snapshot",
+        metavar="DATASET@SNAPSHOT",
+        help="of a package (zfs send -R or -I): which of its snapshots; without: the one that it is named after",
+    )
+    sub.add_argument(
         "--name", action="append", default=[], metavar="GLOB", help="only files with such a name, such as '*.txt'"
     )
 
@@ -47,7 +52,7 @@ def open_snapshot(options: argparse.Namespace) -> tuple[SnapshotSource, FileInde
     from fullsend_receiver.files.sources import FileSource
 
     if options.file:
-        source = FileSource.of(options.file)
+        source = FileSource.of(options.file, options.snapshot)
         return source, index_of(source, None), [os.fsencode(each) for each in options.what]
     if not options.what:
         msg = "name a stored snapshot, SENDER/DATASET@SNAPSHOT, or a file with --file"
@@ -65,12 +70,15 @@ def _stored(options: argparse.Namespace, what: str) -> tuple[StoredSource, FileI
     settings = config.load(config.config_file(options.config))
     store = local.open_store(settings.store, settings.store_id)
     with identity.acting_as_owner(store):
-        source = stored_source(store, what)
+        source = stored_source(store, what, options.snapshot)
         return source, index_of(source, folder_of(store))
 
 
-def stored_source(store: LocalStore, what: str) -> StoredSource:
-    """Return a stored snapshot with its chain. Raises: UsageError, NoSuchStream, AmbiguousStream, Damaged."""
+def stored_source(store: LocalStore, what: str, snapshot: str | None = None) -> StoredSource:
+    """Return a stored snapshot with its chain. `snapshot`: one of a package.
+
+    Raises: UsageError, NoSuchStream, AmbiguousStream, Damaged.
+    """
     from fullsend_receiver.catalogue.streams import Damaged
     from fullsend_receiver.cli.selection import find
     from fullsend_receiver.files.sources import StoredSource
@@ -80,4 +88,4 @@ def stored_source(store: LocalStore, what: str) -> StoredSource:
     if not chain:
         msg = f"{stored.file}: its files cannot be read: {catalogue.obstacle(stored)}"
         raise Damaged(msg)
-    return StoredSource(store, [each.summary for each in chain])
+    return StoredSource(store, [each.summary for each in chain], snapshot)

@@ -1,5 +1,7 @@
 """Where the records of a snapshot come from: a stored full, or a full and its increments, merged while they are read.
 
+In a package (`zfs send -R`, `-I`) the snapshot is one of several, and its full and increments are substreams.
+
 All bytes are proven: those of the store by the hashes that were proven when they arrived, those of other files by the
 SHA-256 beside them or the checksums inside them. The proof is complete only when a pass has ended without an error.
 """
@@ -10,21 +12,27 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fullsend_protocol.dataset.objects import REFUSAL, ObjectReader
 from fullsend_protocol.shared.errors import UnsupportedStream
+from fullsend_protocol.shared.units import printable
 from fullsend_protocol.stream.merge import MergeInput, merge
+from fullsend_protocol.stream.substreams import Substream, SubstreamFinder, cut_out
 from fullsend_receiver.maintenance.merge_files import MergeFile, in_order, proving
 from fullsend_receiver.maintenance.merging import StoredInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from fullsend_protocol.stream.checksums import Piece
     from fullsend_receiver.catalogue.rows import Summary
     from fullsend_receiver.store.api import Store
+
+#: Names of a package that an error names.
+_NAMES_MAX: Final = 20
 
 
 class SnapshotSource(Protocol):
@@ -45,40 +53,56 @@ class SnapshotSource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StoredSource:
-    """A stream of the store. `chain`: its full, and the increments up to it, in order."""
+    """A stream of the store. `chain`: its full, and the increments up to it, in order.
+
+    `snapshot`: DATASET@SNAPSHOT of a package; None: the one that the stream is named after.
+    """
 
     store: Store
     chain: Sequence[Summary]
+    snapshot: str | None = None
 
     @property
     def name(self) -> str:
         """The snapshot."""
         last = self.chain[-1]
-        return f"{last.sender}/{last.dataset}@{last.snapshot}"
+        return f"{last.sender}/{self.snapshot or f'{last.dataset}@{last.snapshot}'}"
 
     @property
     def key(self) -> str:
         """What the chain is: the GUIDs of its streams, and when each was received."""
         row = [(each.path, each.guid, each.base_guid, each.received, each.raw_bytes) for each in self.chain]
-        return hashlib.sha256(json.dumps(row).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([row, self.snapshot]).encode()).hexdigest()
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[ObjectReader]:
         """See SnapshotSource."""
         inputs = [StoredInput(self.store, each, lambda _size: None) for each in self.chain]
-        yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
+        if self.snapshot is None and not any(each.kind == "package" for each in self.chain):
+            yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
+            return
+        parts = [part for each in inputs for part in parts_of(str(each.file), each.pieces)]
+        last = self.chain[-1]
+        yield _chosen(self.name, parts, self.snapshot, int(last.guid))
 
 
 @dataclass(frozen=True, slots=True)
 class FileSource:
-    """Files outside a store. `files`: the full first."""
+    """Files outside a store. `files`: the full first; or in any order, if one may be a package.
+
+    `snapshot`: DATASET@SNAPSHOT of a package; None: the newest that a file is named after.
+    """
 
     files: Sequence[MergeFile]
+    snapshot: str | None = None
 
     @classmethod
-    def of(cls, paths: Sequence[Path]) -> FileSource:
+    def of(cls, paths: Sequence[Path], snapshot: str | None = None) -> FileSource:
         """Read the beginning of files in any order. Raises: InputUnreadable, StreamError."""
-        files = in_order([MergeFile(path) for path in paths])
+        files = [MergeFile(path) for path in paths]
+        if snapshot is not None or any(each.may_be_package for each in files):
+            return cls(files, snapshot)
+        files = in_order(files)
         if files[0].base_guid is not None:
             msg = (
                 f"{files[0].path} is an increment on the snapshot with GUID {files[0].base_guid}: {REFUSAL} without it;"
@@ -101,7 +125,69 @@ class FileSource:
     def opened(self) -> Iterator[ObjectReader]:
         """See SnapshotSource."""
         with proving(self.files):
-            yield _reader(self.name, [MergeInput(str(each.path), each.pieces()) for each in self.files])
+            if self.snapshot is None and not any(each.may_be_package for each in self.files):
+                yield _reader(self.name, [MergeInput(str(each.path), each.pieces()) for each in self.files])
+                return
+            parts = [part for each in self.files for part in parts_of(str(each.path), each.pieces)]
+            yield _chosen(self.name, parts, self.snapshot, None)
+
+
+@dataclass(frozen=True, slots=True)
+class PackagePart:
+    """A substream of a file. `file`: its name, for errors; `pieces`: begins a pass over the raw bytes of the file.
+    `top`: DATASET@SNAPSHOT that the file is named after.
+    """
+
+    file: str
+    pieces: Callable[[], Iterator[Piece]]
+    substream: Substream
+    top: str
+
+    def input(self) -> MergeInput:
+        """Begin a pass over the substream."""
+        return MergeInput(f"{self.file}, {self.substream.begin.name}", cut_out(self.pieces(), self.substream))
+
+
+def parts_of(file: str, pieces: Callable[[], Iterator[Piece]]) -> list[PackagePart]:
+    """Return the substreams of a file, which takes a pass over it. Raises: StreamError, OSError."""
+    finder = SubstreamFinder()
+    for piece in pieces():
+        finder.feed(piece)
+    found = finder.finish()
+    return [PackagePart(file, pieces, each, finder.name) for each in found]
+
+
+def _chosen(name: str, parts: Sequence[PackagePart], snapshot: str | None, guid: int | None) -> ObjectReader:
+    """Return a reader of one snapshot among those of all parts.
+
+    `snapshot`: which one; None: that with this GUID. Both None: the newest that a file is named after.
+
+    Raises: UnsupportedStream if it, or a base of it, is not there.
+    """
+    if snapshot is not None:
+        last = [each for each in parts if each.substream.begin.name == snapshot]
+    elif guid is not None:
+        last = [each for each in parts if each.substream.begin.guid == guid]
+    else:
+        named = [each for each in parts if each.substream.begin.name == each.top]
+        last = sorted(named, key=lambda each: each.substream.begin.created)
+    if not last:
+        wanted = snapshot or (f"guid:{guid}" if guid is not None else parts[-1].top)
+        names = [printable(each.substream.begin.name) for each in parts]
+        more = f", and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
+        msg = f"{name} has no {printable(wanted)}: it has {', '.join(names[:_NAMES_MAX])}{more}"
+        raise UnsupportedStream(msg)
+    chain = [last[-1]]
+    bases = {each.substream.begin.guid: each for each in parts if each.substream.begin.base_guid}
+    bases |= {each.substream.begin.guid: each for each in parts if not each.substream.begin.base_guid}
+    while base_guid := chain[0].substream.begin.base_guid:
+        base = bases.pop(base_guid, None)
+        if base is None:
+            first = printable(chain[0].substream.begin.name)
+            msg = f"{name}: {first} is an increment on the snapshot with GUID {base_guid}: {REFUSAL} without it"
+            raise UnsupportedStream(msg)
+        chain.insert(0, base)
+    return _reader(chain[-1].input().name, [each.input() for each in chain])
 
 
 def _reader(name: str, inputs: Sequence[MergeInput]) -> ObjectReader:

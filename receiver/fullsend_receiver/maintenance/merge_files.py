@@ -39,6 +39,7 @@ from fullsend_protocol.stream.checksums import Piece
 from fullsend_protocol.stream.record_reader import RecordReader
 from fullsend_protocol.stream.records import Walker
 from fullsend_protocol.stream.running_sums import RunningSums
+from fullsend_protocol.stream.substreams import snapshots_named
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.maintenance.packing import PROGRAM, Packer, read_back
 from fullsend_receiver.store.blob import LocalBlob
@@ -85,7 +86,10 @@ class MergeFile:
         self._known = _known_sha256(path)
         self.proof = "checksums" if self._known is None else "sha256"
         with contextlib.closing(self._raw(None)) as pieces:
-            head = RecordReader(str(path), pieces).begin.head
+            reader = RecordReader(str(path), pieces)
+        head, package = reader.begin.head, reader.package
+        #: Whether it may have more than one snapshot. Only the nvlist of a package says how many.
+        self.may_be_package: Final = package is not None and snapshots_named(package.nvlist) != 1
         walker = Walker()
         try:
             walker.walk(head[:4] + bytes(4) + head[8:], 0, len(head), 0)  # without its nvlist

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from tests.data import load
 from tests.file_trees import FOLDER, TREES, Tree, proven, raw, volume
 from tests.receiver.command import fails
 from tests.receiver.helpers import SENDER, store_stream
@@ -96,3 +97,17 @@ def test_what_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
         assert said.out == ""
         assert says in said.err
         assert said.err.count("\n") == 1
+
+
+def test_a_snapshot_of_a_package(receiver: Receiver) -> None:
+    path = str(load.HERE / "tree-R.zfs.zst")
+    child = receiver.fullsendd("ls", "--file", path, "--snapshot", "tank/tree/late@own").stdout
+    assert child.split()
+    assert receiver.fullsendd("ls", "--file", path).stdout not in {"", child}
+    store_stream(LocalStore(receiver.store), SENDER, load.stream("tree-R"))
+    stored = ("ls", f"{SENDER}/tank/tree@end", "--snapshot")
+    for _time in range(2):
+        assert receiver.fullsendd(*stored, "tank/tree/late@own").stdout == child
+    says = "has no tank/tree@gone: it has tank/tree@old"
+    fails(receiver.fullsendd("ls", "--file", path, "--snapshot", "tank/tree@gone"), 1, says)
+    fails(receiver.fullsendd(*stored, "tank/tree@gone"), 1, says)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.data import load
 from tests.file_trees import FOLDER, Tree, raw
 from tests.receiver.helpers import SENDER, make_store, store_stream
 
@@ -65,3 +66,49 @@ def test_a_stored_stream_that_is_damaged(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises((InputSpoilt, StreamError)):
         read(source)
+
+
+# --- packages --------------------------------------------------------------------------------------------------
+
+
+def begun(source: SnapshotSource) -> str:
+    """The stream that is read of a source."""
+    with source.opened() as reader:
+        return reader.name.rpartition(", ")[2]
+
+
+def test_a_snapshot_of_a_package(tmp_path: Path) -> None:
+    path = load.HERE / "tree-R.zfs.zst"
+    names = [each["toname"] for each in load.STREAMS["tree-R"]["begins"][1:]]
+    assert len(names) > 8
+    for name in names:
+        source = FileSource.of([path], name)
+        assert begun(source) == name
+        assert read(source) > 2
+    assert begun(FileSource.of([path])) == "tank/tree@end"
+    store = make_store(tmp_path)
+    store_stream(store, SENDER, load.stream("tree-R"))
+    (stored_package,) = read_catalogue(store, SENDER).streams
+    whole = StoredSource(store, [stored_package.summary])
+    assert (begun(whole), whole.name) == ("tank/tree@end", f"{SENDER}/tank/tree@end")
+    child = StoredSource(store, [stored_package.summary], "tank/tree/child@mid")
+    assert (begun(child), child.name) == ("tank/tree/child@mid", f"{SENDER}/tank/tree/child@mid")
+    assert read(child) == read(FileSource.of([path], "tank/tree/child@mid"))
+    assert child.key != whole.key
+
+
+@pytest.mark.parametrize("names", [["full", "all-I"], ["all-I", "full"]])
+def test_a_full_and_a_package_of_increments(names: list[str]) -> None:
+    files = [load.HERE / f"{name}.zfs.zst" for name in names]
+    parts = [load.HERE / f"{name}.zfs.zst" for name in ("full", "incr", "incr-2")]
+    assert begun(FileSource.of(files)) == "tank/plain@s3"
+    assert read(FileSource.of(files)) == read(FileSource.of(parts))
+    assert read(FileSource.of(files, "tank/plain@s2")) == read(FileSource.of(parts[:2]))
+
+
+def test_a_snapshot_that_a_package_has_not() -> None:
+    path = load.HERE / "tree-R.zfs.zst"
+    with pytest.raises(UnsupportedStream, match=r"has no tank/tree@gone: it has tank/tree@old, tank/tree@base, "):
+        read(FileSource.of([path], "tank/tree@gone"))
+    with pytest.raises(UnsupportedStream, match=r"tank/plain@s2 is an increment on the snapshot with GUID \d+: its"):
+        read(FileSource.of([load.HERE / "all-I.zfs.zst"]))
