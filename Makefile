@@ -62,7 +62,7 @@ endif
 # pytest exits 5 where it finds no test. Where no test is marked slow, that is correct, and a line says so.
 test-slow: $(STAMP) ## the tests that take long
 	@if grep -rqs --include='*.py' 'pytest\.mark\.slow' tests; then \
-		set -x; $(PY) -m pytest -m slow $(PARALLEL); \
+		set -x; $(PY) -m pytest -m slow --durations=30 --durations-min=10 $(PARALLEL); \
 	else \
 		echo "test-slow: no test is marked slow, so none was run"; \
 	fi
