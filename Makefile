@@ -88,8 +88,8 @@ test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine
 test-s3: $(STAMP) ## the store in a bucket against a real Ceph, which it starts (needs root)
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/s3/run
 
-# These depend most on the version of OpenZFS: tokens, the streams that they give, and the records of streams.
-test-zfs-old: $(STAMP) ## those of them that resume what was interrupted, or merge, against OpenZFS 2.1
+# These depend most on the version of OpenZFS: tokens, the streams that they give, and what is in the records of streams.
+test-zfs-old: $(STAMP) ## those of them that resume, merge, or read files out of streams, against OpenZFS 2.1
 	FULLSEND_ZFS_VM=1 FULLSEND_ZFS_PART=old FULLSEND_ZFSVM_SUITE=bookworm FULLSEND_ZFSVM_ZFS_SUITE=bookworm \
 		PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
 
