@@ -43,23 +43,24 @@ class Receiver:
         self._log = folder / "log"
         folder.mkdir()
         address = f"127.0.0.1:{self.port}"
-        run_quietly([*self._program, "init", "--store", self._store, "--listen", address, "--advertise", address])
+        run_quietly([*self.program, "init", "--store", self._store, "--listen", address, "--advertise", address])
         with self.config.open("a", encoding="utf-8") as file:
             # 64 senders are paired within a minute, and the folder may be in memory, which may have no GiB to keep
             # free.
             file.write('tries-per-minute = 1000\nmin-free = "0"\n')
 
     @property
-    def _program(self) -> list[str | Path]:
+    def program(self) -> list[str | Path]:
+        """The beginning of its command lines."""
         return [_FULLSENDD, "--config", self.config]
 
     def service(self) -> Service:
         """The daemon."""
-        return Service([*self._program, "serve"], self._log, self.port)
+        return Service([*self.program, "serve"], self._log, self.port)
 
     def invite(self, sender: str) -> str:
         """Return an invitation."""
-        return run_quietly([*self._program, "invite", sender]).strip()
+        return run_quietly([*self.program, "invite", sender]).strip()
 
     def forget(self, sender: str) -> None:
         """Remove what is stored of a sender, so that the same stream can be pushed again."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bench import (
+    files,
     increments,
     levels,
     long_run,
@@ -103,6 +104,10 @@ def _long(results: Results, streams: Streams, folder: Path, *, quick: bool) -> N
     long_run.long_stream(results, folder, _say, quick=quick)
 
 
+def _files(results: Results, streams: Streams, folder: Path, *, quick: bool) -> None:
+    files.file_reading(results, folder, _say, quick=quick)
+
+
 #: In their order: `stages` compares with what the parts before it have measured.
 _PARTS: Final[dict[str, _Part]] = {
     "transfers": _transfers,
@@ -116,9 +121,10 @@ _PARTS: Final[dict[str, _Part]] = {
     "levels": _levels,
     "wires": _wires,
     "year": _year,
+    "files": _files,
     "long": _long,
 }
-_OPT_IN: Final = ("prune", "wires", "long")
+_OPT_IN: Final = ("prune", "wires", "files", "long")
 
 
 def main() -> int:
