@@ -109,7 +109,7 @@ def test_what_is_read_is_what_is_received(pool: Pool, other_pool: Pool, tmp_path
                 same = hashlib.file_digest(disk, "sha256").digest() == hashlib.sha256(image.read_bytes()).digest()
             image.unlink()
         else:
-            pool.mount(received)
+            pool.mount(f"in{number}")
             out = other_pool.path("out") / str(number)
             fullsendd("get", *files, "--special", "--setuid", "--into", out, "/")
             same = pools.tree(out) == pools.tree(pool.path(received))
@@ -139,7 +139,7 @@ def test_each_snapshot_of_a_package_is_the_one_that_is_received(
     for number, name in enumerate(names):
         dataset, _at, snapshot = name.removeprefix("tank/tree").partition("@")
         if not number or dataset != names[number - 1].removeprefix("tank/tree").partition("@")[0]:
-            pool.mount(received + dataset)
+            pool.mount(f"tree{dataset}")
         out = other_pool.path("out") / str(number)
         fullsendd("get", "--file", file, "--snapshot", name, "--special", "--setuid", "--into", out, "/")
         assert pools.tree(out) == pools.tree(pool.path(f"tree{dataset}") / ".zfs" / "snapshot" / snapshot)
