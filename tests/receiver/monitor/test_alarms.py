@@ -399,6 +399,15 @@ def test_what_is_stored_of_a_dataset_may_not_vanish() -> None:
     assert found(overview(dataset(stored_bytes=GIB)), sizes=later, **following) == [("shrunk", "critical", "tank/home")]
 
 
+def test_of_what_has_vanished_there_is_an_alarm_until_it_is_accepted() -> None:
+    alarm = only(overview(), sizes=stored((-40, 5), (-39, 0)))
+    assert (alarm.code, alarm.level, alarm.dataset) == ("shrunk", "critical", "tank/home")
+    assert alarm.text.startswith("alpha/tank/home: nothing of it is stored any more, and 5 B were 40 days ago: ")
+    assert found(overview(), sizes=stored((-40, 5), (-39, 0)), accepted={"alpha/tank/home": NOW}) == []
+    assert found(overview(), sizes=stored((-40, 5), (-39, 0)), revoked={"alpha"}) == []
+    assert found(overview(dataset(stored_bytes=0)), sizes=stored((-40, GIB), (-39, 0))) == []  # it is unread
+
+
 def test_what_is_stored_of_a_dataset_may_not_become_ten_times_as_much() -> None:
     sizes = stored((-3, GIB))
     assert found(overview(dataset(stored_bytes=11 * GIB)), sizes=sizes) == [("grown", "warning", "tank/home")]

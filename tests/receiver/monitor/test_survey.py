@@ -388,6 +388,42 @@ def test_a_dataset_that_vanishes_from_the_store_is_told(watched: Watched) -> Non
     assert watched.codes() == []
 
 
+def remove_stored(watched: Watched, dataset: str) -> None:
+    """Remove all that is stored of a dataset, as `rm` does."""
+    stored = next(each for each in read_catalogue(watched.store).streams if each.summary.dataset == dataset)
+    for path in (watched.store.root / stored.file).parent.iterdir():
+        path.unlink()
+
+
+def test_a_dataset_that_has_vanished_is_told_until_it_is_accepted(watched: Watched) -> None:
+    """Also a small one, and one of a host that is silent since: nothing else tells of it."""
+    watched.settings["expect_every"] = "never"
+    watched.push("tank/old")
+    watched.push()
+    assert watched.codes() == []
+    remove_stored(watched, "tank/old")
+    for _day in range(20):
+        assert watched.codes() == [("shrunk", "tank/old")]
+        watched.clocks.sleep(DAY)
+        watched.restart()
+    accept(watched.store.documents, f"{SENDER}/tank/old", 1, watched.clocks.wall)
+    for _day in range(9):
+        assert watched.codes() == []
+        watched.clocks.sleep(DAY)
+    assert [*json.loads((watched.store.state / "sizes.json").read_bytes())["stored"][SENDER]] == ["tank/data"]
+
+
+def test_of_a_sender_that_was_revoked_what_has_vanished_is_told_for_a_week(watched: Watched) -> None:
+    add_sender(watched.store, enrolled=START, revoked=START + 1)
+    watched.push("tank/old", stored_bytes=GIB)
+    watched.push()
+    watched.look()
+    remove_stored(watched, "tank/old")
+    assert watched.codes() == [("shrunk", "tank/old")]
+    watched.clocks.sleep(8 * DAY)
+    assert watched.codes() == []
+
+
 def test_an_increment_that_is_far_too_large_is_told(watched: Watched) -> None:
     for _night in range(10):
         watched.push(raw_bytes=GIB)
