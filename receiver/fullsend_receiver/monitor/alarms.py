@@ -14,6 +14,7 @@ from typing import Final
 from fullsend_protocol.format.lost_spills import restoring_loses
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, plural
 from fullsend_receiver.arrival.bounds import Fill
+from fullsend_receiver.arrival.usage import InPart
 from fullsend_receiver.maintenance.prune_records import Trouble
 from fullsend_receiver.maintenance.schedule import Survey
 from fullsend_receiver.maintenance.suspicion import SMALL, ArrivalSize, usual_size
@@ -58,8 +59,9 @@ class AlarmFacts:
     accepted, by SENDER/DATASET; `revoked`: senders that a person has ended; `known_until`: receptions until then may
     lie in the future; `set_back`: by sender and dataset, what shows that the clock of their host was set back;
     `arrivals`: what `sizes_of_arrivals` has found, None: to be found in the histories; `first_within`: by sender,
-    seconds within which its first stream should come, missing: no alarm; `before`: the alarms of the last look;
-    `begun`: when those that are not among them began, None: unknown.
+    seconds within which its first stream should come, missing: no alarm; `in_part`: by sender and dataset, what has
+    come of a dataset of which nothing is stored, and seconds within which more should come; `before`: the alarms of the
+    last look; `begun`: when those that are not among them began, None: unknown.
     """
 
     now: float
@@ -80,6 +82,7 @@ class AlarmFacts:
     set_back: Sequence[tuple[str, str, str]] = ()
     arrivals: Sequence[Alarm] | None = None
     first_within: Mapping[str, float] = field(default_factory=dict)
+    in_part: Mapping[tuple[str, str], tuple[InPart, float]] = field(default_factory=dict)
     before: Sequence[Alarm] = ()
     begun: float | None = None
 
@@ -139,6 +142,7 @@ def _all(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
         yield _critical("prune", trouble.text, trouble.sender, trouble.dataset)
     for sender in overview.senders:
         yield from _never(sender, facts)
+        yield from _never_whole(sender, facts)
         yield from _late(sender)
         for dataset in sender.datasets:
             yield from _damage(dataset)
@@ -168,6 +172,24 @@ def _never(sender: SenderOverview, facts: AlarmFacts) -> Iterator[Alarm]:
     if facts.likely - sender.enrolled_at > within:
         text = f"{sender.name}: is enrolled since {format_time(sender.enrolled_at)}, and {what}: run"
         yield Alarm(code="late", level="warning", text=f"{text} `fullsend check` there", sender=sender.name)
+
+
+def _never_whole(sender: SenderOverview, facts: AlarmFacts) -> Iterator[Alarm]:
+    """Yield an alarm for each dataset of which only a part has come, for long; or no more of it. Others of its sender
+    are stored: without any, `_never` tells.
+    """
+    stored = {each.dataset for each in sender.datasets}
+    for (name, dataset), (said, within) in sorted(facts.in_part.items()) if stored else ():
+        if name != sender.name or dataset in stored:
+            continue
+        silent, since = facts.likely - said.last, facts.likely - said.begun
+        if silent > within or since > max(within, _WHOLE_WITHIN):
+            text = (
+                f"{name}/{dataset}: nothing of it is stored; a part has come since {format_time(said.begun)}, the last"
+                f" of it at {format_time(said.last)}: does `fullsend push` fail there? If nobody wants it:"
+                f' [expect."{name}/{dataset}"] every = "never"'
+            )
+            yield Alarm(code="late", level="warning", text=text, sender=name, dataset=dataset)
 
 
 def _late(sender: SenderOverview) -> Iterator[Alarm]:

@@ -234,6 +234,12 @@ class Surveyor:
                 for name in enrolled
                 if (within := _first_within(settings.expect.of_sender(name, settings.expect_every))) is not None
             },
+            in_part={
+                (name, dataset): (said, within)
+                for name in enrolled
+                for dataset, said in beside.senders.get(name, Beside()).in_part.items()
+                if (within := self._first_of(name, dataset, settings)) is not None
+            },
             arrivals=[alarm for each in self._judgements.values() for alarm in each.alarms],
             before=before,
             begun=now.wall if self._keeps else None,
@@ -345,6 +351,10 @@ class Surveyor:
             known = _Judgement(cause, _expectation(history, said, moment.likely), alarms)
         context.judgements[each.sender, each.dataset] = known
         return replace(about, age=age_of(about, moment), expectation=known.expectation)
+
+    def _first_of(self, sender: str, dataset: str, settings: ReceiverSettings) -> float | None:
+        """Return within how many seconds more of a new dataset should come; None: nobody waits for it."""
+        return _first_within([(self._expected or settings.expected_every)(sender, dataset)])
 
     def _history(self, sender: str) -> SenderHistory:
         """Return the history of a sender; an empty one if it cannot be read, for which `_look_at` has a problem."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.arriving import begun
+from tests.receiver.arriving import begun, journal_of
 from tests.receiver.helpers import SENDER, manifest_path, plant, store_stream
 from tests.receiver.histories import DAY, HOUR, START
 
@@ -529,6 +529,28 @@ def test_a_sender_that_was_enrolled_and_sends_nothing_is_told(watched: Watched) 
     assert watched.codes() == []
     del watched.settings["expect_every"]
     watched.push()
+    assert watched.codes() == []
+
+
+def test_a_dataset_that_is_never_whole_is_told_while_others_come(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: watched.clocks.wall)
+    add_sender(watched.store, enrolled=START)
+    begun(watched.store)
+    os.utime(journal_of(watched.store), (START, START))
+    watched.push("tank/other")
+    assert watched.codes() == []
+    watched.clocks.sleep(2 * DAY)
+    os.utime(journal_of(watched.store), (watched.clocks.wall, watched.clocks.wall))  # more of it comes
+    watched.clocks.sleep(2 * DAY)
+    assert watched.codes() == []
+    watched.clocks.sleep(2 * DAY)
+    watched.push("tank/other")
+    assert watched.codes() == [("late", "tank/data")]
+    watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": "never"}}
+    assert watched.codes() == []
+    watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": 10 * DAY}}
     assert watched.codes() == []
 
 
