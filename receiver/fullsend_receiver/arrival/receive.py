@@ -94,6 +94,7 @@ class Receiving:
         self._ended = False  # no more chunks will come
         self._finished = False  # the stream has come to its end
         self._last: Batch | None = None  # the whole of it, if the commit makes it durable
+        self._placed = False  # it is stored under its name, or was before: nothing of it is a partial
         self._looked = False  # the bytes have been compared with the offer
         self._record: Record | None = None  # the record behind which a token resumes
 
@@ -144,7 +145,6 @@ class Receiving:
             self._arrival.committing = True
             # A shutdown must not interrupt this: it is short, and a restart would have to complete it.
             done = await self._workers.run_to_end(lambda: self._commit(ingest, end, program))
-            keep = False  # it is in place: nothing of it is a partial
             with contextlib.suppress(StoreError, OSError):  # the next offer counts again
                 await self._room.stored(self._arrival)
             return done
@@ -160,6 +160,7 @@ class Receiving:
             raise self._room.full(self._arrival, error).keeping(self._kept()) from None
         finally:
             self._channel.busy = ""
+            keep = keep and not self._placed  # also if this was cancelled amid the commit, whose result is lost then
             if keep:
                 await self._workers.run_to_end(lambda: self._keep_last(ingest))
             kept = keep and self._durable > 0
@@ -250,6 +251,7 @@ class Receiving:
         except (StoreError, OSError):
             self._keep_last(ingest)
             raise
+        self._placed = True
         try:
             overruns.forget(self._store, self._sender, self._push)
         except OSError as error:  # it is stored nevertheless

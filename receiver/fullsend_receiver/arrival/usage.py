@@ -4,23 +4,35 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from fullsend_protocol.shared.settings import SizeOrShare
+from fullsend_protocol.shared.units import parse_time
 from fullsend_receiver.arrival.bounds import Fill
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.store.api import DiskSpace, Store, UploadInfo
 
 
+class InPart(NamedTuple):
+    """What has come of a dataset in part. `begun`: when its oldest partial was first offered; `last`: when something
+    last came of any; in seconds since the epoch.
+    """
+
+    begun: float
+    last: float
+
+
 @dataclass(slots=True)
 class Beside:
     """What counts for a sender's quota beside its stored streams. Sizes are stored bytes; `aside_bytes`: removed
-    streams in the trash, and what is set aside as damaged.
+    streams in the trash, and what is set aside as damaged; `in_part`: by dataset, its partials.
     """
 
     partials: int = 0
     partial_bytes: int = 0
     aside_bytes: int = 0
+    in_part: dict[str, InPart] = field(default_factory=dict)
 
     @property
     def used_bytes(self) -> int:
@@ -33,11 +45,13 @@ def find_beside(store: Store) -> dict[str, Beside]:
     set aside. Raises: OSError.
     """
     found = {sender: Beside(aside_bytes=size) for sender, size in store.aside().items()}
-    for _key, (sender, size) in store.uploads(_look):
+    for _key, (sender, size, dataset, said) in store.uploads(_look):
         if sender:
             each = found.setdefault(sender, Beside())
             each.partials += 1
             each.partial_bytes += size
+            before = each.in_part.get(dataset, said)
+            each.in_part[dataset] = InPart(min(before.begun, said.begun), max(before.last, said.last))
     return found
 
 
@@ -65,7 +79,12 @@ def fills_of(
             yield Fill(f"the quota of {sender}", used[sender], quota)
 
 
-def _look(upload: UploadInfo) -> tuple[str, int]:
-    """Return whose partial it is, and its bytes. That of a merge is nobody's: what it replaces counts already."""
-    opened = upload.opened
-    return (opened.sender, upload.journal.stored) if opened and not opened.merge else ("", 0)
+def _look(upload: UploadInfo) -> tuple[str, int, str, InPart]:
+    """Return whose partial it is, its bytes, and of which dataset. That of a merge is nobody's: what it replaces counts
+    already.
+    """
+    opened, last = upload.opened, upload.last
+    if opened is None or opened.merge:
+        return "", 0, "", InPart(last, last)
+    begun = parse_time(opened.at)
+    return opened.sender, upload.journal.stored, opened.offer.dataset, InPart(last if begun is None else begun, last)

@@ -9,8 +9,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from fullsend_protocol.shared.errors import UsageError
+from fullsend_protocol.shared.errors import FullsendError, OutputFailed, UsageError, reason
 from fullsend_protocol.shared.exit_codes import Exit
+from fullsend_protocol.shared.units import printable
 from fullsend_receiver.cli.configuration import add_quiet, open_store, shown
 
 if TYPE_CHECKING:
@@ -85,7 +86,11 @@ def run(options: argparse.Namespace) -> int:
         if not (options.dry_run or options.merge_only):
             with contextlib.suppress(OSError):  # a disk without a free byte: the prune makes room
                 note(store.documents, now)
-            expire_trash(store, rules.undelete_within, now.wall, undelete_merged=rules.undelete_merged)
+            try:
+                expire_trash(store, rules.undelete_within, now.wall, undelete_merged=rules.undelete_merged)
+            except OSError as error:  # streams are pruned all the same
+                pruned.failed = True
+                complain(printable(f"the trash cannot be deleted: {error}"))
         senders = pruner.catalogues.senders() if sender is None else [sender]
         when = shown(options)
         if not options.merge_only:
@@ -128,8 +133,13 @@ def _count(pruner: Pruner, senders: list[str], when: When) -> int | None:
 def _merge(  # noqa: PLR0917 - one step of `run`
     store: LocalStore, merger: Merger, senders: list[str], dataset: str | None, pruned: Pruned, line: LiveLine
 ) -> None:
-    """Merge what is due of these senders, at low priority. Raises: StoreError, OSError."""
+    """Merge what is due of these senders, at low priority. If one of them fails, the others are still merged.
+
+    Raises: StoreError, OSError.
+    """
+    from fullsend_receiver.cli.results import complain
     from fullsend_receiver.maintenance.io_priority import step_back
+    from fullsend_receiver.maintenance.merge_records import note_failures
 
     with store.alone("merge") as alone:
         if not alone:
@@ -143,9 +153,19 @@ def _merge(  # noqa: PLR0917 - one step of `run`
         with ThreadPoolExecutor(1, initializer=step_back) as thread:
             try:
                 for name in senders:
-                    events = merger.merge(name, dataset)
-                    while (event := thread.submit(next, events, None).result()) is not None:
+                    try:
+                        events = merger.merge(name, dataset)
+                        while (event := thread.submit(next, events, None).result()) is not None:
+                            with line.aside():
+                                pruned.add(event)
+                    except (OutputFailed, BrokenPipeError):
+                        raise
+                    except (FullsendError, OSError) as error:
+                        why = f"its merges have failed: {reason(error)}"
+                        pruned.failed = True
                         with line.aside():
-                            pruned.add(event)
+                            complain(printable(f"{name}: {why}"))
+                        with contextlib.suppress(OSError):  # a disk without a free byte, or read-only
+                            note_failures(store.documents, name, [why])
             finally:
                 merger.abandon()

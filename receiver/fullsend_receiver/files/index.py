@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from fullsend_protocol.dataset.objects import ObjectReader
 
 #: Another number for another form: an index of an older form is made anew.
-FORM: Final = 1
+FORM: Final = 2
 #: Rows that are written at a time.
 _BATCH: Final = 4096
 #: No object has such a number (DN_MAX_OBJECT is 2^48).
@@ -51,6 +51,7 @@ CREATE TABLE node(number INTEGER PRIMARY KEY, mode INTEGER, fixed BLOB, target B
                   crc INTEGER);
 CREATE TABLE entry(directory INTEGER, name BLOB, child INTEGER, block INTEGER, crc INTEGER,
                    PRIMARY KEY(directory, name, block)) WITHOUT ROWID;
+CREATE TABLE folder(number INTEGER PRIMARY KEY, entries INTEGER, crcs INTEGER);
 CREATE TABLE content(number INTEGER PRIMARY KEY, value BLOB, crc INTEGER);
 CREATE TEMP TABLE stale(directory INTEGER, block INTEGER, PRIMARY KEY(directory, block)) WITHOUT ROWID;
 """
@@ -62,7 +63,9 @@ class NoSuchFile(FullsendError):  # noqa: N818 - reads as a noun
 
 
 class IndexDamaged(FullsendError):  # noqa: N818 - reads as what it says
-    """A kept index is not as it was written. SQLite has no checksums of its own, so each row has one."""
+    """A kept index is not as it was written. SQLite has no checksums of its own, so each row has one, and each
+    directory has the number and the sum of those of its entries: a page that leads to none, or to others, shows.
+    """
 
 
 class FileIndex:
@@ -146,6 +149,8 @@ class FileIndex:
                 query = "SELECT child, crc FROM entry WHERE directory = ? AND name = ?"
                 row = next(self._rows(query, here.number, name), None)
             if row is None:
+                if any(each[0] == name for each in self._entries(here.number)):
+                    self._spoilt("a name is not where it should be")
                 msg = f"{shown(path)}: no such file in {self.name}"
                 raise NoSuchFile(msg)
             self._compare(row[1], here.number, name, row[0])
@@ -154,12 +159,8 @@ class FileIndex:
 
     def children(self, directory: Node) -> Iterator[tuple[bytes, Node]]:
         """Yield what a directory has, in the order of the names' bytes."""
-        query = (
-            "SELECT name, child, entry.crc, node.* FROM entry LEFT JOIN node ON child = number"
-            " WHERE directory = ? ORDER BY name"
-        )
-        for name, child, crc, *row in self._rows(query, directory.number):
-            self._compare(crc, directory.number, name, child)
+        columns, join = "name, child, entry.crc, node.*", "LEFT JOIN node ON child = number"
+        for name, _child, _crc, *row in self._entries(directory.number, columns, join):
             yield name, self._node(row)
 
     def walk(self, path: bytes, top: Node) -> Iterator[tuple[bytes, Node]]:
@@ -183,13 +184,10 @@ class FileIndex:
         longer than any that Linux has. Raises: DamagedStream.
         """
         found: dict[bytes, bytes | None] = {}
-        query = (
-            "SELECT name, child, entry.crc, value, content.crc FROM entry LEFT JOIN content ON child = number"
-            " WHERE directory = ?"
-        )
-        rows = self._rows(query, min(node.xattr_directory, _NUMBER_END))
-        for name, child, crc, value, value_crc in rows if node.xattr_directory else ():
-            self._compare(crc, node.xattr_directory, name, child)
+        columns, join = "name, child, entry.crc, value, content.crc", "LEFT JOIN content ON child = number"
+        directory = min(node.xattr_directory, _NUMBER_END)
+        rows = self._entries(directory, columns, join) if node.xattr_directory else ()
+        for name, child, _crc, value, value_crc in rows:
             if value is not None:
                 self._compare(value_crc, child, value)
             found[xattrs.linux_name(name)] = value
@@ -198,11 +196,27 @@ class FileIndex:
             found |= {xattrs.linux_name(name): value for name, value in packed.items()}
         return found
 
+    def _entries(
+        self, directory: int, columns: str = "name, child, entry.crc", join: str = ""
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield columns of the entries of a directory, in the order of the names' bytes: first those that are the
+        default. Raises: IndexDamaged, behind the last one if some are missing.
+        """
+        count = crcs = 0
+        query = f"SELECT {columns} FROM entry {join} WHERE directory = ? ORDER BY name"  # noqa: S608 - constants
+        for row in self._rows(query, directory):
+            self._compare(row[2], directory, row[0], row[1])
+            count, crcs = count + 1, crcs + row[2]
+            yield row
+        said = next(self._rows("SELECT entries, crcs FROM folder WHERE number = ?", directory), (0, 0))
+        if said != (count, crcs):
+            self._spoilt("a directory has lost entries")
+
     def _rows(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
         """Yield the rows of a query. Raises: IndexDamaged."""
         try:
             yield from self._database.execute(query, values)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeError) as error:  # a name in the schema may not be UTF-8 any more
             self._spoilt(str(error))
 
     def _node(self, row: Sequence[Any]) -> Node:
@@ -221,8 +235,8 @@ class FileIndex:
 
     def _need(self, number: int) -> Node:
         found = self.node(number)
-        if found is None:
-            _damaged(self.name, f"has no object {number}")
+        if found is None:  # `_Builder` has checked that it was there
+            self._spoilt("an object is missing")
         return found
 
     def _fact(self, name: str) -> int | None:
@@ -266,6 +280,7 @@ class _Builder:
         write("DELETE FROM entry WHERE (directory, block) IN (SELECT directory, block FROM stale)")
         write("DROP TABLE stale")
         self._check()
+        write("INSERT INTO folder SELECT directory, count(*), sum(crc) FROM entry GROUP BY directory")
         self._fact("form", FORM)
 
     def _fact(self, name: str, value: int) -> None:

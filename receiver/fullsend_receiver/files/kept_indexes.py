@@ -49,6 +49,8 @@ def index_of(source: SnapshotSource, folder: Path | None) -> FileIndex:
     temporary = folder / f".{key}.{secrets.token_hex(4)}.tmp"
     try:
         _made(source, temporary).close()
+        with temporary.open("rb") as file:  # a power cut must not leave a part of it under its name
+            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

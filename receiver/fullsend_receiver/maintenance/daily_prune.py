@@ -133,7 +133,7 @@ class DailyPrune:
     def look(self) -> bool:
         """Note the clock and prune, if it is time for them. Blocks. Logs what goes wrong.
 
-        Returns: whether it has pruned.
+        Returns: whether it has pruned, at least of some senders.
         """
         try:
             self._store.check_mounted()
@@ -215,12 +215,13 @@ class DailyPrune:
 
     def _prune(self, rules: PruneRules) -> bool:
         refused: str | None = None
+        trash: str | None = None
         done = _PruneTotals()
         now = self._clock.read().wall
         try:
             pruner, refused = self._begin(rules)
             if refused is None:
-                expire_trash(self._store, rules.undelete_within, pruner.now, undelete_merged=rules.undelete_merged)
+                trash = self._expire_trash(rules, pruner.now)
                 self._prune_senders(pruner, pruner.catalogues.senders(), done)
                 done.finish("daily", done.line)
                 refused = next((f"{sender}: {why}" for sender, why in done.failed.items()), None)
@@ -230,8 +231,20 @@ class DailyPrune:
             refused = f"it failed: {_told(error)}"
             done.failed.clear()  # it failed for all
             self._complain(f"the daily prune has failed: {_told(error)}")
-        write_try(self._store.documents, now, refused, done.failed)
-        return refused is None
+        write_try(self._store.documents, now, refused, done.failed, trash)
+        return refused is None or bool(done.failed)
+
+    def _expire_trash(self, rules: PruneRules, now: float) -> str | None:
+        """Delete what has waited in the trash for long. Returns: why some of it is still there, None: none is. Streams
+        are pruned all the same: otherwise the disk would fill.
+        """
+        try:
+            expire_trash(self._store, rules.undelete_within, now, undelete_merged=rules.undelete_merged)
+        except OSError as error:
+            why = f"the trash cannot be deleted: {error}"
+            self._complain(why)
+            return why
+        return None
 
     def _begin(self, rules: PruneRules) -> tuple[Pruner, str | None]:
         """Return a prune that has not begun, and why it must not, by the clock; None: it may. That is logged."""

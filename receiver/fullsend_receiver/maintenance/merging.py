@@ -299,9 +299,10 @@ class Merger:
         except FullsendError as error:
             return NotMerged(sender, due, str(error), failed=True, splits=False)
         except OSError as error:
-            if error.errno not in FULL:
-                raise
-            return NotMerged(sender, due, f"there is no room for the result: {error.strerror}", failed=False)
+            if error.errno in FULL:
+                return NotMerged(sender, due, f"there is no room for the result: {error.strerror}", failed=False)
+            # It may be of one file: the other merges, and those of other senders, are tried.
+            return NotMerged(sender, due, str(error), failed=True, splits=False)
         finally:
             self._running = None
 

@@ -63,13 +63,15 @@ class PruneRecord(DiskModel):
 
 class PruneTry(DiskModel):
     """The daemon's last prune. `at`: when, or when the daemon first saw a policy; `refused`: why it did not take place,
-    or failed; None: it took place. `failed`: if it failed for some senders only, by sender why.
+    or failed; None: it took place. `failed`: if it failed for some senders only, by sender why; `trash`: why what has
+    waited in the trash for long is still there, None: it is not.
     """
 
     format: Literal[1] = 1
     at: str
     refused: str | None = None
     failed: dict[str, str] = Field(default_factory=dict)
+    trash: str | None = None
 
     def why(self, sender: str | None) -> str | None:
         """Return why it did not take place for a sender, None: for some sender. None: it took place."""
@@ -118,9 +120,15 @@ def read_try(documents: Documents) -> PruneTry | None:
     return _read(documents, PruneTry, _TRY)
 
 
-def write_try(documents: Documents, now: float, refused: str | None, failed: Mapping[str, str] | None = None) -> None:
-    """Record the daemon's last prune. `refused`, `failed`: see `PruneTry`. Raises: OSError."""
-    _write(documents, _TRY, PruneTry(at=format_time(now), refused=refused, failed=dict(failed or {})))
+def write_try(
+    documents: Documents,
+    now: float,
+    refused: str | None,
+    failed: Mapping[str, str] | None = None,
+    trash: str | None = None,
+) -> None:
+    """Record the daemon's last prune. `refused`, `failed`, `trash`: see `PruneTry`. Raises: OSError."""
+    _write(documents, _TRY, PruneTry(at=format_time(now), refused=refused, failed=dict(failed or {}), trash=trash))
 
 
 def write_history(documents: Documents, drops: Iterable[tuple[Summary, str]], *, now: float, trash: str | None) -> None:
@@ -206,6 +214,8 @@ def find_troubles(store: Store, sender: str | None, *, now: float, since: float)
         done.append(tried)
     elif last is not None and min(done, default=0.0) <= tried:
         found.append(Trouble(f"prune: did not run at {last.at}: {why}"))
+    if last is not None and last.trash is not None and sender is None:
+        found.append(Trouble(f"prune: {last.trash}"))
     newest = max(done, default=0.0)
     if now - max(newest, since) > OVERDUE and records:
         when = f"since {format_time(newest)}" if newest else "yet"

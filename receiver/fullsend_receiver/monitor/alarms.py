@@ -7,13 +7,14 @@ denies. A clock that was wrong neither hides that a dataset is late nor makes al
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from fullsend_protocol.format.lost_spills import restoring_loses
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, plural
 from fullsend_receiver.arrival.bounds import Fill
+from fullsend_receiver.arrival.usage import InPart
 from fullsend_receiver.maintenance.prune_records import Trouble
 from fullsend_receiver.maintenance.schedule import Survey
 from fullsend_receiver.maintenance.suspicion import SMALL, ArrivalSize, usual_size
@@ -55,10 +56,12 @@ class AlarmFacts:
     None: it is; `unfit`: why nothing can be written, None: it can be; `warn_at`, `warn_days`: see receiver.toml;
     `survey`: of all checks; `disk`: its name; `problems`: by sender and dataset, None: of all, what cannot be read;
     `troubles`: of prunes; `sizes`: of the days before; `today`: as in `Night.day`; `accepted`: when datasets were
-    accepted, by SENDER/DATASET; `known_until`: receptions until then may lie in the future; `set_back`: by sender and
-    dataset, what shows that the clock of their host was set back; `arrivals`: what `sizes_of_arrivals` has found, None:
-    to be found in the histories; `first_within`: by sender, seconds within which its first stream should come, missing:
-    no alarm; `before`: the alarms of the last look; `begun`: when those that are not among them began, None: unknown.
+    accepted, by SENDER/DATASET; `revoked`: senders that a person has ended; `known_until`: receptions until then may
+    lie in the future; `set_back`: by sender and dataset, what shows that the clock of their host was set back;
+    `arrivals`: what `sizes_of_arrivals` has found, None: to be found in the histories; `first_within`: by sender,
+    seconds within which its first stream should come, missing: no alarm; `in_part`: by sender and dataset, what has
+    come of a dataset of which nothing is stored, and seconds within which more should come; `before`: the alarms of the
+    last look; `begun`: when those that are not among them began, None: unknown.
     """
 
     now: float
@@ -74,10 +77,12 @@ class AlarmFacts:
     sizes: Sizes = field(default_factory=Sizes)
     today: int = 0
     accepted: Mapping[str, float] = field(default_factory=dict)
+    revoked: Collection[str] = ()
     known_until: float = 0.0
     set_back: Sequence[tuple[str, str, str]] = ()
     arrivals: Sequence[Alarm] | None = None
     first_within: Mapping[str, float] = field(default_factory=dict)
+    in_part: Mapping[tuple[str, str], tuple[InPart, float]] = field(default_factory=dict)
     before: Sequence[Alarm] = ()
     begun: float | None = None
 
@@ -137,6 +142,7 @@ def _all(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
         yield _critical("prune", trouble.text, trouble.sender, trouble.dataset)
     for sender in overview.senders:
         yield from _never(sender, facts)
+        yield from _never_whole(sender, facts)
         yield from _late(sender)
         for dataset in sender.datasets:
             yield from _damage(dataset)
@@ -166,6 +172,24 @@ def _never(sender: SenderOverview, facts: AlarmFacts) -> Iterator[Alarm]:
     if facts.likely - sender.enrolled_at > within:
         text = f"{sender.name}: is enrolled since {format_time(sender.enrolled_at)}, and {what}: run"
         yield Alarm(code="late", level="warning", text=f"{text} `fullsend check` there", sender=sender.name)
+
+
+def _never_whole(sender: SenderOverview, facts: AlarmFacts) -> Iterator[Alarm]:
+    """Yield an alarm for each dataset of which only a part has come, for long; or no more of it. Others of its sender
+    are stored: without any, `_never` tells.
+    """
+    stored = {each.dataset for each in sender.datasets}
+    for (name, dataset), (said, within) in sorted(facts.in_part.items()) if stored else ():
+        if name != sender.name or dataset in stored:
+            continue
+        silent, since = facts.likely - said.last, facts.likely - said.begun
+        if silent > within or since > max(within, _WHOLE_WITHIN):
+            text = (
+                f"{name}/{dataset}: nothing of it is stored; a part has come since {format_time(said.begun)}, the last"
+                f" of it at {format_time(said.last)}: does `fullsend push` fail there? If nobody wants it:"
+                f' [expect."{name}/{dataset}"] every = "never"'
+            )
+            yield Alarm(code="late", level="warning", text=text, sender=name, dataset=dataset)
 
 
 def _late(sender: SenderOverview) -> Iterator[Alarm]:
@@ -339,7 +363,7 @@ def _size(
 
 def _sizes_of_stored(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     """Yield an alarm for each dataset of which less, or more, is stored than in the days before, by an order of
-    magnitude. One of which nothing is stored any more is not in the overview.
+    magnitude. One of which nothing is stored any more is not in the overview, so nothing else tells of it: that lasts.
     """
     stored = {(each.sender, each.dataset): each.stored_bytes for one in overview.senders for each in one.datasets}
     unread = {sender for sender, dataset, _what in facts.problems if dataset is None}
@@ -347,11 +371,20 @@ def _sizes_of_stored(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     names = {(sender, dataset) for sender, datasets in sizes if sender not in unread for dataset in datasets}
     for sender, dataset in sorted(names):
         name = f"{sender}/{dataset}"
-        since = facts.today - _SIZE_DAYS
+        known, since = facts.sizes.of(sender, dataset), facts.today - _SIZE_DAYS
         if name in facts.accepted:
-            # Of that day the first look counts, which may have been before what was accepted.
-            since = max(since, (local_day(facts.accepted[name]) or 0) + 1)
-        days = [(day, size) for day, size in facts.sizes.of(sender, dataset) if since <= day <= facts.today]
+            since = max(since, _settled_until(facts.accepted[name]) + 1)
+        if (sender, dataset) not in stored and sender not in facts.revoked:
+            last = next((each for each in reversed(known) if each[1]), None)
+            if last is not None and not is_settled(known, facts.accepted.get(name)):
+                ago = plural(facts.today - last[0], "day")
+                text = (
+                    f"{name}: nothing of it is stored any more, and {format_size(last[1])} were {ago} ago: what has"
+                    f" removed it? If it is right: `fullsendd accept {name}`"
+                )
+                yield _critical("shrunk", text, sender, dataset)
+            continue
+        days = [(day, size) for day, size in known if since <= day <= facts.today]
         if not days:
             continue
         most, first, now = max(size for _day, size in days), days[0][1], stored.get((sender, dataset), 0)
@@ -367,6 +400,19 @@ def _sizes_of_stored(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
                 f" taken over, or a wrong dataset sent? If it is right: `fullsendd accept {name}`"
             )
             yield Alarm(code="grown", level="warning", text=text, sender=sender, dataset=dataset)
+
+
+def is_settled(known: Sequence[tuple[int, int]], accepted: float | None) -> bool:
+    """Whether a person has accepted a dataset after all that is noted of its sizes. `accepted`: None: never."""
+    until = None if accepted is None else _settled_until(accepted)
+    return until is not None and all(day <= until for day, size in known if size)
+
+
+def _settled_until(accepted: float) -> int:
+    """Return the last day, as in `Night.day`, whose size says nothing any more: of the day on which a dataset was
+    accepted the first look counts, which may have been before what was accepted.
+    """
+    return local_day(accepted) or 0
 
 
 # --- clocks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from datetime import time as time_of_day
@@ -15,6 +16,7 @@ from fullsend_receiver.monitor.report_page import report_facts
 from fullsend_receiver.monitor.stream_notes import StreamNotes, stream_notes
 from fullsend_receiver.monitor.survey import StockSource
 from fullsend_receiver.store.durable import replace_file
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
 from fullsend_report.page import render
 
@@ -60,8 +62,10 @@ class ReportWriter:
     def _notes(self) -> StreamNotes:
         found: dict[tuple[str, str], list[StreamNote]] = {}
         for sender in self._source.senders():
-            for part in self._source.stock(sender).holder.parts():
-                found |= stream_notes(part)
+            # There is an alarm for one that cannot be read. Without a new page the last one, without it, would stay.
+            with contextlib.suppress(StoreError, OSError):
+                for part in self._source.stock(sender).holder.parts():
+                    found |= stream_notes(part)
         return found
 
 

@@ -2,13 +2,14 @@
 
     {"format": 1, "disk": [[DAY, USED, SIZE], ...], "stored": {SENDER: {DATASET: [[DAY, BYTES], ...]}}}
 
-The first look of a day is noted. From these follow what is gone since, and when the disk will be full.
+The first look of a day is noted. From these follow what is gone since, and when the disk will be full. Of a dataset of
+which nothing is stored any more the last size stays, until somebody has settled that.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Annotated, Final, NamedTuple
@@ -54,12 +55,15 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is there now. `used`: of the disk, of `size` bytes; `stored`: by sender and dataset."""
+    """What is there now. `used`: of the disk, of `size` bytes; `stored`: by sender and dataset; `settled`: pairs of
+    these that may be forgotten once nothing is stored of them.
+    """
 
     day: int
     used: int
     size: int
     stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    settled: Collection[tuple[str, str]] = ()
 
 
 def read(documents: Documents) -> Sizes:
@@ -97,9 +101,13 @@ def noted(sizes: Sizes, look: Look) -> Sizes:
         before, now = sizes.stored.get(sender, {}), look.stored.get(sender, {})
         found = {}
         for dataset in before.keys() | now.keys():
-            days = [*before.get(dataset, []), (look.day, now.get(dataset, 0))][-_STORED_DAYS:]
-            if any(size for _day, size in days):  # of what is gone for long, nothing is noted
+            known = [*before.get(dataset, []), (look.day, now.get(dataset, 0))]
+            days = known[-_STORED_DAYS:]
+            last = next((each for each in reversed(known) if each[1]), None)
+            if last in days:
                 found[dataset] = days
+            elif last is not None and (sender, dataset) not in look.settled:
+                found[dataset] = [last, *days[1:]]
         if found:
             stored[sender] = dict(sorted(found.items()))
     return Sizes(

@@ -32,7 +32,7 @@ from fullsend_receiver.maintenance.prune_records import find_troubles, read_reco
 from fullsend_receiver.maintenance.schedule import Survey, total
 from fullsend_receiver.maintenance.suspicion import read_accepted_times
 from fullsend_receiver.monitor import sizes
-from fullsend_receiver.monitor.alarms import AlarmFacts, Moment, age_of, find_alarms, sizes_of_arrivals
+from fullsend_receiver.monitor.alarms import AlarmFacts, Moment, age_of, find_alarms, is_settled, sizes_of_arrivals
 from fullsend_receiver.monitor.drills import read_drills
 from fullsend_receiver.monitor.history import AHEAD, Histories, PackedHistory, SenderHistory, is_new, local_day
 from fullsend_receiver.monitor.overview import (
@@ -186,7 +186,8 @@ class Surveyor:
         problems = [*table_fault, *(problem for each in looked.values() for problem in each.problems)]
         unread = {sender for sender, dataset, _what in problems if dataset is None}
         read = [each for each in senders if each.name not in unread]
-        known = self._note_sizes(read, unread, sizes.Sample(today, space.total - space.free, space.total))
+        sample = sizes.Sample(today, space.total - space.free, space.total)
+        known = self._note_sizes(read, unread, sample, context)
         min_free = settings.min_free.of(space.total)
         overview = Overview(
             at=now.wall,
@@ -225,12 +226,19 @@ class Surveyor:
             sizes=known,
             today=today,
             accepted=accepted,
+            revoked=revoked,
             known_until=note.known_until if note is not None else 0.0,
             set_back=[each for one in looked.values() for each in one.set_back],
             first_within={
                 name: within
                 for name in enrolled
                 if (within := _first_within(settings.expect.of_sender(name, settings.expect_every))) is not None
+            },
+            in_part={
+                (name, dataset): (said, within)
+                for name in enrolled
+                for dataset, said in beside.senders.get(name, Beside()).in_part.items()
+                if (within := self._first_of(name, dataset, settings)) is not None
             },
             arrivals=[alarm for each in self._judgements.values() for alarm in each.alarms],
             before=before,
@@ -344,6 +352,10 @@ class Surveyor:
         context.judgements[each.sender, each.dataset] = known
         return replace(about, age=age_of(about, moment), expectation=known.expectation)
 
+    def _first_of(self, sender: str, dataset: str, settings: ReceiverSettings) -> float | None:
+        """Return within how many seconds more of a new dataset should come; None: nobody waits for it."""
+        return _first_within([(self._expected or settings.expected_every)(sender, dataset)])
+
     def _history(self, sender: str) -> SenderHistory:
         """Return the history of a sender; an empty one if it cannot be read, for which `_look_at` has a problem."""
         try:
@@ -383,7 +395,11 @@ class Surveyor:
         return found
 
     def _note_sizes(
-        self, read: Sequence[SenderOverview], unread: Collection[str | None], now: sizes.Sample
+        self,
+        read: Sequence[SenderOverview],
+        unread: Collection[str | None],
+        now: sizes.Sample,
+        context: _LookContext,
     ) -> sizes.Sizes:
         """Return the sizes of the days before; the daemon notes those of today. Of senders that cannot be read now,
         those of the last day stay.
@@ -391,7 +407,13 @@ class Surveyor:
         known = sizes.read(self._store.documents)
         stored = {one.name: {each.dataset: each.stored_bytes for each in one.datasets} for one in read}
         stored |= {name: sizes.latest(known, name) for name in unread if name is not None}
-        new = sizes.noted(known, sizes.Look(*now, stored))
+        settled = {
+            (sender, dataset)
+            for sender, datasets in known.stored.items()
+            for dataset, days in datasets.items()
+            if sender in context.revoked or is_settled(days, context.accepted.get(f"{sender}/{dataset}"))
+        }
+        new = sizes.noted(known, sizes.Look(*now, stored, settled))
         if self._keeps and new is not known:
             try:
                 sizes.write(self._store.documents, new)

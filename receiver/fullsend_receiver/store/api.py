@@ -469,5 +469,5 @@ class Store(Protocol):
     def empty_trash(self, old: Callable[[str], bool]) -> list[str]:
         """Delete the folders of the trash that are `old`. A full disk is no obstacle.
 
-        Returns: their names. Raises: OSError.
+        Returns: their names. Raises: OSError if one cannot be deleted; the others are, as far as the store allows.
         """

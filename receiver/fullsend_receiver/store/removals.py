@@ -179,12 +179,20 @@ def trash_bytes(store: Layout) -> int:
 def empty_trash(store: Layout, old: Callable[[str], bool]) -> list[str]:
     """Delete folders of the trash. See `Store.empty_trash`."""
     with locked(store.lock):
-        gone = [name for name in _trash_folders(store) if old(name)]
-        for name in gone:
-            # No log: what a dead process has left of a folder goes with the next call, and needs no room on the disk.
-            shutil.rmtree(store.trash_folder / name)
+        gone, failed = [], None
+        for name in [name for name in _trash_folders(store) if old(name)]:
+            try:
+                # No log: what a dead process has left of a folder goes with the next call, and needs no room on the
+                # disk.
+                shutil.rmtree(store.trash_folder / name)
+            except OSError as error:
+                failed = failed or error
+            else:
+                gone.append(name)
         if gone:
             sync_folder(store.trash_folder)
+        if failed is not None:
+            raise failed
         return gone
 
 

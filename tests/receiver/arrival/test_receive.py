@@ -780,6 +780,26 @@ def test_a_takeover_amid_the_commit_finds_it_stored(package: bool, tmp_path: Pat
         assert second.hear("accept", "stored")["type"] == ("accept" if package else "stored")
 
 
+def test_a_stream_that_is_taken_over_amid_its_commit_counts_once_for_the_quota(tmp_path: Path) -> None:
+    pieces, other = pieces_of(2), pieces_of(3, "tank/other@now")
+    whole = {"guid": str(streams.GUID), "base_guid": None, "flags": "", "raw_bytes": sum(map(len, pieces))}
+    with on_faulty_disk(tmp_path, quota="22M") as (receiver, disk):
+        with receiver.peer() as first, receiver.peer() as second:
+            first.push(offer_of_pieces(pieces))
+            begin, end = chunks(pieces)
+            first.write(begin.encode())
+            first.hear("ack")  # so it was a partial that a later connection could resume
+            first.write(end.encode())
+            with disk.blocked("rename"):
+                first.write(control(finish(b"".join(pieces))))
+                wait_until(lambda: disk.begun("rename", ".data") == 1, "it is being committed")
+                second.write(control(offer_of_pieces(pieces, resume="reconnect", whole=whole)))
+                receiver.wait_log("is taken over from another connection")
+            second.hear("stored")
+        with receiver.peer() as peer:  # 8 MiB are stored, and nearly 12 MiB more fit
+            peer.give(b"".join(other), offer_of_pieces(other, size_estimate=sum(map(len, other))), other)
+
+
 # --- a disk that fails -----------------------------------------------------------------------------------------
 
 #: call, on files of which name, errno; and what the sender is told.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shutil
 import time
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -15,7 +17,9 @@ from tests.receiver.running import Receiver
 from fullsend_protocol.shared.units import format_time
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.maintenance import prune
-from fullsend_receiver.maintenance.merge_records import note_merge
+from fullsend_receiver.maintenance.merge_records import note_merge, read_merges
+from fullsend_receiver.maintenance.merging import Merger
+from fullsend_receiver.maintenance.trash import trash_name
 from fullsend_receiver.store.event_journal import EventPlace
 from fullsend_receiver.store.local import LocalStore
 
@@ -249,6 +253,25 @@ def test_prune_beside_a_daemon_is_seen_by_it(receiver: Receiver) -> None:
             receiver.stop(9)
 
 
+def test_a_trash_that_cannot_be_deleted_is_a_failure_and_keeps_nothing_else_from_going(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = LocalStore(receiver.store)
+    nights(receiver, 6)
+    (first, *_others) = files(receiver)
+    store.remove(lambda: [PurePosixPath(first)], trash=trash_name(time.time() - 9 * DAY))
+    write_policy(receiver)
+
+    def rmtree(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    done = receiver.fullsendd("prune")
+    assert done.returncode == 1
+    assert "the trash cannot be deleted: " in done.stderr
+    assert len(files(receiver)) == 3
+
+
 # --- merging ----------------------------------------------------------------------------------------------------
 
 #: Keeps the two newest snapshots.
@@ -330,6 +353,58 @@ def test_prune_with_a_damaged_input_fails_and_names_it(receiver: Receiver) -> No
     assert done.returncode == 1
     assert f"not merged: {stored[1]}: chunk 0" in done.stderr
     assert files(receiver) == stored
+
+
+def test_a_stream_that_cannot_be_opened_keeps_no_other_sender_from_its_merges(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as one that a person has copied there, and that belongs to root."""
+    store = LocalStore(receiver.store)
+    stored = keep_chain(receiver)
+    for _name, raw in CHAIN.run(None, 3):
+        store_stream(store, "beta", raw)
+    write_policy(receiver, TWO_NEWEST, rebase_after="0%")
+    real = LocalStore.open
+
+    def opened(self: LocalStore, file: PurePosixPath) -> Any:
+        if str(file) == stored[1]:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self, file)
+
+    monkeypatch.setattr(LocalStore, "open", opened)
+    done = receiver.fullsendd("prune", "--merge-only")
+    assert done.returncode == 1
+    assert "alpha/src/plain: s0 to s1, 2 streams: not merged: " in done.stderr
+    assert "Permission denied" in done.stderr
+    assert len(files(receiver)) == 2 * len(stored) - 1
+    (said,) = read_merges(store.documents, SENDER).failed
+    assert "Permission denied" in said
+
+
+def test_a_sender_that_cannot_be_read_keeps_no_other_from_its_merges(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = keep_chain(receiver)
+    for _name, raw in CHAIN.run(None, 3):
+        store_stream(LocalStore(receiver.store), "beta", raw)
+    write_policy(receiver, TWO_NEWEST, rebase_after="0%")
+    real = Merger.merge
+
+    def merge(self: Merger, sender: str, dataset: str | None = None) -> Any:
+        if sender == SENDER:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(self, sender, dataset)
+
+    monkeypatch.setattr(Merger, "merge", merge)
+    done = receiver.fullsendd("prune", "--merge-only")
+    assert done.returncode == 1
+    assert "alpha: its merges have failed: Input/output error" in done.stderr
+    assert len(files(receiver)) == 2 * len(stored) - 1
+    documents = LocalStore(receiver.store).documents
+    assert read_merges(documents, SENDER).failed == ["its merges have failed: Input/output error"]
+    monkeypatch.undo()
+    assert receiver.fullsendd("prune", "--merge-only").returncode == 0
+    assert read_merges(documents, SENDER).failed == []
 
 
 def test_prune_beside_another_merge_merges_nothing(receiver: Receiver) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 import stat
 import struct
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,6 +82,8 @@ def test_an_index_of_another_form_is_not_used(tmp_path: Path, monkeypatch: pytes
         "UPDATE entry SET name = x'62'",
         "DELETE FROM node WHERE number != 34",
         "DROP TABLE entry",
+        "DELETE FROM entry",
+        "DELETE FROM folder",
         "UPDATE fact SET value = 35 WHERE name = 'root'",
     ],
 )
@@ -95,6 +98,56 @@ def test_an_index_that_has_changed_is_not_believed(change: str, tmp_path: Path) 
     with pytest.raises(IndexDamaged, match=r"the index of it is damaged .* run again"):
         list(index.walk(b"", index.root))
     index.close()
+
+
+def test_a_name_that_an_index_has_lost_is_not_said_to_be_nowhere(tmp_path: Path) -> None:
+    tree = Tree()
+    tree.file(tree.root, b"a", b"x")
+    tree.file(tree.root, b"b", b"x")
+    built(tree, tmp_path / "i").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "i")) as database, database:
+        database.execute("DELETE FROM entry WHERE name = x'61'")
+    index = FileIndex.opened(tmp_path / "i", "it")
+    assert index is not None
+    for path in (b"a", b"c"):
+        with pytest.raises(IndexDamaged, match="a directory has lost entries"):
+            index.lookup(path)
+    assert index.lookup(b"b").is_file
+    index.close()
+
+
+def test_of_an_index_that_has_rotted_nothing_wrong_is_read(tmp_path: Path) -> None:
+    """One bit, in the page by which SQLite finds the others with the entries of directories."""
+    tree, path = Tree(), tmp_path / "i"
+    for number in range(4):
+        folder = tree.directory(tree.root, b"folder%d" % number)
+        for each in range(40):
+            tree.symlink(folder, b"%04d: a long name, for more pages" % each, b"target")
+    index = built(tree, path)
+    there = list(index.walk(b"", index.root))
+    index.close()
+    good, random, lost = path.read_bytes(), Random(0), 0
+    (page,) = [at for at in range(0, len(good), 4096) if good[at] == 2]  # an inner page of a tree without row ids
+    cells = int.from_bytes(good[page + 5 : page + 7], "big")  # where they begin; the bytes before are empty
+    for _time in range(80):
+        at = page + random.randrange(cells, 4096)
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1 << random.randrange(8)]) + good[at + 1 :])
+        rotten = FileIndex.opened(path, "it")
+        assert rotten is not None
+        with contextlib.closing(rotten), contextlib.suppress(IndexDamaged):
+            lost += list(rotten.walk(b"", rotten.root)) != there
+    assert lost == 0
+
+
+def test_a_schema_that_has_rotted_is_damage(tmp_path: Path) -> None:
+    built(Tree(), tmp_path / "i").close()
+    data = (tmp_path / "i").read_bytes()
+    assert data.count(b"acl BLOB") == 1
+    (tmp_path / "i").write_bytes(data.replace(b"acl BLOB", b"\xa0cl BLOB"))
+    index = FileIndex.opened(tmp_path / "i", "it")
+    assert index is not None
+    with contextlib.closing(index), pytest.raises(IndexDamaged, match="can't decode"):
+        print(index.root)
 
 
 def test_paths() -> None:

@@ -53,6 +53,20 @@ def test_one_that_is_damaged_is_made_anew(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == [path]
 
 
+def test_it_is_durable_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a power cut leaves one that is cut off, and each list of the snapshot fails from then on."""
+    real, synced = os.fsync, list[tuple[int, list[str]]]()
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, [each.suffix for each in tmp_path.iterdir()]))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    index_of(Counted(Tree().stream()), tmp_path).close()
+    (path,) = tmp_path.iterdir()
+    assert synced == [(path.stat().st_ino, [".tmp"])]
+
+
 def test_nothing_is_kept_of_a_stream_that_is_not_proven(tmp_path: Path) -> None:
     source = Counted(Tree().stream()[:-312])
     with pytest.raises(StreamError):

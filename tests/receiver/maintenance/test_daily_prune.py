@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, time
@@ -25,6 +26,7 @@ from fullsend_receiver.maintenance.trash import trash_name
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from concurrent.futures import Executor
+    from pathlib import Path
 
     from fullsend_receiver.catalogue.service import Catalogues
     from fullsend_receiver.store.local import LocalStore
@@ -259,13 +261,41 @@ def test_sender_whose_prune_fails_does_not_keep_others_from_theirs(
         return real(self, sender, *arguments, **named)
 
     monkeypatch.setattr(prune.Pruner, "prune", failing)
-    live(DailyPrune(store, RULES, AT, hands, thread), hands, 17)
+    daily = DailyPrune(store, RULES, AT, hands, thread)
+    daily.look()
+    hands.pass_time(16 * HOUR)
+    assert daily.look()  # so the merges of the others begin
     assert count(store) == 9
     said = read_try(store.documents)
     assert said is not None
     assert str(error) in (said.refused or "")
     assert str(error) in (said.why(SENDER) or "")
     assert said.why("beta") is None
+
+
+def test_a_trash_that_cannot_be_deleted_keeps_nothing_else_from_going(
+    store: LocalStore, hands: Hands, thread: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a folder with a bad sector, or with a file of root's. Otherwise the disk would fill."""
+    nights(store)
+    names = [trash_name(START - 2 * DAY), trash_name(START - DAY)]
+    for number, name in enumerate(names):
+        file = plant(store, f"t{number}", 100 + number)
+        store.remove(lambda: [file], trash=name)  # noqa: B023 - called at once
+    real = shutil.rmtree
+
+    def rmtree(path: Path) -> None:
+        if path.name == names[0]:
+            raise OSError(5, "Input/output error", str(path))
+        real(path)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    live(DailyPrune(store, RULES, AT, hands, thread), hands, 17)
+    assert count(store) == 3
+    assert [each.folder for each in store.trashed()] == names[:1]
+    (said,) = troubles(store, None, now=hands.wall, since=hands.wall)
+    assert "the trash cannot be deleted: " in said
+    assert names[0] in said
 
 
 def test_prune_that_fails_as_nobody_has_foreseen_is_a_problem_at_once(

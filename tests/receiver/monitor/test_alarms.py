@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fullsend_protocol.shared.units import format_time
+from fullsend_receiver.arrival.usage import InPart
 from fullsend_receiver.maintenance.prune_records import Trouble
 from fullsend_receiver.maintenance.schedule import Survey
 from fullsend_receiver.monitor.alarms import AlarmFacts, Moment, age_of, find_alarms
@@ -140,6 +141,22 @@ def test_a_sender_of_which_nothing_whole_has_come() -> None:
     assert (alarm.code, alarm.level, alarm.sender) == ("late", "warning", "alpha")
     assert "2 streams have come in part, and none whole" in alarm.text
     assert found_after(31, partials=1, within=40 * DAY) == []
+
+
+def test_a_dataset_of_which_nothing_whole_has_come_while_others_of_its_host_come() -> None:
+    def found_after(begun: float, last: float, *, within: float = 3 * DAY, name: str = "tank/big") -> list[Alarm]:
+        in_part = {("alpha", name): (InPart(NOW - begun * DAY, NOW - last * DAY), within)}
+        return list(find_alarms(overview(dataset()), facts(in_part=in_part)))
+
+    assert found_after(29, 1) == []
+    for begun, last in ((31, 0), (4, 3.5)):
+        (alarm,) = found_after(begun, last)
+        assert (alarm.code, alarm.level, alarm.dataset) == ("late", "warning", "tank/big")
+    assert "nothing of it is stored; a part has come since 2026-11-20T00:00:00Z, the last of it at" in alarm.text
+    assert found_after(31, 4, within=40 * DAY) == []
+    assert found_after(31, 4, name="tank/home") == []  # that is stored
+    in_part = {("alpha", "tank/big"): (InPart(0.0, 0.0), DAY)}
+    assert found(overview(), in_part=in_part) == []  # `_never` tells of it
 
 
 def test_a_host_that_is_silent_is_one_alarm() -> None:
@@ -397,6 +414,15 @@ def test_what_is_stored_of_a_dataset_may_not_vanish() -> None:
     assert found(overview(dataset(stored_bytes=GIB)), sizes=stored((0, 50 * GIB), (1, GIB)), **following) == []
     later = stored((0, 50 * GIB), (1, 50 * GIB))
     assert found(overview(dataset(stored_bytes=GIB)), sizes=later, **following) == [("shrunk", "critical", "tank/home")]
+
+
+def test_of_what_has_vanished_there_is_an_alarm_until_it_is_accepted() -> None:
+    alarm = only(overview(), sizes=stored((-40, 5), (-39, 0)))
+    assert (alarm.code, alarm.level, alarm.dataset) == ("shrunk", "critical", "tank/home")
+    assert alarm.text.startswith("alpha/tank/home: nothing of it is stored any more, and 5 B were 40 days ago: ")
+    assert found(overview(), sizes=stored((-40, 5), (-39, 0)), accepted={"alpha/tank/home": NOW}) == []
+    assert found(overview(), sizes=stored((-40, 5), (-39, 0)), revoked={"alpha"}) == []
+    assert found(overview(dataset(stored_bytes=0)), sizes=stored((-40, GIB), (-39, 0))) == []  # it is unread
 
 
 def test_what_is_stored_of_a_dataset_may_not_become_ten_times_as_much() -> None:

@@ -12,6 +12,7 @@ import pytest
 from tests.receiver.helpers import SENDER, plant
 
 from fullsend_receiver.access.config import ReceiverSettings
+from fullsend_receiver.access.policies import Retention
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.monitor.overview import DatasetOverview, Overview, ScrubOverview, SenderOverview
 from fullsend_receiver.monitor.report_file import ReportWriter, next_page
@@ -100,6 +101,33 @@ def test_a_page_that_cannot_be_written_is_tried_again(store: LocalStore, tmp_pat
     path.parent.mkdir()
     made.note(NOW + 60)
     assert path.exists()
+
+
+def test_a_sender_that_cannot_be_read_keeps_no_page_from_being_written(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the last page stays, on which all is well."""
+    plant(store, "now", 1)
+    plant(store, "now", 1, sender="beta")
+    real = Catalogues.current
+
+    def current(self: Catalogues, sender: str, *, asked: int | None = None) -> Any:
+        if sender == SENDER:
+            raise OSError(5, "Input/output error")
+        return real(self, sender, asked=asked)
+
+    monkeypatch.setattr(Catalogues, "current", current)
+    made = Made(store, tmp_path / "a.html", retention=Retention(daily=7))
+    made.note(NOW)
+    said = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "Next prune: it cannot be planned for alpha: Input/output error." in said
+
+
+def test_pins_that_cannot_be_read_keep_no_page_from_being_written(store: LocalStore, tmp_path: Path) -> None:
+    plant(store, "now", 1)
+    (store.state / "pins.json").write_text("{", encoding="ascii")
+    Made(store, tmp_path / "a.html", retention=Retention(daily=7)).note(NOW)
+    assert "so nothing is deleted" in (tmp_path / "a.html").read_text(encoding="utf-8")
 
 
 def test_other_settings_count_at_once(store: LocalStore, tmp_path: Path) -> None:

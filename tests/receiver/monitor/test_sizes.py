@@ -27,12 +27,18 @@ def test_a_day_is_noted_once() -> None:
     assert second.of("alpha", "new") == [(TODAY + 1, 1)]
 
 
-def test_what_is_gone_is_remembered_for_some_days() -> None:
-    sizes = noted(Sizes(), Look(TODAY, 10, 100, {"alpha": {"tank": 5}}))
-    for day in range(1, 8):
+def test_what_is_gone_is_remembered_until_that_is_settled() -> None:
+    sizes = noted(Sizes(), Look(TODAY, 10, 100, {"alpha": {"tank": 4}}))
+    sizes = noted(sizes, Look(TODAY + 1, 10, 100, {"alpha": {"tank": 5}}))
+    for day in range(2, 30):
         sizes = noted(sizes, Look(TODAY + day, 10, 100, {}))
-        assert sizes.of("alpha", "tank")[0] == (TODAY, 5)
-    assert noted(sizes, Look(TODAY + 8, 10, 100, {})).stored == {}
+        assert (TODAY + 1, 5) in sizes.of("alpha", "tank")
+    assert len(sizes.of("alpha", "tank")) == 8
+    assert noted(sizes, Look(TODAY + 30, 10, 100, {}, settled={("alpha", "tank")})).stored == {}
+    # What comes again is noted as before.
+    for day in range(30, 40):
+        sizes = noted(sizes, Look(TODAY + day, 10, 100, {"alpha": {"tank": 6}}))
+    assert sizes.of("alpha", "tank") == [(TODAY + day, 6) for day in range(32, 40)]
 
 
 def test_a_clock_that_was_wrong_for_a_day_takes_nothing_away() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.arriving import begun
+from tests.receiver.arriving import begun, journal_of
 from tests.receiver.helpers import SENDER, manifest_path, plant, store_stream
 from tests.receiver.histories import DAY, HOUR, START
 
@@ -388,6 +388,42 @@ def test_a_dataset_that_vanishes_from_the_store_is_told(watched: Watched) -> Non
     assert watched.codes() == []
 
 
+def remove_stored(watched: Watched, dataset: str) -> None:
+    """Remove all that is stored of a dataset, as `rm` does."""
+    stored = next(each for each in read_catalogue(watched.store).streams if each.summary.dataset == dataset)
+    for path in (watched.store.root / stored.file).parent.iterdir():
+        path.unlink()
+
+
+def test_a_dataset_that_has_vanished_is_told_until_it_is_accepted(watched: Watched) -> None:
+    """Also a small one, and one of a host that is silent since: nothing else tells of it."""
+    watched.settings["expect_every"] = "never"
+    watched.push("tank/old")
+    watched.push()
+    assert watched.codes() == []
+    remove_stored(watched, "tank/old")
+    for _day in range(20):
+        assert watched.codes() == [("shrunk", "tank/old")]
+        watched.clocks.sleep(DAY)
+        watched.restart()
+    accept(watched.store.documents, f"{SENDER}/tank/old", 1, watched.clocks.wall)
+    for _day in range(9):
+        assert watched.codes() == []
+        watched.clocks.sleep(DAY)
+    assert [*json.loads((watched.store.state / "sizes.json").read_bytes())["stored"][SENDER]] == ["tank/data"]
+
+
+def test_of_a_sender_that_was_revoked_what_has_vanished_is_told_for_a_week(watched: Watched) -> None:
+    add_sender(watched.store, enrolled=START, revoked=START + 1)
+    watched.push("tank/old", stored_bytes=GIB)
+    watched.push()
+    watched.look()
+    remove_stored(watched, "tank/old")
+    assert watched.codes() == [("shrunk", "tank/old")]
+    watched.clocks.sleep(8 * DAY)
+    assert watched.codes() == []
+
+
 def test_an_increment_that_is_far_too_large_is_told(watched: Watched) -> None:
     for _night in range(10):
         watched.push(raw_bytes=GIB)
@@ -493,6 +529,28 @@ def test_a_sender_that_was_enrolled_and_sends_nothing_is_told(watched: Watched) 
     assert watched.codes() == []
     del watched.settings["expect_every"]
     watched.push()
+    assert watched.codes() == []
+
+
+def test_a_dataset_that_is_never_whole_is_told_while_others_come(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: watched.clocks.wall)
+    add_sender(watched.store, enrolled=START)
+    begun(watched.store)
+    os.utime(journal_of(watched.store), (START, START))
+    watched.push("tank/other")
+    assert watched.codes() == []
+    watched.clocks.sleep(2 * DAY)
+    os.utime(journal_of(watched.store), (watched.clocks.wall, watched.clocks.wall))  # more of it comes
+    watched.clocks.sleep(2 * DAY)
+    assert watched.codes() == []
+    watched.clocks.sleep(2 * DAY)
+    watched.push("tank/other")
+    assert watched.codes() == [("late", "tank/data")]
+    watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": "never"}}
+    assert watched.codes() == []
+    watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": 10 * DAY}}
     assert watched.codes() == []
 
 
