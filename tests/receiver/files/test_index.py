@@ -14,7 +14,7 @@ from tests.file_trees import LONG, TREES, GenuineTree, Tree, fat_zap, packed_xat
 from fullsend_protocol.dataset.objects import ObjectReader
 from fullsend_protocol.shared.errors import DamagedStream
 from fullsend_receiver.files import index as indexes
-from fullsend_receiver.files.index import FileIndex, IndexDamaged, NoSuchFile, components, joined, shown
+from fullsend_receiver.files.index import FileIndex, IndexDamaged, NoSuchFile, components, joined
 from fullsend_receiver.files.sources import FileSource
 
 if TYPE_CHECKING:
@@ -100,7 +100,6 @@ def test_an_index_that_has_changed_is_not_believed(change: str, tmp_path: Path) 
 def test_paths() -> None:
     assert components(b"//a/./b/") == [b"a", b"b"]
     assert (joined(b"", b"a"), joined(b"a", b"b")) == (b"a", b"a/b")
-    assert (shown(b""), shown(b"a\n\x1b")) == ("/", "a\\n\\x1b")
     with pytest.raises(NoSuchFile, match="without"):
         components(b"a/../b")
 
