@@ -43,7 +43,7 @@ def test_lists_are_those_of_the_storage_host(receiver: Receiver, sender: Sender)
     receiver.inside, sender = True, replace(sender, inside=True)
     paths = {os.fsencode(each["path"]) for each in rows(both(receiver, sender, "-R", "--json"))}
     assert paths == TREES[1].listing().keys()
-    assert both(receiver, sender, "a", "-l")
+    assert both(receiver, sender, "-l", "a")
     named = [path for path in paths if path.startswith(b"a/b/f0")]
     assert both(receiver, sender, "--name", "f0?").splitlines() == sorted(named)
     done = sender.fullsend("ls", WHAT, "none")

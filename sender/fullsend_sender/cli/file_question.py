@@ -6,6 +6,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from fullsend_cli.late_positionals import LATE
 from fullsend_protocol.shared.exit_codes import Exit
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def add_snapshot(sub: Parser) -> None:
     """Add the arguments that name a snapshot, and the paths in it."""
     sub.add_argument("stream", metavar="STREAM", help="DATASET@SNAPSHOT, guid:N, or a file name as `list` shows it")
+    sub.set_defaults(**{LATE: "paths"})
     sub.add_argument("paths", nargs="*", metavar="PATH", help="a path in the snapshot, from its root")
     sub.add_argument(
         "--name", action="append", default=[], metavar="GLOB", help="only files with such a name, such as '*.txt'"
