@@ -3,6 +3,7 @@
     descriptors   open 0, 1 and 2 where the caller has closed them
     documents     a result that is a document: to a file, or to stdout
     memory        settings of the C library's allocator
+    late_positionals   positional arguments behind options
     output        results on stdout; a failed write is an error
     progress      one line that shows how far something is
     screen        the whole terminal, for a picture that is drawn again and again

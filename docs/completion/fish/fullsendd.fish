@@ -114,6 +114,7 @@ complete -c fullsendd -n '__fish_seen_subcommand_from get' -l name -x -d 'only f
 complete -c fullsendd -n '__fish_seen_subcommand_from get' -l into -r -F -d 'make the files there: a new folder, or an empty one'
 complete -c fullsendd -n '__fish_seen_subcommand_from get' -l tar -d 'write a tar archive to stdout'
 complete -c fullsendd -n '__fish_seen_subcommand_from get' -l volume -r -F -d 'write the image of a volume, with its holes'
+complete -c fullsendd -n '__fish_seen_subcommand_from get' -l pack -x -a 'files volume' -d 'write to stdout what `fullsend get` on a ZFS host makes them from'
 complete -c fullsendd -n '__fish_seen_subcommand_from get' -l special -d 'make devices, fifos and sockets, too'
 complete -c fullsendd -n '__fish_seen_subcommand_from get' -l setuid -d 'keep setuid and setgid bits'
 complete -c fullsendd -n '__fish_seen_subcommand_from get' -s h -l help -d 'show this help'

@@ -17,7 +17,8 @@
     |       +-- ConnectionLost     it closed the connection in the middle of an exchange
     +-- PeerError                  the peer reported an error, by code
     +-- Unreachable                no connection, or it was lost (exit 75)
-    +-- OutputFailed               a result cannot be written to stdout
+    +-- OutputFailed               a result cannot be written to stdout, or to a file
+    +-- OutputExists               there is a file, or a folder, where a new one was to be
     +-- Interrupted                SIGINT or SIGTERM (exit 130)
 
 A message is one line: it names the thing, what went wrong and, where something can be done, what to do.
@@ -173,6 +174,10 @@ class Unreachable(FullsendError):  # noqa: N818 - see NotASendStream
 
 class OutputFailed(FullsendError):  # noqa: N818 - reads as what it says
     """A result cannot be written to stdout. The work itself is done."""
+
+
+class OutputExists(FullsendError):  # noqa: N818 - reads as what it says
+    """There is something in the place of a new file, or in a folder that is to be empty."""
 
 
 class Interrupted(FullsendError):  # noqa: N818 - no fault of anything

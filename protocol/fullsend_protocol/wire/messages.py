@@ -712,14 +712,15 @@ FilesPath = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=(
 class FilesWanted(Question):
     """`files?`: list the files of a stored snapshot, or send some of them.
 
-    `stream`: as in `fetch`; `form`: what the parts together are: lines with names, long lines, JSON lines, or a tar
-    archive; `paths`: from the snapshot's root, `names`: patterns such as `*.txt`, all in base64, because names are
-    bytes; `recursive`: list all below; `special`: devices, fifos and sockets, too; `setuid`: keep these bits.
+    `stream`: as in `fetch`; `form`: what the parts together are: lines with names, long lines, JSON lines, a tar
+    archive, a pack of files or of a volume (see `pack`); `paths`: from the snapshot's root, `names`: patterns such as
+    `*.txt`, all in base64, because names are bytes; `recursive`: list all below; `special`: devices, fifos and sockets,
+    too; `setuid`: keep these bits.
     """
 
     type: Literal["files?"] = "files?"
     stream: Text
-    form: Literal["names", "long", "json", "tar"]
+    form: Literal["names", "long", "json", "tar", "pack", "volume"]
     paths: Annotated[list[FilesPath], Field(max_length=limits.FILES_PATHS)]
     names: Annotated[list[FilesPath], Field(max_length=limits.FILES_NAMES)]
     recursive: bool

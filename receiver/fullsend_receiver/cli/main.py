@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fullsend_cli.late_positionals import LateParser
 from fullsend_cli.running import run
 from fullsend_protocol import __version__
 from fullsend_protocol.shared.errors import FullsendError
@@ -38,6 +38,7 @@ from fullsend_receiver.cli import (
 )
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
     from fullsend_cli.running import Complain
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line. docs/generate.py makes man pages and completions from it, too."""
-    parser = argparse.ArgumentParser(
+    parser = LateParser(
         prog="fullsendd", description="Receives ZFS send streams, keeps them as ordinary .zst files, gives them back."
     )
     parser.add_argument("--version", action="version", version=f"fullsendd {__version__}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fullsend_cli.late_positionals import LATE
 from fullsend_protocol.shared.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def add_snapshot(sub: argparse.ArgumentParser) -> None:
     """Add the arguments that name a snapshot, and the paths in it."""
+    sub.set_defaults(**{LATE: "what"})
     sub.add_argument(
         "what",
         nargs="*",

@@ -28,6 +28,7 @@ FILE_PROCESSES_MAX: Final = 2
 _STDERR_MAX: Final = 128 << 10
 _LINE_MAX: Final = 4000
 _LIST_OPTIONS: Final[dict[str, list[str]]] = {"names": [], "long": ["--long"], "json": ["--json"]}
+_GET_OPTIONS: Final[dict[str, str]] = {"tar": "--tar", "pack": "--pack=files", "volume": "--pack=volume"}
 
 
 class FileReader:
@@ -71,8 +72,8 @@ class FileReader:
 
 def arguments_of(file: str, asked: FilesWanted) -> list[str]:
     """Return the arguments of the program. Raises: RemoteProtocolError for names that no file can have."""
-    if asked.form == "tar":
-        command = ["get", "--tar", *(["--special"] * asked.special), *(["--setuid"] * asked.setuid)]
+    if asked.form in _GET_OPTIONS:
+        command = ["get", _GET_OPTIONS[asked.form], *(["--special"] * asked.special), *(["--setuid"] * asked.setuid)]
     else:
         command = ["ls", *_LIST_OPTIONS[asked.form], *(["--recursive"] * asked.recursive)]
     names = [f"--name={_decoded(each)}" for each in asked.names]
@@ -113,4 +114,4 @@ def _end_of(code: int, said: bytes) -> Files:
 
 def _safe(line: str) -> str:
     line = line.removeprefix("fullsendd: ")
-    return line if line.isprintable() else printable(line)  # names in it are escaped already
+    return printable(line, has_escapes=True)  # names in it are escaped already

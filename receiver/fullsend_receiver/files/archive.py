@@ -10,15 +10,15 @@ import struct
 import tarfile
 from typing import TYPE_CHECKING, Final
 
-from fullsend_receiver.files.delivery import Troubles, permissions
+from fullsend_files.troubles import Troubles, permissions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from fullsend_files.troubles import Wishes
     from fullsend_protocol.dataset.nodes import Node, Time
     from fullsend_protocol.dataset.objects import Block
     from fullsend_receiver.files.choice import FileChoice
-    from fullsend_receiver.files.delivery import Wishes
 
 _ZEROS: Final = bytes(1 << 20)
 #: Bytes of one file, holes included, since an archive has zeros for them: 1 PiB. Without a limit, a stream of some KiB
@@ -120,7 +120,7 @@ class Archive:
     ) -> None:
         entry = tarfile.TarInfo()
         entry.type = _TYPES[stat.S_IFMT(node.mode)]
-        entry.mode = permissions(node, self._wishes, troubles or self._troubles)
+        entry.mode = permissions(node.mode, self._wishes, troubles or self._troubles)
         if node.device is not None:
             entry.devmajor, entry.devminor = (each & _DEVICE_MAX for each in node.device_numbers)
         for name, value, largest in (

@@ -6,53 +6,20 @@ Contents come block by block. What was given counts only when the pass has ended
 from __future__ import annotations
 
 import stat
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fullsend_protocol.dataset import acl
 from fullsend_protocol.dataset.contents import read_contents
 from fullsend_protocol.dataset.objects import Block
-from fullsend_receiver.files.index import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from fullsend_files.troubles import Troubles, Wishes
     from fullsend_protocol.dataset.nodes import Node
     from fullsend_protocol.dataset.objects import ObjectReader
     from fullsend_receiver.files.choice import FileChoice
     from fullsend_receiver.files.sources import SnapshotSource
-
-#: Troubles that are named one by one; the others are counted.
-_NAMED_MAX: Final = 20
-
-
-@dataclass(slots=True)
-class Troubles:
-    """What could not be given back as it was, path by path. `lines`: the first ones, safe for a terminal; `count`: all.
-    `left_out`: devices and the like that nobody asked for; `setuid`: files whose setuid or setgid bit was left out.
-    """
-
-    lines: list[str] = field(default_factory=list)
-    count: int = 0
-    left_out: int = 0
-    setuid: int = 0
-
-    def add(self, path: bytes, why: str) -> None:
-        """Note one."""
-        self.count += 1
-        if len(self.lines) < _NAMED_MAX:
-            self.lines.append(f"{shown(path)}: {why}")
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What is made only when it is asked for. `special`: devices, fifos and sockets; `setuid`: setuid and setgid bits;
-    `owner`: user and group.
-    """
-
-    special: bool = False
-    setuid: bool = False
-    owner: bool = False
 
 
 class Receptacle(Protocol):
@@ -91,15 +58,6 @@ def deliver(source: SnapshotSource, choice: FileChoice, to: Receptacle, wishes: 
             for path in paths[1:]:
                 to.link(path, paths[0])
         blocks.finish()
-
-
-def permissions(node: Node, wishes: Wishes, troubles: Troubles) -> int:
-    """Return the permission bits that a file gets."""
-    bits = stat.S_IMODE(node.mode)
-    if bits & (stat.S_ISUID | stat.S_ISGID) and not wishes.setuid:
-        troubles.setuid += 1
-        bits &= ~(stat.S_ISUID | stat.S_ISGID)
-    return bits
 
 
 def _check_acl(path: bytes, node: Node, troubles: Troubles) -> None:

@@ -14,6 +14,7 @@ import zlib
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from fullsend_protocol.dataset import xattrs
+from fullsend_protocol.dataset.entry import shown
 from fullsend_protocol.dataset.nodes import Node, Time
 from fullsend_protocol.dataset.tree import (
     DirectoryEntry,
@@ -24,7 +25,6 @@ from fullsend_protocol.dataset.tree import (
     read_tree,
 )
 from fullsend_protocol.shared.errors import DamagedStream, FullsendError
-from fullsend_protocol.shared.units import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -334,11 +334,6 @@ def components(path: bytes) -> list[bytes]:
 def joined(folder: bytes, name: bytes) -> bytes:
     """Return the path of a name in a folder; the root's path is empty."""
     return folder + b"/" + name if folder else name
-
-
-def shown(path: bytes) -> str:
-    """Return a path as it may stand in a message."""
-    return printable(path.decode(errors="surrogateescape") or "/")
 
 
 def _row(node: Node) -> tuple[object, ...]:

@@ -29,6 +29,7 @@ from fullsend_protocol.format.manifest import MergedInput
 from fullsend_protocol.format.names import HASH_SUFFIX, MANIFEST_SUFFIX
 from fullsend_protocol.shared.errors import (
     FullsendError,
+    OutputExists,
     OutputFailed,
     StreamError,
     UnsupportedStream,
@@ -67,10 +68,6 @@ class InputDamaged(StreamError):  # noqa: N818 - reads as a noun, like the strea
 
 class InputUnreadable(FullsendError):  # noqa: N818 - reads as what it says
     """A file cannot be read, which says nothing about what it has."""
-
-
-class OutputExists(FullsendError):  # noqa: N818 - reads as what it says
-    """The file that was to be written is there."""
 
 
 class MergeFile:

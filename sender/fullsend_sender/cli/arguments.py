@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from fullsend_cli.late_positionals import LateParser
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.exit_codes import Exit
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 CONFIG: Final = "/etc/fullsend/sender.toml"
 
 
-class Parser(argparse.ArgumentParser):
+class Parser(LateParser):
     """An argument parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:  # type: ignore[explicit-override]  # typing.override is younger than Python 3.11

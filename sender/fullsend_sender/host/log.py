@@ -14,6 +14,9 @@ _CLEAR: Final = "\r\x1b[K"
 
 log: Final = logging.getLogger("fullsend")
 
+#: `extra` of a message whose names are escaped already: its backslashes stay.
+ESCAPED: Final = {"has_escapes": True}
+
 
 def configure(style: Literal["text", "json"], *, verbose: bool) -> None:
     """Set the format and the level of the log. May be called again after the configuration is read."""
@@ -36,7 +39,8 @@ class _Formatter(logging.Formatter):
         traceback = self.formatException(record.exc_info) if record.exc_info else ""
         if not self._json:
             # Messages have names from streams and texts from the peer: neither may control the terminal.
-            line = f"{self._clear}fullsend: {printable(record.getMessage())}"
+            message = printable(record.getMessage(), has_escapes=getattr(record, "has_escapes", False))
+            line = f"{self._clear}fullsend: {message}"
             return f"{line}\n{traceback}" if traceback else line
         entry = {
             "time": format_time(record.created),

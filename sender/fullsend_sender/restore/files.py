@@ -1,4 +1,4 @@
-"""Asks the receiver for a list of a stored snapshot's files, or for an archive of some of them."""
+"""Asks the receiver for a list of a stored snapshot's files, for an archive or a pack of some, or for a volume."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError, PeerError, RemoteProtocolError, UsageError
@@ -24,7 +24,26 @@ if TYPE_CHECKING:
 
 
 #: What the answer is. See FilesWanted.
-Form = Literal["names", "long", "json", "tar"]
+Form = Literal["names", "long", "json", "tar", "pack", "volume"]
+_LISTS: Final = frozenset({"names", "long", "json"})
+#: Forms that the first receivers that read files do not know.
+_YOUNGER: Final = frozenset({"pack", "volume"})
+
+
+class AnswerTaker(Protocol):
+    """Takes the bytes of an answer, in a thread. A `Sink` is one."""
+
+    def write(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+    def finish(self) -> None:
+        """Note the end of the bytes. Raises: RemoteProtocolError if something lacks, OSError."""
+
+    def stop(self) -> None:
+        """Make a `write` that waits, and every later one, raise PipeStopped."""
+
+    def close(self) -> None:
+        """Free the resources. No thread is writing any more."""
 
 
 class ReceiverTooOld(FullsendError):  # noqa: N818 - reads as what it says
@@ -63,15 +82,19 @@ def question(
     )
 
 
-async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: messages.FilesWanted, fd: int) -> messages.Files:
-    """Ask, and write the parts of the answer to a descriptor. Text is made safe for a terminal.
+async def fetch_files(
+    endpoint: Endpoint, identity: Identity, wanted: messages.FilesWanted, to: int | AnswerTaker
+) -> messages.Files:
+    """Ask, and write the parts of the answer to a descriptor, or give them to what takes them. Text is made safe for a
+    terminal.
 
     Returns: the end of the answer; only with code 0 it is whole. Raises: PeerError, Unreachable, RemoteProtocolError,
-    ReceiverTooOld, OSError of the descriptor (BrokenPipeError if its reader has closed it).
+    ReceiverTooOld, OSError of the descriptor (BrokenPipeError if its reader has closed it), and what `to` raises. No
+    thread writes then.
     """
-    sink = Sink(fd)
+    sink = Sink(to) if isinstance(to, int) else to
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
-    safe = None if wanted.form == "tar" else SafeLines()
+    safe = SafeLines() if wanted.form in _LISTS else None
 
     def write(data: bytes) -> None:
         try:
@@ -98,9 +121,12 @@ async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: messages.F
     except PeerError as error:
         if error.code is not ErrorCode.PROTOCOL:
             raise
-        raise ReceiverTooOld(
-            f"{endpoint.name} is too old to read files out of streams: update fullsendd there"
-        ) from error
+        lacks = (
+            "to give files back into a folder, or a volume"
+            if wanted.form in _YOUNGER
+            else "to read files out of streams"
+        )
+        raise ReceiverTooOld(f"{endpoint.name} is too old {lacks}: update fullsendd there") from error
     finally:
         sink.stop()
         writer.shutdown(wait=True, cancel_futures=True)

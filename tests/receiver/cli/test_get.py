@@ -14,6 +14,10 @@ from tests.file_trees import FOLDER, TREES, VOLUMES, Tree, raw
 from tests.receiver.command import damage, fails
 from tests.receiver.helpers import SENDER, store_stream
 
+from fullsend_files.folder import Folder
+from fullsend_files.image import Image
+from fullsend_files.troubles import Troubles, Wishes
+from fullsend_protocol.wire.pack import PackReader, VolumeReader
 from fullsend_receiver.cli import main
 from fullsend_receiver.store.local import LocalStore
 
@@ -52,6 +56,9 @@ def test_damage_that_shows_in_the_second_pass_leaves_nothing(receiver: Receiver,
     done = receiver.fullsendd("get", f"{SENDER}/tank/sa@s1", "/", "--tar", text=False)
     assert done.returncode == 1
     assert b"the archive is not proven, and was cut" in done.stderr  # type: ignore[operator]
+    done = receiver.fullsendd("get", f"{SENDER}/tank/sa@s1", "/", "--pack=files", text=False)
+    assert done.returncode == 1
+    assert b"it is not proven, so nothing of it counts" in done.stderr  # type: ignore[operator]
 
 
 def test_an_archive() -> None:
@@ -87,6 +94,25 @@ def test_the_image_of_a_volume(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "16.0 MiB" in capsys.readouterr().err
 
 
+def test_a_pack(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    assert main.main(["get", "--file", FULL, "a/b", "hard2", "--pack", "files"]) == 0
+    reader = PackReader(folder := Folder(tmp_path / "o", Wishes(), Troubles()))
+    reader.feed(capfdbinary.readouterr().out)
+    folder.publish()
+    assert reader.ended
+    data = (tmp_path / "o" / "hard2").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == TREES[0].listing()[b"a/text"]["sha256"]
+    assert main.main(["get", f"--file={FOLDER}/vol_c-full.zfs.zst", "--pack", "volume"]) == 0
+    volume = VolumeReader(image := Image(tmp_path / "image"))
+    volume.feed(capfdbinary.readouterr().out)
+    assert (volume.ended, volume.size) == (True, 16 << 20)
+    image.publish()
+    assert hashlib.sha256((tmp_path / "image").read_bytes()).hexdigest() == VOLUMES["s1"]
+    assert main.main(["get", "--file", FULL, "--pack", "volume"]) == 1
+    said = capfdbinary.readouterr()
+    assert (said.out, b"is a file system, not a volume" in said.err) == (b"", True)
+
+
 def test_usage(tmp_path: Path) -> None:
     into = ["--into", str(tmp_path / "o")]
     for arguments, says in (
@@ -94,6 +120,9 @@ def test_usage(tmp_path: Path) -> None:
         (["--file", FULL, "--name", "*.nothing", *into], b"has such a name"),
         (["--file", FULL, "--volume", "x", "a"], b"takes no paths"),
         (["--file", FULL, "--volume", "x", "--setuid"], b"excludes --name"),
+        (["--file", FULL, "--pack", "volume", "--special"], b"excludes --name"),
+        (["--file", FULL, "--pack", "files"], b"name the files, or / for all of them"),
+        (["--file", FULL, "--pack", "files", *into, "/"], b"not allowed with"),
     ):
         done = fullsendd("get", *arguments)
         assert (done.returncode, done.stdout) == (2, b""), done.stderr

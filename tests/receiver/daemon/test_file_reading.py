@@ -49,6 +49,9 @@ def test_arguments() -> None:
     assert arguments_of(FILE, wanted(form="names", paths=[])) == ["ls", "--", FILE]
     assert arguments_of(FILE, wanted(form="json", recursive=True, paths=[]))[:3] == ["ls", "--json", "--recursive"]
     assert arguments_of(FILE, wanted(form="long", paths=[]))[:2] == ["ls", "--long"]
+    pack = arguments_of(FILE, wanted(form="pack", special=True))
+    assert pack == ["get", "--pack=files", "--special", "--", FILE, "/"]
+    assert arguments_of(FILE, wanted(form="volume", paths=[])) == ["get", "--pack=volume", "--", FILE]
 
 
 @pytest.mark.parametrize("path", ["A", "AGE="])
@@ -65,11 +68,13 @@ async def test_all_bytes_and_the_end() -> None:
 
 
 async def test_what_the_program_says_is_told_and_bounded() -> None:
-    script = "import sys; print('fullsendd: x\\x1b', *['y' * 4500] * 100, sep='\\n', file=sys.stderr); sys.exit(2)"
+    says = "'fullsendd: x\\x1b', 'a\\\\n\\x1b', *['y' * 4500] * 100"
+    script = f"import sys; print({says}, sep='\\n', file=sys.stderr); sys.exit(2)"
     said, end = await answer(script)
     assert (said, end.code, len(end.said)) == (b"", 2, limits.FILES_SAID)
     assert end.said[0] == r"x\x1b"
-    assert len(end.said[1]) == 4000
+    assert end.said[1] == r"a\n\x1b"  # names in it are escaped already
+    assert len(end.said[2]) == 4000
     assert await answer("import sys; sys.exit(7)") == (
         b"",
         Files(code=7, said=["the receiver's process has ended with 7"]),

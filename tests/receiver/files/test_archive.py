@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.file_trees import LONG, TREES, GenuineTree, Tree
 
+from fullsend_files.troubles import Troubles, Wishes
 from fullsend_receiver.files.archive import SIZE_MAX, Archive, posix_acl_text
 from fullsend_receiver.files.choice import FileChoice, matcher
-from fullsend_receiver.files.delivery import Troubles, Wishes, deliver
+from fullsend_receiver.files.delivery import deliver
 from fullsend_receiver.files.index import FileIndex
 from fullsend_receiver.files.sources import FileSource
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.file_trees import Tree
 
+from fullsend_files.troubles import Troubles, Wishes
 from fullsend_protocol.dataset.objects import Block, ObjectReader
 from fullsend_protocol.shared.errors import IncompleteStream
 from fullsend_receiver.files.choice import FileChoice, matcher
-from fullsend_receiver.files.delivery import Troubles, Wishes, deliver, permissions
+from fullsend_receiver.files.delivery import deliver
 from fullsend_receiver.files.index import FileIndex
 
 if TYPE_CHECKING:
@@ -111,20 +112,3 @@ def test_an_acl_that_is_more_than_the_mode_is_named() -> None:
     made.file(made.root, b"g", ZPL_DACL_ACES=b"x" * 8)
     troubles = given(Given(made), Wishes())
     assert troubles.lines == ["f: has an NFSv4 ACL, which no file outside ZFS can have: `ls --json` shows it"]
-
-
-def test_setuid_bits_only_when_asked() -> None:
-    made = Tree()
-    made.put(made.root, b"f", made.node(stat.S_IFREG | 0o6755))
-    index = FileIndex.build(ObjectReader("it", [made.stream()]), None)
-    troubles = Troubles()
-    assert permissions(index.lookup(b"f"), Wishes(), troubles) == 0o755
-    assert permissions(index.lookup(b"f"), Wishes(setuid=True), troubles) == 0o6755
-    assert troubles.setuid == 1
-
-
-def test_troubles_are_named_up_to_a_limit() -> None:
-    troubles = Troubles()
-    for number in range(30):
-        troubles.add(b"a\n%d" % number, "why")
-    assert (troubles.count, len(troubles.lines), troubles.lines[0]) == (30, 20, "a\\n0: why")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.file_trees import FOLDER, VOLUMES, Tree, proven, volume
 
-from fullsend_protocol.shared.errors import OutputFailed, StreamError, UnsupportedStream
+from fullsend_protocol.shared.errors import OutputExists, OutputFailed, StreamError, UnsupportedStream
 from fullsend_receiver.files.image import write_image
 from fullsend_receiver.files.index import FileIndex
 from fullsend_receiver.files.sources import FileSource
-from fullsend_receiver.maintenance.merge_files import OutputExists
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from tests.file_trees import LONG, TREES, GenuineTree, Tree, fat_zap, packed_xat
 from fullsend_protocol.dataset.objects import ObjectReader
 from fullsend_protocol.shared.errors import DamagedStream
 from fullsend_receiver.files import index as indexes
-from fullsend_receiver.files.index import FileIndex, IndexDamaged, NoSuchFile, components, joined, shown
+from fullsend_receiver.files.index import FileIndex, IndexDamaged, NoSuchFile, components, joined
 from fullsend_receiver.files.sources import FileSource
 
 if TYPE_CHECKING:
@@ -153,7 +153,6 @@ def test_a_schema_that_has_rotted_is_damage(tmp_path: Path) -> None:
 def test_paths() -> None:
     assert components(b"//a/./b/") == [b"a", b"b"]
     assert (joined(b"", b"a"), joined(b"a", b"b")) == (b"a", b"a/b")
-    assert (shown(b""), shown(b"a\n\x1b")) == ("/", "a\\n\\x1b")
     with pytest.raises(NoSuchFile, match="without"):
         components(b"a/../b")
 

@@ -22,7 +22,14 @@ from tests.receiver.helpers import checked, manifest_path
 from tests.receiver.helpers import decode as decoded
 
 from fullsend_protocol.format.manifest import Manifest
-from fullsend_protocol.shared.errors import ChunkError, DamagedStream, OutputFailed, StreamError, UnsupportedStream
+from fullsend_protocol.shared.errors import (
+    ChunkError,
+    DamagedStream,
+    OutputExists,
+    OutputFailed,
+    StreamError,
+    UnsupportedStream,
+)
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.chunks import Compressor
 from fullsend_protocol.stream.merge import MergeInput, merge
@@ -32,7 +39,6 @@ from fullsend_receiver.maintenance import merge_files
 from fullsend_receiver.maintenance.merge_files import (
     InputDamaged,
     MergeFile,
-    OutputExists,
     in_order,
     proving,
     write_packed,

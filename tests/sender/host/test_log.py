@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fullsend_sender.host.log import configure, log
+from fullsend_sender.host.log import ESCAPED, configure, log
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +22,13 @@ def test_text(capsys: pytest.CaptureFixture[str]) -> None:
     log.info("not said")
     logging.getLogger("fullsend.push").warning("name %s", "tank/\x1b[2J")
     assert capsys.readouterr().err == "fullsend: name tank/\\x1b[2J\n"
+
+
+def test_names_that_are_escaped_already(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("text", verbose=False)
+    log.error("%s", r"a\n: lost" + "\x1b", extra=ESCAPED)
+    log.error("%s", "a\\n")
+    assert capsys.readouterr().err == "fullsend: a\\n: lost\\x1b\nfullsend: a\\\\n\n"
 
 
 def test_verbose_and_configured_twice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Files in a folder of this host: what the pool said, and nothing outside it."""
+"""Genuine trees in a folder of this host: what the pool said."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import hashlib
 import os
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING
+from unittest.mock import patch
 
 import pytest
-from tests.file_trees import TREES, GenuineTree, Tree
+from tests.file_trees import LONG, TREES, GenuineTree, Tree, packed_xattrs
 
-from fullsend_protocol.dataset.objects import Block, ObjectReader
+from fullsend_files.folder import Folder
+from fullsend_files.troubles import Troubles, Wishes
+from fullsend_protocol.wire.pack import PackWriter
 from fullsend_receiver.files.choice import FileChoice, matcher
-from fullsend_receiver.files.delivery import Troubles, Wishes, deliver
-from fullsend_receiver.files.folder import Folder
+from fullsend_receiver.files.delivery import deliver
+from fullsend_receiver.files.entries import EntryGiver
 from fullsend_receiver.files.index import FileIndex
 from fullsend_receiver.files.sources import FileSource
-from fullsend_receiver.maintenance.merge_files import OutputExists
-
-if TYPE_CHECKING:
-    from fullsend_protocol.dataset.nodes import Node
 
 ROOT = os.geteuid() == 0
 #: What only root may make.
@@ -33,8 +31,10 @@ def extracted(source: FileSource, into: Path, *paths: bytes, wishes: Wishes) -> 
     for path in paths or (b"/",):
         choice.add(path, matcher([]))
     troubles = Troubles()
-    folder = Folder(into, choice, wishes, troubles)
-    deliver(source, choice, folder, wishes, troubles)
+    folder = Folder(into, wishes, troubles)
+    entries = EntryGiver(folder, choice, troubles)
+    deliver(source, choice, entries, wishes, troubles)
+    entries.finish()
     folder.publish()
     return troubles
 
@@ -88,42 +88,6 @@ def _same(path: bytes, about: dict[str, object]) -> None:
         assert hashlib.sha256(Path(os.fsdecode(path)).read_bytes()).hexdigest() == about["sha256"], path
 
 
-def empty(tmp_path: Path, tree: Tree | None = None) -> tuple[Folder, Troubles, Node]:
-    """A folder with nothing chosen, as a receptacle."""
-    index = FileIndex.build(ObjectReader("it", [(tree or Tree()).stream()]), None)
-    troubles = Troubles()
-    return Folder(tmp_path / "out", FileChoice(index), Wishes(special=True), troubles), troubles, index.root
-
-
-def node_of(mode: int, size: int = 0, **more: bytes) -> Node:
-    tree = Tree()
-    number = tree.put(tree.root, b"f", tree.node(mode, size, **more))
-    found = FileIndex.build(ObjectReader("it", [tree.stream()]), None).node(number)
-    assert found is not None
-    return found
-
-
-LINK = node_of(stat.S_IFLNK | 0o777, 2, ZPL_SYMLINK=b"..")
-FILE = node_of(stat.S_IFREG | 0o644, 3)
-
-
-def test_no_link_is_followed(tmp_path: Path) -> None:
-    """Not even one that was made just before, whatever paths a receptacle is told."""
-    folder, troubles, root = empty(tmp_path)
-    folder.special(b"link", LINK)
-    folder.file(b"link/evil", FILE, iter([Block(7, 0, b"bad")]))
-    folder.directory(b"link/evil-folder", root)
-    folder.link(b"link/other", b"link")
-    folder.file(b"link", FILE, iter([Block(7, 0, b"bad")]))
-    folder.file(b"../evil", FILE, iter([Block(7, 0, b"bad")]))
-    assert troubles.count >= 4
-    folder.publish()
-    names = {path.name for path in tmp_path.rglob("*")}
-    assert "evil-folder" not in names
-    assert not (tmp_path / "evil").exists()
-    assert (tmp_path / "out" / "link").is_symlink()
-
-
 def test_what_the_file_system_refuses_is_named_and_the_others_come(tmp_path: Path) -> None:
     tree = Tree()
     tree.file(tree.root, b"good", b"good")
@@ -138,28 +102,10 @@ def test_what_the_file_system_refuses_is_named_and_the_others_come(tmp_path: Pat
 
 
 def test_a_name_of_more_than_255_bytes(tmp_path: Path) -> None:
-    from tests.file_trees import LONG
-
     troubles = extracted(FileSource.of(LONG.paths()), tmp_path / "out", wishes=Wishes())
     long = [line for line in troubles.lines if "File name too long" in line]
     assert len(long) == 2
     assert (tmp_path / "out" / "a" / "text").stat().st_size == 300_000
-
-
-def test_the_folder_must_be_new_or_empty(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine").touch()
-    with pytest.raises(OutputExists, match="is not empty"):
-        empty(tmp_path)
-
-
-def test_nothing_is_left_of_what_is_discarded(tmp_path: Path) -> None:
-    folder, _troubles, root = empty(tmp_path)
-    folder.directory(b"d", root)
-    folder.file(b"d/f", FILE, iter([Block(7, 0, b"abc")]))
-    assert len(list(tmp_path.rglob("*"))) == 4
-    folder.discard()
-    assert list(tmp_path.rglob("*")) == [tmp_path / "out"]
 
 
 def test_one_file_with_the_folders_above_it(tmp_path: Path) -> None:
@@ -168,3 +114,21 @@ def test_one_file_with_the_folders_above_it(tmp_path: Path) -> None:
     top = tmp_path / "out"
     assert sorted(str(path.relative_to(top)) for path in top.rglob("*")) == ["a", "a/b", "a/b/c", "a/b/c/runs"]
     assert stat.S_IMODE((top / "a/b/c").stat().st_mode) == 0o1775
+
+
+def test_what_the_maker_refuses_is_named(tmp_path: Path) -> None:
+    """Here a pack, which has no item as large as that."""
+    tree = Tree()
+    huge = {b"user.%d" % number: bytes(1000) for number in range(3)}
+    tree.file(tree.root, b"f", b"x", ZPL_DXATTR=packed_xattrs(huge))
+    source = FileSource.of([tree.written(tmp_path / "s.zfs")])
+    with source.opened() as reader:
+        choice = FileChoice(FileIndex.build(reader, None))
+    choice.add(b"/", matcher([]))
+    troubles = Troubles()
+    with patch("fullsend_protocol.wire.pack.XATTRS_MAX", 2000):
+        entries = EntryGiver(PackWriter(lambda _data: None), choice, troubles)
+        deliver(source, choice, entries, Wishes(), troubles)
+        entries.finish()
+    assert troubles.count == 1
+    assert troubles.lines[0].startswith("f: has more than")
