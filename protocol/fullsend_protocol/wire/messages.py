@@ -767,7 +767,9 @@ class FilesPart(Answer):
 
 
 class Files(Answer):
-    """The end of the answer to `files?`, `diff?` or `versions?`. `code`: 0 if all was sent, else an exit code; `said`: lines for a person."""
+    """The end of the answer to `files?`, `diff?` or `versions?`. `code`: 0 if all was sent, else an exit code; `said`:
+    lines for a person.
+    """
 
     type: Literal["files"] = "files"
     code: Offset

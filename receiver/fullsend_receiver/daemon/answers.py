@@ -31,13 +31,13 @@ from fullsend_protocol.wire.messages import (
     Check,
     DamagedEntry,
     DatasetStatus,
+    DiffWanted,
     Done,
     Drilled,
     Drills,
     DrillsWanted,
     Entries,
     Fetch,
-    DiffWanted,
     FilesWanted,
     Form,
     FormWanted,
@@ -66,6 +66,7 @@ from fullsend_protocol.wire.messages import (
     Unchanged,
     Verdict,
     Verify,
+    VersionsWanted,
 )
 from fullsend_receiver.arrival.expiry import find_partials
 from fullsend_receiver.arrival.free_space import Room
@@ -357,15 +358,17 @@ class Answers:
 
     @METHODS.answers(DiffWanted)
     async def _diff(self, asked: DiffWanted) -> Parts:
-        files = []
-        for stream in (asked.stream, asked.other):
-            stored = await self._ask(lambda holdings, stream=stream: holdings.find(stream))
-            await self._workers.run_to_end(lambda stored=stored: self._read(stored))
-            files.append(str(stored.file))
+        files = [await self._to_read(each) for each in (asked.stream, asked.other)]
         log.info("%s: compares %s with %s", self._peer, *files)
         async with contextlib.aclosing(self._file_reader.run(self._sender, diff_arguments(files, asked))) as parts:
             async for part in parts:
                 yield part
+
+    async def _to_read(self, stream: str) -> str:
+        """Find a stream, and hold it. Returns: its file, which is this sender's."""
+        stored = await self._ask(lambda holdings: holdings.find(stream))
+        await self._workers.run_to_end(lambda: self._read(stored))
+        return str(stored.file)
 
     @METHODS.answers(VersionsWanted)
     async def _versions(self, asked: VersionsWanted) -> Parts:
@@ -373,7 +376,6 @@ class Answers:
         if stored is None:
             msg = f"{asked.dataset}: nothing of that name is stored (see `list`)"
             raise NoSuchStream(msg)
-        await self._workers.run_to_end(lambda: self._read(stored))
         log.info("%s: looks for versions of a file in %s", self._peer, stored.summary.dataset)
         arguments = versions_arguments(f"{self._sender}/{stored.summary.dataset}", asked)
         async with contextlib.aclosing(self._file_reader.run(self._sender, arguments)) as parts:

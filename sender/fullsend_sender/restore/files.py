@@ -1,4 +1,4 @@
-"""Asks the receiver for a list of a stored snapshot's files, or for an archive of some of them."""
+"""Asks the receiver about files of stored snapshots: lists, archives, differences, versions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import asyncio
 import base64
 import binascii
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+from pydantic import ValidationError
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError, PeerError, RemoteProtocolError, UsageError
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 #: What the answer is. See FilesWanted.
 Form = Literal["names", "long", "json", "tar"]
+#: All questions about files.
+Wanted = messages.FilesWanted | messages.DiffWanted | messages.VersionsWanted
+
+
+#: Snapshots of `versions --last`: more than a dataset has.
+_LAST_MAX: Final = 1 << 32
 
 
 class ReceiverTooOld(FullsendError):  # noqa: N818 - reads as what it says
@@ -49,8 +57,7 @@ def question(
             raise UsageError(f"{what}: at most {most} at once")
         if any(len(each) > limits.FILES_PATH_MAX for each in given):
             raise UsageError(f"{what}: at most {limits.FILES_PATH_MAX} bytes each")
-    if len(stream) > limits.FILES_PATH_MAX or not stream.isprintable():
-        raise UsageError("name a stored snapshot, DATASET@SNAPSHOT (see `fullsend list`)")
+    _check_stream(stream)
     coded = [[base64.b64encode(each).decode() for each in given] for given in (paths, names)]
     return messages.FilesWanted(
         stream=stream,
@@ -63,7 +70,48 @@ def question(
     )
 
 
-async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: messages.FilesWanted, fd: int) -> messages.Files:
+def difference(
+    old: str, new: str, *, prefix: bytes = b"", as_json: bool = False, types: bool = False, script: bool = False
+) -> messages.DiffWanted:
+    """Return the question for what has changed. `new`: may be @SNAPSHOT alone. Raises: UsageError, as `question`."""
+    if new.startswith("@"):
+        new = old.partition("@")[0] + new
+    for each in (old, new):
+        _check_stream(each)
+    return messages.DiffWanted(
+        stream=old,
+        other=new,
+        form="json" if as_json else "lines",
+        types=types,
+        script=script,
+        prefix=_coded("--prefix", prefix),
+    )
+
+
+def versions(dataset: str, path: bytes, *, as_json: bool = False, last: int = 0) -> messages.VersionsWanted:
+    """Return the question for a path's versions. Raises: UsageError."""
+    if last < 0 or last > _LAST_MAX:
+        raise UsageError(f"--last: a number up to {_LAST_MAX}")
+    try:
+        return messages.VersionsWanted(
+            dataset=dataset, path=_coded("PATH", path), form="json" if as_json else "lines", last=last
+        )
+    except ValidationError:
+        raise UsageError("name a dataset, as `fullsend list` shows it, and a path in it") from None
+
+
+def _coded(what: str, path: bytes) -> str:
+    if len(path) > limits.FILES_PATH_MAX:
+        raise UsageError(f"{what}: at most {limits.FILES_PATH_MAX} bytes")
+    return base64.b64encode(path).decode()
+
+
+def _check_stream(stream: str) -> None:
+    if len(stream) > limits.FILES_PATH_MAX or not stream.isprintable():
+        raise UsageError("name a stored snapshot, DATASET@SNAPSHOT (see `fullsend list`)")
+
+
+async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: Wanted, fd: int) -> messages.Files:
     """Ask, and write the parts of the answer to a descriptor. Text is made safe for a terminal.
 
     Returns: the end of the answer; only with code 0 it is whole. Raises: PeerError, Unreachable, RemoteProtocolError,
@@ -71,7 +119,7 @@ async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: messages.F
     """
     sink = Sink(fd)
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
-    safe = None if wanted.form == "tar" else SafeLines()
+    safe = None if wanted.form == "tar" else SafeLines(tabs=isinstance(wanted, messages.DiffWanted))
 
     def write(data: bytes) -> None:
         try:
@@ -99,7 +147,7 @@ async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: messages.F
         if error.code is not ErrorCode.PROTOCOL:
             raise
         raise ReceiverTooOld(
-            f"{endpoint.name} is too old to read files out of streams: update fullsendd there"
+            f"{endpoint.name} is too old to answer this about files: update fullsendd there"
         ) from error
     finally:
         sink.stop()
@@ -108,10 +156,14 @@ async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: messages.F
 
 
 class SafeLines:
-    """Makes lines from a receiver safe for a terminal. Those of an honest one are, and stay as they are."""
+    """Makes lines from a receiver safe for a terminal. Those of an honest one are, and stay as they are.
 
-    def __init__(self) -> None:
+    `tabs`: whether they may have tabs.
+    """
+
+    def __init__(self, *, tabs: bool = False) -> None:
         self._rest = b""
+        self._tab = "\t" if tabs else None
 
     def feed(self, data: bytes) -> bytes:
         """Return all lines that are complete. Raises: RemoteProtocolError for one that is too long."""
@@ -125,9 +177,10 @@ class SafeLines:
         """Return what is left, without an end of the line."""
         return self._safe(self._rest)
 
-    @staticmethod
-    def _safe(line: bytes) -> bytes:
-        return printable(line.decode(errors="backslashreplace"), has_escapes=True).encode()
+    def _safe(self, line: bytes) -> bytes:
+        text = line.decode(errors="backslashreplace")
+        parts = [text] if self._tab is None else text.split(self._tab)
+        return "\t".join(printable(each, has_escapes=True) for each in parts).encode()
 
 
 def _decoded(text: str) -> bytes:
