@@ -160,6 +160,27 @@ def test_a_volume_has_the_bytes_of_the_block_device(
     assert (done.returncode, b"volume" in done.stderr) == (1, True), done.stderr
 
 
+@pytest.mark.usefixtures("stored")
+def test_differences_and_versions_are_those_of_the_storage_host(receiver: Receiver, sender: Sender) -> None:
+    receiver.inside, sender = True, replace(sender, inside=True)
+    found = good(sender.fullsend("diff", "-FH", "--prefix", "/tank/sa", "tank/sa@s1", "@s2"))
+    assert sorted(found.splitlines()) == sorted((FOLDER / "sa.diff").read_bytes().splitlines())
+    versions = rows(good(sender.fullsend("versions", "--json", "tank/sa", "a/none")))
+    assert [(each["snapshot"], each["change"]) for each in versions] == [("s1", "first"), ("s2", "replaced")]
+    there = receiver.fullsendd("versions", f"{sender.name}/tank/sa", "a/none")
+    here = sender.fullsend("versions", "tank/sa", "a/none")
+    assert (here.returncode, here.stdout) == (there.returncode, there.stdout)
+    other = replace(sender, folder=sender.folder.parent / "beta", name="beta")
+    other.join(receiver)
+    for command in (
+        ["diff", "tank/sa@s1", "@s2"],
+        ["versions", "tank/sa", "a/none"],
+        ["versions", "../alpha/tank", "a"],
+    ):
+        done = other.fullsend(*command)
+        assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (1, b"", 1), command
+
+
 def test_what_is_not_proven_fails(receiver: Receiver, sender: Sender, stored: list[Path]) -> None:
     good(sender.fullsend("ls", WHAT))  # which makes the index
     data = bytearray(stored[0].read_bytes())

@@ -1,4 +1,6 @@
-"""Files out of streams of real ZFS, without a pool: `fullsendd ls` and `get` on bare files, compared with the pool."""
+"""Files out of streams of real ZFS, without a pool: `fullsendd ls`, `get` and `diff` on bare files, compared with the
+pool.
+"""
 
 from __future__ import annotations
 
@@ -81,6 +83,26 @@ def furnish(folder: pathlib.Path) -> None:
         os.utime(path, ns=(1_000_000_000, -5_000_000_000 + second * 1_234_567_891), follow_symlinks=False)
 
 
+def rename(folder: pathlib.Path, r: random.Random) -> None:
+    """Names that come, go and move, in a small and in a large folder: hard links, and renames over other names."""
+    places = [folder, folder / "odd", folder / "many"]
+    for _change in range(8):
+        here, there = r.choice(places), r.choice(places)
+        names = [path for path in sorted(here.iterdir()) if path.is_file() and not path.is_symlink()]
+        if not names:
+            continue
+        path, new = r.choice(names), there / f"h{r.randrange(8)}"
+        what = r.choice(("link", "move", "unlink"))
+        if what == "link":
+            new.unlink(missing_ok=True)
+            if path != new:
+                os.link(path, new)
+        elif what == "move":
+            path.rename(new)
+        elif path.stat().st_nlink > 1:
+            path.unlink()
+
+
 def sent(pool: Pool, dataset: str, flags: Sequence[str], folder: pathlib.Path, count: int) -> list[pathlib.Path]:
     """Send a full of the first snapshot, and the increments; the files."""
     files = []
@@ -112,6 +134,9 @@ def test_a_tree_comes_back_from_a_full_and_from_a_chain(
         (folder / "unlinked").unlink()
         for number in range(snapshots):
             mutate(pool, folder, r)
+            rename(folder, r)
+            unlinked.write(b"more")
+            unlinked.flush()
             pool.snapshot(f"{home}@{number}")
     files = sent(pool, home, flags, tmp_path, snapshots)
     other_pool.create("out")
@@ -137,6 +162,14 @@ def test_a_tree_comes_back_from_a_full_and_from_a_chain(
                 assert facts["size"] == info.st_size
             if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
                 assert facts["device"] == [os.major(info.st_rdev), os.minor(info.st_rdev)]
+    old, new = (
+        [part for file in files[: number + 1] for part in (option, file)]
+        for option, number in (("--from", 0), ("--to", snapshots - 1))
+    )
+    changes = fullsendd("diff", "-FH", "--prefix", folder, *old, *new)
+    said = pools.zfs("diff", "-FH", f"{home}@0", f"{home}@{snapshots - 1}")
+    assert b"(on_delete_queue)" in said
+    assert sorted(changes.splitlines()) == sorted(said.splitlines())
 
 
 def test_holes_come_back_as_holes(pool: Pool, other_pool: Pool, tmp_path: pathlib.Path) -> None:

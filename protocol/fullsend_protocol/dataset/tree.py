@@ -2,7 +2,7 @@
 
     for each in read_tree(ObjectReader(...)):
         match each:
-            case Root(), Node(), DirectoryEntry(), StaleEntries(), XattrContent(), VolumeSize(): ...
+            case Root(), Node(), DirectoryEntry(), StaleEntries(), NameSalt(), XattrContent(), VolumeSize(): ...
 
 It yields what it finds in the order of the stream: by object numbers, not by directories. What it holds does not grow
 with the number of files. Which files a directory has is known when all of it was read.
@@ -77,6 +77,14 @@ class StaleEntries:
 
 
 @dataclass(frozen=True, slots=True)
+class NameSalt:
+    """The salt of a directory, of 64 bits: with `name_order`, the order in which OpenZFS goes through its names."""
+
+    directory: int
+    salt: int
+
+
+@dataclass(frozen=True, slots=True)
 class XattrContent:
     """The value of an extended attribute that is a file: its name is in the directory of its file's attributes."""
 
@@ -91,7 +99,7 @@ class VolumeSize:
     size: int
 
 
-TreePart = Root | Node | DirectoryEntry | StaleEntries | XattrContent | VolumeSize
+TreePart = Root | Node | DirectoryEntry | StaleEntries | NameSalt | XattrContent | VolumeSize
 
 
 def read_tree(reader: ObjectReader) -> Iterator[TreePart]:
@@ -196,6 +204,8 @@ class _Tree:
                 if head.type == _DIRECTORY:
                     yield StaleEntries(head.number, block)
                 current.entries = [each for each in current.entries if each.block != block]
+            if head.type == _DIRECTORY and current.zap.salt is not None:
+                yield NameSalt(head.number, current.zap.salt)
             yield from self._table(current)
         if head.has_spill and not current.spill:
             self._reader.fail(f"lacks the spill block of object {head.number}")

@@ -50,6 +50,11 @@ _ENTRY_CHUNK: Final = 252
 _ARRAY_CHUNK: Final = 251
 _ARRAY_BYTES: Final = 21  # ZAP_LEAF_ARRAY_BYTES
 _INTEGER_SIZES: Final = frozenset({1, 2, 4, 8})
+#: mzap_phys_t: type, salt, normalization.
+_MICRO_HEADER: Final = struct.Struct("<QQQ")
+#: ZFS_CRC64_POLY (include/sys/spa.h), and the bits of a hash that order names (zap_hashbits).
+_HASH_POLYNOMIAL: Final = 0xC96C5795D7870F42
+_HASH_BITS: Final = 28
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,27 @@ class ZapEntry:
     name: bytes
     integers: tuple[int, ...]
     block: int
+
+
+def name_order(name: bytes, salt: int) -> int:
+    """Return the place of a name among those of a ZAP: OpenZFS goes through them in the order of this hash."""
+    value = salt
+    for byte in name:
+        value = value >> 8 ^ _HASHES[(value ^ byte) & 0xFF]
+    return value >> 64 - _HASH_BITS
+
+
+def _hashes() -> list[int]:
+    found = []
+    for byte in range(256):
+        value = byte
+        for _bit in range(8):
+            value = value >> 1 ^ (_HASH_POLYNOMIAL if value & 1 else 0)
+        found.append(value)
+    return found
+
+
+_HASHES: Final = _hashes()
 
 
 class ZapReader:
@@ -75,6 +101,8 @@ class ZapReader:
         self._table_seen = 0
         self._pointers: set[int] = set()
         self._leaves: dict[int, int] = {}  # entries in each
+        #: With which its names are hashed; None: not known yet, or they are normalized before.
+        self.salt: int | None = None
 
     def take(self, offset: int, data: Piece) -> list[ZapEntry]:
         """Take a block. `offset`: of the block, in bytes. Returns: its entries. Raises: DamagedStream."""
@@ -118,15 +146,20 @@ class ZapReader:
         kind = _U64.unpack_from(data)[0]
         if kind == _MICRO:
             self._kind = kind
+            _kind, salt, normalization = _MICRO_HEADER.unpack_from(data)
+            self.salt = None if normalization else salt
             return self._micro(data)
         if kind != _HEADER or self._size & (self._size - 1) or self._size > 1 << _SHIFT_MAX:
             self._fail("is not a ZAP")
-        _kind, magic, table, blocks, shift, _free, _leaves, entries, *_rest, flags = _FAT_HEADER.unpack_from(data)
+        _kind, magic, table, blocks, shift, _free, _leaves, entries, salt, normalization, flags = (
+            _FAT_HEADER.unpack_from(data)
+        )
         if magic != _HEADER_MAGIC:
             self._fail("has a header with a wrong magic")
         if flags & _FLAG_INTEGER_KEYS:
             self._fail("has numbers for names")
         self._kind, self._entries = kind, entries
+        self.salt = None if normalization else salt
         if not blocks:
             self._point(memoryview(data)[self._size // 2 :])
         elif table < 1 or blocks > _LEAVES_MAX or blocks * self._size != 8 << min(shift, 64):

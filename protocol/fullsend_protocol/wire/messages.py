@@ -728,15 +728,49 @@ class FilesWanted(Question):
     setuid: bool
 
 
+class DiffWanted(Question):
+    """`diff?`: what has changed between two stored snapshots?
+
+    `stream`, `other`: the older and the newer, as in `fetch`; `form`: lines as those of `zfs diff`, or JSON lines;
+    `types`: with types of files; `script`: a tab before a new path; `prefix`: before each path, in base64.
+    """
+
+    type: Literal["diff?"] = "diff?"
+    stream: Text
+    other: Text
+    form: Literal["lines", "json"]
+    types: bool
+    script: bool
+    prefix: FilesPath
+
+
+class VersionsWanted(Question):
+    """`versions?`: which versions of a path do the stored snapshots of a dataset have?
+
+    `path`: from the dataset's root, in base64; `form`: a table for a person, or JSON lines; `last`: only so many
+    snapshots, the newest, 0: all.
+    """
+
+    type: Literal["versions?"] = "versions?"
+    dataset: Name
+    path: FilesPath
+    form: Literal["lines", "json"]
+    last: Offset
+
+
 class FilesPart(Answer):
-    """The next bytes of the answer to `files?`, in base64. They count only if `files` follows with code 0."""
+    """The next bytes of the answer to `files?`, `diff?` or `versions?`, in base64. They count only if `files` follows
+    with code 0.
+    """
 
     type: Literal["part"] = "part"
     data: Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$", max_length=(limits.FILES_PART + 2) // 3 * 4)]
 
 
 class Files(Answer):
-    """The end of the answer to `files?`. `code`: 0 if all was sent, else an exit code; `said`: lines for a person."""
+    """The end of the answer to `files?`, `diff?` or `versions?`. `code`: 0 if all was sent, else an exit code; `said`:
+    lines for a person.
+    """
 
     type: Literal["files"] = "files"
     code: Offset
@@ -828,6 +862,8 @@ REQUESTS: Final = (
     Request(Prove, done=Proven),
     Request(FormWanted, done=Form),
     Request(FilesWanted, FilesPart, Files),
+    Request(DiffWanted, FilesPart, Files),
+    Request(VersionsWanted, FilesPart, Files),
     Request(Check, done=Health),
 )
 

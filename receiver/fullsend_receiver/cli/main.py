@@ -16,6 +16,7 @@ from fullsend_receiver.cli import (
     cat,
     check,
     clock,
+    diff,
     get,
     hooks,
     init,
@@ -35,6 +36,7 @@ from fullsend_receiver.cli import (
     undelete,
     unpin,
     verify,
+    versions,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=["text", "json"], help="default: text")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        *(init, serve, status, top, invite, senders, revoke, list_, show, cat, ls, get, verify, check),
+        *(init, serve, status, top, invite, senders, revoke, list_, show, cat, ls, get, diff, versions, verify, check),
         *(report, merge, prune, undelete, pin, unpin, clock, accept, hooks),
     ):
         command.add(commands)

@@ -1,4 +1,4 @@
-"""The snapshot of `ls` and `get`: a stored one, or files outside a store. Its options, and its index."""
+"""The snapshot of `ls`, `get` and `diff`: a stored one, or files outside a store. Its options, and its index."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fullsend_protocol.shared.errors import UsageError
 if TYPE_CHECKING:
     import argparse
 
+    from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.files.index import FileIndex
     from fullsend_receiver.files.sources import SnapshotSource, StoredSource
     from fullsend_receiver.store.local import LocalStore
@@ -59,11 +60,12 @@ def open_snapshot(options: argparse.Namespace) -> tuple[SnapshotSource, FileInde
     if not options.what:
         msg = "name a stored snapshot, SENDER/DATASET@SNAPSHOT, or a file with --file"
         raise UsageError(msg)
-    stored, index = _stored(options, options.what[0])
+    stored, index = open_stored(options, options.what[0], options.snapshot)
     return stored, index, [os.fsencode(each) for each in options.what[1:]]
 
 
-def _stored(options: argparse.Namespace, what: str) -> tuple[StoredSource, FileIndex]:
+def open_stored(options: argparse.Namespace, what: str, snapshot: str | None = None) -> tuple[StoredSource, FileIndex]:
+    """Find a stored snapshot, and read its index, or make it. `snapshot`: one of a package. As `open_snapshot`."""
     from fullsend_receiver.access import config, identity
     from fullsend_receiver.cli import selection  # noqa: F401 - before the process acts as another user
     from fullsend_receiver.files.kept_indexes import folder_of, index_of
@@ -72,7 +74,7 @@ def _stored(options: argparse.Namespace, what: str) -> tuple[StoredSource, FileI
     settings = config.load(config.config_file(options.config))
     store = local.open_store(settings.store, settings.store_id)
     with identity.acting_as_owner(store):
-        source = stored_source(store, what, options.snapshot)
+        source = stored_source(store, what, snapshot)
         return source, index_of(source, folder_of(store))
 
 
@@ -81,11 +83,18 @@ def stored_source(store: LocalStore, what: str, snapshot: str | None = None) -> 
 
     Raises: UsageError, NoSuchStream, AmbiguousStream, Damaged.
     """
-    from fullsend_receiver.catalogue.streams import Damaged
     from fullsend_receiver.cli.selection import find
+
+    return source_of(store, *find(store, what), snapshot)
+
+
+def source_of(
+    store: LocalStore, catalogue: Catalogue, stored: StoredStream, snapshot: str | None = None
+) -> StoredSource:
+    """Return the snapshot of a stored stream with its chain. `snapshot`: one of a package. Raises: Damaged."""
+    from fullsend_receiver.catalogue.streams import Damaged
     from fullsend_receiver.files.sources import StoredSource
 
-    catalogue, stored = find(store, what)
     chain = catalogue.chain(stored)
     if not chain:
         msg = f"{stored.file}: its files cannot be read: {catalogue.obstacle(stored)}"

@@ -31,6 +31,7 @@ from fullsend_protocol.wire.messages import (
     Check,
     DamagedEntry,
     DatasetStatus,
+    DiffWanted,
     Done,
     Drilled,
     Drills,
@@ -65,6 +66,7 @@ from fullsend_protocol.wire.messages import (
     Unchanged,
     Verdict,
     Verify,
+    VersionsWanted,
 )
 from fullsend_receiver.arrival.expiry import find_partials
 from fullsend_receiver.arrival.free_space import Room
@@ -75,7 +77,7 @@ from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.standing import lost_spills, newest_state, problem_datasets
 from fullsend_receiver.catalogue.streams import Catalogue, Damaged, NoSuchStream, StoredStream, aside_of
 from fullsend_receiver.daemon.answering import Methods, Parts, being_read, pages
-from fullsend_receiver.daemon.file_reading import FileReader
+from fullsend_receiver.daemon.file_reading import FileReader, diff_arguments, versions_arguments
 from fullsend_receiver.daemon.live import LiveTransfers
 from fullsend_receiver.daemon.proving import ChainHasher, ChainNotHashed, Compared, head_of, to_compare
 from fullsend_receiver.daemon.read_ahead import read_ahead
@@ -351,6 +353,32 @@ class Answers:
         log.info("%s: reads files of %s", self._peer, stored.file)
         # By its file, which is this sender's, whatever the question says.
         async with contextlib.aclosing(self._file_reader.read(str(stored.file), asked)) as parts:
+            async for part in parts:
+                yield part
+
+    @METHODS.answers(DiffWanted)
+    async def _diff(self, asked: DiffWanted) -> Parts:
+        files = [await self._to_read(each) for each in (asked.stream, asked.other)]
+        log.info("%s: compares %s with %s", self._peer, *files)
+        async with contextlib.aclosing(self._file_reader.run(self._sender, diff_arguments(files, asked))) as parts:
+            async for part in parts:
+                yield part
+
+    async def _to_read(self, stream: str) -> str:
+        """Find a stream, and hold it. Returns: its file, which is this sender's."""
+        stored = await self._ask(lambda holdings: holdings.find(stream))
+        await self._workers.run_to_end(lambda: self._read(stored))
+        return str(stored.file)
+
+    @METHODS.answers(VersionsWanted)
+    async def _versions(self, asked: VersionsWanted) -> Parts:
+        stored = await self._ask(lambda holdings: next(holdings.select(asked.dataset), None))
+        if stored is None:
+            msg = f"{asked.dataset}: nothing of that name is stored (see `list`)"
+            raise NoSuchStream(msg)
+        log.info("%s: looks for versions of a file in %s", self._peer, stored.summary.dataset)
+        arguments = versions_arguments(f"{self._sender}/{stored.summary.dataset}", asked)
+        async with contextlib.aclosing(self._file_reader.run(self._sender, arguments)) as parts:
             async for part in parts:
                 yield part
 

@@ -1,4 +1,5 @@
-"""Reads files out of stored snapshots for senders: by a process for each answer, `fullsendd ls` or `fullsendd get`.
+"""Reads files out of stored snapshots for senders: by a process for each answer, `fullsendd ls`, `get`, `diff` or
+`versions`.
 
 Streams are untrusted, and reading one takes long, so the daemon does not do it itself. It only forwards what the
 process writes, as fast as the peer takes it.
@@ -19,7 +20,7 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import RemoteProtocolError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.shared.units import printable
-from fullsend_protocol.wire.messages import Files, FilesPart, FilesWanted
+from fullsend_protocol.wire.messages import DiffWanted, Files, FilesPart, FilesWanted, VersionsWanted
 from fullsend_receiver.daemon.processes import end, start
 
 #: Processes at once, one for a sender; further questions wait. Each reads a whole stream, and uses a processor.
@@ -41,16 +42,19 @@ class FileReader:
         # One at a time for a sender: otherwise one that does not read what it asked for would hold back all others.
         self._ones: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def read(self, file: str, asked: FilesWanted) -> AsyncGenerator[FilesPart | Files, None]:
+    def read(self, file: str, asked: FilesWanted) -> AsyncGenerator[FilesPart | Files, None]:
         """Yield the parts of an answer, and its end. When it is closed, the process has ended.
 
         `file`: the stored stream's, which is one of the asking sender's. Raises: RemoteProtocolError.
         """
-        arguments = arguments_of(file, asked)
+        return self.run(file.partition("/")[0], arguments_of(file, asked))
+
+    async def run(self, sender: str, arguments: Sequence[str]) -> AsyncGenerator[FilesPart | Files, None]:
+        """Yield what the program writes to stdout with these arguments, and the end: as `read`."""
         if not self._command:
             yield Files(code=Exit.FAILED, said=["this receiver cannot read files"])
             return
-        own = self._ones.setdefault(file.partition("/")[0], asyncio.Lock())
+        own = self._ones.setdefault(sender, asyncio.Lock())
         async with own, self._some:
             try:
                 process = await start(*self._command, *arguments, stdout=PIPE, stderr=PIPE)
@@ -82,13 +86,26 @@ def arguments_of(file: str, asked: FilesWanted) -> list[str]:
     return [*command, *names, "--", file, *paths]
 
 
+def diff_arguments(files: Sequence[str], asked: DiffWanted) -> list[str]:
+    """Return the arguments of the program. `files`: of the two streams. Raises: RemoteProtocolError."""
+    options = [*(["--types"] * asked.types), *(["--script"] * asked.script), *(["--json"] * (asked.form == "json"))]
+    return ["diff", *options, f"--prefix={_decoded(asked.prefix)}", "--", *files]
+
+
+def versions_arguments(dataset: str, asked: VersionsWanted) -> list[str]:
+    """Return the arguments of the program. `dataset`: with its sender's name. Raises: RemoteProtocolError."""
+    path = _decoded(asked.path)
+    options = ["--json"] * (asked.form == "json")
+    return ["versions", *options, f"--last={asked.last}", "--", dataset, "/--" if path == "--" else path]
+
+
 def _decoded(text: str) -> str:
     try:
         name = base64.b64decode(text, validate=True)
     except binascii.Error:
         name = b"\0"
     if b"\0" in name:
-        msg = "a path or pattern of `files?` is not base64, or has a NUL"
+        msg = "a path or pattern is not base64, or has a NUL"
         raise RemoteProtocolError(msg)
     return os.fsdecode(name)
 

@@ -18,6 +18,7 @@ from fullsend_protocol.dataset.entry import shown
 from fullsend_protocol.dataset.nodes import Node, Time
 from fullsend_protocol.dataset.tree import (
     DirectoryEntry,
+    NameSalt,
     Root,
     StaleEntries,
     VolumeSize,
@@ -27,13 +28,13 @@ from fullsend_protocol.dataset.tree import (
 from fullsend_protocol.shared.errors import DamagedStream, FullsendError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from fullsend_protocol.dataset.objects import ObjectReader
 
 #: Another number for another form: an index of an older form is made anew.
-FORM: Final = 2
+FORM: Final = 3
 #: Rows that are written at a time.
 _BATCH: Final = 4096
 #: No object has such a number (DN_MAX_OBJECT is 2^48).
@@ -44,6 +45,7 @@ _DEPTH_MAX: Final = 2048
 _FIXED: Final = struct.Struct("<8Q qQqQqQqQ QQB")
 _HAS_DEVICE: Final = 1
 _HAS_PROJECT: Final = 2
+_SALT_BYTES: Final = 8
 
 _SCHEMA: Final = """
 CREATE TABLE fact(name TEXT PRIMARY KEY, value INTEGER, crc INTEGER);
@@ -52,6 +54,7 @@ CREATE TABLE node(number INTEGER PRIMARY KEY, mode INTEGER, fixed BLOB, target B
 CREATE TABLE entry(directory INTEGER, name BLOB, child INTEGER, block INTEGER, crc INTEGER,
                    PRIMARY KEY(directory, name, block)) WITHOUT ROWID;
 CREATE TABLE folder(number INTEGER PRIMARY KEY, entries INTEGER, crcs INTEGER);
+CREATE TABLE salt(directory INTEGER PRIMARY KEY, value BLOB, crc INTEGER);
 CREATE TABLE content(number INTEGER PRIMARY KEY, value BLOB, crc INTEGER);
 CREATE TEMP TABLE stale(directory INTEGER, block INTEGER, PRIMARY KEY(directory, block)) WITHOUT ROWID;
 """
@@ -179,6 +182,47 @@ class FileIndex:
                     _damaged(self.name, f"has directories nested more than {_DEPTH_MAX} deep")
                 waiting.append((inside, self.children(found[1])))
 
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Yield all objects in the order of their numbers, each as a row that begins with the number. Two that are
+        equal are the same in all attributes; `node_of` checks one, and makes a node of it.
+        """
+        yield from self._rows("SELECT * FROM node ORDER BY number")
+
+    def node_of(self, row: Sequence[Any]) -> Node:
+        """Return the node of one of `rows`. Raises: IndexDamaged."""
+        return self._node(row)
+
+    def names(self, wanted: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, bytes]]:
+        """Yield the names that objects have in certain directories, with the numbers of both: a pass over all names.
+
+        `wanted`: numbers of objects, each once, with that of the directory. Raises: OSError, IndexDamaged.
+        """
+        try:
+            self._database.execute("DROP TABLE IF EXISTS temp.wanted")
+            self._database.execute("CREATE TEMP TABLE wanted(object INTEGER PRIMARY KEY, place INTEGER)")
+            self._database.execute("BEGIN")
+            self._database.executemany("INSERT INTO wanted VALUES (?, ?)", wanted)
+            self._database.execute("COMMIT")
+        except sqlite3.Error as error:
+            msg = f"a temporary table for {self.name} cannot be written: {error}"
+            raise OSError(msg) from None
+        # CROSS JOIN: from all names to what is wanted. From there to the names, a large directory is read for each.
+        query = (
+            "SELECT child, directory, name, entry.crc FROM entry CROSS JOIN wanted ON object = child"
+            " AND place = directory"
+        )
+        for child, directory, name, crc in self._rows(query):
+            self._compare(crc, directory, name, child)
+            yield child, directory, name
+
+    def salt(self, directory: int) -> int | None:
+        """Return the salt of a directory (see NameSalt); None: it is not known. Raises: IndexDamaged."""
+        row = next(self._rows("SELECT value, crc FROM salt WHERE directory = ?", directory), None)
+        if row is None:
+            return None
+        self._compare(row[1], directory, row[0])
+        return int.from_bytes(row[0], "little")
+
     def xattrs(self, node: Node) -> dict[bytes, bytes | None]:
         """Return the extended attributes of an object, of both kinds, by their names under Linux. None: the value is
         longer than any that Linux has. Raises: DamagedStream.
@@ -270,6 +314,9 @@ class _Builder:
                     write("INSERT INTO content VALUES (?, ?, ?)", (each.number, each.value, crc))
                 case StaleEntries():
                     write("INSERT INTO stale VALUES (?, ?)", (each.directory, each.block))
+                case NameSalt():
+                    salt = each.salt.to_bytes(_SALT_BYTES, "little")
+                    write("INSERT INTO salt VALUES (?, ?, ?)", (each.directory, salt, _checksum(each.directory, salt)))
                 case Root():
                     self._fact("root", min(each.number, _NUMBER_END))
                 case VolumeSize():

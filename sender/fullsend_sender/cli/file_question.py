@@ -1,4 +1,4 @@
-"""What `ls` and `get` have in common: the snapshot, the paths, and the answer of the receiver."""
+"""What `ls`, `get`, `diff` and `versions` have in common: the answer of the receiver on stdout."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fullsend_protocol.shared.exit_codes import Exit
 if TYPE_CHECKING:
     import argparse
 
-    from fullsend_protocol.wire.messages import Files
+    from fullsend_protocol.wire.messages import Files, FilesWanted
     from fullsend_sender.cli.arguments import Parser
-    from fullsend_sender.restore.files import AnswerTaker, Form
+    from fullsend_sender.restore.files import AnswerTaker, Form, Wanted
 
 
 def add_snapshot(sub: Parser) -> None:
@@ -27,16 +27,24 @@ def add_snapshot(sub: Parser) -> None:
     )
 
 
-def ask(
+def files_wanted(
     args: argparse.Namespace, form: Form, *, recursive: bool = False, special: bool = False, setuid: bool = False
-) -> int:
+) -> FilesWanted:
+    """Return the question for what the command line names. Raises: UsageError."""
+    from fullsend_sender.restore.files import question
+
+    paths, names = [os.fsencode(each) for each in args.paths], [os.fsencode(each) for each in args.name]
+    return question(args.stream, form, paths, names, recursive=recursive, special=special, setuid=setuid)
+
+
+def ask(args: argparse.Namespace, wanted: Wanted) -> int:
     """Ask, and write the answer to stdout. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
     from fullsend_cli.output import writing_output
     from fullsend_protocol.shared.errors import OutputFailed
 
     if sys.stdout is None:
         raise OutputFailed("stdout is closed, so there is no place for the result: redirect it to a file")
-    asking = Asking(args, form, recursive=recursive, special=special, setuid=setuid)
+    asking = Asking(args, wanted)
     with writing_output():  # an OSError comes only from the descriptor
         return exit_code(asking.fetch(sys.stdout.fileno()))
 
@@ -44,21 +52,11 @@ def ask(
 class Asking:
     """A question to the receiver of the command line."""
 
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        form: Form,
-        *,
-        recursive: bool = False,
-        special: bool = False,
-        setuid: bool = False,
-    ) -> None:
-        """Read the configuration, and make the question. Raises: UsageError, FullsendError."""
+    def __init__(self, args: argparse.Namespace, wanted: Wanted) -> None:
+        """Read the configuration. Raises: UsageError, FullsendError."""
         from fullsend_sender.cli.configuration import read_all
-        from fullsend_sender.restore.files import question
 
-        paths, names = [os.fsencode(each) for each in args.paths], [os.fsencode(each) for each in args.name]
-        self._wanted = question(args.stream, form, paths, names, recursive=recursive, special=special, setuid=setuid)
+        self._wanted = wanted
         _settings, self._endpoint, self._identity = read_all(args)
 
     def fetch(self, to: int | AnswerTaker) -> Files:

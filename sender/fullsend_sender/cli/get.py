@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     if not args.paths and not args.name:
         raise UsageError("name the files, or / for all of them")
     if args.tar:
-        return file_question.ask(args, "tar", special=args.special, setuid=args.setuid)
+        wanted = file_question.files_wanted(args, "tar", special=args.special, setuid=args.setuid)
+        return file_question.ask(args, wanted)
     return _folder(args)
 
 
@@ -62,7 +63,8 @@ def _folder(args: argparse.Namespace) -> int:
     from fullsend_protocol.wire.pack import PackReader
     from fullsend_sender.restore.unpack import Unpacking
 
-    asking = file_question.Asking(args, "pack", special=args.special, setuid=args.setuid)
+    wanted = file_question.files_wanted(args, "pack", special=args.special, setuid=args.setuid)
+    asking = file_question.Asking(args, wanted)
     troubles = Troubles()
     folder = Folder(args.into, Wishes(special=args.special, setuid=args.setuid, owner=os.geteuid() == 0), troubles)
     with Unpacking(PackReader(folder), folder, str(args.into)) as unpacking:
@@ -77,7 +79,7 @@ def _image(args: argparse.Namespace) -> int:
     from fullsend_protocol.wire.pack import VolumeReader
     from fullsend_sender.restore.unpack import Unpacking
 
-    asking = file_question.Asking(args, "volume")
+    asking = file_question.Asking(args, file_question.files_wanted(args, "volume"))
     image = Image(args.volume)
     with Unpacking(VolumeReader(image), image, str(args.volume)) as unpacking:
         end = asking.fetch(unpacking)

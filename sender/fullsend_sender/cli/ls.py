@@ -32,4 +32,4 @@ def add(commands: Commands[Parser]) -> None:
 def run(args: argparse.Namespace) -> int:
     """List. Returns: the exit code. Raises: FullsendError, BrokenPipeError."""
     form: Form = "json" if args.json else "long" if args.long else "names"
-    return file_question.ask(args, form, recursive=args.recursive)
+    return file_question.ask(args, file_question.files_wanted(args, form, recursive=args.recursive))

@@ -11,6 +11,7 @@ from fullsend_protocol.shared.errors import FullsendError
 from fullsend_sender.cli import (
     cat,
     check,
+    diff,
     drill,
     get,
     hooks,
@@ -25,6 +26,7 @@ from fullsend_sender.cli import (
     status,
     top,
     verify,
+    versions,
 )
 from fullsend_sender.cli.arguments import CONFIG, Parser, everywhere
 
@@ -68,6 +70,8 @@ def make_parser() -> argparse.ArgumentParser:
         cat,
         ls,
         get,
+        diff,
+        versions,
         show,
         verify,
         prove,

@@ -1,4 +1,4 @@
-"""Asks the receiver for a list of a stored snapshot's files, for an archive or a pack of some, or for a volume."""
+"""Asks the receiver about files of stored snapshots: lists, archives, packs, volumes, differences, versions."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import base64
 import binascii
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Literal, Protocol
+
+from pydantic import ValidationError
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError, PeerError, RemoteProtocolError, UsageError
@@ -28,6 +30,11 @@ Form = Literal["names", "long", "json", "tar", "pack", "volume"]
 _LISTS: Final = frozenset({"names", "long", "json"})
 #: Forms that the first receivers that read files do not know.
 _YOUNGER: Final = frozenset({"pack", "volume"})
+
+#: All questions about files.
+Wanted = messages.FilesWanted | messages.DiffWanted | messages.VersionsWanted
+#: Snapshots of `versions --last`: more than a dataset has.
+_LAST_MAX: Final = 1 << 32
 
 
 class AnswerTaker(Protocol):
@@ -68,8 +75,7 @@ def question(
             raise UsageError(f"{what}: at most {most} at once")
         if any(len(each) > limits.FILES_PATH_MAX for each in given):
             raise UsageError(f"{what}: at most {limits.FILES_PATH_MAX} bytes each")
-    if len(stream) > limits.FILES_PATH_MAX or not stream.isprintable():
-        raise UsageError("name a stored snapshot, DATASET@SNAPSHOT (see `fullsend list`)")
+    _check_stream(stream)
     coded = [[base64.b64encode(each).decode() for each in given] for given in (paths, names)]
     return messages.FilesWanted(
         stream=stream,
@@ -82,9 +88,48 @@ def question(
     )
 
 
-async def fetch_files(
-    endpoint: Endpoint, identity: Identity, wanted: messages.FilesWanted, to: int | AnswerTaker
-) -> messages.Files:
+def difference(
+    old: str, new: str, *, prefix: bytes = b"", as_json: bool = False, types: bool = False, script: bool = False
+) -> messages.DiffWanted:
+    """Return the question for what has changed. `new`: may be @SNAPSHOT alone. Raises: UsageError, as `question`."""
+    if new.startswith("@"):
+        new = old.partition("@")[0] + new
+    for each in (old, new):
+        _check_stream(each)
+    return messages.DiffWanted(
+        stream=old,
+        other=new,
+        form="json" if as_json else "lines",
+        types=types,
+        script=script,
+        prefix=_coded("--prefix", prefix),
+    )
+
+
+def versions(dataset: str, path: bytes, *, as_json: bool = False, last: int = 0) -> messages.VersionsWanted:
+    """Return the question for a path's versions. Raises: UsageError."""
+    if last < 0 or last > _LAST_MAX:
+        raise UsageError(f"--last: a number up to {_LAST_MAX}")
+    try:
+        return messages.VersionsWanted(
+            dataset=dataset, path=_coded("PATH", path), form="json" if as_json else "lines", last=last
+        )
+    except ValidationError:
+        raise UsageError("name a dataset, as `fullsend list` shows it, and a path in it") from None
+
+
+def _coded(what: str, path: bytes) -> str:
+    if len(path) > limits.FILES_PATH_MAX:
+        raise UsageError(f"{what}: at most {limits.FILES_PATH_MAX} bytes")
+    return base64.b64encode(path).decode()
+
+
+def _check_stream(stream: str) -> None:
+    if len(stream) > limits.FILES_PATH_MAX or not stream.isprintable():
+        raise UsageError("name a stored snapshot, DATASET@SNAPSHOT (see `fullsend list`)")
+
+
+async def fetch_files(endpoint: Endpoint, identity: Identity, wanted: Wanted, to: int | AnswerTaker) -> messages.Files:
     """Ask, and write the parts of the answer to a descriptor, or give them to what takes them. Text is made safe for a
     terminal.
 
@@ -94,7 +139,8 @@ async def fetch_files(
     """
     sink = Sink(to) if isinstance(to, int) else to
     writer = ThreadPoolExecutor(1, thread_name_prefix="write")
-    safe = SafeLines() if wanted.form in _LISTS else None
+    is_text = not isinstance(wanted, messages.FilesWanted) or wanted.form in _LISTS
+    safe = SafeLines(tabs=isinstance(wanted, messages.DiffWanted)) if is_text else None
 
     def write(data: bytes) -> None:
         try:
@@ -121,12 +167,9 @@ async def fetch_files(
     except PeerError as error:
         if error.code is not ErrorCode.PROTOCOL:
             raise
-        lacks = (
-            "to give files back into a folder, or a volume"
-            if wanted.form in _YOUNGER
-            else "to read files out of streams"
-        )
-        raise ReceiverTooOld(f"{endpoint.name} is too old {lacks}: update fullsendd there") from error
+        raise ReceiverTooOld(
+            f"{endpoint.name} is too old to answer this about files: update fullsendd there"
+        ) from error
     finally:
         sink.stop()
         writer.shutdown(wait=True, cancel_futures=True)
@@ -134,10 +177,14 @@ async def fetch_files(
 
 
 class SafeLines:
-    """Makes lines from a receiver safe for a terminal. Those of an honest one are, and stay as they are."""
+    """Makes lines from a receiver safe for a terminal. Those of an honest one are, and stay as they are.
 
-    def __init__(self) -> None:
+    `tabs`: whether they may have tabs.
+    """
+
+    def __init__(self, *, tabs: bool = False) -> None:
         self._rest = b""
+        self._tab = "\t" if tabs else None
 
     def feed(self, data: bytes) -> bytes:
         """Return all lines that are complete. Raises: RemoteProtocolError for one that is too long."""
@@ -151,9 +198,10 @@ class SafeLines:
         """Return what is left, without an end of the line."""
         return self._safe(self._rest)
 
-    @staticmethod
-    def _safe(line: bytes) -> bytes:
-        return printable(line.decode(errors="backslashreplace"), has_escapes=True).encode()
+    def _safe(self, line: bytes) -> bytes:
+        text = line.decode(errors="backslashreplace")
+        parts = [text] if self._tab is None else text.split(self._tab)
+        return "\t".join(printable(each, has_escapes=True) for each in parts).encode()
 
 
 def _decoded(text: str) -> bytes:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.file_trees import fat_zap, leaf, micro_zap
 
-from fullsend_protocol.dataset.zap import NAME_BYTES_MAX, ZapEntry, ZapReader
+from fullsend_protocol.dataset.zap import NAME_BYTES_MAX, ZapEntry, ZapReader, name_order
 from fullsend_protocol.shared.errors import DamagedStream
 
 NAMES = st.binary(min_size=1, max_size=60).filter(lambda name: b"\0" not in name)
@@ -161,3 +161,26 @@ def test_random_damage_ends_by_name(seed: int) -> None:
         block[dice.randrange(400)] = dice.randrange(256)
     with contextlib.suppress(DamagedStream):
         read([bytes(each) for each in blocks])
+
+
+@pytest.mark.parametrize(
+    ("name", "salt", "genuine"),
+    [(b"link-01983", 0x24FD6D5, 0xF6B714F000000000), (b"link-00781", 0x1F59BC61, 0x786AC3B000000000)],
+)
+def test_names_are_hashed_as_openzfs_hashes_them(name: bytes, salt: int, genuine: int) -> None:
+    """`genuine`: le_hash in a leaf of tests/data/files."""
+    assert name_order(name, salt) == genuine >> 36
+
+
+def test_the_salt() -> None:
+    for blocks, at, normalization in (([micro_zap({b"a": 1})], 8, 16), (fat_zap([[(b"a", [1], 8)]]), 80, 88)):
+        changed = bytearray(blocks[0])
+        struct.pack_into("<Q", changed, at, 12_345)
+        reader = ZapReader("it", len(changed))
+        assert reader.salt is None
+        reader.take(0, bytes(changed))
+        assert reader.salt == 12_345
+        struct.pack_into("<Q", changed, normalization, 1)
+        reader = ZapReader("it", len(changed))
+        reader.take(0, bytes(changed))
+        assert reader.salt is None

@@ -130,6 +130,11 @@ GOLDEN: dict[Role, dict[str, str]] = {
             '{"type":"files?","stream":"tank/data@now","form":"tar","paths":["Lw=="],"names":["Ki50eHQ="],'
             '"recursive":true,"special":true,"setuid":true}'
         ),
+        "diff?": (
+            '{"type":"diff?","stream":"tank/data@then","other":"tank/data@now","form":"lines","types":true,"script":true,'
+            '"prefix":"L3RhbmsvZGF0YQ=="}'
+        ),
+        "versions?": '{"type":"versions?","dataset":"tank/data","path":"L2E=","form":"json","last":7}',
         "check": '{"type":"check"}',
         "error": '{"type":"error","code":"shutdown","message":"the daemon stops"}',
     },
@@ -463,6 +468,10 @@ def test_longest_messages_stay_within_the_limit() -> None:
     assert isinstance(files_wanted, messages.FilesWanted)
     wanted = files_wanted.model_copy(update={"stream": "\x01" * 4096, "paths": paths, "names": names})
     assert len(messages.encode(wanted)) <= limits.CONTROL_MAX
+    diff_wanted = SAYINGS[Role.SENDER]["diff?"]
+    assert isinstance(diff_wanted, messages.DiffWanted)
+    wanted_diff = diff_wanted.model_copy(update={"stream": "\x01" * 4096, "other": "\x01" * 4096, "prefix": path})
+    assert len(messages.encode(wanted_diff)) <= limits.CONTROL_MAX
     part = messages.FilesPart(data=base64.b64encode(bytes(limits.FILES_PART)).decode())
     assert len(messages.encode(part)) <= limits.CONTROL_MAX
     files = messages.Files(code=most, said=["\x01" * 4096] * limits.FILES_SAID)

@@ -13,9 +13,15 @@ import pytest
 
 from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import RemoteProtocolError
-from fullsend_protocol.wire.messages import Files, FilesPart, FilesWanted
+from fullsend_protocol.wire.messages import DiffWanted, Files, FilesPart, FilesWanted, VersionsWanted
 from fullsend_receiver.daemon import file_reading
-from fullsend_receiver.daemon.file_reading import FILE_PROCESSES_MAX, FileReader, arguments_of
+from fullsend_receiver.daemon.file_reading import (
+    FILE_PROCESSES_MAX,
+    FileReader,
+    arguments_of,
+    diff_arguments,
+    versions_arguments,
+)
 from fullsend_receiver.daemon.processes import start
 
 FILE: Final = "alpha/tank/@now.1122334455667788.full.zfs.zst"
@@ -52,6 +58,21 @@ def test_arguments() -> None:
     pack = arguments_of(FILE, wanted(form="pack", special=True))
     assert pack == ["get", "--pack=files", "--special", "--", FILE, "/"]
     assert arguments_of(FILE, wanted(form="volume", paths=[])) == ["get", "--pack=volume", "--", FILE]
+
+
+def test_arguments_of_comparisons() -> None:
+    (prefix,) = coded(b"/tank/\xff")
+    asked = DiffWanted(stream="a@b", other="a@c", form="lines", types=True, script=True, prefix=prefix)
+    assert diff_arguments(["f", "g"], asked) == ["diff", "--types", "--script", "--prefix=/tank/\udcff", "--", "f", "g"]
+    bare = asked.model_copy(update={"form": "json", "types": False, "script": False, "prefix": ""})
+    assert diff_arguments(["f", "g"], bare) == ["diff", "--json", "--prefix=", "--", "f", "g"]
+    (path,) = coded(b"--")
+    versions = VersionsWanted(dataset="tank", path=path, form="json", last=3)
+    assert versions_arguments("alpha/tank", versions) == ["versions", "--json", "--last=3", "--", "alpha/tank", "/--"]
+    with pytest.raises(RemoteProtocolError):
+        diff_arguments(["f", "g"], asked.model_copy(update={"prefix": "A"}))
+    with pytest.raises(RemoteProtocolError):
+        versions_arguments("alpha/tank", versions.model_copy(update={"path": "AGE="}))
 
 
 @pytest.mark.parametrize("path", ["A", "AGE="])

@@ -16,7 +16,7 @@ from fullsend_protocol.shared import limits
 from fullsend_protocol.shared.errors import ErrorCode, PeerError, RemoteProtocolError, Unreachable, UsageError
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.wire import messages
-from fullsend_sender.restore.files import ReceiverTooOld, SafeLines, fetch_files, question
+from fullsend_sender.restore.files import ReceiverTooOld, SafeLines, difference, fetch_files, question, versions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ async def test_refusals(identity: Identity, receiver_identity: Identity) -> None
     missing = messages.Error(code=ErrorCode.NOT_FOUND, message="tank@now: no such stream")
     scripts = [answering(old), answering(missing), answering(messages.FilesPart(data="A"))]
     async with receiving(receiver_identity, *scripts) as receiver, reading() as pipe:
-        with pytest.raises(ReceiverTooOld, match="nas is too old to read files out of streams: update fullsendd there"):
+        with pytest.raises(ReceiverTooOld, match="nas is too old to answer this about files: update fullsendd there"):
             await fetch_files(receiver.endpoint, identity, TAR, pipe.write)
         with pytest.raises(PeerError, match="no such stream"):
             await fetch_files(receiver.endpoint, identity, TAR, pipe.write)
@@ -115,4 +115,35 @@ def test_lines_of_any_receiver_are_safe() -> None:
     assert lines.end() == b"b"
     with pytest.raises(RemoteProtocolError):
         lines.feed(b"x" * (limits.CONTROL_MAX + 1))
+    lines = SafeLines(tabs=True)
+    assert lines.feed(b"R\ta\x1b\tb\n") == b"R\ta\\x1b\tb\n"
     assert printable("a\\x0a\u202e", has_escapes=True) == "a\\x0a\\u202e"
+
+
+def test_questions_about_changes() -> None:
+    asked = difference("tank@a", "@b", prefix=b"\xff", types=True)
+    assert (asked.stream, asked.other, asked.prefix, asked.form) == ("tank@a", "tank@b", "/w==", "lines")
+    assert (asked.types, asked.script, difference("tank@a", "guid:1").other) == (True, False, "guid:1")
+    wanted = versions("tank", b"/a", as_json=True, last=2)
+    assert (wanted.dataset, wanted.path, wanted.form, wanted.last) == ("tank", "L2E=", "json", 2)
+    long = b"x" * (limits.FILES_PATH_MAX + 1)
+    for wrong in (
+        lambda: difference("tank@a", "\udcff"),
+        lambda: difference("a" * 5000, "@b"),
+        lambda: difference("tank@a", "@b", prefix=long),
+        lambda: versions("tank", long),
+        lambda: versions("x" * 5000, b"a"),
+        lambda: versions("tank", b"a", last=-1),
+        lambda: versions("tank", b"a", last=1 << 64),
+    ):
+        with pytest.raises(UsageError):
+            wrong()
+
+
+async def test_tabs_of_differences_stay(identity: Identity, receiver_identity: Identity) -> None:
+    scripts = [answering(part(b"M\t/a\n"), END)] * 2
+    async with receiving(receiver_identity, *scripts) as receiver:
+        for wanted, expected in ((difference("t@a", "@b"), b"M\t/a\n"), (versions("t", b"a"), b"M\\t/a\n")):
+            async with reading() as pipe:
+                assert await fetch_files(receiver.endpoint, identity, wanted, pipe.write) == END
+            assert pipe.data == expected
