@@ -10,10 +10,11 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Protocol
 
 from fullsend_protocol.dataset.objects import REFUSAL, ObjectReader
-from fullsend_protocol.shared.errors import UnsupportedStream
+from fullsend_protocol.shared.errors import StreamError, UnsupportedStream
 from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_receiver.maintenance.merge_files import MergeFile, in_order, proving
 from fullsend_receiver.maintenance.merging import StoredInput
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 
     from fullsend_receiver.catalogue.rows import Summary
     from fullsend_receiver.store.api import Store
+
+
+class StreamRemoved(StreamError):  # noqa: N818 - reads as what it says
+    """A prune has removed a stream that is being read."""
 
 
 class SnapshotSource(Protocol):
@@ -65,8 +70,15 @@ class StoredSource:
     @contextlib.contextmanager
     def opened(self) -> Iterator[ObjectReader]:
         """See SnapshotSource."""
-        inputs = [StoredInput(self.store, each, lambda _size: None) for each in self.chain]
-        yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
+        try:
+            inputs = [StoredInput(self.store, each, lambda _size: None) for each in self.chain]
+            yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
+        except (StreamError, FileNotFoundError):
+            gone = next((each.path for each in self.chain if not self.store.has(PurePosixPath(each.path))), None)
+            if gone is None:
+                raise
+            msg = f"{self.name}: {gone} was dropped, or merged, meanwhile: run it again"
+            raise StreamRemoved(msg) from None
 
 
 @dataclass(frozen=True, slots=True)
