@@ -60,8 +60,9 @@ class AlarmFacts:
     lie in the future; `set_back`: by sender and dataset, what shows that the clock of their host was set back;
     `arrivals`: what `sizes_of_arrivals` has found, None: to be found in the histories; `first_within`: by sender,
     seconds within which its first stream should come, missing: no alarm; `in_part`: by sender and dataset, what has
-    come of a dataset of which nothing is stored, and seconds within which more should come; `before`: the alarms of the
-    last look; `begun`: when those that are not among them began, None: unknown.
+    come of a dataset of which nothing is stored, and seconds within which more should come; `awaited`: others of which
+    something should be stored; `before`: the alarms of the last look; `begun`: when those that are not among them
+    began, None: unknown.
     """
 
     now: float
@@ -83,6 +84,7 @@ class AlarmFacts:
     arrivals: Sequence[Alarm] | None = None
     first_within: Mapping[str, float] = field(default_factory=dict)
     in_part: Mapping[tuple[str, str], tuple[InPart, float]] = field(default_factory=dict)
+    awaited: Collection[tuple[str, str]] = ()
     before: Sequence[Alarm] = ()
     begun: float | None = None
 
@@ -190,6 +192,11 @@ def _never_whole(sender: SenderOverview, facts: AlarmFacts) -> Iterator[Alarm]:
                 f' [expect."{name}/{dataset}"] every = "never"'
             )
             yield Alarm(code="late", level="warning", text=text, sender=name, dataset=dataset)
+    for each in facts.before:  # the part is deleted in the end, and nothing is better then
+        where = each.sender or "", each.dataset or ""
+        is_lost = where in facts.awaited and where not in facts.in_part and not facts.sizes.of(*where)
+        if each.code == "late" and each.sender == sender.name and each.dataset not in stored and is_lost:
+            yield each
 
 
 def _late(sender: SenderOverview) -> Iterator[Alarm]:

@@ -240,6 +240,13 @@ class Surveyor:
                 for dataset, said in beside.senders.get(name, Beside()).in_part.items()
                 if (within := self._first_of(name, dataset, settings)) is not None
             },
+            awaited={
+                (each.sender, each.dataset)
+                for each in before
+                if each.sender in enrolled
+                and each.dataset is not None
+                and self._first_of(each.sender, each.dataset, settings) is not None
+            },
             arrivals=[alarm for each in self._judgements.values() for alarm in each.alarms],
             before=before,
             begun=now.wall if self._keeps else None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.arriving import begun, journal_of
+from tests.receiver.arriving import KEY, begun, journal_of
 from tests.receiver.helpers import SENDER, manifest_path, plant, store_stream
 from tests.receiver.histories import DAY, HOUR, START
 
@@ -548,10 +548,35 @@ def test_a_dataset_that_is_never_whole_is_told_while_others_come(
     watched.clocks.sleep(2 * DAY)
     watched.push("tank/other")
     assert watched.codes() == [("late", "tank/data")]
-    watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": "never"}}
-    assert watched.codes() == []
     watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": 10 * DAY}}
     assert watched.codes() == []
+    del watched.settings["expect"]
+    assert watched.codes() == [("late", "tank/data")]
+    watched.store.discard(KEY)  # as partial-keep does
+    watched.restart()
+    assert watched.codes() == [("late", "tank/data")]
+    watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": "never"}}
+    assert watched.codes() == []
+
+
+def test_a_dataset_of_which_a_part_came_is_told_until_it_is_stored(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: watched.clocks.wall)
+    add_sender(watched.store, enrolled=START)
+    begun(watched.store)
+    os.utime(journal_of(watched.store), (START, START))
+    watched.push("tank/other")
+    watched.clocks.sleep(4 * DAY)
+    assert watched.codes() == [("late", "tank/data")]
+    watched.store.discard(KEY)
+    watched.restart()
+    assert watched.codes() == [("late", "tank/data")]
+    watched.push()
+    assert watched.codes() == []
+    remove_stored(watched, "tank/data")
+    watched.clocks.sleep(DAY)
+    assert watched.codes() == []  # no day has seen it: nothing of it is known
 
 
 def test_nothing_is_expected_of_a_sender_that_was_revoked(watched: Watched) -> None:
