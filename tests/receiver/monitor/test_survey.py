@@ -25,7 +25,7 @@ from fullsend_receiver.catalogue.standing import lost_spills
 from fullsend_receiver.catalogue.streams import Catalogue, read_catalogue
 from fullsend_receiver.maintenance import clock
 from fullsend_receiver.maintenance.clock import Reading
-from fullsend_receiver.maintenance.prune_records import write_try
+from fullsend_receiver.maintenance.prune_records import write_history, write_try
 from fullsend_receiver.maintenance.suspicion import accept
 from fullsend_receiver.monitor import history
 from fullsend_receiver.monitor.alarm_log import AlarmLog
@@ -411,6 +411,31 @@ def test_a_dataset_that_has_vanished_is_told_until_it_is_accepted(watched: Watch
         assert watched.codes() == []
         watched.clocks.sleep(DAY)
     assert [*json.loads((watched.store.state / "sizes.json").read_bytes())["stored"][SENDER]] == ["tank/data"]
+
+
+def test_what_prunes_have_removed_of_a_dataset_has_not_vanished(watched: Watched) -> None:
+    """Of a renamed dataset all streams of its old name go, or become one with those of the new name."""
+    watched.push("tank/old")
+    watched.push("tank/older")
+    watched.push()
+    watched.look()
+    watched.clocks.sleep(DAY)
+    watched.look()
+    streams = [each.summary for each in read_catalogue(watched.store).streams]
+    (drop,) = [(each, "a rule") for each in streams if each.dataset == "tank/old"]
+    write_history(watched.store.documents, [drop], now=watched.clocks.wall, trash=None)
+    write_history(watched.store.documents, [(streams[2], "before")], now=watched.clocks.wall - 2 * DAY, trash=None)
+    remove_stored(watched, "tank/old")
+    assert watched.codes() == []
+    remove_stored(watched, "tank/older")
+    assert watched.codes() == [("shrunk", "tank/older")]
+    (watched.store.state / "prune.jsonl").unlink()  # it has the last drops alone
+    assert len(watched.codes()) == 2
+    write_history(watched.store.documents, [drop], now=watched.clocks.wall, trash=None)
+    watched.clocks.sleep(DAY)
+    assert watched.codes() == [("shrunk", "tank/older")]
+    (watched.store.state / "prune.jsonl").unlink()
+    assert watched.codes() == [("shrunk", "tank/older")]
 
 
 def test_of_a_sender_that_was_revoked_what_has_vanished_is_told_for_a_week(watched: Watched) -> None:
