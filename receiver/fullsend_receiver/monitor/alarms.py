@@ -56,12 +56,13 @@ class AlarmFacts:
     None: it is; `unfit`: why nothing can be written, None: it can be; `warn_at`, `warn_days`: see receiver.toml;
     `survey`: of all checks; `disk`: its name; `problems`: by sender and dataset, None: of all, what cannot be read;
     `troubles`: of prunes; `sizes`: of the days before; `today`: as in `Night.day`; `accepted`: when datasets were
-    accepted, by SENDER/DATASET; `revoked`: senders that a person has ended; `known_until`: receptions until then may
-    lie in the future; `set_back`: by sender and dataset, what shows that the clock of their host was set back;
-    `arrivals`: what `sizes_of_arrivals` has found, None: to be found in the histories; `first_within`: by sender,
-    seconds within which its first stream should come, missing: no alarm; `in_part`: by sender and dataset, what has
-    come of a dataset of which nothing is stored, and seconds within which more should come; `before`: the alarms of the
-    last look; `begun`: when those that are not among them began, None: unknown.
+    accepted, by SENDER/DATASET; `revoked`: senders that a person has ended; `dropped`: by sender and dataset, of what
+    prunes and merges have removed all; `known_until`: receptions until then may lie in the future; `set_back`: by
+    sender and dataset, what shows that the clock of their host was set back; `arrivals`: what `sizes_of_arrivals` has
+    found, None: to be found in the histories; `first_within`: by sender, seconds within which its first stream should
+    come, missing: no alarm; `in_part`: by sender and dataset, what has come of a dataset of which nothing is stored,
+    and seconds within which more should come; `awaited`: others of which something should be stored; `before`: the
+    alarms of the last look; `begun`: when those that are not among them began, None: unknown.
     """
 
     now: float
@@ -78,11 +79,13 @@ class AlarmFacts:
     today: int = 0
     accepted: Mapping[str, float] = field(default_factory=dict)
     revoked: Collection[str] = ()
+    dropped: Collection[tuple[str, str]] = ()
     known_until: float = 0.0
     set_back: Sequence[tuple[str, str, str]] = ()
     arrivals: Sequence[Alarm] | None = None
     first_within: Mapping[str, float] = field(default_factory=dict)
     in_part: Mapping[tuple[str, str], tuple[InPart, float]] = field(default_factory=dict)
+    awaited: Collection[tuple[str, str]] = ()
     before: Sequence[Alarm] = ()
     begun: float | None = None
 
@@ -190,6 +193,11 @@ def _never_whole(sender: SenderOverview, facts: AlarmFacts) -> Iterator[Alarm]:
                 f' [expect."{name}/{dataset}"] every = "never"'
             )
             yield Alarm(code="late", level="warning", text=text, sender=name, dataset=dataset)
+    for each in facts.before:  # the part is deleted in the end, and nothing is better then
+        where = each.sender or "", each.dataset or ""
+        is_lost = where in facts.awaited and where not in facts.in_part and not facts.sizes.of(*where)
+        if each.code == "late" and each.sender == sender.name and each.dataset not in stored and is_lost:
+            yield each
 
 
 def _late(sender: SenderOverview) -> Iterator[Alarm]:
@@ -369,7 +377,7 @@ def _sizes_of_stored(overview: Overview, facts: AlarmFacts) -> Iterator[Alarm]:
     unread = {sender for sender, dataset, _what in facts.problems if dataset is None}
     sizes = facts.sizes.stored.items()
     names = {(sender, dataset) for sender, datasets in sizes if sender not in unread for dataset in datasets}
-    for sender, dataset in sorted(names):
+    for sender, dataset in sorted(names - {*facts.dropped}):
         name = f"{sender}/{dataset}"
         known, since = facts.sizes.of(sender, dataset), facts.today - _SIZE_DAYS
         if name in facts.accepted:

@@ -56,7 +56,7 @@ class Sample(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Look:
     """What is there now. `used`: of the disk, of `size` bytes; `stored`: by sender and dataset; `settled`: pairs of
-    these that may be forgotten once nothing is stored of them.
+    these that may be forgotten once nothing is stored of them for days; `dropped`: those that are forgotten at once.
     """
 
     day: int
@@ -64,6 +64,7 @@ class Look:
     size: int
     stored: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     settled: Collection[tuple[str, str]] = ()
+    dropped: Collection[tuple[str, str]] = ()
 
 
 def read(documents: Documents) -> Sizes:
@@ -101,6 +102,8 @@ def noted(sizes: Sizes, look: Look) -> Sizes:
         before, now = sizes.stored.get(sender, {}), look.stored.get(sender, {})
         found = {}
         for dataset in before.keys() | now.keys():
+            if (sender, dataset) in look.dropped:
+                continue
             known = [*before.get(dataset, []), (look.day, now.get(dataset, 0))]
             days = known[-_STORED_DAYS:]
             last = next((each for each in reversed(known) if each[1]), None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
@@ -28,7 +29,7 @@ from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
 from fullsend_receiver.maintenance import clock
 from fullsend_receiver.maintenance.clock import Clock, Reading, SystemClock
 from fullsend_receiver.maintenance.merge_records import read_merges
-from fullsend_receiver.maintenance.prune_records import find_troubles, read_record
+from fullsend_receiver.maintenance.prune_records import find_troubles, read_history, read_record
 from fullsend_receiver.maintenance.schedule import Survey, total
 from fullsend_receiver.maintenance.suspicion import read_accepted_times
 from fullsend_receiver.monitor import sizes
@@ -187,7 +188,7 @@ class Surveyor:
         unread = {sender for sender, dataset, _what in problems if dataset is None}
         read = [each for each in senders if each.name not in unread]
         sample = sizes.Sample(today, space.total - space.free, space.total)
-        known = self._note_sizes(read, unread, sample, context)
+        known, dropped = self._note_sizes(read, unread, sample, context)
         min_free = settings.min_free.of(space.total)
         overview = Overview(
             at=now.wall,
@@ -227,6 +228,7 @@ class Surveyor:
             today=today,
             accepted=accepted,
             revoked=revoked,
+            dropped=dropped,
             known_until=note.known_until if note is not None else 0.0,
             set_back=[each for one in looked.values() for each in one.set_back],
             first_within={
@@ -239,6 +241,13 @@ class Surveyor:
                 for name in enrolled
                 for dataset, said in beside.senders.get(name, Beside()).in_part.items()
                 if (within := self._first_of(name, dataset, settings)) is not None
+            },
+            awaited={
+                (each.sender, each.dataset)
+                for each in before
+                if each.sender in enrolled
+                and each.dataset is not None
+                and self._first_of(each.sender, each.dataset, settings) is not None
             },
             arrivals=[alarm for each in self._judgements.values() for alarm in each.alarms],
             before=before,
@@ -400,9 +409,9 @@ class Surveyor:
         unread: Collection[str | None],
         now: sizes.Sample,
         context: _LookContext,
-    ) -> sizes.Sizes:
+    ) -> tuple[sizes.Sizes, set[tuple[str, str]]]:
         """Return the sizes of the days before; the daemon notes those of today. Of senders that cannot be read now,
-        those of the last day stay.
+        those of the last day stay. And the datasets of which prunes and merges have removed all.
         """
         known = sizes.read(self._store.documents)
         stored = {one.name: {each.dataset: each.stored_bytes for each in one.datasets} for one in read}
@@ -413,15 +422,35 @@ class Surveyor:
             for dataset, days in datasets.items()
             if sender in context.revoked or is_settled(days, context.accepted.get(f"{sender}/{dataset}"))
         }
-        new = sizes.noted(known, sizes.Look(*now, stored, settled))
+        dropped = self._find_dropped(known, stored, settled)
+        new = sizes.noted(known, sizes.Look(*now, stored, settled, dropped))
         if self._keeps and new is not known:
             try:
                 sizes.write(self._store.documents, new)
             except OSError as error:  # a full disk: there is an alarm for it
                 log.debug("the sizes of today cannot be written: %s", error)
-                return known
-            return new
-        return known
+                return known, dropped
+            return new, dropped
+        return known, dropped
+
+    def _find_dropped(
+        self, known: sizes.Sizes, stored: Mapping[str, Mapping[str, int]], settled: Collection[tuple[str, str]]
+    ) -> set[tuple[str, str]]:
+        """Return the datasets of which prunes and merges have removed all that is gone, such as those of the old name
+        of a renamed dataset.
+        """
+        gone: dict[tuple[str, str], tuple[int, int]] = {}
+        for sender, datasets in known.stored.items():
+            for dataset, days in datasets.items():
+                last = next((each for each in reversed(days) if each[1]), None)
+                if last and dataset not in stored.get(sender, {}) and (sender, dataset) not in settled:
+                    gone[sender, dataset] = last
+        removed: Counter[tuple[str, str]] = Counter()
+        for drop in read_history(self._store.documents) if gone else ():
+            where = drop.file.partition("/")[0], drop.dataset
+            if where in gone and (local_day(parse_time(drop.at) or 0.0) or 0) >= gone[where][0]:
+                removed[where] += drop.stored_bytes
+        return {where for where, (_day, size) in gone.items() if removed[where] >= size}
 
     def _unfit(self, boottime: float) -> str | None:
         """Return why nothing can be written; None: it can be."""

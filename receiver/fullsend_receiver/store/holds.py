@@ -34,6 +34,7 @@ class LocalHold:
         self._store = store
         self._descriptor = -1
         self._files: set[PurePosixPath] = set()
+        self._torn = False  # the last line may have broken off, on a full disk
 
     def add(self, file: PurePosixPath) -> None:
         """Add a stream. See `Hold.add`."""
@@ -41,7 +42,9 @@ class LocalHold:
             return
         if self._descriptor < 0:
             self._open()
-        write_all(self._descriptor, os.fsencode(f"{file}\n"))
+        torn, self._torn = self._torn, True
+        write_all(self._descriptor, os.fsencode(f"\n{file}\n" if torn else f"{file}\n"))
+        self._torn = False
         self._files.add(file)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,7 @@ from tests.receiver.helpers import SENDER, make_store, store_stream
 
 from fullsend_protocol.shared.errors import StreamError, UnsupportedStream
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.files.sources import FileSource, SnapshotSource, StoredSource
+from fullsend_receiver.files.sources import FileSource, SnapshotSource, StoredSource, StreamRemoved
 from fullsend_receiver.maintenance.merge_files import InputDamaged
 from fullsend_receiver.maintenance.merging import InputSpoilt
 
@@ -56,6 +57,18 @@ def test_a_file_that_is_not_the_proven_one(tmp_path: Path) -> None:
     path.with_name("a.zfs.sha256").write_text(f"{'0' * 64}  a.zfs\n")
     with pytest.raises(InputDamaged, match=r"a\.zfs is damaged"):
         read(FileSource.of([path]))
+
+
+def test_a_chain_that_was_pruned_meanwhile_says_so(tmp_path: Path) -> None:
+    """It is not damaged: the same question, asked again, finds what a merge has made of it."""
+    source = stored(tmp_path, "sa_Lec-full", "sa_Lec-incr")
+    files = [PurePosixPath(each.path) for each in source.chain]
+    count = read(source)
+    with source.opened() as reader:  # all of it is open from here on
+        source.store.remove(lambda: files)
+        assert sum(1 for _kind in reader.records()) == count
+    with pytest.raises(StreamRemoved, match=r"^alpha/tank/sa@s2: .*full.*zst was dropped, or merged, meanwhile: run"):
+        read(source)
 
 
 def test_a_stored_stream_that_is_damaged(tmp_path: Path) -> None:

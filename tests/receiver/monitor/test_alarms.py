@@ -422,6 +422,7 @@ def test_of_what_has_vanished_there_is_an_alarm_until_it_is_accepted() -> None:
     assert alarm.text.startswith("alpha/tank/home: nothing of it is stored any more, and 5 B were 40 days ago: ")
     assert found(overview(), sizes=stored((-40, 5), (-39, 0)), accepted={"alpha/tank/home": NOW}) == []
     assert found(overview(), sizes=stored((-40, 5), (-39, 0)), revoked={"alpha"}) == []
+    assert found(overview(), sizes=stored((-40, 5), (-39, 0)), dropped={("alpha", "tank/home")}) == []
     assert found(overview(dataset(stored_bytes=0)), sizes=stored((-40, GIB), (-39, 0))) == []  # it is unread
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from tests import streams
-from tests.receiver.arriving import begun, journal_of
+from tests.receiver.arriving import KEY, begun, journal_of
 from tests.receiver.helpers import SENDER, manifest_path, plant, store_stream
 from tests.receiver.histories import DAY, HOUR, START
 
@@ -25,7 +25,7 @@ from fullsend_receiver.catalogue.standing import lost_spills
 from fullsend_receiver.catalogue.streams import Catalogue, read_catalogue
 from fullsend_receiver.maintenance import clock
 from fullsend_receiver.maintenance.clock import Reading
-from fullsend_receiver.maintenance.prune_records import write_try
+from fullsend_receiver.maintenance.prune_records import write_history, write_try
 from fullsend_receiver.maintenance.suspicion import accept
 from fullsend_receiver.monitor import history
 from fullsend_receiver.monitor.alarm_log import AlarmLog
@@ -413,6 +413,31 @@ def test_a_dataset_that_has_vanished_is_told_until_it_is_accepted(watched: Watch
     assert [*json.loads((watched.store.state / "sizes.json").read_bytes())["stored"][SENDER]] == ["tank/data"]
 
 
+def test_what_prunes_have_removed_of_a_dataset_has_not_vanished(watched: Watched) -> None:
+    """Of a renamed dataset all streams of its old name go, or become one with those of the new name."""
+    watched.push("tank/old")
+    watched.push("tank/older")
+    watched.push()
+    watched.look()
+    watched.clocks.sleep(DAY)
+    watched.look()
+    streams = [each.summary for each in read_catalogue(watched.store).streams]
+    (drop,) = [(each, "a rule") for each in streams if each.dataset == "tank/old"]
+    write_history(watched.store.documents, [drop], now=watched.clocks.wall, trash=None)
+    write_history(watched.store.documents, [(streams[2], "before")], now=watched.clocks.wall - 2 * DAY, trash=None)
+    remove_stored(watched, "tank/old")
+    assert watched.codes() == []
+    remove_stored(watched, "tank/older")
+    assert watched.codes() == [("shrunk", "tank/older")]
+    (watched.store.state / "prune.jsonl").unlink()  # it has the last drops alone
+    assert len(watched.codes()) == 2
+    write_history(watched.store.documents, [drop], now=watched.clocks.wall, trash=None)
+    watched.clocks.sleep(DAY)
+    assert watched.codes() == [("shrunk", "tank/older")]
+    (watched.store.state / "prune.jsonl").unlink()
+    assert watched.codes() == [("shrunk", "tank/older")]
+
+
 def test_of_a_sender_that_was_revoked_what_has_vanished_is_told_for_a_week(watched: Watched) -> None:
     add_sender(watched.store, enrolled=START, revoked=START + 1)
     watched.push("tank/old", stored_bytes=GIB)
@@ -548,10 +573,35 @@ def test_a_dataset_that_is_never_whole_is_told_while_others_come(
     watched.clocks.sleep(2 * DAY)
     watched.push("tank/other")
     assert watched.codes() == [("late", "tank/data")]
-    watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": "never"}}
-    assert watched.codes() == []
     watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": 10 * DAY}}
     assert watched.codes() == []
+    del watched.settings["expect"]
+    assert watched.codes() == [("late", "tank/data")]
+    watched.store.discard(KEY)  # as partial-keep does
+    watched.restart()
+    assert watched.codes() == [("late", "tank/data")]
+    watched.settings["expect"] = {f"{SENDER}/tank/data": {"every": "never"}}
+    assert watched.codes() == []
+
+
+def test_a_dataset_of_which_a_part_came_is_told_until_it_is_stored(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.time", lambda: watched.clocks.wall)
+    add_sender(watched.store, enrolled=START)
+    begun(watched.store)
+    os.utime(journal_of(watched.store), (START, START))
+    watched.push("tank/other")
+    watched.clocks.sleep(4 * DAY)
+    assert watched.codes() == [("late", "tank/data")]
+    watched.store.discard(KEY)
+    watched.restart()
+    assert watched.codes() == [("late", "tank/data")]
+    watched.push()
+    assert watched.codes() == []
+    remove_stored(watched, "tank/data")
+    watched.clocks.sleep(DAY)
+    assert watched.codes() == []  # no day has seen it: nothing of it is known
 
 
 def test_nothing_is_expected_of_a_sender_that_was_revoked(watched: Watched) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore
@@ -75,4 +78,27 @@ def test_line_that_is_not_whole_holds_nothing(store: LocalStore) -> None:
     with path.open("ab") as file:
         file.write(b"alpha/tank/@tw")
     assert store.held() == {FILES[0]}
+    hold.close()
+
+
+def test_a_line_that_broke_off_spoils_not_the_next_one(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk. A prune must still see what is read after it."""
+    hold = store.hold()
+    hold.add(FILES[0])
+    real = os.write
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if len(data) > 9:
+            return real(descriptor, data[:9])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", write)
+        with pytest.raises(OSError, match="No space"):
+            hold.add(FILES[1])
+    hold.add(FILES[2])
+    assert store.held() >= {FILES[0], FILES[2]}
+    assert FILES[1] not in store.held()
+    hold.add(FILES[1])
+    assert store.held() >= set(FILES)
     hold.close()
