@@ -31,6 +31,10 @@ _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXE
 _FATAL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
 #: Nanoseconds since 1970 that `utime` takes: a signed 64-bit integer of seconds is far more than file systems have.
 _SECONDS_MAX: Final = 1 << 62
+#: Directories that could not be made and are remembered, so that each is named once. A peer chooses how many there are.
+_LOST_MAX: Final = 4096
+#: Bytes of a path that is remembered: PATH_MAX of Linux.
+_PATH_MAX: Final = 4096
 #: Capabilities of a program, which are a setuid bit in parts.
 _CAPABILITIES: Final = b"security.capability"
 _OWNER_MAX: Final = (1 << 32) - 2  # the number above means "unchanged"
@@ -64,10 +68,11 @@ class Folder:
 
     def directory(self, path: bytes) -> None:
         """See EntryMaker."""
-        self._lost.add(path)
         with self._trying(path), self._place(path) as (folder, name):
             os.mkdir(name, 0o700, dir_fd=folder)
-            self._lost.discard(path)
+            return
+        if len(self._lost) < _LOST_MAX and len(path) <= _PATH_MAX:
+            self._lost.add(path)
 
     def file(self, path: bytes, entry: Entry) -> None:
         """See EntryMaker."""

@@ -183,6 +183,17 @@ def test_a_file_that_cannot_be_filled_is_removed(
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["good"]
 
 
+def test_a_directory_that_cannot_be_made_is_named_once(
+    folder: Folder, troubles: Troubles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fullsend_files.folder._LOST_MAX", 2)
+    for path in (b"none/a", b"none/b", b"none/c"):
+        folder.directory(path)
+        folder.describe(path, DIRECTORY)
+    assert troubles.count == 4  # the third is not remembered
+    folder.discard()
+
+
 def test_a_full_disk_ends_it(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_arguments: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 import stat
 import struct
 from dataclasses import dataclass, field, replace
@@ -230,6 +231,36 @@ def hostile() -> dict[str, bytes]:
 def test_what_no_writer_writes(data: bytes) -> None:
     with pytest.raises(RemoteProtocolError, match="what the receiver sends is no pack of files: it "):
         PackReader(Made()).feed(data)
+
+
+def test_whatever_comes_no_path_leads_elsewhere() -> None:
+    dice, pieces = random.Random(16), list[bytes]()
+    writer = PackWriter(lambda data: pieces.append(bytes(data)))
+    for top in (b"d", b"d/e"):
+        writer.directory(top)
+        writer.file(top + b"/f", FILE)
+        writer.data(7, b"abc")
+        writer.link(b"g" + top, top + b"/f")
+        writer.special(top + b"/s", LINK)
+        writer.describe(top, DIRECTORY)
+    writer.end()
+    small = b"".join(pieces)
+    refused = 0
+    for _turn in range(1500):
+        changed = bytearray(small)
+        for _change in range(dice.randrange(1, 4)):
+            changed[dice.randrange(len(changed))] = dice.choice((0, 1, 2, 0x2E, 0x2F, 0xFF, dice.randrange(256)))
+        made = Made()
+        try:
+            PackReader(made).feed(bytes(changed))
+        except RemoteProtocolError:
+            refused += 1
+        for kind, *about in made.said:
+            for path in about[: 2 if kind == "link" else 1]:
+                if isinstance(path, bytes) and (path or kind != "describe"):
+                    assert {b"", b".", b".."}.isdisjoint(path.split(b"/"))
+                    assert b"\0" not in path
+    assert refused > 300
 
 
 @pytest.mark.parametrize(

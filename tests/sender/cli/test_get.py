@@ -130,6 +130,19 @@ async def test_a_hostile_receiver(fullsend: Fullsend, receiver_identity: Identit
     assert ended.code == 1
     assert "no pack of files: it has an impossible path" in ended.err
     assert not (tmp_path / "evil").exists()
+    # Nor does a link that was made before lead anywhere.
+    link = Entry(stat.S_IFLNK | 0o777, 2, 0, 0, Time(0, 0), Time(0, 0), None, b"..", {})
+    pieces.clear()
+    writer = PackWriter(lambda data: pieces.append(bytes(data)))
+    writer.special(b"l", link)
+    writer.directory(b"l/evil")
+    writer.special(b"l/evil", link)
+    writer.link(b"l/evil", b"l")
+    writer.end()
+    async with receiving(receiver_identity, hearing(None, b"".join(pieces))) as receiver:
+        ended = await fullsend(receiver, "get", "tank@now", "/", "--into", str(tmp_path / "q"))
+    assert (ended.code, ended.err.count("l/evil: cannot be made here: Not a directory")) == (1, 3), ended.err
+    assert not (tmp_path / "evil").exists()
     # What nobody asked for is not made, whatever the receiver sends.
     async with receiving(receiver_identity, hearing(None, packed(0o4755, stat.S_IFIFO))) as receiver:
         ended = await fullsend(receiver, "get", "tank@now", "/", "--into", str(tmp_path / "p"))
