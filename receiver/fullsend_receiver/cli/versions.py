@@ -54,10 +54,11 @@ def run(options: argparse.Namespace) -> int:
     settings = config.load(config.config_file(options.config))
     store = local.open_store(settings.store, settings.store_id)
     path = os.fsencode(options.path)
+    opener = _opener(store)  # which imports what it needs before the process acts as another user
     with identity.acting_as_owner(store):
         catalogue, stored = select(store, options.dataset)
         chosen = snapshots(each.summary for each in stored)[-options.last :]
-        there, troubles = _show(options, versions(path, chosen, _opener(store, catalogue)))
+        there, troubles = _show(options, versions(path, chosen, opener(catalogue)))
     if not there and not troubles:
         msg = f"{shown(path)}: in no stored snapshot of {options.dataset}"
         raise NoSuchFile(msg)
@@ -104,15 +105,17 @@ def _print(rows: Iterable[Version], *, begun: bool, as_json: bool) -> None:
             complain(printable(f"@{row.summary.snapshot}: {reason(row.trouble)}"))
 
 
-def _opener(store: LocalStore, catalogue: Catalogue) -> Callable[[Summary], FileIndex]:
+def _opener(store: LocalStore) -> Callable[[Catalogue], Callable[[Summary], FileIndex]]:
+    """Return what returns, with a catalogue, what opens the index of a stream's snapshot."""
     from fullsend_receiver.catalogue.streams import StoredStream
     from fullsend_receiver.cli.snapshot_choice import source_of
+    from fullsend_receiver.files import sources  # noqa: F401 - of `source_of`
     from fullsend_receiver.files.kept_indexes import folder_of, index_of
 
-    def opened(summary: Summary) -> FileIndex:
+    def opened(catalogue: Catalogue, summary: Summary) -> FileIndex:
         return index_of(source_of(store, catalogue, StoredStream(store, summary)), folder_of(store))
 
-    return opened
+    return lambda catalogue: lambda summary: opened(catalogue, summary)
 
 
 def line(version: Version) -> str:

@@ -285,3 +285,33 @@ def test_extended_attributes_of_both_kinds() -> None:
     assert node is not None
     assert index.xattrs(node) == {}
     assert stat.S_ISREG(node.mode)
+
+
+def test_rows_names_and_salts(tmp_path: Path) -> None:
+    tree = Tree()
+    folder = tree.directory(tree.root, b"d")
+    file = tree.file(folder, b"f")
+    tree.directories[folder][b"g"] = tree.directories[tree.root][b"h"] = file
+    index = built(tree, tmp_path / "i")
+    assert [index.node_of(row).number for row in index.rows()] == [tree.root, folder, file]
+    for wanted, found in (
+        (
+            [(file, folder), (folder, tree.root)],
+            [(folder, tree.root, b"d"), (file, folder, b"f"), (file, folder, b"g")],
+        ),
+        ([(file, tree.root)], [(file, tree.root, b"h")]),  # again, with others
+        ([(folder, file)], []),
+    ):
+        assert sorted(index.names(wanted)) == sorted(found)
+    assert (index.salt(folder), index.salt(file)) == (1, None)
+    index.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "i")) as database:
+        database.execute("UPDATE salt SET value = x'0000000000000000'")
+        database.execute("UPDATE entry SET name = x'41' || name")
+        database.commit()
+    again = FileIndex.opened(tmp_path / "i", "it")
+    assert again is not None
+    with pytest.raises(IndexDamaged):
+        again.salt(folder)
+    with pytest.raises(IndexDamaged):
+        list(again.names([(file, folder)]))
