@@ -12,19 +12,12 @@ import contextlib
 import hashlib
 import json
 from dataclasses import dataclass
-        try:
-            inputs = [StoredInput(self.store, each, lambda _size: None) for each in self.chain]
-            if self.snapshot is None and not any(each.kind == "package" for each in self.chain):
-                yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
-                return
-            parts = [part for each in inputs for part in parts_of(str(each.file), each.pieces)]
-            yield _chosen(self.name, parts, self.snapshot, int(self.chain[-1].guid))
-        except (StreamError, FileNotFoundError):
-            gone = next((each.path for each in self.chain if not self.store.has(PurePosixPath(each.path))), None)
-            if gone is None:
-                raise
-            msg = f"{self.name}: {gone} was dropped, or merged, meanwhile: run it again"
-            raise StreamRemoved(msg) from None
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fullsend_protocol.dataset.objects import REFUSAL, ObjectReader
+from fullsend_protocol.shared.errors import StreamError, UnsupportedStream
+from fullsend_protocol.shared.units import printable
 from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_protocol.stream.substreams import Substream, SubstreamFinder, cut_out
 from fullsend_receiver.maintenance.merge_files import MergeFile, in_order, proving
@@ -89,25 +82,19 @@ class StoredSource:
     @contextlib.contextmanager
     def opened(self) -> Iterator[ObjectReader]:
         """See SnapshotSource."""
-<<<<<<< HEAD
-        inputs = [StoredInput(self.store, each, lambda _size: None) for each in self.chain]
-        if self.snapshot is None and not any(each.kind == "package" for each in self.chain):
-            yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
-            return
-        parts = [part for each in inputs for part in parts_of(str(each.file), each.pieces)]
-        last = self.chain[-1]
-        yield _chosen(self.name, parts, self.snapshot, int(last.guid))
-=======
         try:
             inputs = [StoredInput(self.store, each, lambda _size: None) for each in self.chain]
-            yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
+            if self.snapshot is None and not any(each.kind == "package" for each in self.chain):
+                yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
+                return
+            parts = [part for each in inputs for part in parts_of(str(each.file), each.pieces)]
+            yield _chosen(self.name, parts, self.snapshot, int(self.chain[-1].guid))
         except (StreamError, FileNotFoundError):
             gone = next((each.path for each in self.chain if not self.store.has(PurePosixPath(each.path))), None)
             if gone is None:
                 raise
             msg = f"{self.name}: {gone} was dropped, or merged, meanwhile: run it again"
             raise StreamRemoved(msg) from None
->>>>>>> refs/heads/hunt
 
 
 @dataclass(frozen=True, slots=True)
