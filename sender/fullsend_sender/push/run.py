@@ -65,6 +65,9 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger("fullsend.push")
 
+#: Datasets of a pool whose properties are worth two commands for all of them instead of one for each.
+_MANY: Final = 3
+
 
 async def push(job: PushJob, done: Callable[[Pushed], None], summary: PushSummary | None = None) -> PushSummary:
     """Push what the job requests. `done` is called with each stream that is stored; `summary`: is filled in, also if
@@ -267,6 +270,7 @@ class _Run:
         self._done = done
         self._tag = naming.hold_tag(job.receiver)
         self._version: str | None = None
+        self._properties: dict[str, dict[str, str]] = {}  # what is set on the next datasets, by name
         self._asked_ahead: dict[tuple[str, ...], asyncio.Task[_Asked]] = {}  # by the arguments of `zfs send`
         self._begun_ahead: dict[tuple[str, ...], BegunStream] = {}  # by the same
         self._connections = Connections()
@@ -339,7 +343,24 @@ class _Run:
             snapshot = item.send.snapshot or taken.get(item.name)
             if snapshot is not None:
                 ready.append((item, snapshot))
+        await self._ask_properties([item for item, _snapshot in ready])
         return ready
+
+    async def _ask_properties(self, items: Sequence[PushItem]) -> None:
+        """Ask for the properties of many datasets at once. What goes wrong with it counts at the turn of each, when it
+        is asked for by itself.
+        """
+        for pool in dict.fromkeys(item.send.dataset.pool for item in items):
+            names = list(dict.fromkeys(item.name for item in items if item.send.dataset.pool == pool))
+            if len(names) < _MANY or pool in self._unusable:
+                continue
+            try:
+                asking = self._zfs.local_properties_of(names)
+                found = await while_usable(self._zfs, pool, asking)
+            except FullsendError as error:
+                _log.info("%s: properties are asked for one by one: %s", pool, error)
+            else:
+                self._properties |= {name: _short(properties) for name, properties in found.items()}
 
     async def _take_and_hold(self, items: list[PushItem], name: str) -> dict[str, Snapshot]:
         """Take the new snapshots of one pool, and hold them. Returns: those that can be sent, by dataset."""
@@ -445,7 +466,8 @@ class _Run:
     async def _ask(self, send: PlannedSend, arguments: tuple[str, ...]) -> _Asked:
         """Return what the receiver is told before the stream. Raises: ZfsError."""
         size = await self._zfs.estimate(*arguments)
-        return _Asked(size, await self._zfs.local_properties(send.dataset.name))
+        known = self._properties.pop(send.dataset.name, None)
+        return _Asked(size, await self._zfs.local_properties(send.dataset.name) if known is None else known)
 
     def _check_usable(self, pool: str) -> None:
         """Raise PoolError if a pool was suspended during this run."""
