@@ -51,7 +51,11 @@ case $0-$1 in
 *-snapshot) shift; PYTHONPATH={path} exec {python} -m bench.increments "$@" ;;
 *-hold) echo "$2" >tag ;;
 *-holds) read -r tag <tag; shift 2; for name; do case $name in *@{prefix}*) echo "$name\t$tag\t-" ;; esac; done ;;
-*-get) shift $(($# - 1)); printf '{properties}' "$1" "$1" ;;
+*-get) form=$6; shift 7; for name; do case $form in
+    property,value) echo "compression	zstd" ;;
+    name,property) echo "$name	compression" ;;
+    *) echo "$name	compression	zstd" ;;
+  esac; done ;;
 *-version) echo zfs-2.4.4-bench ;;
 *-send) case $* in *-nP*) echo "size\t{size}" ;; *) shift $(($# - 1)); exec cat "streams/${{1##*/}}" ;; esac ;;
 esac
@@ -103,7 +107,6 @@ class NightHost:
             "path": shlex.quote(str(Path(__file__).resolve().parents[1])),
             "python": shlex.quote(sys.executable),
             "prefix": f"fullsend-{receiver}",
-            "properties": r"compression\tzstd\n%.0s%.0s",
             "size": _SIZE,
         }
         for program in ("zfs", "zpool"):

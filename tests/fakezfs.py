@@ -796,6 +796,16 @@ def _reached(state: dict[str, Any], top: str, *, deep: bool) -> list[str]:
     return sorted(each for each in state["datasets"] if each == top or (deep and each.startswith(f"{top}/")))
 
 
+def _get_local(state: dict[str, Any], rest: list[str]) -> None:
+    """`get -s local -o name,property` or with the values, as they are, `all`, of datasets."""
+    place = rest.index("-o") + 1
+    for name in rest[place + 2 :]:
+        if name not in state["datasets"]:
+            _die(f"cannot open '{name}': dataset does not exist")
+        for key, value in state["datasets"][name]["properties"].items():
+            print("\t".join([name, key, *([value] if rest[place].endswith("value") else [])]))
+
+
 def _get(state: dict[str, Any], rest: list[str]) -> None:
     """`get -o name,property,value`, of filesystems and volumes."""
     place = rest.index("-o") + 2
@@ -873,7 +883,9 @@ def _run(state: dict[str, Any], arguments: list[str], raw: bytes = b"") -> None:
         case "send":
             _send(state, rest)
         case "get":
-            if any(each.startswith("name,property,value") for each in rest):
+            if "all" in rest and any(each.startswith("name,property") for each in rest):
+                _get_local(state, rest)
+            elif any(each.startswith("name,property,value") for each in rest):
                 _get(state, rest)
             elif any(each.startswith("written") for each in rest):
                 print(4096)

@@ -66,6 +66,14 @@ class Progress(TransferCount):
         self._samples: deque[tuple[float, int]] = deque([(now, 0)])
         self._recently = Recently(now)
 
+    def restart(self, now: float) -> None:
+        """Begin now; nothing was counted yet. What was waited for before counts no longer."""
+        self.began = now
+        self._samples = deque([(now, 0)])
+        self._recently = Recently(now)
+        if self.waits is not None:
+            self.waits.restart()
+
     @property
     def waiting(self) -> bool:
         return self._waiting

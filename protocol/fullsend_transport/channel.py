@@ -356,6 +356,16 @@ class Channel(asyncio.BufferedProtocol):
         """Whether a request may be sent now, as far as this side knows: none is under way, and the peer is there."""
         return self._connection.state is State.IDLE and not (self._ended or self._is_closing)
 
+    @property
+    def takes_offer(self) -> bool:
+        """Whether the next stream may be offered behind one that waits for its receipt. See Connection.takes_offer."""
+        return self._connection.takes_offer and not (self._ended or self._is_closing)
+
+    @property
+    def offered(self) -> bool:
+        """Whether an offer is the only thing that is under way, and the peer is there, as far as this side knows."""
+        return self._connection.state is State.OFFERED and not (self._ended or self._is_closing)
+
     # --- heartbeats ----------------------------------------------------------------------------------------
 
     def start_heartbeat(self) -> None:

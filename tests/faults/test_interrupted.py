@@ -37,6 +37,8 @@ SIZE: Final = 64 * MIB
 WINDOW: Final = 56 * MIB + 5 * MIB
 #: What the wire adds to the bytes of a stream that does not compress.
 HEADERS: Final = 64 << 10
+#: Bytes after which a connection is cut: some small streams.
+NIGHT_CUT: Final = 60_000
 
 
 def noise_stream(seed: int = 0, size: int = SIZE) -> bytes:
@@ -478,3 +480,41 @@ def test_a_block_that_cannot_be_read_costs_one_partial(line: Line, tmp_path: Pat
     assert line.sender.list("--partial") == []
     assert fake.holds("tank/a") == []
     assert len(line.sender.list()) == 1
+
+
+@pytest.mark.slow
+def test_a_night_of_many_streams_over_a_wire_that_is_cut_and_a_daemon_that_is_killed(
+    line: Line, tmp_path: Path
+) -> None:
+    """Most of the time one stream waits for its receipt, and the next one is offered behind it."""
+    fake = FakeZfs.make(tmp_path / "zfs")
+    names = [f"tank/user-{number:02}" for number in range(12)]
+    for name in names:
+        fake.create(name, size=BLOCK)
+    config = line.sender.folder / "sender.toml"
+    config.write_text(f'zfs-command = "{fake.program}"\n{config.read_text()}')
+    for night in range(2):
+        before = line.proxy.connections, line.proxy.up
+        line.proxy.cut_each(NIGHT_CUT - night * 7_000)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        process = line.sender.popen("push", "--json", *names, **pipes)
+        for part in (1, 2):
+            line.proxy.wait_up(before[1] + part * NIGHT_CUT)
+            line.receiver.stop(signal.SIGKILL)
+            line.receiver.start()
+        output, errors = process.communicate(timeout=programs.PATIENCE)
+        line.proxy.cut_each(None)
+        assert process.returncode == 0, errors.decode()
+        pushed = [json.loads(each) for each in output.splitlines()]
+        print(f"{line.proxy.connections - before[0]} connections for {len(pushed)} streams")
+        assert [each["dataset"] for each in pushed] == names
+        assert {each["kind"] for each in pushed} == {"incremental" if night else "full"}
+        assert all(each["receipt"]["restorable"] for each in pushed)
+        assert all(fake.holds(name) == [] for name in names)
+        assert all(len(fake.names("bookmarks", name)) == night + 1 for name in names)
+        for name in names:
+            fake.change(name)
+    assert line.proxy.connections > 10
+    assert [entry["restorable"] for entry in line.sender.list()] == [True] * 24
+    programs.good(line.sender.fullsend("verify"))
+    assert not list((line.receiver.store / ".partial").iterdir())

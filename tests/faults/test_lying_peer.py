@@ -561,6 +561,25 @@ def test_a_stream_that_lies_is_refused_by_name(lie: str, receiver: Receiver) -> 
     wait_until(lambda: line in receiver.log.removeprefix(before), f"{line} in {receiver.log.removeprefix(before)}")
 
 
+def test_of_two_offers_ahead_the_second_is_refused(receiver: Receiver) -> None:
+    with streaming(receiver) as peer:
+        others = [control(offer(f"tank/other{number}", guid=None)) for number in range(2)]
+        peer.write(ONLY.encode() + control(finish(SHORT)) + b"".join(others))
+        file = peer.hear_after_acks("committed")["receipt"]["file"]
+        assert peer.hear("accept")["offset"] == 0
+        assert peer.refusal() == "protocol: 'push' from the sender in state streaming"
+    remove(LocalStore(receiver.store), file)
+
+
+def test_an_offer_behind_a_stream_that_lies_was_never_made(receiver: Receiver) -> None:
+    with streaming(receiver) as peer:
+        peer.write(ONLY.encode() + control(finish(SHORT[:-1] + b"x")) + control(offer("tank/other")))
+        assert peer.refusal() == "chunk: the whole stream's SHA-256 differs from the sender's"
+    with receiver.peer() as peer:
+        peer.say("partials?")
+        assert "tank/other" not in {each["dataset"] for each in peer.hear("partials")["partials"]}
+
+
 # --- peers that resume, and lie --------------------------------------------------------------------------------
 
 OFFERED: Final = offer(guid=str(streams.GUID), flags="")

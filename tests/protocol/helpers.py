@@ -177,7 +177,9 @@ def a_partial() -> manifest.PartialEntry:
     )
 
 
-HELLO: Final = messages.ReceiverHello(program="fullsendd 0.1.0", versions=[1], sender="alpha")
+HELLO: Final = messages.ReceiverHello(
+    program="fullsendd 0.1.0", versions=[1], sender="alpha", features=[messages.PIPELINED]
+)
 HELLO_STRANGER: Final = messages.ReceiverHello(program="fullsendd 0.1.0", versions=[1], sender=None)
 SENDER_HELLO: Final = messages.SenderHello(program="fullsend 0.1.0", version=1)
 JOIN: Final = messages.Join(secret="s3cret", certificate="-----BEGIN CERTIFICATE-----\n")

@@ -50,6 +50,7 @@ class Peer:
         self.writer = writer
         self.connection = Connection(Role.RECEIVER)
         self.heartbeats: list[str] = []
+        self.ahead: messages.Push | None = None  # the offer behind the stream that is being received
 
     @property
     def certificate(self) -> str | None:
@@ -83,12 +84,20 @@ class Peer:
             elif not isinstance(event, ChunkArriving):
                 return event
 
-    async def hello(self, sender: str | None = NAME, versions: tuple[int, ...] = (limits.PROTOCOL_VERSION,)) -> None:
-        await self.say(messages.ReceiverHello(program="fullsendd test", versions=list(versions), sender=sender))
+    async def hello(
+        self,
+        sender: str | None = NAME,
+        versions: tuple[int, ...] = (limits.PROTOCOL_VERSION,),
+        features: tuple[str, ...] = (),
+    ) -> None:
+        said = messages.ReceiverHello(
+            program="fullsendd test", versions=list(versions), sender=sender, features=list(features)
+        )
+        await self.say(said)
 
-    async def greet(self) -> None:
+    async def greet(self, *features: str) -> None:
         """Identify the sender and take its hello."""
-        await self.hello()
+        await self.hello(features=features)
         assert isinstance(await self.hear(), messages.SenderHello)
 
     async def ended(self) -> None:
@@ -356,7 +365,8 @@ class Keeper:
 
     `streams`: what is stored; `unchanged`: what it was told; `refuse`: how the next offers are answered, in order: with
     an error of that code, or None for none. `partials`: what it says has arrived in part. `orphans`: so many of the
-    next receipts say that the stream cannot be restored.
+    next receipts say that the stream cannot be restored. `features`: of its hello. `ahead`: so many of the next
+    receipts are given only when the next offer has come.
     """
 
     def __init__(self) -> None:
@@ -365,6 +375,8 @@ class Keeper:
         self.unchanged: list[messages.UnchangedDataset] = []
         self.refuse: list[ErrorCode | None] = []
         self.orphans = 0
+        self.features: list[str] = []
+        self.ahead = 0
         self.partials: list[PartialEntry] = []
         self.stops: list[messages.Stop] = []
         self.connections = 0
@@ -378,9 +390,10 @@ class Keeper:
             await self._serve(peer)
 
     async def _serve(self, peer: Peer) -> None:
-        await peer.greet()
+        await peer.greet(*self.features)
         while True:
-            match await peer.hear():
+            said, peer.ahead = peer.ahead or await peer.hear(), None
+            match said:
                 case messages.BasesWanted():
                     await peer.say(messages.Bases(bases=self.bases()), messages.Done())
                 case messages.PartialsWanted():
@@ -466,6 +479,10 @@ class Keeper:
             self.stops.append(stopped.said)
             await peer.say(messages.Stopped(offset=0))
             return True
+        if self.ahead:
+            self.ahead -= 1
+            peer.ahead = await peer.hear()
+            assert isinstance(peer.ahead, messages.Push)
         manifest = manifest_of(raw)
         self.streams.append((manifest, raw))
         self._received.append(next(self._times))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests import chains, programs, streams
+from tests.file_trees import proven
 from tests.zfs import pools
 
 from fullsend_protocol.stream.records import Feature, RecordType, Walker
@@ -98,10 +99,8 @@ def test_what_is_read_is_what_is_received(pool: Pool, other_pool: Pool, tmp_path
         received = pool.full(f"in{number}")
         files: list[str | pathlib.Path] = []
         for place, each in enumerate(line):
-            # Never `-F`: without a change of our own nothing is there to be rolled back.
-            pool.receive(each.raw, "-u", *(() if place else ("-o", "mountpoint=none")), received)
-            files += ["--file", tmp_path / f"{number}.{place}"]
-            (tmp_path / f"{number}.{place}").write_bytes(each.raw)
+            pool.receive(each.raw, "-u", received)
+            files += ["--file", proven(tmp_path / f"{number}.{place}", each.raw)]
         if stream.volume:
             image = tmp_path / "image"
             fullsendd("get", *files, "--volume", image)
@@ -126,8 +125,7 @@ def test_each_snapshot_of_a_package_is_the_one_that_is_received(
     pool: Pool, other_pool: Pool, tmp_path: pathlib.Path
 ) -> None:
     raw = next(stream.read() for stream in streams.whole() if stream.name == "tree-R")
-    file = tmp_path / "tree-R.zfs"
-    file.write_bytes(raw)
+    file = proven(tmp_path / "tree-R.zfs", raw)
     received = pool.full("tree")
     pool.receive(raw, "-u", received)
     walker = Walker()

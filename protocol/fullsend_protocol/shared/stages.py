@@ -55,6 +55,12 @@ class StageWaits:
         self._split = stage, into, meter
         self._metered = meter()
 
+    def restart(self) -> None:
+        """Forget all seconds until now."""
+        self._since = self._clock()
+        self._seconds = {}
+        self._meter()
+
     def head(self, stage: str | None) -> None:
         """From now on the head waits for this stage; None: it has no room, and waits for what is behind it."""
         if stage != self._head:

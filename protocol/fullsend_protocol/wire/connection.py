@@ -52,6 +52,7 @@ class State(Enum):
     OFFERED = auto()  # a push waits for accept or stored
     STREAMING = auto()  # chunks flow to the receiver, acknowledgements back
     FINISHING = auto()  # the sender has sent everything; the receiver commits
+    AHEAD = auto()  # the same, and the next push waits behind it
     STOPPING = auto()  # the sender gave up; the receiver makes the partial durable
     REQUESTED = auto()  # a fetch waits for its stream
     SENDING = auto()  # chunks flow to the sender
@@ -112,6 +113,10 @@ TRANSITIONS: Final[_Table] = {
     (State.FINISHING, Role.RECEIVER, "ack"): State.FINISHING,
     (State.FINISHING, Role.RECEIVER, "committed"): State.IDLE,
     (State.FINISHING, Role.RECEIVER, "stored"): State.IDLE,
+    (State.FINISHING, Role.SENDER, "push"): State.AHEAD,
+    (State.AHEAD, Role.RECEIVER, "ack"): State.AHEAD,
+    (State.AHEAD, Role.RECEIVER, "committed"): State.OFFERED,
+    (State.AHEAD, Role.RECEIVER, "stored"): State.OFFERED,
     (State.STOPPING, Role.RECEIVER, "ack"): State.STOPPING,
     (State.STOPPING, Role.RECEIVER, "stopped"): State.IDLE,
     (State.IDLE, Role.SENDER, "fetch"): State.REQUESTED,
@@ -214,11 +219,17 @@ class Connection:
         self._deaf = False  # this side has sent its last message: ignore what the peer sent before it read that
         self._gave_up = False  # this side has sent `error`
         self._versions: list[int] = []  # the receiver's
+        self._pipelined = False  # the receiver permits an offer before the receipt of the stream before
         self._next_offset = 0  # where the next chunk must begin
         self._durable = 0  # the last acknowledged offset
         self._end = limits.OFFSET_END  # where the last chunk must end
         self._until = limits.OFFSET_END  # no chunk may begin here or later
         self._in_segment = False  # the next chunk may continue the running hash of the chunk before it
+
+    @property
+    def takes_offer(self) -> bool:
+        """Whether a stream has come to its end, its receipt has not come, and the next one may be offered already."""
+        return self.state is State.FINISHING and self._pipelined
 
     # --- bytes to events -----------------------------------------------------------------------------------
 
@@ -376,6 +387,9 @@ class Connection:
         match message:
             case messages.ReceiverHello():
                 self._versions = message.versions
+                self._pipelined = messages.PIPELINED in message.features
+            case messages.Push() if after is State.AHEAD and not self._pipelined:
+                self._blame(speaker, f"{message.type!r} before the receipt of the stream before")
             case messages.SenderHello(version=version) if version not in self._versions:
                 offered = ", ".join(map(str, self._versions))
                 self._blame(speaker, f"protocol version {version} is not spoken here; {offered} is", ErrorCode.VERSION)

@@ -51,6 +51,7 @@ Text = Annotated[str, Field(max_length=4096)]
 Program = Annotated[str, Field(max_length=100)]
 Segments = Annotated[list[Segment], Field(max_length=limits.SEGMENTS_MAX)]
 Claim = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Features = Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=32)]
 
 #: Characters of what is wrong with a stream that is, or was, damaged.
 REPLACED_MAX: Final = 200
@@ -60,6 +61,8 @@ REPAIR: Final = "repair"
 WARNINGS: Final = "warnings"
 #: A sender's `features`: it reads in `health` how the checks of its streams stand.
 SCRUB: Final = "scrub"
+#: A receiver's `features`: the next `push` may follow `finish` at once, before the answer to that.
+PIPELINED: Final = "pipelined"
 
 
 _CODES: Final = frozenset(code.value for code in ErrorCode)
@@ -119,13 +122,18 @@ class Error(Greeting):
 # --- opening ---------------------------------------------------------------------------------------------------
 
 
-class ReceiverHello(Greeting):
-    """The first frame of a connection. The sender sends nothing before it."""
+class ReceiverHello(_WithLaterFields, Greeting):
+    """The first frame of a connection. The sender sends nothing before it. `features`: what the receiver permits beyond
+    version 1 as it was first released.
+    """
 
     type: Literal["hello"] = "hello"
     program: Program
     versions: Annotated[list[int], Field(min_length=1, max_length=16)]
     sender: SenderName | None  # the name of the peer's certificate; None: the peer showed no certificate
+    features: Features = Field(default_factory=list)
+
+    later = frozenset({"features"})
 
 
 class SenderHello(_WithLaterFields, Greeting):
@@ -136,7 +144,7 @@ class SenderHello(_WithLaterFields, Greeting):
     type: Literal["hello"] = "hello"
     program: Program
     version: int
-    features: Annotated[list[Annotated[str, Field(max_length=32)]], Field(max_length=32)] = Field(default_factory=list)
+    features: Features = Field(default_factory=list)
 
     later = frozenset({"features"})
 

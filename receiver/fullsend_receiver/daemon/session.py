@@ -284,6 +284,7 @@ class Session:
                 program=f"fullsendd {fullsend_protocol.__version__}",
                 versions=[limits.PROTOCOL_VERSION],
                 sender=self.peer.name if self.peer else None,
+                features=[messages.PIPELINED] if self.peer else [],
             )
         )
         answer = await self._channel.receive()

@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from fullsend_cli.progress import Progress, short_label
@@ -34,6 +35,7 @@ from fullsend_sender.host.failures import UnexpectedError, as_failure, log_failu
 from fullsend_sender.host.locks import locks
 from fullsend_sender.host.options import SendOptions
 from fullsend_sender.push import naming, read_only
+from fullsend_sender.push.ahead import BegunStream, Outgoing, may_begin
 from fullsend_sender.push.cleaner import Cleaner
 from fullsend_sender.push.job import PushItem, PushJob, PushPlan, PushSummary
 from fullsend_sender.push.plan import CannotSend, PlannedSend, StoredBases
@@ -59,8 +61,12 @@ if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import PartialEntry, Resume
     from fullsend_sender.host.locks import Locks
     from fullsend_sender.transfer.link import Link
+    from fullsend_sender.transfer.send import Transfer
 
 _log: Final = logging.getLogger("fullsend.push")
+
+#: Datasets of a pool whose properties are worth two commands for all of them instead of one for each.
+_MANY: Final = 3
 
 
 async def push(job: PushJob, done: Callable[[Pushed], None], summary: PushSummary | None = None) -> PushSummary:
@@ -264,7 +270,9 @@ class _Run:
         self._done = done
         self._tag = naming.hold_tag(job.receiver)
         self._version: str | None = None
+        self._properties: dict[str, dict[str, str]] = {}  # what is set on the next datasets, by name
         self._asked_ahead: dict[tuple[str, ...], asyncio.Task[_Asked]] = {}  # by the arguments of `zfs send`
+        self._begun_ahead: dict[tuple[str, ...], BegunStream] = {}  # by the same
         self._connections = Connections()
         self._cleaner = Cleaner(self._clean_up)
         self._away: FullsendError | None = None  # once the receiver is lost, nothing else is tried
@@ -286,6 +294,8 @@ class _Run:
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+                for begun in self._begun_ahead.values():
+                    await begun.close()
             if ready:
                 self._fail(f"{len(ready)} more", Unreachable("not tried, because the receiver is away"))
             for item, snapshot in ready:
@@ -333,7 +343,24 @@ class _Run:
             snapshot = item.send.snapshot or taken.get(item.name)
             if snapshot is not None:
                 ready.append((item, snapshot))
+        await self._ask_properties([item for item, _snapshot in ready])
         return ready
+
+    async def _ask_properties(self, items: Sequence[PushItem]) -> None:
+        """Ask for the properties of many datasets at once. What goes wrong with it counts at the turn of each, when it
+        is asked for by itself.
+        """
+        for pool in dict.fromkeys(item.send.dataset.pool for item in items):
+            names = list(dict.fromkeys(item.name for item in items if item.send.dataset.pool == pool))
+            if len(names) < _MANY or pool in self._unusable:
+                continue
+            try:
+                asking = self._zfs.local_properties_of(names)
+                found = await while_usable(self._zfs, pool, asking)
+            except FullsendError as error:
+                _log.info("%s: properties are asked for one by one: %s", pool, error)
+            else:
+                self._properties |= {name: _short(properties) for name, properties in found.items()}
 
     async def _take_and_hold(self, items: list[PushItem], name: str) -> dict[str, Snapshot]:
         """Take the new snapshots of one pool, and hold them. Returns: those that can be sent, by dataset."""
@@ -384,15 +411,23 @@ class _Run:
     # --- one stream after another ----------------------------------------------------------------------------
 
     async def _work(self, ready: deque[tuple[PushItem, Snapshot]]) -> None:
-        while ready and self._away is None:
-            item, snapshot = ready.popleft()
+        following: tuple[PushItem, Snapshot] | None = None  # the next of this job, once it has begun
+
+        def begin_next(link: Link) -> None:
+            nonlocal following
+            if following is None and ready and self._begin_ahead(*ready[0], begin_next, link):
+                following = ready.popleft()
+
+        while (following or ready) and self._away is None:
+            item, snapshot = following or ready.popleft()
+            following = None
             if ready:
                 self._ask_ahead(*ready[0])
             pool = item.send.dataset.pool
             stored = False
             try:
                 self._check_usable(pool)
-                await while_usable(self._zfs, pool, self._push_one(item, snapshot))
+                await while_usable(self._zfs, pool, self._push_one(item, snapshot, begin_next))
                 stored = True
             except Exception as error:  # noqa: BLE001 - of any class, it is a failure of one dataset
                 failure = as_failure(error)
@@ -401,7 +436,13 @@ class _Run:
                 if is_transient(failure):  # and the retries are used up
                     self._away = failure
                 self._fail(f"{item.name}@{snapshot.name}", failure)
+            arguments = item.send.arguments(snapshot.name)
+            if (unused := self._begun_ahead.get(arguments)) is not None:  # its pool was unusable when its turn came
+                await unused.close()
+                del self._begun_ahead[arguments]
             self._cleaner.add(EndedPush(item, snapshot.name, stored=stored))
+        if following is not None:
+            ready.appendleft(following)
 
     def _ask_ahead(self, item: PushItem, snapshot: Snapshot) -> None:
         """Ask `zfs` of the next stream while this one is sent. An error counts when its turn has come."""
@@ -409,17 +450,32 @@ class _Run:
         if arguments not in self._asked_ahead and item.send.dataset.pool not in self._unusable:
             self._asked_ahead[arguments] = asyncio.create_task(self._ask(item.send, arguments), name="ask ahead")
 
+    def _begin_ahead(self, item: PushItem, snapshot: Snapshot, sent: Callable[[Link], None], link: Link) -> bool:
+        """Begin the next stream, if it may be begun before its turn. `sent`: as `_push_one`; `link`: the connection on
+        which the one before waits for its receipt. Returns: whether it has begun.
+        """
+        if self._finishing or self._job.request.package or not may_begin(item):
+            return False
+        if item.send.dataset.pool in self._unusable:
+            return False
+        arguments = item.send.arguments(snapshot.name)
+        outgoing = partial(self._outgoing, item.send, item.options, snapshot, "replay", sent)
+        self._begun_ahead[arguments] = BegunStream(self._zfs, arguments, outgoing, link)
+        return True
+
     async def _ask(self, send: PlannedSend, arguments: tuple[str, ...]) -> _Asked:
         """Return what the receiver is told before the stream. Raises: ZfsError."""
         size = await self._zfs.estimate(*arguments)
-        return _Asked(size, await self._zfs.local_properties(send.dataset.name))
+        known = self._properties.pop(send.dataset.name, None)
+        return _Asked(size, await self._zfs.local_properties(send.dataset.name) if known is None else known)
 
     def _check_usable(self, pool: str) -> None:
         """Raise PoolError if a pool was suspended during this run."""
         if pool in self._unusable:
             raise self._unusable[pool]
 
-    async def _push_one(self, item: PushItem, snapshot: Snapshot) -> None:
+    async def _push_one(self, item: PushItem, snapshot: Snapshot, sent: Callable[[Link], None]) -> None:
+        """Send a stream. `sent`: called with the connection when all was sent, and the receipt is what is left."""
         send = item.send
         if send.reason:
             level = logging.INFO if send.routine else logging.WARNING
@@ -431,7 +487,7 @@ class _Run:
         if send.snapshot is not None:  # a new snapshot is held since it was taken
             await self._hold(item, snapshot.name)
         try:
-            pushed = await self._transfer(item, send, snapshot)
+            pushed = await self._transfer(item, send, snapshot, sent)
         except ZfsError as error:
             if error.unreadable:
                 error.args = (f"{error}: {self._way_out(item, snapshot)}",)
@@ -441,13 +497,13 @@ class _Run:
                 raise
             _log.warning("%s: a full instead of an increment: %s", item.name, error)
             send = send.full(str(error))
-            pushed = await self._transfer(item, send, snapshot)
+            pushed = await self._transfer(item, send, snapshot, sent)
         if send.base is not None and isinstance(pushed, Pushed) and not pushed.receipt.restorable:
             # Its base was lost or damaged while it arrived.
             self._done(pushed)
             send = send.full("the base of an increment was lost at the receiver while that arrived")
             _log.warning("%s: a full, too: %s", item.name, send.reason)
-            pushed = await self._transfer(item, send, snapshot)
+            pushed = await self._transfer(item, send, snapshot, sent)
         if isinstance(pushed, Pushed):
             if send.repair and not pushed.repair:
                 pushed = replace(pushed, repair=send.repair)
@@ -492,14 +548,16 @@ class _Run:
         release, destroy = self._zfs.line("release", self._tag, name), self._zfs.line("destroy", name)
         return f"{said} This one goes with: {release} && {destroy}"
 
-    async def _transfer(self, item: PushItem, send: PlannedSend, snapshot: Snapshot) -> Pushed | object:
+    async def _transfer(
+        self, item: PushItem, send: PlannedSend, snapshot: Snapshot, sent: Callable[[Link], None]
+    ) -> Pushed | object:
         """Send a stream. If a part of it has arrived and a token can make the rest, send the rest. Otherwise make the
         whole stream: the part that has arrived is compared and not sent again. If it differs, start over.
         """
         name = f"{send.dataset.name}@{snapshot.name}"
         if item.begun is not None and item.begun.resume_offset is not None and send is item.send:
             try:
-                return await self._transfer_once(send, item.options, snapshot, "token", item.begun)
+                return await self._transfer_once(send, item.options, snapshot, "token", sent, begun=item.begun)
             except (NotTheSameStream, ZfsError) as error:
                 if isinstance(error, ZfsError) and error.unreadable:
                     raise  # reading all that precedes the block again would not help
@@ -509,31 +567,31 @@ class _Run:
                     raise
                 _log.warning("%s: starts over: %s", name, error)
         try:
-            return await self._transfer_once(send, item.options, snapshot, "replay", arrived=item.arrived(send))
+            arrived = item.arrived(send)
+            return await self._transfer_once(send, item.options, snapshot, "replay", sent, arrived=arrived)
         except (DifferentBytes, CannotResume, PeerError) as error:
             if not starts_over(error):
                 raise
             _log.warning("%s: starts over: %s", name, error)
-            return await self._transfer_once(send, item.options, snapshot, "none")
+            return await self._transfer_once(send, item.options, snapshot, "none", sent)
 
-    async def _transfer_once(
+    async def _outgoing(
         self,
         send: PlannedSend,
         chosen: SendOptions,
         snapshot: Snapshot,
         resume: Resume,
-        begun: PartialEntry | None = None,
+        sent: Callable[[Link], None],
         *,
         arrived: int = 0,
-    ) -> Pushed | object:
-        settings, package = self._job.settings, self._job.request.package
-        arguments = send.arguments(snapshot.name)
+    ) -> Outgoing:
+        """Return what the transfer of a stream needs. Raises: ZfsError."""
+        settings, arguments = self._job.settings, send.arguments(snapshot.name)
         ahead = self._asked_ahead.pop(arguments, None)
         size, properties = await (ahead or self._ask(send, arguments))
-        threads = settings.threads or default_threads(settings.jobs)
         options = TransferOptions(
             level=chosen.level,
-            threads=threads,
+            threads=settings.threads or default_threads(settings.jobs),
             throttle=self._job.throttle,
             retry_for=settings.retry_for,
             connections=self._connections,
@@ -542,23 +600,52 @@ class _Run:
             size=size if chosen.size_check else None,
             zfs_version=self._version,
             properties=_short(properties),
-            single=not package,
+            single=not self._job.request.package,
             claim=self._job.claim(send.dataset),
             resume=resume,
             reached=True,
-            arrived=begun.raw_bytes if begun else arrived,
+            arrived=arrived,
+            sent=sent,
         )
+        name = f"{send.dataset.name}@{snapshot.name}"
+        waits = StageWaits("source", "receiver")
+        progress = Progress(time.monotonic(), size, short_label(name), waits=waits, within=self._shared)
+        progress.stream = name
+        return Outgoing(self._job.endpoint, self._job.identity, options, about, progress)
+
+    async def _transfer_once(
+        self,
+        send: PlannedSend,
+        chosen: SendOptions,
+        snapshot: Snapshot,
+        resume: Resume,
+        sent: Callable[[Link], None],
+        *,
+        begun: PartialEntry | None = None,
+        arrived: int = 0,
+    ) -> Pushed | object:
+        arguments = send.arguments(snapshot.name)
         async with contextlib.AsyncExitStack() as stack:
-            name = f"{send.dataset.name}@{snapshot.name}"
-            waits = StageWaits("source", "receiver")
-            progress = Progress(time.monotonic(), size, short_label(name), waits=waits, within=self._shared)
+            ahead = self._begun_ahead.pop(arguments, None)
+            transfer_ahead: Transfer | None = None
+            if ahead is not None:
+                stack.push_async_callback(ahead.close)
+                transfer_ahead, outgoing = await ahead.ready()
+                outgoing.progress.restart(time.monotonic())
+            else:
+                arrived = begun.raw_bytes if begun else arrived
+                outgoing = await self._outgoing(send, chosen, snapshot, resume, sent, arrived=arrived)
+            progress = outgoing.progress
             if self._shared is None:
-                await stack.enter_async_context(reporting(progress, sys.stderr, when=settings.progress))
-            progress.stream = name
+                showing = reporting(progress, sys.stderr, when=self._job.settings.progress)
+                await stack.enter_async_context(showing)
             publish = publishing(progress, "push", self._job.endpoint.name, folder=self._job.locks_in)
             await stack.enter_async_context(publish)
-            where = self._job.endpoint, self._job.identity, options
-            if begun is not None:
+            about, where = outgoing.about, (outgoing.endpoint, outgoing.identity, outgoing.options)
+            pushed: Pushed | object
+            if transfer_ahead is not None:
+                pushed = await transfer_ahead.run()
+            elif begun is not None:
                 pushed = await resume_by_token(self._zfs, begun, *where, about=about, progress=progress)
             else:
                 sending = await stack.enter_async_context(self._zfs.send(*arguments))

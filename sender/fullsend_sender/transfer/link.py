@@ -94,6 +94,16 @@ class Link:
         """Whether a request may be sent now. See Channel.idle."""
         return self._channel.idle
 
+    @property
+    def takes_offer(self) -> bool:
+        """Whether the next stream may be offered behind one that waits for its receipt. See Channel.takes_offer."""
+        return self._channel.takes_offer
+
+    @property
+    def offered(self) -> bool:
+        """Whether an offer is the only thing that is under way. See Channel.offered."""
+        return self._channel.offered
+
     def held_back(self) -> float:
         """Return for how many seconds bytes had to wait because the receiver did not read. See Channel.held_back."""
         return self._channel.held_back()

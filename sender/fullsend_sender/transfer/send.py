@@ -76,6 +76,10 @@ async def _no_last_word() -> None:
     pass
 
 
+def _nothing_follows(_link: Link) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class StreamContext:
     """What is known of a stream besides its bytes.
@@ -84,7 +88,8 @@ class StreamContext:
     if it is compound (-p), so its first BEGIN records are sufficient; `keep_orphan`: store it even if its base is not
     stored; `claim`: 16 hex digits, with which a later connection takes the stream over; `resume`: how to resume a
     partial; `reached`: the receiver answered a moment ago, so wait for it if it is away now; `arrived`: raw bytes that
-    earlier runs have sent of it; `ended`: waits for the stream's producer to end, and raises ZfsError if it failed.
+    earlier runs have sent of it; `ended`: waits for the stream's producer to end, and raises ZfsError if it failed;
+    `sent`: called with the connection when all was sent on it, and the receipt is what is left.
     """
 
     size: int | None = None
@@ -97,6 +102,7 @@ class StreamContext:
     reached: bool = False
     arrived: int = 0
     ended: Callable[[], Awaitable[None]] = _no_last_word
+    sent: Callable[[Link], None] = _nothing_follows
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,14 +204,31 @@ async def transfer(
     same: the receiver has deleted what had arrived), CannotResume, Unreachable, PeerError, WrongReceiver,
     ReceiptMismatch, RemoteProtocolError, UsageError.
     """
+    async with opened(fd, endpoint, identity, options, about=about, progress=progress) as ready:
+        return await ready.run()
+
+
+@contextlib.asynccontextmanager
+async def opened(
+    fd: int,
+    endpoint: Endpoint,
+    identity: Identity,
+    options: TransferOptions,
+    *,
+    about: StreamContext,
+    progress: Progress,
+) -> AsyncGenerator[Transfer]:
+    """Read the first chunk of the send stream from the descriptor `fd`. Yields: the stream's transfer, which has not
+    begun. Raises: StreamError, ZfsError.
+    """
     waits = progress.waits
     async with Pipeline(Source(fd), level=options.level, threads=options.threads, waits=waits) as pipeline:
         async with _producer_first(pipeline, about):
-            opened = await pipeline.opened()
-        facts = opened.facts
+            start = await pipeline.opened()
+        facts = start.facts
         progress.stream = f"{facts.dataset}@{facts.snapshot}"
         # The last substream of a compound stream decides, and it comes at the end.
-        known = about.single or not opened.compound
+        known = about.single or not start.compound
         offer = StreamAnnouncement(
             dataset=facts.dataset,
             snapshot=facts.snapshot,
@@ -218,7 +241,7 @@ async def transfer(
             pipeline.proceed(accept.segments)
             return pipeline
 
-        return await Transfer(endpoint, identity, options, about, offer, begin=same, progress=progress).run()
+        yield Transfer(endpoint, identity, options, about, offer, begin=same, progress=progress)
 
 
 class Transfer:
@@ -247,6 +270,7 @@ class Transfer:
         self._retry_timer = RetryTimer(options.retry_for)
         self._window = Window()
         self._pipeline: Pipeline | None = None
+        self._ahead: Link | None = None  # the stream is offered there, behind the one before it
         self._answered = False  # the receiver has answered the offer on the present connection
         self._finished = False  # all was sent at least once, and its producer has succeeded
         self._arrived = 0  # raw offset of the end of the last chunk that was made
@@ -255,8 +279,24 @@ class Transfer:
         self._resume: Resume = "none"
         self._resumed_at = 0
 
+    async def offer_ahead(self, link: Link) -> None:
+        """Offer the stream on a connection on which the one before it waits for its receipt, if that is permitted. The
+        answer is `run`'s. That it cannot be sent is no error: then `run` offers the stream again.
+        """
+        if link.takes_offer:
+            self._ahead = link
+            with contextlib.suppress(Unreachable):
+                await link.send(self._push())
+
+    async def withdraw(self) -> None:
+        """End the connection on which the stream is offered, if `run` has not begun. Raises nothing."""
+        link, self._ahead = self._ahead, None
+        if link is not None and self._options.connections is not None:
+            await self._options.connections.withdraw(link)
+
     async def run(self) -> Pushed | Receipt:
         """Send the stream, and return the result. Returns, raises: as `transfer`."""
+        self._started = time.monotonic()
         if self._options.connections is not None:
             return await self._run(self._options.connections)
         async with Connections() as own:
@@ -266,11 +306,12 @@ class Transfer:
         timeouts = self._options.timeouts
         while True:
             used = self._answered = False
+            ahead, self._ahead = self._ahead, None
             try:
                 async with connections.connect(
-                    self._endpoint, self._identity, timeouts=timeouts, throttle=self._options.throttle
+                    self._endpoint, self._identity, timeouts=timeouts, throttle=self._options.throttle, offered=ahead
                 ) as (link, used):
-                    return await self._converse(link)
+                    return await self._converse(link, offered=link is ahead)
             except FullsendError as error:
                 # A connection may have been lost since the last stream, which says nothing about a new one.
                 if not (used and not self._answered and is_transient(error)):
@@ -286,11 +327,12 @@ class Transfer:
         self._waits.behind("receiver")
         await self._retry_timer.wait(error)
 
-    async def _converse(self, link: Link) -> Pushed | Receipt:
-        """Offer the stream over a new connection, and send what is left of it."""
+    async def _converse(self, link: Link, *, offered: bool) -> Pushed | Receipt:
+        """Offer the stream over a connection, unless it is `offered` there already, and send what is left of it."""
         # Where bytes wait because the receiver does not read, the wire is not what limits.
         self._waits.split("wire", "receiver", link.held_back)
-        await link.send(self._push())
+        if not offered:
+            await link.send(self._push())
         again, repair = False, None
         answer = await link.receive()
         self._answered = True
@@ -429,6 +471,7 @@ class Transfer:
         self._finished = True
         self._waits.behind("receiver")
         await link.send(messages.Finish(raw_bytes=pipeline.verdict.raw_bytes, segments=pipeline.segments.proof))
+        self._about.sent(link)
 
     def _judge(self, error: StreamError | ZfsError) -> StreamError | ZfsError:
         """Return the producer's error: NoProgress if a later run would fail in the same way."""

@@ -307,6 +307,48 @@ def test_second_push_begins_anew() -> None:
     pair.say(RECEIVER, messages.Ack(offset=624))
 
 
+def test_next_push_may_cross_the_receipt_of_the_stream_before() -> None:
+    """Whether the receiver reads it before it has committed, or after."""
+    for late in (False, True):
+        pair = pair_in(State.STREAMING)
+        pair.say(SENDER, CHUNK, FINISH)
+        assert pair.sender.takes_offer
+        said = pair.sender.send(PUSH)
+        assert not pair.sender.takes_offer
+        if not late:
+            pair.receiver.receive_data(said)
+            assert list(events(pair.receiver)) == [PUSH]
+        pair.sender.receive_data(pair.receiver.send(messages.Ack(offset=624)))
+        pair.sender.receive_data(pair.receiver.send(messages.Committed(receipt=receipt())))
+        assert list(events(pair.sender)) == [messages.Ack(offset=624), messages.Committed(receipt=receipt())]
+        if late:
+            pair.receiver.receive_data(said)
+            assert list(events(pair.receiver)) == [PUSH]
+        assert pair.sender.state == pair.receiver.state == State.OFFERED
+        pair.say(RECEIVER, ACCEPT)
+        pair.say(SENDER, CHUNK, FINISH)
+        pair.say(RECEIVER, messages.Ack(offset=624), messages.Committed(receipt=receipt()))
+        assert pair.sender.state == pair.receiver.state == State.IDLE
+
+
+def test_next_push_waits_for_the_receipt_unless_the_receiver_has_said_otherwise() -> None:
+    pair = Pair()
+    pair.say(RECEIVER, HELLO.model_copy(update={"features": ["another"]}))
+    pair.say(SENDER, SENDER_HELLO, PUSH)
+    pair.say(RECEIVER, ACCEPT)
+    pair.say(SENDER, CHUNK, FINISH)
+    assert not pair.sender.takes_offer
+    with pytest.raises(LocalProtocolError, match="before the receipt"):
+        pair.sender.send(PUSH)
+    pair.receiver.receive_data(frame(PUSH))
+    with pytest.raises(RemoteProtocolError, match="before the receipt"):
+        list(events(pair.receiver))
+
+
+def test_offer_is_made_behind_a_stream_that_waits_for_its_receipt_and_nowhere_else() -> None:
+    assert [state for state in TALKING if pair_in(state).sender.takes_offer] == [State.FINISHING]
+
+
 def test_accepted_rest_begins_where_the_receiver_says() -> None:
     pair = pair_in(State.OFFERED)
     pair.say(RECEIVER, messages.Accept(offset=1000, segments=segments(1000), record=None))

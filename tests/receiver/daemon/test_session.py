@@ -87,7 +87,7 @@ def test_the_receiver_speaks_first_and_says_whom_it_sees(receiver: Receiver) -> 
     said = {"type": "hello", "program": f"fullsendd {__version__}", "versions": [1]}
     with Peer(receiver.port) as unknown, Peer(receiver.port, receiver.senders["alpha"]) as known:
         assert unknown.hear("hello") == {**said, "sender": None}
-        assert known.hear("hello") == {**said, "sender": "alpha"}
+        assert known.hear("hello") == {**said, "sender": "alpha", "features": ["pipelined"]}
 
 
 def test_a_later_senders_hello_may_say_more(receiver: Receiver) -> None:
@@ -181,6 +181,25 @@ def test_the_next_request_may_come_with_the_end_of_the_last(receiver: Receiver) 
         peer.give(FULL)
         for _ in range(50):
             assert len(listed(peer)) == 1
+
+
+def test_the_next_push_may_follow_finish_at_once(receiver: Receiver) -> None:
+    """Also on the base that the stream before is: it is judged when its turn has come."""
+    offers = [{"type": "push", **push_of(raw).model_dump()} for raw in (FULL, INCREMENT)]
+    with receiver.peer() as peer:
+        assert peer.hello["features"] == ["pipelined"]
+        peer.push(offers[0])
+        ahead = [chunk.encode() for chunk in chunks([FULL])] + [control(each) for each in (finish(FULL), offers[1])]
+        peer.write(b"".join(ahead))
+        first = peer.hear_after_acks("committed")["receipt"]
+        assert peer.hear("accept")["offset"] == 0
+        peer.write(
+            b"".join(chunk.encode() for chunk in chunks([INCREMENT])) + control(finish(INCREMENT)) + control(offers[0])
+        )
+        second = peer.hear_after_acks("committed")["receipt"]
+        assert (first["snapshot"], second["base"], second["restorable"]) == ("now", "tank/data@now", True)
+        assert peer.hear("stored")["receipt"] == first
+        peer.expect_end()
 
 
 def bulky_stream() -> bytes:

@@ -208,6 +208,21 @@ async def test_properties_that_are_no_text(host: Host) -> None:
     assert host.keeper.offers[0].properties == {"compression": "zstd", "user:note": "caf\ufffd"}
 
 
+@pytest.mark.parametrize("trouble", [None, "fails", "a line end"])
+async def test_properties_of_many_are_asked_for_together(host: Host, trouble: str | None) -> None:
+    names = ("tank/a", "tank/b", "tank/c")
+    for name in names:
+        host.fake.create(name)
+    if trouble == "fails":
+        host.fake.fail("-o name,property", "out of luck")
+    elif trouble is not None:
+        host.fake.edit(lambda state: state["datasets"]["tank/a"]["properties"].update({"user:note": "a\nb"}))
+    assert await host.push(*names) == PushSummary(pushed=3)
+    assert len(host.ran("get")) == {None: 2, "fails": 1 + 3, "a line end": 2 + 3}[trouble]
+    for offer in host.keeper.offers[1:]:
+        assert offer.properties == {"compression": "zstd", "user:note": "kept"}
+
+
 @pytest.mark.slow
 async def test_a_package(host: Host) -> None:
     for name in ("tank", "tank/a"):

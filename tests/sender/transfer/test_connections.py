@@ -19,7 +19,7 @@ from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.transfer.connections import Connections
 from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS
-from fullsend_sender.transfer.send import Pushed, StreamContext, TransferOptions, transfer
+from fullsend_sender.transfer.send import Pushed, StreamContext, TransferOptions, opened, transfer
 
 
 async def push(place: Endpoint, identity: Identity, connections: Connections, guid: int = 2) -> Pushed | Receipt:
@@ -38,6 +38,40 @@ async def test_streams_share_one(identity: Identity, receiver_identity: Identity
         for guid in (2, 3, 4):
             assert isinstance(await push(receiver.endpoint, identity, connections, guid), Pushed)
     assert (len(keeper.streams), keeper.connections) == (3, 1)
+
+
+@pytest.mark.parametrize("withdrawn", [False, True])
+async def test_one_with_an_offer_is_for_the_stream_that_is_offered(
+    identity: Identity, receiver_identity: Identity, withdrawn: bool
+) -> None:
+    keeper, offering = Keeper(), list[asyncio.Task[None]]()
+    keeper.features, keeper.ahead = [messages.PIPELINED], 1
+    async with receiving(receiver_identity, always=keeper) as receiver, Connections() as connections:
+        options = TransferOptions(1, threads=2, retry_for=0, connections=connections)
+        begin = partial(opened, endpoint=receiver.endpoint, identity=identity, options=options)
+        raws = [streams.substream(name=f"tank/{name}@now", guid=guid) for guid, name in enumerate("ab", 2)]
+        async with (
+            flowing(raws[1]) as fd,
+            begin(fd, about=StreamContext(reached=True), progress=Progress(time.monotonic())) as second,
+            flowing(raws[0]) as other,
+            begin(
+                other,
+                about=StreamContext(
+                    reached=True, sent=lambda link: offering.append(asyncio.create_task(second.offer_ahead(link)))
+                ),
+                progress=Progress(time.monotonic()),
+            ) as first,
+        ):
+            assert isinstance(await first.run(), Pushed)
+            await offering[0]
+            connect = partial(connections.connect, receiver.endpoint, identity)
+            async with connect(timeouts=DEFAULT_TIMEOUTS, throttle=None) as (_link, used):
+                assert not used
+            if withdrawn:
+                await second.withdraw()
+            assert isinstance(await second.run(), Pushed)
+    assert (len(keeper.streams), keeper.connections) == (2, 2)
+    assert [offer.dataset for offer in keeper.offers] == ["tank/a", "tank/b", *(["tank/b"] if withdrawn else [])]
 
 
 async def test_at_the_same_time_each_has_its_own(identity: Identity, receiver_identity: Identity) -> None:

@@ -55,6 +55,65 @@ async def test_what_there_is(fake: FakeZfs) -> None:
     assert await program.written_since("tank/a b", "@1") == 4096
 
 
+async def test_properties_of_many_datasets(fake: FakeZfs) -> None:
+    program = Zfs((fake.program,))
+    for name in ("tank/b", "tank/none"):
+        fake.create(name)
+    about = {"user:tab": "a\tb", "user:bytes": "\udcff", "user:page": "a\x0cb\u2028c", "user:long": "x" * 8191}
+    fake.edit(lambda state: state["datasets"]["tank/b"]["properties"].update(about))
+    fake.edit(lambda state: state["datasets"]["tank/none"]["properties"].clear())
+    names = ["tank/a b", "tank/b", "tank/none"]
+    fake.forget_commands()
+    found = await program.local_properties_of(names)
+    assert len(fake.commands) == 2
+    assert found == {name: await program.local_properties(name) for name in names}
+    assert (found["tank/b"]["user:bytes"], found["tank/b"]["user:tab"]) == ("\ufffd", "a\tb")
+    with pytest.raises(ZfsError, match="does not exist"):
+        await program.local_properties_of([*names, "tank/gone"])
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\ntank/b\tcompression\toff", "a\n", "\n", "a\ntank/a b\tuser:note\tforged", "a\ntank/b\tcompression"],
+)
+async def test_value_with_a_line_end_forges_no_property(fake: FakeZfs, value: str) -> None:
+    """What may pass for another dataset's is told of none of them."""
+    fake.create("tank/b")
+    fake.edit(lambda state: state["datasets"]["tank/a b"]["properties"].update({"user:note": value}))
+    assert await Zfs((fake.program,)).local_properties_of(["tank/a b", "tank/b"]) == {}
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        {"user:new": "set meanwhile"},
+        {"compression": None},
+        {"compression": None, "user:note": "a\ntank/b\tcompression\tforged"},
+        {"compression": None, "user:new": "another"},
+    ],
+)
+async def test_properties_that_change_between_the_two_commands(
+    fake: FakeZfs, between: dict[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program, run = Zfs((fake.program,)), Zfs.run
+    fake.create("tank/b")
+
+    async def changing(zfs: Zfs, *arguments: str) -> str:
+        output = await run(zfs, *arguments)
+
+        def change(state: dict[str, Any]) -> None:
+            here = {**state["datasets"]["tank/a b"]["properties"], **between}
+            state["datasets"]["tank/a b"]["properties"] = {
+                name: each for name, each in here.items() if each is not None
+            }
+
+        fake.edit(change)
+        return output
+
+    monkeypatch.setattr(Zfs, "run", changing)
+    assert await program.local_properties_of(["tank/a b", "tank/b"]) == {}
+
+
 @pytest.mark.parametrize(
     "end",
     [
