@@ -357,6 +357,11 @@ class Channel(asyncio.BufferedProtocol):
         return self._connection.state is State.IDLE and not (self._ended or self._is_closing)
 
     @property
+    def finished(self) -> int:
+        """How many streams the sender has sent to their end: it tells one that waits for its receipt from another."""
+        return self._connection.finished
+
+    @property
     def takes_offer(self) -> bool:
         """Whether the next stream may be offered behind one that waits for its receipt. See Connection.takes_offer."""
         return self._connection.takes_offer and not (self._ended or self._is_closing)

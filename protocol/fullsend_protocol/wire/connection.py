@@ -219,6 +219,7 @@ class Connection:
         self._deaf = False  # this side has sent its last message: ignore what the peer sent before it read that
         self._gave_up = False  # this side has sent `error`
         self._versions: list[int] = []  # the receiver's
+        self.finished = 0  # streams that the sender has sent to their end
         self._pipelined = False  # the receiver permits an offer before the receipt of the stream before
         self._next_offset = 0  # where the next chunk must begin
         self._durable = 0  # the last acknowledged offset
@@ -410,6 +411,7 @@ class Connection:
                 if raw_bytes != self._next_offset:
                     self._blame(speaker, f"'finish' at {raw_bytes} raw bytes: {self._next_offset} have been sent")
                 self._check_segments(speaker, message.segments, raw_bytes)
+                self.finished += 1
             case messages.Fetch(offset=offset, until=until):
                 self._next_offset, self._until = offset, limits.OFFSET_END if until is None else until
             case messages.Sending(manifest=manifest):

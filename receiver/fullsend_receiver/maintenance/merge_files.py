@@ -85,10 +85,10 @@ class MergeFile:
         with contextlib.closing(self._raw(None)) as pieces:
             reader = RecordReader(str(path), pieces)
         head, package = reader.begin.head, reader.package
-        #: Whether it may have more than one snapshot. Only the nvlist of a package says how many.
-        self.may_be_package: Final = package is not None and snapshots_named(package.nvlist) != 1
         walker = Walker()
         try:
+            #: Whether it may have more than one snapshot. Only the nvlist of a package says how many.
+            self.may_be_package: Final = package is not None and snapshots_named(package.nvlist) != 1
             walker.walk(head[:4] + bytes(4) + head[8:], 0, len(head), 0)  # without its nvlist
             self._about = facts.conclude(walker.begins)
         except StreamError as error:

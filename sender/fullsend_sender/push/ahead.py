@@ -54,7 +54,8 @@ class BegunStream:
         """
         self._stack = contextlib.AsyncExitStack()
         self._transfer: Transfer | None = None
-        self._task = asyncio.create_task(self._begin(zfs, arguments, outgoing, link), name="begin ahead")
+        beginning = self._begin(zfs, arguments, outgoing, link, link.finished)
+        self._task = asyncio.create_task(beginning, name="begin ahead")
 
     async def ready(self) -> tuple[Transfer, Outgoing]:
         """Wait until the first chunk was read. Returns: its transfer, to be run before `close`.
@@ -74,7 +75,7 @@ class BegunStream:
             await self._stack.aclose()
 
     async def _begin(
-        self, zfs: Zfs, arguments: Sequence[str], outgoing: Callable[[], Awaitable[Outgoing]], link: Link
+        self, zfs: Zfs, arguments: Sequence[str], outgoing: Callable[[], Awaitable[Outgoing]], link: Link, finished: int
     ) -> tuple[Transfer, Outgoing]:
         of_it = await outgoing()
         sending = await self._stack.enter_async_context(zfs.send(*arguments))
@@ -83,5 +84,5 @@ class BegunStream:
             sending.fd, of_it.endpoint, of_it.identity, of_it.options, about=about, progress=of_it.progress
         )
         self._transfer = await self._stack.enter_async_context(opening)
-        await self._transfer.offer_ahead(link)
+        await self._transfer.offer_ahead(link, finished)
         return self._transfer, of_it

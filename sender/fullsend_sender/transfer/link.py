@@ -95,6 +95,11 @@ class Link:
         return self._channel.idle
 
     @property
+    def finished(self) -> int:
+        """How many streams were sent to their end. See Channel.finished."""
+        return self._channel.finished
+
+    @property
     def takes_offer(self) -> bool:
         """Whether the next stream may be offered behind one that waits for its receipt. See Channel.takes_offer."""
         return self._channel.takes_offer

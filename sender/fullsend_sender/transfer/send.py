@@ -279,11 +279,14 @@ class Transfer:
         self._resume: Resume = "none"
         self._resumed_at = 0
 
-    async def offer_ahead(self, link: Link) -> None:
+    async def offer_ahead(self, link: Link, finished: int) -> None:
         """Offer the stream on a connection on which the one before it waits for its receipt, if that is permitted. The
         answer is `run`'s. That it cannot be sent is no error: then `run` offers the stream again.
+
+        `finished`: of the connection, when the one before had been sent. Where it is more now, that one has its
+        receipt, and another job uses the connection.
         """
-        if link.takes_offer:
+        if link.takes_offer and link.finished == finished:
             self._ahead = link
             with contextlib.suppress(Unreachable):
                 await link.send(self._push())

@@ -175,7 +175,7 @@ async def test_a_receiver_that_is_too_old(fullsend: Fullsend, receiver_identity:
         ended = await fullsend(receiver, "get", "tank@now", "--volume", str(tmp_path / "v"))
     assert (ended.code, ended.line) == (
         3,
-        "fullsend: nas is too old to give files back into a folder, or a volume: update fullsendd there",
+        "fullsend: nas is too old to answer this about files: update fullsendd there",
     )
     assert not (tmp_path / "v").exists()
 

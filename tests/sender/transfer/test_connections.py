@@ -18,7 +18,7 @@ from fullsend_protocol.wire import messages
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.transfer.connections import Connections
-from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS
+from fullsend_sender.transfer.link import DEFAULT_TIMEOUTS, Link
 from fullsend_sender.transfer.send import Pushed, StreamContext, TransferOptions, opened, transfer
 
 
@@ -50,20 +50,23 @@ async def test_one_with_an_offer_is_for_the_stream_that_is_offered(
         options = TransferOptions(1, threads=2, retry_for=0, connections=connections)
         begin = partial(opened, endpoint=receiver.endpoint, identity=identity, options=options)
         raws = [streams.substream(name=f"tank/{name}@now", guid=guid) for guid, name in enumerate("ab", 2)]
+
+        def offer(link: Link) -> None:
+            offering.append(asyncio.create_task(second.offer_ahead(link, link.finished)))
+
         async with (
             flowing(raws[1]) as fd,
             begin(fd, about=StreamContext(reached=True), progress=Progress(time.monotonic())) as second,
             flowing(raws[0]) as other,
             begin(
                 other,
-                about=StreamContext(
-                    reached=True, sent=lambda link: offering.append(asyncio.create_task(second.offer_ahead(link)))
-                ),
+                about=StreamContext(reached=True, sent=offer),
                 progress=Progress(time.monotonic()),
             ) as first,
         ):
             assert isinstance(await first.run(), Pushed)
             await offering[0]
+            assert second._ahead is not None
             connect = partial(connections.connect, receiver.endpoint, identity)
             async with connect(timeouts=DEFAULT_TIMEOUTS, throttle=None) as (_link, used):
                 assert not used
@@ -72,6 +75,32 @@ async def test_one_with_an_offer_is_for_the_stream_that_is_offered(
             assert isinstance(await second.run(), Pushed)
     assert (len(keeper.streams), keeper.connections) == (2, 2)
     assert [offer.dataset for offer in keeper.offers] == ["tank/a", "tank/b", *(["tank/b"] if withdrawn else [])]
+
+
+async def test_no_offer_behind_a_stream_of_another_job(identity: Identity, receiver_identity: Identity) -> None:
+    """The connection went to another job meanwhile: a stream of that job waits for its receipt now."""
+    keeper, offering = Keeper(), list[asyncio.Task[None]]()
+    keeper.features = [messages.PIPELINED]
+    async with receiving(receiver_identity, always=keeper) as receiver, Connections() as connections:
+        options = TransferOptions(1, threads=2, retry_for=0, connections=connections)
+        begin = partial(opened, endpoint=receiver.endpoint, identity=identity, options=options)
+        raws = [streams.substream(name=f"tank/{name}@now", guid=guid) for guid, name in enumerate("ab", 2)]
+
+        def offer(link: Link) -> None:
+            assert link.takes_offer
+            offering.append(asyncio.create_task(second.offer_ahead(link, link.finished - 1)))
+
+        async with (
+            flowing(raws[1]) as fd,
+            begin(fd, about=StreamContext(reached=True), progress=Progress(time.monotonic())) as second,
+            flowing(raws[0]) as other,
+            begin(other, about=StreamContext(reached=True, sent=offer), progress=Progress(time.monotonic())) as first,
+        ):
+            assert isinstance(await first.run(), Pushed)
+            await offering[0]
+            assert second._ahead is None
+            assert isinstance(await second.run(), Pushed)
+    assert [offered.dataset for offered in keeper.offers] == ["tank/a", "tank/b"]
 
 
 async def test_at_the_same_time_each_has_its_own(identity: Identity, receiver_identity: Identity) -> None:
