@@ -25,8 +25,9 @@ from fullsend_protocol.shared.errors import StreamError
 from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_protocol.stream.records import Feature, RecordType
 from fullsend_receiver.catalogue.streams import read_catalogue
-from fullsend_receiver.maintenance.merge_files import MergeFile, in_order, proving, write_packed
-from fullsend_receiver.maintenance.merging import InputSpoilt, Merged, NotMerged, StoredInput
+from fullsend_receiver.maintenance.merge_files import write_packed
+from fullsend_receiver.maintenance.merge_inputs import InputSpoilt, MergeFile, StoredInput, in_order, proving
+from fullsend_receiver.maintenance.merging import Merged, NotMerged
 
 if TYPE_CHECKING:
     import pathlib

@@ -167,7 +167,7 @@ class RecordReader:
         """Take the blocks that follow the current one, whose payload was taken, in the piece that is there.
 
         `at`: where the current block ends, in its object; `limit`: up to where the run may reach. Returns: None if the
-        next record is none of them. Else the last one is the current record, and its payload is taken.
+        next record is not such a block. Else the last one is the current record, and its payload is taken.
         """
         found = runs.find(*(self._data, self._at), number=self.number, guid=self.begin.guid, at=at, limit=limit)
         if found is not None:

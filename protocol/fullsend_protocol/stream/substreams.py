@@ -32,7 +32,7 @@ class Substream:
 
 
 class SubstreamFinder:
-    """Finds the substreams of a stream, from its first byte. A stream that is no package has one, itself."""
+    """Finds the substreams of a stream, from its first byte. A stream that is not a package has one: itself."""
 
     def __init__(self) -> None:
         """Start before the first record."""
@@ -40,7 +40,6 @@ class SubstreamFinder:
         self._offset = 0  # raw, of what comes next
         self._head = b""
         self._owed = 0
-        self._kind = -1
         self._starts: list[int] = []  # of BEGIN records
         self._ends: list[int] = []  # behind END records
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from fullsend_cli.running import Commands
     from fullsend_protocol.stream.checksums import Piece
-    from fullsend_receiver.maintenance.merge_files import MergeFile
+    from fullsend_receiver.maintenance.merge_inputs import MergeFile
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -46,7 +46,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(options: argparse.Namespace) -> int:
     """Merge. Returns: the exit code. Raises: UsageError, FullsendError, OSError, BrokenPipeError."""
     from fullsend_cli.output import write_line, writing_output
-    from fullsend_receiver.maintenance.merge_files import MergeFile, in_order, proving
+    from fullsend_receiver.maintenance.merge_inputs import MergeFile, in_order, proving
 
     _check(options)
     files = [MergeFile(path) for path in options.files]

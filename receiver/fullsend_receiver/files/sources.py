@@ -20,8 +20,7 @@ from fullsend_protocol.shared.errors import StreamError, UnsupportedStream
 from fullsend_protocol.shared.units import printable
 from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_protocol.stream.substreams import Substream, SubstreamFinder, cut_out
-from fullsend_receiver.maintenance.merge_files import MergeFile, in_order, proving
-from fullsend_receiver.maintenance.merging import StoredInput
+from fullsend_receiver.maintenance.merge_inputs import MergeFile, StoredInput, in_order, proving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,8 +28,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fullsend_protocol.stream.checksums import Piece
+    from fullsend_protocol.stream.records import Begin
     from fullsend_receiver.catalogue.rows import Summary
     from fullsend_receiver.store.api import Store
+
+    #: The name of a file, for errors, and what begins a pass over its raw bytes.
+    _Pass = tuple[str, Callable[[], Iterator[Piece]]]
 
 #: Names of a package that an error names.
 _NAMES_MAX: Final = 20
@@ -84,11 +87,11 @@ class StoredSource:
         """See SnapshotSource."""
         try:
             inputs = [StoredInput(self.store, each, lambda _size: None) for each in self.chain]
+            passes = [(str(each.file), each.pieces) for each in inputs]
             if self.snapshot is None and not any(each.kind == "package" for each in self.chain):
-                yield _reader(self.name, [MergeInput(str(each.file), each.pieces()) for each in inputs])
-                return
-            parts = [part for each in inputs for part in parts_of(str(each.file), each.pieces)]
-            yield _chosen(self.name, parts, self.snapshot, int(self.chain[-1].guid))
+                yield _merged(self.name, passes)
+            else:
+                yield _chosen(self.name, passes, self.snapshot, int(self.chain[-1].guid))
         except (StreamError, FileNotFoundError):
             gone = next((each.path for each in self.chain if not self.store.has(PurePosixPath(each.path))), None)
             if gone is None:
@@ -136,11 +139,11 @@ class FileSource:
     def opened(self) -> Iterator[ObjectReader]:
         """See SnapshotSource."""
         with proving(self.files):
+            passes = [(str(each.path), each.pieces) for each in self.files]
             if self.snapshot is None and not any(each.may_be_package for each in self.files):
-                yield _reader(self.name, [MergeInput(str(each.path), each.pieces()) for each in self.files])
-                return
-            parts = [part for each in self.files for part in parts_of(str(each.path), each.pieces)]
-            yield _chosen(self.name, parts, self.snapshot, None)
+                yield _merged(self.name, passes)
+            else:
+                yield _chosen(self.name, passes, self.snapshot, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +157,15 @@ class PackagePart:
     substream: Substream
     top: str
 
-    def input(self) -> MergeInput:
-        """Begin a pass over the substream."""
-        return MergeInput(f"{self.file}, {self.substream.begin.name}", cut_out(self.pieces(), self.substream))
+    @property
+    def begin(self) -> Begin:
+        """The substream's BEGIN."""
+        return self.substream.begin
+
+    @property
+    def one_pass(self) -> _Pass:
+        """The same as a stream of its own."""
+        return f"{self.file}, {self.begin.name}", lambda: cut_out(self.pieces(), self.substream)
 
 
 def parts_of(file: str, pieces: Callable[[], Iterator[Piece]]) -> list[PackagePart]:
@@ -168,39 +177,41 @@ def parts_of(file: str, pieces: Callable[[], Iterator[Piece]]) -> list[PackagePa
     return [PackagePart(file, pieces, each, finder.name) for each in found]
 
 
-def _chosen(name: str, parts: Sequence[PackagePart], snapshot: str | None, guid: int | None) -> ObjectReader:
-    """Return a reader of one snapshot among those of all parts.
+def _chosen(name: str, passes: Sequence[_Pass], snapshot: str | None, guid: int | None) -> ObjectReader:
+    """Return a reader of one snapshot among those in all files. `passes`: of each file.
 
     `snapshot`: which one; None: that with this GUID. Both None: the newest that a file is named after.
 
     Raises: UnsupportedStream if it, or a base of it, is not there.
     """
+    parts = [part for file, pieces in passes for part in parts_of(file, pieces)]
     if snapshot is not None:
-        last = [each for each in parts if each.substream.begin.name == snapshot]
+        last = [each for each in parts if each.begin.name == snapshot]
     elif guid is not None:
-        last = [each for each in parts if each.substream.begin.guid == guid]
+        last = [each for each in parts if each.begin.guid == guid]
     else:
-        named = [each for each in parts if each.substream.begin.name == each.top]
-        last = sorted(named, key=lambda each: each.substream.begin.created)
+        named = [each for each in parts if each.begin.name == each.top]
+        last = sorted(named, key=lambda each: each.begin.created)
     if not last:
         wanted = snapshot or (f"guid:{guid}" if guid is not None else parts[-1].top)
-        names = [printable(each.substream.begin.name) for each in parts]
+        names = [printable(each.begin.name) for each in parts]
         more = f", and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
         msg = f"{name} has no {printable(wanted)}: it has {', '.join(names[:_NAMES_MAX])}{more}"
         raise UnsupportedStream(msg)
     chain = [last[-1]]
-    bases = {each.substream.begin.guid: each for each in parts if each.substream.begin.base_guid}
-    bases |= {each.substream.begin.guid: each for each in parts if not each.substream.begin.base_guid}
-    while base_guid := chain[0].substream.begin.base_guid:
+    bases = {each.begin.guid: each for each in parts if each.begin.base_guid}
+    bases |= {each.begin.guid: each for each in parts if not each.begin.base_guid}
+    while base_guid := chain[0].begin.base_guid:
         base = bases.pop(base_guid, None)
         if base is None:
-            first = printable(chain[0].substream.begin.name)
+            first = printable(chain[0].begin.name)
             msg = f"{name}: {first} is an increment on the snapshot with GUID {base_guid}: {REFUSAL} without it"
             raise UnsupportedStream(msg)
         chain.insert(0, base)
-    return _reader(chain[-1].input().name, [each.input() for each in chain])
+    return _merged(chain[-1].one_pass[0], [each.one_pass for each in chain])
 
 
-def _reader(name: str, inputs: Sequence[MergeInput]) -> ObjectReader:
+def _merged(name: str, passes: Sequence[_Pass]) -> ObjectReader:
     """Return a reader of a full, or of a full and its increments."""
+    inputs = [MergeInput(file, pieces()) for file, pieces in passes]
     return ObjectReader(name, inputs[0].pieces if len(inputs) == 1 else merge(inputs))

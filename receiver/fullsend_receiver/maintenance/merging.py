@@ -1,30 +1,26 @@
 """Merges stored streams as the plan says (`thinning`), one merge at a time, in a process of its own.
 
-    StoredInput     the raw bytes of a stored stream, proven while they are read
     Merger          plans, merges, proves, and swaps the result for its inputs
 
-**Nothing is published that is not proven.** Each chunk of each input is compared with the SHA-256 that was proven when
-it arrived, and each segment with the manifest. The result is walked and hashed while it is written, and decoded once
-more from the disk. Then one commit puts it in place and removes the inputs: after a crash there is either the one or
-the others. Under the lock of that commit the part is planned anew, so a push, a reader or a pin that came meanwhile
-keeps its streams, and the merge is discarded.
+**Nothing is published that is not proven.** `merge_inputs` proves each input. The result is walked and hashed while it
+is written, and decoded once more from the disk. Then one commit puts it in place and removes the inputs: after a crash
+there is either the one or the others. Under the lock of that commit the part is planned anew, so a push, a reader or a
+pin that came meanwhile keeps its streams, and the merge is discarded.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from fullsend_protocol.format.manifest import Manifest, MergedInput
+from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.shared.errors import FullsendError, StreamError, UnsupportedStream
 from fullsend_protocol.shared.limits import MIB
 from fullsend_protocol.shared.stages import StageWaits, TransferCount
@@ -34,10 +30,10 @@ from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_protocol.wire.live import LiveTransfer
 from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.arrival.replacement import unchecked_time
-from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import MergeFailed, StreamsMerged
+from fullsend_receiver.maintenance.merge_inputs import InputSpoilt, StoredInput
 from fullsend_receiver.maintenance.merge_records import note_failures, note_merge, note_refusal, read_merges
 from fullsend_receiver.maintenance.pace import Pace
 from fullsend_receiver.maintenance.packing import PROGRAM, Packer, read_back
@@ -47,28 +43,15 @@ from fullsend_receiver.maintenance.retention import Action
 from fullsend_receiver.maintenance.thinning import Merge
 from fullsend_receiver.maintenance.trash import trash_name
 from fullsend_receiver.maintenance.verify import Subject, Verifier
-from fullsend_receiver.store.api import Store, Supersedes, Upload
+from fullsend_receiver.store.api import Supersedes, Upload
 from fullsend_receiver.store.durable import FULL
-from fullsend_receiver.store.errors import ManifestError
 from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import Offer, Opened, merge_key
-from fullsend_receiver.store.playback import DamagedChunk, RawChunk, checked_chunks_of
-from fullsend_receiver.store.seekable import FileDamaged
 
 log: Final = logging.getLogger("fullsendd")
 
 #: Stored bytes that are made durable at a time.
 _BATCH: Final = 64 * MIB
-#: Bytes that are read before the kernel's copies of them are dropped: merged streams are not read again.
-_DROP_EVERY: Final = 16 * MIB
-
-
-class InputSpoilt(StreamError):  # noqa: N818 - reads as a noun, like the stream errors
-    """A stored stream is not as it was proven when it arrived. `file`: which one."""
-
-    def __init__(self, file: PurePosixPath, why: str) -> None:
-        super().__init__(f"{file}: {why}")
-        self.file = file
 
 
 class MergeOvertaken(FullsendError):  # noqa: N818 - reads as what it says
@@ -116,74 +99,6 @@ class NotMerged:
 
 
 MergeEvent = Merged | NotMerged
-
-
-class StoredInput:
-    """A stored stream as input. `merged`: what it is, once `pieces` has ended: then all of it is proven."""
-
-    def __init__(
-        self, store: Store, about: Summary, read: Callable[[int], None], waits: StageWaits | None = None
-    ) -> None:
-        """`read`: is called with the stored bytes of each chunk that was read; `waits`: notes when it reads ("input")
-        and when the merge has what it needs ("merge"). Raises: InputSpoilt.
-        """
-        self.file: Final = PurePosixPath(about.path)
-        self._store = store
-        self._read = read
-        self._waits = waits or StageWaits("input")
-        try:
-            self.manifest: Final[Manifest] = store.manifest(self.file)
-        except ManifestError as error:
-            raise InputSpoilt(self.file, str(error)) from None
-        self.merged: MergedInput | None = None
-
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the raw bytes, a chunk at a time. Raises: InputSpoilt; OSError."""
-        proven = {each.end: each.sha256 for each in self.manifest.segments}
-        known = self.manifest.sha256
-        whole = hashlib.sha256()
-        end = dropped = at = 0
-        try:
-            with closing(self._store.open(self.file)) as blob:
-                for chunk in self._noted(checked_chunks_of(blob)):
-                    if isinstance(chunk, DamagedChunk):
-                        raise InputSpoilt(self.file, str(chunk))
-                    entry = chunk.place.entry
-                    end = chunk.place.raw_offset + entry.raw_length
-                    if proven.pop(end, entry.sha256.hex()) != entry.sha256.hex():
-                        raise InputSpoilt(self.file, f"the SHA-256 of its first {end} raw bytes is not the manifest's")
-                    if known is None:  # it came in several segments
-                        whole.update(chunk.raw)
-                    self._read(entry.stored_length)
-                    yield chunk.raw
-                    at = chunk.place.file_offset + entry.stored_length
-                    if at - dropped >= _DROP_EVERY:
-                        blob.forget(dropped, at - dropped)
-                        dropped = at
-                blob.forget(dropped, at - dropped)
-        except FileDamaged as error:
-            raise InputSpoilt(self.file, str(error)) from None
-        if proven or end != self.manifest.raw_bytes:
-            raise InputSpoilt(self.file, f"it has {end} raw bytes, and not the segments of its manifest")
-        about = self.manifest
-        self.merged = MergedInput(
-            file=str(self.file),
-            dataset=about.dataset,
-            snapshot=about.snapshot,
-            guid=about.guid,
-            base_guid=about.base_guid,
-            sha256=known or whole.hexdigest(),
-        )
-
-    def _noted(self, chunks: Iterator[RawChunk | DamagedChunk]) -> Iterator[RawChunk | DamagedChunk]:
-        """Yield the same, and note how long reading them takes."""
-        while True:
-            self._waits.head("input")
-            chunk = next(chunks, None)
-            self._waits.head("merge")
-            if chunk is None:
-                return
-            yield chunk
 
 
 def _count_merge(due: Merge, waits: StageWaits) -> TransferCount:

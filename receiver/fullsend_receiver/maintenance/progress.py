@@ -105,7 +105,7 @@ class ReadProgress:
         self._numbers = itertools.count(1)
         self._past = (0.0, 0.0)  # bytes and seconds of the daemon's own checks that have ended
         self._at = 0  # of the file, up to where its bytes are counted
-        self.read_bytes = 0  # stored bytes that were read since the start, for whoever has asked
+        self.read_bytes = 0  # stored bytes that were read since the start, for the callers that have asked
 
     @contextlib.contextmanager
     def reading(

@@ -13,8 +13,7 @@ from tests.receiver.helpers import SENDER, make_store, store_stream
 from fullsend_protocol.shared.errors import StreamError, UnsupportedStream
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.files.sources import FileSource, SnapshotSource, StoredSource, StreamRemoved
-from fullsend_receiver.maintenance.merge_files import InputDamaged
-from fullsend_receiver.maintenance.merging import InputSpoilt
+from fullsend_receiver.maintenance.merge_inputs import InputDamaged, InputSpoilt
 
 if TYPE_CHECKING:
     from pathlib import Path

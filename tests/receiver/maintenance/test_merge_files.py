@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import os
 import random
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -20,15 +19,14 @@ from tests.chains import Chain, chains
 from tests.chains import named as chain_named
 from tests.receiver.helpers import checked, manifest_path
 from tests.receiver.helpers import decode as decoded
+from tests.receiver.maintenance.test_merge_inputs import put
 
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.shared.errors import (
     ChunkError,
-    DamagedStream,
     OutputExists,
     OutputFailed,
     StreamError,
-    UnsupportedStream,
 )
 from fullsend_protocol.stream import facts
 from fullsend_protocol.stream.chunks import Compressor
@@ -36,13 +34,8 @@ from fullsend_protocol.stream.merge import MergeInput, merge
 from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance import merge_files
-from fullsend_receiver.maintenance.merge_files import (
-    InputDamaged,
-    MergeFile,
-    in_order,
-    proving,
-    write_packed,
-)
+from fullsend_receiver.maintenance.merge_files import write_packed
+from fullsend_receiver.maintenance.merge_inputs import InputDamaged, MergeFile, in_order
 from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.names import stream_file
 
@@ -52,19 +45,6 @@ if TYPE_CHECKING:
     from fullsend_receiver.store.local import LocalStore
 
 HEADER = 312
-
-
-def put(folder: Path, runs: Iterable[tuple[str, bytes]], *, hashes: bool = False) -> list[Path]:
-    """Write raw streams as somebody's files."""
-    paths = []
-    folder.mkdir(exist_ok=True)
-    for name, raw in runs:
-        path = folder / f"{name}.zfs"
-        path.write_bytes(raw)
-        if hashes:
-            path.with_name(f"{path.name}.sha256").write_text(f"{hashlib.sha256(raw).hexdigest()}  {path.name}\n")
-        paths.append(path)
-    return paths
 
 
 def merge_into(path: Path, inputs: Iterable[Path], **options: Any) -> merge_files.Packed:
@@ -135,33 +115,6 @@ def test_how_each_input_is_proven(tmp_path: Path) -> None:
         MergeFile(tmp_path / "a.zfs.zst")
 
 
-def test_damage_that_shows_in_another_file_is_named_where_it_is(tmp_path: Path) -> None:
-    """Here the GUID of the full, on which another file builds."""
-    paths = put(tmp_path / "in", chain_named("t1-plain").run(None, 1))
-    raw = bytearray(paths[0].read_bytes())
-    raw[40] ^= 1
-    paths[0].write_bytes(raw)
-    files = [MergeFile(each) for each in paths]
-    with pytest.raises(UnsupportedStream, match=r"incr-0-1\.zfs builds on the snapshot"):
-        in_order(files)
-    with pytest.raises(DamagedStream, match=r"full-0\.zfs has a wrong checksum at"), proving(files):
-        in_order(files)
-    # Where all are whole the error stays what it is.
-    raw[40] ^= 1
-    paths[0].write_bytes(raw)
-    with pytest.raises(UnsupportedStream, match="have the same snapshot"), proving(files[:1]):
-        in_order([MergeFile(paths[0]), MergeFile(paths[0])])
-
-
-def test_a_name_that_is_damaged_is_that_of_a_file(tmp_path: Path) -> None:
-    (path,) = put(tmp_path / "in", chain_named("t1-plain").run(None, 0))
-    raw = bytearray(path.read_bytes())
-    raw[56] = 0xFF
-    path.write_bytes(raw)
-    with pytest.raises(DamagedStream, match=r"full-0\.zfs: BEGIN record at 0 with a name that is not UTF-8"):
-        MergeFile(path)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("hashes", [False, True], ids=["checksums", "sha256"])
 @pytest.mark.parametrize("name", ["t1-plain", "t2-enc2-w"])
@@ -219,31 +172,6 @@ def test_a_disk_that_gives_back_something_else(tmp_path: Path, monkeypatch: pyte
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------
-
-
-def test_what_is_not_one_chain(tmp_path: Path) -> None:
-    chain = chain_named("t1-plain")
-    full, one, two, three = put(tmp_path, chain.run(None, 3))
-    other = tmp_path / "copy.zfs"
-    shutil.copy(one, other)
-
-    def refused(*paths: Path) -> str:
-        with pytest.raises(UnsupportedStream) as error:
-            in_order([MergeFile(each) for each in paths])
-        return str(error.value).replace(f"{tmp_path}/", "")
-
-    assert refused(full, one, other) == "incr-0-1.zfs and copy.zfs have the same snapshot: name one of them"
-    assert refused(full, two, three).startswith("incr-1-2.zfs builds on the snapshot with GUID ")
-    others = put(tmp_path, [("other", streams.substream(guid=99, flags=12))])
-    assert refused(full, *others) == "full-0.zfs and other.zfs are both fulls: name one of them"
-    branch = put(tmp_path, [("branch", streams.substream(guid=98, base_guid=MergeFile(full).guid, flags=12))])
-    assert refused(full, one, *branch) == "incr-0-1.zfs and branch.zfs build on the same snapshot: name one of them"
-
-
-def test_a_pipe_cannot_be_read_twice(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UnsupportedStream, match="pipe is not a file: what is merged is read twice"):
-        MergeFile(tmp_path / "pipe")
 
 
 def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
