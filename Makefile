@@ -85,6 +85,9 @@ test-python314: ## the same with Python 3.14, of the next Debian
 test-zfs: $(STAMP) ## the tests against real ZFS, in a virtual machine
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/zfs/run
 
+zfs-guest: ## build the virtual machine for them (needs root)
+	tests/zfs/vm/build
+
 test-s3: $(STAMP) ## the store in a bucket against a real Ceph, which it starts (needs root)
 	PATH="$(CURDIR)/.venv/bin:$$PATH" tests/s3/run
 

@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Any, Final, Self, TextIO
 from unittest.mock import patch
 
+from tests import forked
+
 from fullsend_receiver.cli.main import main as fullsendd_main
 from fullsend_sender.cli.main import main as fullsend_main
 
@@ -50,14 +52,11 @@ def run(
     module: str, *arguments: str, env: Mapping[str, str], stdin: bytes = b"", measured: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
     """`python -m MODULE ARGUMENTS` to its end; the exit code is the caller's to judge."""
-    return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
-        input=stdin,
-        capture_output=True,
-        check=False,
-        env=environment(measured, **env),
-        timeout=PATIENCE,
-    )
+    whole = environment(measured, **env)
+    if not (measured and "COVERAGE_PROCESS_CONFIG" in whole):
+        return forked.run(module, arguments, whole, stdin, PATIENCE)
+    argv = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(argv, input=stdin, capture_output=True, check=False, env=whole, timeout=PATIENCE)
 
 
 class _Output:
@@ -159,7 +158,7 @@ class Receiver:
     folder: Path
     inside: bool = False
     port: int = field(default_factory=free_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] | forked.Program | None = None
 
     @property
     def store(self) -> Path:
@@ -194,12 +193,14 @@ class Receiver:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, self.log.open("ab") as log:
                 ready.bind(str(notify))
                 ready.settimeout(1)
-                self.process = subprocess.Popen(
-                    command or [sys.executable, "-m", "fullsend_receiver", "serve"],
-                    stdout=log,
-                    stderr=log,
-                    env=environment(**{**self.env, "NOTIFY_SOCKET": str(notify), **env}),
-                )
+                whole = environment(**{**self.env, "NOTIFY_SOCKET": str(notify), **env})
+                if command:
+                    self.process = subprocess.Popen(command, stdout=log, stderr=log, env=whole)
+                else:
+                    with open(os.devnull, "rb") as nothing:
+                        self.process = forked.start(
+                            "fullsend_receiver", ["serve"], whole, stdin=nothing, stdout=log, stderr=log
+                        )
                 for _second in range(PATIENCE):
                     with contextlib.suppress(TimeoutError):
                         if b"READY=1" in ready.recv(4096):
