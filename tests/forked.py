@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
@@ -81,11 +82,15 @@ def start(
     stdin: IO[bytes],
     stdout: IO[bytes],
     stderr: IO[bytes],
+    strict: bool = False,
 ) -> Program:
-    """Start `python -m MODULE ARGUMENTS` with this environment and these files, in the present working directory."""
+    """Start `python -m MODULE ARGUMENTS` with this environment and these files, in the present working directory.
+
+    `strict`: warnings are errors, as by `python -W error`. Coverage measures it where the environment says so.
+    """
     forker = _forker(module)
     read, write = os.pipe()
-    request = json.dumps([list(arguments), dict(env), os.getcwd()]).encode()
+    request = json.dumps([list(arguments), dict(env), os.getcwd(), strict]).encode()
     try:
         socket.send_fds(forker, [request], [stdin.fileno(), stdout.fileno(), stderr.fileno(), write])
     finally:
@@ -97,7 +102,7 @@ def start(
 
 
 def run(
-    module: str, arguments: Sequence[str], env: Mapping[str, str], stdin: bytes, timeout: float
+    module: str, arguments: Sequence[str], env: Mapping[str, str], stdin: bytes = b"", timeout: float = math.inf
 ) -> subprocess.CompletedProcess[bytes]:
     """Run it to its end, as subprocess.run, with pipes. Raises: subprocess.TimeoutExpired, and then it was killed."""
     with contextlib.ExitStack() as stack:
@@ -132,7 +137,7 @@ def _feed(to_it: IO[bytes], stdin: bytes) -> None:
 def _forker(module: str) -> socket.socket:
     """Start the process that has imported a program. It ends when this process has ended."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # It is not measured by coverage, and each test has its own environment.
+    # It is not measured by coverage itself.
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     _processes.append(
         subprocess.Popen(
@@ -193,7 +198,7 @@ def _become(module: str, request: list[Any], stdio: list[int]) -> NoReturn:
     for number, file in enumerate(stdio):
         os.dup2(file, number)
         os.close(file)
-    arguments, env, folder = request
+    arguments, env, folder, strict = request
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
@@ -201,6 +206,10 @@ def _become(module: str, request: list[Any], stdio: list[int]) -> NoReturn:
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)
     sys.argv = [module, *arguments]
+    if strict:
+        warnings.simplefilter("error")
+    if "COVERAGE_PROCESS_CONFIG" in env:
+        importlib.import_module("coverage").process_startup()
     # Its end is the end of this interpreter, which waits for threads, and flushes.
     runpy.run_module(module, run_name="__main__", alter_sys=True)
     raise SystemExit(0)

@@ -52,11 +52,7 @@ def run(
     module: str, *arguments: str, env: Mapping[str, str], stdin: bytes = b"", measured: bool = False
 ) -> subprocess.CompletedProcess[bytes]:
     """`python -m MODULE ARGUMENTS` to its end; the exit code is the caller's to judge."""
-    whole = environment(measured, **env)
-    if not (measured and "COVERAGE_PROCESS_CONFIG" in whole):
-        return forked.run(module, arguments, whole, stdin, PATIENCE)
-    argv = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(argv, input=stdin, capture_output=True, check=False, env=whole, timeout=PATIENCE)
+    return forked.run(module, arguments, environment(measured, **env), stdin, PATIENCE)
 
 
 class _Output:

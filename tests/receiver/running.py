@@ -18,6 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from tests import forked
 from tests.programs import run_inside
 from tests.receiver.peer import Certificate, Peer, make_certificate
 
@@ -56,7 +57,7 @@ class Receiver:
         self.config = folder / "receiver.toml"
         self.log_file = folder / "serve.log"
         self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | forked.Program | None = None
         self.senders: dict[str, Certificate] = {}
         self._notify: socket.socket | None = None
 
@@ -66,6 +67,10 @@ class Receiver:
         """Run a command to its end: as a process where it gets `options`, else in this one (programs.run_inside)."""
         if not options and "serve" not in arguments and threading.current_thread() is threading.main_thread():
             done = run_inside(fullsendd_main, "--config", *map(str, (self.config, *arguments)), env={})
+            return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+        if not options:
+            words = ["--config", *map(str, (self.config, *arguments))]
+            done = forked.run("fullsend_receiver", words, os.environ, timeout=_PATIENCE)
             return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
         return subprocess.run(
             [sys.executable, "-m", "fullsend_receiver", "--config", self.config, *arguments],
@@ -93,7 +98,8 @@ class Receiver:
     def start(self, *, program: Sequence[str | Path] = (), pure: bool = False, **options: Any) -> None:
         """Serve; returns when the daemon says that it is ready.
 
-        `program`: what to run instead of the package. `pure`: without coverage, whose memory is not the daemon's.
+        `program`: what to run instead of the package. `pure`: without coverage, and not forked of a process that has
+        imported more than the daemon: for its memory.
         """
         self.spawn(program=program, pure=pure, **options)
         self.wait_ready()
@@ -115,17 +121,19 @@ class Receiver:
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind("\0" + address)
         self._notify.settimeout(_STEP)
+        env["NOTIFY_SOCKET"] = "@" + address
         # Warnings are errors: a socket or a file that nobody closed shows in the log.
         command = [*wrapper, sys.executable, "-W", "error", *(program or ["-m", "fullsend_receiver"])]
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--config", self.config, "serve"],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=env | {"NOTIFY_SOCKET": "@" + address},
-                **options,
-            )
+        words = ["--config", str(self.config), "serve"]
+        with open(os.devnull, "rb") as nothing, self.log_file.open("ab") as log:
+            if pure or program or wrapper or options:
+                self.process = subprocess.Popen(
+                    [*command, *words], stdin=nothing, stdout=log, stderr=log, env=env, **options
+                )
+            else:
+                self.process = forked.start(
+                    "fullsend_receiver", words, env, stdin=nothing, stdout=log, stderr=log, strict=True
+                )
 
     def wait_ready(self) -> None:
         status = self.wait_notified("READY=1")

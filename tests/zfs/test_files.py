@@ -1,14 +1,15 @@
-"""Files out of streams of real ZFS, without a pool: `fullsendd ls`, `get` and `diff` on bare files, compared with the
-pool.
+"""Streams of real ZFS, and what the pool has: for storage_host/test_files.py, which reads files out of them without a
+pool. Here the streams are made, and images of volumes, holes and refusals are compared at once.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
+import pathlib
 import random
+import re
 import socket
 import stat
 from typing import TYPE_CHECKING, Final
@@ -17,13 +18,13 @@ import pytest
 from tests import programs, streams
 from tests.file_trees import proven
 from tests.zfs import pools
+from tests.zfs.cases import Case, Reading
 from tests.zfs.changes import acl, mutate
 
 from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.cli.main import main as fullsendd_main
 
 if TYPE_CHECKING:
-    import pathlib
     from collections.abc import Sequence
 
     from tests.zfs.pools import Pool
@@ -123,10 +124,18 @@ def sources(files: Sequence[pathlib.Path]) -> list[str | pathlib.Path]:
     return [part for file in files for part in ("--file", file)]
 
 
+@pytest.fixture
+def folder_of_case(request: pytest.FixtureRequest) -> pathlib.Path:
+    """An empty folder, which is left for the tests in storage_host."""
+    folder = pathlib.Path(os.environ["FULLSEND_ZFS_CASES"]) / re.sub(r"\W+", "_", request.node.name)
+    folder.mkdir(parents=True)
+    return folder
+
+
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_a_tree_comes_back_from_a_full_and_from_a_chain(
-    flavour: str, pool: Pool, other_pool: Pool, tmp_path: pathlib.Path, snapshots: int
+def test_a_tree_in_a_full_and_in_a_chain(
+    flavour: str, pool: Pool, folder_of_case: pathlib.Path, snapshots: int
 ) -> None:
     flags, options = FLAVOURS[flavour]
     snapshots = max(snapshots, INCREMENTS + 1)
@@ -145,38 +154,14 @@ def test_a_tree_comes_back_from_a_full_and_from_a_chain(
             unlinked.write(b"more")
             unlinked.flush()
             pool.snapshot(f"{home}@{number}")
-    files = sent(pool, home, flags, tmp_path, snapshots)
-    other_pool.create("out")
+    files = sent(pool, home, flags, folder_of_case, snapshots)
+    readings = []
     for number in (0, snapshots - 1):
         genuine = folder / ".zfs" / "snapshot" / str(number)
-        out = other_pool.path("out") / str(number)
-        fullsendd("get", *sources(files[: number + 1]), "--special", "--setuid", "--into", out, "/")
-        theirs = pools.tree(genuine)
-        assert pools.tree(out) == theirs
-        listed = {}
-        for line in fullsendd("ls", "-R", "--json", *sources(files[: number + 1])).splitlines():
-            facts = json.loads(line)
-            listed[facts["path"]] = facts
-        assert listed.keys() == theirs.keys()
-        for name, facts in listed.items():
-            info = (genuine / name).lstat()
-            assert facts["object"] == info.st_ino
-            assert int(facts["mode"], 8) == info.st_mode
-            assert (facts["uid"], facts["gid"], facts["links"]) == (info.st_uid, info.st_gid, info.st_nlink)
-            times = (info.st_atime_ns, info.st_mtime_ns, info.st_ctime_ns)
-            assert (facts["atime"], facts["mtime"], facts["ctime"]) == times
-            if stat.S_ISREG(info.st_mode):
-                assert facts["size"] == info.st_size
-            if stat.S_ISBLK(info.st_mode) or stat.S_ISCHR(info.st_mode):
-                assert facts["device"] == [os.major(info.st_rdev), os.minor(info.st_rdev)]
-    old, new = (
-        [part for file in files[: number + 1] for part in (option, file)]
-        for option, number in (("--from", 0), ("--to", snapshots - 1))
-    )
-    changes = fullsendd("diff", "-FH", "--prefix", folder, *old, *new)
+        readings.append(Reading.of(genuine, [file.name for file in files[: number + 1]]))
     said = pools.zfs("diff", "-FH", f"{home}@0", f"{home}@{snapshots - 1}")
     assert b"(on_delete_queue)" in said
-    assert sorted(changes.splitlines()) == sorted(said.splitlines())
+    Case(readings, str(folder), said).write(folder_of_case)
 
 
 def test_holes_come_back_as_holes(pool: Pool, other_pool: Pool, tmp_path: pathlib.Path) -> None:
@@ -226,11 +211,9 @@ def test_the_image_of_a_volume(flags: tuple[str, ...], pool: Pool, tmp_path: pat
 
 
 @pytest.mark.timeout(1200)
-def test_each_snapshot_of_a_package_is_the_one_that_is_received(
-    pool: Pool, other_pool: Pool, tmp_path: pathlib.Path
-) -> None:
+def test_each_snapshot_of_a_package(pool: Pool, folder_of_case: pathlib.Path) -> None:
     raw = next(stream.read() for stream in streams.whole() if stream.name == "tree-R")
-    file = proven(tmp_path / "tree-R.zfs", raw)
+    file = proven(folder_of_case / "tree-R.zfs", raw)
     received = pool.full("tree")
     pool.receive(raw, "-u", received)
     walker = Walker()
@@ -238,14 +221,14 @@ def test_each_snapshot_of_a_package_is_the_one_that_is_received(
         walker.walk(raw, walker.offset, len(raw), len(raw))
     names = [begin.name for begin in walker.begins if not begin.compound]
     assert len(names) > 8
-    other_pool.create("out")
+    readings = []
     for number, name in enumerate(names):
         dataset, _at, snapshot = name.removeprefix("tank/tree").partition("@")
         if not number or dataset != names[number - 1].removeprefix("tank/tree").partition("@")[0]:
             pool.mount(f"tree{dataset}")
-        out = other_pool.path("out") / str(number)
-        fullsendd("get", "--file", file, "--snapshot", name, "--special", "--setuid", "--into", out, "/")
-        assert pools.tree(out) == pools.tree(pool.path(f"tree{dataset}") / ".zfs" / "snapshot" / snapshot)
+        genuine = pool.path(f"tree{dataset}") / ".zfs" / "snapshot" / snapshot
+        readings.append(Reading.of(genuine, [file.name], name))
+    Case(readings).write(folder_of_case)
 
 
 def test_a_raw_stream_is_refused_by_name(pool: Pool, tmp_path: pathlib.Path) -> None:

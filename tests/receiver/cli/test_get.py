@@ -10,6 +10,7 @@ import sys
 import tarfile
 from typing import TYPE_CHECKING
 
+from tests import forked
 from tests.file_trees import FOLDER, TREES, VOLUMES, Tree, raw
 from tests.receiver.command import damage, fails
 from tests.receiver.helpers import SENDER, store_stream
@@ -31,7 +32,7 @@ FULL = str(FOLDER / "sa_Lec-full.zfs.zst")
 
 
 def fullsendd(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-m", "fullsend_receiver", *arguments], capture_output=True, check=False)
+    return forked.run("fullsend_receiver", arguments, os.environ)
 
 
 def test_one_file_of_a_stored_chain(receiver: Receiver, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests import forked
 from tests.chains import named
 from tests.receiver.command import fails
 
@@ -23,12 +24,7 @@ INPUTS = [str(CHAIN.folder / f"{name}.zfs.zst") for name, _raw in CHAIN.run(None
 
 
 def fullsendd(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "fullsend_receiver", *arguments],
-        capture_output=True,
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    return forked.run("fullsend_receiver", arguments, os.environ)
 
 
 def refused(code: int, says: str, *arguments: str) -> None:

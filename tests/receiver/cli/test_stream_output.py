@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
-import sys
-from os import PathLike
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
+from tests import forked
 from tests.receiver.command import damage
 from tests.receiver.helpers import SENDER, cut, long_stream, manifest_path, store_stream
 
@@ -25,9 +25,8 @@ PIECES = [piece for _offset, piece in cut(RAW)]
 
 
 def cat(receiver: Receiver, file: PurePosixPath) -> subprocess.CompletedProcess[bytes]:
-    command: list[str | PathLike[str]] = [sys.executable, "-m", "fullsend_receiver", "--config", receiver.config, "cat"]
-    command += ["--skip-damaged", str(file)]
-    return subprocess.run(command, capture_output=True, check=False)
+    words = ["--config", str(receiver.config), "cat", "--skip-damaged", str(file)]
+    return forked.run("fullsend_receiver", words, os.environ)
 
 
 def starts(store: LocalStore, file: PurePosixPath) -> list[int]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests import forked
 from tests.sender.command import Ended, Fullsend
 from tests.sender.peer import Receiving
 
@@ -40,15 +39,8 @@ def fullsend(config: Callable[[Endpoint], str]) -> Fullsend:
 
     async def run(receiver: Receiving | Endpoint, *arguments: str, stdin: bytes = b"", **env: str) -> Ended:
         endpoint = receiver.endpoint if isinstance(receiver, Receiving) else receiver
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "fullsend_sender", *arguments),
-            env={**os.environ, "FULLSEND_CONFIG": config(endpoint), **env},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        out, err = await process.communicate(stdin)
-        assert process.returncode is not None
-        return Ended(process.returncode, out, err.decode())
+        whole = {**os.environ, "FULLSEND_CONFIG": config(endpoint), **env}
+        done = await asyncio.to_thread(forked.run, "fullsend_sender", arguments, whole, stdin)
+        return Ended(done.returncode, done.stdout, done.stderr.decode())
 
     return run
