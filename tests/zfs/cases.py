@@ -23,13 +23,14 @@ _NAME: Final = "case"
 @dataclasses.dataclass(frozen=True)
 class Reading:
     """What a snapshot holds. `files`: names of its chain's files, the full first; `snapshot`: of a package, else None.
-    `tree` and `inodes`, by path: pools.tree, and what lstat says.
+    `tree` and `inodes`, by path: pools.tree, and what lstat says. `volume`: of a volume, pools.content.
     """
 
     files: list[str]
     snapshot: str | None
     tree: dict[str, tuple[object, ...]]
     inodes: dict[str, tuple[int, ...]]
+    volume: str | None = None
 
     @classmethod
     def of(cls, genuine: pathlib.Path, files: list[str], snapshot: str | None = None) -> Self:

@@ -4,6 +4,7 @@ pool. Here the streams are made, and images of volumes, holes and refusals are c
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -12,6 +13,7 @@ import random
 import re
 import socket
 import stat
+import struct
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -21,7 +23,7 @@ from tests.zfs import pools
 from tests.zfs.cases import Case, Reading
 from tests.zfs.changes import acl, mutate
 
-from fullsend_protocol.stream.records import Walker
+from fullsend_protocol.stream.records import Feature, RecordType, Walker
 from fullsend_receiver.cli.main import main as fullsendd_main
 
 if TYPE_CHECKING:
@@ -42,6 +44,10 @@ FLAVOURS: Final = {
 }
 
 
+#: Of a volume, in BEGIN: dmu_objset_type_t (OpenZFS include/sys/dmu.h).
+VOLUME: Final = 3
+#: What BEGIN says of streams that hold no whole file in clear.
+UNREADABLE: Final = {Feature.RAW, Feature.REDACTED, Feature.RESUMING}
 #: Of each chain of a file system, at least.
 INCREMENTS: Final = 10
 
@@ -125,9 +131,15 @@ def sources(files: Sequence[pathlib.Path]) -> list[str | pathlib.Path]:
 
 
 @pytest.fixture
-def folder_of_case(request: pytest.FixtureRequest) -> pathlib.Path:
-    """An empty folder, which is left for the tests in storage_host."""
-    folder = pathlib.Path(os.environ["FULLSEND_ZFS_CASES"]) / re.sub(r"\W+", "_", request.node.name)
+def cases() -> pathlib.Path:
+    """The folder of what is left for the tests in storage_host."""
+    return pathlib.Path(os.environ["FULLSEND_ZFS_CASES"])
+
+
+@pytest.fixture
+def folder_of_case(request: pytest.FixtureRequest, cases: pathlib.Path) -> pathlib.Path:
+    """An empty folder for a case."""
+    folder = cases / re.sub(r"\W+", "_", request.node.name)
     folder.mkdir(parents=True)
     return folder
 
@@ -229,6 +241,80 @@ def test_each_snapshot_of_a_package(pool: Pool, folder_of_case: pathlib.Path) ->
         genuine = pool.path(f"tree{dataset}") / ".zfs" / "snapshot" / snapshot
         readings.append(Reading.of(genuine, [file.name], name))
     Case(readings).write(folder_of_case)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OneSnapshot:
+    """A genuine stream of one snapshot, perhaps with properties around it. `base`: a GUID; 0: a full."""
+
+    name: str
+    raw: bytes
+    guid: int
+    base: int
+    volume: bool
+
+
+def one_snapshot(stream: streams.Genuine) -> OneSnapshot | None:
+    """Return what the stream is, or None if `fullsendd ls` says in one line that it cannot be read."""
+    raw = stream.read()
+    begins = [
+        raw[each.start : each.end]
+        for each in streams.split(raw)
+        if each.kind is RecordType.BEGIN and raw[each.start + 16] & 3 == streams.SUBSTREAM
+    ]
+    if len(begins) != 1:
+        return None
+    (versioninfo,) = struct.unpack_from("<Q", begins[0], 16)
+    if any(versioninfo >> 2 & 1 << feature for feature in UNREADABLE):
+        return None
+    kind, _flags, guid, base = struct.unpack_from("<IIQQ", begins[0], 32)
+    return OneSnapshot(stream.name, raw, guid, base, kind == VOLUME)
+
+
+def chain_of(stream: OneSnapshot, by_guid: dict[int, OneSnapshot]) -> list[OneSnapshot]:
+    """Return the streams from a full to this one; none if one of them is not there."""
+    chain = [stream]
+    while chain[0].base:
+        base = by_guid.get(chain[0].base)
+        if base is None:
+            return []
+        chain.insert(0, base)
+    return chain
+
+
+@pytest.mark.timeout(2400)
+def test_each_genuine_stream(pool: Pool, cases: pathlib.Path) -> None:
+    """Those of tests/data, and those of a larger corpus where there is one."""
+    found: dict[bytes, OneSnapshot] = {}  # by its bytes: some are in two places
+    for genuine in streams.whole():
+        stream = one_snapshot(genuine)
+        if stream is not None:
+            found.setdefault(hashlib.sha256(stream.raw).digest(), stream)
+    by_guid: dict[int, OneSnapshot] = {}
+    for stream in found.values():  # a full is read instead of the chain that leads to the same snapshot
+        if not stream.base or stream.guid not in by_guid:
+            by_guid[stream.guid] = stream
+    compared = 0
+    for number, stream in enumerate(found.values()):
+        chain = chain_of(stream, by_guid)
+        if not chain:
+            continue
+        compared += 1
+        received = pool.full(f"in{number}")
+        folder = cases / f"{number}_{stream.name.replace('/', '_')}"
+        folder.mkdir()
+        for place, each in enumerate(chain):
+            pool.receive(each.raw, "-u", received)
+            proven(folder / f"{place}.zfs", each.raw)
+        names = [f"{place}.zfs" for place in range(len(chain))]
+        if stream.volume:
+            reading = Reading(names, None, {}, {}, pools.content(pools.device(received)))
+        else:
+            pool.mount(f"in{number}")
+            reading = Reading.of(pool.path(received), names)
+        Case([reading]).write(folder)
+        pools.zfs("destroy", "-r", received)
+    assert compared >= 20
 
 
 def test_a_raw_stream_is_refused_by_name(pool: Pool, tmp_path: pathlib.Path) -> None:

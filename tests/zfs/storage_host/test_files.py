@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 
     from tests.zfs.cases import Case
 
-FOLDERS: Final = cases.folders(pathlib.Path(os.environ["FULLSEND_ZFS_CASES"]))
+CASES: Final = {
+    folder: cases.Case.read(folder) for folder in cases.folders(pathlib.Path(os.environ["FULLSEND_ZFS_CASES"]))
+}
+VOLUMES: Final = [folder for folder, case in CASES.items() if case.readings[0].volume is not None]
+TREES: Final = [folder for folder in CASES if folder not in VOLUMES]
+CHANGED: Final = [folder for folder, case in CASES.items() if case.diff is not None]
 
 
 @pytest.fixture
@@ -46,14 +51,11 @@ def disk() -> Iterator[pathlib.Path]:
             subprocess.run(["umount", place], check=True, env=environment)
 
 
-@pytest.fixture(params=FOLDERS, ids=lambda folder: folder.name)
-def folder(request: pytest.FixtureRequest) -> pathlib.Path:
-    return pathlib.Path(request.param)
-
-
-@pytest.fixture
-def case(folder: pathlib.Path) -> Case:
-    return cases.Case.read(folder)
+def each(folders: list[pathlib.Path]) -> pytest.MarkDecorator:
+    """Mark a test to run with each of these cases."""
+    return pytest.mark.parametrize(
+        ("folder", "case"), [(folder, CASES[folder]) for folder in folders], ids=[folder.name for folder in folders]
+    )
 
 
 def fullsendd(*arguments: str | pathlib.Path) -> bytes:
@@ -65,6 +67,7 @@ def options(folder: pathlib.Path, reading: cases.Reading, option: str = "--file"
     return chain if reading.snapshot is None else [*chain, "--snapshot", reading.snapshot]
 
 
+@each(TREES)
 def test_each_tree_comes_back(folder: pathlib.Path, case: Case, disk: pathlib.Path) -> None:
     for number, reading in enumerate(case.readings):
         out = disk / folder.name / str(number)
@@ -73,6 +76,7 @@ def test_each_tree_comes_back(folder: pathlib.Path, case: Case, disk: pathlib.Pa
         assert pools.tree(out) == reading.tree
 
 
+@each(TREES)
 def test_each_tree_is_listed(folder: pathlib.Path, case: Case) -> None:
     for reading in case.readings:
         lines = map(json.loads, fullsendd("ls", "-R", "--json", *options(folder, reading)).splitlines())
@@ -89,7 +93,14 @@ def test_each_tree_is_listed(folder: pathlib.Path, case: Case) -> None:
                 assert facts["device"] == [os.major(device), os.minor(device)]
 
 
-@pytest.mark.parametrize("folder", [each for each in FOLDERS if cases.Case.read(each).diff is not None], indirect=True)
+@each(VOLUMES)
+def test_each_volume_comes_back(folder: pathlib.Path, case: Case, tmp_path: pathlib.Path) -> None:
+    (reading,) = case.readings
+    fullsendd("get", *options(folder, reading), "--volume", tmp_path / "image")
+    assert pools.content(tmp_path / "image") == reading.volume
+
+
+@each(CHANGED)
 def test_differences_are_those_of_zfs_diff(folder: pathlib.Path, case: Case) -> None:
     assert case.diff is not None
     first, last = case.readings
