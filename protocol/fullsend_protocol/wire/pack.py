@@ -216,7 +216,7 @@ class PackReader:
             case PackItem.FILE:
                 path, entry = self._described(body)
                 if not stat.S_ISREG(entry.mode) or entry.target is not None:
-                    _fail("it has a file that is none")
+                    _fail("it has a file with the attributes of something else")
                 self._size = entry.size
                 self._to.file(_path(path), entry)
             case PackItem.SPECIAL:
@@ -227,7 +227,7 @@ class PackReader:
             case PackItem.DESCRIBE:
                 path, entry = self._described(body)
                 if not stat.S_ISDIR(entry.mode) or entry.target is not None:
-                    _fail("it has a directory that is none")
+                    _fail("it has a directory with the attributes of something else")
                 self._to.describe(_path(path) if path else b"", entry)
             case _:
                 _fail(f"it has an item of kind {kind}")

@@ -73,13 +73,14 @@ class IndexDamaged(FullsendError):  # noqa: N818 - reads as what it says
 
 class FileIndex:
     """The index of one snapshot. `name`: of the snapshot, for errors. Its database is closed at the latest when nothing
-    refers to the index any more.
+    refers to the index any more. A kept one that proves to be damaged removes its file.
     """
 
-    def __init__(self, database: sqlite3.Connection, name: str) -> None:
-        """Take a finished database. See `build` and `opened`."""
+    def __init__(self, database: sqlite3.Connection, name: str, path: Path | None = None) -> None:
+        """Take a finished database. `path`: of its file; None: it is not kept. See `build` and `opened`."""
         self.name = name
         self._database = database
+        self._path = path
         weakref.finalize(self, database.close)
 
     @classmethod
@@ -111,7 +112,7 @@ class FileIndex:
             return None
         with contextlib.suppress(sqlite3.Error):
             database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
-            found = cls(database, name)
+            found = cls(database, name, path)
             with contextlib.suppress(IndexDamaged):
                 if found._fact("form") == FORM:
                     return found
@@ -274,7 +275,13 @@ class FileIndex:
             self._spoilt("a row has a wrong checksum")
 
     def _spoilt(self, why: str) -> NoReturn:
-        msg = f"the index of {self.name} is damaged ({why}): delete what is in .state/files of the store, and run again"
+        advice = "run the same command again, which makes it anew"
+        try:
+            if self._path is not None:
+                self._path.unlink(missing_ok=True)
+        except OSError:
+            advice = f"delete {self._path}, and {advice}"
+        msg = f"the index of {self.name} is damaged ({why}): {advice}"
         raise IndexDamaged(msg)
 
     def _need(self, number: int) -> Node:

@@ -370,7 +370,7 @@ class Prover:
         try:
             return opening_of(copy.file, [base64.b64decode(raw, validate=True)])
         except (StreamError, binascii.Error) as error:
-            raise RemoteProtocolError(f"{self._endpoint.name}: a head that is none: {printable(str(error))}") from None
+            raise RemoteProtocolError(f"{self._endpoint.name}: a damaged head: {printable(str(error))}") from None
 
     # --- the receiver
 

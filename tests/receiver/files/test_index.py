@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import sqlite3
 import stat
 import struct
+from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -19,8 +22,6 @@ from fullsend_receiver.files.index import FileIndex, IndexDamaged, NoSuchFile, c
 from fullsend_receiver.files.sources import FileSource
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from fullsend_protocol.dataset.nodes import Node
 
 
@@ -95,9 +96,27 @@ def test_an_index_that_has_changed_is_not_believed(change: str, tmp_path: Path) 
         database.execute(change)
     index = FileIndex.opened(tmp_path / "i", "it")
     assert index is not None
-    with pytest.raises(IndexDamaged, match=r"the index of it is damaged .* run again"):
+    with pytest.raises(
+        IndexDamaged, match=r"the index of it is damaged .*: run the same command again, which makes it"
+    ):
         list(index.walk(b"", index.root))
     index.close()
+    assert not (tmp_path / "i").exists()
+
+
+def test_a_damaged_index_that_cannot_be_removed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built(Tree(), tmp_path / "i").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "i")) as database, database:
+        database.execute("DELETE FROM node")
+    index = FileIndex.opened(tmp_path / "i", "it")
+    assert index is not None
+
+    def refuse(_path: Path, *, missing_ok: bool) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with contextlib.closing(index), pytest.raises(IndexDamaged, match=f": delete {tmp_path / 'i'}, and run the same"):
+        print(index.root)
 
 
 def test_a_name_that_an_index_has_lost_is_not_said_to_be_nowhere(tmp_path: Path) -> None:

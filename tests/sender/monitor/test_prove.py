@@ -492,7 +492,7 @@ async def test_a_head_that_is_none_is_the_receiver_s_fault(proving: Proving, mon
     for raw in ("AAAA", "AAA"):
         monkeypatch.setattr(proving.desk, "answer", lambda _said, raw=raw: [messages.Head(raw=raw)])
         prover = proving.prover()
-        with pytest.raises(RemoteProtocolError, match="a head that is none"):
+        with pytest.raises(RemoteProtocolError, match="a damaged head"):
             _ = [each async for each in prover.prove(prover_copies())]
 
 
