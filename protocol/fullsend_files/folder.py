@@ -141,7 +141,9 @@ class Folder:
         """Give everything its place. All of it must be proven, and every directory described. Raises: OutputFailed."""
         self._close()
         try:
-            for name in os.listdir(self._root):
+            for name in (names := os.listdir(self._root)):
+                self._check_free(name)
+            for name in names:
                 self._move(name)
             self._staging.rmdir()
             if self._top is not None:
@@ -166,8 +168,14 @@ class Folder:
 
     # --- inside ------------------------------------------------------------------------------------------------
 
+    def _check_free(self, name: str) -> None:
+        """Check that nobody has put something there meanwhile: a rename would replace it. Raises: FileExistsError."""
+        if os.path.lexists(self._into / name):
+            raise FileExistsError(errno.EEXIST, f"{name} was put there meanwhile")
+
     def _move(self, name: str) -> None:
         """Give something at the top its place. Raises: OSError."""
+        self._check_free(name)
         place = self._into / name
         try:
             os.rename(name, place, src_dir_fd=self._root)
@@ -241,7 +249,8 @@ class Folder:
 
     def _describe_folder(self, path: bytes, entry: Entry) -> None:
         with self._trying(path):
-            descriptor = self._open(path) if path else os.open(self._into, _FOLDER)
+            # The folder itself may be named by a link, which is its user's.
+            descriptor = self._open(path) if path else os.open(self._into, _FOLDER & ~os.O_NOFOLLOW)
             try:
                 self._describe(path, entry, descriptor)
             finally:

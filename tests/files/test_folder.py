@@ -80,6 +80,28 @@ def test_a_tree(folder: Folder, troubles: Troubles, tmp_path: Path) -> None:
         assert found.st_mtime_ns == TIME.total
 
 
+def test_what_somebody_has_put_there_meanwhile_stays(folder: Folder, tmp_path: Path) -> None:
+    put(folder, b"a", b"old")
+    put(folder, b"b", b"old")
+    (tmp_path / "out" / "b").write_bytes(b"new")
+    (staging,) = (tmp_path / "out").glob(".fullsend-get-*")
+    with pytest.raises(OutputFailed, match=rf"b was put there meanwhile.*; the files are in {staging}"):
+        folder.publish()
+    assert (tmp_path / "out" / "b").read_bytes() == b"new"
+    assert sorted(path.name for path in staging.iterdir()) == ["a", "b"]
+
+
+def test_the_folder_may_be_named_by_a_link(troubles: Troubles, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    folder = Folder(tmp_path / "link", Wishes(), troubles)
+    put(folder, b"a", b"x")
+    folder.describe(b"", replace(DIRECTORY, mode=stat.S_IFDIR | 0o711))
+    folder.publish()
+    assert troubles == Troubles()
+    assert stat.S_IMODE((tmp_path / "real").stat().st_mode) == 0o711
+
+
 def test_no_link_is_followed(folder: Folder, troubles: Troubles, tmp_path: Path) -> None:
     """Not even one that was made just before, whatever paths a folder is told."""
     (tmp_path / "victim").write_bytes(b"mine")

@@ -46,7 +46,7 @@ def _list(options: argparse.Namespace, index: FileIndex, paths: list[bytes]) -> 
     if index.volume_size is not None and not paths:
         size = index.volume_size
         write_line(json.dumps({"volume": size}) if options.json else f"a volume of {format_size(size)}")
-        print_note("a volume has no files: `fullsendd get --volume FILE` writes its image")
+        print_note("a volume has no files: `get --volume FILE` writes its image")
         return Exit.OK
     fits = matcher(options.name)
     recursive = options.recursive or bool(options.name)

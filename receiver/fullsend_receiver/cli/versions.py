@@ -38,17 +38,21 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Show. Returns: the exit code, FAILED if a snapshot could not be read. Raises: FullsendError, OSError,
+    """Show. Returns: the exit code, FAILED if a snapshot could not be read or listed. Raises: FullsendError, OSError,
     BrokenPipeError.
     """
     from fullsend_protocol.dataset.entry import shown
+    from fullsend_protocol.shared.units import printable
     from fullsend_receiver.access import config, identity
-    from fullsend_receiver.cli.selection import select
+    from fullsend_receiver.cli.results import complain, complain_of, print_note
+    from fullsend_receiver.cli.selection import select, split_name
     from fullsend_receiver.files.index import NoSuchFile
     from fullsend_receiver.files.versions import snapshots, versions
     from fullsend_receiver.store import local
+    from fullsend_receiver.store.names import dataset_folder
 
-    if options.last < 0 or "/" not in options.dataset:
+    sender, dataset = split_name(options.dataset)
+    if options.last < 0 or sender is None or dataset is None:
         msg = "name SENDER/DATASET and PATH; with --last, a number of snapshots"
         raise UsageError(msg)
     settings = config.load(config.config_file(options.config))
@@ -59,10 +63,18 @@ def run(options: argparse.Namespace) -> int:
         catalogue, stored = select(store, options.dataset)
         chosen = snapshots(each.summary for each in stored)[-options.last :]
         there, troubles = _show(options, versions(path, chosen, opener(catalogue)))
+        folder = str(dataset_folder(sender, dataset))
+        hidden = [each for each in catalogue.problems if each.hides(folder)]
+    for streams in chosen:
+        if streams[0].kind == "package":
+            print_note(printable(f"@{streams[0].snapshot} is a package: other snapshots in it were not looked at"))
     if not there and not troubles:
         msg = f"{shown(path)}: in no stored snapshot of {options.dataset}"
-        raise NoSuchFile(msg)
-    return Exit.FAILED if troubles else Exit.OK
+        if not hidden:
+            raise NoSuchFile(msg)
+        complain(f"{msg} that can be listed")
+    complain_of(hidden)
+    return Exit.FAILED if troubles or hidden else Exit.OK
 
 
 def _show(options: argparse.Namespace, found: Iterable[Version]) -> tuple[bool, bool]:

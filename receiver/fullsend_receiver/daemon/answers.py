@@ -372,12 +372,12 @@ class Answers:
 
     @METHODS.answers(VersionsWanted)
     async def _versions(self, asked: VersionsWanted) -> Parts:
-        stored = await self._ask(lambda holdings: next(holdings.select(asked.dataset), None))
-        if stored is None:
+        dataset = await self._ask(lambda holdings: self._dataset_of(holdings, asked.dataset))
+        if dataset is None:
             msg = f"{asked.dataset}: nothing of that name is stored (see `list`)"
             raise NoSuchStream(msg)
-        log.info("%s: looks for versions of a file in %s", self._peer, stored.summary.dataset)
-        arguments = versions_arguments(f"{self._sender}/{stored.summary.dataset}", asked)
+        log.info("%s: looks for versions of a file in %s", self._peer, dataset)
+        arguments = versions_arguments(f"{self._sender}/{dataset}", asked)
         async with contextlib.aclosing(self._file_reader.run(self._sender, arguments)) as parts:
             async for part in parts:
                 yield part
@@ -450,6 +450,14 @@ class Answers:
 
     def _find_problems(self, holdings: Holdings) -> list[str]:
         return [*map(str, holdings.problems), *self._troubles(self._sender)]
+
+    def _dataset_of(self, holdings: Holdings, named: str) -> str | None:
+        """Return the dataset of a name, also if all that is stored of it cannot be listed; None: nothing is stored."""
+        stored = next(holdings.select(named), None)
+        if stored is not None:
+            return stored.summary.dataset
+        folder = str(dataset_folder(self._sender, named))
+        return named if any(each.hides(folder) for each in holdings.problems) else None
 
     def _survey(self, holdings: Holdings) -> Survey:
         """Find out how the checks of the sender's streams stand."""

@@ -67,15 +67,16 @@ class Archive:
         self._left_out: set[bytes] = set()
 
     def directory(self, path: bytes, node: Node) -> None:
-        """See Receptacle. It comes again in `finish`."""
-        self._header(path or b".", node, 0, self._more(path, node, with_default=False))
+        """See Receptacle. It comes again in `finish`. The root comes only if it was chosen: `tar` gives its attributes
+        to the folder in which it is run.
+        """
+        if path or self._choice.is_whole:
+            self._header(path or b".", node, 0, self._more(path, node, with_default=False))
 
     def file(self, path: bytes, node: Node, blocks: Iterator[Block]) -> None:
         """See Receptacle. Holes become zeros."""
         if node.size > SIZE_MAX:
-            self._troubles.add(
-                path, f"has {node.size} bytes, too many for an archive without holes: use `fullsendd get --into`"
-            )
+            self._troubles.add(path, f"has {node.size} bytes, too many for an archive without holes: use `get --into`")
             self._left_out.add(path)
             return
         self._header(path, node, node.size, self._more(path, node))
@@ -112,7 +113,8 @@ class Archive:
         """
         quiet = Troubles()
         for path, node in self._choice.directories(deepest_first=True):
-            self._header(path or b".", node, 0, self._more(path, node, troubles=quiet), quiet)
+            if path or self._choice.is_whole:
+                self._header(path or b".", node, 0, self._more(path, node, troubles=quiet), quiet)
         self._zeros(2 * tarfile.BLOCKSIZE)
 
     def _header(

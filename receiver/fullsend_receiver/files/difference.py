@@ -56,6 +56,8 @@ def changes(old: FileIndex, new: FileIndex) -> Iterator[Change]:
     if _origin(old.root) != _origin(new.root):
         msg = f"{old.name} and {new.name} are not of one file system: their root directories were made separately"
         raise NotComparable(msg)
+    for index in (old, new):
+        index.check_whole()  # what one of them lacked would be a change
     with contextlib.ExitStack() as stack:
         paths = [stack.enter_context(contextlib.closing(ObjectPaths(index))) for index in (old, new)]
         found = stack.enter_context(contextlib.closing(sqlite3.connect("", isolation_level=None)))

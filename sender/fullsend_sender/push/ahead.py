@@ -56,6 +56,8 @@ class BegunStream:
         self._transfer: Transfer | None = None
         beginning = self._begin(zfs, arguments, outgoing, link, link.finished)
         self._task = asyncio.create_task(beginning, name="begin ahead")
+        # An error of a stream that is not sent after all is nobody's.
+        self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     async def ready(self) -> tuple[Transfer, Outgoing]:
         """Wait until the first chunk was read. Returns: its transfer, to be run before `close`.
@@ -65,14 +67,14 @@ class BegunStream:
         return await self._task
 
     async def close(self) -> None:
-        """End it, whether it was sent or not. Raises nothing."""
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            if self._transfer is not None:
-                await self._transfer.withdraw()
-        finally:
-            await self._stack.aclose()
+        """End it, whether it was sent or not. Raises nothing but CancelledError, and then all has ended, too."""
+        async with self._stack:
+            try:
+                self._task.cancel()
+                await asyncio.wait([self._task])
+            finally:  # a second signal cancels this, but not the task, which ends what it has begun
+                if self._transfer is not None:
+                    await self._transfer.withdraw()
 
     async def _begin(
         self, zfs: Zfs, arguments: Sequence[str], outgoing: Callable[[], Awaitable[Outgoing]], link: Link, finished: int

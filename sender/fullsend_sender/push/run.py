@@ -290,12 +290,14 @@ class _Run:
             try:
                 await asyncio.gather(*workers)
             finally:
-                tasks = [*workers, *self._asked_ahead.values()]
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                for begun in self._begun_ahead.values():
-                    await begun.close()
+                # A second signal cancels again; all the same each of them ends.
+                async with contextlib.AsyncExitStack() as ending:
+                    for begun in self._begun_ahead.values():
+                        ending.push_async_callback(begun.close)
+                    tasks = [*workers, *self._asked_ahead.values()]
+                    for task in tasks:
+                        task.cancel()
+                    await asyncio.gather(*tasks, return_exceptions=True)
             if ready:
                 self._fail(f"{len(ready)} more", Unreachable("not tried, because the receiver is away"))
             for item, snapshot in ready:

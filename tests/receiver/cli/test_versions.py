@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests import streams
 from tests.file_trees import FOLDER, TREES, raw
 from tests.receiver.command import fails
 from tests.receiver.helpers import SENDER, store_stream
@@ -13,8 +15,6 @@ from tests.receiver.helpers import SENDER, store_stream
 from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.receiver.running import Receiver
 
 DATASET = f"{SENDER}/tank/sa"
@@ -68,6 +68,32 @@ def test_lines(receiver: Receiver) -> None:
     assert [line.split()[-2:] for line in lines] == [["first", "@s1"], ["replaced", "@s2"]]
     assert "contents were not compared" in done.stderr
     fails(receiver.fullsendd("versions", DATASET, "nothing", "--json"), 1, "in no stored snapshot of alpha/tank/sa")
+
+
+def test_snapshots_that_cannot_be_listed_are_named(receiver: Receiver, stored: list[Path]) -> None:
+    """They are not said to lack the file."""
+    manifests = [Path(f"{path}.json") for path in stored]
+    manifests[1].write_text("{")
+    done = receiver.fullsendd("versions", "--json", DATASET, "a/tiny")
+    assert (done.returncode, [json.loads(line)["snapshot"] for line in done.stdout.splitlines()]) == (1, ["s1"])
+    assert f"{manifests[1].name}" in done.stderr
+    assert receiver.fullsendd("versions", DATASET, "new-0").stderr.splitlines()[0] == (
+        f"fullsendd: new-0: in no stored snapshot of {DATASET} that can be listed"
+    )
+    manifests[0].write_text("{")
+    done = receiver.fullsendd("versions", DATASET, "a/tiny")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert all(each.name in done.stderr for each in manifests)
+
+
+def test_of_a_package_one_snapshot_is_looked_at_and_that_is_said(receiver: Receiver) -> None:
+    store = LocalStore(receiver.store)
+    for name in ("full", "all-I"):
+        store_stream(store, SENDER, streams.named(name).read())
+    dataset = streams.named("full").begins[0]["toname"].partition("@")[0]
+    done = receiver.fullsendd("versions", f"{SENDER}/{dataset}", "nothing", "--json")
+    assert done.returncode == 1
+    assert "is a package: other snapshots in it were not looked at" in done.stderr
 
 
 def test_a_snapshot_that_cannot_be_read_is_named(receiver: Receiver, stored: list[Path]) -> None:

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def archived(source: FileSource, wishes: Wishes) -> tuple[bytes, Troubles]:
+def archived(source: FileSource, wishes: Wishes, path: bytes = b"/") -> tuple[bytes, Troubles]:
     with source.opened() as reader:
         choice = FileChoice(FileIndex.build(reader, None))
-    choice.add(b"/", matcher([]))
+    choice.add(path, matcher([]))
     troubles, out = Troubles(), io.BytesIO()
 
     def write(data: bytes | memoryview) -> None:
@@ -92,11 +92,18 @@ def test_what_an_archive_cannot_have(tmp_path: Path) -> None:
     tree.file(tree.root, b"z", b"good")
     data, troubles = archived(FileSource.of([tree.written(tmp_path / "s.zfs")]), Wishes())
     assert troubles.lines == [
-        f"huge: has {SIZE_MAX + 1} bytes, too many for an archive without holes: use `fullsendd get --into`",
+        f"huge: has {SIZE_MAX + 1} bytes, too many for an archive without holes: use `get --into`",
         "link: is a link to a file that was left out",
     ]
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         assert archive.getnames() == [".", "z", "."]
+
+
+def test_the_root_comes_only_if_it_was_chosen() -> None:
+    """`tar` would give its mode and owner to the folder in which the archive is unpacked."""
+    data, _troubles = archived(FileSource.of(TREES[0].paths()), Wishes(), b"a/tiny")
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert archive.getnames() == ["a", "a/tiny", "a"]
 
 
 def test_numbers_that_a_header_has_no_room_for(tmp_path: Path) -> None:

@@ -158,6 +158,30 @@ def test_of_an_index_that_has_rotted_nothing_wrong_is_read(tmp_path: Path) -> No
     assert lost == 0
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM node WHERE number = (SELECT max(number) FROM node)",
+        "DELETE FROM entry WHERE name = (SELECT max(name) FROM entry)",
+        "DELETE FROM folder WHERE number = (SELECT max(number) FROM folder)",
+        "DELETE FROM content",
+        "UPDATE fact SET value = 0 WHERE name = 'rows of node'",
+    ],
+)
+def test_that_all_of_an_index_is_there_can_be_known(change: str, tmp_path: Path) -> None:
+    """By `diff`, to which a lost row would be a change."""
+    with FileSource.of(TREES[4].paths()).opened() as reader, contextlib.closing(FileIndex.build(reader, None)) as made:
+        made.check_whole()
+    with FileSource.of(TREES[4].paths()).opened() as reader:
+        FileIndex.build(reader, tmp_path / "i").close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "i")) as database, database:
+        assert database.execute(change).rowcount
+    index = FileIndex.opened(tmp_path / "i", "it")
+    assert index is not None
+    with contextlib.closing(index), pytest.raises(IndexDamaged):
+        index.check_whole()
+
+
 def test_a_schema_that_has_rotted_is_damage(tmp_path: Path) -> None:
     built(Tree(), tmp_path / "i").close()
     data = (tmp_path / "i").read_bytes()

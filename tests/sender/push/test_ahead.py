@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.sender.peer import Peer, partial_entry, receipt_of, receiving
@@ -13,9 +14,11 @@ from fullsend_protocol.shared.errors import ErrorCode, Unreachable
 from fullsend_protocol.wire import messages
 from fullsend_protocol.wire.frames import FrameHeader, FrameType
 from fullsend_sender.host.options import SendOptions
+from fullsend_sender.push import ahead
 from fullsend_sender.push.ahead import may_begin
 from fullsend_sender.push.job import PushItem, PushSummary
 from fullsend_sender.push.plan import PlannedSend
+from fullsend_sender.transfer.send import StreamContext
 from fullsend_sender.zfs.commands import ZfsError
 from fullsend_sender.zfs.inventory import Dataset, Snapshot
 
@@ -62,6 +65,47 @@ async def test_each_offer_comes_before_the_receipt_of_the_stream_before(three: H
     assert three.keeper.connections == 2  # one asks what is stored
     assert all(three.fake.holds(name) == [] for name in NAMES)
     assert all(len(three.fake.names("bookmarks", name)) == 1 for name in NAMES)
+
+
+async def test_a_second_signal_leaves_no_zfs_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes while the pipeline of the stream that was begun still ends."""
+    begun, ending, may_end, ended = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
+
+    @contextlib.asynccontextmanager
+    async def opened(*_arguments: object, **_more: object) -> AsyncGenerator[None]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+            yield None
+        finally:
+            ending.set()
+            await may_end.wait()
+            ended.append("pipeline")
+
+    @contextlib.asynccontextmanager
+    async def send(*_arguments: object) -> AsyncGenerator[SimpleNamespace]:
+        try:
+            yield SimpleNamespace(fd=0, succeeded=None)
+        finally:
+            ended.append("zfs send")
+
+    async def outgoing() -> Any:
+        return SimpleNamespace(about=StreamContext(), endpoint=None, identity=None, options=None, progress=None)
+
+    monkeypatch.setattr(ahead, "opened", opened)
+    zfs: Any = SimpleNamespace(send=send)
+    link: Any = SimpleNamespace(finished=0)
+    stream = ahead.BegunStream(zfs, [], outgoing, link)
+    await begun.wait()
+    closing = asyncio.create_task(stream.close())
+    await ending.wait()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert ended == ["zfs send"]
+    may_end.set()
+    await asyncio.gather(stream._task, return_exceptions=True)
+    assert ended == ["zfs send", "pipeline"]
 
 
 async def test_receiver_of_before_gets_each_offer_after_the_receipt(three: Host, receiver_identity: Identity) -> None:
