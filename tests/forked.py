@@ -83,14 +83,16 @@ def start(
     stdout: IO[bytes],
     stderr: IO[bytes],
     strict: bool = False,
+    user: tuple[int, int] | None = None,
 ) -> Program:
     """Start `python -m MODULE ARGUMENTS` with this environment and these files, in the present working directory.
 
-    `strict`: warnings are errors, as by `python -W error`. Coverage measures it where the environment says so.
+    `strict`: warnings are errors, as by `python -W error`; `user`: run with these numbers of a user and a
+    group, which only root may. Coverage measures it where the environment says so.
     """
     forker = _forker(module)
     read, write = os.pipe()
-    request = json.dumps([list(arguments), dict(env), os.getcwd(), strict]).encode()
+    request = json.dumps([list(arguments), dict(env), os.getcwd(), strict, user]).encode()
     try:
         socket.send_fds(forker, [request], [stdin.fileno(), stdout.fileno(), stderr.fileno(), write])
     finally:
@@ -102,12 +104,21 @@ def start(
 
 
 def run(
-    module: str, arguments: Sequence[str], env: Mapping[str, str], stdin: bytes = b"", timeout: float = math.inf
+    module: str,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    stdin: bytes = b"",
+    timeout: float = math.inf,
+    *,
+    user: tuple[int, int] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
-    """Run it to its end, as subprocess.run, with pipes. Raises: subprocess.TimeoutExpired, and then it was killed."""
+    """Run it to its end, as subprocess.run, with pipes; `user` as of `start`.
+
+    Raises: subprocess.TimeoutExpired, and then it was killed.
+    """
     with contextlib.ExitStack() as stack:
         (its_in, to_it), (from_it, its_out), (said, its_err) = (_pipe(stack) for _pipe_of in range(3))
-        program = start(module, arguments, env, stdin=its_in, stdout=its_out, stderr=its_err)
+        program = start(module, arguments, env, stdin=its_in, stdout=its_out, stderr=its_err, user=user)
         for file in (its_in, its_out, its_err):
             file.close()
         with ThreadPoolExecutor(3) as threads:
@@ -198,10 +209,14 @@ def _become(module: str, request: list[Any], stdio: list[int]) -> NoReturn:
     for number, file in enumerate(stdio):
         os.dup2(file, number)
         os.close(file)
-    arguments, env, folder, strict = request
+    arguments, env, folder, strict, user = request
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
+    if user is not None:
+        os.setgroups([])
+        os.setgid(user[1])
+        os.setuid(user[0])
     sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False, buffering=1)

@@ -47,7 +47,7 @@ class Case:
     diff: bytes | None = None
 
     def write(self, folder: pathlib.Path) -> None:
-        (folder / _NAME).write_text(repr(dataclasses.asdict(self)), encoding="ascii", errors="strict")
+        (folder / _NAME).write_text(ascii(dataclasses.asdict(self)), encoding="ascii")
 
     @classmethod
     def read(cls, folder: pathlib.Path) -> Self:

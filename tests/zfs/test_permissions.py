@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import secrets
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests import programs
+from tests import forked, programs
 from tests.zfs import pools
 from tests.zfs.test_push import failure, holds, own, write
 
@@ -52,9 +53,10 @@ class User:
         )
 
     def fullsend(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        process = self.popen(*arguments)
-        out, errors = process.communicate(timeout=programs.PATIENCE)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, errors)
+        env = programs.environment(**self.sender.env, HOME=str(self.sender.folder))
+        about = pwd.getpwnam(self.name)
+        user = about.pw_uid, about.pw_gid
+        return forked.run("fullsend_sender", arguments, env, timeout=programs.PATIENCE, user=user)
 
     def configure(self, line: str) -> None:
         config = self.sender.folder / "sender.toml"
@@ -66,7 +68,7 @@ def user(receiver: Receiver) -> Iterator[User]:
     name = f"fs{secrets.token_hex(3)}"
     folder = Path(tempfile.mkdtemp(prefix="fullsend-user-"))
     try:
-        subprocess.run(["useradd", "--home-dir", str(folder), name], check=True)
+        subprocess.run(["useradd", "--user-group", "--home-dir", str(folder), name], check=True)
         shutil.chown(folder, name, name)
         user = User(name, programs.Sender(folder))
         programs.good(user.fullsend("join", receiver.invite("zfshost")))
