@@ -141,7 +141,8 @@ class Folder:
         """Give everything its place. All of it must be proven, and every directory described. Raises: OutputFailed."""
         self._close()
         try:
-            for name in (names := os.listdir(self._root)):
+            names = os.listdir(self._root)
+            for name in names:
                 self._check_free(name)
             for name in names:
                 self._move(name)

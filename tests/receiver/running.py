@@ -65,12 +65,12 @@ class Receiver:
 
     def fullsendd(self, *arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end: as a process where it gets `options`, else in this one (programs.run_inside)."""
-        if not options and "serve" not in arguments and threading.current_thread() is threading.main_thread():
-            done = run_inside(fullsendd_main, "--config", *map(str, (self.config, *arguments)), env={})
-            return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
         if not options:
             words = ["--config", *map(str, (self.config, *arguments))]
-            done = forked.run("fullsend_receiver", words, os.environ, timeout=_PATIENCE)
+            if "serve" not in arguments and threading.current_thread() is threading.main_thread():
+                done = run_inside(fullsendd_main, *words, env={})
+            else:
+                done = forked.run("fullsend_receiver", words, os.environ, timeout=_PATIENCE)
             return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
         return subprocess.run(
             [sys.executable, "-m", "fullsend_receiver", "--config", self.config, *arguments],

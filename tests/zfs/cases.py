@@ -1,7 +1,9 @@
 """What a pool said of snapshots, beside the streams of them: written where ZFS is, read where it is not.
 
-Case([Reading(...)], Difference(...)).write(folder)
-Case.read(folder).readings
+    Case([Reading.of(mounted_snapshot, names_of_files)]).write(folder)
+    Case.read(folder).readings
+
+The streams lie in the same folder.
 """
 
 from __future__ import annotations

@@ -58,8 +58,11 @@ CREATE TABLE salt(directory INTEGER PRIMARY KEY, value BLOB, crc INTEGER);
 CREATE TABLE content(number INTEGER PRIMARY KEY, value BLOB, crc INTEGER);
 CREATE TEMP TABLE stale(directory INTEGER, block INTEGER, PRIMARY KEY(directory, block)) WITHOUT ROWID;
 """
-#: The tables whose number of rows, and sum of their checksums, are facts.
-_SUMMED: Final = ("node", "entry", "salt", "content")
+#: Of these tables the number of rows, and the sum of their checksums, are facts.
+_TOTALS: Final = {
+    table: f"SELECT count(*), coalesce(sum(crc), 0) FROM {table}"  # noqa: S608 - a constant
+    for table in ("node", "entry", "salt", "content")
+}
 _DIRECTORY: Final = "mode & 61440 = 16384"  # S_ISDIR
 
 
@@ -134,8 +137,7 @@ class FileIndex:
             if said != "ok":
                 self._spoilt(str(said))
         totals = {}
-        for table in _SUMMED:
-            query = f"SELECT count(*), coalesce(sum(crc), 0) FROM {table}"  # noqa: S608 - a constant
+        for table, query in _TOTALS.items():
             totals[table] = next(self._rows(query), None)
             if totals[table] != (self._fact(f"rows of {table}"), self._fact(f"crcs of {table}")):
                 self._spoilt(f"rows are lost of the table {table}")
@@ -355,8 +357,7 @@ class _Builder:
         write("DROP TABLE stale")
         self._check()
         write("INSERT INTO folder SELECT directory, count(*), sum(crc) FROM entry GROUP BY directory")
-        for table in _SUMMED:
-            query = f"SELECT count(*), coalesce(sum(crc), 0) FROM {table}"  # noqa: S608 - a constant
+        for table, query in _TOTALS.items():
             count, crcs = write(query).fetchone()
             self._fact(f"rows of {table}", count)
             self._fact(f"crcs of {table}", crcs)
