@@ -165,7 +165,18 @@ def die_amid_receive(sender: Sender, reads: int, *arguments: str) -> None:
     programs.wait_for(here.exists)
     os.killpg(running.pid, signal.SIGKILL)
     running.wait()
+    # Linux ends its work for `zfs receive` before that process is gone. Until then the next one would be refused.
+    programs.wait_for(lambda: not runs(running.pid))
     config.write_text(text)
+
+
+def runs(group: int) -> bool:
+    """Whether any process of a group is there."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def restored(sender: Sender, *arguments: str) -> dict[str, Any]:
