@@ -161,6 +161,11 @@ class Receiver:
         return self.folder / "store"
 
     @property
+    def place(self) -> list[str]:
+        """The options of `init` that name the store."""
+        return ["--store", str(self.store)]
+
+    @property
     def env(self) -> dict[str, str]:
         return {"FULLSENDD_CONFIG": str(self.folder / "receiver.toml")}
 
@@ -177,7 +182,7 @@ class Receiver:
     def init(self, *options: str, **settings: object) -> None:
         """A new store. `options` are those of `init`; `settings` go into receiver.toml: numbers, or text."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        good(self.fullsendd("init", *options, "--store", str(self.store), "--listen", f"127.0.0.1:{self.port}"))
+        good(self.fullsendd("init", *options, *self.place, "--listen", f"127.0.0.1:{self.port}"))
         with (self.folder / "receiver.toml").open("a", encoding="utf-8") as file:
             file.writelines(f"{name.replace('_', '-')} = {json.dumps(value)}\n" for name, value in settings.items())
 

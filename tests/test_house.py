@@ -99,21 +99,19 @@ FORBIDDEN_WINGS = {
     "sender": {"fullsend_receiver"},
 }
 
-#: Which modules outside the store's room still go to the files of a LocalStore, and why. All others have a Store.
+#: Which modules outside the store's room go to files of this host, and why. All others have a Store.
 STORE_FILES = {
-    "access/identity.py": "the key must not leave this host, and TLS wants files; the marker says whose the store is",
-    "access/senders.py": "a join changes two tables, under one lock",
-    "access/setup.py": "makes the folder, and gives it to its user",
+    "access/identity.py": "the key must not leave this host, and TLS wants files; `home` says whose the store is",
     "catalogue/scrub_results.py": "a log that is appended to; a document is replaced as a whole",
-    "catalogue/service.py": "the kernel watches folders",
+    "catalogue/search.py": "streams in folders are found in another way than objects",
     "catalogue/summaries.py": "what the folders' inodes and times say saves reading 100,000 manifests",
     "daemon/local_socket.py": "a socket is a file, and who may enter its folder decides who may ask",
     "files/kept_indexes.py": "an index is a database, and SQLite wants a file",
     "daemon/server.py": "one daemon at a time has the folder: flock",
 }
 
-#: The attributes of a LocalStore that lead to its files.
-STORE_PATHS = {"root", "marker", "state", "partial", "lock", "certificate", "key", "trash_folder", "reading"}
+#: The attributes of a store that lead to files: any store has the last three.
+STORE_PATHS = {*("root", "marker", "state", "partial", "trash_folder", "reading"), "home", "lock", "folder"}
 
 #: The modules of a LocalStore. Whatever else the store's room has, any store has.
 LOCAL_MODULES = {*("commits", "documents", "holds", "layout", "objects", "partials", "recovery", "removals", "uploads")}

@@ -26,11 +26,11 @@ from fullsend_protocol.shared.limits import CHUNK_MIN
 from fullsend_protocol.wire.connection import Chunk
 from fullsend_receiver.access import senders
 from fullsend_receiver.access.config import load
+from fullsend_receiver.access.opening import open_store
 from fullsend_receiver.access.setup import InitOptions, init
 from fullsend_receiver.arrival import receive
 from fullsend_receiver.arrival.decode_queue import Arrived
 from fullsend_receiver.daemon.server import Daemon
-from fullsend_receiver.store.local import open_store
 from fullsend_sender.host.identity import Identity
 from fullsend_sender.host.options import Endpoint
 from fullsend_sender.restore.cat import cat
@@ -247,10 +247,10 @@ async def push_and_fetch(folder: Path) -> tuple[Trace, Trace, bytes]:
     """Push a stream of one chunk to a daemon in this process, and fetch it. Returns: both traces, and what came."""
     port = free_port()
     fingerprint = init(
-        InitOptions(folder / "receiver.toml", folder / "store", f"127.0.0.1:{port}", None, None, adopt=False)
+        InitOptions(folder / "receiver.toml", folder / "store", f"127.0.0.1:{port}", [], None, adopt=False)
     )
     settings = load(folder / "receiver.toml")
-    store = open_store(settings.store, settings.store_id)
+    store = open_store(settings)
     identity = Identity.beside(str(folder / "sender.toml"))
     identity.ensure()
     senders.join(store, senders.invite(store, "alpha", 60, replace_existing=False), identity.pem())

@@ -48,7 +48,7 @@ from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.expiry import find_partials
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import OverrunRecord
-from fullsend_receiver.catalogue import pins, summaries, unchanged
+from fullsend_receiver.catalogue import pins, search, summaries, unchanged
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
@@ -261,7 +261,7 @@ def leave_check(store: LocalStore, file: PurePosixPath) -> None:
 def copy_summaries(store: LocalStore) -> None:
     """Have the copy written that `list` reads instead of manifests. It is of no use to a copy of the store."""
     with patch.object(summaries, "_WORTH", 1), patch.object(summaries, "_SETTLED_NS", -1):
-        summaries.find_streams(store, SENDER)
+        search.find_streams(store, SENDER)
 
 
 def duplicate(store: LocalStore, root: Path) -> LocalStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import email.utils
 import hashlib
 import itertools
 import os
@@ -22,7 +23,7 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.names import stream_file
 from fullsend_receiver.store.opened import open_offer, partial_key
 from fullsend_receiver.store_s3 import journals
-from fullsend_receiver.store_s3.bucket import Bucket, BucketError, BucketObject, Fetched, Part, UnfinishedUpload
+from fullsend_receiver.store_s3.bucket import BucketError, BucketObject, Fetched, Part, UnfinishedUpload
 from fullsend_receiver.store_s3.client import Access, BotoBucket
 from fullsend_receiver.store_s3.journals import BucketJournal
 from fullsend_receiver.store_s3.stores import BucketStore
@@ -32,10 +33,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fullsend_receiver.store.api import Replaced
+    from fullsend_receiver.store_s3.probe import ProbedBucket
 
 #: S3 refuses smaller parts, except for the last one.
 LEAST_PART: Final = 5 << 20
-_BUCKET: Final = "fullsend-tests"
+#: In the real Ceph.
+BUCKET: Final = "fullsend-tests"
+ACCESS_KEY: Final = "testkey"
+SECRET_KEY: Final = "testsecret"
 
 
 class MemoryBucket:
@@ -132,13 +137,27 @@ class MemoryBucket:
             if key.startswith(prefix):
                 yield UnfinishedUpload(key, upload, begun)
 
+    # --- what only a probe asks
+
+    def versioning(self) -> str:
+        return ""
+
+    def object_lock(self) -> str:
+        return "COMPLIANCE"
+
+    def put_wrong(self, key: str, data: bytes) -> bool:
+        return False
+
+    def date(self) -> str:
+        return email.utils.formatdate(time.time(), usegmt=True)
+
 
 class SteppedBucket:
     """A bucket that calls `step` before each request that changes something."""
 
     _CHANGES: Final = {"put", "delete", "begin_parts", "put_part", "complete", "abort"}
 
-    def __init__(self, bucket: Bucket, step: Callable[[str], None]) -> None:
+    def __init__(self, bucket: ProbedBucket, step: Callable[[str], None]) -> None:
         self.real = bucket
         self._step = step
 
@@ -166,10 +185,10 @@ PLACES: Final = ["memory", *([pytest.param("ceph", marks=pytest.mark.s3)] if gat
 def in_ceph(prefix: str, gateway: int = 0) -> BotoBucket:
     """Return a part of a bucket in the real Ceph. `gateway`: 0 or 1."""
     endpoint = gateways()[gateway]
-    access = Access(endpoint, "us-east-1", access_key="testkey", secret_key="testsecret")
-    bucket = BotoBucket(_BUCKET, prefix, access)
+    access = Access(endpoint, "us-east-1", access_key=ACCESS_KEY, secret_key=SECRET_KEY)
+    bucket = BotoBucket(BUCKET, prefix, access)
     with contextlib.suppress(bucket._client.exceptions.BucketAlreadyOwnedByYou):
-        bucket._client.create_bucket(Bucket=_BUCKET)
+        bucket._client.create_bucket(Bucket=BUCKET)
     return bucket
 
 

@@ -228,7 +228,7 @@ def revoke(folder: Path, name: str, tell: Callable[[str], None]) -> None:
 
 
 def init(folder: Path, tell: Callable[[str], None]) -> None:
-    tell(make_store(folder, lambda store: replace_file(store.key, b"key"))[1])
+    tell(make_store(folder, lambda store: replace_file(store.state / "key.pem", b"key"))[1])
 
 
 SCENARIOS: Final[dict[str, Callable[..., None]]] = {

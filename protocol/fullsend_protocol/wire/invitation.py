@@ -2,6 +2,9 @@
 
     fullsend1-<base64url, no padding, of the JSON list [sender, host, port, fingerprint, secret]>-<CRC-32 in hex>
 
+If several daemons serve one store, the list has a sixth element, [[host, port], ...], with the others' addresses. A
+sender from before 2026-11-29 refuses such a line, and says that it is from another version.
+
 It is one word without characters that any shell treats specially, so that it can be pasted. The CRC detects a damaged
 line. The secret admits its holder, once: the line is as good as a password until it is used or expires.
 """
@@ -25,6 +28,8 @@ _FINGERPRINT: Final = re.compile(r"[0-9a-f]{64}")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,255}")
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _PORT_MAX: Final = 65535
+#: Addresses of one receiver. A sender tries all of them before it says that there is no answer.
+ADDRESSES_MAX: Final = 8
 
 
 def is_sender_name(text: str) -> bool:
@@ -35,6 +40,7 @@ def is_sender_name(text: str) -> bool:
 @dataclass(frozen=True, slots=True)
 class Invitation:
     """The receiver's address, its identity (SHA-256 of its certificate's DER, hex), and the secret that admits once.
+    `others`: the addresses at which it can be reached as well, ADDRESSES_MAX - 1 at most.
 
     Raises: UsageError if a field is not valid.
     """
@@ -44,12 +50,14 @@ class Invitation:
     port: int
     fingerprint: str
     secret: str
+    others: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         right = {
             "sender": is_sender_name(self.sender),
             "host": _HOST.fullmatch(self.host),
-            "port": type(self.port) is int and 0 < self.port <= _PORT_MAX,
+            "port": _is_port(self.port),
+            "others": len(self.others) < ADDRESSES_MAX and all(map(_is_address, self.others)),
             "fingerprint": _FINGERPRINT.fullmatch(self.fingerprint),
             "secret": _SECRET.fullmatch(self.secret),
         }
@@ -60,7 +68,9 @@ class Invitation:
 
     def encode(self) -> str:
         """Return the invitation as one word."""
-        fields = [self.sender, self.host, self.port, self.fingerprint, self.secret]
+        fields: list[object] = [self.sender, self.host, self.port, self.fingerprint, self.secret]
+        if self.others:
+            fields.append(self.others)
         body = base64.urlsafe_b64encode(json.dumps(fields, separators=(",", ":")).encode()).rstrip(b"=")
         return f"{_PREFIX}{body.decode()}-{zlib.crc32(body):08x}"
 
@@ -72,10 +82,20 @@ class Invitation:
             msg = "this is not a whole invitation: copy the one line that `fullsendd invite` printed, all of it"
             raise UsageError(msg)
         try:
-            sender, host, port, fingerprint, secret = json.loads(
+            sender, host, port, fingerprint, secret, *more = json.loads(
                 base64.urlsafe_b64decode(match[1] + "=" * (-len(match[1]) % 4))
             )
-            return cls(sender, host, port, fingerprint, secret)
+            (others,) = more or [[]]
+            return cls(sender, host, port, fingerprint, secret, tuple((name, number) for name, number in others))
         except (ValueError, TypeError, RecursionError, UsageError):
             msg = "this invitation cannot be read: it is from another version, or forged"
             raise UsageError(msg) from None
+
+
+def _is_port(port: object) -> bool:
+    return type(port) is int and 0 < port <= _PORT_MAX
+
+
+def _is_address(address: tuple[object, object]) -> bool:
+    host, port = address
+    return isinstance(host, str) and _HOST.fullmatch(host) is not None and _is_port(port)

@@ -1,4 +1,4 @@
-"""receiver.toml: the file with the store's folder and the daemon's limits. The daemon only reads it, at its start and
+"""receiver.toml: the file with the store's place and the daemon's limits. The daemon only reads it, at its start and
 at a reload.
 """
 
@@ -8,6 +8,7 @@ import ipaddress
 import json
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import time
 from pathlib import Path
@@ -27,16 +28,17 @@ from fullsend_protocol.shared.settings import (
     SizeOrShare,
     parse_settings,
 )
-from fullsend_protocol.wire.invitation import is_sender_name
+from fullsend_protocol.wire.invitation import ADDRESSES_MAX, is_sender_name
 from fullsend_receiver.access.expectations import Days, Every, Expect
 from fullsend_receiver.access.hook_settings import HookSettings
 from fullsend_receiver.access.policies import Retention
+from fullsend_receiver.store_s3.place import BucketPlace, is_bucket_place, parse_place
 
 DEFAULT_FILE: Final = Path("/etc/fullsend/receiver.toml")
 DEFAULT_STORE: Final = Path("/var/lib/fullsend")
 DEFAULT_PORT: Final = 7433
 #: What a running daemon cannot change.
-_FIXED: Final = ("store", "store_id", "listen", "log_format", "metrics_listen")
+_FIXED: Final = ("store", "store_id", "bucket", "listen", "log_format", "metrics_listen")
 _ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?)\]|([^\s\[\]:]*)):([0-9]{1,5})")
 _PORT_MAX: Final = 65535
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3]):[0-5][0-9]")
@@ -72,6 +74,14 @@ def _daily(value: object) -> object:
     return time.fromisoformat(value)
 
 
+def _listed(said: object) -> object:
+    """Read one address, or a list of them."""
+    listed = (said,) if isinstance(said, str) else said
+    for each in listed if isinstance(listed, list | tuple) else ():
+        _checked_address(str(each))
+    return listed
+
+
 def _absolute(path: Path) -> Path:
     if not path.is_absolute():
         msg = f"{str(path)!r} is not an absolute path"
@@ -79,8 +89,23 @@ def _absolute(path: Path) -> Path:
     return path
 
 
+def store_place(text: str) -> Path | BucketPlace:
+    """Read the place of a store: a folder, or s3://BUCKET/PREFIX. Raises: UsageError."""
+    return parse_place(text) if is_bucket_place(text) else Path(text)
+
+
+def _place(value: object) -> object:
+    try:
+        return store_place(value) if isinstance(value, str) else value
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+
+
+StorePlace = Annotated[Path | BucketPlace, BeforeValidator(_place)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 ReportFile = Annotated[Path, AfterValidator(_absolute)]
 Address = Annotated[str, AfterValidator(_checked_address)]
+Addresses = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=ADDRESSES_MAX)]
 DailyTime = Annotated[time | None, BeforeValidator(_daily)]
 
 
@@ -119,13 +144,24 @@ class PerSender(Settings):
     quota: Quota = None
 
 
+class BucketSettings(Settings):
+    """The table [bucket]: how the bucket of `store` is reached. Its credentials are never here."""
+
+    home: AbsolutePath = DEFAULT_STORE  # the folder of this host: key, locks, the socket, the events of this daemon
+    endpoint: str | None = None  # URL; None: that of AWS
+    region: str | None = None  # None: as the environment says
+    credentials_file: AbsolutePath | None = None  # as AWS_SHARED_CREDENTIALS_FILE; None: as the environment says
+    ca_file: AbsolutePath | None = None  # the issuers of the endpoint's certificate (PEM); None: those of the system
+
+
 class ReceiverSettings(Settings):
     """The settings in receiver.toml. Times are seconds, sizes bytes."""
 
-    store: Path
+    store: StorePlace
+    bucket: BucketSettings = Field(default_factory=BucketSettings)  # where `store` is s3://...
     store_id: str  # of the marker: the daemon must not write into the mount point of an unmounted disk
     listen: Address = f":{DEFAULT_PORT}"
-    advertise: Address | None = None  # the address in invitations; None: this host's name
+    advertise: Addresses = ()  # in invitations, of all daemons of this store; empty: this host's name
     min_free: Portion = SizeOrShare(1 << 30)  # what stays free of the disk, before and while streams arrive
     quota: Quota = None  # of each sender: what is stored, arrives, waits as a partial, or is set aside
     warn_at: Share = 0.85  # used share of the disk, or of a quota, from which on warnings are given
@@ -167,6 +203,13 @@ class ReceiverSettings(Settings):
     metrics_file: MetricsFile | None = None  # written each minute, for node_exporter's textfile collector
     metrics_listen: Loopback | None = None  # HOST:PORT of GET /metrics, on this host only
     metrics_datasets: int = Field(default=2000, ge=0)  # that have metrics of their own
+
+    @model_validator(mode="after")
+    def _bucket_is_there(self) -> Self:
+        if isinstance(self.store, Path) and "bucket" in self.model_fields_set:
+            msg = "bucket: `store` is a folder, not s3://BUCKET/PREFIX: remove the table [bucket]"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Self:
@@ -236,16 +279,39 @@ def _written(settings: ReceiverSettings, name: str) -> str:
     return settings.model_dump_json(include={name}, exclude_unset=name == "senders")
 
 
-def render(store: Path, store_id: str, listen: str, advertise: str | None) -> str:
-    """Return the text of a new receiver.toml. Raises: UsageError if the path is not UTF-8."""
+def render(
+    store: Path | BucketPlace,
+    store_id: str,
+    listen: str,
+    advertise: Sequence[str],
+    bucket: BucketSettings | None = None,
+    *,
+    is_first: bool = True,
+) -> str:
+    """Return the text of a new receiver.toml. `bucket`: for a store in a bucket; `is_first`: no other host serves it.
+
+    Raises: UsageError if a path is not UTF-8.
+    """
+    marked = "STORE/.fullsend"
     lines = [
         "# fullsendd: made by `fullsendd init`. docs/operations.md lists all settings.",
         f"store = {_toml(str(store))}",
-        f"store-id = {_toml(store_id)}  # of STORE/.fullsend: the daemon does not write where another disk is mounted",
+        f"store-id = {_toml(store_id)}  # of {marked}: the daemon does not write where another store is",
         f"listen = {_toml(listen)}",
     ]
-    if advertise is not None:
-        lines.append(f"advertise = {_toml(advertise)}  # what invitations tell the ZFS hosts")
+    if advertise:
+        addresses = ", ".join(map(_toml, advertise))
+        said = f"[{addresses}]" if len(advertise) > 1 else addresses
+        lines.append(f"advertise = {said}  # what invitations tell the ZFS hosts")
+    if bucket is not None:
+        table = bucket.model_dump(by_alias=True, exclude_none=True)
+        lines += [f"bucket.{key} = {_toml(str(value))}" for key, value in table.items()]
+    if not is_first:
+        lines += [
+            "# The first host of this store prunes, merges and checks. Remove these two lines if it is given up.",
+            'prune-at = "never"',
+            'scrub-every = "0s"',
+        ]
     return "\n".join(lines) + "\n"
 
 

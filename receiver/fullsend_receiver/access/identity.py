@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from fullsend_protocol.shared.errors import UsageError, reason
 from fullsend_protocol.wire.certificate import OPENSSL_CONFIG, openssl_arguments
 from fullsend_protocol.wire.certificate import fingerprint as der_fingerprint
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,9 +26,19 @@ _NO_CHECK_TIME: Final = ssl.VerifyFlags(0x200000)
 _OPENSSL_SECONDS: Final = 60
 
 
-def make_identity(store: LocalStore) -> None:
+def key_file(store: Store) -> Path:
+    """Return the file of the receiver's private key (PEM)."""
+    return store.home / "key.pem"
+
+
+def certificate_file(store: Store) -> Path:
+    """Return the file of the receiver's certificate (PEM)."""
+    return store.home / "certificate.pem"
+
+
+def make_identity(store: Store) -> None:
     """Make the store's key and certificate. Raises: UsageError if `openssl` is missing or fails."""
-    with TemporaryDirectory(dir=store.state) as folder:  # so that the key is never in another place
+    with TemporaryDirectory(dir=store.home) as folder:  # so that the key is never in another place
         config, key, certificate = (Path(folder, name) for name in ("config", "key", "certificate"))
         config.write_text(OPENSSL_CONFIG, encoding="ascii")
         command = openssl_arguments(str(config), str(key), str(certificate))
@@ -43,20 +53,20 @@ def make_identity(store: LocalStore) -> None:
         if done.returncode:
             msg = f"`openssl req` failed: {done.stderr.strip().splitlines()[-1:]}"
             raise UsageError(msg)
-        replace_file(store.key, key.read_bytes(), 0o600)
-        replace_file(store.certificate, certificate.read_bytes(), 0o644)
+        replace_file(key_file(store), key.read_bytes(), 0o600)
+        replace_file(certificate_file(store), certificate.read_bytes(), 0o644)
 
 
-def fingerprint(store: LocalStore) -> str:
+def fingerprint(store: Store) -> str:
     """Return the fingerprint of the store's certificate, which senders pin."""
     try:
-        return der_fingerprint(ssl.PEM_cert_to_DER_cert(store.certificate.read_text(encoding="ascii")))
+        return der_fingerprint(ssl.PEM_cert_to_DER_cert(certificate_file(store).read_text(encoding="ascii")))
     except (OSError, ValueError) as error:
-        msg = f"{store.certificate}: cannot be read: {reason(error)}"
+        msg = f"{certificate_file(store)}: cannot be read: {reason(error)}"
         raise StoreError(msg) from None
 
 
-def server_context(store: LocalStore, certificates: list[str]) -> ssl.SSLContext:
+def server_context(store: Store, certificates: list[str]) -> ssl.SSLContext:
     """Return the TLS context for the senders whose certificates (PEM) are given.
 
     A peer may show no certificate (to join, or to ask `known?`). A certificate that it shows must be one of these, or
@@ -70,9 +80,9 @@ def server_context(store: LocalStore, certificates: list[str]) -> ssl.SSLContext
     context.verify_flags |= _NO_CHECK_TIME | ssl.VERIFY_X509_PARTIAL_CHAIN
     context.num_tickets = 0  # no resumption: every connection is judged by the present table
     try:
-        context.load_cert_chain(store.certificate, store.key)
+        context.load_cert_chain(certificate_file(store), key_file(store))
     except (OSError, ssl.SSLError) as error:
-        msg = f"{store.state}: key and certificate cannot be used: {reason(error)}"
+        msg = f"{store.home}: key and certificate cannot be used: {reason(error)}"
         raise StoreError(msg) from None
     if certificates:
         context.load_verify_locations(cadata="\n".join(certificates))
@@ -90,14 +100,14 @@ def is_certificate(pem: str) -> bool:
     return ssl.DER_cert_to_PEM_cert(der).split() == pem.split()
 
 
-def become_owner(store: LocalStore) -> None:
+def become_owner(store: Store) -> None:
     """If root runs this process, become the store's owner, so that no file in the store becomes root's.
 
-    The owner is that of the marker: `init` made the marker, but the folder itself may have existed before.
+    The owner is that of `home`: `init` made it, but a folder around it may have existed before.
     """
     if os.geteuid() != 0:
         return
-    owner = store.marker.stat()
+    owner = store.home.stat()
     if owner.st_uid == 0:
         return
     os.setgroups([])
@@ -107,12 +117,12 @@ def become_owner(store: LocalStore) -> None:
 
 
 @contextlib.contextmanager
-def acting_as_owner(store: LocalStore) -> Iterator[None]:
+def acting_as_owner(store: Store) -> Iterator[None]:
     """If root runs this process, act as the store's owner inside, and as root again afterwards.
 
     For a command that writes outside the store with root's rights. Everything that it imports must be imported before.
     """
-    owner = store.marker.stat()
+    owner = store.home.stat()
     if os.geteuid() != 0 or owner.st_uid == 0:
         yield
         return

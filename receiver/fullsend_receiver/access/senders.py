@@ -1,7 +1,7 @@
-"""The senders that may talk to this receiver: the sender table and the invitations, in STORE/.state.
+"""The senders that may talk to this receiver: the sender table and the invitations, two documents of the store.
 
-A sender is the SHA-256 of its certificate (DER). Both files are small JSON, replaced as a whole under the store's
-lock. The daemon reads them again whenever they have changed.
+A sender is the SHA-256 of its certificate (DER). Both documents are small JSON. A change replaces one as a whole, and
+is made again if another process was first. Daemons read them again whenever they have changed.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import json
 import secrets
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError, UsageError, reason
 from fullsend_protocol.wire.certificate import fingerprint
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.access.identity import is_certificate
-from fullsend_receiver.store.durable import locked, replace_file, signature
+from fullsend_receiver.store.api import Store, update
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.local import LocalStore
 
+_TABLE: Final = "senders.json"
+_INVITATIONS: Final = "invitations.json"
 #: 128 bits: impossible to guess within the life of an invitation, at any number of tries.
 _SECRET_BYTES: Final = 16
 
@@ -66,22 +66,22 @@ _Row = TypeVar("_Row", Sender, _Invited)
 class SenderTable:
     """The table as of the time when it was read; `changed` says whether to read it again."""
 
-    def __init__(self, store: LocalStore, *, fault: StoreError | None = None) -> None:
+    def __init__(self, store: Store, *, fault: StoreError | None = None) -> None:
         """Read the table. Raises: StoreError if it is damaged, or the store is not in its folder.
 
         `fault`: the table could not be read. Then this object admits no sender, reports the fault to peers that ask,
         and is never written. If the daemon did not start instead, systemd would restart it without end.
         """
         self._store = store
-        self._signature = signature(_table_file(store))
+        self._version = store.documents.version(_TABLE)  # first: a change while it is read must show
         self._fault = fault
         self._senders = {} if fault else {sender.fingerprint: sender for sender in _read_senders(store)}
         if fault is None:
             store.check_mounted()  # afterwards: without its disk the table is missing, which means that it is empty
 
     def changed(self) -> bool:
-        """Whether the file has changed since it was read."""
-        return signature(_table_file(self._store)) != self._signature
+        """Whether the table has changed since it was read. Raises: OSError, StoreError."""
+        return self._store.documents.version(_TABLE) != self._version
 
     @property
     def certificates(self) -> list[str]:
@@ -113,7 +113,7 @@ class SenderTable:
         return iter(self._senders.values())
 
 
-def invite(store: LocalStore, name: str, expires_in: float, *, replace_existing: bool) -> str:
+def invite(store: Store, name: str, expires_in: float, *, replace_existing: bool) -> str:
     """Make an invitation. `expires_in`: seconds. Returns: its secret, which is stored nowhere.
 
     Raises: UsageError if the name is not valid, or is taken and `replace_existing` is not set.
@@ -121,21 +121,23 @@ def invite(store: LocalStore, name: str, expires_in: float, *, replace_existing:
     if not is_sender_name(name):
         msg = f"{name!r} cannot name a sender: lower-case letters, digits and hyphens, 63 at most"
         raise UsageError(msg)
-    with locked(store.lock):
+    secret = secrets.token_urlsafe(_SECRET_BYTES)
+    now = time.time()
+
+    def add(invitations: list[_Invited]) -> list[_Invited]:
         taken = any(sender.name == name for sender in _read_senders(store))
-        if not replace_existing and (taken or (store.root / name).exists()):
+        if not replace_existing and (taken or name in store.senders()):
             what = "was enrolled before" if taken else "has streams here"
             msg = f"sender {name} {what}: --replace gives its name and backups to a new host (the old one is revoked)"
             raise UsageError(msg)
-        secret = secrets.token_urlsafe(_SECRET_BYTES)
-        now = time.time()
-        kept = [invited for invited in _read_invitations(store) if invited.expires > now and invited.sender != name]
-        kept.append(_Invited(_digest(secret), name, now + expires_in, replace_existing))
-        _write(_invitations_file(store), [_as_dict(invited) for invited in kept])
+        kept = [invited for invited in invitations if invited.expires > now and invited.sender != name]
+        return [*kept, _Invited(_digest(secret), name, now + expires_in, replace_existing)]
+
+    _change(store, _INVITATIONS, _Invited, add)
     return secret
 
 
-def join(store: LocalStore, secret: str, certificate: str) -> Sender:
+def join(store: Store, secret: str, certificate: str) -> Sender:
     """Enrol a certificate (PEM) with an invitation, which is spent then.
 
     A host that did not receive the answer may join again with the same certificate. Raises: Refused (INVITATION).
@@ -145,107 +147,153 @@ def join(store: LocalStore, secret: str, certificate: str) -> Sender:
         raise Refused(ErrorCode.INVITATION, msg)
     store.check_mounted()
     print_ = fingerprint(ssl.PEM_cert_to_DER_cert(certificate))
-    with locked(store.lock):
-        invitations = _read_invitations(store)
-        wanted = _digest(secret)
-        found = [invited for invited in invitations if hmac.compare_digest(invited.secret_sha256, wanted)]
-        if not found:
-            msg = "this invitation is not known here: it was replaced by a newer one, or never made"
-            raise Refused(ErrorCode.INVITATION, msg)
-        invited = found[0]
-        senders = _read_senders(store)
+    now = time.time()
+    # The invitation first: if the process dies in between, it admits no other certificate any more.
+    invited = _spend(store, _digest(secret), print_, now)
+    joined = Sender(invited.sender, print_, certificate, now)
+
+    def enrol(senders: list[Sender]) -> list[Sender] | None:
+        nonlocal joined
         known = [sender for sender in senders if sender.fingerprint == print_]
-        now = time.time()
-        if invited.used_by == print_ and known and known[0].revoked is None:
-            return known[0]
-        # Bound to this certificate, which the table does not have: a process was killed between the two writes below.
-        if invited.used_by is not None and (invited.used_by != print_ or known):
-            msg = "this invitation has been used: make a new one (fullsendd invite --replace NAME)"
-            raise Refused(ErrorCode.INVITATION, msg)
-        if invited.used_by is None and invited.expires < now:
-            msg = "this invitation has expired: make a new one (fullsendd invite NAME)"
-            raise Refused(ErrorCode.INVITATION, msg)
-        if any(sender.name != invited.sender for sender in known):
-            msg = "this certificate is, or was, enrolled here under another name"
-            raise Refused(ErrorCode.INVITATION, msg)
-        joined = Sender(invited.sender, print_, certificate, now)
+        if invited.used_by is not None and known and known[0].revoked is None:
+            joined = known[0]
+            return None
+        _check_new(invited, known)
         others = [
             replace(sender, revoked=sender.revoked or now) if sender.name == invited.sender else sender
             for sender in senders
             if sender.fingerprint != print_
         ]
-        # The invitation first: if the process dies in between, it admits no other certificate any more.
-        spent = [replace(each, used_by=print_) if each is invited else each for each in invitations]
-        _write(_invitations_file(store), [_as_dict(each) for each in spent])
-        _write(_table_file(store), [_as_dict(sender) for sender in [*others, joined]])
+        return [*others, joined]
+
+    _change(store, _TABLE, Sender, enrol)
+    if not any(each.secret_sha256 == invited.secret_sha256 for each in _read_invitations(store)):
+        # A `revoke` has removed the invitation meanwhile. It may have read the table before this sender was in it.
+        _revoke_rows(store, joined.name)
+        raise _unknown()
     return joined
 
 
-def revoke(store: LocalStore, name: str) -> None:
+def _spend(store: Store, wanted: str, print_: str, now: float) -> _Invited:
+    """Bind an invitation to a certificate. Returns: it, as it was before. Raises: Refused (INVITATION)."""
+    spent: _Invited | None = None
+
+    def bind(invitations: list[_Invited]) -> list[_Invited] | None:
+        nonlocal spent
+        found = [invited for invited in invitations if hmac.compare_digest(invited.secret_sha256, wanted)]
+        if not found:
+            raise _unknown()
+        spent = found[0]
+        if spent.used_by == print_:
+            return None
+        if spent.used_by is not None:
+            raise _used()
+        if spent.expires < now:
+            msg = "this invitation has expired: make a new one (fullsendd invite NAME)"
+            raise Refused(ErrorCode.INVITATION, msg)
+        _check_new(spent, [each for each in _read_senders(store) if each.fingerprint == print_])
+        return [replace(each, used_by=print_) if each is spent else each for each in invitations]
+
+    _change(store, _INVITATIONS, _Invited, bind)
+    assert spent is not None  # noqa: S101 - for mypy: `bind` has run
+    return spent
+
+
+def _check_new(invited: _Invited, known: list[Sender]) -> None:
+    """Check the rows of the certificate that joins. Raises: Refused (INVITATION)."""
+    # Bound to this certificate, which the table does not have: a process was killed between the two changes.
+    if invited.used_by is not None and known:
+        raise _used()
+    if any(sender.name != invited.sender for sender in known):
+        msg = "this certificate is, or was, enrolled here under another name"
+        raise Refused(ErrorCode.INVITATION, msg)
+
+
+def _unknown() -> Refused:
+    msg = "this invitation is not known here: it was replaced by a newer one, or never made"
+    return Refused(ErrorCode.INVITATION, msg)
+
+
+def _used() -> Refused:
+    msg = "this invitation has been used: make a new one (fullsendd invite --replace NAME)"
+    return Refused(ErrorCode.INVITATION, msg)
+
+
+def revoke(store: Store, name: str) -> None:
     """Admit a sender no more, nor the holder of an invitation under its name. Its streams stay.
 
     Raises: UsageError if no such sender is enrolled or invited.
     """
-    with locked(store.lock):
-        senders, invitations = _read_senders(store), _read_invitations(store)
-        in_force = [sender for sender in senders if sender.name == name and sender.revoked is None]
-        invited = [each for each in invitations if each.sender == name]
-        if not in_force and all(each.used_by for each in invited):
-            msg = f"no sender {name!r} is enrolled or invited here (see `fullsendd senders`)"
-            raise UsageError(msg)
-        # The table last: if the process dies in between, the sender can still be revoked.
-        if invited:
-            _write(_invitations_file(store), [_as_dict(each) for each in invitations if each.sender != name])
-        if in_force:
-            now = time.time()
-            after = [replace(each, revoked=now) if each in in_force else each for each in senders]
-            _write(_table_file(store), [_as_dict(sender) for sender in after])
+    invited = [each for each in _read_invitations(store) if each.sender == name]
+    senders = _read_senders(store)
+    in_force = any(sender.name == name and sender.revoked is None for sender in senders)
+    joined = {sender.fingerprint for sender in senders}  # an invitation that is spent otherwise still admits its host
+    if not in_force and all(each.used_by in joined for each in invited):
+        msg = f"no sender {name!r} is enrolled or invited here (see `fullsendd senders`)"
+        raise UsageError(msg)
+    # The table last: if the process dies in between, the sender can still be revoked. A `join` that has spent the
+    # invitation looks for it at its end.
+    if invited:
+        _change(store, _INVITATIONS, _Invited, lambda rows: [each for each in rows if each.sender != name])
+    _revoke_rows(store, name)
 
 
-def _table_file(store: LocalStore) -> Path:
-    return store.state / "senders.json"
+def _revoke_rows(store: Store, name: str) -> None:
+    now = time.time()
 
+    def end(senders: list[Sender]) -> list[Sender] | None:
+        if all(each.name != name or each.revoked is not None for each in senders):
+            return None
+        return [replace(each, revoked=now) if each.name == name and each.revoked is None else each for each in senders]
 
-def _invitations_file(store: LocalStore) -> Path:
-    return store.state / "invitations.json"
+    _change(store, _TABLE, Sender, end)
 
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _as_dict(row: Sender | _Invited) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in row.__slots__}
+def _change(store: Store, name: str, kind: type[_Row], change: Callable[[list[_Row]], list[_Row] | None]) -> None:
+    """Replace the rows of a document with the result of `change`; None: leave them. `change` is called again if another
+    process was first. Raises: StoreError, OSError, and what `change` raises.
+    """
+
+    def again(data: bytes | None) -> bytes | None:
+        rows = change(_rows(store, name, kind, data))
+        if rows is None:
+            return None
+        content = [{field: getattr(row, field) for field in row.__slots__} for row in rows]
+        return json.dumps({"format": 1, "rows": content}, indent=1).encode() + b"\n"
+
+    update(store.documents, name, again)
 
 
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    replace_file(path, json.dumps({"format": 1, "rows": rows}, indent=1).encode() + b"\n")
+def _read_senders(store: Store) -> list[Sender]:
+    return _read(store, _TABLE, Sender)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read_invitations(store: Store) -> list[_Invited]:
+    return _read(store, _INVITATIONS, _Invited)
+
+
+def _read(store: Store, name: str, kind: type[_Row]) -> list[_Row]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        rows: list[dict[str, Any]] = content["rows"]
-    except FileNotFoundError:
+        found = store.documents.get(name)
+    except OSError as error:
+        raise _unreadable(store, name, reason(error)) from None
+    return _rows(store, name, kind, found.data if found else None)
+
+
+def _rows(store: Store, name: str, kind: type[_Row], data: bytes | None) -> list[_Row]:
+    if data is None:
         return []
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        msg = f"{path}: cannot be read: {reason(error)}"
-        raise StoreError(msg) from None
-    return rows
-
-
-def _read_senders(store: LocalStore) -> list[Sender]:
-    return _rows(Sender, _table_file(store))
-
-
-def _read_invitations(store: LocalStore) -> list[_Invited]:
-    return _rows(_Invited, _invitations_file(store))
-
-
-def _rows(kind: type[_Row], path: Path) -> list[_Row]:
     try:
+        rows: list[dict[str, Any]] = json.loads(data)["rows"]
         # A later version may have written more keys.
-        return [kind(**{name: row[name] for name in kind.__slots__ if name in row}) for row in _read(path)]
-    except (TypeError, AttributeError) as error:
-        msg = f"{path}: cannot be read: {error}"
-        raise StoreError(msg) from None
+        return [kind(**{field: row[field] for field in kind.__slots__ if field in row}) for row in rows]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(store, name, reason(error)) from None
+
+
+def _unreadable(store: Store, name: str, why: str) -> StoreError:
+    return StoreError(f"{store.where}/.state/{name}: cannot be read: {why}")

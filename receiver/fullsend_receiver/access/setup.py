@@ -1,6 +1,6 @@
 """`fullsendd init`: makes a store, an identity, a configuration file; or the configuration for an existing store.
 
-Under systemd/fullsendd.service the daemon sees the file system read-only, except for the default store. For a store
+Under systemd/fullsendd.service the daemon sees the file system read-only, except for the default store. For a folder
 elsewhere `init` writes a drop-in that opens it.
 """
 
@@ -11,16 +11,20 @@ import os
 import pwd
 import shlex
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.units import printable
-from fullsend_receiver.access import config, identity
+from fullsend_receiver.access import bucket_setup, config, identity
+from fullsend_receiver.access.config import BucketSettings
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.durable import make_folders, replace_file
 from fullsend_receiver.store.local import LocalStore, make_store
 from fullsend_receiver.store.marker import read_id
+from fullsend_receiver.store_s3.place import BucketPlace
 
 log = logging.getLogger("fullsendd")
 
@@ -37,19 +41,26 @@ _HIDDEN: Final = {
 
 @dataclass(frozen=True, slots=True)
 class InitOptions:
-    """The options of `init`. `user`: the user that is to own the store, None: the user who runs it.
+    """The options of `init`. `user`: the user that is to own the store, None: the user who runs it; `bucket`: how the
+    bucket of `store` is reached, unused if that is a folder.
 
     `units`: the folder of the system's unit files, for the drop-in. None: systemd's own, if it exists and root makes
     the configuration that fullsendd.service reads; otherwise there is no drop-in.
     """
 
     config: Path
-    store: Path
+    store: Path | BucketPlace
     listen: str
-    advertise: str | None
+    advertise: Sequence[str]
     user: str | None
     adopt: bool
     units: Path | None = None
+    bucket: BucketSettings = field(default_factory=BucketSettings)
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this host that the daemon writes to: that of the store, or the home of one in a bucket."""
+        return self.store.absolute() if isinstance(self.store, Path) else self.bucket.home
 
 
 def init(plan: InitOptions) -> str:
@@ -59,24 +70,20 @@ def init(plan: InitOptions) -> str:
     """
     owner = _owner(plan.user)
     config.parse_address(plan.listen)
-    if plan.advertise is not None:
-        config.parse_address(plan.advertise)
+    for address in plan.advertise:
+        config.parse_address(address)
     if plan.config.exists():
         msg = f"{plan.config}: exists already; it would be overwritten"
         raise UsageError(msg)
-    root = plan.store.absolute()
-    config.render(root, "", plan.listen, plan.advertise)  # raises now if the text cannot be written
+    root = plan.folder
+    _render(plan, "")  # raises now if the text cannot be written
     _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
-    if plan.adopt:
-        store, store_id = LocalStore(root), read_id(root)
-        identity.fingerprint(store)
-    else:
-        if owner is not None:
-            _make_parents(root)
-        store, store_id = make_store(root, identity.make_identity)
+    if owner is not None and not plan.adopt:
+        _make_parents(root)
+    store, store_id = _make(plan)
     if owner is not None:
-        _change_owner(store, owner)
-    text = config.render(root, store_id, plan.listen, plan.advertise)
+        _change_owner(root, owner)
+    text = _render(plan, store_id)
     replace_file(plan.config, text.encode(), 0o644)
     if owner is not None:
         plan.config.chmod(0o644)  # regardless of root's umask: another user runs the daemon, which reads it
@@ -87,21 +94,39 @@ def init(plan: InitOptions) -> str:
     return identity.fingerprint(store)
 
 
+def _render(plan: InitOptions, store_id: str) -> str:
+    if isinstance(plan.store, Path):
+        return config.render(plan.folder, store_id, plan.listen, plan.advertise)
+    return config.render(plan.store, store_id, plan.listen, plan.advertise, plan.bucket, is_first=not plan.adopt)
+
+
+def _make(plan: InitOptions) -> tuple[Store, str]:
+    """Make the store, or take it over. Returns: it, and its id. Raises: UsageError, StoreError."""
+    if isinstance(plan.store, Path):
+        root = plan.folder
+        if not plan.adopt:
+            return make_store(root, identity.make_identity)
+        adopted, store_id = LocalStore(root), read_id(root)
+        identity.fingerprint(adopted)
+        return adopted, store_id
+    return bucket_setup.make(plan.store, plan.bucket, adopt=plan.adopt)
+
+
 def drop_in(plan: InitOptions) -> Path | None:
     """Return the file that opens the store to fullsendd.service; None if it needs none, or there is no systemd."""
     units = _units(plan)
     if units is None:
         return None
-    needed = not plan.store.absolute().is_relative_to(config.DEFAULT_STORE) or plan.user not in {None, _SERVICE_USER}
+    needed = not plan.folder.is_relative_to(config.DEFAULT_STORE) or plan.user not in {None, _SERVICE_USER}
     return units / _DROP_IN if needed else None
 
 
-def advertised(listen: str, advertise: str | None) -> tuple[str, int]:
-    """Return the host and port for invitations: those of `advertise`, else this host's name."""
-    if advertise is not None:
-        return config.parse_address(advertise)
+def advertised(listen: str, advertise: Sequence[str]) -> list[tuple[str, int]]:
+    """Return the hosts and ports for invitations: those of `advertise`, else this host's name."""
+    if advertise:
+        return [config.parse_address(each) for each in advertise]
     host, port = config.parse_address(listen)
-    return host or socket.getfqdn(), port
+    return [(host or socket.getfqdn(), port)]
 
 
 def _owner(user: str | None) -> pwd.struct_passwd | None:
@@ -229,11 +254,11 @@ def _unit_word(text: str) -> str:
     return f'"{quoted}"'
 
 
-def _change_owner(store: LocalStore, owner: pwd.struct_passwd) -> None:
-    """Give a store, all of it, to its user. By descriptors: the former owner of an adopted store may change paths in
-    it.
+def _change_owner(root: Path, owner: pwd.struct_passwd) -> None:
+    """Give a folder, all of it, to the store's user. By descriptors: the former owner of an adopted store may change
+    paths in it.
     """
-    for _path, folders, files, descriptor in os.fwalk(store.root, follow_symlinks=False):
+    for _path, folders, files, descriptor in os.fwalk(root, follow_symlinks=False):
         os.chown(descriptor, owner.pw_uid, owner.pw_gid)
         for name in folders + files:
             os.chown(name, owner.pw_uid, owner.pw_gid, dir_fd=descriptor, follow_symlinks=False)

@@ -16,12 +16,12 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.format.names import guid_of, is_stream
+from fullsend_receiver.catalogue.collector import collector_off
 from fullsend_receiver.catalogue.problems import Problem
 from fullsend_receiver.catalogue.rows import NAME, Shelf
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
-from fullsend_receiver.catalogue.summaries import collector_off
-from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.api import Store
 
 #: Parts that stay open while iterating over datasets: one may be needed again after others.
 _OPEN: Final = 4
@@ -36,7 +36,7 @@ class Holdings:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         sender: str,
         shelves: Iterable[Shelf],
         problems: list[Problem],

@@ -20,7 +20,7 @@ from fullsend_receiver.catalogue.problems import Problem, ProblemKind
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, Row, Summary, summaries_of
 from fullsend_receiver.catalogue.scrub_results import ScrubLog
 from fullsend_receiver.catalogue.streams import Catalogue
-from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.api import Store
 
 #: Differs if the items have another form, the rows other fields, or if there are other questions: then a command reads
 #: the disk itself.
@@ -64,7 +64,7 @@ class Pages:
                     msg = f"neither a shelf nor a problem: {str(other)[:100]}"
                     raise ValueError(msg)
 
-    def catalogue(self, store: LocalStore) -> Catalogue:
+    def catalogue(self, store: Store) -> Catalogue:
         """Return the catalogue of the added items. The results of checks are read from the disk."""
         lacking = frozenset(self._lacking) if self._looked else None
         return Catalogue(store, self._summaries, sorted(self._problems, key=str), ScrubLog(store), lacking)

@@ -4,6 +4,9 @@ Earlier versions wrote one file for all senders, STORE/.state/scrub.jsonl, and r
 end, is written there as well: after a downgrade no damaged stream counts as whole. What an earlier version has written
 there counts where it is newer, and is moved to the files of the senders when a result is added.
 
+In a bucket the file for all senders is a document. So each daemon of the store knows of damage, and of its end,
+whichever daemon has found it. What is whole, each knows of its own checks.
+
 A line is read by the known keys, whatever its format is: known damage is never forgotten, neither by an upgrade nor by
 a downgrade. When a file is rewritten, each line keeps its unknown keys, and lines of removed streams are dropped.
 docs/format.md describes the lines.
@@ -11,7 +14,6 @@ docs/format.md describes the lines.
 
 from __future__ import annotations
 
-import io
 import json
 import threading
 import zlib
@@ -22,9 +24,12 @@ from typing import Any, BinaryIO, Final
 
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.catalogue.folded import Folded
-from fullsend_receiver.store.durable import append_lines, locked, replace_file, signature, sync_folder
-from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.catalogue.line_logs import DocumentLog, FileLog, LineLog
+from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.durable import locked, sync_folder
 
+#: The log of damage, of all senders.
+_COMMON: Final = "scrub.jsonl"
 #: The format of new lines. The first version wrote none.
 _FORMAT: Final = 1
 #: When a file has so many lines more than streams, it is rewritten.
@@ -109,12 +114,12 @@ class Scrubbed:
 class ScrubLog:
     """The last result for each file, as of the last reading. Thread-safe."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         """Reads nothing before the first question about a sender."""
         self._store = store
         self._guard: Final = threading.RLock()  # held while a file is read or written; questions do not wait for it
-        self._folder = store.state / "scrub"
-        self._common = _LogFile(store.state / "scrub.jsonl")  # of earlier versions
+        self._folder = store.home / "scrub"
+        self._common = _LogFile(_common_log(store))
         self._common_read = False
         self._senders: dict[str, _LogFile] = {}
 
@@ -182,7 +187,7 @@ class ScrubLog:
                 self._common.read()
                 self._common_read = True
             if sender not in self._senders:
-                made = _LogFile(self._folder / f"{sender}.jsonl" if is_sender_name(sender) else None)
+                made = _LogFile(FileLog(self._folder / f"{sender}.jsonl" if is_sender_name(sender) else None))
                 made.read()
                 self._senders[sender] = made
             return self._senders[sender]
@@ -202,8 +207,8 @@ class ScrubLog:
         interrupted. The caller holds the locks.
         """
         common = self._common
-        if not common.has_whole:
-            return
+        if not common.has_whole or self._store.folder is None:
+            return  # no earlier version knew a bucket: there a row without damage tells all daemons of its end
         _make_folder(self._folder)
         moved: dict[str, list[_Row]] = {}
         for number, row in enumerate(common.rows(), 1):
@@ -218,7 +223,7 @@ class ScrubLog:
         common.rewrite(
             row for row in common.rows() if _damage(row) or not is_sender_name(row["file"].partition("/")[0])
         )
-        sync_folder(self._store.state)
+        sync_folder(self._store.home)
         common.has_whole = False
 
     def _move(self, moved: dict[str, list[_Row]]) -> None:
@@ -233,9 +238,9 @@ class ScrubLog:
 class _LogFile:
     """One file of rows. Only one thread at a time may call `read`, `append` and `rewrite`; others may ask meanwhile."""
 
-    def __init__(self, path: Path | None) -> None:
-        """`path`: None: a file that never exists."""
-        self.path = path
+    def __init__(self, log: LineLog) -> None:
+        """Reads nothing."""
+        self._log = log
         self.lines = 0
         self.has_whole = False  # some rows have no damage
         self._last = Folded()  # as they were written, with keys that this version does not know
@@ -244,7 +249,7 @@ class _LogFile:
         self._foreign: list[bytes] = []  # lines whose file this version cannot read
         self._known = 0  # bytes of the file that were read, up to the end of a line; and their CRC
         self._crc = 0
-        self.signature: tuple[int, int, int] | None = None  # of the file, as of the last reading
+        self.signature: object = None  # of the file, as of the last reading
 
     def __len__(self) -> int:
         """Return the number of files with a row."""
@@ -266,20 +271,19 @@ class _LogFile:
         """Add rows. The caller has called `read`, and has held the store's lock since."""
         if not rows:
             return
-        assert self.path is not None  # noqa: S101 - for mypy: a result is of a stored stream
-        size, added = append_lines(self.path, b"".join(map(_line, rows)), durable=durable)
+        size, added, changed = self._log.append(b"".join(map(_line, rows)), durable=durable)
         if size == self._known:  # what is in memory is the file: it need not be read again
             self._take([(row["file"], row) for row in rows])
             self.lines += len(rows)
             self._known, self._crc = size + len(added), zlib.crc32(added, self._crc)
-            self.signature = signature(self.path)
+            self.signature = changed
         else:
             self.read()
 
     def rewrite(self, rows: Iterable[_Row]) -> None:
         """Replace the file by these of its rows. The caller has called `read`, and has held the store's lock since."""
-        assert self.path is not None  # noqa: S101 - as above
-        replace_file(self.path, b"".join([*self._foreign, *map(_line, rows)]))
+        self.read()  # in a document, another daemon may have appended since
+        self._log.replace(b"".join([*self._foreign, *map(_line, rows)]))
         self.read()
 
     def read(self) -> None:
@@ -287,14 +291,10 @@ class _LogFile:
 
         Ignores a line that is not whole (a crash).
         """
-        found = None if self.path is None else signature(self.path)
-        if self.path is None or found == self.signature:
+        found = self._log.signature()
+        if found == self.signature:
             return
-        try:
-            file: BinaryIO = self.path.open("rb")
-        except FileNotFoundError:
-            file = io.BytesIO()
-        with file:
+        with self._log.open() as file:
             known = 0 if _crc(file, self._known) != self._crc else self._known
             if not known:
                 self._read_all(file)
@@ -303,7 +303,7 @@ class _LogFile:
         self.signature = found
 
     def _read_all(self, file: BinaryIO) -> None:
-        fresh = _LogFile(self.path)
+        fresh = _LogFile(self._log)
         file.seek(0)
         self._read_on(fresh, file)
         # In one step: otherwise another thread might see no damage meanwhile.
@@ -348,6 +348,11 @@ class _LogFile:
             return merged
 
         self._last.add(rows, merge)
+
+
+def _common_log(store: Store) -> LineLog:
+    """Return the log of damage: in a bucket all daemons share it."""
+    return DocumentLog(store.documents, _COMMON) if store.folder is None else FileLog(store.home / _COMMON)
 
 
 def _after(before: Scrubbed | None, result: Scrubbed, *, asked: bool) -> Scrubbed:

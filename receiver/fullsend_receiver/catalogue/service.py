@@ -26,11 +26,10 @@ from typing import Final, TypeVar
 
 from fullsend_cli.memory import trim
 from fullsend_receiver.catalogue.holdings import Holdings
-from fullsend_receiver.catalogue.inotify import Watch, Watcher
 from fullsend_receiver.catalogue.problems import without_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.catalogue.summaries import Search
-from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.catalogue.search import Search, Searches
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.workers import run
 
 _T = TypeVar("_T")
@@ -42,10 +41,10 @@ _ANY: Final = -1
 class Catalogues:
     """What is stored of each sender. Thread-safe."""
 
-    def __init__(self, store: LocalStore) -> None:
+    def __init__(self, store: Store) -> None:
         """Reads nothing before the first question."""
         self.store = store
-        self._watcher: Final = Watcher(store.root)
+        self._searches: Final = Searches(store)
         self._kept: dict[str, _SenderState] = {}
         self._guard: Final = threading.Lock()  # held for moments: of `_kept`, `_moment` and `_turns`
         self._moment = 0
@@ -135,7 +134,7 @@ class Catalogues:
     def _keep(self, sender: str) -> Iterator[_SenderState]:
         """Lock the state of a sender, and return it."""
         with self._guard:
-            kept = self._kept.setdefault(sender, _SenderState(self.store, sender, Watch(self._watcher)))
+            kept = self._kept.setdefault(sender, _SenderState(self.store, sender, self._searches.of(sender)))
         with kept.lock:
             yield kept
 
@@ -179,11 +178,11 @@ class _SenderState:
     before the last search; `distrusted`: the next search must examine everything.
     """
 
-    def __init__(self, store: LocalStore, sender: str, watch: Watch) -> None:
+    def __init__(self, store: Store, sender: str, search: Search) -> None:
         self.lock: Final = threading.Lock()
         self.read_at = _ANY
         self.holdings: Holdings | None = None
-        self.search: Final = Search(store, sender, watch)
+        self.search: Final = search
         self.distrusted = False
         self._store = store
         self._sender = sender

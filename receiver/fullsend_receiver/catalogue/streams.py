@@ -19,12 +19,12 @@ from fullsend_protocol.format.names import aside_name, named
 from fullsend_protocol.shared.errors import ErrorCode, FullsendError
 from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.stream.facts import StreamClass
+from fullsend_receiver.catalogue.collector import collector_off
 from fullsend_receiver.catalogue.problems import Problem, without_manifest
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
-from fullsend_receiver.catalogue.summaries import Found, collector_off, find_streams
+from fullsend_receiver.catalogue.search import Found, find_streams
 from fullsend_receiver.store.api import Store
-from fullsend_receiver.store.local import LocalStore
 
 #: Candidates that are named in the error for an ambiguous STREAM.
 _CANDIDATES_NAMED: Final = 5
@@ -58,7 +58,7 @@ class AmbiguousStream(FullsendError):  # noqa: N818 - reads as a noun
 class StoredStream(NamedTuple):
     """One stored stream. `summary`: from its manifest, when the catalogue was read."""
 
-    store: LocalStore
+    store: Store
     summary: Summary
 
     @property
@@ -81,7 +81,7 @@ class Catalogue:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         summaries: Iterable[Summary],
         problems: list[Problem],
         scrubbed: ScrubLog,
@@ -319,19 +319,22 @@ def aside_of(store: Store, sender: str, what: str) -> tuple[PurePosixPath, Manif
     raise NoSuchStream(msg)
 
 
-def read_catalogue(store: LocalStore, sender: str | None = None) -> Catalogue:
+def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
     """Read what is stored of one sender, or of all. Blocks on the disk."""
     summaries: list[Summary] = []
     problems: list[Problem] = []
+    lacking: frozenset[str] | None = None
     with collector_off():
         for found in _find(store, sender):
+            if found.lacking is not None:
+                lacking = found.lacking.union(lacking or ())
             summaries += found.summaries
             problems += found.problems
             problems += map(without_manifest, found.orphans)
-        return Catalogue(store, summaries, sorted(problems, key=str), ScrubLog(store))
+        return Catalogue(store, summaries, sorted(problems, key=str), ScrubLog(store), lacking)
 
 
-def _find(store: LocalStore, sender: str | None) -> Iterator[Found]:
+def _find(store: Store, sender: str | None) -> Iterator[Found]:
     names = [sender] if sender is not None else store.senders()
     return (find_streams(store, name) for name in names)
 

@@ -16,7 +16,6 @@ change just before the reading is not used the next time.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import re
@@ -29,12 +28,13 @@ from typing import Final
 
 from fullsend_protocol.format.names import is_manifest, is_stream, manifest_of, stream_of
 from fullsend_protocol.shared.errors import reason
+from fullsend_receiver.catalogue.collector import collector_off
 from fullsend_receiver.catalogue.inotify import ITSELF, Changes, Watch
 from fullsend_receiver.catalogue.problems import Problem, symbolic_link, unreadable_folder, unreadable_manifest
 from fullsend_receiver.catalogue.rows import COPIED, NAME, NO_STAMP, STORED_BYTES, Row, Shelf, Summary, summaries_of
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.durable import locked_now, replace_file
 from fullsend_receiver.store.errors import ManifestError
-from fullsend_receiver.store.local import LocalStore
 
 #: If a search has opened so many manifests, the copy is worth rewriting: some 20 ms, compared with one write.
 _WORTH: Final = 200
@@ -48,17 +48,6 @@ _STREAMS_A_FOLDER: Final = 5
 #: A change within this time before the reading may be followed by another one without a trace. Ticks are 10 ms at most;
 #: some file systems have times in whole seconds, FAT in steps of two.
 _SETTLED_NS: Final = 3_000_000_000
-
-
-@dataclass(slots=True)
-class Found:
-    """The contents of a sender's folders. `orphans`: `.zst` files without manifest, relative to the store; `problems`:
-    what could not be read.
-    """
-
-    summaries: list[Summary] = field(default_factory=list)
-    orphans: list[str] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
 
 
 #: A copy with other fields, by another version of fullsendd, is not used. Format 2: a folder with a symbolic link to a
@@ -96,39 +85,16 @@ class _Folder:
         return self.orphans | self.problems.keys() | self.linked
 
 
-def find_streams(store: LocalStore, sender: str) -> Found:
-    """Return the contents of a sender's folders, from the manifests or from the copy. Blocks."""
-    search = Search(store, sender)
-    search.run()
-    return search.found
+class FolderSearch:
+    """A `Search` of a sender's folders. It reads only what has changed since the last run."""
 
-
-@contextlib.contextmanager
-def collector_off() -> Iterator[None]:
-    """Keep the cyclic garbage collector from visiting 100,000 rows again and again while they are created, which takes
-    longer than everything else. Nothing here refers to itself.
-    """
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
-
-
-class Search:
-    """The contents of a sender's folders. Each `run` searches again, and reads only what has changed since the last
-    one.
-
-    `sure`: each change since the last run is reported.
-    """
-
-    def __init__(self, store: LocalStore, sender: str, watch: Watch | None = None) -> None:
+    def __init__(self, store: Store, sender: str, watch: Watch | None = None) -> None:
         """Reads nothing before `run`. `watch`: reports changes. Then the results are kept on shelves, and a run
         examines only changes. None: each run examines everything.
         """
+        assert store.folder is not None  # noqa: S101 - for mypy: this store's streams are files
         self._store = store
+        self._root = store.folder
         self._sender = sender
         self._watch = watch
         self._folders: dict[str, _Folder] | None = None  # by path; None: nothing was read yet
@@ -142,10 +108,7 @@ class Search:
         self._suspect: set[str] = set()
 
     def run(self) -> bool:
-        """Search. Returns: whether the streams differ from the last run; after an error, too, they may differ.
-
-        Raises: OSError, but only if the disk fails on what is examined to explain an orphan.
-        """
+        """See `Search.run`. Raises: OSError, but only if the disk fails on what is examined to explain an orphan."""
         known: dict[str, _Folder] | _Copy
         if self._folders is None:
             self._changed = True
@@ -175,35 +138,31 @@ class Search:
         return changed
 
     @property
-    def found(self) -> Found:
-        """The contents, as of the last run."""
+    def summaries(self) -> list[Summary]:
+        """See `Search.summaries`."""
         folders = (self._folders or {}).values()
-        return Found(
-            [summary for folder in folders for summary in summaries_of(folder.path, folder.rows)],
-            self._explained,
-            self.problems,
-        )
+        return [summary for folder in folders for summary in summaries_of(folder.path, folder.rows)]
 
     @property
     def problems(self) -> list[Problem]:
-        """What the last run could not read."""
+        """See `Search.problems`."""
         folders = (self._folders or {}).values()
         troubled = [folder for folder in folders if folder.problems]
         return self._unreadable + [problem for folder in troubled for problem in folder.problems.values()]
 
     @property
     def orphans(self) -> list[str]:
-        """The `.zst` files without manifest, as of the last run."""
+        """See `Search.orphans`."""
         return self._explained
 
     @property
     def shelves(self) -> list[Shelf]:
-        """The streams as of the last run, if they are kept on shelves."""
+        """See `Search.shelves`: only with a watch."""
         found = (folder.rows for folder in (self._folders or {}).values())
         return [rows for rows in found if isinstance(rows, Shelf) and len(rows)]
 
     def batches(self) -> Iterator[list[str]]:
-        """Yield the folders of the last run, in batches that take some milliseconds to examine."""
+        """See `Search.batches`."""
         batch: list[str] = []
         streams = 0
         for path, folder in (self._folders or {}).items():
@@ -216,7 +175,7 @@ class Search:
             yield batch
 
     def distrust(self, paths: Iterable[str] | None = None) -> None:
-        """Examine everything in these folders in the next run, whatever was reported; None: in all folders."""
+        """See `Search.distrust`."""
         if paths is None:
             self.sure = False
         else:
@@ -275,7 +234,7 @@ class Search:
     def _look_at_names(self, known: _Folder, names: set[str]) -> _Folder:
         """Examine some names in a watched folder."""
         path = known.path
-        root = self._store.root / path
+        root = self._root / path
         before = list(known.rows)
         rows = {row[NAME]: row for row in before}
         found = _Folder(path, None, [*known.folders], [], watched=known.watched)
@@ -317,7 +276,7 @@ class Search:
 
     def _look(self, path: str, known: _Folder | None) -> _Folder:
         """Return the contents of one folder, using what is known of it if that is still valid."""
-        root = self._store.root / path
+        root = self._root / path
         status = os.stat(root)
         watched = self._watch is not None and self._watch.add(path, status.st_dev)
         if watched:
@@ -381,7 +340,7 @@ class Search:
         folder = _Folder(path, None, [], [])
         files: set[str] = set()
         counts = max(stamp[1:]) < self._settled
-        with os.scandir(self._store.root / path) as entries:
+        with os.scandir(self._root / path) as entries:
             for entry in entries:
                 if entry.name.startswith("@"):
                     files.add(entry.name)
@@ -417,7 +376,7 @@ class Search:
 
     def _row(self, path: str, name: str, known: Row | None) -> Row | None:
         """Return the row of a manifest, None if it is missing by now. Raises: ManifestError."""
-        manifest = self._store.root / path / manifest_of(name)
+        manifest = self._root / path / manifest_of(name)
         try:
             status = manifest.stat()
         except OSError as error:
@@ -440,7 +399,7 @@ class Search:
     def _is_in_place(self) -> bool:
         """Whether the sender's folder is the examined one: none of the folders above it was replaced."""
         try:
-            status = os.stat(self._store.root / self._sender)
+            status = os.stat(self._root / self._sender)
         except FileNotFoundError:
             return self._place is None
         except OSError:
@@ -458,7 +417,7 @@ class Search:
         return [
             path
             for path in orphans
-            if PurePosixPath(path) not in under_way and not os.path.lexists(self._store.root / manifest_of(path))
+            if PurePosixPath(path) not in under_way and not os.path.lexists(self._root / manifest_of(path))
         ]
 
     def _save(self, folders: Iterable[_Folder]) -> None:
@@ -543,8 +502,8 @@ def _by_name(row: Row) -> str:
     return name
 
 
-def _file(store: LocalStore, sender: str) -> Path:
-    return store.state / f"summaries.{sender}"
+def _file(store: Store, sender: str) -> Path:
+    return store.home / f"summaries.{sender}"
 
 
 def _streams(folders: dict[str, _Folder]) -> int:

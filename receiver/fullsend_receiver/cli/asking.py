@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fullsend_protocol.wire.live import LiveTransfer
     from fullsend_protocol.wire.messages import Answer, Question
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 _A = TypeVar("_A", bound="Answer")
 
@@ -28,7 +28,7 @@ ANSWER_TIMEOUT: Final = 15.0
 _READ_SIZE: Final = 64 << 10
 
 
-def connect(store: LocalStore) -> socket.socket | None:
+def connect(store: Store) -> socket.socket | None:
     """Connect to the daemon that serves a store; None if there is none, or none that this user may ask.
 
     Raises: StoreError, TimeoutError, as local_socket.connect.

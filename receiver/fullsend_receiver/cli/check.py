@@ -30,17 +30,18 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.access.senders import SenderTable
     from fullsend_receiver.arrival.usage import find_fills
     from fullsend_receiver.cli.inventory import read_inventory
-    from fullsend_receiver.cli.results import complain_of, print_good, print_problem, print_warning
+    from fullsend_receiver.cli.results import complain_of, print_findings, print_good, print_problem, print_warning
     from fullsend_receiver.cli.scrub_standing import print_standing
     from fullsend_receiver.maintenance import prune_records
     from fullsend_receiver.store.errors import StoreFull, StoreReadOnly
-    from fullsend_receiver.store.local import check_fitness
 
     settings, store = open_store(options)
     refuses = False
     try:
-        check_fitness(store)
-        print_good(f"store {store.where}, {format_size(store.space().free)} free")
+        store.check_fitness()
+        free = f", {format_size(store.space().free)} free" if store.capabilities.free_space_known else ""
+        print_good(f"store {store.where}{free}")
+        refuses = print_findings(store.examine())
     except (StoreFull, StoreReadOnly) as error:
         refuses = True
         print_problem(str(error))

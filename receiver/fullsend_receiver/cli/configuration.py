@@ -10,16 +10,15 @@ if TYPE_CHECKING:
 
     from fullsend_cli.progress import When
     from fullsend_receiver.access.config import ReceiverSettings
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 
-def open_store(options: argparse.Namespace) -> tuple[ReceiverSettings, LocalStore]:
+def open_store(options: argparse.Namespace) -> tuple[ReceiverSettings, Store]:
     """Read the configuration, open the store, and become its owner. Raises: UsageError, StoreError."""
-    from fullsend_receiver.access import config, identity
-    from fullsend_receiver.store import local
+    from fullsend_receiver.access import config, identity, opening
 
     settings = config.load(config.config_file(options.config))
-    opened = local.open_store(settings.store, settings.store_id)
+    opened = opening.open_store(settings)
     identity.become_owner(opened)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     return settings, opened

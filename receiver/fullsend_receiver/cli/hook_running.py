@@ -21,8 +21,8 @@ from fullsend_receiver.cli import asking
 from fullsend_receiver.events.records import PROGRAM, VERSION, Event, facts_of
 from fullsend_receiver.monitor.daemon_watch import EVERY, DaemonWatch
 from fullsend_receiver.monitor.hook_follower import HookFollower, payload
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.durable import signature
-from fullsend_receiver.store.local import LocalStore
 
 log: Final = logging.getLogger("fullsendd")
 
@@ -55,7 +55,7 @@ class Reread:
             return self._hooks
 
 
-def follow(store: LocalStore, settings: Callable[[], HookSettings], told_to_stop: Callable[[], bool]) -> bool:
+def follow(store: Store, settings: Callable[[], HookSettings], told_to_stop: Callable[[], bool]) -> bool:
     """Run all hooks for what happens, until told to stop. Blocks. `settings`: returns the present ones.
 
     Returns: whether it has ended well.
@@ -102,7 +102,7 @@ def _repeat(look: Callable[[], None], stop: threading.Event) -> None:
         look()
 
 
-def _answers(store: LocalStore) -> bool:
+def _answers(store: Store) -> bool:
     """Whether the daemon answers a question. One that answers with an error lives, such as one of another version.
     Raises nothing that would end the hooks.
     """

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fullsend_receiver.catalogue.streams import Catalogue
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 
 def read_inventory(
-    store: LocalStore, sender: str | None = None, *, dataset: str | None = None, streams: Sequence[str] | None = None
+    store: Store, sender: str | None = None, *, dataset: str | None = None, streams: Sequence[str] | None = None
 ) -> Catalogue:
     """Return what is stored of a sender, None: of all. `dataset`, `streams`: what the caller needs; the catalogue may
     lack streams that no answer about these depends on. Blocks.
@@ -44,7 +44,7 @@ def read_inventory(
     return read_catalogue(store, sender) if found is None else found
 
 
-def _ask_daemon(store: LocalStore, question: SummariesWanted) -> Catalogue | None:
+def _ask_daemon(store: Store, question: SummariesWanted) -> Catalogue | None:
     """Ask the daemon; None if none runs.
 
     Raises: FullsendError, OSError if it does not answer; ValueError, TypeError, IndexError if its answer has another

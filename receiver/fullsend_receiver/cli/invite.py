@@ -30,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_receiver.cli.results import print_lines
 
     settings, store = open_store(options)
-    host, port = setup.advertised(settings.listen, settings.advertise)
+    (host, port), *others = setup.advertised(settings.listen, settings.advertise)
     secret = senders.invite(store, options.sender, parse_duration(options.expires), replace_existing=options.replace)
-    print_lines([Invitation(options.sender, host, port, identity.fingerprint(store), secret).encode()])
+    line = Invitation(options.sender, host, port, identity.fingerprint(store), secret, tuple(others)).encode()
+    print_lines([line])
     return Exit.OK

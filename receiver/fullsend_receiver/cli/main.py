@@ -16,6 +16,7 @@ from fullsend_receiver.cli import (
     cat,
     check,
     clock,
+    copy,
     diff,
     get,
     hooks,
@@ -63,7 +64,25 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--log-format", choices=["text", "json"], help="default: text")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (
-        *(init, serve, status, top, invite, senders, revoke, list_, show, cat, ls, get, diff, versions, verify, check),
+        *(
+            init,
+            serve,
+            status,
+            top,
+            invite,
+            senders,
+            revoke,
+            list_,
+            show,
+            cat,
+            ls,
+            get,
+            diff,
+            versions,
+            verify,
+            copy,
+            check,
+        ),
         *(report, merge, prune, undelete, pin, unpin, clock, accept, hooks),
     ):
         command.add(commands)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.maintenance.merging import Merger
     from fullsend_receiver.maintenance.prune import Pruner
     from fullsend_receiver.maintenance.thinning import Merge
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -131,7 +131,7 @@ def _count(pruner: Pruner, senders: list[str], when: When) -> int | None:
 
 
 def _merge(  # noqa: PLR0917 - one step of `run`
-    store: LocalStore, merger: Merger, senders: list[str], dataset: str | None, pruned: Pruned, line: LiveLine
+    store: Store, merger: Merger, senders: list[str], dataset: str | None, pruned: Pruned, line: LiveLine
 ) -> None:
     """Merge what is due of these senders, at low priority. If one of them fails, the others are still merged.
 

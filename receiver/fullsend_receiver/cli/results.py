@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fullsend_cli.output import write_line
 from fullsend_protocol.format.tables import details, partials_table, table
+from fullsend_protocol.shared.exit_codes import Exit
 from fullsend_protocol.shared.units import format_duration, format_size, format_time, plural, printable
 
 if TYPE_CHECKING:
@@ -18,10 +19,12 @@ if TYPE_CHECKING:
     from fullsend_protocol.format.manifest import PartialEntry
     from fullsend_receiver.access.senders import Sender
     from fullsend_receiver.catalogue.pins import PinEntry
+    from fullsend_receiver.catalogue.rows import Summary
     from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.maintenance.undelete import TrashEntry
     from fullsend_receiver.maintenance.verify import Checked, Finding
-    from fullsend_receiver.store.api import AsideStream
+    from fullsend_receiver.store.api import AsideStream, ProbeFinding
+    from fullsend_receiver.store_s3.place import BucketPlace
 
 
 #: How `verify` prints each verdict.
@@ -49,7 +52,7 @@ def print_lines(lines: Iterable[str]) -> None:
         write_line(line)
 
 
-def print_made(store: Path, config: Path, fingerprint: str) -> None:
+def print_made(store: Path | BucketPlace, config: Path, fingerprint: str) -> None:
     """Print what `init` has made, and the next steps."""
     write_line(f"store        {store}")
     write_line(f"config       {config}")
@@ -237,3 +240,50 @@ class Findings:
             complain(f"{file}: was damaged, and is whole")
         for broken in checked.breaks:
             complain(f"{file}: breaks {broken}")
+
+
+def print_findings(findings: Iterable[ProbeFinding]) -> bool:
+    """Print what a store's place promises, and what it lacks. Returns: whether it lacks what a store needs."""
+    refuses = False
+    for each in findings:
+        says = printable(f"{each.what}{': ' if each.says else ''}{each.says}")
+        if each.holds:
+            print_good(says)
+        elif each.needed:
+            refuses = True
+            print_problem(f"{says}: not fit for a store")
+        else:
+            print_good(f"without {says}")
+    return refuses
+
+
+class CopyResults:
+    """Prints what `copy` has done. `code`: the exit code so far."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        """Prints nothing yet."""
+        self.code = Exit.OK
+        self._as_json = as_json
+        self._copied = self._bytes = 0
+
+    def tell(self, about: Summary, result: str) -> None:
+        """Print what has become of a stream."""
+        if result == "copied":
+            self._copied += 1
+            self._bytes += about.stored_bytes
+        row = {"file": about.path, "result": result, "stored_bytes": about.stored_bytes}
+        self._print(row, f"{about.path}: {result}")
+
+    def fail(self, file: str, why: str) -> None:
+        """Print why a stream is not copied."""
+        self._print({"file": file, "result": "failed", "why": why}, f"{file}: not copied: {why}")
+        self.code = Exit.FAILED
+
+    def sum_up(self, seconds: float) -> None:
+        """Print the last line, for a person."""
+        if not self._as_json:
+            done = f"{plural(self._copied, 'stream')} copied, {format_size(self._bytes)}"
+            print(f"{done} in {format_duration(seconds)}", file=sys.stderr)
+
+    def _print(self, row: Mapping[str, object], text: str) -> None:
+        write_line(json.dumps(row) if self._as_json else printable(text))

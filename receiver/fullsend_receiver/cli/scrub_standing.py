@@ -12,7 +12,7 @@ from fullsend_receiver.maintenance.schedule import Survey, survey
 
 if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 _DAY = 86400
 
@@ -54,7 +54,7 @@ def _print_progress(standing: Survey) -> None:
         print_good(f"{text}; the oldest check, or reception, was at {oldest}")
 
 
-def _print_place(store: LocalStore) -> None:
+def _print_place(store: Store) -> None:
     """Print what the daemon is reading, if that takes long."""
     found = checkpoints.read(store)
     if found is None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.catalogue.holdings import Holdings
     from fullsend_receiver.catalogue.problems import Problem
     from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 
 def split_name(what: str | None) -> tuple[str | None, str | None]:
@@ -35,7 +35,7 @@ def split_name(what: str | None) -> tuple[str | None, str | None]:
     return sender, rest or None
 
 
-def select(store: LocalStore, what: str | None) -> tuple[Catalogue, list[StoredStream]]:
+def select(store: Store, what: str | None) -> tuple[Catalogue, list[StoredStream]]:
     """Find all streams of SENDER[/DATASET]. Raises: UsageError if nothing of that name is stored."""
     sender, dataset = split_name(what)
     catalogue = read_inventory(store, sender, dataset=dataset)
@@ -67,7 +67,7 @@ def _may_hide(problems: Iterable[Problem], sender: str, dataset: str | None) -> 
     return any(folder is None or problem.hides(folder) for problem in problems)
 
 
-def find_aside(store: LocalStore, what: str) -> tuple[PurePosixPath, Manifest] | None:
+def find_aside(store: Store, what: str) -> tuple[PurePosixPath, Manifest] | None:
     """Find the stream that SENDER/aside:NAME names, which is set aside. Returns: its `.zst` for `Store.open`, and its
     manifest; None: `what` names a stored stream. Raises: UsageError, NoSuchStream, ManifestError.
     """
@@ -77,7 +77,7 @@ def find_aside(store: LocalStore, what: str) -> tuple[PurePosixPath, Manifest] |
     return aside_of(store, sender, stream)
 
 
-def find(store: LocalStore, what: str) -> tuple[Catalogue, StoredStream]:
+def find(store: Store, what: str) -> tuple[Catalogue, StoredStream]:
     """Find the stream that SENDER/STREAM names; also by a whole `file`, as `list` prints it.
 
     Raises: UsageError, NoSuchStream, AmbiguousStream.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue, StoredStream
     from fullsend_receiver.files.index import FileIndex
     from fullsend_receiver.files.sources import SnapshotSource, StoredSource
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 
 def add_snapshot(sub: argparse.ArgumentParser) -> None:
@@ -66,19 +66,18 @@ def open_snapshot(options: argparse.Namespace) -> tuple[SnapshotSource, FileInde
 
 def open_stored(options: argparse.Namespace, what: str, snapshot: str | None = None) -> tuple[StoredSource, FileIndex]:
     """Find a stored snapshot, and read its index, or make it. `snapshot`: one of a package. As `open_snapshot`."""
-    from fullsend_receiver.access import config, identity
+    from fullsend_receiver.access import config, identity, opening
     from fullsend_receiver.cli import selection  # noqa: F401 - before the process acts as another user
     from fullsend_receiver.files.kept_indexes import folder_of, index_of
-    from fullsend_receiver.store import local
 
     settings = config.load(config.config_file(options.config))
-    store = local.open_store(settings.store, settings.store_id)
+    store = opening.open_store(settings)
     with identity.acting_as_owner(store):
         source = stored_source(store, what, snapshot)
         return source, index_of(source, folder_of(store))
 
 
-def stored_source(store: LocalStore, what: str, snapshot: str | None = None) -> StoredSource:
+def stored_source(store: Store, what: str, snapshot: str | None = None) -> StoredSource:
     """Return a stored snapshot with its chain. `snapshot`: one of a package.
 
     Raises: UsageError, NoSuchStream, AmbiguousStream, Damaged.
@@ -88,9 +87,7 @@ def stored_source(store: LocalStore, what: str, snapshot: str | None = None) -> 
     return source_of(store, *find(store, what), snapshot)
 
 
-def source_of(
-    store: LocalStore, catalogue: Catalogue, stored: StoredStream, snapshot: str | None = None
-) -> StoredSource:
+def source_of(store: Store, catalogue: Catalogue, stored: StoredStream, snapshot: str | None = None) -> StoredSource:
     """Return the snapshot of a stored stream with its chain. `snapshot`: one of a package. Raises: Damaged."""
     from fullsend_receiver.catalogue.streams import Damaged
     from fullsend_receiver.files.sources import StoredSource

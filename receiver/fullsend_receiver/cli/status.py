@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.access.config import ReceiverSettings
     from fullsend_receiver.cli.status_output import ServiceState
     from fullsend_receiver.monitor.overview import Overview
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 _AGE_WORDS: Final = "older is critical, such as 26h; default: as receiver.toml says, or as it has come so far"
 
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     return status_output.state_of(overview, service)
 
 
-def _survey(options: argparse.Namespace, settings: ReceiverSettings, store: LocalStore) -> Overview:
+def _survey(options: argparse.Namespace, settings: ReceiverSettings, store: Store) -> Overview:
     """Return what the command line asks for. Raises: UsageError, StoreError, OSError."""
     from typing import Literal
 
@@ -144,7 +144,7 @@ def _end(progress: ScrubProgress, left: int) -> str:
     return f", until about {format_time(now + left / rate)}"
 
 
-def _ask(store: LocalStore) -> tuple[ServiceState, ScrubProgress | None]:
+def _ask(store: Store) -> tuple[ServiceState, ScrubProgress | None]:
     """Ask the daemon what it checks now; None: none answers."""
     from fullsend_protocol.shared.errors import FullsendError, reason
     from fullsend_protocol.wire.local import ScrubProgress, ScrubWanted
@@ -162,7 +162,7 @@ def _ask(store: LocalStore) -> tuple[ServiceState, ScrubProgress | None]:
     return ServiceState(progress.program), progress
 
 
-def _lines_without(store: LocalStore) -> Iterator[str]:
+def _lines_without(store: Store) -> Iterator[str]:
     from fullsend_receiver.maintenance import checkpoints
 
     found = checkpoints.read(store)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from fullsend_cli.running import Commands
     from fullsend_cli.top import LiveLook
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 
 def add(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     return run_top(lambda: _look(store), peer="sender", once=options.once, as_json=options.json)
 
 
-def _look(store: LocalStore) -> LiveLook:
+def _look(store: Store) -> LiveLook:
     from fullsend_cli.top import LiveLook
     from fullsend_protocol.shared.errors import FullsendError, reason
     from fullsend_protocol.wire.local import Transfers, TransfersWanted

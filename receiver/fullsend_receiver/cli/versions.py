@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.catalogue.streams import Catalogue
     from fullsend_receiver.files.index import FileIndex
     from fullsend_receiver.files.versions import Version
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 _HEAD = f"{'snapshot made':<20} {'size':>12} {'mtime':<20} {'object':>8} {'generation':>10} {'change':<10} snapshot"
 _NOTE = (
@@ -43,12 +43,11 @@ def run(options: argparse.Namespace) -> int:
     """
     from fullsend_protocol.dataset.entry import shown
     from fullsend_protocol.shared.units import printable
-    from fullsend_receiver.access import config, identity
+    from fullsend_receiver.access import config, identity, opening
     from fullsend_receiver.cli.results import complain, complain_of, print_note
     from fullsend_receiver.cli.selection import select, split_name
     from fullsend_receiver.files.index import NoSuchFile
     from fullsend_receiver.files.versions import snapshots, versions
-    from fullsend_receiver.store import local
     from fullsend_receiver.store.names import dataset_folder
 
     sender, dataset = split_name(options.dataset)
@@ -56,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         msg = "name SENDER/DATASET and PATH; with --last, a number of snapshots"
         raise UsageError(msg)
     settings = config.load(config.config_file(options.config))
-    store = local.open_store(settings.store, settings.store_id)
+    store = opening.open_store(settings)
     path = os.fsencode(options.path)
     opener = _opener(store)  # which imports what it needs before the process acts as another user
     with identity.acting_as_owner(store):
@@ -117,7 +116,7 @@ def _print(rows: Iterable[Version], *, begun: bool, as_json: bool) -> None:
             complain(printable(f"@{row.summary.snapshot}: {reason(row.trouble)}"))
 
 
-def _opener(store: LocalStore) -> Callable[[Catalogue], Callable[[Summary], FileIndex]]:
+def _opener(store: Store) -> Callable[[Catalogue], Callable[[Summary], FileIndex]]:
     """Return what returns, with a catalogue, what opens the index of a stream's snapshot."""
     from fullsend_receiver.catalogue.streams import StoredStream
     from fullsend_receiver.cli.snapshot_choice import source_of

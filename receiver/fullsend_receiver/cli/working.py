@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fullsend_protocol.wire.live import LiveTransfer
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 #: Seconds between two words to the daemon. What takes less is not told.
 EVERY: Final = 1.0
@@ -23,7 +23,7 @@ PATIENCE: Final = 2.0
 
 
 @contextlib.contextmanager
-def told(store: LocalStore, look: Callable[[], LiveTransfer | None], *, every: float = EVERY) -> Iterator[None]:
+def told(store: Store, look: Callable[[], LiveTransfer | None], *, every: float = EVERY) -> Iterator[None]:
     """Tell the daemon that serves a store, if one does, what `look` returns, until the block is left. `look`: is called
     in a thread; None: nothing at the moment; `every`: seconds. That it cannot be told is not an error.
     """

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.local import LocalStore
 
 _NAME: Final = "socket"
 _BACKLOG: Final = 16
@@ -23,14 +23,14 @@ _BACKLOG: Final = 16
 _UCRED: Final = struct.Struct("iII")
 
 
-def listen(store: LocalStore) -> socket.socket:
+def listen(store: Store) -> socket.socket:
     """Listen for commands. Replaces the socket that a killed daemon left: the caller is the only daemon that serves
     this store. Raises: StoreError if others may enter the folder, OSError.
     """
     with _folder(store) as folder:
         status = os.stat(folder)
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            msg = f"{store.state}: must belong to uid {os.geteuid()}, and no other user may enter it (mode 0700)"
+            msg = f"{store.home}: must belong to uid {os.geteuid()}, and no other user may enter it (mode 0700)"
             raise StoreError(msg)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(f"{folder}/{_NAME}")
@@ -46,13 +46,13 @@ def listen(store: LocalStore) -> socket.socket:
     return listening
 
 
-def remove(store: LocalStore) -> None:
+def remove(store: Store) -> None:
     """Remove the socket, so that no command tries to connect. Raises: OSError."""
     with _folder(store) as folder, contextlib.suppress(FileNotFoundError):
         os.unlink(f"{folder}/{_NAME}")
 
 
-def connect(store: LocalStore, timeout: float) -> socket.socket | None:
+def connect(store: Store, timeout: float) -> socket.socket | None:
     """Connect to the daemon that serves a store; None if there is none, or none that this user may ask.
 
     `timeout`: seconds, for this and for each later operation of the socket. Raises: StoreError if another user listens
@@ -82,9 +82,9 @@ def check_peer(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _folder(store: LocalStore) -> Iterator[str]:
+def _folder(store: Store) -> Iterator[str]:
     """Make a short path of the state folder: that of a socket has at most 107 bytes. It stays the same folder."""
-    descriptor = os.open(store.state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = os.open(store.home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{descriptor}"
     finally:

@@ -59,9 +59,10 @@ from fullsend_receiver.monitor.alarm_log import AlarmLog
 from fullsend_receiver.monitor.overview import Overview
 from fullsend_receiver.monitor.report_file import ReportWriter
 from fullsend_receiver.monitor.survey import DaemonSource, Surveyor
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.durable import open_lock
 from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly, disk_error
-from fullsend_receiver.store.local import LocalStore, check_fitness
+from fullsend_receiver.store.fitness import require
 from fullsend_receiver.store.workers import Workers, run
 from fullsend_transport.channel import Channel
 from fullsend_transport.turns import LoopTurns
@@ -83,7 +84,7 @@ _PASSED_ON: Final = frozenset(
 _SHORTAGE_PAUSE: Final = 0.1
 #: Seconds between two searches for old partials.
 _SWEEP_EVERY: Final = 600.0
-#: Seconds between two checks of the sender table outside of connections, and between two releases of memory.
+#: Seconds between two releases of memory, and between two checks of the sender table outside of connections, at least.
 _HOUSEKEEPING_EVERY: Final = 1.0
 #: Seconds between two examinations of the whole store, for changes that the kernel does not report. docs/operations.md
 #: promises it.
@@ -100,7 +101,7 @@ class Daemon:
     def __init__(
         self,
         settings: ReceiverSettings,
-        store: LocalStore,
+        store: Store,
         clock: Clock | None = None,
         *,
         reread: Callable[[], ReceiverSettings] | None = None,
@@ -216,7 +217,8 @@ class Daemon:
         self._lock = _serve_lock(self._store)
         try:
             try:
-                check_fitness(self._store)
+                self._store.check_fitness()
+                require(self._store.examine(), self._store.where)
             except (StoreFull, StoreReadOnly) as error:  # stored streams are still readable
                 log.warning("%s", error)
             self._recover()
@@ -552,9 +554,13 @@ class Daemon:
 
     async def _housekeeping(self) -> None:
         """Notice changes of the sender table between connections, and release memory after connections."""
+        passed = 0.0
         while True:
             await asyncio.sleep(_HOUSEKEEPING_EVERY)
-            await self._reread_table()
+            passed += _HOUSEKEEPING_EVERY
+            if passed >= self._store.capabilities.look_every:
+                passed = 0.0
+                await self._reread_table()
             if self._some_gone:
                 self._some_gone = False
                 await run(self._table_reader, partial(_tidy, not self._tasks))
@@ -773,7 +779,7 @@ def _describe(address: tuple[object, ...]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _serve_lock(store: LocalStore) -> int:
+def _serve_lock(store: Store) -> int:
     """Make sure that only one daemon serves a store. Returns: a descriptor that holds the lock. Raises: StoreError."""
     try:
         descriptor = open_lock(_lock_file(store))
@@ -788,5 +794,5 @@ def _serve_lock(store: LocalStore) -> int:
     return descriptor
 
 
-def _lock_file(store: LocalStore) -> Path:
-    return store.state / "serving"
+def _lock_file(store: Store) -> Path:
+    return store.home / "serving"

@@ -21,10 +21,8 @@ from fullsend_receiver.store.workers import run
 
 log: Final = logging.getLogger("fullsendd")
 
-#: Seconds between two looks: each reads the marker, and asks the kernel for the state of the mount.
-EVERY: Final = 1.0
-#: Number of looks between two at how full it is.
-_FILLS_EVERY: Final = 60
+#: Seconds between two looks at how full it is.
+_FILLS_EVERY: Final = 60.0
 #: A warning ends when so much less is used than where it began.
 _SLACK: Final = 0.01
 
@@ -71,9 +69,11 @@ class StoreWatch:
     async def run(self) -> None:
         """Look until cancelled. Raises: as `Reopener.reopen`."""
         while True:
-            for _ in range(_FILLS_EVERY):
+            passed = 0.0
+            while passed < _FILLS_EVERY:
                 await self.look()
-                await asyncio.sleep(EVERY)
+                await asyncio.sleep(self._store.capabilities.look_every)
+                passed += self._store.capabilities.look_every
             await self.look_at_fills()
 
     def suspect_read_only(self) -> None:

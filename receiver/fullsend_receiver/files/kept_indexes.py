@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fullsend_receiver.files.sources import SnapshotSource
-    from fullsend_receiver.store.local import LocalStore
+    from fullsend_receiver.store.api import Store
 
 _SUFFIX: Final = ".sqlite"
 #: Indexes that stay, the last used ones. One takes some 250 bytes a file.
@@ -27,9 +27,9 @@ _KEPT_BYTES_MAX: Final = 4 << 30
 _LEFT_OVER: Final = 86400.0
 
 
-def folder_of(store: LocalStore) -> Path:
+def folder_of(store: Store) -> Path:
     """Return where the indexes of a store lie."""
-    return store.state / "files"
+    return store.home / "files"
 
 
 def index_of(source: SnapshotSource, folder: Path | None) -> FileIndex:

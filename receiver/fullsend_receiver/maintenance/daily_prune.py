@@ -30,8 +30,8 @@ from fullsend_receiver.maintenance.prune import (
 )
 from fullsend_receiver.maintenance.prune_records import read_try, write_try
 from fullsend_receiver.maintenance.trash import empty_merged, expire_trash
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.workers import run_to_end
 
 log: Final = logging.getLogger("fullsendd")
@@ -72,7 +72,7 @@ class DailyPrune:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         rules: PruneRules | None,
         at: time_of_day | None,
         clock_: Clock,

@@ -35,7 +35,7 @@ from fullsend_receiver.maintenance.scrub import never_interrupts
 from fullsend_receiver.maintenance.suspicion import arrived
 from fullsend_receiver.maintenance.thinning import Merge
 from fullsend_receiver.maintenance.trash import trash_name
-from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.api import Store
 
 log: Final = logging.getLogger("fullsendd")
 
@@ -105,7 +105,7 @@ class Pruner:
     """One run over some senders. Its own look at the store: a question to the daemon meanwhile does not wait for it."""
 
     def __init__(
-        self, store: LocalStore, rules: PruneRules, now: float, between: Callable[[], None] = never_interrupts
+        self, store: Store, rules: PruneRules, now: float, between: Callable[[], None] = never_interrupts
     ) -> None:
         """`now`: seconds since the epoch, for all of it; `between`: is called between two batches, and ends the run by
         raising. Reads nothing yet.

@@ -9,8 +9,8 @@ from typing import Literal
 from fullsend_protocol.shared.errors import reason
 from fullsend_receiver.maintenance.plans import PruneRules
 from fullsend_receiver.maintenance.prune import ChainHeld, Judged, MergePlanned, NothingGoes, Pruner
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.local import LocalStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class NextPrune:
     note: str = ""
 
 
-def plan_next_prune(store: LocalStore, rules: PruneRules | None, now: float) -> NextPrune:
+def plan_next_prune(store: Store, rules: PruneRules | None, now: float) -> NextPrune:
     """Plan, and change nothing. `rules`: None: nothing is ever deleted; `now`: seconds since the epoch. Blocks: it
     reads what is stored. Of a sender that cannot be read, `note` says so. Raises: StoreError, OSError.
     """

@@ -15,9 +15,9 @@ from fullsend_receiver.monitor.overview import Overview, StreamNote
 from fullsend_receiver.monitor.report_page import report_facts
 from fullsend_receiver.monitor.stream_notes import StreamNotes, stream_notes
 from fullsend_receiver.monitor.survey import StockSource
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.durable import replace_file
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.local import LocalStore
 from fullsend_report.page import render
 
 #: The mode of the page: the web server is another user. The daemon's umask may remove the last digit.
@@ -29,7 +29,7 @@ class ReportWriter:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         settings: Callable[[], ReceiverSettings],
         source: StockSource,
     ) -> None:

@@ -47,8 +47,8 @@ from fullsend_receiver.monitor.overview import (
     SenderOverview,
 )
 from fullsend_receiver.monitor.rhythm import learn, provisional
+from fullsend_receiver.store.api import Store
 from fullsend_receiver.store.errors import StoreError, StoreFull, StoreReadOnly
-from fullsend_receiver.store.local import LocalStore, check_fitness
 
 log: Final = logging.getLogger("fullsendd")
 
@@ -123,7 +123,7 @@ class Surveyor:
 
     def __init__(
         self,
-        store: LocalStore,
+        store: Store,
         settings: Callable[[], ReceiverSettings],
         source: StockSource,
         *,
@@ -459,7 +459,7 @@ class Surveyor:
         if self._fitness is None or not 0 <= boottime - self._fitness[0] < _AGAIN or self._fitness[1] is not None:
             why = None
             try:
-                check_fitness(self._store)
+                self._store.check_fitness()
             except (StoreError, StoreFull, StoreReadOnly) as error:
                 why = str(error)
             self._fitness = boottime, why
@@ -485,7 +485,7 @@ class DaemonSource:
 
 
 def take_overview(
-    store: LocalStore,
+    store: Store,
     settings: ReceiverSettings,
     catalogue: Catalogue,
     *,
@@ -552,7 +552,7 @@ class _Beside(NamedTuple):
 class _CommandSource:
     """What a command has read. See `StockSource`."""
 
-    store: LocalStore
+    store: Store
     catalogue: Catalogue
 
     def senders(self) -> Iterable[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import PurePosixPath
+    from pathlib import Path, PurePosixPath
 
     from fullsend_protocol.format.manifest import Manifest, Resumption
     from fullsend_protocol.wire.messages import Record
@@ -34,13 +34,15 @@ class Capabilities:
 
     `part_size`: stored bytes without which nothing is acknowledged, 0: each batch is durable by itself, however small.
     `can_truncate`: an upload resumes at the end of any chunk, otherwise at the end of a part. `can_read_partials`:
-    `Upload.read` returns what was appended. `free_space_known`: `space` is a limit.
+    `Upload.read` returns what was appended. `free_space_known`: `space` is a limit. `look_every`: seconds between two
+    looks at whether the store is there, and at what other processes may have changed: each may cost a request.
     """
 
     part_size: int
     can_truncate: bool
     can_read_partials: bool
     free_space_known: bool
+    look_every: float = 1.0
 
 
 #: Both numbers of `space` if the free space is unknown.
@@ -125,11 +127,26 @@ class Document:
     tag: str
 
 
+@dataclass(frozen=True, slots=True)
+class ProbeFinding:
+    """One thing that was tried. `what`: its name; `holds`: whether the store's place does it; `needed`: whether a store
+    cannot do without it; `says`: one line more.
+    """
+
+    what: str
+    holds: bool
+    needed: bool
+    says: str = ""
+
+
 class Documents(Protocol):
     """Small documents. Any number of processes may replace one, as a whole and durably."""
 
     def get(self, name: str) -> Document | None:
         """Return a document; None: it does not exist. Raises: OSError."""
+
+    def version(self, name: str) -> object:
+        """Return what changes whenever the document is replaced, for less than reading it. Raises: OSError."""
 
     def put(self, name: str, data: bytes, *, if_match: str | None) -> bool:
         """Replace a document if it still has this tag (None: if it still does not exist). Returns: whether it was
@@ -299,6 +316,20 @@ class Store(Protocol):
         """The name of its disk, for messages about read errors."""
 
     @property
+    def home(self) -> Path:
+        """A folder of this host, which no other user may enter: for the key, locks, the socket, and for what may be
+        lost with the host.
+        """
+
+    @property
+    def lock(self) -> Path:
+        """The lock of `home`: a process holds it for each change there, for that change alone."""
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder in which the streams are files, under their names; None: they are no files."""
+
+    @property
     def documents(self) -> Documents:
         """The changeable documents of each sender and of the whole store."""
 
@@ -319,6 +350,17 @@ class Store(Protocol):
         otherwise as the kernel says, which may say nothing of a file system that has stopped writing after an error.
 
         Raises: OSError.
+        """
+
+    def check_fitness(self) -> None:
+        """Try what the store relies on. Raises: StoreFull if it has no room for a name either, StoreReadOnly if nothing
+        can be written: nothing could be tried then. StoreError with what is missing. Nothing of it is left behind.
+        """
+
+    def examine(self) -> Iterator[ProbeFinding]:
+        """Try what the store's place promises, one thing after another; nothing, if `check_fitness` tries all there is.
+
+        Raises: StoreError if the place cannot be reached; OSError. Nothing of it is left behind.
         """
 
     # --- arriving streams

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fullsend_receiver.store.api import Document
-from fullsend_receiver.store.durable import append_lines, locked, replace_file
+from fullsend_receiver.store.durable import append_lines, locked, replace_file, signature
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,10 @@ class LocalDocuments:
         except FileNotFoundError:
             return None
         return Document(data, hashlib.sha256(data).hexdigest())
+
+    def version(self, name: str) -> object:
+        """Return its inode number, size and time. See `Documents.version`."""
+        return signature(self.folder / name)
 
     def put(self, name: str, data: bytes, *, if_match: str | None) -> bool:
         """Replace a document. See `Documents.put`."""

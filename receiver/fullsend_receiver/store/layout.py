@@ -60,16 +60,6 @@ class Layout:
         return self.state / "reading"
 
     @property
-    def certificate(self) -> Path:
-        """The receiver's certificate (PEM)."""
-        return self.state / "certificate.pem"
-
-    @property
-    def key(self) -> Path:
-        """The receiver's private key (PEM)."""
-        return self.state / "key.pem"
-
-    @property
     def where(self) -> str:
         """Its place, for messages."""
         return str(self.root)

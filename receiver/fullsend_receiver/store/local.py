@@ -5,7 +5,6 @@ STORE/SENDER/...    streams
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
@@ -14,23 +13,35 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from fullsend_protocol.shared.errors import UsageError, reason
-from fullsend_receiver.store import aside, damaged, holds, marker, objects, partials, recovery, removals, uploads
+from fullsend_receiver.store import (
+    aside,
+    damaged,
+    fitness,
+    holds,
+    marker,
+    objects,
+    partials,
+    recovery,
+    removals,
+    uploads,
+)
 from fullsend_receiver.store.api import (
     AsideStream,
     Capabilities,
     DiskSpace,
     ObjectInfo,
+    ProbeFinding,
     Stamp,
     TrashedStream,
     UploadInfo,
 )
 from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.documents import LocalDocuments
-from fullsend_receiver.store.durable import FULL, locked_now, make_folders, replace_file, sync_folder
-from fullsend_receiver.store.errors import StoreError, StoreFull, disk_error
+from fullsend_receiver.store.durable import locked_now, make_folders, replace_file, sync_folder
+from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.event_journal import EventJournal
 from fullsend_receiver.store.holds import LocalHold
 from fullsend_receiver.store.layout import Layout
@@ -48,9 +59,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-#: The length to which docs/format.md cuts names.
-_NAME_MAX: Final = 255
-
 
 @dataclass(frozen=True, slots=True)
 class LocalStore(Layout):
@@ -62,6 +70,16 @@ class LocalStore(Layout):
     def disk(self) -> str:
         """The device of the store's folder, and where it is mounted."""
         return disk_of(self.root)
+
+    @property
+    def home(self) -> Path:
+        """See `Store.home`."""
+        return self.state
+
+    @property
+    def folder(self) -> Path:
+        """See `Store.folder`."""
+        return self.root
 
     @property
     def documents(self) -> LocalDocuments:
@@ -96,6 +114,17 @@ class LocalStore(Layout):
                     return True
                 raise
         return False
+
+    def check_fitness(self) -> None:
+        """See `Store.check_fitness`: rename, fsync of a folder, names of 255 bytes, and names that differ in case.
+
+        Only names are tried: a disk that is full of data is still fit.
+        """
+        fitness.check_fitness(self)
+
+    def examine(self) -> Iterator[ProbeFinding]:
+        """See `Store.examine`: a file system promises no more than `check_fitness` tries."""
+        return iter(())
 
     # --- arriving streams; the interface has the descriptions
 
@@ -278,41 +307,3 @@ def open_store(root: Path, store_id: str) -> LocalStore:
     """
     marker.check_id(root, store_id)
     return LocalStore(root, store_id)
-
-
-def check_fitness(store: LocalStore) -> None:
-    """Try what the store relies on: rename, fsync of a folder, names of 255 bytes, and names that differ in case.
-
-    Only names are tried: a disk that is full of data is still fit. Raises: StoreFull if there is no room for a name
-    either, StoreReadOnly if nothing can be written: nothing could be tried then. StoreError with what this file system
-    lacks. Leaves no file behind.
-    """
-    probe = store.state / f".Probe-{secrets.token_hex(4)}.tmp"  # a name that the next start removes
-    renamed = probe.with_name(probe.name.replace("Probe", "Renamed"))
-    try:
-        longest = os.pathconf(store.root, "PC_NAME_MAX")
-        if longest < _NAME_MAX:
-            msg = f"{store.root}: its file system has names of {longest} bytes, and {_NAME_MAX} are needed"
-            raise StoreError(msg)
-        probe.touch(exist_ok=False)
-        if probe.with_name(probe.name.swapcase()).exists():
-            msg = f"{store.root}: its file system does not distinguish upper and lower case; choose another"
-            raise StoreError(msg)
-        probe.rename(renamed)
-        sync_folder(store.state)
-        if not os.access(store.root, os.W_OK):
-            msg = f"{store.root}: cannot be written to by uid {os.geteuid()}"
-            raise StoreError(msg)
-    except OSError as error:
-        if error.errno in FULL:
-            msg = f"{store.root}: is full ({error.strerror}): free some space; fitness cannot be tested before"
-            raise StoreFull(msg) from None
-        if error.errno == errno.EROFS:
-            raise disk_error(error) from None
-        msg = f"{store.root}: not fit for a store: {reason(error)}"
-        raise StoreError(msg) from None
-    finally:
-        # On a lost disk this fails, too; that must not hide the first error.
-        with contextlib.suppress(OSError):
-            probe.unlink(missing_ok=True)
-            renamed.unlink(missing_ok=True)

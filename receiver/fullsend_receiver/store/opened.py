@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Final, Literal
 
 from pydantic import ConfigDict, Field
@@ -68,6 +69,11 @@ def partial_key(sender: str, push: Push) -> str:
 def merge_key(files: Iterable[str]) -> str:
     """Return the key of the partial of a merge, from its inputs. It is never that of an announced stream."""
     return _key_of(["merge", [*files]])
+
+
+def copy_key(file: PurePosixPath, file_sha256: str) -> str:
+    """Return the key of the partial of a copy. `file`, `file_sha256`: of the stored stream that is copied."""
+    return _key_of(["copy", str(file), file_sha256])
 
 
 def _key_of(what: object) -> str:

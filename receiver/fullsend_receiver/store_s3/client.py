@@ -39,7 +39,8 @@ class Access:
 
     `endpoint`: URL, None: that of AWS; `region`: None: as the environment says; `authority`: file with the certificates
     of the endpoint's issuers, None: those of the system; `timeout`: seconds without a byte; `attempts`: of each
-    request; `connections`: open at the same time. Without both keys, the environment has them.
+    request; `connections`: open at the same time; `credentials_file`: as AWS_SHARED_CREDENTIALS_FILE. Without both keys
+    and without that file, the environment has the keys.
     """
 
     endpoint: str | None = None
@@ -48,6 +49,7 @@ class Access:
     timeout: float = 60.0
     attempts: int = 5
     connections: int = 16
+    credentials_file: str | None = None
     access_key: str | None = None
     secret_key: str | None = None
 
@@ -307,6 +309,7 @@ def _client(access: Access) -> tuple[Any, Any]:
         import boto3
         import botocore.config
         import botocore.exceptions
+        import botocore.session
     except ImportError:
         raise faults.no_library() from None
     config = botocore.config.Config(
@@ -321,7 +324,10 @@ def _client(access: Access) -> tuple[Any, Any]:
         s3={"addressing_style": "path" if access.endpoint else "auto", "payload_signing_enabled": True},
     )
     try:
-        client = boto3.session.Session().client(
+        session = botocore.session.Session()
+        if access.credentials_file is not None:
+            session.set_config_variable("credentials_file", access.credentials_file)
+        client = boto3.session.Session(botocore_session=session).client(
             "s3",
             endpoint_url=access.endpoint,
             region_name=access.region,

@@ -20,6 +20,11 @@ class BucketDocuments:
         found = self.bucket.get(STATE + name)
         return None if found is None else Document(found.data, found.etag)
 
+    def version(self, name: str) -> object:
+        """Return its ETag. See `Documents.version`."""
+        found = self.bucket.head(STATE + name)
+        return None if found is None else found.etag
+
     def put(self, name: str, data: bytes, *, if_match: str | None) -> bool:
         """Replace a document. See `Documents.put`."""
         return self.bucket.put(STATE + name, data, if_absent=if_match is None, if_match=if_match) is not None

@@ -19,6 +19,7 @@ writer looks whether the generation is still the open one. So nothing that was d
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +32,7 @@ from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Standing, Written, make_line, understanding
 from fullsend_receiver.store.opened import Opened
 from fullsend_receiver.store_s3 import keys
-from fullsend_receiver.store_s3.bucket import Bucket, BucketObject, Part
+from fullsend_receiver.store_s3.bucket import Bucket, BucketError, BucketObject, Part
 
 _FORMAT: Final = 1
 #: What ends the lines of an object.
@@ -188,6 +189,9 @@ class JournalWriter:
         self._number += 1
         there = self._bucket.head(keys.open_key(opened.key))
         if there is None or there.etag != opened.etag:
+            # Nobody reads this generation any more: without this the object would stay until a daemon starts.
+            with contextlib.suppress(BucketError):
+                self._bucket.delete(name)
             msg = f"partial {opened.key}: was discarded meanwhile"
             raise StoreError(msg)
 

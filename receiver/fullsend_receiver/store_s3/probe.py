@@ -10,10 +10,10 @@ import email.utils
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fullsend_protocol.shared import limits
+from fullsend_receiver.store.api import ProbeFinding
 from fullsend_receiver.store_s3 import keys
 from fullsend_receiver.store_s3.bucket import Bucket, BucketError
 
@@ -27,18 +27,6 @@ _RACES: Final = 3
 _PART: Final = 5 * limits.MIB
 #: Seconds between this host's clock and the object store's. S3 refuses requests that are 15 minutes off.
 CLOCK_MOST: Final = 300.0
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeFinding:
-    """One thing that was tried. `what`: its name; `holds`: whether the bucket does it; `needed`: whether a store can do
-    without it; `says`: one line more.
-    """
-
-    what: str
-    holds: bool
-    needed: bool
-    says: str = ""
 
 
 class ProbedBucket(Bucket, Protocol):

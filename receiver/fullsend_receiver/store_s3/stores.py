@@ -6,7 +6,7 @@ import errno
 import json
 import logging
 import os
-import threading
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.format.names import hash_of, is_manifest, is_stream, stream_of
 from fullsend_protocol.shared import limits
+from fullsend_protocol.shared.errors import UsageError, reason
 from fullsend_protocol.wire.invitation import is_sender_name
 from fullsend_receiver.store.api import (
     UNLIMITED,
@@ -24,13 +25,15 @@ from fullsend_receiver.store.api import (
     Capabilities,
     DiskSpace,
     ObjectInfo,
+    ProbeFinding,
     Stamp,
     TrashedStream,
     UploadInfo,
 )
-from fullsend_receiver.store.durable import locked_now
+from fullsend_receiver.store.durable import locked_now, make_folders
 from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
 from fullsend_receiver.store.event_journal import EventJournal
+from fullsend_receiver.store.fitness import require
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store_s3 import commits, journals, keys, manifests, partials, recovery, removals
 from fullsend_receiver.store_s3.blob import BucketBlob
@@ -39,7 +42,9 @@ from fullsend_receiver.store_s3.documents import BucketDocuments
 from fullsend_receiver.store_s3.holds import BucketHold, held
 from fullsend_receiver.store_s3.journals import BucketJournal, JournalWriter
 from fullsend_receiver.store_s3.manifests import ManifestObject
+from fullsend_receiver.store_s3.open_uploads import OpenUploads
 from fullsend_receiver.store_s3.partials import BucketUploadInfo
+from fullsend_receiver.store_s3.probe import ProbedBucket, probe
 from fullsend_receiver.store_s3.uploads import PART_LEAST, BucketUpload
 
 if TYPE_CHECKING:
@@ -58,20 +63,21 @@ _FORMAT: Final = 1
 
 
 class BucketStore:
-    """A `Store` in a bucket. `home`: a folder of this host, for its events and its locks."""
+    """A `Store` in a bucket."""
 
     capabilities: ClassVar = Capabilities(
-        part_size=0, can_truncate=False, can_read_partials=False, free_space_known=False
+        part_size=0, can_truncate=False, can_read_partials=False, free_space_known=False, look_every=10.0
     )
 
-    def __init__(self, bucket: Bucket, home: Path, store_id: str = "", *, part_least: int = PART_LEAST) -> None:
-        """Makes no request. `store_id`: of its marker, empty: unknown; `part_least`: bytes of a part, at least."""
+    def __init__(self, bucket: ProbedBucket, home: Path, store_id: str = "", *, part_least: int = PART_LEAST) -> None:
+        """Makes no request. `home`: see `Store.home`; `store_id`: of its marker, empty: unknown; `part_least`: bytes of
+        a part, at least.
+        """
         self.bucket = bucket
         self.home = home
         self.store_id = store_id
         self._part_least = part_least
-        self._open: set[str] = set()  # the uploads that this process has open
-        self._opening = threading.Lock()
+        self._open = OpenUploads(home / "arriving")
         self._known: dict[str, tuple[str, str | None]] = {}  # of each manifest that was read: its ETag, and its bytes
 
     @property
@@ -83,6 +89,16 @@ class BucketStore:
     def disk(self) -> str:
         """See `Store.disk`."""
         return self.bucket.where
+
+    @property
+    def lock(self) -> Path:
+        """See `Store.lock`."""
+        return self.home / "lock"
+
+    @property
+    def folder(self) -> None:
+        """See `Store.folder`."""
+        return
 
     @property
     def documents(self) -> BucketDocuments:
@@ -109,6 +125,18 @@ class BucketStore:
         del by_writing
         return False
 
+    def check_fitness(self) -> None:
+        """See `Store.check_fitness`: an object can be stored, and deleted."""
+        key = f"{keys.STATE}probe-{keys.unique()}"
+        try:
+            self.bucket.put(key, b"", if_absent=True)
+        finally:
+            self.bucket.delete(key)
+
+    def examine(self) -> Iterator[ProbeFinding]:
+        """See `Store.examine`."""
+        return probe(self.bucket)
+
     # --- arriving streams; the interface has the descriptions
 
     def begin(self, key: str, opened: Opened) -> BucketUpload:
@@ -120,9 +148,9 @@ class BucketStore:
         elif found is not None:
             partials.discard(self.bucket, found.open)
         begun = journals.begin(self.bucket, key, opened)
-        self._opened(key)
+        self._open.add(key)
         return BucketUpload(
-            self.bucket, begun, JournalWriter(self.bucket, begun, 1), self._closed, part_least=self._part_least
+            self.bucket, begun, JournalWriter(self.bucket, begun, 1), self._open.discard, part_least=self._part_least
         )
 
     def reopen(self, key: str, *, at_resume_point: bool) -> tuple[BucketUpload, Standing] | None:
@@ -136,31 +164,19 @@ class BucketStore:
             return None
         if len(place.segments) > limits.SEGMENTS_MAX - limits.SEGMENTS_RESUMED:
             return None  # resumed too often: the manifest has no room for another segment
-        upload = BucketUpload.resumed(self.bucket, found, place, self._closed, part_least=self._part_least)
-        self._opened(key)
+        upload = BucketUpload.resumed(self.bucket, found, place, self._open.discard, part_least=self._part_least)
+        self._open.add(key)
         return upload, place
-
-    def _opened(self, key: str) -> None:
-        with self._opening:
-            self._open.add(key)
-
-    def _closed(self, key: str) -> None:
-        with self._opening:
-            self._open.discard(key)
-
-    def _is_open(self, key: str) -> bool:
-        with self._opening:
-            return key in self._open
 
     def uploads(self, look: Callable[[UploadInfo], _T], *, sets_aside: bool = False) -> Iterator[tuple[str, _T]]:
         """See `Store.uploads`."""
         for found in partials.survey(self.bucket, sets_aside=sets_aside):
             key = found.open.key
-            yield key, look(BucketUploadInfo(key, found, self._is_open(key)))
+            yield key, look(BucketUploadInfo(key, found, self._open.has(key)))
 
     def discard(self, key: str) -> None:
         """See `Store.discard`."""
-        if self._is_open(key):
+        if self._open.has(key):
             msg = f"partial {key}: is arriving, and cannot be deleted while it is"
             raise StoreError(msg)
         found: BucketJournal | None = partials.examined(self.bucket, key, sets_aside=True)
@@ -214,11 +230,11 @@ class BucketStore:
 
     def recover(self) -> list[str]:
         """See `Store.recover`."""
-        return recovery.recover(self.bucket, self._is_open) + removals.finish_removals(self.bucket)
+        return recovery.recover(self.bucket, self._open.has) + removals.finish_removals(self.bucket)
 
     def recover_merges(self) -> list[str]:
         """See `Store.recover_merges`."""
-        return recovery.recover_merges(self.bucket, self._is_open)
+        return recovery.recover_merges(self.bucket, self._open.has)
 
     def alone(self, work: str) -> AbstractContextManager[bool]:
         """See `Store.alone`: among the processes of this host."""
@@ -387,17 +403,59 @@ class BucketStore:
         return removals.empty_trash(self.bucket, old)
 
 
-def make_bucket_store(bucket: Bucket, home: Path) -> BucketStore:
-    """Make a new store below a prefix that has no object. `home`: a folder, which must exist. Raises: StoreError."""
+def make_bucket_store(
+    bucket: ProbedBucket, home: Path, furnish: Callable[[BucketStore], None]
+) -> tuple[BucketStore, str]:
+    """Make a new store below a prefix that has no object. `home`: a folder that does not exist; `furnish` adds the
+    contents that must exist before the prefix counts as a store.
+
+    Returns: the store, and the id in its marker. Raises: UsageError if there are objects, or the folder exists;
+    StoreError, and what `furnish` raises. After an error `home` does not exist.
+    """
+    if bucket.get(keys.MARKER) is not None:
+        msg = f"{bucket.where}: is already a store; take it over with --adopt"
+        raise UsageError(msg)
     if next(iter(bucket.entries("")), None) is not None:
-        msg = f"{bucket.where}: not empty; choose another prefix"
-        raise StoreError(msg)
+        msg = f"{bucket.where}: not empty and not a store; choose another prefix"
+        raise UsageError(msg)
+    require(probe(bucket), bucket.where)
     store_id = keys.unique() + keys.unique()
+    store = BucketStore(bucket, home, store_id)
+    try:
+        make_folders(home.parent)
+        home.mkdir(mode=0o700)
+    except FileExistsError:
+        msg = f"{home}: exists already, and may have the key of another store; choose another home"
+        raise UsageError(msg) from None
+    except OSError as error:
+        msg = f"{home}: cannot be made: {reason(error)}"
+        raise StoreError(msg) from None
+    try:
+        furnish(store)
+        _put_marker(bucket, store_id)  # last: a prefix with a marker is a complete store
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    return store, store_id
+
+
+def _put_marker(bucket: Bucket, store_id: str) -> None:
     marker = json.dumps({"format": _FORMAT, "id": store_id}).encode() + b"\n"
     if bucket.put(keys.MARKER, marker, if_absent=True) is None:
         msg = f"{bucket.where}: another process has made a store here just now"
         raise StoreError(msg)
-    return BucketStore(bucket, home, store_id)
+
+
+def open_bucket_store(bucket: ProbedBucket, home: Path, store_id: str) -> BucketStore:
+    """Return the store in a bucket. Raises: StoreMissing if it is not there, or has another id than `store_id`, or this
+    host has no home for it; StoreError.
+    """
+    if not home.is_dir():
+        msg = f"{home}: no such folder: it has the key of this host; see [bucket] home, or use `fullsendd init --adopt`"
+        raise StoreMissing(msg)
+    store = BucketStore(bucket, home, store_id)
+    store.check_mounted()
+    return store
 
 
 def read_id(bucket: Bucket) -> str:

@@ -22,6 +22,7 @@ later) > [[push]] > the file's first part > default.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
@@ -32,6 +33,7 @@ from fullsend_protocol.format.manifest import SenderName, Sha256Hex
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.settings import CommandLine, Duration, MetricsFile, Settings, Size, parse_settings
 from fullsend_protocol.stream.chunks import LEVEL_MAX, LEVEL_MIN
+from fullsend_protocol.wire.invitation import ADDRESSES_MAX
 from fullsend_sender.host.options import LEVEL_AUTO, RETRY_FOR, Endpoint, FullAfter, LevelSetting, SendOptions
 from fullsend_sender.zfs.selection import Selection, fits
 
@@ -63,9 +65,11 @@ def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _address(text: str) -> str:
-    split_address(text)
-    return text
+def _addresses(said: object) -> object:
+    """Check one address, or a list of them."""
+    for each in said if isinstance(said, list) else [said]:
+        split_address(str(each))
+    return said
 
 
 def _pattern(text: str) -> str:
@@ -91,11 +95,18 @@ Pattern = Annotated[str, AfterValidator(_pattern)]
 
 
 class ReceiverTable(Settings):
-    """One receiver: a table [receivers.NAME]."""
+    """One receiver: a table [receivers.NAME]. `address`: a list, where several daemons serve its store."""
 
-    address: Annotated[str, AfterValidator(_address)]
+    address: Annotated[
+        str | Annotated[list[str], Field(min_length=1, max_length=ADDRESSES_MAX)], BeforeValidator(_addresses)
+    ]
     fingerprint: Sha256Hex
     sender: SenderName
+
+    @property
+    def addresses(self) -> list[str]:
+        """All of its addresses."""
+        return [self.address] if isinstance(self.address, str) else self.address
 
 
 class FullAfterSettings(Settings):
@@ -190,8 +201,9 @@ class SenderSettings(SendSettings):
         if name not in self.receivers:
             raise UsageError(f"no receiver {name!r} is configured: there are {names}")
         chosen = self.receivers[name]
-        host, port = split_address(chosen.address)
-        return Endpoint(name, host, port, chosen.fingerprint, one_of_several=len(self.receivers) > 1)
+        (host, port), *others = map(split_address, chosen.addresses)
+        several = len(self.receivers) > 1
+        return Endpoint(name, host, port, chosen.fingerprint, one_of_several=several, others=tuple(others))
 
     def tables_for(self, receiver: str) -> list[PushSettings]:
         """Return the tables [[push]] for this receiver: those that name it, or no receiver."""
@@ -276,7 +288,7 @@ def with_receiver(text: str, name: str, receiver: ReceiverTable, path: str) -> s
     """
     table = [
         f"[receivers.{name}]",
-        f'address = "{receiver.address}"',
+        f"address = {json.dumps(receiver.address)}",  # of these characters, JSON's form is TOML's
         f'fingerprint = "{receiver.fingerprint}"',
         f'sender = "{receiver.sender}"',
     ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 #: A level of zstd for all chunks of a stream, or "auto": each chunk's own (transfer/adaptive_level.py).
@@ -17,7 +18,8 @@ KEEP_DEFAULT: Final = 2
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """The address of a receiver, and its identity: SHA-256 of its certificate's DER, in hex. `name`: its name in the
-    configuration; `one_of_several`: others are configured, too.
+    configuration; `one_of_several`: other receivers are configured, too; `others`: more addresses of this one, behind
+    each of which a daemon serves the same store.
     """
 
     name: str
@@ -25,12 +27,26 @@ class Endpoint:
     port: int
     fingerprint: str
     one_of_several: bool = False
+    others: tuple[tuple[str, int], ...] = ()
 
     @property
     def place(self) -> str:
         """Name and address, for messages."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.name} ({host}:{self.port})"
+        where = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self._addresses)
+        return f"{self.name} ({', '.join(where)})"
+
+    @property
+    def _addresses(self) -> list[tuple[str, int]]:
+        return [(self.host, self.port), *self.others]
+
+    def each(self) -> list[Endpoint]:
+        """Return one endpoint for each address, beginning anywhere: so many senders use all daemons, and one that hangs
+        is not the first at each attempt.
+        """
+        addresses = self._addresses
+        start = os.urandom(1)[0] % len(addresses)
+        in_turn = addresses[start:] + addresses[:start]
+        return [replace(self, host=host, port=port, others=()) for host, port in in_turn]
 
 
 @dataclass(frozen=True, slots=True)

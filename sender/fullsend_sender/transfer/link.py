@@ -258,6 +258,23 @@ async def connect_unidentified(endpoint: Endpoint, *, timeouts: Timeouts = DEFAU
 async def _open(
     endpoint: Endpoint, context: ssl.SSLContext, timeouts: Timeouts, throttle: Throttle | None = None
 ) -> tuple[Link, messages.ReceiverHello]:
+    """Connect to any of the endpoint's addresses. Raises: Unreachable if none of them answers, and as `_open_one`."""
+    failed: list[Unreachable] = []
+    for one in endpoint.each():
+        try:
+            return await _open_one(one, context, timeouts, throttle)
+        except _EndedBeforeHello:
+            raise  # perhaps a refusal
+        except Unreachable as error:
+            failed.append(error)
+    if len(failed) == 1:
+        raise failed[0]
+    raise Unreachable("; ".join(map(str, failed)))
+
+
+async def _open_one(
+    endpoint: Endpoint, context: ssl.SSLContext, timeouts: Timeouts, throttle: Throttle | None
+) -> tuple[Link, messages.ReceiverHello]:
     """Connect, compare the pin, take the hello; all within `timeouts.identify`, which includes resolving the name."""
     channel = Channel(
         Role.SENDER,

@@ -60,7 +60,7 @@ async def join(config: str, line: str, name: str | None = None, *, timeouts: Tim
     identity = Identity.beside(config)
     identity.ensure()
     _check_writable(config)
-    endpoint = Endpoint(name, invitation.host, invitation.port, invitation.fingerprint)
+    endpoint = Endpoint(name, invitation.host, invitation.port, invitation.fingerprint, others=invitation.others)
     sender = await _enrol(endpoint, invitation, identity, timeouts)
     try:
         durable.replace(config, with_receiver(_text(config), name, _table(invitation, sender), config))
@@ -99,7 +99,9 @@ def _text(config: str) -> str:
 
 
 def _table(invitation: Invitation, sender: str) -> ReceiverTable:
-    address = join_address(invitation.host, invitation.port)
+    first = join_address(invitation.host, invitation.port)
+    others = [join_address(host, port) for host, port in invitation.others]
+    address = [first, *others] if others else first
     return ReceiverTable(address=address, fingerprint=invitation.fingerprint, sender=sender)
 
 

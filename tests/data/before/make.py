@@ -24,7 +24,7 @@ from fullsend_receiver.arrival import overruns
 from fullsend_receiver.arrival.commit import commit
 from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.arrival.overruns import OverrunRecord
-from fullsend_receiver.catalogue import summaries, unchanged
+from fullsend_receiver.catalogue import search, summaries, unchanged
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.store.local import LocalStore
@@ -88,7 +88,7 @@ def note_more(store: LocalStore, sender: str) -> None:
     overruns.note(store, sender, push_of(streams.named("full-vol").read()), OverrunRecord(400_000, 300_000))
     with patch.object(summaries, "_WORTH", 1):
         time.sleep(4)  # what has just changed is not copied
-        summaries.find_streams(store, sender)
+        search.find_streams(store, sender)
 
 
 def main(target: Path) -> None:

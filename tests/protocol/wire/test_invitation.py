@@ -4,7 +4,7 @@ import base64
 import json
 import string
 import zlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -49,6 +49,23 @@ def test_invitation_comes_out_as_it_went_in_as_one_word_that_no_shell_touches(
     assert set(line) <= set(string.ascii_letters + string.digits + "-_")
     assert Invitation.decode(line) == invitation
     assert Invitation.decode(f"  {line}\n") == invitation
+
+
+def test_several_daemons_have_an_address_each() -> None:
+    invitation = replace(INVITATION, others=(("other.example", 7433), ("2001:db8::1", 1)))
+    assert Invitation.decode(invitation.encode()) == invitation
+    said = [*RIGHT, [["other.example", 7433], ["2001:db8::1", 1]]]
+    assert invitation.encode() == forged(json.dumps(said, separators=(",", ":")).encode())
+    with pytest.raises(UsageError, match="others"):
+        replace(INVITATION, others=(("x", 1),) * 8)
+
+
+@pytest.mark.parametrize(
+    "others", [[["a b", 1]], [["x", 0]], [["x", "1"]], [["x"]], ["x"], [[1, 1]], 5, [["x", 1]] * 8, None]
+)
+def test_other_addresses_that_cannot_be_are_refused(others: Any) -> None:
+    with pytest.raises(UsageError, match="from another version, or forged"):
+        Invitation.decode(forged([*RIGHT, others]))
 
 
 @pytest.mark.parametrize("at", range(len(GOLDEN)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import stat
 from datetime import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_receiver.access import config
 from fullsend_receiver.access.config import ReceiverSettings
+from fullsend_receiver.store_s3.place import BucketPlace
 
 MINIMAL = 'store = "/srv/backups"\nstore-id = "0123"\n'
 
@@ -179,19 +181,51 @@ def test_what_is_no_address(text: str) -> None:
 
 @pytest.mark.parametrize("name", ["/srv/backups", '/srv/a "b"\\c', "/srv/ü\x7f\n", "/srv/😀"])
 def test_what_is_rendered_is_read_back(tmp_path: Path, name: str) -> None:
-    settings = _load(tmp_path, config.render(Path(name), "id", "127.0.0.1:1", "[::1]:2"))
+    settings = _load(tmp_path, config.render(Path(name), "id", "127.0.0.1:1", ["[::1]:2"]))
     assert (settings.store, settings.store_id) == (Path(name), "id")
-    assert (settings.listen, settings.advertise) == ("127.0.0.1:1", "[::1]:2")
+    assert (settings.listen, settings.advertise) == ("127.0.0.1:1", ("[::1]:2",))
+
+
+def test_several_addresses_are_read_back(tmp_path: Path) -> None:
+    said = ["one.example:1", "two.example:2"]
+    assert _load(tmp_path, config.render(Path("/srv"), "id", ":1", said)).advertise == tuple(said)
+    with pytest.raises(UsageError, match="advertise"):
+        _load(tmp_path, config.render(Path("/srv"), "id", ":1", ["a:1"] * 9))
+
+
+def test_bucket_is_read_back(tmp_path: Path) -> None:
+    bucket = config.BucketSettings(home=Path("/srv/home"), endpoint="https://rgw.example", region="here")
+    text = config.render(BucketPlace("backups", "zfs"), "id", ":1", [], bucket)
+    settings = _load(tmp_path, text + "quota = 5\n")
+    assert (settings.store, settings.bucket, settings.quota) == (BucketPlace("backups", "zfs"), bucket, 5)
+    assert (settings.prune_at, settings.scrub_every) == (time(3, 30), 30 * 86400)
+    text = config.render(BucketPlace("backups", "zfs"), "id", ":1", [], bucket, is_first=False)
+    settings = _load(tmp_path, text)
+    assert (settings.prune_at, settings.scrub_every) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('store = "s3://B/x"\nstore-id = "id"', "store: 's3://B/x': 'B' cannot name a bucket"),
+        ('store = "/srv"\nstore-id = "id"\nbucket.region = "here"', "bucket: `store` is a folder"),
+        ('store = "s3://bucket"\nstore-id = "id"\nbucket.home = "here"', "bucket.home: 'here' is not an absolute path"),
+        ('store = "s3://bucket"\nstore-id = "id"\nbucket.secret = "x"', "unknown key 'bucket.secret'"),
+    ],
+)
+def test_bucket_that_cannot_be_is_named(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(why)):
+        _load(tmp_path, text)
 
 
 def test_a_path_that_is_no_text_cannot_be_rendered() -> None:
     with pytest.raises(UsageError, match="not UTF-8"):
-        config.render(Path("/srv/\udcff"), "id", ":1", None)
+        config.render(Path("/srv/\udcff"), "id", ":1", [])
 
 
 def test_the_file_has_a_comment_that_leads_on(tmp_path: Path) -> None:
     path = tmp_path / "receiver.toml"
-    path.write_text(config.render(Path("/srv"), "id", ":1", None), encoding="utf-8")
+    path.write_text(config.render(Path("/srv"), "id", ":1", []), encoding="utf-8")
     assert "docs/operations.md" in path.read_text(encoding="utf-8").splitlines()[0]
     assert not path.stat().st_mode & stat.S_IXUSR
 

@@ -16,14 +16,14 @@ from fullsend_receiver.store.local import LocalStore
 
 def test_the_key_is_for_its_owner_alone_and_nothing_else_is_left(store: LocalStore) -> None:
     identity.make_identity(store)
-    assert store.key.stat().st_mode & 0o777 == 0o600
+    assert identity.key_file(store).stat().st_mode & 0o777 == 0o600
     assert {path.name for path in store.state.iterdir()} == {"key.pem", "certificate.pem"}
 
 
 def test_the_fingerprint_is_that_of_the_certificate(store: LocalStore) -> None:
     identity.make_identity(store)
     said = subprocess.run(
-        ["openssl", "x509", "-in", store.certificate, "-noout", "-fingerprint", "-sha256"],
+        ["openssl", "x509", "-in", identity.certificate_file(store), "-noout", "-fingerprint", "-sha256"],
         capture_output=True,
         text=True,
         check=True,
@@ -50,23 +50,23 @@ def test_an_openssl_that_fails_is_quoted(store: LocalStore, monkeypatch: pytest.
 @pytest.mark.parametrize("content", [None, "", "no certificate"])
 def test_a_certificate_that_cannot_be_read_is_named(store: LocalStore, content: str | None) -> None:
     if content is not None:
-        store.certificate.write_text(content, encoding="ascii")
+        identity.certificate_file(store).write_text(content, encoding="ascii")
     with pytest.raises(StoreError, match=r"certificate\.pem: cannot be read"):
         identity.fingerprint(store)
 
 
 def test_a_key_that_is_not_the_certificates_is_named(store: LocalStore, tmp_path: Path) -> None:
     identity.make_identity(store)
-    kept = store.certificate.read_bytes()
+    kept = identity.certificate_file(store).read_bytes()
     identity.make_identity(store)
-    store.certificate.write_bytes(kept)
+    identity.certificate_file(store).write_bytes(kept)
     with pytest.raises(StoreError, match="key and certificate cannot be used"):
         identity.server_context(store, [])
 
 
 def test_tls_is_1_3_only_asks_for_a_certificate_and_resumes_nothing(store: LocalStore) -> None:
     identity.make_identity(store)
-    context = identity.server_context(store, [store.certificate.read_text(encoding="ascii")])
+    context = identity.server_context(store, [identity.certificate_file(store).read_text(encoding="ascii")])
     assert context.minimum_version is ssl.TLSVersion.TLSv1_3
     assert context.verify_mode is ssl.CERT_OPTIONAL
     assert context.num_tickets == 0
@@ -76,11 +76,11 @@ def test_tls_is_1_3_only_asks_for_a_certificate_and_resumes_nothing(store: Local
 
 def test_what_a_certificate_is(store: LocalStore) -> None:
     identity.make_identity(store)
-    pem = store.certificate.read_text(encoding="ascii")
+    pem = identity.certificate_file(store).read_text(encoding="ascii")
     assert identity.is_certificate(pem)
     assert not identity.is_certificate(pem + pem)
     assert not identity.is_certificate(pem[:100])
-    assert not identity.is_certificate(store.key.read_text(encoding="ascii"))
+    assert not identity.is_certificate(identity.key_file(store).read_text(encoding="ascii"))
     assert not identity.is_certificate("")
 
 
@@ -102,9 +102,9 @@ def _become(store: LocalStore) -> str:
 
 def test_root_becomes_the_stores_owner_for_good(store: LocalStore) -> None:
     if os.geteuid() == 0:
-        os.chown(store.marker, 65534, 65534)
+        os.chown(store.home, 65534, 65534)
         assert _become(store) == "65534 65534 65534 []"
-        os.chown(store.marker, 0, 0)
+        os.chown(store.home, 0, 0)
     # A user who is not root stays who it is; so does root where it owns the store.
     assert _become(store).startswith(f"{os.getuid()} {os.geteuid()} {os.getgid()} ")
 
@@ -127,7 +127,7 @@ def test_root_acts_as_the_stores_owner_for_a_while(store: LocalStore) -> None:
 
     me = f"{os.getuid()} {os.geteuid()} {os.getegid()} {os.getgroups()}"
     if os.geteuid() == 0:
-        os.chown(store.marker, 65534, 65534)
+        os.chown(store.home, 65534, 65534)
         assert act() == ["0 65534 65534 []", me]
-        os.chown(store.marker, 0, 0)
+        os.chown(store.home, 0, 0)
     assert act() == [me, me]

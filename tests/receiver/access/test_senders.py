@@ -5,9 +5,12 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.receiver.buckets import MemoryBucket, store_in
 from tests.receiver.crash import Crasher
 from tests.receiver.helpers import make_store
 
@@ -235,7 +238,7 @@ def test_a_crash_between_the_two_writes_lets_nobody_else_in(
             raise OSError("the power went")
         replace_file(path, data)
 
-    monkeypatch.setattr("fullsend_receiver.access.senders.replace_file", failing)
+    monkeypatch.setattr("fullsend_receiver.store.documents.replace_file", failing)
     with pytest.raises(OSError, match="the power went"):
         senders.join(store, secret, certificates[0])
     monkeypatch.undo()
@@ -325,3 +328,72 @@ def test_table_of_a_store_that_is_not_mounted_is_not_an_empty_one(tmp_path: Path
     with pytest.raises(StoreMissing, match="is its disk mounted"):
         senders.join(store, "secret", certificates[0])
     assert list(store.root.iterdir()) == []
+
+
+class InterruptedDocuments:
+    """The documents of a store, where something else happens before each of the first changes. `first`: what."""
+
+    def __init__(self, store: Any, first: Callable[[str], None]) -> None:
+        self._real = store.documents
+        self._first = first
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def put(self, name: str, data: bytes, *, if_match: str | None) -> bool:
+        self._first(name)
+        return bool(self._real.put(name, data, if_match=if_match))
+
+
+class InterruptedStore:
+    """A store with such documents."""
+
+    def __init__(self, store: Any, first: Callable[[str], None]) -> None:
+        self._real = store
+        self.documents = InterruptedDocuments(store, first)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def any_store(request: pytest.FixtureRequest, store: LocalStore, tmp_path: Path) -> Any:
+    return store if request.param == "folder" else store_in(MemoryBucket(), tmp_path)
+
+
+def test_any_store_has_senders(any_store: Any, certificates: list[str]) -> None:
+    table = SenderTable(any_store)
+    joined = senders.join(any_store, _invite(any_store), certificates[0])
+    assert table.changed()
+    assert SenderTable(any_store).identify(joined.fingerprint) == joined
+    senders.revoke(any_store, "alpha")
+    assert SenderTable(any_store).status(joined.fingerprint) == "revoked"
+
+
+def test_two_changes_at_once_both_count(any_store: Any, certificates: list[str]) -> None:
+    first, second = _invite(any_store), _invite(any_store, "beta")
+    others = [lambda: senders.join(any_store, second, certificates[1])]
+
+    def other(name: str) -> None:
+        if name == "senders.json" and others:
+            others.pop()()
+
+    senders.join(InterruptedStore(any_store, other), first, certificates[0])
+    assert {each.name for each in SenderTable(any_store) if each.revoked is None} == {"alpha", "beta"}
+
+
+@pytest.mark.parametrize("at", ["invitations.json", "senders.json"])
+def test_sender_that_is_revoked_while_it_joins_is_not_in_force(
+    any_store: Any, certificates: list[str], at: str
+) -> None:
+    secret = _invite(any_store)
+    ends = [lambda: senders.revoke(any_store, "alpha")]
+
+    def end(name: str) -> None:
+        if name == at and ends:
+            ends.pop()()
+
+    with pytest.raises(Refused, match="not known here"):
+        senders.join(InterruptedStore(any_store, end), secret, certificates[0])
+    assert not ends
+    assert SenderTable(any_store).certificates == []

@@ -25,7 +25,7 @@ def plan(tmp_path: Path) -> InitOptions:
         config=tmp_path / "etc" / "receiver.toml",
         store=tmp_path / "store",
         listen="127.0.0.1:7433",
-        advertise=None,
+        advertise=[],
         user=None,
         adopt=False,
     )
@@ -34,9 +34,9 @@ def plan(tmp_path: Path) -> InitOptions:
 def test_init_makes_a_store_an_identity_and_a_configuration(plan: InitOptions) -> None:
     fingerprint = setup.init(plan)
     settings = config.load(plan.config)
-    assert settings.store == plan.store
+    assert settings.store == plan.folder
     assert settings.listen == plan.listen
-    assert identity.fingerprint(LocalStore(plan.store)) == fingerprint
+    assert identity.fingerprint(LocalStore(plan.folder)) == fingerprint
     assert plan.config.stat().st_mode & 0o777 == 0o644
 
 
@@ -44,9 +44,9 @@ def test_init_overwrites_no_configuration(plan: InitOptions) -> None:
     setup.init(plan)
     before = plan.config.read_bytes()
     with pytest.raises(UsageError, match="exists already"):
-        setup.init(replace(plan, store=plan.store.with_name("other")))
+        setup.init(replace(plan, store=plan.folder.with_name("other")))
     assert plan.config.read_bytes() == before
-    assert not plan.store.with_name("other").exists()
+    assert not plan.folder.with_name("other").exists()
 
 
 def test_init_makes_no_store_over_another(plan: InitOptions) -> None:
@@ -59,7 +59,7 @@ def test_init_makes_no_store_over_another(plan: InitOptions) -> None:
 
 def test_adopt_takes_a_store_over_identity_included(plan: InitOptions, tmp_path: Path) -> None:
     fingerprint = setup.init(plan)
-    moved = plan.store.rename(tmp_path / "moved")
+    moved = plan.folder.rename(tmp_path / "moved")
     other = replace(plan, config=tmp_path / "other.toml", store=moved, adopt=True)
     assert setup.init(other) == fingerprint
     assert config.load(other.config).store == moved
@@ -69,16 +69,16 @@ def test_adopt_takes_a_store_over_identity_included(plan: InitOptions, tmp_path:
 def test_adopt_makes_no_store(plan: InitOptions) -> None:
     with pytest.raises(StoreError, match="no store here"):
         setup.init(replace(plan, adopt=True))
-    assert not plan.store.exists()
+    assert not plan.folder.exists()
     assert not plan.config.exists()
 
 
 @pytest.mark.parametrize("wrong", ["listen", "advertise", "user"])
 def test_what_is_wrong_is_found_before_anything_is_made(plan: InitOptions, wrong: str) -> None:
-    said: dict[str, Any] = {wrong: "nobody or nowhere"}
+    said: dict[str, Any] = {wrong: ["nobody or nowhere"] if wrong == "advertise" else "nobody or nowhere"}
     with pytest.raises(UsageError):
         setup.init(replace(plan, **said))
-    assert not plan.store.exists()
+    assert not plan.folder.exists()
     assert not plan.config.exists()
 
 
@@ -97,7 +97,7 @@ def test_the_store_is_given_to_its_user_all_of_it(plan: InitOptions) -> None:
         return
     setup.init(replace(plan, user="nobody"))
     nobody = pwd.getpwnam("nobody").pw_uid
-    assert {path.stat().st_uid for path in [plan.store, *plan.store.rglob("*")]} == {nobody}
+    assert {path.stat().st_uid for path in [plan.folder, *plan.folder.rglob("*")]} == {nobody}
     assert plan.config.stat().st_uid == 0
 
 
@@ -106,12 +106,12 @@ def test_an_adopted_store_is_given_to_its_user_all_of_it_but_nothing_beyond(plan
     setup.init(plan)
     outside = tmp_path / "outside"
     outside.write_text("not ours", encoding="ascii")
-    (plan.store / "alpha" / "tank").mkdir(parents=True)
-    (plan.store / "alpha" / "tank" / "link").symlink_to(outside)
-    (plan.store / "alpha" / "out").symlink_to(tmp_path)
+    (plan.folder / "alpha" / "tank").mkdir(parents=True)
+    (plan.folder / "alpha" / "tank" / "link").symlink_to(outside)
+    (plan.folder / "alpha" / "out").symlink_to(tmp_path)
     user = pwd.getpwnam("nobody") if os.geteuid() == 0 else pwd.getpwuid(os.geteuid())
     setup.init(replace(plan, config=tmp_path / "other.toml", adopt=True, user=user.pw_name))
-    assert {path.lstat().st_uid for path in [plan.store, *plan.store.rglob("*")]} == {user.pw_uid}
+    assert {path.lstat().st_uid for path in [plan.folder, *plan.folder.rglob("*")]} == {user.pw_uid}
     assert {path.stat().st_uid for path in (outside, tmp_path)} == {os.geteuid()}
 
 
@@ -120,25 +120,25 @@ def test_a_folder_that_takes_no_configuration_is_found_before_a_store_is_made(pl
     plan.config.parent.mkdir(mode=0o500)
     with pytest.raises(UsageError, match="cannot be written to"):
         setup.init(plan)
-    assert not plan.store.exists()
+    assert not plan.folder.exists()
 
 
 def test_a_configuration_that_has_no_folder_is_found_before_a_store_is_made(plan: InitOptions, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be created: File exists"):
         setup.init(replace(plan, config=tmp_path / "file" / "etc" / "receiver.toml"))
-    assert not plan.store.exists()
+    assert not plan.folder.exists()
 
 
 def test_a_store_whose_path_is_no_text_is_refused_before_it_is_made(plan: InitOptions) -> None:
     with pytest.raises(UsageError, match="not UTF-8"):
-        setup.init(replace(plan, store=plan.store / "\udcff"))
-    assert not plan.store.exists()
+        setup.init(replace(plan, store=plan.folder / "\udcff"))
+    assert not plan.folder.exists()
 
 
 def test_adopting_a_store_without_an_identity_is_refused(plan: InitOptions, tmp_path: Path) -> None:
     setup.init(plan)
-    LocalStore(plan.store).certificate.unlink()
+    identity.certificate_file(LocalStore(plan.folder)).unlink()
     other = tmp_path / "other.toml"
     with pytest.raises(StoreError, match=r"certificate\.pem: cannot be read"):
         setup.init(replace(plan, config=other, adopt=True))
@@ -146,9 +146,9 @@ def test_adopting_a_store_without_an_identity_is_refused(plan: InitOptions, tmp_
 
 
 def test_invitations_name_what_was_advertised_else_this_host() -> None:
-    assert setup.advertised(":7433", "backup.example:1") == ("backup.example", 1)
-    assert setup.advertised("10.0.0.1:7433", None) == ("10.0.0.1", 7433)
-    assert setup.advertised(":7433", None) == (socket.getfqdn(), 7433)
+    assert setup.advertised(":7433", ["backup.example:1", "[::1]:2"]) == [("backup.example", 1), ("::1", 2)]
+    assert setup.advertised("10.0.0.1:7433", []) == [("10.0.0.1", 7433)]
+    assert setup.advertised(":7433", []) == [(socket.getfqdn(), 7433)]
 
 
 # --- a user other than root -----------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ def test_a_drop_in_that_cannot_be_written_is_no_failure_and_is_said(
     assert systemd_plan.units is not None
     if name == "units":
         systemd_plan.units.write_text("no folder", encoding="ascii")
-    store = systemd_plan.store.with_name(name.replace("units", "store"))
+    store = systemd_plan.folder.with_name(name.replace("units", "store"))
     asked = replace(systemd_plan, store=store)
     assert setup.init(asked) == identity.fingerprint(LocalStore(store))
     assert config.load(asked.config).store == store

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.receiver.buckets import MemoryBucket, store_in
 from tests.receiver.helpers import make_store, plant, remove
 
-from fullsend_receiver.catalogue import scrub_results
+from fullsend_receiver.catalogue import line_logs, scrub_results
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.store.local import LocalStore
 
@@ -443,7 +444,7 @@ def test_a_move_that_is_interrupted_loses_nothing(store: LocalStore, monkeypatch
         copy = LocalStore(store.root.with_name(f"{name}-{least}"))
         shutil.copytree(store.root, copy.root)
         with monkeypatch.context() as patch:
-            patch.setattr(scrub_results, name, failing_from(getattr(scrub_results, name), least))
+            patch.setattr(line_logs, name, failing_from(getattr(line_logs, name), least))
             with pytest.raises(OSError, match="No space"):
                 ScrubLog(copy).add(_result("z"))
         for again in (False, True):
@@ -520,3 +521,61 @@ def test_a_file_of_no_sender_is_not_looked_for(store: LocalStore) -> None:
     for name in ("../x", "", "/etc/passwd"):
         assert ScrubLog(store).get(name, NOW) is None
     assert sorted(store.state.iterdir()) == before
+
+
+# --- several daemons of one store in a bucket ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[ScrubLog, ScrubLog]:
+    """What two hosts know of the checks of one store."""
+    bucket = MemoryBucket()
+    homes = [tmp_path / "one", tmp_path / "two"]
+    for home in homes:
+        home.mkdir()
+    return ScrubLog(store_in(bucket, homes[0])), ScrubLog(store_in(bucket, homes[1]))
+
+
+def test_damage_is_known_to_all_daemons_and_so_is_its_end(two: tuple[ScrubLog, ScrubLog]) -> None:
+    one, other = two
+    assert not _damaged(other, "a")
+    one.add(_result("a", "chunk 0"))
+    other.read("alpha")
+    assert _damaged(other, "a") == ["a"]
+    other.add(_result("a", at=LATER))
+    one.read("alpha")
+    assert (_damaged(one, "a"), _damaged(other, "a")) == ([], [])
+    assert _get(one, "a").damage == ()
+    one.add(_result("a", "chunk 1", at=LATER))
+    other.read("alpha")
+    assert _damaged(other, "a") == ["a"]
+
+
+def test_damage_that_is_found_at_once_by_two_daemons_is_known_to_both(two: tuple[ScrubLog, ScrubLog]) -> None:
+    one, other = two
+    one.read("alpha")
+    other.read("alpha")
+    one.add(_result("a", "chunk 0"))
+    other.add(_result("b", "chunk 0"))
+    for each in two:
+        each.read("alpha")
+        assert _damaged(each, "ab") == ["a", "b"]
+
+
+def test_rows_without_damage_are_dropped_for_all_daemons(
+    two: tuple[ScrubLog, ScrubLog], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two
+    monkeypatch.setattr(scrub_results, "_SLACK", 3)
+    one.add(_result("b", "chunk 0"))
+    for _time in range(5):
+        one.add(_result("a", "chunk 0"))
+        other.read("alpha")
+        other.add(_result("a"))
+        one.read("alpha")
+    data = one._store.documents.get("scrub.jsonl")
+    assert data is not None
+    assert len(data.data.splitlines()) < 8
+    for each in (*two, ScrubLog(one._store)):
+        each.read("alpha")
+        assert _damaged(each, "ab") == ["b"]

@@ -83,13 +83,13 @@ def test_sixteen_questions_at_once_read_each_manifest_once(settled: LocalStore, 
 
 def test_questions_that_wait_share_one_look_at_the_disk(settled: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
-    real = summaries.Search.run
+    real = summaries.FolderSearch.run
 
-    def run(search: summaries.Search) -> bool:
+    def run(search: summaries.FolderSearch) -> bool:
         looks.append(1)
         return real(search)
 
-    monkeypatch.setattr(summaries.Search, "run", run)
+    monkeypatch.setattr(summaries.FolderSearch, "run", run)
     catalogues = Catalogues(settled)
 
     async def ask_all(disk: ThreadPoolExecutor) -> None:
@@ -112,14 +112,14 @@ def test_another_sender_is_not_waited_for(settled: LocalStore, monkeypatch: pyte
     plant(settled, "theirs", 77, sender="beta")
     catalogues = Catalogues(settled)
     looking, held = threading.Event(), threading.Event()
-    real = summaries.Search._judge
+    real = summaries.FolderSearch._judge
 
-    def judge(search: summaries.Search, orphans: list[str]) -> list[str]:
+    def judge(search: summaries.FolderSearch, orphans: list[str]) -> list[str]:
         looking.set()
         assert held.wait(60)
         return real(search, orphans)
 
-    monkeypatch.setattr(summaries.Search, "_judge", judge)
+    monkeypatch.setattr(summaries.FolderSearch, "_judge", judge)
     (settled.root / SENDER / "tank/data/@x.zfs.zst").write_bytes(PLANTED)  # without manifest, to be explained
     with ThreadPoolExecutor(1) as disk:
         mine = disk.submit(whole, catalogues)
@@ -345,15 +345,15 @@ def test_a_look_again_that_fails_for_one_sender_is_done_for_the_others(
         other.hardlink_to(own.root / file)
         check(catalogues, sender)
         other.write_bytes(b"")
-    real = summaries.Search.run
+    real = summaries.FolderSearch.run
 
-    def run(self: summaries.Search) -> bool:
+    def run(self: summaries.FolderSearch) -> bool:
         if self._sender == "beta":
             raise OSError(5, "a disk that fails")
         return real(self)
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(1) as disk:
-        patch.setattr(summaries.Search, "run", run)
+        patch.setattr(summaries.FolderSearch, "run", run)
         with pytest.raises(OSError, match="a disk that fails"):
             asyncio.run(catalogues.relook(disk))
     for sender in ("alpha", "gamma"):
@@ -371,19 +371,19 @@ def test_a_look_again_is_at_many_small_folders_at_once(own: LocalStore, monkeypa
     check(catalogues)
     looked: list[str] = []
     runs = 0
-    real_look, real_run = summaries.Search._look, summaries.Search.run
+    real_look, real_run = summaries.FolderSearch._look, summaries.FolderSearch.run
 
-    def look(self: summaries.Search, path: str, known: Any) -> Any:
+    def look(self: summaries.FolderSearch, path: str, known: Any) -> Any:
         looked.append(path)
         return real_look(self, path, known)
 
-    def run(self: summaries.Search) -> bool:
+    def run(self: summaries.FolderSearch) -> bool:
         nonlocal runs
         runs += 1
         return real_run(self)
 
-    monkeypatch.setattr(summaries.Search, "_look", look)
-    monkeypatch.setattr(summaries.Search, "run", run)
+    monkeypatch.setattr(summaries.FolderSearch, "_look", look)
+    monkeypatch.setattr(summaries.FolderSearch, "run", run)
     with ThreadPoolExecutor(1) as disk:
         asyncio.run(catalogues.relook(disk))
     assert len(looked) == len(set(looked)) == 23

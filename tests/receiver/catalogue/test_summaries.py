@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import gc
 import itertools
 import json
 import os
@@ -26,7 +25,8 @@ from tests.receiver.helpers import PLANTED, SENDER, make_store, manifest_path, p
 from fullsend_receiver.catalogue import summaries
 from fullsend_receiver.catalogue.inotify import Watch, Watcher
 from fullsend_receiver.catalogue.rows import Summary
-from fullsend_receiver.catalogue.summaries import Found, Search, collector_off, find_streams
+from fullsend_receiver.catalogue.search import Found, find_streams
+from fullsend_receiver.catalogue.summaries import FolderSearch
 from fullsend_receiver.store import objects
 from fullsend_receiver.store.local import LocalStore
 
@@ -414,7 +414,7 @@ class Changes(RuleBasedStateMachine):
         self.files: list[PurePosixPath] = []
         self.guid = 0
         self.quiet = 0
-        self.kept = Search(self.store, SENDER, Watch(Watcher(self.store.root)))
+        self.kept = FolderSearch(self.store, SENDER, Watch(Watcher(self.store.root)))
 
     def some(self, which: int) -> PurePosixPath:
         return self.files[which % len(self.files)]
@@ -527,7 +527,7 @@ class Changes(RuleBasedStateMachine):
             right = truth(self.store)
             assert told(find_streams(self.store, SENDER)) == right
             self.kept.run()
-            assert told(self.kept.found) == right
+            assert told(Found(self.kept.summaries, self.kept.orphans, self.kept.problems)) == right
             assert self.kept.sure
             files = [(shelf, each) for shelf in self.kept.shelves for each in shelf.summaries()]
             for shelf, each in files:
@@ -541,32 +541,3 @@ class Changes(RuleBasedStateMachine):
 def test_no_change_to_a_store_makes_the_copy_lie(swift_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FULLSEND_TEST_FOLDER", str(swift_path))
     run_state_machine_as_test(Changes, settings=settings(max_examples=40, stateful_step_count=25))
-
-
-# --- the collector ----------------------------------------------------------------------------------------------
-
-
-def test_collector_is_off_inside_and_back_on_afterwards() -> None:
-    assert gc.isenabled()
-    with collector_off():
-        assert not gc.isenabled()
-        with collector_off():
-            pass
-        assert not gc.isenabled()
-    assert gc.isenabled()
-
-
-def test_collector_that_was_off_stays_off() -> None:
-    gc.disable()
-    try:
-        with collector_off():
-            pass
-        assert not gc.isenabled()
-    finally:
-        gc.enable()
-
-
-def test_collector_is_back_on_after_an_error() -> None:
-    with pytest.raises(RuntimeError), collector_off():
-        raise RuntimeError
-    assert gc.isenabled()

@@ -20,6 +20,7 @@ from fullsend_receiver.store.local import LocalStore, open_store
 
 def store_of(receiver: Receiver) -> LocalStore:
     settings = load(receiver.config)
+    assert isinstance(settings.store, Path)
     return open_store(settings.store, settings.store_id)
 
 

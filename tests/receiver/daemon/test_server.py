@@ -32,13 +32,14 @@ from tests.receiver.running import MIB, Receiver, wait_until
 from fullsend_protocol.format.metrics_text import parse_samples
 from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_receiver.access.config import load
+from fullsend_receiver.access.opening import open_store
 from fullsend_receiver.arrival.counters import STAGES
 from fullsend_receiver.catalogue.service import Catalogues
 from fullsend_receiver.daemon import server as daemon
 from fullsend_receiver.maintenance.merge_records import note_merge
 from fullsend_receiver.maintenance.plans import MergeRules
 from fullsend_receiver.maintenance.prune_records import PruneRecord, write_record
-from fullsend_receiver.store.local import LocalStore, open_store
+from fullsend_receiver.store.local import LocalStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -503,7 +504,7 @@ def test_what_is_being_deleted_is_begun_by_nobody_before_it_is_gone(
         gone.wait()
 
     async def sweep() -> None:
-        server = daemon.Daemon(settings, open_store(settings.store, settings.store_id))
+        server = daemon.Daemon(settings, open_store(settings))
         loop = asyncio.get_running_loop()
         sweeping = asyncio.create_task(server._sweep())
         await loop.run_in_executor(None, at_work.wait)
@@ -531,7 +532,7 @@ def test_a_connection_that_arrives_as_the_daemon_stops_is_not_left_open(
     monkeypatch.setattr(sys, "unraisablehook", lost.append)
 
     async def stop_as_one_arrives(*, arrives_first: bool) -> None:
-        server = daemon.Daemon(settings, open_store(settings.store, settings.store_id))
+        server = daemon.Daemon(settings, open_store(settings))
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listening, contextlib.ExitStack() as stack:
             listening.setblocking(False)
@@ -694,7 +695,7 @@ def test_metrics_are_in_the_file_and_over_http(receiver: Receiver) -> None:
     port = free_port()
     receiver.set(metrics_file=str(path), metrics_listen=f"127.0.0.1:{port}")
     settings = load(receiver.config)
-    documents = open_store(settings.store, settings.store_id).documents
+    documents = open_store(settings).documents
     write_record(documents, "alpha", PruneRecord(at="2026-11-01T03:30:00Z", freed_ever=70))
     note_merge(documents, "alpha", 80, 1.0)
     receiver.start(program=OFTEN)
@@ -753,9 +754,7 @@ async def test_reload_reaches_the_rules_of_prunes_and_of_merges(receiver: Receiv
     with receiver.config.open("a", encoding="utf-8") as file:
         file.write("[retention]\ndaily = 7\n")
     settings = load(receiver.config)
-    server = daemon.Daemon(
-        settings, open_store(settings.store, settings.store_id), reread=lambda: load(receiver.config)
-    )
+    server = daemon.Daemon(settings, open_store(settings), reread=lambda: load(receiver.config))
     text = receiver.config.read_text(encoding="utf-8").replace("min-free = 0\n", "")
     for line, expected in (
         ('merge-rate = 5\nrebase-after = "1%"\nwarn-at = "50%"', MergeRules("on", 0.01, 5, 0.5, SizeOrShare(1 << 30))),
@@ -775,7 +774,7 @@ async def test_reload_reaches_the_rules_of_prunes_and_of_merges(receiver: Receiv
 
 async def test_reload_hands_each_part_of_the_daemon_its_new_settings(receiver: Receiver) -> None:
     settings = load(receiver.config)
-    server = daemon.Daemon(settings, open_store(settings.store, settings.store_id))
+    server = daemon.Daemon(settings, open_store(settings))
     lines = ['when-full = "prune-early"', "scrub-every = 5", "scrub-rate = 7", "tries-per-minute = 1", "silence = 3"]
     receiver.config.write_text("\n".join([*lines, receiver.config.read_text(encoding="utf-8")]), encoding="utf-8")
     receiver.config.write_text(
@@ -803,7 +802,8 @@ def test_all_that_is_stored_is_looked_at_now_and_then(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = load(receiver.config)
-    store = open_store(settings.store, settings.store_id)
+    store = open_store(settings)
+    assert isinstance(store, LocalStore)
     file = plant(store, "s1", 1)
     failing = [OSError(errno.EIO, "Input/output error")]
     real = Catalogues.relook

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fullsend_receiver.store.api import Store, Upload, UploadInfo
-    from fullsend_receiver.store_s3.bucket import Bucket
+    from fullsend_receiver.store_s3.probe import ProbedBucket
 
 #: Where each of the three chunks of RAW ends in the raw stream.
 BORDERS: Final = tuple(itertools.accumulate(chunk.raw_length for chunk in crash.chunks()))
@@ -124,12 +124,11 @@ class InBucket:
     def __init__(self) -> None:
         self._cut: Cut | None = None
 
-    def bucket(self) -> Bucket:
+    def bucket(self) -> ProbedBucket:
         return MemoryBucket(least_part=0)
 
     def make(self, folder: Path) -> BucketStore:
-        folder.mkdir(parents=True, exist_ok=True)
-        made = make_bucket_store(self.bucket(), folder)
+        made, _store_id = make_bucket_store(self.bucket(), folder / "home", lambda _store: None)
         return self._store(made.bucket, made)
 
     def again(self, store: Store) -> BucketStore:
@@ -137,8 +136,8 @@ class InBucket:
         assert isinstance(store.bucket, SteppedBucket)
         return self._store(store.bucket.real, store)
 
-    def _store(self, bucket: Bucket, store: BucketStore) -> BucketStore:
-        stepped = cast("Bucket", SteppedBucket(bucket, self._step))
+    def _store(self, bucket: ProbedBucket, store: BucketStore) -> BucketStore:
+        stepped = cast("ProbedBucket", SteppedBucket(bucket, self._step))
         return BucketStore(stepped, store.home, store.store_id, part_least=self.part_least)
 
     #: Two chunks of RAW are a part.
@@ -168,7 +167,7 @@ class InCeph(InBucket):
 
     part_least = PART_LEAST
 
-    def bucket(self) -> Bucket:  # type: ignore[explicit-override]
+    def bucket(self) -> ProbedBucket:  # type: ignore[explicit-override]
         return in_ceph(secrets.token_hex(8))
 
     def again(self, store: Store) -> BucketStore:  # type: ignore[explicit-override]

@@ -15,13 +15,11 @@ def test_paths() -> None:
     assert layout.marker == Path("/srv/backups/.fullsend")
     assert layout.state == Path("/srv/backups/.state")
     assert layout.partial == Path("/srv/backups/.partial")
-    assert {layout.lock.parent, layout.certificate.parent, layout.key.parent} == {layout.state}
+    assert layout.lock.parent == layout.state
 
 
 def test_paths_are_those_of_the_format() -> None:
     layout = Layout(Path("STORE"))
     for path in (layout.marker, layout.state, layout.partial):
-        assert path.name in FORMAT
-    for path in (layout.certificate, layout.key):
         assert path.name in FORMAT
     assert layout.marker.name == MARKER

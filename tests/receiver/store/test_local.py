@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import errno
 import itertools
 import json
 import os
-import re
-import resource
 from pathlib import Path
 
 import pytest
@@ -13,10 +10,9 @@ from tests.receiver.crash import Crasher
 from tests.receiver.powercut import Disk
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store import local as stores
 from fullsend_receiver.store.durable import replace_file
-from fullsend_receiver.store.errors import StoreError, StoreFull
-from fullsend_receiver.store.local import LocalStore, check_fitness, make_store, open_store
+from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.local import LocalStore, make_store, open_store
 from fullsend_receiver.store.marker import read_id
 
 
@@ -64,7 +60,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [UsageError("no openssl"), OSError("disk full"), KeyboardInterrupt()])
 def test_a_store_that_could_not_be_furnished_is_taken_back(tmp_path: Path, error: BaseException) -> None:
     def furnish(store: LocalStore) -> None:
-        store.key.write_text("half a key", encoding="ascii")
+        (store.state / "key.pem").write_text("half a key", encoding="ascii")
         raise error
 
     expected = StoreError if isinstance(error, OSError) else type(error)
@@ -80,7 +76,7 @@ def test_kill_at_any_call_of_an_init_leaves_a_whole_store_or_none(swift_path: Pa
         outcome = crasher.run("init", root, at=at)
         if (root / ".fullsend").exists():
             store = open_store(root, read_id(root))
-            assert store.key.read_bytes() == b"key"
+            assert (store.state / "key.pem").read_bytes() == b"key"
             assert store.state.is_dir()
             assert store.partial.is_dir()
         else:
@@ -104,14 +100,14 @@ def test_power_cut_at_any_moment_of_an_init_leaves_a_whole_store_or_none(tmp_pat
             disk.leave(left[-1], seed=100 * disk.steps + draw if draw else None)
 
     with Disk(parent, lights_out) as disk:
-        _store, store_id = make_store(parent / "store", lambda store: replace_file(store.key, b"key"))
+        _store, store_id = make_store(parent / "store", lambda store: replace_file(store.state / "key.pem", b"key"))
         disk.step()
         disk.leave(tmp_path / "sure")
     left.append(tmp_path / "sure")
     for folder in left:
         if (folder / "store" / ".fullsend").exists():
             assert read_id(folder / "store") == store_id
-            assert LocalStore(folder / "store").key.read_bytes() == b"key"
+            assert (LocalStore(folder / "store").state / "key.pem").read_bytes() == b"key"
             assert LocalStore(folder / "store").partial.is_dir()
     assert (tmp_path / "sure" / "store" / ".fullsend").exists()
 
@@ -140,70 +136,6 @@ def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     store.marker.write_text('{"format": 2, "id": "x"}', encoding="ascii")
     with pytest.raises(StoreError, match="a store of format 2; this fullsendd reads format 1"):
         read_id(store.root)
-
-
-def test_a_fit_store_is_fit_and_nothing_stays_of_the_trial(store: LocalStore) -> None:
-    before = sorted(store.state.iterdir())
-    check_fitness(store)
-    assert sorted(store.state.iterdir()) == before
-
-
-def test_a_store_that_is_full_of_data_is_as_fit_as_ever(store: LocalStore) -> None:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # not a byte can be written, as on a full disk
-    try:
-        check_fitness(store)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-@pytest.mark.parametrize("what", ["touch", "rename"])
-def test_a_store_without_room_for_a_name_is_full_and_not_unfit(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch, what: str, number: int
-) -> None:
-    def fail(*_arguments: object, **_options: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(Path, what, fail)
-    with pytest.raises(StoreFull, match=re.escape(f"{store.root}: is full ({os.strerror(number)}): free some space")):
-        check_fitness(store)
-    monkeypatch.undo()
-    assert not list(store.state.glob(".[Pp]*"))
-
-
-def test_a_file_system_that_folds_case_is_unfit(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Path.exists
-
-    def folding(self: Path) -> bool:
-        return real(self) or real(self.with_name(self.name.swapcase()))
-
-    monkeypatch.setattr(Path, "exists", folding)
-    with pytest.raises(StoreError, match="does not distinguish upper and lower case"):
-        check_fitness(store)
-    monkeypatch.undo()
-    assert not list(store.state.glob(".[Pp]*"))
-
-
-@pytest.mark.parametrize("what", ["rename", "fsync"])
-def test_a_file_system_without_rename_or_folder_fsync_is_unfit(
-    store: LocalStore, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    def fail(*_arguments: object) -> None:
-        raise OSError(22, "Invalid argument")
-
-    if what == "rename":
-        monkeypatch.setattr(Path, "rename", fail)
-    else:
-        monkeypatch.setattr(stores, "sync_folder", fail)
-    with pytest.raises(StoreError, match="not fit for a store"):
-        check_fitness(store)
-
-
-def test_a_file_system_with_short_names_is_unfit(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "pathconf", lambda _path, _name: 143)
-    with pytest.raises(StoreError, match="names of 143 bytes"):
-        check_fitness(store)
 
 
 def test_space_is_that_of_the_disk(store: LocalStore) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.receiver import crash
-from tests.receiver.buckets import KEY, PART, PUSH, RAW, arriving, journal_of
+from tests.receiver.buckets import KEY, PART, PUSH, RAW, arriving, journal_of, names
 from tests.receiver.helpers import SENDER
 
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
@@ -60,6 +60,7 @@ def test_writer_of_what_was_discarded_stops(bucket: MemoryBucket, again: bool) -
         journals.begin(bucket, KEY, OPENED)
     with pytest.raises(StoreError, match="was discarded"):
         writer.write([journals.owner_line()])
+    assert names(bucket, ".partial/") == ([keys.open_key(KEY)] if again else [])
 
 
 def test_journal_that_lacks_an_object_is_damaged(store: BucketStore, bucket: MemoryBucket) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import email.utils
 import secrets
 import time
 from typing import TYPE_CHECKING, Any
@@ -8,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.receiver.buckets import PLACES, MemoryBucket, in_ceph
 
+from fullsend_receiver.store.api import ProbeFinding
 from fullsend_receiver.store_s3.bucket import BucketError, Part
-from fullsend_receiver.store_s3.probe import ProbeFinding, probe
+from fullsend_receiver.store_s3.probe import probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -17,23 +17,7 @@ if TYPE_CHECKING:
     from fullsend_receiver.store_s3.bucket import BucketObject
 
 
-class Dialect(MemoryBucket):
-    """A bucket in memory, with the answers that only a probe asks for."""
-
-    def versioning(self) -> str:
-        return ""
-
-    def object_lock(self) -> str:
-        return "COMPLIANCE"
-
-    def put_wrong(self, key: str, data: bytes) -> bool:
-        return False
-
-    def date(self) -> str:
-        return email.utils.formatdate(time.time(), usegmt=True)
-
-
-class Careless(Dialect):
+class Careless(MemoryBucket):
     """Ignores each condition, and takes any part for the one that is named."""
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:  # type: ignore[explicit-override]
@@ -50,7 +34,7 @@ class Careless(Dialect):
         return "Enabled"
 
 
-class Refusing(Dialect):
+class Refusing(MemoryBucket):
     """Knows neither conditions nor multipart uploads."""
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:  # type: ignore[explicit-override]
@@ -62,7 +46,7 @@ class Refusing(Dialect):
         raise BucketError("not implemented")
 
 
-class Late(Dialect):
+class Late(MemoryBucket):
     """Its LIST shows what was there before the last change."""
 
     _before: list[BucketObject]
@@ -78,7 +62,7 @@ def lacks(bucket: Any, **named: Any) -> set[str]:
 
 
 def test_good_bucket_lacks_nothing_and_is_left_clean() -> None:
-    bucket = Dialect()
+    bucket = MemoryBucket()
     found = list(probe(bucket))
     assert all(each.holds for each in found)
     assert ProbeFinding("Object Lock", holds=True, needed=False, says="COMPLIANCE") in found
@@ -105,16 +89,16 @@ def test_late_list_is_found() -> None:
 
 @pytest.mark.parametrize("apart", [-1000, 1000])
 def test_clock_that_is_off_is_found(apart: float) -> None:
-    assert lacks(Dialect(), now=lambda: time.time() + apart) == {"clock"}
+    assert lacks(MemoryBucket(), now=lambda: time.time() + apart) == {"clock"}
 
 
 def test_store_that_tells_no_time_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Dialect, "date", lambda _self: "")
-    assert lacks(Dialect()) == set()
+    monkeypatch.setattr(MemoryBucket, "date", lambda _self: "")
+    assert lacks(MemoryBucket()) == set()
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_bucket_of_this_place_has_all_that_is_needed(place: str) -> None:
-    bucket: Any = Dialect() if place == "memory" else in_ceph(secrets.token_hex(8))
+    bucket: Any = MemoryBucket() if place == "memory" else in_ceph(secrets.token_hex(8))
     assert lacks(bucket) == set()
     assert list(bucket.entries("")) == []

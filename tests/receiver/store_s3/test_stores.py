@@ -2,37 +2,100 @@
 
 from __future__ import annotations
 
+import pathlib
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.receiver.buckets import FILE, KEY, MemoryBucket, content, names, store_in, store_raw
 
 from fullsend_protocol.format.names import hash_of
+from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.store.api import Replaced
 from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store_s3 import keys, manifests
 from fullsend_receiver.store_s3.bucket import BucketObject, Fetched
-from fullsend_receiver.store_s3.stores import BucketStore, make_bucket_store, read_id
+from fullsend_receiver.store_s3.stores import BucketStore, make_bucket_store, open_bucket_store, read_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
+class CarelessBucket(MemoryBucket):
+    """Ignores each condition."""
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:  # type: ignore[explicit-override]
+        return super().put(key, data)
+
+
+def nothing(_store: BucketStore) -> None:
+    """A store without contents."""
+
+
 def test_store_is_made_once_in_an_empty_place(bucket: MemoryBucket, tmp_path: Path) -> None:
-    made = make_bucket_store(bucket, tmp_path)
-    assert read_id(bucket) == made.store_id
+    home = tmp_path / "new" / "home"
+    made, store_id = make_bucket_store(bucket, home, lambda store: (store.home / "key.pem").touch())
+    assert read_id(bucket) == made.store_id == store_id
     made.check_mounted()
-    with pytest.raises(StoreError, match="not empty"):
-        make_bucket_store(bucket, tmp_path)
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert open_bucket_store(bucket, home, store_id).home == home
+    with pytest.raises(UsageError, match="is already a store; take it over with --adopt"):
+        make_bucket_store(bucket, home, nothing)
+    with pytest.raises(StoreMissing, match="it has the key of this host"):
+        open_bucket_store(bucket, tmp_path / "other", store_id)
+
+
+def test_store_is_made_in_no_place_that_has_something(bucket: MemoryBucket, tmp_path: Path) -> None:
+    bucket.put("somebody's", b"data")
+    with pytest.raises(UsageError, match="not empty and not a store"):
+        make_bucket_store(bucket, tmp_path / "home", nothing)
+    assert not (tmp_path / "home").exists()
+    bucket.delete("somebody's")
+    (tmp_path / "home").mkdir()
+    with pytest.raises(UsageError, match="may have the key of another store"):
+        make_bucket_store(bucket, tmp_path / "home", nothing)
+    (tmp_path / "home").rmdir()
+    with pytest.raises(StoreError, match="cannot be made"):
+        make_bucket_store(bucket, pathlib.Path("/proc/home"), nothing)
+
+
+def test_bucket_without_conditions_gets_no_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not fit for a store: PUT If-None-Match"):
+        make_bucket_store(CarelessBucket(), tmp_path / "home", nothing)
+    assert not (tmp_path / "home").exists()
+
+
+def test_nothing_stays_of_a_store_that_was_not_made(
+    bucket: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_store: BucketStore) -> None:
+        raise OSError("no key")
+
+    home = tmp_path / "home"
+    with pytest.raises(OSError, match="no key"):
+        make_bucket_store(bucket, home, fail)
+    assert not home.exists()
+
+    def other(_store: BucketStore) -> None:
+        bucket.put(keys.MARKER, b"other")
+
+    with pytest.raises(StoreError, match="another process has made a store here"):
+        make_bucket_store(bucket, home, other)
+    assert not home.exists()
+
+
+def test_fit_bucket_is_fit_and_nothing_stays_of_the_trial(store: BucketStore, bucket: MemoryBucket) -> None:
+    store.check_fitness()
+    assert all(each.holds for each in store.examine() if each.needed)
+    assert names(bucket) == []
 
 
 def test_another_store_in_its_place_is_seen(bucket: MemoryBucket, tmp_path: Path) -> None:
     store = BucketStore(bucket, tmp_path, "an id")
     with pytest.raises(StoreMissing, match="no store here"):
         store.check_mounted()
-    make_bucket_store(bucket, tmp_path)
+    make_bucket_store(bucket, tmp_path / "home", nothing)
     with pytest.raises(StoreMissing, match="is another store"):
         store.check_mounted()
     bucket.put(keys.MARKER, b'{"format": 2, "id": ""}')

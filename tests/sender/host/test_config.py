@@ -63,6 +63,16 @@ def test_defaults(tmp_path: Path) -> None:
     assert endpoint.place == "nas (nas.example:7433)"
 
 
+def test_receiver_with_several_addresses(tmp_path: Path) -> None:
+    several = TABLE.replace('"nas.example:7433"', '["nas.example:7433", "[::1]:1"]')
+    assert several != TABLE
+    endpoint = load(write(tmp_path, several), {}, {}).endpoint()
+    assert (endpoint.host, endpoint.port, endpoint.others) == ("nas.example", 7433, (("::1", 1),))
+    for wrong in ("[]", '["nas"]', "[" + '"x:1",' * 9 + "]"):
+        with pytest.raises(UsageError, match="address"):
+            load(write(tmp_path, TABLE.replace('"nas.example:7433"', wrong)), {}, {})
+
+
 def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
     path = write(tmp_path, "\ufeff" + TABLE)
     assert load(path, {}, {}).endpoint().name == "nas"

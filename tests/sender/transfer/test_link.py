@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -111,6 +113,32 @@ async def test_no_such_host(identity: Identity) -> None:
     with pytest.raises(Unreachable, match="cannot connect"):
         async with connect(Endpoint("nas", "nas.invalid", 7433, "00" * 32), identity):
             raise AssertionError
+
+
+@pytest.mark.parametrize("how", ["down", "hangs"])
+@pytest.mark.parametrize("start", [0, 1])
+async def test_one_of_several_daemons_answers(
+    identity: Identity, receiver_identity: Identity, monkeypatch: pytest.MonkeyPatch, how: str, start: int
+) -> None:
+    """The other one is down, or accepts and says nothing."""
+    monkeypatch.setattr(os, "urandom", lambda _size: bytes([start]))
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        port = free_port() if how == "down" else hanging.getsockname()[1]
+        async with receiving(receiver_identity, greet_and_wait) as receiver:
+            answering = (receiver.endpoint.host, receiver.endpoint.port)
+            endpoint = replace(receiver.endpoint, port=port, others=(answering,))
+            async with connect(endpoint, identity, timeouts=Timeouts(identify=1.0)) as (link, name):
+                assert name == "alpha"
+                assert link.endpoint.port == receiver.endpoint.port
+
+
+async def test_none_of_several_daemons_answers(identity: Identity) -> None:
+    ports = [free_port(), free_port()]
+    endpoint = Endpoint("nas", "127.0.0.1", ports[0], "00" * 32, others=(("127.0.0.1", ports[1]),))
+    with pytest.raises(Unreachable, match="cannot connect") as caught:
+        async with connect(endpoint, identity):
+            raise AssertionError
+    assert all(f"nas (127.0.0.1:{port}): cannot connect" in str(caught.value) for port in ports)
 
 
 def resolve_to(monkeypatch: pytest.MonkeyPatch, *hosts: str) -> None:

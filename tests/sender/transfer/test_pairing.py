@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ async def test_a_new_host(tmp_path: Path, receiver_identity: Identity) -> None:
         }
     }
     assert sorted(os.listdir(tmp_path / "etc")) == ["cert.pem", "key.pem", "sender.toml"]
+
+
+async def test_several_daemons_of_one_store(tmp_path: Path, receiver_identity: Identity) -> None:
+    config = str(tmp_path / "sender.toml")
+    async with receiving(receiver_identity, Enrolling()) as receiver:
+        line = replace(Invitation.decode(invitation(receiver)), others=(("::1", 1),)).encode()
+        await join(config, line)
+    (table,) = tomllib.loads(Path(config).read_text(encoding="utf-8"))["receivers"].values()
+    assert table["address"] == [f"127.0.0.1:{receiver.endpoint.port}", "[::1]:1"]
 
 
 async def test_a_second_receiver_and_a_name_of_ones_own(tmp_path: Path, receiver_identity: Identity) -> None:

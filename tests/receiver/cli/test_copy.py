@@ -1,0 +1,117 @@
+"""`fullsendd copy`."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.receiver.command import damage
+from tests.receiver.running import Receiver
+
+from fullsend_receiver.maintenance.copying import Copier
+from fullsend_receiver.store.local import LocalStore
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+
+    from fullsend_receiver.catalogue.streams import StoredStream
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Receiver:
+    """Another store."""
+    receiver = Receiver(tmp_path / "other")
+    receiver.init()
+    return receiver
+
+
+def test_all_is_copied_once(filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver) -> None:
+    receiver, full, incr = filled
+    planned = receiver.fullsendd("copy", "--to", str(other.config), "--dry-run")
+    assert (planned.returncode, planned.stdout.splitlines()) == (
+        0,
+        [f"{full}: would be copied", f"{incr}: would be copied"],
+    )
+    assert other.listed() == []
+    done = receiver.fullsendd("copy", "--to", str(other.config))
+    assert (done.returncode, done.stdout.splitlines()) == (0, [f"{full}: copied", f"{incr}: copied"])
+    assert "2 streams copied, " in done.stderr
+    assert other.listed() == receiver.listed()
+    for file in (full, incr):
+        assert (other.store / file).read_bytes() == (receiver.store / file).read_bytes()
+    assert other.fullsendd("verify").returncode == 0
+    again = receiver.fullsendd("copy", "--to", str(other.config), "--all")
+    assert (again.returncode, again.stdout) == (0, "")
+    assert "0 streams copied" in again.stderr
+
+
+def test_one_sender_is_copied_as_json(filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver) -> None:
+    receiver, full, incr = filled
+    done = receiver.fullsendd("copy", "alpha", "--to", str(other.config), "--json", "--bwlimit", "1G")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(row["file"], row["result"]) for row in rows] == [(str(full), "copied"), (str(incr), "copied")]
+    assert done.stderr == ""
+
+
+def test_what_cannot_be_copied_is_named(filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver) -> None:
+    receiver, full, incr = filled
+    damage(receiver, full, 1000)
+    done = receiver.fullsendd("copy", "--to", str(other.config))
+    assert done.returncode == 1
+    assert f"{full}: not copied: chunk 0 (raw bytes 0 to " in done.stdout
+    assert [row["file"] for row in other.listed()] == [str(incr)]
+    assert receiver.fullsendd("verify").returncode == 1
+    known = receiver.fullsendd("copy", "--to", str(other.config), "--all", "--json")
+    (row,) = [json.loads(line) for line in known.stdout.splitlines()]
+    assert (known.returncode, row["file"], row["result"]) == (1, str(full), "failed")
+    assert "cannot be restored" in row["why"]
+
+
+def test_disk_that_fails_is_named(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, full, incr = filled
+    real = Copier.copy
+
+    def fail(copier: Copier, stored: StoredStream) -> bool:
+        if stored.file == full:
+            raise OSError(28, "No space left on device")
+        return real(copier, stored)
+
+    monkeypatch.setattr(Copier, "copy", fail)
+    done = receiver.fullsendd("copy", "--to", str(other.config))
+    assert (done.returncode, done.stdout.splitlines()) == (
+        1,
+        [f"{full}: not copied: No space left on device", f"{incr}: copied"],
+    )
+
+
+def test_run_that_is_interrupted_says_so(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, full, _incr = filled
+    monkeypatch.setattr(Copier, "_took", lambda copier, _size: copier.abandon())
+    done = receiver.fullsendd("copy", "--to", str(other.config))
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f"{full}: not copied: interrupted: the next `copy` resumes it"]
+    assert other.listed() == []
+    monkeypatch.undo()
+    assert receiver.fullsendd("copy", "--to", str(other.config)).returncode == 0
+    assert other.listed() == receiver.listed()
+
+
+def test_store_is_not_copied_into_itself(filled: tuple[Receiver, PurePosixPath, PurePosixPath]) -> None:
+    receiver, _full, _incr = filled
+    done = receiver.fullsendd("copy", "--to", str(receiver.config))
+    assert done.returncode == 2
+    assert "is the configuration of the same store" in done.stderr
+
+
+def test_one_process_copies_at_a_time(filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver) -> None:
+    receiver, _full, _incr = filled
+    with LocalStore(other.store).alone("copying") as mine:
+        assert mine
+        done = receiver.fullsendd("copy", "--to", str(other.config))
+    assert done.returncode == 2
+    assert "another process copies into it" in done.stderr

@@ -1,0 +1,275 @@
+"""Streams in another store: what is due, what arrives there, and what stops it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from tests.chains import named as chain_named
+from tests.receiver.buckets import MemoryBucket, store_in
+from tests.receiver.helpers import SENDER, make_store, plant, store_stream
+from tests.streams import Genuine, each, whole
+
+from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
+from fullsend_receiver.catalogue.streams import StoredStream, read_catalogue
+from fullsend_receiver.maintenance import copying
+from fullsend_receiver.maintenance.copying import Copier, CopyAbandoned, CopySpoilt, plan_copy
+from fullsend_receiver.store import playback
+from fullsend_receiver.store.errors import StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path, PurePosixPath
+
+    from fullsend_receiver.store.local import LocalStore
+
+CHAIN: Final = chain_named("t1-plain")
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param == "folder":
+        return make_store(tmp_path, "target")
+    home = tmp_path / "home"
+    home.mkdir()
+    return store_in(MemoryBucket(least_part=0), home, 100_000)
+
+
+def stored(store: Any, file: PurePosixPath | str) -> StoredStream:
+    found = {each.summary.path: each for each in read_catalogue(store).streams}
+    return found[str(file)]
+
+
+def content(store: Any, file: PurePosixPath) -> bytes:
+    with contextlib.closing(store.open(file)) as blob:
+        return bytes(blob.read(0, blob.size))
+
+
+def due(source: Any, target: Any, *, everything: bool = False) -> list[str]:
+    plan = plan_copy(source, target, SENDER, everything=everything)
+    assert plan.left_out == {}
+    return [each.summary.path for each in plan.due]
+
+
+def copy_all(source: Any, target: Any) -> int:
+    copier = Copier(source, target)
+    return sum(copier.copy(each) for each in plan_copy(source, target, SENDER, everything=True).due)
+
+
+def push_chain(store: LocalStore, to: int = 2) -> list[PurePosixPath]:
+    return [store_stream(store, SENDER, raw) for _name, raw in CHAIN.run(None, to)]
+
+
+def check_same(source: Any, target: Any, file: PurePosixPath) -> None:
+    assert content(target, file) == content(source, file)
+    assert target.manifest(file) == source.manifest(file)
+    assert target.hash_line(file) == source.hash_line(file)
+    assert hashlib.sha256(content(target, file)).hexdigest() == source.manifest(file).file_sha256
+
+
+# --- one stream ---------------------------------------------------------------------------------------------------
+
+
+@each(lambda: [stream for stream in whole() if stream.size < 8_000_000])
+def test_stream_goes_there_and_back_as_it_is(store: LocalStore, target: Any, tmp_path: Path, stream: Genuine) -> None:
+    file = store_stream(store, SENDER, stream.read())
+    assert Copier(store, target).copy(stored(store, file))
+    check_same(store, target, file)
+    back = make_store(tmp_path, "back")
+    assert Copier(target, back).copy(stored(target, file))
+    check_same(store, back, file)
+    assert list(back.uploads(lambda _upload: None)) == []
+
+
+def test_stream_that_is_there_or_gone_is_not_copied(store: LocalStore, target: Any) -> None:
+    file = store_stream(store, SENDER, CHAIN.run(None, 0)[0][1])
+    found = stored(store, file)
+    assert Copier(store, target).copy(found)
+    assert not Copier(store, target).copy(found)
+    store.remove(lambda: [file])
+    assert not Copier(store, target).copy(found)
+
+
+def test_copy_that_was_interrupted_resumes(store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(copying, "_BATCH", 1)
+    file = store_stream(store, SENDER, chain_named("t1-plain").run(None, 0)[0][1])
+    found = stored(store, file)
+    size = found.summary.stored_bytes
+    taken = left = 0
+
+    def count(count: int) -> None:
+        nonlocal taken, left
+        taken += count
+        left -= 1
+        if not left:
+            copier.abandon()
+
+    while True:
+        left = 2
+        copier = Copier(store, target, count=count)
+        try:
+            assert copier.copy(found)
+            break
+        except CopyAbandoned:
+            assert not target.has(file)
+    check_same(store, target, file)
+    assert taken <= size * 2
+    assert list(target.uploads(lambda _upload: None)) == []
+
+
+def test_damaged_source_is_not_copied(store: LocalStore, target: Any) -> None:
+    file = store_stream(store, SENDER, CHAIN.run(None, 0)[0][1])
+    found = stored(store, file)
+    path = store.root / file
+    right = path.read_bytes()
+    for at in (100, len(right) // 2):
+        spoilt = bytearray(right)
+        spoilt[at] ^= 1
+        path.write_bytes(spoilt)
+        with pytest.raises(CopySpoilt, match="chunk"):
+            Copier(store, target).copy(found)
+        assert not target.has(file)
+    path.write_bytes(right)
+    assert Copier(store, target).copy(found)
+    check_same(store, target, file)
+
+
+def test_copy_that_is_not_what_the_manifest_says_is_not_in_place(store: LocalStore, target: Any) -> None:
+    file = store_stream(store, SENDER, CHAIN.run(None, 0)[0][1])
+    manifest = store.manifest_path(file)
+    text = manifest.read_text(encoding="utf-8")
+    manifest.write_text(text.replace(store.manifest(file).file_sha256, "00" * 32), encoding="utf-8")
+    with pytest.raises(CopySpoilt, match="has other bytes than its manifest says"):
+        Copier(store, target).copy(stored(store, file))
+    assert not target.has(file)
+    assert list(target.uploads(lambda _upload: None)) == []
+
+
+def test_disk_that_changes_a_copy_is_found_out(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = make_store(tmp_path, "target")
+    file = store_stream(store, SENDER, CHAIN.run(None, 0)[0][1])
+    real = playback.checked_chunks_of
+
+    def changed(blob: Any) -> Any:
+        data = max(target.partial.iterdir(), key=lambda path: path.stat().st_size)
+        content = bytearray(data.read_bytes())
+        content[100] ^= 1
+        data.write_bytes(content)
+        return real(blob)
+
+    monkeypatch.setattr(copying, "checked_chunks_of", changed)
+    with pytest.raises(CopySpoilt, match="reads back otherwise"):
+        Copier(store, target).copy(stored(store, file))
+    assert not target.has(file)
+
+
+def test_rate_is_kept(store: LocalStore, target: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = store_stream(store, SENDER, CHAIN.run(None, 0)[0][1])
+    kept: list[int] = []
+    copier = Copier(store, target, rate=1000)
+    monkeypatch.setattr(copier._pace, "keep", lambda count, _interrupt: kept.append(count))
+    assert copier.copy(stored(store, file))
+    assert 0 < sum(kept) <= stored(store, file).summary.stored_bytes
+
+
+def test_stream_is_not_removed_while_it_is_copied(store: LocalStore, target: Any) -> None:
+    file = store_stream(store, SENDER, CHAIN.run(None, 0)[0][1])
+    held: list[bool] = []
+    copier = Copier(store, target, count=lambda _size: held.append(file in store.held()))
+    assert copier.copy(stored(store, file))
+    assert set(held) == {True}
+
+
+# --- what is due --------------------------------------------------------------------------------------------------
+
+
+def test_all_is_due_at_first_and_nothing_afterwards(store: LocalStore, target: Any) -> None:
+    files = [str(file) for file in push_chain(store)]
+    assert due(store, target) == files
+    assert copy_all(store, target) == 3
+    assert due(store, target) == []
+    (new,) = [store_stream(store, SENDER, raw) for _name, raw in CHAIN.run(2, 3)]
+    assert due(store, target) == [str(new)]
+    catalogue = read_catalogue(target)
+    assert all(catalogue.restorable(each) for each in catalogue.streams)
+
+
+def test_what_was_pruned_there_is_not_copied_again(store: LocalStore, tmp_path: Path) -> None:
+    target = make_store(tmp_path, "target")
+    for one in (store, target):
+        for number in range(1, 4):
+            plant(one, f"s{number}", number, sequence=number, received=f"2026-11-0{5 - number}T00:00:00Z")
+    oldest = read_catalogue(target).streams[0].file
+    target.remove(lambda: [oldest])
+    assert due(store, target) == []
+    assert due(store, target, everything=True) == [str(oldest)]
+
+
+def test_streams_of_before_are_in_the_order_of_their_times(store: LocalStore, tmp_path: Path) -> None:
+    target = make_store(tmp_path, "target")
+    for one in (store, target):
+        plant(one, "s2", 2, received="2026-11-02T00:00:00Z")
+    plant(store, "s1", 1, received="2026-11-01T00:00:00Z")
+    new = [plant(store, "s3", 3, received="2026-11-03T00:00:00Z"), plant(store, "s4", 4, sequence=1)]
+    assert due(store, target) == [str(file) for file in new]
+
+
+def test_base_that_is_missing_there_is_due_too(store: LocalStore, target: Any) -> None:
+    first = plant(store, "s1", 1, sequence=1)
+    second = plant(store, "s2", 2, 1, sequence=2)
+    third = plant(store, "s3", 3, 2, sequence=4)
+    other = make_store(store.root.parent, "there")
+    plant(other, "s9", 9, sequence=3)
+    assert due(store, other) == [str(first), str(second), str(third)]
+    plant(other, "s2", 2, sequence=3)  # as a full, such as after a merge
+    assert due(store, other) == [str(third)]
+    assert due(store, target) == [str(first), str(second), str(third)]
+
+
+def test_stream_that_cannot_be_restored_is_named(store: LocalStore, target: Any) -> None:
+    plant(store, "s1", 1)
+    orphan = plant(store, "s3", 3, 2)
+    damaged = plant(store, "s4", 4)
+    received = store.manifest(damaged).received
+    ScrubLog(store).add(Scrubbed(str(damaged), received, received, ("chunk 0",), None))
+    plan = plan_copy(store, target, SENDER, everything=False)
+    assert plan.left_out.keys() == {str(orphan), str(damaged)}
+    assert "is not stored" in plan.left_out[str(orphan)]
+    assert "chunk 0" in plan.left_out[str(damaged)]
+    assert len(plan.due) == 1
+    assert plan.stored_bytes == plan.due[0].summary.stored_bytes
+
+
+def test_another_stream_of_the_same_name_is_named(store: LocalStore, tmp_path: Path) -> None:
+    target = make_store(tmp_path, "target")
+    file = plant(store, "s1", 1)
+    plant(target, "s1", 1, sha256="22" * 32)
+    plan = plan_copy(store, target, SENDER, everything=True)
+    assert plan.left_out == {str(file): "the target has another stream of this name"}
+    plant(target, "s1", 1, sha256=None)
+    assert plan_copy(store, target, SENDER, everything=True).left_out == {}
+
+
+def test_one_dataset_alone_is_planned(store: LocalStore, target: Any) -> None:
+    plant(store, "s1", 1)
+    wanted = plant(store, "s1", 2, dataset="tank/other")
+    plan = plan_copy(store, target, SENDER, "tank/other", everything=False)
+    assert [each.file for each in plan.due] == [wanted]
+
+
+def test_target_that_cannot_be_read_is_no_empty_one(
+    store: LocalStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(store, "s1", 1)
+    bucket = MemoryBucket()
+    target = store_in(bucket, tmp_path)
+
+    def away(_prefix: str) -> None:
+        raise StoreError("no answer")
+
+    monkeypatch.setattr(bucket, "entries", away)
+    with pytest.raises(StoreError, match="no answer"):
+        plan_copy(store, target, SENDER, everything=False)
