@@ -153,7 +153,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> LocalStore:
     leave_replaced(store)
     leave_prunes(store, files)
     leave_monitoring(store)
-    for work in ("merge", "hooks"):
+    for work in ("merge", "hooks", "copy"):
         with store.alone(work):
             pass
     leave_partials(store)
@@ -432,7 +432,8 @@ KINDS: Final[dict[str, tuple[str, Callable[[bytes], bytes]]]] = {
 PLAIN: Final = (
     *(f"{SENDER}/*.zfs.zst", f"{SENDER}/*.zfs.zst.sha256", ".partial/*.data", ".partial/*.sha256"),
     *(".state/key.pem", ".state/certificate.pem", ".state/lock", ".state/serving"),
-    *(".state/merge.lock", ".state/hooks.lock", ".state/events/lock", ".state/reading/*", ".state/removing.spare"),
+    *(".state/merge.lock", ".state/hooks.lock", ".state/copy.lock", ".state/events/lock"),
+    *(".state/reading/*", ".state/removing.spare"),
     ".state/files/*.sqlite",
     *(".state/trash/*.zfs.zst", ".state/trash/*.zfs.zst.sha256"),
     *(".partial/*.zst.damaged", ".partial/*.sha256.damaged"),
@@ -620,7 +621,7 @@ def test_every_kind_of_file_is_tried(written: LocalStore) -> None:
 #: What a name of a file in the state folder looks like, in the source.
 NAME: Final = re.compile(r"(?:[a-z][a-z-]*|\{\w+\})(?:\.\{\w+\})?\.(?:json|jsonl|zst|lock|spare|pem)")
 #: The modules that keep documents for others, under the names that these give.
-KEEPERS: Final = frozenset({"store/api.py", "store/documents.py", "store_s3/documents.py"})
+KEEPERS: Final = frozenset({"catalogue/line_logs.py", "store/api.py", "store/documents.py"})
 
 
 def written_as(node: ast.expr) -> str | None:
@@ -657,8 +658,8 @@ def names_in(tree: ast.Module) -> set[str]:
 
 
 def is_state(node: ast.expr) -> bool:
-    return (isinstance(node, ast.Attribute) and node.attr == "state") or (
-        isinstance(node, ast.Name) and node.id == "state"
+    return ast.unparse(node) in {"state", "store.home", "self._store.home"} or (
+        isinstance(node, ast.Attribute) and node.attr == "state"
     )
 
 
@@ -677,9 +678,11 @@ def test_every_file_of_the_state_folder_is_in_that_store(written: LocalStore) ->
     works: set[str] = set()
     for path in RECEIVER.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
+        module = str(path.relative_to(RECEIVER))
+        if module.startswith("store_s3/"):
+            continue  # a store in a bucket has no such folder, but for what any store has in `home`
         found = names_in(tree)
         names |= found
-        module = str(path.relative_to(RECEIVER))
         assert found or module in KEEPERS or not writes_documents(tree), f"{module}: how does it name its document?"
         for call in calls_in(tree):
             if isinstance(call.func, ast.Attribute) and call.func.attr == "alone":

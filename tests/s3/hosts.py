@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class BucketReceiver(Receiver):
-    """A daemon of a store in a bucket. `prefix`: of the store; `gateway`: 0 or 1."""
+    """A daemon of a store in a bucket. `prefix`: of the store; `gateway`: 0 or 1; `endpoint`: in place of its own."""
 
     prefix: str = ""
     gateway: int = 0
+    endpoint: str = ""
 
     @property
     def place(self) -> list[str]:  # type: ignore[explicit-override]
@@ -31,7 +32,15 @@ class BucketReceiver(Receiver):
         )
         store = f"s3://{BUCKET}/{self.prefix}"
         paths = ["--credentials-file", str(credentials), "--home", str(self.home)]
-        return ["--store", store, "--endpoint", gateways()[self.gateway], "--region", "us-east-1", *paths]
+        return [
+            "--store",
+            store,
+            "--endpoint",
+            self.endpoint or gateways()[self.gateway],
+            "--region",
+            "us-east-1",
+            *paths,
+        ]
 
     @property
     def home(self) -> Path:

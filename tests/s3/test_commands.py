@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import random
 import secrets
 import signal
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests import streams
 from tests.chains import named as chain_named
-from tests.programs import Sender, good, rows, started, wait_for
+from tests.programs import Receiver, Sender, good, rows, started, wait_for
 from tests.s3.hosts import BucketReceiver
 from tests.streams import Genuine, each, whole
 
@@ -280,3 +282,56 @@ def test_other_host_takes_over(receiver: BucketReceiver, sender: Sender, tmp_pat
         assert good(sender.fullsend("cat", stored["file"])) == raw
     assert list(receiver.bucket.entries(".partial/")) == []
     assert list(receiver.bucket.unfinished("")) == []
+
+
+@pytest.mark.timeout(3600)
+def test_two_hosts_are_killed_at_random(receiver: BucketReceiver, sender: Sender, tmp_path: Path) -> None:
+    """FULLSEND_TEST_S3_KILLS: how often a daemon is killed, at least; FULLSEND_TEST_S3_SEED: of the choice."""
+    other = BucketReceiver(tmp_path / "other", prefix=receiver.prefix, gateway=1)
+    other.adopt(receiver)
+    hosts = (receiver, other)
+    choose = random.Random(os.environ.get("FULLSEND_TEST_S3_SEED", "1"))
+    wanted = int(os.environ.get("FULLSEND_TEST_S3_KILLS", "4"))
+    kills = pushes = 0
+    with started(other):
+        point_at(sender, *hosts)
+        while kills < wanted:
+            pushes += 1
+            raw = large(100 + pushes)
+            (tmp_path / "stream").write_bytes(raw)
+            push = pushing(sender, tmp_path / "stream", "--retry-for", "600s")
+            while push.poll() is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    push.wait(choose.uniform(0.2, 4.0))
+                    break
+                victim = choose.choice(hosts)
+                victim.stop(signal.SIGKILL)
+                kills += 1
+                victim.start()
+            _out, said = push.communicate()
+            assert push.returncode == 0, said
+            stored = choose.choice(hosts).list()
+            assert len(stored) == pushes
+            (found,) = [entry for entry in stored if entry["guid"] == str(1100 + pushes)]
+            assert good(choose.choice(hosts).fullsendd("cat", f"alpha/guid:{found['guid']}")) == raw
+        good(sender.fullsend("verify"))
+    print(f"{kills} kills, {pushes} streams")
+    assert list(receiver.bucket.entries(".partial/")) == []
+    assert list(receiver.bucket.unfinished("")) == []
+
+
+def test_streams_are_copied_out_of_the_bucket_and_into_another(
+    receiver: BucketReceiver, sender: Sender, tmp_path: Path
+) -> None:
+    push_chain(sender)
+    folder, bucket = Receiver(tmp_path / "folder"), made(tmp_path / "again")
+    folder.init(min_free="0")
+    first = good(receiver.fullsendd("copy", "--to", folder.env["FULLSENDD_CONFIG"], "--quiet"))
+    assert first.count(b": copied\n") == 4
+    assert good(folder.fullsendd("copy", "--to", bucket.env["FULLSENDD_CONFIG"], "--quiet")) == first
+    assert folder.list() == bucket.list() == receiver.list()
+    good(bucket.fullsendd("verify", "--quiet"))
+    for entry in receiver.list():
+        stored = f"alpha/guid:{entry['guid']}"
+        assert good(bucket.fullsendd("cat", stored)) == good(receiver.fullsendd("cat", stored))
+    assert good(receiver.fullsendd("copy", "--to", bucket.env["FULLSENDD_CONFIG"], "--quiet")) == b""

@@ -43,7 +43,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_SENDER = "unknown-sender"  # certificate not enrolled
     REVOKED = "revoked"  # certificate was enrolled and is no longer
     INVITATION = "invitation"  # spent, expired, forged
-    LIMIT = "limit"  # a limit on connections or tries is reached: retry later
+    LIMIT = "limit"  # a limit on connections or tries, or of an object store, is reached: retry later
     SHUTDOWN = "shutdown"  # the daemon stops: retry later
     BUSY = "busy"  # the same stream is arriving on another connection
     SPACE = "space"  # the store is full, or would be

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     target = opening.open_store(there)
     sender, dataset = split_name(options.what)
     names = source.senders() if sender is None else [sender]
-    with target.alone("copying") as mine:
+    with target.alone("copy") as mine:
         if not mine:
             msg = f"{target.where}: another process copies into it: wait for its end"
             raise UsageError(msg)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -17,6 +18,12 @@ if TYPE_CHECKING:
 
 class BucketError(StoreError):
     """The object store has refused a request, or cannot be reached; the message is one line for a person."""
+
+
+class BucketBusy(BucketError):  # noqa: N818 - reads as an adjective
+    """The object store is overloaded, fails, or cannot be reached: that may pass, so a sender tries again."""
+
+    code = ErrorCode.LIMIT
 
 
 @dataclass(frozen=True, slots=True)

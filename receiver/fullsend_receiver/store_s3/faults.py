@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fullsend_protocol.shared.units import printable
-from fullsend_receiver.store_s3.bucket import BucketError
+from fullsend_receiver.store_s3.bucket import BucketBusy, BucketError
 
 #: What to do about an error, by the code that the object store answers with.
 _BY_CODE: Final = {
@@ -33,6 +33,11 @@ _BY_STATUS: Final = {
     503: _BY_CODE["ServiceUnavailable"],
     507: _BY_CODE["QuotaExceeded"],
 }
+#: What may have passed at the next try, by HTTP status and by the code of S3 (error responses of the S3 API).
+_PASSING: Final = frozenset({429, 500, 502, 503, 504})
+_PASSING_CODES: Final = frozenset(
+    {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "TooManyRequests"}
+)
 
 
 def refused(where: str, action: str, status: int, code: str) -> BucketError:
@@ -40,13 +45,14 @@ def refused(where: str, action: str, status: int, code: str) -> BucketError:
     of HTTP; `code`: of S3.
     """
     advice = _BY_CODE.get(code) or _BY_STATUS.get(status) or "see the log of the object store"
-    return BucketError(f"{printable(where)}: {action} is refused ({status} {printable(code)}): {advice}")
+    kind = BucketBusy if status in _PASSING or code in _PASSING_CODES else BucketError
+    return kind(f"{printable(where)}: {action} is refused ({status} {printable(code)}): {advice}")
 
 
 def unreachable(where: str, action: str, why: str) -> BucketError:
     """Return the error for a request without an answer. `why`: the reason, of one line or several."""
     line = printable(why.splitlines()[0]) if why else "no reason is known"
-    return BucketError(f"{printable(where)}: {action} has no answer ({line}): see the endpoint and the network")
+    return BucketBusy(f"{printable(where)}: {action} has no answer ({line}): see the endpoint and the network")
 
 
 def no_credentials(where: str) -> BucketError:

@@ -110,7 +110,7 @@ def test_store_is_not_copied_into_itself(filled: tuple[Receiver, PurePosixPath, 
 
 def test_one_process_copies_at_a_time(filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver) -> None:
     receiver, _full, _incr = filled
-    with LocalStore(other.store).alone("copying") as mine:
+    with LocalStore(other.store).alone("copy") as mine:
         assert mine
         done = receiver.fullsendd("copy", "--to", str(other.config))
     assert done.returncode == 2

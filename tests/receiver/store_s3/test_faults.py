@@ -21,7 +21,7 @@ from fullsend_receiver.store_s3 import faults
 )
 def test_refusal_is_one_line_with_what_to_do(status: int, code: str, advice: str) -> None:
     error = faults.refused("s3://b/key", "PutObject", status, code)
-    assert error.code is ErrorCode.STORE
+    assert error.code is (ErrorCode.LIMIT if status == 503 else ErrorCode.STORE)  # a sender retries the former
     assert str(error).startswith(f"s3://b/key: PutObject is refused ({status} {code}): ")
     assert advice in str(error)
     assert "\n" not in str(error)
@@ -29,6 +29,7 @@ def test_refusal_is_one_line_with_what_to_do(status: int, code: str, advice: str
 
 def test_reason_of_a_missing_answer_is_one_printable_line() -> None:
     error = faults.unreachable("s3://b", "GetObject", "no route\x1b[2J\nand more")
+    assert error.code is ErrorCode.LIMIT
     assert str(error).startswith("s3://b: GetObject has no answer (no route")
     assert "\x1b" not in str(error)
     assert "\n" not in str(error)
