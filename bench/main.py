@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import os
 import shutil
 import signal
 import sys
@@ -220,8 +219,7 @@ def _place(scratch: Path | None, size: int) -> Path:
     """Return the folder for files. Raises: BenchError if there is no room."""
     wanted = _ROOM * size
     if scratch is None:
-        pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-        if _SHM.is_dir() and min(shutil.disk_usage(_SHM).free, pages) >= wanted:
+        if _SHM.is_dir() and min(shutil.disk_usage(_SHM).free, _available()) >= wanted:
             return _SHM
         scratch = Path(tempfile.gettempdir())
         _say(f"{_SHM} has no room for {format_size(wanted)}: the disk of {scratch} will be part of what is measured")
@@ -229,6 +227,15 @@ def _place(scratch: Path | None, size: int) -> Path:
         msg = f"{scratch} has no room for {format_size(wanted)}; --size makes the streams smaller"
         raise BenchError(msg)
     return scratch
+
+
+def _available() -> int:
+    """Return the bytes of memory that can be used without swapping: not only the free ones, but caches too."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        name, _, rest = line.partition(":")
+        if name == "MemAvailable":
+            return int(rest.split()[0]) << 10
+    return 0
 
 
 def _say(text: str) -> None:

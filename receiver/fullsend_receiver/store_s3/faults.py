@@ -15,6 +15,7 @@ _BY_CODE: Final = {
     "IllegalLocationConstraintException": "the region is wrong: name the bucket's",
     "InvalidAccessKeyId": "the object store does not know the access key: see the credentials",
     "NoSuchBucket": "the bucket does not exist: create it, or correct its name",
+    "NoSuchUpload": "another daemon has discarded the upload: its sender begins anew",
     "PermanentRedirect": "the bucket is at another endpoint, or in another region: name that",
     "QuotaExceeded": "the bucket is full: raise its quota, or remove streams",
     "RequestExpired": "the clocks differ too much: set this host's clock",
@@ -35,9 +36,7 @@ _BY_STATUS: Final = {
 }
 #: What may have passed at the next try, by HTTP status and by the code of S3 (error responses of the S3 API).
 _PASSING: Final = frozenset({429, 500, 502, 503, 504})
-_PASSING_CODES: Final = frozenset(
-    {"InternalError", "RequestTimeout", "ServiceUnavailable", "SlowDown", "TooManyRequests"}
-)
+_PASSING_CODES: Final = frozenset({"InternalError", "NoSuchUpload", "RequestTimeout", "ServiceUnavailable", "SlowDown"})
 
 
 def refused(where: str, action: str, status: int, code: str) -> BucketError:

@@ -27,6 +27,7 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
+from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Standing, Written, make_line, understanding
@@ -166,6 +167,12 @@ def begin(bucket: Bucket, key: str, opened: Opened) -> OpenUpload:
     return OpenUpload(key, opened, generation, data, etag)
 
 
+class UploadLost(StoreError):  # noqa: N818 - reads as what it says
+    """Another daemon has taken an upload over, or discarded it. Its sender tries again, and finds what counts."""
+
+    code = ErrorCode.LIMIT
+
+
 class JournalWriter:
     """Writes the objects of one journal, until another process does."""
 
@@ -176,8 +183,8 @@ class JournalWriter:
         self._number = number
 
     def write(self, lines: Sequence[bytes], tail: bytes = b"") -> None:
-        """Write an object durably. Raises: StoreError if another process has taken the upload over, or it was
-        discarded: nothing may be acknowledged then.
+        """Write an object durably. Raises: UploadLost if another process has taken the upload over, or it was
+        discarded: nothing may be acknowledged then. BucketError.
         """
         opened = self._open
         name = keys.journal_key(opened.key, opened.generation, self._number)
@@ -185,7 +192,7 @@ class JournalWriter:
             lines = [make_line({"data": opened.data}), *lines]
         if self._bucket.put(name, b"".join([*lines, b"\n", tail]), if_absent=True) is None:
             msg = f"partial {opened.key}: another daemon has taken it over"
-            raise StoreError(msg)
+            raise UploadLost(msg)
         self._number += 1
         there = self._bucket.head(keys.open_key(opened.key))
         if there is None or there.etag != opened.etag:
@@ -193,7 +200,7 @@ class JournalWriter:
             with contextlib.suppress(BucketError):
                 self._bucket.delete(name)
             msg = f"partial {opened.key}: was discarded meanwhile"
-            raise StoreError(msg)
+            raise UploadLost(msg)
 
 
 def owner_line() -> bytes:

@@ -15,13 +15,16 @@ from fullsend_receiver.store_s3 import faults
         (400, "AuthorizationHeaderMalformed", "the region is wrong"),
         (403, "RequestTimeTooSkewed", "set this host's clock"),
         (404, "NoSuchBucket", "create it"),
+        (404, "NoSuchUpload", "begins anew"),
         (403, "", "credentials are refused"),
         (418, "Teapot", "see the log of the object store"),
     ],
 )
 def test_refusal_is_one_line_with_what_to_do(status: int, code: str, advice: str) -> None:
     error = faults.refused("s3://b/key", "PutObject", status, code)
-    assert error.code is (ErrorCode.LIMIT if status == 503 else ErrorCode.STORE)  # a sender retries the former
+    assert error.code is (
+        ErrorCode.LIMIT if status == 503 or code == "NoSuchUpload" else ErrorCode.STORE
+    )  # a sender retries the former
     assert str(error).startswith(f"s3://b/key: PutObject is refused ({status} {code}): ")
     assert advice in str(error)
     assert "\n" not in str(error)

@@ -7,10 +7,11 @@ from tests.receiver import crash
 from tests.receiver.buckets import KEY, PART, PUSH, RAW, arriving, journal_of, names
 from tests.receiver.helpers import SENDER
 
+from fullsend_protocol.shared.errors import ErrorCode
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.opened import open_offer
 from fullsend_receiver.store_s3 import journals, keys
-from fullsend_receiver.store_s3.journals import JournalWriter
+from fullsend_receiver.store_s3.journals import JournalWriter, UploadLost
 
 if TYPE_CHECKING:
     from tests.receiver.buckets import MemoryBucket
@@ -58,8 +59,9 @@ def test_writer_of_what_was_discarded_stops(bucket: MemoryBucket, again: bool) -
     bucket.delete(keys.open_key(KEY))
     if again:
         journals.begin(bucket, KEY, OPENED)
-    with pytest.raises(StoreError, match="was discarded"):
+    with pytest.raises(UploadLost, match="was discarded") as caught:
         writer.write([journals.owner_line()])
+    assert caught.value.code is ErrorCode.LIMIT  # its sender tries again
     assert names(bucket, ".partial/") == ([keys.open_key(KEY)] if again else [])
 
 
