@@ -309,6 +309,9 @@ def test_two_hosts_are_killed_at_random(receiver: BucketReceiver, sender: Sender
                 kills += 1
                 victim.start()
             _out, said = push.communicate()
+            if push.returncode == 75:  # lost before it had begun: cron comes again
+                pushes -= 1
+                continue
             assert push.returncode == 0, said
             stored = choose.choice(hosts).list()
             assert len(stored) == pushes

@@ -12,7 +12,7 @@ from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import identity
 from fullsend_receiver.access.config import BucketSettings
 from fullsend_receiver.access.opening import home_of, reach
-from fullsend_receiver.store.api import Store
+from fullsend_receiver.store.api import Store, update
 from fullsend_receiver.store_s3.place import BucketPlace
 
 #: The document with the certificate of all hosts (PEM).
@@ -28,7 +28,9 @@ def make(place: BucketPlace, settings: BucketSettings, *, adopt: bool) -> tuple[
 
     bucket, home = reach(place, settings), home_of(settings)
     if not adopt:
-        return make_bucket_store(bucket, home, _furnish)
+        made, made_id = make_bucket_store(bucket, home, _furnish)
+        _publish(made)  # of two that began at the same time, this one has won
+        return made, made_id
     store_id = read_id(bucket)
     if not home.is_dir():
         msg = (
@@ -43,7 +45,12 @@ def make(place: BucketPlace, settings: BucketSettings, *, adopt: bool) -> tuple[
 
 def _furnish(store: Store) -> None:
     identity.make_identity(store)
-    store.documents.put(_CERTIFICATE, identity.certificate_file(store).read_bytes(), if_match=None)
+    _publish(store)
+
+
+def _publish(store: Store) -> None:
+    own = identity.certificate_file(store).read_bytes()
+    update(store.documents, _CERTIFICATE, lambda said: None if said == own else own)
 
 
 def check_certificate(store: Store) -> None:

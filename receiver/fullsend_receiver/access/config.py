@@ -246,7 +246,12 @@ def load(path: Path) -> ReceiverSettings:
     except (OSError, UnicodeDecodeError) as error:
         msg = f"{path}: cannot be read: {reason(error)}"
         raise UsageError(msg) from None
-    return parse_settings(ReceiverSettings, text, str(path))
+    return parse(text, str(path))
+
+
+def parse(text: str, name: str) -> ReceiverSettings:
+    """Read the text of a configuration. `name`: what it is called in errors. Raises: UsageError."""
+    return parse_settings(ReceiverSettings, text, name)
 
 
 @dataclass(frozen=True, slots=True)

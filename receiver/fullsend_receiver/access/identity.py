@@ -116,6 +116,15 @@ def become_owner(store: Store) -> None:
     os.umask(0o077)
 
 
+def check_same_owner(store: Store, other: Store) -> None:
+    """Check that two stores belong to one user: what a process makes in one must be of use in the other. Raises:
+    UsageError if not; OSError.
+    """
+    if store.home.stat().st_uid != other.home.stat().st_uid:
+        msg = f"{other.where}: belongs to another user than {store.where}: give both to one user (`init --user`)"
+        raise UsageError(msg)
+
+
 @contextlib.contextmanager
 def acting_as_owner(store: Store) -> Iterator[None]:
     """If root runs this process, act as the store's owner inside, and as root again afterwards.

@@ -158,6 +158,8 @@ def join(store: Store, secret: str, certificate: str) -> Sender:
         if invited.used_by is not None and known and known[0].revoked is None:
             joined = known[0]
             return None
+        if not _is_there(store, invited):
+            raise _unknown()  # before it revokes a host that has joined since with a newer one
         _check_new(invited, known)
         others = [
             replace(sender, revoked=sender.revoked or now) if sender.name == invited.sender else sender
@@ -167,11 +169,15 @@ def join(store: Store, secret: str, certificate: str) -> Sender:
         return [*others, joined]
 
     _change(store, _TABLE, Sender, enrol)
-    if not any(each.secret_sha256 == invited.secret_sha256 for each in _read_invitations(store)):
+    if not _is_there(store, invited):
         # A `revoke` has removed the invitation meanwhile. It may have read the table before this sender was in it.
-        _revoke_rows(store, joined.name)
+        _revoke_rows(store, lambda each: each.fingerprint == print_)
         raise _unknown()
     return joined
+
+
+def _is_there(store: Store, invited: _Invited) -> bool:
+    return any(each.secret_sha256 == invited.secret_sha256 for each in _read_invitations(store))
 
 
 def _spend(store: Store, wanted: str, print_: str, now: float) -> _Invited:
@@ -235,16 +241,17 @@ def revoke(store: Store, name: str) -> None:
     # invitation looks for it at its end.
     if invited:
         _change(store, _INVITATIONS, _Invited, lambda rows: [each for each in rows if each.sender != name])
-    _revoke_rows(store, name)
+    _revoke_rows(store, lambda each: each.name == name)
 
 
-def _revoke_rows(store: Store, name: str) -> None:
+def _revoke_rows(store: Store, chosen: Callable[[Sender], bool]) -> None:
     now = time.time()
 
     def end(senders: list[Sender]) -> list[Sender] | None:
-        if all(each.name != name or each.revoked is not None for each in senders):
+        ended = [chosen(each) and each.revoked is None for each in senders]
+        if not any(ended):
             return None
-        return [replace(each, revoked=now) if each.name == name and each.revoked is None else each for each in senders]
+        return [replace(each, revoked=now) if ends else each for each, ends in zip(senders, ended, strict=True)]
 
     _change(store, _TABLE, Sender, end)
 

@@ -76,13 +76,16 @@ def init(plan: InitOptions) -> str:
         msg = f"{plan.config}: exists already; it would be overwritten"
         raise UsageError(msg)
     root = plan.folder
-    _render(plan, "")  # raises now if the text cannot be written
+    config.parse(_render(plan, "none"), "--listen, --advertise")  # raises now if nothing could read it later
     _make_config_folder(plan.config.absolute().parent, for_all=owner is not None)
     if owner is not None and not plan.adopt:
         _make_parents(root)
+    was_there = root.exists()
     store, store_id = _make(plan)
     if owner is not None:
-        _change_owner(root, owner)
+        # The home of a store in a bucket may be a folder that has other things.
+        is_ours = isinstance(plan.store, Path) or not was_there
+        _change_owner(root if is_ours else store.home, owner)
     text = _render(plan, store_id)
     replace_file(plan.config, text.encode(), 0o644)
     if owner is not None:

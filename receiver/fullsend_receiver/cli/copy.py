@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from fullsend_cli.progress import Progress, showing
     from fullsend_protocol.shared.errors import UsageError
     from fullsend_protocol.shared.units import parse_size
-    from fullsend_receiver.access import config, opening
+    from fullsend_receiver.access import config, identity, opening
     from fullsend_receiver.cli.results import CopyResults
     from fullsend_receiver.cli.selection import split_name
     from fullsend_receiver.maintenance.copying import Copier, plan_copy
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         msg = f"{options.to}: is the configuration of the same store: name that of another one"
         raise UsageError(msg)
     target = opening.open_store(there)
+    identity.check_same_owner(source, target)
     sender, dataset = split_name(options.what)
     names = source.senders() if sender is None else [sender]
     with target.alone("copy") as mine:
@@ -70,28 +72,38 @@ def run(options: argparse.Namespace) -> int:
                     out.tell(stored.summary, "would be copied")
             return out.code
         progress = Progress(time.monotonic(), sum(plan.stored_bytes for plan in plans))
-        copier = Copier(source, target, rate=rate, count=lambda size: progress.add(size, size))
+        count = partial(_count, progress)
+        copier = Copier(source, target, rate=rate, keep_free=there.min_free, count=count)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: copier.abandon())
         with showing(progress, sys.stderr, shown(options)) as line:
             for plan in plans:
                 _copy(copier, plan, progress, line, out)
-    out.sum_up(time.monotonic() - progress.began)
+    out.sum_up(time.monotonic() - progress.began, older=sum(plan.older for plan in plans))
     return out.code
+
+
+def _count(progress: Progress, size: int) -> None:
+    progress.add(size, size)
 
 
 def _copy(copier: Copier, plan: CopyPlan, progress: Progress, line: LiveLine, out: CopyResults) -> None:
     """Copy what is due of one sender. A stream that cannot be copied does not keep the others from it."""
     from fullsend_cli.progress import short_label
-    from fullsend_protocol.shared.errors import reason
-    from fullsend_receiver.maintenance.copying import CopyAbandoned, CopySpoilt
+    from fullsend_protocol.shared.errors import FullsendError, reason
+    from fullsend_receiver.maintenance.copying import CopyAbandoned
+    from fullsend_receiver.store.errors import StoreMissing, StoreUnreadable
 
     for stored in plan.due:
         about = stored.summary
         progress.label = short_label(f"{about.dataset}@{about.snapshot}")
         try:
-            done = copier.copy(stored)
-        except CopySpoilt as error:
+            done = copier.copy(stored, plan.bases.get(about.path, ()), plan.replaces.get(about.path))
+        except (StoreMissing, StoreUnreadable) as error:
+            with line.aside():
+                out.fail(about.path, str(error))
+            return
+        except FullsendError as error:
             with line.aside():
                 out.fail(about.path, str(error))
         except CopyAbandoned:

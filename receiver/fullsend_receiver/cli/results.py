@@ -279,8 +279,10 @@ class CopyResults:
         self._print({"file": file, "result": "failed", "why": why}, f"{file}: not copied: {why}")
         self.code = Exit.FAILED
 
-    def sum_up(self, seconds: float) -> None:
-        """Print the last line, for a person."""
+    def sum_up(self, seconds: float, *, older: int) -> None:
+        """Print the last lines, for a person. `older`: streams that are older than the newest copy, and not copied."""
+        if older:
+            print(f"{plural(older, 'older stream')} not copied: --all copies what was pruned there", file=sys.stderr)
         if not self._as_json:
             done = f"{plural(self._copied, 'stream')} copied, {format_size(self._bytes)}"
             print(f"{done} in {format_duration(seconds)}", file=sys.stderr)

@@ -9,27 +9,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Final
 
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.shared.errors import ChunkError, FullsendError
-from fullsend_protocol.shared.units import format_time
+from fullsend_protocol.shared.settings import SizeOrShare
+from fullsend_protocol.shared.units import format_size, format_time, parse_time
 from fullsend_protocol.stream.chunks import Cutter, Decompressor, SegmentCheck
 from fullsend_protocol.stream.records import Walker
 from fullsend_receiver.catalogue.rows import Summary
 from fullsend_receiver.catalogue.streams import Catalogue, StoredStream, read_catalogue
 from fullsend_receiver.maintenance.pace import Pace
-from fullsend_receiver.store.api import Store, Upload
+from fullsend_receiver.store.api import Replaced, Store, Upload
 from fullsend_receiver.store.journal import Batch, Standing, Written
 from fullsend_receiver.store.opened import Offer, Opened, copy_key
 from fullsend_receiver.store.playback import DamagedChunk, checked_chunks_of, describe
 from fullsend_receiver.store.seekable import Blob, Place, places
 
-#: Before all streams, in the order of reception.
-_FIRST: Final = (0, "")
 #: Stored bytes after which a copy is made durable: it resumes there.
 _BATCH: Final = 64 << 20
 #: Stored bytes that are hashed between two looks at whether the run is to end.
@@ -40,18 +40,27 @@ class CopyAbandoned(Exception):  # noqa: N818 - reads as what it says
     """The run is to end; what is durable of the copy stays."""
 
 
+class CopyRefused(FullsendError):  # noqa: N818 - reads as what it says
+    """A stream cannot be copied now. Nothing of it is in place."""
+
+
 class CopySpoilt(FullsendError):  # noqa: N818 - reads as what it says
     """What was read is not what the source's manifest says. Nothing of it is in place."""
 
 
 @dataclass(frozen=True, slots=True)
 class CopyPlan:
-    """What a run would copy of one sender. `due`: bases first; `left_out`: by file, why a stream that is missing in the
-    target cannot be copied.
+    """What a run would copy of one sender. `due`: bases first; `left_out`: by file, why a stream that is missing or
+    damaged in the target is not copied; `older`: how many streams are not copied because they are older than the
+    newest copy; `bases`: by file, the streams of which one must be in the target when this one is copied; `replaces`:
+    by file, the damaged copy in the target.
     """
 
     due: list[StoredStream]
     left_out: dict[str, str]
+    older: int
+    bases: dict[str, list[PurePosixPath]]
+    replaces: dict[str, Replaced]
 
     @property
     def stored_bytes(self) -> int:
@@ -62,37 +71,90 @@ class CopyPlan:
 def plan_copy(source: Store, target: Store, sender: str, dataset: str | None = None, *, everything: bool) -> CopyPlan:
     """Plan the copies of a sender, or of one dataset. Blocks on both stores.
 
-    Due is what has come to the source since the newest copy of the dataset, by `sequence`, and each base of it that the
-    target does not have. What the target has pruned is older, and what the source has merged is there in another form:
-    neither is copied, except with `everything`.
+    Due is each snapshot that has come to the source since the newest one that the target can restore of its dataset,
+    by `sequence` or by `received`, with the bases that the target cannot restore. What the target has pruned is older
+    by both, and what the source has merged is there in another form: neither is copied, except with `everything`.
 
     Raises: OSError, StoreError.
     """
     here, there = read_catalogue(source, sender), read_catalogue(target, sender)
-    newest: dict[str, tuple[int, str]] = {}
-    for stored in there.streams:
-        about = stored.summary
-        newest[about.dataset] = max(_order(about), newest.get(about.dataset, _FIRST))
-    copied = {stored.summary.path: stored.summary for stored in there.streams}
+    restorable = [each for each in there.streams if there.restorable(each)]
+    newest: dict[str, _Newest] = {}
+    for stored in restorable:
+        newest.setdefault(stored.summary.dataset, _Newest()).count(stored.summary)
+    have = {_snapshot(each.summary) for each in restorable}
+    twins = {each.summary.path: each for each in there.streams}
     wanted: set[str] = set()
     left_out: dict[str, str] = {}
+    replaces: dict[str, Replaced] = {}
+    older = 0
     for stored in here.select(sender, dataset):
         about = stored.summary
-        twin = copied.get(about.path)
-        if twin is not None:
-            if not _is_same(about, twin):
-                left_out[about.path] = "the target has another stream of this name"
-        elif everything or _order(about) > newest.get(about.dataset, _FIRST):
-            if here.restorable(stored):
-                wanted |= _with_bases(here, there, stored, wanted)
-            else:
-                left_out[about.path] = f"cannot be restored: {here.obstacle(stored)}"
-    return CopyPlan([each for each in here.streams if each.summary.path in wanted], left_out)
+        twin = twins.get(about.path)
+        if twin is not None and not _is_same(about, twin.summary):
+            left_out[about.path] = "the target has another stream of this name"
+        elif twin is not None and there.whole(twin):
+            pass
+        elif twin is not None:
+            stamp = target.stamp(twin.file)
+            if not here.whole(stored):
+                left_out[about.path] = f"is damaged here and in the target: {there.obstacle(twin)}"
+            elif stamp is not None:
+                replaces[about.path] = Replaced(stamp, there.obstacle(twin))
+                wanted.add(about.path)
+        elif not everything and _snapshot(about) in have:
+            pass  # in another form
+        elif not everything and not newest.get(about.dataset, _Newest()).is_before(about):
+            older += 1
+        elif here.restorable(stored):
+            wanted |= _with_bases(here, have, stored, wanted) - twins.keys()
+        else:
+            left_out[about.path] = f"cannot be restored: {here.obstacle(stored)}"
+    due = _bases_first(here, wanted)
+    bases = {each.summary.path: _bases(here, there, each) for each in due if each.summary.base_guid is not None}
+    return CopyPlan(due, left_out, older, bases, replaces)
 
 
-def _order(about: Summary) -> tuple[int, str]:
-    """Return the place of a stream in the order of reception (docs/format.md, "The manifest")."""
-    return (about.sequence, "") if about.sequence is not None else (0, about.received)
+def _bases_first(here: Catalogue, wanted: set[str]) -> list[StoredStream]:
+    """Return the wanted streams, each behind its bases: one that was stored anew comes after what builds on it."""
+    found: dict[str, StoredStream] = {}
+    for stored in here.streams:
+        if stored.summary.path in wanted:
+            for each in here.chain(stored):
+                if each.summary.path in wanted:
+                    found.setdefault(each.summary.path, each)
+    return list(found.values())
+
+
+def _bases(here: Catalogue, there: Catalogue, stored: StoredStream) -> list[PurePosixPath]:
+    about = stored.summary
+    copied = there.select(about.sender, about.dataset)
+    found = [each.file for each in copied if each.summary.guid == about.base_guid and there.restorable(each)]
+    return found + [each.file for each in here.bases(stored)]
+
+
+class _Newest:
+    """How far the copies of one dataset have come. A source that was made anew counts its `sequence` anew, and a clock
+    may have been wrong: a stream is older only if both say so.
+    """
+
+    def __init__(self) -> None:
+        self._sequence = 0
+        self._received = ""
+
+    def count(self, about: Summary) -> None:
+        """Count a copy."""
+        self._sequence = max(self._sequence, about.sequence or 0)
+        self._received = max(self._received, about.received)
+
+    def is_before(self, about: Summary) -> bool:
+        """Whether a stream has come since the newest copy, as far as anything tells."""
+        return (about.sequence or 0) > self._sequence or about.received > self._received
+
+
+def _snapshot(about: Summary) -> tuple[str, str, str]:
+    """Return what two streams of the same snapshot, sent with the same flags, have in common."""
+    return about.dataset, about.guid, about.flags
 
 
 def _is_same(about: Summary, twin: Summary) -> bool:
@@ -102,15 +164,16 @@ def _is_same(about: Summary, twin: Summary) -> bool:
     return about.sha256 == twin.sha256
 
 
-def _with_bases(here: Catalogue, there: Catalogue, stored: StoredStream, wanted: set[str]) -> set[str]:
-    """Return the file of a stream, and those of its bases that the target lacks."""
+def _with_bases(here: Catalogue, have: set[tuple[str, str, str]], stored: StoredStream, wanted: set[str]) -> set[str]:
+    """Return the file of a stream, and those of its bases that the target cannot restore. `have`: what it can."""
     found: set[str] = set()
+    guids = {(dataset, guid) for dataset, guid, _flags in have}
     for each in reversed(here.chain(stored)):
         about = each.summary
-        if about.path in wanted or there.at(each.file) is not None:
+        if about.path in wanted or _snapshot(about) in have:
             break
         found.add(about.path)
-        if about.base_guid is not None and there.has(about.dataset, about.base_guid):
+        if about.base_guid is not None and (about.dataset, about.base_guid) in guids:
             break
     return found
 
@@ -119,24 +182,33 @@ class Copier:
     """Copies streams from one store into another. The caller is the only process that copies into the target."""
 
     def __init__(
-        self, source: Store, target: Store, *, rate: int = 0, count: Callable[[int], None] = lambda _: None
+        self,
+        source: Store,
+        target: Store,
+        *,
+        rate: int = 0,
+        keep_free: SizeOrShare = SizeOrShare(),  # noqa: B008 - it never changes
+        count: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`rate`: stored bytes a second, 0: no limit; `count`: is called with the stored bytes of each frame."""
+        """`rate`: stored bytes a second, 0: no limit; `keep_free`: what stays free of the target's disk; `count`: is
+        called with the stored bytes of each frame.
+        """
         self._source = source
         self._target = target
         self._count = count
         self._pace = Pace(rate, lambda: False)
         self._abandoned = threading.Event()
+        self._keep_free = keep_free
 
     def abandon(self) -> None:
         """End the run soon, from another thread or a signal handler."""
         self._abandoned.set()
 
-    def copy(self, stored: StoredStream) -> bool:
-        """Copy one stream, and put it in place. Blocks.
+    def copy(self, stored: StoredStream, bases: Sequence[PurePosixPath] = (), replaces: Replaced | None = None) -> bool:
+        """Copy one stream, and put it in place. Blocks. `bases`, `replaces`: see CopyPlan; without bases it needs none.
 
         Returns: False if it is not there any more, or the target has got a stream of its name meanwhile. Raises:
-        CopySpoilt, CopyAbandoned, StoreError, OSError.
+        CopySpoilt, CopyRefused, CopyAbandoned, FullsendError, OSError.
         """
         hold = self._source.hold()
         try:
@@ -144,13 +216,22 @@ class Copier:
             self._source.wait_for_removals()
             if not self._source.has(stored.file):
                 return False
-            return self._copy(stored, self._source.manifest(stored.file))
+            return self._copy(stored, self._source.manifest(stored.file), bases, replaces)
         finally:
             hold.close()
 
-    def _copy(self, stored: StoredStream, manifest: Manifest) -> bool:
+    def _copy(
+        self, stored: StoredStream, manifest: Manifest, bases: Sequence[PurePosixPath], replaces: Replaced | None
+    ) -> bool:
+        self._check_room(stored)
         upload, standing = self._upload(stored, manifest)
         try:
+            # The upload leases its base. A removal that had begun may have taken that.
+            self._target.wait_for_removals()
+            if bases and not any(map(self._target.has, bases)):
+                upload.close(keep=False)
+                msg = "its base is not in the target"
+                raise CopyRefused(msg)
             feed = _Feed(upload, standing)
             with closing(self._source.open(stored.file)) as blob:
                 for place in places(blob):
@@ -168,9 +249,21 @@ class Copier:
                 raise CopySpoilt(msg)
             if self._target.capabilities.can_read_partials:
                 self._read_back(upload, str(stored.file))
-            return upload.commit(stored.file, manifest)
+            if replaces is not None:
+                # What checks have found of the damaged copy is about the stream that came then.
+                later = format_time((parse_time(manifest.received) or time.time()) + 1)
+                manifest = manifest.model_copy(update={"received": later})
+            return upload.commit(stored.file, manifest, replaces)
         finally:
             upload.close(keep=True)
+
+    def _check_room(self, stored: StoredStream) -> None:
+        """Raises: CopyRefused if the target's disk has no room for a stream."""
+        free, total = self._target.space()
+        wanted = stored.summary.stored_bytes
+        if self._target.capabilities.free_space_known and wanted > free - self._keep_free.of(total):
+            msg = f"the target has {format_size(free)} free, of which some must stay free (min-free)"
+            raise CopyRefused(msg)
 
     def _upload(self, stored: StoredStream, manifest: Manifest) -> tuple[Upload, Standing | None]:
         """Return the upload of a copy: a new one, or that of an earlier run with the place at which it resumes."""

@@ -22,7 +22,7 @@ from fullsend_receiver.arrival.commit import make_manifest
 from fullsend_receiver.catalogue.scrub_results import Scrubbed
 from fullsend_receiver.maintenance.reading import FAULTS_MAX, FilePass, FilePassState
 from fullsend_receiver.store.api import Stamp, Store
-from fullsend_receiver.store.errors import ManifestError, StoreError, is_read_error
+from fullsend_receiver.store.errors import ManifestError, StoreError, StoreUnreadable, is_read_error
 from fullsend_receiver.store.names import hash_line, stream_file
 from fullsend_receiver.store.seekable import FileDamaged
 
@@ -131,6 +131,8 @@ class StreamCheck:
             if is_read_error(error):
                 raise _Unread(f"its manifest cannot be read: {error.strerror}") from None
             return ()
+        except StoreUnreadable as error:
+            raise _Unread(str(error)) from None
 
     def _pass(self, faults: list[str], between: Callable[[], None]) -> str | None:
         """Check once, and add the faults to `faults`. Returns: the SHA-256 of the raw stream, if it could be read.
@@ -143,6 +145,8 @@ class StreamCheck:
             if error.unread is not None and is_read_error(error.unread):
                 raise _Unread(str(error)) from None
             faults.append(str(error))
+        except StoreUnreadable as error:
+            raise _Unread(str(error)) from None
         except FullsendError as error:
             faults.append(str(error))
         except OSError as error:

@@ -47,6 +47,10 @@ class StoreMissing(StoreError):  # noqa: N818 - reads as an adjective
     """The store's folder does not have the store: its disk is not mounted, or another one is."""
 
 
+class StoreUnreadable(StoreError):  # noqa: N818 - reads as an adjective
+    """The store's place cannot be asked at the moment, or refuses. It says nothing of what is stored there."""
+
+
 class PartialDamaged(StoreError):  # noqa: N818 - reads as an adjective
     """A disk has lost or changed durable data of a partial: it is set aside, and its stream starts over."""
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from fullsend_protocol.shared.errors import ErrorCode
-from fullsend_receiver.store.errors import StoreError
+from fullsend_receiver.store.errors import StoreUnreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-class BucketError(StoreError):
+class BucketError(StoreUnreadable):
     """The object store has refused a request, or cannot be reached; the message is one line for a person."""
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store_s3 import commits, journals, partials
+from fullsend_receiver.store_s3 import commits, journals, keys, partials
 from fullsend_receiver.store_s3.partials import ORPHAN_AGE
 
 if TYPE_CHECKING:
@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("fullsendd")
 
 
-def recover(bucket: Bucket, is_open: Callable[[str], bool]) -> list[str]:
+def recover(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> list[str]:
     """Complete commits, discard what nothing can be resumed of, and delete what belongs to no upload. If this fails for
-    an upload, it stays as it is, and this is logged. `is_open`: whether this process has an upload open, by its key.
+    an upload, it stays as it is, and this is logged. `is_open`: whether this host has an upload open, by its key;
+    `patience`: what was written within so many seconds may be another host's, and is not discarded.
 
     Returns: a line for the log for each upload. Raises: BucketError.
     """
@@ -34,7 +35,7 @@ def recover(bucket: Bucket, is_open: Callable[[str], bool]) -> list[str]:
                 if generation is not None and (found is None or generation != found.open.generation):
                     _sweep(bucket, key, generation)
             if found is not None:
-                done += _recover(bucket, found)
+                done += _recover(bucket, found, patience)
                 named |= {found.upload} if found.upload is not None else set()
         except StoreError as error:
             log.error(  # noqa: TRY400 - where it was found says nothing
@@ -44,12 +45,12 @@ def recover(bucket: Bucket, is_open: Callable[[str], bool]) -> list[str]:
     return done
 
 
-def recover_merges(bucket: Bucket, is_open: Callable[[str], bool]) -> list[str]:
+def recover_merges(bucket: Bucket, is_open: Callable[[str], bool], patience: float) -> list[str]:
     """Do the same for the uploads of merges alone, while a daemon runs."""
     done = []
     for found in partials.survey(bucket, sets_aside=True):
         if found.open.opened.merge and not is_open(found.open.key):
-            done += _recover(bucket, found)
+            done += _recover(bucket, found, patience)
     return done
 
 
@@ -60,7 +61,7 @@ def _sweep(bucket: Bucket, key: str, generation: str) -> None:
         partials.sweep(bucket, key, generation)
 
 
-def _recover(bucket: Bucket, found: BucketJournal) -> list[str]:
+def _recover(bucket: Bucket, found: BucketJournal, patience: float) -> list[str]:
     key, said = found.open.key, journals.summary(found)
     if found.stored is not None:
         file = found.stored["file"]
@@ -68,9 +69,20 @@ def _recover(bucket: Bucket, found: BucketJournal) -> list[str]:
             return [f"{file}: its commit was interrupted and is complete now"]
         return [f"{file}: was stored twice; the first one stays"]
     if said.offset is None or found.open.opened.merge:
-        partials.discard(bucket, found.open)
+        if time.time() - _written(bucket, found) >= patience:
+            partials.discard(bucket, found.open)
         return []
     return [f"partial {key}: kept, with {said.offset} raw bytes"]
+
+
+def _written(bucket: Bucket, found: BucketJournal) -> float:
+    """Return when an upload was last written to, by the object store's clock, in seconds since the epoch. If the clocks
+    differ, an upload is discarded too early, and its sender begins anew, or too late.
+    """
+    if found.modified:
+        return found.modified
+    there = bucket.head(keys.open_key(found.open.key))
+    return 0.0 if there is None else there.modified
 
 
 def _abort_orphans(bucket: Bucket, named: set[str]) -> None:

@@ -59,6 +59,8 @@ _T = TypeVar("_T")
 
 #: Manifests that are read at the same time.
 _READERS: Final = 8
+#: Seconds. A merge, or a stream that arrives, writes to its journal far more often.
+_PATIENCE: Final = 900.0
 _FORMAT: Final = 1
 
 
@@ -69,14 +71,23 @@ class BucketStore:
         part_size=0, can_truncate=False, can_read_partials=False, free_space_known=False, look_every=10.0
     )
 
-    def __init__(self, bucket: ProbedBucket, home: Path, store_id: str = "", *, part_least: int = PART_LEAST) -> None:
+    def __init__(
+        self,
+        bucket: ProbedBucket,
+        home: Path,
+        store_id: str = "",
+        *,
+        part_least: int = PART_LEAST,
+        patience: float = 0.0,
+    ) -> None:
         """Makes no request. `home`: see `Store.home`; `store_id`: of its marker, empty: unknown; `part_least`: bytes of
-        a part, at least.
+        a part, at least; `patience`: seconds for which an upload is left alone that another host may be writing.
         """
         self.bucket = bucket
         self.home = home
         self.store_id = store_id
         self._part_least = part_least
+        self._patience = patience
         self._open = OpenUploads(home / "arriving")
         self._known: dict[str, tuple[str, str | None]] = {}  # of each manifest that was read: its ETag, and its bytes
 
@@ -230,11 +241,11 @@ class BucketStore:
 
     def recover(self) -> list[str]:
         """See `Store.recover`."""
-        return recovery.recover(self.bucket, self._open.has) + removals.finish_removals(self.bucket)
+        return recovery.recover(self.bucket, self._open.has, self._patience) + removals.finish_removals(self.bucket)
 
     def recover_merges(self) -> list[str]:
         """See `Store.recover_merges`."""
-        return recovery.recover_merges(self.bucket, self._open.has)
+        return recovery.recover_merges(self.bucket, self._open.has, self._patience)
 
     def alone(self, work: str) -> AbstractContextManager[bool]:
         """See `Store.alone`: among the processes of this host."""
@@ -266,11 +277,23 @@ class BucketStore:
                     yield ObjectInfo(file, 0, manifests.stamp_of(head.etag))
                     continue
                 etag, data = found
-                size = None if data is None else sizes.get(data)
-                if data is not None and size is None and (there := self.bucket.head(data)) is not None:
-                    size = there.size  # it was stored since the keys were listed
+                if data is None:
+                    continue
+                size = sizes.get(data)
+                if size is None:
+                    size = self._size_now(file, etag, data)
                 if size is not None:
                     yield ObjectInfo(file, size, manifests.stamp_of(etag))
+
+    def _size_now(self, file: PurePosixPath, etag: str, data: str) -> int | None:
+        """Return the size of a stream's bytes that were not listed: 0 if they are lost. None: the stream was removed,
+        or replaced, since then.
+        """
+        there = self.bucket.head(data)
+        if there is not None:
+            return there.size
+        found = manifests.read(self.bucket, file)
+        return 0 if found is not None and found.etag == etag else None
 
     def _bytes_of(self, head: BucketObject) -> tuple[str, str | None] | ManifestError:
         """Return the ETag of a manifest, and the key of its bytes, None: it is a tombstone, or gone. It is read only if
@@ -415,7 +438,8 @@ def make_bucket_store(
     if bucket.get(keys.MARKER) is not None:
         msg = f"{bucket.where}: is already a store; take it over with --adopt"
         raise UsageError(msg)
-    if next(iter(bucket.entries("")), None) is not None:
+    # What an earlier `init` has left that did not come to its end is in its state.
+    if any(not each.key.startswith(keys.STATE) for each in bucket.entries("")):
         msg = f"{bucket.where}: not empty and not a store; choose another prefix"
         raise UsageError(msg)
     require(probe(bucket), bucket.where)
@@ -431,12 +455,25 @@ def make_bucket_store(
         msg = f"{home}: cannot be made: {reason(error)}"
         raise StoreError(msg) from None
     try:
+        for each in list(bucket.entries(keys.STATE)):
+            bucket.delete(each.key)
         furnish(store)
         _put_marker(bucket, store_id)  # last: a prefix with a marker is a complete store
     except BaseException:
-        shutil.rmtree(home, ignore_errors=True)
+        if not _is_made(bucket, store_id):
+            shutil.rmtree(home, ignore_errors=True)
         raise
     return store, store_id
+
+
+def _is_made(bucket: Bucket, store_id: str) -> bool:
+    """Whether the marker of this id may be in place, although its PUT has failed. Then the key must stay."""
+    try:
+        return read_id(bucket) == store_id
+    except StoreMissing:
+        return False
+    except StoreError:
+        return True
 
 
 def _put_marker(bucket: Bucket, store_id: str) -> None:
@@ -453,7 +490,7 @@ def open_bucket_store(bucket: ProbedBucket, home: Path, store_id: str) -> Bucket
     if not home.is_dir():
         msg = f"{home}: no such folder: it has the key of this host; see [bucket] home, or use `fullsendd init --adopt`"
         raise StoreMissing(msg)
-    store = BucketStore(bucket, home, store_id)
+    store = BucketStore(bucket, home, store_id, patience=_PATIENCE)
     store.check_mounted()
     return store
 

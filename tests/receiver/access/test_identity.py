@@ -11,7 +11,7 @@ import pytest
 from fullsend_protocol.shared.errors import UsageError
 from fullsend_receiver.access import identity
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.local import LocalStore, make_store
 
 
 def test_the_key_is_for_its_owner_alone_and_nothing_else_is_left(store: LocalStore) -> None:
@@ -88,7 +88,7 @@ _BECOME = """
 import os, sys
 from pathlib import Path
 from fullsend_receiver.access.identity import become_owner
-from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.local import LocalStore, make_store
 become_owner(LocalStore(Path(sys.argv[1])))
 print(os.getuid(), os.geteuid(), os.getgid(), os.getgroups())
 """
@@ -109,11 +109,20 @@ def test_root_becomes_the_stores_owner_for_good(store: LocalStore) -> None:
     assert _become(store).startswith(f"{os.getuid()} {os.geteuid()} {os.getgid()} ")
 
 
+def test_two_stores_of_one_user(store: LocalStore, tmp_path: Path) -> None:
+    other, _store_id = make_store(tmp_path / "other", lambda _store: None)
+    identity.check_same_owner(store, other)
+    if os.geteuid() == 0:
+        os.chown(other.home, 65534, 65534)
+        with pytest.raises(UsageError, match="belongs to another user"):
+            identity.check_same_owner(store, other)
+
+
 _ACT = """
 import os, sys
 from pathlib import Path
 from fullsend_receiver.access.identity import acting_as_owner
-from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store.local import LocalStore, make_store
 with acting_as_owner(LocalStore(Path(sys.argv[1]))):
     print(os.getuid(), os.geteuid(), os.getegid(), os.getgroups())
 print(os.getuid(), os.geteuid(), os.getegid(), os.getgroups())

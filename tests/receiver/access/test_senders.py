@@ -382,6 +382,22 @@ def test_two_changes_at_once_both_count(any_store: Any, certificates: list[str])
     assert {each.name for each in SenderTable(any_store) if each.revoked is None} == {"alpha", "beta"}
 
 
+def test_host_that_was_replaced_while_it_joined_takes_nobody_along(any_store: Any, certificates: list[str]) -> None:
+    old = _invite(any_store)
+
+    def replace_it(name: str) -> None:
+        if name == "senders.json" and ends:
+            ends.pop()()
+
+    def others() -> None:
+        senders.join(any_store, _invite(any_store, replace=True), certificates[1])
+
+    ends = [others]
+    with pytest.raises(Refused, match="not known here"):
+        senders.join(InterruptedStore(any_store, replace_it), old, certificates[0])
+    assert SenderTable(any_store).certificates == [certificates[1]]
+
+
 @pytest.mark.parametrize("at", ["invitations.json", "senders.json"])
 def test_sender_that_is_revoked_while_it_joins_is_not_in_force(
     any_store: Any, certificates: list[str], at: str

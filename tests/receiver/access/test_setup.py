@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.receiver.buckets import MemoryBucket
 
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.access import config, identity, setup
+from fullsend_receiver.access import bucket_setup, config, identity, setup
 from fullsend_receiver.access.setup import InitOptions
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
+from fullsend_receiver.store_s3.place import BucketPlace
 
 
 @pytest.fixture
@@ -88,6 +90,32 @@ def test_a_relative_store_is_written_down_absolute(
     monkeypatch.chdir(tmp_path)
     setup.init(replace(plan, store=Path("store")))
     assert config.load(plan.config).store == tmp_path / "store"
+
+
+def test_more_addresses_than_an_invitation_holds_are_refused_first(plan: InitOptions) -> None:
+    with pytest.raises(UsageError, match="--listen, --advertise: advertise: "):
+        setup.init(replace(plan, advertise=[f"host{number}:1" for number in range(9)]))
+    assert not plan.folder.exists()
+    assert not plan.config.exists()
+
+
+@pytest.mark.parametrize("was_there", [False, True])
+def test_home_of_a_bucket_is_given_to_its_user_and_nothing_beside_it(
+    plan: InitOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, was_there: bool
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a folder to another user")
+    home = tmp_path / "home"
+    if was_there:
+        home.mkdir()
+        (home / "other").touch()
+    monkeypatch.setattr(bucket_setup, "reach", lambda _place, _settings: MemoryBucket())
+    bucket = config.BucketSettings(home=home)
+    setup.init(replace(plan, store=BucketPlace("backups", "zfs"), bucket=bucket, user="nobody"))
+    nobody = pwd.getpwnam("nobody").pw_uid
+    assert (home / ".state" / "key.pem").stat().st_uid == (home / ".state").stat().st_uid == nobody
+    assert home.stat().st_uid == (0 if was_there else nobody)
+    assert not was_there or (home / "other").stat().st_uid == 0
 
 
 def test_the_store_is_given_to_its_user_all_of_it(plan: InitOptions) -> None:

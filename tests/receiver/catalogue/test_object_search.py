@@ -95,6 +95,16 @@ def test_object_of_another_length_is_lacking(search: ObjectSearch, store: Bucket
     assert [shelf.lacking for shelf in search.shelves] == [frozenset({FILE.name})]
 
 
+def test_stream_whose_object_is_lost_is_lacking(search: ObjectSearch, store: BucketStore, bucket: MemoryBucket) -> None:
+    assert store_raw(store)
+    search.run()
+    (data,) = [each for each in names(bucket) if each.endswith(".zst")]
+    bucket.delete(data)
+    assert search.run()
+    assert files(search) == [str(FILE)]
+    assert search.lacking == {str(FILE)}
+
+
 def test_manifest_that_cannot_be_read_is_a_problem(
     search: ObjectSearch, store: BucketStore, bucket: MemoryBucket
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.receiver.command import damage
@@ -60,12 +60,13 @@ def test_what_cannot_be_copied_is_named(filled: tuple[Receiver, PurePosixPath, P
     done = receiver.fullsendd("copy", "--to", str(other.config))
     assert done.returncode == 1
     assert f"{full}: not copied: chunk 0 (raw bytes 0 to " in done.stdout
-    assert [row["file"] for row in other.listed()] == [str(incr)]
+    assert f"{incr}: not copied: its base is not in the target" in done.stdout
+    assert other.listed() == []
     assert receiver.fullsendd("verify").returncode == 1
     known = receiver.fullsendd("copy", "--to", str(other.config), "--all", "--json")
-    (row,) = [json.loads(line) for line in known.stdout.splitlines()]
-    assert (known.returncode, row["file"], row["result"]) == (1, str(full), "failed")
-    assert "cannot be restored" in row["why"]
+    failed = [json.loads(line) for line in known.stdout.splitlines()]
+    assert (known.returncode, [row["file"] for row in failed]) == (1, [str(full), str(incr)])
+    assert all(row["result"] == "failed" and "cannot be restored" in row["why"] for row in failed)
 
 
 def test_disk_that_fails_is_named(
@@ -74,17 +75,38 @@ def test_disk_that_fails_is_named(
     receiver, full, incr = filled
     real = Copier.copy
 
-    def fail(copier: Copier, stored: StoredStream) -> bool:
+    def fail(copier: Copier, stored: StoredStream, *more: Any) -> bool:
         if stored.file == full:
             raise OSError(28, "No space left on device")
-        return real(copier, stored)
+        return real(copier, stored, *more)
 
     monkeypatch.setattr(Copier, "copy", fail)
     done = receiver.fullsendd("copy", "--to", str(other.config))
     assert (done.returncode, done.stdout.splitlines()) == (
         1,
-        [f"{full}: not copied: No space left on device", f"{incr}: copied"],
+        [f"{full}: not copied: No space left on device", f"{incr}: not copied: its base is not in the target"],
     )
+    monkeypatch.undo()
+    again = receiver.fullsendd("copy", "--to", str(other.config))
+    assert (again.returncode, again.stdout.splitlines()) == (0, [f"{full}: copied", f"{incr}: copied"])
+
+
+def test_stream_whose_index_is_damaged_does_not_keep_the_others_from_it(
+    filled: tuple[Receiver, PurePosixPath, PurePosixPath], other: Receiver
+) -> None:
+    receiver, full, incr = filled
+    assert receiver.fullsendd("copy", "--to", str(other.config)).returncode == 0
+    for file in (full, incr):
+        (other.store / file).with_name(f"{file.name}.json").unlink()
+        (other.store / file).unlink()
+    path = receiver.store / incr
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    done = receiver.fullsendd("copy", "--to", str(other.config))
+    assert done.returncode == 1
+    assert f"{full}: copied" in done.stdout
+    assert f"{incr}: not copied: " in done.stdout
 
 
 def test_run_that_is_interrupted_says_so(

@@ -12,10 +12,11 @@ from tests.receiver.buckets import MemoryBucket, store_in
 from tests.receiver.helpers import SENDER, make_store, plant, store_stream
 from tests.streams import Genuine, each, whole
 
+from fullsend_protocol.shared.settings import SizeOrShare
 from fullsend_receiver.catalogue.scrub_results import Scrubbed, ScrubLog
 from fullsend_receiver.catalogue.streams import StoredStream, read_catalogue
 from fullsend_receiver.maintenance import copying
-from fullsend_receiver.maintenance.copying import Copier, CopyAbandoned, CopySpoilt, plan_copy
+from fullsend_receiver.maintenance.copying import Copier, CopyAbandoned, CopyRefused, CopySpoilt, plan_copy
 from fullsend_receiver.store import playback
 from fullsend_receiver.store.errors import StoreError
 
@@ -53,8 +54,11 @@ def due(source: Any, target: Any, *, everything: bool = False) -> list[str]:
 
 
 def copy_all(source: Any, target: Any) -> int:
-    copier = Copier(source, target)
-    return sum(copier.copy(each) for each in plan_copy(source, target, SENDER, everything=True).due)
+    copier, plan = Copier(source, target), plan_copy(source, target, SENDER, everything=True)
+    return sum(
+        copier.copy(each, plan.bases.get(each.summary.path, ()), plan.replaces.get(each.summary.path))
+        for each in plan.due
+    )
 
 
 def push_chain(store: LocalStore, to: int = 2) -> list[PurePosixPath]:
@@ -201,20 +205,85 @@ def test_what_was_pruned_there_is_not_copied_again(store: LocalStore, tmp_path: 
     target = make_store(tmp_path, "target")
     for one in (store, target):
         for number in range(1, 4):
-            plant(one, f"s{number}", number, sequence=number, received=f"2026-11-0{5 - number}T00:00:00Z")
+            plant(one, f"s{number}", number, sequence=number, received=f"2026-11-0{number}T00:00:00Z")
     oldest = read_catalogue(target).streams[0].file
     target.remove(lambda: [oldest])
-    assert due(store, target) == []
+    plan = plan_copy(store, target, SENDER, everything=False)
+    assert (plan.due, plan.left_out, plan.older) == ([], {}, 1)
     assert due(store, target, everything=True) == [str(oldest)]
 
 
-def test_streams_of_before_are_in_the_order_of_their_times(store: LocalStore, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "new",
+    [
+        {"sequence": 1, "received": "2026-11-09T00:00:00Z"},  # the source was made anew, and counts anew
+        {"sequence": None, "received": "2026-11-09T00:00:00Z"},  # its manifest was rebuilt
+        {"sequence": 501, "received": "2026-01-01T00:00:00Z"},  # the clock was wrong
+    ],
+)
+def test_stream_is_new_if_anything_says_so(store: LocalStore, tmp_path: Path, new: dict[str, Any]) -> None:
     target = make_store(tmp_path, "target")
     for one in (store, target):
-        plant(one, "s2", 2, received="2026-11-02T00:00:00Z")
-    plant(store, "s1", 1, received="2026-11-01T00:00:00Z")
-    new = [plant(store, "s3", 3, received="2026-11-03T00:00:00Z"), plant(store, "s4", 4, sequence=1)]
-    assert due(store, target) == [str(file) for file in new]
+        plant(one, "s1", 1, sequence=500, received="2026-11-02T00:00:00Z")
+    file = plant(store, "s2", 2, **new)
+    assert due(store, target) == [str(file)]
+
+
+def test_stream_behind_one_that_failed_hides_nothing(store: LocalStore, target: Any) -> None:
+    """An increment is there, and its base is not: the next run copies the base."""
+    files = [str(file) for file in push_chain(store)]
+    plan = plan_copy(store, target, SENDER, everything=False)
+    for late in plan.due[1:]:
+        with pytest.raises(CopyRefused, match="its base is not in the target"):
+            Copier(store, target).copy(late, plan.bases[late.summary.path])
+    assert Copier(store, target).copy(plan.due[1])  # as an earlier version did
+    assert due(store, target) == [files[0], files[2]]
+    assert copy_all(store, target) == 2
+    catalogue = read_catalogue(target)
+    assert all(catalogue.restorable(each) for each in catalogue.streams)
+
+
+def test_base_that_was_stored_anew_comes_before_what_builds_on_it(store: LocalStore, target: Any) -> None:
+    base = plant(store, "s1", 1, sequence=9, received="2026-11-09T00:00:00Z")
+    increment = plant(store, "s2", 2, 1, sequence=2, received="2026-11-02T00:00:00Z")
+    assert due(store, target) == [str(base), str(increment)]
+
+
+def test_damaged_copy_is_replaced(store: LocalStore, target: Any) -> None:
+    file = push_chain(store, 0)[0]
+    copy_all(store, target)
+    (copied,) = read_catalogue(target).streams
+    log = ScrubLog(target)
+    log.add(Scrubbed(str(file), copied.summary.received, copied.summary.received, ("chunk 0",), None))
+    assert due(store, target) == [str(file)]
+    assert copy_all(store, target) == 1
+    assert content(target, file) == content(store, file)
+    assert due(store, target) == []
+    (again,) = read_catalogue(target).streams
+    assert read_catalogue(target).whole(again)
+    ScrubLog(store).add(Scrubbed(str(file), store.manifest(file).received, again.summary.received, ("chunk 1",), None))
+    log.add(Scrubbed(str(file), again.summary.received, again.summary.received, ("chunk 0",), None))
+    plan = plan_copy(store, target, SENDER, everything=True)
+    assert (plan.due, list(plan.left_out)) == ([], [str(file)])
+
+
+def test_base_that_is_removed_there_before_its_turn_is_missed(store: LocalStore, target: Any) -> None:
+    full, increment, _last = push_chain(store)
+    plan = plan_copy(store, target, SENDER, everything=False)
+    assert Copier(store, target).copy(stored(store, full))
+    target.remove(lambda: [full])
+    with pytest.raises(CopyRefused, match="its base is not in the target"):
+        Copier(store, target).copy(stored(store, increment), plan.bases[str(increment)])
+    assert not target.has(increment)
+    assert list(target.uploads(lambda _upload: None)) == []
+
+
+def test_room_of_the_target_is_kept_free(store: LocalStore, tmp_path: Path) -> None:
+    target = make_store(tmp_path, "target")
+    file = push_chain(store, 0)[0]
+    with pytest.raises(CopyRefused, match="some must stay free"):
+        Copier(store, target, keep_free=SizeOrShare(share=1.0)).copy(stored(store, file))
+    assert not target.has(file)
 
 
 def test_base_that_is_missing_there_is_due_too(store: LocalStore, target: Any) -> None:

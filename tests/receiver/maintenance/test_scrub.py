@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from tests import streams
+from tests.receiver.buckets import MemoryBucket, store_in, store_raw
 from tests.receiver.helpers import (
     SENDER,
     check_listed,
@@ -45,6 +46,7 @@ from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.partials import committing
 from fullsend_receiver.store.recovery import recover, remove_temporaries
 from fullsend_receiver.store.seekable import IndexEntry, places, tables, tables_size
+from fullsend_receiver.store_s3.bucket import BucketBusy
 
 if TYPE_CHECKING:
     from tests.receiver.crash import Crasher
@@ -167,6 +169,24 @@ def test_hash_file_that_does_not_say_what_the_manifest_says_is_found(
 
 #: What says nothing about a file.
 READ_ERRORS = (errno.EIO, errno.EMFILE, errno.ENOMEM, errno.ETIMEDOUT, errno.ESTALE, errno.ENODATA, errno.EACCES)
+
+
+@pytest.mark.parametrize("name", ["read", "get"])
+def test_object_store_that_does_not_answer_is_not_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    bucket = MemoryBucket(least_part=0)
+    store = store_in(bucket, tmp_path)
+    assert store_raw(store)
+    (stored,) = read_catalogue(store).streams
+
+    def away(*_arguments: object) -> bytes:
+        raise BucketBusy("no answer")
+
+    monkeypatch.setattr(bucket, name, away)
+    found = StreamCheck(store, stored.file, stored.summary.received).run()
+    assert found is not None
+    assert (found.verdict, found.damage, found.unreadable) == ("unreadable", (), "no answer")
 
 
 @pytest.mark.parametrize("number", READ_ERRORS)

@@ -4,16 +4,19 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.receiver.buckets import KEY, PUSH, MemoryBucket, arriving, names
-from tests.receiver.helpers import SENDER
+from tests.receiver import crash
+from tests.receiver.buckets import KEY, PUSH, MemoryBucket, arriving, names, store_in
+from tests.receiver.helpers import SENDER, take
 
+from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.store.opened import open_offer
 from fullsend_receiver.store_s3 import keys
 from fullsend_receiver.store_s3.bucket import BucketError
 from fullsend_receiver.store_s3.partials import ORPHAN_AGE
+from fullsend_receiver.store_s3.stores import BucketStore
 
 if TYPE_CHECKING:
-    from fullsend_receiver.store_s3.stores import BucketStore
+    from pathlib import Path
 
 
 def test_upload_is_kept_and_told(store: BucketStore, other: BucketStore) -> None:
@@ -57,6 +60,28 @@ def test_merge_is_made_anew(store: BucketStore, other: BucketStore, bucket: Memo
     store.begin(KEY, opened).close(keep=True)
     assert other.recover_merges() == []
     assert names(bucket) == []
+
+
+@pytest.mark.parametrize("merge", [False, True])
+@pytest.mark.parametrize("chunks", [0, 1])
+def test_what_another_host_may_be_writing_is_left_alone(
+    bucket: MemoryBucket, tmp_path: Path, chunks: int, *, merge: bool
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one, two = store_in(bucket, tmp_path / "one"), BucketStore(bucket, tmp_path / "two", patience=900.0)
+    opened = open_offer(SENDER, PUSH).model_copy(update={"merge": merge})
+    ingest = Ingest(one.begin(KEY, opened))
+    take(ingest, crash.chunks()[:chunks])
+    before = names(bucket)
+    two.recover()
+    two.recover_merges()
+    assert names(bucket) == before
+    take(ingest, crash.chunks()[chunks:])  # nothing has happened to it
+    ingest.partial.close(keep=True)
+    bucket.objects = {key: (data, etag, at - 1000) for key, (data, etag, at) in bucket.objects.items()}
+    two.recover()
+    assert (names(bucket) == []) == merge
 
 
 def test_upload_that_cannot_be_examined_is_left(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from fullsend_receiver.store.api import Replaced
 from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store_s3 import keys, manifests
-from fullsend_receiver.store_s3.bucket import BucketObject, Fetched
+from fullsend_receiver.store_s3.bucket import BucketBusy, BucketObject, Fetched
 from fullsend_receiver.store_s3.stores import BucketStore, make_bucket_store, open_bucket_store, read_id
 
 if TYPE_CHECKING:
@@ -78,11 +79,36 @@ def test_nothing_stays_of_a_store_that_was_not_made(
     assert not home.exists()
 
     def other(_store: BucketStore) -> None:
-        bucket.put(keys.MARKER, b"other")
+        bucket.put(keys.MARKER, b'{"format": 1, "id": "other"}')
 
     with pytest.raises(StoreError, match="another process has made a store here"):
         make_bucket_store(bucket, home, other)
     assert not home.exists()
+
+
+def test_key_stays_if_the_store_may_be_made(
+    bucket: MemoryBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The marker is in place, and its answer was lost; then the object store is away."""
+    real = bucket.put
+
+    def put(key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str | None:
+        done = real(key, data, if_absent=if_absent, if_match=if_match)
+        if key == keys.MARKER:
+            raise BucketBusy("no answer")
+        return done
+
+    monkeypatch.setattr(bucket, "put", put)
+    with pytest.raises(BucketBusy):
+        make_bucket_store(bucket, tmp_path / "home", lambda store: (store.home / "key.pem").touch())
+    assert (tmp_path / "home" / "key.pem").exists()
+
+
+def test_what_an_interrupted_init_has_left_is_no_obstacle(bucket: MemoryBucket, tmp_path: Path) -> None:
+    bucket.put(".state/certificate.pem", b"of a host that was given up")
+    bucket.put(".state/probe-0123/race-0", b"1")
+    make_bucket_store(bucket, tmp_path / "home", nothing)
+    assert names(bucket) == [keys.MARKER]
 
 
 def test_fit_bucket_is_fit_and_nothing_stays_of_the_trial(store: BucketStore, bucket: MemoryBucket) -> None:
@@ -156,11 +182,29 @@ def test_stream_that_is_replaced_while_it_is_listed_is_listed(
     assert found.stamp != there
 
 
-def test_stream_without_its_bytes_is_not_listed(store: BucketStore, bucket: MemoryBucket) -> None:
+def test_stream_without_its_bytes_is_listed_with_none(store: BucketStore, bucket: MemoryBucket) -> None:
     assert store_raw(store)
+    (found,) = store.objects()
     (data,) = [each for each in names(bucket) if each.endswith(".zst")]
     bucket.delete(data)
-    assert list(store.objects()) == []
+    assert list(store.objects()) == [replace(found, size=0)]
+
+
+def test_stream_that_is_removed_while_it_is_listed_is_not_listed(
+    store: BucketStore, other: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store_raw(store)
+    assert len(list(store.objects())) == 1
+    real = bucket.entries
+
+    def entries(prefix: str) -> Iterator[BucketObject]:
+        found = [each for each in real(prefix) if not each.key.endswith(".zst")]
+        monkeypatch.undo()
+        other.remove(lambda: [FILE])
+        return iter(found)
+
+    monkeypatch.setattr(bucket, "entries", entries)
+    assert list(store.objects("alpha")) == []
 
 
 def test_hash_line_is_that_of_the_name_in_the_store(store: BucketStore, bucket: MemoryBucket) -> None:
