@@ -102,6 +102,7 @@ FORBIDDEN_WINGS = {
 #: Which modules outside the store's room go to files of this host, and why. All others have a Store.
 STORE_FILES = {
     "access/identity.py": "the key must not leave this host, and TLS wants files; `home` says whose the store is",
+    "access/setup.py": "makes the folder, and gives it to its user",
     "catalogue/scrub_results.py": "a log that is appended to; a document is replaced as a whole",
     "catalogue/search.py": "streams in folders are found in another way than objects",
     "catalogue/summaries.py": "what the folders' inodes and times say saves reading 100,000 manifests",
