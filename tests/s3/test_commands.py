@@ -84,9 +84,10 @@ def test_all_of_them_are_whole(shared: tuple[BucketReceiver, Sender]) -> None:
     assert len(stored) >= len(sender.list()) > 10
     assert all(entry["damaged"] is None for entry in stored)
     good(receiver.fullsendd("verify", "--quiet"))
-    checked = good(receiver.fullsendd("check")).decode()
-    assert "problem" not in checked
-    assert "ok       PUT If-None-Match\n" in checked
+    checked = receiver.fullsendd("check").stdout.decode().splitlines()
+    # Some of the corpus are increments without their base.
+    assert all("not restorable" in line for line in checked if line.startswith("problem"))
+    assert "ok       PUT If-None-Match" in checked
     assert list(receiver.bucket.entries(".partial/")) == []
 
 

@@ -86,6 +86,8 @@ def examined(bucket: Bucket, key: str, *, sets_aside: bool) -> BucketJournal | N
             if found is not None:
                 journals.summary(found)
                 _places = found.places
+                if not found.modified and (first := bucket.head(keys.open_key(key))) is not None:
+                    found.modified = first.modified  # nothing was written to it since it was begun
         except PartialDamaged as error:
             # It may have ended while it was read, and another one may have begun: then it is read once more.
             if opened is not None and opened != before:

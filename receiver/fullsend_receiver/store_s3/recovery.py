@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store_s3 import commits, journals, keys, partials
+from fullsend_receiver.store_s3 import commits, journals, partials
 from fullsend_receiver.store_s3.partials import ORPHAN_AGE
 
 if TYPE_CHECKING:
@@ -69,20 +69,11 @@ def _recover(bucket: Bucket, found: BucketJournal, patience: float) -> list[str]
             return [f"{file}: its commit was interrupted and is complete now"]
         return [f"{file}: was stored twice; the first one stays"]
     if said.offset is None or found.open.opened.merge:
-        if time.time() - _written(bucket, found) >= patience:
+        # By the object store's clock. If the clocks differ, this is too early, and its sender begins anew, or too late.
+        if time.time() - found.modified >= patience:
             partials.discard(bucket, found.open)
         return []
     return [f"partial {key}: kept, with {said.offset} raw bytes"]
-
-
-def _written(bucket: Bucket, found: BucketJournal) -> float:
-    """Return when an upload was last written to, by the object store's clock, in seconds since the epoch. If the clocks
-    differ, an upload is discarded too early, and its sender begins anew, or too late.
-    """
-    if found.modified:
-        return found.modified
-    there = bucket.head(keys.open_key(found.open.key))
-    return 0.0 if there is None else there.modified
 
 
 def _abort_orphans(bucket: Bucket, named: set[str]) -> None:

@@ -23,6 +23,15 @@ def test_discarded_upload_leaves_nothing(store: BucketStore, bucket: MemoryBucke
     assert (names(bucket), bucket.uploads) == ([], {})
 
 
+@pytest.mark.parametrize("chunks", [0, 2])
+def test_last_arrival_is_at_least_the_beginning(store: BucketStore, bucket: MemoryBucket, chunks: int) -> None:
+    """Otherwise an upload that has just begun looks like one that nothing was added to for decades."""
+    ingest = arriving(store, chunks)
+    ((_key, last),) = store.uploads(lambda upload: upload.last)
+    assert last >= bucket.objects[keys.open_key(KEY)][2] > 0
+    ingest.partial.close(keep=False)
+
+
 def test_sealed_upload_that_is_discarded_leaves_nothing(store: BucketStore, bucket: MemoryBucket) -> None:
     ingest = arriving(store)
     ingest.partial.seal(ingest.chunks)
