@@ -127,11 +127,11 @@ def large(seed: int) -> bytes:
     return streams.substream(streams.object_(1), *records, guid=1000 + seed)
 
 
-def pushing(sender: Sender, source: Path, *options: str) -> subprocess.Popen[bytes]:
-    """Push a stream, slowly."""
+def pushing(sender: Sender, source: Path, *options: str, rate: str = "5M") -> subprocess.Popen[bytes]:
+    """Push a stream, slowly enough to be met on its way."""
     with source.open("rb") as pipe:
         return sender.popen(
-            *("push", "--stdin", "--bwlimit", "16M", *options),
+            *("push", "--stdin", "--bwlimit", rate, *options),
             stdin=pipe,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -300,7 +300,7 @@ def test_two_hosts_are_killed_at_random(receiver: BucketReceiver, sender: Sender
             pushes += 1
             raw = large(100 + pushes)
             (tmp_path / "stream").write_bytes(raw)
-            push = pushing(sender, tmp_path / "stream", "--retry-for", "600s")
+            push = pushing(sender, tmp_path / "stream", "--retry-for", "600s", rate="16M")
             while push.poll() is None:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     push.wait(choose.uniform(0.2, 4.0))

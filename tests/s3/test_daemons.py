@@ -111,6 +111,6 @@ def test_daemon_that_is_stopped_and_wakes_up_damages_nothing(prefix: str, tmp_pa
     stalled.follow(first, None)
     complaint = stalled.end(first)
     assert first.returncode != 0
-    assert "StoreError" in complaint or "BucketError" in complaint
+    assert "UploadLost" in complaint or "BucketError" in complaint
     assert not stalled.stored
     check(prefix, tmp_path)
