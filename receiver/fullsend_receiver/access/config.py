@@ -103,7 +103,6 @@ def _place(value: object) -> object:
 
 StorePlace = Annotated[Path | BucketPlace, BeforeValidator(_place)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-ReportFile = Annotated[Path, AfterValidator(_absolute)]
 Address = Annotated[str, AfterValidator(_checked_address)]
 Addresses = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(max_length=ADDRESSES_MAX)]
 DailyTime = Annotated[time | None, BeforeValidator(_daily)]
@@ -196,7 +195,7 @@ class ReceiverSettings(Settings):
     expect: Expect = Field(default_factory=Expect)  # the same, for some datasets
     warn_days: Days = 14 * 86400.0  # in the file days: there is a warning if the disk will be full within so long
     # The report, an HTML page.
-    report_file: ReportFile | None = None  # the daemon writes it; None: it does not
+    report_file: AbsolutePath | None = None  # the daemon writes it; None: it does not
     report_every: Annotated[Duration, Field(ge=60.0)] = 3600.0  # seconds between two pages
     report_at: DailyTime = None  # local time: one page a day, then, and none each `report_every`
     # Metrics for Prometheus.

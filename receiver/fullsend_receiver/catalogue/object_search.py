@@ -6,7 +6,7 @@ The store tells which streams it has, each with the identity of its manifest.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final
 
 from fullsend_receiver.catalogue.collector import collector_off
@@ -36,45 +36,44 @@ class ObjectSearch:
         for info in self._store.objects(self._sender):
             listed.setdefault(str(info.file.parent), []).append(info)
         self._problems = []
-        with collector_off():
-            shelves = {folder: self._shelf(folder, infos) for folder, infos in listed.items()}
+        with collector_off(), ThreadPoolExecutor(_READERS) as pool:
+            shelves = {folder: self._shelf(folder, infos, pool) for folder, infos in listed.items()}
         same = shelves.keys() == self._shelves.keys() and all(
             shelf is self._shelves[folder] for folder, shelf in shelves.items()
         )
         self._shelves = shelves
         return not same
 
-    def _shelf(self, folder: str, infos: list[ObjectInfo]) -> Shelf:
-        """Return the shelf of a folder: the known one if nothing has changed."""
+    def _shelf(self, folder: str, infos: list[ObjectInfo], pool: Executor) -> Shelf:
+        """Return the shelf of a folder: the known one if nothing has changed. `pool`: reads manifests that are new."""
         known = self._shelves.get(folder)
         before = {} if known is None else {row[NAME]: row for row in known}
+        new = [info for info in infos if before.get(info.file.name, [])[:NAME] != _padded(info.stamp)]
+        read = {info.file.name: found for info, found in zip(new, pool.map(self._read, new), strict=True)}
         rows: list[Row] = []
         lacking: set[str] = set()
-        with ThreadPoolExecutor(_READERS) as pool:
-            for info, found in zip(infos, pool.map(lambda each: self._row(each, before), infos), strict=True):
-                if isinstance(found, ManifestError):
-                    # A stream that was removed meanwhile has no manifest.
-                    if not isinstance(found.unread, FileNotFoundError):
-                        self._problems.append(unreadable_manifest(found))
-                    continue
-                rows.append(found)
-                if info.size != found[STORED_BYTES]:
-                    lacking.add(info.file.name)
+        for info in infos:
+            name = info.file.name
+            found = read[name] if name in read else before[name]
+            if isinstance(found, ManifestError):
+                # A stream that was removed meanwhile has no manifest.
+                if not isinstance(found.unread, FileNotFoundError):
+                    self._problems.append(unreadable_manifest(found))
+                continue
+            rows.append(found)
+            if info.size != found[STORED_BYTES]:
+                lacking.add(name)
         missing = frozenset(lacking)
         if known is not None and rows == list(before.values()) and missing == known.lacking:
             return known
         return Shelf.of(folder, rows, missing)
 
-    def _row(self, info: ObjectInfo, before: dict[str, Row]) -> Row | ManifestError:
-        stamp, name = _padded(info.stamp), info.file.name
-        row = before.get(name)
-        if row is not None and row[:NAME] == stamp:
-            return row
+    def _read(self, info: ObjectInfo) -> Row | ManifestError:
         try:
             manifest = self._store.manifest(info.file)
         except ManifestError as error:
             return error
-        return [*stamp, name, *(getattr(manifest, each) for each in COPIED)]
+        return [*_padded(info.stamp), info.file.name, *(getattr(manifest, each) for each in COPIED)]
 
     @property
     def summaries(self) -> list[Summary]:

@@ -137,6 +137,18 @@ def open_lock(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of this file. Raises: FileNotFoundError, OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def size_of(path: Path) -> int:
     """Return the size of a file in bytes; 0: it is missing. Raises: OSError."""
     try:

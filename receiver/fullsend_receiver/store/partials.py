@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -33,7 +32,7 @@ from fullsend_receiver.events.emit import emit
 from fullsend_receiver.events.records import SetAside
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.damaged import aside_path, move_aside
-from fullsend_receiver.store.durable import size_of, sync_folder
+from fullsend_receiver.store.durable import is_locked, size_of, sync_folder
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Journal, Standing
 from fullsend_receiver.store.opened import Opened
@@ -93,7 +92,7 @@ class LocalUploadInfo:
     @property
     def arriving(self) -> bool:
         """Whether a process has it open."""
-        return is_arriving(self.path)
+        return is_locked(self.path)
 
 
 @contextlib.contextmanager
@@ -139,18 +138,6 @@ def journals(store: Layout) -> list[tuple[str, Path]]:
     return sorted((path.name.removesuffix(JOURNAL), path) for path in store.partial.glob(f"*{JOURNAL}"))
 
 
-def is_arriving(path: Path) -> bool:
-    """Whether a process has the partial of this journal open. Raises: FileNotFoundError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def committing(store: Layout) -> set[PurePosixPath]:
     """Return the files whose commit has begun and is not complete."""
     said = survey(store, lambda upload: upload.journal)
@@ -170,7 +157,7 @@ def discard(store: Layout, key: str) -> None:
 def discard_closed(store: Layout, key: str) -> None:
     """Discard a partial that no process has open. See `Store.discard`."""
     with contextlib.suppress(FileNotFoundError):
-        if is_arriving(partial_path(store, key, JOURNAL)):
+        if is_locked(partial_path(store, key, JOURNAL)):
             msg = f"partial {key}: is arriving, and cannot be deleted while it is"
             raise StoreError(msg)
     discard(store, key)
@@ -222,7 +209,7 @@ def _set_aside(store: Layout, key: str, why: str, *, held: bool) -> str:
     """
     arriving = False
     with contextlib.suppress(OSError):  # if it cannot be opened, no process has it open
-        arriving = not held and is_arriving(partial_path(store, key, JOURNAL))
+        arriving = not held and is_locked(partial_path(store, key, JOURNAL))
     if arriving:
         outcome = "it is arriving now, and is left until that ends"
     else:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.commits import complete
-from fullsend_receiver.store.durable import locked
+from fullsend_receiver.store.durable import is_locked, locked
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.partials import (
     DATA,
@@ -18,7 +18,6 @@ from fullsend_receiver.store.partials import (
     cut_back,
     discard,
     examining,
-    is_arriving,
     journals,
     partial_path,
 )
@@ -58,7 +57,7 @@ def _recover_each(store: Layout, *, merges_only: bool) -> list[str]:
                 opened = journal.read_opened(path)
             is_merge = opened is not None and opened.merge
             # A command may be merging while the daemon starts.
-            if is_merge and not is_arriving(path):
+            if is_merge and not is_locked(path):
                 done += _recover(store, key, is_merge=True)
             elif not (is_merge or merges_only):
                 done += _recover(store, key, is_merge=False)

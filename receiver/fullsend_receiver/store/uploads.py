@@ -343,7 +343,7 @@ def _open(store: Layout, key: str, flags: int, *, size: int = 0) -> LocalUpload:
 
 
 def _lock(path: Path, descriptor: int) -> None:
-    """Lock a journal, so that another process can see that it is open (`is_arriving`). Only one daemon opens a partial,
+    """Lock a journal, so that another process can see that it is open (`is_locked`). Only one daemon opens a partial,
     and only once, so this waits only for a process that is testing the lock. Raises: StoreError if the wait takes too
     long; OSError.
     """

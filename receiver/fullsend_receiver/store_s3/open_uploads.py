@@ -10,7 +10,7 @@ import os
 import threading
 from pathlib import Path
 
-from fullsend_receiver.store.durable import open_lock
+from fullsend_receiver.store.durable import is_locked, open_lock
 
 
 class OpenUploads:
@@ -29,7 +29,7 @@ class OpenUploads:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            pass  # whoever holds the lock has just lost the upload to this process, and ends soon
+            pass  # the process that holds the lock has just lost the upload to this one, and ends soon
         except BaseException:
             os.close(descriptor)
             raise
@@ -52,13 +52,6 @@ class OpenUploads:
             if key in self._own:
                 return True
         try:
-            descriptor = os.open(self._folder / key, os.O_RDONLY | os.O_CLOEXEC)
+            return is_locked(self._folder / key)
         except FileNotFoundError:
             return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False

@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def bucket() -> MemoryBucket:
-    return MemoryBucket(least_part=0)
-
-
-@pytest.fixture
 def store(bucket: MemoryBucket, tmp_path: Path) -> BucketStore:
     return store_in(bucket, tmp_path)
 

@@ -70,13 +70,11 @@ from fullsend_receiver.arrival.ingest import Ingest
 from fullsend_receiver.catalogue.streams import read_catalogue
 from fullsend_receiver.maintenance.scrub import rebuild
 from fullsend_receiver.store import uploads
+from fullsend_receiver.store.durable import is_locked
 from fullsend_receiver.store.errors import PartialDamaged, StoreError
 from fullsend_receiver.store.journal import Batch
 from fullsend_receiver.store.local import LocalStore
 from fullsend_receiver.store.opened import open_offer, partial_key
-from fullsend_receiver.store.partials import (
-    is_arriving,
-)
 from fullsend_receiver.store.recovery import recover
 
 if TYPE_CHECKING:
@@ -417,9 +415,9 @@ def test_a_look_whether_it_arrives_does_not_keep_a_stream_from_resuming(store: L
             time.sleep(0.2)
             fcntl.flock(looking, fcntl.LOCK_UN)
             ingest = resuming.result()
-        assert is_arriving(journal_of(store))
+        assert is_locked(journal_of(store))
         ingest.partial.close(keep=True)
-        assert not is_arriving(journal_of(store))
+        assert not is_locked(journal_of(store))
 
 
 def test_lock_that_never_comes_is_an_error_and_leaves_nothing_open(

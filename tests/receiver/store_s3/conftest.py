@@ -3,18 +3,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.receiver.buckets import MemoryBucket, store_in
+from tests.receiver.buckets import store_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.receiver.buckets import MemoryBucket
+
     from fullsend_receiver.store_s3.stores import BucketStore
-
-
-@pytest.fixture
-def bucket() -> MemoryBucket:
-    """An empty bucket, in which a part may be small."""
-    return MemoryBucket(least_part=0)
 
 
 @pytest.fixture
