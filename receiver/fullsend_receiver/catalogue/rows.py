@@ -149,13 +149,13 @@ class Shelf:
 
     def has(self, guid: int) -> bool:
         """Whether a stream of this GUID is in this folder."""
-        return _contains(self.guids, guid)
+        return contains(self.guids, guid)
 
     def mentions(self, mark: int | str) -> bool:
         """Whether a stream of this GUID is here, or one that builds on it, or a stream of this dataset."""
         if isinstance(mark, str):
             return mark in self.datasets
-        return _contains(self.guids, mark) or _contains(self.bases, mark)
+        return contains(self.guids, mark) or contains(self.bases, mark)
 
     def with_lacking(self, lacking: frozenset[str] | None) -> Shelf:
         """Return a shelf with the same streams, and another `lacking`."""
@@ -217,6 +217,7 @@ def _short(sha256: str | None) -> bytes | str | None:
     return short if short.hex() == sha256 else sha256
 
 
-def _contains(numbers: array[int], number: int) -> bool:
+def contains(numbers: array[int], number: int) -> bool:
+    """Whether a number is among these, which are in order."""
     at = bisect_left(numbers, number)
     return at < len(numbers) and numbers[at] == number

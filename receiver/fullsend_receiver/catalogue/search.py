@@ -82,12 +82,17 @@ class Searches:
         return FolderSearch(self._store, sender, Watch(self._watcher))
 
 
-def find_streams(store: Store, sender: str) -> Found:
-    """Return what is stored of a sender, once. Blocks. Raises: OSError, StoreError."""
+def find_streams(store: Store, sender: str, *, thorough: bool = False) -> Found:
+    """Return what is stored of a sender, once. `thorough`: look at everything, whatever was noted. Blocks.
+
+    Raises: OSError, StoreError.
+    """
     if store.folder is not None:
         folders = FolderSearch(store, sender)
         folders.run()
         return Found(folders.summaries, folders.orphans, folders.problems)
     objects = ObjectSearch(store, sender)
+    if thorough:
+        objects.distrust()
     objects.run()
     return Found(objects.summaries, objects.orphans, objects.problems, objects.lacking)

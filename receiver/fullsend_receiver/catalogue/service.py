@@ -41,9 +41,12 @@ _ANY: Final = -1
 class Catalogues:
     """What is stored of each sender. Thread-safe."""
 
-    def __init__(self, store: Store) -> None:
-        """Reads nothing before the first question."""
+    def __init__(self, store: Store, *, thorough: bool = False) -> None:
+        """Reads nothing before the first question. `thorough`: for the first one about each sender everything is looked
+        at, whatever another process has noted: who removes streams must not overlook one that builds on them.
+        """
         self.store = store
+        self._thorough: Final = thorough
         self._searches: Final = Searches(store)
         self._kept: dict[str, _SenderState] = {}
         self._guard: Final = threading.Lock()  # held for moments: of `_kept`, `_moment` and `_turns`
@@ -134,9 +137,14 @@ class Catalogues:
     def _keep(self, sender: str) -> Iterator[_SenderState]:
         """Lock the state of a sender, and return it."""
         with self._guard:
-            kept = self._kept.setdefault(sender, _SenderState(self.store, sender, self._searches.of(sender)))
+            kept = self._kept.setdefault(sender, self._state_of(sender))
         with kept.lock:
             yield kept
+
+    def _state_of(self, sender: str) -> _SenderState:
+        state = _SenderState(self.store, sender, self._searches.of(sender))
+        state.distrusted = self._thorough
+        return state
 
     async def _in_turn(self, disk: Executor, sender: str, work: Callable[[], _T]) -> _T:
         with self._guard:

@@ -319,13 +319,13 @@ def aside_of(store: Store, sender: str, what: str) -> tuple[PurePosixPath, Manif
     raise NoSuchStream(msg)
 
 
-def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
-    """Read what is stored of one sender, or of all. Blocks on the disk."""
+def read_catalogue(store: Store, sender: str | None = None, *, thorough: bool = False) -> Catalogue:
+    """Read what is stored of one sender, or of all. `thorough`: as in `find_streams`. Blocks on the disk."""
     summaries: list[Summary] = []
     problems: list[Problem] = []
     lacking: frozenset[str] | None = None
     with collector_off():
-        for found in _find(store, sender):
+        for found in _find(store, sender, thorough=thorough):
             if found.lacking is not None:
                 lacking = found.lacking.union(lacking or ())
             summaries += found.summaries
@@ -334,9 +334,9 @@ def read_catalogue(store: Store, sender: str | None = None) -> Catalogue:
         return Catalogue(store, summaries, sorted(problems, key=str), ScrubLog(store), lacking)
 
 
-def _find(store: Store, sender: str | None) -> Iterator[Found]:
+def _find(store: Store, sender: str | None, *, thorough: bool) -> Iterator[Found]:
     names = [sender] if sender is not None else store.senders()
-    return (find_streams(store, name) for name in names)
+    return (find_streams(store, name, thorough=thorough) for name in names)
 
 
 def _whose(stored: StoredStream) -> tuple[str, str]:

@@ -86,9 +86,6 @@ _SHORTAGE_PAUSE: Final = 0.1
 _SWEEP_EVERY: Final = 600.0
 #: Seconds between two releases of memory, and between two checks of the sender table outside of connections, at least.
 _HOUSEKEEPING_EVERY: Final = 1.0
-#: Seconds between two examinations of the whole store, for changes that the kernel does not report. docs/operations.md
-#: promises it.
-_RELOOK_EVERY: Final = 3600.0
 #: Seconds between two tries to listen for requests of metrics, such as while another process has the port.
 _LISTEN_AGAIN: Final = 60.0
 #: The keys of receiver.toml by which a merge that is running may do what it must not any more, or too slowly.
@@ -694,7 +691,7 @@ class Daemon:
     async def _relook(self) -> None:
         """Examine the whole store at intervals."""
         while True:
-            await asyncio.sleep(_RELOOK_EVERY)
+            await asyncio.sleep(self._store.capabilities.relook_every)
             try:
                 await self._catalogues.relook(self._workers.disk)
             except Exception as error:  # noqa: BLE001 - a disk, or one file in the store, must not end the daemon

@@ -77,7 +77,7 @@ def plan_copy(source: Store, target: Store, sender: str, dataset: str | None = N
 
     Raises: OSError, StoreError.
     """
-    here, there = read_catalogue(source, sender), read_catalogue(target, sender)
+    here, there = (read_catalogue(store, sender, thorough=True) for store in (source, target))
     restorable = [each for each in there.streams if there.restorable(each)]
     newest: dict[str, _Newest] = {}
     for stored in restorable:

@@ -105,12 +105,18 @@ class Pruner:
     """One run over some senders. Its own look at the store: a question to the daemon meanwhile does not wait for it."""
 
     def __init__(
-        self, store: Store, rules: PruneRules, now: float, between: Callable[[], None] = never_interrupts
+        self,
+        store: Store,
+        rules: PruneRules,
+        now: float,
+        between: Callable[[], None] = never_interrupts,
+        *,
+        thorough: bool = True,
     ) -> None:
         """`now`: seconds since the epoch, for all of it; `between`: is called between two batches, and ends the run by
-        raising. Reads nothing yet.
+        raising; `thorough`: as in `Catalogues`, which only a run that changes nothing does without. Reads nothing yet.
         """
-        self.catalogues: Final = Catalogues(store)
+        self.catalogues: Final = Catalogues(store, thorough=thorough)
         self.store: Final = store
         self.rules: Final = rules
         self.now: Final = now

@@ -34,7 +34,7 @@ def plan_next_prune(store: Store, rules: PruneRules | None, now: float) -> NextP
     fates: dict[str, Literal["drop", "merge"]] = {}
     notes: dict[tuple[str, str], str] = {}
     failed: dict[str, list[str]] = {}  # by why, the senders
-    pruner = Pruner(store, rules, now)
+    pruner = Pruner(store, rules, now, thorough=False)
     for sender in pruner.catalogues.senders():
         try:
             for event in pruner.prune(sender, dry_run=True):

@@ -10,16 +10,19 @@ loop.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from contextlib import AbstractContextManager
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path
 
     from fullsend_protocol.format.manifest import Manifest, Resumption
     from fullsend_protocol.wire.messages import Record
+    from fullsend_receiver.store.errors import ManifestError
     from fullsend_receiver.store.event_journal import EventJournal
     from fullsend_receiver.store.journal import Batch, Journal, Standing
     from fullsend_receiver.store.opened import Opened
@@ -36,6 +39,7 @@ class Capabilities:
     `can_truncate`: an upload resumes at the end of any chunk, otherwise at the end of a part. `can_read_partials`:
     `Upload.read` returns what was appended. `free_space_known`: `space` is a limit. `look_every`: seconds between two
     looks at whether the store is there, and at what other processes may have changed: each may cost a request.
+    `relook_every`: seconds between two looks at everything, for what was not reported; docs/operations.md promises it.
     """
 
     part_size: int
@@ -43,6 +47,7 @@ class Capabilities:
     can_read_partials: bool
     free_space_known: bool
     look_every: float = 1.0
+    relook_every: float = 3600.0
 
 
 #: Both numbers of `space` if the free space is unknown.
@@ -73,11 +78,62 @@ class TrashedStream:
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """A stored stream. `size`: of its `.zst`, in bytes; `stamp`: of its manifest."""
+    """A stored stream. `size`: of its `.zst`, in bytes, None: it was removed; `stamp`: of its manifest, or of what
+    stands in its place; `manifest`: if it was read on the way, or why it cannot be read.
+    """
 
     file: PurePosixPath
-    size: int
+    size: int | None
     stamp: Stamp
+    manifest: Manifest | ManifestError | None = None
+
+
+#: Returns the stamp that the caller knows of a stream, if its first number is this one; None: the caller knows none.
+KnownStamp = Callable[[PurePosixPath, int], Stamp | None]
+
+
+def nothing_known(_file: PurePosixPath, _first: int) -> None:
+    """Know no stamp: a `KnownStamp`."""
+    return
+
+
+@dataclass(frozen=True, slots=True)
+class IndexState:
+    """What a store's index says of a sender. `tag`: its identity, None: there is no index; `mark`: of its numbers,
+    which begin again under another mark; `rows`: names what a reader has kept there, None: nothing; `through`: the
+    number of the last change that the rows contain; `changes`: later ones, each with its number, in order.
+    """
+
+    sender: str
+    tag: str | None = None
+    mark: str = ""
+    rows: str | None = None
+    through: int = 0
+    changes: tuple[tuple[int, PurePosixPath], ...] = ()
+
+    @property
+    def last(self) -> int:
+        """The number of the last change."""
+        return self.changes[-1][0] if self.changes else self.through
+
+
+class StreamIndex(Protocol):
+    """What tells a reader, for few requests, which streams of a sender have changed. Any process may write to it.
+
+    Whatever stores or removes a stream notes that here, before it says that it is done. A note tells which stream, and
+    not what has become of it: its manifest tells that.
+    """
+
+    def look(self, sender: str, known: IndexState | None = None) -> IndexState:
+        """Return the present state: `known` itself if it still is. Raises: StoreError."""
+
+    def rows(self, state: IndexState) -> bytes | None:
+        """Return what is kept in this state. None: nothing, or the state has changed. Raises: StoreError."""
+
+    def keep(self, state: IndexState, rows: bytes) -> IndexState | None:
+        """Replace what is kept. `rows`: contain all changes of `state`. Returns: the new state; None: another process
+        has changed the state, and nothing is kept. Raises: StoreError.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -431,8 +487,22 @@ class Store(Protocol):
     def senders(self) -> list[str]:
         """Return the names of all senders that have, or had, streams here, in order. Raises: OSError."""
 
-    def objects(self, sender: str | None = None) -> Iterator[ObjectInfo]:
-        """Yield the stored streams of a sender, None: of all senders. Raises: OSError."""
+    @property
+    def index(self) -> StreamIndex | None:
+        """What tells which streams have changed; None: this store has none, because looking is cheap."""
+
+    def objects(
+        self,
+        sender: str | None = None,
+        *,
+        known: KnownStamp = nothing_known,
+        only: Collection[PurePosixPath] | None = None,
+    ) -> Iterator[ObjectInfo]:
+        """Yield the stored streams of a sender, None: of all senders. What was removed may be among them.
+
+        `known`: what need not be read again; `only`: these streams alone, for less than a look at all of them. Raises:
+        OSError.
+        """
 
     def has(self, file: PurePosixPath) -> bool:
         """Whether a stream is stored under this name: its manifest is in place. Raises: OSError."""

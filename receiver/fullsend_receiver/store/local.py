@@ -32,11 +32,13 @@ from fullsend_receiver.store.api import (
     AsideStream,
     Capabilities,
     DiskSpace,
+    KnownStamp,
     ObjectInfo,
     ProbeFinding,
     Stamp,
     TrashedStream,
     UploadInfo,
+    nothing_known,
 )
 from fullsend_receiver.store.blob import LocalBlob
 from fullsend_receiver.store.documents import LocalDocuments
@@ -48,7 +50,7 @@ from fullsend_receiver.store.layout import Layout
 from fullsend_receiver.store.mounts import disk_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import PurePosixPath
 
@@ -182,9 +184,21 @@ class LocalStore(Layout):
         """See `Store.senders`."""
         return objects.senders(self)
 
-    def objects(self, sender: str | None = None) -> Iterator[ObjectInfo]:
-        """See `Store.objects`."""
-        return objects.listed(self, sender)
+    @property
+    def index(self) -> None:
+        """See `Store.index`: the kernel reports changes in folders."""
+        return
+
+    def objects(
+        self,
+        sender: str | None = None,
+        *,
+        known: KnownStamp = nothing_known,
+        only: Collection[PurePosixPath] | None = None,
+    ) -> Iterator[ObjectInfo]:
+        """See `Store.objects`: no manifest is read for it."""
+        del known
+        return objects.listed(self, sender) if only is None else objects.looked_at(self, only)
 
     def has(self, file: PurePosixPath) -> bool:
         """See `Store.has`."""

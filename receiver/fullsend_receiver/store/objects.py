@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -78,17 +78,22 @@ def senders(store: Layout) -> list[str]:
         return sorted(entry.name for entry in entries if is_sender_name(entry.name) and entry.is_dir())
 
 
+def looked_at(store: Layout, files: Collection[PurePosixPath]) -> Iterator[ObjectInfo]:
+    """Yield those of these streams that have a manifest. See `Store.objects`."""
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            if (found := stamp(store, file)) is not None:
+                yield ObjectInfo(file, (store.root / file).stat().st_size, found)
+
+
 def listed(store: Layout, sender: str | None) -> Iterator[ObjectInfo]:
     """Yield the streams that have a manifest. See `Store.objects`."""
     for name in senders(store) if sender is None else [sender]:
         for folder, _folders, files in os.walk(store.root / name, onerror=_raise):
             there = set(files)
-            for each in sorted(files):
-                if is_stream(each) and manifest_of(each) in there:
-                    file = PurePosixPath(Path(folder, each).relative_to(store.root))
-                    with contextlib.suppress(FileNotFoundError):  # is being removed
-                        if (found := stamp(store, file)) is not None:
-                            yield ObjectInfo(file, (store.root / file).stat().st_size, found)
+            path = Path(folder).relative_to(store.root)
+            streams = [each for each in sorted(files) if is_stream(each) and manifest_of(each) in there]
+            yield from looked_at(store, [PurePosixPath(path, each) for each in streams])
 
 
 def _raise(error: OSError) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from fullsend_receiver.store import journal
 from fullsend_receiver.store.journal import make_line
-from fullsend_receiver.store_s3 import keys, manifests, partials, removals
+from fullsend_receiver.store_s3 import keys, manifests, partials, removals, stream_index
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -92,23 +92,26 @@ def _may_take(there: ManifestObject | None, replaces: Replaced | None) -> bool:
     return replaces is not None and there.stamp == replaces.stamp
 
 
-def complete(bucket: Bucket, opened: OpenUpload, commit: dict[str, Any], *, held: bool = False) -> bool:
-    """Do what a commit's line says. May be repeated. `held`: this process has the turn to remove.
+def complete(bucket: Bucket, opened: OpenUpload, commit: dict[str, Any], objects: int, *, held: bool = False) -> bool:
+    """Do what a commit's line says. May be repeated. `objects`: of its journal, with that of this line; `held`: this
+    process has the turn to remove.
 
     Returns: whether the stream is stored, by this call or an earlier one; otherwise another one has its name, and this
     one is discarded. Raises: StoreError.
     """
     if commit["supersedes"] and not held:
         with removals.turn(bucket):
-            return complete(bucket, opened, commit, held=True)
+            return complete(bucket, opened, commit, objects, held=True)
     file, data = PurePosixPath(commit["file"]), str(commit["data"])
     if not _store(bucket, file, data, commit):
         manifests.delete_bytes(bucket, data)
-        partials.clean_up(bucket, opened)
+        partials.clean_up(bucket, opened, objects)
         return False
+    stream_index.note(bucket, [file])  # before the others go: a reader finds either these or this one
     for row in commit["supersedes"]:
         removals.take_away(bucket, row)
-    partials.clean_up(bucket, opened)
+    stream_index.note(bucket, [PurePosixPath(row["file"]) for row in commit["supersedes"]])
+    partials.clean_up(bucket, opened, objects)
     return True
 
 

@@ -182,6 +182,11 @@ class JournalWriter:
         self._open = opened
         self._number = number
 
+    @property
+    def objects(self) -> int:
+        """How many objects the journal has."""
+        return self._number - 1
+
     def write(self, lines: Sequence[bytes], tail: bytes = b"") -> None:
         """Write an object durably. Raises: UploadLost if another process has taken the upload over, or it was
         discarded: nothing may be acknowledged then. BucketError.

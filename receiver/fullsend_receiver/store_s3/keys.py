@@ -6,6 +6,8 @@
 .state/trash/FOLDER/NAME          streams that were removed and can be brought back
 .state/aside/NAME                 damaged streams that were replaced
 .state/reading/NAME               what is being read
+.state/streams/SENDER/index       which of a sender's streams have changed
+.state/streams/SENDER/NAME        the sender's streams, as they were before these changes
 .partial/KEY/open                 an arriving stream: what was offered, and its generation
 .partial/KEY/GENERATION/NUMBER    its journal, an object for each batch
 SENDER/DATASET.../@....zfs.zst        the bytes of a stream, under a name that is never used again
@@ -31,6 +33,8 @@ REMOVING: Final = ".state/removing"
 TRASH: Final = ".state/trash/"
 ASIDE: Final = ".state/aside/"
 READING: Final = ".state/reading/"
+STREAMS: Final = ".state/streams/"
+_INDEX: Final = "index"
 PARTIAL: Final = ".partial/"
 _OPEN: Final = "open"
 #: Digits of a journal object's number, so that LIST yields them in order.
@@ -47,6 +51,11 @@ def data_key(opened: Opened) -> str:
     offer = opened.offer
     folder = dataset_folder(opened.sender, offer.dataset)
     return str(folder / f"@{encode_component(offer.snapshot)}.{unique()}{STREAM_SUFFIX}")
+
+
+def index_key(sender: str, name: str = _INDEX) -> str:
+    """Return the key of an object of a sender's index."""
+    return f"{STREAMS}{sender}/{name}"
 
 
 def open_key(key: str) -> str:

@@ -48,13 +48,13 @@ class ManifestObject:
 
     @property
     def stamp(self) -> Stamp:
-        """The identity of the manifest."""
-        return stamp_of(self.etag)
+        """The identity of the manifest, and which object has the bytes; 0: none, it is a tombstone."""
+        return (number_of(self.etag), 0 if self.data is None else number_of(self.data))
 
 
-def stamp_of(etag: str) -> Stamp:
-    """Return the stamp of an object with this ETag."""
-    return (int.from_bytes(hashlib.sha256(etag.encode()).digest()[:_STAMP_BYTES]),)
+def number_of(name: str) -> int:
+    """Return the number in a stamp that stands for an ETag, or for a key: never 0."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:_STAMP_BYTES]) or 1
 
 
 def key_of(file: PurePosixPath | str) -> str:

@@ -160,8 +160,11 @@ def abort_others(bucket: Bucket, data: str, upload: str | None) -> None:
             bucket.abort(each.key, each.upload)
 
 
-def clean_up(bucket: Bucket, opened: OpenUpload) -> None:
-    """Delete the journal of a stream that is stored. The line of the commit goes last: its bytes stay."""
+def clean_up(bucket: Bucket, opened: OpenUpload, objects: int) -> None:
+    """Delete the journal of a stream that is stored. The line of the commit goes last: its bytes stay.
+
+    `objects`: of the journal. They are not listed, because a push lists nothing.
+    """
     bucket.delete(keys.open_key(opened.key))
-    for each in list(bucket.entries(keys.journal_prefix(opened.key, opened.generation))):
-        bucket.delete(each.key)
+    for number in range(1, objects + 1):
+        bucket.delete(keys.journal_key(opened.key, opened.generation, number))

@@ -65,7 +65,7 @@ def _recover(bucket: Bucket, found: BucketJournal, patience: float) -> list[str]
     key, said = found.open.key, journals.summary(found)
     if found.stored is not None:
         file = found.stored["file"]
-        if commits.complete(bucket, found.open, found.stored):
+        if commits.complete(bucket, found.open, found.stored, found.next - 1):
             return [f"{file}: its commit was interrupted and is complete now"]
         return [f"{file}: was stored twice; the first one stays"]
     if said.offset is None or found.open.opened.merge:

@@ -26,7 +26,7 @@ from typing import Any, Final
 
 from fullsend_receiver.store.api import TrashedStream
 from fullsend_receiver.store.errors import StoreError
-from fullsend_receiver.store_s3 import keys, manifests
+from fullsend_receiver.store_s3 import keys, manifests, stream_index
 from fullsend_receiver.store_s3.bucket import Bucket, Fetched
 from fullsend_receiver.store_s3.manifests import ManifestObject
 
@@ -219,7 +219,11 @@ def _finish(bucket: Bucket, found: Fetched, said: Mapping[str, Any]) -> list[Pur
 
 def _perform(bucket: Bucket, said: Mapping[str, Any]) -> list[PurePosixPath]:
     step = {"remove": take_away, "back": _return, "empty": _empty}[said["what"]]
-    return [PurePosixPath(row["file"]) for row in said["streams"] if step(bucket, row)]
+    done = [PurePosixPath(row["file"]) for row in said["streams"] if step(bucket, row)]
+    if said["what"] != "empty":
+        # All of them: another process may have done some of it, and died before it has noted them.
+        stream_index.note(bucket, [PurePosixPath(row["file"]) for row in said["streams"]])
+    return done
 
 
 def take_away(bucket: Bucket, row: Mapping[str, Any]) -> bool:

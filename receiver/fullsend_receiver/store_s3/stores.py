@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
@@ -24,20 +24,22 @@ from fullsend_receiver.store.api import (
     AsideStream,
     Capabilities,
     DiskSpace,
+    KnownStamp,
     ObjectInfo,
     ProbeFinding,
     Stamp,
     TrashedStream,
     UploadInfo,
+    nothing_known,
 )
 from fullsend_receiver.store.durable import locked_now, make_folders
 from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
 from fullsend_receiver.store.event_journal import EventJournal
 from fullsend_receiver.store.fitness import require
 from fullsend_receiver.store.names import hash_line
-from fullsend_receiver.store_s3 import commits, journals, keys, manifests, partials, recovery, removals
+from fullsend_receiver.store_s3 import commits, journals, keys, manifests, partials, recovery, removals, stream_index
 from fullsend_receiver.store_s3.blob import BucketBlob
-from fullsend_receiver.store_s3.bucket import Bucket, BucketError, BucketObject
+from fullsend_receiver.store_s3.bucket import Bucket, BucketError
 from fullsend_receiver.store_s3.documents import BucketDocuments
 from fullsend_receiver.store_s3.holds import BucketHold, held
 from fullsend_receiver.store_s3.journals import BucketJournal, JournalWriter
@@ -45,6 +47,7 @@ from fullsend_receiver.store_s3.manifests import ManifestObject
 from fullsend_receiver.store_s3.open_uploads import OpenUploads
 from fullsend_receiver.store_s3.partials import BucketUploadInfo
 from fullsend_receiver.store_s3.probe import ProbedBucket, probe
+from fullsend_receiver.store_s3.stream_index import BucketStreamIndex
 from fullsend_receiver.store_s3.uploads import PART_LEAST, BucketUpload
 
 if TYPE_CHECKING:
@@ -68,7 +71,12 @@ class BucketStore:
     """A `Store` in a bucket."""
 
     capabilities: ClassVar = Capabilities(
-        part_size=0, can_truncate=False, can_read_partials=False, free_space_known=False, look_every=10.0
+        part_size=0,
+        can_truncate=False,
+        can_read_partials=False,
+        free_space_known=False,
+        look_every=10.0,
+        relook_every=86400.0,
     )
 
     def __init__(
@@ -89,7 +97,6 @@ class BucketStore:
         self._part_least = part_least
         self._patience = patience
         self._open = OpenUploads(home / "arriving")
-        self._known: dict[str, tuple[str, str | None]] = {}  # of each manifest that was read: its ETag, and its bytes
 
     @property
     def where(self) -> str:
@@ -155,7 +162,7 @@ class BucketStore:
         self.check_mounted()
         found = partials.examined(self.bucket, key, sets_aside=True)
         if found is not None and found.stored is not None:
-            commits.complete(self.bucket, found.open, found.stored)
+            commits.complete(self.bucket, found.open, found.stored, found.next - 1)
         elif found is not None:
             partials.discard(self.bucket, found.open)
         begun = journals.begin(self.bucket, key, opened)
@@ -192,7 +199,7 @@ class BucketStore:
             raise StoreError(msg)
         found: BucketJournal | None = partials.examined(self.bucket, key, sets_aside=True)
         if found is not None and found.stored is not None:
-            commits.complete(self.bucket, found.open, found.stored)
+            commits.complete(self.bucket, found.open, found.stored, found.next - 1)
         elif found is not None:
             partials.discard(self.bucket, found.open)
 
@@ -241,7 +248,8 @@ class BucketStore:
 
     def recover(self) -> list[str]:
         """See `Store.recover`."""
-        return recovery.recover(self.bucket, self._open.has, self._patience) + removals.finish_removals(self.bucket)
+        # Removals first: a dead process that was choosing what to remove would keep the commit of a merge waiting.
+        return removals.finish_removals(self.bucket) + recovery.recover(self.bucket, self._open.has, self._patience)
 
     def recover_merges(self) -> list[str]:
         """See `Store.recover_merges`."""
@@ -257,59 +265,70 @@ class BucketStore:
         """See `Store.senders`."""
         return [name for name in self.bucket.folders() if is_sender_name(name)]
 
-    def objects(self, sender: str | None = None) -> Iterator[ObjectInfo]:
-        """See `Store.objects`."""
-        for name in self.senders() if sender is None else [sender]:
-            yield from self._objects(name)
+    @property
+    def index(self) -> BucketStreamIndex:
+        """See `Store.index`."""
+        return BucketStreamIndex(self.bucket)
 
-    def _objects(self, sender: str) -> Iterator[ObjectInfo]:
-        sizes: dict[str, int] = {}
-        heads: list[BucketObject] = []
+    def objects(
+        self,
+        sender: str | None = None,
+        *,
+        known: KnownStamp = nothing_known,
+        only: Collection[PurePosixPath] | None = None,
+    ) -> Iterator[ObjectInfo]:
+        """See `Store.objects`."""
+        if only is not None:
+            yield from self._read_each(only, {})
+            return
+        for name in self.senders() if sender is None else [sender]:
+            yield from self._listed(name, known)
+
+    def _listed(self, sender: str, known: KnownStamp) -> Iterator[ObjectInfo]:
+        """Yield all streams of a sender. Each manifest is read whose stamp is not `known`."""
+        sizes: dict[int, int] = {}
+        heads: list[tuple[PurePosixPath, int]] = []
         for each in self.bucket.entries(f"{sender}/"):
             if is_manifest(each.key):
-                heads.append(each)
+                heads.append((PurePosixPath(stream_of(each.key)), manifests.number_of(each.etag)))
             elif is_stream(each.key):
-                sizes[each.key] = each.size
-        with ThreadPoolExecutor(_READERS) as pool:
-            for head, found in zip(heads, pool.map(self._bytes_of, heads), strict=True):
-                file = PurePosixPath(stream_of(head.key))
-                if isinstance(found, ManifestError):
-                    yield ObjectInfo(file, 0, manifests.stamp_of(head.etag))
-                    continue
-                etag, data = found
-                if data is None:
-                    continue
-                size = sizes.get(data)
-                if size is None:
-                    size = self._size_now(file, etag, data)
-                if size is not None:
-                    yield ObjectInfo(file, size, manifests.stamp_of(etag))
+                sizes[manifests.number_of(each.key)] = each.size
+        unread: list[PurePosixPath] = []
+        for file, number in heads:
+            stamp = known(file, number)
+            if stamp is not None and not stamp[1]:
+                yield ObjectInfo(file, None, stamp)
+            elif stamp is not None and stamp[1] in sizes:
+                yield ObjectInfo(file, sizes[stamp[1]], stamp)
+            else:  # also a known one whose bytes are not listed: it may have been replaced since
+                unread.append(file)
+        yield from self._read_each(unread, sizes)
 
-    def _size_now(self, file: PurePosixPath, etag: str, data: str) -> int | None:
-        """Return the size of a stream's bytes that were not listed: 0 if they are lost. None: the stream was removed,
-        or replaced, since then.
-        """
-        there = self.bucket.head(data)
-        if there is not None:
-            return there.size
-        found = manifests.read(self.bucket, file)
-        return 0 if found is not None and found.etag == etag else None
+    def _read_each(self, files: Collection[PurePosixPath], sizes: Mapping[int, int]) -> Iterator[ObjectInfo]:
+        """Read these manifests, some at the same time. `sizes`: of the objects that were listed."""
+        if len(files) <= 1:
+            yield from (self._read(file, sizes) for file in files)
+            return
+        with ThreadPoolExecutor(min(_READERS, len(files))) as pool:
+            yield from pool.map(lambda file: self._read(file, sizes), files)
 
-    def _bytes_of(self, head: BucketObject) -> tuple[str, str | None] | ManifestError:
-        """Return the ETag of a manifest, and the key of its bytes, None: it is a tombstone, or gone. It is read only if
-        it has changed. A ManifestError is returned, not raised.
-        """
-        known = self._known.get(head.key)
-        if known is not None and known[0] == head.etag:
-            return known
+    def _read(self, file: PurePosixPath, sizes: Mapping[int, int]) -> ObjectInfo:
         try:
-            found = manifests.read(self.bucket, PurePosixPath(stream_of(head.key)))
+            found = manifests.read(self.bucket, file)
         except ManifestError as error:
-            return error
-        if found is None:
-            return "", None
-        self._known[head.key] = found.etag, found.data
-        return found.etag, found.data
+            return ObjectInfo(file, 0, (), error)
+        if found is None or found.data is None:
+            return ObjectInfo(file, None, () if found is None else found.stamp)
+        size = sizes.get(found.stamp[1])
+        if size is None:
+            there = self.bucket.head(found.data)
+            if there is None and manifests.read(self.bucket, file) != found:
+                return self._read(file, sizes)  # it was removed, or replaced, in between
+            size = 0 if there is None else there.size
+        try:
+            return ObjectInfo(file, size, found.stamp, manifests.parse(file, found))
+        except ManifestError as error:
+            return ObjectInfo(file, size, found.stamp, error)
 
     def has(self, file: PurePosixPath) -> bool:
         """See `Store.has`."""
@@ -359,8 +378,7 @@ class BucketStore:
         return BucketBlob(self.bucket, self._data(file))
 
     def forget(self, file: PurePosixPath) -> None:
-        """See `Store.forget`: this host has no copy, except of the manifest."""
-        self._known.pop(manifests.key_of(file), None)
+        """See `Store.forget`: this host has no copy."""
 
     def under_way(self) -> set[PurePosixPath]:
         """See `Store.under_way`."""
@@ -382,6 +400,7 @@ class BucketStore:
         if self.bucket.put(manifests.key_of(file), said, if_absent=there is None, if_match=etag) is None:
             msg = f"{file}: has its manifest by now, or is about to get it"
             raise StoreError(msg)
+        stream_index.note(self.bucket, [file])
 
     def remove(self, choose: Callable[[], Iterable[PurePosixPath]], *, trash: str | None = None) -> list[PurePosixPath]:
         """See `Store.remove`."""

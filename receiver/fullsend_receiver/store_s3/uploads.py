@@ -341,7 +341,7 @@ class BucketUpload:
             self._committing = True  # even if writing the line fails: whether it is stored is unknown
             self._write(prepared.lines)
             self.close(keep=True)
-            return commits.complete(bucket, self._open, prepared.commit, held=True)
+            return commits.complete(bucket, self._open, prepared.commit, self._writer.objects, held=True)
 
     def close(self, *, keep: bool) -> None:
         """End it. See `Upload.close`."""

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -829,6 +830,6 @@ def test_all_that_is_stored_is_looked_at_now_and_then(
         assert not catalogues.current("alpha").whole().whole(stored)
 
     monkeypatch.setattr(Catalogues, "relook", relook)
-    monkeypatch.setattr(daemon, "_RELOOK_EVERY", 0)
+    monkeypatch.setattr(LocalStore, "capabilities", replace(LocalStore.capabilities, relook_every=0.0))
     asyncio.run(look())
     assert "cannot examine the store: OSError: [Errno 5] Input/output error" in caplog.text

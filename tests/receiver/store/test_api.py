@@ -35,6 +35,7 @@ from tests.receiver.helpers import (
 from fullsend_protocol.format.manifest import Manifest
 from fullsend_protocol.stream.records import HEADER_SIZE
 from fullsend_receiver.arrival.ingest import Ingest
+from fullsend_receiver.catalogue.object_search import ObjectSearch
 from fullsend_receiver.store.api import UNLIMITED, update
 from fullsend_receiver.store.errors import StoreError
 from fullsend_receiver.store.local import LocalStore
@@ -477,6 +478,21 @@ def content(store: Store, file: PurePosixPath = FILE) -> bytes:
         return blob.read(0, blob.size)
 
 
+def files_in(store: Store) -> list[PurePosixPath]:
+    return [each.file for each in store.objects() if each.size is not None]
+
+
+def check_index(store: Store) -> None:
+    """See that a reader of the index finds what a look at everything finds."""
+    if store.index is not None:
+        for sender in {SENDER, *store.senders()}:
+            read, seen = ObjectSearch(store, sender), ObjectSearch(store, sender)
+            read.run()
+            seen.distrust()
+            seen.run()
+            assert (read.summaries, read.lacking) == (seen.summaries, seen.lacking)
+
+
 def check_stored(store: Store, sender: str = SENDER) -> None:
     """See that what stands under the name is whole, and says so."""
     file = file_of(sender)
@@ -488,10 +504,13 @@ def check_stored(store: Store, sender: str = SENDER) -> None:
     assert store.has(file)
     (found,) = store.objects(sender)
     assert (found.file, found.size, found.stamp) == (file, len(data), store.stamp(file))
+    assert [(each.file, each.size) for each in store.objects(sender, only=[file])] == [(file, len(data))]
+    check_index(store)
 
 
 def check_absent(store: Store) -> None:
-    assert list(store.objects()) == []
+    assert files_in(store) == []
+    check_index(store)
     assert not store.has(FILE)
     assert store.stamp(FILE) is None
     with pytest.raises(FileDamaged):
@@ -635,7 +654,7 @@ def test_each_sender_is_listed_with_its_own(store: Store) -> None:
     for sender in ("beta", SENDER):
         stored(store, sender)
     assert store.senders() == [SENDER, "beta"]
-    assert {each.file for each in store.objects()} == {file_of(SENDER), file_of("beta")}
+    assert {*files_in(store)} == {file_of(SENDER), file_of("beta")}
     for sender in (SENDER, "beta"):
         check_stored(store, sender)
 
@@ -675,7 +694,7 @@ def test_what_is_removed_is_gone_and_nothing_else(store: Store) -> None:
     for sender in (SENDER, "beta"):
         stored(store, sender)
     assert store.remove(lambda: [FILE, FILE.with_name("@none.zfs.zst")]) == [FILE]
-    assert [each.file for each in store.objects()] == [file_of("beta")]
+    assert files_in(store) == [file_of("beta")]
     check_stored(store, "beta")
     assert store.remove(lambda: [FILE]) == []
     assert store.under_way() == set()
@@ -708,7 +727,7 @@ def test_process_that_dies_at_any_step_of_a_removal_leaves_all_or_what_the_next_
         had_begun = bool(store.under_way())
         store.recover()
         assert store.under_way() == set()
-        left = [each.file for each in store.objects()]
+        left = files_in(store)
         assert left in ([], [FILE, file_of("beta")])
         assert not (had_begun and left)
         for file in left:

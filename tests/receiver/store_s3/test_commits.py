@@ -61,7 +61,7 @@ def test_merged_streams_are_removed_with_the_commit(store: BucketStore, bucket: 
     upload = arriving(store).partial
     sealed = manifest_for(upload.seal(3))
     assert upload.commit(other, sealed, None, Supersedes(lambda: [FILE], "trash"))
-    assert [each.file for each in store.objects()] == [other]
+    assert [each.file for each in store.objects() if each.size is not None] == [other]
     (trashed,) = store.trashed()
     assert trashed.file == FILE
 
@@ -110,6 +110,6 @@ def test_loser_deletes_its_bytes(store: BucketStore, bucket: MemoryBucket) -> No
     assert prepared is not None
     bucket.delete(f".partial/{KEY}/open")
     assert store_raw(store)
-    assert commits.complete(bucket, found.open, prepared.commit) is False
+    assert commits.complete(bucket, found.open, prepared.commit, found.next - 1) is False
     assert [each for each in names(bucket) if each.endswith(".zst")] != [found.open.data]
     assert decode(content(store)) == RAW

@@ -70,4 +70,4 @@ def test_manifest_of_another_form_is_spoilt_unless_of_a_later_version(
 
 
 def test_stamp_follows_the_etag() -> None:
-    assert manifests.stamp_of("a") == manifests.stamp_of("a") != manifests.stamp_of("b")
+    assert manifests.number_of("a") == manifests.number_of("a") != manifests.number_of("b")

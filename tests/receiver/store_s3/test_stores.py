@@ -11,7 +11,7 @@ from tests.receiver.buckets import FILE, KEY, MemoryBucket, content, names, stor
 
 from fullsend_protocol.format.names import hash_of
 from fullsend_protocol.shared.errors import UsageError
-from fullsend_receiver.store.api import Replaced
+from fullsend_receiver.store.api import ObjectInfo, Replaced, Stamp
 from fullsend_receiver.store.errors import ManifestError, StoreError, StoreMissing
 from fullsend_receiver.store.names import hash_line
 from fullsend_receiver.store_s3 import keys, manifests
@@ -20,7 +20,7 @@ from fullsend_receiver.store_s3.stores import BucketStore, make_bucket_store, op
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+    from pathlib import Path, PurePosixPath
 
 
 class CarelessBucket(MemoryBucket):
@@ -132,24 +132,56 @@ def test_another_store_in_its_place_is_seen(bucket: MemoryBucket, tmp_path: Path
         store.check_mounted()
 
 
-def test_listing_reads_a_manifest_once(
+def test_listing_reads_no_manifest_that_is_known(
     store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert store_raw(store)
-    first = list(store.objects())
-    reads: list[str] = []
-    real = bucket.get
+    (found,) = store.objects()
+    assert found.manifest == store.manifest(FILE)
+    asked: list[tuple[PurePosixPath, int]] = []
 
-    def get(key: str) -> Fetched | None:
-        reads.append(key)
-        return real(key)
+    def known(file: PurePosixPath, first: int) -> Stamp | None:
+        asked.append((file, first))
+        return found.stamp
 
-    monkeypatch.setattr(bucket, "get", get)
-    assert list(store.objects()) == first
-    assert reads == []
-    store.forget(FILE)
-    assert list(store.objects()) == first
-    assert reads == [manifests.key_of(FILE)]
+    def never(_key: str) -> Fetched | None:
+        raise AssertionError("read again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "get", never)
+        assert list(store.objects(known=known)) == [replace(found, manifest=None)]
+    assert asked == [(FILE, found.stamp[0])]
+    assert list(store.objects(known=lambda _file, _first: None)) == [found]
+
+
+def test_removed_stream_is_listed_as_removed(
+    store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store_raw(store)
+    store.remove(lambda: [FILE])
+    (found,) = store.objects()
+    assert (found.file, found.size, found.stamp[1]) == (FILE, None, 0)
+    assert list(store.objects(only=[FILE])) == [found]
+
+    def never(_key: str) -> Fetched | None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(bucket, "get", never)
+    assert list(store.objects(known=lambda _file, _first: found.stamp)) == [found]
+
+
+def test_streams_that_are_named_are_looked_at_without_a_list(
+    store: BucketStore, bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store_raw(store)
+    (found,) = store.objects()
+
+    def never(_prefix: str) -> Iterator[BucketObject]:
+        raise AssertionError("listed")
+
+    monkeypatch.setattr(bucket, "entries", never)
+    absent = FILE.with_name("@absent.zfs.zst")
+    assert list(store.objects(only=[absent, FILE])) == [ObjectInfo(absent, None, ()), found]
 
 
 def test_stream_is_listed_with_a_manifest_that_cannot_be_read(store: BucketStore, bucket: MemoryBucket) -> None:
@@ -158,8 +190,12 @@ def test_stream_is_listed_with_a_manifest_that_cannot_be_read(store: BucketStore
     bucket.put(manifests.key_of(FILE), b"spoilt")
     (spoilt,) = store.objects()
     assert (spoilt.file, spoilt.size) == (found.file, 0)
+    assert isinstance(spoilt.manifest, ManifestError)
     with pytest.raises(ManifestError):
         store.manifest(FILE)
+    bucket.put(manifests.key_of(FILE), b"{}")
+    (incomplete,) = store.objects()
+    assert isinstance(incomplete.manifest, ManifestError)
 
 
 def test_stream_that_is_replaced_while_it_is_listed_is_listed(
@@ -204,7 +240,7 @@ def test_stream_that_is_removed_while_it_is_listed_is_not_listed(
         return iter(found)
 
     monkeypatch.setattr(bucket, "entries", entries)
-    assert list(store.objects("alpha")) == []
+    assert [each.size for each in store.objects("alpha")] == [None]
 
 
 def test_hash_line_is_that_of_the_name_in_the_store(store: BucketStore, bucket: MemoryBucket) -> None:
